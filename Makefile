@@ -1,0 +1,48 @@
+# Every target installs what it needs first; `make demo` and `make test` work on a fresh machine.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATA ?= data
+
+.PHONY: demo test lint parity train bench install clean
+
+demo: $(VENV)/installed
+	$(BIN)/conure transcribe --model tiny --format words tests/data/demo.flac
+	@echo
+	$(BIN)/conure transcribe --model tiny tests/data/demo.flac
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: $(VENV)/dev
+
+# The CPU build of torch where nothing else is installed yet: a plain "torch" brings gigabytes of CUDA.
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install -q torch==2.13.0
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/dev: $(VENV)/installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Everything below needs environments of its own; see tools/ and bench/.
+parity: $(VENV)/dev
+	$(BIN)/python -m tools.parity.compare --full
+
+train: $(VENV)/dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[train]'
+	$(BIN)/python -m tools.train.train --data $(DATA) --out build/train
+
+bench: $(VENV)/dev
+	$(BIN)/python -m bench.clips
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,1 @@
+"""Conure: speech to text on your own machine."""

@@ -1,0 +1,1 @@
+"""Functions on arrays of samples: decode, resample, log-mel."""

@@ -1,0 +1,1 @@
+"""Encoder output to tokens with times, probabilities and confidences."""

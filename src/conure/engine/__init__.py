@@ -1,0 +1,1 @@
+"""Runs networks: runners for torch and ONNX Runtime, and clips in bounded batches."""

@@ -1,0 +1,112 @@
+"""Every mistake we know.
+
+    ConureError
+    ├── BadRequest          the caller can mend it
+    │   ├── UnsupportedAudio     not audio, broken, empty or not finite
+    │   ├── AudioTooLong         longer than the limit that was set
+    │   ├── AudioNotFound        no such file, or it may not be read
+    │   ├── UnknownModel         no catalogue entry, hub id or path of that name
+    │   ├── UnsupportedLanguage  the model does not know the language
+    │   └── BadOption            a value that an option does not take
+    └── ModelError          the model cannot be used as it stands
+        ├── ModelNotFound        its weights are neither on disk nor to be had
+        ├── BadCheckpoint        a file that is broken, hostile or of another family
+        └── MissingBackend       an optional library is not installed
+
+Each error carries one line that names the offending value and, where there is one, a hint that says
+how to mend it. Lower floors never mention HTTP or exit codes.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AudioNotFound",
+    "AudioTooLong",
+    "BadCheckpoint",
+    "BadOption",
+    "BadRequest",
+    "ConureError",
+    "MissingBackend",
+    "ModelError",
+    "ModelNotFound",
+    "UnknownModel",
+    "UnsupportedAudio",
+    "UnsupportedLanguage",
+]
+
+
+class ConureError(Exception):
+    """A mistake we know, with the offending value in its message."""
+
+    code = "error"
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class BadRequest(ConureError, ValueError):
+    """The caller asked for something that cannot be done."""
+
+    code = "bad_request"
+
+
+class UnsupportedAudio(BadRequest):
+    """The bytes are not audio we can decode, or hold no finite sample."""
+
+    code = "unsupported_audio"
+
+
+class AudioTooLong(BadRequest):
+    """The audio runs past the limit that was set."""
+
+    code = "audio_too_long"
+
+
+class AudioNotFound(BadRequest, FileNotFoundError):
+    """The audio file does not exist or may not be read."""
+
+    code = "audio_not_found"
+
+
+class UnknownModel(BadRequest):
+    """No catalogue entry, hub id or path goes by this name."""
+
+    code = "unknown_model"
+
+
+class UnsupportedLanguage(BadRequest):
+    """The model does not know the language asked for."""
+
+    code = "unsupported_language"
+
+
+class BadOption(BadRequest):
+    """An option does not take this value."""
+
+    code = "bad_option"
+
+
+class ModelError(ConureError):
+    """The model cannot be used as it stands."""
+
+    code = "model_error"
+
+
+class ModelNotFound(ModelError, FileNotFoundError):
+    """The weights are not on disk and cannot be downloaded."""
+
+    code = "model_not_found"
+
+
+class BadCheckpoint(ModelError, ValueError):
+    """The checkpoint is broken, hostile or of a family we do not know."""
+
+    code = "bad_checkpoint"
+
+
+class MissingBackend(ModelError, ImportError):
+    """An optional library is needed and not installed."""
+
+    code = "missing_backend"

@@ -1,0 +1,1 @@
+"""Networks and checkpoints. Nothing here knows of files of audio, batches or turns."""
