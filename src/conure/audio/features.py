@@ -1,0 +1,117 @@
+"""Log-mel features of whole clips: the numbers NeMo's front-end makes.
+
+Pre-emphasis, Hann window of 400 samples centred in an FFT of 512, hop 160, power spectrum, Slaney mel
+filterbank, natural logarithm, and for most offline models mean and deviation of each mel band over the
+clip taken out ("per_feature"). Source: NeMo's FilterbankFeatures; `features_stream` makes the same
+numbers chunk by chunk.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LogMel", "MelConfig", "frame_mask", "hann_window", "mel_filterbank"]
+
+STD_GUARD = 1e-5
+
+
+@dataclass(frozen=True)
+class MelConfig:
+    """The front-end of a checkpoint. Lengths are in samples."""
+
+    features: int = 80
+    normalize: str = "per_feature"
+    """per_feature, all_features, or NA for streaming models, whose statistics cannot be known in advance."""
+    sample_rate: int = 16_000
+    window: int = 400
+    hop: int = 160
+    fft: int = 512
+    preemphasis: float = 0.97
+    log_guard: float = 2.0**-24
+
+
+def hann_window(length: int) -> Tensor:
+    """Symmetric Hann window [length]."""
+    return torch.hann_window(length, periodic=False)
+
+
+def mel_filterbank(config: MelConfig) -> Tensor:
+    """Slaney mel filterbank with area normalisation, [features, fft // 2 + 1].
+
+    Source: M. Slaney, Auditory Toolbox (1998): linear below 1 kHz, logarithmic above.
+    """
+    step, knee, ratio = 200.0 / 3, 1000.0, math.log(6.4) / 27.0
+
+    def to_hertz(mel: np.ndarray) -> np.ndarray:
+        return np.where(mel < knee / step, mel * step, knee * np.exp(ratio * (mel - knee / step)))
+
+    nyquist = config.sample_rate / 2
+    top = knee / step + math.log(nyquist / knee) / ratio
+    edges = to_hertz(np.linspace(0.0, top, config.features + 2))
+    bins = np.linspace(0.0, nyquist, config.fft // 2 + 1)
+    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    triangles = np.maximum(0.0, np.minimum(rising, falling))
+    area = 2.0 / (edges[2:] - edges[:-2])
+    return torch.from_numpy((triangles * area[:, None]).astype(np.float32))
+
+
+def frame_mask(lengths: Tensor, size: int) -> Tensor:
+    """Boolean [B, size], true where the position is below the row's length."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+class LogMel(nn.Module):
+    """samples [B, N] and lengths [B] -> mel [B, T, features] and frames [B]; padding is 0.
+
+    A row has `length // hop` frames. Window and filterbank are buffers, so that a checkpoint's own
+    values replace the computed ones (some checkpoints hold rounded filterbanks).
+    """
+
+    window: Tensor
+    filterbank: Tensor
+
+    def __init__(
+        self, config: MelConfig, window: Tensor | None = None, filterbank: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("window", hann_window(config.window) if window is None else window)
+        self.register_buffer("filterbank", mel_filterbank(config) if filterbank is None else filterbank)
+
+    def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        config = self.config
+        frames = torch.div(lengths, config.hop, rounding_mode="floor")
+        samples = self.emphasize(samples) * frame_mask(lengths, samples.shape[1])
+        mel = self.log_mel(nn.functional.pad(samples, (config.fft // 2, config.fft // 2)))
+        mel = mel[:, : max(int(frames.max()), 1)]
+        return self.normalize(mel, frames), frames
+
+    def emphasize(self, samples: Tensor) -> Tensor:
+        """Each sample less 0.97 of the one before it; the first is kept."""
+        return torch.cat([samples[:, :1], samples[:, 1:] - self.config.preemphasis * samples[:, :-1]], 1)
+
+    def log_mel(self, samples: Tensor) -> Tensor:
+        """Emphasized samples [B, N] -> log-mel [B, 1 + (N - fft) // hop, features], without padding."""
+        config = self.config
+        spectrum = torch.stft(
+            samples, config.fft, config.hop, config.window, self.window, center=False, return_complex=True
+        )
+        power = torch.view_as_real(spectrum).square().sum(-1)
+        return torch.log(self.filterbank @ power + config.log_guard).transpose(1, 2)
+
+    def normalize(self, mel: Tensor, frames: Tensor) -> Tensor:
+        """Takes mean and deviation out as the checkpoint was trained, and zeroes the padding."""
+        keep = frame_mask(frames, mel.shape[1])[..., None]
+        axes = {"per_feature": (1,), "all_features": (1, 2)}.get(self.config.normalize)
+        if axes is None:
+            return mel * keep
+        count = frames[:, None, None] * (mel.shape[2] if len(axes) == 2 else 1)
+        mean = (mel * keep).sum(axes, keepdim=True) / count.clamp(min=1)
+        variance = ((mel - mean) * keep).square().sum(axes, keepdim=True) / (count - 1).clamp(min=1)
+        return (mel - mean) / (variance.sqrt() + STD_GUARD) * keep
