@@ -1,0 +1,88 @@
+"""The shape of a network. Read from a checkpoint's tensors wherever tensors tell (see `weights`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from conure.audio.features import MelConfig
+
+__all__ = ["AttentionContext", "ContextStyle", "EncoderConfig", "NetworkConfig", "STEP_FRAMES"]
+
+STEP_FRAMES = 8
+"""Mel frames (10 ms) in an encoder step (80 ms)."""
+
+ContextStyle = Literal["regular", "chunked_limited", "chunked_limited_with_rc"]
+
+
+@dataclass(frozen=True)
+class AttentionContext:
+    """How far a step sees, in encoder steps; -1 is without limit.
+
+    regular: `left` steps back and `right` ahead. chunked_limited: time is cut into chunks of `right` + 1
+    steps; a step sees its whole chunk and the `left // chunk` chunks before it. chunked_limited_with_rc:
+    chunks of `chunk` steps; a step sees its chunk, `left` steps before it and `right` after it.
+    """
+
+    left: int = -1
+    right: int = -1
+    chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    features: int = 80
+    layers: int = 17
+    width: int = 512
+    heads: int = 8
+    expansion: int = 4
+    kernel: int = 9
+    channels: int = 256
+    """Channels of the subsampling convolutions."""
+    bias: bool = True
+    """Biases of attention, convolution and feed-forward; norms and subsampling always have theirs."""
+    scale_input: bool = False
+    """Multiply the subsampled input by sqrt(width)."""
+    causal_subsampling: bool = False
+    causal_convolution: bool = False
+    """Convolutions see only the past; cache-aware streaming needs both."""
+    norm: Literal["batch_norm", "layer_norm"] = "batch_norm"
+    style: ContextStyle = "regular"
+    contexts: tuple[AttentionContext, ...] = (AttentionContext(),)
+    """Those the checkpoint was trained for; the first is its default."""
+    local: bool = False
+    """Attention in blocks of the context's width: linear in time."""
+    speaker_layers: tuple[int, ...] = ()
+    """Layers that speaker kernels precede (multitalker models)."""
+    dropout: float = 0.0
+
+    @property
+    def cache_aware(self) -> bool:
+        """Can be run chunk by chunk with the numbers of the whole clip."""
+        chunked = self.style == "chunked_limited" and all(c.right >= 0 for c in self.contexts)
+        return self.causal_subsampling and self.causal_convolution and chunked
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    mel: MelConfig = field(default_factory=MelConfig)
+    vocabulary: int = 1024
+    """Tokens without the blank, whose id is `vocabulary`."""
+    predictor_width: int = 0
+    """0: no transducer head."""
+    predictor_layers: int = 0
+    joint_width: int = 0
+    durations: tuple[int, ...] = ()
+    """Steps a TDT token may last; empty for RNNT."""
+    ctc: bool = False
+    prompts: int = 0
+    """Slots of the language prompt; 0 when the model takes none."""
+    prompt_ids: tuple[tuple[str, int], ...] = ()
+    """Language name to prompt slot."""
+    max_symbols: int = 10
+    """Tokens a transducer may emit at one step before it is moved on."""
+
+    @property
+    def blank(self) -> int:
+        return self.vocabulary

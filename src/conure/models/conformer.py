@@ -1,0 +1,243 @@
+"""FastConformer: the encoder of every Parakeet and Nemotron speech model.
+
+`forward` runs whole clips, `step` one chunk of cache-aware streams; both use the same modules, and what
+a stream gets chunk by chunk is what its whole clip gets. Parameters carry NeMo's names.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from conure.audio.features import frame_mask
+from conure.models.attention import Attention, sinusoids
+from conure.models.config import AttentionContext, EncoderConfig
+from conure.models.convolution import Convolution
+from conure.models.state import EncoderState
+from conure.models.subsampling import Subsampling
+
+__all__ = ["Encoder", "SpeakerActivity"]
+
+SpeakerActivity = tuple[Tensor, Tensor]
+"""How much the wanted speaker and all others speak, each [B, S] in [0, 1], one value an encoder step."""
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(config.width, config.width * config.expansion, bias=config.bias)
+        self.linear2 = nn.Linear(config.width * config.expansion, config.width, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear2(self.dropout(F.silu(self.linear1(x))))
+        return out
+
+
+class Layer(nn.Module):
+    """Half a feed-forward, attention, convolution, half a feed-forward; a norm before each and one after."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.norm_feed_forward1 = nn.LayerNorm(config.width)
+        self.feed_forward1 = FeedForward(config)
+        self.norm_self_att = nn.LayerNorm(config.width)
+        self.self_attn = Attention(config)
+        self.norm_conv = nn.LayerNorm(config.width)
+        self.conv = Convolution(config)
+        self.norm_feed_forward2 = nn.LayerNorm(config.width)
+        self.feed_forward2 = FeedForward(config)
+        self.norm_out = nn.LayerNorm(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, positions: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
+        """x [B, T, D] of whole clips; shapes as in Attention and Convolution."""
+        x = self._before(x)
+        x = x + self.dropout(self.self_attn(self.norm_self_att(x), positions, keep))
+        return self._after(x + self.dropout(self.conv(self.norm_conv(x), valid)))
+
+    def local(self, x: Tensor, positions: Tensor, valid: Tensor, window: int) -> Tensor:
+        """The same with attention over `window` steps to either side."""
+        x = self._before(x)
+        x = x + self.dropout(self.self_attn.local(self.norm_self_att(x), positions, valid, window))
+        return self._after(x + self.dropout(self.conv(self.norm_conv(x), valid)))
+
+    def step(
+        self, x: Tensor, positions: Tensor, keep: Tensor, valid: Tensor, past: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """One chunk: x [B, C, D]; `past` and what is returned are keys, values [B, h, L, d], convolution."""
+        x = self._before(x)
+        query, key, value = self.self_attn.project(self.norm_self_att(x))
+        key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
+        x = x + self.self_attn.attend(query, key, value, positions, keep)
+        mixed, convolution = self.conv.step(self.norm_conv(x), valid, past[2])
+        chunk = query.shape[2]
+        return self._after(x + mixed), (key[:, :, chunk:], value[:, :, chunk:], convolution)
+
+    def _before(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.dropout(0.5 * self.feed_forward1(self.norm_feed_forward1(x)))
+        return out
+
+    def _after(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm_out(x + self.dropout(0.5 * self.feed_forward2(self.norm_feed_forward2(x))))
+        return out
+
+
+class SpeakerKernel(nn.Module):
+    """Adds what a small network makes of the steps of one speaker (multitalker models)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(width, width)
+        self.linear2 = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, activity: Tensor) -> Tensor:
+        """x [B, S, D], activity [B, S] -> [B, S, D]."""
+        added: Tensor = self.linear2(F.relu(self.linear1(x * activity[..., None])))
+        return x + added
+
+
+class Encoder(nn.Module):
+    """Log-mel to encoder steps of 80 ms."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.pre_encode = Subsampling(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        names = [str(index) for index in config.speaker_layers]
+        self.speaker_kernels = nn.ModuleDict({name: SpeakerKernel(config.width) for name in names})
+        self.background_kernels = nn.ModuleDict({name: SpeakerKernel(config.width) for name in names})
+
+    def positions(self, first: int, last: int) -> list[Tensor]:
+        """Each layer's projection of the distances first .. last (falling), [h, first - last + 1, D / h].
+
+        They depend on nothing but the weights: compute them once per shape and hand them to `step`.
+        """
+        encoding = sinusoids(first, last, self.config.width, self.pre_encode.out.weight)
+        return [layer.self_attn.positions(encoding) for layer in self._layers()]
+
+    def forward(
+        self,
+        mel: Tensor,
+        frames: Tensor,
+        context: AttentionContext | None = None,
+        speakers: SpeakerActivity | None = None,
+        chunk_steps: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Whole clips: mel [B, T, F], frames [B] -> steps [B, S, D], counts [B].
+
+        `context` is one of the checkpoint's (default: its first). `chunk_steps` subsamples so many steps
+        at a time, with the same numbers in less memory.
+        """
+        if chunk_steps is None:
+            x, counts = self.pre_encode(mel, frames)
+        else:
+            x, counts = self.pre_encode.in_chunks(mel, frames, chunk_steps)
+        return self.encode_steps(x, counts, context, speakers), counts
+
+    def encode_steps(
+        self,
+        x: Tensor,
+        counts: Tensor,
+        context: AttentionContext | None = None,
+        speakers: SpeakerActivity | None = None,
+    ) -> Tensor:
+        """Subsampled steps [B, S, D], counts [B] -> encoded [B, S, D]."""
+        x = self.dropout(self._scale(x))
+        context = context or self.config.contexts[0]
+        steps = x.shape[1]
+        valid = frame_mask(counts, steps)
+        if self.config.local:
+            return self._encode_locally(x, valid, context.left)
+        keep = (valid[:, None] & self._visible(steps, context, x.device))[:, None]
+        for index, positions in enumerate(self.positions(steps - 1, 1 - steps)):
+            x = self._hear_speakers(index, x, speakers)
+            x = self.layers[index](x, positions, keep, valid)
+        return x
+
+    def _encode_locally(self, x: Tensor, valid: Tensor, window: int) -> Tensor:
+        for layer, positions in zip(
+            self._layers(), self.positions(2 * window - 1, 1 - 2 * window), strict=True
+        ):
+            x = layer.local(x, positions, valid, window)
+        return x
+
+    def _visible(self, steps: int, context: AttentionContext, device: torch.device) -> Tensor:
+        """Which step (row) sees which (column): bool [S, S]."""
+        row = torch.arange(steps, device=device)[:, None]
+        column = torch.arange(steps, device=device)[None]
+        left = context.left if context.left >= 0 else steps
+        right = context.right if context.right >= 0 else steps
+        if self.config.style == "chunked_limited" and context.right >= 0:
+            chunk = context.right + 1
+            behind = row // chunk - column // chunk
+            return (behind >= 0) & (behind <= left // chunk)
+        if self.config.style == "chunked_limited_with_rc" and context.chunk is not None:
+            begin = row // context.chunk * context.chunk
+            return (column >= begin - left) & (column < begin + context.chunk + right)
+        return (row - column <= left) & (column - row <= right)
+
+    def step(
+        self,
+        mel: Tensor,
+        frames: Tensor,
+        state: EncoderState,
+        positions: list[Tensor],
+        speakers: SpeakerActivity | None = None,
+    ) -> tuple[Tensor, Tensor, EncoderState]:
+        """One chunk of C steps of cache-aware streams: mel [B, 8C, F] -> encoded [B, C, D], counts [B], state.
+
+        Rows may be of any age. `frames` [B] counts valid mel frames from index 0. A row that has not
+        started holds its own frames from LEAD_FRAMES on (they count as given); a row's last chunk may be
+        shorter; a row with 0 frames idles and keeps its state. `positions` are those of distances
+        L + C - 1 .. 1 - C, with L the cached steps. Source of the caching scheme: Noroozi et al.,
+        "Stateful Conformer with Cache-based Inference" (2023); keys and values are cached projected.
+        """
+        fresh, idle = ~state.started, frames == 0
+        x, counts, subsampling = self.pre_encode.step(mel, frames, fresh, state.subsampling)
+        x = self._scale(x)
+        chunk, past = x.shape[1], state.keys.shape[3]
+        length = state.length * ~fresh
+        keep, valid = self._step_masks(length, counts, chunk, past)
+        caches = []
+        for index, layer in enumerate(self._layers()):
+            x = self._hear_speakers(index, x, speakers)
+            convolution = state.convolution[index] * ~fresh[:, None, None]
+            before = (state.keys[index], state.values[index], convolution)
+            x, after = layer.step(x, positions[index], keep, valid, before)
+            caches.append(after)
+        keys, values, convolutions = (torch.stack(parts) for parts in zip(*caches, strict=True))
+        length = (length + counts).clamp(max=past)
+        moved = EncoderState(subsampling, keys, values, convolutions, length, torch.ones_like(fresh))
+        return x, counts, moved.kept_where(idle, state)
+
+    def _step_masks(self, length: Tensor, counts: Tensor, chunk: int, past: int) -> tuple[Tensor, Tensor]:
+        """Which keys (cached and new) a chunk sees, [B, 1, 1, L + C], and which of its steps count, [B, C].
+
+        Whole chunks alone are kept of the past, so that a step sees what it would see in a whole clip.
+        """
+        position = torch.arange(past + chunk, device=length.device)
+        whole = length.clamp(max=past // chunk * chunk)
+        keep = (position >= past - whole[:, None]) & (position < past + counts[:, None])
+        return keep[:, None, None], frame_mask(counts, chunk)
+
+    def _hear_speakers(self, index: int, x: Tensor, speakers: SpeakerActivity | None) -> Tensor:
+        """Without activities the first layer hears one speaker alone, the others hear none apart."""
+        name = str(index)
+        if name not in self.speaker_kernels or (speakers is None and index > 0):
+            return x
+        wanted, others = speakers or (x.new_ones(x.shape[:2]), x.new_zeros(x.shape[:2]))
+        x = self.speaker_kernels[name](x, wanted)
+        out: Tensor = self.background_kernels[name](x, others)
+        return out
+
+    def _scale(self, x: Tensor) -> Tensor:
+        return x * math.sqrt(self.config.width) if self.config.scale_input else x
+
+    def _layers(self) -> list[Layer]:
+        return list(self.layers)  # type: ignore[arg-type]

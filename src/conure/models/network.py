@@ -1,0 +1,78 @@
+"""A whole recognizer network: encoder, language prompt, transducer and CTC heads, as its config says."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from conure.models.config import AttentionContext, NetworkConfig
+from conure.models.conformer import Encoder, SpeakerActivity
+from conure.models.transducer import Joint, Predictor
+
+__all__ = ["Heads", "Network", "Prompt"]
+
+
+class Prompt(nn.Module):
+    """Tells every step which language to expect.
+
+    A two-layer network over [step, one-hot slot]; the one-hot half of its first layer is a table of
+    biases, so each row of a batch may have its own language.
+    """
+
+    def __init__(self, width: int, slots: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(width + slots, 2 * width)
+        self.linear2 = nn.Linear(2 * width, width)
+
+    def forward(self, encoded: Tensor, slots: Tensor) -> Tensor:
+        """encoded [B, S, D], slots [B] -> [B, S, D]."""
+        width = encoded.shape[-1]
+        steps, table = self.linear1.weight[:, :width], self.linear1.weight[:, width:]
+        hidden = F.linear(encoded, steps, self.linear1.bias) + table.T[slots][:, None]
+        out: Tensor = self.linear2(F.relu(hidden))
+        return out
+
+
+class Heads(nn.Module):
+    """What turns encoder output into tokens: transducer, CTC or both, as the config names them."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.predictor = Predictor(config) if config.predictor_width else None
+        self.joint = Joint(config) if config.predictor_width else None
+        self.ctc_head = nn.Linear(config.encoder.width, config.vocabulary + 1) if config.ctc else None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class Network(Heads):
+    """The heads with the encoder before them, and the language prompt where the model has one."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.encoder = Encoder(config.encoder)
+        self.prompt = Prompt(config.encoder.width, config.prompts) if config.prompts else None
+
+    def encode(
+        self,
+        mel: Tensor,
+        frames: Tensor,
+        prompts: Tensor | None = None,
+        context: AttentionContext | None = None,
+        speakers: SpeakerActivity | None = None,
+        chunk_steps: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Whole clips: mel [B, T, F], frames [B], prompt slots [B] -> what the heads read, [B, S, D], [B]."""
+        encoded, counts = self.encoder(mel, frames, context, speakers, chunk_steps)
+        return self.prompted(encoded, prompts), counts
+
+    def prompted(self, encoded: Tensor, prompts: Tensor | None) -> Tensor:
+        """Applies the language prompt, where the model has one."""
+        if self.prompt is None or prompts is None:
+            return encoded
+        out: Tensor = self.prompt(encoded, prompts)
+        return out

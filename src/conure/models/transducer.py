@@ -1,0 +1,69 @@
+"""The transducer's two small networks: a prediction network over tokens, a joint over both sides.
+
+Source: Graves, "Sequence Transduction with Recurrent Neural Networks" (2012); Xu et al., "Efficient
+Sequence Transduction by Jointly Predicting Tokens and Durations" (TDT, 2023).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from conure.models.config import NetworkConfig
+
+__all__ = ["Joint", "LstmState", "Predictor"]
+
+LstmState = tuple[Tensor, Tensor]
+"""Hidden and cell, each [layers, B, P]."""
+
+
+class Predictor(nn.Module):
+    """An LSTM over the tokens emitted so far. The blank's id stands for the start."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        width = config.predictor_width
+        self.embedding = nn.Embedding(config.vocabulary + 1, width, padding_idx=config.blank)
+        self.lstm = nn.LSTM(width, width, config.predictor_layers, batch_first=True)
+
+    def initial_state(self, rows: int) -> LstmState:
+        weight = self.embedding.weight
+        zeros = weight.new_zeros(self.lstm.num_layers, rows, weight.shape[1])
+        return zeros, zeros.clone()
+
+    def forward(self, tokens: Tensor, state: LstmState | None = None) -> tuple[Tensor, LstmState]:
+        """tokens [B, U] -> outputs [B, U, P] and the state after the last."""
+        state = self.initial_state(tokens.shape[0]) if state is None else state
+        outputs, state = self.lstm(self.embedding(tokens), state)
+        return outputs, state
+
+
+class Joint(nn.Module):
+    """Scores of the next token (blank last), then of its duration for TDT."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.enc = nn.Linear(config.encoder.width, config.joint_width)
+        self.pred = nn.Linear(config.predictor_width, config.joint_width)
+        self.head = nn.Linear(config.joint_width, config.vocabulary + 1 + len(config.durations))
+
+    def project_encoder(self, encoded: Tensor) -> Tensor:
+        """[..., D] -> [..., J]."""
+        out: Tensor = self.enc(encoded)
+        return out
+
+    def project_predictor(self, outputs: Tensor) -> Tensor:
+        """[..., P] -> [..., J]."""
+        out: Tensor = self.pred(outputs)
+        return out
+
+    def combine(self, encoded: Tensor, predicted: Tensor) -> Tensor:
+        """Projected sides that broadcast, [..., J] -> logits [..., V + 1 + durations]."""
+        out: Tensor = self.head(F.relu(encoded + predicted))
+        return out
+
+
+def start_tokens(rows: int, blank: int, device: torch.device) -> Tensor:
+    """The start symbol of every row, [B, 1]."""
+    return torch.full((rows, 1), blank, dtype=torch.long, device=device)
