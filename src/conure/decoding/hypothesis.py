@@ -1,0 +1,76 @@
+"""Tokens as decoders write them: preallocated tensors, one row a clip or stream.
+
+A decoder appends under a mask and never asks how many there are, so its loop needs no word from the
+device between symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["EmittedToken", "Tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class EmittedToken:
+    id: int
+    step: int
+    """Encoder step (80 ms) at which it was emitted."""
+    duration: int
+    """Steps it lasts: as TDT predicts it, the run of equal CTC labels, 1 for RNNT, which does not tell."""
+    log_probability: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Each [B, U + 1]; the last column is scratch for rows that do not append. `counts` is [B]."""
+
+    ids: Tensor
+    steps: Tensor
+    durations: Tensor
+    log_probabilities: Tensor
+    confidences: Tensor
+    counts: Tensor
+
+    @staticmethod
+    def allocate(rows: int, capacity: int, device: torch.device) -> Tokens:
+        def whole() -> Tensor:
+            return torch.zeros(rows, capacity + 1, dtype=torch.long, device=device)
+
+        def real() -> Tensor:
+            return torch.zeros(rows, capacity + 1, device=device)
+
+        return Tokens(whole(), whole(), whole(), real(), real(), torch.zeros_like(whole()[:, 0]))
+
+    @property
+    def capacity(self) -> int:
+        return self.ids.shape[1] - 1
+
+    def append(
+        self, mask: Tensor, ids: Tensor, steps: Tensor, durations: Tensor, log_probs: Tensor, confidences: Tensor
+    ) -> None:
+        """Appends one token to every row where `mask` [B] is true."""
+        column = torch.where(mask, self.counts, self.capacity)[:, None]
+        self.ids.scatter_(1, column, ids[:, None])
+        self.steps.scatter_(1, column, steps[:, None])
+        self.durations.scatter_(1, column, durations[:, None])
+        self.log_probabilities.scatter_(1, column, log_probs[:, None].float())
+        self.confidences.scatter_(1, column, confidences[:, None].float())
+        self.counts.add_(mask)
+
+    def row(self, index: int) -> list[EmittedToken]:
+        count = int(self.counts[index])
+        columns = (self.ids, self.steps, self.durations, self.log_probabilities, self.confidences)
+        values = (column[index, :count].tolist() for column in columns)
+        return [EmittedToken(*value) for value in zip(*values, strict=True)]
+
+    def __iter__(self) -> Iterator[list[EmittedToken]]:
+        return (self.row(index) for index in range(len(self)))
+
+    def __len__(self) -> int:
+        return self.counts.shape[0]
