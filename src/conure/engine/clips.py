@@ -1,0 +1,66 @@
+"""Clips to tokens: sorted by length, cut into batches of bounded size, decoded by the model's head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conure.decoding.ctc import decode_ctc
+from conure.decoding.hypothesis import EmittedToken, Tokens
+from conure.decoding.transducer import decode_transducer
+from conure.engine.runner import Runner
+from conure.models.network import Heads
+
+__all__ = ["batches", "decode", "transcribe_clips"]
+
+MIN_SAMPLES = 1600
+"""A tenth of a second: shorter clips get silence after them, for networks need a few steps to stand on."""
+
+BATCH_SECONDS = 240.0
+"""Audio in a batch, padding counted: 8 clips of 30 s. More gains nothing on a CPU and costs memory."""
+
+
+def transcribe_clips(
+    runner: Runner, clips: Sequence[np.ndarray], prompt: int | None = None, batch_seconds: float = BATCH_SECONDS
+) -> list[list[EmittedToken]]:
+    """Mono float32 clips at 16 kHz, each [N] -> the tokens of each, in the order given."""
+    tokens: list[list[EmittedToken]] = [[] for _ in clips]
+    for rows in batches([len(clip) for clip in clips], int(batch_seconds * 16_000)):
+        samples, lengths = _pad([clips[row] for row in rows])
+        prompts = None if prompt is None else torch.full((len(rows),), prompt)
+        encoded, counts = runner.encode(samples, lengths, prompts)
+        for row, emitted in zip(rows, decode(runner.heads, encoded, counts), strict=True):
+            tokens[row] = emitted
+    return tokens
+
+
+def decode(heads: Heads, encoded: Tensor, counts: Tensor, ctc: bool | None = None) -> Tokens:
+    """Greedy tokens by the transducer where there is one, else by CTC; `ctc` chooses in hybrids."""
+    if heads.predictor is None or (ctc and heads.ctc_head is not None):
+        return decode_ctc(heads, encoded, counts)[0]
+    return decode_transducer(heads, encoded, counts)[0]
+
+
+def batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Indices of clips, longest first, so that a batch times its longest clip stays within `limit`."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        longest = lengths[batch[0]] if batch else lengths[index]
+        if batch and longest * (len(batch) + 1) > limit:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _pad(clips: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """samples [B, N], lengths [B]."""
+    lengths = [max(len(clip), MIN_SAMPLES) for clip in clips]
+    samples = np.zeros((len(clips), max(lengths)), np.float32)
+    for row, clip in enumerate(clips):
+        samples[row, : len(clip)] = clip
+    return torch.from_numpy(samples), torch.tensor(lengths)

@@ -1,0 +1,28 @@
+"""What runs a network: one interface, whatever computes behind it."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from conure.models.network import Heads
+
+__all__ = ["Runner", "RunnerName"]
+
+RunnerName = Literal["torch", "onnx-int8", "onnx-fp32"]
+
+
+class Runner(Protocol):
+    """Samples to what the heads read. The heads are small and stay in torch for every runner."""
+
+    heads: Heads
+    description: str
+    """What runs where, for people: "onnx int8, 2 threads"."""
+
+    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """samples [B, N] at 16 kHz, lengths [B], prompt slots [B] -> encoded [B, S, D], counts [B].
+
+        Both are where the heads are, in their type.
+        """
+        ...
