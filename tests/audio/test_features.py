@@ -1,0 +1,55 @@
+"""The log-mel front-end: chunk by chunk equals the whole, and edge lengths give finite numbers."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from conure.audio.features import LogMel, MelConfig
+from conure.audio.features_stream import MelStream
+
+
+def noise(samples: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(samples, generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+@pytest.mark.parametrize("features", [80, 128])
+@pytest.mark.parametrize("sizes", [(1,), (160,), (7, 333, 1280), (100_000,)])
+def test_chunk_by_chunk_equals_the_whole(features: int, sizes: tuple[int, ...]) -> None:
+    front = LogMel(MelConfig(features=features, normalize="NA"))
+    samples = noise(16_123 if sizes != (1,) else 700)
+    whole, frames = front(samples[None], torch.tensor([len(samples)]))
+    stream, parts, at, rng = MelStream(front), [], 0, random.Random(0)
+    while at < len(samples):
+        size = rng.choice(sizes)
+        parts.append(stream.push(samples[at : at + size], last=at + size >= len(samples)))
+        at += size
+    got = torch.cat(parts)
+    assert got.shape == (int(frames[0]), features)
+    torch.testing.assert_close(got, whole[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("normalize", ["per_feature", "all_features", "NA"])
+def test_clips_of_a_batch_equal_each_alone(normalize: str) -> None:
+    front = LogMel(MelConfig(normalize=normalize))
+    lengths = torch.tensor([16_000, 9_999, 320, 160, 100])
+    samples = torch.stack([noise(16_000, seed) for seed in range(5)])
+    mel, frames = front(samples, lengths)
+    assert frames.tolist() == [100, 62, 2, 1, 0]
+    assert mel.isfinite().all()
+    for row, length in enumerate(lengths.tolist()):
+        alone, _ = front(samples[row : row + 1, :length], lengths[row : row + 1])
+        torch.testing.assert_close(mel[row, : frames[row]], alone[0, : frames[row]], atol=1e-5, rtol=0)
+        assert mel[row, frames[row] :].eq(0).all()
+
+
+def test_a_checkpoints_own_window_and_filterbank_are_used() -> None:
+    config = MelConfig(normalize="NA")
+    samples, lengths = noise(1600)[None], torch.tensor([1600])
+    doubled = LogMel(config, filterbank=LogMel(config).filterbank * 2)
+    plain = LogMel(config)
+    guard = config.log_guard
+    expected = ((plain(samples, lengths)[0].exp() - guard) * 2 + guard).log()
+    torch.testing.assert_close(doubled(samples, lengths)[0], expected, atol=1e-4, rtol=0)
