@@ -46,10 +46,10 @@ class TransducerState:
     def start(heads: Heads, rows: int) -> TransducerState:
         """Rows that have decoded nothing: the prediction network has seen the start symbol."""
         predictor, joint = _networks(heads)
-        tokens = torch.full((rows, 1), heads.config.blank, dtype=torch.long, device=heads.device)
-        outputs, (hidden, cell) = predictor(tokens)
+        start = torch.full((rows,), heads.config.blank, dtype=torch.long, device=heads.device)
+        output, (hidden, cell) = predictor.step(start, predictor.initial_state(rows))
         zeros = torch.zeros(rows, dtype=torch.long, device=heads.device)
-        return TransducerState(hidden, cell, joint.project_predictor(outputs[:, 0]), zeros, zeros.clone())
+        return TransducerState(hidden, cell, joint.project_predictor(output), zeros, zeros.clone())
 
 
 @torch.inference_mode()
@@ -76,6 +76,7 @@ def decode_transducer(
         inside = offset.clamp(max=window - 1)
         ids, jump = best[every, inside], jumps[every, inside]
         time = time + offset
+        repeats = repeats.masked_fill(offset > 0, 0)
         emits = (offset < window) & (time < counts)
         if not bool(emits.any()):
             continue
@@ -83,14 +84,15 @@ def decode_transducer(
         chosen = log_probs.gather(1, ids[:, None])[:, 0]
         lasts = jump if config.durations else torch.ones_like(jump)
         tokens.append(emits, ids, time + state.decoded, lasts, chosen, confidence(log_probs))
-        repeats = torch.where(emits & (jump == 0), repeats + 1, 0)
+        repeats = repeats + (emits & (jump == 0))
         forced = repeats >= most
-        time = time + torch.where(emits, jump, 0) + forced
-        repeats = repeats.masked_fill(forced, 0)
-        outputs, (new_hidden, new_cell) = predictor(ids[:, None], (hidden, cell))
+        moved = torch.where(emits, jump, 0) + forced
+        time = time + moved
+        repeats = repeats.masked_fill(moved > 0, 0)
+        output, (new_hidden, new_cell) = predictor.step(ids, (hidden, cell))
         hidden = torch.where(emits[:, None], new_hidden, hidden)
         cell = torch.where(emits[:, None], new_cell, cell)
-        predicted = torch.where(emits[:, None], joint.project_predictor(outputs[:, 0]), predicted)
+        predicted = torch.where(emits[:, None], joint.project_predictor(output), predicted)
     return tokens, TransducerState(hidden, cell, predicted, time - counts, state.decoded + counts)
 
 

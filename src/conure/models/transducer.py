@@ -38,6 +38,19 @@ class Predictor(nn.Module):
         outputs, state = self.lstm(self.embedding(tokens), state)
         return outputs, state
 
+    def step(self, tokens: Tensor, state: LstmState) -> tuple[Tensor, LstmState]:
+        """One token a row, [B] -> output [B, P] and state: what `forward` gives for a sequence of one.
+
+        Cell by cell, because the whole LSTM prepares its weights anew at every call, which on a CPU costs
+        ten times the step itself.
+        """
+        x, hidden, cell = self.embedding(tokens), [], []
+        for layer, weights in enumerate(self.lstm.all_weights):
+            x, memory = torch.lstm_cell(x, (state[0][layer], state[1][layer]), *weights)
+            hidden.append(x)
+            cell.append(memory)
+        return x, (torch.stack(hidden), torch.stack(cell))
+
 
 class Joint(nn.Module):
     """Scores of the next token (blank last), then of its duration for TDT."""
@@ -62,8 +75,3 @@ class Joint(nn.Module):
         """Projected sides that broadcast, [..., J] -> logits [..., V + 1 + durations]."""
         out: Tensor = self.head(F.relu(encoded + predicted))
         return out
-
-
-def start_tokens(rows: int, blank: int, device: torch.device) -> Tensor:
-    """The start symbol of every row, [B, 1]."""
-    return torch.full((rows, 1), blank, dtype=torch.long, device=device)
