@@ -1,0 +1,129 @@
+"""Teach the heads of a random encoder to say a few words.
+
+A random head repeats one token or stays silent, and its near-ties fall differently on every machine. A few hundred
+steps of cross-entropy along a fixed alignment give clear decisions over many tokens, words with punctuation, several
+tokens on one step and every duration, while the encoder stays random.
+"""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from .tokenizer import made_up_sentence
+
+STEPS = 600
+GOOD_LOSS = 0.05
+TOKENS_PER_STEP = 0.4
+
+
+@dataclass(frozen=True)
+class Path:
+    """An alignment of one clip: what to predict at each decision."""
+
+    tokens: list[int]
+    steps: list[int]  # per decision, the encoder step
+    places: list[int]  # per decision, how many tokens came before
+    targets: list[int]  # per decision, a token or blank
+    durations: list[int]  # per decision, an index of the durations
+
+
+def choose_tokens(tokenizer, length: int, extra: list[int], chooser: random.Random) -> list[int]:
+    """Tokens of made-up words for `length` encoder steps: a sentence of one word, more, and the `extra` ones last."""
+    count = max(4, round(TOKENS_PER_STEP * length) - len(extra))
+    text = made_up_sentence(chooser).replace(" ", ". ", 1)
+    return tokenizer.text_to_ids(text)[: count - 1] + tokenizer.text_to_ids("?")[-1:] + extra
+
+
+def place_tokens(count: int, length: int, chooser: random.Random) -> list[int]:
+    """Rising encoder steps for `count` tokens, two of them sharing one now and then."""
+    return sorted(chooser.choice([step, step, max(step - 1, 0)]) for step in chooser.sample(range(1, length), count))
+
+
+def transducer_path(tokens: list[int], length: int, blank: int, longest: int, chooser: random.Random) -> Path:
+    """Decisions of a greedy walk: RNNT for `longest` 0, else TDT whose durations lead to the next token.
+
+    A token's duration may fall short of the next token; blanks then bridge the rest, and one that only has to go to
+    the next step may say 0, which decoders must read as 1.
+    """
+    starts = [*place_tokens(len(tokens), length, chooser), length]
+    path = Path(tokens, [], [], [], [])
+    step, place = 0, 0
+    while step < length:
+        is_token = starts[place] == step
+        path.steps.append(step)
+        path.places.append(place)
+        path.targets.append(tokens[place] if is_token else blank)
+        place += is_token
+        gap = starts[place] - step
+        duration = min(chooser.choice([gap, chooser.randint(min(gap, 1), gap)]), longest)
+        path.durations.append(0 if not is_token and gap == 1 and chooser.random() < 0.5 else duration)
+        step += max(duration, 1) if not is_token else duration
+    return path
+
+
+def ctc_targets(tokens: list[int], length: int, blank: int, chooser: random.Random) -> list[int]:
+    """Frame labels: tokens in order, some of them held for two frames."""
+    starts = sorted(chooser.sample(range(length - 1), len(tokens)))
+    labels = [blank] * length
+    for place, (token, start) in enumerate(zip(tokens, starts)):
+        labels[start] = token
+        following = starts[place + 1] if place + 1 < len(starts) else length
+        if following > start + 2 and chooser.random() < 0.5:
+            labels[start + 1] = token
+    return labels
+
+
+def teach_transducer(model, views: list, paths: list[Path], is_tdt: bool) -> float:
+    """Fit prediction and joint network to `paths` for every view (encoder output [B, D, T]); returns the last loss."""
+    parameters = [*model.decoder.parameters(), *model.joint.parameters()]
+    blank = model.decoding.blank_id
+
+    def loss() -> torch.Tensor:
+        parts = []
+        for encoded in views:
+            for row, path in zip(encoded, paths):
+                logits = path_logits(model, row.T, path)
+                part = cross_entropy(logits[:, : blank + 1], torch.tensor(path.targets))
+                if is_tdt:
+                    part = part + cross_entropy(logits[:, blank + 1 :], torch.tensor(path.durations))
+                parts.append(part)
+        return torch.stack(parts).mean()
+
+    return fit(parameters, loss)
+
+
+def path_logits(model, encoded: torch.Tensor, path: Path) -> torch.Tensor:
+    """Joint logits [decisions, V] along a path through [T, D]."""
+    predicted, *_ = model.decoder.predict(torch.tensor([path.tokens]), None, add_sos=True, batch_size=1)
+    states = model.joint.project_prednet(predicted)[0, path.places]
+    frames = model.joint.project_encoder(encoded[None])[0, path.steps]
+    return model.joint.joint_after_projection(frames[:, None], states[:, None])[:, 0, 0]
+
+
+def teach_ctc(head, views: list, labels: list[list[int]]) -> float:
+    """Fit a CTC head to frame labels for every view; returns the last loss."""
+
+    def loss() -> torch.Tensor:
+        parts = [
+            cross_entropy(log_probs[: len(row)], torch.tensor(row))
+            for encoded in views
+            for log_probs, row in zip(head(encoder_output=encoded), labels)
+        ]
+        return torch.stack(parts).mean()
+
+    return fit(list(head.parameters()), loss)
+
+
+def fit(parameters: list, loss) -> float:
+    """Plain Adam until the loss is good."""
+    optimizer = torch.optim.Adam(parameters, lr=5e-3)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        optimizer.step()
+        if float(value) < GOOD_LOSS:
+            break
+    return float(value)
