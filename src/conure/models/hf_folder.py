@@ -1,0 +1,237 @@
+"""Reads folders in the layout of Hugging Face transformers: config.json, safetensors, tokenizer.json.
+
+Only safetensors are read: a pytorch_model.bin is a pickle and is never opened. Names of shards must stay in the
+folder. Files may be links, because the cache of the hub is made of links.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from conure.audio.features import MelConfig
+from conure.errors import BadCheckpoint
+from conure.models.checkpoint import some_of
+from conure.models.config import AttentionContext, NetworkConfig
+from conure.models.weights import Told
+
+__all__ = ["HuggingFaceFolder", "check_blank", "hugging_face_told", "read_hf", "read_json", "read_safetensors"]
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+MAX_JSON_BYTES = 64 * 2**20
+MAX_HEADER_BYTES = 100_000_000
+MAX_SHARDS = 1_000
+
+STREAMING = ("nemotron_asr_streaming", "nemotron3_5_asr")
+OFFLINE = ("parakeet_ctc", "parakeet_rnnt", "parakeet_tdt")
+OTHER_FAMILIES = {
+    "nemotron3_diarization": "a speaker diarization model",
+    "nemotron3_5_transcribe": "a speech language model",
+    "nemo_speechlm": "a speech language model",
+}
+LOOKAHEADS = (13, 6, 1, 0)
+"""What transformers assumes when a processor names none."""
+
+
+@dataclass(frozen=True)
+class HuggingFaceFolder:
+    """What a folder holds, as it is."""
+
+    config: dict[str, Any]
+    processor: dict[str, Any]
+    """Settings of the front-end and the language prompt; empty when the folder has none."""
+    tensors: dict[str, Tensor]
+    tokenizer: tuple[str, bytes]
+    """File name and bytes."""
+
+
+def read_hf(folder: Path) -> HuggingFaceFolder:
+    """Reads a folder whole. Raises BadCheckpoint for one that is broken, hostile or of another kind."""
+    config = read_json(folder / CONFIG)
+    _check_model_type(config)
+    processor = _read_optional(folder / "processor_config.json")
+    features = processor.get("feature_extractor") or _read_optional(folder / "preprocessor_config.json")
+    tokenizer = next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None)
+    if tokenizer is None:
+        raise BadCheckpoint(f"{folder.name} has neither {' nor '.join(TOKENIZERS)}")
+    return HuggingFaceFolder(
+        config, processor | {"feature_extractor": features}, _read_tensors(folder), (tokenizer.name, _read(tokenizer))
+    )
+
+
+def _check_model_type(config: Mapping[str, Any]) -> None:
+    kind = config.get("model_type")
+    if kind in OTHER_FAMILIES:
+        raise BadCheckpoint(f"{kind} is {OTHER_FAMILIES[kind]}, which Conure does not read")
+    if kind not in OFFLINE + STREAMING:
+        known = ", ".join(OFFLINE + STREAMING)
+        raise BadCheckpoint(f"{CONFIG} has the model type {kind!r}", f"Conure reads {known}, .nemo and its own folders")
+
+
+def _read(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
+    try:
+        if (size := path.stat().st_size) > limit:
+            raise BadCheckpoint(f"{path.name} has {size:,} bytes; more than {limit:,} is not believed")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadCheckpoint(f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, of bounded size."""
+    try:
+        value = json.loads(_read(path))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadCheckpoint(f"{path.name} is not JSON: {str(error)[:80]}") from error
+    if not isinstance(value, dict):
+        raise BadCheckpoint(f"{path.name} is no JSON object")
+    return value
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of one file, mapped and not copied: pages are read when they are used."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if size < 8 or header > min(size - 8, MAX_HEADER_BYTES):
+            raise BadCheckpoint(f"{path.name} has {size:,} bytes and a header that claims {header:,}: it is cut off")
+        with safe_open(os.fspath(path), "pt") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, BadCheckpoint):
+            raise
+        raise BadCheckpoint(f"{path.name} is no whole safetensors file: {str(error)[:80]}") from error
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    if (folder / WEIGHTS).is_file():
+        return read_safetensors(folder / WEIGHTS)
+    if not (folder / INDEX).is_file():
+        pickled = list(folder.glob("*.bin")) + list(folder.glob("*.pt")) + list(folder.glob("*.pth"))
+        hint = f"{pickled[0].name} is a pickle, which may run code; convert it to safetensors" if pickled else None
+        raise BadCheckpoint(f"{folder.name} has no {WEIGHTS}", hint)
+    return _read_shards(folder, read_json(folder / INDEX).get("weight_map"))
+
+
+def _read_shards(folder: Path, places: Any) -> dict[str, Tensor]:
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise BadCheckpoint(f"{INDEX} has no weight_map")
+    shards = sorted(set(places.values()))
+    outside = [name for name in shards if Path(name).name != name or not name.endswith(".safetensors")]
+    if outside or len(shards) > MAX_SHARDS:
+        raise BadCheckpoint(f"{INDEX} names shards outside the folder: {some_of(outside or shards)}")
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        held = read_safetensors(folder / shard)
+        stray = [name for name in held if places.get(name) != shard]
+        if stray:
+            raise BadCheckpoint(f"{shard} holds tensors that {INDEX} does not place there: {some_of(stray)}")
+        tensors |= held
+    if missing := places.keys() - tensors.keys():
+        raise BadCheckpoint(f"the shards lack {some_of(sorted(missing))}")
+    return tensors
+
+
+def hugging_face_told(folder: HuggingFaceFolder) -> Told:
+    """What the configs say that tensors do not. Defaults are those of transformers."""
+    config, encoder = folder.config, folder.config.get("encoder_config") or {}
+    if not isinstance(encoder, dict):
+        raise BadCheckpoint(f"{CONFIG} has no encoder_config")
+    _check_settings(config, encoder)
+    streaming = config["model_type"] in STREAMING
+    durations = config.get("durations", [0, 1, 2, 3, 4]) if config["model_type"] == "parakeet_tdt" else []
+    if not all(type(value) is int and value >= 0 for value in durations):
+        raise BadCheckpoint(f"{CONFIG} has the durations {durations!r}")
+    return Told(
+        mel=_mel(folder, encoder, streaming),
+        scale_input=bool(encoder.get("scale_input", True)),
+        causal_subsampling=streaming,
+        causal_convolution=streaming,
+        style="chunked_limited" if streaming else "regular",
+        contexts=_contexts(folder, encoder) if streaming else (AttentionContext(),),
+        durations=tuple(durations),
+        prompt_ids=_prompt_ids(folder),
+        max_symbols=_whole(config, "max_symbols_per_step", 10),
+    )
+
+
+def check_blank(folder: HuggingFaceFolder, config: NetworkConfig) -> None:
+    """The blank is the last token with us. Padding is another token with most converters, the blank for CTC."""
+    key = "pad_token_id" if folder.config["model_type"] == "parakeet_ctc" else "blank_token_id"
+    blank = folder.config.get(key, config.blank)
+    if blank != config.blank:
+        raise BadCheckpoint(f"{CONFIG} has {key} {blank}; Conure supports the last token, {config.blank}, as blank")
+
+
+def _check_settings(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
+    expected = {
+        "hidden_act": "silu",
+        "subsampling_factor": 8,
+        "subsampling_conv_kernel_size": 3,
+        "subsampling_conv_stride": 2,
+    }
+    for key, value in expected.items():
+        if encoder.get(key, value) != value:
+            raise BadCheckpoint(f"encoder_config.{key} is {encoder[key]!r}; Conure supports {value!r}")
+    if config["model_type"] != "parakeet_ctc" and config.get("hidden_act", "relu") != "relu":
+        raise BadCheckpoint(f"hidden_act is {config['hidden_act']!r}; Conure supports 'relu'")
+
+
+def _whole(settings: Mapping[str, Any], key: str, default: int) -> int:
+    value = settings.get(key, default)
+    if type(value) is not int or value < 0:
+        raise BadCheckpoint(f"{key} is {value!r} and should be a whole number")
+    return value
+
+
+def _mel(folder: HuggingFaceFolder, encoder: Mapping[str, Any], streaming: bool) -> MelConfig:
+    front = folder.processor["feature_extractor"]
+    plain = MelConfig()
+    mel = MelConfig(
+        features=_whole(encoder, "num_mel_bins", 80),
+        normalize="NA" if streaming else "per_feature",
+        window=_whole(front, "win_length", plain.window),
+        fft=_whole(front, "n_fft", plain.fft),
+        preemphasis=float(front.get("preemphasis", plain.preemphasis)),
+    )
+    for key, value in (("sampling_rate", plain.sample_rate), ("hop_length", plain.hop)):
+        if front.get(key, value) != value:
+            raise BadCheckpoint(f"{key} of the front-end is {front[key]!r}; Conure supports {value}")
+    return mel
+
+
+def _contexts(folder: HuggingFaceFolder, encoder: Mapping[str, Any]) -> tuple[AttentionContext, ...]:
+    """The sliding window counts the step itself: its left context is one less."""
+    left = _whole(encoder, "sliding_window", 71) - 1
+    default = _whole(encoder, "default_num_lookahead_tokens", LOOKAHEADS[0])
+    others = folder.processor.get("supported_num_lookahead_tokens") or ()
+    if not all(type(value) is int and value >= 0 for value in others):
+        raise BadCheckpoint(f"supported_num_lookahead_tokens is {others!r} and should be a list of whole numbers")
+    rights = dict.fromkeys((default, *others))
+    broken = [right for right in rights if left % (right + 1)]
+    if broken:
+        raise BadCheckpoint(f"{left} steps of past are no whole chunks of {broken[0] + 1}")
+    return tuple(AttentionContext(left, right) for right in rights)
+
+
+def _prompt_ids(folder: HuggingFaceFolder) -> tuple[tuple[str, int], ...]:
+    """Without a processor's dictionary only the slot of automatic detection is known."""
+    if folder.config["model_type"] != "nemotron3_5_asr":
+        return ()
+    names = folder.processor.get("prompt_dictionary") or {"auto": _whole(folder.config, "default_prompt_id", 101)}
+    if not isinstance(names, dict) or not all(type(slot) is int for slot in names.values()):
+        raise BadCheckpoint("prompt_dictionary does not give numbers to languages")
+    return tuple(names.items())

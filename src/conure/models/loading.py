@@ -1,0 +1,195 @@
+"""A name or a path becomes a checkpoint, a checkpoint becomes a network.
+
+Names are looked up in this order: the catalogue (names and aliases), a path that exists, a hub id `org/name`.
+A revision may be pinned with `@`. Files of every layout end up as the same Checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conure.audio.features import LogMel
+from conure.errors import BadCheckpoint, ModelNotFound, UnknownModel
+from conure.models import catalog, conure_file, hub
+from conure.models.checkpoint import Checkpoint, head_names
+from conure.models.hf_folder import check_blank, hugging_face_told, read_hf
+from conure.models.nemo_config import NemoConfig
+from conure.models.nemo_file import NemoFile, read_nemo
+from conure.models.network import Network
+from conure.models.weights import check_tensors, empty_network, from_hugging_face, from_nemo, infer_config
+from conure.text.tokenizer import Tokenizer, read_tokenizer
+
+__all__ = ["build_network", "describe", "load_checkpoint", "read_checkpoint"]
+
+
+def load_checkpoint(
+    name_or_path: str | os.PathLike[str],
+    *,
+    cache: Path | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    progress: hub.Progress | None = None,
+) -> Checkpoint:
+    """The checkpoint of a catalogue name, alias, hub id, .nemo file or folder; downloaded where it must be."""
+    asked = os.fspath(name_or_path)
+    name, _, pinned = asked.partition("@")
+    wanted = hub.Wanted(name, revision or pinned or None, cache, offline)
+    if isinstance(name_or_path, str) and (entry := catalog.find(name)):
+        checkpoint = _load_entry(entry, replace(wanted, repository=entry.repository), progress)
+        return replace(checkpoint, name=entry.name, languages=entry.languages or checkpoint.languages)
+    if Path(asked).expanduser().exists():
+        return read_checkpoint(Path(asked).expanduser())
+    if not hub.is_hub_id(name):
+        raise _unknown(asked)
+    return replace(read_checkpoint(hub.fetch(wanted, progress)), name=name)
+
+
+def _load_entry(entry: catalog.CatalogModel, wanted: hub.Wanted, progress: hub.Progress | None) -> Checkpoint:
+    if entry.repository:
+        return read_checkpoint(hub.fetch(wanted, progress))
+    if wanted.revision:
+        raise UnknownModel(f"{entry.name} is shipped inside Conure and has no revision {wanted.revision!r}")
+    shipped = resources.files("conure") / "data" / entry.name
+    if not (shipped / "config.json").is_file():
+        raise ModelNotFound(f"this installation of Conure has no {entry.name!r} inside", "reinstall conure")
+    with resources.as_file(shipped) as folder:
+        return conure_file.read(folder)
+
+
+def _unknown(asked: str) -> UnknownModel:
+    if asked.endswith(".nemo") or asked.startswith((".", "/", "~")):
+        return UnknownModel(f"no such model file or folder: {asked}")
+    return catalog.unknown(asked)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A .nemo file, a folder of transformers, a folder of Conure, or a folder with one .nemo file in it."""
+    try:
+        return _read_any(path)
+    except BadCheckpoint as error:
+        raise BadCheckpoint(f"{path.name}: {error.message}", error.hint) from error
+
+
+def _read_any(path: Path) -> Checkpoint:
+    if path.is_file():
+        return _from_nemo(path)
+    if conure_file.is_conure_folder(path):
+        return conure_file.read(path)
+    archives = sorted(path.glob("*.nemo"))
+    if (path / "config.json").is_file() and not archives:
+        return _from_hugging_face(path)
+    if len(archives) != 1:
+        raise BadCheckpoint("the folder holds no one checkpoint", "it needs a .nemo file, or a config.json and weights")
+    return _from_nemo(archives[0])
+
+
+def _from_nemo(path: Path) -> Checkpoint:
+    raw = read_nemo(path)
+    settings = NemoConfig(raw.config)
+    settings.check_family()
+    renamed = from_nemo(raw.tensors)
+    config = infer_config(renamed, settings.told())
+    check_tensors(config, renamed.tensors)
+    return Checkpoint(
+        config=config,
+        tensors=renamed.tensors,
+        tokenizer=_nemo_tokenizer(raw, settings, config.vocabulary),
+        window=renamed.window,
+        filterbank=renamed.filterbank,
+        languages=_prompt_languages(config.prompt_ids),
+        name=path.stem,
+        source=os.fspath(path),
+    )
+
+
+def _nemo_tokenizer(raw: NemoFile, settings: NemoConfig, vocabulary: int) -> Tokenizer:
+    kind = settings.get("tokenizer.type")
+    if kind == "bpe":
+        name = str(settings.get("tokenizer.model_path")).removeprefix("nemo:")
+        if name not in raw.files:
+            raise BadCheckpoint(f"the archive has no tokenizer {name!r}")
+        return read_tokenizer("tokenizer.model", raw.files[name], vocabulary)
+    labels = settings.get("decoder.vocabulary") or settings.get("labels")
+    if kind is not None or not isinstance(labels, list):
+        raise BadCheckpoint(f"tokenizer.type is {kind!r}; Conure supports 'bpe' and plain labels")
+    return read_tokenizer("labels.json", json.dumps(labels).encode(), vocabulary)
+
+
+def _from_hugging_face(folder: Path) -> Checkpoint:
+    raw = read_hf(folder)
+    renamed = from_hugging_face(raw.tensors)
+    config = infer_config(renamed, hugging_face_told(raw))
+    check_blank(raw, config)
+    check_tensors(config, renamed.tensors)
+    return Checkpoint(
+        config=config,
+        tensors=renamed.tensors,
+        tokenizer=read_tokenizer(*raw.tokenizer, config.vocabulary),
+        languages=_prompt_languages(config.prompt_ids),
+        name=folder.resolve().name,
+        source=os.fspath(folder),
+    )
+
+
+def _prompt_languages(prompt_ids: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
+    """Languages of a prompt's dictionary, one name a slot, the longest: en-US, not en."""
+    names: dict[int, str] = {}
+    for name, slot in prompt_ids:
+        if name != "auto" and len(name) > len(names.get(slot, "")):
+            names[slot] = name
+    return tuple(names.values())
+
+
+def build_network(
+    checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> tuple[Network, LogMel]:
+    """The network in evaluation mode and its front-end.
+
+    Weights already of `dtype` and on `device` are used where they lie, without a copy; the front-end stays
+    in fp32. Nothing of the network may be trained in place when the weights are mapped from a file.
+    """
+    config = checkpoint.config
+    check_tensors(config, checkpoint.tensors)
+    network = empty_network(config)
+    weights = {name: tensor.to(device, dtype) for name, tensor in checkpoint.tensors.items()}
+    counters = {name for name in network.state_dict() if name.endswith("num_batches_tracked")}
+    weights |= {name: torch.zeros((), dtype=torch.long, device=device) for name in counters}
+    network.load_state_dict(weights, strict=True, assign=True)
+    mel = LogMel(config.mel, *(None if t is None else t.float() for t in (checkpoint.window, checkpoint.filterbank)))
+    return network.eval().requires_grad_(False), mel.to(device)
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `conure models info` tells, as plain values."""
+    config, encoder = checkpoint.config, checkpoint.config.encoder
+    return {
+        "name": checkpoint.name,
+        "source": checkpoint.source,
+        "family": checkpoint.family,
+        "heads": list(head_names(config)),
+        "languages": list(checkpoint.languages),
+        "parameters": checkpoint.parameters,
+        "megabytes": round(checkpoint.megabytes, 1),
+        "stored_as": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.tensors.values()}),
+        "live": encoder.cache_aware,
+        "layers": encoder.layers,
+        "width": encoder.width,
+        "attention_heads": encoder.heads,
+        "mel_features": encoder.features,
+        "normalize": config.mel.normalize,
+        "vocabulary": config.vocabulary,
+        "durations": list(config.durations),
+        "predictor": [config.predictor_layers, config.predictor_width],
+        "joint_width": config.joint_width,
+        "attention": "local" if encoder.local else encoder.style,
+        "contexts": [[c.left, c.right] if c.chunk is None else [c.left, c.chunk, c.right] for c in encoder.contexts],
+        "prompts": config.prompts,
+        "speaker_kernels": list(encoder.speaker_layers),
+    }

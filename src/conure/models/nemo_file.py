@@ -1,0 +1,268 @@
+"""Reads .nemo archives of any origin without trusting them.
+
+A .nemo file is a tar, plain or gzipped, with model_config.yaml, model_weights.ckpt (a zip with a pickle and raw
+tensors) and a tokenizer. Members are read by name at their place in the file: nothing is unpacked, no path from
+the archive is followed, and every declared size is held against the size of the file before it is believed.
+The pickle goes through torch's weights_only reader after the zip around it has been checked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import re
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from conure.errors import BadCheckpoint
+
+__all__ = ["NemoFile", "read_nemo"]
+
+CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
+MAX_MEMBERS = 1_000
+MAX_NAME_BYTES = 2**20
+MAX_CONFIG_BYTES = 16 * 2**20
+MAX_TEXT_BYTES = 64 * 2**20
+MAX_PICKLE_BYTES = 64 * 2**20
+MAX_INFLATION = 16
+"""A gzipped archive may unpack to so many times its size; weights hardly shrink at all."""
+GZIP_GRACE = 2**20
+MAX_YAML_DEPTH = 40
+MAX_YAML_ALIASES = 100
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class NemoFile:
+    """What an archive holds, as it is."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    files: dict[str, bytes]
+    """Small members by the name that the config calls them by."""
+
+
+def read_nemo(path: Path) -> NemoFile:
+    """Reads an archive whole. Raises BadCheckpoint for one that is broken or hostile."""
+    try:
+        with path.open("rb") as file, _plain_tar(file) as archive:
+            return _read_archive(archive)
+    except BadCheckpoint:
+        raise
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
+        raise BadCheckpoint(f"the archive cannot be read: {error}", "download it again") from error
+
+
+def _read_archive(archive: IO[bytes]) -> NemoFile:
+    members = _list_members(archive)
+    for name in (CONFIG, WEIGHTS):
+        if name not in members:
+            raise BadCheckpoint(f"the archive has no {name}; it is cut off or no .nemo file")
+    config = parse_config(_read_member(archive, members, CONFIG, MAX_CONFIG_BYTES))
+    small = [name for name in members if name.endswith((".model", ".txt", ".json", ".vocab"))]
+    files = {name: _read_member(archive, members, name, MAX_TEXT_BYTES) for name in small}
+    return NemoFile(config, _read_tensors(_Window(archive, *members[WEIGHTS])), files)
+
+
+@contextmanager
+def _plain_tar(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The archive as an uncompressed file; a gzipped one is unpacked into a nameless temporary file."""
+    magic = file.read(2)
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if magic != b"\x1f\x8b":
+        yield file
+        return
+    limit = size * MAX_INFLATION + GZIP_GRACE
+    with gzip.GzipFile(fileobj=file) as source, tempfile.TemporaryFile(prefix="conure-") as plain:
+        while block := source.read(2**20):
+            plain.write(block)
+            if plain.tell() > limit:
+                raise BadCheckpoint(f"it unpacks to more than {MAX_INFLATION} times its {size:,} bytes: a gzip bomb")
+        yield plain
+
+
+class _HeaderReader:
+    """The archive for tarfile, which reads headers here and no more: long ones are refused."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        if not 0 <= count <= MAX_NAME_BYTES:
+            raise BadCheckpoint(f"a header of the archive claims {count:,} bytes")
+        return self._file.read(count)
+
+
+class _Window(io.RawIOBase):
+    """A member as a file of its own: the bytes from `start` on, `size` of them."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+        self._file, self._start, self._size, self._position = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(base + offset, 0)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = memoryview(buffer)[: max(self._size - self._position, 0)]
+        self._file.seek(self._start + self._position)
+        count: int = self._file.readinto(wanted)  # type: ignore[attr-defined]
+        self._position += count
+        return count
+
+
+def _list_members(archive: IO[bytes]) -> dict[str, tuple[int, int]]:
+    """Name of each file -> where it begins and how long it is."""
+    size = archive.seek(0, io.SEEK_END)
+    archive.seek(0)
+    members: dict[str, tuple[int, int]] = {}
+    with tarfile.open(fileobj=_HeaderReader(archive), mode="r:") as tar:  # type: ignore[call-overload]
+        for index, entry in enumerate(tar):
+            if index >= MAX_MEMBERS:
+                raise BadCheckpoint(f"the archive has more than {MAX_MEMBERS} members")
+            if entry.isdir():
+                continue
+            name = _member_name(entry)
+            if name in members:
+                raise BadCheckpoint(f"the archive has two members {name!r}")
+            if entry.size < 0 or entry.offset_data + entry.size > size:
+                raise BadCheckpoint(f"{name} claims {entry.size:,} bytes in an archive of {size:,}: it is cut off")
+            members[name] = (entry.offset_data, entry.size)
+    return members
+
+
+def _member_name(entry: tarfile.TarInfo) -> str:
+    path = PurePosixPath(entry.name)
+    if path.is_absolute() or ".." in path.parts or "\\" in entry.name or "\0" in entry.name:
+        raise BadCheckpoint(f"the archive has a member outside its place: {entry.name[:80]!r}")
+    if not entry.isreg() or entry.issparse():
+        raise BadCheckpoint(f"the archive has a member that is no plain file: {entry.name[:80]!r}")
+    return str(path)
+
+
+def _read_member(archive: IO[bytes], members: Mapping[str, tuple[int, int]], name: str, limit: int) -> bytes:
+    start, size = members[name]
+    if size > limit:
+        raise BadCheckpoint(f"{name} has {size:,} bytes; more than {limit:,} is not believed")
+    archive.seek(start)
+    return archive.read(size)
+
+
+def parse_config(data: bytes) -> dict[str, Any]:
+    """YAML without surprises: no tags that make objects, no alias bombs, and Norwegian stays a language."""
+    try:
+        text = data.decode()
+        _check_yaml(text)
+        config = _plain_keys(yaml.load(text, Loader=_Loader), {})
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0][:80]
+        raise BadCheckpoint(f"{CONFIG} cannot be read: {reason}") from error
+    if not isinstance(config, dict):
+        raise BadCheckpoint(f"{CONFIG} is no mapping")
+    return config
+
+
+def _check_yaml(text: str) -> None:
+    """Goes through the events one by one, before anything is built from them."""
+    depth = aliases = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.AliasEvent):
+            aliases += 1
+        elif isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
+            raise BadCheckpoint(f"{CONFIG} merges mappings, which no .nemo file needs")
+        if depth > MAX_YAML_DEPTH or aliases > MAX_YAML_ALIASES:
+            raise BadCheckpoint(f"{CONFIG} is nested or repeated too often: a YAML bomb")
+
+
+def _plain_keys(value: Any, done: dict[int, Any]) -> Any:
+    """Keys as strings. YAML 1.1 reads a bare `no` as false, which is a language (Norwegian) here."""
+    if not isinstance(value, dict):
+        return value
+    if id(value) not in done:  # an aliased mapping is gone through once
+        plain = done[id(value)] = {}
+        plain.update(("no" if key is False else str(key), _plain_keys(inner, done)) for key, inner in value.items())
+    return done[id(value)]
+
+
+def _read_tensors(window: _Window) -> dict[str, Tensor]:
+    file = io.BufferedReader(window, 2**16)
+    size = window.seek(0, io.SEEK_END)
+    _check_zip(file, size)
+    file.seek(0)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise BadCheckpoint(f"{WEIGHTS} {_pickle_reason(error)}", "take the file from its publisher") from error
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError) as error:
+        reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+        raise BadCheckpoint(f"{WEIGHTS} cannot be read: {reason}") from error
+    if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
+        raise BadCheckpoint(f"{WEIGHTS} is no table of tensors")
+    _check_storages(state, size)
+    return {name: tensor.detach() for name, tensor in state.items()}
+
+
+def _check_zip(file: IO[bytes], size: int) -> None:
+    """torch writes its archives uncompressed: what is said to be larger than the file was not written by it."""
+    file.seek(0)
+    if file.read(4) != b"PK\x03\x04":
+        raise BadCheckpoint(f"{WEIGHTS} is no zip of torch: older formats are bare pickles and are not read")
+    try:
+        entries = zipfile.ZipFile(file).infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise BadCheckpoint(f"{WEIGHTS} is cut off: {error}") from error
+    if len({entry.filename for entry in entries}) != len(entries):
+        raise BadCheckpoint(f"{WEIGHTS} has two entries of one name")
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    if not stored or sum(entry.file_size for entry in entries) > size:
+        raise BadCheckpoint(f"{WEIGHTS} claims to unpack to more than it is: a zip bomb")
+    if any(entry.file_size > MAX_PICKLE_BYTES for entry in entries if entry.filename.endswith(".pkl")):
+        raise BadCheckpoint(f"{WEIGHTS} has a pickle of more than {MAX_PICKLE_BYTES:,} bytes")
+
+
+def _check_storages(state: Mapping[str, Tensor], size: int) -> None:
+    """A pickle may claim any shape for a few stored bytes."""
+    storages = {}
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise BadCheckpoint(f"{name} in {WEIGHTS} is no plain tensor")
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        if tensor.numel() * tensor.element_size() > min(storage.nbytes(), size):
+            raise BadCheckpoint(f"{name} in {WEIGHTS} claims the shape {list(tensor.shape)}, more than was stored")
+    if sum(storages.values()) > size:
+        raise BadCheckpoint(f"{WEIGHTS} claims more numbers than were stored")
+
+
+def _pickle_reason(error: pickle.UnpicklingError) -> str:
+    """torch's message is a page long; what matters is which function the pickle wanted to call."""
+    called = re.search(r"(?:GLOBAL|Unsupported (?:global|class)|function)[: ]+([\w.]+\.[\w.]+)", str(error))
+    if called:
+        return f"holds a pickle that would run code ({called[1]}): refused"
+    return "holds a pickle with more than tensors: refused"
