@@ -50,6 +50,8 @@ class Transcript:
     channel: int | None = None
     """Set when the channels of a recording were transcribed apart."""
     segments: tuple[Segment, ...] = field(default=())
+    problems: tuple[str, ...] = ()
+    """What of the recording could not be read, a line each: a truncated file gives what it still holds."""
 
     @property
     def words(self) -> tuple[Word, ...]:

@@ -76,9 +76,7 @@ class LogMel(nn.Module):
     window: Tensor
     filterbank: Tensor
 
-    def __init__(
-        self, config: MelConfig, window: Tensor | None = None, filterbank: Tensor | None = None
-    ) -> None:
+    def __init__(self, config: MelConfig, window: Tensor | None = None, filterbank: Tensor | None = None) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("window", hann_window(config.window) if window is None else window)

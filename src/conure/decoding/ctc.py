@@ -33,9 +33,7 @@ class CtcState:
 
 
 @torch.inference_mode()
-def decode_ctc(
-    heads: Heads, encoded: Tensor, counts: Tensor, state: CtcState | None = None
-) -> tuple[Tokens, CtcState]:
+def decode_ctc(heads: Heads, encoded: Tensor, counts: Tensor, state: CtcState | None = None) -> tuple[Tokens, CtcState]:
     """encoded [B, S, D], counts [B] -> tokens of this chunk and the state after it.
 
     A token's confidence is the least of its run, as in NeMo; its probability is that of its first step.

@@ -17,9 +17,7 @@ CHUNK_STEPS = 1500
 class TorchRunner:
     """float32 on the CPU, bfloat16 on CUDA unless told otherwise; features and heads stay in float32."""
 
-    def __init__(
-        self, network: Network, front: LogMel, device: torch.device, dtype: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, network: Network, front: LogMel, device: torch.device, dtype: torch.dtype | None = None) -> None:
         self.device = device
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         if device.type == "cpu":

@@ -161,9 +161,7 @@ class Encoder(nn.Module):
         return x
 
     def _encode_locally(self, x: Tensor, valid: Tensor, window: int) -> Tensor:
-        for layer, positions in zip(
-            self._layers(), self.positions(2 * window - 1, 1 - 2 * window), strict=True
-        ):
+        for layer, positions in zip(self._layers(), self.positions(2 * window - 1, 1 - 2 * window), strict=True):
             x = layer.local(x, positions, valid, window)
         return x
 
