@@ -1,0 +1,226 @@
+"""`conure models`: list the catalogue, download, describe and convert models."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from conure.cli.downloads import ensure_on_disk, wanted
+from conure.cli.outputs import write_stdout
+from conure.cli.progress import spinner
+from conure.cli.reporting import PLAIN, Common
+from conure.cli.tables import table
+from conure.errors import BadOption, ConureError
+from conure.models import catalog, hub
+from conure.models.catalog import CatalogModel
+from conure.settings import load_settings
+
+__all__ = ["app", "convert", "info", "list_models", "models_on_disk", "pull"]
+
+EXAMPLES = """\
+Examples:
+  conure models
+  conure models pull parakeet-tdt-0.6b-v3
+"""
+PULL_EXAMPLES = """\
+Examples:
+  conure models pull parakeet-tdt-0.6b-v3
+  conure models pull nvidia/parakeet-tdt-0.6b-v2@main nemotron
+"""
+INFO_EXAMPLES = """\
+Examples:
+  conure models info tiny
+  conure models info ./finetuned.nemo --json
+"""
+CONVERT_EXAMPLES = """\
+Examples:
+  conure models convert ./finetuned.nemo -o finetuned/ --onnx int8
+  conure models convert nvidia/parakeet-ctc-0.6b --dtype bfloat16
+"""
+
+app = App(
+    name="models",
+    help="The models: list, download, describe, convert them.",
+    help_format="plaintext",
+    help_epilogue=EXAMPLES,
+)
+
+
+@app.default
+def list_models(*, common: Common = PLAIN) -> int:
+    """List every model of the catalogue, and whether it is on this disk."""
+    common.begin()
+    facts = [_facts(model) for model in catalog.MODELS]
+    write_stdout(_as_json(facts) if common.json else _as_table(facts))
+    return 0
+
+
+@app.command(help_epilogue=PULL_EXAMPLES)
+def pull(*names: str, common: Common = PLAIN) -> int:
+    """Download models from the Hugging Face hub into its cache; prints where each lies.
+
+    Parameters
+    ----------
+    names
+        Names of the catalogue, or ids of the hub such as nvidia/parakeet-ctc-0.6b; @REVISION pins one.
+    """
+    report = common.begin()
+    if not names:
+        raise BadOption("no model was named", hint="`conure models` lists those there are")
+    for name in names:
+        try:
+            write_stdout(f"{_pull(name)}\n")
+        except ConureError as error:
+            report.refuse(error, name)
+    return report.exit_code
+
+
+@app.command(help_epilogue=INFO_EXAMPLES)
+def info(name: str | None = None, /, *, common: Common = PLAIN) -> int:
+    """Describe a model: what the catalogue knows, and what is read from the weights if they are on this disk.
+
+    Parameters
+    ----------
+    name
+        A name of the catalogue, an id of the hub, a .nemo file or a folder; without it the model of the settings.
+    """
+    common.begin()
+    facts = _describe(name or load_settings().model)
+    write_stdout(_as_json(facts) if common.json else table((key, _plain(value)) for key, value in facts.items()))
+    return 0
+
+
+@app.command(help_epilogue=CONVERT_EXAMPLES)
+def convert(
+    source: str,
+    /,
+    *,
+    output: Annotated[str | None, Parameter(name=["--output", "-o"], show_default="./NAME")] = None,
+    dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep",
+    onnx: Literal["no", "int8", "fp32"] = "no",
+    common: Common = PLAIN,
+) -> int:
+    """Write a model as a folder of Conure's own: safetensors, config.json and tokenizer; prints the folder.
+
+    Parameters
+    ----------
+    source
+        A .nemo file, a folder of Hugging Face, or the name of a model.
+    output
+        The folder to write; one that holds something else is left alone.
+    dtype
+        The type that the weights are stored in.
+    onnx
+        Make the ONNX form for a CPU now too, not when the model is first used; it is kept in the cache.
+    """
+    common.begin()
+    ensure_on_disk(source)
+    with spinner(f"converting {source}"):
+        folder = _convert(source, output, dtype)
+        if onnx != "no":
+            _make_onnx(folder, f"onnx-{onnx}")
+    write_stdout(f"{folder}\n")
+    return 0
+
+
+def models_on_disk() -> list[str]:
+    """Names of the catalogue's models that can be used without a network."""
+    return [model.name for model in catalog.MODELS if _is_on_disk(model)]
+
+
+def _pull(name: str) -> str:
+    if wanted(name) is None:
+        if (entry := catalog.find(name)) is not None:
+            return f"{entry.name} is inside Conure"
+        raise catalog.unknown(name)
+    return str(ensure_on_disk(name))
+
+
+def _convert(source: str, output: str | None, dtype: str) -> Path:
+    import torch  # noqa: PLC0415  it takes seconds, and only this command needs it
+
+    from conure.models import conure_file, loading  # noqa: PLC0415
+
+    checkpoint = loading.load_checkpoint(source)
+    folder = Path(output or checkpoint.name.replace("/", "--"))
+    if not (_is_new(folder) or conure_file.is_conure_folder(folder)):
+        raise BadOption(f"{folder} exists and is no model of Conure's", hint="name another folder with -o")
+    try:
+        conure_file.save(checkpoint, folder, None if dtype == "keep" else getattr(torch, dtype))
+    except OSError as error:
+        raise BadOption(f"{folder} cannot be written: {error.strerror or error}") from error
+    return folder
+
+
+def _make_onnx(folder: Path, runner: str) -> None:
+    """Opening a runner makes what it needs and is not in the cache."""
+    from conure.service.opening import open_runner  # noqa: PLC0415  it loads torch
+
+    settings = load_settings(runner=runner, device="cpu")
+    open_runner(folder, device=settings.device, runner=settings.runner, cache=settings.cache, threads=settings.threads)
+
+
+def _is_new(folder: Path) -> bool:
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _describe(name: str) -> dict[str, Any]:
+    entry = catalog.find(name.partition("@")[0])
+    repository = wanted(name)
+    facts = {} if entry is None else _facts(entry)
+    if repository is not None and hub.on_disk(repository) is None:
+        return facts or {"name": name, "on disk": False}
+    if entry is not None and not facts["on disk"]:
+        return facts
+    from conure.models import loading  # noqa: PLC0415  it loads torch
+
+    return facts | loading.describe(loading.load_checkpoint(name))
+
+
+def _facts(model: CatalogModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "family": model.family,
+        "languages": list(model.languages),
+        "kind": "live and clips" if model.live else "clips",
+        "megabytes": model.megabytes,
+        "on disk": _is_on_disk(model),
+        "repository": model.repository or None,
+        "abilities": list(model.abilities),
+        "aliases": list(model.aliases),
+    }
+
+
+def _is_on_disk(model: CatalogModel) -> bool:
+    if model.repository:
+        return hub.is_on_disk(hub.Wanted(model.repository))
+    return (resources.files("conure") / "data" / model.name / "config.json").is_file()
+
+
+def _as_table(facts: list[dict[str, Any]]) -> str:
+    head = ("NAME", "FAMILY", "LANGUAGES", "FOR", "SIZE", "ON DISK")
+    return table([head, *(_row(model) for model in facts)])
+
+
+def _row(facts: dict[str, Any]) -> tuple[str, ...]:
+    languages, megabytes = facts["languages"], facts["megabytes"]
+    spoken = languages[0] if len(languages) == 1 else f"{len(languages)} languages"
+    size = f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes} MB"
+    here = "yes" if facts["on disk"] else "no"
+    return facts["name"], facts["family"], spoken, facts["kind"], size, here
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"

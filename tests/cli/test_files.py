@@ -1,0 +1,123 @@
+"""Which recordings a call means, and where their transcripts go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conure.cli.inputs import find_inputs
+from conure.cli.outputs import write_atomically
+from conure.errors import BadOption
+
+from .conftest import Call
+
+Touch = Callable[..., None]
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def names(*asked: str) -> list[str]:
+    return [item.name for item in find_inputs(asked).found]
+
+
+def test_folders_are_searched_for_media(touch: Touch) -> None:
+    touch("in/b.mp3", "in/a.WAV", "in/notes.txt", "in/deep/er/c.mp4", "in/.hidden.mp3", "in/.git/d.mp3", "in/._b.mp3")
+    assert names("in") == ["in/a.WAV", "in/b.mp3", "in/deep/er/c.mp4"]
+
+
+def test_patterns(touch: Touch) -> None:
+    touch("a.mp3", "b.mp3", "x/c.mp3", "odd[1].mp3")
+    assert names("?.mp3") == ["a.mp3", "b.mp3"]
+    assert names("**/*.mp3") == ["a.mp3", "b.mp3", "odd[1].mp3", "x/c.mp3"]
+    assert names("odd[1].mp3") == ["odd[1].mp3"]
+
+
+def test_the_same_recording_is_taken_once(touch: Touch) -> None:
+    touch("in/a.mp3")
+    os.symlink("a.mp3", "in/link.mp3")
+    assert names("in/a.mp3", "./in/a.mp3", "in", "in/*.mp3") == ["in/a.mp3"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [("gone.mp3", "no such file"), ("", "no such file"), ("empty", "no recordings in"), ("*.flac", "no file matches")],
+)
+def test_what_is_not_there(folder: Path, asked: str, said: str) -> None:
+    (folder / "empty").mkdir()
+    inputs = find_inputs([asked])
+    assert inputs.found == []
+    assert said in inputs.missing[0][1].message
+
+
+def test_a_single_recording_to_a_file(call: Call, touch: Touch, folder: Path) -> None:
+    touch("talk.mp3")
+    assert call("transcribe", "talk.mp3", "-o", "new/talk.srt").out == ""
+    assert (folder / "new/talk.srt").read_text().startswith("1\n00:00:00,000")
+    call("transcribe", "talk.mp3", "-o", "plain")
+    assert (folder / "plain").read_text() == "Hello there.\n"
+    call("transcribe", "talk.mp3", "-f", "json", "-o", "talk.txt")
+    assert (folder / "talk.txt").read_text().startswith("{")
+    assert call("transcribe", "talk.mp3", "-o", "-").out == "Hello there.\n"
+
+
+def test_to_a_folder(call: Call, touch: Touch, folder: Path) -> None:
+    touch("talk.mp3", "in/a.mp3", "in/deep/a.mp3")
+    call("transcribe", "talk.mp3", "-f", "words", "-o", "one/")
+    call("transcribe", "in", "-f", "vtt", "-o", "two")
+    call("transcribe", "in", "talk.mp3", "-o", "three")
+    assert written(folder / "one") == ["talk.tsv"]
+    assert written(folder / "two") == ["a.vtt", "deep/a.vtt"]
+    assert written(folder / "three") == ["in/a.txt", "in/deep/a.txt", "talk.txt"]
+
+
+def test_like_names_stay_apart(call: Call, touch: Touch, folder: Path) -> None:
+    touch("talk.mp3", "talk.wav", "x/talk.mp3", "Other.mp3", "other.mp4", "alone.mp3")
+    call("transcribe", "talk.mp3", "talk.wav", "x/talk.mp3", "Other.mp3", "other.mp4", "alone.mp3", "-o", "out")
+    assert written(folder / "out") == [
+        "Other.mp3.txt",
+        "alone.txt",
+        "other.mp4.txt",
+        "talk.mp3.2.txt",
+        "talk.mp3.txt",
+        "talk.wav.txt",
+    ]
+
+
+def test_a_recording_is_never_overwritten(call: Call, touch: Touch, folder: Path) -> None:
+    touch("talk.txt", "b.mp3", "c.mp3")
+    assert call("transcribe", "talk.txt", "-o", "talk.txt").code == 2
+    os.symlink("talk.txt", "link.txt")
+    assert call("transcribe", "talk.txt", "-o", "link.txt").code == 2
+    assert call("transcribe", "talk.txt", "-o", ".").code == 0
+    assert call("transcribe", "c.mp3", "-o", "b.mp3").code == 2
+    assert (folder / "talk.txt").read_bytes() == (folder / "b.mp3").read_bytes() == b"sound"
+    assert (folder / "talk.2.txt").read_text() == "Hello there.\n"
+
+
+def test_an_earlier_transcript_is_replaced(call: Call, touch: Touch, folder: Path) -> None:
+    touch("a.mp3", "out/a.txt")
+    call("transcribe", "a.mp3", "-o", "out")
+    assert (folder / "out/a.txt").read_text() == "Hello there.\n"
+
+
+def test_a_place_that_cannot_be_written(call: Call, touch: Touch) -> None:
+    touch("a.mp3", "file")
+    done = call("transcribe", "a.mp3", "-o", "file/out/")
+    assert done.code == 2
+    assert "cannot be made" in done.err
+
+
+def test_a_file_is_written_whole_or_not_at_all(folder: Path) -> None:
+    target = folder / "a.txt"
+    target.write_text("before")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(target, "half \ud800")
+    assert written(folder) == ["a.txt"]
+    assert target.read_text() == "before"
+    with pytest.raises(BadOption, match="cannot be written"):
+        write_atomically(folder / "no folder" / "a.txt", "text")

@@ -1,0 +1,60 @@
+"""Every help page: two examples at its end, defaults shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from conure import errors
+from conure.settings import Settings
+
+from .conftest import Call
+
+PAGES = ["", "transcribe", "models", "models pull", "models info", "models convert", "doctor"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_ends_with_two_examples(call: Call, page: str) -> None:
+    done = call(*page.split(), "--help")
+    assert done.code == 0
+    heading, first, second = done.out.rstrip().splitlines()[-3:]
+    assert heading == "Examples:"
+    assert first.startswith(f"  conure {page}".rstrip())
+    assert second.startswith(f"  conure {page}".rstrip())
+
+
+def test_defaults_are_those_of_the_settings(call: Call) -> None:
+    page = " ".join(call("transcribe", "--help").out.replace("│", " ").split())
+    for name in ("model", "device", "runner", "max_hours"):
+        assert f"[default: {Settings.model_fields[name].default}]" in page
+    for name in ("model", "device", "language"):
+        assert str(Settings.model_fields[name].description) in page
+
+
+def test_version(call: Call) -> None:
+    assert re.fullmatch(r"conure \d+\.\d+\.\d+.*\n", call("--version").out)
+
+
+def test_without_a_command_the_help_is_shown(call: Call) -> None:
+    assert call().out == call("--help").out
+    assert call("dance").code == 2
+
+
+DOCS = (Path(__file__).parent.parent.parent / "docs" / "cli.md").read_text()
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f"`{field.default}`"
+        default = "`~/.cache/conure`" if name == "cache" else default
+        row = f"| `{name}` | `CONURE_{name.upper()}` | {default} | {field.description} |".replace("|  |", "| |")
+        assert row in DOCS
+
+
+def test_the_page_of_errors_is_up_to_date() -> None:
+    leaves = [error for error in vars(errors).values() if isinstance(error, type) and not error.__subclasses__()]
+    assert {error.code for error in leaves} | {"internal"} == set(
+        re.findall(r"^\| `([a-z_]+)` \|.*\| [12] \|$", DOCS, re.M)
+    )
