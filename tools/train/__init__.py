@@ -1,0 +1,1 @@
+"""Training of the project's own tiny model: data, synthesis, losses, evaluation and the loop."""

@@ -1,0 +1,113 @@
+"""What a batch costs: the network's losses mixed by how far training is.
+
+Knows the network's heads and the curriculum in numbers of updates.  Cross-entropy on known word places
+comes first, because CTC from random weights stays at "all blank" for thousands of updates; the sequence
+losses take over as it fades.  Ten words come before a hundred and fifty: a hundred updates on digits alone
+teach the encoder to hear, and the other words then follow quickly.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from conure.audio.features import LogMel
+from conure.models.network import Network
+from tools.train import spectrum
+from tools.train.losses import ctc_loss, frame_loss, tdt_loss
+from tools.train.strings import Batch, Stage
+
+# Updates between which a loss comes or goes.
+FRAME_FADES = (800, 2_000)
+CTC_COMES = (400, 1_200)
+TDT_COMES = (700, 1_300)  # useless, and a third of the time, before the encoder hears words
+_SIGMA = 0.02
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Weights of the losses, and the share of rows on which the (costly) transducer loss is taken."""
+
+    frame: float
+    ctc: float
+    tdt: float
+    tdt_rows: float
+
+
+def mixture(update: int) -> Mixture:
+    return Mixture(
+        frame=3.0 * (1.0 - _ramp(update, FRAME_FADES)),
+        ctc=0.5 * _ramp(update, CTC_COMES),
+        tdt=_ramp(update, TDT_COMES),
+        tdt_rows=0.5,
+    )
+
+
+def _ramp(update: int, between: tuple[int, int]) -> float:
+    return min(1.0, max(0.0, (update - between[0]) / (between[1] - between[0])))
+
+
+def stage(update: int) -> Stage:
+    """Easy strings first, in small batches: early on, the number of updates counts."""
+    if update < 150:
+        return Stage(longest=4, augment=False, phrase_share=0.0, digits_only=True, seconds=32.0)
+    if update < 400:
+        return Stage(longest=5, augment=False, phrase_share=0.1, seconds=32.0)
+    if update < 900:
+        return Stage(longest=6, phrase_share=0.35, seconds=32.0)
+    return Stage(longest=10, phrase_share=0.55, seconds=96.0)
+
+
+class Objective:
+    """Computes the loss of one batch."""
+
+    def __init__(self, network: Network, mel: LogMel, device: str, seed: int) -> None:
+        self.network, self.mel, self.device = network, mel, device
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, batch: Batch, mix: Mixture, augment: bool) -> tuple[Tensor, dict[str, float]]:
+        mel, frames = self._features(batch, augment)
+        encoded, steps = self.network.encoder(mel, frames)
+        encoded = F.dropout(encoded, 0.1, self.network.training)
+        labels, lengths = batch.labels.to(self.device), batch.label_lengths.to(self.device)
+        tokens = lengths.sum().clamp(min=1)
+        logits = self.network.ctc_head(encoded)
+        parts = {"ctc": ctc_loss(logits, labels, steps, lengths).sum() / tokens}
+        loss = mix.ctc * parts["ctc"]
+        if mix.frame > 0:
+            parts["frame"] = frame_loss(logits, self._targets(batch, steps, logits.shape[1]))
+            loss = loss + mix.frame * parts["frame"]
+        if mix.tdt > 0:
+            rows = self._some_rows(len(steps), mix.tdt_rows)
+            parts["tdt"] = self._tdt(encoded[rows], labels[rows], steps[rows], lengths[rows])
+            loss = loss + mix.tdt * parts["tdt"]
+        return loss, {name: float(value.detach()) for name, value in parts.items()}
+
+    def _features(self, batch: Batch, augment: bool) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            mel, frames = self.mel(batch.samples.to(self.device), batch.lengths.to(self.device))
+            if augment:
+                mel = spectrum.mask(spectrum.warp(mel, self.rng), frames, self.rng)
+        return mel, frames
+
+    def _targets(self, batch: Batch, steps: Tensor, size: int) -> Tensor:
+        targets = batch.frames[:, :size].to(self.device)
+        positions = torch.arange(size, device=self.device)
+        return targets.masked_fill(positions >= steps[:, None], -100)
+
+    def _some_rows(self, count: int, share: float) -> Tensor:
+        chosen = self.rng.permutation(count)[: max(1, round(count * share))]
+        return torch.from_numpy(np.sort(chosen)).to(self.device)
+
+    def _tdt(self, encoded: Tensor, labels: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
+        """Mean over labels; the lattice is cut to the longest row that is used."""
+        labels, encoded = labels[:, : max(1, int(lengths.max()))], encoded[:, : int(steps.max())]
+        start = torch.full_like(labels[:, :1], self.network.config.blank)
+        outputs, _ = self.network.predictor(torch.cat([start, labels], 1))
+        joint = self.network.joint
+        left = joint.project_encoder(encoded)[:, :, None]
+        right = joint.project_predictor(F.dropout(outputs, 0.1, self.network.training))[:, None]
+        losses = tdt_loss(joint.combine(left, right), labels, steps, lengths, _SIGMA)
+        return losses.sum() / lengths.sum().clamp(min=1)
