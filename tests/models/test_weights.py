@@ -188,9 +188,11 @@ def test_causal_convolutions_by_any_name(size: Any, causal: bool) -> None:
 
 
 def test_prompt_slots_and_their_languages() -> None:
-    config = infer("nemotron_prompt")
+    names = {"en-US": 0, "no": 20, "auto": 101}
+    config = infer("nemotron_prompt", model_defaults__prompt_dictionary=names)
     assert config.prompts == 128
-    assert dict(config.prompt_ids)["no"] == 20
+    assert dict(config.prompt_ids) == names
+    assert infer("nemotron", model_defaults__prompt_dictionary={"en": 0}).prompt_ids == ()
     with pytest.raises(BadCheckpoint, match="128 slots"):
         infer("nemotron_prompt", model_defaults__prompt_dictionary={"en": 128})
 

@@ -179,9 +179,7 @@ class NemoConfig:
         return tuple(values)
 
     def _prompt_ids(self) -> tuple[tuple[str, int], ...]:
-        if not self.get("model_defaults.initialize_prompt_feature", False):
-            return ()
-        names = self.get("model_defaults.prompt_dictionary", {})
+        names = self.get("model_defaults.prompt_dictionary", {}) or {}
         if not isinstance(names, Mapping) or not _whole_numbers(list(names.values())):
             raise BadCheckpoint("model_defaults.prompt_dictionary does not give numbers to languages")
         return tuple(names.items())

@@ -204,7 +204,7 @@ def infer_config(renamed: Renamed, told: Told) -> NetworkConfig:
         durations = told.durations if count else ()
     prompts = _size(tensors, "prompt.linear1.weight", 1) - encoder.width if "prompt.linear1.weight" in tensors else 0
     outside = [name for name, slot in told.prompt_ids if not 0 <= slot < prompts]
-    if outside:
+    if outside and prompts:
         raise BadCheckpoint(f"the language prompt has {prompts} slots, too few for {some_of(outside)}")
     return NetworkConfig(
         encoder=encoder,
@@ -216,7 +216,7 @@ def infer_config(renamed: Renamed, told: Told) -> NetworkConfig:
         durations=durations,
         ctc="ctc_head.weight" in tensors,
         prompts=prompts,
-        prompt_ids=told.prompt_ids,
+        prompt_ids=told.prompt_ids if prompts else (),
         max_symbols=told.max_symbols,
     )
 
