@@ -7,20 +7,22 @@ from pathlib import Path
 
 import torch
 
+from conure.engine.converted import Precision, converted_folder
+from conure.engine.onnx_runner import OnnxRunner
 from conure.engine.runner import Runner, RunnerName
 from conure.engine.torch_runner import TorchRunner
 from conure.errors import BadOption
 from conure.models.checkpoint import Checkpoint
 from conure.models.hub import Progress
-from conure.models.loading import build_network, load_checkpoint
-from conure.settings import RunnerChoice
+from conure.models.loading import build_network, find_checkpoint
+from conure.settings import RunnerChoice, load_settings
 
 __all__ = ["choose_device", "choose_runner", "open_runner"]
 
 log = logging.getLogger(__name__)
 
-SMALL = 50_000_000
-"""Parameters below which quantising gains less than it costs."""
+SMALL_BYTES = 200_000_000
+"""Checkpoints below this gain less by quantising than it costs."""
 
 
 def open_runner(
@@ -32,36 +34,48 @@ def open_runner(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Runner, Checkpoint]:
-    """Raises UnknownModel, ModelNotFound, BadCheckpoint, MissingBackend or BadOption."""
-    place = choose_device(device)
+    """A runner and what is left of its checkpoint: at least shape, heads and tokenizer.
+
+    A model that was converted before is not read again. Raises UnknownModel, ModelNotFound, BadCheckpoint,
+    BadOption, or ModelError where the converted model cannot be written.
+    """
+    place = choose_device(device, runner)
     if threads and place.type == "cpu":
         torch.set_num_threads(threads)
-    checkpoint = load_checkpoint(model, progress=progress)
-    name, reason = choose_runner(runner, place, checkpoint)
-    log.info("%s runs on %s, %s: %s", checkpoint.name, name, place, reason)
-    network, front = build_network(checkpoint)
-    return TorchRunner(network, front, place), checkpoint
+    found = find_checkpoint(model, progress=progress)
+    name, reason = choose_runner(runner, place, found.bytes)
+    log.info("%s runs on %s, %s: %s", model, name, place, reason)
+    if name == "torch":
+        checkpoint = found.load()
+        return TorchRunner(*build_network(checkpoint), place), checkpoint
+    precision: Precision = "int8" if name == "onnx-int8" else "fp32"
+    folder = converted_folder(found.path, precision, cache or load_settings().cache, found.load)
+    opened = OnnxRunner(folder, threads)
+    return opened, found.label(opened.checkpoint)
 
 
-def choose_device(asked: str) -> torch.device:
-    """auto, cpu, cuda or cuda:N. Raises BadOption where it is not there."""
+def choose_device(asked: str, runner: RunnerChoice = "auto") -> torch.device:
+    """auto, cpu, cuda or cuda:N. Raises BadOption where it is not there or the runner cannot use it."""
     if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        cuda = torch.cuda.is_available() and not runner.startswith("onnx")
+        return torch.device("cuda" if cuda else "cpu")
     try:
         device = torch.device(asked)
     except RuntimeError:
         raise BadOption(f"no such device: {asked!r}", "it must be auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and runner.startswith("onnx"):
+        raise BadOption(f"{runner} runs on the CPU, not on {asked}", "leave the runner out, or take --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadOption(f"this machine has no {asked!r}", "run `conure doctor` to see what torch finds")
     return device
 
 
-def choose_runner(asked: RunnerChoice, device: torch.device, checkpoint: Checkpoint) -> tuple[RunnerName, str]:
-    """The runner and the reason for it."""
+def choose_runner(asked: RunnerChoice, device: torch.device, size: int) -> tuple[RunnerName, str]:
+    """The runner for a checkpoint of so many bytes, and the reason for it."""
     if asked != "auto":
         return asked, "asked for"
     if device.type == "cuda":
         return "torch", "a GPU"
-    if checkpoint.parameters < SMALL:
-        return "torch", f"{checkpoint.parameters / 1e6:.1f} M parameters are fast as they are"
+    if size < SMALL_BYTES:
+        return "torch", f"{size / 1e6:.0f} MB of weights are fast as they are"
     return "onnx-int8", "the fastest on a CPU"

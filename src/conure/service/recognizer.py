@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,13 +17,15 @@ from conure.service.finishing import words_of_clip
 from conure.service.languages import check_language, prompt_slot
 from conure.service.long_audio import LongAudio
 from conure.service.opening import open_runner
-from conure.settings import RunnerChoice
+from conure.settings import RunnerChoice, load_settings
 from conure.text.segments import segments_from_words
 from conure.text.words import join_words
 from conure.types import Transcript, Word
 from conure.vad.cuts import CutSettings
 
 __all__ = ["Progress", "Recognizer", "load"]
+
+log = logging.getLogger(__name__)
 
 RATE = 16_000
 MAX_SECONDS = 12 * 3600.0
@@ -32,7 +35,7 @@ Progress = Callable[[float, float | None], None]
 
 
 def load(
-    model: str | Path = "parakeet-tdt-0.6b-v3",
+    model: str | Path | None = None,
     *,
     device: str = "auto",
     runner: RunnerChoice = "auto",
@@ -41,8 +44,9 @@ def load(
 ) -> Recognizer:
     """A recognizer for a catalogue name, a hub id (`org/name`, with `@revision`), a .nemo file or a folder.
 
-    Weights are downloaded on first use. Raises UnknownModel, ModelNotFound, BadCheckpoint or BadOption.
+    Without a name it is the settings' (`CONURE_MODEL`, or parakeet-tdt-0.6b-v3). Weights are downloaded on first use. Raises UnknownModel, ModelNotFound, BadCheckpoint or BadOption.
     """
+    model = model or load_settings().model
     opened, checkpoint = open_runner(model, device=device, runner=runner, cache=cache, threads=threads)
     return Recognizer(opened, checkpoint)
 
@@ -101,6 +105,8 @@ class Recognizer:
         words: list[list[Word]] = [[] for _ in range(reader.channels)]
         for channel, word in long_audio.words(reader.blocks(), report):
             words[channel].append(word)
+        for problem in reader.problems:
+            log.warning("%s: %s", reader.name, problem)
         return [self._transcript(found, reader, language) for found in words]
 
     def _words(self, clips: list[Samples], prompt: int | None) -> list[list[Word]]:

@@ -1,0 +1,140 @@
+"""Matrix products as nodes of an ONNX graph: in float32, or in int8 with activations quantised as they come.
+
+int8: each output column of a weight has its own scale; activations have one scale and zero point for the
+whole tensor, found at run time. Sums of products are exact where the processor multiplies and adds in 32 bits;
+others (x86 without VNNI) add pairs in 16 bits, which saturate, and there weights keep 7 bits.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import onnxruntime  # type: ignore[import-untyped]
+import torch
+from torch import Tensor, nn
+
+from conure.engine.onnx_graph import Graph
+
+__all__ = ["Affine", "Float32", "Int8", "Operand", "Products", "Table", "probe", "saturates"]
+
+LEVELS, REDUCED_LEVELS = 127, 63
+
+
+@dataclass(frozen=True)
+class Affine:
+    """x @ weight.T + bias: a linear layer with what was folded into it."""
+
+    weight: Tensor
+    """[out, in]"""
+    bias: Tensor | None = None
+
+    @staticmethod
+    def of(layer: nn.Linear) -> Affine:
+        return Affine(layer.weight.float(), None if layer.bias is None else layer.bias.float())
+
+    def times(self, factor: float) -> Affine:
+        return Affine(self.weight * factor, None if self.bias is None else self.bias * factor)
+
+    def plus(self, shift: Tensor) -> Affine:
+        return replace(self, bias=shift if self.bias is None else self.bias + shift)
+
+    def rows(self, part: slice) -> Affine:
+        """Some of its outputs."""
+        return Affine(self.weight[part], None if self.bias is None else self.bias[part])
+
+
+@dataclass(frozen=True)
+class Operand:
+    """The left side of products; scale and zero point where it is quantised."""
+
+    value: str
+    scale: str = ""
+    zero: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A right side by head that is not a layer's weight, [h, d, P]; scales [h, 1, P] where it is quantised."""
+
+    value: str
+    scale: str = ""
+
+
+class Products(Protocol):
+    """How matrices are multiplied."""
+
+    def operand(self, graph: Graph, x: str) -> Operand: ...
+
+    def layer(self, graph: Graph, x: Operand, layer: Affine) -> str:
+        """x [..., in] -> [..., out]."""
+        ...
+
+    def with_table(self, graph: Graph, x: Operand, table: Table) -> str:
+        """x [B, h, Q, d] -> [B, h, Q, P]."""
+        ...
+
+    def tables(self, table: Tensor, near: slice) -> dict[str, np.ndarray]:
+        """What is kept of a table [h, d, P]; scales are those of its columns `near`."""
+        ...
+
+
+class Float32:
+    def operand(self, graph: Graph, x: str) -> Operand:
+        return Operand(x)
+
+    def layer(self, graph: Graph, x: Operand, layer: Affine) -> str:
+        y = graph.op("MatMul", x.value, graph.constant(layer.weight.T.numpy()))
+        return y if layer.bias is None else graph.op("Add", y, graph.constant(layer.bias.numpy()))
+
+    def with_table(self, graph: Graph, x: Operand, table: Table) -> str:
+        return graph.op("MatMul", x.value, table.value)
+
+    def tables(self, table: Tensor, near: slice) -> dict[str, np.ndarray]:
+        return {"positions": table.numpy()}
+
+
+class Int8:
+    def __init__(self, reduced: bool) -> None:
+        self.levels = REDUCED_LEVELS if reduced else LEVELS
+
+    def operand(self, graph: Graph, x: str) -> Operand:
+        return Operand(*graph.ops("DynamicQuantizeLinear", 3, x))
+
+    def layer(self, graph: Graph, x: Operand, layer: Affine) -> str:
+        scales = self._scales(layer.weight.abs().amax(1))
+        weight = self._round(layer.weight / scales[:, None]).T
+        inputs = [x.value, graph.constant(weight.numpy()), x.scale, graph.constant(scales.numpy()), x.zero]
+        if layer.bias is not None:
+            inputs += ["", graph.constant(layer.bias.numpy())]
+        return graph.contrib("MatMulIntegerToFloat", *inputs)
+
+    def with_table(self, graph: Graph, x: Operand, table: Table) -> str:
+        return graph.contrib("MatMulIntegerToFloat", x.value, table.value, x.scale, table.scale, x.zero)
+
+    def tables(self, table: Tensor, near: slice) -> dict[str, np.ndarray]:
+        scales = self._scales(table[:, :, near].abs().amax((1, 2), keepdim=True))
+        return {"positions": self._round(table / scales).numpy(), "scales": scales.numpy()}
+
+    def _scales(self, largest: Tensor) -> Tensor:
+        return torch.where(largest > 0, largest / self.levels, 1.0)
+
+    def _round(self, x: Tensor) -> Tensor:
+        return x.round().clamp(-self.levels, self.levels).to(torch.int8)
+
+
+def probe() -> bytes:
+    """A graph that multiplies the largest bytes there are: what it gives tells how this processor adds."""
+    graph = Graph(io.BytesIO(), "")
+    a, b = graph.input("a", np.uint8, ["M", "K"]), graph.input("b", np.int8, ["K", "N"])
+    graph.output("y", graph.op("MatMulInteger", a, b), np.int32, ["M", "N"])
+    return graph.serialize()
+
+
+def saturates(graph: bytes) -> bool:
+    """Whether sums of products of full bytes are wrong on this processor; `graph` is that of `probe`."""
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    a, b = np.full((16, 64), 255, np.uint8), np.full((64, 64), LEVELS, np.int8)
+    return bool((session.run(None, {"a": a, "b": b})[0] != 64 * 255 * LEVELS).any())
