@@ -35,7 +35,13 @@ $(VENV)/dev: $(VENV)/installed
 
 # Everything below needs environments of its own; see tools/ and bench/.
 parity: $(VENV)/dev
-	$(BIN)/python -m tools.parity.compare --full
+	tools/parity/setup.sh build/parity
+	mkdir -p build/parity/small build/parity/full
+	build/parity/nemo/bin/python -m tools.parity.make_nemo --out build/parity/small
+	build/parity/hf/bin/python -m tools.parity.make_hf --data build/parity/small
+	CONURE_PARITY=build/parity/small $(BIN)/pytest tests/parity
+	build/parity/nemo/bin/python -m tools.parity.make_nemo --full --out build/parity/full
+	CONURE_PARITY=build/parity/full $(BIN)/pytest tests/parity
 
 train: $(VENV)/dev
 	$(BIN)/pip install -q -c constraints.txt -e '.[train]'

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,22 +17,30 @@ from conure.models.state import EncoderState
 from conure.models.subsampling import LEAD_FRAMES
 from conure.text.words import words_from_tokens
 from conure.types import Token
-from tests.parity.references import CONVERTED, FAMILIES, RELATIVE, Reference, recordings, reference, relative_error
+from tests.parity.references import (
+    CONVERTED,
+    FAMILIES,
+    RELATIVE,
+    Reference,
+    having,
+    recordings,
+    reference,
+    relative_error,
+)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=FAMILIES, scope="module")
 def family(request: pytest.FixtureRequest) -> Reference:
     return reference(request.param)
 
 
-def having(family: Reference, *names: str) -> None:
-    missing = [name for name in names if name not in family.tensors]
-    if missing:
-        pytest.skip(f"the reference of {family.name} has no {missing[0]}")
+def families_with(tensor: str) -> pytest.MarkDecorator:
+    """The test runs for the families that have this reference."""
+    return pytest.mark.parametrize("family", having(tensor), indirect=True, scope="module")
 
 
 def encode(family: Reference, context: AttentionContext | None = None) -> tuple[Tensor, Tensor]:
-    return family.network.encode(*family.mel, context=context)
+    return family.network.encode(*family.mel, prompts=family.prompts, context=context)
 
 
 @torch.inference_mode()
@@ -50,16 +60,14 @@ def test_encoder(family: Reference) -> None:
 
 
 def chunked_modes(family: Reference) -> list[tuple[str, AttentionContext]]:
-    """Names such as R6, L7_R6 or 70_7_13 (left, chunk, right), and what they stand for."""
+    """Names such as R6, L7_R6 or L70_C7_R13, and what they stand for."""
     modes = []
     default = family.network.config.encoder.contexts[0]
     for name in sorted(family.tensors):
-        if match := re.fullmatch(r"encoder_((?:L(\d+)_)?R(\d+))", name):
-            label, left, right = match.groups()
-            modes.append((label, AttentionContext(int(left) if left else default.left, int(right))))
-        elif match := re.fullmatch(r"encoder_((\d+)_(\d+)_(\d+))", name):
+        if match := re.fullmatch(r"encoder_((?:L(\d+)_)?(?:C(\d+)_)?R(\d+))", name):
             label, left, chunk, right = match.groups()
-            modes.append((label, AttentionContext(int(left), int(right), int(chunk))))
+            past = int(left) if left else default.left
+            modes.append((label, AttentionContext(past, int(right), int(chunk) if chunk else None)))
     return modes
 
 
@@ -76,11 +84,10 @@ def tokens_of(family: Reference, encoded: Tensor, counts: Tensor) -> list[list[i
     return [[token.id for token in row] for row in tokens]
 
 
+@families_with("stream_encoder")
 @torch.inference_mode()
 def test_streamed_equals_nemo_offline(family: Reference) -> None:
     """Offline, because NeMo's own stream is inexact for R = 0 (its cached mel frames are not zero padding)."""
-    if not family.network.config.encoder.cache_aware:
-        pytest.skip("not a streaming model")
     for label, context in chunked_modes(family):
         encoded, counts = stream(family, context)
         assert counts.tolist() == family.tensors[f"encoder_lengths_{label}"].tolist()
@@ -100,14 +107,14 @@ def stream(family: Reference, context: AttentionContext) -> tuple[Tensor, Tensor
     for start in range(0, int(frames.max()) + LEAD_FRAMES, 8 * chunk):
         given = (frames + LEAD_FRAMES - start).clamp(0, 8 * chunk)
         encoded, counts, state = encoder.step(mel[:, start : start + 8 * chunk], given, state, positions)
-        parts.append(encoded)
+        parts.append(family.network.prompted(encoded, family.prompts))
         total += counts
     return torch.cat(parts, 1), total
 
 
+@families_with("tokens")
 @torch.inference_mode()
 def test_tokens_steps_and_durations(family: Reference) -> None:
-    having(family, "tokens")
     tokens, _ = decode_transducer(family.network, *encode(family))
     assert tokens.counts.tolist() == family.tensors["token_counts"].tolist()
     assert [[t.id for t in row] for row in tokens] == family.rows("tokens", "token_counts")
@@ -116,9 +123,19 @@ def test_tokens_steps_and_durations(family: Reference) -> None:
         assert [[t.duration for t in row] for row in tokens] == family.rows("durations", "token_counts")
 
 
+@families_with("tokens_max1")
+@torch.inference_mode()
+def test_a_limit_of_one_symbol_a_step(family: Reference) -> None:
+    heads = copy.copy(family.network)
+    heads.config = replace(heads.config, max_symbols=1)
+    tokens, _ = decode_transducer(heads, *encode(family))
+    assert [[t.id for t in row] for row in tokens] == family.rows("tokens_max1", "token_counts_max1")
+    assert [[t.step for t in row] for row in tokens] == family.rows("steps_max1", "token_counts_max1")
+
+
+@families_with("token_confidence")
 @torch.inference_mode()
 def test_probabilities_and_confidences(family: Reference) -> None:
-    having(family, "token_confidence")
     tokens, _ = decode_transducer(family.network, *encode(family))
     for row, count in enumerate(tokens.counts.tolist()):
         close = {"atol": 1e-4, "rtol": 1e-4}
@@ -130,9 +147,9 @@ def test_probabilities_and_confidences(family: Reference) -> None:
         )
 
 
+@families_with("ctc_tokens")
 @torch.inference_mode()
 def test_ctc(family: Reference) -> None:
-    having(family, "ctc_tokens")
     encoded, counts = encode(family)
     log_probs = family.network.ctc_head(encoded).log_softmax(-1)
     assert relative_error(log_probs, family.tensors["ctc_log_probs"], counts) < RELATIVE
@@ -147,10 +164,10 @@ def test_ctc(family: Reference) -> None:
         assert all(best[row, t.step : t.step + t.duration].eq(t.id).all() for t in emitted)
 
 
+@families_with("word_confidence")
 @torch.inference_mode()
 def test_words(family: Reference) -> None:
     """As NeMo groups them, but without the tokens that are no text (ends of utterance, language tags)."""
-    having(family, "word_confidence")
     tokens, _ = decode_transducer(family.network, *encode(family))
     for row, emitted in enumerate(tokens):
         timed = [Token(t.id, t.step, t.step + t.duration, t.log_probability, t.confidence) for t in emitted]
@@ -165,17 +182,21 @@ def test_words(family: Reference) -> None:
 @torch.inference_mode()
 def test_each_row_has_its_own_language() -> None:
     family = reference("nemotron_prompt")
-    slots = family.tensors["prompt_indices"]
-    encoded, counts = family.network.encode(*family.mel, prompts=slots)
-    assert len(set(slots.tolist())) > 1
-    assert relative_error(encoded, family.tensors["encoder_prompted"], counts) < RELATIVE
-    assert tokens_of(family, encoded, counts) == family.rows("tokens_prompted", "token_counts_prompted")
+    assert len(set(family.prompts.tolist())) > 1
+    unprompted, counts = family.network.encode(*family.mel)
+    assert relative_error(unprompted, family.tensors["unprompted"], counts) < RELATIVE
+    encoded = family.network.prompted(unprompted, family.prompts)
+    assert relative_error(encoded, family.tensors["encoder"], counts) < RELATIVE
+    for row, slot in enumerate(family.prompts.tolist()):
+        alone = family.network.prompted(unprompted[row : row + 1], torch.tensor([slot]))
+        torch.testing.assert_close(alone[0], encoded[row], atol=1e-6, rtol=0)
 
 
 @torch.inference_mode()
 def test_speaker_kernels_hear_the_speaker_who_is_asked_for() -> None:
     family = reference("multitalker")
-    wanted, others = family.tensors["speaker_mask"], family.tensors["background_mask"]
+    steps = family.tensors["encoder"].shape[1]
+    wanted, others = (family.tensors[name][:, :steps] for name in ("speaker_mask", "background_mask"))
     for label, speakers in (
         ("speaker", (wanted, torch.zeros_like(wanted))),
         ("speaker_background", (wanted, others)),

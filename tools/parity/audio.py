@@ -7,6 +7,7 @@ partial frame are all part of every comparison.
 import argparse
 from pathlib import Path
 
+import soundfile
 import torch
 from safetensors.torch import load_file
 
@@ -35,8 +36,6 @@ def load_audio(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 def cut_clip(path: Path, start: int, length: int) -> torch.Tensor:
     """Read `length` int16 samples from `start`."""
-    import soundfile
-
     samples, rate = soundfile.read(path, start=start, frames=length, dtype="int16")
     if rate != SAMPLE_RATE or samples.shape != (length,):
         raise ValueError(f"{path}: need {length} mono samples at {SAMPLE_RATE} Hz, got {samples.shape} at {rate} Hz")

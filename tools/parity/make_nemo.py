@@ -52,7 +52,11 @@ def make_family(family: Family, size: Size, out: Path, audio: torch.Tensor, leng
     with tempfile.TemporaryDirectory() as folder:
         model = build_model(family, size, Path(folder) / "tokenizer")
         reference, seed = find_clear_reference(model, family, audio, lengths)
-        save_archive(model, out / f"{family.name}.nemo", compress=family.name not in UNCOMPRESSED)
+        path = out / f"{family.name}.nemo"
+        if size is FULL:
+            model.save_to(str(path))  # as it is: repacking gigabytes would hold them in memory
+        else:
+            save_archive(model, path, compress=family.name not in UNCOMPRESSED)
     reference.facts["seed"] = seed
     save_reference(out, f"{family.name}.reference", reference.tensors, reference.facts)
     save_mel(out / "mel.safetensors", reference)
@@ -99,21 +103,19 @@ def teach_heads(model, family: Family, audio, lengths, chooser: random.Random) -
         longest = max(DURATIONS) if family.head == "tdt" else 0
         paths = [
             transducer_path(tokens, length, blank, longest, chooser)
-            for tokens, length in zip(sentences, steps)
+            for tokens, length in zip(sentences, steps, strict=True)
         ]
         losses.append(teach_transducer(model, views, paths, family.head == "tdt"))
     if family.head == "ctc" or family.hybrid:
-        labels = [ctc_targets(tokens, length, blank, chooser) for tokens, length in zip(sentences, steps)]
+        labels = [ctc_targets(tokens, length, blank, chooser) for tokens, length in zip(sentences, steps, strict=True)]
         losses.append(teach_ctc(model.ctc_decoder if family.hybrid else model.decoder, views, labels))
     print(f"{family.name}: losses {losses}", flush=True)
 
 
 def encoder_views(reference: Reference) -> tuple[list, list[int]]:
-    """What the heads hear [B, D, T] in every way the encoder is used, and the number of steps per clip."""
-    views = []
-    for _, encoded, lengths in variants(reference):
-        views.append(reference.heard(encoded))
-    return views, lengths.tolist()
+    """The encoder's output [B, D, T] in every way it is used, and the number of steps per clip."""
+    found = list(variants(reference))
+    return [encoded for _, encoded, _ in found], found[0][2].tolist()
 
 
 if __name__ == "__main__":

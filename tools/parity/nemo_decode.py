@@ -72,7 +72,7 @@ def decode_transducer(model, encoded: torch.Tensor, lengths: torch.Tensor) -> li
         )[0]
         for row, length in enumerate(lengths.tolist())
     ]
-    for together, alone in zip(batched, single):
+    for together, alone in zip(batched, single, strict=True):
         if together.y_sequence.tolist() != alone.y_sequence.tolist():
             raise AssertionError("the tokens of a row depend on its batch")
     return single

@@ -44,23 +44,25 @@ class Reference:
     def is_tdt(self) -> bool:
         return self.family.head == "tdt"
 
-    def encode(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The encoder with its present context, NeMo's layout [B, D, T]."""
-        return self.model.encoder(audio_signal=self.mel, length=self.mel_lengths)
+    def encode(self, suffix: str = "") -> tuple[torch.Tensor, torch.Tensor]:
+        """What the heads hear, in NeMo's layout [B, D, T], with the encoder's present context.
+
+        That is the encoder's output, in a model with prompts after a different language prompt in each row.
+        """
+        encoded, lengths = self.model.encoder(audio_signal=self.mel, length=self.mel_lengths)
+        if self.family.name != "nemotron_prompt":
+            return encoded, lengths
+        self.tensors["prompts"] = torch.tensor([PROMPT_DICTIONARY[language] for language in PROMPTED_LANGUAGES])
+        self.tensors[f"unprompted{suffix}"] = encoded.transpose(1, 2)
+        return self.model(
+            processed_signal=self.mel,
+            processed_signal_length=self.mel_lengths,
+            prompt_indices=self.tensors["prompts"],
+        )
 
     def streamed_mel(self) -> torch.Tensor:
         """The mel [1, M, F] of the one clip that is streamed."""
         return self.mel[STREAMED_CLIP : STREAMED_CLIP + 1, :, : int(self.mel_lengths[STREAMED_CLIP])]
-
-    def heard(self, encoded: torch.Tensor) -> torch.Tensor:
-        """What the decoder gets to hear: the encoder's output, through the language prompts where there are any."""
-        if self.family.name != "nemotron_prompt":
-            return encoded
-        rows = torch.tensor([PROMPT_DICTIONARY[language] for language in PROMPTED_LANGUAGES])
-        self.tensors["prompts"] = rows
-        return self.model(
-            processed_signal=self.mel, processed_signal_length=self.mel_lengths, prompt_indices=rows
-        )[0]
 
     def add_encoder(self, suffix: str, encoded: torch.Tensor, lengths: torch.Tensor) -> None:
         """Store encoder output as [B, T, D]."""
@@ -81,7 +83,7 @@ class Reference:
         """Store tokens, steps, durations and log-probabilities of plain greedy walks."""
         walks = [
             walk_greedily(self.model, row[:, :length].T, self.is_tdt, limit)
-            for row, length in zip(encoded, lengths.tolist())
+            for row, length in zip(encoded, lengths.tolist(), strict=True)
         ]
         tokens = [walk.tokens for walk in walks]
         self.tensors |= {
@@ -173,12 +175,12 @@ def mel_name(family: Family) -> str:
 def collapse(ids: list[int], blank: int) -> list[int]:
     """Merge repeats, drop blanks."""
     previous = [blank, *ids[:-1]]
-    return [token for token, before in zip(ids, previous) if token != before and token != blank]
+    return [token for token, before in zip(ids, previous, strict=True) if token != before and token != blank]
 
 
 def check_walks(hypotheses: list, walks: list[Walk], is_tdt: bool) -> None:
     """The plain walk and NeMo's decoder must tell the same story."""
-    for hypothesis, walk in zip(hypotheses, walks):
+    for hypothesis, walk in zip(hypotheses, walks, strict=True):
         steps = torch.as_tensor(hypothesis.timestamp["timestep"]).tolist()
         same = hypothesis.y_sequence.tolist() == walk.tokens and steps == walk.steps
         if is_tdt:
@@ -198,7 +200,7 @@ def variants(reference: Reference) -> Iterator[tuple[str, torch.Tensor, torch.Te
     before = encoder.att_context_size
     for suffix, context in contexts(reference.family).items():
         encoder.set_default_att_context_size(context)
-        yield suffix, *reference.encode()
+        yield suffix, *reference.encode(suffix)
     encoder.set_default_att_context_size(before)
     if reference.family.name == "multitalker":
         for suffix, masks in speaker_masks(reference, encoded.shape[2]).items():
@@ -219,21 +221,21 @@ def contexts(family: Family) -> dict[str, list[int]]:
 
 
 def unified_suffix(context: tuple[int, int, int]) -> str:
-    """Such as _L70_C7_R13."""
+    """Left, chunk and right, such as _L70_C7_R13."""
     return "_L{}_C{}_R{}".format(*context)
 
 
 def speaker_masks(reference: Reference, steps: int) -> dict[str, tuple]:
     """Masks of one speaker alone, of the speaker and the others, and masks shorter and longer than the clip."""
     generator = torch.Generator().manual_seed(5)
-    speaker = torch.rand(3, steps + 3, generator=generator)
-    background = (torch.rand(3, steps + 3, generator=generator) > 0.5).float()
+    speaker = torch.rand(3, steps, generator=generator)
+    background = (torch.rand(3, steps, generator=generator) > 0.5).float()
     reference.tensors |= {"speaker_mask": speaker, "background_mask": background}
     return {
-        "_speaker": (speaker[:, :steps], None),
-        "_speaker_background": (speaker[:, :steps], background[:, :steps]),
-        "_short_masks": (speaker[:, : steps - 5], background[:, : steps - 5]),
-        "_long_masks": (speaker, background),
+        "_speaker": (speaker, None),
+        "_speaker_background": (speaker, background),
+        "_short_masks": (speaker[:, 5:], background[:, 5:]),
+        "_long_masks": (torch.cat([background, speaker], 1), torch.cat([speaker, background], 1)),
     }
 
 
@@ -243,12 +245,9 @@ def make_reference(model, family: Family, audio: torch.Tensor, lengths: torch.Te
     if family.head != "ctc":
         use_transducer_decoding(model, family)
     for suffix, encoded, steps in variants(reference):
-        heard = reference.heard(encoded)
-        reference.add_encoder(suffix, heard, steps)
-        if heard is not encoded:
-            reference.tensors[f"unprompted{suffix}"] = encoded.transpose(1, 2)
+        reference.add_encoder(suffix, encoded, steps)
         if family.head != "ctc":
-            add_decoding(reference, suffix, heard, steps)
+            add_decoding(reference, suffix, encoded, steps)
     if family.head == "ctc" or family.hybrid:
         use_ctc_decoding(model, family)
         reference.add_ctc(*reference.encode())
@@ -258,14 +257,14 @@ def make_reference(model, family: Family, audio: torch.Tensor, lengths: torch.Te
     return reference
 
 
-def add_decoding(reference: Reference, suffix: str, heard: torch.Tensor, steps: torch.Tensor) -> None:
+def add_decoding(reference: Reference, suffix: str, encoded: torch.Tensor, steps: torch.Tensor) -> None:
     """Decode one variant, and stream a clip with its context."""
     family = reference.family
-    reference.add_transducer(suffix, heard, steps)
+    reference.add_transducer(suffix, encoded, steps)
     if not suffix:
-        reference.add_one_symbol_a_step(heard, steps)
+        reference.add_one_symbol_a_step(encoded, steps)
     if family.streaming and suffix in contexts(family):
-        add_cache_aware_stream(reference, suffix, heard[STREAMED_CLIP].T)
+        add_cache_aware_stream(reference, suffix, encoded[STREAMED_CLIP].T)
     for context in UNIFIED_BUFFERS if family.name == "unified" else []:
         if suffix == unified_suffix(context):
             add_buffered_stream(reference, suffix, context)

@@ -63,9 +63,7 @@ def cut_with_history(mel: torch.Tensor, position: int, size: int, history: int) 
     return torch.nn.functional.pad(chunk, (max(0, history - position), 0))
 
 
-def stream_buffered(
-    model, audio: torch.Tensor, left: int, chunk: int, right: int
-) -> tuple[Streamed, torch.Tensor]:
+def stream_buffered(model, audio: torch.Tensor, left: int, chunk: int, right: int) -> tuple[Streamed, torch.Tensor]:
     """Transcribe one clip [samples] in windows of left, chunk and right encoder steps, encoding each window anew.
 
     Only the chunk's own steps are decoded; the last window decodes everything that is left. The second result is a

@@ -13,8 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from .tokenizer import made_up_sentence
 
-STEPS = 600
-GOOD_LOSS = 0.05
+STEPS = 1000
+GOOD_LOSS = 0.06
+RATE = 0.028
 TOKENS_PER_STEP = 0.4
 
 
@@ -67,7 +68,7 @@ def ctc_targets(tokens: list[int], length: int, blank: int, chooser: random.Rand
     """Frame labels: tokens in order, some of them held for two frames."""
     starts = sorted(chooser.sample(range(length - 1), len(tokens)))
     labels = [blank] * length
-    for place, (token, start) in enumerate(zip(tokens, starts)):
+    for place, (token, start) in enumerate(zip(tokens, starts, strict=True)):
         labels[start] = token
         following = starts[place + 1] if place + 1 < len(starts) else length
         if following > start + 2 and chooser.random() < 0.5:
@@ -76,20 +77,20 @@ def ctc_targets(tokens: list[int], length: int, blank: int, chooser: random.Rand
 
 
 def teach_transducer(model, views: list, paths: list[Path], is_tdt: bool) -> float:
-    """Fit prediction and joint network to `paths` for every view (encoder output [B, D, T]); returns the last loss."""
+    """Fit prediction and joint network to `paths` for every view (encoder output [B, D, T]); returns the worst loss."""
     parameters = [*model.decoder.parameters(), *model.joint.parameters()]
     blank = model.decoding.blank_id
 
     def loss() -> torch.Tensor:
         parts = []
         for encoded in views:
-            for row, path in zip(encoded, paths):
+            for row, path in zip(encoded, paths, strict=True):
                 logits = path_logits(model, row.T, path)
                 part = cross_entropy(logits[:, : blank + 1], torch.tensor(path.targets))
                 if is_tdt:
                     part = part + cross_entropy(logits[:, blank + 1 :], torch.tensor(path.durations))
                 parts.append(part)
-        return torch.stack(parts).mean()
+        return torch.stack(parts)
 
     return fit(parameters, loss)
 
@@ -103,27 +104,28 @@ def path_logits(model, encoded: torch.Tensor, path: Path) -> torch.Tensor:
 
 
 def teach_ctc(head, views: list, labels: list[list[int]]) -> float:
-    """Fit a CTC head to frame labels for every view; returns the last loss."""
+    """Fit a CTC head to frame labels for every view; returns the worst loss."""
 
     def loss() -> torch.Tensor:
         parts = [
             cross_entropy(log_probs[: len(row)], torch.tensor(row))
             for encoded in views
-            for log_probs, row in zip(head(encoder_output=encoded), labels)
+            for log_probs, row in zip(head(encoder_output=encoded), labels, strict=True)
         ]
-        return torch.stack(parts).mean()
+        return torch.stack(parts)
 
     return fit(list(head.parameters()), loss)
 
 
 def fit(parameters: list, loss) -> float:
-    """Plain Adam until the loss is good."""
-    optimizer = torch.optim.Adam(parameters, lr=5e-3)
+    """Plain Adam until the worst clip is good, wide networks in smaller steps; returns its loss."""
+    width = max(parameter.shape[1] for parameter in parameters if parameter.dim() > 1)
+    optimizer = torch.optim.Adam(parameters, lr=RATE * width**-0.5)
     for _ in range(STEPS):
         optimizer.zero_grad()
-        value = loss()
-        value.backward()
+        parts = loss()
+        parts.mean().backward()
         optimizer.step()
-        if float(value) < GOOD_LOSS:
+        if float(parts.max()) < GOOD_LOSS:
             break
-    return float(value)
+    return float(parts.max())

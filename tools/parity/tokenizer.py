@@ -48,8 +48,13 @@ def make_tokenizer(folder: Path, vocab_size: int, extra: tuple[str, ...] = ()) -
 
 
 def append_pieces(model_path: Path, extra: tuple[str, ...]) -> None:
-    """Add user-defined pieces behind the trained ones, so that the ids of those do not move."""
+    """Add user-defined pieces behind the trained ones, so that the ids of those do not move.
+
+    The names of the files it was trained on are dropped: they would differ from run to run.
+    """
     model = sentencepiece_model_pb2.ModelProto.FromString(model_path.read_bytes())
+    model.trainer_spec.ClearField("input")
+    model.trainer_spec.ClearField("model_prefix")
     for piece in extra:
         kind = sentencepiece_model_pb2.ModelProto.SentencePiece.USER_DEFINED
         model.pieces.add(piece=piece, score=0.0, type=kind)
@@ -64,4 +69,4 @@ def write_vocabularies(folder: Path) -> None:
     with (folder / "vocab.txt").open("w") as file:
         file.writelines(piece.replace("▁", "##") + "\n" for piece in pieces[1:])
     with (folder / "tokenizer.vocab").open("w") as file:
-        file.writelines(f"{piece}\t{score:g}\n" for piece, score in zip(pieces, scores))
+        file.writelines(f"{piece}\t{score:g}\n" for piece, score in zip(pieces, scores, strict=True))

@@ -20,7 +20,6 @@ from torch import Tensor
 from conure.decoding.confidence import confidence
 from conure.decoding.hypothesis import Tokens
 from conure.models.network import Heads
-from conure.models.transducer import Joint, Predictor
 
 __all__ = ["TransducerState", "decode_transducer"]
 
@@ -45,11 +44,9 @@ class TransducerState:
     @staticmethod
     def start(heads: Heads, rows: int) -> TransducerState:
         """Rows that have decoded nothing: the prediction network has seen the start symbol."""
-        predictor, joint = _networks(heads)
-        start = torch.full((rows,), heads.config.blank, dtype=torch.long, device=heads.device)
-        output, (hidden, cell) = predictor.step(start, predictor.initial_state(rows))
+        predicted, (hidden, cell) = heads.start(rows)
         zeros = torch.zeros(rows, dtype=torch.long, device=heads.device)
-        return TransducerState(hidden, cell, joint.project_predictor(output), zeros, zeros.clone())
+        return TransducerState(hidden, cell, predicted, zeros, zeros.clone())
 
 
 @torch.inference_mode()
@@ -61,12 +58,11 @@ def decode_transducer(
     window: int = WINDOW,
 ) -> tuple[Tokens, TransducerState]:
     """encoded [B, S, D], counts [B] -> tokens of this chunk and the state after it."""
-    predictor, joint = _networks(heads)
     config, rows, device = heads.config, encoded.shape[0], encoded.device
     state = state or TransducerState.start(heads, rows)
     most = config.max_symbols
     tokens = Tokens.allocate(rows, encoded.shape[1] * most, device)
-    steps = joint.project_encoder(encoded)
+    steps = heads.project(encoded)
     hidden, cell, predicted = state.hidden, state.cell, state.predicted
     time, repeats = state.ahead.clone(), torch.zeros_like(state.ahead)
     every = torch.arange(rows, device=device)
@@ -89,10 +85,10 @@ def decode_transducer(
         moved = torch.where(emits, jump, 0) + forced
         time = time + moved
         repeats = repeats.masked_fill(moved > 0, 0)
-        output, (new_hidden, new_cell) = predictor.step(ids, (hidden, cell))
+        new_predicted, (new_hidden, new_cell) = heads.advance(ids, (hidden, cell))
         hidden = torch.where(emits[:, None], new_hidden, hidden)
         cell = torch.where(emits[:, None], new_cell, cell)
-        predicted = torch.where(emits[:, None], joint.project_predictor(output), predicted)
+        predicted = torch.where(emits[:, None], new_predicted, predicted)
     return tokens, TransducerState(hidden, cell, predicted, time - counts, state.decoded + counts)
 
 
@@ -100,12 +96,11 @@ def _look_ahead(
     heads: Heads, steps: Tensor, predicted: Tensor, time: Tensor, window: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Token logits [B, W, V + 1], best tokens [B, W] and jumps [B, W] of the steps from `time` on."""
-    _, joint = _networks(heads)
     config = heads.config
     index = time[:, None] + torch.arange(window, device=time.device)
     index = index.clamp(max=steps.shape[1] - 1)
     seen = steps.gather(1, index[..., None].expand(-1, -1, steps.shape[2]))
-    logits = joint.combine(seen, predicted[:, None])
+    logits = heads.score(seen, predicted)
     logits, duration_logits = logits[..., : config.vocabulary + 1], logits[..., config.vocabulary + 1 :]
     best = logits.argmax(-1)
     blank = best == config.blank
@@ -124,9 +119,3 @@ def _skip_blanks(best: Tensor, jumps: Tensor, time: Tensor, counts: Tensor, blan
         walks = (offset < window) & (time + offset < counts) & (best.gather(1, inside)[:, 0] == blank)
         offset = offset + torch.where(walks, jumps.gather(1, inside)[:, 0], 0)
     return offset
-
-
-def _networks(heads: Heads) -> tuple[Predictor, Joint]:
-    if heads.predictor is None or heads.joint is None:
-        raise ValueError("this network has no transducer head")
-    return heads.predictor, heads.joint

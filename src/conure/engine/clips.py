@@ -39,7 +39,7 @@ def transcribe_clips(
 
 def decode(heads: Heads, encoded: Tensor, counts: Tensor, ctc: bool | None = None) -> Tokens:
     """Greedy tokens by the transducer where there is one, else by CTC; `ctc` chooses in hybrids."""
-    if heads.predictor is None or (ctc and heads.ctc_head is not None):
+    if not heads.config.predictor_width or (ctc and heads.config.ctc):
         return decode_ctc(heads, encoded, counts)[0]
     return decode_transducer(heads, encoded, counts)[0]
 

@@ -20,6 +20,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from conure.engine.export import EXPORT_VERSION, export_network
+from conure.engine.onnx_heads import HEAD_TENSORS, export_heads
 from conure.engine.quantize import Float32, Int8, Products, probe, saturates
 from conure.errors import ModelError
 from conure.models import conure_file
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 Precision = Literal["int8", "fp32"]
 
 MANIFEST, PROBE = "onnx.json", "probe.onnx"
-HEADS = ("predictor.", "joint.", "ctc_head.")
 POSITIONS = "encoder.layers.{}.self_attn.linear_pos.weight"
 
 SAMPLES, SAMPLE_BYTES = 128, 4096
@@ -91,7 +91,8 @@ def convert(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
     stored = next(tensor.dtype for name, tensor in checkpoint.tensors.items() if name.startswith("encoder."))
     network, _ = build_network(checkpoint, stored)
     export_network(network, folder, _products(precision, reduced))
-    kept = (*HEADS, *(POSITIONS.format(layer) for layer in range(checkpoint.config.encoder.layers)))
+    export_heads(network, folder, _products(precision, reduced))
+    kept = (*HEAD_TENSORS, *(POSITIONS.format(layer) for layer in range(checkpoint.config.encoder.layers)))
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(kept)}
     conure_file.save(replace(checkpoint, tensors=tensors), folder)
     (folder / PROBE).write_bytes(graph)
@@ -120,7 +121,7 @@ def read_converted(folder: Path) -> Converted:
     """Raises BadCheckpoint where the folder is broken; `is_usable` tells before."""
     manifest = _read_manifest(folder)
     checkpoint = conure_file.read(folder, whole=False)
-    heads = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(HEADS)}
+    heads = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(HEAD_TENSORS)}
     layers = range(checkpoint.config.encoder.layers)
     positions = [checkpoint.tensors[POSITIONS.format(layer)] for layer in layers]
     precision: Precision = manifest["precision"]

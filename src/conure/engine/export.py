@@ -13,7 +13,6 @@ distances are a table, which depends on the weights alone. It reaches 40 s; for 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conure.engine.onnx_attention import Heads, LocalView, Projected, View, WholeView
-from conure.engine.onnx_graph import Graph
+from conure.engine.onnx_graph import Graph, save_graph
 from conure.engine.quantize import Affine, Products, Table
 from conure.models.attention import Attention, sinusoids
 from conure.models.config import AttentionContext
@@ -36,7 +35,7 @@ __all__ = ["ENCODER_FILE", "EXPORT_VERSION", "FRONT_FILE", "REACH", "export_netw
 
 FRONT_FILE, ENCODER_FILE = "front.onnx", "encoder.onnx"
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 3
 """Raise it when the graphs change: what was converted before is converted again."""
 
 REACH = 512
@@ -47,16 +46,8 @@ REACH = 512
 def export_network(network: Network, folder: Path, products: Products, context: AttentionContext | None = None) -> None:
     """Writes both graphs and their weights into `folder`. The front stays in float32: it is small and sensitive."""
     context = context or network.config.encoder.contexts[0]
-    _save(folder / FRONT_FILE, lambda graph: _front(graph, network.encoder.pre_encode))
-    _save(folder / ENCODER_FILE, lambda graph: _encoder(graph, network, products, context))
-
-
-def _save(path: Path, write: Callable[[Graph], None]) -> None:
-    weights = path.with_suffix(".weights")
-    with weights.open("wb") as file:
-        graph = Graph(file, weights.name)
-        write(graph)
-        graph.save(path)
+    save_graph(folder / FRONT_FILE, lambda graph: _front(graph, network.encoder.pre_encode))
+    save_graph(folder / ENCODER_FILE, lambda graph: _encoder(graph, network, products, context))
 
 
 def _front(graph: Graph, module: Subsampling) -> None:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from conure.engine.onnx_graph import Graph
-from conure.engine.quantize import Operand, Products, Table
+from conure.engine.quantize import Products, Table
 from conure.models.config import AttentionContext, EncoderConfig
 
 __all__ = ["SPANS", "Heads", "LocalView", "Projected", "View", "WholeView"]
@@ -82,7 +82,7 @@ class View:
         graph, width = self.graph, heads.count * heads.width
         query, placed = (self.fold_queries(part, width) for part in (projected.query, projected.placed))
         keys = [self._by_head(self.fold_keys(part, width), heads) for part in (projected.key, projected.value)]
-        near = products.operand(graph, self._by_head(placed, heads))
+        near = self._by_head(placed, heads)
         mixed = []
         for span in self.spans:
             bias = self._distance_scores(products, heads, near, table, span)
@@ -91,14 +91,14 @@ class View:
             mixed.append(graph.contrib("MultiHeadAttention", part, *keys, "", span.keep, bias, **options))
         return self.unfold(mixed, width)
 
-    def _distance_scores(self, products: Products, heads: Heads, near: Operand, table: Table, span: Span) -> str:
+    def _distance_scores(self, products: Products, heads: Heads, near: str, table: Table, span: Span) -> str:
         """Scores of each query and key by their distance, [B, h, Q, K].
 
         Column c of a query's scores is of the c-th distance from the largest down; key j of query i of the span
         is in column Q - i + j. Dropping the first Q scores of all and reading rows one shorter lines the keys up.
         """
         graph = self.graph
-        part = Operand(graph.op("Slice", near.value, span.begin, span.end, graph.ints(2)), near.scale, near.zero)
+        part = products.operand(graph, graph.op("Slice", near, span.begin, span.end, graph.ints(2)))
         columns = graph.op("Slice", table.value, span.first, span.last, graph.ints(2))
         shape = graph.op("Concat", graph.ints(heads.count, 1), graph.op("Add", span.queries, span.keys), axis=0)
         distances = Table(columns, graph.op("Expand", table.scale, shape) if table.scale else "")

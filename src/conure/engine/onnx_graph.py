@@ -7,13 +7,14 @@ in memory for it. Operators of the domain com.microsoft are ONNX Runtime's own.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "save_graph"]
 
 OPSET = 17
 IR_VERSION = 9
@@ -119,3 +120,12 @@ class Graph:
             tensor.external_data.add(key=key, value=str(value))
         self._weights.write(array.data.cast("B"))
         return tensor
+
+
+def save_graph(path: Path, write: Callable[[Graph], None]) -> None:
+    """What `write` adds to a graph becomes a file, with its weights in another beside it."""
+    weights = path.with_suffix(".weights")
+    with weights.open("wb") as file:
+        graph = Graph(file, weights.name)
+        write(graph)
+        graph.save(path)

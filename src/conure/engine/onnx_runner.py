@@ -1,4 +1,4 @@
-"""Runs a converted network: the encoder in ONNX Runtime, features and heads in torch.
+"""Runs a converted network in ONNX Runtime; features stay in torch.
 
 Nothing of the encoder is loaded into torch. Clips are subsampled row by row in pieces: the convolutions'
 activations are 32 times the size of the mel, and a row cut at its own end needs no masks.
@@ -7,10 +7,8 @@ activations are 32 times the size of the mel, and a row cut at its own end needs
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
@@ -18,7 +16,8 @@ from conure.audio.features import LogMel
 from conure.engine.converted import Converted, read_converted
 from conure.engine.export import ENCODER_FILE, FRONT_FILE, REACH, position_tables
 from conure.engine.onnx_attention import SPANS
-from conure.models.checkpoint import Checkpoint
+from conure.engine.onnx_heads import OnnxHeads
+from conure.engine.sessions import open_session
 from conure.models.config import STEP_FRAMES
 from conure.models.network import Heads
 
@@ -32,13 +31,14 @@ class OnnxRunner:
     """Opens the folder of a converted checkpoint; `checkpoint` is what is left of it: heads and tokenizer."""
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self.folder = folder
         converted = read_converted(folder)
         self.checkpoint = checkpoint = converted.checkpoint
         self.config = checkpoint.config.encoder
-        self.heads = _heads(checkpoint)
         self.features = LogMel(checkpoint.config.mel, checkpoint.window, checkpoint.filterbank).float()
         threads = threads or torch.get_num_threads()
-        self.front, self.encoder = (_session(folder / name, threads) for name in (FRONT_FILE, ENCODER_FILE))
+        self.heads: Heads = OnnxHeads(checkpoint, folder, threads)
+        self.front, self.encoder = (open_session(folder / name, threads) for name in (FRONT_FILE, ENCODER_FILE))
         self._positions = _LongPositions(converted)
         self.description = f"onnx {converted.precision}, {threads} thread{'s' * (threads > 1)}"
 
@@ -100,18 +100,3 @@ class _LongPositions:
                 kept = position_tables(self.converted.products, weight, encoder.heads, self.reach)
                 self.tables |= {f"{name}.{index}": table for name, table in kept.items()}
         return self.tables
-
-
-def _heads(checkpoint: Checkpoint) -> Heads:
-    heads = Heads(checkpoint.config)
-    heads.load_state_dict({name: tensor.float() for name, tensor in checkpoint.tensors.items()}, assign=True)
-    return heads.eval().requires_grad_(False)
-
-
-def _session(path: Path, threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    # Between runs torch has the processor: threads that wait must not spin.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

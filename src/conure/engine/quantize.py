@@ -1,7 +1,7 @@
 """Matrix products as nodes of an ONNX graph: in float32, or in int8 with activations quantised as they come.
 
-int8: each output column of a weight has its own scale; activations have one scale and zero point for the
-whole tensor, found at run time. Sums of products are exact where the processor multiplies and adds in 32 bits;
+int8: each output column of a weight has its own scale; so has each row of activations, found at run time: one
+scale for the whole tensor would make what a clip gives depend on its batch. Sums of products are exact where the processor multiplies and adds in 32 bits;
 others (x86 without VNNI) add pairs in 16 bits, which saturate, and there weights keep 7 bits.
 """
 
@@ -21,6 +21,10 @@ from conure.engine.onnx_graph import Graph
 __all__ = ["Affine", "Float32", "Int8", "Operand", "Products", "Table", "probe", "saturates"]
 
 LEVELS, REDUCED_LEVELS = 127, 63
+ZERO = 128
+"""What stands for 0 in bytes without a sign, which is what the processor multiplies by signed ones."""
+SMALLEST = 1e-20
+"""A row of zeros is divided by this."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,10 @@ class Affine:
 
 @dataclass(frozen=True)
 class Operand:
-    """The left side of products; scale and zero point where it is quantised."""
+    """The left side of products; the scale of each row, [..., 1], where it is quantised."""
 
     value: str
     scale: str = ""
-    zero: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,18 +104,25 @@ class Int8:
         self.levels = REDUCED_LEVELS if reduced else LEVELS
 
     def operand(self, graph: Graph, x: str) -> Operand:
-        return Operand(*graph.ops("DynamicQuantizeLinear", 3, x))
+        """Each row is divided by its largest value and rounded to +-127 around the zero point."""
+        largest = graph.op("ReduceMax", graph.op("Abs", x), axes=[-1], keepdims=1)
+        largest = graph.op("Max", largest, graph.scalar(SMALLEST, np.float32))
+        step, zero = graph.scalar(1 / LEVELS, np.float32), graph.scalar(ZERO, np.uint8)
+        rounded = graph.op("QuantizeLinear", graph.op("Div", x, largest), step, zero)
+        return Operand(rounded, largest)
 
     def layer(self, graph: Graph, x: Operand, layer: Affine) -> str:
         scales = self._scales(layer.weight.abs().amax(1))
         weight = self._round(layer.weight / scales[:, None]).T
-        inputs = [x.value, graph.constant(weight.numpy()), x.scale, graph.constant(scales.numpy()), x.zero]
-        if layer.bias is not None:
-            inputs += ["", graph.constant(layer.bias.numpy())]
-        return graph.contrib("MatMulIntegerToFloat", *inputs)
+        y = self._product(graph, x, graph.constant(weight.numpy()), graph.constant(scales.numpy()))
+        return y if layer.bias is None else graph.op("Add", y, graph.constant(layer.bias.numpy()))
 
     def with_table(self, graph: Graph, x: Operand, table: Table) -> str:
-        return graph.contrib("MatMulIntegerToFloat", x.value, table.value, x.scale, table.scale, x.zero)
+        return self._product(graph, x, table.value, table.scale)
+
+    def _product(self, graph: Graph, x: Operand, right: str, scales: str) -> str:
+        step, zero = graph.scalar(1 / LEVELS, np.float32), graph.scalar(ZERO, np.uint8)
+        return graph.op("Mul", graph.contrib("MatMulIntegerToFloat", x.value, right, step, scales, zero), x.scale)
 
     def tables(self, table: Tensor, near: slice) -> dict[str, np.ndarray]:
         scales = self._scales(table[:, :, near].abs().amax((1, 2), keepdim=True))

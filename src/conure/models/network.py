@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from conure.models.config import AttentionContext, NetworkConfig
 from conure.models.conformer import Encoder, SpeakerActivity
-from conure.models.transducer import Joint, Predictor
+from conure.models.transducer import Joint, LstmState, Predictor
 
 __all__ = ["Heads", "Network", "Prompt"]
 
@@ -47,6 +47,34 @@ class Heads(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    # What a transducer's decoder asks for. Another runner may answer otherwise, with the same numbers.
+
+    def start(self, rows: int) -> tuple[Tensor, LstmState]:
+        """The prediction network after the start symbol: projected output [B, J] and memory."""
+        width, layers = self.config.predictor_width, self.config.predictor_layers
+        zeros = torch.zeros(layers, rows, width, device=self.device)
+        tokens = torch.full((rows,), self.config.blank, dtype=torch.long, device=self.device)
+        return self.advance(tokens, (zeros, zeros.clone()))
+
+    def advance(self, tokens: Tensor, memory: LstmState) -> tuple[Tensor, LstmState]:
+        """The prediction network after one more token a row, [B]: projected output [B, J] and memory."""
+        predictor, joint = self._transducer()
+        output, memory = predictor.step(tokens, memory)
+        return joint.project_predictor(output), memory
+
+    def project(self, encoded: Tensor) -> Tensor:
+        """Encoder output [..., D] as the joint sees it, [..., J]."""
+        return self._transducer()[1].project_encoder(encoded)
+
+    def score(self, steps: Tensor, predicted: Tensor) -> Tensor:
+        """Projected steps [B, W, J] and prediction [B, J] -> logits [B, W, V + 1 + durations]."""
+        return self._transducer()[1].combine(steps, predicted[:, None])
+
+    def _transducer(self) -> tuple[Predictor, Joint]:
+        if self.predictor is None or self.joint is None:
+            raise ValueError("this network has no transducer head")
+        return self.predictor, self.joint
 
 
 class Network(Heads):

@@ -27,14 +27,8 @@ class Predictor(nn.Module):
         self.embedding = nn.Embedding(config.vocabulary + 1, width, padding_idx=config.blank)
         self.lstm = nn.LSTM(width, width, config.predictor_layers, batch_first=True)
 
-    def initial_state(self, rows: int) -> LstmState:
-        weight = self.embedding.weight
-        zeros = weight.new_zeros(self.lstm.num_layers, rows, weight.shape[1])
-        return zeros, zeros.clone()
-
     def forward(self, tokens: Tensor, state: LstmState | None = None) -> tuple[Tensor, LstmState]:
         """tokens [B, U] -> outputs [B, U, P] and the state after the last."""
-        state = self.initial_state(tokens.shape[0]) if state is None else state
         outputs, state = self.lstm(self.embedding(tokens), state)
         return outputs, state
 

@@ -44,7 +44,8 @@ def load(
 ) -> Recognizer:
     """A recognizer for a catalogue name, a hub id (`org/name`, with `@revision`), a .nemo file or a folder.
 
-    Without a name it is the settings' (`CONURE_MODEL`, or parakeet-tdt-0.6b-v3). Weights are downloaded on first use. Raises UnknownModel, ModelNotFound, BadCheckpoint or BadOption.
+    Without a name it is the settings' (`CONURE_MODEL`, or parakeet-tdt-0.6b-v3). Weights are downloaded on first
+    use. Raises UnknownModel, ModelNotFound, BadCheckpoint or BadOption.
     """
     model = model or load_settings().model
     opened, checkpoint = open_runner(model, device=device, runner=runner, cache=cache, threads=threads)

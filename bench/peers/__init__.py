@@ -1,0 +1,1 @@
+"""Others, each run by its own environment."""

@@ -1,0 +1,119 @@
+"""A checkpoint of the size of parakeet-tdt-0.6b with random weights: its speed is real, its words are not.
+
+The bias of the blank is set so that about three tokens a second come out of real speech, as they do of a trained
+model; how far a step jumps is random, one to four.
+
+    python -m bench.random_model --out FOLDER [--vocabulary 8192] [--layers 24]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from sentencepiece import sentencepiece_model_pb2
+from torch import Tensor
+
+from bench.audio import speech
+from conure.audio.features import LogMel, MelConfig
+from conure.decoding.transducer import decode_transducer
+from conure.models import conure_file
+from conure.models.checkpoint import Checkpoint
+from conure.models.config import EncoderConfig, NetworkConfig
+from conure.models.network import Network
+from conure.models.transducer import Joint
+from conure.models.weights import is_learned
+from conure.text.tokenizer import read_tokenizer
+
+TOKENS_PER_SECOND = 3.0
+SECONDS = 30
+DURATIONS = (0, 1, 2, 3, 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--vocabulary", type=int, default=8192, help="8192 as v3 has it, 1024 as v2")
+    parser.add_argument("--layers", type=int, default=24)
+    options = parser.parse_args()
+    network = build(options.vocabulary, options.layers)
+    rate = calibrate(network)
+    tensors = {name: tensor for name, tensor in network.state_dict().items() if is_learned(name)}
+    tokenizer = read_tokenizer("tokenizer.model", make_tokenizer(options.vocabulary), options.vocabulary)
+    conure_file.save(Checkpoint(network.config, tensors, tokenizer, name=options.out.name), options.out)
+    print(f"{options.out}: {rate:.2f} tokens a second")
+
+
+def build(vocabulary: int, layers: int, width: int = 1024) -> Network:
+    torch.manual_seed(0)
+    encoder = EncoderConfig(features=128, layers=layers, width=width, bias=False)
+    config = NetworkConfig(
+        encoder=encoder,
+        mel=MelConfig(features=128),
+        vocabulary=vocabulary,
+        predictor_width=640,
+        predictor_layers=2,
+        joint_width=640,
+        durations=DURATIONS,
+    )
+    network = Network(config).eval().requires_grad_(False)
+    for name, parameter in network.named_parameters():
+        if "pos_bias" in name:
+            parameter.normal_(0, 0.1)
+    return network
+
+
+@torch.inference_mode()
+def calibrate(network: Network) -> float:
+    """Sets the bias of the blank by halving; gives the tokens a second that it leads to."""
+    samples = torch.from_numpy(speech(SECONDS))[None]
+    mel, frames = LogMel(network.config.mel)(samples, torch.tensor([samples.shape[1]]))
+    encoded, counts = network.encode(mel, frames)
+    assert network.joint is not None
+    _tell_steps_apart(network.joint, encoded)
+    bias, low, high, rates = network.joint.head.bias, 0.0, 10.0, {}
+    for _ in range(14):
+        middle = (low + high) / 2
+        bias[network.config.blank] = middle
+        rates[middle] = _rate(network, encoded, counts)
+        low, high = (middle, high) if rates[middle] > TOKENS_PER_SECOND else (low, middle)
+    best = min(rates, key=lambda value: abs(rates[value] - TOKENS_PER_SECOND))
+    bias[network.config.blank] = best
+    return rates[best]
+
+
+def _tell_steps_apart(joint: Joint, encoded: Tensor) -> None:
+    """What all steps of a deep random network have in common is taken out, and the rest made larger."""
+    mean = encoded.mean((0, 1))
+    joint.enc.weight.mul_(2 / joint.enc(encoded).std(1).mean())
+    joint.enc.bias.copy_(-joint.enc.weight @ mean)
+    joint.pred.weight.mul_(0.2)
+    joint.head.weight.mul_(4)
+    joint.head.bias[-len(DURATIONS)] = -100.0  # trained models hardly ever stay where they are
+
+
+def _rate(network: Network, encoded: Tensor, counts: Tensor) -> float:
+    tokens, _ = decode_transducer(network, encoded, counts)
+    return int(tokens.counts.sum()) / SECONDS
+
+
+def make_tokenizer(vocabulary: int) -> bytes:
+    """A SentencePiece model of made-up pieces; every third begins a word."""
+    model = sentencepiece_model_pb2.ModelProto()
+    piece = sentencepiece_model_pb2.ModelProto.SentencePiece
+    model.trainer_spec.model_type = sentencepiece_model_pb2.TrainerSpec.BPE
+    model.trainer_spec.vocab_size = vocabulary
+    model.trainer_spec.unk_id = 0
+    model.trainer_spec.bos_id = model.trainer_spec.eos_id = model.trainer_spec.pad_id = -1
+    model.normalizer_spec.name = "identity"
+    model.pieces.add(piece="<unk>", score=0, type=piece.UNKNOWN)
+    letters = "abcdefghijklmnop"
+    for index in range(1, vocabulary):
+        text = "".join(letters[(index >> shift) & 15] for shift in (12, 8, 4, 0))
+        model.pieces.add(piece="▁" * (index % 3 == 0) + text, score=-float(index), type=piece.NORMAL)
+    return bytes(model.SerializeToString())
+
+
+if __name__ == "__main__":
+    main()

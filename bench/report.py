@@ -1,0 +1,88 @@
+"""Measurements as tables in docs/performance.md, each between its markers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.engines import BEST
+
+__all__ = ["replace_between", "table_of", "write_report"]
+
+NO_NUMBER = "–"
+
+
+def write_report(results: dict[str, Any], path: Path) -> None:
+    name = f"clips {results['model']}"
+    replace_between(path, name, "\n".join([describe(results), "", table_of(results), "", versions_of(results)]))
+
+
+def replace_between(path: Path, name: str, text: str) -> None:
+    """Puts text between the markers of that name, at the end of the file where there are none."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    block = f"{begin}\n{text}\n{end}"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    after = pattern.sub(lambda _: block, before) if pattern.search(before) else f"{before.rstrip()}\n\n{block}\n"
+    path.write_text(after, encoding="utf-8")
+
+
+def describe(results: dict[str, Any]) -> str:
+    machine = results["machine"]
+    rounds = max(len(told) for told in results["engines"].values())
+    instructions = ", ".join(machine["instructions"])
+    return (
+        f"{machine['processor']}, {machine['cores']} cores ({instructions}), {results['threads']} threads; "
+        f"load before: {machine['load'][0]:.1f}; median of {rounds} rounds in turns."
+    )
+
+
+def table_of(results: dict[str, Any]) -> str:
+    """Times real time; in brackets how many times as fast the best of ours is; peak memory; seconds to load."""
+    cases = list(dict.fromkeys(line["name"] for line in _lines(results) if line.get("event") == "case"))
+    head = ["engine", *cases, "peak memory", "load"]
+    rows = [head, ["---"] * len(head)]
+    ours = {case: speed(results["engines"].get(BEST.name, []), case) for case in cases}
+    for name, rounds in results["engines"].items():
+        cells = [_cell(speed(rounds, case), ours[case], name == BEST.name) for case in cases]
+        rows.append([name, *cells, _memory(rounds), _load(rounds)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def speed(rounds: list[list[dict[str, Any]]], case: str) -> float | None:
+    """Seconds of audio a second, the median of rounds."""
+    found = [
+        line["audio"] / median(line["seconds"])
+        for told in rounds
+        for line in told
+        if line.get("event") == "case" and line["name"] == case
+    ]
+    return median(found) if found else None
+
+
+def versions_of(results: dict[str, Any]) -> str:
+    versions = dict.fromkeys(line["version"] for line in _lines(results) if line.get("event") == "loaded")
+    return "Versions: " + "; ".join(versions) + "."
+
+
+def _cell(value: float | None, ours: float | None, is_best: bool) -> str:
+    if value is None:
+        return NO_NUMBER
+    ratio = "" if ours is None or is_best else f" ({ours / value:.2f})"
+    return f"{value:.1f}{ratio}"
+
+
+def _memory(rounds: list[list[dict[str, Any]]]) -> str:
+    peaks = [line["peak_mb"] for told in rounds for line in told if "peak_mb" in line]
+    return f"{max(peaks) / 1000:.1f} GB" if peaks else NO_NUMBER
+
+
+def _load(rounds: list[list[dict[str, Any]]]) -> str:
+    seconds = [line["seconds"] for told in rounds for line in told if line.get("event") == "loaded"]
+    return f"{median(seconds):.1f} s" if seconds else NO_NUMBER
+
+
+def _lines(results: dict[str, Any]) -> list[dict[str, Any]]:
+    return [line for rounds in results["engines"].values() for told in rounds for line in told]

@@ -1,0 +1,176 @@
+"""The converted encoder gives what the modules give: fp32 as close as another order of sums allows, int8 in a bound."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from conure.engine.clips import decode
+from conure.engine.converted import Precision, convert
+from conure.engine.export import REACH
+from conure.engine.onnx_runner import PIECE_STEPS, OnnxRunner
+from conure.engine.torch_runner import TorchRunner
+from conure.models.checkpoint import Checkpoint
+from conure.models.config import STEP_FRAMES, AttentionContext, EncoderConfig
+from conure.models.loading import build_network
+from conure.text.tokenizer import LabelTokenizer
+from tests.models.networks import OFFLINE, STREAMING, network
+from tests.parity.references import FAMILIES, RELATIVE, recordings, reference, relative_error
+
+INT8_RELATIVE = 0.04
+"""Largest accepted error of int8 against fp32, relative to the norm of what the encoder gives. The reference networks
+are narrow, their sums have few terms; at the real width of 1024 it is 0.013 after 6 layers."""
+
+SECOND = 16_000
+STEP = SECOND * 8 // 100
+SHAPES = {
+    "offline": OFFLINE,
+    "offline, limited": replace(OFFLINE, contexts=(AttentionContext(5, 3),)),
+    "offline, past only": replace(OFFLINE, contexts=(AttentionContext(-1, 0),)),
+    "local": replace(OFFLINE, local=True, contexts=(AttentionContext(16, 16),)),
+    "streaming": STREAMING,
+    "streaming, whole past": replace(STREAMING, contexts=(AttentionContext(-1, 6),)),
+    "right context": replace(OFFLINE, style="chunked_limited_with_rc", contexts=(AttentionContext(8, 2, 4),)),
+    "wide right context": replace(OFFLINE, style="chunked_limited_with_rc", contexts=(AttentionContext(-1, -1, 4),)),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folders() -> Iterator[None]:
+    """Where conversions of this file live; each is made once."""
+    with tempfile.TemporaryDirectory() as folder:
+        _Place.folder = Path(folder)
+        yield
+    runners.cache_clear()
+
+
+class _Place:
+    folder: Path
+
+
+@functools.cache
+def runners(name: str, precision: Precision = "fp32") -> tuple[OnnxRunner, TorchRunner]:
+    """Of a family's reference checkpoint, or of a random network of one of the shapes."""
+    checkpoint = _random_checkpoint(SHAPES[name]) if name in SHAPES else reference(name).checkpoint
+    folder = _Place.folder / f"{name}-{precision}"
+    convert(checkpoint, folder, precision)
+    net, front = build_network(checkpoint)
+    return OnnxRunner(folder, threads=1), TorchRunner(net, front, torch.device("cpu"))
+
+
+def _random_checkpoint(encoder: EncoderConfig) -> Checkpoint:
+    net = network(encoder, ctc=True)
+    labels = LabelTokenizer([f"▁{index}" for index in range(net.config.vocabulary)])
+    tensors = {name: t for name, t in net.state_dict().items() if not name.endswith("num_batches_tracked")}
+    return Checkpoint(net.config, tensors, labels, name="random")
+
+
+def noise(*samples: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(len(samples), max(samples), generator=generator) * 0.1, torch.tensor(samples)
+
+
+def prompts_for(name: str) -> Tensor | None:
+    slots = reference(name).checkpoint.config.prompts
+    return torch.arange(3) % slots if slots else None
+
+
+def error_of(name: str, precision: Precision, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> float:
+    onnx, plain = runners(name, precision)
+    got, counts = onnx.encode(samples, lengths, prompts)
+    expected, expected_counts = plain.encode(samples, lengths, prompts)
+    assert counts.tolist() == expected_counts.tolist()
+    assert got.shape == expected.shape
+    return relative_error(got, expected, counts)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fp32_gives_the_numbers_of_the_modules(name: str) -> None:
+    assert error_of(name, "fp32", *recordings(), prompts_for(name)) < RELATIVE
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_int8_stays_within_its_bound(name: str) -> None:
+    assert error_of(name, "int8", *recordings(), prompts_for(name)) < INT8_RELATIVE
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fp32_gives_the_tokens_of_the_modules(name: str) -> None:
+    rows = []
+    for runner in runners(name):
+        tokens = decode(runner.heads, *runner.encode(*recordings(), prompts_for(name)))
+        rows.append([[(token.id, token.step, token.duration) for token in row] for row in tokens])
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_way_of_seeing_is_kept(name: str) -> None:
+    """Clips around the sizes of pieces and of windows, of different lengths in a batch."""
+    edge = PIECE_STEPS * STEP
+    assert error_of(name, "fp32", *noise(edge, edge + STEP, 2 * edge + 1000, edge - 700)) < RELATIVE
+
+
+@pytest.mark.parametrize("steps", range(1, 6))
+@pytest.mark.parametrize("name", ["offline", "streaming", "local"])
+def test_the_shortest_clips(name: str, steps: int) -> None:
+    assert error_of(name, "fp32", *noise(steps * STEP)) < RELATIVE
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_clips_longer_than_the_tables(precision: Precision) -> None:
+    samples, lengths = noise((REACH + 20) * STEP, 5 * STEP)
+    bound = RELATIVE if precision == "fp32" else INT8_RELATIVE
+    assert error_of("offline", precision, samples, lengths) < bound
+
+
+def test_longer_tables_do_not_change_short_clips() -> None:
+    onnx, _ = runners("offline", "int8")
+    before, _ = onnx.encode(*noise(40 * STEP))
+    onnx.encode(*noise((REACH + 20) * STEP))
+    after, _ = onnx.encode(*noise(40 * STEP))
+    assert torch.equal(before, after)
+
+
+def test_a_batch_gives_what_each_clip_gives_alone() -> None:
+    onnx, _ = runners("tdt")
+    samples, lengths = recordings()
+    together, counts = onnx.encode(samples, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone, count = onnx.encode(samples[row : row + 1, :length], lengths[row : row + 1])
+        assert relative_error(together[row : row + 1], alone, count) < RELATIVE
+        assert counts[row] == count
+
+
+def test_a_row_without_a_frame_leaves_the_others_alone() -> None:
+    onnx, _ = runners("offline")
+    samples, lengths = noise(20 * STEP, 0)
+    together, counts = onnx.encode(samples, lengths)
+    alone, _ = onnx.encode(samples[:1], lengths[:1])
+    assert counts.tolist() == [20, 0]
+    assert relative_error(together[:1], alone, counts[:1]) < RELATIVE
+    assert together.isfinite().all()
+
+
+def test_a_language_prompt_must_be_given() -> None:
+    onnx, _ = runners("nemotron_prompt")
+    with pytest.raises(ValueError, match="prompt slot"):
+        onnx.encode(*recordings())
+
+
+def test_nothing_of_the_encoder_is_loaded_into_torch() -> None:
+    onnx, _ = runners("tdt")
+    assert all(not name.startswith("encoder.") for name in onnx.checkpoint.tensors)
+    assert all(not name.startswith("encoder.") for name in onnx.heads.state_dict())
+
+
+def test_the_frames_of_a_step_are_what_pieces_are_cut_by() -> None:
+    onnx, plain = runners("streaming")
+    frames = torch.arange(1, 4 * STEP_FRAMES * PIECE_STEPS, 7)
+    assert torch.equal(onnx._steps(frames), plain.network.encoder.pre_encode.out_steps(frames))
