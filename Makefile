@@ -45,7 +45,8 @@ parity: $(VENV)/dev
 
 train: $(VENV)/dev
 	$(BIN)/pip install -q -c constraints.txt -e '.[train]'
-	$(BIN)/python -m tools.train.train --data $(DATA) --out build/train
+	$(BIN)/python -m tools.train.train --data $(DATA) --out build/train --minutes 240
+	$(BIN)/python -m tools.train.publish --run build/train --out src/conure/data/tiny
 
 bench: $(VENV)/dev
 	$(BIN)/python -m bench.clips

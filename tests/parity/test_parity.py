@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conure.decoding.confidence import ALPHA
 from conure.decoding.ctc import decode_ctc
 from conure.decoding.transducer import decode_transducer
 from conure.models.config import AttentionContext
@@ -133,6 +135,13 @@ def test_a_limit_of_one_symbol_a_step(family: Reference) -> None:
     assert [[t.step for t in row] for row in tokens] == family.rows("steps_max1", "token_counts_max1")
 
 
+def exponential(confidences: Tensor, vocabulary: int) -> Tensor:
+    """Our confidences under NeMo's default mapping of the same entropy, exp(-H)."""
+    largest = ((vocabulary + 1) ** (1 - ALPHA) - 1) / (1 - ALPHA)
+    floor = math.exp(-largest)
+    return ((-(1 - confidences) * largest).exp() - floor) / (1 - floor)
+
+
 @families_with("token_confidence")
 @torch.inference_mode()
 def test_probabilities_and_confidences(family: Reference) -> None:
@@ -140,7 +149,9 @@ def test_probabilities_and_confidences(family: Reference) -> None:
     for row, count in enumerate(tokens.counts.tolist()):
         close = {"atol": 1e-4, "rtol": 1e-4}
         torch.testing.assert_close(
-            tokens.confidences[row, :count], family.tensors["token_confidence"][row, :count], **close
+            exponential(tokens.confidences[row, :count], family.network.config.vocabulary),
+            family.tensors["token_confidence"][row, :count],
+            **close,
         )
         torch.testing.assert_close(
             tokens.log_probabilities[row, :count], family.tensors["token_log_probs"][row, :count], **close
@@ -157,7 +168,8 @@ def test_ctc(family: Reference) -> None:
     assert [[t.id for t in row] for row in tokens] == family.rows("ctc_tokens", "ctc_token_counts")
     for row, count in enumerate(tokens.counts.tolist()):
         expected = family.tensors["ctc_token_confidence"][row, :count]
-        torch.testing.assert_close(tokens.confidences[row, :count], expected, atol=1e-4, rtol=1e-4)
+        got = exponential(tokens.confidences[row, :count], family.network.config.vocabulary)
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
     # The places of Conure are where the labels are; NeMo's spans put a token's start at the end of the last.
     best = family.tensors["ctc_ids"]
     for row, emitted in enumerate(tokens):
@@ -176,7 +188,8 @@ def test_words(family: Reference) -> None:
         assert [word.start for word in words] == family.tensors["word_starts"][row, : len(words)].tolist()
         if not any("<" in word for word in family.told["words"][row]):
             expected = family.tensors["word_confidence"][row, : len(words)].tolist()
-            assert [word.confidence for word in words] == pytest.approx(expected, abs=1e-4)
+            got = exponential(torch.tensor([word.confidence for word in words]), family.network.config.vocabulary)
+            assert got.tolist() == pytest.approx(expected, abs=1e-4)
 
 
 @torch.inference_mode()

@@ -57,7 +57,7 @@ def stage(update: int) -> Stage:
         return Stage(longest=5, augment=False, phrase_share=0.1, seconds=32.0)
     if update < 900:
         return Stage(longest=6, phrase_share=0.35, seconds=32.0)
-    return Stage(longest=10, phrase_share=0.55, seconds=96.0)
+    return Stage(longest=10, phrase_share=0.4, seconds=96.0)
 
 
 class Objective:

@@ -10,13 +10,11 @@ import json
 import math
 import time
 from collections import defaultdict
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.multiprocessing as multiprocessing
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from conure.audio.features import LogMel, MelConfig
 from conure.models.config import EncoderConfig, NetworkConfig
@@ -290,22 +288,14 @@ def _tokenizer(clips: list[Clip], out: Path) -> Tokenizer:
 
 
 def finish(trainer: Trainer, clips: list[Clip], tokenizer: Tokenizer, out: Path) -> None:
-    """Write the averaged model, judge it on larger sets, and write some of these as files."""
+    """Judge the averaged network on larger sets, and write some of these as files; `publish` writes the model."""
     network = trainer.average.network.eval()
-    save_file({name: _compact(name, value) for name, value in network.state_dict().items()}, out / "model.safetensors")
-    (out / "config.json").write_text(json.dumps(asdict(network.config), indent=1) + "\n")
     recogniser = Recogniser(network, trainer.mel, tokenizer, str(network.device))
     report = {"updates": trainer.update, "audio_hours": round(trainer.audio_s / 3600, 2)}
     report |= Evaluation(clips, 300).report(recogniser)
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     export(clips, out / "strings")
     print(json.dumps({k: v for k, v in report.items() if k != "confusions"}, indent=1), flush=True)
-
-
-def _compact(name: str, value: Tensor) -> Tensor:
-    """Half precision for matrices; vectors (norms, biases, running statistics) stay in single."""
-    value = value.detach().cpu().contiguous()
-    return value.half() if value.is_floating_point() and value.ndim > 1 else value
 
 
 def parse() -> argparse.Namespace:
