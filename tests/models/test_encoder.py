@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from conure.models.attention import _shift
 from conure.models.config import AttentionContext
 from conure.models.network import Prompt
 from tests.models.networks import OFFLINE, STREAMING, mel, network
@@ -62,8 +63,6 @@ def test_prompt_table_equals_a_one_hot_input() -> None:
 
 
 def test_the_shift_aligns_distances_with_keys() -> None:
-    from conure.models.attention import _shift
-
     queries, keys, offset = 3, 5, 2
     distances = torch.arange(offset + queries - 1, offset - keys, -1.0)
     shifted = _shift(distances.expand(1, 1, queries, -1), keys)[0, 0]

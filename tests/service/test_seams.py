@@ -118,7 +118,7 @@ def understood():
 @pytest.mark.parametrize(("kind", "most_errors"), [("clear silence", 0.1), ("pauses at the limit", 0.1)])
 def test_the_tiny_model_finds_every_digit_once(kind, most_errors):
     """No seam may add to the errors that the model makes within a piece."""
-    assert len(understood()) >= 20
+    assert len(understood()) >= 10
     chance = random.Random(4)
     parts = [(max(pause, 0.2), *chance.choice(understood())) for pause, _, _ in pauses(4)[kind]]
     samples, words = recording(parts)
