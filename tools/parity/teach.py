@@ -15,7 +15,7 @@ from .tokenizer import made_up_sentence
 
 STEPS = 1000
 GOOD_LOSS = 0.06
-RATE = 0.028
+RATE = 5e-3  # for width 32
 TOKENS_PER_STEP = 0.4
 
 
@@ -120,7 +120,7 @@ def teach_ctc(head, views: list, labels: list[list[int]]) -> float:
 def fit(parameters: list, loss) -> float:
     """Plain Adam until the worst clip is good, wide networks in smaller steps; returns its loss."""
     width = max(parameter.shape[1] for parameter in parameters if parameter.dim() > 1)
-    optimizer = torch.optim.Adam(parameters, lr=RATE * width**-0.5)
+    optimizer = torch.optim.Adam(parameters, lr=RATE * (32 / width) ** 0.5)
     for _ in range(STEPS):
         optimizer.zero_grad()
         parts = loss()

@@ -8,12 +8,19 @@ files.
 import torch
 from torch import nn
 
+# Layers that end a residual branch; in a deep encoder they get smaller, or all its outputs would become the same.
+BRANCH_ENDS = ("linear_out.weight", "linear2.weight", "pointwise_conv2.weight")
+SHALLOW = 3
+
 
 def randomize(model: nn.Module, seed: int) -> None:
     """Give all parameters and statistics of `model` reproducible values."""
     generator = torch.Generator().manual_seed(seed)
+    branch = (SHALLOW / len(model.encoder.layers)) ** 0.5
     for name, parameter in model.named_parameters():
         randomize_parameter(name, parameter.data, generator)
+        if name.endswith(BRANCH_ENDS):
+            parameter.data *= branch
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(0, 0.2, generator=generator)
