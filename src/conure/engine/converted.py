@@ -21,7 +21,7 @@ from torch import Tensor
 
 from conure.engine.export import EXPORT_VERSION, export_network
 from conure.engine.onnx_heads import HEAD_TENSORS, export_heads
-from conure.engine.quantize import Float32, Int8, Products, probe, saturates
+from conure.engine.quantize import Float32, Int8, Int8ByRow, Products, probe, saturates
 from conure.errors import ModelError
 from conure.models import conure_file
 from conure.models.checkpoint import Checkpoint
@@ -91,7 +91,7 @@ def convert(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
     stored = next(tensor.dtype for name, tensor in checkpoint.tensors.items() if name.startswith("encoder."))
     network, _ = build_network(checkpoint, stored)
     export_network(network, folder, _products(precision, reduced))
-    export_heads(network, folder, _products(precision, reduced))
+    export_heads(network, folder, Int8ByRow(reduced) if precision == "int8" else Float32())
     kept = (*HEAD_TENSORS, *(POSITIONS.format(layer) for layer in range(checkpoint.config.encoder.layers)))
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(kept)}
     conure_file.save(replace(checkpoint, tensors=tensors), folder)

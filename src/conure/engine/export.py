@@ -1,9 +1,11 @@
 """A network's encoder as ONNX graphs for whole clips, written from its modules.
 
-Two graphs compute what `Network.encode` does. The front takes mel [1, T, F] of a piece of one clip to what the
-subsampling projects, [1, S, C]; run piece by piece and row by row, it needs no masks and little memory. The
-encoder takes that for a batch, [B, S, C], with counts [B] and, where the model has a language prompt, its slots
-[B]; it gives encoded [B, S, D]. Tests hold the two forms equal.
+Two graphs compute what `Network.encode` does, for one clip. The front takes mel [1, T, F] of a piece of the clip
+to what the subsampling projects, [1, S, C]. The encoder takes that for all of the clip and, where the model has a
+language prompt, its slot [1]; it gives encoded [1, S, D]. Tests hold the two forms equal.
+
+One clip needs no masks, no step is computed in vain, and its numbers depend on nothing beside it. Clips of some
+seconds keep a CPU as busy as batches of them do.
 
 What changes in form: scales, halves and batch norms are folded into the weights beside them; layers with the
 same input share its quantisation; attention is one fused node per span of queries; each layer's projections of
@@ -35,7 +37,7 @@ __all__ = ["ENCODER_FILE", "EXPORT_VERSION", "FRONT_FILE", "REACH", "export_netw
 
 FRONT_FILE, ENCODER_FILE = "front.onnx", "encoder.onnx"
 
-EXPORT_VERSION = 3
+EXPORT_VERSION = 5
 """Raise it when the graphs change: what was converted before is converted again."""
 
 REACH = 512
@@ -51,7 +53,7 @@ def export_network(network: Network, folder: Path, products: Products, context: 
 
 
 def _front(graph: Graph, module: Subsampling) -> None:
-    x = graph.op("Unsqueeze", graph.input("mel", np.float32, ["B", "T", "F"]), graph.ints(1))
+    x = graph.op("Unsqueeze", graph.input("mel", np.float32, [1, "T", "F"]), graph.ints(1))
     lead = 2 if module.causal else 1
     for stride, mix in ((0, None), (2, 3), (5, 6)):
         x = _convolution2d(graph, x, module.conv[stride], strides=[2, 2], pads=[lead, lead, 1, 1])
@@ -59,7 +61,7 @@ def _front(graph: Graph, module: Subsampling) -> None:
             x = _convolution2d(graph, x, module.conv[mix])
         x = graph.op("Relu", x)
     x = graph.op("Reshape", graph.op("Transpose", x, perm=[0, 2, 1, 3]), graph.ints(0, 0, -1))
-    graph.output("x", x, np.float32, ["B", "S", module.out.in_features])
+    graph.output("x", x, np.float32, [1, "S", module.out.in_features])
 
 
 def _convolution2d(graph: Graph, x: str, module: nn.Module, **attributes: Any) -> str:
@@ -69,14 +71,13 @@ def _convolution2d(graph: Graph, x: str, module: nn.Module, **attributes: Any) -
 
 def _encoder(graph: Graph, network: Network, products: Products, context: AttentionContext) -> None:
     encoder, config = network.encoder, network.config.encoder
-    x = graph.input("x", np.float32, ["B", "S", encoder.pre_encode.out.in_features])
-    counts = graph.input("counts", np.int64, ["B"])
+    x = graph.input("x", np.float32, [1, "S", encoder.pre_encode.out.in_features])
     layers, reach = cast(list[Layer], list(encoder.layers)), 2 * context.left if config.local else REACH
     tables = [_table(graph, index, layer.self_attn, products, reach) for index, layer in enumerate(layers)]
     if config.local:
-        view: View = LocalView(graph, x, counts, context.left)
+        view: View = LocalView(graph, x, context.left)
     else:
-        view = WholeView(graph, x, counts, tables[0].value, config, context)
+        view = WholeView(graph, x, tables[0].value, config, context)
     writer = _LayerWriter(graph, products, view)
     out = Affine.of(encoder.pre_encode.out).times(math.sqrt(config.width) if config.scale_input else 1.0)
     x = writer.linear(x, out)
@@ -86,15 +87,15 @@ def _encoder(graph: Graph, network: Network, products: Products, context: Attent
             x = writer.hear_one(x, *cast(tuple[SpeakerKernel, SpeakerKernel], kernels))
         x = writer.layer(layer, x, table)
     if network.prompt is not None:
-        x = writer.prompted(network.prompt, x, graph.input("prompts", np.int64, ["B"]))
-    graph.output("encoded", x, np.float32, ["B", "S", config.width])
+        x = writer.prompted(network.prompt, x, graph.input("prompts", np.int64, [1]))
+    graph.output("encoded", x, np.float32, [1, "S", config.width])
 
 
 def _table(graph: Graph, index: int, module: Attention, products: Products, reach: int) -> Table:
     kept = position_tables(products, module.linear_pos.weight, module.heads, reach)
     names = []
     for name, array in kept.items():
-        shape: list[str | int] = [*array.shape[:2], "P" if array.shape[2] > 1 else 1]
+        shape: list[str | int] = [*array.shape[:2], "P"] if array.ndim == 3 else [1]
         names.append(graph.input(f"{name}.{index}", array.dtype.type, shape, default=array))
     return Table(*names)
 
@@ -103,8 +104,8 @@ def _table(graph: Graph, index: int, module: Attention, products: Products, reac
 def position_tables(products: Products, weight: Tensor, heads: int, reach: int) -> dict[str, np.ndarray]:
     """A layer's projections of the distances reach, reach - 1, ..., 1 - reach by head: [h, D / h, 2 * reach].
 
-    No score reads the first column; it makes the shift from distances to keys a matter of shapes. Scales are
-    those of the distances within REACH, so that a longer table does not change what the shorter one gave.
+    No score reads the first column; it makes the shift from distances to keys a matter of shapes. The scale
+    is that of the distances within REACH, so that a longer table does not change what the shorter one gave.
     """
     weight = weight.float()
     table = weight @ sinusoids(reach, 1 - reach, weight.shape[0], weight).T
@@ -158,7 +159,7 @@ class _LayerWriter:
         parts = (both.rows(slice(0, width)), both.rows(slice(width, None)))
         value, gate = (self.products.layer(graph, shared, part) for part in parts)
         x = graph.op("Mul", value, graph.op("Sigmoid", gate))
-        x = self._filter(module, graph.op("Mul", x, self.view.valid))
+        x = self._filter(module, x)
         return self.linear(self._silu(x), Affine.of(module.pointwise_conv2))
 
     def _filter(self, module: Convolution, x: str) -> str:

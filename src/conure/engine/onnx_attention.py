@@ -1,4 +1,4 @@
-"""Who sees whom, as nodes of an ONNX graph: masks, and how queries and keys are laid out.
+"""Who sees whom in one clip, as nodes of an ONNX graph: how queries and keys are laid out, and masks.
 
 A whole clip is attended to in a few spans of queries: the scores of a span stay in the processor's cache, and
 fewer distances are scored in vain. A local window is folded into the batch, as in `Attention.local`.
@@ -6,19 +6,18 @@ fewer distances are scored in vain. A local window is folded into the batch, as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from conure.engine.onnx_graph import Graph
-from conure.engine.quantize import Products, Table
+from conure.engine.quantize import Operand, Products, Table
 from conure.models.config import AttentionContext, EncoderConfig
 
-__all__ = ["SPANS", "Heads", "LocalView", "Projected", "View", "WholeView"]
+__all__ = ["Heads", "LocalView", "Projected", "View", "WholeView"]
 
 SPANS = 3
-"""Spans of queries. A clip must have at least as many steps."""
+"""Spans of queries."""
 
 MASKED = -1e30
 """The score of a key that must not be seen; finite, so that a row that sees nothing stays finite."""
@@ -28,17 +27,19 @@ END = 2**62
 
 @dataclass(frozen=True)
 class Span:
-    """Queries `begin` to `end` and what they need. All but `keep` are vectors of one int64."""
+    """Queries `begin` to `end` and what they need; vectors of int64, of one number where nothing else is told."""
 
     begin: str
     end: str
     queries: str
     keys: str
+    rows: str
+    """The shape that lines keys up: 0, 0, queries, -1."""
     first: str
     """Of the columns of a table that the span reads."""
     last: str
     keep: str
-    """Keys that may be seen, 1 or 0 in int32: by row [B, K] or by query [B, Q, K]."""
+    """Keys that each query may see, 1 or 0 in int32, [B, Q, K]; none where it may see all."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Heads:
 
 @dataclass(frozen=True)
 class Projected:
-    """Each [B, S, D]: queries for keys, queries for distances, keys, values."""
+    """Each [1, S, D]: queries for keys, queries for distances, keys, values."""
 
     query: str
     placed: str
@@ -58,15 +59,13 @@ class Projected:
 
 
 class View:
-    """What all layers share. `valid` is 1.0 for steps that count and 0.0 for padding, [B, S, 1]."""
+    """What all layers share. B is 1, or the blocks that a clip is cut into."""
 
     spans: tuple[Span, ...]
 
-    def __init__(self, graph: Graph, x: str, counts: str) -> None:
+    def __init__(self, graph: Graph, x: str) -> None:
         self.graph = graph
         self.steps = graph.size(x, 1)
-        self.below = graph.op("Less", graph.range(self.steps), graph.op("Unsqueeze", counts, graph.ints(1)))
-        self.valid = graph.op("Unsqueeze", graph.op("Cast", self.below, to=graph.element(np.float32)), graph.ints(2))
 
     def fold_queries(self, x: str, width: int) -> str:
         return x
@@ -75,38 +74,35 @@ class View:
         return x
 
     def unfold(self, parts: list[str], width: int) -> str:
-        return self.graph.op("Concat", *parts, axis=1)
+        raise NotImplementedError
 
     def attend(self, products: Products, heads: Heads, projected: Projected, table: Table) -> str:
-        """-> [B, S, D]"""
+        """-> [1, S, D]"""
         graph, width = self.graph, heads.count * heads.width
         query, placed = (self.fold_queries(part, width) for part in (projected.query, projected.placed))
         keys = [self._by_head(self.fold_keys(part, width), heads) for part in (projected.key, projected.value)]
-        near = self._by_head(placed, heads)
+        near = products.operand(graph, self._by_head(placed, heads))
         mixed = []
         for span in self.spans:
-            bias = self._distance_scores(products, heads, near, table, span)
+            bias = self._distance_scores(products, near, table, span)
             part = graph.op("Slice", query, span.begin, span.end, graph.ints(1))
             options = {"num_heads": heads.count, "scale": 1.0, "mask_filter_value": MASKED}
             mixed.append(graph.contrib("MultiHeadAttention", part, *keys, "", span.keep, bias, **options))
         return self.unfold(mixed, width)
 
-    def _distance_scores(self, products: Products, heads: Heads, near: str, table: Table, span: Span) -> str:
+    def _distance_scores(self, products: Products, near: Operand, table: Table, span: Span) -> str:
         """Scores of each query and key by their distance, [B, h, Q, K].
 
         Column c of a query's scores is of the c-th distance from the largest down; key j of query i of the span
         is in column Q - i + j. Dropping the first Q scores of all and reading rows one shorter lines the keys up.
         """
         graph = self.graph
-        part = products.operand(graph, graph.op("Slice", near, span.begin, span.end, graph.ints(2)))
-        columns = graph.op("Slice", table.value, span.first, span.last, graph.ints(2))
-        shape = graph.op("Concat", graph.ints(heads.count, 1), graph.op("Add", span.queries, span.keys), axis=0)
-        distances = Table(columns, graph.op("Expand", table.scale, shape) if table.scale else "")
+        part = replace(near, value=graph.op("Slice", near.value, span.begin, span.end, graph.ints(2)))
+        distances = replace(table, value=graph.op("Slice", table.value, span.first, span.last, graph.ints(2)))
         scores = products.with_table(graph, part, distances)
         flat = graph.op("Reshape", scores, graph.ints(0, 0, -1))
         flat = graph.op("Slice", flat, span.queries, graph.ints(END), graph.ints(2))
-        rows = graph.op("Reshape", flat, graph.op("Concat", graph.ints(0, 0), span.queries, graph.ints(-1), axis=0))
-        return graph.op("Slice", rows, graph.ints(0), span.keys, graph.ints(3))
+        return graph.op("Slice", graph.op("Reshape", flat, span.rows), graph.ints(0), span.keys, graph.ints(3))
 
     def _by_head(self, x: str, heads: Heads) -> str:
         """[B, S, D] -> [B, h, S, d]."""
@@ -117,17 +113,21 @@ class View:
 class WholeView(View):
     """Each step sees what the context lets it see of the whole clip."""
 
-    def __init__(
-        self, graph: Graph, x: str, counts: str, table: str, config: EncoderConfig, context: AttentionContext
-    ) -> None:
-        super().__init__(graph, x, counts)
+    def __init__(self, graph: Graph, x: str, table: str, config: EncoderConfig, context: AttentionContext) -> None:
+        super().__init__(graph, x)
         reach = graph.op("Div", graph.size(table, 2), graph.scalar(2))
         visible = _visible(graph, self.steps, config, context)
-        edges = [
-            graph.op("Div", graph.op("Mul", self.steps, graph.scalar(index)), graph.scalar(SPANS))
-            for index in range(SPANS + 1)
-        ]
-        self.spans = tuple(self._span(reach, visible, *pair) for pair in pairwise(edges))
+        size = graph.op("Div", graph.op("Add", self.steps, graph.scalar(SPANS - 1)), graph.scalar(SPANS))
+        last = graph.op("Sub", self.steps, graph.scalar(1))
+        begins = [graph.op("Min", graph.op("Mul", size, graph.scalar(index)), last) for index in range(SPANS)]
+        ends = [graph.op("Min", graph.op("Add", begin, size), self.steps) for begin in begins]
+        self.spans = tuple(self._span(reach, visible, *span) for span in zip(begins, ends, strict=True))
+
+    def unfold(self, parts: list[str], width: int) -> str:
+        """No span is empty: where a clip has too few steps, the last repeats what is there."""
+        end = self.graph.op("Unsqueeze", self.steps, self.graph.ints(0))
+        whole = self.graph.op("Concat", *parts, axis=1)
+        return self.graph.op("Slice", whole, self.graph.ints(0), end, self.graph.ints(1))
 
     def _span(self, reach: str, visible: str | None, begin: str, end: str) -> Span:
         """A table's column c is of distance reach - c, and the span's first column of distance `end`."""
@@ -136,32 +136,32 @@ class WholeView(View):
         last = graph.op("Add", graph.op("Sub", reach, begin), self.steps)
         vectors = (begin, end, graph.op("Sub", end, begin), self.steps, first, last)
         begin, end, queries, keys, first, last = (graph.op("Unsqueeze", size, graph.ints(0)) for size in vectors)
-        keep = self.below
+        keep = ""
         if visible is not None:
             rows = graph.op("Slice", visible, begin, end, graph.ints(0))
-            keep = graph.op("And", graph.op("Unsqueeze", self.below, graph.ints(1)), rows)
-        keep = graph.op("Cast", keep, to=graph.element(np.int32))
-        return Span(begin, end, queries, keys, first, last, keep)
+            keep = graph.op("Unsqueeze", graph.op("Cast", rows, to=graph.element(np.int32)), graph.ints(0))
+        return Span(begin, end, queries, keys, _rows(graph, queries), first, last, keep)
 
 
 class LocalView(View):
     """Each step sees `window` steps to either side; blocks of `window` steps and their neighbours are rows."""
 
-    def __init__(self, graph: Graph, x: str, counts: str, window: int) -> None:
-        super().__init__(graph, x, counts)
+    def __init__(self, graph: Graph, x: str, window: int) -> None:
+        super().__init__(graph, x)
         self.window = window
         blocks = graph.op("Div", graph.op("Add", self.steps, graph.scalar(window - 1)), graph.scalar(window))
         self.blocks = graph.op("Unsqueeze", blocks, graph.ints(0))
         self.whole = graph.op("Mul", self.blocks, graph.ints(window))
         size, keys, columns = (graph.ints(times * window) for times in (1, 3, 4))
-        self.spans = (Span(graph.ints(0), size, size, keys, graph.ints(0), columns, self._keep()),)
+        rows = _rows(graph, size)
+        self.spans = (Span(graph.ints(0), size, size, keys, rows, graph.ints(0), columns, self._keep()),)
 
     def fold_queries(self, x: str, width: int) -> str:
-        """[B, S, D] -> [B * blocks, w, D], zero-padded."""
+        """[1, S, D] -> [blocks, w, D], zero-padded."""
         return self.graph.op("Reshape", self._pad(x, 0), self.graph.ints(-1, self.window, width))
 
     def fold_keys(self, x: str, width: int) -> str:
-        """[B, S, D] -> [B * blocks, 3w, D]: each block between its neighbours."""
+        """[1, S, D] -> [blocks, 3w, D]: each block between its neighbours."""
         graph = self.graph
         count = graph.op("Add", self.blocks, graph.ints(2))
         shape = graph.op("Concat", graph.ints(0), count, graph.ints(self.window, width), axis=0)
@@ -171,26 +171,33 @@ class LocalView(View):
         return graph.op("Reshape", graph.op("Concat", *near, axis=2), graph.ints(-1, 3 * self.window, width))
 
     def unfold(self, parts: list[str], width: int) -> str:
-        """[B * blocks, w, D] -> [B, S, D]."""
+        """[blocks, w, D] -> [1, S, D]."""
         graph = self.graph
         shape = graph.op("Concat", graph.ints(-1), self.whole, graph.ints(width), axis=0)
         end = graph.op("Unsqueeze", self.steps, graph.ints(0))
         return graph.op("Slice", graph.op("Reshape", parts[0], shape), graph.ints(0), end, graph.ints(1))
 
     def _pad(self, x: str, sides: int) -> str:
-        """Zeros after x [B, S, D] up to a whole block, and `sides` steps of them before and after that."""
+        """Zeros after x [1, S, D] up to a whole block, and `sides` steps of them before and after that."""
         graph = self.graph
         fill = graph.op("Add", graph.op("Sub", self.whole, self.steps), graph.ints(sides))
         return graph.op("Pad", x, graph.op("Concat", graph.ints(0, sides, 0, 0), fill, graph.ints(0), axis=0))
 
     def _keep(self) -> str:
-        """[B * blocks, w, 3w]."""
-        graph, int32 = self.graph, self.graph.element(np.int32)
-        below = graph.op("Unsqueeze", graph.op("Cast", self.below, to=int32), graph.ints(2))
-        near = graph.op("Transpose", self.fold_keys(below, 1), perm=[0, 2, 1])
+        """[blocks, w, 3w]."""
+        graph = self.graph
+        shape = graph.op(
+            "Concat", graph.ints(1), graph.op("Unsqueeze", self.steps, graph.ints(0)), graph.ints(1), axis=0
+        )
+        real = graph.op("Expand", graph.scalar(1, np.int32), shape)
+        near = graph.op("Transpose", self.fold_keys(real, 1), perm=[0, 2, 1])
         row, column = np.arange(self.window)[:, None], np.arange(3 * self.window)[None]
         band = np.abs(row + self.window - column) <= self.window
         return graph.op("Mul", near, graph.constant(band.astype(np.int32)))
+
+
+def _rows(graph: Graph, queries: str) -> str:
+    return graph.op("Concat", graph.ints(0, 0), queries, graph.ints(-1), axis=0)
 
 
 def _visible(graph: Graph, steps: str, config: EncoderConfig, context: AttentionContext) -> str | None:

@@ -56,7 +56,9 @@ def _predictor(graph: Graph, predictor: Predictor, joint: Joint, products: Produ
         graph.output(name, graph.op("Concat", *stacked, axis=0), np.float32, [layers, "B", width])
 
 
-def _cell(graph: Graph, x: str, hidden: str, cell: str, weights: Sequence[Tensor], products: Products) -> tuple[str, str]:
+def _cell(
+    graph: Graph, x: str, hidden: str, cell: str, weights: Sequence[Tensor], products: Products
+) -> tuple[str, str]:
     """A layer of the LSTM: hidden and cell after x [B, P]. Gates are in torch's order: in, forget, new, out."""
     inputs, recurrent, *biases = (weight.float() for weight in weights)
     gates = Affine(torch.cat([inputs, recurrent], 1), biases[0] + biases[1])

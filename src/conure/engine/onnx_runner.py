@@ -1,7 +1,7 @@
 """Runs a converted network in ONNX Runtime; features stay in torch.
 
-Nothing of the encoder is loaded into torch. Clips are subsampled row by row in pieces: the convolutions'
-activations are 32 times the size of the mel, and a row cut at its own end needs no masks.
+Nothing of the encoder is loaded into torch. Rows are encoded one by one, each as long as it is. They are subsampled
+in pieces: the convolutions' activations are 32 times the size of the mel.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from torch import Tensor
 from conure.audio.features import LogMel
 from conure.engine.converted import Converted, read_converted
 from conure.engine.export import ENCODER_FILE, FRONT_FILE, REACH, position_tables
-from conure.engine.onnx_attention import SPANS
 from conure.engine.onnx_heads import OnnxHeads
 from conure.engine.sessions import open_session
 from conure.models.config import STEP_FRAMES
 from conure.models.network import Heads
 
 __all__ = ["OnnxRunner"]
+
+CORES = torch.get_num_threads()
+"""As torch counts them before anyone else sets a number."""
 
 PIECE_STEPS = 64
 """Encoder steps (5 s) subsampled at a time."""
@@ -36,25 +38,35 @@ class OnnxRunner:
         self.checkpoint = checkpoint = converted.checkpoint
         self.config = checkpoint.config.encoder
         self.features = LogMel(checkpoint.config.mel, checkpoint.window, checkpoint.filterbank).float()
-        threads = threads or torch.get_num_threads()
-        self.heads: Heads = OnnxHeads(checkpoint, folder, threads)
+        threads = threads or CORES
+        # What is left for torch is small, and its threads would take the cores from those of ONNX Runtime; so is a
+        # step of the heads.
+        torch.set_num_threads(1)
+        self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
         self.front, self.encoder = (open_session(folder / name, threads) for name in (FRONT_FILE, ENCODER_FILE))
         self._positions = _LongPositions(converted)
         self.description = f"onnx {converted.precision}, {threads} thread{'s' * (threads > 1)}"
 
     @torch.inference_mode()
     def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if self.checkpoint.config.prompts and prompts is None:
+            raise ValueError("this model needs a prompt slot for every row")
         mel, frames = self.features(samples, lengths)
         counts = self._steps(frames)
-        steps = max(int(counts.max()), 1)
-        x = self._subsample(mel.numpy(), frames.tolist(), counts.tolist())
-        given = {"x": x, "counts": counts.numpy()} | self._positions.beyond(x.shape[1])
-        if self.checkpoint.config.prompts:
-            if prompts is None:
-                raise ValueError("this model needs a prompt slot for every row")
-            given["prompts"] = prompts.numpy()
-        encoded = self.encoder.run(["encoded"], given)[0]
-        return torch.from_numpy(encoded)[:, :steps], counts
+        encoded = torch.zeros(len(counts), max(int(counts.max()), 1), self.config.width)
+        for row, count in enumerate(counts.tolist()):
+            if count == 0:
+                continue
+            slot = None if prompts is None else prompts[row : row + 1].numpy()
+            encoded[row, :count] = self._encode_row(mel[row : row + 1, : max(int(frames[row]), 1)].numpy(), count, slot)
+        return encoded, counts
+
+    def _encode_row(self, mel: np.ndarray, count: int, slot: np.ndarray | None) -> Tensor:
+        """mel [1, T, F] -> [count, D]."""
+        given = {"x": self._subsample(mel, count)} | self._positions.beyond(count)
+        if self.checkpoint.config.prompts and slot is not None:
+            given["prompts"] = slot
+        return torch.from_numpy(self.encoder.run(["encoded"], given)[0][0])
 
     def _steps(self, frames: Tensor) -> Tensor:
         """Encoder steps that mel frames give, as Subsampling.out_steps has it."""
@@ -62,21 +74,18 @@ class OnnxRunner:
             frames = torch.div(frames + (2 if self.config.causal_subsampling else 1), 2, rounding_mode="floor")
         return frames
 
-    def _subsample(self, mel: np.ndarray, frames: list[int], counts: list[int]) -> np.ndarray:
-        """mel [B, T, F] -> what the subsampling projects, [B, S, C]; padding is 0.
+    def _subsample(self, mel: np.ndarray, count: int) -> np.ndarray:
+        """mel [1, T, F] -> what the subsampling projects, [1, count, C].
 
         A piece begins a little earlier, and the steps that the missing past makes wrong are dropped.
         """
         lead = 2 if self.config.causal_subsampling else 1
-        width = self.front.get_outputs()[0].shape[2]
-        x = np.zeros((len(counts), max(SPANS, *counts), width), np.float32)
-        for row, (end, count) in enumerate(zip(frames, counts, strict=True)):
-            for begin in range(0, count, PIECE_STEPS):
-                lost = min(begin, lead)
-                first, last = (begin - lost) * STEP_FRAMES, (begin + PIECE_STEPS) * STEP_FRAMES
-                piece = np.ascontiguousarray(mel[row : row + 1, first : min(max(end, 1), last)])
-                steps = self.front.run(["x"], {"mel": piece})[0][0, lost : lost + PIECE_STEPS]
-                x[row, begin : begin + len(steps)] = steps
+        x = np.empty((1, count, self.front.get_outputs()[0].shape[2]), np.float32)
+        for begin in range(0, count, PIECE_STEPS):
+            lost = min(begin, lead)
+            piece = mel[:, (begin - lost) * STEP_FRAMES : (begin + PIECE_STEPS) * STEP_FRAMES]
+            steps = self.front.run(["x"], {"mel": piece})[0][:, lost : lost + PIECE_STEPS]
+            x[:, begin : begin + steps.shape[1]] = steps
         return x
 
 

@@ -1,8 +1,9 @@
 """Matrix products as nodes of an ONNX graph: in float32, or in int8 with activations quantised as they come.
 
-int8: each output column of a weight has its own scale; so has each row of activations, found at run time: one
-scale for the whole tensor would make what a clip gives depend on its batch. Sums of products are exact where the processor multiplies and adds in 32 bits;
-others (x86 without VNNI) add pairs in 16 bits, which saturate, and there weights keep 7 bits.
+int8: each output column of a weight has its own scale. Activations have one scale and zero point for the whole
+tensor, found at run time, or one scale for each row where rows are of different clips, which must not know of one
+another. Sums of products are exact where the processor multiplies and adds in 32 bits; others (x86 without VNNI)
+add pairs in 16 bits, which saturate, and there weights keep 7 bits.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from conure.engine.onnx_graph import Graph
 
-__all__ = ["Affine", "Float32", "Int8", "Operand", "Products", "Table", "probe", "saturates"]
+__all__ = ["Affine", "Float32", "Int8", "Int8ByRow", "Operand", "Products", "Table", "probe", "saturates"]
 
 LEVELS, REDUCED_LEVELS = 127, 63
 ZERO = 128
@@ -52,15 +53,16 @@ class Affine:
 
 @dataclass(frozen=True)
 class Operand:
-    """The left side of products; the scale of each row, [..., 1], where it is quantised."""
+    """The left side of products; scale and zero point where it is quantised."""
 
     value: str
     scale: str = ""
+    zero: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A right side by head that is not a layer's weight, [h, d, P]; scales [h, 1, P] where it is quantised."""
+    """A right side by head that is not a layer's weight, [h, d, P]; scale [1] where it is quantised."""
 
     value: str
     scale: str = ""
@@ -80,7 +82,7 @@ class Products(Protocol):
         ...
 
     def tables(self, table: Tensor, near: slice) -> dict[str, np.ndarray]:
-        """What is kept of a table [h, d, P]; scales are those of its columns `near`."""
+        """What is kept of a table [h, d, P]; the scale is that of its columns `near`."""
         ...
 
 
@@ -104,35 +106,44 @@ class Int8:
         self.levels = REDUCED_LEVELS if reduced else LEVELS
 
     def operand(self, graph: Graph, x: str) -> Operand:
-        """Each row is divided by its largest value and rounded to +-127 around the zero point."""
-        largest = graph.op("ReduceMax", graph.op("Abs", x), axes=[-1], keepdims=1)
-        largest = graph.op("Max", largest, graph.scalar(SMALLEST, np.float32))
-        step, zero = graph.scalar(1 / LEVELS, np.float32), graph.scalar(ZERO, np.uint8)
-        rounded = graph.op("QuantizeLinear", graph.op("Div", x, largest), step, zero)
-        return Operand(rounded, largest)
+        return Operand(*graph.ops("DynamicQuantizeLinear", 3, x))
 
     def layer(self, graph: Graph, x: Operand, layer: Affine) -> str:
         scales = self._scales(layer.weight.abs().amax(1))
         weight = self._round(layer.weight / scales[:, None]).T
-        y = self._product(graph, x, graph.constant(weight.numpy()), graph.constant(scales.numpy()))
-        return y if layer.bias is None else graph.op("Add", y, graph.constant(layer.bias.numpy()))
+        bias = "" if layer.bias is None else graph.constant(layer.bias.numpy())
+        return self._product(graph, x, graph.constant(weight.numpy()), graph.constant(scales.numpy()), bias)
 
     def with_table(self, graph: Graph, x: Operand, table: Table) -> str:
         return self._product(graph, x, table.value, table.scale)
 
-    def _product(self, graph: Graph, x: Operand, right: str, scales: str) -> str:
-        step, zero = graph.scalar(1 / LEVELS, np.float32), graph.scalar(ZERO, np.uint8)
-        return graph.op("Mul", graph.contrib("MatMulIntegerToFloat", x.value, right, step, scales, zero), x.scale)
+    def _product(self, graph: Graph, x: Operand, right: str, scales: str, bias: str = "") -> str:
+        inputs = [x.value, right, x.scale, scales, x.zero] + (["", bias] if bias else [])
+        return graph.contrib("MatMulIntegerToFloat", *inputs)
 
     def tables(self, table: Tensor, near: slice) -> dict[str, np.ndarray]:
-        scales = self._scales(table[:, :, near].abs().amax((1, 2), keepdim=True))
-        return {"positions": self._round(table / scales).numpy(), "scales": scales.numpy()}
+        scale = self._scales(table[:, :, near].abs().max()[None])
+        return {"positions": self._round(table / scale).numpy(), "scale": scale.numpy()}
 
     def _scales(self, largest: Tensor) -> Tensor:
         return torch.where(largest > 0, largest / self.levels, 1.0)
 
     def _round(self, x: Tensor) -> Tensor:
         return x.round().clamp(-self.levels, self.levels).to(torch.int8)
+
+
+class Int8ByRow(Int8):
+    def operand(self, graph: Graph, x: str) -> Operand:
+        """Each row is divided by its largest value and rounded to +-127 around the zero point."""
+        largest = graph.op("ReduceMax", graph.op("Abs", x), axes=[-1], keepdims=1)
+        largest = graph.op("Max", largest, graph.scalar(SMALLEST, np.float32))
+        step, zero = graph.scalar(1 / LEVELS, np.float32), graph.scalar(ZERO, np.uint8)
+        return Operand(graph.op("QuantizeLinear", graph.op("Div", x, largest), step, zero), largest, zero)
+
+    def _product(self, graph: Graph, x: Operand, right: str, scales: str, bias: str = "") -> str:
+        step = graph.scalar(1 / LEVELS, np.float32)
+        y = graph.op("Mul", graph.contrib("MatMulIntegerToFloat", x.value, right, step, scales, x.zero), x.scale)
+        return graph.op("Add", y, bias) if bias else y
 
 
 def probe() -> bytes:
