@@ -4,7 +4,8 @@
 
 Every engine gets the same random weights of the real size (see `random_model`, `make_models`), the same audio and the
 same threads. Engines take turns, A B C A B C, each in a process of its own and none beside another; a round's number
-is the median of its repeats, an engine's the median of its rounds. Writes FOLDER/clips.json and the table in
+is the median of its repeats, an engine's the median of its rounds. The machine's own speed is measured before and
+after each turn. Writes FOLDER/clips.json and the table in
 docs/performance.md.
 """
 
@@ -25,6 +26,7 @@ from typing import Any
 from bench.audio import speech, write_wav
 from bench.engines import ENGINES, Engine
 from bench.report import write_report
+from bench.yardstick import int8_rate
 
 HERE = Path(__file__).parent
 CASES = {"30 s": (30, 1), "8 x 30 s": (30, 8), "10 min": (600, 1), "8 x 10 min": (600, 8), "3 h": (3 * 3600, 1)}
@@ -42,7 +44,9 @@ def main() -> None:
     for number in range(options.rounds):
         for engine in engines:
             print(f"round {number + 1}: {engine.name}", file=sys.stderr, flush=True)
+            before = int8_rate(options.threads)
             told = run(engine, cases, options)
+            told.append({"event": "machine", "int8_rate": [before, int8_rate(options.threads)]})
             for line in told:
                 print("  ", json.dumps(line), file=sys.stderr, flush=True)
             results["engines"][engine.name].append(told)

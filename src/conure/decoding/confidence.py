@@ -21,4 +21,5 @@ ALPHA = 0.33
 def confidence(log_probabilities: Tensor) -> Tensor:
     """Log-probabilities of all tokens [..., V] -> confidence [...]."""
     largest = log_probabilities.shape[-1] ** (1 - ALPHA) - 1
-    return 1 - ((log_probabilities * ALPHA).exp().sum(-1) - 1) / largest
+    share: Tensor = ((log_probabilities * ALPHA).exp().sum(-1) - 1) / largest
+    return 1 - share
