@@ -36,8 +36,8 @@ def describe(results: dict[str, Any]) -> str:
     rates = sorted(rate for line in _lines(results) for rate in line.get("int8_rate", ()))
     return (
         f"{machine['processor']}, {machine['cores']} cores ({instructions}), {results['threads']} threads; "
-        f"median of {rounds} rounds in turns. While they ran, int8 products of the encoder's largest size alone went at "
-        f"{rates[0]:.0f} to {rates[-1]:.0f} (median {median(rates):.0f}) billion operations a second."
+        f"median of {rounds} rounds in turns. While they ran, int8 products of the encoder's largest size alone "
+        f"went at {rates[0]:.0f} to {rates[-1]:.0f} (median {median(rates):.0f}) billion operations a second."
     )
 
 
