@@ -41,7 +41,7 @@ def mixture(update: int) -> Mixture:
         frame=3.0 * (1.0 - _ramp(update, FRAME_FADES)),
         ctc=0.5 * _ramp(update, CTC_COMES),
         tdt=_ramp(update, TDT_COMES),
-        tdt_rows=0.5,
+        tdt_rows=0.25,
     )
 
 
@@ -63,12 +63,13 @@ def stage(update: int) -> Stage:
 class Objective:
     """Computes the loss of one batch."""
 
-    def __init__(self, network: Network, mel: LogMel, device: str, seed: int) -> None:
+    def __init__(self, network: Network, mel: LogMel, device: str) -> None:
         self.network, self.mel, self.device = network, mel, device
-        self.rng = np.random.default_rng(seed)
 
-    def __call__(self, batch: Batch, mix: Mixture, augment: bool) -> tuple[Tensor, dict[str, float]]:
-        mel, frames = self._features(batch, augment)
+    def __call__(
+        self, batch: Batch, mix: Mixture, augment: bool, rng: np.random.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        mel, frames = self._features(batch, augment, rng)
         encoded, steps = self.network.encoder(mel, frames)
         encoded = F.dropout(encoded, 0.1, self.network.training)
         labels, lengths = batch.labels.to(self.device), batch.label_lengths.to(self.device)
@@ -80,16 +81,16 @@ class Objective:
             parts["frame"] = frame_loss(logits, self._targets(batch, steps, logits.shape[1]))
             loss = loss + mix.frame * parts["frame"]
         if mix.tdt > 0:
-            rows = self._some_rows(len(steps), mix.tdt_rows)
+            rows = self._some_rows(len(steps), mix.tdt_rows, rng)
             parts["tdt"] = self._tdt(encoded[rows], labels[rows], steps[rows], lengths[rows])
             loss = loss + mix.tdt * parts["tdt"]
         return loss, {name: float(value.detach()) for name, value in parts.items()}
 
-    def _features(self, batch: Batch, augment: bool) -> tuple[Tensor, Tensor]:
+    def _features(self, batch: Batch, augment: bool, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             mel, frames = self.mel(batch.samples.to(self.device), batch.lengths.to(self.device))
             if augment:
-                mel = spectrum.mask(spectrum.warp(mel, self.rng), frames, self.rng)
+                mel = spectrum.mask(spectrum.warp(mel, rng), frames, rng)
         return mel, frames
 
     def _targets(self, batch: Batch, steps: Tensor, size: int) -> Tensor:
@@ -97,8 +98,8 @@ class Objective:
         positions = torch.arange(size, device=self.device)
         return targets.masked_fill(positions >= steps[:, None], -100)
 
-    def _some_rows(self, count: int, share: float) -> Tensor:
-        chosen = self.rng.permutation(count)[: max(1, round(count * share))]
+    def _some_rows(self, count: int, share: float, rng: np.random.Generator) -> Tensor:
+        chosen = rng.permutation(count)[: max(1, round(count * share))]
         return torch.from_numpy(np.sort(chosen)).to(self.device)
 
     def _tdt(self, encoded: Tensor, labels: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:

@@ -41,17 +41,14 @@ class Team:
                 time.sleep(0.002)
 
 
-def average_gradients(team: Team | None, rank: int, parameters: Sequence[nn.Parameter], shared: float) -> float:
-    """Replace every gradient by its mean over the processes; returns the mean of `shared`, the same for all."""
+def average_gradients(team: Team | None, rank: int, parameters: Sequence[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the processes, the same in all of them."""
     if team is None:
-        return shared
+        return
     for parameter in parameters:
         if parameter.grad is None:  # a loss that this batch did not use
             parameter.grad = torch.zeros_like(parameter)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    brought = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor([shared])])
-    mean = team.mean(rank, brought)
-    pieces = mean[:-1].split([gradient.numel() for gradient in gradients])
-    for gradient, piece in zip(gradients, pieces, strict=True):
+    mean = team.mean(rank, torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, piece in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(piece.view_as(gradient))
-    return float(mean[-1])

@@ -24,7 +24,7 @@ PHRASES = ("phrases", "ljspeech", "vctk", "misc_sentences")
 # How often one speaker of a collection is drawn, relative to the others.
 _WEIGHTS = {
     "fsdd": 8.0, "an4": 0.6, "speech_commands": 1.0, "dsp20_en": 0.6, "ros_commands": 4.0,
-    "wakewords_pv": 3.0, "mycroft_words": 3.0, "words": 0.4, "digits": 0.4,
+    "wakewords_pv": 3.0, "mycroft_words": 3.0, "words": 0.6, "digits": 0.4,
     "phrases": 20.0, "ljspeech": 2.0, "vctk": 0.5, "misc_sentences": 0.3,
 }  # fmt: skip
 _FLITE_FACTOR = 4.0  # flite's four voices come from recorded people, espeak's sixty from one rule set
@@ -67,10 +67,10 @@ class Batch:
 
 
 class StringMaker:
-    """Draws examples from pools of clips."""
+    """Draws examples from pools of clips.  Its banks of rooms and noises come from the generator it begins with."""
 
-    def __init__(self, clips: Sequence[Clip], seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, clips: Sequence[Clip], rng: np.random.Generator) -> None:
+        self.rng = rng
         self.pools = _pools(clips)
         self.drawn = {
             "phrases": self._odds([key for key in self.pools if key[0] in PHRASES]),
@@ -80,6 +80,10 @@ class StringMaker:
         self.channels = Channels(self.rng)
         self.noises = Noises(self.rng, self._babble())
         self.waiting: list[Example] = []
+
+    def restart(self, rng: np.random.Generator) -> None:
+        """Forget what waits; draw from this generator from now on."""
+        self.rng, self.waiting = rng, []
 
     def _odds(self, keys: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], np.ndarray]:
         weights = np.array([_weight(*key) for key in keys])
@@ -155,7 +159,7 @@ class StringMaker:
         level = rng.uniform(0.03, 0.95) / (np.abs(samples).max() + 1e-6)
         return Example((samples * level).astype(np.float32), example.spans)
 
-    def batch(self, stage: Stage, seconds: float, tokenizer: Tokenizer, waiting: int = 64) -> Batch:
+    def batch(self, stage: Stage, seconds: float, tokenizer: Tokenizer, waiting: int = 128) -> Batch:
         """A batch of strings of similar lengths, `seconds` of padded audio.
 
         Strings wait in a pool; the one that has waited longest goes with those that are just shorter.

@@ -1,17 +1,18 @@
-"""Train the tiny model: `python -m tools.train.train --data FOLDER --out FOLDER [--minutes N | --steps N]`.
+"""Train the tiny model: `python -m tools.train.train --data FOLDER --out FOLDER --updates N`.
 
-Knows the model's size, the optimiser and its schedule, checkpoints and the log.  A run is seeded; with
-`--steps` the same machine repeats it, with `--minutes` the schedule follows the clock.  `--processes 2` (the
-default on a CPU) trains with two single-threaded processes; the first one judges, logs and saves.
+Knows the model's size, the optimiser and its schedule, checkpoints and the log.  Everything that is drawn
+follows from the seed and the number of the update, so a run that was stopped and resumed ends with the
+weights of one that was not, and a stopped run may be given more updates than it began with.  `--processes 2`
+(the default on a CPU) trains with two single-threaded processes; the first one judges, logs and saves.
 """
 
 import argparse
 import json
-import math
 import time
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.multiprocessing as multiprocessing
 from torch import nn
@@ -28,10 +29,14 @@ from tools.train.prepare import prepare, tokenizer_words
 from tools.train.strings import Batch, StringMaker
 from tools.train.tokenizer import Tokenizer, train_tokenizer
 
-PEAK_RATE, FLOOR, WARMUP = 1e-3, 0.02, 60
+PEAK_RATE, WARMUP = 1e-3, 60
+DECAY = 0.25
+"""Share of the run, at its end, in which the rate falls to nothing.  It stands still before, so that the first
+part of a run does not depend on how long it will be."""
 EMA_DECAY = 0.998
-LOG_EVERY = 50
-EVALUATE_EVERY_S, CHECKPOINT_EVERY_S = 420.0, 300.0
+BLOCK = 50
+"""Updates that are drawn from one generator; checkpoints lie between blocks."""
+CHECKPOINT_EVERY, EVALUATE_EVERY = 10 * BLOCK, 20 * BLOCK
 
 
 def network_config(vocabulary: int) -> NetworkConfig:
@@ -65,24 +70,6 @@ def initialise(network: Network) -> None:
     nn.init.zeros_(front.out.bias)
 
 
-class Budget:
-    """How much of the run is over, by updates or by the clock."""
-
-    def __init__(self, steps: int | None, minutes: float | None, used_s: float = 0.0) -> None:
-        self.steps, self.minutes = steps, minutes
-        self.started = time.monotonic() - used_s
-
-    @property
-    def elapsed_s(self) -> float:
-        return time.monotonic() - self.started
-
-    def progress(self, update: int) -> float:
-        if self.steps is not None:
-            return update / self.steps
-        assert self.minutes is not None
-        return self.elapsed_s / (60 * self.minutes)
-
-
 class Average:
     """An exponential moving average of a network's weights and statistics, kept in a twin network."""
 
@@ -105,29 +92,27 @@ class Trainer:
     """Network, optimiser, average and counters: everything a checkpoint holds."""
 
     def __init__(self, config: NetworkConfig, device: str, seed: int, rank: int = 0, team: Team | None = None) -> None:
-        torch.manual_seed(seed)  # the same weights in every process, other strings and masks
+        torch.manual_seed(seed)  # the same weights in every process
         self.network = Network(config).to(device)
         initialise(self.network)
-        torch.manual_seed(seed + 1_000 * rank)
         self.mel = LogMel(config.mel).to(device)
         self.average = Average(self.network)
         self.optimiser = torch.optim.AdamW(_groups(self.network), lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
-        self.objective = Objective(self.network, self.mel, device, seed + 1_000 * rank)
+        self.objective = Objective(self.network, self.mel, device)
         self.rank, self.team = rank, team
         self.processes = team.processes if team else 1
         self.update = 0
-        self.audio_s = 0.0
+        self.audio_s = self.seconds = 0.0
 
-    def step(self, batch: Batch, clock: float) -> tuple[float, dict[str, float]]:
-        """One update at this progress; returns the progress that all processes agree on and the losses."""
+    def step(self, batch: Batch, updates: int, rng: np.random.Generator) -> dict[str, float]:
+        """One update of so many; returns the losses."""
         self.network.train()
-        loss, parts = self.objective(batch, mixture(self.update), stage(self.update).augment)
+        loss, parts = self.objective(batch, mixture(self.update), stage(self.update).augment, rng)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        progress = average_gradients(self.team, self.rank, list(self.network.parameters()), clock)
-        rate = PEAK_RATE * min(1.0, (self.update + 1) / WARMUP) * _cosine(progress)
+        average_gradients(self.team, self.rank, list(self.network.parameters()))
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate(self.update, updates)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         if bool(norm.isfinite()):
             self.optimiser.step()
@@ -135,7 +120,7 @@ class Trainer:
                 self.average.update(self.network)
         self.update += 1
         self.audio_s += self.processes * float(batch.lengths.sum()) / SAMPLE_RATE
-        return progress, {**parts, "norm": float(norm)}
+        return {**parts, "norm": float(norm)}
 
     def state(self) -> dict[str, object]:
         return {
@@ -145,6 +130,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "update": self.update,
             "audio_s": self.audio_s,
+            "seconds": self.seconds,
         }
 
     def restore(self, state: dict) -> None:
@@ -152,7 +138,7 @@ class Trainer:
         self.average.network.load_state_dict(state["average"])
         self.average.updates = state["averaged"]
         self.optimiser.load_state_dict(state["optimiser"])
-        self.update, self.audio_s = state["update"], state["audio_s"]
+        self.update, self.audio_s, self.seconds = state["update"], state["audio_s"], state["seconds"]
 
 
 def _groups(network: Network) -> list[dict]:
@@ -162,8 +148,9 @@ def _groups(network: Network) -> list[dict]:
     return [{"params": matrices, "weight_decay": 1e-2}, {"params": others, "weight_decay": 0.0}]
 
 
-def _cosine(progress: float) -> float:
-    return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+def rate(update: int, updates: int) -> float:
+    """Up, level, and down in a straight line (Hägele et al., "Scaling laws beyond fixed durations", 2024)."""
+    return PEAK_RATE * min(1.0, (update + 1) / WARMUP, (updates - update) / (DECAY * updates))
 
 
 class Log:
@@ -178,13 +165,12 @@ class Log:
         for name, value in losses.items():
             self.sums[name] += value
 
-    def line(self, trainer: Trainer, budget: Budget) -> str:
+    def line(self, trainer: Trainer) -> str:
         losses = " ".join(f"{name} {value / self.count:.3f}" for name, value in self.sums.items())
         self.sums.clear()
         self.count = 0
-        elapsed = budget.elapsed_s
-        speed = trainer.audio_s / elapsed
-        return f"{trainer.update:6d} {elapsed / 60:5.1f} min  {losses}  x{speed:.0f} {trainer.audio_s / 3600:.1f} h"
+        minutes, hours = trainer.seconds / 60, trainer.audio_s / 3600
+        return f"{trainer.update:6d} {minutes:5.1f} min  {losses}  x{60 * hours / minutes:.0f} {hours:.1f} h"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -195,7 +181,7 @@ def run(arguments: argparse.Namespace) -> None:
         work(0, arguments, None)
         return
     size = sum(parameter.numel() for parameter in Network(network_config(tokenizer.size)).parameters())
-    team = Team(arguments.processes, size + 1)  # the gradients and the clock
+    team = Team(arguments.processes, size)
     multiprocessing.spawn(work, (arguments, team), nprocs=arguments.processes)
 
 
@@ -213,69 +199,66 @@ def work(rank: int, arguments: argparse.Namespace, team: Team | None) -> None:
     tokenizer = _tokenizer(clips, out)
     config = network_config(tokenizer.size)
     trainer = Trainer(config, arguments.device, arguments.seed, rank, team)
-    used_s = 0.0
     if arguments.resume:
-        state = torch.load(out / "checkpoint.pt", weights_only=True)
-        trainer.restore(state)
-        used_s = state["elapsed_s"]
-    # a resumed run draws other strings than the first part did
-    maker = StringMaker(clips, arguments.seed + 1_000 * rank + trainer.update)
-    budget = Budget(arguments.steps, arguments.minutes, used_s)
-    if rank == 0:
-        size = sum(p.numel() for p in trainer.network.parameters()) / 1e6
-        print(f"{len(clips)} clips, {size:.2f} M parameters", flush=True)
-        observer = Observer(trainer, budget, tokenizer, Evaluation(clips, 60), out)
-        train(trainer, maker, tokenizer, budget, observer)
-        observer.checkpoint()
-        finish(trainer, clips, tokenizer, out)
-    else:
-        train(trainer, maker, tokenizer, budget, None)
+        trainer.restore(torch.load(out / "checkpoint.pt", weights_only=True, map_location=arguments.device))
+    maker = StringMaker(clips, np.random.default_rng([arguments.seed, rank]))
+    if rank > 0:
+        train(trainer, maker, tokenizer, arguments, None)
+        return
+    size = sum(p.numel() for p in trainer.network.parameters()) / 1e6
+    print(f"{len(clips)} clips, {size:.2f} M parameters", flush=True)
+    train(trainer, maker, tokenizer, arguments, Observer(trainer, tokenizer, Evaluation(clips, 60), out))
+    finish(trainer, clips, tokenizer, out)
 
 
 def train(
-    trainer: Trainer, maker: StringMaker, tokenizer: Tokenizer, budget: Budget, observer: "Observer | None"
+    trainer: Trainer,
+    maker: StringMaker,
+    tokenizer: Tokenizer,
+    arguments: argparse.Namespace,
+    observer: "Observer | None",
 ) -> None:
-    progress = 0.0
-    while progress < 1.0:
-        now = stage(trainer.update)
-        batch = maker.batch(now, now.seconds / trainer.processes, tokenizer)
-        progress, losses = trainer.step(batch, budget.progress(trainer.update))
+    """Updates until there are enough, in blocks that each begin afresh."""
+    while trainer.update < arguments.updates:
+        began = time.monotonic()
+        rng = np.random.default_rng([arguments.seed, trainer.rank, trainer.update])
+        torch.manual_seed(int(rng.integers(2**62)))  # dropout
+        maker.restart(rng)
+        for _ in range(min(BLOCK, arguments.updates - trainer.update)):
+            now = stage(trainer.update)
+            losses = trainer.step(maker.batch(now, now.seconds / trainer.processes, tokenizer), arguments.updates, rng)
+            if observer is not None:
+                observer.log.add(losses)
+        trainer.seconds += time.monotonic() - began
         if observer is not None:
-            observer.see(losses)
+            observer.block_ended(trainer.update >= arguments.updates)
 
 
 class Observer:
-    """Logs, judges the averaged network and writes checkpoints, every so many updates or seconds."""
+    """Logs every block; judges the averaged network and writes checkpoints from time to time."""
 
-    def __init__(
-        self, trainer: Trainer, budget: Budget, tokenizer: Tokenizer, evaluation: Evaluation, out: Path
-    ) -> None:
-        self.trainer, self.budget, self.evaluation, self.out = trainer, budget, evaluation, out
+    def __init__(self, trainer: Trainer, tokenizer: Tokenizer, evaluation: Evaluation, out: Path) -> None:
+        self.trainer, self.evaluation, self.out = trainer, evaluation, out
         average = trainer.average.network
         self.recogniser = Recogniser(average, trainer.mel, tokenizer, str(average.device))
         self.log = Log()
-        self.evaluated_s = self.saved_s = budget.elapsed_s
 
-    def see(self, losses: dict[str, float]) -> None:
-        self.log.add(losses)
-        if self.trainer.update % LOG_EVERY == 0:
-            print(self.log.line(self.trainer, self.budget), flush=True)
-        if self.budget.elapsed_s - self.evaluated_s > EVALUATE_EVERY_S:
-            self.evaluate()
-            self.evaluated_s = self.budget.elapsed_s
-        if self.budget.elapsed_s - self.saved_s > CHECKPOINT_EVERY_S:
+    def block_ended(self, last: bool) -> None:
+        print(self.log.line(self.trainer), flush=True)
+        if last or self.trainer.update % CHECKPOINT_EVERY == 0:
             self.checkpoint()
-            self.saved_s = self.budget.elapsed_s
+        if not last and self.trainer.update % EVALUATE_EVERY == 0:
+            self.evaluate()
 
     def evaluate(self) -> None:
         scores = self.evaluation.run(self.recogniser)
         text = "  ".join(f"{name} tdt {s.tdt:.3f} ctc {s.ctc:.3f}" for name, s in scores.items())
-        print(f"{self.trainer.update:6d} {self.budget.elapsed_s / 60:5.1f} min  WER {text}", flush=True)
+        print(f"{self.trainer.update:6d} {self.trainer.seconds / 60:5.1f} min  WER {text}", flush=True)
 
     def checkpoint(self) -> None:
         """Written beside and moved, so that a kill in between leaves the one before."""
         beside = self.out / "checkpoint.tmp"
-        torch.save({**self.trainer.state(), "elapsed_s": self.budget.elapsed_s}, beside)
+        torch.save(self.trainer.state(), beside)
         beside.replace(self.out / "checkpoint.pt")
 
 
@@ -309,9 +292,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--phrases", type=int, default=30_000, help="synthesised phrases")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--resume", action="store_true", help="go on from OUT/checkpoint.pt")
-    length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--minutes", type=float)
-    length.add_argument("--steps", type=int)
+    parser.add_argument("--updates", type=int, required=True)
     return parser.parse_args()
 
 
