@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= data
+UPDATES ?= 8000
 
 .PHONY: demo test lint parity train bench install clean
 
@@ -45,11 +46,14 @@ parity: $(VENV)/dev
 
 train: $(VENV)/dev
 	$(BIN)/pip install -q -c constraints.txt -e '.[train]'
-	$(BIN)/python -m tools.train.train --data $(DATA) --out build/train --minutes 240
+	$(BIN)/python -m tools.train.train --data $(DATA) --out build/train --updates $(UPDATES)
 	$(BIN)/python -m tools.train.publish --run build/train --out src/conure/data/tiny
 
 bench: $(VENV)/dev
-	$(BIN)/python -m bench.clips
+	PYTHON=$(PYTHON) bench/environments/setup.sh build/bench/environments
+	PYTHON=$(BIN)/python bench/make_models.sh build/bench/v8192 build/bench/environments
+	$(BIN)/python -m bench.clips --models build/bench/v8192 --environments build/bench/environments
+	$(BIN)/python -m bench.where --models build/bench/v8192
 
 clean:
 	rm -rf $(VENV) build dist
