@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= data
+RECIPE ?= tiny
 UPDATES ?= 8000
 
 .PHONY: demo test lint parity train bench install clean
@@ -46,8 +47,9 @@ parity: $(VENV)/dev
 
 train: $(VENV)/dev
 	$(BIN)/pip install -q -c constraints.txt -e '.[train]'
-	$(BIN)/python -m tools.train.train --data $(DATA) --out build/train --updates $(UPDATES)
-	$(BIN)/python -m tools.train.publish --run build/train --out src/conure/data/tiny
+	$(BIN)/python -m tools.train.train --recipe $(RECIPE) --data $(DATA) --cache build/speech \
+	    --out build/$(RECIPE) --updates $(UPDATES)
+	$(BIN)/python -m tools.train.publish --recipe $(RECIPE) --run build/$(RECIPE) --out src/conure/data/$(RECIPE)
 
 bench: $(VENV)/dev
 	PYTHON=$(PYTHON) bench/environments/setup.sh build/bench/environments

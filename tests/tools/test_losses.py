@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tools.train.losses import DURATIONS, ctc_loss, frame_loss, tdt_loss
+from tools.train.losses import DURATIONS, ctc_loss, frame_loss, rnnt_loss, tdt_loss
 
 
 def every_path(logits: torch.Tensor, labels: list[int], sigma: float) -> float:
@@ -43,6 +43,40 @@ def test_tdt_loss_equals_the_sum_over_every_path(sigma: float) -> None:
         t, u = int(steps[row]), int(lengths[row])
         expected = -every_path(logits[row, :t, : u + 1], labels[row, :u].tolist(), sigma)
         assert float(losses[row]) == pytest.approx(expected, abs=1e-5)
+
+
+def every_rnnt_path(logits: torch.Tensor, labels: list[int]) -> float:
+    """Log likelihood of one row by following every path; logits [T, U+1, V+1]."""
+    tokens = logits.log_softmax(-1).exp()
+
+    def follow(t: int, u: int) -> float:
+        if t == logits.shape[0]:
+            return float(u == len(labels))
+        total = float(tokens[t, u, -1]) * follow(t + 1, u)
+        if u < len(labels):
+            total += float(tokens[t, u, labels[u]]) * follow(t, u + 1)
+        return total
+
+    return math.log(follow(0, 0))
+
+
+def test_rnnt_loss_equals_the_sum_over_every_path() -> None:
+    torch.manual_seed(0)
+    steps, lengths = torch.tensor([5, 3, 4, 1]), torch.tensor([3, 2, 0, 1])
+    labels = torch.randint(0, 4, (4, 3))
+    logits = torch.randn(4, 5, 4, 5, dtype=torch.float64) * 2
+    losses = rnnt_loss(logits, labels, steps, lengths)
+    for row in range(4):
+        t, u = int(steps[row]), int(lengths[row])
+        expected = -every_rnnt_path(logits[row, :t, : u + 1], labels[row, :u].tolist())
+        assert float(losses[row]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_rnnt_loss_gradient() -> None:
+    torch.manual_seed(2)
+    logits = torch.randn(2, 4, 3, 4, dtype=torch.float64, requires_grad=True)
+    labels, steps, lengths = torch.tensor([[0, 2], [1, 0]]), torch.tensor([4, 3]), torch.tensor([2, 1])
+    assert torch.autograd.gradcheck(lambda x: rnnt_loss(x, labels, steps, lengths), (logits,))
 
 
 def test_tdt_loss_in_single_precision_stays_close_on_long_rows() -> None:

@@ -5,8 +5,18 @@ import pytest
 
 from tools.train.corpus import Clip, normalise_text, trim
 from tools.train.evaluate import error_rate, real_strings
-from tools.train.strings import concatenate
+from tools.train.strings import Example, Span, collate, concatenate
 from tools.train.synthesis import phrase_jobs
+from tools.train.tokenizer import END
+
+
+class Words:
+    """A tokenizer with a word."""
+
+    size = 2
+
+    def word(self, word: str) -> tuple[int, ...]:
+        return (1,) if word == END else (0,)
 
 
 def tone(text: str, seconds: float, speaker: str = "a", split: str = "dev") -> Clip:
@@ -29,6 +39,28 @@ def test_speed_shortens_clips_and_moves_spans() -> None:
     fast = concatenate([tone("one", 1.0)], np.random.default_rng(0), speed=1.25)
     assert fast.spans[0].end - fast.spans[0].start == pytest.approx(0.8 * 16_000, abs=2)
     assert slow.spans[0].end - slow.spans[0].start == 16_000
+
+
+def test_utterances_end_in_long_pauses_alone() -> None:
+    rng = np.random.default_rng(0)
+    clips = [tone("one", 0.3), tone("two", 0.3)] * 3
+    examples = [concatenate(clips, rng, turns=True) for _ in range(40)]
+    assert not any(END in [span.word for span in concatenate(clips, rng).spans] for _ in range(40))
+    ends = [(example, span) for example in examples for span in example.spans if span.word == END]
+    assert 20 < len(ends) < 80
+    for example, end in ends:
+        quiet = example.samples[end.start - 7_000 : end.start + 4_000]
+        assert np.abs(quiet).max() < 0.01
+        after = [span.start for span in example.spans if span.start > end.start]
+        assert all(start - end.start > 4_000 for start in after)
+
+
+def test_words_of_the_frame_targets_may_be_late_but_ends_are_not() -> None:
+    spans = [Span(2 * 1280, 4 * 1280, "one"), Span(9 * 1280, 10 * 1280, END)]
+    example = Example(np.zeros(12 * 1280, np.float32), spans)
+    on_time, late = (collate([example], Words(), delay).frames[0].tolist() for delay in (0, 3))
+    assert on_time[:12] == [2, 2, 0, 0, 2, 2, 2, 2, 2, 1, 2, 2]
+    assert late[:12] == [2, 2, 2, 2, 2, 0, 0, 2, 2, 1, 2, 2]
 
 
 def test_evaluation_strings_are_fixed_and_by_held_out_speakers() -> None:

@@ -11,9 +11,10 @@ import torch
 from conure.models.config import NetworkConfig
 from tools.train import train as training
 from tools.train.corpus import Clip
+from tools.train.recipes import RECIPES
 from tools.train.strings import StringMaker
 from tools.train.tokenizer import Tokenizer
-from tools.train.train import Trainer, network_config, rate, train
+from tools.train.train import Trainer, rate, train
 
 WORDS = ("one", "two", "three", "four")
 TOKENIZER = Path(__file__).parents[2] / "src" / "conure" / "data" / "tiny" / "tokenizer.model"
@@ -31,29 +32,30 @@ def clips() -> list[Clip]:
     ]
 
 
-def small(vocabulary: int) -> NetworkConfig:
-    config = network_config(vocabulary)
+def small(recipe: str, vocabulary: int) -> NetworkConfig:
+    config = RECIPES[recipe].network(vocabulary)
     encoder = replace(config.encoder, layers=1, width=16, heads=2, channels=4)
     return replace(config, encoder=encoder, predictor_width=8, joint_width=8)
 
 
-def run(trainer: Trainer, clips: list[Clip], updates: int) -> None:
-    maker = StringMaker(clips, np.random.default_rng(0))
-    arguments = argparse.Namespace(seed=3, updates=updates)
+def run(trainer: Trainer, clips: list[Clip], recipe: str, updates: int) -> None:
+    maker = StringMaker(clips, np.random.default_rng(0), RECIPES[recipe].turns)
+    arguments = argparse.Namespace(recipe=recipe, seed=3, updates=updates)
     train(trainer, maker, Tokenizer(TOKENIZER), arguments, None)
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
-    clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+    recipe: str, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "BLOCK", 2)
     monkeypatch.setattr(training, "rate", lambda update, updates: 1e-3)
-    config = small(Tokenizer(TOKENIZER).size)
+    config = small(recipe, Tokenizer(TOKENIZER).size)
     whole, first, second = (Trainer(config, "cpu", seed) for seed in (3, 3, 4))
-    run(whole, clips, UPDATES)
-    run(first, clips, UPDATES - 2)
+    run(whole, clips, recipe, UPDATES)
+    run(first, clips, recipe, UPDATES - 2)
     second.restore(first.state())
-    run(second, clips, UPDATES)
+    run(second, clips, recipe, UPDATES)
     assert (second.update, second.audio_s) == (whole.update, whole.audio_s)
     for twins in ("network", "average"):
         one, other = (trainer.state()[twins] for trainer in (whole, second))

@@ -18,6 +18,9 @@ import torch
 from torch import Tensor
 
 from conure.audio.features import LogMel
+from conure.decoding.ctc import decode_ctc
+from conure.decoding.transducer import decode_transducer
+from conure.models.config import AttentionContext
 from conure.models.network import Network
 from tools.train.acoustics import Noises
 from tools.train.corpus import SAMPLE_RATE, UNNAMED_SPEAKERS, Clip
@@ -26,7 +29,6 @@ from tools.train.tokenizer import Tokenizer
 
 # One fixed list of string counts: the only held-out speaker with many clips says digits.
 _REAL_SHARES = {"fsdd": 0.6, "dsp20_en": 0.2, "speech_commands": 0.15, "an4": 0.05}
-_MAX_SYMBOLS = 10
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Utterance:
 class Score:
     """Word error rates of the two heads; for the silent set, words heard per utterance."""
 
-    tdt: float
+    transducer: float
     ctc: float
 
 
@@ -104,76 +106,37 @@ def silences(count: int, seed: int = 9) -> list[Utterance]:
 
 
 class Recogniser:
-    """Greedy decoding with both heads, batched and plain: a judge of training, not an engine."""
+    """Both heads, whole clips in batches."""
 
-    def __init__(self, network: Network, mel: LogMel, tokenizer: Tokenizer, device: str) -> None:
-        self.network, self.mel, self.tokenizer, self.device = network, mel, tokenizer, device
+    def __init__(self, network: Network, mel: LogMel, tokenizer: Tokenizer) -> None:
+        self.network, self.mel, self.tokenizer = network, mel, tokenizer
 
     @torch.inference_mode()
-    def transcribe(self, utterances: Sequence[Utterance]) -> tuple[list[str], list[str]]:
-        """Texts by the TDT head and by the CTC head, in order."""
+    def transcribe(
+        self, utterances: Sequence[Utterance], context: AttentionContext | None = None
+    ) -> tuple[list[str], list[str]]:
+        """Texts by the transducer and by the CTC head, in order."""
         self.network.eval()
         order = sorted(range(len(utterances)), key=lambda i: len(utterances[i].samples))
-        tdt, ctc = [""] * len(order), [""] * len(order)
+        transducer, ctc = [""] * len(order), [""] * len(order)
         for start in range(0, len(order), 32):
             rows = order[start : start + 32]
-            encoded, steps = self._encode([utterances[i].samples for i in rows])
-            for i, tokens in zip(rows, greedy_tdt(self.network, encoded, steps), strict=True):
-                tdt[i] = self.tokenizer.text(tokens)
-            for i, tokens in zip(rows, greedy_ctc(self.network, encoded, steps), strict=True):
-                ctc[i] = self.tokenizer.text(tokens)
-        return tdt, ctc
+            encoded, steps = self._encode([utterances[i].samples for i in rows], context)
+            for texts, tokens in (
+                (transducer, decode_transducer(self.network, encoded, steps)[0]),
+                (ctc, decode_ctc(self.network, encoded, steps)[0]),
+            ):
+                for i, emitted in zip(rows, tokens, strict=True):
+                    texts[i] = self.tokenizer.text([token.id for token in emitted])
+        return transducer, ctc
 
-    def _encode(self, clips: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        lengths = torch.tensor([len(clip) for clip in clips])
+    def _encode(self, clips: list[np.ndarray], context: AttentionContext | None) -> tuple[Tensor, Tensor]:
+        lengths = torch.tensor([len(clip) for clip in clips], device=self.network.device)
         samples = torch.zeros(len(clips), int(lengths.max()))
         for row, clip in enumerate(clips):
             samples[row, : len(clip)] = torch.from_numpy(clip)
-        mel, frames = self.mel(samples.to(self.device), lengths.to(self.device))
-        encoded, steps = self.network.encoder(mel, frames)
-        return encoded, steps
-
-
-def greedy_ctc(network: Network, encoded: Tensor, steps: Tensor) -> list[list[int]]:
-    best = network.ctc_head(encoded).argmax(-1).cpu()
-    blank = network.config.blank
-    rows = []
-    for tokens, count in zip(best, steps.tolist(), strict=True):
-        merged = torch.unique_consecutive(tokens[:count]).tolist()
-        rows.append([token for token in merged if token != blank])
-    return rows
-
-
-def greedy_tdt(network: Network, encoded: Tensor, steps: Tensor) -> list[list[int]]:
-    """Every row walks its own steps; rows that are done idle.  encoded [B, S, D]."""
-    batch, device = encoded.shape[0], encoded.device
-    blank = network.config.blank
-    durations = torch.tensor(network.config.durations, device=device)
-    projected = network.joint.project_encoder(encoded)
-    rows = torch.arange(batch, device=device)
-    time, held = torch.zeros_like(rows), torch.zeros_like(rows)
-    # One predictor call over all labels so far would be quadratic: keep the state, replace where emitted.
-    outputs, state = network.predictor(torch.full((batch, 1), blank, device=device), None)
-    predicted = network.joint.project_predictor(outputs)[:, 0]
-    texts: list[list[int]] = [[] for _ in range(batch)]
-    while bool((time < steps).any()):
-        logits = network.joint.combine(projected[rows, time.clamp(max=encoded.shape[1] - 1)], predicted)
-        tokens = logits[:, : blank + 1].argmax(-1)
-        jump = durations[logits[:, blank + 1 :].argmax(-1)]
-        active = time < steps
-        emitted = active & (tokens != blank)
-        jump = torch.where((tokens == blank) & (jump == 0), 1, jump)
-        held = torch.where(emitted & (jump == 0), held + 1, 0)
-        jump = torch.where(held >= _MAX_SYMBOLS, 1, jump)
-        for row in emitted.nonzero()[:, 0].tolist():
-            texts[row].append(int(tokens[row]))
-        outputs, fresh = network.predictor(tokens[:, None], state)
-        # predictor states are [layers, B, P]
-        state = tuple(torch.where(emitted[None, :, None], new, old) for new, old in zip(fresh, state, strict=True))
-        update = network.joint.project_predictor(outputs)[:, 0]
-        predicted = torch.where(emitted[:, None], update, predicted)
-        time = torch.where(active, time + jump, time)
-    return texts
+        mel, frames = self.mel(samples.to(self.network.device), lengths)
+        return self.network.encode(mel, frames, context=context)
 
 
 class Evaluation:
@@ -190,20 +153,29 @@ class Evaluation:
         return {name: _score(utterances, recogniser) for name, utterances in self.sets.items()}
 
     def report(self, recogniser: Recogniser) -> dict[str, object]:
-        """Rates by set and collection, and the transducer's most frequent confusions."""
+        """Rates by set and collection, with every context that the network knows, and the first one's confusions."""
+        contexts = recogniser.network.config.encoder.contexts
+        result = self._report(recogniser, contexts[0])
+        for context in contexts[1:]:
+            heard = self._report(recogniser, context)
+            heard.pop("confusions")
+            result[f"{context.left}, {context.right}"] = heard
+        return result
+
+    def _report(self, recogniser: Recogniser, context: AttentionContext) -> dict[str, object]:
         result: dict[str, object] = {}
         confusions: Counter[str] = Counter()
         for name, utterances in self.sets.items():
-            tdt, ctc = recogniser.transcribe(utterances)
+            transducer, ctc = recogniser.transcribe(utterances, context)
             for group, indices in _groups(name, utterances).items():
                 truth = [utterances[i].text for i in indices]
                 result[group] = {
                     "utterances": len(indices),
                     "words": sum(len(text.split()) for text in truth),
-                    "tdt": error_rate(truth, [tdt[i] for i in indices]),
+                    "transducer": error_rate(truth, [transducer[i] for i in indices]),
                     "ctc": error_rate(truth, [ctc[i] for i in indices]),
                 }
-            for utterance, heard in zip(utterances, tdt, strict=True):
+            for utterance, heard in zip(utterances, transducer, strict=True):
                 confusions.update(_confusions(utterance.text, heard))
         result["confusions"] = dict(confusions.most_common(40))
         return result
@@ -219,9 +191,9 @@ def _groups(name: str, utterances: Sequence[Utterance]) -> dict[str, list[int]]:
 
 
 def _score(utterances: Sequence[Utterance], recogniser: Recogniser) -> Score:
-    tdt, ctc = recogniser.transcribe(utterances)
+    transducer, ctc = recogniser.transcribe(utterances)
     truth = [utterance.text for utterance in utterances]
-    return Score(error_rate(truth, tdt), error_rate(truth, ctc))
+    return Score(error_rate(truth, transducer), error_rate(truth, ctc))
 
 
 def error_rate(truth: Sequence[str], heard: Sequence[str]) -> float:

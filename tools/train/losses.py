@@ -1,4 +1,4 @@
-"""The training losses: token-and-duration transducer, CTC, and frame-level cross-entropy.
+"""The training losses: the two transducers (TDT and RNNT), CTC, and frame-level cross-entropy.
 
 Knows log probabilities and lattices, and nothing of networks or audio.  Shapes: B rows, T encoder steps,
 U labels, V tokens (the blank is id V), D durations.
@@ -20,23 +20,41 @@ def tdt_loss(logits: Tensor, labels: Tensor, steps: Tensor, label_lengths: Tenso
     a blank that lands exactly on T.  `sigma` is subtracted from every token's log probability, which makes
     paths with fewer, longer jumps more likely (logit under-normalisation).
     """
-    durations = len(DURATIONS)
-    blank, label, duration = _arc_scores(logits, labels, durations)
+    blank, label = _token_scores(logits[..., : -len(DURATIONS)], labels)
+    duration = logits[..., -len(DURATIONS) :].log_softmax(-1)
     blank, label = blank - sigma, label - sigma
     label = _close_last_labels(label, label_lengths)
     alphas = _forward(blank, label, duration)
     return -_final_score(alphas, blank, duration, steps, label_lengths)
 
 
-def _arc_scores(logits: Tensor, labels: Tensor, durations: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Blank [B,T,U+1], label [B,T,U+1] (last column unused) and duration [B,T,U+1,D] log probabilities."""
-    tokens = logits[..., :-durations]
+def rnnt_loss(logits: Tensor, labels: Tensor, steps: Tensor, label_lengths: Tensor) -> Tensor:
+    """Negative log likelihood of each row, [B] (Graves, "Sequence transduction", 2012); logits [B, T, U+1, V+1].
+
+    A label moves u by one, a blank moves t by one; the path ends with a blank at the last step.
+    """
+    blank, label = _token_scores(logits, labels)
+    label = _close_last_labels(label, label_lengths)
+    sums = _climbs(label.transpose(0, 1))
+    alpha = blank.new_full(blank[:, 0].shape, IMPOSSIBLE)
+    alpha[:, 0] = 0.0
+    alphas = []
+    for t in range(blank.shape[1]):
+        alpha = sums[t] + (alpha - sums[t]).logcumsumexp(-1)
+        alphas.append(alpha)
+        alpha = alpha + blank[:, t]
+    rows = torch.arange(len(steps), device=steps.device)
+    node = (rows, steps - 1, label_lengths)
+    return -(torch.stack(alphas, 1)[node] + blank[node])
+
+
+def _token_scores(tokens: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Log probabilities of blank and of the next label at each node, [B,T,U+1] (the label's last column unused)."""
     # logsumexp and two gathers instead of a full log_softmax: one [B,T,U+1,V+1] tensor less to keep
     total = tokens.logsumexp(-1)
     blank = tokens[..., -1] - total
     index = F.pad(labels, (0, 1))[:, None, :, None].expand(-1, tokens.shape[1], -1, 1)
-    label = tokens.gather(-1, index).squeeze(-1) - total
-    return blank, label, logits[..., -durations:].log_softmax(-1)
+    return blank, tokens.gather(-1, index).squeeze(-1) - total
 
 
 def _close_last_labels(label: Tensor, label_lengths: Tensor) -> Tensor:
@@ -53,10 +71,7 @@ def _forward(blank: Tensor, label: Tensor, duration: Tensor) -> Tensor:
     # Arcs that leave column t by d = 1..D-1 steps, for all t at once: [T, D-1, B, U+1]
     stay = (blank[..., None] + duration[..., 1:]).permute(1, 3, 0, 2)
     advance = (label[..., None] + duration[..., 1:]).permute(1, 3, 0, 2)
-    # Arcs of duration 0 climb inside a column; their running sum turns the climb into one scan:
-    # x[u] = logaddexp(in[u], x[u-1] + climb[u-1])  =>  x = sums + logcumsumexp(in - sums)
-    climb = (label + duration[..., 0]).clamp(min=-1e4).transpose(0, 1)  # [T, B, U+1]
-    sums = F.pad(climb.cumsum(-1), (1, 0))[..., :-1]
+    sums = _climbs((label + duration[..., 0]).transpose(0, 1))
 
     start = blank.new_full((batch, nodes), IMPOSSIBLE)
     start[:, 0] = 0.0
@@ -70,6 +85,14 @@ def _forward(blank: Tensor, label: Tensor, duration: Tensor) -> Tensor:
         outgoing.append(torch.logaddexp(alpha + stay[t], moved))
         alphas.append(alpha)
     return torch.stack(alphas, dim=1)
+
+
+def _climbs(climb: Tensor) -> Tensor:
+    """Running sums of the arcs that climb inside a column, [T, B, U+1]; they turn the climb into one scan:
+
+    x[u] = logaddexp(in[u], x[u-1] + climb[u-1])  =>  x = sums + logcumsumexp(in - sums)
+    """
+    return F.pad(climb.clamp(min=-1e4).cumsum(-1), (1, 0))[..., :-1]
 
 
 def _final_score(alphas: Tensor, blank: Tensor, duration: Tensor, steps: Tensor, label_lengths: Tensor) -> Tensor:

@@ -14,15 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from conure.audio.features import LogMel
+from conure.models.config import AttentionContext
 from conure.models.network import Network
 from tools.train import spectrum
-from tools.train.losses import ctc_loss, frame_loss, tdt_loss
+from tools.train.losses import ctc_loss, frame_loss, rnnt_loss, tdt_loss
 from tools.train.strings import Batch, Stage
 
 # Updates between which a loss comes or goes.
 FRAME_FADES = (800, 2_000)
 CTC_COMES = (400, 1_200)
-TDT_COMES = (700, 1_300)  # useless, and a third of the time, before the encoder hears words
+TRANSDUCER_COMES = (700, 1_300)  # useless, and a third of the time, before the encoder hears words
 _SIGMA = 0.02
 
 
@@ -32,16 +33,16 @@ class Mixture:
 
     frame: float
     ctc: float
-    tdt: float
-    tdt_rows: float
+    transducer: float
+    rows: float
 
 
 def mixture(update: int) -> Mixture:
     return Mixture(
         frame=3.0 * (1.0 - _ramp(update, FRAME_FADES)),
         ctc=0.5 * _ramp(update, CTC_COMES),
-        tdt=_ramp(update, TDT_COMES),
-        tdt_rows=0.25,
+        transducer=_ramp(update, TRANSDUCER_COMES),
+        rows=0.25,
     )
 
 
@@ -70,7 +71,7 @@ class Objective:
         self, batch: Batch, mix: Mixture, augment: bool, rng: np.random.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         mel, frames = self._features(batch, augment, rng)
-        encoded, steps = self.network.encoder(mel, frames)
+        encoded, steps = self.network.encoder(mel, frames, self._context(rng))
         encoded = F.dropout(encoded, 0.1, self.network.training)
         labels, lengths = batch.labels.to(self.device), batch.label_lengths.to(self.device)
         tokens = lengths.sum().clamp(min=1)
@@ -80,11 +81,16 @@ class Objective:
         if mix.frame > 0:
             parts["frame"] = frame_loss(logits, self._targets(batch, steps, logits.shape[1]))
             loss = loss + mix.frame * parts["frame"]
-        if mix.tdt > 0:
-            rows = self._some_rows(len(steps), mix.tdt_rows, rng)
-            parts["tdt"] = self._tdt(encoded[rows], labels[rows], steps[rows], lengths[rows])
-            loss = loss + mix.tdt * parts["tdt"]
+        if mix.transducer > 0:
+            rows = self._some_rows(len(steps), mix.rows, rng)
+            parts["transducer"] = self._transducer(encoded[rows], labels[rows], steps[rows], lengths[rows])
+            loss = loss + mix.transducer * parts["transducer"]
         return loss, {name: float(value.detach()) for name, value in parts.items()}
+
+    def _context(self, rng: np.random.Generator) -> AttentionContext:
+        """Any of those the network is to know."""
+        contexts = self.network.config.encoder.contexts
+        return contexts[0] if len(contexts) == 1 else contexts[int(rng.integers(len(contexts)))]
 
     def _features(self, batch: Batch, augment: bool, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
@@ -102,7 +108,7 @@ class Objective:
         chosen = rng.permutation(count)[: max(1, round(count * share))]
         return torch.from_numpy(np.sort(chosen)).to(self.device)
 
-    def _tdt(self, encoded: Tensor, labels: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
+    def _transducer(self, encoded: Tensor, labels: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
         """Mean over labels; the lattice is cut to the longest row that is used."""
         labels, encoded = labels[:, : max(1, int(lengths.max()))], encoded[:, : int(steps.max())]
         start = torch.full_like(labels[:, :1], self.network.config.blank)
@@ -110,5 +116,9 @@ class Objective:
         joint = self.network.joint
         left = joint.project_encoder(encoded)[:, :, None]
         right = joint.project_predictor(F.dropout(outputs, 0.1, self.network.training))[:, None]
-        losses = tdt_loss(joint.combine(left, right), labels, steps, lengths, _SIGMA)
+        logits = joint.combine(left, right)
+        if self.network.config.durations:
+            losses = tdt_loss(logits, labels, steps, lengths, _SIGMA)
+        else:
+            losses = rnnt_loss(logits, labels, steps, lengths)
         return losses.sum() / lengths.sum().clamp(min=1)

@@ -1,4 +1,6 @@
-"""Writes a trained network as a model folder of Conure: `python -m tools.train.publish --run FOLDER --out FOLDER`.
+"""Writes a trained network as a model folder of Conure.
+
+    python -m tools.train.publish [--recipe tiny-live] --run FOLDER --out FOLDER
 
 Knows which of a run's weights are published (the averaged ones) and in what precision.
 """
@@ -11,18 +13,19 @@ from torch import Tensor
 
 from conure.models import conure_file
 from conure.models.checkpoint import Checkpoint
-from conure.models.config import NetworkConfig
 from conure.models.weights import is_learned
 from conure.text.tokenizer import read_tokenizer
-from tools.train.train import network_config
+from tools.train.recipes import RECIPES, Recipe
 
-NAME, LANGUAGES = "tiny", ("en",)
+LANGUAGES = ("en",)
 
 
-def publish(config: NetworkConfig, weights: dict[str, Tensor], tokenizer: Path, out: Path) -> None:
-    tensors = {name: _compact(value) for name, value in weights.items() if is_learned(name)}
+def publish(recipe: Recipe, weights: dict[str, Tensor], tokenizer: Path, out: Path) -> None:
+    config = recipe.network(weights["ctc_head.weight"].shape[0] - 1, ctc=recipe.publish_ctc)
+    kept = {name for name in weights if is_learned(name) and (recipe.publish_ctc or not name.startswith("ctc_head."))}
+    tensors = {name: _compact(value) for name, value in weights.items() if name in kept}
     pieces = read_tokenizer("tokenizer.model", tokenizer.read_bytes(), config.vocabulary)
-    conure_file.save(Checkpoint(config, tensors, pieces, name=NAME, languages=LANGUAGES), out)
+    conure_file.save(Checkpoint(config, tensors, pieces, name=recipe.name, languages=LANGUAGES), out)
 
 
 def _compact(value: Tensor) -> Tensor:
@@ -33,13 +36,12 @@ def _compact(value: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Publish the averaged weights of a run.")
+    parser.add_argument("--recipe", choices=RECIPES, default="tiny")
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoint.pt and tokenizer.model")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, e.g. src/conure/data/tiny")
     options = parser.parse_args()
     state = torch.load(options.run / "checkpoint.pt", weights_only=True, map_location="cpu")
-    tokenizer = options.run / "tokenizer.model"
-    vocabulary = state["average"]["ctc_head.weight"].shape[0] - 1
-    publish(network_config(vocabulary), state["average"], tokenizer, options.out)
+    publish(RECIPES[options.recipe], state["average"], options.run / "tokenizer.model", options.out)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor
 from tools.train.acoustics import Channels, Noises, companded, resample
 from tools.train.corpus import SAMPLE_RATE, Clip
 from tools.train.synthesis import DIGITS
-from tools.train.tokenizer import Tokenizer
+from tools.train.tokenizer import END, Tokenizer
 
 STEP_SAMPLES = 1280  # one encoder step
 DIGIT_COLLECTIONS = ("fsdd", "digits")
@@ -27,6 +27,9 @@ _WEIGHTS = {
     "wakewords_pv": 3.0, "mycroft_words": 3.0, "words": 0.6, "digits": 0.4,
     "phrases": 20.0, "ljspeech": 2.0, "vctk": 0.5, "misc_sentences": 0.3,
 }  # fmt: skip
+_LONG_PAUSE = (0.75, 1.6)  # seconds; shorter ones do not end an utterance
+_END_AFTER = int(0.48 * SAMPLE_RATE)  # what of a pause has passed when it can be told from the short ones
+_LAST_ENDS, _INNER_ENDS = 0.7, 0.12  # how often the last word ends an utterance, and any other clip
 _FLITE_FACTOR = 4.0  # flite's four voices come from recorded people, espeak's sixty from one rule set
 
 
@@ -69,8 +72,8 @@ class Batch:
 class StringMaker:
     """Draws examples from pools of clips.  Its banks of rooms and noises come from the generator it begins with."""
 
-    def __init__(self, clips: Sequence[Clip], rng: np.random.Generator) -> None:
-        self.rng = rng
+    def __init__(self, clips: Sequence[Clip], rng: np.random.Generator, turns: bool = False) -> None:
+        self.rng, self.turns = rng, turns
         self.pools = _pools(clips)
         self.drawn = {
             "phrases": self._odds([key for key in self.pools if key[0] in PHRASES]),
@@ -135,7 +138,7 @@ class StringMaker:
         while sum(len(clip.words) for clip in clips) < count:
             clips.append(self._draw(self._pool(kind) if mixed else pool))
         speed = float(rng.uniform(0.8, 1.25)) if stage.augment else 1.0
-        example = concatenate(clips, rng, speed, jitter=0.06 if stage.augment else 0.0)
+        example = concatenate(clips, rng, speed, jitter=0.06 if stage.augment else 0.0, turns=self.turns)
         return self._disturb(example, 0.55, (4.0, 40.0)) if stage.augment else example
 
     def _phrase_string(self, stage: Stage) -> Example:
@@ -145,7 +148,7 @@ class StringMaker:
         while stage.longest > 6 and len(clips[-1].samples) < 2 * SAMPLE_RATE and rng.random() < 0.5:
             clips.append(self._draw(pool))
         speed = float(rng.uniform(0.9, 1.12)) if stage.augment else 1.0
-        example = concatenate(clips, rng, speed)
+        example = concatenate(clips, rng, speed, turns=self.turns)
         return self._disturb(example, 0.25, (10.0, 45.0)) if stage.augment else example
 
     def _disturb(self, example: Example, channel_share: float, decibels: tuple[float, float]) -> Example:
@@ -159,7 +162,7 @@ class StringMaker:
         level = rng.uniform(0.03, 0.95) / (np.abs(samples).max() + 1e-6)
         return Example((samples * level).astype(np.float32), example.spans)
 
-    def batch(self, stage: Stage, seconds: float, tokenizer: Tokenizer, waiting: int = 128) -> Batch:
+    def batch(self, stage: Stage, seconds: float, tokenizer: Tokenizer, delay: int = 0, waiting: int = 128) -> Batch:
         """A batch of strings of similar lengths, `seconds` of padded audio.
 
         Strings wait in a pool; the one that has waited longest goes with those that are just shorter.
@@ -173,29 +176,42 @@ class StringMaker:
         chosen = [oldest, *shorter[: count - 1]]
         gone = {id(example) for example in chosen}
         self.waiting = [example for example in self.waiting if id(example) not in gone]
-        return collate(chosen, tokenizer)
+        return collate(chosen, tokenizer, delay)
 
 
-def concatenate(clips: Sequence[Clip], rng: np.random.Generator, speed: float = 1.0, jitter: float = 0.0) -> Example:
-    """Clips with pauses between and around them; words inside a clip share its span by their letters."""
+def concatenate(
+    clips: Sequence[Clip],
+    rng: np.random.Generator,
+    speed: float = 1.0,
+    jitter: float = 0.0,
+    turns: bool = False,
+) -> Example:
+    """Clips with pauses between and around them; words inside a clip share its span by their letters.
+
+    With `turns` some pauses are long, and END is said in those.
+    """
     parts = [_pause(rng, 0.05, 0.5)]
     spans: list[Span] = []
     position = len(parts[0])
-    for clip in clips:
+    for index, clip in enumerate(clips, 1):
         samples = _float(clip.samples)
         samples *= rng.uniform(0.35, 0.9) / (np.abs(samples).max() + 1e-4)
         if speed != 1.0 or jitter > 0.0:
             samples = resample(samples, speed * rng.uniform(1 - jitter, 1 + jitter))
         spans += _spans(clip.words, position, len(samples))
-        pause = _pause(rng, 0.0, 0.35)
+        position += len(samples)
+        ends = turns and rng.random() < (_LAST_ENDS if index == len(clips) else _INNER_ENDS)
+        pause = _pause(rng, *_LONG_PAUSE) if ends else _pause(rng, 0.0, 0.35)
+        if ends:
+            spans.append(Span(position + _END_AFTER, position + _END_AFTER + STEP_SAMPLES, END))
         parts += [samples, pause]
-        position += len(samples) + len(pause)
+        position += len(pause)
     parts.append(_pause(rng, 0.0, 0.3))
     return Example(np.concatenate(parts), spans)
 
 
-def collate(examples: Sequence[Example], tokenizer: Tokenizer) -> Batch:
-    """Pad examples into tensors and place every word's tokens evenly over its span."""
+def collate(examples: Sequence[Example], tokenizer: Tokenizer, delay: int = 0) -> Batch:
+    """Pad examples into tensors and place every word's tokens evenly over its span, `delay` steps late."""
     blank = tokenizer.size
     longest = max(len(example.samples) for example in examples)
     longest = -(-longest // (4 * STEP_SAMPLES)) * 4 * STEP_SAMPLES  # few distinct shapes
@@ -206,7 +222,7 @@ def collate(examples: Sequence[Example], tokenizer: Tokenizer) -> Batch:
         samples[row, : len(example.samples)] = torch.from_numpy(example.samples)
         tokens.append([token for span in example.spans for token in tokenizer.word(span.word)])
         for span in example.spans:
-            _place(frames[row], span, tokenizer.word(span.word))
+            _place(frames[row], span, tokenizer.word(span.word), 0 if span.word == END else delay)
     label_lengths = torch.tensor([len(row) for row in tokens])
     labels = torch.zeros(len(examples), max(1, int(label_lengths.max())), dtype=torch.long)
     for row, ids in enumerate(tokens):
@@ -215,9 +231,9 @@ def collate(examples: Sequence[Example], tokenizer: Tokenizer) -> Batch:
     return Batch(samples, lengths, labels, label_lengths, frames)
 
 
-def _place(frames: Tensor, span: Span, tokens: Sequence[int]) -> None:
-    first = int(span.start / STEP_SAMPLES + 0.5)
-    last = max(first + 1, int(span.end / STEP_SAMPLES))
+def _place(frames: Tensor, span: Span, tokens: Sequence[int], delay: int) -> None:
+    first = int(span.start / STEP_SAMPLES + 0.5) + delay
+    last = max(first + 1, int(span.end / STEP_SAMPLES) + delay)
     for i, token in enumerate(tokens):
         begin = first + (last - first) * i // len(tokens)
         frames[begin : first + (last - first) * (i + 1) // len(tokens)] = token

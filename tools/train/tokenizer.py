@@ -11,6 +11,8 @@ from pathlib import Path
 import sentencepiece
 
 VOCABULARY = 384
+END = "<EOU>"
+"""The token that ends an utterance, written as NVIDIA's checkpoints write it."""
 _REPETITIONS = 1500
 
 
@@ -23,14 +25,14 @@ class Tokenizer:
         self.word = lru_cache(maxsize=None)(self._word)
 
     def _word(self, word: str) -> tuple[int, ...]:
-        return tuple(self.processor.encode(word))
+        return (self.processor.piece_to_id(END),) if word == END else tuple(self.processor.encode(word))
 
     def text(self, tokens: Sequence[int]) -> str:
-        return self.processor.decode(list(tokens)).strip()
+        return self.processor.decode(list(tokens)).replace(END, "").strip()
 
 
-def train_tokenizer(phrases: Sequence[str], words: Sequence[str], model: Path) -> Tokenizer:
-    """Train on the phrases plus the repeated words, write `model` and load it."""
+def train_tokenizer(phrases: Sequence[str], words: Sequence[str], turns: bool, model: Path) -> Tokenizer:
+    """Train on the phrases plus the repeated words, write `model` and load it; with `turns` it has END."""
     sentences = [*phrases, *(word for word in words for _ in range(_REPETITIONS))]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
@@ -42,6 +44,7 @@ def train_tokenizer(phrases: Sequence[str], words: Sequence[str], model: Path) -
         bos_id=-1,
         eos_id=-1,
         pad_id=-1,
+        user_defined_symbols=[END] if turns else [],
         num_threads=1,
         minloglevel=2,
     )

@@ -1,6 +1,6 @@
-"""Train the tiny model: `python -m tools.train.train --data FOLDER --out FOLDER --updates N`.
+"""Train a tiny model: `python -m tools.train.train [--recipe tiny-live] --data FOLDER --out FOLDER --updates N`.
 
-Knows the model's size, the optimiser and its schedule, checkpoints and the log.  Everything that is drawn
+Knows the optimiser and its schedule, checkpoints and the log.  Everything that is drawn
 follows from the seed and the number of the update, so a run that was stopped and resumed ends with the
 weights of one that was not, and a stopped run may be given more updates than it began with.  `--processes 2`
 (the default on a CPU) trains with two single-threaded processes; the first one judges, logs and saves.
@@ -17,15 +17,15 @@ import torch
 import torch.multiprocessing as multiprocessing
 from torch import nn
 
-from conure.audio.features import LogMel, MelConfig
-from conure.models.config import EncoderConfig, NetworkConfig
+from conure.audio.features import LogMel
+from conure.models.config import NetworkConfig
 from conure.models.network import Network
 from tools.train.corpus import SAMPLE_RATE, Clip
 from tools.train.evaluate import Evaluation, Recogniser, export
-from tools.train.losses import DURATIONS
 from tools.train.objective import Objective, mixture, stage
 from tools.train.parallel import Team, average_gradients
 from tools.train.prepare import prepare, tokenizer_words
+from tools.train.recipes import RECIPES
 from tools.train.strings import Batch, StringMaker
 from tools.train.tokenizer import Tokenizer, train_tokenizer
 
@@ -34,23 +34,11 @@ DECAY = 0.25
 """Share of the run, at its end, in which the rate falls to nothing.  It stands still before, so that the first
 part of a run does not depend on how long it will be."""
 EMA_DECAY = 0.998
+LOG_MEL_MEAN, LOG_MEL_SPREAD = -9.0, 4.0
+"""Of speech at usual levels."""
 BLOCK = 50
 """Updates that are drawn from one generator; checkpoints lie between blocks."""
 CHECKPOINT_EVERY, EVALUATE_EVERY = 10 * BLOCK, 20 * BLOCK
-
-
-def network_config(vocabulary: int) -> NetworkConfig:
-    encoder = EncoderConfig(features=80, layers=8, width=144, heads=4, kernel=9, channels=48, bias=True, dropout=0.0)
-    return NetworkConfig(
-        encoder=encoder,
-        mel=MelConfig(features=80, normalize="per_feature"),
-        vocabulary=vocabulary,
-        predictor_width=128,
-        predictor_layers=1,
-        joint_width=128,
-        durations=DURATIONS,
-        ctc=True,
-    )
 
 
 def initialise(network: Network) -> None:
@@ -68,6 +56,15 @@ def initialise(network: Network) -> None:
             nn.init.zeros_(module.bias)
     nn.init.xavier_normal_(front.out.weight)
     nn.init.zeros_(front.out.bias)
+    if network.config.mel.normalize == "NA":
+        _expect_log_mel(front.conv[0])
+
+
+@torch.no_grad()
+def _expect_log_mel(first: nn.Conv2d) -> None:
+    """What a normalised clip would give, for features that are not."""
+    first.weight /= LOG_MEL_SPREAD
+    first.bias -= LOG_MEL_MEAN * first.weight.sum((1, 2, 3))
 
 
 class Average:
@@ -91,7 +88,9 @@ class Average:
 class Trainer:
     """Network, optimiser, average and counters: everything a checkpoint holds."""
 
-    def __init__(self, config: NetworkConfig, device: str, seed: int, rank: int = 0, team: Team | None = None) -> None:
+    def __init__(
+        self, config: NetworkConfig, device: str = "cpu", seed: int = 1, rank: int = 0, team: Team | None = None
+    ) -> None:
         torch.manual_seed(seed)  # the same weights in every process
         self.network = Network(config).to(device)
         initialise(self.network)
@@ -176,11 +175,13 @@ class Log:
 def run(arguments: argparse.Namespace) -> None:
     """Make the data once, then train in one or more processes."""
     arguments.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(_clips(arguments), arguments.out)
+    tokenizer = _tokenizer(_clips(arguments), arguments)
     if arguments.processes == 1:
         work(0, arguments, None)
         return
-    size = sum(parameter.numel() for parameter in Network(network_config(tokenizer.size)).parameters())
+    size = sum(
+        parameter.numel() for parameter in Network(RECIPES[arguments.recipe].network(tokenizer.size)).parameters()
+    )
     team = Team(arguments.processes, size)
     multiprocessing.spawn(work, (arguments, team), nprocs=arguments.processes)
 
@@ -196,12 +197,12 @@ def work(rank: int, arguments: argparse.Namespace, team: Team | None) -> None:
     torch.set_float32_matmul_precision("medium")
     torch.set_flush_denormal(True)
     clips = _clips(arguments)
-    tokenizer = _tokenizer(clips, out)
-    config = network_config(tokenizer.size)
-    trainer = Trainer(config, arguments.device, arguments.seed, rank, team)
+    tokenizer = _tokenizer(clips, arguments)
+    recipe = RECIPES[arguments.recipe]
+    trainer = Trainer(recipe.network(tokenizer.size), arguments.device, arguments.seed, rank, team)
     if arguments.resume:
         trainer.restore(torch.load(out / "checkpoint.pt", weights_only=True, map_location=arguments.device))
-    maker = StringMaker(clips, np.random.default_rng([arguments.seed, rank]))
+    maker = StringMaker(clips, np.random.default_rng([arguments.seed, rank]), recipe.turns)
     if rank > 0:
         train(trainer, maker, tokenizer, arguments, None)
         return
@@ -219,6 +220,7 @@ def train(
     observer: "Observer | None",
 ) -> None:
     """Updates until there are enough, in blocks that each begin afresh."""
+    delay = RECIPES[arguments.recipe].target_delay
     while trainer.update < arguments.updates:
         began = time.monotonic()
         rng = np.random.default_rng([arguments.seed, trainer.rank, trainer.update])
@@ -226,7 +228,8 @@ def train(
         maker.restart(rng)
         for _ in range(min(BLOCK, arguments.updates - trainer.update)):
             now = stage(trainer.update)
-            losses = trainer.step(maker.batch(now, now.seconds / trainer.processes, tokenizer), arguments.updates, rng)
+            batch = maker.batch(now, now.seconds / trainer.processes, tokenizer, delay)
+            losses = trainer.step(batch, arguments.updates, rng)
             if observer is not None:
                 observer.log.add(losses)
         trainer.seconds += time.monotonic() - began
@@ -239,8 +242,7 @@ class Observer:
 
     def __init__(self, trainer: Trainer, tokenizer: Tokenizer, evaluation: Evaluation, out: Path) -> None:
         self.trainer, self.evaluation, self.out = trainer, evaluation, out
-        average = trainer.average.network
-        self.recogniser = Recogniser(average, trainer.mel, tokenizer, str(average.device))
+        self.recogniser = Recogniser(trainer.average.network, trainer.mel, tokenizer)
         self.log = Log()
 
     def block_ended(self, last: bool) -> None:
@@ -252,7 +254,7 @@ class Observer:
 
     def evaluate(self) -> None:
         scores = self.evaluation.run(self.recogniser)
-        text = "  ".join(f"{name} tdt {s.tdt:.3f} ctc {s.ctc:.3f}" for name, s in scores.items())
+        text = "  ".join(f"{name} transducer {s.transducer:.3f} ctc {s.ctc:.3f}" for name, s in scores.items())
         print(f"{self.trainer.update:6d} {self.trainer.seconds / 60:5.1f} min  WER {text}", flush=True)
 
     def checkpoint(self) -> None:
@@ -262,18 +264,18 @@ class Observer:
         beside.replace(self.out / "checkpoint.pt")
 
 
-def _tokenizer(clips: list[Clip], out: Path) -> Tokenizer:
-    model = out / "tokenizer.model"
+def _tokenizer(clips: list[Clip], arguments: argparse.Namespace) -> Tokenizer:
+    model = arguments.out / "tokenizer.model"
     if model.exists():
         return Tokenizer(model)
     texts = [clip.text for clip in clips if clip.collection == "phrases" and clip.split == "train"]
-    return train_tokenizer(texts, tokenizer_words(clips), model)
+    return train_tokenizer(texts, tokenizer_words(clips), RECIPES[arguments.recipe].turns, model)
 
 
 def finish(trainer: Trainer, clips: list[Clip], tokenizer: Tokenizer, out: Path) -> None:
     """Judge the averaged network on larger sets, and write some of these as files; `publish` writes the model."""
     network = trainer.average.network.eval()
-    recogniser = Recogniser(network, trainer.mel, tokenizer, str(network.device))
+    recogniser = Recogniser(network, trainer.mel, tokenizer)
     report = {"updates": trainer.update, "audio_hours": round(trainer.audio_s / 3600, 2)}
     report |= Evaluation(clips, 300).report(recogniser)
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -282,7 +284,8 @@ def finish(trainer: Trainer, clips: list[Clip], tokenizer: Tokenizer, out: Path)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train the tiny model.")
+    parser = argparse.ArgumentParser(description="Train a tiny model.")
+    parser.add_argument("--recipe", choices=RECIPES, default="tiny")
     parser.add_argument("--data", type=Path, required=True, help="folder with train/manifest.jsonl and text/")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the final model")
     parser.add_argument("--cache", type=Path, help="folder for synthesised speech (default: OUT/cache)")
