@@ -1,0 +1,103 @@
+"""Where utterances begin and end."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conure.errors import BadOption
+from conure.vad.endpoints import Began, Ended, Endpointer, Endpointing
+
+STEP = 0.032
+
+
+def hear(endpointer: Endpointer, probabilities: list[float], start: int = 0) -> list[Began | Ended]:
+    """What the detector's steps begin and end; `start` is the first one's number."""
+    heard = (
+        endpointer.step(STEP * i, STEP * (i + 1), probability) for i, probability in enumerate(probabilities, start)
+    )
+    return [event for event in heard if event is not None]
+
+
+def test_silence_after_speech_ends_an_utterance() -> None:
+    events = hear(Endpointer(Endpointing()), [0.0] * 10 + [0.9] * 30 + [0.0] * 40)
+    assert events == [Began(pytest.approx(10 * STEP)), Ended(pytest.approx(59 * STEP), "silence")]
+
+
+def test_one_loud_step_begins_nothing() -> None:
+    assert hear(Endpointer(Endpointing()), [0.0, 0.9, 0.0] * 50) == []
+
+
+def test_a_token_begins_an_utterance_that_the_detector_missed() -> None:
+    endpointer = Endpointer(Endpointing(blanks=1.0))
+    assert hear(endpointer, [0.1] * 20) == []
+    assert endpointer.token(0.4, 0.6) == Began(0.4)
+    assert [event.reason for event in hear(endpointer, [0.1] * 40, start=20) if isinstance(event, Ended)] == ["silence"]
+
+
+def test_a_token_late_in_the_pause_makes_it_start_anew() -> None:
+    endpointer = Endpointer(Endpointing(silence=0.5))
+    hear(endpointer, [0.9] * 20 + [0.0] * 14)
+    endpointer.token(1.0, 1.08)
+    (ended,) = hear(endpointer, [0.0] * 40, start=34)
+    assert ended == Ended(pytest.approx(1.58, abs=STEP), "silence")
+
+
+def test_an_end_token_ends_sooner_but_not_in_the_middle_of_speech() -> None:
+    endpointer = Endpointer(Endpointing(silence=0.8, end_token=0.1))
+    hear(endpointer, [0.9] * 20)
+    endpointer.token(0.3, 0.5)
+    endpointer.token(0.6, 0.64, is_end=True)
+    assert hear(endpointer, [0.9] * 20, start=20) == []
+    (ended,) = hear(endpointer, [0.0] * 10, start=40)
+    assert ended == Ended(pytest.approx(44 * STEP), "end_token")
+
+
+def test_a_word_after_the_end_token_takes_it_back() -> None:
+    endpointer = Endpointer(Endpointing(silence=0.8, end_token=0.1))
+    hear(endpointer, [0.9] * 20)
+    endpointer.token(0.6, 0.64, is_end=True)
+    endpointer.token(0.64, 0.72)
+    assert hear(endpointer, [0.0] * 20, start=20) == []
+
+
+def test_noise_that_sounds_like_speech_ends_by_blanks_and_speech_by_its_length() -> None:
+    noise = Endpointer(Endpointing(blanks=2.0))
+    hear(noise, [0.9] * 10)
+    noise.token(0.1, 0.3)
+    ended, again = hear(noise, [0.9] * 80, start=10)
+    assert ended == Ended(pytest.approx(2.3, abs=STEP), "blanks")
+    assert isinstance(again, Began)
+    _, ended = hear(Endpointer(Endpointing(blanks=None, longest=2.0)), [0.9] * 63)
+    assert ended == Ended(pytest.approx(2.0, abs=STEP), "length")
+
+
+def test_asking_ends_what_goes_on_and_nothing_else() -> None:
+    endpointer = Endpointer(Endpointing())
+    assert endpointer.end(0.5, "asked") is None
+    hear(endpointer, [0.9] * 20)
+    assert endpointer.end(0.7, "asked") == Ended(0.7, "asked")
+    assert endpointer.end(0.7, "closed") is None
+
+
+@pytest.mark.parametrize("wrong", [{"silence": 0.0}, {"longest": -1.0}, {"blanks": float("inf")}, {"speech": 1.0}])
+def test_settings_that_cannot_be(wrong: dict[str, float]) -> None:
+    with pytest.raises(BadOption):
+        Endpointing(**wrong)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.3, 0.4, 0.6, 0.9]), st.booleans(), st.booleans()), max_size=300),
+    st.sampled_from([None, 0.2, 0.6]),
+)
+def test_beginnings_and_ends_take_turns_in_order(heard: list[tuple[float, bool, bool]], silence: float | None) -> None:
+    endpointer = Endpointer(Endpointing(silence=silence, longest=4.0, blanks=1.5))
+    events: list[Began | Ended] = []
+    for index, (probability, says, is_end) in enumerate(heard):
+        start, end = STEP * index, STEP * (index + 1)
+        told = [endpointer.token(start, end, is_end) if says else None, endpointer.step(start, end, probability)]
+        events += [event for event in told if event is not None]
+    assert all(isinstance(event, (Began, Ended)[index % 2]) for index, event in enumerate(events))
+    times = [event.at for event in events]
+    assert times == sorted(times)
+    lengths = [end - begin for begin, end in zip(times[::2], times[1::2], strict=False)]
+    assert all(length <= 4.0 + 2 * STEP for length in lengths)
