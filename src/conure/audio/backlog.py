@@ -1,0 +1,55 @@
+"""Samples of a stream that somebody still needs, found by their place in the stream."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Backlog"]
+
+Samples = NDArray[np.float32]
+
+
+class Backlog:
+    """Grows at its end, and forgets its beginning when told to."""
+
+    def __init__(self) -> None:
+        self._data: Samples = np.zeros(16_000, np.float32)
+        self._first = 0
+        """Place in the stream of the first sample that is held."""
+        self._size = 0
+
+    @property
+    def end(self) -> int:
+        """Samples of the stream so far, the forgotten ones counted."""
+        return self._first + self._size
+
+    def push(self, samples: Samples) -> None:
+        if self._size + len(samples) > len(self._data):
+            grown = np.empty(max(2 * len(self._data), self._size + len(samples)), np.float32)
+            grown[: self._size] = self._data[: self._size]
+            self._data = grown
+        self._data[self._size : self._size + len(samples)] = samples
+        self._size += len(samples)
+
+    def read(self, begin: int, out: Samples, end: int | None = None) -> None:
+        """Fills `out` with the stream from `begin` on, and with zeros before its start and from `end` on.
+
+        Raises ValueError where samples are asked for that were forgotten.
+        """
+        end = self.end if end is None else min(end, self.end)
+        first, last = max(begin, 0), min(begin + len(out), end)
+        if first < min(last, self._first):
+            raise ValueError(f"sample {first} was forgotten, the first one held is {self._first}")
+        out[:] = 0
+        if first < last:
+            out[first - begin : last - begin] = self._data[first - self._first : last - self._first]
+
+    def forget(self, before: int) -> None:
+        """Samples before that place are not needed any more; memory is given back when half of it is idle."""
+        idle = min(max(before - self._first, 0), self._size)
+        if idle * 2 < len(self._data):
+            return
+        self._data[: self._size - idle] = self._data[idle : self._size].copy()
+        self._first += idle
+        self._size -= idle
