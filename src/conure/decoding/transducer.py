@@ -48,6 +48,29 @@ class TransducerState:
         zeros = torch.zeros(rows, dtype=torch.long, device=heads.device)
         return TransducerState(hidden, cell, predicted, zeros, zeros.clone())
 
+    def repeated(self, rows: int) -> TransducerState:
+        """So many copies of a state of one row."""
+        return TransducerState(
+            self.hidden.repeat(1, rows, 1),
+            self.cell.repeat(1, rows, 1),
+            self.predicted.repeat(rows, 1),
+            self.ahead.repeat(rows),
+            self.decoded.repeat(rows),
+        )
+
+    def gather(self, rows: Tensor) -> TransducerState:
+        """A copy of some rows, in the order asked for."""
+        parts = (self.hidden[:, rows], self.cell[:, rows], self.predicted[rows], self.ahead[rows], self.decoded[rows])
+        return TransducerState(*parts)
+
+    def scatter(self, rows: Tensor, other: TransducerState) -> None:
+        """Writes the rows of `other` in place."""
+        self.hidden[:, rows] = other.hidden
+        self.cell[:, rows] = other.cell
+        self.predicted[rows] = other.predicted
+        self.ahead[rows] = other.ahead
+        self.decoded[rows] = other.decoded
+
 
 @torch.inference_mode()
 def decode_transducer(

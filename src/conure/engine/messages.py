@@ -1,0 +1,155 @@
+"""What may be asked of the engine, and what it answers: plain data that another process could have sent.
+
+Streams and clips are known by numbers that whoever asks makes up and never uses twice. Every stream and every clip
+that was accepted is answered with one of Finished, Failed and Cancelled, once, and with nothing after it. Times are
+seconds of the stream, counted in the samples that were received.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conure.types import Token
+from conure.vad.endpoints import Endpointing, EndReason
+
+__all__ = [
+    "Answer",
+    "Audio",
+    "Cancel",
+    "Cancelled",
+    "Close",
+    "Configure",
+    "Failed",
+    "Finalize",
+    "Finished",
+    "Heard",
+    "Marker",
+    "Open",
+    "Opened",
+    "Request",
+    "SpeechStarted",
+    "StreamOptions",
+    "UtteranceEnded",
+]
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    model: str
+    latency_ms: int = 160
+    """Audio in a chunk; a multiple of 80."""
+    endpointing: Endpointing = field(default_factory=Endpointing)
+    prompt: int | None = None
+    """The language's slot, where the model takes one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    stream: int
+    options: StreamOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    stream: int
+    samples: Samples
+    """Mono, 16 kHz, of any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finalize:
+    """That was all for now: everything received is to come out as a final, followed by the marker."""
+
+    stream: int
+    marker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Other rules for the ends of utterances, from the next chunk on."""
+
+    stream: int
+    endpointing: Endpointing
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """That was all."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Nobody waits for it any more."""
+
+    stream: int
+
+
+Request = Open | Audio | Finalize | Configure | Close | Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    stream: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was said since the last one; it will not change."""
+
+    stream: int
+    tokens: tuple[Token, ...]
+    until: float
+    """All audio before is worked in."""
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceEnded:
+    """Tokens that were heard since the utterance before it are this one's."""
+
+    stream: int
+    at: float
+    reason: EndReason
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Everything that came before the request of that number is done."""
+
+    stream: int
+    marker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    stream: int
+    code: str
+    message: str
+    hint: str | None = None
+    retry_after: float | None = None
+    """Seconds after which the same may succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    stream: int
+
+
+Answer = Opened | SpeechStarted | Heard | UtteranceEnded | Marker | Finished | Failed | Cancelled

@@ -1,0 +1,63 @@
+"""What runs the streaming step of a cache-aware network: rows of any age, one chunk each."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from conure.audio.features import LogMel
+from conure.engine.stream_state import StreamState
+from conure.models.config import STEP_FRAMES, NetworkConfig
+from conure.models.network import Heads, Network
+
+__all__ = ["StreamRunner", "TorchStreamRunner"]
+
+
+class StreamRunner(Protocol):
+    heads: Heads
+    front: LogMel
+    config: NetworkConfig
+    description: str
+
+    def allocate(self, rows: int) -> StreamState: ...
+
+    def step(
+        self, mel: Tensor, frames: Tensor, state: StreamState, rows: Tensor, prompts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """mel [B, 8C, F], frames [B] and the rows of `state` they are for -> encoded [B, C, D], counts [B].
+
+        As Encoder.step has it; the rows of the encoder's state are moved on in place.
+        """
+        ...
+
+
+class TorchStreamRunner:
+    """The modules as they are."""
+
+    def __init__(self, network: Network, front: LogMel, device: torch.device) -> None:
+        if not network.config.encoder.cache_aware:
+            raise ValueError("this network cannot be run chunk by chunk")
+        self.network = network.to(device).eval()
+        self.heads: Heads = self.network
+        self.front = front.to(device)
+        self.config = network.config
+        self.description = f"torch on {device}"
+        self._positions: dict[int, list[Tensor]] = {}
+
+    def allocate(self, rows: int) -> StreamState:
+        return StreamState.allocate(self.config, self.heads, rows, self.network.encoder.pre_encode.out.weight)
+
+    @torch.inference_mode()
+    def step(
+        self, mel: Tensor, frames: Tensor, state: StreamState, rows: Tensor, prompts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        chunk = mel.shape[1] // STEP_FRAMES
+        past = state.encoder.keys.shape[3]
+        if chunk not in self._positions:
+            self._positions[chunk] = self.network.encoder.positions(past + chunk - 1, 1 - chunk)
+        before = state.encoder.gather(rows)
+        encoded, counts, after = self.network.encoder.step(mel, frames, before, self._positions[chunk])
+        state.encoder.scatter(rows, after)
+        return self.network.prompted(encoded, prompts), counts

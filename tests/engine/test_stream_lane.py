@@ -1,0 +1,184 @@
+"""What a stream hears is what its clips hear offline: however audio arrives, whoever else is in the turn."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+
+from conure.audio.features import LogMel
+from conure.decoding.transducer import decode_transducer
+from conure.engine.messages import (
+    Answer,
+    Cancelled,
+    Finished,
+    Heard,
+    Marker,
+    SpeechStarted,
+    StreamOptions,
+    UtteranceEnded,
+)
+from conure.engine.stream_lane import StreamLane
+from conure.engine.stream_runner import TorchStreamRunner
+from conure.models.config import AttentionContext
+from conure.models.network import Network
+from conure.vad.endpoints import Endpointing
+from conure.vad.silero import load_silero
+from tests.models.networks import STREAMING, network
+
+LEFT = 56
+CONTEXTS = tuple(AttentionContext(LEFT, right) for right in (1, 0, 3, 6, 13))
+
+
+@pytest.fixture(scope="module")
+def net() -> Network:
+    """A network that says something about every second step."""
+    net = network(
+        replace(STREAMING, contexts=CONTEXTS), predictor_width=16, predictor_layers=2, joint_width=16, max_symbols=3
+    )
+    with torch.no_grad():
+        net.joint.enc.weight.mul_(4)
+        net.joint.head.weight.mul_(6)
+        net.joint.head.bias[net.config.blank] += 3.0
+    return net
+
+
+def lane(net: Network, slots: int = 8) -> StreamLane:
+    return StreamLane(TorchStreamRunner(net, LogMel(net.config.mel), torch.device("cpu")), load_silero(), slots)
+
+
+@torch.inference_mode()
+def offline(net: Network, samples: np.ndarray, chunk: int) -> list[tuple[int, int]]:
+    """(token, step) of a clip."""
+    mel, frames = LogMel(net.config.mel)(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
+    if int(frames) == 0:
+        return []
+    encoded, counts = net.encode(mel, frames, context=AttentionContext(LEFT, chunk - 1))
+    return [(token.id, token.step) for token in decode_transducer(net, encoded, counts)[0].row(0)]
+
+
+@dataclass
+class Caller:
+    """One stream: what it will send, and what it was told."""
+
+    number: int
+    chunk: int
+    clips: list[np.ndarray]
+    answers: list[Answer] = field(default_factory=list)
+
+    def sends(self, rng: random.Random) -> list[np.ndarray | int | None]:
+        """Packets, markers after each clip but the last, and None for the end."""
+        packets: list[np.ndarray | int | None] = []
+        for index, clip in enumerate(self.clips):
+            at = 0
+            while at < len(clip):
+                size = rng.choice([1, 7, 160, 333, 1_280, 5_000, 20_000])
+                packets.append(clip[at : at + size])
+                at += size
+            packets.append(index)
+        packets[-1] = None
+        return packets
+
+    def heard(self) -> list[list[tuple[int, float]]]:
+        """(token, start) of each clip."""
+        clips: list[list[tuple[int, float]]] = [[]]
+        for answer in self.answers:
+            if isinstance(answer, Heard):
+                clips[-1] += [(token.id, token.start) for token in answer.tokens]
+            elif isinstance(answer, Marker):
+                clips.append([])
+        return clips
+
+    def expected(self, net: Network) -> list[list[tuple[int, float]]]:
+        starts = np.cumsum([0, *(len(clip) for clip in self.clips)]) / 16_000
+        return [
+            [(token, round(start + step * 0.08, 3)) for token, step in offline(net, clip, self.chunk)]
+            for start, clip in zip(starts, self.clips, strict=False)
+        ]
+
+
+def converse(lane: StreamLane, callers: list[Caller], seed: int) -> None:
+    """Packets and turns in any order, until all streams have finished."""
+    rng = random.Random(seed)
+    queues = {caller.number: caller.sends(rng) for caller in callers}
+    by_number = {caller.number: caller for caller in callers}
+    for caller in callers:
+        assert lane.open(caller.number, StreamOptions("m", latency_ms=80 * caller.chunk))
+    while len(lane):
+        if waiting := [number for number, queue in queues.items() if queue]:
+            number = rng.choice(waiting)
+            packet = queues[number].pop(0)
+            if isinstance(packet, np.ndarray):
+                lane.push(number, packet, now=0.0)
+            else:
+                lane.finalize(number, packet, now=0.0)
+        ready = lane.ready()
+        if ready and (rng.random() < 0.5 or not waiting):
+            chunk = rng.choice(ready).chunk
+            some = [one.stream for one in ready if one.chunk == chunk and rng.random() < 0.8]
+            for answer in lane.run(some, now=0.0):
+                by_number[answer.stream].answers.append(answer)
+
+
+def noise(rng: np.random.Generator, samples: int) -> np.ndarray:
+    return (rng.standard_normal(samples) * rng.uniform(0.01, 0.3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_streams_hear_what_their_clips_hear(net: Network, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lengths = [0, 1, 159, 160, 161, 1_279, 1_280, 20_000, 33_333, 70_001]
+    callers = [
+        Caller(number, chunk, [noise(rng, int(rng.choice(lengths))) for _ in range(int(rng.integers(1, 4)))])
+        for number, chunk in enumerate([1, 2, 2, 4, 7, 14, 14, 1])
+    ]
+    streams = lane(net)
+    converse(streams, callers, seed)
+    for caller in callers:
+        assert caller.heard() == caller.expected(net)
+        assert [type(a) for a in caller.answers if isinstance(a, Marker | Finished)] == [
+            *[Marker] * (len(caller.clips) - 1),
+            Finished,
+        ]
+    assert sum(len(clip) for caller in callers for clip in caller.heard()) > 100
+    assert streams.slots.free == 8
+
+
+def test_a_row_is_clean_for_its_next_tenant(net: Network) -> None:
+    rng = np.random.default_rng(5)
+    streams = lane(net, slots=1)
+    for number in range(4):
+        caller = Caller(number, 2, [noise(rng, 30_000)])
+        converse(streams, [caller], seed=number)
+        assert caller.heard() == caller.expected(net)
+
+
+def test_no_row_for_one_more(net: Network) -> None:
+    streams = lane(net, slots=1)
+    assert streams.open(1, StreamOptions("m"))
+    assert not streams.open(2, StreamOptions("m"))
+    assert streams.cancel(1) == [Cancelled(1)]
+    assert streams.open(2, StreamOptions("m"))
+
+
+def test_utterances_take_turns_and_own_what_was_heard(net: Network) -> None:
+    streams = lane(net)
+    streams.open(0, StreamOptions("m", endpointing=Endpointing(silence=0.2, blanks=0.3)))
+    streams.push(0, noise(np.random.default_rng(3), 80_000), now=0.0)
+    streams.finalize(0, None, now=0.0)
+    answers: list[Answer] = []
+    while streams.ready():
+        answers += streams.run([0], now=0.0)
+    turns = [answer for answer in answers if isinstance(answer, SpeechStarted | UtteranceEnded)]
+    assert len(turns) >= 4
+    assert all(isinstance(turn, (SpeechStarted, UtteranceEnded)[index % 2]) for index, turn in enumerate(turns))
+    assert isinstance(answers[-1], Finished)
+    begun = 0.0
+    for answer in answers:
+        if isinstance(answer, SpeechStarted):
+            begun = answer.at
+        elif isinstance(answer, Heard):
+            assert all(token.start >= begun for token in answer.tokens)
