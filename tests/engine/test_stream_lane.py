@@ -166,7 +166,7 @@ def test_no_row_for_one_more(net: Network) -> None:
 
 def test_utterances_take_turns_and_own_what_was_heard(net: Network) -> None:
     streams = lane(net)
-    streams.open(0, StreamOptions("m", endpointing=Endpointing(silence=0.2, blanks=0.3)))
+    streams.open(0, StreamOptions("m", endpointing=Endpointing(longest=1.0)))
     streams.push(0, noise(np.random.default_rng(3), 80_000), now=0.0)
     streams.finalize(0, None, now=0.0)
     answers: list[Answer] = []
