@@ -1,0 +1,102 @@
+"""Which turn comes next; and a whole machine under a clock that only turns move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conure.engine.cost import Costs
+from conure.engine.scheduler import ClipTurn, ClipWork, Expected, LiveWork, Scheduler, StreamTurn
+
+
+def test_costs_follow_what_was_measured() -> None:
+    costs = Costs()
+    assert costs.guess("a", 4) == 0.0
+    costs.learn("a", 4, 1.0)
+    assert costs.guess("a", 5) == 1.0
+    assert costs.guess("a", 8) == 2.0
+    assert costs.guess("a", 1) == 1.0
+    for _ in range(40):
+        costs.learn("a", 4, 3.0)
+    assert costs.guess("a", 4) == pytest.approx(3.0, abs=0.01)
+    assert costs.guess("b", 4) == 0.0
+
+
+def test_the_most_urgent_comes_first_and_takes_its_kind_along() -> None:
+    live = [LiveWork(1, "slow", 5.0), LiveWork(2, "fast", 4.0), LiveWork(3, "fast", 9.0), LiveWork(4, "slow", 4.5)]
+    clips = [ClipWork(7, "clip", 1, 0.0)]
+    assert Scheduler(Costs()).choose(0.0, live, [], clips) == StreamTurn("fast", (2, 3))
+    assert Scheduler(Costs(), most_rows=1).choose(0.0, live[:1] + live[3:], [], clips) == StreamTurn("slow", (4,))
+
+
+def test_clips_are_begun_only_where_they_end_in_time() -> None:
+    costs = Costs()
+    costs.learn("clip", 1, 0.05)
+    costs.learn("live", 1, 0.03)
+    scheduler, clips = Scheduler(costs), [ClipWork(8, "clip", 1, 2.0), ClipWork(7, "clip", 1, 1.0)]
+    assert scheduler.choose(10.0, [], [], clips) == ClipTurn(7)
+    assert scheduler.choose(10.0, [], [Expected("live", 10.02, 10.10)], clips) == ClipTurn(7)
+    assert scheduler.choose(10.0, [], [Expected("live", 10.0, 10.07)], clips) is None
+    assert scheduler.choose(10.0, [], [Expected("live", 10.06, 10.07)], clips) == ClipTurn(7)
+    assert scheduler.choose(10.0, [], [], []) is None
+
+
+@dataclass
+class Source:
+    """A stream whose chunks become whole at an even pace."""
+
+    kind: str
+    chunk: float
+    first: float
+    done: int = 0
+
+    def whole(self, index: int) -> float:
+        return self.first + self.chunk * index
+
+    @property
+    def next(self) -> float:
+        return self.whole(self.done)
+
+
+def simulate(sources: list[Source], slices: int, seconds: float) -> tuple[list[float], int]:
+    """Lags of all chunks beyond their due time, and slices of clips that were done."""
+    costs = Costs()
+    scheduler, now, late, left = Scheduler(costs), 0.0, [], slices
+    while now < seconds:
+        live = [LiveWork(i, s.kind, s.next + s.chunk) for i, s in enumerate(sources) if s.next <= now]
+        expected = [Expected(s.kind, s.next, s.next + s.chunk) for s in sources if s.next > now]
+        turn = scheduler.choose(now, live, expected, [ClipWork(0, "clip", 1, 0.0)] if left else [])
+        if isinstance(turn, StreamTurn):
+            cost = 0.01 + 0.002 * len(turn.streams)
+            costs.learn(turn.kind, len(turn.streams), cost)
+            now += cost
+            for stream in turn.streams:
+                source = sources[stream]
+                late.append(now - source.next - source.chunk)
+                source.done += 1
+        elif isinstance(turn, ClipTurn):
+            costs.learn("clip", 1, 0.03)
+            now, left = now + 0.03, left - 1
+        else:
+            now = min([source.next for source in sources if source.next > now], default=seconds)
+    return late, slices - left
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(st.sampled_from([0.08, 0.16, 0.56, 1.12]), st.floats(0, 1)), min_size=1, max_size=12),
+    st.integers(0, 200),
+)
+def test_no_stream_is_late_and_clips_take_what_is_left(chosen: list[tuple[float, float]], slices: int) -> None:
+    sources = [Source(f"{chunk}", chunk, first) for chunk, first in chosen]
+    late, done = simulate(sources, slices, seconds=20.0)
+    # The first turn of each kind costs something nobody knew.
+    assert sum(lag > 0.0 for lag in late) <= 4
+    assert max(late, default=0.0) < 0.05
+    assert all(source.next > 20.0 - 2 * source.chunk for source in sources)
+    load = sum({kind: 0.01 / float(kind) for kind in {s.kind for s in sources}}.values()) * len(sources)
+    if load < 0.5:
+        assert done == slices
