@@ -7,7 +7,7 @@ from conure.errors import BadCheckpoint, MissingBackend
 from conure.vad import silero
 from conure.vad.cuts import Cutter
 from conure.vad.ggml import read_tensors
-from conure.vad.silero import load_silero
+from conure.vad.silero import SileroState, load_silero
 
 from .digits import FOLDER, SPEAKERS, recording, spoken
 
@@ -53,6 +53,17 @@ def test_streams_do_not_disturb_each_other(ten_digits):
         heard.append(one.push(ten_digits[first : first + 4096]))
         other.push(np.ones(700, np.float32))
     np.testing.assert_allclose(np.concatenate([*heard, one.finish()]), listen(ten_digits), atol=1e-5)
+
+
+def test_streams_heard_together_are_heard_as_alone(ten_digits):
+    network = load_silero()
+    rows = np.stack([ten_digits[first : first + 30 * 512] for first in (0, 7_000, 40_000)])
+    states, together = [SileroState()] * 3, []
+    for first in range(0, rows.shape[1], 5 * 512):
+        heard, states = network.listen_together(rows[:, first : first + 5 * 512], states)
+        together.append(heard)
+    alone = [network.listen(row, SileroState())[0] for row in rows]
+    np.testing.assert_allclose(np.concatenate(together, 1), alone, atol=1e-5)
 
 
 def test_a_last_step_that_is_not_full_is_heard():

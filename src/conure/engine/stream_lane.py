@@ -12,7 +12,7 @@ none can be for a later tenant of the row.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -49,6 +49,9 @@ __all__ = ["Ready", "StreamLane"]
 RATE = 16_000
 STEP_SECONDS = 0.08
 STEP_MS = 80
+
+_Speech = tuple[float, float, float]
+"""Start, end and probability of a step of the speech detector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ class _Part:
     """Where the samples end that the features may see."""
     cut: _Cut | None
     """The cut that these frames reach."""
+    reached: int
+    """The place up to which the stream is worked in with this turn."""
 
 
 class StreamLane:
@@ -156,10 +161,12 @@ class StreamLane:
         """A turn for streams that are ready and have chunks of one size."""
         parts = [self._part(self._streams[number]) for number in numbers]
         tokens = self._recognize([part for part in parts if part.frames > 0])
+        speech = self._listen(parts)
         answers: list[Answer] = []
         for part in parts:
-            answers += self._deliver(part, tokens.get(part.stream.number, ()))
-            if part.stream.number in self._streams:
+            number = part.stream.number
+            answers += self._deliver(part, tokens.get(number, ()), speech.get(number, ()))
+            if number in self._streams:
                 self._see(part.stream, now)
         return answers
 
@@ -178,7 +185,10 @@ class StreamLane:
         left = (end - stream.origin) // config.hop - stream.frames if cut else most
         frames = min(left, most) if left > 0 and end - stream.origin >= config.hop else 0
         begin = stream.origin + first_sample(stream.frames, config)
-        return _Part(stream, frames, begin, end, cut if left <= most else None)
+        if left > most:
+            cut = None
+        reached = cut.sample if cut else stream.origin + max(stream.frames + frames, 0) * config.hop
+        return _Part(stream, frames, begin, end, cut, reached)
 
     def _recognize(self, parts: Sequence[_Part]) -> dict[int, tuple[Token, ...]]:
         """The tokens of each stream."""
@@ -210,21 +220,20 @@ class StreamLane:
         device = self.runner.front.window.device
         return mel_of_spans(self.runner.front, torch.from_numpy(spans).to(device), known.to(device))
 
-    def _deliver(self, part: _Part, tokens: Sequence[Token]) -> Iterator[Answer]:
+    def _deliver(self, part: _Part, tokens: Sequence[Token], speech: Sequence[_Speech]) -> Iterator[Answer]:
         """What follows from a stream's part of the turn."""
-        stream, cut = part.stream, part.cut
-        stream.frames += max(part.frames, 0)
-        reached = cut.sample if cut else stream.origin + max(stream.frames, 0) * self.runner.front.config.hop
-        yield from self._tell(stream, tokens, reached)
-        if cut:
-            yield from self._end_clip(stream, cut)
+        stream = part.stream
+        stream.frames += part.frames
+        yield from self._tell(part, tokens, speech)
+        if part.cut:
+            yield from self._end_clip(stream, part.cut)
         self._forget(stream)
 
-    def _tell(self, stream: _Stream, tokens: Sequence[Token], reached: int) -> Iterator[Answer]:
+    def _tell(self, part: _Part, tokens: Sequence[Token], speech: Sequence[_Speech]) -> Iterator[Answer]:
         """Tokens and steps of the detector, merged by time, as the endpointer sees them."""
-        number, pending = stream.number, deque(tokens)
+        stream, number, pending = part.stream, part.stream.number, deque(tokens)
         said: list[Token] = []
-        for start, end, probability in self._listen(stream, reached):
+        for start, end, probability in speech:
             while pending and pending[0].start + STEP_SECONDS <= end:
                 yield from self._say(stream, pending.popleft(), said)
             event = stream.endpointer.step(start, end, probability)
@@ -236,7 +245,7 @@ class StreamLane:
                 yield UtteranceEnded(number, event.at, event.reason)
         while pending:
             yield from self._say(stream, pending.popleft(), said)
-        yield Heard(number, tuple(said), reached / RATE)
+        yield Heard(number, tuple(said), part.reached / RATE)
 
     def _say(self, stream: _Stream, token: Token, said: list[Token]) -> Iterator[Answer]:
         said.append(token)
@@ -244,18 +253,25 @@ class StreamLane:
         if began:
             yield SpeechStarted(stream.number, began.at)
 
-    def _listen(self, stream: _Stream, reached: int) -> list[tuple[float, float, float]]:
-        """Start, end and speech probability of the detector's steps up to a place."""
-        count = (reached - stream.listened) // VAD_SAMPLES
-        if count <= 0:
-            return []
-        samples = np.empty(count * VAD_SAMPLES, np.float32)
-        stream.samples.read(stream.listened, samples)
-        probabilities, stream.vad = self.silero.listen(samples, stream.vad)
-        places = stream.listened + VAD_SAMPLES * np.arange(count + 1)
-        stream.listened = int(places[-1])
-        seconds = (places / RATE).tolist()
-        return list(zip(seconds[:-1], seconds[1:], probabilities.tolist(), strict=True))
+    def _listen(self, parts: Sequence[_Part]) -> dict[int, list[_Speech]]:
+        """The detector's steps of each stream up to where its part reaches."""
+        by_count: dict[int, list[_Stream]] = defaultdict(list)
+        for part in parts:
+            by_count[(part.reached - part.stream.listened) // VAD_SAMPLES].append(part.stream)
+        heard: dict[int, list[_Speech]] = {}
+        for count, streams in by_count.items():
+            if count <= 0:
+                continue
+            samples = np.empty((len(streams), count * VAD_SAMPLES), np.float32)
+            for stream, row in zip(streams, samples, strict=True):
+                stream.samples.read(stream.listened, row)
+            probabilities, states = self.silero.listen_together(samples, [stream.vad for stream in streams])
+            for stream, row, state in zip(streams, probabilities, states, strict=True):
+                places = (stream.listened + VAD_SAMPLES * np.arange(count + 1)) / RATE
+                heard[stream.number] = list(zip(places[:-1].tolist(), places[1:].tolist(), row.tolist(), strict=True))
+                stream.vad = state
+                stream.listened += count * VAD_SAMPLES
+        return heard
 
     def _end_clip(self, stream: _Stream, cut: _Cut) -> Iterator[Answer]:
         stream.cuts.popleft()

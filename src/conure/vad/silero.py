@@ -9,6 +9,7 @@ The state is an argument: a `Silero` holds weights and serves any number of stre
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -74,11 +75,24 @@ class Silero:
 
     def listen(self, samples: Samples, state: SileroState) -> tuple[Samples, SileroState]:
         """samples [n * STEP] -> probabilities [n] and the state after them."""
-        known = np.concatenate([state.context, samples])
-        frames = sliding_window_view(known, CONTEXT + STEP)[::STEP][:, FRAMES]
-        given = {"frames": frames, "hidden": state.hidden, "cell": state.cell}
+        probabilities, states = self.listen_together(samples[None], [state])
+        return probabilities[0], states[0]
+
+    def listen_together(self, samples: Samples, states: Sequence[SileroState]) -> tuple[Samples, list[SileroState]]:
+        """samples [B, n * STEP] of several streams -> probabilities [B, n] and the states after them."""
+        known = np.concatenate([np.stack([state.context for state in states]), samples], 1)
+        windows = sliding_window_view(known, CONTEXT + STEP, 1)[:, ::STEP].swapaxes(0, 1)  # [n, B, 576]
+        given = {
+            "frames": windows.reshape(-1, CONTEXT + STEP)[:, FRAMES],
+            "hidden": np.concatenate([state.hidden for state in states], 1),
+            "cell": np.concatenate([state.cell for state in states], 1),
+        }
         probabilities, hidden, cell = self._session.run(None, given)
-        return probabilities[:, 0], SileroState(known[-CONTEXT:].copy(), hidden, cell)
+        after = [
+            SileroState(known[row, -CONTEXT:].copy(), hidden[:, row : row + 1], cell[:, row : row + 1])
+            for row in range(len(states))
+        ]
+        return probabilities.reshape(-1, len(states)).T, after
 
 
 class SileroStream:

@@ -3,7 +3,8 @@
     frames [n, 4, 256] -> spectra -> magnitudes [n, 4 * 129] -> 4 convolutions -> [n, 128] -> LSTM -> probabilities [n]
 
 A step is four frames, so a convolution over its frames is one small matrix: faster than a convolution, and all steps
-share one product. Knows the shapes of Silero 6 for 16 kHz, not where its weights come from.
+share one product. Several streams may be heard at once: n counts the first step of each, then the second of each.
+Knows the shapes of Silero 6 for 16 kHz, not where its weights come from.
 """
 
 from __future__ import annotations
@@ -89,12 +90,14 @@ class _Graph:
         return values
 
     def lstm(self, values: str, tensors: Tensors) -> str:
-        """[n, 128] -> [n, 128]"""
+        """[n, 128] -> [n, 128]; as many streams as `hidden` has."""
+        streams = self.node("Slice", self.node("Shape", "hidden"), self._ints(1), self._ints(2))
+        by_stream = self.node("Concat", self._ints(-1), streams, self._ints(WIDTH), axis=0)
         parts = {name: _gates(tensors[f"decoder.rnn.{name}"]) for name in ("weight_ih", "weight_hh")}
         biases = np.concatenate([_gates(tensors["decoder.rnn.bias_ih"]), _gates(tensors["decoder.rnn.bias_hh"])])
         self.node(
             "LSTM",
-            self.node("Reshape", values, self.constant(np.array([-1, 1, WIDTH]))),  # [n, one stream, 128]
+            self.node("Reshape", values, by_stream),  # [steps, streams, 128]
             self.constant(parts["weight_ih"][None]),
             self.constant(parts["weight_hh"][None]),
             self.constant(biases[None]),
@@ -104,11 +107,15 @@ class _Graph:
             out="outputs next_hidden next_cell",
             hidden_size=WIDTH,
         )
-        return self.node("Reshape", "outputs", self.constant(np.array([-1, WIDTH])))
+        return self.node("Reshape", "outputs", self._ints(-1, WIDTH))
+
+    def _ints(self, *values: int) -> str:
+        return self.constant(np.array(values, np.int64))
 
     def model(self) -> bytes:
-        inputs = [_value("frames", ["n", FRAMES, 256]), _value("hidden", [1, 1, WIDTH]), _value("cell", [1, 1, WIDTH])]
-        states = [_value("next_hidden", [1, 1, WIDTH]), _value("next_cell", [1, 1, WIDTH])]
+        state: list[str | int] = [1, "streams", WIDTH]
+        inputs = [_value("frames", ["n", FRAMES, 256]), _value("hidden", state), _value("cell", state)]
+        states = [_value("next_hidden", state), _value("next_cell", state)]
         outputs = [_value("probabilities", ["n", 1]), *states]
         graph = helper.make_graph(self._nodes, "silero", inputs, outputs, self._constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
