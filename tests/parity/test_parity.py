@@ -192,9 +192,9 @@ def test_words(family: Reference) -> None:
             assert got.tolist() == pytest.approx(expected, abs=1e-4)
 
 
+@families_with("unprompted")
 @torch.inference_mode()
-def test_each_row_has_its_own_language() -> None:
-    family = reference("nemotron_prompt")
+def test_each_row_has_its_own_language(family: Reference) -> None:
     assert len(set(family.prompts.tolist())) > 1
     unprompted, counts = family.network.encode(*family.mel)
     assert relative_error(unprompted, family.tensors["unprompted"], counts) < RELATIVE
@@ -205,9 +205,9 @@ def test_each_row_has_its_own_language() -> None:
         torch.testing.assert_close(alone[0], encoded[row], atol=1e-6, rtol=0)
 
 
+@families_with("speaker_mask")
 @torch.inference_mode()
-def test_speaker_kernels_hear_the_speaker_who_is_asked_for() -> None:
-    family = reference("multitalker")
+def test_speaker_kernels_hear_the_speaker_who_is_asked_for(family: Reference) -> None:
     steps = family.tensors["encoder"].shape[1]
     wanted, others = (family.tensors[name][:, :steps] for name in ("speaker_mask", "background_mask"))
     for label, speakers in (
