@@ -117,8 +117,8 @@ def converse(lane: StreamLane, callers: list[Caller], seed: int) -> None:
                 lane.finalize(number, packet, now=0.0)
         ready = lane.ready()
         if ready and (rng.random() < 0.5 or not waiting):
-            chunk = rng.choice(ready).chunk
-            some = [one.stream for one in ready if one.chunk == chunk and rng.random() < 0.8]
+            kind = rng.choice(ready).kind
+            some = [one.stream for one in ready if one.kind == kind and rng.random() < 0.8]
             for answer in lane.run(some, now=0.0):
                 by_number[answer.stream].answers.append(answer)
 

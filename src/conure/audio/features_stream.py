@@ -14,7 +14,7 @@ from torch import Tensor
 from conure.audio.backlog import Backlog
 from conure.audio.features import LogMel, MelConfig, frame_mask
 
-__all__ = ["MelStream", "first_sample", "mel_of_spans", "ready_frames", "span_samples"]
+__all__ = ["MelStream", "first_sample", "mel_of_spans", "ready_frames", "samples_of", "span_samples"]
 
 
 def first_sample(frame: int, config: MelConfig) -> int:
@@ -30,6 +30,11 @@ def span_samples(frames: int, config: MelConfig) -> int:
 def ready_frames(samples: int, config: MelConfig) -> int:
     """Frames of a stream whose every sample under the window is there."""
     return max(0, (samples - config.window // 2) // config.hop + 1)
+
+
+def samples_of(frames: int, config: MelConfig) -> int:
+    """Samples of a stream from which on it has so many frames, which is at least one."""
+    return (frames - 1) * config.hop + config.window // 2
 
 
 def mel_of_spans(front: LogMel, samples: Tensor, known: Tensor) -> Tensor:

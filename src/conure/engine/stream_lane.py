@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from conure.audio.backlog import Backlog
-from conure.audio.features_stream import first_sample, mel_of_spans, ready_frames, span_samples
+from conure.audio.features_stream import first_sample, mel_of_spans, samples_of, span_samples
 from conure.decoding.hypothesis import EmittedToken
 from conure.decoding.transducer import decode_transducer
 from conure.engine.messages import (
@@ -35,6 +35,7 @@ from conure.engine.messages import (
     StreamOptions,
     UtteranceEnded,
 )
+from conure.engine.scheduler import Expected, LiveWork
 from conure.engine.slots import Lease, Slots
 from conure.engine.stream_runner import StreamRunner
 from conure.models.config import STEP_FRAMES
@@ -44,7 +45,7 @@ from conure.vad.endpoints import Began, Endpointer
 from conure.vad.silero import STEP as VAD_SAMPLES
 from conure.vad.silero import Silero, SileroState
 
-__all__ = ["Ready", "StreamLane"]
+__all__ = ["StreamLane"]
 
 RATE = 16_000
 STEP_SECONDS = 0.08
@@ -52,17 +53,6 @@ STEP_MS = 80
 
 _Speech = tuple[float, float, float]
 """Start, end and probability of a step of the speech detector."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A stream that has a whole chunk, or the end of one."""
-
-    stream: int
-    chunk: int
-    """Encoder steps; streams of the same number may share a turn."""
-    since: float
-    """When it became so."""
 
 
 @dataclass(slots=True)
@@ -90,6 +80,9 @@ class _Stream:
     listened: int = 0
     """Samples that the speech detector has heard."""
     since: float | None = None
+    """When it had a whole chunk."""
+    pushed: float = 0.0
+    """When samples came last."""
 
     @property
     def chunk(self) -> int:
@@ -137,6 +130,7 @@ class StreamLane:
     def push(self, number: int, samples: Samples, now: float) -> None:
         stream = self._streams[number]
         stream.samples.push(samples)
+        stream.pushed = now
         self._see(stream, now)
 
     def finalize(self, number: int, marker: int | None, now: float) -> None:
@@ -149,12 +143,29 @@ class StreamLane:
         self._drop(self._streams[number])
         return [Cancelled(number)]
 
-    def ready(self) -> list[Ready]:
+    def ready(self) -> list[LiveWork]:
+        """Streams that have a whole chunk, or a cut."""
         return [
-            Ready(stream.number, stream.chunk, stream.since)
+            LiveWork(stream.number, (self, stream.chunk), stream.since + stream.chunk * STEP_SECONDS)
             for stream in self._streams.values()
             if stream.since is not None
         ]
+
+    def expected(self) -> list[Expected]:
+        """Those that will, as they would if samples came as fast as they are spoken."""
+        found = []
+        for stream in self._streams.values():
+            if stream.since is None:
+                seconds = stream.chunk * STEP_SECONDS
+                ready = stream.pushed + self._missing(stream) / RATE
+                found.append(Expected((self, stream.chunk), ready, ready + seconds))
+        return found
+
+    def behind(self, number: int) -> float:
+        """Seconds of audio that came and were not worked in."""
+        stream = self._streams[number]
+        hop = self.runner.front.config.hop
+        return (stream.samples.end - stream.origin - max(stream.frames, 0) * hop) / RATE
 
     @torch.inference_mode()
     def run(self, numbers: Iterable[int], now: float) -> list[Answer]:
@@ -172,10 +183,13 @@ class StreamLane:
 
     def _see(self, stream: _Stream, now: float) -> None:
         """Notes since when it is ready."""
-        config = self.runner.front.config
-        there = ready_frames(stream.samples.end - stream.origin, config)
-        whole = there >= stream.frames + stream.chunk * STEP_FRAMES
+        whole = self._missing(stream) <= 0
         stream.since = (now if stream.since is None else stream.since) if whole or stream.cuts else None
+
+    def _missing(self, stream: _Stream) -> int:
+        """Samples until the next chunk is whole."""
+        needed = samples_of(stream.frames + stream.chunk * STEP_FRAMES, self.runner.front.config)
+        return stream.origin + needed - stream.samples.end
 
     def _part(self, stream: _Stream) -> _Part:
         config = self.runner.front.config
