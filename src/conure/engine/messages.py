@@ -16,6 +16,7 @@ from conure.types import Token
 from conure.vad.endpoints import Endpointing, EndReason
 
 __all__ = [
+    "ENDS",
     "Answer",
     "Audio",
     "Cancel",
@@ -134,6 +135,8 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
+    """All that came was worked in."""
+
     stream: int
 
 
@@ -149,7 +152,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
+    """As was asked."""
+
     stream: int
 
 
 Answer = Opened | SpeechStarted | Heard | UtteranceEnded | Marker | Finished | Failed | Cancelled
+
+ENDS = (Finished, Failed, Cancelled)
+"""The last answer of a stream is one of these."""

@@ -41,7 +41,7 @@ from conure.engine.stream_runner import StreamRunner
 from conure.models.config import STEP_FRAMES
 from conure.models.subsampling import LEAD_FRAMES
 from conure.types import Token
-from conure.vad.endpoints import Began, Endpointer
+from conure.vad.endpoints import Began, Endpointer, Endpointing
 from conure.vad.silero import STEP as VAD_SAMPLES
 from conure.vad.silero import Silero, SileroState
 
@@ -118,6 +118,11 @@ class StreamLane:
     def __len__(self) -> int:
         return len(self._streams)
 
+    @property
+    def latencies(self) -> tuple[int, ...]:
+        """In milliseconds, the least first."""
+        return tuple(sorted((context.right + 1) * STEP_MS for context in self.runner.config.encoder.contexts))
+
     def open(self, number: int, options: StreamOptions) -> bool:
         """Whether there was a row for it."""
         lease = self.slots.lease()
@@ -139,9 +144,16 @@ class StreamLane:
         stream.cuts.append(_Cut(stream.samples.end, marker))
         self._see(stream, now)
 
+    def configure(self, number: int, endpointing: Endpointing) -> None:
+        self._streams[number].endpointer.settings = endpointing
+
     def cancel(self, number: int) -> list[Answer]:
-        self._drop(self._streams[number])
+        self.drop(number)
         return [Cancelled(number)]
+
+    def drop(self, number: int) -> None:
+        """It is gone, without an answer."""
+        self.slots.release(self._streams.pop(number).lease)
 
     def ready(self) -> list[LiveWork]:
         """Streams that have a whole chunk, or a cut."""
@@ -293,7 +305,7 @@ class StreamLane:
         if ended:
             yield UtteranceEnded(stream.number, ended.at, ended.reason)
         if cut.marker is None:
-            self._drop(stream)
+            self.drop(stream.number)
             yield Finished(stream.number)
             return
         stream.origin, stream.frames, stream.since = cut.sample, -LEAD_FRAMES, None
@@ -303,10 +315,6 @@ class StreamLane:
     def _forget(self, stream: _Stream) -> None:
         needed = stream.origin + max(first_sample(stream.frames, self.runner.front.config), 0)
         stream.samples.forget(min(needed, stream.listened))
-
-    def _drop(self, stream: _Stream) -> None:
-        del self._streams[stream.number]
-        self.slots.release(stream.lease)
 
     def _rows(self, rows: list[int]) -> Tensor:
         return torch.tensor(rows, device=self.runner.heads.device)

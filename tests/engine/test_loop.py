@@ -1,0 +1,168 @@
+"""The loop: whatever is asked, every stream ends exactly once and no row is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from conure.engine.loop import Engine
+from conure.engine.messages import (
+    ENDS,
+    Answer,
+    Audio,
+    Cancel,
+    Cancelled,
+    Close,
+    Configure,
+    Failed,
+    Finalize,
+    Finished,
+    Heard,
+    Marker,
+    Open,
+    Opened,
+    StreamOptions,
+)
+from conure.engine.stream_lane import StreamLane
+from conure.models.network import Network
+from conure.vad.endpoints import Endpointing
+from tests.engine.test_stream_lane import lane, net, noise, offline
+
+__all__ = ["net"]
+
+PATIENCE = 60.0
+
+
+class Listener:
+    """Keeps answers; waits for streams to end."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.changed = threading.Condition()
+
+    def __call__(self, answer: Answer) -> None:
+        with self.changed:
+            self.answers.append(answer)
+            self.changed.notify_all()
+
+    def wait_for_ends(self, count: int) -> None:
+        with self.changed:
+            done = self.changed.wait_for(lambda: sum(isinstance(a, ENDS) for a in self.answers) >= count, PATIENCE)
+        assert done
+
+    def of(self, stream: int) -> list[Answer]:
+        return [answer for answer in self.answers if answer.stream == stream]
+
+
+@contextmanager
+def running(streams: StreamLane) -> Iterator[tuple[Engine, Listener]]:
+    listener = Listener()
+    engine = Engine({"small": streams}, listener)
+    thread = threading.Thread(target=engine.run)
+    thread.start()
+    try:
+        yield engine, listener
+    finally:
+        engine.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def test_a_stream_is_answered_in_order(net: Network) -> None:
+    samples = noise(np.random.default_rng(0), 40_000)
+    with running(lane(net)) as (engine, listener):
+        engine.ask(Open(1, StreamOptions("small")))
+        for begin in range(0, len(samples), 3_000):
+            engine.ask(Audio(1, samples[begin : begin + 3_000]))
+        engine.ask(Finalize(1, 7))
+        engine.ask(Close(1))
+        listener.wait_for_ends(1)
+    answers = listener.of(1)
+    assert isinstance(answers[0], Opened)
+    assert isinstance(answers[-1], Finished)
+    assert Marker(1, 7) in answers
+    heard = [token.id for answer in answers if isinstance(answer, Heard) for token in answer.tokens]
+    assert heard == [token for token, _ in offline(net, samples, 2)]
+
+
+def test_what_cannot_be_opened_is_told_why(net: Network) -> None:
+    with running(lane(net, slots=1)) as (engine, listener):
+        engine.ask(Open(1, StreamOptions("large")))
+        engine.ask(Open(2, StreamOptions("small", latency_ms=240)))
+        engine.ask(Open(3, StreamOptions("small")))
+        engine.ask(Open(4, StreamOptions("small")))
+        engine.ask(Cancel(3))
+        listener.wait_for_ends(4)
+    codes = {answer.stream: answer.code for answer in listener.answers if isinstance(answer, Failed)}
+    assert codes == {1: "unknown_model", 2: "bad_option", 4: "busy"}
+    hints = [answer.hint for answer in listener.answers if isinstance(answer, Failed)]
+    assert hints[:2] == ["there are: small", "it has: 80, 160, 320, 560, 1120"]
+    assert listener.of(3) == [Opened(3), Cancelled(3)]
+
+
+def test_who_sends_too_fast_is_cut_off_by_name(net: Network) -> None:
+    streams = lane(net)
+    with running(streams) as (engine, listener):
+        engine.ask(Open(1, StreamOptions("small")))
+        engine.ask(Audio(1, np.zeros(61 * 16_000, np.float32)))
+        engine.ask(Audio(1, np.zeros(10, np.float32)))
+        listener.wait_for_ends(1)
+    (failed,) = [answer for answer in listener.of(1) if isinstance(answer, Failed)]
+    assert failed.code == "too_fast"
+    assert streams.slots.free == streams.slots.count
+
+
+def test_streams_that_go_on_when_the_engine_stops_are_told(net: Network) -> None:
+    with running(lane(net)) as (engine, listener):
+        engine.ask(Open(1, StreamOptions("small")))
+    assert [answer.code for answer in listener.of(1) if isinstance(answer, Failed)] == ["stopped"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_everything_ends_once(net: Network, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    streams = lane(net, slots=3)
+    count = 12
+    with running(streams) as (engine, listener):
+        for stream in range(count):
+            engine.ask(Open(stream, StreamOptions("small", latency_ms=int(rng.choice([80, 160, 560])))))
+            for _ in range(int(rng.integers(0, 6))):
+                request = rng.integers(8)
+                if request == 0:
+                    engine.ask(Finalize(stream, 1))
+                elif request == 1:
+                    engine.ask(Configure(stream, Endpointing(silence=0.3)))
+                elif request == 2:
+                    engine.ask(Cancel(stream))
+                else:
+                    engine.ask(Audio(stream, noise(rng, int(rng.integers(0, 9_000)))))
+            engine.ask(Close(stream))
+            if rng.random() < 0.5:
+                engine.ask(Cancel(stream))
+        listener.wait_for_ends(count)
+    for stream in range(count):
+        answers = listener.of(stream)
+        assert sum(isinstance(answer, ENDS) for answer in answers) == 1
+        assert isinstance(answers[-1], ENDS)
+    assert streams.slots.free == 3
+    assert len(streams) == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_unforeseen_error_ends_all_by_name(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = lane(net)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("the card is gone")
+
+    monkeypatch.setattr(streams, "run", broken)
+    with running(streams) as (engine, listener):
+        for stream in (1, 2):
+            engine.ask(Open(stream, StreamOptions("small")))
+        engine.ask(Audio(2, np.zeros(9_000, np.float32)))
+        listener.wait_for_ends(2)
+    assert {answer.code for answer in listener.answers if isinstance(answer, Failed)} == {"engine_failed"}
