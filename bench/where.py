@@ -25,6 +25,7 @@ from bench.report import replace_between
 from conure.engine.clips import decode
 from conure.engine.export import ENCODER_FILE
 from conure.engine.onnx_runner import OnnxRunner
+from conure.models.slices import finish
 from conure.service.opening import open_runner
 
 ROUNDS = 5
@@ -57,7 +58,7 @@ def by_part(runner: OnnxRunner, seconds: float) -> dict[str, float]:
     found: dict[str, list[float]] = collections.defaultdict(list)
     with _timed(runner, "features", found), _timed(runner, "_subsample", found):
         for _ in range(ROUNDS):
-            encoded, counts = _time("encode", found, lambda: runner.encode(samples, lengths))
+            encoded, counts = _time("encode", found, lambda: finish(runner.encode(samples, lengths)))
             _time("decoding", found, lambda encoded=encoded, counts=counts: list(decode(runner.heads, encoded, counts)))
     least = {name: min(times) * 1000 for name, times in found.items()}
     rest = least["encode"] - least["features"] - least["_subsample"]
@@ -122,7 +123,7 @@ def _capture(runner: OnnxRunner, samples: torch.Tensor) -> dict[str, Any]:
             return encoder.run(names, inputs)
 
     runner.encoder = Recorder()
-    runner.encode(samples, torch.tensor([samples.shape[1]]))
+    finish(runner.encode(samples, torch.tensor([samples.shape[1]])))
     runner.encoder = encoder
     return given
 

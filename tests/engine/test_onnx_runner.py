@@ -20,6 +20,7 @@ from conure.engine.torch_runner import TorchRunner
 from conure.models.checkpoint import Checkpoint
 from conure.models.config import STEP_FRAMES, AttentionContext, EncoderConfig
 from conure.models.loading import build_network
+from conure.models.slices import finish
 from conure.text.tokenizer import LabelTokenizer
 from tests.models.networks import OFFLINE, STREAMING, network
 from tests.parity.references import FAMILIES, RELATIVE, recordings, reference, relative_error
@@ -84,8 +85,8 @@ def prompts_for(name: str) -> Tensor | None:
 
 def error_of(name: str, precision: Precision, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> float:
     onnx, plain = runners(name, precision)
-    got, counts = onnx.encode(samples, lengths, prompts)
-    expected, expected_counts = plain.encode(samples, lengths, prompts)
+    got, counts = finish(onnx.encode(samples, lengths, prompts))
+    expected, expected_counts = finish(plain.encode(samples, lengths, prompts))
     assert counts.tolist() == expected_counts.tolist()
     assert got.shape == expected.shape
     return relative_error(got, expected, counts)
@@ -105,7 +106,7 @@ def test_int8_stays_within_its_bound(name: str) -> None:
 def test_fp32_gives_the_tokens_of_the_modules(name: str) -> None:
     rows = []
     for runner in runners(name):
-        tokens = decode(runner.heads, *runner.encode(*recordings(), prompts_for(name)))
+        tokens = decode(runner.heads, *finish(runner.encode(*recordings(), prompts_for(name))))
         rows.append([[(token.id, token.step, token.duration) for token in row] for row in tokens])
     assert rows[0] == rows[1]
 
@@ -132,9 +133,9 @@ def test_clips_longer_than_the_tables(precision: Precision) -> None:
 
 def test_longer_tables_do_not_change_short_clips() -> None:
     onnx, _ = runners("offline", "int8")
-    before, _ = onnx.encode(*noise(40 * STEP))
-    onnx.encode(*noise((REACH + 20) * STEP))
-    after, _ = onnx.encode(*noise(40 * STEP))
+    before, _ = finish(onnx.encode(*noise(40 * STEP)))
+    finish(onnx.encode(*noise((REACH + 20) * STEP)))
+    after, _ = finish(onnx.encode(*noise(40 * STEP)))
     assert torch.equal(before, after)
 
 
@@ -142,9 +143,9 @@ def test_longer_tables_do_not_change_short_clips() -> None:
 def test_a_batch_gives_what_each_clip_gives_alone(precision: Precision) -> None:
     onnx, _ = runners("tdt", precision)
     samples, lengths = recordings()
-    together, counts = onnx.encode(samples, lengths)
+    together, counts = finish(onnx.encode(samples, lengths))
     for row, length in enumerate(lengths.tolist()):
-        alone, count = onnx.encode(samples[row : row + 1, :length], lengths[row : row + 1])
+        alone, count = finish(onnx.encode(samples[row : row + 1, :length], lengths[row : row + 1]))
         assert relative_error(together[row : row + 1], alone, count) < RELATIVE
         assert counts[row] == count
 
@@ -153,9 +154,9 @@ def test_a_batch_gives_what_each_clip_gives_alone(precision: Precision) -> None:
 def test_a_row_without_a_frame_leaves_the_others_alone(name: str) -> None:
     onnx, plain = runners(name)
     samples, lengths = noise(20 * STEP, 0)
-    together, counts = onnx.encode(samples, lengths)
-    alone, _ = onnx.encode(samples[:1], lengths[:1])
-    assert counts.tolist() == plain.encode(samples, lengths)[1].tolist()
+    together, counts = finish(onnx.encode(samples, lengths))
+    alone, _ = finish(onnx.encode(samples[:1], lengths[:1]))
+    assert counts.tolist() == finish(plain.encode(samples, lengths))[1].tolist()
     assert relative_error(together[:1], alone, counts[:1]) < RELATIVE
     assert together.isfinite().all()
 
@@ -163,7 +164,7 @@ def test_a_row_without_a_frame_leaves_the_others_alone(name: str) -> None:
 def test_a_language_prompt_must_be_given() -> None:
     onnx, _ = runners("nemotron_prompt")
     with pytest.raises(ValueError, match="prompt slot"):
-        onnx.encode(*recordings())
+        finish(onnx.encode(*recordings()))
 
 
 def test_nothing_of_the_encoder_is_loaded_into_torch() -> None:

@@ -13,11 +13,15 @@ from conure.decoding.hypothesis import EmittedToken, Tokens
 from conure.decoding.transducer import decode_transducer
 from conure.engine.runner import Runner
 from conure.models.network import Heads
+from conure.models.slices import Slices, finish
 
-__all__ = ["batches", "decode", "transcribe_clips"]
+__all__ = ["batches", "decode", "transcribe_batch", "transcribe_clips"]
 
 MIN_SAMPLES = 1600
 """A tenth of a second: shorter clips get silence after them, for networks need a few steps to stand on."""
+
+SLICE_STEPS = 64
+"""Encoder steps (5 s) decoded in a slice."""
 
 BATCH_SECONDS = 240.0
 """Audio in a batch, padding counted: 8 clips of 30 s. More gains nothing on a CPU and costs memory."""
@@ -29,11 +33,29 @@ def transcribe_clips(
     """Mono float32 clips at 16 kHz, each [N] -> the tokens of each, in the order given."""
     tokens: list[list[EmittedToken]] = [[] for _ in clips]
     for rows in batches([len(clip) for clip in clips], int(batch_seconds * 16_000)):
-        samples, lengths = _pad([clips[row] for row in rows])
-        prompts = None if prompt is None else torch.full((len(rows),), prompt)
-        encoded, counts = runner.encode(samples, lengths, prompts)
-        for row, emitted in zip(rows, decode(runner.heads, encoded, counts), strict=True):
+        found = finish(transcribe_batch(runner, [clips[row] for row in rows], prompt))
+        for row, emitted in zip(rows, found, strict=True):
             tokens[row] = emitted
+    return tokens
+
+
+def transcribe_batch(
+    runner: Runner, clips: Sequence[np.ndarray], prompt: int | None = None
+) -> Slices[list[list[EmittedToken]]]:
+    """One batch in short slices -> the tokens of each clip."""
+    samples, lengths = _pad(clips)
+    prompts = None if prompt is None else torch.full((len(clips),), prompt)
+    encoded, counts = yield from runner.encode(samples, lengths, prompts)
+    if not runner.heads.config.predictor_width:
+        return list(decode(runner.heads, encoded, counts))
+    tokens: list[list[EmittedToken]] = [[] for _ in clips]
+    state = None
+    for begin in range(0, encoded.shape[1], SLICE_STEPS):
+        yield
+        part = encoded[:, begin : begin + SLICE_STEPS]
+        found, state = decode_transducer(runner.heads, part, (counts - begin).clamp(0, part.shape[1]), state)
+        for row, emitted in zip(tokens, found, strict=True):
+            row += emitted
     return tokens
 
 
@@ -57,7 +79,7 @@ def batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _pad(clips: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+def _pad(clips: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     """samples [B, N], lengths [B]."""
     lengths = [max(len(clip), MIN_SAMPLES) for clip in clips]
     samples = np.zeros((len(clips), max(lengths)), np.float32)

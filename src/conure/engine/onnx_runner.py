@@ -19,6 +19,7 @@ from conure.engine.onnx_heads import OnnxHeads
 from conure.engine.sessions import open_session
 from conure.models.config import STEP_FRAMES
 from conure.models.network import Heads
+from conure.models.slices import Slices
 
 __all__ = ["OnnxRunner"]
 
@@ -48,7 +49,8 @@ class OnnxRunner:
         self.description = f"onnx {converted.precision}, {threads} thread{'s' * (threads > 1)}"
 
     @torch.inference_mode()
-    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
+        """A slice is a row."""
         if self.checkpoint.config.prompts and prompts is None:
             raise ValueError("this model needs a prompt slot for every row")
         mel, frames = self.features(samples, lengths)
@@ -57,6 +59,7 @@ class OnnxRunner:
         for row, count in enumerate(counts.tolist()):
             if count == 0:
                 continue
+            yield
             slot = None if prompts is None else prompts[row : row + 1].numpy()
             encoded[row, :count] = self._encode_row(mel[row : row + 1, : max(int(frames[row]), 1)].numpy(), count, slot)
         return encoded, counts

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from conure.models.network import Heads
+from conure.models.slices import Slices
 
 __all__ = ["Runner", "RunnerName"]
 
@@ -20,7 +21,7 @@ class Runner(Protocol):
     description: str
     """What runs where, for people: "onnx int8, 2 threads"."""
 
-    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
         """samples [B, N] at 16 kHz, lengths [B], prompt slots [B] -> encoded [B, S, D], counts [B].
 
         Both are where the heads are, in their type.

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from conure.audio.features import LogMel
 from conure.models.network import Heads, Network
+from conure.models.slices import Slices
 
 __all__ = ["TorchRunner"]
 
@@ -31,11 +32,13 @@ class TorchRunner:
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}"
 
     @torch.inference_mode()
-    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
+        """A slice is a layer."""
         mel, frames = self.front(samples.to(self.device), lengths.to(self.device))
-        prompts = None if prompts is None else prompts.to(self.device)
         chunk = CHUNK_STEPS if mel.shape[1] > CHUNK_STEPS * 8 else None
-        encoded, counts = self.network.encode(mel.to(self.dtype), frames, prompts, chunk_steps=chunk)
+        x, counts = self.network.encoder.subsample(mel.to(self.dtype), frames, chunk)
+        encoded = yield from self.network.encoder.layer_by_layer(x, counts)
+        encoded = self.network.prompted(encoded, None if prompts is None else prompts.to(self.device))
         return encoded.float(), counts
 
 

@@ -16,6 +16,7 @@ from conure.audio.features import frame_mask
 from conure.models.attention import Attention, sinusoids
 from conure.models.config import AttentionContext, EncoderConfig
 from conure.models.convolution import Convolution
+from conure.models.slices import Slices, finish
 from conure.models.state import EncoderState
 from conure.models.subsampling import Subsampling
 
@@ -134,11 +135,15 @@ class Encoder(nn.Module):
         `context` is one of the checkpoint's (default: its first). `chunk_steps` subsamples so many steps
         at a time, with the same numbers in less memory.
         """
-        if chunk_steps is None:
-            x, counts = self.pre_encode(mel, frames)
-        else:
-            x, counts = self.pre_encode.in_chunks(mel, frames, chunk_steps)
+        x, counts = self.subsample(mel, frames, chunk_steps)
         return self.encode_steps(x, counts, context, speakers), counts
+
+    def subsample(self, mel: Tensor, frames: Tensor, chunk_steps: int | None = None) -> tuple[Tensor, Tensor]:
+        """mel [B, T, F], frames [B] -> steps [B, S, D], counts [B]."""
+        if chunk_steps is None:
+            subsampled: tuple[Tensor, Tensor] = self.pre_encode(mel, frames)
+            return subsampled
+        return self.pre_encode.in_chunks(mel, frames, chunk_steps)
 
     def encode_steps(
         self,
@@ -148,21 +153,31 @@ class Encoder(nn.Module):
         speakers: SpeakerActivity | None = None,
     ) -> Tensor:
         """Subsampled steps [B, S, D], counts [B] -> encoded [B, S, D]."""
+        return finish(self.layer_by_layer(x, counts, context, speakers))
+
+    def layer_by_layer(
+        self,
+        x: Tensor,
+        counts: Tensor,
+        context: AttentionContext | None = None,
+        speakers: SpeakerActivity | None = None,
+    ) -> Slices[Tensor]:
+        """The same in slices of a layer."""
         x = self.dropout(self._scale(x))
         context = context or self.config.contexts[0]
         steps = x.shape[1]
         valid = frame_mask(counts, steps)
         if self.config.local:
-            return self._encode_locally(x, valid, context.left)
+            window = context.left
+            for layer, positions in zip(self._layers(), self.positions(2 * window - 1, 1 - 2 * window), strict=True):
+                x = layer.local(x, positions, valid, window)
+                yield
+            return x
         keep = (valid[:, None] & self._visible(steps, context, x.device))[:, None]
         for index, positions in enumerate(self.positions(steps - 1, 1 - steps)):
             x = self._hear_speakers(index, x, speakers)
             x = self.layers[index](x, positions, keep, valid)
-        return x
-
-    def _encode_locally(self, x: Tensor, valid: Tensor, window: int) -> Tensor:
-        for layer, positions in zip(self._layers(), self.positions(2 * window - 1, 1 - 2 * window), strict=True):
-            x = layer.local(x, positions, valid, window)
+            yield
         return x
 
     def _visible(self, steps: int, context: AttentionContext, device: torch.device) -> Tensor:
