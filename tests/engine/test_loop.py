@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import torch
 
+from conure.engine.clip_lane import ClipLane
 from conure.engine.loop import Engine
 from conure.engine.messages import (
     ENDS,
@@ -16,6 +18,7 @@ from conure.engine.messages import (
     Audio,
     Cancel,
     Cancelled,
+    Clip,
     Close,
     Configure,
     Failed,
@@ -28,6 +31,8 @@ from conure.engine.messages import (
     StreamOptions,
 )
 from conure.engine.stream_lane import StreamLane
+from conure.engine.stream_runner import TorchStreamRunner
+from conure.engine.torch_runner import TorchRunner
 from conure.models.network import Network
 from conure.vad.endpoints import Endpointing
 from tests.engine.test_stream_lane import lane, net, noise, offline
@@ -58,10 +63,16 @@ class Listener:
         return [answer for answer in self.answers if answer.stream == stream]
 
 
+def clip_runner(streams: StreamLane) -> TorchRunner:
+    runner = streams.runner
+    assert isinstance(runner, TorchStreamRunner)
+    return TorchRunner(runner.network, runner.front, torch.device("cpu"))
+
+
 @contextmanager
 def running(streams: StreamLane) -> Iterator[tuple[Engine, Listener]]:
     listener = Listener()
-    engine = Engine({"small": streams}, listener)
+    engine = Engine({"small": streams}, {"small": ClipLane(clip_runner(streams))}, listener)
     thread = threading.Thread(target=engine.run)
     thread.start()
     try:
@@ -87,6 +98,33 @@ def test_a_stream_is_answered_in_order(net: Network) -> None:
     assert Marker(1, 7) in answers
     heard = [token.id for answer in answers if isinstance(answer, Heard) for token in answer.tokens]
     assert heard == [token for token, _ in offline(net, samples, 2)]
+
+
+def test_clips_are_heard_beside_streams(net: Network) -> None:
+    rng = np.random.default_rng(1)
+    clips = {number: noise(rng, int(rng.integers(1_600, 60_000))) for number in range(10, 18)}
+    samples = noise(rng, 40_000)
+    with running(lane(net)) as (engine, listener):
+        engine.ask(Open(1, StreamOptions("small", latency_ms=160)))
+        for number, clip in clips.items():
+            engine.ask(Clip(number, "small", clip))
+        engine.ask(Cancel(13))
+        for begin in range(0, len(samples), 1_600):
+            engine.ask(Audio(1, samples[begin : begin + 1_600]))
+        engine.ask(Close(1))
+        engine.ask(Clip(20, "large", samples))
+        listener.wait_for_ends(10)
+    assert listener.of(13) == [Cancelled(13)]
+    assert [answer.code for answer in listener.of(20) if isinstance(answer, Failed)] == ["unknown_model"]
+    del clips[13]
+    for number, clip in clips.items():
+        heard, finished = listener.of(number)
+        assert isinstance(heard, Heard)
+        assert [(token.id, token.start) for token in heard.tokens] == [
+            (token, pytest.approx(min(step * 0.08, len(clip) / 16_000), abs=1e-3))
+            for token, step in offline(net, clip, 2)
+        ]
+        assert finished == Finished(number)
 
 
 def test_what_cannot_be_opened_is_told_why(net: Network) -> None:

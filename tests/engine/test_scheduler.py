@@ -37,10 +37,10 @@ def test_clips_are_begun_only_where_they_end_in_time() -> None:
     costs.learn("clip", 1, 0.05)
     costs.learn("live", 1, 0.03)
     scheduler, clips = Scheduler(costs), [ClipWork(8, "clip", 1, 2.0), ClipWork(7, "clip", 1, 1.0)]
-    assert scheduler.choose(10.0, [], [], clips) == ClipTurn(7)
-    assert scheduler.choose(10.0, [], [Expected("live", 10.02, 10.10)], clips) == ClipTurn(7)
+    assert scheduler.choose(10.0, [], [], clips) == ClipTurn(clips[1])
+    assert scheduler.choose(10.0, [], [Expected("live", 10.02, 10.10)], clips) == ClipTurn(clips[1])
     assert scheduler.choose(10.0, [], [Expected("live", 10.0, 10.07)], clips) is None
-    assert scheduler.choose(10.0, [], [Expected("live", 10.06, 10.07)], clips) == ClipTurn(7)
+    assert scheduler.choose(10.0, [], [Expected("live", 10.06, 10.07)], clips) == ClipTurn(clips[1])
     assert scheduler.choose(10.0, [], [], []) is None
 
 

@@ -16,12 +16,14 @@ import queue
 import time
 from collections.abc import Callable, Mapping
 
+from conure.engine.clip_lane import ClipLane
 from conure.engine.cost import Costs
 from conure.engine.messages import (
     ENDS,
     Answer,
     Audio,
     Cancel,
+    Clip,
     Close,
     Configure,
     Failed,
@@ -30,7 +32,7 @@ from conure.engine.messages import (
     Opened,
     Request,
 )
-from conure.engine.scheduler import Scheduler, StreamTurn
+from conure.engine.scheduler import ClipTurn, Scheduler, StreamTurn
 from conure.engine.stream_lane import StreamLane
 
 __all__ = ["Engine"]
@@ -40,22 +42,26 @@ log = logging.getLogger(__name__)
 MOST_BEHIND = 60.0
 """Seconds of audio that a stream may have waiting; what sends faster has to wait for answers."""
 RETRY_AFTER = 5.0
+CLIP_PATIENCE = 0.002
+"""Seconds after which it is asked again whether a slice of a clip may be begun."""
 
 
 class Engine:
     def __init__(
         self,
         lanes: Mapping[str, StreamLane],
+        clips: Mapping[str, ClipLane],
         deliver: Callable[[Answer], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lanes = dict(lanes)
+        self.clips = dict(clips)
         self.costs = Costs()
         self.scheduler = Scheduler(self.costs)
         self._deliver = deliver
         self._clock = clock
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._streams: dict[int, StreamLane] = {}
+        self._streams: dict[int, StreamLane | ClipLane] = {}
 
     def ask(self, request: Request) -> None:
         self._requests.put(request)
@@ -77,9 +83,8 @@ class Engine:
 
     def _take_requests(self) -> bool:
         """Handles all that wait, and waits for one where there is nothing to do; False when it was told to stop."""
-        idle = not any(lane.ready() for lane in self.lanes.values())
         try:
-            request = self._requests.get(block=idle)
+            request = self._requests.get(timeout=self._patience())
             while request is not None:
                 self._handle(request)
                 request = self._requests.get_nowait()
@@ -87,13 +92,25 @@ class Engine:
             return True
         return False
 
+    def _patience(self) -> float | None:
+        """How long to wait for a request: until there is one, unless there is something else to do."""
+        if any(lane.ready() for lane in self.lanes.values()):
+            return 0.0
+        return CLIP_PATIENCE if any(len(lane) for lane in self.clips.values()) else None
+
     def _handle(self, request: Request) -> None:
         if isinstance(request, Open):
             self._open(request)
-            return
-        lane = self._streams.get(request.stream)
-        if lane is None:  # it has failed or was cancelled, and was told so
-            return
+        elif isinstance(request, Clip):
+            self._submit(request)
+        elif (lane := self._streams.get(request.stream)) is not None:
+            if isinstance(request, Cancel):
+                self._answer(lane.cancel(request.stream))
+            elif isinstance(lane, StreamLane):
+                self._tell(lane, request)
+        # Otherwise it has failed or was cancelled, and was told so.
+
+    def _tell(self, lane: StreamLane, request: Audio | Finalize | Close | Configure) -> None:
         now = self._clock()
         match request:
             case Audio(stream, samples):
@@ -107,8 +124,16 @@ class Engine:
                 lane.finalize(stream, None, now)
             case Configure(stream, endpointing):
                 lane.configure(stream, endpointing)
-            case Cancel(stream):
-                self._answer(lane.cancel(stream))
+
+    def _submit(self, request: Clip) -> None:
+        lane = self.clips.get(request.model)
+        if lane is None:
+            known = ", ".join(self.clips)
+            message = f"no model {request.model!r} for clips"
+            self._fail(request.stream, "unknown_model", message, f"there are: {known}")
+            return
+        self._streams[request.stream] = lane
+        lane.submit(request.stream, request.samples, request.prompt, self._clock())
 
     def _open(self, request: Open) -> None:
         options = request.options
@@ -128,14 +153,22 @@ class Engine:
             self._answer([Failed(request.stream, "busy", message, retry_after=RETRY_AFTER)])
 
     def _turn(self) -> None:
-        live = [work for lane in self.lanes.values() for work in lane.ready()]
-        turn = self.scheduler.choose(self._clock(), live, [], [])
-        if not isinstance(turn, StreamTurn):
-            return
+        lanes = self.lanes.values()
+        live = [work for lane in lanes for work in lane.ready()]
+        expected = [work for lane in lanes for work in lane.expected()]
+        clips = {work: lane for lane in self.clips.values() for work in lane.ready()}
         begin = self._clock()
-        lane = self._streams[turn.streams[0]]
-        answers = lane.run(turn.streams, begin)
-        self.costs.learn(turn.kind, len(turn.streams), self._clock() - begin)
+        match self.scheduler.choose(begin, live, expected, list(clips)):
+            case StreamTurn(kind, streams):
+                lane, size = self._streams[streams[0]], len(streams)
+                assert isinstance(lane, StreamLane)
+                answers = lane.run(streams, begin)
+            case ClipTurn(work):
+                kind, size = work.kind, work.size
+                answers = clips[work].run()
+            case None:
+                return
+        self.costs.learn(kind, size, self._clock() - begin)
         self._answer(answers)
 
     def _fail_all(self, code: str, message: str) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "Audio",
     "Cancel",
     "Cancelled",
+    "Clip",
     "Close",
     "Configure",
     "Failed",
@@ -63,6 +64,16 @@ class Audio:
 
 
 @dataclass(frozen=True, slots=True)
+class Clip:
+    """A stream that is all there: to be heard whole, at most half a minute at a time, when there is time for it."""
+
+    stream: int
+    model: str
+    samples: Samples
+    prompt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finalize:
     """That was all for now: everything received is to come out as a final, followed by the marker."""
 
@@ -92,7 +103,7 @@ class Cancel:
     stream: int
 
 
-Request = Open | Audio | Finalize | Configure | Close | Cancel
+Request = Open | Audio | Clip | Finalize | Configure | Close | Cancel
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class StreamTurn:
 
 @dataclass(frozen=True, slots=True)
 class ClipTurn:
-    clip: int
+    work: ClipWork
 
 
 class Scheduler:
@@ -68,7 +68,7 @@ class Scheduler:
         if live:
             return self._streams(live)
         fitting = [clip for clip in clips if self._fits(now, clip, expected)]
-        return ClipTurn(min(fitting, key=lambda clip: clip.since).clip) if fitting else None
+        return ClipTurn(min(fitting, key=lambda clip: clip.since)) if fitting else None
 
     def _streams(self, live: Sequence[LiveWork]) -> StreamTurn:
         first = min(live, key=lambda work: work.due)

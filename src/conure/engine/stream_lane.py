@@ -22,7 +22,7 @@ from torch import Tensor
 
 from conure.audio.backlog import Backlog
 from conure.audio.features_stream import first_sample, mel_of_spans, samples_of, span_samples
-from conure.decoding.hypothesis import EmittedToken
+from conure.decoding.hypothesis import STEP_SECONDS
 from conure.decoding.transducer import decode_transducer
 from conure.engine.messages import (
     Answer,
@@ -48,7 +48,6 @@ from conure.vad.silero import Silero, SileroState
 __all__ = ["StreamLane"]
 
 RATE = 16_000
-STEP_SECONDS = 0.08
 STEP_MS = 80
 
 _Speech = tuple[float, float, float]
@@ -229,7 +228,7 @@ class StreamLane:
         found, decoder = decode_transducer(self.runner.heads, encoded, counts, self.state.decoder.gather(rows))
         self.state.decoder.scatter(rows, decoder)
         return {
-            part.stream.number: tuple(_timed(token, part.stream.origin / RATE) for token in emitted)
+            part.stream.number: tuple(token.timed(part.stream.origin / RATE) for token in emitted)
             for part, emitted in zip(parts, found, strict=True)
         }
 
@@ -318,9 +317,3 @@ class StreamLane:
 
     def _rows(self, rows: list[int]) -> Tensor:
         return torch.tensor(rows, device=self.runner.heads.device)
-
-
-def _timed(token: EmittedToken, origin: float) -> Token:
-    start = origin + token.step * STEP_SECONDS
-    end = start + token.duration * STEP_SECONDS
-    return Token(token.id, round(start, 3), round(end, 3), token.log_probability, token.confidence)
