@@ -19,6 +19,7 @@ from conure.engine.quantize import Affine, Int8, probe, saturates
 from conure.errors import ModelError
 from conure.models.checkpoint import Checkpoint
 from conure.models.loading import read_checkpoint
+from conure.models.slices import finish
 from tests.parity.references import FOLDER, recordings
 
 
@@ -50,7 +51,7 @@ def test_a_checkpoint_is_converted_once(source: Path, tmp_path: Path) -> None:
     load = Loader(source)
     folders = {converted_folder(source, "int8", tmp_path / "cache", load) for _ in range(3)}
     assert load.calls == 1
-    encoded, counts = OnnxRunner(folders.pop(), threads=1).encode(*recordings())
+    encoded, counts = finish(OnnxRunner(folders.pop(), threads=1).encode(*recordings()))
     assert encoded.isfinite().all()
     assert counts.min() > 0
 
