@@ -33,11 +33,9 @@ class _Batch:
     begun: bool = False
 
     @property
-    def work(self) -> ClipWork:
-        """The next slice; the first one of a batch is another kind than the rest."""
-        first = self.clips[0]
-        seconds = max(1, round(max(len(clip.samples) for clip in self.clips) * len(self.clips) / RATE))
-        return ClipWork(first.number, ("clips", self.begun), seconds, first.since)
+    def seconds(self) -> int:
+        """Audio in it, padding counted."""
+        return max(1, round(max(len(clip.samples) for clip in self.clips) * len(self.clips) / RATE))
 
 
 class ClipLane:
@@ -68,10 +66,13 @@ class ClipLane:
                 self._batch = None
 
     def ready(self) -> list[ClipWork]:
-        """The next slice of the batch, which is formed where there is none."""
+        """The next slice of the batch, which is formed where there is none; its first is another kind than the rest."""
         if self._batch is None and self._waiting:
             self._batch = self._form()
-        return [self._batch.work] if self._batch else []
+        if self._batch is None:
+            return []
+        first = self._batch.clips[0]
+        return [ClipWork(first.number, (self, self._batch.begun), self._batch.seconds, first.since)]
 
     def run(self) -> list[Answer]:
         """One slice."""

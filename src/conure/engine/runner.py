@@ -15,7 +15,7 @@ RunnerName = Literal["torch", "onnx-int8", "onnx-fp32"]
 
 
 class Runner(Protocol):
-    """Samples to what the heads read. The heads are small and stay in torch for every runner."""
+    """Samples to what the heads read, and the heads, which one decoding loop asks."""
 
     heads: Heads
     description: str
