@@ -1,0 +1,1 @@
+"""Talks to a Conure server; knows nothing of how it works."""

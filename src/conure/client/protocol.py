@@ -1,0 +1,290 @@
+"""The native protocol: what a client and a server say to each other, once for both.
+
+The same messages go as JSON texts over WebSocket (`/v1/stream`), as lines of JSON over TCP, and as msgpack where a
+WebSocket asks for `?format=msgpack`. Audio may also be sent as bare binary frames. A conversation:
+
+    client  hello | resume        which stream, and how its audio comes; may be left out
+            config                what is wanted: events, model, latency, ends of utterances
+            audio ...             base64, bytes, samples, or binary frames of their own
+            finalize              that was all for now: a final of everything, then `marker`
+            close                 that was all: finals, then `finished`
+    server  ready, then speech_started, partial, utterance_end, final, marker, lag, warning,
+            and once, at the end: finished, failed or cancelled
+
+A client that never asks for events gets `result` messages instead, each with the text so far. Times are seconds of the
+stream. Fields that the server does not know are null; fields that a reader does not know are to be skipped.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+__all__ = [
+    "Audio",
+    "Cancel",
+    "Cancelled",
+    "Close",
+    "Config",
+    "Endpointing",
+    "Error",
+    "Failed",
+    "Final",
+    "Finalize",
+    "Finals",
+    "Finished",
+    "FromClient",
+    "FromServer",
+    "Hello",
+    "Lag",
+    "Marker",
+    "Partial",
+    "Ping",
+    "Pong",
+    "Ready",
+    "Received",
+    "Result",
+    "Resume",
+    "SpeechStarted",
+    "UtteranceEnd",
+    "Warned",
+    "Word",
+]
+
+
+class Endpointing(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What ends an utterance, in seconds; null switches a reason off, what is left out stays as the server has it."""
+
+    silence: float | None = 0.6
+    end_token: float | None = 0.1
+    blanks: float | None = 3.0
+    longest: float | None = 30.0
+    speech: float = 0.5
+    """Probability of speech from which on the speech detector is believed."""
+
+
+class Finals(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Finals from another, more accurate model than the partials."""
+
+    model: str
+    budget_ms: int = 1000
+    """A final that took longer comes from the fast model."""
+
+
+class Hello(Struct, tag="hello", kw_only=True, omit_defaults=True):
+    stream_id: int | str | None = None
+    sample_rate: int = 16_000
+    encoding: str = "pcm16"
+    """pcm16, f32, mulaw, alaw, or `container` for Ogg, WebM, WAV and what else a file may be."""
+    channels: int = 1
+
+
+class Config(Struct, tag="config", kw_only=True, omit_defaults=True):
+    """Before the first audio; after it, endpointing alone may change."""
+
+    events: bool = True
+    model: str | None = None
+    latency_ms: int | None = None
+    language: str | None = None
+    endpointing: Endpointing | None = None
+    finals: Finals | None = None
+    partials: bool = True
+    words: bool = True
+    lag: bool = False
+    """Whether `lag` is told, once a second."""
+    sample_rate: int | None = None
+    encoding: str | None = None
+    channels: int | None = None
+
+
+class Resume(Struct, tag="resume", kw_only=True):
+    """First message of a connection that goes on with the stream of a broken one."""
+
+    token: str
+    seq: int = 0
+    """Number of the last event that was read; those after it are sent again."""
+
+
+class Audio(Struct, tag="audio", kw_only=True, omit_defaults=True):
+    data: str | bytes = b""
+    """Base64 in JSON, bytes in msgpack."""
+    samples: list[float] | None = None
+    """Numbers from -1 to 1 instead of `data`."""
+    encoding: str | None = None
+    final: bool = False
+    """That was all, as `close`."""
+
+
+class Finalize(Struct, tag="finalize", kw_only=True, omit_defaults=True):
+    id: int = 0
+
+
+class Close(Struct, tag="close"):
+    pass
+
+
+class Cancel(Struct, tag="cancel"):
+    """The rest need not be transcribed."""
+
+
+class Ping(Struct, tag="ping", omit_defaults=True):
+    id: int | None = None
+
+
+FromClient = Hello | Config | Resume | Audio | Finalize | Close | Cancel | Ping
+
+
+class Word(Struct, kw_only=True, omit_defaults=True):
+    text: str
+    start: float | None = None
+    end: float | None = None
+    confidence: float | None = None
+    speaker: str | None = None
+
+
+class Ready(Struct, tag="ready", kw_only=True):
+    """The stream is there."""
+
+    stream_id: int | str
+    token: str
+    """For `resume`."""
+    resume_seconds: float
+    """How long a broken connection may stay away."""
+    model: str
+    latency_ms: int
+    received: int = 0
+    """Bytes of audio (of `samples`: numbers) the server has; after `resume` a client goes on from there."""
+
+
+class Received(Struct, tag="received", kw_only=True):
+    """So much audio is safe on the server's side: about once a second, so that a client can forget it."""
+
+    received: int
+
+
+class SpeechStarted(Struct, tag="speech_started", kw_only=True):
+    seq: int
+    utterance: int
+    at: float
+
+
+class Partial(Struct, tag="partial", kw_only=True):
+    seq: int
+    utterance: int
+    stable: str
+    """Will not change, and be what the final begins with unless finals come from another model."""
+    tail: str
+    """May change."""
+    until: float
+    """Audio before this has been worked in."""
+
+
+class UtteranceEnd(Struct, tag="utterance_end", kw_only=True):
+    """The speaker has finished; the final follows."""
+
+    seq: int
+    utterance: int
+    at: float
+    reason: str
+
+
+class Final(Struct, tag="final", kw_only=True):
+    seq: int
+    utterance: int
+    text: str
+    start: float
+    end: float
+    reason: str
+    """silence, end_token, blanks, length, asked (finalize), closed."""
+    model: str
+    confidence: float | None = None
+    language: str | None = None
+    words: list[Word] | None = None
+
+
+class Marker(Struct, tag="marker", kw_only=True):
+    """Everything sent before that `finalize` is in the finals before this."""
+
+    seq: int
+    id: int
+
+
+class Lag(Struct, tag="lag", kw_only=True):
+    """How long ago the audio came that was last worked in."""
+
+    seq: int
+    seconds: float
+
+
+class Warned(Struct, tag="warning", kw_only=True):
+    seq: int
+    code: str
+    message: str
+
+
+class Finished(Struct, tag="finished", kw_only=True):
+    seq: int
+    seconds: float
+    """Audio that was received and transcribed."""
+    problems: list[str] = field(default_factory=list)
+    """What of the audio could not be read."""
+
+
+class Failed(Struct, tag="failed", kw_only=True):
+    seq: int
+    code: str
+    message: str
+    hint: str | None = None
+    retry_after: float | None = None
+
+
+class Cancelled(Struct, tag="cancelled", kw_only=True):
+    seq: int
+
+
+class Error(Struct, tag="error", kw_only=True):
+    """A message was not understood, or not meant; the stream goes on unless the connection is closed after it."""
+
+    message: str
+    code: str = "bad_message"
+    hint: str | None = None
+    retry_after: float | None = None
+
+
+class Pong(Struct, tag="pong", omit_defaults=True):
+    id: int | None = None
+
+
+class Result(Struct, tag="result", kw_only=True):
+    """For clients that did not ask for events."""
+
+    stream_id: int | str
+    text: str
+    """Of the stream so far."""
+    token_ids: list[int]
+    """New ones."""
+    confidence_scores: list[float | None]
+    is_final: bool
+    """The last result of the stream."""
+    last_state: Literal["speech", "silence"] | None
+    turn_detection: Literal["start_of_utterance", "running", "pause", "end_of_utterance"]
+
+
+FromServer = (
+    Ready
+    | Received
+    | SpeechStarted
+    | Partial
+    | UtteranceEnd
+    | Final
+    | Marker
+    | Lag
+    | Warned
+    | Finished
+    | Failed
+    | Cancelled
+    | Error
+    | Pong
+    | Result
+)
