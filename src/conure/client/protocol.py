@@ -107,7 +107,7 @@ class Resume(Struct, tag="resume", kw_only=True):
 
 
 class Audio(Struct, tag="audio", kw_only=True, omit_defaults=True):
-    data: str | bytes = b""
+    data: bytes = b""
     """Base64 in JSON, bytes in msgpack."""
     samples: list[float] | None = None
     """Numbers from -1 to 1 instead of `data`."""
