@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from conure.types import Token
@@ -50,21 +51,18 @@ class StreamOptions:
     """The language's slot, where the model takes one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
+class Open(Struct, frozen=True, tag=True):
     stream: int
     options: StreamOptions
 
 
-@dataclass(frozen=True, slots=True)
-class Audio:
+class Audio(Struct, frozen=True, tag=True):
     stream: int
     samples: Samples
     """Mono, 16 kHz, of any number."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
+class Clip(Struct, frozen=True, tag=True):
     """A stream that is all there: to be heard whole, at most half a minute at a time, when there is time for it."""
 
     stream: int
@@ -73,31 +71,27 @@ class Clip:
     prompt: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finalize:
+class Finalize(Struct, frozen=True, tag=True):
     """That was all for now: everything received is to come out as a final, followed by the marker."""
 
     stream: int
     marker: int
 
 
-@dataclass(frozen=True, slots=True)
-class Configure:
+class Configure(Struct, frozen=True, tag=True):
     """Other rules for the ends of utterances, from the next chunk on."""
 
     stream: int
     endpointing: Endpointing
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True, tag=True):
     """That was all."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Struct, frozen=True, tag=True):
     """Nobody waits for it any more."""
 
     stream: int
@@ -106,19 +100,16 @@ class Cancel:
 Request = Open | Audio | Clip | Finalize | Configure | Close | Cancel
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True, tag=True):
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpeechStarted:
+class SpeechStarted(Struct, frozen=True, tag=True):
     stream: int
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(Struct, frozen=True, tag=True):
     """What was said since the last one; it will not change."""
 
     stream: int
@@ -127,8 +118,7 @@ class Heard:
     """All audio before is worked in."""
 
 
-@dataclass(frozen=True, slots=True)
-class UtteranceEnded:
+class UtteranceEnded(Struct, frozen=True, tag=True):
     """Tokens that were heard since the utterance before it are this one's."""
 
     stream: int
@@ -136,23 +126,20 @@ class UtteranceEnded:
     reason: EndReason
 
 
-@dataclass(frozen=True, slots=True)
-class Marker:
+class Marker(Struct, frozen=True, tag=True):
     """Everything that came before the request of that number is done."""
 
     stream: int
     marker: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True, tag=True):
     """All that came was worked in."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True, tag=True):
     stream: int
     code: str
     message: str
@@ -161,8 +148,7 @@ class Failed:
     """Seconds after which the same may succeed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(Struct, frozen=True, tag=True):
     """As was asked."""
 
     stream: int
