@@ -26,7 +26,7 @@ from conure.engine.clips import decode
 from conure.engine.export import ENCODER_FILE
 from conure.engine.onnx_runner import OnnxRunner
 from conure.models.slices import finish
-from conure.service.opening import open_runner
+from conure.engine.opening import open_runner
 
 ROUNDS = 5
 

@@ -13,7 +13,7 @@ from conure.cli import models as command
 from conure.errors import ModelNotFound
 from conure.models import hub
 from conure.models.catalog import MODELS
-from conure.service import opening
+from conure.engine import opening
 
 from .conftest import Call
 

@@ -49,9 +49,9 @@ class Listener:
         self.answers: list[Answer] = []
         self.changed = threading.Condition()
 
-    def __call__(self, answer: Answer) -> None:
+    def __call__(self, answers: list[Answer]) -> None:
         with self.changed:
-            self.answers.append(answer)
+            self.answers += answers
             self.changed.notify_all()
 
     def wait_for_ends(self, count: int) -> None:

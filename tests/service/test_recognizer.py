@@ -11,7 +11,7 @@ import soundfile
 
 from conure.errors import AudioTooLong, BadOption, UnsupportedLanguage
 from conure.service.languages import prompt_slot
-from conure.service.opening import choose_device
+from conure.engine.opening import choose_device
 from conure.service.recognizer import Recognizer, load
 from tests.parity.references import FOLDER, recordings, reference
 

@@ -158,7 +158,7 @@ def _convert(source: str, output: str | None, dtype: str) -> Path:
 
 def _make_onnx(folder: Path, runner: str) -> None:
     """Opening a runner makes what it needs and is not in the cache."""
-    from conure.service.opening import open_runner  # noqa: PLC0415  it loads torch
+    from conure.engine.opening import open_runner  # noqa: PLC0415  it loads torch
 
     settings = load_settings(runner=runner, device="cpu")
     open_runner(folder, device=settings.device, runner=settings.runner, cache=settings.cache, threads=settings.threads)

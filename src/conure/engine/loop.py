@@ -2,8 +2,8 @@
 
     take requests ──> choose a turn ──> run it ──> deliver its answers
 
-`ask` may be called from any thread. Answers are delivered on the loop's own, one by one, in the order in which they
-came to be; whoever takes them must not keep it waiting.
+`ask` may be called from any thread. Answers are delivered on the loop's own, those of a turn together, in the order
+in which they came to be; whoever takes them must not keep it waiting.
 
 A request that cannot be met fails its stream by name. An error that nobody foresaw ends every stream and the loop:
 what state the networks are in is then unknown.
@@ -51,7 +51,7 @@ class Engine:
         self,
         lanes: Mapping[str, StreamLane],
         clips: Mapping[str, ClipLane],
-        deliver: Callable[[Answer], None],
+        deliver: Callable[[list[Answer]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lanes = dict(lanes)
@@ -59,6 +59,7 @@ class Engine:
         self.costs = Costs()
         self.scheduler = Scheduler(self.costs)
         self._deliver = deliver
+        self._undelivered: list[Answer] = []
         self._clock = clock
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._streams: dict[int, StreamLane | ClipLane] = {}
@@ -75,6 +76,7 @@ class Engine:
         try:
             while self._take_requests():
                 self._turn()
+                self._flush()
         except Exception:
             log.exception("the engine failed")
             self._fail_all("engine_failed", "the engine failed; its log tells why")
@@ -168,13 +170,15 @@ class Engine:
                 answers = clips[work].run()
             case None:
                 return
-        self.costs.learn(kind, size, self._clock() - begin)
+        seconds = self._clock() - begin
+        self.costs.learn(kind, size, seconds)
         self._answer(answers)
 
     def _fail_all(self, code: str, message: str) -> None:
         for stream, lane in list(self._streams.items()):
             lane.drop(stream)
             self._fail(stream, code, message)
+        self._flush()
 
     def _fail(self, stream: int, code: str, message: str, hint: str | None = None) -> None:
         self._answer([Failed(stream, code, message, hint)])
@@ -183,4 +187,9 @@ class Engine:
         for answer in answers:
             if isinstance(answer, ENDS):
                 self._streams.pop(answer.stream, None)
-            self._deliver(answer)
+        self._undelivered += answers
+
+    def _flush(self) -> None:
+        if self._undelivered:
+            self._deliver(self._undelivered)
+            self._undelivered = []

@@ -16,7 +16,7 @@ from conure.models.checkpoint import Checkpoint
 from conure.service.finishing import words_of_clip
 from conure.service.languages import check_language, prompt_slot
 from conure.service.long_audio import LongAudio
-from conure.service.opening import open_runner
+from conure.engine.opening import open_runner
 from conure.settings import RunnerChoice, load_settings
 from conure.text.segments import segments_from_words
 from conure.text.words import join_words
