@@ -10,10 +10,10 @@ import pytest
 
 from conure.cli import downloads
 from conure.cli import models as command
+from conure.engine import opening
 from conure.errors import ModelNotFound
 from conure.models import hub
 from conure.models.catalog import MODELS
-from conure.engine import opening
 
 from .conftest import Call
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conure.engine.admission import capacity, load
 from conure.engine.cost import Costs
 from conure.engine.scheduler import ClipTurn, ClipWork, Expected, LiveWork, Scheduler, StreamTurn
 
@@ -16,7 +17,7 @@ def test_costs_follow_what_was_measured() -> None:
     costs = Costs()
     assert costs.guess("a", 4) == 0.0
     costs.learn("a", 4, 1.0)
-    assert costs.guess("a", 5) == 1.0
+    assert costs.guess("a", 5) == 1.25
     assert costs.guess("a", 8) == 2.0
     assert costs.guess("a", 1) == 1.0
     for _ in range(40):
@@ -25,11 +26,31 @@ def test_costs_follow_what_was_measured() -> None:
     assert costs.guess("b", 4) == 0.0
 
 
+def test_between_known_sizes_costs_lie_on_a_line() -> None:
+    costs = Costs()
+    costs.learn("a", 1, 1.0)
+    costs.learn("a", 16, 4.0)
+    assert costs.guess("a", 6) == 2.0
+    assert costs.guess("a", 32) == 8.0
+
+
+def test_capacity_is_what_fits_the_chunk() -> None:
+    costs = Costs()
+    costs.learn("a", 1, 0.010)
+    costs.learn("a", 32, 0.072)
+    assert capacity(costs, "a", 0.08, most=100) == 30
+    assert capacity(costs, "a", 0.08, most=20) == 20
+    assert capacity(costs, "a", 0.01, most=20) == 0
+    both = {"a": 16, "b": 3}
+    costs.learn("b", 3, 0.05)
+    assert load(costs, both, {"a": 0.08, "b": 0.5}) == pytest.approx(0.04 / 0.08 + 0.1)
+
+
 def test_the_most_urgent_comes_first_and_takes_its_kind_along() -> None:
     live = [LiveWork(1, "slow", 5.0), LiveWork(2, "fast", 4.0), LiveWork(3, "fast", 9.0), LiveWork(4, "slow", 4.5)]
     clips = [ClipWork(7, "clip", 1, 0.0)]
-    assert Scheduler(Costs()).choose(0.0, live, [], clips) == StreamTurn("fast", (2, 3))
-    assert Scheduler(Costs(), most_rows=1).choose(0.0, live[:1] + live[3:], [], clips) == StreamTurn("slow", (4,))
+    assert Scheduler(Costs()).choose(0.0, live, [], clips) == StreamTurn("fast", (2, 3), 2)
+    assert Scheduler(Costs(), most_rows=1).choose(0.0, live[:1] + live[3:], [], clips) == StreamTurn("slow", (4,), 1)
 
 
 def test_clips_are_begun_only_where_they_end_in_time() -> None:

@@ -1,56 +1,56 @@
-"""Clips of one model that wait to be transcribed, and the batch of them that is being worked on, slice by slice."""
+"""Clips of one model that wait to be transcribed, and the batches that are being worked on, slice by slice.
+
+Urgent clips have a batch of their own: it is not kept waiting by one of others that was begun before.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from conure.decoding.hypothesis import EmittedToken
-from conure.engine.clips import BATCH_SECONDS, transcribe_batch
-from conure.engine.messages import Answer, Cancelled, Finished, Heard, Samples
+from conure.engine.clip_batch import ClipBatch
+from conure.engine.clips import BATCH_SECONDS
+from conure.engine.messages import Answer, Cancelled, Clip, Finished, Heard, Samples
 from conure.engine.runner import Runner
 from conure.engine.scheduler import ClipWork
-from conure.models.slices import Slices
 
 __all__ = ["ClipLane"]
 
 RATE = 16_000
+URGENT_SECONDS = 0.5
+"""After which an urgent clip should be done."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Clip:
-    number: int
-    samples: Samples
-    prompt: int | None
+class _Waiting:
+    clip: Clip
     since: float
 
-
-@dataclass(slots=True)
-class _Batch:
-    clips: list[_Clip]
-    slices: Slices[list[list[EmittedToken]]]
-    wanted: set[int] = field(default_factory=set)
-    """Those of its clips that somebody still waits for."""
-    begun: bool = False
-
     @property
-    def seconds(self) -> int:
-        """Audio in it, padding counted."""
-        return max(1, round(max(len(clip.samples) for clip in self.clips) * len(self.clips) / RATE))
+    def due(self) -> float | None:
+        return self.since + URGENT_SECONDS if self.clip.urgent else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    batch: ClipBatch
+    first: _Waiting
 
 
 class ClipLane:
     def __init__(self, runner: Runner, batch_seconds: float = BATCH_SECONDS) -> None:
         self.runner = runner
         self.batch_seconds = batch_seconds
-        self._waiting: dict[int, _Clip] = {}
-        self._batch: _Batch | None = None
+        self._waiting: dict[int, _Waiting] = {}
+        self._running: dict[bool, _Running] = {}
+        """The urgent batch and the other one."""
 
     def __len__(self) -> int:
         """Clips that somebody waits for."""
-        return len(self._waiting) + (len(self._batch.wanted) if self._batch else 0)
+        return len(self._waiting) + sum(len(running.batch.wanted) for running in self._running.values())
 
-    def submit(self, number: int, samples: Samples, prompt: int | None, now: float) -> None:
-        self._waiting[number] = _Clip(number, samples, prompt, now)
+    def submit(self, clip: Clip, now: float) -> None:
+        self._waiting[clip.stream] = _Waiting(clip, now)
 
     def cancel(self, number: int) -> list[Answer]:
         self.drop(number)
@@ -59,55 +59,53 @@ class ClipLane:
     def drop(self, number: int) -> None:
         """It is gone, without an answer; a batch that nobody waits for any more is given up."""
         self._waiting.pop(number, None)
-        if self._batch:
-            self._batch.wanted.discard(number)
-            if not self._batch.wanted:
-                self._batch.slices.close()
-                self._batch = None
+        self._running = {
+            urgent: running
+            for urgent, running in self._running.items()
+            if number not in running.batch.wanted or running.batch.forget(number)
+        }
 
     def ready(self) -> list[ClipWork]:
-        """The next slice of the batch, which is formed where there is none; its first is another kind than the rest."""
-        if self._batch is None and self._waiting:
-            self._batch = self._form()
-        if self._batch is None:
-            return []
-        first = self._batch.clips[0]
-        return [ClipWork(first.number, (self, self._batch.begun), self._batch.seconds, first.since)]
+        """The next slice of each batch, which is formed where there is none; its first is a kind of its own."""
+        works = []
+        for urgent in (True, False):
+            waiting = [one for one in self._waiting.values() if one.clip.urgent == urgent]
+            if urgent not in self._running and waiting:
+                self._running[urgent] = self._form(waiting)
+            if running := self._running.get(urgent):
+                batch, first = running.batch, running.first
+                kind = (self, batch.begun)
+                works.append(ClipWork(first.clip.stream, kind, batch.seconds, first.since, first.due))
+        return works
 
-    def run(self) -> list[Answer]:
+    def run(self, work: ClipWork) -> list[Answer]:
         """One slice."""
-        batch = self._batch
-        assert batch is not None
-        batch.begun = True
-        try:
-            next(batch.slices)
-        except StopIteration as end:
-            self._batch = None
-            return [
-                answer
-                for clip, tokens in zip(batch.clips, end.value, strict=True)
-                if clip.number in batch.wanted
-                for answer in _tell(clip, tokens)
-            ]
-        return []
+        urgent = work.due is not None
+        batch = self._running[urgent].batch
+        found = batch.run()
+        if found is None:
+            return []
+        del self._running[urgent]
+        return [answer for number, tokens in found.items() for answer in _tell(number, batch.clips[number], tokens)]
 
-    def _form(self) -> _Batch:
+    def _form(self, waiting: list[_Waiting]) -> _Running:
         """The clip that has waited longest, and of the same language the longest of those that are no longer."""
-        oldest = min(self._waiting.values(), key=lambda clip: clip.since)
-        room = int(self.batch_seconds * RATE) // max(len(oldest.samples), 1)
+        oldest = min(waiting, key=lambda one: one.since)
+        length, prompt = len(oldest.clip.samples), oldest.clip.prompt
+        room = int(self.batch_seconds * RATE) // max(length, 1)
         mates = [
-            clip
-            for clip in self._waiting.values()
-            if clip is not oldest and clip.prompt == oldest.prompt and len(clip.samples) <= len(oldest.samples)
+            one
+            for one in waiting
+            if one is not oldest and one.clip.prompt == prompt and len(one.clip.samples) <= length
         ]
-        mates.sort(key=lambda clip: -len(clip.samples))
-        clips = [oldest, *mates[: max(0, room - 1)]]
-        for clip in clips:
-            del self._waiting[clip.number]
-        slices = transcribe_batch(self.runner, [clip.samples for clip in clips], oldest.prompt)
-        return _Batch(clips, slices, {clip.number for clip in clips})
+        mates.sort(key=lambda one: -len(one.clip.samples))
+        chosen = [oldest, *mates[: max(0, room - 1)]]
+        for one in chosen:
+            del self._waiting[one.clip.stream]
+        clips = {one.clip.stream: one.clip.samples for one in chosen}
+        return _Running(ClipBatch.of(self.runner, clips, prompt), oldest)
 
 
-def _tell(clip: _Clip, tokens: list[EmittedToken]) -> list[Answer]:
-    seconds = len(clip.samples) / RATE
-    return [Heard(clip.number, tuple(token.timed(end=seconds) for token in tokens), seconds), Finished(clip.number)]
+def _tell(number: int, samples: Samples, tokens: list[EmittedToken]) -> list[Answer]:
+    seconds = len(samples) / RATE
+    return [Heard(number, tuple(token.timed(end=seconds) for token in tokens), seconds), Finished(number)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Hashable
 
 __all__ = ["Costs"]
@@ -11,26 +12,30 @@ WEIGHT = 0.2
 
 
 class Costs:
-    """Seconds by kind of work (a lane and its chunk, a slice of clips) and by size, in powers of two."""
+    """Seconds by kind of work (a lane and its chunk, a slice of clips) and by size, in powers of two.
+
+    What is kept of a size is the mean of the seconds and of the sizes they were measured at.
+    """
 
     def __init__(self) -> None:
-        self._seconds: dict[tuple[Hashable, int], float] = {}
+        self._known: dict[Hashable, dict[int, tuple[float, float]]] = {}
 
     def learn(self, kind: Hashable, size: int, seconds: float) -> None:
-        key = (kind, size.bit_length())
-        known = self._seconds.get(key)
-        self._seconds[key] = seconds if known is None else known + WEIGHT * (seconds - known)
+        sizes = self._known.setdefault(kind, {})
+        mean, known = sizes.get(size.bit_length(), (float(size), seconds))
+        sizes[size.bit_length()] = (mean + WEIGHT * (size - mean), known + WEIGHT * (seconds - known))
 
     def guess(self, kind: Hashable, size: int) -> float:
-        """0 for a kind that was never seen. Other sizes of the kind stand in: smaller ones as if time grew with
-        size, larger ones as they are."""
-        wanted = size.bit_length()
-        known = {bits: seconds for (seen, bits), seconds in self._seconds.items() if seen == kind}
+        """0 for a kind that was never seen. Between known sizes on a straight line; above them as if time grew with
+        size, below them as the least."""
+        known = sorted(self._known.get(kind, {}).values())
         if not known:
             return 0.0
-        if wanted in known:
-            return known[wanted]
-        smaller = [bits for bits in known if bits < wanted]
-        if smaller:
-            return known[max(smaller)] * 2.0 ** (wanted - max(smaller))
-        return known[min(known)]
+        above = bisect_left(known, (float(size), 0.0))
+        if above == 0:
+            return known[0][1]
+        lower, seconds = known[above - 1]
+        if above == len(known):
+            return seconds * size / lower
+        upper, more = known[above]
+        return seconds + (more - seconds) * (size - lower) / (upper - lower)

@@ -14,10 +14,13 @@ from __future__ import annotations
 import logging
 import queue
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 
+from conure.engine.admission import MOST_LOAD, load
 from conure.engine.clip_lane import ClipLane
 from conure.engine.cost import Costs
+from conure.engine.live_lane import LiveLane
 from conure.engine.messages import (
     ENDS,
     Answer,
@@ -28,41 +31,49 @@ from conure.engine.messages import (
     Configure,
     Failed,
     Finalize,
+    Note,
     Open,
     Opened,
+    Ping,
+    Pong,
     Request,
+    Turned,
 )
 from conure.engine.scheduler import ClipTurn, Scheduler, StreamTurn
-from conure.engine.stream_lane import StreamLane
 
 __all__ = ["Engine"]
 
 log = logging.getLogger(__name__)
 
-MOST_BEHIND = 60.0
+MOST_BEHIND = 180.0
 """Seconds of audio that a stream may have waiting; what sends faster has to wait for answers."""
 RETRY_AFTER = 5.0
-CLIP_PATIENCE = 0.002
-"""Seconds after which it is asked again whether a slice of a clip may be begun."""
+STEP_MS = 80
+SPARE_PATIENCE = 0.002
+"""Seconds after which it is asked again whether a guess or a slice of a clip may be begun."""
 
 
 class Engine:
     def __init__(
         self,
-        lanes: Mapping[str, StreamLane],
+        lanes: Mapping[str, LiveLane],
         clips: Mapping[str, ClipLane],
-        deliver: Callable[[list[Answer]], None],
+        deliver: Callable[[list[Answer | Note]], None],
         clock: Callable[[], float] = time.monotonic,
+        costs: Costs | None = None,
     ) -> None:
         self.lanes = dict(lanes)
         self.clips = dict(clips)
-        self.costs = Costs()
+        self.costs = costs or Costs()
         self.scheduler = Scheduler(self.costs)
         self._deliver = deliver
-        self._undelivered: list[Answer] = []
+        self._undelivered: list[Answer | Note] = []
         self._clock = clock
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._streams: dict[int, StreamLane | ClipLane] = {}
+        self._streams: dict[int, LiveLane | ClipLane] = {}
+        self._names = {id(lane): name for name, lane in (*lanes.items(), *clips.items())}
+        self._latencies: dict[int, int] = {}
+        """Of live streams."""
 
     def ask(self, request: Request) -> None:
         self._requests.put(request)
@@ -73,9 +84,10 @@ class Engine:
 
     def run(self) -> None:
         """Until it is stopped."""
+        patience: float | None = 0.0
         try:
-            while self._take_requests():
-                self._turn()
+            while self._take_requests(patience):
+                patience = self._turn()
                 self._flush()
         except Exception:
             log.exception("the engine failed")
@@ -83,10 +95,10 @@ class Engine:
             raise
         self._fail_all("stopped", "the engine was stopped")
 
-    def _take_requests(self) -> bool:
-        """Handles all that wait, and waits for one where there is nothing to do; False when it was told to stop."""
+    def _take_requests(self, patience: float | None) -> bool:
+        """Handles all that wait, and waits so long for one; False when it was told to stop."""
         try:
-            request = self._requests.get(timeout=self._patience())
+            request = self._requests.get(timeout=patience) if patience != 0.0 else self._requests.get_nowait()
             while request is not None:
                 self._handle(request)
                 request = self._requests.get_nowait()
@@ -94,25 +106,21 @@ class Engine:
             return True
         return False
 
-    def _patience(self) -> float | None:
-        """How long to wait for a request: until there is one, unless there is something else to do."""
-        if any(lane.ready() for lane in self.lanes.values()):
-            return 0.0
-        return CLIP_PATIENCE if any(len(lane) for lane in self.clips.values()) else None
-
     def _handle(self, request: Request) -> None:
         if isinstance(request, Open):
             self._open(request)
         elif isinstance(request, Clip):
             self._submit(request)
+        elif isinstance(request, Ping):
+            self._undelivered.append(Pong(request.number))
         elif (lane := self._streams.get(request.stream)) is not None:
             if isinstance(request, Cancel):
                 self._answer(lane.cancel(request.stream))
-            elif isinstance(lane, StreamLane):
+            elif not isinstance(lane, ClipLane):
                 self._tell(lane, request)
         # Otherwise it has failed or was cancelled, and was told so.
 
-    def _tell(self, lane: StreamLane, request: Audio | Finalize | Close | Configure) -> None:
+    def _tell(self, lane: LiveLane, request: Audio | Finalize | Close | Configure) -> None:
         now = self._clock()
         match request:
             case Audio(stream, samples):
@@ -135,7 +143,7 @@ class Engine:
             self._fail(request.stream, "unknown_model", message, f"there are: {known}")
             return
         self._streams[request.stream] = lane
-        lane.submit(request.stream, request.samples, request.prompt, self._clock())
+        lane.submit(request, self._clock())
 
     def _open(self, request: Open) -> None:
         options = request.options
@@ -147,32 +155,51 @@ class Engine:
             known = ", ".join(map(str, lane.latencies))
             message = f"{options.model} has no latency of {options.latency_ms} ms"
             self._fail(request.stream, "bad_option", message, f"it has: {known}")
+        elif (needed := self._load_with(lane, options.latency_ms)) > MOST_LOAD:
+            message = f"{len(lane)} streams are open, and one more would take {needed:.0%} of the time there is"
+            self._answer([Failed(request.stream, "busy", message, retry_after=RETRY_AFTER)])
         elif lane.open(request.stream, options):
             self._streams[request.stream] = lane
+            self._latencies[request.stream] = options.latency_ms
             self._answer([Opened(request.stream)])
         else:
-            message = f"all {lane.slots.count} streams are taken"
+            message = f"all {lane.capacity} streams are taken"
             self._answer([Failed(request.stream, "busy", message, retry_after=RETRY_AFTER)])
 
-    def _turn(self) -> None:
+    def _load_with(self, lane: LiveLane, latency_ms: int) -> float:
+        """The part of the time that streams need, and one more of that kind."""
+        kinds = [(self._streams[stream], latency // STEP_MS) for stream, latency in self._latencies.items()]
+        streams = Counter([*kinds, (lane, latency_ms // STEP_MS)])
+        return load(self.costs, streams, {kind: kind[1] * STEP_MS / 1000 for kind in streams})
+
+    def _turn(self) -> float | None:
+        """Runs what comes next. Tells how long to wait for requests then: for ever where only they can bring work."""
         lanes = self.lanes.values()
         live = [work for lane in lanes for work in lane.ready()]
         expected = [work for lane in lanes for work in lane.expected()]
         clips = {work: lane for lane in self.clips.values() for work in lane.ready()}
         begin = self._clock()
+        lane: LiveLane | ClipLane
+        latency: int | None = None
         match self.scheduler.choose(begin, live, expected, list(clips)):
-            case StreamTurn(kind, streams):
-                lane, size = self._streams[streams[0]], len(streams)
-                assert isinstance(lane, StreamLane)
+            case StreamTurn(kind, streams, size):
+                lane, latency = self._streams[streams[0]], self._latencies[streams[0]]
+                assert not isinstance(lane, ClipLane)
                 answers = lane.run(streams, begin)
             case ClipTurn(work):
-                kind, size = work.kind, work.size
-                answers = clips[work].run()
+                kind, size, lane = work.kind, work.size, clips[work]
+                answers = lane.run(work)
             case None:
-                return
+                return SPARE_PATIENCE if live or clips else None
         seconds = self._clock() - begin
         self.costs.learn(kind, size, seconds)
         self._answer(answers)
+        self._undelivered.append(self._turned(lane, latency, size, seconds))
+        return 0.0
+
+    def _turned(self, lane: LiveLane | ClipLane, latency: int | None, size: int, seconds: float) -> Turned:
+        clips = sum(len(lane) for lane in self.clips.values())
+        return Turned(self._names[id(lane)], latency, size, seconds, len(self._latencies), clips)
 
     def _fail_all(self, code: str, message: str) -> None:
         for stream, lane in list(self._streams.items()):
@@ -187,6 +214,7 @@ class Engine:
         for answer in answers:
             if isinstance(answer, ENDS):
                 self._streams.pop(answer.stream, None)
+                self._latencies.pop(answer.stream, None)
         self._undelivered += answers
 
     def _flush(self) -> None:

@@ -18,6 +18,7 @@ from conure.vad.endpoints import Endpointing, EndReason
 
 __all__ = [
     "ENDS",
+    "EndReason",
     "Answer",
     "Audio",
     "Cancel",
@@ -28,13 +29,18 @@ __all__ = [
     "Failed",
     "Finalize",
     "Finished",
+    "Guessed",
     "Heard",
     "Marker",
+    "Note",
     "Open",
     "Opened",
+    "Ping",
+    "Pong",
     "Request",
     "SpeechStarted",
     "StreamOptions",
+    "Turned",
     "UtteranceEnded",
 ]
 
@@ -69,6 +75,8 @@ class Clip(Struct, frozen=True, tag=True):
     model: str
     samples: Samples
     prompt: int | None = None
+    urgent: bool = False
+    """Somebody waits for it now, as for the second pass over what was just said live."""
 
 
 class Finalize(Struct, frozen=True, tag=True):
@@ -97,7 +105,13 @@ class Cancel(Struct, frozen=True, tag=True):
     stream: int
 
 
-Request = Open | Audio | Clip | Finalize | Configure | Close | Cancel
+class Ping(Struct, frozen=True, tag=True):
+    """Is the engine at work? About no stream."""
+
+    number: int
+
+
+Request = Open | Audio | Clip | Finalize | Configure | Close | Cancel | Ping
 
 
 class Opened(Struct, frozen=True, tag=True):
@@ -116,6 +130,15 @@ class Heard(Struct, frozen=True, tag=True):
     tokens: tuple[Token, ...]
     until: float
     """All audio before is worked in."""
+
+
+class Guessed(Struct, frozen=True, tag=True):
+    """What seems to have been said since the last Heard. The next one replaces it, and a Heard makes it void."""
+
+    stream: int
+    tokens: tuple[Token, ...]
+    until: float
+    """Up to where it was listened."""
 
 
 class UtteranceEnded(Struct, frozen=True, tag=True):
@@ -154,7 +177,29 @@ class Cancelled(Struct, frozen=True, tag=True):
     stream: int
 
 
-Answer = Opened | SpeechStarted | Heard | UtteranceEnded | Marker | Finished | Failed | Cancelled
+Answer = Opened | SpeechStarted | Heard | Guessed | UtteranceEnded | Marker | Finished | Failed | Cancelled
+
+
+class Pong(Struct, frozen=True, tag=True):
+    number: int
+
+
+class Turned(Struct, frozen=True, tag=True):
+    """A turn was made; its answers come with it."""
+
+    model: str
+    latency_ms: int | None
+    """None for a slice of clips."""
+    rows: int
+    seconds: float
+    live: int
+    """Streams that are open."""
+    clips: int
+    """Clips that wait or are being worked on."""
+
+
+Note = Pong | Turned
+"""Told of the engine, not of a stream."""
 
 ENDS = (Finished, Failed, Cancelled)
 """The last answer of a stream is one of these."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from conure.engine.converted import Precision, converted_folder
 from conure.engine.onnx_runner import OnnxRunner
+from conure.engine.plan import Plan
 from conure.engine.runner import Runner, RunnerName
+from conure.engine.stream_runner import StreamRunner, TorchStreamRunner
 from conure.engine.torch_runner import TorchRunner
 from conure.errors import BadOption
 from conure.models.checkpoint import Checkpoint
@@ -17,7 +20,7 @@ from conure.models.hub import Progress
 from conure.models.loading import build_network, find_checkpoint
 from conure.settings import RunnerChoice, load_settings
 
-__all__ = ["choose_device", "choose_runner", "open_runner"]
+__all__ = ["Opened", "choose_device", "choose_runner", "open_model", "open_runner"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,37 @@ def open_runner(
     folder = converted_folder(found.path, precision, cache or load_settings().cache, found.load)
     opened = OnnxRunner(folder, threads)
     return opened, found.label(opened.checkpoint)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that is ready; the two runners share its weights."""
+
+    checkpoint: Checkpoint
+    device: torch.device
+    clips: Runner | None = None
+    streams: StreamRunner | None = None
+
+    @property
+    def description(self) -> str:
+        runner = self.clips or self.streams
+        return runner.description if runner else ""
+
+
+def open_model(model: str | Path, plan: Plan, *, live: bool, clips: bool) -> Opened:
+    """The same for an engine, which may want a model for streams, too."""
+    place = choose_device(plan.device, plan.runner)
+    if not live:
+        runner, checkpoint = open_runner(
+            model, device=plan.device, runner=plan.runner, cache=plan.cache, threads=plan.threads
+        )
+        return Opened(checkpoint, place, clips=runner)
+    checkpoint = find_checkpoint(model).load()
+    if not checkpoint.config.encoder.cache_aware:
+        raise BadOption(f"{model} cannot follow live audio", "take a model that `conure models` lists as live")
+    network, front = build_network(checkpoint)
+    whole = TorchRunner(network, front, place) if clips else None
+    return Opened(checkpoint, place, whole, TorchStreamRunner(network, front, place))
 
 
 def choose_device(asked: str, runner: RunnerChoice = "auto") -> torch.device:

@@ -25,6 +25,7 @@ class SampleRing:
     def __init__(self, memory: SharedMemory, *, owner: bool) -> None:
         self._memory = memory
         self._owner = owner
+        assert memory.buf is not None
         self._read = np.frombuffer(memory.buf, np.int64, 1)
         self._samples = np.frombuffer(memory.buf, np.float32, (memory.size - HEADER) // 4, HEADER)
         self._written = 0

@@ -1,7 +1,8 @@
-"""What the engine does next: streams first, by due time; clips fill the time that is left.
+"""What the engine does next: streams first, by due time; guesses and clips fill the time that is left.
 
 Pure: it is told what there is and what time it is, and chooses. A turn cannot be interrupted, so a slice of a clip is
-begun only where it ends before a stream needs the machine.
+begun only where it ends before a stream needs the machine; so is a guess. Of these, what somebody waits for goes
+first, by due time, and the rest in the order in which it came.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ __all__ = ["ClipTurn", "ClipWork", "Expected", "LiveWork", "Scheduler", "StreamT
 
 @dataclass(frozen=True, slots=True)
 class LiveWork:
-    """A stream that has a whole chunk."""
+    """A stream that has a whole chunk, or other work."""
 
     stream: int
     kind: Hashable
     """What may share a turn: a lane and a chunk size."""
     due: float
     """When it should be done: a chunk's length after it was whole."""
+    size: int = 1
+    """How much it is, as the kind counts: rows, or seconds of audio."""
+    spare: bool = False
+    """A guess at what will be known for sure later: done only in time that is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +48,15 @@ class ClipWork:
     size: int
     since: float
     """When the clip came."""
+    due: float | None = None
+    """When an urgent one should be done."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamTurn:
     kind: Hashable
     streams: tuple[int, ...]
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +73,39 @@ class Scheduler:
         self, now: float, live: Sequence[LiveWork], expected: Sequence[Expected], clips: Sequence[ClipWork]
     ) -> StreamTurn | ClipTurn | None:
         """The next turn; None where there is nothing to do, or nothing that may be begun now."""
-        if live:
-            return self._streams(live)
-        fitting = [clip for clip in clips if self._fits(now, clip, expected)]
-        return ClipTurn(min(fitting, key=lambda clip: clip.since)) if fitting else None
+        if firm := [work for work in live if not work.spare]:
+            return self._streams(firm)
+        works: list[LiveWork | ClipWork] = [*live, *clips]
+        for work in sorted(works, key=_urgency):
+            turn = self._streams([one for one in live if one.kind == work.kind]) if isinstance(work, LiveWork) else work
+            if self._fits(now, turn.kind, turn.size, expected):
+                return turn if isinstance(turn, StreamTurn) else ClipTurn(turn)
+        return None
 
     def _streams(self, live: Sequence[LiveWork]) -> StreamTurn:
         first = min(live, key=lambda work: work.due)
-        same = sorted((work for work in live if work.kind == first.kind), key=lambda work: work.due)
-        return StreamTurn(first.kind, tuple(work.stream for work in same[: self.most_rows]))
+        same = sorted((work for work in live if work.kind == first.kind), key=lambda work: work.due)[: self.most_rows]
+        return StreamTurn(first.kind, tuple(work.stream for work in same), sum(work.size for work in same))
 
-    def _fits(self, now: float, clip: ClipWork, expected: Sequence[Expected]) -> bool:
-        """Whether the slice is over before any stream would be late for it.
+    def _fits(self, now: float, kind: Hashable, size: int, expected: Sequence[Expected]) -> bool:
+        """Whether the turn is over before any stream would be late for it.
 
-        Streams of one kind that come while the slice runs will share a turn after it; of several kinds, a turn each.
+        Streams of one kind that come while it runs will share a turn after it; of several kinds, a turn each.
         """
-        over = now + self.costs.guess(clip.kind, clip.size)
+        over = now + self.costs.guess(kind, size)
         arriving: dict[Hashable, list[float]] = {}
         for stream in expected:
             if stream.ready <= over:
                 arriving.setdefault(stream.kind, []).append(stream.due)
-        for kind, dues in sorted(arriving.items(), key=lambda pair: min(pair[1])):
-            over += self.costs.guess(kind, len(dues))
+        for coming, dues in sorted(arriving.items(), key=lambda pair: min(pair[1])):
+            over += self.costs.guess(coming, len(dues))
             if over > min(dues):
                 return False
         return True
+
+
+def _urgency(work: LiveWork | ClipWork) -> tuple[bool, float]:
+    """What has no due time comes after what has, by age."""
+    if work.due is None:
+        return True, work.since
+    return False, work.due

@@ -118,6 +118,10 @@ class StreamLane:
         return len(self._streams)
 
     @property
+    def capacity(self) -> int:
+        return self.slots.count
+
+    @property
     def latencies(self) -> tuple[int, ...]:
         """In milliseconds, the least first."""
         return tuple(sorted((context.right + 1) * STEP_MS for context in self.runner.config.encoder.contexts))

@@ -28,6 +28,13 @@ class StreamState:
         unspoken = TransducerState.start(heads, 1)
         return StreamState(EncoderState.allocate(config.encoder, rows, past, like), unspoken.repeated(rows), unspoken)
 
+    @property
+    def bytes(self) -> int:
+        """Memory of the encoder's part, next to which the decoder's is small."""
+        state = self.encoder
+        tensors = (*state.subsampling, state.keys, state.values, state.convolution, state.length, state.started)
+        return sum(tensor.nbytes for tensor in tensors)
+
     def reset(self, rows: Tensor) -> None:
         """Makes rows ready for new streams."""
         self.encoder.reset(rows)

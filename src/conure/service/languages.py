@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conure.errors import UnsupportedLanguage
-from conure.models.config import NetworkConfig
 
 __all__ = ["check_language", "prompt_slot"]
 
@@ -20,11 +19,11 @@ def check_language(model: str, language: str | None, known: Sequence[str]) -> No
     raise UnsupportedLanguage(f"{model} does not know the language {language!r}", f"it knows: {', '.join(known)}")
 
 
-def prompt_slot(model: str, language: str | None, config: NetworkConfig) -> int | None:
+def prompt_slot(model: str, language: str | None, prompt_ids: Sequence[tuple[str, int]]) -> int | None:
     """The slot of the language prompt; None for models that take none."""
-    if not config.prompts:
+    slots = dict(prompt_ids)
+    if not slots:
         return None
-    slots = dict(config.prompt_ids)
     wanted = _match(language or AUTO, tuple(slots))
     if wanted is None:
         names = ", ".join(name for name in slots if name != AUTO)

@@ -11,12 +11,12 @@ from pathlib import Path
 from conure.audio.files import AudioReader, Source, open_audio
 from conure.audio.resample import Samples
 from conure.engine.clips import transcribe_clips
+from conure.engine.opening import open_runner
 from conure.engine.runner import Runner
 from conure.models.checkpoint import Checkpoint
 from conure.service.finishing import words_of_clip
 from conure.service.languages import check_language, prompt_slot
 from conure.service.long_audio import LongAudio
-from conure.engine.opening import open_runner
 from conure.settings import RunnerChoice, load_settings
 from conure.text.segments import segments_from_words
 from conure.text.words import join_words
@@ -99,7 +99,7 @@ class Recognizer:
 
     def _read(self, reader: AudioReader, language: str | None, progress: Progress | None) -> list[Transcript]:
         check_language(self.name, language, self.languages)
-        prompt = prompt_slot(self.name, language, self.checkpoint.config)
+        prompt = prompt_slot(self.name, language, self.checkpoint.config.prompt_ids)
         cut = CutSettings(max_seconds=self.segment_seconds)
         long_audio = LongAudio(partial(self._words, prompt=prompt), cut=cut, batch_seconds=self.batch_seconds)
         report = None if progress is None else partial(_report, progress, reader)
