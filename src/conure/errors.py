@@ -8,10 +8,12 @@
     │   ├── UnknownModel         no catalogue entry, hub id or path of that name
     │   ├── UnsupportedLanguage  the model does not know the language
     │   └── BadOption            a value that an option does not take
-    └── ModelError          the model cannot be used as it stands
-        ├── ModelNotFound        its weights are neither on disk nor to be had
-        ├── BadCheckpoint        a file that is broken, hostile or of another family
-        └── MissingBackend       an optional library is not installed
+    ├── ModelError          the model cannot be used as it stands
+    │   ├── ModelNotFound        its weights are neither on disk nor to be had
+    │   ├── BadCheckpoint        a file that is broken, hostile or of another family
+    │   └── MissingBackend       an optional library is not installed
+    ├── Busy                there is no room now; says when to try again
+    └── EngineFailed        our fault; the log tells why
 
 Each error carries one line that names the offending value and, where there is one, a hint that says
 how to mend it. Lower floors never mention HTTP or exit codes.
@@ -25,7 +27,9 @@ __all__ = [
     "BadCheckpoint",
     "BadOption",
     "BadRequest",
+    "Busy",
     "ConureError",
+    "EngineFailed",
     "MissingBackend",
     "ModelError",
     "ModelNotFound",
@@ -110,3 +114,19 @@ class MissingBackend(ModelError, ImportError):
     """An optional library is needed and not installed."""
 
     code = "missing_backend"
+
+
+class Busy(ConureError):
+    """There is no room for it now."""
+
+    code = "busy"
+
+    def __init__(self, message: str, hint: str | None = None, retry_after: float = 5.0) -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
+
+
+class EngineFailed(ConureError):
+    """The engine broke; what it was doing is lost, its log tells why."""
+
+    code = "engine_failed"

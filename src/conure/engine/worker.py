@@ -1,0 +1,61 @@
+"""The engine's own process: a thread reads requests, the main one runs the loop.
+
+It ends when its socket does, so it never outlives whoever started it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+import time
+
+from msgspec import msgpack
+
+from conure import log as logs
+from conure.engine.frames import frame, receive_frame
+from conure.engine.loop import Engine
+from conure.engine.messages import Answer, Note
+from conure.engine.plan import Plan
+from conure.engine.ring import SampleRing
+from conure.engine.startup import start_engine
+from conure.engine.wire import Broken, FromEngine, Ready, RequestReader
+from conure.errors import ConureError
+
+__all__ = ["work"]
+
+log = logging.getLogger(__name__)
+
+
+def work(plan: Plan, end: socket.socket, ring: str, detail: logs.Detail, begun: float) -> None:
+    """Runs until the other end of the socket is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server: it drains first
+    logs.configure(detail)
+    encoder = msgpack.Encoder()
+
+    def send(messages: list[FromEngine]) -> None:
+        end.sendall(frame(encoder.encode(messages)))
+
+    def deliver(answers: list[Answer | Note]) -> None:
+        try:
+            send([*answers])
+        except OSError:
+            engine.stop()
+
+    try:
+        engine, cards = start_engine(plan, deliver)
+    except ConureError as error:
+        send([Broken(type(error).__name__, error.message, error.hint)])
+        return
+    send([Ready(tuple(cards), time.time() - begun)])
+    threading.Thread(target=_read, args=(end, SampleRing.attach(ring), engine), daemon=True).start()
+    engine.run()
+
+
+def _read(end: socket.socket, ring: SampleRing, engine: Engine) -> None:
+    reader = RequestReader(ring)
+    while (payload := receive_frame(end)) is not None:
+        for request in reader.decode(payload):
+            engine.ask(request)
+    engine.stop()
