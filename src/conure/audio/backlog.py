@@ -20,6 +20,11 @@ class Backlog:
         self._size = 0
 
     @property
+    def first(self) -> int:
+        """The first sample that is held."""
+        return self._first
+
+    @property
     def end(self) -> int:
         """Samples of the stream so far, the forgotten ones counted."""
         return self._first + self._size

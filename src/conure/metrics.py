@@ -1,0 +1,56 @@
+"""Everything that is measured while serving, for Prometheus. A metric that is not in this list does not exist."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+__all__ = [
+    "AUDIO_SECONDS",
+    "BATCH_ROWS",
+    "CAPACITY",
+    "CLIPS_WAITING",
+    "ENGINE_RESTARTS",
+    "FINAL_SECONDS",
+    "FIRST_PARTIAL_SECONDS",
+    "LAG_SECONDS",
+    "REFUSED",
+    "STREAMS",
+    "STREAMS_ENDED",
+    "TURN_SECONDS",
+    "render",
+]
+
+REGISTRY = CollectorRegistry()
+SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.5, 5, 10, 20)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+STREAMS = Gauge("conure_streams", "Live streams that are open.", registry=REGISTRY)
+CAPACITY = Gauge(
+    "conure_capacity_streams",
+    "Streams of one kind that this machine was measured to hold.",
+    ["model", "latency_ms"],
+    registry=REGISTRY,
+)
+STREAMS_ENDED = Counter("conure_streams_ended", "Live streams that ended, by how.", ["end"], registry=REGISTRY)
+REFUSED = Counter("conure_refused", "What was not accepted, by reason.", ["reason"], registry=REGISTRY)
+AUDIO_SECONDS = Counter("conure_audio_seconds", "Audio received, live or in files.", ["kind"], registry=REGISTRY)
+TURN_SECONDS = Histogram(
+    "conure_turn_seconds", "What one turn of the engine takes.", ["model", "stage"], buckets=SECONDS, registry=REGISTRY
+)
+BATCH_ROWS = Histogram("conure_batch_rows", "Streams that share a turn.", ["model"], buckets=ROWS, registry=REGISTRY)
+LAG_SECONDS = Histogram(
+    "conure_lag_seconds", "How long audio waits until it is worked in.", buckets=SECONDS, registry=REGISTRY
+)
+FIRST_PARTIAL_SECONDS = Histogram(
+    "conure_first_partial_seconds", "From the start of speech to the first words.", buckets=SECONDS, registry=REGISTRY
+)
+FINAL_SECONDS = Histogram(
+    "conure_final_seconds", "From a client's finalize or close to its answer.", buckets=SECONDS, registry=REGISTRY
+)
+CLIPS_WAITING = Gauge("conure_clips_waiting", "Pieces of files that wait for the engine.", registry=REGISTRY)
+ENGINE_RESTARTS = Gauge("conure_engine_restarts", "Times that the engine was started again.", registry=REGISTRY)
+
+
+def render() -> bytes:
+    """In the text format of Prometheus."""
+    return generate_latest(REGISTRY)

@@ -1,0 +1,102 @@
+"""What a live session tells: the one model that every door renders from. Times are seconds of the stream."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from conure.types import Token, Word
+from conure.vad.endpoints import EndReason
+
+__all__ = [
+    "LAST",
+    "Cancelled",
+    "Event",
+    "Failed",
+    "Final",
+    "Finished",
+    "Lag",
+    "Marker",
+    "Partial",
+    "SpeechStarted",
+    "UtteranceEnded",
+    "Warned",
+]
+
+
+class SpeechStarted(Struct, frozen=True):
+    utterance: int
+    at: float
+
+
+class Partial(Struct, frozen=True):
+    """Replaces the one before it."""
+
+    utterance: int
+    stable: str
+    """Whole words that will not change."""
+    tail: str
+    """May change."""
+    tokens: tuple[Token, ...]
+    """New since the last one."""
+    until: float
+    """Audio before this has been worked in."""
+
+
+class UtteranceEnded(Struct, frozen=True):
+    """The speaker has finished. The final follows, at once or when a second pass is done."""
+
+    utterance: int
+    at: float
+    reason: EndReason
+
+
+class Final(Struct, frozen=True):
+    utterance: int
+    text: str
+    words: tuple[Word, ...]
+    start: float
+    end: float
+    reason: EndReason
+    model: str
+    confidence: float | None
+    """Mean of its words'."""
+    language: str | None
+
+
+class Marker(Struct, frozen=True):
+    """Everything said before that request is in the finals before this."""
+
+    number: int
+
+
+class Lag(Struct, frozen=True):
+    """For how long the oldest audio that was not worked in has waited."""
+
+    seconds: float
+
+
+class Warned(Struct, frozen=True):
+    code: str
+    message: str
+
+
+class Finished(Struct, frozen=True):
+    seconds: float
+    """Audio in the stream, all of it transcribed."""
+
+
+class Failed(Struct, frozen=True):
+    code: str
+    message: str
+    hint: str | None = None
+    retry_after: float | None = None
+
+
+class Cancelled(Struct, frozen=True):
+    pass
+
+
+Event = SpeechStarted | Partial | UtteranceEnded | Final | Marker | Lag | Warned | Finished | Failed | Cancelled
+
+LAST = (Finished, Failed, Cancelled)
+"""A session ends with one of these, once."""

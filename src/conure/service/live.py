@@ -1,0 +1,245 @@
+"""All live sessions of a server: who may open one, who may come back to one, and how they end when the server does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from conure import metrics
+from conure.engine.handle import EngineHandle
+from conure.engine.messages import Samples, Turned
+from conure.engine.plan import ModelCard
+from conure.errors import BadOption, Busy, UnknownModel
+from conure.models import catalog
+from conure.service.event_log import EventLog
+from conure.service.events import LAST, Event, Failed, Final, Lag, Marker, Partial, SpeechStarted
+from conure.service.languages import check_language, prompt_slot
+from conure.service.second_pass import SecondPassOptions
+from conure.service.session import LiveSession, SessionOptions
+from conure.text.tokenizer import Tokenizer, read_tokenizer
+from conure.vad.endpoints import Endpointing
+
+__all__ = ["LiveService", "LiveStream", "Wanted"]
+
+log = logging.getLogger(__name__)
+
+DEFAULT_LATENCY = 160
+RESUME_SECONDS = 30.0
+TINY, TINY_LIVE = "tiny", "tiny-live"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a client asks of a stream; None is the server's choice."""
+
+    model: str | None = None
+    latency_ms: int | None = None
+    language: str | None = None
+    endpointing: Endpointing = field(default_factory=Endpointing)
+    finals: str | None = None
+    """A model for a second pass."""
+    finals_budget: float = 1.0
+
+
+class LiveStream:
+    """A session, its events, and whether somebody is listening."""
+
+    def __init__(self, handle: EngineHandle, options: SessionOptions) -> None:
+        self.token = secrets.token_urlsafe(18)
+        self.id = self.token[:8]
+        self.options = options
+        self.log = EventLog()
+        self.attached = 0
+        """Number of the connection that it belongs to; 0 for none."""
+        self._asked: dict[int | None, float] = {}
+        self._speech: float | None = None
+        self.session = LiveSession(handle, options, self._publish)
+
+    @property
+    def ended(self) -> bool:
+        return self.session.ended
+
+    async def push(self, samples: Samples) -> None:
+        """Mono, 16 kHz; waits where much audio is waiting."""
+        metrics.AUDIO_SECONDS.labels("live").inc(len(samples) / 16_000)
+        await self.session.push(samples)
+
+    def finalize(self, marker: int) -> None:
+        self._asked[marker] = time.monotonic()
+        self.session.finalize(marker)
+
+    def close(self) -> None:
+        self._asked[None] = time.monotonic()
+        self.session.close()
+
+    def _publish(self, event: Event) -> None:
+        self._measure(event)
+        if self.log.is_full and not isinstance(event, LAST):
+            message = f"{self.log.last - self.log.taken} events wait to be read"
+            self.session.stop(Failed("client_too_slow", message, "read events as they come"))
+            return
+        self.log.add(event)
+
+    def _measure(self, event: Event) -> None:
+        now = time.monotonic()
+        match event:
+            case Lag(seconds):
+                metrics.LAG_SECONDS.observe(seconds)
+            case SpeechStarted():
+                self._speech = now
+            case Partial() | Final() if self._speech is not None:
+                metrics.FIRST_PARTIAL_SECONDS.observe(now - self._speech)
+                self._speech = None
+            case Marker(number) if number in self._asked:
+                metrics.FINAL_SECONDS.observe(now - self._asked.pop(number))
+        if isinstance(event, LAST):
+            if None in self._asked:
+                metrics.FINAL_SECONDS.observe(now - self._asked.pop(None))
+            metrics.STREAMS_ENDED.labels(
+                event.code if isinstance(event, Failed) else type(event).__name__.lower()
+            ).inc()
+            log.info("stream %s ended: %s, %.1f s of audio", self.id, event, self.session.seconds)
+
+
+class LiveService:
+    def __init__(self, handle: EngineHandle, live: Sequence[str], resume_seconds: float = RESUME_SECONDS) -> None:
+        self.handle = handle
+        self.resume_seconds = resume_seconds
+        self.draining = False
+        self._live = tuple(live)
+        """Models as they were asked for, the default first."""
+        self._streams: dict[str, LiveStream] = {}
+        self._tokenizers: dict[str, Tokenizer] = {}
+        self._expiries: dict[str, asyncio.TimerHandle] = {}
+        self._connections = 0
+        self._ended = asyncio.Event()
+        handle.on_turn = self._count_turn
+        for card in handle.models.values():
+            for latency, count in zip(card.latencies, card.capacity, strict=True):
+                metrics.CAPACITY.labels(card.name, latency).set(count)
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def open(self, wanted: Wanted) -> LiveStream:
+        """Raises UnknownModel, BadOption, UnsupportedLanguage, or Busy where the server is about to stop."""
+        if self.draining or not self.handle.is_ready:
+            reason = "draining" if self.draining else "engine_restarting"
+            metrics.REFUSED.labels(reason).inc()
+            raise Busy(f"no new streams: {reason.replace('_', ' ')}", "try again, or ask another server")
+        stream = LiveStream(self.handle, self._options(wanted))
+        self._streams[stream.token] = stream
+        metrics.STREAMS.set(len(self._streams))
+        log.info("stream %s opened: %s at %d ms", stream.id, stream.options.model.name, stream.options.latency_ms)
+        return stream
+
+    def attach(self, stream: LiveStream) -> int:
+        """The connection that it belongs to from now on; the one before it hears that it does not."""
+        self._connections += 1
+        stream.attached = self._connections
+        if timer := self._expiries.pop(stream.token, None):
+            timer.cancel()
+        return stream.attached
+
+    def find(self, token: str) -> LiveStream | None:
+        return self._streams.get(token)
+
+    def detach(self, stream: LiveStream, connection: int) -> None:
+        """Its client is gone. One that may come back is waited for; audio that was received goes on to be heard."""
+        if stream.attached != connection:
+            return
+        stream.attached = 0
+        if stream.ended and stream.log.taken >= stream.log.last:
+            self.forget(stream)
+        else:
+            loop = asyncio.get_running_loop()
+            self._expiries[stream.token] = loop.call_later(self.resume_seconds, self._expire, stream)
+
+    def forget(self, stream: LiveStream) -> None:
+        if timer := self._expiries.pop(stream.token, None):
+            timer.cancel()
+        stream.session.cancel()
+        self._streams.pop(stream.token, None)
+        metrics.STREAMS.set(len(self._streams))
+        self._ended.set()
+
+    def _expire(self, stream: LiveStream) -> None:
+        log.info("stream %s: its client did not come back", stream.id)
+        self.forget(stream)
+
+    async def drain(self, seconds: float) -> None:
+        """No new streams; returns when those that are open have ended, or after so many seconds."""
+        self.draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._streams:
+                    self._ended.clear()
+                    await self._ended.wait()
+        for stream in list(self._streams.values()):
+            stream.session.stop(Failed("server_stopped", "the server has stopped", retry_after=5.0))
+
+    def tokenizer(self, card: ModelCard) -> Tokenizer:
+        if card.name not in self._tokenizers:
+            self._tokenizers[card.name] = read_tokenizer(card.tokenizer_file, card.tokenizer, card.vocabulary)
+        return self._tokenizers[card.name]
+
+    def model(self, name: str | None, *, live: bool) -> ModelCard:
+        """The card of a name or alias; the default where there is none. Raises UnknownModel or BadOption."""
+        cards = {card.name: card for card in self.handle.models.values() if (card.latencies if live else card.clips)}
+        known = ", ".join(cards) or "none"
+        if name is None:
+            defaults = [self.handle.models[asked].name for asked in self._live] if live else list(cards)
+            if not defaults:
+                raise UnknownModel(f"this server has no model for {'live audio' if live else 'files'}")
+            return cards[defaults[0]]
+        if live and name == TINY:
+            name = TINY_LIVE
+        entry = catalog.find(name)
+        found = cards.get(entry.name if entry else name) or self.handle.models.get(name)
+        if found is None:
+            raise UnknownModel(f"this server has no {'live ' * live}model {name!r}", f"it has: {known}")
+        if found.name not in cards:
+            raise BadOption(f"{name} is not for {'live audio' if live else 'files'} here", f"there are: {known}")
+        return found
+
+    def _options(self, wanted: Wanted) -> SessionOptions:
+        card = self.model(wanted.model, live=True)
+        check_language(card.name, wanted.language, card.languages)
+        return SessionOptions(
+            model=card,
+            tokenizer=self.tokenizer(card),
+            latency_ms=_latency(card, wanted.latency_ms),
+            endpointing=wanted.endpointing,
+            language=wanted.language,
+            prompt=prompt_slot(card.name, wanted.language, card.prompt_ids),
+            finals=self._finals(wanted),
+        )
+
+    def _finals(self, wanted: Wanted) -> SecondPassOptions | None:
+        if wanted.finals is None:
+            return None
+        card = self.model(wanted.finals, live=False)
+        prompt = prompt_slot(card.name, wanted.language, card.prompt_ids)
+        return SecondPassOptions(card, self.tokenizer(card), wanted.finals_budget, prompt=prompt)
+
+    def _count_turn(self, turn: Turned) -> None:
+        live = turn.latency_ms is not None
+        metrics.TURN_SECONDS.labels(turn.model, "live" if live else "clips").observe(turn.seconds)
+        if live:
+            metrics.BATCH_ROWS.labels(turn.model).observe(turn.rows)
+        metrics.CLIPS_WAITING.set(turn.clips)
+        metrics.ENGINE_RESTARTS.set(self.handle.restarts)
+
+
+def _latency(card: ModelCard, wanted: int | None) -> int:
+    if wanted is None:
+        return min(card.latencies, key=lambda latency: abs(latency - DEFAULT_LATENCY))
+    if wanted not in card.latencies:
+        known = ", ".join(map(str, card.latencies))
+        raise BadOption(f"{card.name} has no latency of {wanted} ms", f"it has: {known}")
+    return wanted

@@ -1,0 +1,299 @@
+"""One live conversation: samples in, events out, whatever becomes of the engine meanwhile.
+
+The session keeps the audio of what is not yet final. When the engine was started anew it is sent again, from before the
+utterance that goes on, and what was heard of that utterance is heard again: the client sees a pause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from conure.audio.backlog import Backlog
+from conure.engine import messages as engine
+from conure.engine.handle import EngineHandle
+from conure.engine.messages import Samples, StreamOptions
+from conure.engine.plan import ModelCard
+from conure.errors import ConureError
+from conure.service.events import (
+    LAST,
+    Cancelled,
+    Event,
+    Failed,
+    Finished,
+    Lag,
+    Marker,
+    SpeechStarted,
+    UtteranceEnded,
+    Warned,
+)
+from conure.service.second_pass import SecondPass, SecondPassOptions
+from conure.service.utterance import Utterance, final_of
+from conure.text.tokenizer import Tokenizer
+from conure.text.words import words_from_tokens
+from conure.types import Token
+from conure.vad.endpoints import Endpointing
+
+__all__ = ["LiveSession", "SessionOptions"]
+
+RATE = 16_000
+MARGIN = 1.0
+"""Seconds before an utterance that are kept with it: a detector hears a beginning late."""
+MOST_KEPT = 120.0
+"""Seconds of an utterance that can be heard again."""
+MOST_AHEAD = 20.0
+"""Seconds of audio that may wait; who sends faster is kept waiting."""
+MOST_TWICE = 60.0
+"""Seconds of the longest utterance that is heard a second time."""
+PIECE = 5 * RATE
+"""Samples that go to the engine at once."""
+LAG_EVERY = 1.0
+LAG_WARNED = 2.0
+LAG_LIMIT = 15.0
+RETRY_AFTER = 5.0
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    model: ModelCard
+    tokenizer: Tokenizer
+    latency_ms: int
+    endpointing: Endpointing = field(default_factory=Endpointing)
+    language: str | None = None
+    prompt: int | None = None
+    finals: SecondPassOptions | None = None
+    """Finals from another model."""
+
+
+class LiveSession:
+    """Lives on one event loop; `publish` is called there with each event, in order, and must not block."""
+
+    def __init__(self, handle: EngineHandle, options: SessionOptions, publish: Callable[[Event], None]) -> None:
+        self.options = options
+        self.until = 0.0
+        """Audio before this has been worked in."""
+        self.lag = 0.0
+        self.ended = False
+        self._handle = handle
+        self._publish = publish
+        self._audio = Backlog()
+        self._begin = 0
+        """The sample at which the engine's stream began."""
+        self._asked: deque[tuple[int, int | None]] = deque()
+        """Places of finalize (with its marker) and close that were not answered."""
+        self._arrivals: deque[tuple[int, float]] = deque()
+        self._ordered: deque[Event | SecondPass] = deque()
+        """What waits for a second pass, and for its turn after one."""
+        self._utterance: Utterance | None = None
+        self._utterances = 0
+        self._heard_again = False
+        """The utterance began before the engine did."""
+        self._told = self._warned = 0.0
+        self._progress = asyncio.Event()
+        self._number = handle.register(self)
+        self._open()
+
+    @property
+    def seconds(self) -> float:
+        """Audio received."""
+        return self._audio.end / RATE
+
+    @property
+    def closing(self) -> bool:
+        return bool(self._asked) and self._asked[-1][1] is None
+
+    async def push(self, samples: Samples) -> None:
+        """Mono, 16 kHz. Waits where much audio is waiting; what comes after the end is not wanted by anyone."""
+        for begin in range(0, len(samples), PIECE):
+            if self.ended or self.closing:
+                return
+            piece = samples[begin : begin + PIECE]
+            self._audio.push(piece)
+            self._arrivals.append((self._audio.end, time.monotonic()))
+            self._handle.ask(engine.Audio(self._number, piece))
+            while not self.ended and self.seconds - self.until > MOST_AHEAD:
+                self._progress.clear()
+                await self._progress.wait()
+
+    def finalize(self, marker: int) -> None:
+        """That was all for now."""
+        self._ask(marker)
+
+    def close(self) -> None:
+        """That was all."""
+        self._ask(None)
+
+    def _ask(self, marker: int | None) -> None:
+        if not self.ended and not self.closing:
+            self._asked.append((self._audio.end, marker))
+            self._handle.ask(self._cut(marker))
+
+    def configure(self, endpointing: Endpointing) -> None:
+        self.options = replace(self.options, endpointing=endpointing)
+        self._handle.ask(engine.Configure(self._number, endpointing))
+
+    def cancel(self) -> None:
+        """Nobody wants the rest."""
+        self.stop(Cancelled())
+
+    def stop(self, event: Cancelled | Failed) -> None:
+        """Ends it from this side."""
+        if not self.ended:
+            self._handle.ask(engine.Cancel(self._number))
+            self._end(event)
+
+    def _cut(self, marker: int | None) -> engine.Request:
+        return engine.Close(self._number) if marker is None else engine.Finalize(self._number, marker)
+
+    def _open(self) -> None:
+        options = self.options
+        stream = StreamOptions(options.model.name, options.latency_ms, options.endpointing, options.prompt)
+        self._handle.ask(engine.Open(self._number, stream))
+
+    # What the engine says.
+
+    def answered(self, answer: engine.Answer) -> None:
+        match answer:
+            case engine.SpeechStarted(_, at):
+                self._start_utterance(self._time(at))
+            case engine.Heard(_, tokens, until):
+                self._hear([self._shifted(token) for token in tokens], (), until)
+            case engine.Guessed(_, tokens, until):
+                self._hear([], [self._shifted(token) for token in tokens], None)
+            case engine.UtteranceEnded(_, at, reason):
+                self._end_utterance(self._time(at), reason)
+            case engine.Marker(_, marker):
+                self._asked.popleft()
+                self._end_utterance(self.until, "asked")
+                self._tell_in_order(Marker(marker))
+            case engine.Finished():
+                self._end_utterance(self.until, "closed")
+                self._tell_in_order(Finished(self.seconds))
+            case engine.Failed(_, code, message, hint, retry_after):
+                self._end(Failed(code, message, hint, retry_after))
+            case engine.Cancelled():
+                self._end(Cancelled())
+
+    def restarted(self) -> None:
+        """Everything that is not final is said to the new engine again."""
+        self._begin = self._kept_from()
+        if utterance := self._utterance:
+            utterance.tokens = [token for token in utterance.tokens if token.end <= self._begin / RATE]
+        self._heard_again = self._utterance is not None
+        self._open()
+        at = self._begin
+        for place, marker in [*self._asked, (self._audio.end, -1)]:
+            while at < place:
+                piece = np.empty(min(PIECE, place - at), np.float32)
+                self._audio.read(at, piece)
+                self._handle.ask(engine.Audio(self._number, piece))
+                at += len(piece)
+            if marker != -1:
+                self._handle.ask(self._cut(marker))
+        self._arrivals = deque((end, time.monotonic()) for end, _ in self._arrivals)
+
+    def lost(self, error: ConureError) -> None:
+        self._end(Failed(error.code, error.message, error.hint))
+
+    def _time(self, seconds: float) -> float:
+        return round(seconds + self._begin / RATE, 3)
+
+    def _shifted(self, token: Token) -> Token:
+        return replace(token, start=self._time(token.start), end=self._time(token.end)) if self._begin else token
+
+    def _start_utterance(self, at: float) -> None:
+        if self._heard_again:
+            self._heard_again = False
+            return
+        self._utterances += 1
+        self._utterance = Utterance(self._utterances, at)
+        self._tell(SpeechStarted(self._utterances, at))
+
+    def _hear(self, tokens: Sequence[Token], guessed: Sequence[Token], until: float | None) -> None:
+        if until is not None:
+            self.until = max(self.until, self._time(until))
+        if self._utterance and (tokens or guessed):
+            self._utterance.tokens += tokens
+            self._tell(self._utterance.partial(self.options.tokenizer, tokens, guessed, self.until))
+        self._measure_lag()
+        self._audio.forget(self._kept_from())
+        self._progress.set()
+
+    def _end_utterance(self, at: float, reason: engine.EndReason) -> None:
+        utterance, self._utterance, self._heard_again = self._utterance, None, False
+        if utterance is None:
+            return
+        self._tell(UtteranceEnded(utterance.number, at, reason))
+        options = self.options
+        words = words_from_tokens(utterance.tokens, options.tokenizer)
+        final = final_of(utterance, words, at, reason, options.model.name, options.language)
+        if options.finals and words and at - utterance.start <= MOST_TWICE:
+            begin = max(int((utterance.start - options.finals.margin) * RATE), self._audio.first)
+            samples = np.empty(max(int(at * RATE) - begin, RATE), np.float32)
+            self._audio.read(begin, samples)
+            second = SecondPass(self._handle, options.finals, samples, begin / RATE, utterance, final)
+            second.when_done(self._tell_waiting)
+            self._ordered.append(second)
+        else:
+            self._tell_in_order(final)
+
+    # What the client hears.
+
+    def _tell(self, event: Event) -> None:
+        if not self.ended:
+            self._publish(event)
+
+    def _tell_in_order(self, event: Event) -> None:
+        self._ordered.append(event)
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        """Finals, markers and the end keep their order, though a final may have to wait for its second pass."""
+        while self._ordered:
+            event: Event | SecondPass | None = self._ordered[0]
+            if isinstance(event, SecondPass):
+                event = event.final
+            if event is None:
+                return
+            self._ordered.popleft()
+            if isinstance(event, LAST):
+                self._end(event)
+            else:
+                self._tell(event)
+
+    def _end(self, event: Event) -> None:
+        if self.ended:
+            return
+        self._publish(event)
+        self.ended = True
+        for waiting in self._ordered:
+            if isinstance(waiting, SecondPass):
+                waiting.cancel()
+        self._ordered.clear()
+        self._handle.forget(self._number)
+        self._progress.set()
+
+    def _measure_lag(self) -> None:
+        now = time.monotonic()
+        while self._arrivals and self._arrivals[0][0] <= self.until * RATE:
+            self._arrivals.popleft()
+        self.lag = now - self._arrivals[0][1] if self._arrivals else 0.0
+        if now - self._told >= LAG_EVERY:
+            self._told = now
+            self._tell(Lag(round(self.lag, 3)))
+        if self.lag > LAG_LIMIT:
+            message = f"the transcript is {self.lag:.1f} s behind, more than {LAG_LIMIT:g} s"
+            self.stop(Failed("lag_exceeded", message, "the machine is overloaded", RETRY_AFTER))
+        elif self.lag > LAG_WARNED and now - self._warned > LAG_LIMIT:
+            self._warned = now
+            self._tell(Warned("lag", f"the transcript is {self.lag:.1f} s behind; at {LAG_LIMIT:g} s the stream ends"))
+
+    def _kept_from(self) -> int:
+        """The first sample that may be needed again."""
+        heard = self._utterance.start if self._utterance else self.until
+        return max(int((heard - MARGIN) * RATE), self._audio.end - int(MOST_KEPT * RATE), self._audio.first, 0)
