@@ -1,0 +1,116 @@
+"""What audio on a wire may be: encoding, sample rate, channels; and its bytes as samples.
+
+A format either lays samples out one after the other (PCM, G.711), or is a container that tells its own rate
+and channels. The names that other programs give to encodings are written here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conure.errors import BadOption
+
+__all__ = ["ENCODINGS", "AudioFormat", "Encoding", "encoding_named", "to_float"]
+
+Encoding = Literal["pcm16", "f32", "mulaw", "alaw", "container"]
+
+ENCODINGS: dict[Encoding, tuple[str, ...]] = {
+    "pcm16": ("linear16", "linear_pcm", "pcm", "pcm_16", "pcm_s16le", "s16le", "s16", "int16"),
+    "f32": ("linear32", "f32le", "float32", "pcm_f32le", "pcm_f32"),
+    "mulaw": ("mu_law", "ulaw", "g711_ulaw", "g711_mulaw", "pcm_mulaw", "pcmu"),
+    "alaw": ("a_law", "g711_alaw", "pcm_alaw", "pcma"),
+    "container": (
+        *("ogg", "opus", "ogg_opus", "oggopus", "webm", "webm_opus", "wav", "x_wav", "wave", "flac", "x_flac"),
+        *("mp3", "mpeg", "aac", "adts", "mp4", "m4a", "x_m4a", "mka", "matroska", "x_matroska"),
+    ),
+}
+"""Each encoding and the other names it goes by. Numbers are little-endian."""
+
+LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
+MOST_CHANNELS = 8
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """Raises BadOption where a value is none that is taken. A container tells its own rate and channels."""
+
+    encoding: Encoding = "pcm16"
+    sample_rate: int = 16_000
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        if self.encoding not in ENCODINGS:
+            raise _unknown(self.encoding)
+        if not LOWEST_RATE <= self.sample_rate <= HIGHEST_RATE:
+            raise BadOption(
+                f"sample rate {self.sample_rate} is not taken",
+                f"send {LOWEST_RATE} to {HIGHEST_RATE} samples a second, best 16000",
+            )
+        if not 1 <= self.channels <= MOST_CHANNELS:
+            raise BadOption(f"{self.channels} channels are not taken", f"send 1 to {MOST_CHANNELS}, best 1")
+
+    @classmethod
+    def named(cls, encoding: str, sample_rate: int = 16_000, channels: int = 1) -> Self:
+        """With the encoding by any of its names."""
+        return cls(encoding_named(encoding), sample_rate, channels)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of each channel; a container has no such number and gives 1."""
+        return self.channels * SAMPLE_BYTES[self.encoding] if self.encoding in SAMPLE_BYTES else 1
+
+
+def encoding_named(name: str) -> Encoding:
+    """The encoding of that name or alias, or of a MIME type such as "audio/webm;codecs=opus"; BadOption if none."""
+    plain = name.partition(";")[0].strip().lower().removeprefix("audio/").replace("-", "_")
+    for encoding, aliases in ENCODINGS.items():
+        if plain == encoding or plain in aliases:
+            return encoding
+    raise _unknown(name)
+
+
+def to_float(data: bytes, encoding: Encoding) -> Samples:
+    """Whole samples, channels interleaved, as float32 [n] of one's own; full scale is 1.
+
+    KeyError for a container, which only its decoder can read.
+    """
+    return DECODE[encoding](data)
+
+
+def _unknown(name: str) -> BadOption:
+    return BadOption(f"encoding {name!r} is not known", f"choose one of: {', '.join(ENCODINGS)}")
+
+
+def _mulaw_levels() -> Samples:
+    """What the 256 codes of ITU-T G.711's mu-law stand for: 14 bits, a sign, 8 segments of 16 steps."""
+    codes = np.arange(256) ^ 0xFF
+    segment, step = codes >> 4 & 7, codes & 15
+    magnitude = (2 * step + 33 << segment) - 33
+    return (np.where(codes & 0x80, -magnitude, magnitude) / 2**13).astype(np.float32)
+
+
+def _alaw_levels() -> Samples:
+    """The same for A-law: 13 bits, every other bit of a code inverted; the first two segments have equal steps."""
+    codes = np.arange(256) ^ 0x55
+    segment, step = codes >> 4 & 7, codes & 15
+    magnitude = np.where(segment, 2 * step + 33 << np.maximum(segment - 1, 0), 2 * step + 1)
+    return (np.where(codes & 0x80, magnitude, -magnitude) / 2**12).astype(np.float32)
+
+
+PCM16_SCALE = np.float32(2.0**-15)
+MULAW, ALAW = _mulaw_levels(), _alaw_levels()
+
+DECODE: dict[Encoding, Callable[[bytes], Samples]] = {
+    "pcm16": lambda data: np.frombuffer(data, "<i2") * PCM16_SCALE,
+    "f32": lambda data: np.frombuffer(data, "<f4").astype(np.float32),
+    "mulaw": lambda data: MULAW[np.frombuffer(data, np.uint8)],
+    "alaw": lambda data: ALAW[np.frombuffer(data, np.uint8)],
+}
+SAMPLE_BYTES: dict[Encoding, int] = {"pcm16": 2, "f32": 4, "mulaw": 1, "alaw": 1}
