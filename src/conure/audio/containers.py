@@ -29,6 +29,7 @@ __all__ = [
     "announced_seconds",
     "choose_stream",
     "missing_end",
+    "open_arriving",
     "open_container",
     "open_source",
 ]
@@ -50,6 +51,21 @@ LENGTH_IN_HEADER = ("au", "caf", "flac", "matroska", "mov", "nistsphere", "w64")
 
 FRAME_LIMIT = {"max_samples": str(1 << 21)}
 """Samples per channel of one decoded frame; Monkey's Audio at its slowest setting makes 1.2 million."""
+
+AT_ONCE = {"probesize": "32", "analyzeduration": "0"}
+"""For audio that is still arriving: what the head tells is enough. ("nobuffer" would save nothing more, and lose
+the packets that were looked at.)"""
+TOLD_BY_HEAD = (
+    (re.compile(b"OggS"), "ogg"),
+    (re.compile(b"\x1a\x45\xdf\xa3"), "matroska"),
+    (re.compile(b"RIFF....WAVE", re.DOTALL), "wav"),
+    (re.compile(b"fLaC"), "flac"),
+    (re.compile(b"....ftyp", re.DOTALL), "mov"),
+    (re.compile(b"\xff[\xf0\xf1\xf8\xf9]"), "aac"),
+    (re.compile(b"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]"), "mp3"),
+)
+"""FFmpeg waits for 2048 bytes before it guesses a format, which is a second of speech in Opus. Formats that are
+not here, or have no head, are looked at for as long as FFmpeg likes."""
 
 HEAD = 16
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]")
@@ -120,11 +136,22 @@ def open_source(source: Source, stack: ExitStack) -> SourceFile:
         opened = _at_start(name, file, stack)
     except OSError as error:
         raise AudioNotFound(f"{name}: cannot be read: {error.strerror or error}", RETRY) from error
-    if not opened.head:
-        raise UnsupportedAudio(f"{name}: is empty", "record or copy it again")
-    if opened.head.startswith(PLAYLISTS):
-        raise UnsupportedAudio(f"{name}: is a playlist, not audio", "give the audio files that it lists")
-    return opened
+    return _checked(opened)
+
+
+def _checked(file: SourceFile) -> SourceFile:
+    if not file.head:
+        raise UnsupportedAudio(f"{file.name}: is empty", "record or copy it again")
+    if file.head.startswith(PLAYLISTS):
+        raise UnsupportedAudio(f"{file.name}: is a playlist, not audio", "give the audio files that it lists")
+    return file
+
+
+def open_arriving(pipe: BinaryIO) -> tuple[SourceFile, InputContainer]:
+    """A container whose bytes are still coming, opened on the first of them; `pipe` cannot seek and may keep us
+    waiting. Where its index comes last, nothing can be read."""
+    file = _checked(SourceFile("the audio", pipe, _read_head(pipe)))
+    return file, open_container(file, arriving=True)
 
 
 def _open_path(name: str) -> BinaryIO:
@@ -179,10 +206,14 @@ def _spool(head: bytes, file: BinaryIO, stack: ExitStack) -> BinaryIO:
     return spool
 
 
-def open_container(file: SourceFile) -> InputContainer:
+def open_container(file: SourceFile, arriving: bool = False) -> InputContainer:
+    """`arriving`: samples are wanted as soon as the head allows."""
+    kind = next((kind for head, kind in TOLD_BY_HEAD if head.match(file.head)), None) if arriving else None
     try:
-        options = {"format_whitelist": CONTAINERS}
-        return av.open(file, "r", options=FRAME_LIMIT, container_options=options, metadata_errors="replace")
+        options = {"format_whitelist": CONTAINERS, **(AT_ONCE if kind else {})}
+        return av.open(
+            file, "r", format=kind, options=FRAME_LIMIT, container_options=options, metadata_errors="replace"
+        )
     except av.FFmpegError as error:
         if file.error:
             raise AudioNotFound(f"{file.name}: cannot be read: {file.error.strerror}", RETRY) from error

@@ -43,7 +43,7 @@ LOUDEST = 1e6
 """Full scale is 1; far above it the power spectrum would overflow float32."""
 
 PIECE = 1 << 18
-"""Samples (all channels counted) that are converted and resampled at a time."""
+"""Samples (all channels counted) that are converted and resampled at a time, where nobody waits for them."""
 SHORTEST_GAP, LONGEST_GAP = 0.1, 3600.0
 """Seconds by which time stamps run ahead: less is jitter, more is a clock that was set anew."""
 SHORTER_BY = 0.25
@@ -87,8 +87,16 @@ class AudioReader:
     """An open recording, and a context manager. `blocks` goes through it once."""
 
     def __init__(
-        self, file: SourceFile, container: InputContainer, *, rate: int, split: bool, max_seconds: float | None
+        self,
+        file: SourceFile,
+        container: InputContainer,
+        *,
+        rate: int,
+        split: bool,
+        max_seconds: float | None,
+        piece: int = PIECE,
     ) -> None:
+        """`piece`: samples that are converted and resampled at a time; 1 lets no frame wait for the next ones."""
         self.name = file.name
         self.rate = rate
         self.problems: list[str] = []
@@ -99,6 +107,7 @@ class AudioReader:
         self._container = container
         self._stream = choose_stream(file.name, container)
         self._max_seconds = max_seconds
+        self._piece = piece
         self._clock = _Clock(container.start_time)
         self._damaged: list[float] = []
         self.duration_hint, self._hint_is_exact = announced_seconds(container, self._stream)
@@ -177,7 +186,7 @@ class AudioReader:
         held = 0
         for frame in self._frames:
             gap = self._clock.gap_before(frame)
-            if frames and (gap or held >= PIECE or _shape(frame) != _shape(frames[0])):
+            if frames and (gap or held >= self._piece or _shape(frame) != _shape(frames[0])):
                 yield self._convert(frames), frames[0].sample_rate
                 frames, held = [], 0
             self._check_length()
