@@ -12,7 +12,8 @@ import re
 import shutil
 import stat
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -28,9 +29,10 @@ __all__ = [
     "SourceFile",
     "announced_seconds",
     "choose_stream",
+    "index_first",
     "missing_end",
-    "open_arriving",
     "open_container",
+    "open_pipe",
     "open_source",
 ]
 
@@ -52,20 +54,24 @@ LENGTH_IN_HEADER = ("au", "caf", "flac", "matroska", "mov", "nistsphere", "w64")
 FRAME_LIMIT = {"max_samples": str(1 << 21)}
 """Samples per channel of one decoded frame; Monkey's Audio at its slowest setting makes 1.2 million."""
 
-AT_ONCE = {"probesize": "32", "analyzeduration": "0"}
-"""For audio that is still arriving: what the head tells is enough. ("nobuffer" would save nothing more, and lose
-the packets that were looked at.)"""
+ONE_PACKET = {"analyzeduration": "1"}
+"""For audio that is still arriving: the head tells nearly all, one packet the rest. ("nobuffer" would lose the
+packets that were looked at.)"""
+NO_PACKET = {"probesize": "32"}
+"""Some demuxers cannot find their way after damage with this; that of WAV needs no way, and would wait long."""
+SHORT_GUESS = {"formatprobesize": str(1 << 16)}
+"""Bytes that may be looked at where the head tells nothing."""
 TOLD_BY_HEAD = (
-    (re.compile(b"OggS"), "ogg"),
-    (re.compile(b"\x1a\x45\xdf\xa3"), "matroska"),
-    (re.compile(b"RIFF....WAVE", re.DOTALL), "wav"),
-    (re.compile(b"fLaC"), "flac"),
-    (re.compile(b"....ftyp", re.DOTALL), "mov"),
-    (re.compile(b"\xff[\xf0\xf1\xf8\xf9]"), "aac"),
-    (re.compile(b"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]"), "mp3"),
+    (re.compile(b"OggS"), "ogg", ONE_PACKET),
+    (re.compile(b"\x1a\x45\xdf\xa3"), "matroska", ONE_PACKET),
+    (re.compile(b"RIFF....WAVE", re.DOTALL), "wav", NO_PACKET),
+    (re.compile(b"fLaC"), "flac", ONE_PACKET),
+    (re.compile(b"....ftyp", re.DOTALL), "mov", ONE_PACKET),
+    (re.compile(b"\xff[\xf0\xf1\xf8\xf9]"), "aac", ONE_PACKET),
+    (re.compile(b"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]"), "mp3", ONE_PACKET),
 )
-"""FFmpeg waits for 2048 bytes before it guesses a format, which is a second of speech in Opus. Formats that are
-not here, or have no head, are looked at for as long as FFmpeg likes."""
+"""FFmpeg waits for 2048 bytes before it guesses a format, which is a second of speech in Opus. Formats that tell
+their streams nowhere but in their packets, such as MPEG-TS, are not here."""
 
 HEAD = 16
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]")
@@ -147,11 +153,22 @@ def _checked(file: SourceFile) -> SourceFile:
     return file
 
 
-def open_arriving(pipe: BinaryIO) -> tuple[SourceFile, InputContainer]:
-    """A container whose bytes are still coming, opened on the first of them; `pipe` cannot seek and may keep us
-    waiting. Where its index comes last, nothing can be read."""
-    file = _checked(SourceFile("the audio", pipe, _read_head(pipe)))
-    return file, open_container(file, arriving=True)
+def open_pipe(pipe: BinaryIO) -> SourceFile:
+    """Audio that is still coming, at its first byte; `pipe` cannot seek, and its `read` may wait."""
+    return _checked(SourceFile("the audio", pipe, _read_head(pipe)))
+
+
+@contextmanager
+def index_first(file: SourceFile) -> Iterator[None]:
+    """Inside it is read what is still coming; where no samples can be had because the index comes last, it is said."""
+    try:
+        yield
+    except UnsupportedAudio as error:
+        if file.head[4:8] not in INDEX_LAST:
+            raise
+        reason = "has its index at its end, or is damaged: it cannot be read as it arrives"
+        hint = "send fragmented MP4 (ffmpeg -movflags empty_moov), WebM or Ogg, or the file as a whole"
+        raise UnsupportedAudio(f"{file.name}: {reason}", hint) from error
 
 
 def _open_path(name: str) -> BinaryIO:
@@ -207,10 +224,13 @@ def _spool(head: bytes, file: BinaryIO, stack: ExitStack) -> BinaryIO:
 
 
 def open_container(file: SourceFile, arriving: bool = False) -> InputContainer:
-    """`arriving`: samples are wanted as soon as the head allows."""
-    kind = next((kind for head, kind in TOLD_BY_HEAD if head.match(file.head)), None) if arriving else None
+    """`arriving`: samples are wanted as soon as may be."""
+    kind, options = None, {}
+    if arriving:
+        unknown = (None, None, SHORT_GUESS)
+        _, kind, options = next((told for told in TOLD_BY_HEAD if told[0].match(file.head)), unknown)
+    options = {"format_whitelist": CONTAINERS, **options}
     try:
-        options = {"format_whitelist": CONTAINERS, **(AT_ONCE if kind else {})}
         return av.open(
             file, "r", format=kind, options=FRAME_LIMIT, container_options=options, metadata_errors="replace"
         )

@@ -15,7 +15,7 @@ from typing import BinaryIO, Self, cast
 
 import numpy as np
 
-from conure.audio.containers import open_arriving
+from conure.audio.containers import index_first, open_container, open_pipe
 from conure.audio.files import LOUDEST, AudioReader
 from conure.audio.formats import AudioFormat, to_float
 from conure.audio.handover import Abandoned, Handover
@@ -186,9 +186,10 @@ def _decode(handover: Handover, problems: list[str]) -> None:
     """From the first byte to the last, as the file reader would; on a thread of its own."""
     try:
         with ExitStack() as stack:
-            file, container = open_arriving(cast(BinaryIO, handover))
-            stack.enter_context(container)
-            reader = AudioReader(file, container, rate=RATE, split=False, max_seconds=None, piece=1)
+            file = open_pipe(cast(BinaryIO, handover))
+            with index_first(file):
+                container = stack.enter_context(open_container(file, arriving=True))
+                reader = AudioReader(file, container, rate=RATE, split=False, max_seconds=None, piece=1)
             for block in reader.blocks(BLOCK_SECONDS):
                 handover.give(block[0])
             problems += reader.problems
