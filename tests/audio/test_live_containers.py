@@ -33,6 +33,7 @@ SPOKEN = {
     "wav of floats": ("wav", "pcm_f32le", {}),
     "mp3": ("mp3", "libmp3lame", {"id3v2_version": "0"}),
     "mp3 with a tag": ("mp3", "libmp3lame", {}),
+    "mp3 of frames alone": ("mp3", "libmp3lame", {"id3v2_version": "0", "write_xing": "0"}),
     "flac": ("flac", "flac", {}),
     "ogg flac": ("ogg", "flac", {}),
     "adts": ("adts", "aac", {}),

@@ -68,10 +68,11 @@ TOLD_BY_HEAD = (
     (re.compile(b"fLaC"), "flac", ONE_PACKET),
     (re.compile(b"....ftyp", re.DOTALL), "mov", ONE_PACKET),
     (re.compile(b"\xff[\xf0\xf1\xf8\xf9]"), "aac", ONE_PACKET),
-    (re.compile(b"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]"), "mp3", ONE_PACKET),
+    (re.compile(b"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]|ID3"), None, ONE_PACKET),
 )
 """FFmpeg waits for 2048 bytes before it guesses a format, which is a second of speech in Opus. Formats that tell
-their streams nowhere but in their packets, such as MPEG-TS, are not here."""
+their streams nowhere but in their packets, such as MPEG-TS, are not here. For MP3 it has to guess: without the
+bytes that it keeps for that, its demuxer may skip the first frame in a pipe."""
 
 HEAD = 16
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]")

@@ -51,11 +51,6 @@ class Handover:
         self._error: Exception | None = None
 
     @property
-    def backlog(self) -> int:
-        """Bytes that the decoder has not asked for yet."""
-        return len(self._unread)
-
-    @property
     def is_full(self) -> bool:
         """Whether the next push would wait."""
         return len(self._unread) > UNREAD_MOST
@@ -80,6 +75,8 @@ class Handover:
         """The decoder's next word with us ends it."""
         with self._changed:
             self._abandoned = True
+            self._unread.clear()
+            self._untaken.clear()
             self._changed.notify_all()
 
     def settle(self, patience: float, longest: float) -> Samples:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
+from functools import reduce
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
@@ -110,7 +111,8 @@ class _Plain:
             self._check(samples)
         if self._format.channels > 1:
             # a plain mean: which channel is the loudest would depend on how packets were cut
-            samples = np.mean(samples.reshape(-1, self._format.channels), axis=1, dtype=np.float32)
+            channels = samples.reshape(-1, self._format.channels).T
+            samples = reduce(np.add, channels) * np.float32(1 / len(channels))
         self._frames += len(samples)
         if self._resampler is None or not len(samples):
             return samples
