@@ -48,6 +48,7 @@ class Handover:
         self._left = False
         self.left_over = 0
         """Bytes that came after the decoder had found the end of the recording."""
+        self._useless: UnsupportedAudio | None = None
         self._error: Exception | None = None
 
     @property
@@ -72,7 +73,7 @@ class Handover:
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """The decoder's next word with us ends it."""
+        """For the decoder it is the end, and nobody takes its samples."""
         with self._changed:
             self._abandoned = True
             self._unread.clear()
@@ -127,19 +128,21 @@ class Handover:
     # --- the decoder's side
 
     def read(self, size: int) -> bytes:
-        """As a file's: waits for bytes, and gives none only at the end. Raises Abandoned and UnsupportedAudio."""
+        """As a file's: waits for bytes, and gives none only at the end.
+
+        It is also the end when nobody wants the samples, or none come of the bytes. Nothing is raised here: FFmpeg
+        would ask again, and PyAV print the error that it has not passed on yet.
+        """
         with self._changed:
             if not self._unread:
                 self._is_hungry = True
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._unread or self._ended or self._abandoned)
                 self._is_hungry = False
-            self._check_abandoned()
             if self._silent > SILENT_MOST:
-                raise UnsupportedAudio(
-                    f"the audio: {self._silent >> 20} MiB came and not one sample in them",
-                    "send a format that can be read as it arrives, such as Ogg, WebM or fragmented MP4",
-                )
+                self._useless = _useless(self._silent)
+            if self._abandoned or self._useless:
+                return b""
             data = bytes(self._unread[:size])
             del self._unread[:size]
             self._silent += len(data)
@@ -159,17 +162,21 @@ class Handover:
             if self._is_held_up:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._abandoned or not self._is_held_up)
-            self._check_abandoned()
+            if self._abandoned:
+                raise Abandoned
 
     def leave(self, error: Exception | None) -> None:
         """The decoder is through, or failed."""
         with self._changed:
             self._left = True
-            self._error = error
+            self._error = self._useless or error
             self.left_over += len(self._unread)
             self._unread.clear()
             self._changed.notify_all()
 
-    def _check_abandoned(self) -> None:
-        if self._abandoned:
-            raise Abandoned
+
+def _useless(size: int) -> UnsupportedAudio:
+    return UnsupportedAudio(
+        f"the audio: {size >> 20} MiB came and not one sample in them",
+        "send a format that can be read as it arrives, such as Ogg, WebM or fragmented MP4",
+    )
