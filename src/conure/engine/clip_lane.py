@@ -66,7 +66,7 @@ class ClipLane:
         }
 
     def ready(self) -> list[ClipWork]:
-        """The next slice of each batch, which is formed where there is none; its first is a kind of its own."""
+        """The next slice of each batch, which is formed where there is none; its first one is of another kind."""
         works = []
         for urgent in (True, False):
             waiting = [one for one in self._waiting.values() if one.clip.urgent == urgent]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conure.engine.clips import batches
-from conure.service.joining import Joiner
+from conure.text.joining import Joiner
 from conure.types import Word
 from conure.vad.cuts import CutSettings, Cutter, Piece
 from conure.vad.silero import load_silero
@@ -89,7 +89,7 @@ class LongAudio:
 
         `blocks` is run through in a thread of its own.
         """
-        joiners: dict[int, Joiner] = {}
+        joiners: dict[int, Joiner[Word]] = {}
         done = 0.0
         for coming in _ahead(self._rounds(blocks)):
             heard: dict[int, Sequence[Word]] = {}

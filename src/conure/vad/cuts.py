@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from conure.errors import BadOption
 
-__all__ = ["CutSettings", "Cutter", "Piece", "Seam"]
+__all__ = ["SHORTEST_LIMIT", "CutSettings", "Cutter", "Piece", "Seam"]
 
 RATE = 16_000
 STEP = 512

@@ -56,8 +56,8 @@ class Ended:
     reason: EndReason
 
 
-HYSTERESIS = 0.15
-"""Speech goes on at a probability that would not have begun it."""
+GOES_ON = 0.7
+"""Of the probability that begins speech: so much and it goes on."""
 
 
 class Endpointer:
@@ -77,7 +77,7 @@ class Endpointer:
         """The detector's next step, after the tokens that were said before its end."""
         if self.began is None:
             return self._rise(start, end, probability)
-        if probability >= self.settings.speech - HYSTERESIS:
+        if probability >= self.settings.speech * GOES_ON:
             self._spoke = max(self._spoke, end)
         reason = self._reason(end)
         return None if reason is None else self.end(end, reason)
@@ -89,6 +89,12 @@ class Endpointer:
             return None
         began = None if self.began is not None else self._begin(start)
         self._said, self._has_tokens, self._is_over = max(self._said, end), True, False
+        return began
+
+    def begin(self, at: float, until: float) -> Began:
+        """One that has gone on from `at` until now, because of what the caller knows."""
+        began = self._begin(at)
+        self._spoke = until
         return began
 
     def end(self, at: float, reason: EndReason) -> Ended | None:

@@ -5,16 +5,19 @@ to a crossing, words of the right piece from there on. The crossing is where bot
 words at compatible times; where they agree on nothing it is the middle of the overlap, for a piece hears its own edge
 worst. A word that only one side heard is kept, unless it touches that side's edge, where it may be half a word.
 
+Where the left piece must be settled before the right one is heard, `find_seam` chooses the crossing by what the left
+one heard, and the right one is joined to that.
+
 Knows nothing of audio.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from conure.types import Word
-
-__all__ = ["Joiner"]
+__all__ = ["Joiner", "Seam", "find_seam"]
 
 TOLERANCE = 0.5
 """Seconds by which two pieces may differ about the time of one word."""
@@ -22,15 +25,35 @@ EDGE = 0.2
 """Seconds at the edge of a piece in which any word may be half a word."""
 REACH = 0.8
 """The same for a piece's last word: decoders that know no durations end words long before their sound ends."""
+SPARE = 1.0
+"""Seconds at the end of a piece in which no seam is sought, for it is heard worst."""
+BEFORE_WORD = 0.25
+"""Seconds by which a seam comes before the word after it, where there is room."""
 
 
-class Joiner:
+class Timed(Protocol):
+    """A word, or what has the place of one."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def start(self) -> float | None: ...
+
+    @property
+    def end(self) -> float | None: ...
+
+
+Said = TypeVar("Said", bound=Timed)
+
+
+class Joiner(Generic[Said]):
     """The pieces of one recording, one after the other. Holds the words of one piece."""
 
     def __init__(self) -> None:
-        self._held: list[Word] = []
+        self._held: list[Said] = []
 
-    def push(self, words: Sequence[Word], start: float = 0.0, overlap: float = 0.0) -> list[Word]:
+    def push(self, words: Sequence[Said], start: float = 0.0, overlap: float = 0.0) -> list[Said]:
         """The words of a piece in times of the whole recording -> those that are settled now.
 
         `start` is the piece's own, and `overlap` the seconds at its beginning that the piece before it heard, too.
@@ -40,12 +63,43 @@ class Joiner:
             settled, self._held = _join_overlap(settled, self._held, start, start + overlap)
         return settled
 
-    def finish(self) -> list[Word]:
+    def finish(self) -> list[Said]:
         """What is left."""
         return self.push(())
 
 
-def _join_overlap(left: list[Word], right: list[Word], begin: float, end: float) -> tuple[list[Word], list[Word]]:
+@dataclass(frozen=True)
+class Seam(Generic[Said]):
+    """Where a piece is over whose end the next piece hears, too."""
+
+    at: float
+    until: float
+    """Where the left piece's audio ends."""
+    before: tuple[Said, ...]
+    """The left piece's words that are settled."""
+    after: tuple[Said, ...]
+    """Words that the left piece heard beyond."""
+
+    def join(self, words: Sequence[Said]) -> list[Said]:
+        """The words of the right piece, which began some time before the seam -> those from the seam on."""
+        settled = self.before[-3:]
+        coming = [w for w in words if _middle(w) >= self.at and not any(_is_same_sound(w, one) for one in settled)]
+        left, right = _join_overlap(list(self.after), coming, self.at, self.until)
+        return left + right
+
+
+def find_seam(words: Sequence[Said], first: float, last: float) -> Seam[Said]:
+    """Where to end a piece that was heard from `first` to `last`: in its second half, where there is most room
+    between two words. The next piece should begin a second or more before."""
+    begin, end = (first + last) / 2, last - min(SPARE, (last - first) / 4)
+    rooms = zip([first, *map(_ends, words)], [*map(_starts, words), last], strict=True)
+    low, high = max(((max(low, begin), min(high, end)) for low, high in rooms), key=lambda room: room[1] - room[0])
+    at = high - min((high - low) / 2, BEFORE_WORD) if high > low else end
+    before = tuple(word for word in words if _middle(word) < at)
+    return Seam(at, last, before, tuple(words[len(before) :]))
+
+
+def _join_overlap(left: list[Said], right: list[Said], begin: float, end: float) -> tuple[list[Said], list[Said]]:
     """What is settled and what is still open. Both heard all from `begin` to `end`."""
     if any(word.start is None or word.end is None for word in (*left, *right)):
         return left, right[_shared(left, right) :]
@@ -72,7 +126,7 @@ def _join_overlap(left: list[Word], right: list[Word], begin: float, end: float)
     return settled, coming
 
 
-def _longest_run(left: list[Word], right: list[Word], begin: float, end: float) -> list[tuple[int, int]]:
+def _longest_run(left: list[Said], right: list[Said], begin: float, end: float) -> list[tuple[int, int]]:
     """Pairs (i, j) of equal words that follow one another on both sides, the longest and best timed such run."""
     best: list[tuple[int, int]] = []
     best_score = 0.0
@@ -87,7 +141,7 @@ def _longest_run(left: list[Word], right: list[Word], begin: float, end: float) 
     return best
 
 
-def _run_from(left: list[Word], right: list[Word], i: int, j: int) -> tuple[list[tuple[int, int]], float]:
+def _run_from(left: list[Said], right: list[Said], i: int, j: int) -> tuple[list[tuple[int, int]], float]:
     run: list[tuple[int, int]] = []
     score = 0.0
     while i < len(left) and j < len(right) and _plain(left[i]) == _plain(right[j]):
@@ -100,14 +154,14 @@ def _run_from(left: list[Word], right: list[Word], i: int, j: int) -> tuple[list
     return run, score
 
 
-def _shared(left: list[Word], right: list[Word]) -> int:
+def _shared(left: list[Said], right: list[Said]) -> int:
     """Without times: how many words at the left's end are those at the right's beginning."""
     ends, begins = [_plain(word) for word in left], [_plain(word) for word in right]
     longest = min(len(left), len(right))
     return next((count for count in range(longest, 0, -1) if ends[-count:] == begins[:count]), 0)
 
 
-def _is_same_sound(word: Word, other: Word) -> bool:
+def _is_same_sound(word: Timed, other: Timed) -> bool:
     """Whether two words are what two pieces made of the same stretch of sound."""
     shared = min(_ends(word), _ends(other)) - max(_starts(word), _starts(other))
     shorter = min(_ends(word) - _starts(word), _ends(other) - _starts(other))
@@ -116,19 +170,19 @@ def _is_same_sound(word: Word, other: Word) -> bool:
     return _plain(word) == _plain(other) and abs(_middle(word) - _middle(other)) < TOLERANCE
 
 
-def _plain(word: Word) -> str:
+def _plain(word: Timed) -> str:
     """The word without case and marks, as both sides need not agree on them."""
     letters = "".join(character for character in word.text.casefold() if character.isalnum())
     return letters or word.text
 
 
-def _starts(word: Word) -> float:
+def _starts(word: Timed) -> float:
     return word.start or 0.0
 
 
-def _ends(word: Word) -> float:
+def _ends(word: Timed) -> float:
     return word.end or 0.0
 
 
-def _middle(word: Word) -> float:
+def _middle(word: Timed) -> float:
     return (_starts(word) + _ends(word)) / 2

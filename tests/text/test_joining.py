@@ -1,6 +1,6 @@
 import pytest
 
-from conure.service.joining import Joiner
+from conure.text.joining import Joiner
 from conure.types import Word
 
 

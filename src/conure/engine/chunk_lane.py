@@ -1,0 +1,261 @@
+"""Live streams of one model that hears chunk after chunk: who has a whole one, and one turn for some of them.
+
+    samples ──> the model's own way from a chunk to tokens ─┐
+        └─────> speech probabilities, every 32 ms ──────────┴──> hearing ──> answers, in the stream's order
+
+A stream is cut into clips by `finalize`: what is left of the clip is worked in as its last, shorter chunk, and the row
+starts afresh with the next sample. Between such cuts the tokens are those of the whole clip.
+
+A stream that ends keeps its row until its last answer is made, then it is gone: answers are made in `run` alone, so
+none can be for a later tenant of the row.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conure.audio.features import LogMel
+from conure.audio.features_stream import first_sample, mel_of_spans, samples_of, span_samples
+from conure.decoding.hypothesis import STEP_SECONDS
+from conure.engine.hearing import Hearing
+from conure.engine.listening import Ear, Speech, listen
+from conure.engine.messages import Answer, Cancelled, Finished, Marker, Samples, StreamOptions
+from conure.engine.scheduler import Expected, LiveWork
+from conure.engine.slots import Lease, Slots
+from conure.models.config import STEP_FRAMES
+from conure.types import Token
+from conure.vad.endpoints import Endpointing
+from conure.vad.silero import Silero
+
+__all__ = ["ChunkLane", "Cut", "Part", "Stream"]
+
+RATE = 16_000
+
+
+@dataclass(slots=True)
+class Cut:
+    """Where a clip of the stream ends."""
+
+    sample: int
+    marker: int | None
+    """None: the stream ends, too."""
+
+
+@dataclass(slots=True)
+class Stream:
+    number: int
+    lease: Lease
+    options: StreamOptions
+    hearing: Hearing
+    chunk: int
+    """Encoder steps that a turn works in."""
+    frames: int
+    """Frames of the clip that were worked in; below 0 where the first chunk begins with virtual ones."""
+    ear: Ear = field(default_factory=Ear)
+    origin: int = 0
+    """The sample at which the clip began."""
+    cuts: deque[Cut] = field(default_factory=deque)
+    since: float | None = None
+    """When it had a whole chunk."""
+    pushed: float = 0.0
+    """When samples came last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one stream brings to a turn."""
+
+    stream: Stream
+    frames: int
+    """At most 8 a step of the chunk."""
+    end: int
+    """Where the samples end that the features may see."""
+    cut: Cut | None
+    """The cut that these frames reach."""
+    reached: int
+    """The place up to which the stream is worked in with this turn."""
+
+
+class ChunkLane(ABC):
+    """The bookkeeping; what a chunk is, and how it becomes tokens, is the model's."""
+
+    lead = 0
+    """Virtual frames before a clip's first one."""
+
+    def __init__(self, front: LogMel, silero: Silero, slots: int, end_token: int | None = None) -> None:
+        self.front = front
+        self.silero = silero
+        self.end_token = end_token
+        self.slots = Slots(slots)
+        self._streams: dict[int, Stream] = {}
+
+    @property
+    @abstractmethod
+    def latencies(self) -> tuple[int, ...]:
+        """In milliseconds, the least first."""
+
+    @abstractmethod
+    def _chunk(self, options: StreamOptions) -> int:
+        """Steps that a turn works in."""
+
+    @abstractmethod
+    def _beyond(self, stream: Stream) -> int:
+        """Frames after a chunk that must be there before it is worked in."""
+
+    @abstractmethod
+    def _kept(self, stream: Stream) -> int:
+        """The first frame that is still needed."""
+
+    @abstractmethod
+    def _reset(self, row: int) -> None:
+        """Makes a row ready for a new clip."""
+
+    @abstractmethod
+    def _recognize(self, parts: Sequence[Part]) -> list[Sequence[Token]]:
+        """The tokens of each part, in times of the stream."""
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    @property
+    def capacity(self) -> int:
+        return self.slots.count
+
+    def open(self, number: int, options: StreamOptions) -> bool:
+        """Whether there was a row for it."""
+        lease = self.slots.lease()
+        if lease is None:
+            return False
+        self._reset(lease.row)
+        hearing = Hearing(number, options.endpointing, self.end_token)
+        self._streams[number] = Stream(number, lease, options, hearing, self._chunk(options), -self.lead)
+        return True
+
+    def push(self, number: int, samples: Samples, now: float) -> None:
+        stream = self._streams[number]
+        stream.ear.samples.push(samples)
+        stream.pushed = now
+        self._see(stream, now)
+
+    def finalize(self, number: int, marker: int | None, now: float) -> None:
+        """A cut after what was pushed; without a marker the stream ends there."""
+        stream = self._streams[number]
+        stream.cuts.append(Cut(stream.ear.samples.end, marker))
+        self._see(stream, now)
+
+    def configure(self, number: int, endpointing: Endpointing) -> None:
+        self._streams[number].hearing.configure(endpointing)
+
+    def cancel(self, number: int) -> list[Answer]:
+        self.drop(number)
+        return [Cancelled(number)]
+
+    def drop(self, number: int) -> None:
+        """It is gone, without an answer."""
+        self.slots.release(self._streams.pop(number).lease)
+
+    def ready(self) -> list[LiveWork]:
+        """Streams that have a whole chunk, or a cut."""
+        return [
+            LiveWork(stream.number, self._kind(stream), stream.since + stream.chunk * STEP_SECONDS)
+            for stream in self._streams.values()
+            if stream.since is not None
+        ]
+
+    def expected(self) -> list[Expected]:
+        """Those that will, as they would if samples came as fast as they are spoken."""
+        found = []
+        for stream in self._streams.values():
+            if stream.since is None:
+                ready = stream.pushed + self._missing(stream) / RATE
+                found.append(Expected(self._kind(stream), ready, ready + stream.chunk * STEP_SECONDS))
+        return found
+
+    def behind(self, number: int) -> float:
+        """Seconds of audio that came and were not worked in."""
+        stream = self._streams[number]
+        return (stream.ear.samples.end - stream.origin - max(stream.frames, 0) * self.front.config.hop) / RATE
+
+    @torch.inference_mode()
+    def run(self, numbers: Iterable[int], now: float) -> list[Answer]:
+        """A turn for streams that are ready and have chunks of one kind."""
+        parts = [self._part(self._streams[number]) for number in numbers]
+        spoken = [part for part in parts if part.frames > 0]
+        found = zip(spoken, self._recognize(spoken) if spoken else [], strict=True)
+        tokens = {part.stream.number: emitted for part, emitted in found}
+        speech = listen(self.silero, [(part.stream.ear, part.reached) for part in parts])
+        answers: list[Answer] = []
+        for part, steps in zip(parts, speech, strict=True):
+            number = part.stream.number
+            answers += self._deliver(part, tokens.get(number, ()), steps)
+            if number in self._streams:
+                self._see(part.stream, now)
+        return answers
+
+    def _kind(self, stream: Stream) -> tuple[object, int]:
+        return self, stream.options.latency_ms
+
+    def _see(self, stream: Stream, now: float) -> None:
+        """Notes since when it is ready."""
+        whole = self._missing(stream) <= 0
+        stream.since = (now if stream.since is None else stream.since) if whole or stream.cuts else None
+
+    def _missing(self, stream: Stream) -> int:
+        """Samples until the next chunk is whole."""
+        frames = stream.frames + stream.chunk * STEP_FRAMES + self._beyond(stream)
+        return stream.origin + samples_of(frames, self.front.config) - stream.ear.samples.end
+
+    def _part(self, stream: Stream) -> Part:
+        hop = self.front.config.hop
+        cut = stream.cuts[0] if stream.cuts else None
+        most = stream.chunk * STEP_FRAMES
+        end = cut.sample if cut else stream.ear.samples.end
+        left = (end - stream.origin) // hop - stream.frames if cut else most
+        frames = min(left, most) if left > 0 and end - stream.origin >= hop else 0
+        if left > most:
+            cut = None
+        reached = cut.sample if cut else stream.origin + max(stream.frames + frames, 0) * hop
+        return Part(stream, frames, end, cut, reached)
+
+    def _mel(self, parts: Sequence[Part], first: Sequence[int], frames: int) -> Tensor:
+        """So many frames of each part's clip from its `first` one on, [B, T, F], not normalised."""
+        config = self.front.config
+        spans = np.empty((len(parts), span_samples(frames, config)), np.float32)
+        known = []
+        for part, begin, span in zip(parts, first, spans, strict=True):
+            place = first_sample(begin, config)
+            # The clip before is not to be heard in this one.
+            lost = max(0, -place)
+            span[:lost] = 0
+            part.stream.ear.samples.read(part.stream.origin + place + lost, span[lost:], part.end)
+            known.append(part.end - part.stream.origin - place)
+        device = self.front.window.device
+        return mel_of_spans(self.front, torch.from_numpy(spans).to(device), torch.tensor(known, device=device))
+
+    def _deliver(self, part: Part, tokens: Sequence[Token], speech: Sequence[Speech]) -> Iterator[Answer]:
+        """What follows from a stream's part of the turn."""
+        stream = part.stream
+        stream.frames += part.frames
+        yield from stream.hearing.tell(tokens, speech, part.reached / RATE)
+        if part.cut:
+            yield from self._end_clip(stream, part.cut)
+        needed = stream.origin + max(first_sample(self._kept(stream), self.front.config), 0)
+        stream.ear.samples.forget(min(needed, stream.ear.listened))
+
+    def _end_clip(self, stream: Stream, cut: Cut) -> Iterator[Answer]:
+        stream.cuts.popleft()
+        yield from stream.hearing.end(cut.sample / RATE, "closed" if cut.marker is None else "asked")
+        if cut.marker is None:
+            self.drop(stream.number)
+            yield Finished(stream.number)
+            return
+        stream.origin, stream.frames, stream.since = cut.sample, -self.lead, None
+        self._reset(stream.lease.row)
+        yield Marker(stream.number, cut.marker)

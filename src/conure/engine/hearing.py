@@ -1,0 +1,55 @@
+"""Tokens and speech of one stream, as they come, to answers in the stream's order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from conure.decoding.hypothesis import STEP_SECONDS
+from conure.engine.listening import Speech
+from conure.engine.messages import Answer, Heard, SpeechStarted, UtteranceEnded
+from conure.types import Token
+from conure.vad.endpoints import Began, Endpointer, Endpointing, EndReason
+
+__all__ = ["Hearing"]
+
+
+class Hearing:
+    """For models whose tokens come while the utterance goes on."""
+
+    def __init__(self, number: int, endpointing: Endpointing, end_token: int | None = None) -> None:
+        self.number = number
+        self.end_token = end_token
+        self._endpointer = Endpointer(endpointing)
+
+    def configure(self, endpointing: Endpointing) -> None:
+        self._endpointer.settings = endpointing
+
+    def tell(self, tokens: Sequence[Token], speech: Sequence[Speech], reached: float) -> Iterator[Answer]:
+        """Tokens and steps of the detector, merged by time, as the endpointer sees them."""
+        pending = deque(tokens)
+        said: list[Token] = []
+        for start, end, probability in speech:
+            while pending and pending[0].start + STEP_SECONDS <= end:
+                yield from self._say(pending.popleft(), said)
+            event = self._endpointer.step(start, end, probability)
+            if isinstance(event, Began):
+                yield SpeechStarted(self.number, event.at)
+            elif event is not None:
+                yield Heard(self.number, tuple(said), event.at)
+                said.clear()
+                yield UtteranceEnded(self.number, event.at, event.reason)
+        while pending:
+            yield from self._say(pending.popleft(), said)
+        yield Heard(self.number, tuple(said), reached)
+
+    def end(self, at: float, reason: EndReason) -> Iterator[Answer]:
+        """Over, because of what the caller knows."""
+        if ended := self._endpointer.end(at, reason):
+            yield UtteranceEnded(self.number, ended.at, ended.reason)
+
+    def _say(self, token: Token, said: list[Token]) -> Iterator[Answer]:
+        said.append(token)
+        began = self._endpointer.token(token.start, token.end, token.id == self.end_token)
+        if began:
+            yield SpeechStarted(self.number, began.at)
