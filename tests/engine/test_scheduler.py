@@ -65,6 +65,21 @@ def test_clips_are_begun_only_where_they_end_in_time() -> None:
     assert scheduler.choose(10.0, [], [], []) is None
 
 
+def test_what_somebody_waits_for_comes_before_other_clips_and_after_streams() -> None:
+    costs = Costs()
+    costs.learn("guess", 4, 0.05)
+    costs.learn("live", 1, 0.03)
+    scheduler = Scheduler(costs)
+    guesses = [LiveWork(1, "guess", 5.0, size=2, spare=True), LiveWork(2, "guess", 6.0, size=2, spare=True)]
+    old, urgent = ClipWork(7, "clip", 1, 0.0), ClipWork(8, "clip", 1, 3.0, due=5.5)
+    assert scheduler.choose(4.0, [*guesses, LiveWork(3, "live", 9.0)], [], [old]) == StreamTurn("live", (3,), 1)
+    assert scheduler.choose(4.0, guesses, [], [old, urgent]) == StreamTurn("guess", (1, 2), 4)
+    assert scheduler.choose(4.0, guesses[1:], [], [old, urgent]) == ClipTurn(urgent)
+    soon = [Expected("live", 4.01, 4.07)]
+    assert scheduler.choose(4.0, guesses, soon, [old, urgent]) == ClipTurn(urgent)
+    assert scheduler.choose(4.0, guesses, soon, []) is None
+
+
 @dataclass
 class Source:
     """A stream whose chunks become whole at an even pace."""

@@ -11,6 +11,7 @@ import torch
 
 from conure.audio.features import LogMel
 from conure.decoding.transducer import decode_transducer
+from conure.engine.live_lane import LiveLane
 from conure.engine.messages import (
     Answer,
     Cancelled,
@@ -100,7 +101,7 @@ class Caller:
         ]
 
 
-def converse(lane: StreamLane, callers: list[Caller], seed: int) -> None:
+def converse(lane: LiveLane, callers: list[Caller], seed: int) -> None:
     """Packets and turns in any order, until all streams have finished."""
     rng = random.Random(seed)
     queues = {caller.number: caller.sends(rng) for caller in callers}

@@ -1,6 +1,8 @@
+import random
+
 import pytest
 
-from conure.text.joining import Joiner
+from conure.text.joining import Joiner, find_seam
 from conure.types import Word
 
 
@@ -94,3 +96,35 @@ def test_two_forced_seams_in_a_row():
     pieces = [(said("a b c d e", 0.1), 0.0, 0.0), (said("d e f g h", 1.6), 1.5, 1.0), (said("g h i", 3.1), 3.0, 1.0)]
     words = [word for piece in pieces for word in joiner.push(*piece)] + joiner.finish()
     assert "".join(word.text for word in words) == "abcdefghi"
+
+
+def pieces_at_a_seam(words, last, lead, jitter, seed):
+    """What the left piece heard until `last`, what the right one heard from some time before the seam on, and it."""
+    chance = random.Random(seed)
+
+    def heard(begin, end):
+        shift = chance.uniform(-jitter, jitter)
+        whole = [word for word in words if begin <= word.start and word.end <= end]
+        return [Word(word.text, word.start + shift, word.end + shift) for word in whole]
+
+    seam = find_seam(heard(0.0, last), 0.0, last)
+    return seam, seam.join(heard(seam.at - lead, 1e9))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_piece_is_ended_before_the_next_is_heard_and_nothing_is_lost(seed):
+    chance = random.Random(seed)
+    words, at = [], 0.0
+    while at < 12:
+        length = chance.uniform(0.15, 0.6)
+        words.append(Word(chance.choice(["two", "one", "six"]), at, at + length))
+        at += length + chance.choice([0.0, 0.02, 0.2, 0.9])
+    seam, right = pieces_at_a_seam(words, last=8.0, lead=1.0, jitter=0.06, seed=seed)
+    assert 4.0 <= seam.at <= 7.0
+    assert [word.text for word in (*seam.before, *right)] == [word.text for word in words]
+
+
+def test_a_seam_where_nothing_was_heard_is_late():
+    seam = find_seam([], 0.0, 8.0)
+    assert seam.at == 6.75
+    assert seam.join([Word("one", 6.0, 6.5), Word("two", 7.0, 7.4)]) == [Word("two", 7.0, 7.4)]

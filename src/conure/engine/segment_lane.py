@@ -52,6 +52,8 @@ LATENCIES = (80, 160, 320, 560, 1120, 2080)
 """Milliseconds of new audio that are worth a guess."""
 LISTEN = 5 * STEP
 """Samples that are listened to together, 160 ms."""
+ONSET = 0.2
+"""Seconds, at most, that a word was already being said when the detector hears it."""
 BATCH_SECONDS = 60.0
 """Audio in a batch, padding counted: utterances are waited for."""
 
@@ -99,9 +101,16 @@ class _Stream:
         return self.cuts[0].sample if self.cuts else self.ear.samples.end
 
     @property
+    def over_at(self) -> int:
+        """Where the audio ends of the utterance that is over. The last of the silence is left to the next one."""
+        assert self.over is not None
+        onset = min(ONSET, self.utterances.silence / 3) if self.over.reason == "silence" else 0.0
+        return round((self.over.at - onset) * RATE)
+
+    @property
     def seconds(self) -> int:
         """Audio of the utterance that is over, as a size of work."""
-        return seconds_of(round(self.over.at * RATE) - self.goes_on.first) if self.over and self.goes_on else 1
+        return seconds_of(self.over_at - self.goes_on.first) if self.over and self.goes_on else 1
 
     @property
     def wants_guess(self) -> bool:
@@ -313,7 +322,7 @@ class SegmentLane:
     def _run_finals(self, streams: Sequence[_Stream]) -> list[Answer]:
         if self._finals is None:
             first = {stream.number: stream.goes_on.first for stream in streams if stream.goes_on}
-            ends = {stream.number: round(stream.over.at * RATE) for stream in streams if stream.over}
+            ends = {stream.number: stream.over_at for stream in streams if stream.over}
             self._finals = self._form({number: (first[number], ends[number]) for number in first})
         found = self._finals.run()
         if found is None:
@@ -358,7 +367,7 @@ class SegmentLane:
         said, over = stream.goes_on, stream.over
         assert said is not None
         assert over is not None
-        end, at, after = round(over.at * RATE), over.at, None
+        end, at, after = stream.over_at, over.at, None
         tokens = _timed(emitted, said.first, end)
         if over.reason == "length":
             own, seam = said.cut(tokens, end, self.tokenizer)

@@ -35,9 +35,9 @@ class Utterances:
     def configure(self, settings: Endpointing) -> None:
         self._longest = max(min(settings.longest or self.cuts.max_seconds, self.cuts.max_seconds), SHORTEST_LIMIT)
         self._sure.settings = replace(settings, blanks=None, longest=None)
-        speech, silence = min(settings.speech, self.cuts.speech), settings.silence or SILENCE
+        speech, self.silence = min(settings.speech, self.cuts.speech), settings.silence or SILENCE
         self._faint.settings = replace(
-            self._sure.settings, speech=speech, silence=silence, begin_seconds=min(settings.begin_seconds, 0.03)
+            self._sure.settings, speech=speech, silence=self.silence, begin_seconds=min(settings.begin_seconds, 0.03)
         )
 
     def step(self, start: float, end: float, probability: float) -> Began | Ended | None:

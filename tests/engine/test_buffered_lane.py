@@ -1,0 +1,107 @@
+"""Chunks heard with what is around them: a stream hears what the network hears in the same windows of its clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from conure.audio.features import LogMel
+from conure.decoding.transducer import decode_transducer
+from conure.engine.buffered_lane import BufferedLane, live_contexts
+from conure.engine.buffered_runner import TorchBufferedRunner
+from conure.engine.messages import Finished, Marker
+from conure.models.config import STEP_FRAMES, AttentionContext
+from conure.models.network import Network
+from conure.vad.silero import load_silero
+from tests.engine.test_stream_lane import Caller, converse, noise
+from tests.models.networks import OFFLINE, network
+
+CONTEXTS = {2: AttentionContext(9, 1, 1), 4: AttentionContext(9, 2, 2), 11: AttentionContext(9, 4, 7)}
+"""By steps of latency."""
+
+
+@pytest.fixture(scope="module", params=["NA", "per_feature"])
+def net(request: pytest.FixtureRequest) -> Network:
+    """A network that says something about every second step."""
+    encoder = replace(
+        OFFLINE, style="chunked_limited_with_rc", contexts=(AttentionContext(), *CONTEXTS.values()), features=32
+    )
+    net = network(encoder, predictor_width=16, predictor_layers=2, joint_width=16, max_symbols=3)
+    net.config = replace(net.config, mel=replace(net.config.mel, normalize=request.param))
+    with torch.no_grad():
+        net.joint.enc.weight.mul_(4)
+        net.joint.head.weight.mul_(6)
+        net.joint.head.bias[net.config.blank] += 3.0
+    return net
+
+
+def lane(net: Network, slots: int = 6) -> BufferedLane:
+    return BufferedLane(TorchBufferedRunner(net, LogMel(net.config.mel), torch.device("cpu")), load_silero(), slots)
+
+
+@torch.inference_mode()
+def offline(net: Network, samples: np.ndarray, context: AttentionContext) -> list[tuple[int, int]]:
+    """(token, step) of a clip, encoded window by window and decoded at once."""
+    front = LogMel(net.config.mel)
+    plain = LogMel(replace(net.config.mel, normalize="NA"))
+    mel, frames = plain(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
+    total, chunk = int(frames), context.chunk or 0
+    left = context.left // chunk * chunk
+    steps = []
+    for begin in range(0, -(-total // STEP_FRAMES), chunk):
+        first = max(begin - left, 0)
+        window = mel[:, first * STEP_FRAMES : min((begin + chunk + context.right) * STEP_FRAMES, total)]
+        length = torch.tensor([window.shape[1]])
+        encoded, counts = net.encode(front.normalize(window, length), length, context=replace(context, left=left))
+        steps.append(encoded[:, begin - first : min(begin - first + chunk, int(counts))])
+    if not steps:
+        return []
+    whole = torch.cat(steps, 1)
+    return [(token.id, token.step) for token in decode_transducer(net, whole, torch.tensor([whole.shape[1]]))[0].row(0)]
+
+
+@dataclass
+class BufferedCaller(Caller):
+    """Its `chunk` is its latency in steps."""
+
+    def expected(self, net: Network) -> list[list[tuple[int, float]]]:
+        starts = np.cumsum([0, *(len(clip) for clip in self.clips)]) / 16_000
+        heard = [offline(net, clip, CONTEXTS[self.chunk]) for clip in self.clips]
+        return [
+            [(token, round(start + step * 0.08, 3)) for token, step in tokens]
+            for start, tokens in zip(starts, heard, strict=False)
+        ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_streams_hear_what_their_windows_hear(net: Network, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lengths = [0, 1, 159, 160, 1_279, 1_280, 1_281, 9_000, 20_000, 33_333]
+    callers: list[Caller] = [
+        BufferedCaller(number, latency, [noise(rng, int(rng.choice(lengths))) for _ in range(int(rng.integers(1, 4)))])
+        for number, latency in enumerate([2, 4, 4, 11, 11, 2])
+    ]
+    streams = lane(net)
+    converse(streams, callers, seed)
+    for caller in callers:
+        assert caller.heard() == caller.expected(net)
+        ends = [type(answer) for answer in caller.answers if isinstance(answer, Marker | Finished)]
+        assert ends == [*[Marker] * (len(caller.clips) - 1), Finished]
+    assert sum(len(clip) for caller in callers for clip in caller.heard()) > 50
+    assert streams.slots.free == 6
+
+
+def test_contexts_by_latency() -> None:
+    offered = [AttentionContext(70, right, chunk) for chunk in (1, 2, 7, 13) for right in (0, 1, 2, 3, 4, 7, 13)]
+    chosen = live_contexts([AttentionContext(), *offered])
+    assert list(chosen)[:4] == [80, 160, 240, 320]
+    assert chosen[160] == AttentionContext(70, 1, 1)
+    assert chosen[1120] == AttentionContext(70, 7, 7)
+    assert chosen[2080] == AttentionContext(65, 13, 13)
+
+
+def test_latencies_are_those_of_the_checkpoint(net: Network) -> None:
+    assert lane(net).latencies == (160, 320, 880)

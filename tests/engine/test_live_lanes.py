@@ -1,0 +1,152 @@
+"""Every kind of lane: whatever is asked in whatever order, each stream ends once and nothing is left behind."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from dataclasses import replace as change
+
+import numpy as np
+import pytest
+import torch
+
+from conure.audio.features import LogMel
+from conure.engine.buffered_lane import BufferedLane
+from conure.engine.buffered_runner import TorchBufferedRunner
+from conure.engine.live_lane import LiveLane
+from conure.engine.messages import ENDS, Answer, Heard, Marker, StreamOptions
+from conure.engine.segment_lane import SegmentLane
+from conure.engine.stream_lane import StreamLane
+from conure.engine.stream_runner import TorchStreamRunner
+from conure.models.config import AttentionContext
+from conure.vad.endpoints import Endpointing
+from conure.vad.silero import load_silero
+from tests.engine.knowing import TOKENIZER, KnowingRunner
+from tests.models.networks import OFFLINE, STREAMING, network
+from tests.vad.digits import RATE, recording
+
+HEADS = {"predictor_width": 16, "predictor_layers": 1, "joint_width": 16, "max_symbols": 2}
+SLOTS = 3
+
+
+def stream_lane() -> LiveLane:
+    net = network(change(STREAMING, contexts=(AttentionContext(14, 1), AttentionContext(14, 3))), **HEADS)
+    return StreamLane(TorchStreamRunner(net, LogMel(net.config.mel), torch.device("cpu")), load_silero(), SLOTS)
+
+
+def buffered_lane() -> LiveLane:
+    contexts = (AttentionContext(), AttentionContext(8, 1, 1), AttentionContext(8, 2, 2))
+    net = network(change(OFFLINE, style="chunked_limited_with_rc", contexts=contexts), **HEADS)
+    return BufferedLane(TorchBufferedRunner(net, LogMel(net.config.mel), torch.device("cpu")), load_silero(), SLOTS)
+
+
+def segment_lane() -> LiveLane:
+    return SegmentLane(KnowingRunner([]), load_silero(), TOKENIZER, SLOTS)  # type: ignore[arg-type]
+
+
+LANES = {"stream": stream_lane, "buffered": buffered_lane, "segment": segment_lane}
+
+
+@dataclass
+class Crowd:
+    """Streams that come, talk and go as they like."""
+
+    lane: LiveLane
+    chance: random.Random
+    told: dict[int, list[Answer]] = field(default_factory=dict)
+    markers: dict[int, list[int]] = field(default_factory=dict)
+    closing: set[int] = field(default_factory=set)
+    now: float = 0.0
+
+    @property
+    def there(self) -> list[int]:
+        return [number for number, answers in self.told.items() if not (answers and isinstance(answers[-1], ENDS))]
+
+    def come(self) -> None:
+        number = len(self.told)
+        options = StreamOptions("m", self.chance.choice([160, 320]), Endpointing(longest=2.0))
+        if self.lane.open(number, options):
+            self.told[number], self.markers[number] = [], []
+        else:
+            assert len(self.lane) == self.lane.capacity == SLOTS
+
+    def act(self, number: int, speech: np.ndarray) -> None:
+        match self.chance.choice(["talk"] * 8 + ["mark", "mark", "change", "close", "cancel"]):
+            case "cancel":
+                self.told[number] += self.lane.cancel(number)
+            case _ if number in self.closing:
+                pass
+            case "talk":
+                begin = self.chance.randrange(len(speech))
+                size = self.chance.choice([0, 1, 300, 5_000, 40_000])
+                self.lane.push(number, speech[begin : begin + size], self.now)
+            case "mark":
+                self.markers[number].append(len(self.markers[number]))
+                self.lane.finalize(number, self.markers[number][-1], self.now)
+            case "change":
+                self.lane.configure(number, Endpointing(silence=self.chance.choice([None, 0.1, 0.5])))
+            case "close":
+                self.close(number)
+
+    def close(self, number: int) -> None:
+        self.closing.add(number)
+        self.lane.finalize(number, None, self.now)
+
+    def turn(self) -> bool:
+        works = self.lane.ready()
+        assert len({work.stream for work in works}) == len(works)
+        if not works:
+            return False
+        kind = self.chance.choice(works).kind
+        streams = [work.stream for work in works if work.kind == kind]
+        some = [stream for stream in streams if self.chance.random() < 0.8] or streams
+        for answer in self.lane.run(some, self.now):
+            self.told[answer.stream].append(answer)
+        self.now += 0.01
+        return True
+
+
+@pytest.mark.parametrize("make", LANES.values(), ids=LANES)
+@pytest.mark.parametrize("seed", range(3))
+def test_every_stream_ends_once_whatever_is_asked(
+    make: Callable[[], LiveLane], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(KnowingRunner, "_hear", lambda *_: [])
+    chance = random.Random(seed)
+    speech, _ = recording([(chance.uniform(0.0, 1.0), chance.randrange(10), "george") for _ in range(8)])
+    crowd = Crowd(make(), chance)
+    for _ in range(60):
+        if chance.random() < 0.3:
+            crowd.come()
+        if there := crowd.there:
+            crowd.act(chance.choice(there), speech)
+        if chance.random() < 0.5:
+            crowd.turn()
+    for number in crowd.there:
+        if number not in crowd.closing:
+            crowd.close(number)
+    while crowd.turn():
+        pass
+    assert len(crowd.told) > SLOTS
+    for number, answers in crowd.told.items():
+        assert [isinstance(answer, ENDS) for answer in answers].count(True) == 1
+        assert isinstance(answers[-1], ENDS)
+        marked = [answer.marker for answer in answers if isinstance(answer, Marker)]
+        assert marked == crowd.markers[number][: len(marked)]
+        reached = [answer.until for answer in answers if isinstance(answer, Heard)]
+        assert reached == sorted(reached)
+    assert len(crowd.lane) == 0
+    assert crowd.lane.ready() == []
+    assert crowd.lane.expected() == []
+
+
+@pytest.mark.parametrize("make", LANES.values(), ids=LANES)
+def test_what_was_not_worked_in_is_told(make: Callable[[], LiveLane]) -> None:
+    lane = make()
+    assert lane.open(0, StreamOptions("m"))
+    lane.push(0, np.zeros(3 * RATE, np.float32), 0.0)
+    assert lane.behind(0) == 3.0
+    while lane.ready():
+        lane.run([0], 0.0)
+    assert lane.behind(0) < 0.4
