@@ -368,17 +368,19 @@ class SegmentLane:
         assert said is not None
         assert over is not None
         end, at, after = stream.over_at, over.at, None
+        until = end / RATE
         tokens = _timed(emitted, said.first, end)
         if over.reason == "length":
             own, seam = said.cut(tokens, end, self.tokenizer)
-            at, first = seam.at, right_of(seam, said.first)
+            at = until = seam.at
+            first = right_of(seam, said.first)
             after = Utterance(at, first, seam=seam, next_guess=end)
             stream.utterances.resume(at, over.at, said.is_told)
         else:
             own = said.final(tokens, self.tokenizer)
         if own and not said.is_told:
             yield self._started(stream, said.began)
-        yield Heard(stream.number, tuple(own), at)
+        yield Heard(stream.number, tuple(own), until)
         if said.is_told:
             yield UtteranceEnded(stream.number, at, over.reason)
         stream.goes_on, stream.over, stream.over_since = after, None, None
