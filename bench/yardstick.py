@@ -8,7 +8,7 @@ import time
 import numpy as np
 import onnxruntime
 
-from conure.engine.onnx_graph import Graph
+from conure.engine.onnx_graph import Graph, Weights
 
 __all__ = ["int8_rate"]
 
@@ -19,7 +19,7 @@ SECONDS = 0.5
 
 def int8_rate(threads: int) -> float:
     """Billions of operations a second of int8 products in ONNX Runtime, the best of half a second."""
-    graph = Graph(io.BytesIO(), "")
+    graph = Graph(Weights(io.BytesIO(), ""))
     a, b = graph.input("a", np.uint8, ["M", "K"]), graph.input("b", np.int8, ["K", "N"])
     graph.output("y", graph.op("MatMulInteger", a, b), np.int32, ["M", "N"])
     options = onnxruntime.SessionOptions()

@@ -13,7 +13,7 @@ import torch
 
 from conure.engine import converted
 from conure.engine.converted import convert, converted_folder, fingerprint, is_usable, read_converted
-from conure.engine.onnx_graph import Graph
+from conure.engine.onnx_graph import Graph, save_graph
 from conure.engine.onnx_runner import OnnxRunner
 from conure.engine.quantize import Affine, Int8, probe, saturates
 from conure.errors import ModelError
@@ -144,13 +144,14 @@ def test_this_processor_is_asked_how_it_adds(ready: Path, monkeypatch: pytest.Mo
 def test_weights_are_rounded_by_column(reduced: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     weight = torch.randn(5, 64) * torch.tensor([1e-3, 1.0, 50.0, 0.0, 2.0])[:, None]
-    with (tmp_path / "weights").open("wb") as file:
-        graph = Graph(file, "weights")
+
+    def write(graph: Graph) -> None:
         x = graph.input("x", np.float32, ["M", 64])
         products = Int8(reduced)
         y = products.layer(graph, products.operand(graph, x), Affine(weight, torch.ones(5)))
         graph.output("y", y, np.float32, ["M", 5])
-        graph.save(tmp_path / "graph.onnx")
+
+    save_graph(tmp_path / "graph.onnx", write)
     session = onnxruntime.InferenceSession(str(tmp_path / "graph.onnx"))
     x = torch.randn(200, 64)
     got = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])

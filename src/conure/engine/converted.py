@@ -90,8 +90,9 @@ def convert(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
     reduced = saturates(graph)
     stored = next(tensor.dtype for name, tensor in checkpoint.tensors.items() if name.startswith("encoder."))
     network, _ = build_network(checkpoint, stored)
-    export_network(network, folder, _products(precision, reduced))
-    export_heads(network, folder, Int8ByRow(reduced) if precision == "int8" else Float32())
+    by_row: Products = Int8ByRow(reduced) if precision == "int8" else Float32()
+    export_network(network, folder, _products(precision, reduced), by_row)
+    export_heads(network, folder, by_row)
     kept = (*HEAD_TENSORS, *(POSITIONS.format(layer) for layer in range(checkpoint.config.encoder.layers)))
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(kept)}
     conure_file.save(replace(checkpoint, tensors=tensors), folder)

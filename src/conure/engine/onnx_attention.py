@@ -11,16 +11,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from conure.engine.onnx_graph import Graph
+from conure.engine.onnx_layers import MASKED, HeadShape, Projected
 from conure.engine.quantize import Operand, Products, Table
 from conure.models.config import AttentionContext, EncoderConfig
 
-__all__ = ["Heads", "LocalView", "Projected", "View", "WholeView"]
+__all__ = ["ClipView", "LocalView", "WholeView"]
 
 SPANS = 3
 """Spans of queries."""
-
-MASKED = -1e30
-"""The score of a key that must not be seen; finite, so that a row that sees nothing stays finite."""
 
 END = 2**62
 
@@ -42,23 +40,7 @@ class Span:
     """Keys that each query may see, 1 or 0 in int32, [B, Q, K]; none where it may see all."""
 
 
-@dataclass(frozen=True)
-class Heads:
-    count: int
-    width: int
-
-
-@dataclass(frozen=True)
-class Projected:
-    """Each [1, S, D]: queries for keys, queries for distances, keys, values."""
-
-    query: str
-    placed: str
-    key: str
-    value: str
-
-
-class View:
+class ClipView:
     """What all layers share. B is 1, or the blocks that a clip is cut into."""
 
     spans: tuple[Span, ...]
@@ -76,7 +58,11 @@ class View:
     def unfold(self, parts: list[str], width: int) -> str:
         raise NotImplementedError
 
-    def attend(self, products: Products, heads: Heads, projected: Projected, table: Table) -> str:
+    def beside(self, x: str, padding: tuple[int, int], own: Table) -> tuple[str, tuple[int, int]]:
+        """Before and after a clip there is nothing."""
+        return x, padding
+
+    def attend(self, products: Products, heads: HeadShape, projected: Projected, own: Table) -> str:
         """-> [1, S, D]"""
         graph, width = self.graph, heads.count * heads.width
         query, placed = (self.fold_queries(part, width) for part in (projected.query, projected.placed))
@@ -84,7 +70,7 @@ class View:
         near = products.operand(graph, self._by_head(placed, heads))
         mixed = []
         for span in self.spans:
-            bias = self._distance_scores(products, near, table, span)
+            bias = self._distance_scores(products, near, own, span)
             part = graph.op("Slice", query, span.begin, span.end, graph.ints(1))
             options = {"num_heads": heads.count, "scale": 1.0, "mask_filter_value": MASKED}
             mixed.append(graph.contrib("MultiHeadAttention", part, *keys, "", span.keep, bias, **options))
@@ -104,13 +90,13 @@ class View:
         flat = graph.op("Slice", flat, span.queries, graph.ints(END), graph.ints(2))
         return graph.op("Slice", graph.op("Reshape", flat, span.rows), graph.ints(0), span.keys, graph.ints(3))
 
-    def _by_head(self, x: str, heads: Heads) -> str:
+    def _by_head(self, x: str, heads: HeadShape) -> str:
         """[B, S, D] -> [B, h, S, d]."""
         shape = self.graph.ints(0, 0, heads.count, heads.width)
         return self.graph.op("Transpose", self.graph.op("Reshape", x, shape), perm=[0, 2, 1, 3])
 
 
-class WholeView(View):
+class WholeView(ClipView):
     """Each step sees what the context lets it see of the whole clip."""
 
     def __init__(self, graph: Graph, x: str, table: str, config: EncoderConfig, context: AttentionContext) -> None:
@@ -143,7 +129,7 @@ class WholeView(View):
         return Span(begin, end, queries, keys, _rows(graph, queries), first, last, keep)
 
 
-class LocalView(View):
+class LocalView(ClipView):
     """Each step sees `window` steps to either side; blocks of `window` steps and their neighbours are rows."""
 
     def __init__(self, graph: Graph, x: str, window: int) -> None:

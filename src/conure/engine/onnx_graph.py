@@ -7,14 +7,14 @@ in memory for it. Operators of the domain com.microsoft are ONNX Runtime's own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-__all__ = ["Graph", "save_graph"]
+__all__ = ["Graph", "Weights", "save_graph", "save_graphs"]
 
 OPSET = 17
 IR_VERSION = 9
@@ -26,12 +26,30 @@ ALIGNMENT = 4096
 INLINE_BYTES = 1024
 
 
+class Weights:
+    """An open file of arrays that is called `location` beside the graphs that read it; equal arrays are kept once."""
+
+    def __init__(self, file: IO[bytes], location: str) -> None:
+        self._file, self._location = file, location
+        self._places: dict[bytes, dict[str, str]] = {}
+
+    def keep(self, array: np.ndarray) -> dict[str, str]:
+        """Where its bytes are, as ONNX has it."""
+        data = array.data.cast("B")
+        digest = hashlib.blake2b(data, digest_size=32).digest()
+        if digest not in self._places:
+            self._file.write(bytes(-self._file.tell() % ALIGNMENT))
+            where = {"location": self._location, "offset": self._file.tell(), "length": array.nbytes}
+            self._places[digest] = {key: str(value) for key, value in where.items()}
+            self._file.write(data)
+        return self._places[digest]
+
+
 class Graph:
     """Values are named after the node that made them: its operator and a running number."""
 
-    def __init__(self, weights: IO[bytes], location: str) -> None:
-        """`weights` is an open file that is called `location` beside the graph."""
-        self._weights, self._location = weights, location
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, TensorProto] = {}
         self._inputs: list[ValueInfoProto] = []
@@ -49,6 +67,13 @@ class Graph:
     def output(self, name: str, value: str, kind: type[np.generic], shape: list[str | int]) -> None:
         self._nodes.append(helper.make_node("Identity", [value], [name]))
         self._outputs.append(helper.make_tensor_value_info(name, self.element(kind), shape))
+
+    def update(self, name: str, kind: type[np.generic], shape: list[str | int], operator: str, *inputs: str) -> str:
+        """Adds a node whose output is one of the graph's and may be read on: bound to the memory of an input that
+        the operator changes in a few places, it is not copied."""
+        self._nodes.append(helper.make_node(operator, list(inputs), [name]))
+        self._outputs.append(helper.make_tensor_value_info(name, self.element(kind), shape))
+        return name
 
     def op(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Adds a node of the standard domain and gives the name of its output."""
@@ -101,10 +126,6 @@ class Graph:
         model = helper.make_model(graph, producer_name="conure", opset_imports=domains, ir_version=IR_VERSION)
         return bytes(model.SerializeToString())
 
-    def save(self, path: Path) -> None:
-        self._weights.flush()
-        path.write_bytes(self.serialize())
-
     def _store(self, name: str, array: np.ndarray) -> str:
         if name not in self._constants:
             small = array.nbytes <= INLINE_BYTES
@@ -112,20 +133,23 @@ class Graph:
         return name
 
     def _external(self, name: str, array: np.ndarray) -> TensorProto:
-        self._weights.write(bytes(-self._weights.tell() % ALIGNMENT))
         tensor = TensorProto(name=name, dims=array.shape, data_type=self.element(array.dtype))
         tensor.data_location = TensorProto.EXTERNAL
-        where = {"location": self._location, "offset": self._weights.tell(), "length": array.nbytes}
-        for key, value in where.items():
-            tensor.external_data.add(key=key, value=str(value))
-        self._weights.write(array.data.cast("B"))
+        for key, value in self._weights.keep(array).items():
+            tensor.external_data.add(key=key, value=value)
         return tensor
 
 
 def save_graph(path: Path, write: Callable[[Graph], None]) -> None:
     """What `write` adds to a graph becomes a file, with its weights in another beside it."""
-    weights = path.with_suffix(".weights")
+    save_graphs(path.with_suffix(".weights"), {path: write})
+
+
+def save_graphs(weights: Path, graphs: Mapping[Path, Callable[[Graph], None]]) -> None:
+    """Likewise several graphs; what they have in common is once in the file of their weights."""
     with weights.open("wb") as file:
-        graph = Graph(file, weights.name)
-        write(graph)
-        graph.save(path)
+        kept = Weights(file, weights.name)
+        for path, write in graphs.items():
+            graph = Graph(kept)
+            write(graph)
+            path.write_bytes(graph.serialize())

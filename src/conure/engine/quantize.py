@@ -17,7 +17,7 @@ import onnxruntime  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 
-from conure.engine.onnx_graph import Graph
+from conure.engine.onnx_graph import Graph, Weights
 
 __all__ = ["Affine", "Float32", "Int8", "Int8ByRow", "Operand", "Products", "Table", "probe", "saturates"]
 
@@ -148,7 +148,7 @@ class Int8ByRow(Int8):
 
 def probe() -> bytes:
     """A graph that multiplies the largest bytes there are: what it gives tells how this processor adds."""
-    graph = Graph(io.BytesIO(), "")
+    graph = Graph(Weights(io.BytesIO(), ""))
     a, b = graph.input("a", np.uint8, ["M", "K"]), graph.input("b", np.int8, ["K", "N"])
     graph.output("y", graph.op("MatMulInteger", a, b), np.int32, ["M", "N"])
     return graph.serialize()

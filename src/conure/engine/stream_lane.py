@@ -6,6 +6,7 @@ mel of the chunk ──> encoder step ──> greedy tokens
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ STEP_MS = 80
 class StreamLane(ChunkLane):
     lead = LEAD_FRAMES
 
-    def __init__(self, runner: StreamRunner, silero: Silero, slots: int, end_token: int | None = None) -> None:
+    def __init__(self, runner: StreamRunner[Any], silero: Silero, slots: int, end_token: int | None = None) -> None:
         super().__init__(runner.front, silero, slots, end_token)
         self.runner = runner
         self.state = runner.allocate(slots + 1)

@@ -8,23 +8,24 @@ import torch
 from torch import Tensor
 
 from conure.audio.features import LogMel
-from conure.engine.stream_state import StreamState
+from conure.engine.stream_state import Memory, StreamState
 from conure.models.config import STEP_FRAMES, NetworkConfig
 from conure.models.network import Heads, Network
+from conure.models.state import EncoderState
 
 __all__ = ["StreamRunner", "TorchStreamRunner"]
 
 
-class StreamRunner(Protocol):
+class StreamRunner(Protocol[Memory]):
     heads: Heads
     front: LogMel
     config: NetworkConfig
     description: str
 
-    def allocate(self, rows: int) -> StreamState: ...
+    def allocate(self, rows: int) -> StreamState[Memory]: ...
 
     def step(
-        self, mel: Tensor, frames: Tensor, state: StreamState, rows: Tensor, prompts: Tensor | None = None
+        self, mel: Tensor, frames: Tensor, state: StreamState[Memory], rows: Tensor, prompts: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """mel [B, 8C, F], frames [B] and the rows of `state` they are for -> encoded [B, C, D], counts [B].
 
@@ -46,12 +47,14 @@ class TorchStreamRunner:
         self.description = f"torch on {device}"
         self._positions: dict[int, list[Tensor]] = {}
 
-    def allocate(self, rows: int) -> StreamState:
-        return StreamState.allocate(self.config, self.heads, rows, self.network.encoder.pre_encode.out.weight)
+    def allocate(self, rows: int) -> StreamState[EncoderState]:
+        config, like = self.config.encoder, self.network.encoder.pre_encode.out.weight
+        past = max(context.left for context in config.contexts)
+        return StreamState.allocate(EncoderState.allocate(config, rows, past, like), self.heads, rows)
 
     @torch.inference_mode()
     def step(
-        self, mel: Tensor, frames: Tensor, state: StreamState, rows: Tensor, prompts: Tensor | None = None
+        self, mel: Tensor, frames: Tensor, state: StreamState[EncoderState], rows: Tensor, prompts: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         chunk = mel.shape[1] // STEP_FRAMES
         past = state.encoder.keys.shape[3]

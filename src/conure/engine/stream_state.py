@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
 
 from conure.decoding.transducer import TransducerState
-from conure.models.config import NetworkConfig
 from conure.models.network import Heads
-from conure.models.state import EncoderState
 
-__all__ = ["StreamState"]
+__all__ = ["Memory", "Rows", "StreamState"]
+
+
+class Rows(Protocol):
+    """What a runner's encoder remembers, row by row, in a form that is the runner's own business."""
+
+    def reset(self, rows: Tensor) -> None:
+        """Makes rows ready for new streams."""
+        ...
+
+
+Memory = TypeVar("Memory", bound=Rows)
 
 
 @dataclass(frozen=True)
-class StreamState:
-    encoder: EncoderState
+class StreamState(Generic[Memory]):
+    encoder: Memory
     decoder: TransducerState
     unspoken: TransducerState
     """One row that has decoded nothing."""
 
     @staticmethod
-    def allocate(config: NetworkConfig, heads: Heads, rows: int, like: Tensor) -> StreamState:
-        """Fresh rows; the encoder's are of the type and on the device of `like`."""
-        past = max(context.left for context in config.encoder.contexts)
+    def allocate(encoder: Memory, heads: Heads, rows: int) -> StreamState[Memory]:
+        """Fresh rows beside those of the encoder."""
         unspoken = TransducerState.start(heads, 1)
-        return StreamState(EncoderState.allocate(config.encoder, rows, past, like), unspoken.repeated(rows), unspoken)
+        return StreamState(encoder, unspoken.repeated(rows), unspoken)
 
     @property
     def bytes(self) -> int:

@@ -1,0 +1,166 @@
+"""One chunk of cache-aware streams as ONNX graphs, written from the network's modules.
+
+Two graphs compute what `Encoder.step` and `Network.prompted` do, for any number of rows and chunks of any size. The
+front takes mel [B, 8C, F] to what the subsampling projects; the step takes that to encoded [B, C, D].
+
+What the layers remember is never moved. Each layer has pools of steps that all streams share: keys and values
+[R * h * P, D / h], where every row and head has a ring of P steps, and the convolution's input [R * Q + 1, D] with
+rings of Q steps and, last of all, a step of silence. The graph writes the chunk's steps into a pool and reads of it
+the rows and steps it is told: a turn touches what it needs and nothing else. A pool comes back as an output, which
+must be bound to the memory of its input.
+
+Products treat each row on its own, so that a stream's numbers do not depend on who else is in the turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from conure.engine.onnx_graph import Graph
+from conure.engine.onnx_layers import MASKED, HeadShape, LayerWriter, Projected, convolution2d
+from conure.engine.quantize import Products
+from conure.models.attention import Attention, sinusoids
+from conure.models.config import EncoderConfig
+from conure.models.conformer import Layer
+from conure.models.network import Network
+from conure.models.subsampling import LEAD_FRAMES, Subsampling
+
+__all__ = ["AFTER", "POOLS", "longest_chunk", "longest_past", "write_step", "write_step_front"]
+
+POOLS = ("keys", "values", "filtered")
+"""Of each layer; the name of a layer's pool ends in its number."""
+
+AFTER = "after."
+"""Begins the name of what a pool or a cache has become."""
+
+END = 2**62
+
+
+def longest_past(config: EncoderConfig) -> int:
+    """Steps before its chunk that a step may see."""
+    return max(context.left for context in config.contexts)
+
+
+def longest_chunk(config: EncoderConfig) -> int:
+    return max(context.right + 1 for context in config.contexts)
+
+
+def write_step_front(graph: Graph, module: Subsampling) -> None:
+    """mel [B, 8C, F], where each row's own frames begin and end [B, 1, 1, 1], the frame before the chunk at each
+    convolution [B, channels, 1, bands] -> x [B, C, channels * bands] and those frames of this chunk."""
+    x = graph.op("Unsqueeze", graph.input("mel", np.float32, ["B", "T", module.widths[0]]), graph.ints(1))
+    fresh, end = (graph.input(name, np.int64, ["B", 1, 1, 1]) for name in ("fresh", "end"))
+    channels, lead = (1, module.channels, module.channels), LEAD_FRAMES
+    for index, (stride, mix) in enumerate(((0, None), (2, 3), (5, 6))):
+        name, shape = f"frame.{index}", ["B", channels[index], 1, module.widths[index]]
+        before = graph.input(name, np.float32, shape)
+        x = _between(graph, x, graph.op("Mul", fresh, graph.scalar(lead)), end)
+        last = graph.op("Slice", x, graph.ints(-1), graph.ints(END), graph.ints(2))
+        graph.output(AFTER + name, last, np.float32, shape)
+        x = graph.op("Concat", before, x, axis=2)
+        x = convolution2d(graph, x, module.conv[stride], strides=[2, 2], pads=[0, 2, 0, 1])
+        if mix is not None:
+            x = convolution2d(graph, x, module.conv[mix])
+        x = graph.op("Relu", x)
+        lead = (lead - 1) // 2
+        end = graph.op("Div", graph.op("Add", end, graph.scalar(1)), graph.scalar(2))
+    x = graph.op("Reshape", graph.op("Transpose", x, perm=[0, 2, 1, 3]), graph.ints(0, 0, -1))
+    graph.output("x", x, np.float32, ["B", "C", module.out.in_features])
+
+
+def _between(graph: Graph, x: str, begin: str, end: str) -> str:
+    """x [B, channels, T, bands] with zeros outside of each row's own frames."""
+    position = graph.op("Unsqueeze", graph.range(graph.size(x, 2)), graph.ints(1))
+    inside = graph.op("And", graph.op("GreaterOrEqual", position, begin), graph.op("Less", position, end))
+    return graph.op("Mul", x, graph.op("Cast", inside, to=graph.element(np.float32)))
+
+
+def write_step(graph: Graph, network: Network, products: Products) -> None:
+    """x [B, C, channels * bands] and the pools -> encoded [B, C, D] and the pools after it.
+
+    With K = L + C steps that a row sees: `seen` [B, K] tells which of them are real; `kept` [B, h, K] and `filtered`
+    [B, C + kernel - 1] are where they are in pools, `to_keep` [B, C, h, 1] and `to_filter` [B, C, 1] where new ones go.
+    """
+    encoder, config = network.encoder, network.config.encoder
+    x = graph.input("x", np.float32, ["B", "C", encoder.pre_encode.out.in_features])
+    layers = cast(list[Layer], list(encoder.layers))
+    caches = [_cache(graph, index, layer.self_attn, config) for index, layer in enumerate(layers)]
+    writer = LayerWriter(graph, products, StreamView(graph, x, config))
+    x = writer.layers(encoder, writer.subsampled(encoder, x), caches)
+    if network.prompt is not None:
+        x = writer.prompted(network.prompt, x, graph.input("prompts", np.int64, ["B"]))
+    graph.output("encoded", x, np.float32, ["B", "C", config.width])
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """Names of a layer's pools, and its projections of distances [h, D / h, L + 2 * longest chunk]."""
+
+    keys: str
+    values: str
+    filtered: str
+    table: str
+
+
+def _cache(graph: Graph, index: int, module: Attention, config: EncoderConfig) -> LayerCache:
+    widths = (module.head_width, module.head_width, config.width)
+    pools = [
+        graph.input(f"{name}.{index}", np.float32, [f"{name} steps", width])
+        for name, width in zip(POOLS, widths, strict=True)
+    ]
+    weight, chunk = module.linear_pos.weight.float(), longest_chunk(config)
+    encoding = sinusoids(longest_past(config) + chunk, 1 - chunk, config.width, weight)
+    table = (weight @ encoding.T).reshape(module.heads, module.head_width, -1)
+    return LayerCache(*pools, graph.constant(table.numpy()))
+
+
+class StreamView:
+    """A chunk sees itself and what its row remembers."""
+
+    def __init__(self, graph: Graph, x: str, config: EncoderConfig) -> None:
+        self.graph, self.heads = graph, config.heads
+        steps = graph.op("Unsqueeze", graph.size(x, 1), graph.ints(0))
+        self.chunk = steps
+        self.keys = graph.op("Add", steps, graph.ints(longest_past(config)))
+        self.first = graph.op("Sub", graph.ints(longest_chunk(config)), steps)
+        self.last = graph.op("Add", graph.op("Add", self.first, self.keys), steps)
+        self.by_query = graph.op("Concat", graph.ints(0, 0), steps, graph.ints(-1), axis=0)
+        self.seen = graph.input("seen", np.int32, ["B", "K"])
+        self.kept = graph.input("kept", np.int64, ["B", config.heads, "K"])
+        self.to_keep = graph.input("to_keep", np.int64, ["B", "C", config.heads, 1])
+        self.filtered = graph.input("filtered", np.int64, ["B", "N"])
+        self.to_filter = graph.input("to_filter", np.int64, ["B", "C", 1])
+
+    def attend(self, products: Products, heads: HeadShape, projected: Projected, own: LayerCache) -> str:
+        """-> [B, C, D]. Scores stay in float32."""
+        graph, shape = self.graph, self.graph.ints(0, 0, heads.count, heads.width)
+        key, value = (graph.op("Reshape", part, shape) for part in (projected.key, projected.value))
+        keys = self._remember(own.keys, key, self.to_keep, self.kept)
+        values = self._remember(own.values, value, self.to_keep, self.kept)
+        bias = self._distance_scores(graph.op("Reshape", projected.placed, shape), own.table)
+        options = {"num_heads": heads.count, "scale": 1.0, "mask_filter_value": MASKED}
+        return graph.contrib("MultiHeadAttention", projected.query, keys, values, "", self.seen, bias, **options)
+
+    def beside(self, x: str, padding: tuple[int, int], own: LayerCache) -> tuple[str, tuple[int, int]]:
+        """The steps before the chunk take the place of the padding."""
+        return self._remember(own.filtered, x, self.to_filter, self.filtered), (0, 0)
+
+    def _remember(self, pool: str, x: str, to: str, seen: str) -> str:
+        """Writes new steps into a pool and reads what is seen of it."""
+        after = self.graph.update(AFTER + pool, np.float32, ["steps", "width"], "ScatterND", pool, to, x)
+        return self.graph.op("Gather", after, seen, axis=0)
+
+    def _distance_scores(self, placed: str, table: str) -> str:
+        """placed [B, C, h, d] -> scores of each query and key by their distance, [B, h, C, K].
+
+        Column c of a query's scores is of distance L + C - c; key j of query i is in column C - i + j. Dropping the
+        first C scores of all and reading rows one shorter lines the keys up.
+        """
+        graph, two = self.graph, self.graph.ints(2)
+        table = graph.op("Slice", table, self.first, self.last, two)
+        scores = graph.op("MatMul", graph.op("Transpose", placed, perm=[0, 2, 1, 3]), table)
+        flat = graph.op("Slice", graph.op("Reshape", scores, graph.ints(0, 0, -1)), self.chunk, graph.ints(END), two)
+        return graph.op("Slice", graph.op("Reshape", flat, self.by_query), graph.ints(0), self.keys, graph.ints(3))
