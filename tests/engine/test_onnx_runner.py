@@ -17,12 +17,10 @@ from conure.engine.converted import Precision, convert
 from conure.engine.export import REACH
 from conure.engine.onnx_runner import PIECE_STEPS, OnnxRunner
 from conure.engine.torch_runner import TorchRunner
-from conure.models.checkpoint import Checkpoint
-from conure.models.config import STEP_FRAMES, AttentionContext, EncoderConfig
+from conure.models.config import STEP_FRAMES, AttentionContext
 from conure.models.loading import build_network
 from conure.models.slices import finish
-from conure.text.tokenizer import LabelTokenizer
-from tests.models.networks import OFFLINE, STREAMING, network
+from tests.models.networks import OFFLINE, STREAMING, checkpoint_of, network
 from tests.parity.references import FAMILIES, RELATIVE, recordings, reference, relative_error
 
 INT8_RELATIVE = 0.04
@@ -59,18 +57,11 @@ class _Place:
 @functools.cache
 def runners(name: str, precision: Precision = "fp32") -> tuple[OnnxRunner, TorchRunner]:
     """Of a family's reference checkpoint, or of a random network of one of the shapes."""
-    checkpoint = _random_checkpoint(SHAPES[name]) if name in SHAPES else reference(name).checkpoint
+    checkpoint = checkpoint_of(network(SHAPES[name], ctc=True)) if name in SHAPES else reference(name).checkpoint
     folder = _Place.folder / f"{name}-{precision}"
     convert(checkpoint, folder, precision)
     net, front = build_network(checkpoint)
     return OnnxRunner(folder, threads=1), TorchRunner(net, front, torch.device("cpu"))
-
-
-def _random_checkpoint(encoder: EncoderConfig) -> Checkpoint:
-    net = network(encoder, ctc=True)
-    labels = LabelTokenizer([f"▁{index}" for index in range(net.config.vocabulary)])
-    tensors = {name: t for name, t in net.state_dict().items() if not name.endswith("num_batches_tracked")}
-    return Checkpoint(net.config, tensors, labels, name="random")
 
 
 def noise(*samples: int) -> tuple[Tensor, Tensor]:

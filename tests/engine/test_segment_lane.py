@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conure.service.opening import open_runner
 
 from conure.engine.clips import transcribe_clips
 from conure.engine.messages import (
@@ -25,7 +26,6 @@ from conure.engine.messages import (
 from conure.engine.runner import Runner
 from conure.engine.segment_lane import SegmentLane
 from conure.engine.utterance import FACTOR, WINDOW
-from conure.service.opening import open_runner
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
 from conure.types import Token

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from conure.audio.features import LogMel
 from conure.decoding.transducer import decode_transducer
+from conure.engine.converted import convert
 from conure.engine.live_lane import LiveLane
 from conure.engine.messages import (
     Answer,
@@ -22,13 +25,14 @@ from conure.engine.messages import (
     StreamOptions,
     UtteranceEnded,
 )
+from conure.engine.onnx_stream_runner import OnnxStreamRunner
 from conure.engine.stream_lane import StreamLane
-from conure.engine.stream_runner import TorchStreamRunner
+from conure.engine.stream_runner import StreamRunner, TorchStreamRunner
 from conure.models.config import AttentionContext
 from conure.models.network import Network
 from conure.vad.endpoints import Endpointing
 from conure.vad.silero import load_silero
-from tests.models.networks import STREAMING, network
+from tests.models.networks import STREAMING, checkpoint_of, network
 
 LEFT = 56
 CONTEXTS = tuple(AttentionContext(LEFT, right) for right in (1, 0, 3, 6, 13))
@@ -47,8 +51,19 @@ def net() -> Network:
     return net
 
 
-def lane(net: Network, slots: int = 8) -> StreamLane:
-    return StreamLane(TorchStreamRunner(net, LogMel(net.config.mel), torch.device("cpu")), load_silero(), slots)
+@pytest.fixture(scope="module")
+def converted(net: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("converted")
+    convert(checkpoint_of(net), folder, "fp32")
+    return folder
+
+
+def lane(net: Network, slots: int = 8, folder: Path | None = None) -> StreamLane:
+    """On the modules, or on what was converted of them into `folder`."""
+    runner: StreamRunner[Any] = TorchStreamRunner(net, LogMel(net.config.mel), torch.device("cpu"))
+    if folder is not None:
+        runner = OnnxStreamRunner(folder, threads=1)
+    return StreamLane(runner, load_silero(), slots)
 
 
 @torch.inference_mode()
@@ -129,14 +144,15 @@ def noise(rng: np.random.Generator, samples: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_streams_hear_what_their_clips_hear(net: Network, seed: int) -> None:
+@pytest.mark.parametrize("runner", ["torch", "onnx"])
+def test_streams_hear_what_their_clips_hear(net: Network, converted: Path, runner: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     lengths = [0, 1, 159, 160, 161, 1_279, 1_280, 20_000, 33_333, 70_001]
     callers = [
         Caller(number, chunk, [noise(rng, int(rng.choice(lengths))) for _ in range(int(rng.integers(1, 4)))])
         for number, chunk in enumerate([1, 2, 2, 4, 7, 14, 14, 1])
     ]
-    streams = lane(net)
+    streams = lane(net, folder=converted if runner == "onnx" else None)
     converse(streams, callers, seed)
     for caller in callers:
         assert caller.heard() == caller.expected(net)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 
 from conure.audio.features import MelConfig
+from conure.models.checkpoint import Checkpoint
 from conure.models.config import AttentionContext, EncoderConfig, NetworkConfig
 from conure.models.network import Network
+from conure.text.tokenizer import LabelTokenizer
 
 STREAMING = EncoderConfig(
     features=32,
@@ -41,6 +43,12 @@ def network(encoder: EncoderConfig, seed: int = 0, **heads: object) -> Network:
             elif name.endswith("running_var"):
                 buffer.uniform_(0.5, 1.5)
     return net.eval()
+
+
+def checkpoint_of(net: Network) -> Checkpoint:
+    labels = LabelTokenizer([f"▁{index}" for index in range(net.config.vocabulary)])
+    tensors = {name: t for name, t in net.state_dict().items() if not name.endswith("num_batches_tracked")}
+    return Checkpoint(net.config, tensors, labels, name="random")
 
 
 def mel(lengths: list[int], features: int = 32, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,236 @@
+"""What a turn of live streams costs: batches of rows, chunks of every size; the graph, what is around it, decoding.
+
+    python -m bench.stream_step --folder FOLDER [--layers 24] [--batches 1 2 4 8 16 20 32 40] [--chunks 2 7 14]
+        [--precision int8] [--threads 2] [--rounds 5] [--twin 1 8] [--operators] [--report FILE]
+
+A network of the shape of nemotron-speech-streaming-en-0.6b with random weights is converted into FOLDER once. Rows are
+old enough that their past is full; they lie scattered among as many others. `ms` is the least of some rounds on the
+clock and `cpu ms` the least that all threads together worked, which hardly depends on who else uses the machine.
+`streams` is how many are held in real time, batch * chunk / turn. --twin runs the modules in torch, fp32, beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+
+from bench.random_model import make_tokenizer
+from bench.yardstick import int8_rate
+from conure.audio.features import MelConfig
+from conure.decoding.transducer import decode_transducer
+from conure.engine import onnx_stream_runner
+from conure.engine.converted import convert, is_usable
+from conure.engine.onnx_stream_runner import OnnxStreamRunner
+from conure.engine.stream_runner import StreamRunner, TorchStreamRunner
+from conure.models.checkpoint import Checkpoint
+from conure.models.config import STEP_FRAMES, AttentionContext, EncoderConfig, NetworkConfig
+from conure.models.loading import build_network
+from conure.models.network import Network
+from conure.models.weights import is_learned
+from conure.text.tokenizer import read_tokenizer
+
+PAST, VOCABULARY = 70, 1024
+STEP_MS = 80
+BLANKS = 0.8
+"""Share of steps that give no token, as in speech."""
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    torch.set_num_threads(options.threads)
+    folder = options.folder / f"nemotron-{options.layers}-{options.precision}"
+    if not is_usable(folder):
+        convert(random_checkpoint(options.layers), folder, options.precision)
+    before = int8_rate(options.threads)
+    runner = OnnxStreamRunner(folder, options.threads)
+    found = [(runner.description, measure(runner, chunk, options)) for chunk in options.chunks]
+    if options.operators:
+        _print_operators(folder, options)
+    if options.twin:
+        torch.set_num_threads(options.threads)
+        twin = TorchStreamRunner(*build_network(random_checkpoint(options.layers)), torch.device("cpu"))
+        options.batches = options.twin
+        found += [(twin.description + " fp32", measure(twin, chunk, options)) for chunk in options.chunks]
+    rate = (
+        f"int8 products alone: {before:.0f} before, {int8_rate(options.threads):.0f} after, in 10^9 operations a second"
+    )
+    text = "\n".join([f"{options.layers} layers of 1,024, {options.threads} threads; {rate}.", "", *_table(found)])
+    print(text)
+    if options.report:
+        options.report.write_text(text + "\n", encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 2, 4, 8, 16, 20, 32, 40])
+    parser.add_argument("--chunks", type=int, nargs="*", default=[2, 7, 14], help="in steps of 80 ms")
+    parser.add_argument("--precision", default="int8", choices=["int8", "fp32"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--twin", type=int, nargs="*", default=[], help="batches for the modules in torch")
+    parser.add_argument("--operators", action="store_true", help="what each kind of operator takes, for the last case")
+    parser.add_argument("--report", type=Path)
+    return parser
+
+
+def random_checkpoint(layers: int) -> Checkpoint:
+    """The shape of nemotron-speech-streaming-en-0.6b."""
+    torch.manual_seed(0)
+    encoder = EncoderConfig(
+        features=128,
+        layers=layers,
+        width=1024,
+        bias=False,
+        causal_subsampling=True,
+        causal_convolution=True,
+        norm="layer_norm",
+        style="chunked_limited",
+        contexts=tuple(AttentionContext(PAST, right) for right in (13, 6, 1, 0)),
+    )
+    config = NetworkConfig(
+        encoder=encoder,
+        mel=MelConfig(features=128, normalize="NA"),
+        vocabulary=VOCABULARY,
+        predictor_width=640,
+        predictor_layers=2,
+        joint_width=640,
+    )
+    network = Network(config).eval().requires_grad_(False)
+    _say_little(network)
+    tensors = {name: tensor for name, tensor in network.state_dict().items() if is_learned(name)}
+    tokenizer = read_tokenizer("tokenizer.model", make_tokenizer(VOCABULARY), VOCABULARY)
+    return Checkpoint(config, tensors, tokenizer, name="random")
+
+
+@torch.inference_mode()
+def _say_little(network: Network) -> None:
+    """Sets the bias of the blank."""
+    assert network.joint is not None
+    predicted, _ = network.start(1)
+    logits = network.score(network.project(torch.randn(1, 256, network.config.encoder.width)), predicted)[0]
+    margin = logits[:, :-1].amax(1) - logits[:, -1]
+    network.joint.head.bias[network.config.blank] += margin.quantile(BLANKS)
+
+
+class Clock:
+    """Milliseconds of each part, on the clock and of all threads; the least of some rounds."""
+
+    def __init__(self) -> None:
+        self.wall: dict[str, float] = collections.defaultdict(lambda: float("inf"))
+        self.cpu: dict[str, float] = collections.defaultdict(lambda: float("inf"))
+
+    def time(self, name: str, call: Callable[[], Any]) -> Any:
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = call()
+        self.wall[name] = min(self.wall[name], (time.perf_counter() - wall) * 1000)
+        self.cpu[name] = min(self.cpu[name], (time.process_time() - cpu) * 1000)
+        return result
+
+    @contextmanager
+    def watching(self, owner: Any, **parts: str) -> Iterator[None]:
+        """Times methods of an object, those that it has, while they are called as ever."""
+        parts = {name: method for name, method in parts.items() if hasattr(owner, method)}
+        for name, method in parts.items():
+            inner = getattr(owner, method)
+            setattr(owner, method, lambda *given, name=name, inner=inner: self.time(name, lambda: inner(*given)))
+        try:
+            yield
+        finally:
+            for method in parts.values():
+                delattr(owner, method)
+
+
+def measure(runner: StreamRunner[Any], chunk: int, options: argparse.Namespace) -> dict[tuple[int, int], Clock]:
+    """By batch and chunk."""
+    found = {}
+    for batch in options.batches:
+        clock, turn = Clock(), Turn(runner, batch, chunk)
+        turn.fill()
+        turn.run(Clock())
+        with clock.watching(runner, graph="_encode", subsampling="_subsample"):
+            for _ in range(options.rounds):
+                clock.time("turn", lambda clock=clock, turn=turn: turn.run(clock))
+        found[batch, chunk] = clock
+        cells = {name: (round(wall, 1), round(clock.cpu[name], 1)) for name, wall in clock.wall.items()}
+        print(runner.description, f"{batch} x {chunk * STEP_MS} ms", json.dumps(cells), flush=True)
+    return found
+
+
+class Turn:
+    """A batch of rows whose past is full."""
+
+    def __init__(self, runner: StreamRunner[Any], batch: int, chunk: int) -> None:
+        self.runner, self.chunk = runner, chunk
+        self.state = runner.allocate(2 * batch)
+        self.rows = torch.randperm(2 * batch)[:batch]
+        self.mel = torch.randn(batch, chunk * STEP_FRAMES, runner.config.encoder.features)
+        self.frames = torch.full((batch,), chunk * STEP_FRAMES)
+
+    def fill(self) -> None:
+        """One row after another, in large chunks."""
+        longest = max(context.right + 1 for context in self.runner.config.encoder.contexts)
+        mel = torch.randn(1, longest * STEP_FRAMES, self.mel.shape[2])
+        for row in self.rows:
+            for _ in range(-(-PAST // longest)):
+                self.runner.step(mel, torch.tensor([mel.shape[1]]), self.state, row[None])
+
+    def run(self, clock: Clock) -> None:
+        encoded, counts = clock.time("encoder", lambda: self.runner.step(self.mel, self.frames, self.state, self.rows))
+        clock.time("decoding", lambda: self._decode(encoded, counts))
+
+    def _decode(self, encoded: torch.Tensor, counts: torch.Tensor) -> None:
+        _, after = decode_transducer(self.runner.heads, encoded, counts, self.state.decoder.gather(self.rows))
+        self.state.decoder.scatter(self.rows, after)
+
+
+def _print_operators(folder: Path, options: argparse.Namespace) -> None:
+    """What the step's graph spends on each kind of operator."""
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads, settings.enable_profiling = options.threads, True
+    settings.profile_file_prefix = str(options.folder / "profile")
+    settings.log_severity_level = 3
+    runner = OnnxStreamRunner(folder, options.threads)
+    runner._step = onnxruntime.InferenceSession(str(folder / onnx_stream_runner.STREAM_FILE), settings)
+    turn = Turn(runner, options.batches[-1], options.chunks[-1])
+    for _ in range(options.rounds):
+        turn.run(Clock())
+    path = Path(runner._step.end_profiling())
+    least: dict[tuple[str, str], float] = {}
+    for event in json.loads(path.read_bytes()):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            node = (event["args"]["op_name"], event["name"])
+            least[node] = min(least.get(node, float("inf")), event["dur"] / 1000)
+    path.unlink()
+    kinds: dict[str, list[float]] = collections.defaultdict(list)
+    for (kind, _), duration in least.items():
+        kinds[kind].append(duration)
+    for kind, durations in sorted(kinds.items(), key=lambda pair: -sum(pair[1])):
+        print(f"{kind:28} {sum(durations):8.2f} ms in {len(durations)}")
+
+
+def _table(found: list[tuple[str, dict[tuple[int, int], Clock]]]) -> list[str]:
+    head = ["runner", "chunk", "batch", "turn ms", "cpu ms", "streams", "subsampling", "graph", "around", "decoding"]
+    rows = [head, ["---"] * len(head)]
+    for description, cases in found:
+        for (batch, chunk), clock in cases.items():
+            wall = clock.wall
+            parts = [wall["subsampling"], wall["graph"]] if "graph" in wall else [0.0, wall["encoder"]]
+            numbers = [wall["turn"], clock.cpu["turn"], batch * chunk * STEP_MS / wall["turn"]]
+            numbers += [*parts, wall["encoder"] - sum(parts), wall["decoding"]]
+            rows.append([description, f"{chunk * STEP_MS} ms", str(batch), *(f"{number:.1f}" for number in numbers)])
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+if __name__ == "__main__":
+    main()

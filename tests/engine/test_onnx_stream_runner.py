@@ -1,0 +1,205 @@
+"""The converted streaming step gives what the modules give, for rows of any age, whoever else is in the turn."""
+
+from __future__ import annotations
+
+import functools
+import random
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from conure.engine.converted import Precision, convert
+from conure.engine.export import ENCODER_FILE, STREAM_FILE
+from conure.engine.onnx_stream_runner import OnnxStreamRunner
+from conure.engine.stream_runner import StreamRunner, TorchStreamRunner
+from conure.engine.stream_state import StreamState
+from conure.models.config import AttentionContext, EncoderConfig
+from conure.models.loading import build_network
+from conure.models.network import Network
+from conure.models.subsampling import LEAD_FRAMES
+from tests.models.networks import OFFLINE, STREAMING, checkpoint_of, mel, network
+
+INT8_RELATIVE = 0.06
+"""Largest accepted error of int8 against fp32 of a chunk, relative to its norm; see test_onnx_runner on narrow ones."""
+
+SLOTS = 6
+SPOKEN = {"predictor_width": 16, "predictor_layers": 1, "joint_width": 16}
+SHAPES: dict[str, EncoderConfig] = {
+    "streaming": STREAMING,
+    "batch norm and biases": replace(STREAMING, norm="batch_norm", bias=True, scale_input=True),
+    "short past": replace(STREAMING, contexts=(AttentionContext(4, 3), AttentionContext(4, 1))),
+    "one speaker alone": replace(STREAMING, speaker_layers=(0,)),
+    "prompted": STREAMING,
+}
+
+
+class _Place:
+    folder: Path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folders() -> Iterator[None]:
+    """Where conversions of this file live; each is made once."""
+    with tempfile.TemporaryDirectory() as folder:
+        _Place.folder = Path(folder)
+        yield
+    runners.cache_clear()
+
+
+@functools.cache
+def net_of(name: str) -> Network:
+    return network(SHAPES[name], prompts=5 * (name == "prompted"), **SPOKEN)
+
+
+@functools.cache
+def runners(name: str, precision: Precision = "fp32") -> tuple[OnnxStreamRunner, TorchStreamRunner]:
+    checkpoint = checkpoint_of(net_of(name))
+    folder = _Place.folder / f"{name}-{precision}"
+    convert(checkpoint, folder, precision)
+    return OnnxStreamRunner(folder, threads=1), TorchStreamRunner(*build_network(checkpoint), torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Turn:
+    mel: Tensor
+    frames: Tensor
+    rows: Tensor
+    prompts: Tensor | None
+    opened: Tensor
+    """Rows that get a new stream before it."""
+
+    def run(self, runner: StreamRunner[Any], state: StreamState[Any]) -> list[Tensor]:
+        """Encoded steps of each row of the turn, [counts, D]."""
+        state.reset(self.opened)
+        encoded, counts = runner.step(self.mel, self.frames, state, self.rows, self.prompts)
+        assert encoded.shape == (len(self.rows), self.mel.shape[1] // 8, encoded.shape[2])
+        return [row[:count] for row, count in zip(encoded, counts.tolist(), strict=True)]
+
+    def of(self, row: int) -> Turn | None:
+        """What it holds for one row alone."""
+        place = (self.rows == row).nonzero()[:, 0]
+        if len(place) == 0:
+            return None
+        prompts = None if self.prompts is None else self.prompts[place]
+        return Turn(self.mel[place], self.frames[place], self.rows[place], prompts, self.opened[self.opened == row])
+
+
+def turns(name: str, chunk: int, count: int, seed: int) -> Iterator[Turn]:
+    """Rows begin, idle, end with a partial chunk and make room for others, at random."""
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    over, prompted = [True] * SLOTS, name == "prompted"
+    for _ in range(count):
+        rows = rng.sample(range(SLOTS), rng.randint(1, SLOTS))
+        frames, opened = [], []
+        for row in rows:
+            fresh = over[row] or rng.random() < 0.05
+            kind = "whole" if fresh else rng.choices(["whole", "idle", "partial"], [8, 2, 1])[0]
+            opened += [row] * fresh
+            over[row] = kind == "partial"
+            frames.append({"whole": 8 * chunk, "idle": 0, "partial": rng.randint(1, 8 * chunk)}[kind])
+            if fresh and rng.random() < 0.2:
+                frames[-1] = rng.randint(LEAD_FRAMES + 1, 8 * chunk)
+                over[row] = True
+        whole = torch.randn(len(rows), 8 * chunk, STREAMING.features, generator=generator)
+        prompts = torch.tensor([row % 5 for row in rows]) if prompted else None
+        yield Turn(whole, torch.tensor(frames), torch.tensor(rows), prompts, torch.tensor(opened, dtype=torch.long))
+
+
+def play(name: str, precision: Precision, chunk: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """What both runners make of the same rows of the same turns."""
+    onnx, plain = runners(name, precision)
+    states = onnx.allocate(SLOTS), plain.allocate(SLOTS)
+    for turn in turns(name, chunk, 30, seed):
+        yield from zip(turn.run(onnx, states[0]), turn.run(plain, states[1]), strict=True)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 14])
+@pytest.mark.parametrize("name", ["streaming", "prompted"])
+def test_fp32_gives_the_numbers_of_the_modules(name: str, chunk: int) -> None:
+    for got, expected in play(name, "fp32", chunk, seed=chunk):
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["batch norm and biases", "short past", "one speaker alone"])
+def test_every_form_of_the_encoder_is_kept(name: str) -> None:
+    for got, expected in play(name, "fp32", 2, seed=5):
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 14])
+def test_int8_stays_within_its_bound(chunk: int) -> None:
+    pairs = [(got, expected) for got, expected in play("streaming", "int8", chunk, seed=chunk) if len(expected)]
+    errors = [float((got - expected).norm() / expected.norm()) for got, expected in pairs]
+    assert len(errors) > 30
+    assert max(errors) < INT8_RELATIVE
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_row_does_not_depend_on_the_others(precision: Precision, chunk: int) -> None:
+    onnx, _ = runners("streaming", precision)
+    played = list(turns("streaming", chunk, 20, seed=9))
+    together = onnx.allocate(SLOTS)
+    heard = [turn.run(onnx, together) for turn in played]
+    for row in (0, SLOTS - 1):
+        alone = onnx.allocate(SLOTS)
+        for turn, encoded in zip(played, heard, strict=True):
+            mine = turn.of(row)
+            if mine is not None:
+                assert torch.equal(mine.run(onnx, alone)[0], encoded[turn.rows.tolist().index(row)])
+
+
+def test_streamed_equals_whole() -> None:
+    onnx, plain = runners("streaming")
+    whole, lengths = mel([433])
+    expected, counts = plain.network.encode(whole, lengths, context=AttentionContext(70, 1))
+    state, parts, at = onnx.allocate(1), [], 0
+    while at < int(lengths):
+        lead = LEAD_FRAMES * (at == 0)
+        chunk = torch.zeros(1, 16, STREAMING.features)
+        part = whole[0, at : at + 16 - lead]
+        chunk[0, lead : lead + len(part)] = part
+        encoded, steps = onnx.step(chunk, torch.tensor([lead + len(part)]), state, torch.tensor([0]))
+        parts.append(encoded[0, : int(steps)])
+        at += len(part)
+    torch.testing.assert_close(torch.cat(parts), expected[0, : int(counts)], atol=1e-4, rtol=0)
+
+
+def test_pools_are_changed_where_they_are() -> None:
+    """What a turn does not write stays as it was, bit for bit, in the memory that was allocated."""
+    onnx, _ = runners("streaming")
+    state = onnx.allocate(2)
+    before = {name: pool.numpy().copy() for name, pool in state.encoder.pools.items()}
+    onnx.step(torch.randn(1, 16, STREAMING.features), torch.tensor([16]), state, torch.tensor([1]))
+    for name, pool in state.encoder.pools.items():
+        changed = (pool.numpy() != before[name]).any(-1)
+        written = 2 * (1 if name.startswith("filtered") else STREAMING.heads)
+        assert np.count_nonzero(changed) == written
+
+
+def test_both_sorts_of_graphs_read_one_file_of_weights() -> None:
+    runners("streaming", "int8")
+    folder = _Place.folder / "streaming-int8"
+    assert {path.name for path in folder.glob("*.weights")} >= {"encoder.weights", "front.weights"}
+    assert not (folder / STREAM_FILE).with_suffix(".weights").exists()
+    assert (folder / STREAM_FILE).stat().st_size < 2 * (folder / ENCODER_FILE).stat().st_size
+
+
+def test_a_language_prompt_must_be_given() -> None:
+    onnx, _ = runners("prompted")
+    with pytest.raises(ValueError, match="prompt slot"):
+        onnx.step(torch.zeros(1, 16, 32), torch.tensor([16]), onnx.allocate(1), torch.tensor([0]))
+
+
+def test_a_network_for_clips_alone_is_refused(tmp_path: Path) -> None:
+    convert(checkpoint_of(network(OFFLINE, **SPOKEN)), tmp_path, "fp32")
+    assert not (tmp_path / STREAM_FILE).exists()
+    with pytest.raises(ValueError, match="chunk by chunk"):
+        OnnxStreamRunner(tmp_path, threads=1)
