@@ -31,6 +31,7 @@ __all__ = [
     "Finished",
     "Guessed",
     "Heard",
+    "Listened",
     "Marker",
     "Note",
     "Open",
@@ -141,6 +142,14 @@ class Guessed(Struct, frozen=True, tag=True):
     """Up to where it was listened."""
 
 
+class Listened(Struct, frozen=True, tag=True):
+    """An utterance goes on, and will be heard when it is over."""
+
+    stream: int
+    until: float
+    """Up to where the speech detector has followed."""
+
+
 class UtteranceEnded(Struct, frozen=True, tag=True):
     """Tokens that were heard since the utterance before it are this one's."""
 
@@ -177,7 +186,7 @@ class Cancelled(Struct, frozen=True, tag=True):
     stream: int
 
 
-Answer = Opened | SpeechStarted | Heard | Guessed | UtteranceEnded | Marker | Finished | Failed | Cancelled
+Answer = Opened | SpeechStarted | Heard | Guessed | Listened | UtteranceEnded | Marker | Finished | Failed | Cancelled
 
 
 class Pong(Struct, frozen=True, tag=True):

@@ -42,6 +42,10 @@ class OnnxStreamMemory:
         }
         self.pools = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in self._arrays.items()}
 
+    @property
+    def bytes(self) -> int:
+        return sum(array.nbytes for array in (*self._arrays.values(), *self.frames))
+
     def reset(self, rows: Tensor) -> None:
         """Their old steps are never seen again."""
         self.started[rows.numpy()] = False

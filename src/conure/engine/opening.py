@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from conure.engine.converted import Precision, converted_folder
+from conure.engine.buffered_runner import BufferedRunner, TorchBufferedRunner
+from conure.engine.converted import Precision, converted_folder, read_converted
 from conure.engine.onnx_runner import OnnxRunner
+from conure.engine.onnx_stream_runner import OnnxStreamRunner
 from conure.engine.plan import Plan
 from conure.engine.runner import Runner, RunnerName
 from conure.engine.stream_runner import StreamRunner, TorchStreamRunner
@@ -17,7 +20,7 @@ from conure.engine.torch_runner import TorchRunner
 from conure.errors import BadOption
 from conure.models.checkpoint import Checkpoint
 from conure.models.hub import Progress
-from conure.models.loading import build_network, find_checkpoint
+from conure.models.loading import Found, build_network, find_checkpoint
 from conure.settings import RunnerChoice, load_settings
 
 __all__ = ["Opened", "choose_device", "choose_runner", "open_model", "open_runner"]
@@ -26,6 +29,24 @@ log = logging.getLogger(__name__)
 
 SMALL_BYTES = 200_000_000
 """Checkpoints below this gain less by quantising than it costs."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that is ready; the two runners share its weights."""
+
+    checkpoint: Checkpoint
+    device: torch.device
+    clips: Runner | None = None
+    streams: StreamRunner[Any] | None = None
+    """For cache-aware networks."""
+    windows: BufferedRunner | None = None
+    """For those that hear windows with a future in them."""
+
+    @property
+    def description(self) -> str:
+        runner = self.streams or self.windows or self.clips
+        return runner.description if runner else ""
 
 
 def open_runner(
@@ -37,55 +58,56 @@ def open_runner(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Runner, Checkpoint]:
-    """A runner and what is left of its checkpoint: at least shape, heads and tokenizer.
+    """A runner for clips and what is left of its checkpoint: at least shape, heads and tokenizer.
 
     A model that was converted before is not read again. Raises UnknownModel, ModelNotFound, BadCheckpoint,
     BadOption, or ModelError where the converted model cannot be written.
     """
-    place = choose_device(device, runner)
-    if threads and place.type == "cpu":
-        torch.set_num_threads(threads)
+    plan = Plan(device=device, runner=runner, cache=cache, threads=threads)
+    opened = open_model(model, plan, live=False, clips=True, progress=progress)
+    assert opened.clips is not None
+    return opened.clips, opened.checkpoint
+
+
+def open_model(model: str | Path, plan: Plan, *, live: bool, clips: bool, progress: Progress | None = None) -> Opened:
+    """The runners that a model needs for streams, for clips, or for both. Raises what `open_runner` raises."""
+    place = choose_device(plan.device, plan.runner)
+    if plan.threads and place.type == "cpu":
+        torch.set_num_threads(plan.threads)
     found = find_checkpoint(model, progress=progress)
-    name, reason = choose_runner(runner, place, found.bytes)
+    name, reason = choose_runner(plan.runner, place, found.bytes)
     log.info("%s runs on %s, %s: %s", model, name, place, reason)
     if name == "torch":
-        checkpoint = found.load()
-        return TorchRunner(*build_network(checkpoint), place), checkpoint
+        return _open_torch(found.load(), place, live=live, clips=clips)
     precision: Precision = "int8" if name == "onnx-int8" else "fp32"
-    folder = converted_folder(found.path, precision, cache or load_settings().cache, found.load)
-    opened = OnnxRunner(folder, threads)
-    return opened, found.label(opened.checkpoint)
+    folder = converted_folder(found.path, precision, plan.cache or load_settings().cache, found.load)
+    return _open_onnx(folder, found, place, plan.threads, live=live, clips=clips)
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A model that is ready; the two runners share its weights."""
-
-    checkpoint: Checkpoint
-    device: torch.device
-    clips: Runner | None = None
-    streams: StreamRunner | None = None
-
-    @property
-    def description(self) -> str:
-        runner = self.clips or self.streams
-        return runner.description if runner else ""
-
-
-def open_model(model: str | Path, plan: Plan, *, live: bool, clips: bool) -> Opened:
-    """The same for an engine, which may want a model for streams, too."""
-    place = choose_device(plan.device, plan.runner)
-    if not live:
-        runner, checkpoint = open_runner(
-            model, device=plan.device, runner=plan.runner, cache=plan.cache, threads=plan.threads
-        )
-        return Opened(checkpoint, place, clips=runner)
-    checkpoint = find_checkpoint(model).load()
-    if not checkpoint.config.encoder.cache_aware:
-        raise BadOption(f"{model} cannot follow live audio", "take a model that `conure models` lists as live")
+def _open_torch(checkpoint: Checkpoint, place: torch.device, *, live: bool, clips: bool) -> Opened:
     network, front = build_network(checkpoint)
-    whole = TorchRunner(network, front, place) if clips else None
-    return Opened(checkpoint, place, whole, TorchStreamRunner(network, front, place))
+    encoder = network.config.encoder
+    if live and encoder.cache_aware:
+        streams = TorchStreamRunner(network, front, place)
+        return Opened(checkpoint, place, TorchRunner(network, front, place) if clips else None, streams)
+    if live and encoder.style == "chunked_limited_with_rc":
+        windows = TorchBufferedRunner(network, front, place)
+        return Opened(checkpoint, place, TorchRunner(network, front, place) if clips else None, windows=windows)
+    return Opened(checkpoint, place, TorchRunner(network, front, place))
+
+
+def _open_onnx(
+    folder: Path, found: Found, place: torch.device, threads: int | None, *, live: bool, clips: bool
+) -> Opened:
+    """Whatever is not cache-aware hears clips, live too."""
+    if live:
+        converted = read_converted(folder)
+        if converted.checkpoint.config.encoder.cache_aware:
+            streams = OnnxStreamRunner(folder, threads)
+            whole = OnnxRunner(folder, threads) if clips else None
+            return Opened(found.label(converted.checkpoint), place, whole, streams)
+    runner = OnnxRunner(folder, threads)
+    return Opened(found.label(runner.checkpoint), place, runner)
 
 
 def choose_device(asked: str, runner: RunnerChoice = "auto") -> torch.device:

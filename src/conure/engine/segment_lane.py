@@ -29,6 +29,7 @@ from conure.engine.messages import (
     Finished,
     Guessed,
     Heard,
+    Listened,
     Marker,
     Samples,
     SpeechStarted,
@@ -258,6 +259,8 @@ class SegmentLane:
         if stream.goes_on is None:
             stream.clear = max(stream.clear, self._clear(stream))
             yield Heard(stream.number, (), stream.clear / RATE)
+        else:
+            yield Listened(stream.number, stream.ear.listened / RATE)
         needed = stream.goes_on.first if stream.goes_on else stream.clear
         stream.ear.samples.forget(min(needed, stream.ear.listened))
 

@@ -12,12 +12,16 @@ import psutil
 import torch
 
 from conure.engine.admission import capacity
+from conure.engine.buffered_lane import BufferedLane
 from conure.engine.clip_lane import ClipLane
+from conure.engine.clips import transcribe_clips
 from conure.engine.cost import Costs
+from conure.engine.live_lane import LiveLane
 from conure.engine.loop import Engine
-from conure.engine.messages import Answer, Note, StreamOptions
+from conure.engine.messages import Answer, Note, Samples, StreamOptions
 from conure.engine.opening import Opened, open_model
 from conure.engine.plan import ModelCard, Plan
+from conure.engine.segment_lane import SegmentLane
 from conure.engine.stream_lane import StreamLane
 from conure.vad.endpoints import Endpointing
 from conure.vad.silero import load_silero
@@ -26,19 +30,25 @@ __all__ = ["Lanes", "build_lanes", "measure", "start_engine"]
 
 log = logging.getLogger(__name__)
 
+RATE = 16_000
+STEP_MS = 80
 MOST_SLOTS = 1024
 MEMORY = 0.25
 """Of the memory that is free, for the rows of a live model."""
 TEST_SECONDS = 1.0
 """For measuring one latency of one model."""
+TEST_UTTERANCE = 5.0
+GUESSED = 1.0
+"""Work on guesses at utterances that go on, as a part of that on the utterances."""
 TEST_STREAM = -1
+END = "<EOU>"
 
 
 class Lanes:
     """What an engine is built from."""
 
     def __init__(self) -> None:
-        self.live: dict[str, StreamLane] = {}
+        self.live: dict[str, LiveLane] = {}
         self.clips: dict[str, ClipLane] = {}
         self.cards: list[ModelCard] = []
 
@@ -54,7 +64,6 @@ def build_lanes(plan: Plan) -> Lanes:
 
 def _card(opened: Opened, asked: str, plan: Plan, lanes: Lanes) -> ModelCard:
     checkpoint = opened.checkpoint
-    pieces = checkpoint.tokenizer.pieces
     card = ModelCard(
         name=checkpoint.name,
         asked=asked,
@@ -65,21 +74,32 @@ def _card(opened: Opened, asked: str, plan: Plan, lanes: Lanes) -> ModelCard:
         prompt_ids=checkpoint.config.prompt_ids,
         runner=opened.description,
     )
-    if opened.streams is not None:
-        end = pieces.index("<EOU>") if "<EOU>" in pieces else None
-        slots = plan.slots or _slots(opened)
-        lane = lanes.live[card.name] = StreamLane(opened.streams, load_silero(), slots, end)
-        card = replace(card, latencies=lane.latencies, slots=slots)
-    if opened.clips is not None:
+    if asked in plan.live:
+        lane = lanes.live[card.name] = _live_lane(opened, plan)
+        card = replace(card, latencies=lane.latencies, slots=lane.capacity)
+    if asked in plan.clips:
+        assert opened.clips is not None
         lanes.clips[card.name] = ClipLane(opened.clips)
         card = replace(card, clips=True)
     return card
 
 
+def _live_lane(opened: Opened, plan: Plan) -> LiveLane:
+    """The lane that fits the network: cache-aware, with windows, or whole utterances."""
+    tokenizer = opened.checkpoint.tokenizer
+    end = tokenizer.pieces.index(END) if END in tokenizer.pieces else None
+    if opened.streams is not None:
+        return StreamLane(opened.streams, load_silero(), plan.slots or _slots(opened), end)
+    if opened.windows is not None:
+        return BufferedLane(opened.windows, load_silero(), plan.slots or MOST_SLOTS, end)
+    assert opened.clips is not None
+    return SegmentLane(opened.clips, load_silero(), tokenizer, plan.slots or MOST_SLOTS)
+
+
 def _slots(opened: Opened) -> int:
     """As many rows as memory allows."""
     assert opened.streams is not None
-    one = opened.streams.allocate(1).bytes
+    one = opened.streams.allocate(1).encoder.bytes
     if opened.device.type == "cuda":
         free = torch.cuda.mem_get_info(opened.device)[0]
     else:
@@ -90,23 +110,32 @@ def _slots(opened: Opened) -> int:
 def measure(lanes: Lanes, costs: Costs) -> None:
     """Learns what turns cost, by running them on noise, and writes into the cards how many streams fit."""
     for index, card in enumerate(lanes.cards):
-        if card.name not in lanes.live:
+        lane = lanes.live.get(card.name)
+        if lane is None:
             continue
-        lane, held = lanes.live[card.name], []
+        held = []
         for latency in card.latencies:
-            for rows, seconds in _turns(lane, latency, card.slots):
-                costs.learn((lane, latency // 80), rows, seconds)
-            held.append(capacity(costs, (lane, latency // 80), latency / 1000, card.slots))
+            for rows, seconds in _utterances(lane, latency) if isinstance(lane, SegmentLane) else _turns(lane, latency):
+                costs.learn((lane, latency // STEP_MS), rows, seconds)
+            held.append(capacity(costs, (lane, latency // STEP_MS), latency / 1000, lane.capacity))
         lanes.cards[index] = replace(card, capacity=tuple(held))
         told = ", ".join(f"{count} at {latency} ms" for latency, count in zip(card.latencies, held, strict=True))
         log.info("%s: room for %s", card.name, told)
 
 
-def _turns(lane: StreamLane, latency: int, most: int) -> Iterator[tuple[int, float]]:
+def _utterances(lane: SegmentLane, latency: int) -> Iterator[tuple[int, float]]:
+    """Streams and seconds of work in a chunk's time, if each spoke all the time."""
+    begin = time.perf_counter()
+    transcribe_clips(lane.runner, [_noise(TEST_UTTERANCE)])
+    spent = (time.perf_counter() - begin) / TEST_UTTERANCE
+    yield 1, latency / 1000 * spent * (1 + GUESSED)
+
+
+def _turns(lane: LiveLane, latency: int) -> Iterator[tuple[int, float]]:
     """Rows and seconds, for one row, 4, 16 and so on until a turn takes longer than its chunk."""
     until = time.monotonic() + TEST_SECONDS
     rows = 1
-    while rows <= most and time.monotonic() < until:
+    while rows <= lane.capacity and time.monotonic() < until:
         seconds = _turn(lane, latency, rows)
         yield rows, seconds
         if seconds > latency / 1000:
@@ -114,11 +143,11 @@ def _turns(lane: StreamLane, latency: int, most: int) -> Iterator[tuple[int, flo
         rows *= 4
 
 
-def _turn(lane: StreamLane, latency: int, rows: int) -> float:
+def _turn(lane: LiveLane, latency: int, rows: int) -> float:
     """Seconds of the third turn of so many streams; the first one of a size prepares memory."""
     numbers = range(TEST_STREAM, TEST_STREAM - rows, -1)
     options = StreamOptions("", latency, Endpointing())
-    chunk = (np.random.default_rng(0).standard_normal(latency * 16) * 0.05).astype(np.float32)
+    chunk = _noise(latency / 1000)
     for number in numbers:
         lane.open(number, options)
     seconds = 0.0
@@ -133,6 +162,10 @@ def _turn(lane: StreamLane, latency: int, rows: int) -> float:
     for number in numbers:
         lane.drop(number)
     return seconds
+
+
+def _noise(seconds: float) -> Samples:
+    return (np.random.default_rng(0).standard_normal(round(seconds * RATE)) * 0.05).astype(np.float32)
 
 
 def start_engine(plan: Plan, deliver: Callable[[list[Answer | Note]], None]) -> tuple[Engine, list[ModelCard]]:

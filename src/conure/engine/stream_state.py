@@ -16,6 +16,11 @@ __all__ = ["Memory", "Rows", "StreamState"]
 class Rows(Protocol):
     """What a runner's encoder remembers, row by row, in a form that is the runner's own business."""
 
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        ...
+
     def reset(self, rows: Tensor) -> None:
         """Makes rows ready for new streams."""
         ...
@@ -36,13 +41,6 @@ class StreamState(Generic[Memory]):
         """Fresh rows beside those of the encoder."""
         unspoken = TransducerState.start(heads, 1)
         return StreamState(encoder, unspoken.repeated(rows), unspoken)
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the encoder's part, next to which the decoder's is small."""
-        state = self.encoder
-        tensors = (*state.subsampling, state.keys, state.values, state.convolution, state.length, state.started)
-        return sum(tensor.nbytes for tensor in tensors)
 
     def reset(self, rows: Tensor) -> None:
         """Makes rows ready for new streams."""

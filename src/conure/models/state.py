@@ -45,6 +45,11 @@ class EncoderState:
             torch.zeros(rows, dtype=torch.bool, device=like.device),
         )
 
+    @property
+    def bytes(self) -> int:
+        tensors = (*self.subsampling, self.keys, self.values, self.convolution, self.length, self.started)
+        return sum(tensor.nbytes for tensor in tensors)
+
     def gather(self, rows: Tensor) -> EncoderState:
         """A copy of some rows, in the order asked for."""
         return EncoderState(

@@ -77,6 +77,8 @@ class LiveSession:
         self.options = options
         self.until = 0.0
         """Audio before this has been worked in."""
+        self._followed = 0.0
+        """The same, but for an utterance that is to be heard whole: what was listened to."""
         self.lag = 0.0
         self.ended = False
         self._handle = handle
@@ -116,7 +118,7 @@ class LiveSession:
             self._audio.push(piece)
             self._arrivals.append((self._audio.end, time.monotonic()))
             self._handle.ask(engine.Audio(self._number, piece))
-            while not self.ended and self.seconds - self.until > MOST_AHEAD:
+            while not self.ended and self.seconds - self._followed > MOST_AHEAD:
                 self._progress.clear()
                 await self._progress.wait()
 
@@ -165,6 +167,8 @@ class LiveSession:
                 self._hear([self._shifted(token) for token in tokens], (), until)
             case engine.Guessed(_, tokens, until):
                 self._hear([], [self._shifted(token) for token in tokens], None)
+            case engine.Listened(_, until):
+                self._follow(until)
             case engine.UtteranceEnded(_, at, reason):
                 self._end_utterance(self._time(at), reason)
             case engine.Marker(_, marker):
@@ -220,6 +224,10 @@ class LiveSession:
         if self._utterance and (tokens or guessed):
             self._utterance.tokens += tokens
             self._tell(self._utterance.partial(self.options.tokenizer, tokens, guessed, self.until))
+        self._follow(0.0 if until is None else until)
+
+    def _follow(self, until: float) -> None:
+        self._followed = max(self._followed, self._time(until))
         self._measure_lag()
         self._audio.forget(self._kept_from())
         self._progress.set()
@@ -280,7 +288,7 @@ class LiveSession:
 
     def _measure_lag(self) -> None:
         now = time.monotonic()
-        while self._arrivals and self._arrivals[0][0] <= self.until * RATE:
+        while self._arrivals and self._arrivals[0][0] <= self._followed * RATE:
             self._arrivals.popleft()
         self.lag = now - self._arrivals[0][1] if self._arrivals else 0.0
         if now - self._told >= LAG_EVERY:
