@@ -81,6 +81,36 @@ class Settings(BaseSettings):
     batch_seconds: float = Field(240.0, ge=2)
     """The most audio, in seconds, in one batch; less saves memory."""
 
+    live: str = Field("nemotron-speech-streaming-en-0.6b", min_length=1)
+    """What `conure serve` follows live audio with; several with commas, the first is the default."""
+
+    clips: str | None = None
+    """What `conure serve` transcribes recordings with; several with commas, without it the model."""
+
+    host: str = "127.0.0.1"
+    """The address that the server listens on; 0.0.0.0 lets other machines in."""
+
+    port: int = Field(8000, ge=0, le=65535)
+    """HTTP and WebSocket; 0 takes one that is free."""
+
+    tcp_port: int = Field(8765, ge=0, le=65535)
+    """Lines of JSON over TCP."""
+
+    status_port: int = Field(8050, ge=0, le=65535)
+    """Tells in one line of JSON how the server is."""
+
+    slots: int | None = Field(None, ge=1, le=65536)
+    """Streams that each live model has rows for; without it as many as memory allows."""
+
+    resume_seconds: float = Field(30.0, ge=0, le=3600)
+    """How long a client whose connection broke may stay away."""
+
+    drain_seconds: float = Field(30.0, ge=0)
+    """How long open streams may go on after the server was told to stop."""
+
+    max_upload_mb: float = Field(2048.0, gt=0)
+    """The largest recording that is taken over HTTP, in megabytes."""
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -19,6 +19,7 @@ __all__ = ["main", "run"]
 EXAMPLES = """\
 Examples:
   conure transcribe talk.mp3
+  conure serve --model tiny
   conure doctor
 """
 
@@ -42,6 +43,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command("conure.cli.transcribe:app", name="transcribe", help="Recordings to text.")
+app.command("conure.cli.serve:app", name="serve", help="A server for live audio and recordings.")
 app.command("conure.cli.models:app", name="models", help="The models: list, download, describe, convert them.")
 app.command("conure.cli.doctor:app", name="doctor", help="What is installed, what is missing, what fixes it.")
 

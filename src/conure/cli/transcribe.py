@@ -12,6 +12,7 @@ from typing import Annotated, BinaryIO, Literal, Protocol
 from cyclopts import App, Parameter
 
 from conure.cli.inputs import STDIN, Input, Inputs, find_inputs
+from conure.cli.knobs import knob
 from conure.cli.outputs import Outputs, form_of, is_folder, write_atomically, write_stdout
 from conure.cli.progress import audio_bar, spinner
 from conure.cli.rendering import Form, render
@@ -53,12 +54,6 @@ class Recognizer(Protocol):
     ) -> list[Transcript]: ...
 
 
-def _knob(name: str) -> Parameter:
-    """A flag that is a setting: its sentence and its default are those of the setting."""
-    field = Settings.model_fields[name]
-    return Parameter(help=field.description, show_default=field.default is not None and f"{field.default}")
-
-
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options:
@@ -70,15 +65,15 @@ class Options:
     ] = None
     """A folder to write to; for a single recording also a file, whose suffix may tell the format."""
 
-    model: Annotated[str | None, _knob("model")] = None
-    device: Annotated[str | None, _knob("device")] = None
-    runner: Annotated[RunnerChoice | None, _knob("runner")] = None
-    language: Annotated[str | None, _knob("language")] = None
+    model: Annotated[str | None, knob("model")] = None
+    device: Annotated[str | None, knob("device")] = None
+    runner: Annotated[RunnerChoice | None, knob("runner")] = None
+    language: Annotated[str | None, knob("language")] = None
 
     channels: Literal["mix", "split"] = "mix"
     """Hear all channels as one, or transcribe each apart."""
 
-    max_hours: Annotated[float | None, _knob("max_hours")] = None
+    max_hours: Annotated[float | None, knob("max_hours")] = None
 
 
 DEFAULTS = Options()

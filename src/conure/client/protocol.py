@@ -47,6 +47,8 @@ __all__ = [
     "Result",
     "Resume",
     "SpeechStarted",
+    "State",
+    "Turn",
     "UtteranceEnd",
     "Warned",
     "Word",
@@ -131,6 +133,9 @@ class Cancel(Struct, tag="cancel"):
 class Ping(Struct, tag="ping", omit_defaults=True):
     id: int | None = None
 
+
+State = Literal["speech", "silence"]
+Turn = Literal["start_of_utterance", "running", "pause", "end_of_utterance"]
 
 FromClient = Hello | Config | Resume | Audio | Finalize | Close | Cancel | Ping
 
@@ -267,8 +272,8 @@ class Result(Struct, tag="result", kw_only=True):
     confidence_scores: list[float | None]
     is_final: bool
     """The last result of the stream."""
-    last_state: Literal["speech", "silence"] | None
-    turn_detection: Literal["start_of_utterance", "running", "pause", "end_of_utterance"]
+    last_state: State | None
+    turn_detection: Turn
 
 
 FromServer = (

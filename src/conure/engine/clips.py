@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,11 +11,12 @@ from torch import Tensor
 from conure.decoding.ctc import decode_ctc
 from conure.decoding.hypothesis import EmittedToken, Tokens
 from conure.decoding.transducer import decode_transducer
+from conure.engine.batching import batches
 from conure.engine.runner import Runner
 from conure.models.network import Heads
 from conure.models.slices import Slices, finish
 
-__all__ = ["batches", "decode", "transcribe_batch", "transcribe_clips"]
+__all__ = ["decode", "transcribe_batch", "transcribe_clips"]
 
 MIN_SAMPLES = 1600
 """A tenth of a second: shorter clips get silence after them, for networks need a few steps to stand on."""
@@ -64,19 +65,6 @@ def decode(heads: Heads, encoded: Tensor, counts: Tensor, ctc: bool | None = Non
     if not heads.config.predictor_width or (ctc and heads.config.ctc):
         return decode_ctc(heads, encoded, counts)[0]
     return decode_transducer(heads, encoded, counts)[0]
-
-
-def batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
-    """Indices of clips, longest first, so that a batch times its longest clip stays within `limit`."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        longest = lengths[batch[0]] if batch else lengths[index]
-        if batch and longest * (len(batch) + 1) > limit:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def _pad(clips: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:

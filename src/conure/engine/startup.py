@@ -99,7 +99,7 @@ def _live_lane(opened: Opened, plan: Plan) -> LiveLane:
 def _slots(opened: Opened) -> int:
     """As many rows as memory allows."""
     assert opened.streams is not None
-    one = opened.streams.allocate(1).encoder.bytes
+    one: int = opened.streams.allocate(1).encoder.bytes
     if opened.device.type == "cuda":
         free = torch.cuda.mem_get_info(opened.device)[0]
     else:

@@ -144,6 +144,7 @@ MODELS: tuple[CatalogModel, ...] = (
         aliases=("multitalker",),
     ),
     CatalogModel("tiny", "parakeet-tdt-ctc", "tdt", ENGLISH, 8, abilities=("for trying things out only",)),
+    CatalogModel("tiny-live", "parakeet-eou", "rnnt", ENGLISH, 8, live=True, abilities=("for trying things out only",)),
 )
 
 

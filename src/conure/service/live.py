@@ -7,21 +7,22 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from conure import metrics
+from conure.audio.formats import AudioFormat
 from conure.engine.handle import EngineHandle
 from conure.engine.messages import Samples, Turned
 from conure.engine.plan import ModelCard
-from conure.errors import BadOption, Busy, UnknownModel
-from conure.models import catalog
+from conure.errors import BadOption, Busy, ConureError, UnsupportedAudio
 from conure.service.event_log import EventLog
-from conure.service.events import LAST, Event, Failed, Final, Lag, Marker, Partial, SpeechStarted
+from conure.service.events import LAST, Event, Failed, Final, Finished, Lag, Marker, Partial, SpeechStarted
+from conure.service.intake import Intake
 from conure.service.languages import check_language, prompt_slot
+from conure.service.models import Models
 from conure.service.second_pass import SecondPassOptions
 from conure.service.session import LiveSession, SessionOptions
-from conure.text.tokenizer import Tokenizer, read_tokenizer
+from conure.service.tokenizers import Tokenizers
 from conure.vad.endpoints import Endpointing
 
 __all__ = ["LiveService", "LiveStream", "Wanted"]
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_LATENCY = 160
 RESUME_SECONDS = 30.0
-TINY, TINY_LIVE = "tiny", "tiny-live"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Wanted:
 class LiveStream:
     """A session, its events, and whether somebody is listening."""
 
-    def __init__(self, handle: EngineHandle, options: SessionOptions) -> None:
+    def __init__(self, handle: EngineHandle, options: SessionOptions, audio: AudioFormat) -> None:
         self.token = secrets.token_urlsafe(18)
         self.id = self.token[:8]
         self.options = options
@@ -58,26 +58,71 @@ class LiveStream:
         """Number of the connection that it belongs to; 0 for none."""
         self._asked: dict[int | None, float] = {}
         self._speech: float | None = None
+        self.audio = audio
+        self._intake = Intake(audio)
+        self._spoiled: ConureError | None = None
         self.session = LiveSession(handle, options, self._publish)
 
     @property
     def ended(self) -> bool:
         return self.session.ended
 
-    async def push(self, samples: Samples) -> None:
-        """Mono, 16 kHz; waits where much audio is waiting."""
-        metrics.AUDIO_SECONDS.labels("live").inc(len(samples) / 16_000)
-        await self.session.push(samples)
+    @property
+    def received(self) -> int:
+        """Bytes of audio."""
+        return self._intake.received
+
+    @property
+    def problems(self) -> list[str]:
+        """What of the audio could not be read."""
+        return self._intake.problems
+
+    async def feed(self, data: bytes) -> None:
+        """Audio in the stream's format, cut anywhere; waits where much of it is waiting.
+
+        What came before audio that cannot be read is transcribed; then the stream fails.
+        """
+        if self.ended or self.session.closing:
+            return
+        try:
+            samples = await self._intake.push(data)
+        except UnsupportedAudio as error:
+            self._spoil(error)
+        else:
+            await self._push(samples)
 
     def finalize(self, marker: int) -> None:
         self._asked[marker] = time.monotonic()
         self.session.finalize(marker)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """That was all; more than once does no harm."""
+        if self.session.closing or self.ended:
+            return
         self._asked[None] = time.monotonic()
+        try:
+            await self._push(await self._intake.finish())
+        except UnsupportedAudio as error:
+            self._spoil(error)
+        self.session.close()
+
+    def cancel(self) -> None:
+        self._intake.close()
+        self.session.cancel()
+
+    async def _push(self, samples: Samples) -> None:
+        metrics.AUDIO_SECONDS.labels("live").inc(len(samples) / 16_000)
+        await self.session.push(samples)
+
+    def _spoil(self, error: UnsupportedAudio) -> None:
+        self._spoiled = self._spoiled or error
         self.session.close()
 
     def _publish(self, event: Event) -> None:
+        if isinstance(event, Finished) and self._spoiled:
+            event = Failed(self._spoiled.code, self._spoiled.message, self._spoiled.hint)
+        if isinstance(event, LAST):
+            self._intake.close()
         self._measure(event)
         if self.log.is_full and not isinstance(event, LAST):
             message = f"{self.log.last - self.log.taken} events wait to be read"
@@ -107,14 +152,15 @@ class LiveStream:
 
 
 class LiveService:
-    def __init__(self, handle: EngineHandle, live: Sequence[str], resume_seconds: float = RESUME_SECONDS) -> None:
+    def __init__(
+        self, handle: EngineHandle, models: Models, tokenizers: Tokenizers, resume_seconds: float = RESUME_SECONDS
+    ) -> None:
         self.handle = handle
+        self.models = models
         self.resume_seconds = resume_seconds
         self.draining = False
-        self._live = tuple(live)
-        """Models as they were asked for, the default first."""
         self._streams: dict[str, LiveStream] = {}
-        self._tokenizers: dict[str, Tokenizer] = {}
+        self._tokenizers = tokenizers
         self._expiries: dict[str, asyncio.TimerHandle] = {}
         self._connections = 0
         self._ended = asyncio.Event()
@@ -126,13 +172,13 @@ class LiveService:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def open(self, wanted: Wanted) -> LiveStream:
+    def open(self, wanted: Wanted, audio: AudioFormat) -> LiveStream:
         """Raises UnknownModel, BadOption, UnsupportedLanguage, or Busy where the server is about to stop."""
         if self.draining or not self.handle.is_ready:
             reason = "draining" if self.draining else "engine_restarting"
             metrics.REFUSED.labels(reason).inc()
             raise Busy(f"no new streams: {reason.replace('_', ' ')}", "try again, or ask another server")
-        stream = LiveStream(self.handle, self._options(wanted))
+        stream = LiveStream(self.handle, self._options(wanted), audio)
         self._streams[stream.token] = stream
         metrics.STREAMS.set(len(self._streams))
         log.info("stream %s opened: %s at %d ms", stream.id, stream.options.model.name, stream.options.latency_ms)
@@ -163,7 +209,7 @@ class LiveService:
     def forget(self, stream: LiveStream) -> None:
         if timer := self._expiries.pop(stream.token, None):
             timer.cancel()
-        stream.session.cancel()
+        stream.cancel()
         self._streams.pop(stream.token, None)
         metrics.STREAMS.set(len(self._streams))
         self._ended.set()
@@ -183,36 +229,12 @@ class LiveService:
         for stream in list(self._streams.values()):
             stream.session.stop(Failed("server_stopped", "the server has stopped", retry_after=5.0))
 
-    def tokenizer(self, card: ModelCard) -> Tokenizer:
-        if card.name not in self._tokenizers:
-            self._tokenizers[card.name] = read_tokenizer(card.tokenizer_file, card.tokenizer, card.vocabulary)
-        return self._tokenizers[card.name]
-
-    def model(self, name: str | None, *, live: bool) -> ModelCard:
-        """The card of a name or alias; the default where there is none. Raises UnknownModel or BadOption."""
-        cards = {card.name: card for card in self.handle.models.values() if (card.latencies if live else card.clips)}
-        known = ", ".join(cards) or "none"
-        if name is None:
-            defaults = [self.handle.models[asked].name for asked in self._live] if live else list(cards)
-            if not defaults:
-                raise UnknownModel(f"this server has no model for {'live audio' if live else 'files'}")
-            return cards[defaults[0]]
-        if live and name == TINY:
-            name = TINY_LIVE
-        entry = catalog.find(name)
-        found = cards.get(entry.name if entry else name) or self.handle.models.get(name)
-        if found is None:
-            raise UnknownModel(f"this server has no {'live ' * live}model {name!r}", f"it has: {known}")
-        if found.name not in cards:
-            raise BadOption(f"{name} is not for {'live audio' if live else 'files'} here", f"there are: {known}")
-        return found
-
     def _options(self, wanted: Wanted) -> SessionOptions:
-        card = self.model(wanted.model, live=True)
+        card = self.models.live(wanted.model)
         check_language(card.name, wanted.language, card.languages)
         return SessionOptions(
             model=card,
-            tokenizer=self.tokenizer(card),
+            tokenizer=self._tokenizers.of(card),
             latency_ms=_latency(card, wanted.latency_ms),
             endpointing=wanted.endpointing,
             language=wanted.language,
@@ -223,9 +245,9 @@ class LiveService:
     def _finals(self, wanted: Wanted) -> SecondPassOptions | None:
         if wanted.finals is None:
             return None
-        card = self.model(wanted.finals, live=False)
+        card = self.models.clips(wanted.finals)
         prompt = prompt_slot(card.name, wanted.language, card.prompt_ids)
-        return SecondPassOptions(card, self.tokenizer(card), wanted.finals_budget, prompt=prompt)
+        return SecondPassOptions(card, self._tokenizers.of(card), wanted.finals_budget, prompt=prompt)
 
     def _count_turn(self, turn: Turned) -> None:
         live = turn.latency_ms is not None

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from conure.engine.clips import batches
+from conure.engine.batching import batches
 from conure.text.joining import Joiner
 from conure.types import Word
 from conure.vad.cuts import CutSettings, Cutter, Piece

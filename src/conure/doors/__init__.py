@@ -1,0 +1,1 @@
+"""Protocols that people's programs speak: wire to our types and back, nothing else."""

@@ -1,0 +1,214 @@
+"""One connection of the native protocol, whatever carries its messages.
+
+    hello, config, audio ...  ──> a stream of the service ──> events ──> `send`
+
+The stream is opened by the first message that needs it; it outlives the connection, unless it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import numpy as np
+from msgspec import structs
+
+from conure.audio.formats import AudioFormat, encoding_named
+from conure.client import protocol
+from conure.doors.rendering import ResultRenderer, render_event
+from conure.errors import BadOption, Busy, ConureError
+from conure.service.events import LAST, Event
+from conure.service.live import LiveService, LiveStream, Wanted
+from conure.vad.endpoints import Endpointing
+
+__all__ = ["Conversation"]
+
+Send = Callable[[protocol.FromServer], Awaitable[None]]
+
+RECEIPT_EVERY = 0.5
+"""Seconds between receipts for audio."""
+
+
+class Conversation:
+    """`read` is called with what the client says, one message after the other; `tell` runs beside it."""
+
+    def __init__(self, live: LiveService, send: Send) -> None:
+        self.is_over = False
+        """Nothing more will be said; the connection may be closed."""
+        self._live = live
+        self._send = send
+        self._hello = protocol.Hello()
+        self._config = protocol.Config(events=False)
+        self._stream: LiveStream | None = None
+        self._connection = 0
+        self._told = 0
+        """Number of the last event that was told."""
+        self._receipt = 0.0
+        self._opened = asyncio.Event()
+        self._results = ResultRenderer(0)
+
+    async def read(self, message: protocol.FromClient | bytes) -> None:
+        """Binary audio comes as bytes. What cannot be met is answered, and ends what it asked for only."""
+        try:
+            await self._read(message)
+        except ConureError as error:
+            retry = error.retry_after if isinstance(error, Busy) else None
+            await self._send(protocol.Error(message=error.message, code=error.code, hint=error.hint, retry_after=retry))
+            if self._stream is None and not isinstance(message, protocol.Ping):
+                self._end()  # it will not be opened by asking for the same again
+
+    async def tell(self) -> None:
+        """Sends events until the last one."""
+        await self._opened.wait()
+        while self._stream is not None and not self.is_over:
+            for seq, event in await self._stream.log.take(self._told):
+                self._told = seq
+                if rendered := self._render(seq, event):
+                    await self._send(rendered)
+                if isinstance(event, LAST):
+                    self._end()
+
+    def leave(self) -> None:
+        """The connection is gone."""
+        if self._stream is not None:
+            self._live.detach(self._stream, self._connection)
+        self._end()
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._opened.set()
+
+    async def _read(self, message: protocol.FromClient | bytes) -> None:
+        match message:
+            case bytes():
+                await self._feed(message)
+            case protocol.Audio():
+                await self._feed_message(message)
+            case protocol.Hello():
+                self._greet(message)
+            case protocol.Config():
+                await self._configure(message)
+            case protocol.Resume(token=token, seq=seq):
+                await self._resume(token, seq)
+            case protocol.Finalize(id=number):
+                (await self._open()).finalize(number)
+            case protocol.Close():
+                await self._close()
+            case protocol.Cancel():
+                self._cancel()
+            case protocol.Ping(id=number):
+                await self._send(protocol.Pong(id=number))
+
+    def _greet(self, hello: protocol.Hello) -> None:
+        if self._stream is not None:
+            raise BadOption("hello came after the stream was opened", "say it first")
+        self._hello = hello
+
+    async def _configure(self, config: protocol.Config) -> None:
+        if self._stream is None:
+            self._config = config
+            await self._open()
+            return
+        changed = structs.replace(config, endpointing=None)
+        if changed not in (protocol.Config(), structs.replace(self._config, endpointing=None)):
+            raise BadOption("after the stream was opened endpointing alone may change", "open another stream")
+        self._stream.session.configure(_endpointing(config.endpointing))
+
+    async def _open(self) -> LiveStream:
+        if self._stream is None:
+            config, hello = self._config, self._hello
+            audio = AudioFormat(
+                encoding_named(config.encoding or hello.encoding),
+                config.sample_rate or hello.sample_rate,
+                config.channels or hello.channels,
+            )
+            self._stream = self._live.open(_wanted(config), audio)
+            self._results = ResultRenderer(hello.stream_id if hello.stream_id is not None else self._stream.id)
+            await self._attach()
+        return self._stream
+
+    async def _resume(self, token: str, seq: int) -> None:
+        stream = self._live.find(token)
+        if self._stream is not None or stream is None or not stream.log.has(seq):
+            raise BadOption(f"there is no stream to resume after event {seq}", "open a new one")
+        self._stream, self._told = stream, seq
+        self._config = protocol.Config()
+        await self._attach()
+
+    async def _attach(self) -> None:
+        assert self._stream is not None
+        self._connection = self._live.attach(self._stream)
+        if self._config.events:
+            options = self._stream.options
+            await self._send(
+                protocol.Ready(
+                    stream_id=self._results.stream_id,
+                    token=self._stream.token,
+                    resume_seconds=self._live.resume_seconds,
+                    model=options.model.name,
+                    latency_ms=options.latency_ms,
+                    received=self._stream.received,
+                )
+            )
+        self._opened.set()
+
+    async def _feed(self, data: bytes) -> None:
+        stream = await self._open()
+        await stream.feed(data)
+        now = time.monotonic()
+        if self._config.events and now - self._receipt > RECEIPT_EVERY:
+            self._receipt = now
+            await self._send(protocol.Received(received=stream.received))
+
+    async def _feed_message(self, audio: protocol.Audio) -> None:
+        if self._stream is None:
+            encoding = "f32" if audio.samples is not None else audio.encoding
+            if encoding is not None:
+                self._config = structs.replace(self._config, encoding=encoding)
+        stream = await self._open()
+        if audio.encoding is not None and encoding_named(audio.encoding) != stream.audio.encoding:
+            message = f"audio came as {audio.encoding}, and the stream began with {stream.audio.encoding}"
+            raise BadOption(message, "one stream has one encoding")
+        data = audio.data
+        if audio.samples is not None:
+            if stream.audio.encoding != "f32":
+                raise BadOption("samples came as numbers, and the stream began with bytes", "one stream has one form")
+            data += np.asarray(audio.samples, "<f4").tobytes()
+        if data:
+            await self._feed(data)
+        if audio.final:
+            await self._close()
+
+    def _cancel(self) -> None:
+        if self._stream:
+            self._stream.cancel()
+        else:
+            self._end()
+
+    async def _close(self) -> None:
+        await (await self._open()).close()
+
+    def _render(self, seq: int, event: Event) -> protocol.FromServer | None:
+        assert self._stream is not None
+        if self._config.events:
+            return render_event(seq, event, self._config, self._stream.problems)
+        return self._results.render(event)
+
+
+def _wanted(config: protocol.Config) -> Wanted:
+    finals = config.finals
+    return Wanted(
+        model=config.model,
+        latency_ms=config.latency_ms,
+        language=config.language,
+        endpointing=_endpointing(config.endpointing),
+        finals=finals.model if finals else None,
+        finals_budget=finals.budget_ms / 1000 if finals else 1.0,
+    )
+
+
+def _endpointing(asked: protocol.Endpointing | None) -> Endpointing:
+    """What was not said stays as we have it."""
+    return Endpointing() if asked is None else replace(Endpointing(), **structs.asdict(asked))

@@ -1,0 +1,79 @@
+"""The native protocol over TCP: a line of JSON a message, both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import msgspec
+
+from conure.client import protocol
+from conure.doors.conversation import Conversation
+from conure.service.live import LiveService
+
+__all__ = ["LONGEST_LINE", "serve_lines"]
+
+LONGEST_LINE = 2**22
+IDLE_SECONDS = 600.0
+"""After which a client that says nothing is taken for gone."""
+
+_from_json = msgspec.json.Decoder(protocol.FromClient)
+_to_json = msgspec.json.Encoder()
+
+
+async def serve_lines(live: LiveService, host: str, port: int) -> asyncio.Server:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _Connection(live, reader, writer).serve()
+
+    return await asyncio.start_server(serve, host, port, limit=LONGEST_LINE)
+
+
+class _Connection:
+    def __init__(self, live: LiveService, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._conversation = Conversation(live, self._send)
+
+    async def serve(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read())
+                await self._conversation.tell()
+                reading.cancel()
+        except* (ConnectionError, TimeoutError):
+            pass
+        finally:
+            self._conversation.leave()
+            self._writer.close()
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                await self._writer.wait_closed()
+
+    async def _read(self) -> None:
+        while not self._conversation.is_over:
+            try:
+                line = await asyncio.wait_for(self._reader.readline(), IDLE_SECONDS)
+            except TimeoutError:
+                await self._send(protocol.Error(message=f"nothing was said for {IDLE_SECONDS:g} s", code="idle"))
+                raise
+            except ValueError:
+                await self._refuse(f"a line of more than {LONGEST_LINE} bytes")
+                raise ConnectionError from None  # where the next line begins cannot be told
+            if not line:
+                raise ConnectionError
+            if line.strip():
+                await self._take(line)
+
+    async def _take(self, line: bytes) -> None:
+        try:
+            message = _from_json.decode(line)
+        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+            await self._refuse(str(error))
+        else:
+            await self._conversation.read(message)
+
+    async def _refuse(self, fault: str) -> None:
+        hint = 'send one line of JSON a message: {"type": "audio", "data": "<base64>"}'
+        await self._send(protocol.Error(message=f"not understood: {fault}", hint=hint))
+
+    async def _send(self, message: protocol.FromServer) -> None:
+        self._writer.write(_to_json.encode(message) + b"\n")
+        await self._writer.drain()

@@ -1,0 +1,123 @@
+"""The native protocol over WebSocket: `/v1/stream`.
+
+What `config` says may also be in the query, so that a client that only sends audio can choose: `?sample_rate=8000&
+encoding=mulaw&events=true`. Messages are JSON texts and binary audio; with `?format=msgpack` they are msgpack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+
+from conure.client import protocol
+from conure.doors.conversation import Conversation
+from conure.service.live import LiveService
+
+__all__ = ["stream_socket"]
+
+FORMATS = ("json", "msgpack")
+BAD_QUERY, BROKEN = 1008, 1011
+
+_from_json = msgspec.json.Decoder(protocol.FromClient)
+_from_msgpack: msgspec.msgpack.Decoder[protocol.FromClient] = msgspec.msgpack.Decoder(protocol.FromClient)
+_to_json, _to_msgpack = msgspec.json.Encoder(), msgspec.msgpack.Encoder()
+
+
+def stream_socket(live: LiveService) -> APIRouter:
+    router = APIRouter()
+
+    @router.websocket("/v1/stream")
+    async def stream(socket: WebSocket) -> None:
+        await socket.accept()
+        await _Connection(socket, live).serve()
+
+    return router
+
+
+class _Connection:
+    def __init__(self, socket: WebSocket, live: LiveService) -> None:
+        self._socket = socket
+        self._packed = False
+        self._conversation = Conversation(live, self._send)
+
+    async def serve(self) -> None:
+        try:
+            for message in self._asked():
+                await self._conversation.read(message)
+        except (ValueError, msgspec.ValidationError) as error:
+            await self._refuse(error)
+            await self._socket.close(BAD_QUERY)
+            return
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read())
+                await self._conversation.tell()
+                reading.cancel()
+                with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+                    await self._socket.close()
+        except* WebSocketDisconnect:
+            pass
+        finally:
+            self._conversation.leave()
+
+    def _asked(self) -> list[protocol.FromClient]:
+        """The query as messages. Raises ValueError, or ValidationError for a value that does not fit."""
+        query = dict(self._socket.query_params)
+        form = query.pop("format", "json")
+        if form not in FORMATS:
+            raise ValueError(f"format={form!r}: it must be one of {', '.join(FORMATS)}")
+        self._packed = form == "msgpack"
+        if not query:
+            return []
+        values = {name: _value(value) for name, value in query.items()}
+        unknown = values.keys() - set(protocol.Config.__struct_fields__)
+        if unknown:
+            known = ", ".join(protocol.Config.__struct_fields__)
+            raise ValueError(f"{', '.join(sorted(unknown))} is no option of a stream; known are: format, {known}")
+        return [msgspec.convert({"events": False} | values, protocol.Config)]
+
+    async def _read(self) -> None:
+        while not self._conversation.is_over:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect
+            for said in await self._decoded(message.get("text"), message.get("bytes")):
+                await self._conversation.read(said)
+
+    async def _decoded(self, text: str | None, data: bytes | None) -> list[protocol.FromClient | bytes]:
+        """A text may hold several messages, a line each."""
+        try:
+            if text is not None:
+                return [_from_json.decode(line) for line in text.splitlines() if line.strip()]
+            if data is not None and self._packed:
+                return [_from_msgpack.decode(data)]
+        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+            await self._refuse(error)
+            return []
+        return [] if data is None else [data]
+
+    async def _refuse(self, error: Exception) -> None:
+        hint = 'see the protocol: {"type": "audio", "data": "<base64>"}, or binary audio'
+        await self._send(protocol.Error(message=f"not understood: {error}", hint=hint))
+
+    async def _send(self, message: protocol.FromServer) -> None:
+        try:
+            if self._packed:
+                await self._socket.send_bytes(_to_msgpack.encode(message))
+            else:
+                await self._socket.send_text(_to_json.encode(message).decode())
+        except RuntimeError as error:  # it was closed from our side meanwhile
+            raise WebSocketDisconnect from error
+
+
+def _value(text: str) -> Any:
+    """Numbers, true, false, null and objects as in JSON; everything else is text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

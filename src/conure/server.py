@@ -1,0 +1,182 @@
+"""Where everything is put together: settings to engine to service to doors, and an orderly stop.
+
+SIGTERM or Ctrl-C   no new streams; those that are open finish, then the server ends
+the same once more  it ends at once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+import uvicorn
+from fastapi import FastAPI
+
+from conure.doors.app import web_app
+from conure.doors.health import serve_status
+from conure.doors.stream_lines import serve_lines
+from conure.engine.handle import EngineHandle
+from conure.engine.plan import ModelCard, Plan
+from conure.engine.transport import ProcessTransport
+from conure.errors import BadOption
+from conure.service.files import FileService
+from conure.service.live import LiveService
+from conure.service.models import TINY, TINY_LIVE, Models
+from conure.service.status import Status
+from conure.service.tokenizers import Tokenizers
+from conure.settings import Settings
+
+__all__ = ["Serving", "plan_of", "serve"]
+
+log = logging.getLogger(__name__)
+
+LONGEST_MESSAGE = 2**22
+"""Bytes of a WebSocket message: two minutes of PCM at 16 kHz."""
+PING_SECONDS = 20.0
+"""A client whose machine is gone is noticed after this, and as long again."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What the server turned out to be."""
+
+    models: tuple[ModelCard, ...]
+    web: str
+    tcp: str
+    status: str
+    seconds: float
+
+
+def plan_of(settings: Settings) -> Plan:
+    """The models that are to be loaded; `tiny` stands for both tiny ones."""
+    live, clips = _names(settings.live), _names(settings.clips or settings.model)
+    return Plan(
+        live=tuple(TINY_LIVE if name == TINY else name for name in live),
+        clips=clips,
+        device=settings.device,
+        runner=settings.runner,
+        threads=settings.threads,
+        cache=settings.cache,
+        slots=settings.slots,
+    )
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
+
+
+async def serve(settings: Settings, on_ready: Callable[[Serving], None]) -> None:
+    """Until it is told to stop. Raises ConureError where it cannot start."""
+    begun, plan = time.monotonic(), plan_of(settings)
+    handle = EngineHandle(ProcessTransport(plan))
+    await handle.start()
+    try:
+        tokenizers = Tokenizers()
+        models = Models(handle, plan.live, plan.clips)
+        live = LiveService(handle, models, tokenizers, settings.resume_seconds)
+        files = FileService(handle, tokenizers, settings.max_hours * 3600)
+        status = Status(live)
+        app = web_app(live, files, status, int(settings.max_upload_mb * 1e6))
+        async with contextlib.AsyncExitStack() as doors:
+            web = _WebServer(app, settings)
+            tcp = await _listen(settings.tcp_port, "tcp_port", lambda port: serve_lines(live, settings.host, port))
+            told = await _listen(
+                settings.status_port, "status_port", lambda port: serve_status(status, settings.host, port)
+            )
+            for server in (tcp, told):
+                doors.callback(server.close)
+            serving = asyncio.create_task(web.serve())
+            await web.wait_until_listening(serving)
+            cards = tuple({card.name: card for card in handle.models.values()}.values())
+            address = settings.host
+            on_ready(
+                Serving(
+                    models=cards,
+                    web=f"http://{address}:{web.port}",
+                    tcp=f"{address}:{_port(tcp)}",
+                    status=f"{address}:{_port(told)}",
+                    seconds=time.monotonic() - begun,
+                )
+            )
+            await _until_stopped(live, web, serving, settings.drain_seconds)
+    finally:
+        await handle.stop()
+
+
+async def _until_stopped(live: LiveService, web: _WebServer, serving: asyncio.Task[None], drain_seconds: float) -> None:
+    asked = asyncio.Event()
+    draining: asyncio.Task[None] | None = None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    while not serving.done():
+        waiting = asyncio.create_task(asked.wait())
+        tasks = {serving, waiting} | ({draining} if draining else set())
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if waiting in done and draining is None:
+            asked.clear()
+            log.warning("stopping: %d streams are open and may go on for %g s", len(live), drain_seconds)
+            draining = asyncio.create_task(live.drain(drain_seconds))
+        elif serving not in done:
+            break
+    if draining:
+        draining.cancel()
+    web.should_exit = web.force_exit = True
+    await serving
+
+
+class _WebServer(uvicorn.Server):
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws_max_size=LONGEST_MESSAGE,
+            ws_ping_interval=PING_SECONDS,
+            ws_ping_timeout=PING_SECONDS,
+            ws_per_message_deflate=False,
+        )
+        super().__init__(config)
+        self._asked = settings.port
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are ours: streams finish first."""
+        yield
+
+    @property
+    def port(self) -> int:
+        port: int = self.servers[0].sockets[0].getsockname()[1]
+        return port
+
+    async def wait_until_listening(self, serving: asyncio.Task[None]) -> None:
+        while not self.started:
+            if serving.done():
+                raise _taken("port", self._asked)
+            await asyncio.sleep(0.005)
+
+
+async def _listen(port: int, name: str, start: Callable[[int], Awaitable[asyncio.Server]]) -> asyncio.Server:
+    try:
+        return await start(port)
+    except OSError:
+        raise _taken(name, port) from None
+
+
+def _taken(name: str, port: int) -> BadOption:
+    flag = "--" + name.replace("_", "-")
+    return BadOption(f"port {port} is taken", f"stop what listens there, or choose another with {flag}")
+
+
+def _port(server: asyncio.Server) -> int:
+    port: int = server.sockets[0].getsockname()[1]
+    return port
