@@ -59,3 +59,4 @@ def _read(end: socket.socket, ring: SampleRing, engine: Engine) -> None:
         for request in reader.decode(payload):
             engine.ask(request)
     engine.stop()
+    ring.close()
