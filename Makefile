@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 DATA ?= data
 RECIPE ?= tiny
 UPDATES ?= 8000
+# The live model begins with what the other one has learned.
+BEGIN := $(if $(filter tiny-live,$(RECIPE)),--begin src/conure/data/tiny)
 
 .PHONY: demo test lint parity train bench install clean
 
@@ -48,7 +50,7 @@ parity: $(VENV)/dev
 train: $(VENV)/dev
 	$(BIN)/pip install -q -c constraints.txt -e '.[train]'
 	$(BIN)/python -m tools.train.train --recipe $(RECIPE) --data $(DATA) --cache build/speech \
-	    --out build/$(RECIPE) --updates $(UPDATES)
+	    --out build/$(RECIPE) --updates $(UPDATES) $(BEGIN)
 	$(BIN)/python -m tools.train.publish --recipe $(RECIPE) --run build/$(RECIPE) --out src/conure/data/$(RECIPE)
 
 bench: $(VENV)/dev

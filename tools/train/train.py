@@ -22,11 +22,12 @@ from conure.models.config import NetworkConfig
 from conure.models.network import Network
 from tools.train.corpus import SAMPLE_RATE, Clip
 from tools.train.evaluate import Evaluation, Recogniser, export
+from tools.train.initial import HEAD_START, begin_with, initialise
 from tools.train.objective import Objective, mixture, stage
 from tools.train.parallel import Team, average_gradients
 from tools.train.prepare import prepare, tokenizer_words
 from tools.train.recipes import RECIPES
-from tools.train.strings import Batch, StringMaker
+from tools.train.strings import Batch, Stage, StringMaker
 from tools.train.tokenizer import Tokenizer, train_tokenizer
 
 PEAK_RATE, WARMUP = 1e-3, 60
@@ -34,37 +35,9 @@ DECAY = 0.25
 """Share of the run, at its end, in which the rate falls to nothing.  It stands still before, so that the first
 part of a run does not depend on how long it will be."""
 EMA_DECAY = 0.998
-LOG_MEL_MEAN, LOG_MEL_SPREAD = -9.0, 4.0
-"""Of speech at usual levels."""
 BLOCK = 50
 """Updates that are drawn from one generator; checkpoints lie between blocks."""
 CHECKPOINT_EVERY, EVALUATE_EVERY = 10 * BLOCK, 20 * BLOCK
-
-
-def initialise(network: Network) -> None:
-    """Let the audio through the subsampling at first.
-
-    With PyTorch's defaults each of its five convolutions lets a sixth of the signal's power through while the
-    biases stay, so that the layers see a nearly constant input and stay for thousands of updates at the
-    frequencies of words.
-    """
-    front = network.encoder.pre_encode
-    for module in front.modules():
-        if isinstance(module, nn.Conv2d):
-            mixes = module.groups == 1  # a ReLU follows; the depthwise ones have none
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu" if mixes else "linear")
-            nn.init.zeros_(module.bias)
-    nn.init.xavier_normal_(front.out.weight)
-    nn.init.zeros_(front.out.bias)
-    if network.config.mel.normalize == "NA":
-        _expect_log_mel(front.conv[0])
-
-
-@torch.no_grad()
-def _expect_log_mel(first: nn.Conv2d) -> None:
-    """What a normalised clip would give, for features that are not."""
-    first.weight /= LOG_MEL_SPREAD
-    first.bias -= LOG_MEL_MEAN * first.weight.sum((1, 2, 3))
 
 
 class Average:
@@ -100,13 +73,23 @@ class Trainer:
         self.objective = Objective(self.network, self.mel, device)
         self.rank, self.team = rank, team
         self.processes = team.processes if team else 1
-        self.update = 0
+        self.update = self.head_start = 0
         self.audio_s = self.seconds = 0.0
+
+    def begin_with(self, tokenizer: Tokenizer, folder: Path) -> None:
+        """With the weights of another model, and without the first part of the curriculum."""
+        begin_with(self.network, tokenizer, folder)
+        self.average.network.load_state_dict(self.network.state_dict())
+        self.head_start = HEAD_START
+
+    @property
+    def stage(self) -> Stage:
+        return stage(self.update + self.head_start)
 
     def step(self, batch: Batch, updates: int, rng: np.random.Generator) -> dict[str, float]:
         """One update of so many; returns the losses."""
         self.network.train()
-        loss, parts = self.objective(batch, mixture(self.update), stage(self.update).augment, rng)
+        loss, parts = self.objective(batch, mixture(self.update + self.head_start), self.stage.augment, rng)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(self.team, self.rank, list(self.network.parameters()))
@@ -200,6 +183,8 @@ def work(rank: int, arguments: argparse.Namespace, team: Team | None) -> None:
     tokenizer = _tokenizer(clips, arguments)
     recipe = RECIPES[arguments.recipe]
     trainer = Trainer(recipe.network(tokenizer.size), arguments.device, arguments.seed, rank, team)
+    if arguments.begin:
+        trainer.begin_with(tokenizer, arguments.begin)
     if arguments.resume:
         trainer.restore(torch.load(out / "checkpoint.pt", weights_only=True, map_location=arguments.device))
     maker = StringMaker(clips, np.random.default_rng([arguments.seed, rank]), recipe.turns)
@@ -227,7 +212,7 @@ def train(
         torch.manual_seed(int(rng.integers(2**62)))  # dropout
         maker.restart(rng)
         for _ in range(min(BLOCK, arguments.updates - trainer.update)):
-            now = stage(trainer.update)
+            now = trainer.stage
             batch = maker.batch(now, now.seconds / trainer.processes, tokenizer, delay)
             losses = trainer.step(batch, arguments.updates, rng)
             if observer is not None:
@@ -294,6 +279,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--phrases", type=int, default=30_000, help="synthesised phrases")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--begin", type=Path, help="folder of a model of ours with whose weights to begin")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/checkpoint.pt")
     parser.add_argument("--updates", type=int, required=True)
     return parser.parse_args()
