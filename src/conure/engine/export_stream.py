@@ -79,20 +79,21 @@ def _between(graph: Graph, x: str, begin: str, end: str) -> str:
 
 
 def write_step(graph: Graph, network: Network, products: Products) -> None:
-    """x [B, C, channels * bands] and the pools -> encoded [B, C, D] and the pools after it.
+    """x [B * C, channels * bands] and the pools -> encoded [B * C, D] and the pools after it.
 
     With K = L + C steps that a row sees: `seen` [B, K] tells which of them are real; `kept` [B, h, K] and `filtered`
-    [B, C + kernel - 1] are where they are in pools, `to_keep` [B, C, h, 1] and `to_filter` [B, C, 1] where new ones go.
+    [B, C + kernel - 1] are where they are in pools, `to_keep` [B * C * h, 1] and `to_filter` [B * C, 1] where new
+    ones go. `prompts` [B * C] are language slots.
     """
     encoder, config = network.encoder, network.config.encoder
-    x = graph.input("x", np.float32, ["B", "C", encoder.pre_encode.out.in_features])
+    x = graph.input("x", np.float32, ["S", encoder.pre_encode.out.in_features])
     layers = cast(list[Layer], list(encoder.layers))
     caches = [_cache(graph, index, layer.self_attn, config) for index, layer in enumerate(layers)]
-    writer = LayerWriter(graph, products, StreamView(graph, x, config))
+    writer = LayerWriter(graph, products, StreamView(graph, config))
     x = writer.layers(encoder, writer.subsampled(encoder, x), caches)
     if network.prompt is not None:
-        x = writer.prompted(network.prompt, x, graph.input("prompts", np.int64, ["B"]))
-    graph.output("encoded", x, np.float32, ["B", "C", config.width])
+        x = writer.prompted(network.prompt, x, graph.input("prompts", np.int64, ["S"]))
+    graph.output("encoded", x, np.float32, ["S", config.width])
 
 
 @dataclass(frozen=True)
@@ -118,35 +119,41 @@ def _cache(graph: Graph, index: int, module: Attention, config: EncoderConfig) -
 
 
 class StreamView:
-    """A chunk sees itself and what its row remembers."""
+    """A chunk sees itself and what its row remembers. Steps are [B * C, D]."""
 
-    def __init__(self, graph: Graph, x: str, config: EncoderConfig) -> None:
-        self.graph, self.heads = graph, config.heads
-        steps = graph.op("Unsqueeze", graph.size(x, 1), graph.ints(0))
-        self.chunk = steps
-        self.keys = graph.op("Add", steps, graph.ints(longest_past(config)))
-        self.first = graph.op("Sub", graph.ints(longest_chunk(config)), steps)
-        self.last = graph.op("Add", graph.op("Add", self.first, self.keys), steps)
-        self.by_query = graph.op("Concat", graph.ints(0, 0), steps, graph.ints(-1), axis=0)
+    def __init__(self, graph: Graph, config: EncoderConfig) -> None:
+        self.graph, self.width = graph, config.width
         self.seen = graph.input("seen", np.int32, ["B", "K"])
         self.kept = graph.input("kept", np.int64, ["B", config.heads, "K"])
-        self.to_keep = graph.input("to_keep", np.int64, ["B", "C", config.heads, 1])
+        self.to_keep = graph.input("to_keep", np.int64, ["S * h", 1])
         self.filtered = graph.input("filtered", np.int64, ["B", "N"])
-        self.to_filter = graph.input("to_filter", np.int64, ["B", "C", 1])
+        self.to_filter = graph.input("to_filter", np.int64, ["S", 1])
+        rows, self.keys = (graph.op("Shape", self.seen, start=axis, end=axis + 1) for axis in (0, 1))
+        self.chunk = graph.op("Sub", self.keys, graph.ints(longest_past(config)))
+        self.first = graph.op("Sub", graph.ints(longest_chunk(config)), self.chunk)
+        self.last = graph.op("Add", graph.op("Add", self.first, self.keys), self.chunk)
+        self.by_row = graph.op("Concat", rows, graph.ints(-1, config.width), axis=0)
+        self.by_head = graph.op("Concat", rows, graph.ints(-1, config.heads, config.width // config.heads), axis=0)
+        self.by_query = graph.op("Concat", graph.ints(0, 0), self.chunk, graph.ints(-1), axis=0)
 
     def attend(self, products: Products, heads: HeadShape, projected: Projected, own: LayerCache) -> str:
-        """-> [B, C, D]. Scores stay in float32."""
-        graph, shape = self.graph, self.graph.ints(0, 0, heads.count, heads.width)
+        """Scores stay in float32."""
+        graph, shape = self.graph, self.graph.ints(-1, heads.width)
         key, value = (graph.op("Reshape", part, shape) for part in (projected.key, projected.value))
         keys = self._remember(own.keys, key, self.to_keep, self.kept)
         values = self._remember(own.values, value, self.to_keep, self.kept)
-        bias = self._distance_scores(graph.op("Reshape", projected.placed, shape), own.table)
+        query = graph.op("Reshape", projected.query, self.by_row)
+        bias = self._distance_scores(graph.op("Reshape", projected.placed, self.by_head), own.table)
         options = {"num_heads": heads.count, "scale": 1.0, "mask_filter_value": MASKED}
-        return graph.contrib("MultiHeadAttention", projected.query, keys, values, "", self.seen, bias, **options)
+        mixed = graph.contrib("MultiHeadAttention", query, keys, values, "", self.seen, bias, **options)
+        return self.flat(mixed)
 
     def beside(self, x: str, padding: tuple[int, int], own: LayerCache) -> tuple[str, tuple[int, int]]:
         """The steps before the chunk take the place of the padding."""
         return self._remember(own.filtered, x, self.to_filter, self.filtered), (0, 0)
+
+    def flat(self, x: str) -> str:
+        return self.graph.op("Reshape", x, self.graph.ints(-1, self.width))
 
     def _remember(self, pool: str, x: str, to: str, seen: str) -> str:
         """Writes new steps into a pool and reads what is seen of it."""

@@ -62,6 +62,9 @@ class ClipView:
         """Before and after a clip there is nothing."""
         return x, padding
 
+    def flat(self, x: str) -> str:
+        return x
+
     def attend(self, products: Products, heads: HeadShape, projected: Projected, own: Table) -> str:
         """-> [1, S, D]"""
         graph, width = self.graph, heads.count * heads.width

@@ -76,7 +76,10 @@ def _joint(graph: Graph, joint: Joint, products: Products) -> None:
     steps = graph.input("steps", np.float32, ["B", "W", width])
     predicted = graph.op("Unsqueeze", graph.input("predicted", np.float32, ["B", width]), graph.ints(1))
     x = graph.op("Relu", graph.op("Add", steps, predicted))
-    logits = products.layer(graph, products.operand(graph, x), Affine.of(joint.head))
+    rows = graph.op("Reshape", x, graph.ints(-1, width))
+    logits = products.layer(graph, products.operand(graph, rows), Affine.of(joint.head))
+    shape = graph.op("Concat", graph.op("Shape", steps, end=2), graph.ints(-1), axis=0)
+    logits = graph.op("Reshape", logits, shape)
     graph.output("logits", logits, np.float32, ["B", "W", joint.head.out_features])
 
 

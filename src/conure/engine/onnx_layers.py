@@ -40,7 +40,7 @@ class HeadShape:
 
 @dataclass(frozen=True)
 class Projected:
-    """Each [B, S, D]: queries for keys, queries for distances, keys, values."""
+    """Of each step: queries for keys, queries for distances, keys, values."""
 
     query: str
     placed: str
@@ -49,12 +49,18 @@ class Projected:
 
 
 class View(Protocol[Own_contra]):
+    """Steps are [..., D] between its methods, in a form that is the view's own."""
+
     def attend(self, products: Products, heads: HeadShape, projected: Projected, own: Own_contra) -> str:
-        """-> [B, S, D]"""
+        """What each step gets of those that it sees."""
         ...
 
     def beside(self, x: str, padding: tuple[int, int], own: Own_contra) -> tuple[str, tuple[int, int]]:
-        """x [B, S, D] with what is known of the steps beside it, and how much padding is left to do."""
+        """Steps with what is known of those beside them, [B, T, D], and how much padding is left to do."""
+        ...
+
+    def flat(self, x: str) -> str:
+        """[B, S, D] to steps."""
         ...
 
 
@@ -129,7 +135,7 @@ class LayerWriter(Generic[Own_contra]):
         x = graph.op("Transpose", graph.op("Unsqueeze", x, graph.ints(1)), perm=[0, 3, 1, 2])
         filters = (graph.constant(weight[:, :, None].numpy()), graph.constant(bias.numpy()))
         x = graph.op("Conv", x, *filters, group=weight.shape[0], pads=[0, before, 0, after])
-        x = graph.op("Squeeze", graph.op("Transpose", x, perm=[0, 2, 3, 1]), graph.ints(1))
+        x = self.view.flat(graph.op("Squeeze", graph.op("Transpose", x, perm=[0, 2, 3, 1]), graph.ints(1)))
         return self._norm(module.batch_norm, x) if isinstance(module.batch_norm, nn.LayerNorm) else x
 
     def hear_one(self, x: str, wanted: SpeakerKernel, others: SpeakerKernel) -> str:
@@ -145,7 +151,7 @@ class LayerWriter(Generic[Own_contra]):
         graph, width = self.graph, module.linear2.out_features
         weight, bias = module.linear1.weight.float(), module.linear1.bias.float()
         table = graph.constant(weight[:, width:].T.numpy())
-        told = graph.op("Unsqueeze", graph.op("Gather", table, slots), graph.ints(1))
+        told = graph.op("Gather", table, slots)
         hidden = graph.op("Add", self.linear(x, Affine(weight[:, :width], bias)), told)
         return self.linear(graph.op("Relu", hidden), Affine.of(module.linear2))
 

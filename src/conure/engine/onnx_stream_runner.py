@@ -72,14 +72,14 @@ class OnnxStreamRunner:
         given = dict(memory.places(who, steps, chunk))
         given["x"] = self._subsample(mel[busy].numpy(), frames[busy].numpy(), memory, who)
         if self.config.prompts and prompts is not None:
-            given["prompts"] = prompts[busy].numpy()
-        encoded[busy] = torch.from_numpy(self._encode(given, memory))
+            given["prompts"] = np.repeat(prompts[busy].numpy(), chunk)
+        encoded[busy] = torch.from_numpy(self._encode(given, memory)).view(-1, *encoded.shape[1:])
         memory.move_on(who, steps)
         return encoded, counts
 
     def _encode(self, given: dict[str, np.ndarray], memory: OnnxStreamMemory) -> np.ndarray:
-        """-> [B, C, D]"""
-        encoded = np.empty((*given["x"].shape[:2], self.config.encoder.width), np.float32)
+        """-> [B * C, D]"""
+        encoded = np.empty((len(given["x"]), self.config.encoder.width), np.float32)
         binding: Any = self._step.io_binding()
         for name, array in given.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
@@ -91,7 +91,7 @@ class OnnxStreamRunner:
         return encoded
 
     def _subsample(self, mel: np.ndarray, frames: np.ndarray, memory: OnnxStreamMemory, rows: np.ndarray) -> np.ndarray:
-        """mel [B, 8C, F] -> what the subsampling projects, [B, C, channels * bands]."""
+        """mel [B, 8C, F] -> what the subsampling projects, [B * C, channels * bands]."""
         some = max(PIECE_STEPS * STEP_FRAMES // mel.shape[1], 1)
         parts = [slice(begin, begin + some) for begin in range(0, len(rows), some)]
         return np.concatenate([self._subsample_some(mel[part], frames[part], memory, rows[part]) for part in parts])
@@ -106,4 +106,4 @@ class OnnxStreamRunner:
         x, *after = self._front.run(["x", *(f"{AFTER}frame.{index}" for index in range(len(memory.frames)))], given)
         for cache, frame in zip(memory.frames, after, strict=True):
             cache[rows] = frame
-        return np.asarray(x)
+        return np.asarray(x).reshape(-1, x.shape[2])

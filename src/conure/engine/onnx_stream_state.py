@@ -61,11 +61,11 @@ class OnnxStreamMemory:
         ring = (age[:, None] + step) % self.kept
         kept = ((rows[:, None] * heads + np.arange(heads)) * self.kept)[:, :, None] + ring[:, None]
         yield "kept", kept
-        yield "to_keep", np.ascontiguousarray(kept[:, :, self.past :].transpose(0, 2, 1))[..., None]
+        yield "to_keep", kept[:, :, self.past :].transpose(0, 2, 1).reshape(-1, 1)
         step = np.arange(-self.reach, chunk)
         place = rows[:, None] * self.filtered + (age[:, None] + step) % self.filtered
         yield "filtered", np.where(step >= -age[:, None], place, self.silence)
-        yield "to_filter", place[:, self.reach :, None]
+        yield "to_filter", place[:, self.reach :].reshape(-1, 1)
 
     def move_on(self, rows: np.ndarray, counts: np.ndarray) -> None:
         self.age[rows] += counts

@@ -59,7 +59,7 @@ class EncoderConfig:
     @property
     def cache_aware(self) -> bool:
         """Can be run chunk by chunk with the numbers of the whole clip."""
-        chunked = self.style == "chunked_limited" and all(c.right >= 0 for c in self.contexts)
+        chunked = self.style == "chunked_limited" and all(c.left >= 0 and c.right >= 0 for c in self.contexts)
         return self.causal_subsampling and self.causal_convolution and chunked
 
 
