@@ -55,7 +55,8 @@ def write_step_front(graph: Graph, module: Subsampling) -> None:
     fresh, end = (graph.input(name, np.int64, ["B", 1, 1, 1]) for name in ("fresh", "end"))
     channels, lead = (1, module.channels, module.channels), LEAD_FRAMES
     for index, (stride, mix) in enumerate(((0, None), (2, 3), (5, 6))):
-        name, shape = f"frame.{index}", ["B", channels[index], 1, module.widths[index]]
+        name = f"frame.{index}"
+        shape: list[str | int] = ["B", channels[index], 1, module.widths[index]]
         before = graph.input(name, np.float32, shape)
         x = _between(graph, x, graph.op("Mul", fresh, graph.scalar(lead)), end)
         last = graph.op("Slice", x, graph.ints(-1), graph.ints(END), graph.ints(2))
@@ -108,14 +109,14 @@ class LayerCache:
 
 def _cache(graph: Graph, index: int, module: Attention, config: EncoderConfig) -> LayerCache:
     widths = (module.head_width, module.head_width, config.width)
-    pools = [
+    keys, values, filtered = (
         graph.input(f"{name}.{index}", np.float32, [f"{name} steps", width])
         for name, width in zip(POOLS, widths, strict=True)
-    ]
+    )
     weight, chunk = module.linear_pos.weight.float(), longest_chunk(config)
     encoding = sinusoids(longest_past(config) + chunk, 1 - chunk, config.width, weight)
     table = (weight @ encoding.T).reshape(module.heads, module.head_width, -1)
-    return LayerCache(*pools, graph.constant(table.numpy()))
+    return LayerCache(keys, values, filtered, graph.constant(table.numpy()))
 
 
 class StreamView:
