@@ -1,7 +1,7 @@
 """Where utterances begin and end."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conure.errors import BadOption
@@ -85,6 +85,7 @@ def test_settings_that_cannot_be(wrong: dict[str, float]) -> None:
         Endpointing(**wrong)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([0.0, 0.3, 0.4, 0.6, 0.9]), st.booleans(), st.booleans()), max_size=300),
     st.sampled_from([None, 0.2, 0.6]),

@@ -75,11 +75,15 @@ class Scheduler:
         """The next turn; None where there is nothing to do, or nothing that may be begun now."""
         if firm := [work for work in live if not work.spare]:
             return self._streams(firm)
-        works: list[LiveWork | ClipWork] = [*live, *clips]
-        for work in sorted(works, key=_urgency):
-            turn = self._streams([one for one in live if one.kind == work.kind]) if isinstance(work, LiveWork) else work
-            if self._fits(now, turn.kind, turn.size, expected):
-                return turn if isinstance(turn, StreamTurn) else ClipTurn(turn)
+        spare: list[LiveWork | ClipWork] = [*live, *clips]
+        for first in sorted(spare, key=_urgency):
+            if isinstance(first, ClipWork):
+                if self._fits(now, first.kind, first.size, expected):
+                    return ClipTurn(first)
+            else:
+                turn = self._streams([work for work in live if work.kind == first.kind])
+                if self._fits(now, turn.kind, turn.size, expected):
+                    return turn
         return None
 
     def _streams(self, live: Sequence[LiveWork]) -> StreamTurn:
