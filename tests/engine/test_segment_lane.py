@@ -28,11 +28,11 @@ from conure.engine.segment_lane import SegmentLane
 from conure.engine.utterance import FACTOR, WINDOW
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
-from conure.types import Token
+from conure.types import Token, Word
 from conure.vad.endpoints import Endpointing
 from conure.vad.silero import load_silero
 from tests.engine.knowing import TOKENIZER, KnowingRunner
-from tests.vad.digits import RATE, SPEAKERS, recording, spoken
+from tests.vad.digits import NAMES, RATE, SPEAKERS, recording, spoken
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -140,10 +140,8 @@ def test_a_word_alone_is_heard_however_short_and_quiet(speaker: str) -> None:
         word = spoken(digit, speaker)
         for samples in (word, word * 0.05, np.concatenate([np.zeros(3 * RATE, np.float32), word * 0.3])):
             noisy = samples + (1e-5 * np.random.default_rng(digit).standard_normal(len(samples))).astype(np.float32)
-            start = (len(samples) - len(word)) / RATE
-            planted = recording([(0.0, digit, speaker)])[1][0]
-            told = type(planted)(planted.text, start, start + len(word) / RATE)
-            talk = knowing((noisy, [told]))
+            planted = Word(NAMES[digit], (len(samples) - len(word)) / RATE, len(samples) / RATE)
+            talk = knowing((noisy, [planted]))
             talk.open(0)
             talk.say(0, noisy, random.Random(0))
             talk.finish(0)
@@ -163,9 +161,10 @@ def test_silence_and_faint_noise_are_not_transcribed() -> None:
 def test_markers_follow_what_came_before_them() -> None:
     first, words = recording(digits(4, 0.1, 0.3, 5, first=0.0))
     second, more = recording(digits(3, 0.1, 0.3, 6, first=0.0), seed=1)
-    talk, chance = knowing((first, words), (second, more)), random.Random(0)
+    faint = (1e-4 * np.random.default_rng(2).standard_normal(1_000)).astype(np.float32)
+    talk, chance = knowing((first, words), (second, more), (faint, [])), random.Random(0)
     talk.open(0)
-    for number, samples in enumerate((first, second, np.zeros(100, np.float32))):
+    for number, samples in enumerate((first, second, faint)):
         talk.say(0, samples, chance)
         talk.finish(0, marker=number)
     talk.finish(0)
