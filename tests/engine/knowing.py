@@ -50,5 +50,6 @@ class KnowingRunner:
         for samples, recogniser in self.recordings:
             for place in np.flatnonzero(samples[: len(samples) - 399] == clip[0]):
                 if np.array_equal(samples[place : place + 400], clip[:400]):
-                    return recogniser.hear(int(place) / RATE, min(seconds, (len(samples) - int(place)) / RATE))
+                    most = (len(samples) - int(place)) / RATE
+                    return recogniser.hear(int(place) / RATE, min(seconds, most) + 1e-6)  # sums are rounded
         raise AssertionError("a clip of no recording")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from conure.engine.clip_lane import ClipLane
+from conure.engine.live_lane import LiveLane
 from conure.engine.loop import Engine
 from conure.engine.messages import (
     ENDS,
@@ -24,6 +25,7 @@ from conure.engine.messages import (
     Failed,
     Finalize,
     Finished,
+    Guessed,
     Heard,
     Marker,
     Note,
@@ -31,12 +33,16 @@ from conure.engine.messages import (
     Opened,
     StreamOptions,
 )
+from conure.engine.segment_lane import SegmentLane
 from conure.engine.stream_lane import StreamLane
 from conure.engine.stream_runner import TorchStreamRunner
 from conure.engine.torch_runner import TorchRunner
 from conure.models.network import Network
 from conure.vad.endpoints import Endpointing
+from conure.vad.silero import load_silero
+from tests.engine.knowing import TOKENIZER, KnowingRunner
 from tests.engine.test_stream_lane import lane, net, noise, offline
+from tests.vad.digits import recording
 
 __all__ = ["net"]
 
@@ -60,6 +66,10 @@ class Listener:
             done = self.changed.wait_for(lambda: sum(isinstance(a, ENDS) for a in self.answers) >= count, PATIENCE)
         assert done
 
+    def wait_for(self, wanted: Callable[[Answer], bool]) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: any(wanted(answer) for answer in self.answers), PATIENCE)
+
     def of(self, stream: int) -> list[Answer]:
         return [answer for answer in self.answers if answer.stream == stream]
 
@@ -71,9 +81,10 @@ def clip_runner(streams: StreamLane) -> TorchRunner:
 
 
 @contextmanager
-def running(streams: StreamLane) -> Iterator[tuple[Engine, Listener]]:
+def running(streams: LiveLane) -> Iterator[tuple[Engine, Listener]]:
     listener = Listener()
-    engine = Engine({"small": streams}, {"small": ClipLane(clip_runner(streams))}, listener)
+    clips = {"small": ClipLane(clip_runner(streams))} if isinstance(streams, StreamLane) else {}
+    engine = Engine({"small": streams}, clips, listener)
     thread = threading.Thread(target=engine.run)
     thread.start()
     try:
@@ -126,6 +137,21 @@ def test_clips_are_heard_beside_streams(net: Network) -> None:
             for token, step in offline(net, clip, 2)
         ]
         assert finished == Finished(number)
+
+
+def test_a_model_that_hears_whole_clips_is_live_too() -> None:
+    samples, words = recording([(0.0, 3, "lucas"), (0.2, 1, "lucas"), (0.2, 4, "lucas")])
+    streams = SegmentLane(KnowingRunner([(samples, words)]), load_silero(), TOKENIZER, slots=1)  # type: ignore[arg-type]
+    with running(streams) as (engine, listener):
+        engine.ask(Open(1, StreamOptions("small")))
+        engine.ask(Audio(1, samples[:14_000]))
+        listener.wait_for(lambda answer: isinstance(answer, Guessed) and len(answer.tokens) > 0)
+        engine.ask(Audio(1, samples[14_000:]))
+        engine.ask(Close(1))
+        listener.wait_for_ends(1)
+    heard = [TOKENIZER.pieces[token.id] for a in listener.of(1) if isinstance(a, Heard) for token in a.tokens]
+    assert heard == [f"▁{word.text}" for word in words]
+    assert isinstance(listener.of(1)[-1], Finished)
 
 
 def test_what_cannot_be_opened_is_told_why(net: Network) -> None:
