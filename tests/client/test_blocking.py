@@ -1,0 +1,68 @@
+"""The client without asyncio."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from conure.client import BlockingClient, Final, Finished, Marker, Partial, ServerBusy, StreamClosed
+from conure.client.protocol import Cancel, Error
+
+from .speaking import Cut, FakeServer, Script, in_packets, serving_in_a_thread, speech
+
+Serve = Callable[[Script], FakeServer]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Afterwards no thread may be left."""
+    before = set(threading.enumerate())
+    with serving_in_a_thread() as start:
+        yield start
+        assert not [thread for thread in threading.enumerate() if thread.name == "conure client"]
+    assert set(threading.enumerate()) == before
+
+
+def test_a_stream_with_a_break(serve: Serve) -> None:
+    server = serve(Script([Cut("read", 8)]))
+    with BlockingClient(server.url).stream(model="m") as stream:
+        assert stream.ready.model == "m"
+        for packet in in_packets(speech(6), 40):
+            stream.send(packet)
+        assert stream.finalize() == 1
+        stream.close()
+        events = list(stream)
+    assert [type(event) for event in events] == [Partial] * 6 + [Final, Marker, Finished]
+    assert bytes(server.heard.audio) == speech(6)
+    assert server.connections == 2
+
+
+def test_leaving_early(serve: Serve) -> None:
+    server = serve(Script())
+    with BlockingClient(server.url).stream() as stream:
+        stream.send(speech(1))
+        assert isinstance(next(stream), Partial)
+    with pytest.raises(StreamClosed):
+        stream.send(b"more")
+    while not server.heard.requests:
+        time.sleep(0.01)
+    assert isinstance(server.heard.requests[0], Cancel)
+
+
+def test_a_server_that_refuses(serve: Serve) -> None:
+    server = serve(Script(first=Error(message="full", code="busy", retry_after=3)))
+    with pytest.raises(ServerBusy), BlockingClient(server.url).stream():
+        pass
+
+
+def test_one_thread_sends_while_another_reads(serve: Serve) -> None:
+    server = serve(Script())
+    with BlockingClient(server.url).stream() as stream, ThreadPoolExecutor() as threads:
+        reading = threads.submit(list, stream)
+        stream.send(speech(3))
+        stream.close()
+        assert len(reading.result(60)) == 5
