@@ -25,8 +25,8 @@ from bench.report import replace_between
 from conure.engine.clips import decode
 from conure.engine.export import ENCODER_FILE
 from conure.engine.onnx_runner import OnnxRunner
-from conure.models.slices import finish
 from conure.engine.opening import open_runner
+from conure.models.slices import finish
 
 ROUNDS = 5
 

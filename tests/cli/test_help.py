@@ -12,7 +12,7 @@ from conure.settings import Settings
 
 from .conftest import Call
 
-PAGES = ["", "transcribe", "models", "models pull", "models info", "models convert", "doctor"]
+PAGES = ["", "transcribe", "stream", "models", "models pull", "models info", "models convert", "doctor"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,7 +1,7 @@
 """What is said on stderr when something goes wrong, to a person or to a program; and the exit codes.
 
 0    everything was done
-1    Conure failed: a bug, or the machine gave out
+1    Conure failed: a bug, or the machine or a server gave out
 2    the call cannot be done as it stands, or not for every input
 130  stopped with Ctrl-C
 """
@@ -64,6 +64,11 @@ class Reporter:
         message = error.message if source is None or source in error.message else f"{source}: {error.message}"
         self._tell(error.code, message, error.hint, source)
         self.exit_code = self.exit_code or REFUSED
+
+    def fail(self, code: str, message: str, hint: str | None) -> None:
+        """Somebody else's mistake, such as a server's."""
+        self._tell(code, message, hint, None)
+        self.exit_code = FAILED
 
     def crash(self, error: Exception, source: str | None = None) -> None:
         """A mistake of ours."""
