@@ -116,7 +116,7 @@ class _Connection:
     def _render(self, event: Event) -> Any:
         match event:
             case Partial(_, stable, tail, _, until):
-                before, self._text = self._text, f"{stable} {tail}".strip()
+                before, self._text = self._text, stable + tail
                 fresh = self._text.removeprefix(before) if self._text.startswith(before) else self._text
                 return _said(fresh, until) | {"is_final": False} if fresh else None
             case Final(_, text, _, start, end):

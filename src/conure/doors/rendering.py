@@ -81,7 +81,7 @@ class ResultRenderer:
             case SpeechStarted():
                 return self._result("speech", "start_of_utterance")
             case Partial(_, stable, tail, tokens):
-                self._text = f"{stable} {tail}".strip()
+                self._text = stable + tail
                 result = self._result("speech", "running")
                 result.token_ids = [token.id for token in tokens]
                 result.confidence_scores = [token.confidence for token in tokens]

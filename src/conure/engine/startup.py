@@ -65,7 +65,7 @@ def build_lanes(plan: Plan) -> Lanes:
 def _card(opened: Opened, asked: str, plan: Plan, lanes: Lanes) -> ModelCard:
     checkpoint = opened.checkpoint
     card = ModelCard(
-        name=checkpoint.name,
+        name=asked if any(card.name == checkpoint.name for card in lanes.cards) else checkpoint.name,
         asked=asked,
         tokenizer_file=checkpoint.tokenizer.file_name,
         tokenizer=checkpoint.tokenizer.data,

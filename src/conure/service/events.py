@@ -29,7 +29,7 @@ class SpeechStarted(Struct, frozen=True):
 
 
 class Partial(Struct, frozen=True):
-    """Replaces the one before it."""
+    """Replaces the one before it. The text is `stable` and `tail` one after the other."""
 
     utterance: int
     stable: str

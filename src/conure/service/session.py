@@ -164,11 +164,11 @@ class LiveSession:
             case engine.SpeechStarted(_, at):
                 self._start_utterance(self._time(at))
             case engine.Heard(_, tokens, until):
-                self._hear([self._shifted(token) for token in tokens], (), until)
+                self._hear([self._shifted(token) for token in tokens], self._time(until))
             case engine.Guessed(_, tokens, until):
-                self._hear([], [self._shifted(token) for token in tokens], None)
+                self._guess([self._shifted(token) for token in tokens], self._time(until))
             case engine.Listened(_, until):
-                self._follow(until)
+                self._follow(self._time(until))
             case engine.UtteranceEnded(_, at, reason):
                 self._end_utterance(self._time(at), reason)
             case engine.Marker(_, marker):
@@ -218,16 +218,19 @@ class LiveSession:
         self._utterance = Utterance(self._utterances, at)
         self._tell(SpeechStarted(self._utterances, at))
 
-    def _hear(self, tokens: Sequence[Token], guessed: Sequence[Token], until: float | None) -> None:
-        if until is not None:
-            self.until = max(self.until, self._time(until))
-        if self._utterance and (tokens or guessed):
+    def _hear(self, tokens: Sequence[Token], until: float) -> None:
+        self.until = max(self.until, until)
+        if self._utterance and tokens:
             self._utterance.tokens += tokens
-            self._tell(self._utterance.partial(self.options.tokenizer, tokens, guessed, self.until))
-        self._follow(0.0 if until is None else until)
+            self._tell(self._utterance.partial(self.options.tokenizer, tokens, (), self.until))
+        self._follow(until)
+
+    def _guess(self, tokens: Sequence[Token], until: float) -> None:
+        if self._utterance and tokens:
+            self._tell(self._utterance.partial(self.options.tokenizer, (), tokens, max(self.until, until)))
 
     def _follow(self, until: float) -> None:
-        self._followed = max(self._followed, self._time(until))
+        self._followed = max(self._followed, until)
         self._measure_lag()
         self._audio.forget(self._kept_from())
         self._progress.set()

@@ -26,7 +26,7 @@ class Utterance:
         words = words_from_tokens([*self.tokens, *guessed], tokenizer)
         known = words if not guessed else words_from_tokens(self.tokens, tokenizer)
         stable = join_words(words[: max(len(known) - 1, 0)])
-        tail = join_words(words)[len(stable) :].lstrip()
+        tail = join_words(words)[len(stable) :]
         return Partial(self.number, stable, tail, tuple(fresh), until)
 
 
