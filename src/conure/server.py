@@ -26,7 +26,7 @@ from conure.engine.transport import ProcessTransport
 from conure.errors import BadOption
 from conure.service.files import FileService
 from conure.service.live import LiveService
-from conure.service.models import TINY, TINY_LIVE, Models
+from conure.service.models import Models, live_name
 from conure.service.status import Status
 from conure.service.tokenizers import Tokenizers
 from conure.settings import Settings
@@ -56,7 +56,7 @@ def plan_of(settings: Settings) -> Plan:
     """The models that are to be loaded; `tiny` stands for both tiny ones."""
     live, clips = _names(settings.live), _names(settings.clips or settings.model)
     return Plan(
-        live=tuple(TINY_LIVE if name == TINY else name for name in live),
+        live=tuple(live_name(name) for name in live),
         clips=clips,
         device=settings.device,
         runner=settings.runner,

@@ -44,6 +44,7 @@ app = App(
 )
 app.command("conure.cli.transcribe:app", name="transcribe", help="Recordings to text.")
 app.command("conure.cli.serve:app", name="serve", help="A server for live audio and recordings.")
+app.command("conure.cli.listen:app", name="listen", help="The microphone to words, as they are spoken.")
 app.command("conure.cli.stream:app", name="stream", help="A recording to a server as live audio; what comes back.")
 app.command("conure.cli.models:app", name="models", help="The models: list, download, describe, convert them.")
 app.command("conure.cli.doctor:app", name="doctor", help="What is installed, what is missing, what fixes it.")

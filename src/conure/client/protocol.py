@@ -14,8 +14,8 @@ WebSocket asks for `?format=msgpack`. Audio may also be sent as bare binary fram
 A client that never asks for events gets `result` messages instead, each with the text so far. Times are seconds of the
 stream. Fields that the server does not know are null; fields that a reader does not know are to be skipped.
 
-Events are numbered by `seq`, which grows, in steps of any size. Messages are handled in the order in which they come, so
-what `received` tells is behind all that was asked before it. `close` said twice is as good as once.
+Events are numbered by `seq`, which grows, in steps of any size. Messages are handled in the order in which they come,
+so what `received` tells is behind all that was asked before it. `close` said twice is as good as once.
 """
 
 from __future__ import annotations

@@ -9,9 +9,14 @@ from conure.engine.plan import ModelCard
 from conure.errors import BadOption, UnknownModel
 from conure.models import catalog
 
-__all__ = ["TINY", "TINY_LIVE", "Models"]
+__all__ = ["Models", "live_name"]
 
 TINY, TINY_LIVE = "tiny", "tiny-live"
+
+
+def live_name(name: str) -> str:
+    """`tiny` stands for both tiny models."""
+    return TINY_LIVE if name == TINY else name
 
 
 class Models:
@@ -23,7 +28,7 @@ class Models:
 
     def live(self, name: str | None) -> ModelCard:
         """For streams; the server's default where there is no name. Raises UnknownModel or BadOption."""
-        return self._find(TINY_LIVE if name == TINY else name, self._live, "live audio")
+        return self._find(live_name(name) if name else None, self._live, "live audio")
 
     def clips(self, name: str | None) -> ModelCard:
         """The same for recordings."""
