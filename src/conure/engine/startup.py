@@ -122,7 +122,7 @@ def measure(lanes: Lanes, costs: Costs) -> None:
 
 
 def _utterances(lane: SegmentLane, latency: int) -> Iterator[tuple[int, float]]:
-    """Streams and seconds of work in a chunk's time, if each spoke all the time. Guesses take only time that is left."""
+    """Streams and seconds of work in a chunk's time, if each spoke all the time. Guesses take time that is left."""
     begin = time.perf_counter()
     transcribe_clips(lane.runner, [_noise(TEST_UTTERANCE)])
     spent = (time.perf_counter() - begin) / TEST_UTTERANCE
