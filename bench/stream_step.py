@@ -27,8 +27,8 @@ from bench.random_model import make_tokenizer
 from bench.yardstick import int8_rate
 from conure.audio.features import MelConfig
 from conure.decoding.transducer import decode_transducer
-from conure.engine import onnx_stream_runner
 from conure.engine.converted import convert, is_usable
+from conure.engine.export import STREAM_FILE
 from conure.engine.onnx_stream_runner import OnnxStreamRunner
 from conure.engine.stream_runner import StreamRunner, TorchStreamRunner
 from conure.models.checkpoint import Checkpoint
@@ -201,7 +201,7 @@ def _print_operators(folder: Path, options: argparse.Namespace) -> None:
     settings.profile_file_prefix = str(options.folder / "profile")
     settings.log_severity_level = 3
     runner = OnnxStreamRunner(folder, options.threads)
-    runner._step = onnxruntime.InferenceSession(str(folder / onnx_stream_runner.STREAM_FILE), settings)
+    runner._step = onnxruntime.InferenceSession(str(folder / STREAM_FILE), settings)
     turn = Turn(runner, options.batches[-1], options.chunks[-1])
     for _ in range(options.rounds):
         turn.run(Clock())
