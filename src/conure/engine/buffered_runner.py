@@ -34,6 +34,8 @@ class TorchBufferedRunner:
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         self.network = network.to(device).eval()
         self.network.encoder.to(self.dtype)
+        if self.network.prompt is not None:
+            self.network.prompt.to(self.dtype)
         self.heads: Heads = self.network
         self.front = front.to(device)
         self.config = network.config
@@ -44,4 +46,4 @@ class TorchBufferedRunner:
         self, mel: Tensor, frames: Tensor, context: AttentionContext, prompts: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         encoded, counts = self.network.encoder(mel.to(self.dtype), frames, context)
-        return self.network.prompted(encoded.float(), prompts), counts
+        return self.network.prompted(encoded, prompts).float(), counts

@@ -35,16 +35,20 @@ class StreamRunner(Protocol[Memory]):
 
 
 class TorchStreamRunner:
-    """The modules as they are."""
+    """The modules as they are: the encoder in bfloat16 on CUDA unless told otherwise, the rest in float32."""
 
-    def __init__(self, network: Network, front: LogMel, device: torch.device) -> None:
+    def __init__(self, network: Network, front: LogMel, device: torch.device, dtype: torch.dtype | None = None) -> None:
         if not network.config.encoder.cache_aware:
             raise ValueError("this network cannot be run chunk by chunk")
+        self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         self.network = network.to(device).eval()
+        self.network.encoder.to(self.dtype)
+        if self.network.prompt is not None:
+            self.network.prompt.to(self.dtype)
         self.heads: Heads = self.network
         self.front = front.to(device)
         self.config = network.config
-        self.description = f"torch on {device}"
+        self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}"
         self._positions: dict[int, list[Tensor]] = {}
 
     def allocate(self, rows: int) -> StreamState[EncoderState]:
@@ -61,6 +65,6 @@ class TorchStreamRunner:
         if chunk not in self._positions:
             self._positions[chunk] = self.network.encoder.positions(past + chunk - 1, 1 - chunk)
         before = state.encoder.gather(rows)
-        encoded, counts, after = self.network.encoder.step(mel, frames, before, self._positions[chunk])
+        encoded, counts, after = self.network.encoder.step(mel.to(self.dtype), frames, before, self._positions[chunk])
         state.encoder.scatter(rows, after)
-        return self.network.prompted(encoded, prompts), counts
+        return self.network.prompted(encoded, prompts).float(), counts
