@@ -20,7 +20,6 @@ EXAMPLES = """\
 Examples:
   conure transcribe talk.mp3
   conure serve --model tiny
-  conure doctor
 """
 
 

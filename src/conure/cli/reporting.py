@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from conure import log
-from conure.errors import ConureError
+from conure.errors import Busy, ConureError, EngineFailed
 
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "PLAIN", "REFUSED", "Common", "Reporter", "console", "one_line", "tell"]
 
@@ -47,6 +47,7 @@ class Common:
         return Reporter(json=self.json, debug=self.debug)
 
 
+OURS = (Busy, EngineFailed)
 PLAIN = Common()
 """None of them given."""
 
@@ -60,10 +61,10 @@ class Reporter:
         self.exit_code = DONE
 
     def refuse(self, error: ConureError, source: str | None = None) -> None:
-        """A mistake we know; `source` is the input it happened with."""
+        """A mistake we know; `source` is the input it happened with. Not the caller's fault, it counts as a failure."""
         message = error.message if source is None or source in error.message else f"{source}: {error.message}"
         self._tell(error.code, message, error.hint, source)
-        self.exit_code = self.exit_code or REFUSED
+        self.exit_code = FAILED if isinstance(error, OURS) else self.exit_code or REFUSED
 
     def fail(self, code: str, message: str, hint: str | None) -> None:
         """Somebody else's mistake, such as a server's."""
