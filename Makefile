@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= data
 RECIPE ?= tiny
-UPDATES ?= 8000
+UPDATES ?= 9000
 # The live model begins with what the other one has learned.
 BEGIN := $(if $(filter tiny-live,$(RECIPE)),--begin src/conure/data/tiny)
 
