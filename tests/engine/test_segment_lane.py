@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conure.service.opening import open_runner
 
 from conure.engine.clips import transcribe_clips
 from conure.engine.messages import (
@@ -23,6 +22,7 @@ from conure.engine.messages import (
     StreamOptions,
     UtteranceEnded,
 )
+from conure.engine.opening import open_runner
 from conure.engine.runner import Runner
 from conure.engine.segment_lane import SegmentLane
 from conure.engine.utterance import FACTOR, WINDOW
