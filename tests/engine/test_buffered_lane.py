@@ -71,7 +71,7 @@ class BufferedCaller(Caller):
         starts = np.cumsum([0, *(len(clip) for clip in self.clips)]) / 16_000
         heard = [offline(net, clip, CONTEXTS[self.chunk]) for clip in self.clips]
         return [
-            [(token, round(start + step * 0.08, 3)) for token, step in tokens]
+            [(token, round(float(start) + step * 0.08, 3)) for token, step in tokens]
             for start, tokens in zip(starts, heard, strict=False)
         ]
 

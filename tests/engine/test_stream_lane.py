@@ -111,7 +111,7 @@ class Caller:
     def expected(self, net: Network) -> list[list[tuple[int, float]]]:
         starts = np.cumsum([0, *(len(clip) for clip in self.clips)]) / 16_000
         return [
-            [(token, round(start + step * 0.08, 3)) for token, step in offline(net, clip, self.chunk)]
+            [(token, round(float(start) + step * 0.08, 3)) for token, step in offline(net, clip, self.chunk)]
             for start, clip in zip(starts, self.clips, strict=False)
         ]
 
