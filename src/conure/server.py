@@ -13,9 +13,11 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from conure.doors.app import web_app
 from conure.doors.health import serve_status
@@ -37,8 +39,11 @@ log = logging.getLogger(__name__)
 
 LONGEST_MESSAGE = 2**22
 """Bytes of a WebSocket message: two minutes of PCM at 16 kHz."""
-PING_SECONDS = 20.0
-"""A client whose machine is gone is noticed after this, and as long again."""
+PING_SECONDS, PONG_SECONDS = 20.0, 120.0
+"""A client whose machine is gone is noticed after both. One that sends faster than it is heard has its pong wait behind
+minutes of audio."""
+FLUSH_SECONDS = 5.0
+"""For a client to read what was sent before its connection was closed."""
 
 
 @dataclass(frozen=True)
@@ -92,25 +97,27 @@ async def serve(settings: Settings, on_ready: Callable[[Serving], None]) -> None
                 doors.callback(server.close)
             serving = asyncio.create_task(web.serve())
             await web.wait_until_listening(serving)
-            cards = tuple({card.name: card for card in handle.models.values()}.values())
             address = settings.host
             on_ready(
                 Serving(
-                    models=cards,
+                    models=handle.cards,
                     web=f"http://{address}:{web.port}",
                     tcp=f"{address}:{_port(tcp)}",
                     status=f"{address}:{_port(told)}",
                     seconds=time.monotonic() - begun,
                 )
             )
-            await _until_stopped(live, web, serving, settings.drain_seconds)
+            await _until_stopped(live, files, web, serving, settings.drain_seconds)
+            files.stop()
     finally:
         await handle.stop()
 
 
-async def _until_stopped(live: LiveService, web: _WebServer, serving: asyncio.Task[None], drain_seconds: float) -> None:
+async def _until_stopped(
+    live: LiveService, files: FileService, web: _WebServer, serving: asyncio.Task[None], drain_seconds: float
+) -> None:
     asked = asyncio.Event()
-    draining: asyncio.Task[None] | None = None
+    draining: asyncio.Future[Any] | None = None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
@@ -122,13 +129,21 @@ async def _until_stopped(live: LiveService, web: _WebServer, serving: asyncio.Ta
         if waiting in done and draining is None:
             asked.clear()
             log.warning("stopping: %d streams are open and may go on for %g s", len(live), drain_seconds)
-            draining = asyncio.create_task(live.drain(drain_seconds))
+            draining = asyncio.gather(live.drain(drain_seconds), files.drain(drain_seconds))
         elif serving not in done:
             break
     if draining:
         draining.cancel()
     web.should_exit = web.force_exit = True
     await serving
+
+
+class _Socket(WebSocketsSansIOProtocol):
+    """A connection ends a while after its door has left, whether the client reads or not."""
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.transport.abort)
 
 
 class _WebServer(uvicorn.Server):
@@ -140,9 +155,10 @@ class _WebServer(uvicorn.Server):
             log_config=None,
             access_log=False,
             lifespan="off",
+            ws=_Socket,
             ws_max_size=LONGEST_MESSAGE,
             ws_ping_interval=PING_SECONDS,
-            ws_ping_timeout=PING_SECONDS,
+            ws_ping_timeout=PONG_SECONDS,
             ws_per_message_deflate=False,
         )
         super().__init__(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +32,13 @@ from conure.models.config import AttentionContext
 from conure.models.network import Network
 from conure.vad.endpoints import Endpointing
 from conure.vad.silero import load_silero
-from tests.models.networks import STREAMING, checkpoint_of, network
-
-LEFT = 56
-CONTEXTS = tuple(AttentionContext(LEFT, right) for right in (1, 0, 3, 6, 13))
+from tests.engine.live_model import LEFT, talking_network
+from tests.models.networks import checkpoint_of
 
 
 @pytest.fixture(scope="module")
 def net() -> Network:
-    """A network that says something about every second step."""
-    net = network(
-        replace(STREAMING, contexts=CONTEXTS), predictor_width=16, predictor_layers=2, joint_width=16, max_symbols=3
-    )
-    with torch.no_grad():
-        net.joint.enc.weight.mul_(4)
-        net.joint.head.weight.mul_(6)
-        net.joint.head.bias[net.config.blank] += 3.0
-    return net
+    return talking_network()
 
 
 @pytest.fixture(scope="module")

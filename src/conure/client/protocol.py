@@ -20,9 +20,9 @@ so what `received` tells is behind all that was asked before it. `close` said tw
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 __all__ = [
     "Audio",
@@ -58,6 +58,10 @@ __all__ = [
 ]
 
 
+Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Name = Annotated[str, Meta(max_length=200)]
+
+
 class Endpointing(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What ends an utterance, in seconds; null switches a reason off, what is left out stays as the server has it."""
 
@@ -72,42 +76,42 @@ class Endpointing(Struct, kw_only=True, omit_defaults=True, forbid_unknown_field
 class Finals(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Finals from another, more accurate model than the partials."""
 
-    model: str
-    budget_ms: int = 1000
+    model: Name
+    budget_ms: Number = 1000
     """A final that took longer comes from the fast model."""
 
 
 class Hello(Struct, tag="hello", kw_only=True, omit_defaults=True):
-    stream_id: int | str | None = None
-    sample_rate: int = 16_000
-    encoding: str = "pcm16"
+    stream_id: Number | Name | None = None
+    sample_rate: Number = 16_000
+    encoding: Name = "pcm16"
     """pcm16, f32, mulaw, alaw, or `container` for Ogg, WebM, WAV and what else a file may be."""
-    channels: int = 1
+    channels: Number = 1
 
 
 class Config(Struct, tag="config", kw_only=True, omit_defaults=True):
     """Before the first audio; after it, endpointing alone may change."""
 
     events: bool = True
-    model: str | None = None
-    latency_ms: int | None = None
-    language: str | None = None
+    model: Name | None = None
+    latency_ms: Number | None = None
+    language: Name | None = None
     endpointing: Endpointing | None = None
     finals: Finals | None = None
     partials: bool = True
     words: bool = True
     lag: bool = False
     """Whether `lag` is told, once a second."""
-    sample_rate: int | None = None
-    encoding: str | None = None
-    channels: int | None = None
+    sample_rate: Number | None = None
+    encoding: Name | None = None
+    channels: Number | None = None
 
 
 class Resume(Struct, tag="resume", kw_only=True):
     """First message of a connection that goes on with the stream of a broken one."""
 
-    token: str
-    seq: int = 0
+    token: Name
+    seq: Number = 0
     """Number of the last event that was read; those after it are sent again."""
 
 
@@ -116,13 +120,13 @@ class Audio(Struct, tag="audio", kw_only=True, omit_defaults=True):
     """Base64 in JSON, bytes in msgpack."""
     samples: list[float] | None = None
     """Numbers from -1 to 1 instead of `data`."""
-    encoding: str | None = None
+    encoding: Name | None = None
     final: bool = False
     """That was all, as `close`."""
 
 
 class Finalize(Struct, tag="finalize", kw_only=True, omit_defaults=True):
-    id: int = 0
+    id: Number = 0
 
 
 class Close(Struct, tag="close"):
@@ -134,7 +138,7 @@ class Cancel(Struct, tag="cancel"):
 
 
 class Ping(Struct, tag="ping", omit_defaults=True):
-    id: int | None = None
+    id: Number | None = None
 
 
 State = Literal["speech", "silence"]
@@ -162,7 +166,7 @@ class Ready(Struct, tag="ready", kw_only=True):
     model: str
     latency_ms: int
     received: int = 0
-    """Bytes of audio (of `samples`: numbers) the server has; after `resume` a client goes on from there."""
+    """Bytes of audio the server has (4 for each of `samples`); after `resume` a client goes on from there."""
 
 
 class Received(Struct, tag="received", kw_only=True):

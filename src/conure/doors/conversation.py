@@ -18,6 +18,7 @@ from msgspec import structs
 from conure.audio.formats import AudioFormat, encoding_named
 from conure.client import protocol
 from conure.doors.rendering import ResultRenderer, render_event
+from conure.doors.sending import in_time
 from conure.errors import BadOption, Busy, ConureError
 from conure.service.events import LAST, Event
 from conure.service.live import LiveService, LiveStream, Wanted
@@ -51,30 +52,43 @@ class Conversation:
 
     async def read(self, message: protocol.FromClient | bytes) -> None:
         """Binary audio comes as bytes. What cannot be met is answered, and ends what it asked for only."""
+        if self.is_over or self._is_displaced:
+            return
         try:
             await self._read(message)
         except ConureError as error:
             retry = error.retry_after if isinstance(error, Busy) else None
-            await self._send(protocol.Error(message=error.message, code=error.code, hint=error.hint, retry_after=retry))
-            if self._stream is None and not isinstance(message, protocol.Ping):
+            await self.say(protocol.Error(message=error.message, code=error.code, hint=error.hint, retry_after=retry))
+            if self._stream is None:
                 self._end()  # it will not be opened by asking for the same again
+
+    async def say(self, message: protocol.FromServer) -> None:
+        """Raises TooSlow where the client does not read."""
+        await in_time(self._send(message), self._stream)
 
     async def tell(self) -> None:
         """Sends events until the last one."""
         await self._opened.wait()
         while self._stream is not None and not self.is_over:
-            for seq, event in await self._stream.log.take(self._told):
+            for seq, event in await self._stream.log.take(self._told, self._connection):
                 self._told = seq
                 if rendered := self._render(seq, event):
-                    await self._send(rendered)
+                    await self.say(rendered)
                 if isinstance(event, LAST):
                     self._end()
+            if self._is_displaced:
+                self._end()
+                await self.say(protocol.Error(message="the stream goes on in another connection", code="displaced"))
 
     def leave(self) -> None:
-        """The connection is gone."""
+        """The connection is gone. Who never learned the stream's token cannot come back."""
         if self._stream is not None:
-            self._live.detach(self._stream, self._connection)
+            self._live.detach(self._stream, self._connection, may_return=self._config.events)
         self._end()
+
+    @property
+    def _is_displaced(self) -> bool:
+        return self._stream is not None and self._stream.log.reader != self._connection
 
     def _end(self) -> None:
         self.is_over = True
@@ -93,13 +107,13 @@ class Conversation:
             case protocol.Resume(token=token, seq=seq):
                 await self._resume(token, seq)
             case protocol.Finalize(id=number):
-                (await self._open()).finalize(number)
+                await (await self._open()).finalize(number)
             case protocol.Close():
                 await self._close()
             case protocol.Cancel():
                 self._cancel()
             case protocol.Ping(id=number):
-                await self._send(protocol.Pong(id=number))
+                await self.say(protocol.Pong(id=number))
 
     def _greet(self, hello: protocol.Hello) -> None:
         if self._stream is not None:
@@ -126,6 +140,7 @@ class Conversation:
             )
             self._stream = self._live.open(_wanted(config), audio)
             self._results = ResultRenderer(hello.stream_id if hello.stream_id is not None else self._stream.id)
+            self._stream.manner = (self._config, self._results)
             await self._attach()
         return self._stream
 
@@ -134,15 +149,17 @@ class Conversation:
         if self._stream is not None or stream is None or not stream.log.has(seq):
             raise BadOption(f"there is no stream to resume after event {seq}", "open a new one")
         self._stream, self._told = stream, seq
-        self._config = protocol.Config()
+        self._config, self._results = stream.manner
         await self._attach()
+        if stream.log.is_over and seq == stream.log.last:
+            self._end()  # it was all read before
 
     async def _attach(self) -> None:
         assert self._stream is not None
         self._connection = self._live.attach(self._stream)
         if self._config.events:
             options = self._stream.options
-            await self._send(
+            await self.say(
                 protocol.Ready(
                     stream_id=self._results.stream_id,
                     token=self._stream.token,
@@ -160,7 +177,7 @@ class Conversation:
         now = time.monotonic()
         if self._config.events and now - self._receipt > RECEIPT_EVERY:
             self._receipt = now
-            await self._send(protocol.Received(received=stream.received))
+            await self.say(protocol.Received(received=stream.received))
 
     async def _feed_message(self, audio: protocol.Audio) -> None:
         if self._stream is None:
@@ -175,7 +192,8 @@ class Conversation:
         if audio.samples is not None:
             if stream.audio.encoding != "f32":
                 raise BadOption("samples came as numbers, and the stream began with bytes", "one stream has one form")
-            data += np.asarray(audio.samples, "<f4").tobytes()
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as that
+                data += np.asarray(audio.samples, "<f4").tobytes()
         if data:
             await self._feed(data)
         if audio.final:

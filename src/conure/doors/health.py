@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 from fastapi import APIRouter, Response
@@ -40,8 +41,9 @@ async def serve_status(status: Status, host: str, port: int) -> asyncio.Server:
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         told = status.tell()
-        writer.write(msgspec.json.encode({"type": "status", "connected_streams": told["streams"]} | told) + b"\n")
-        await writer.drain()
+        with contextlib.suppress(OSError):  # it left before it was told
+            writer.write(msgspec.json.encode({"type": "status", "connected_streams": told["streams"]} | told) + b"\n")
+            await writer.drain()
         writer.close()
 
     return await asyncio.start_server(tell, host, port)

@@ -7,7 +7,8 @@
             {"text": all of the segment, ..., "is_final": true, "segment_text", "segment_start_time", ...}
             the end, back in the form it came in: END, or {"type": "Marker", "id": -1}
 
-Answers are JSON texts until the client says something in msgpack.
+Answers are JSON texts until the client says something in msgpack. Words are told once they will not change, and the
+last of a segment before its final, so that what is new adds up to the segment.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import msgspec
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from conure.audio.formats import AudioFormat
+from conure.doors.sending import TooSlow, in_time
 from conure.errors import Busy, ConureError
 from conure.service.events import LAST, Event, Failed, Final, Marker, Partial
 from conure.service.live import LiveService, LiveStream, Wanted
@@ -40,38 +42,40 @@ def marker_socket(live: LiveService) -> APIRouter:
 
     @router.websocket("/ws")
     async def stream(socket: WebSocket) -> None:
-        await socket.accept()
-        try:
-            opened = live.open(Wanted(), AudioFormat())
-        except ConureError as error:
-            await socket.send_json({"type": "Error", "code": error.code, "message": error.message})
-            await socket.close(TRY_AGAIN if isinstance(error, Busy) else 1011)
-            return
-        await socket.send_json({"type": "Ready", "id": next(numbers)})
-        await _Connection(socket, live, opened).serve()
+        with contextlib.suppress(WebSocketDisconnect):
+            await socket.accept()
+            try:
+                opened = live.open(Wanted(), AudioFormat())
+            except ConureError as error:
+                await socket.send_json({"type": "Error", "code": error.code, "message": error.message})
+                await socket.close(TRY_AGAIN if isinstance(error, Busy) else 1011)
+            else:
+                await _Connection(socket, live, opened, next(numbers)).serve()
 
     return router
 
 
 class _Connection:
-    def __init__(self, socket: WebSocket, live: LiveService, stream: LiveStream) -> None:
-        self._socket, self._live, self._stream = socket, live, stream
+    def __init__(self, socket: WebSocket, live: LiveService, stream: LiveStream, number: int) -> None:
+        self._socket, self._live, self._stream, self._number = socket, live, stream, number
         self._packed = False
-        self._endings: list[Any] = []
+        self._endings: dict[int, Any] = {}
         """What the client said for each end that it was not answered yet."""
+        self._finalized = 0
         self._text = ""
         """Of the utterance so far, as the client has it."""
 
     async def serve(self) -> None:
-        self._live.attach(self._stream)
+        reader = self._live.attach(self._stream)
         try:
+            await self._send({"type": "Ready", "id": self._number})
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read())
-                await self._tell()
+                await self._tell(reader)
                 reading.cancel()
-                with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-                    await self._socket.close()
-        except* WebSocketDisconnect:
+            with contextlib.suppress(RuntimeError):
+                await in_time(self._socket.close(), None)
+        except* (WebSocketDisconnect, TooSlow):
             pass
         finally:
             self._live.forget(self._stream)  # nobody can come back to it
@@ -82,10 +86,12 @@ class _Connection:
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect
             text, data = message.get("text"), message.get("bytes")
-            if text is not None and text.strip() in ENDS:
-                self._finalize(text.strip())
-            elif data is not None:
+            if data is not None:
                 await self._take(data)
+            elif text is not None and text.strip() in ENDS:
+                await self._finalize(text.strip())
+            else:
+                await self._refuse(f"a text that is none of {', '.join(ENDS)}")
 
     async def _take(self, data: bytes) -> None:
         packed = _unpacked(data)
@@ -94,42 +100,55 @@ class _Connection:
             return
         self._packed = True
         if packed["type"] == "Marker":
-            self._finalize({"type": "Marker", "id": -1})
+            await self._finalize({"type": "Marker", "id": -1})
         elif isinstance(packed.get("pcm_bytes"), bytes):
             await self._stream.feed(packed["pcm_bytes"])
+        else:
+            await self._refuse("an Audio without pcm_bytes")
 
-    def _finalize(self, ending: Any) -> None:
-        self._endings.append(ending)
-        self._stream.finalize(len(self._endings))
+    async def _finalize(self, ending: Any) -> None:
+        self._finalized += 1
+        self._endings[self._finalized] = ending
+        await self._stream.finalize(self._finalized)
 
-    async def _tell(self) -> None:
+    async def _refuse(self, fault: str) -> None:
+        await self._send({"type": "Error", "code": "bad_message", "message": f"not understood: {fault}"})
+
+    async def _tell(self, reader: int) -> None:
         told = 0
         while True:
-            for seq, event in await self._stream.log.take(told):
+            for seq, event in await self._stream.log.take(told, reader):
                 told = seq
-                rendered = self._render(event)
-                if rendered is not None:
+                for rendered in self._render(event):
                     await self._send(rendered)
                 if isinstance(event, LAST):
                     return
 
-    def _render(self, event: Event) -> Any:
+    def _render(self, event: Event) -> list[Any]:
         match event:
-            case Partial(_, stable, tail, _, until):
-                before, self._text = self._text, stable + tail
-                fresh = self._text.removeprefix(before) if self._text.startswith(before) else self._text
-                return _said(fresh, until) | {"is_final": False} if fresh else None
+            case Partial(_, stable, _, _, until):
+                return self._fresh(stable, until)
             case Final(_, text, _, start, end):
-                self._text = ""
+                fresh, self._text = self._fresh(text, end), ""
                 times = {"segment_start_time": start, "segment_end_time": end}
-                return _said(text, end) | {"is_final": True, "segment_text": text} | times
+                return [*fresh, _said(text, end) | {"is_final": True, "segment_text": text} | times]
             case Marker(number):
-                return self._endings[number - 1]
+                return [self._endings.pop(number)]
             case Failed(code, message):
-                return {"type": "Error", "code": code, "message": message}
-        return None
+                return [{"type": "Error", "code": code, "message": message}]
+        return []
+
+    def _fresh(self, text: str, until: float) -> list[Any]:
+        """What is new of the segment. What was said cannot be taken back: the final has the last word."""
+        if not text.startswith(self._text) or text == self._text:
+            return []
+        fresh, self._text = text.removeprefix(self._text), text
+        return [_said(fresh, until) | {"is_final": False}]
 
     async def _send(self, message: Any) -> None:
+        await in_time(self._send_now(message), self._stream)
+
+    async def _send_now(self, message: Any) -> None:
         try:
             if isinstance(message, str):
                 await self._socket.send_text(message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import msgspec
 
@@ -16,6 +15,10 @@ __all__ = ["LONGEST_LINE", "serve_lines"]
 LONGEST_LINE = 2**22
 IDLE_SECONDS = 600.0
 """After which a client that says nothing is taken for gone."""
+PARTING = 5.0
+"""Seconds for a client to read the rest."""
+BACKLOG = 1024
+"""Connections that wait to be accepted."""
 
 _from_json = msgspec.json.Decoder(protocol.FromClient)
 _to_json = msgspec.json.Encoder()
@@ -25,7 +28,7 @@ async def serve_lines(live: LiveService, host: str, port: int) -> asyncio.Server
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _Connection(live, reader, writer).serve()
 
-    return await asyncio.start_server(serve, host, port, limit=LONGEST_LINE)
+    return await asyncio.start_server(serve, host, port, limit=LONGEST_LINE, backlog=BACKLOG)
 
 
 class _Connection:
@@ -39,20 +42,27 @@ class _Connection:
                 reading = tasks.create_task(self._read())
                 await self._conversation.tell()
                 reading.cancel()
-        except* (ConnectionError, TimeoutError):
+        except* (OSError, TimeoutError):
             pass
         finally:
             self._conversation.leave()
-            self._writer.close()
-            with contextlib.suppress(ConnectionError, TimeoutError):
+            await self._part()
+
+    async def _part(self) -> None:
+        self._writer.close()
+        try:
+            async with asyncio.timeout(PARTING):
                 await self._writer.wait_closed()
+        except (OSError, TimeoutError):
+            self._writer.transport.abort()
 
     async def _read(self) -> None:
         while not self._conversation.is_over:
             try:
                 line = await asyncio.wait_for(self._reader.readline(), IDLE_SECONDS)
             except TimeoutError:
-                await self._send(protocol.Error(message=f"nothing was said for {IDLE_SECONDS:g} s", code="idle"))
+                fault = f"nothing was said for {IDLE_SECONDS:g} s"
+                await self._conversation.say(protocol.Error(message=fault, code="idle"))
                 raise
             except ValueError:
                 await self._refuse(f"a line of more than {LONGEST_LINE} bytes")
@@ -65,14 +75,14 @@ class _Connection:
     async def _take(self, line: bytes) -> None:
         try:
             message = _from_json.decode(line)
-        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
             await self._refuse(str(error))
         else:
             await self._conversation.read(message)
 
     async def _refuse(self, fault: str) -> None:
         hint = 'send one line of JSON a message: {"type": "audio", "data": "<base64>"}'
-        await self._send(protocol.Error(message=f"not understood: {fault}", hint=hint))
+        await self._conversation.say(protocol.Error(message=f"not understood: {fault}", hint=hint))
 
     async def _send(self, message: protocol.FromServer) -> None:
         self._writer.write(_to_json.encode(message) + b"\n")

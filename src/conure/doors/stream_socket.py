@@ -9,21 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from conure.client import protocol
 from conure.doors.conversation import Conversation
+from conure.doors.sending import TooSlow, in_time
 from conure.service.live import LiveService
 
 __all__ = ["stream_socket"]
 
 FORMATS = ("json", "msgpack")
-BAD_QUERY, BROKEN = 1008, 1011
+BAD_QUERY = 1008
+NOT_UNDERSTOOD = (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError)
 
-_from_json = msgspec.json.Decoder(protocol.FromClient)
+
+class _Decoder(Protocol):
+    def decode(self, said: Any, /) -> protocol.FromClient: ...
+
+
+_from_json: msgspec.json.Decoder[protocol.FromClient] = msgspec.json.Decoder(protocol.FromClient)
 _from_msgpack: msgspec.msgpack.Decoder[protocol.FromClient] = msgspec.msgpack.Decoder(protocol.FromClient)
 _to_json, _to_msgpack = msgspec.json.Encoder(), msgspec.msgpack.Encoder()
 
@@ -33,7 +40,6 @@ def stream_socket(live: LiveService) -> APIRouter:
 
     @router.websocket("/v1/stream")
     async def stream(socket: WebSocket) -> None:
-        await socket.accept()
         await _Connection(socket, live).serve()
 
     return router
@@ -47,26 +53,36 @@ class _Connection:
 
     async def serve(self) -> None:
         try:
-            for message in self._asked():
-                await self._conversation.read(message)
-        except (ValueError, msgspec.ValidationError) as error:
-            await self._refuse(error)
-            await self._socket.close(BAD_QUERY)
-            return
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(self._read())
-                await self._conversation.tell()
-                reading.cancel()
-                with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-                    await self._socket.close()
-        except* WebSocketDisconnect:
+            await self._socket.accept()
+            if await self._begin():
+                async with asyncio.TaskGroup() as tasks:
+                    reading = tasks.create_task(self._read())
+                    await self._conversation.tell()
+                    reading.cancel()
+                await self._close()
+        except* (WebSocketDisconnect, TooSlow):
             pass
         finally:
             self._conversation.leave()
 
+    async def _begin(self) -> bool:
+        """With what the query asks for; whether it could be met."""
+        try:
+            asked = self._asked()
+        except ValueError as error:
+            await self._refuse(error)
+            await self._close(BAD_QUERY)
+            return False
+        for message in asked:
+            await self._conversation.read(message)
+        return True
+
+    async def _close(self, code: int = 1000) -> None:
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+            await in_time(self._socket.close(code), None)
+
     def _asked(self) -> list[protocol.FromClient]:
-        """The query as messages. Raises ValueError, or ValidationError for a value that does not fit."""
+        """The query as messages. Raises ValueError, of which ValidationError is one."""
         query = dict(self._socket.query_params)
         form = query.pop("format", "json")
         if form not in FORMATS:
@@ -90,20 +106,23 @@ class _Connection:
                 await self._conversation.read(said)
 
     async def _decoded(self, text: str | None, data: bytes | None) -> list[protocol.FromClient | bytes]:
-        """A text may hold several messages, a line each."""
+        """A text may hold several messages, a line each; what is wrong with one is not held against the others."""
+        if text is not None:
+            return [said for line in text.split("\n") if line.strip() for said in await self._one(_from_json, line)]
+        if data is not None and self._packed:
+            return [*await self._one(_from_msgpack, data)]
+        return [] if data is None else [data]
+
+    async def _one(self, decoder: _Decoder, said: str | bytes) -> list[protocol.FromClient]:
         try:
-            if text is not None:
-                return [_from_json.decode(line) for line in text.splitlines() if line.strip()]
-            if data is not None and self._packed:
-                return [_from_msgpack.decode(data)]
-        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+            return [decoder.decode(said)]
+        except NOT_UNDERSTOOD as error:
             await self._refuse(error)
             return []
-        return [] if data is None else [data]
 
     async def _refuse(self, error: Exception) -> None:
         hint = 'see the protocol: {"type": "audio", "data": "<base64>"}, or binary audio'
-        await self._send(protocol.Error(message=f"not understood: {error}", hint=hint))
+        await self._conversation.say(protocol.Error(message=f"not understood: {error}", hint=hint))
 
     async def _send(self, message: protocol.FromServer) -> None:
         try:
@@ -119,5 +138,5 @@ def _value(text: str) -> Any:
     """Numbers, true, false, null and objects as in JSON; everything else is text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

@@ -9,6 +9,7 @@ A stream that was open when the engine died is the receiver's to open again, und
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -56,6 +57,7 @@ class EngineHandle:
         self._pongs = 0
         self._ponged = 0.0
         self._restarts: deque[float] = deque()
+        self.cards: tuple[ModelCard, ...] = ()
         self.models: dict[str, ModelCard] = {}
         """By name, and by the name that was asked for."""
         self.is_ready = False
@@ -64,7 +66,10 @@ class EngineHandle:
 
     async def start(self) -> None:
         """Returns when the engine takes requests. Raises ConureError where it never will."""
-        await self._begin()
+        try:
+            await self._begin()
+        except EngineLost:
+            raise EngineFailed("the engine died while it started", "see its log") from None
         self._tasks = [asyncio.create_task(work) for work in (self._receive(), self._send(), self._watch())]
 
     async def stop(self) -> None:
@@ -95,8 +100,8 @@ class EngineHandle:
             self._wake.set()
 
     async def _begin(self) -> None:
-        cards = await self._transport.start()
-        self.models = {card.asked: card for card in cards} | {card.name: card for card in cards}
+        self.cards = await self._transport.start()
+        self.models = {card.name: card for card in self.cards} | {card.asked: card for card in self.cards}
         self._ponged = time.monotonic()
         self.is_ready = True
 
@@ -136,20 +141,27 @@ class EngineHandle:
             receiver.answered(message)
 
     async def _restart(self) -> None:
-        now = time.monotonic()
+        began = time.monotonic()
         self.is_ready = False
-        self._requests.clear()
+        while not self.is_ready:
+            self._requests.clear()
+            self._count_death()
+            log.error("the engine died; starting it again")
+            with contextlib.suppress(EngineLost):  # it died again while it started
+                await self._begin()
+        log.warning("the engine is back after %.1f s; %d streams go on", time.monotonic() - began, self.registered)
+        for receiver in list(self._receivers.values()):
+            receiver.restarted()
+
+    def _count_death(self) -> None:
+        """Raises EngineFailed where there were too many."""
+        now = time.monotonic()
         self.restarts += 1
         self._restarts.append(now)
         while now - self._restarts[0] > RESTART_SECONDS:
             self._restarts.popleft()
         if len(self._restarts) > MOST_RESTARTS:
             raise EngineFailed(f"the engine died {len(self._restarts)} times in {RESTART_SECONDS:g} s", "see its log")
-        log.error("the engine died; starting it again")
-        await self._begin()
-        log.warning("the engine is back after %.1f s; %d streams go on", time.monotonic() - now, self.registered)
-        for receiver in list(self._receivers.values()):
-            receiver.restarted()
 
     def _give_up(self, error: ConureError) -> None:
         log.critical("there is no engine any more: %s", error.message)

@@ -29,6 +29,7 @@ class SampleRing:
         self._read = np.frombuffer(memory.buf, np.int64, 1)
         self._samples = np.frombuffer(memory.buf, np.float32, (memory.size - HEADER) // 4, HEADER)
         self._written = 0
+        self._is_closed = False
 
     @staticmethod
     def create(samples: int) -> SampleRing:
@@ -70,6 +71,9 @@ class SampleRing:
 
     def close(self) -> None:
         """Neither side may use it after it closed it; the one that made it removes it."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         del self._read, self._samples
         self._memory.close()
         if self._owner:

@@ -58,5 +58,6 @@ def _read(end: socket.socket, ring: SampleRing, engine: Engine) -> None:
     while (payload := receive_frame(end)) is not None:
         for request in reader.decode(payload):
             engine.ask(request)
+    ring.close()
     engine.stop()
     ring.close()

@@ -1,6 +1,6 @@
 """Events of a session on their way to a client, numbered, so that a client that was away can have them again.
 
-Only what a client must have takes room: a partial replaces one that nobody has taken yet, and so does a lag.
+Only what a client must have takes room: a partial replaces the one before it, and so does a lag.
 """
 
 from __future__ import annotations
@@ -21,17 +21,29 @@ KEPT = 256
 
 
 class EventLog:
+    """Has one reader at a time, known by a number; 0 is nobody."""
+
     def __init__(self) -> None:
         self.last = 0
         """Number of the last event."""
-        self.taken = 0
+        self.reader = 0
+        self._taken = 0
         """Number of the last event that was taken."""
+        self._waiting = 0
+        """Events after it that are here."""
+        self._forgotten = 0
+        """Number of the last event that a client must have and that is not here any more."""
         self._events: deque[tuple[int, Event]] = deque()
-        self._grown = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """Events that nobody has taken."""
+        return self._waiting
 
     @property
     def is_full(self) -> bool:
-        return self.last - self.taken > MOST_WAITING
+        return self._waiting >= MOST_WAITING
 
     @property
     def is_over(self) -> bool:
@@ -39,29 +51,50 @@ class EventLog:
         return bool(self._events) and isinstance(self._events[-1][1], LAST)
 
     def add(self, event: Event) -> None:
-        if self._events and self.last > self.taken:
-            before = self._events[-1][1]
-            if isinstance(event, Partial) and isinstance(before, Partial) and before.utterance == event.utterance:
-                event = replace(event, tokens=before.tokens + event.tokens)
-                self._events.pop()
-            elif isinstance(event, Lag) and isinstance(before, Lag):
-                self._events.pop()
+        event = self._instead(event)
         self.last += 1
         self._events.append((self.last, event))
-        while len(self._events) > KEPT and self._events[0][0] <= self.taken:
-            self._events.popleft()
-        self._grown.set()
+        self._waiting += 1
+        while len(self._events) > KEPT and self._events[0][0] <= self._taken:
+            self._forgotten = self._events.popleft()[0]
+        self._changed.set()
+
+    def hand_to(self, reader: int) -> None:
+        """Who reads from now on; the one before finds nothing more."""
+        self.reader = reader
+        self._changed.set()
 
     def has(self, after: int) -> bool:
         """Whether what comes after that event is still there."""
-        first = self._events[0][0] if self._events else self.last + 1
-        return 0 <= after <= self.last and (after >= self.taken or first <= after + 1)
+        return self._forgotten <= after <= self.last
 
-    async def take(self, after: int) -> list[tuple[int, Event]]:
-        """Events after that number; waits for one."""
-        while self.last <= after:
-            self._grown.clear()
-            await self._grown.wait()
+    async def take(self, after: int, reader: int) -> list[tuple[int, Event]]:
+        """Events after that number; waits for one. None for who is not the reader."""
+        while reader == self.reader and self.last <= after:
+            self._changed.clear()
+            await self._changed.wait()
+        if reader != self.reader:
+            return []
         found = [pair for pair in self._events if pair[0] > after]
-        self.taken = max(self.taken, self.last)
+        self._taken, self._waiting = self.last, 0
         return found
+
+    def _instead(self, event: Event) -> Event:
+        """The event with what nobody took of the one that it replaces, which is gone; a lag may stand between."""
+        if not isinstance(event, Partial | Lag):
+            return event
+        for index in range(len(self._events) - 1, max(len(self._events) - 3, -1), -1):
+            number, before = self._events[index]
+            if not isinstance(before, Partial | Lag):
+                break
+            if type(before) is not type(event):
+                continue
+            if isinstance(before, Partial) and isinstance(event, Partial):
+                if before.utterance != event.utterance:
+                    break
+                if number > self._taken:
+                    event = replace(event, tokens=before.tokens + event.tokens)
+            del self._events[index]
+            self._waiting -= number > self._taken
+            break
+        return event

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-from functools import partial
+import contextlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import BinaryIO
 
 from conure import metrics
@@ -26,6 +27,7 @@ __all__ = ["FileService"]
 MOST_AT_ONCE = 8
 """Recordings that are read and cut at the same time; more wait."""
 MOST_WAITING = 64
+RETRY_AFTER = 5.0
 
 
 class FileService:
@@ -34,10 +36,20 @@ class FileService:
         self._handle = handle
         self._tokenizers = tokenizers
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
+        self._threads = ThreadPoolExecutor(MOST_AT_ONCE, "recording")  # they wait for an engine that others may start
         self._waiting = 0
+        self._readings: set[_Reading] = set()
+        self._draining = False
+        self._none_left = asyncio.Event()
 
-    async def transcribe(self, file: BinaryIO, name: str, card: ModelCard, language: str | None) -> Transcript:
-        """The channels mixed. Raises the children of BadRequest, Busy, and EngineFailed."""
+    async def transcribe(self, file: BinaryIO, card: ModelCard, language: str | None) -> Transcript:
+        """The channels mixed. Raises the children of BadRequest, Busy, and EngineFailed.
+
+        When it is cancelled it returns once nothing reads the file any more.
+        """
+        if self._draining:
+            metrics.REFUSED.labels("draining").inc()
+            raise _stopping()
         check_language(card.name, language, card.languages)
         if self._waiting >= MOST_WAITING:
             metrics.REFUSED.labels("files_waiting").inc()
@@ -45,18 +57,62 @@ class FileService:
         self._waiting += 1
         try:
             async with self._room:
-                return await asyncio.to_thread(self._read, file, card, language, asyncio.get_running_loop())
+                if self._draining:
+                    raise _stopping()
+                return await self._transcribe(file, card, language)
         finally:
             self._waiting -= 1
+            if not self._waiting:
+                self._none_left.set()
+
+    async def drain(self, seconds: float) -> None:
+        """No new recordings; those that are being transcribed are waited for, so many seconds at most."""
+        self._draining = True
+        self._none_left.clear()
+        if self._waiting:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._none_left.wait(), seconds)
+        self.stop()
+
+    def stop(self) -> None:
+        """Recordings that go on are given up."""
+        self._draining = True
+        for reading in self._readings:
+            reading.abandon()
+
+    async def _transcribe(self, file: BinaryIO, card: ModelCard, language: str | None) -> Transcript:
+        loop, reading = asyncio.get_running_loop(), _Reading()
+        self._readings.add(reading)
+        done = loop.run_in_executor(self._threads, self._read, reading, file, card, language, loop)
+        try:
+            await asyncio.wait([done])
+        except asyncio.CancelledError:
+            reading.abandon()
+            await asyncio.wait([done])
+            done.exception()
+            raise
+        finally:
+            self._readings.discard(reading)
+        try:
+            return done.result()
+        except _Abandoned:
+            raise _stopping() from None
 
     def _read(
-        self, file: BinaryIO, card: ModelCard, language: str | None, loop: asyncio.AbstractEventLoop
+        self,
+        reading: _Reading,
+        file: BinaryIO,
+        card: ModelCard,
+        language: str | None,
+        loop: asyncio.AbstractEventLoop,
     ) -> Transcript:
         """On a thread, which waits for the engine."""
         prompt = prompt_slot(card.name, language, card.prompt_ids)
-        long_audio = LongAudio(partial(self._wait_for_words, loop, card, prompt))
+        long_audio = LongAudio(
+            lambda clips: reading.wait(asyncio.run_coroutine_threadsafe(self._words(card, prompt, clips), loop))
+        )
         with open_audio(file, channels="mix", max_seconds=self.max_seconds) as reader:
-            words = [word for _, word in long_audio.words(reader.blocks())]
+            words = [word for _, word in long_audio.words(reading.go_on(reader.blocks()))]
             metrics.AUDIO_SECONDS.labels("files").inc(reader.seconds_read)
             return Transcript(
                 text=join_words(words),
@@ -67,15 +123,6 @@ class FileService:
                 problems=tuple(reader.problems),
             )
 
-    def _wait_for_words(
-        self, loop: asyncio.AbstractEventLoop, card: ModelCard, prompt: int | None, clips: list[Samples]
-    ) -> list[list[Word]]:
-        asked = asyncio.run_coroutine_threadsafe(self._words(card, prompt, clips), loop)
-        try:
-            return asked.result()
-        except concurrent.futures.CancelledError:
-            raise EngineFailed("the server has stopped") from None
-
     async def _words(self, card: ModelCard, prompt: int | None, clips: list[Samples]) -> list[list[Word]]:
         waiting = [_WaitingClip(self._handle, card.name, samples, prompt) for samples in clips]
         try:
@@ -85,6 +132,39 @@ class FileService:
                 clip.cancel()
         tokenizer = self._tokenizers.of(card)
         return [words_from_tokens(tokens, tokenizer) for tokens in found]
+
+
+class _Abandoned(Exception):
+    """Nobody wants the transcript any more."""
+
+
+class _Reading:
+    """A thread that reads a recording, as the event loop sees it."""
+
+    def __init__(self) -> None:
+        self._is_abandoned = False
+        self._asked: Future[list[list[Word]]] | None = None
+
+    def abandon(self) -> None:
+        """It ends with the block that it is at."""
+        self._is_abandoned = True
+        if self._asked:
+            self._asked.cancel()
+
+    def go_on(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        for block in blocks:
+            if self._is_abandoned:
+                raise _Abandoned
+            yield block
+
+    def wait(self, asked: Future[list[list[Word]]]) -> list[list[Word]]:
+        self._asked = asked
+        if self._is_abandoned:
+            asked.cancel()
+        try:
+            return asked.result()
+        except CancelledError:
+            raise _Abandoned from None
 
 
 class _WaitingClip:
@@ -126,3 +206,7 @@ class _WaitingClip:
             self.tokens.set_exception(error)
         else:
             self.tokens.set_result(self._heard)
+
+
+def _stopping() -> Busy:
+    return Busy("the server is about to stop", "ask another server, or again", RETRY_AFTER)

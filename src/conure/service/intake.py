@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 
 from conure.audio.formats import AudioFormat
 from conure.audio.live import LiveDecoder
@@ -10,15 +14,26 @@ from conure.engine.messages import Samples
 
 __all__ = ["Intake"]
 
+MOST_AT_ONCE = 32
+"""Pushes of all streams that wait for their decoders; the event loop's own threads are left to others."""
+
+_threads = ThreadPoolExecutor(MOST_AT_ONCE, "intake")
+
 
 class Intake:
-    """One stream's. Raises UnsupportedAudio, after which only `close` is of use."""
+    """One stream's. Raises UnsupportedAudio, after which only `close` is of use.
+
+    One call at a time. What a call that was cancelled would have given comes with the next one.
+    """
 
     def __init__(self, audio: AudioFormat) -> None:
-        self._format = audio
         self.received = 0
         """Bytes so far."""
         self._decoder = LiveDecoder(audio)
+        self._on_thread = audio.encoding == "container"
+        self._working: asyncio.Future[Samples] | None = None
+        self._decoded: list[Samples] = []
+        self._is_finished = self._is_closed = False
 
     @property
     def problems(self) -> list[str]:
@@ -27,15 +42,49 @@ class Intake:
     async def push(self, data: bytes) -> Samples:
         """Mono, 16 kHz: what has become available."""
         self.received += len(data)
-        if self._format.encoding == "container":
-            return await asyncio.to_thread(self._decoder.push, data)
-        return self._decoder.push(data)
+        return await self._decode(lambda: self._decoder.push(data))
 
     async def finish(self) -> Samples:
-        """The rest."""
-        if self._format.encoding == "container":
-            return await asyncio.to_thread(self._decoder.finish)
-        return self._decoder.finish()
+        """The rest; nothing where it was given before."""
+        if self._is_finished:
+            return await self._decode(_nothing)
+        self._is_finished = True
+        return await self._decode(self._decoder.finish)
 
     def close(self) -> None:
-        self._decoder.close()
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._on_thread:
+            _threads.submit(self._decoder.close)  # it waits until its decoder has left
+        else:
+            self._decoder.close()
+
+    async def _decode(self, work: Callable[[], Samples]) -> Samples:
+        if not self._on_thread:
+            return work()
+        await self._wait()
+        self._working = asyncio.get_running_loop().run_in_executor(_threads, self._unless_closed, work)
+        self._working.add_done_callback(_note)
+        await self._wait()
+        samples, self._decoded = np.concatenate(self._decoded), []
+        return samples
+
+    async def _wait(self) -> None:
+        if self._working is not None:
+            await asyncio.wait([self._working])  # unlike `await` alone it leaves the work be when it is cancelled
+            working, self._working = self._working, None
+            self._decoded.append(working.result())
+
+    def _unless_closed(self, work: Callable[[], Samples]) -> Samples:
+        return _nothing() if self._is_closed else work()
+
+
+def _nothing() -> Samples:
+    return np.empty(0, np.float32)
+
+
+def _note(working: asyncio.Future[Samples]) -> None:
+    """An error that nobody waits for any more is no one's."""
+    if not working.cancelled():
+        working.exception()

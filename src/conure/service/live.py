@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from conure import metrics
 from conure.audio.formats import AudioFormat
@@ -31,6 +31,13 @@ log = logging.getLogger(__name__)
 
 DEFAULT_LATENCY = 160
 RESUME_SECONDS = 30.0
+MOST_BUDGET = 60.0
+"""Seconds that a final may wait for a second pass."""
+MOST_LEFT = 1000
+"""Streams that have ended and are kept for clients that may not have read all of it."""
+LOOK = 0.05
+LAST_WORDS = 1.0
+"""Seconds for clients to hear that the server stops."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +61,24 @@ class LiveStream:
         self.id = self.token[:8]
         self.options = options
         self.log = EventLog()
-        self.attached = 0
-        """Number of the connection that it belongs to; 0 for none."""
+        self.manner: Any = None
+        """How its door speaks with its client; kept here for the connection that comes after a broken one."""
         self._asked: dict[int | None, float] = {}
         self._speech: float | None = None
         self.audio = audio
         self._intake = Intake(audio)
+        self._order = asyncio.Lock()
         self._spoiled: ConureError | None = None
         self.session = LiveSession(handle, options, self._publish)
 
     @property
     def ended(self) -> bool:
         return self.session.ended
+
+    @property
+    def is_open(self) -> bool:
+        """It goes on, or somebody has still to be told how it ended."""
+        return not self.ended or self.log.reader != 0
 
     @property
     def received(self) -> int:
@@ -81,34 +94,51 @@ class LiveStream:
         """Audio in the stream's format, cut anywhere; waits where much of it is waiting.
 
         What came before audio that cannot be read is transcribed; then the stream fails.
+        Raises BadOption after `close`.
         """
-        if self.ended or self.session.closing:
-            return
-        try:
-            samples = await self._intake.push(data)
-        except UnsupportedAudio as error:
-            self._spoil(error)
-        else:
-            await self._push(samples)
+        async with self._order:
+            await self.session.settle()
+            if not self._takes("audio"):
+                return
+            try:
+                samples = await self._intake.push(data)
+            except UnsupportedAudio as error:
+                self._spoil(error)
+            else:
+                await self._push(samples)
 
-    def finalize(self, marker: int) -> None:
-        self._asked[marker] = time.monotonic()
-        self.session.finalize(marker)
+    async def finalize(self, marker: int) -> None:
+        """That was all for now; waits where many of these are waiting. Raises BadOption after `close`."""
+        async with self._order:
+            await self.session.settle()
+            if self._takes("finalize"):
+                self._asked[marker] = time.monotonic()
+                self.session.finalize(marker)
 
     async def close(self) -> None:
         """That was all; more than once does no harm."""
-        if self.session.closing or self.ended:
-            return
-        self._asked[None] = time.monotonic()
-        try:
-            await self._push(await self._intake.finish())
-        except UnsupportedAudio as error:
-            self._spoil(error)
-        self.session.close()
+        async with self._order:
+            await self.session.settle()
+            if self.session.closing or self.ended:
+                return
+            self._asked[None] = time.monotonic()
+            try:
+                await self._push(await self._intake.finish())
+            except UnsupportedAudio as error:
+                self._spoil(error)
+            self.session.close()
 
     def cancel(self) -> None:
         self._intake.close()
         self.session.cancel()
+
+    def _takes(self, what: str) -> bool:
+        """Where it does not, how it ended is already on its way, or what was wrong with its audio."""
+        if self.ended or self._spoiled:
+            return False
+        if self.session.closing:
+            raise BadOption(f"{what} came after the end of the stream", "open another stream")
+        return True
 
     async def _push(self, samples: Samples) -> None:
         metrics.AUDIO_SECONDS.labels("live").inc(len(samples) / 16_000)
@@ -125,7 +155,7 @@ class LiveStream:
             self._intake.close()
         self._measure(event)
         if self.log.is_full and not isinstance(event, LAST):
-            message = f"{self.log.last - self.log.taken} events wait to be read"
+            message = f"{self.log.waiting} events wait to be read"
             self.session.stop(Failed("client_too_slow", message, "read events as they come"))
             return
         self.log.add(event)
@@ -163,14 +193,15 @@ class LiveService:
         self._tokenizers = tokenizers
         self._expiries: dict[str, asyncio.TimerHandle] = {}
         self._connections = 0
-        self._ended = asyncio.Event()
         handle.on_turn = self._count_turn
-        for card in handle.models.values():
+        metrics.STREAMS.set_function(lambda: len(self))
+        metrics.ENGINE_RESTARTS.set_function(lambda: handle.restarts)
+        for card in handle.cards:
             for latency, count in zip(card.latencies, card.capacity, strict=True):
                 metrics.CAPACITY.labels(card.name, latency).set(count)
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return sum(stream.is_open for stream in self._streams.values())
 
     def open(self, wanted: Wanted, audio: AudioFormat) -> LiveStream:
         """Raises UnknownModel, BadOption, UnsupportedLanguage, or Busy where the server is about to stop."""
@@ -180,54 +211,60 @@ class LiveService:
             raise Busy(f"no new streams: {reason.replace('_', ' ')}", "try again, or ask another server")
         stream = LiveStream(self.handle, self._options(wanted), audio)
         self._streams[stream.token] = stream
-        metrics.STREAMS.set(len(self._streams))
         log.info("stream %s opened: %s at %d ms", stream.id, stream.options.model.name, stream.options.latency_ms)
         return stream
 
     def attach(self, stream: LiveStream) -> int:
-        """The connection that it belongs to from now on; the one before it hears that it does not."""
+        """Number of the connection that it belongs to from now on; the one before it finds no more events."""
         self._connections += 1
-        stream.attached = self._connections
+        stream.log.hand_to(self._connections)
         if timer := self._expiries.pop(stream.token, None):
             timer.cancel()
-        return stream.attached
+        return self._connections
 
     def find(self, token: str) -> LiveStream | None:
         return self._streams.get(token)
 
-    def detach(self, stream: LiveStream, connection: int) -> None:
-        """Its client is gone. One that may come back is waited for; audio that was received goes on to be heard."""
-        if stream.attached != connection:
+    def detach(self, stream: LiveStream, connection: int, may_return: bool) -> None:
+        """Its client is gone. One that may come back is waited for; audio that was received goes on to be heard.
+
+        Also where all has been sent: what was lost on the way is known to the client alone.
+        """
+        if stream.log.reader != connection:
             return
-        stream.attached = 0
-        if stream.ended and stream.log.taken >= stream.log.last:
+        stream.log.hand_to(0)
+        if not may_return or (not stream.log.last and not stream.received):
             self.forget(stream)
-        else:
-            loop = asyncio.get_running_loop()
-            self._expiries[stream.token] = loop.call_later(self.resume_seconds, self._expire, stream)
+            return
+        loop = asyncio.get_running_loop()
+        self._expiries[stream.token] = loop.call_later(self.resume_seconds, self._expire, stream)
+        left = [other for token in self._expiries if (other := self._streams[token]).ended]
+        for other in left[:-MOST_LEFT]:
+            self.forget(other)
 
     def forget(self, stream: LiveStream) -> None:
         if timer := self._expiries.pop(stream.token, None):
             timer.cancel()
         stream.cancel()
         self._streams.pop(stream.token, None)
-        metrics.STREAMS.set(len(self._streams))
-        self._ended.set()
 
     def _expire(self, stream: LiveStream) -> None:
-        log.info("stream %s: its client did not come back", stream.id)
+        if not stream.ended:
+            log.info("stream %s: its client did not come back", stream.id)
         self.forget(stream)
 
     async def drain(self, seconds: float) -> None:
         """No new streams; returns when those that are open have ended, or after so many seconds."""
         self.draining = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self._streams:
-                    self._ended.clear()
-                    await self._ended.wait()
-        for stream in list(self._streams.values()):
+        await self._until_none(seconds)
+        for stream in self._streams.values():
             stream.session.stop(Failed("server_stopped", "the server has stopped", retry_after=5.0))
+        await self._until_none(LAST_WORDS)
+
+    async def _until_none(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while len(self) and time.monotonic() < until:
+            await asyncio.sleep(LOOK)
 
     def _options(self, wanted: Wanted) -> SessionOptions:
         card = self.models.live(wanted.model)
@@ -245,6 +282,10 @@ class LiveService:
     def _finals(self, wanted: Wanted) -> SecondPassOptions | None:
         if wanted.finals is None:
             return None
+        if not 0 <= wanted.finals_budget <= MOST_BUDGET:
+            raise BadOption(
+                f"a budget of {wanted.finals_budget:g} s for a final", f"it must be 0 to {MOST_BUDGET:g} seconds"
+            )
         card = self.models.clips(wanted.finals)
         prompt = prompt_slot(card.name, wanted.language, card.prompt_ids)
         return SecondPassOptions(card, self._tokenizers.of(card), wanted.finals_budget, prompt=prompt)
@@ -255,7 +296,6 @@ class LiveService:
         if live:
             metrics.BATCH_ROWS.labels(turn.model).observe(turn.rows)
         metrics.CLIPS_WAITING.set(turn.clips)
-        metrics.ENGINE_RESTARTS.set(self.handle.restarts)
 
 
 def _latency(card: ModelCard, wanted: int | None) -> int:

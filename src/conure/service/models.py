@@ -28,22 +28,26 @@ class Models:
 
     def live(self, name: str | None) -> ModelCard:
         """For streams; the server's default where there is no name. Raises UnknownModel or BadOption."""
-        return self._find(live_name(name) if name else None, self._live, "live audio")
+        meant = TINY_LIVE if name == TINY and TINY_LIVE in self._live else name
+        return self._find(meant, self._live, "live audio")
 
     def clips(self, name: str | None) -> ModelCard:
         """The same for recordings."""
         return self._find(name, self._clips, "recordings")
 
     def _find(self, name: str | None, served: Sequence[str], use: str) -> ModelCard:
-        cards = {self._handle.models[asked].name: self._handle.models[asked] for asked in served}
+        models = self._handle.models
+        cards = {models[asked].name: models[asked] for asked in served}
         if not cards:
             raise UnknownModel(f"this server has no model for {use}")
         if name is None:
             return next(iter(cards.values()))
         entry = catalog.find(name)
-        found = self._handle.models.get(entry.name if entry else name)
-        if found is None:
-            raise UnknownModel(f"this server has no model {name!r}", f"for {use} it has: {', '.join(cards)}")
-        if found.name not in cards:
+        meant = entry.name if entry else name
+        if meant in served:
+            return models[meant]
+        if meant in cards:
+            return cards[meant]
+        if meant in models:
             raise BadOption(f"{name} is not for {use} on this server", f"for that it has: {', '.join(cards)}")
-        return found
+        raise UnknownModel(f"this server has no model {name!r}", f"for {use} it has: {', '.join(cards)}")

@@ -48,6 +48,8 @@ MOST_KEPT = 120.0
 """Seconds of an utterance that can be heard again."""
 MOST_AHEAD = 20.0
 """Seconds of audio that may wait; who sends faster is kept waiting."""
+MOST_ASKED = 64
+"""Requests for a final that may wait."""
 MOST_TWICE = 60.0
 """Seconds of the longest utterance that is heard a second time."""
 PIECE = 5 * RATE
@@ -84,6 +86,8 @@ class LiveSession:
         self._handle = handle
         self._publish = publish
         self._audio = Backlog()
+        self._inbox: deque[Samples] = deque()
+        """Audio that came while there was no room."""
         self._begin = 0
         """The sample at which the engine's stream began."""
         self._asked: deque[tuple[int, int | None]] = deque()
@@ -95,6 +99,10 @@ class LiveSession:
         self._utterances = 0
         self._heard_again = False
         """The utterance began before the engine did."""
+        self._origin = 0
+        """The sample before which nothing needs to be heard again: where the last finalize cut the stream."""
+        self._final_until = self._repeated_until = self._known_until = 0.0
+        """End of the last word of a final; the same when the engine began, and up to where partials were told then."""
         self._told = self._warned = 0.0
         self._progress = asyncio.Event()
         self._number = handle.register(self)
@@ -110,17 +118,34 @@ class LiveSession:
         return bool(self._asked) and self._asked[-1][1] is None
 
     async def push(self, samples: Samples) -> None:
-        """Mono, 16 kHz. Waits where much audio is waiting; what comes after the end is not wanted by anyone."""
-        for begin in range(0, len(samples), PIECE):
-            if self.ended or self.closing:
-                return
-            piece = samples[begin : begin + PIECE]
-            self._audio.push(piece)
-            self._arrivals.append((self._audio.end, time.monotonic()))
-            self._handle.ask(engine.Audio(self._number, piece))
-            while not self.ended and self.seconds - self._followed > MOST_AHEAD:
+        """Mono, 16 kHz. Waits where much is waiting; what comes after the end is not wanted by anyone.
+
+        Who is cancelled while waiting has left all of it here.
+        """
+        if self.ended or self.closing:
+            return
+        self._inbox += (samples[begin : begin + PIECE] for begin in range(0, len(samples), PIECE))
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Waits until all that was pushed is on its way, and there is room for more."""
+        while not self.ended:
+            if self._is_full:
                 self._progress.clear()
                 await self._progress.wait()
+            elif self._inbox:
+                self._send(self._inbox.popleft())
+            else:
+                return
+
+    @property
+    def _is_full(self) -> bool:
+        return self.seconds - self._followed > MOST_AHEAD or len(self._asked) >= MOST_ASKED
+
+    def _send(self, piece: Samples) -> None:
+        self._audio.push(piece)
+        self._arrivals.append((self._audio.end, time.monotonic()))
+        self._handle.ask(engine.Audio(self._number, piece))
 
     def finalize(self, marker: int) -> None:
         """That was all for now."""
@@ -164,15 +189,18 @@ class LiveSession:
             case engine.SpeechStarted(_, at):
                 self._start_utterance(self._time(at))
             case engine.Heard(_, tokens, until):
-                self._hear([self._shifted(token) for token in tokens], self._time(until))
+                self.until = max(self.until, self._time(until))
+                self._hear(self._news(tokens), (), until)
+                self._follow(until)
             case engine.Guessed(_, tokens, until):
-                self._guess([self._shifted(token) for token in tokens], self._time(until))
+                self._hear((), self._news(tokens), until)
             case engine.Listened(_, until):
-                self._follow(self._time(until))
+                self._follow(until)
             case engine.UtteranceEnded(_, at, reason):
                 self._end_utterance(self._time(at), reason)
             case engine.Marker(_, marker):
-                self._asked.popleft()
+                self._origin, _ = self._asked.popleft()
+                self._progress.set()
                 self._end_utterance(self.until, "asked")
                 self._tell_in_order(Marker(marker))
             case engine.Finished():
@@ -186,20 +214,26 @@ class LiveSession:
     def restarted(self) -> None:
         """Everything that is not final is said to the new engine again."""
         self._begin = self._kept_from()
-        if utterance := self._utterance:
-            utterance.tokens = [token for token in utterance.tokens if token.end <= self._begin / RATE]
+        if self._utterance:
+            self._utterance.hear_again(self._begin / RATE)
         self._heard_again = self._utterance is not None
+        self._repeated_until, self._known_until = self._final_until, self._followed
         self._open()
         at = self._begin
-        for place, marker in [*self._asked, (self._audio.end, -1)]:
-            while at < place:
-                piece = np.empty(min(PIECE, place - at), np.float32)
-                self._audio.read(at, piece)
-                self._handle.ask(engine.Audio(self._number, piece))
-                at += len(piece)
-            if marker != -1:
-                self._handle.ask(self._cut(marker))
+        for place, marker in self._asked:
+            at = self._send_again(at, place)
+            self._handle.ask(self._cut(marker))
+        self._send_again(at, self._audio.end)
         self._arrivals = deque((end, time.monotonic()) for end, _ in self._arrivals)
+
+    def _send_again(self, at: int, end: int) -> int:
+        """Audio from one sample to another; where it ends."""
+        while at < end:
+            piece = np.empty(min(PIECE, end - at), np.float32)
+            self._audio.read(at, piece)
+            self._handle.ask(engine.Audio(self._number, piece))
+            at += len(piece)
+        return at
 
     def lost(self, error: ConureError) -> None:
         self._end(Failed(error.code, error.message, error.hint))
@@ -207,10 +241,16 @@ class LiveSession:
     def _time(self, seconds: float) -> float:
         return round(seconds + self._begin / RATE, 3)
 
-    def _shifted(self, token: Token) -> Token:
-        return replace(token, start=self._time(token.start), end=self._time(token.end)) if self._begin else token
+    def _news(self, tokens: Sequence[Token]) -> list[Token]:
+        """In times of the stream, without what is part of a final already."""
+        if not self._begin:
+            return list(tokens)
+        shifted = (replace(token, start=self._time(token.start), end=self._time(token.end)) for token in tokens)
+        return [token for token in shifted if token.start + token.end >= 2 * self._repeated_until]
 
     def _start_utterance(self, at: float) -> None:
+        if at < self._repeated_until:
+            return  # words that are new begin one
         if self._heard_again:
             self._heard_again = False
             return
@@ -218,28 +258,34 @@ class LiveSession:
         self._utterance = Utterance(self._utterances, at)
         self._tell(SpeechStarted(self._utterances, at))
 
-    def _hear(self, tokens: Sequence[Token], until: float) -> None:
-        self.until = max(self.until, until)
-        if self._utterance and tokens:
-            self._utterance.tokens += tokens
-            self._tell(self._utterance.partial(self.options.tokenizer, tokens, (), self.until))
-        self._follow(until)
-
-    def _guess(self, tokens: Sequence[Token], until: float) -> None:
-        if self._utterance and tokens:
-            self._tell(self._utterance.partial(self.options.tokenizer, (), tokens, max(self.until, until)))
+    def _hear(self, tokens: Sequence[Token], guessed: Sequence[Token], until: float) -> None:
+        if not tokens and not guessed:
+            return
+        if self._utterance is None:
+            self._start_utterance(max([*tokens, *guessed][0].start, self._repeated_until))
+        assert self._utterance is not None
+        self._utterance.tokens += tokens
+        if self._time(until) >= self._known_until:  # else the client knows it
+            reached = max(self.until, self._time(until))
+            self._tell(self._utterance.partial(self.options.tokenizer, guessed, reached))
 
     def _follow(self, until: float) -> None:
-        self._followed = max(self._followed, until)
+        self._followed = max(self._followed, self._time(until))
         self._measure_lag()
         self._audio.forget(self._kept_from())
         self._progress.set()
 
     def _end_utterance(self, at: float, reason: engine.EndReason) -> None:
+        if self._heard_again and self._utterance and at <= self._utterance.start:
+            return  # one before it, which was heard again with it
         utterance, self._utterance, self._heard_again = self._utterance, None, False
-        if utterance is None:
+        if utterance is None or self.ended:
             return
+        if utterance.tokens:
+            self._final_until = utterance.tokens[-1].end
         self._tell(UtteranceEnded(utterance.number, at, reason))
+        if self.ended:
+            return
         options = self.options
         words = words_from_tokens(utterance.tokens, options.tokenizer)
         final = final_of(utterance, words, at, reason, options.model.name, options.language)
@@ -286,6 +332,7 @@ class LiveSession:
             if isinstance(waiting, SecondPass):
                 waiting.cancel()
         self._ordered.clear()
+        self._inbox.clear()
         self._handle.forget(self._number)
         self._progress.set()
 
@@ -305,6 +352,9 @@ class LiveSession:
             self._tell(Warned("lag", f"the transcript is {self.lag:.1f} s behind; at {LAG_LIMIT:g} s the stream ends"))
 
     def _kept_from(self) -> int:
-        """The first sample that may be needed again."""
+        """The first sample that may be needed again: the first of a chunk, so that the same steps are heard again."""
         heard = self._utterance.start if self._utterance else self.until
-        return max(int((heard - MARGIN) * RATE), self._audio.end - int(MOST_KEPT * RATE), self._audio.first, 0)
+        wanted = max(int((heard - MARGIN) * RATE), self._audio.end - int(MOST_KEPT * RATE))
+        chunk = self.options.latency_ms * RATE // 1000
+        aligned = self._origin + max(wanted - self._origin, 0) // chunk * chunk
+        return max(aligned, self._audio.first)

@@ -23,7 +23,6 @@ class Status:
     def tell(self) -> dict[str, Any]:
         live, handle = self._live, self._live.handle
         state = "draining" if live.draining else "ready" if handle.is_ready else "restarting"
-        cards = {card.name: card for card in handle.models.values()}
         return {
             "status": state,
             "ready": self.is_ready,
@@ -39,6 +38,6 @@ class Status:
                     "languages": list(card.languages),
                     "streams": dict(zip(map(str, card.latencies), card.capacity, strict=True)),
                 }
-                for card in cards.values()
+                for card in handle.cards
             ],
         }

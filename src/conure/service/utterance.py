@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from conure.service.events import Final, Partial
 from conure.text.tokenizer import Tokenizer
@@ -20,14 +21,32 @@ class Utterance:
     start: float
     tokens: list[Token] = field(default_factory=list)
     """Those that will not change."""
+    _told: int = 0
+    """How many of them partials have told."""
+    _before: list[Token] = field(default_factory=list)
+    """What was told of an utterance that is heard again."""
 
-    def partial(self, tokenizer: Tokenizer, fresh: Sequence[Token], guessed: Sequence[Token], until: float) -> Partial:
+    def hear_again(self, begin: float) -> None:
+        """Tokens that end after that time will come once more, perhaps other ones."""
+        self._before = self._before or self.tokens[: self._told]
+        self.tokens = [token for token in self.tokens if token.end <= begin]
+
+    def partial(self, tokenizer: Tokenizer, guessed: Sequence[Token], until: float) -> Partial:
         """The last word of the tokens may still grow, so it is not stable."""
+        if self._before:
+            self._told, self._before = _common(self._before, self.tokens), []
+        fresh, self._told = self.tokens[self._told :], len(self.tokens)
         words = words_from_tokens([*self.tokens, *guessed], tokenizer)
         known = words if not guessed else words_from_tokens(self.tokens, tokenizer)
         stable = join_words(words[: max(len(known) - 1, 0)])
         tail = join_words(words)[len(stable) :]
         return Partial(self.number, stable, tail, tuple(fresh), until)
+
+
+def _common(before: Sequence[Token], after: Sequence[Token]) -> int:
+    """How many tokens are the same from the first on."""
+    same = (old.id == new.id for old, new in zip(before, after, strict=False))
+    return sum(takewhile(bool, same))
 
 
 def final_of(

@@ -1,0 +1,31 @@
+"""One server for all doors, with a live model that hears chunks and one that hears utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.doors.serving import TINY, Server, started, wait_for
+from tests.engine.live_model import save_live_model, talking_network
+
+
+@pytest.fixture(scope="session")
+def live_models(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The random one, named small, and the tiny one."""
+    return f"{save_live_model(talking_network(), tmp_path_factory.mktemp('models') / 'small')},{TINY}"
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def server(live_models: str, cache: Path) -> Iterator[Server]:
+    with started(live_models, cache, "--resume-seconds", "2", "--drain-seconds", "2") as running:
+        yield running
+        wait_for(lambda: running.health()["streams"] == 0)
+        assert running.stop() == 0
+        assert "Traceback" not in running.errors

@@ -1,0 +1,138 @@
+"""A server as people start it: a process of its own, spoken to over its ports alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from conure.audio.files import open_audio
+
+__all__ = ["DEMO", "SAID", "TINY", "Server", "demo", "started", "wait_for"]
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "src" / "conure" / "data" / "tiny"
+DEMO = ROOT / "tests" / "data" / "demo.flac"
+SAID = "seven three nine zero one five eight two"
+PATIENCE = 120.0
+DOORS = re.compile(r"doors +http://(\S+):(\d+) .*, tcp \S+:(\d+), status \S+:(\d+)")
+
+
+def demo(rate: int = 16_000) -> np.ndarray:
+    """The demo, float32 [n] at that rate."""
+    with open_audio(DEMO, rate=rate, channels="mix") as reader:
+        return np.concatenate([block[0] for block in reader.blocks()])
+
+
+class Server:
+    def __init__(self, command: list[str], cache: Path) -> None:
+        environment = os.environ | {"CONURE_CACHE": str(cache), "PYTHONPATH": str(ROOT / "src")}
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        self.lines: list[str] = []
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+        wait_for(lambda: self.process.poll() is not None or any(line.startswith("ready") for line in self.lines))
+        assert self.process.poll() is None, self.errors
+        found = DOORS.search(self.errors)
+        assert found, self.errors
+        self.host = found[1]
+        self.web, self.tcp, self.status = (int(found[index]) for index in (2, 3, 4))
+
+    @property
+    def errors(self) -> str:
+        """All that it wrote to stderr."""
+        return "".join(self.lines)
+
+    @property
+    def base(self) -> str:
+        return f"http://{self.host}:{self.web}"
+
+    def url(self, path: str) -> str:
+        return f"ws://{self.host}:{self.web}{path}"
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        return self.post(path, None)
+
+    def post(self, path: str, body: bytes | None) -> tuple[int, bytes]:
+        request = urllib.request.Request(self.base + path, data=body)
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    def health(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self.get("/health")[1])
+        return told
+
+    def told(self) -> dict[str, Any]:
+        """What the status port says."""
+        with socket.create_connection((self.host, self.status), timeout=PATIENCE) as connection:
+            said: dict[str, Any] = json.loads(connection.makefile().read())
+        return said
+
+    def handles(self) -> tuple[int, int]:
+        """Open files and sockets, and threads."""
+        process = psutil.Process(self.process.pid)
+        return process.num_fds(), process.num_threads()
+
+    def engine(self) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children()
+        (engine,) = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        return engine
+
+    def kill_engine(self) -> None:
+        self.engine().kill()
+
+    def stop(self) -> int:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        code = self.process.wait(PATIENCE)
+        self._reading.join(PATIENCE)
+        return code
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        with self.process.stderr as lines:
+            for line in lines:
+                self.lines.append(line)  # at once, unlike `extend`
+
+
+@contextlib.contextmanager
+def started(live: str, cache: Path, *options: str) -> Iterator[Server]:
+    """Ports are free ones; killed at the end where it is still there."""
+    ports = ["--port", "0", "--tcp-port", "0", "--status-port", "0"]
+    command = [sys.executable, "-m", "conure", "serve", "--live", live, "--clips", "tiny", "--device", "cpu"]
+    server = Server([*command, "--threads", "1", *ports, *options], cache)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.wait()
+
+
+def wait_for(come_true: Callable[[], Any], seconds: float = PATIENCE) -> None:
+    until = time.monotonic() + seconds
+    while not come_true():
+        assert time.monotonic() < until, "it did not come true"
+        time.sleep(0.02)

@@ -1,0 +1,72 @@
+"""The embedded live model on real speech of speakers it never heard, chunk by chunk at every latency."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conure.audio.files import open_audio
+from conure.engine.messages import Finished, Heard, StreamOptions, UtteranceEnded
+from conure.engine.opening import Opened, open_model
+from conure.engine.plan import Plan
+from conure.engine.stream_lane import StreamLane
+from conure.text.words import join_words, words_from_tokens
+from conure.types import Token
+from conure.vad.silero import load_silero
+from tests.end_to_end.test_tiny import edits
+
+DATA = Path(__file__).parents[1] / "data"
+STRINGS: dict[str, str] = json.loads((DATA / "strings" / "texts.json").read_text())
+MEASURED = {80: 0.5, 160: 0.5, 320: 0.5, 560: 0.5, 1120: 0.5}
+"""Word error rates over the strings, as docs/performance.md has them."""
+MARGIN = 0.02
+
+
+@pytest.fixture(scope="module")
+def opened() -> Opened:
+    return open_model("tiny-live", Plan(device="cpu"), live=True, clips=False)
+
+
+def samples_of(path: Path) -> np.ndarray:
+    with open_audio(path, rate=16_000) as reader:
+        return np.concatenate([block[0] for block in reader.blocks()])
+
+
+def heard(opened: Opened, clips: list[np.ndarray], latency: int) -> tuple[list[str], list[list[str]]]:
+    """The text of each clip, all of them streamed at once; and why its utterances ended."""
+    assert opened.streams is not None
+    tokenizer = opened.checkpoint.tokenizer
+    lane = StreamLane(opened.streams, load_silero(), len(clips), tokenizer.pieces.index("<EOU>"))
+    tokens: list[list[Token]] = [[] for _ in clips]
+    reasons: list[list[str]] = [[] for _ in clips]
+    for number, clip in enumerate(clips):
+        assert lane.open(number, StreamOptions("tiny-live", latency))
+        lane.push(number, clip, 0.0)
+        lane.finalize(number, None, 0.0)
+    finished = 0
+    while finished < len(clips):
+        for answer in lane.run([work.stream for work in lane.ready()], 0.0):
+            if isinstance(answer, Heard):
+                tokens[answer.stream] += answer.tokens
+            elif isinstance(answer, UtteranceEnded):
+                reasons[answer.stream].append(answer.reason)
+            finished += isinstance(answer, Finished)
+    return [join_words(words_from_tokens(found, tokenizer)) for found in tokens], reasons
+
+
+@pytest.mark.parametrize("latency", MEASURED)
+def test_error_rate_on_unseen_speakers(opened: Opened, latency: int) -> None:
+    texts, _ = heard(opened, [samples_of(DATA / "strings" / name) for name in STRINGS], latency)
+    wrong = sum(edits(said.split(), text.split()) for said, text in zip(STRINGS.values(), texts, strict=True))
+    assert wrong / sum(len(said.split()) for said in STRINGS.values()) <= MEASURED[latency] + MARGIN
+
+
+def test_the_model_says_when_an_utterance_is_over(opened: Opened) -> None:
+    """Most strings are ended by the token, before the silence would have been long enough."""
+    silence = np.zeros(16_000, np.float32)
+    clips = [np.concatenate([samples_of(DATA / "strings" / name), silence]) for name in STRINGS]
+    _, reasons = heard(opened, clips, 160)
+    assert sum("end_token" in found for found in reasons) > len(clips) / 2
