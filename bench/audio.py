@@ -9,7 +9,7 @@ import numpy as np
 
 from conure.audio.files import open_audio
 
-RECORDING = Path(__file__).parents[1] / "tests" / "data" / "audio" / "jfk.flac"
+RECORDING = Path(__file__).parents[1] / "src" / "conure" / "data" / "jfk.flac"
 RATE = 16_000
 
 

@@ -15,7 +15,6 @@ import argparse
 import functools
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from bench.audio import speech, write_wav
 from bench.engines import ENGINES, Engine
 from bench.report import write_report
 from bench.yardstick import int8_rate
+from conure.bench.machine import machine
 
 HERE = Path(__file__).parent
 CASES = {"30 s": (30, 1), "8 x 30 s": (30, 8), "10 min": (600, 1), "8 x 10 min": (600, 8), "3 h": (3 * 3600, 1)}
@@ -116,17 +116,6 @@ def run(engine: Engine, cases: list[dict[str, Any]], options: argparse.Namespace
 
 def _limit_memory(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-
-
-def machine() -> dict[str, Any]:
-    facts: dict[str, Any] = {"cores": os.cpu_count(), "system": platform.platform(), "load": os.getloadavg()}
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    fields = {key.strip(): value.strip() for key, value in fields.items()}
-    facts["processor"] = fields.get("model name", platform.processor())
-    kinds = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
-    facts["instructions"] = [kind for kind in kinds if kind in fields.get("flags", "").split()]
-    return facts
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from conure.audio.files import open_audio
 from conure.errors import AudioTooLong, UnsupportedAudio
 from tests.audio.recordings import encode, film, flac_of_silence, level_of, tone, write
 
-JFK = Path(__file__).parents[1] / "data/audio/jfk.flac"
+JFK = Path(__file__).parents[2] / "src/conure/data/jfk.flac"
 
 
 def read(source, seconds=10.0, **options):

@@ -23,7 +23,7 @@ from tests.audio.recordings import encode, film, flac_of_silence, tone
 from tests.audio.test_containers import POINTING, OneWay
 from tests.audio.test_live import cut
 
-JFK = Path(__file__).parents[1] / "data/audio/jfk.flac"
+JFK = Path(__file__).parents[2] / "src/conure/data/jfk.flac"
 FRAGMENTED = {"movflags": "empty_moov+default_base_moof", "frag_duration": "200000"}
 SPOKEN = {
     "ogg opus": ("ogg", "libopus", {"page_duration": "20000"}),

@@ -259,7 +259,7 @@ def test_the_real_recognizer_fits(
 ) -> None:
     """Random weights: the words mean nothing, but every road is the real one."""
     data = Path(__file__).parent.parent / "data"
-    recording = data / "audio" / "jfk.flac"
+    recording = data.parents[1] / "src/conure/data/jfk.flac"
     options = ["--model", str(data / "parity" / "tdt.nemo"), "--runner", "torch", "-f", "json", "-o", "out/"]
     with recording.open("rb") as file:
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=file, isatty=lambda: False))

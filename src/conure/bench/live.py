@@ -1,0 +1,57 @@
+"""The whole measurement of live streams: voices, what they are heard as alone, then one load or the largest held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from conure.bench.server import Server
+from conure.bench.speech import voices
+from conure.bench.stream import Asked
+from conure.bench.trial import Load, Trial, hear_alone, search, try_load
+from conure.errors import BadOption
+
+__all__ = ["LiveBench", "measure"]
+
+VOICES = 4
+"""Pieces of the recordings, so that streams do not all pause together."""
+WITHIN = 1.0
+"""Seconds over which streams begin, where a chunk is not longer."""
+
+
+@dataclass(frozen=True)
+class LiveBench:
+    """What is to be measured. Raises BadOption for numbers that make no sense."""
+
+    audio: Path
+    """A recording, or a folder of them."""
+    streams: int = 40
+    """To begin with, where the largest number is searched."""
+    latency_ms: int = 160
+    seconds: float = 60.0
+    model: str | None = None
+    """One of the server's; None is its first."""
+    packet_ms: int = 20
+    search: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("streams", self.streams, 1),
+            ("seconds", self.seconds, 1),
+            ("packet_ms", self.packet_ms, 1),
+        ):
+            if value < least:
+                raise BadOption(f"{name} is {value}", f"it must be at least {least}")
+
+
+def measure(bench: LiveBench, server: Server, tell: Callable[[Trial], None]) -> list[Trial]:
+    """`tell` hears of each trial when it is over. Raises ConureError where a stream alone is not finished."""
+    asked = Asked(server.stream_url, bench.latency_ms, bench.model, bench.packet_ms)
+    said = voices(bench.audio, bench.seconds, min(VOICES, bench.streams))
+    load = Load(asked, said, max(WITHIN, bench.latency_ms / 1000), hear_alone(asked, said))
+    if bench.search:
+        return search(server, load, bench.streams, tell)
+    trial = try_load(server, load, bench.streams)
+    tell(trial)
+    return [trial]

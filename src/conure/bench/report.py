@@ -1,0 +1,75 @@
+"""What trials came to, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from conure.bench.numbers import Spread
+from conure.bench.trial import Trial
+
+__all__ = ["as_dict", "best_of", "facts", "line", "spreads"]
+
+
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """The largest that was held; the smallest where none was."""
+    held = [trial for trial in trials if trial.fault is None]
+    return max(held, key=_streams) if held else min(trials, key=_streams)
+
+
+def line(trial: Trial) -> str:
+    """One trial of a search."""
+    lag = trial.told_lag if trial.by_utterances else trial.lag
+    told = f"p99 lag {lag.p99 * 1000:.0f} ms" if lag else "no lag"
+    return f"{trial.streams} streams: {trial.fault or f'{told}, all in time'}"
+
+
+def spreads(trial: Trial) -> list[tuple[str, ...]]:
+    """A table of times, with its head."""
+    found = {
+        "lag of partials": trial.lag,
+        "lag as told": trial.told_lag,
+        "first words": trial.first_words,
+        "last final": trial.final,
+    }
+    head = ("ms", "p50", "p90", "p99", "most", "of")
+    return [head, *(_numbers(name, spread) for name, spread in found.items() if spread)]
+
+
+def facts(trial: Trial, price: float | None) -> list[tuple[str, str]]:
+    """What else there is to say."""
+    streams = f"{trial.streams} at {trial.latency_ms} ms, {trial.seconds / trial.streams:.0f} s each"
+    turns = f"{trial.turns:.1f} a second of {trial.rows:.1f} rows, in {trial.turn * 1000:.1f} ms: {trial.busy:.0%} busy"
+    found = [
+        ("streams", streams),
+        ("ends", ", ".join(f"{count} {end}" for end, count in trial.ends.items())),
+        ("words", f"{trial.words}, {trial.different or 'no'} streams heard otherwise than alone"),
+        ("turns", turns),
+        *((f"cpu, {name}", f"{cpu:.4f} cores a stream") for name, cpu in trial.cpu.items()),
+        *((f"memory, {name}", f"{size / 2**20:.0f} MB") for name, size in trial.memory.items()),
+        ("clients", f"{trial.late * 1000:.0f} ms behind their pace at most"),
+        ("held", f"no: {trial.fault}" if trial.fault else "yes"),
+    ]
+    if price is not None and trial.fault is None:
+        found.append(("price", f"${price / trial.streams:.5f} an hour of a stream, where the machine is ${price:g}"))
+    return found
+
+
+def as_dict(trials: Sequence[Trial], price: float | None) -> dict[str, Any]:
+    best = best_of(trials)
+    held = best.streams if best.fault is None else 0
+    return {
+        "streams": held,
+        "dollars_per_stream_hour": price / held if price is not None and held else None,
+        "trials": [asdict(trial) | {"fault": trial.fault} for trial in trials],
+    }
+
+
+def _numbers(name: str, spread: Spread) -> tuple[str, ...]:
+    numbers = (spread.p50, spread.p90, spread.p99, spread.most)
+    return (name, *(f"{number * 1000:.0f}" for number in numbers), str(spread.count))
+
+
+def _streams(trial: Trial) -> int:
+    return trial.streams

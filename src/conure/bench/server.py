@@ -1,0 +1,157 @@
+"""The server that is measured: one that runs, or one that is started for it; its processes and its turns."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import msgspec
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from conure.errors import BadOption, EngineFailed
+
+__all__ = ["NO_CLIPS", "Server", "Turns", "start_server", "the_server_at"]
+
+NO_CLIPS = ","
+"""A list of models without a name in it."""
+PATIENCE = 10.0
+STOPPING = 40.0
+"""Seconds; streams that were cut off are waited for."""
+LINES = 20
+"""What is kept of a server's stderr, to say why it did not start."""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Live turns so far."""
+
+    count: float
+    rows: float
+    seconds: float
+
+    def since(self, before: Turns) -> Turns:
+        return Turns(self.count - before.count, self.rows - before.rows, self.seconds - before.seconds)
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    """http://host:port"""
+    process: psutil.Process | None
+    """Where it runs on this machine."""
+
+    @property
+    def stream_url(self) -> str:
+        return self.url.replace("http", "ws", 1) + "/v1/stream"
+
+    def turns(self) -> Turns:
+        found = {"seconds_count": 0.0, "seconds_sum": 0.0, "rows_sum": 0.0}
+        for family in text_string_to_metric_families(self._get("/metrics").decode()):
+            for sample in family.samples:
+                name = sample.name.removeprefix("conure_turn_").removeprefix("conure_batch_")
+                if name in found and sample.labels.get("stage", "live") == "live":
+                    found[name] += sample.value
+        return Turns(found["seconds_count"], found["rows_sum"], found["seconds_sum"])
+
+    def room(self, latency_ms: int) -> int:
+        """Streams that the server thinks it holds, with its first live model."""
+        models = msgspec.json.decode(self._get("/health"))["models"]
+        rooms = [model["streams"] for model in models if model["live"]]
+        if not rooms or str(latency_ms) not in rooms[0]:
+            known = ", ".join(rooms[0]) if rooms else "none"
+            raise BadOption(f"the server has no latency of {latency_ms} ms", f"it has: {known}")
+        return int(rooms[0][str(latency_ms)])
+
+    def transcribe(self, recording: bytes, model: str | None = None) -> str:
+        """The text of a recording."""
+        query = f"?model={model}" if model else ""
+        request = urllib.request.Request(self.url + "/v1/transcribe" + query, data=recording, method="POST")
+        with urllib.request.urlopen(request, timeout=60 * PATIENCE) as answer:
+            return str(msgspec.json.decode(answer.read())["text"])
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """The server's own and the engine's, as they are now; none where they are not on this machine."""
+        if self.process is None:
+            return {}
+        engine = max(self.process.children(), key=lambda child: child.memory_info().rss)
+        return {"server": self.process, "engine": engine}
+
+    def _get(self, path: str) -> bytes:
+        with urllib.request.urlopen(self.url + path, timeout=PATIENCE) as answer:
+            body: bytes = answer.read()
+        return body
+
+
+def the_server_at(url: str) -> Server:
+    """Raises BadOption where none answers."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    scheme = parts.scheme.replace("ws", "http", 1)
+    server = Server(f"{scheme}://{parts.netloc}", _listening(parts.port or (443 if scheme == "https" else 80)))
+    try:
+        server.turns()
+    except (OSError, ValueError) as error:
+        raise BadOption(f"no server answers at {url}: {error}", "start one with `conure serve`") from None
+    return server
+
+
+@contextlib.contextmanager
+def start_server(options: Sequence[str]) -> Iterator[Server]:
+    """`conure serve` with these options on ports that are free, until the context is left.
+
+    Raises EngineFailed with what it said where it does not start.
+    """
+    ports = ["--port", "0", "--tcp-port", "0", "--status-port", "0"]
+    command = [sys.executable, "-m", "conure", "serve", *ports, *options]
+    last: deque[str] = deque(maxlen=LINES)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        rest = threading.Thread(target=last.extend, args=(process.stderr,), daemon=True)
+        try:
+            url = _announced(process.stderr, last)
+            if url is None:
+                hint = "try it alone: " + " ".join(["conure", *command[3:]])
+                raise EngineFailed("the server did not start: " + " ".join(last), hint)
+            rest.start()
+            yield Server(url, psutil.Process(process.pid))
+        finally:
+            _stop(process)
+            if rest.ident:
+                rest.join()
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOPPING)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _announced(lines: Iterable[str], last: deque[str]) -> str | None:
+    """Where the server listens, once it does."""
+    url = None
+    for line in lines:
+        last.append(line.strip())
+        if found := re.match(r"doors\s+(http://\S+)", line):
+            url = found[1]
+        if line.startswith("ready"):
+            return url
+    return None
+
+
+def _listening(port: int) -> psutil.Process | None:
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+            if listens and connection.pid:
+                return psutil.Process(connection.pid)
+    return None
