@@ -12,7 +12,8 @@ from conure.settings import Settings
 
 from .conftest import Call
 
-PAGES = ["", "transcribe", "stream", "models", "models pull", "models info", "models convert", "doctor"]
+MODELS = ["models", "models pull", "models info", "models convert"]
+PAGES = ["", "transcribe", "serve", "listen", "stream", *MODELS, "bench", "bench live", "doctor"]
 
 
 @pytest.mark.parametrize("page", PAGES)

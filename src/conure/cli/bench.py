@@ -59,7 +59,7 @@ class Options:
 DEFAULTS = Options()
 
 
-@app.command
+@app.command(help_epilogue=EXAMPLES)
 def live(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
     """How many live streams are held: in time, and each word as if the stream were alone.
 

@@ -108,7 +108,7 @@ async def _listen(options: Options, settings: Settings) -> None:
         async with asyncio.TaskGroup() as tasks:
             giving = tasks.create_task(_give(stream, options))
             _on_interrupt(giving.cancel)
-            await _show(stream, options.form)
+            await _show(stream, live.attach(stream), options.form)
             giving.cancel()
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
@@ -158,7 +158,7 @@ async def _packets(options: Options) -> AsyncGenerator[Any]:
                 yield packet
 
 
-async def _show(stream: LiveStream, form: StreamForm) -> None:
+async def _show(stream: LiveStream, reader: int, form: StreamForm) -> None:
     from conure.client import protocol  # noqa: PLC0415
     from conure.doors.rendering import render_event  # noqa: PLC0415
     from conure.service.events import LAST, Failed  # noqa: PLC0415
@@ -166,7 +166,7 @@ async def _show(stream: LiveStream, form: StreamForm) -> None:
     captions, told, config = Captions(form), 0, protocol.Config()
     try:
         while True:
-            for seq, event in await stream.log.take(told):
+            for seq, event in await stream.log.take(told, reader):
                 told = seq
                 if isinstance(event, Failed):
                     raise _error(event)

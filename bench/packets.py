@@ -1,0 +1,327 @@
+"""What Python itself spends on a packet in the server's process, by stage, and how many streams one core so holds.
+
+    python -m bench.packets [--packets-ms 20 100] [--latency 160] [--streams 50] [--rounds 40] [--json FILE]
+
+    socket        uvicorn, websockets and starlette: bytes of a real socket to a message, into an empty application
+    conversation  the door's protocol
+    intake        bytes to samples
+    session       audio that may be needed again, arrivals, metrics
+    bytes         the request into shared memory and msgpack
+    answer        back: msgpack, session, event log, a partial in JSON; without the socket
+    whole         all of it with real sockets, answers included: to be compared with the sum
+
+The engine is a stand-in that answers each chunk with a word; what it takes itself is not counted. Times are of the
+event loop's thread, so that other programs hardly matter. Clients are in a process of their own, and packets of either
+size come equally often: how often the loop has to wake up is part of what they cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from msgspec import msgpack
+from websockets.asyncio.client import connect
+
+from conure.audio.formats import AudioFormat
+from conure.bench.machine import machine
+from conure.bench.speech import RATE, shipped, voices
+from conure.cli.tables import table
+from conure.client import protocol
+from conure.doors.conversation import Conversation
+from conure.doors.stream_socket import stream_socket
+from conure.engine.frames import frame
+from conure.engine.handle import EngineHandle
+from conure.engine.messages import Answer, Audio, Close, Finished, Heard, Note, Open, Request, SpeechStarted
+from conure.engine.plan import ModelCard
+from conure.engine.ring import SampleRing
+from conure.engine.transport import RING_SAMPLES
+from conure.engine.wire import RequestReader, RequestWriter, answer_reader
+from conure.server import LONGEST_MESSAGE
+from conure.service.intake import Intake
+from conure.service.live import LiveService, Wanted
+from conure.service.models import Models
+from conure.service.tokenizers import Tokenizers
+from conure.types import Token
+
+TOKENIZER = Path(__file__).parents[1] / "src" / "conure" / "data" / "tiny" / "tokenizer.model"
+MODEL, VOCABULARY = "stand-in", 384
+PACKETS = 3000
+"""A second, at real sockets."""
+SECONDS = 6.0
+"""Of clients at real sockets, on the clock."""
+
+
+class StandIn:
+    """An engine's transport as it is, up to the socket; answers a chunk with a word. Counts what is not ours."""
+
+    def __init__(self, latency_ms: int) -> None:
+        self.chunk = RATE * latency_ms // 1000
+        self.foreign = 0.0
+        """Seconds that the engine's part took."""
+        self.answers = 0
+        self._ring = SampleRing.create(RING_SAMPLES)
+        self._writer, self._reader = RequestWriter(self._ring), RequestReader(self._ring)
+        self._encoder, self._decoder = msgpack.Encoder(), answer_reader()
+        self._told: asyncio.Queue[bytes] = asyncio.Queue()
+        self._heard: dict[int, int] = {}
+
+    async def start(self) -> tuple[ModelCard, ...]:
+        card = ModelCard(
+            MODEL, MODEL, TOKENIZER.name, TOKENIZER.read_bytes(), VOCABULARY, latencies=(160, 1120), capacity=(1, 1)
+        )
+        return (card,)
+
+    async def send(self, requests: list[Request]) -> None:
+        payload = frame(self._writer.encode(requests))
+        begin = time.thread_time()
+        answers = [answer for request in self._reader.decode(payload[4:]) for answer in self._answer(request)]
+        if answers:
+            self._told.put_nowait(self._encoder.encode(answers))
+        self.foreign += time.thread_time() - begin
+
+    async def receive(self) -> list[Answer | Note]:
+        return self._decoder.decode(await self._told.get())  # type: ignore[return-value]
+
+    async def stop(self) -> None:
+        self._ring.close()
+
+    def kill(self) -> None:
+        raise NotImplementedError
+
+    def _answer(self, request: Request) -> Iterator[Answer]:
+        match request:
+            case Open(stream):
+                self._heard[stream] = 0
+                yield SpeechStarted(stream, 0.0)
+            case Audio(stream, samples):
+                before = self._heard[stream]
+                self._heard[stream] = after = before + len(samples)
+                if after // self.chunk > before // self.chunk:
+                    self.answers += 1
+                    yield word(stream, after // self.chunk * self.chunk / RATE)
+            case Close(stream):
+                yield Finished(stream)
+
+
+def word(stream: int, until: float) -> Heard:
+    return Heard(stream, (Token(7, round(until - 0.08, 3), until),), until)
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    found = {size: asyncio.run(_measure(size, options)) for size in options.packets_ms}
+    print(f"{machine()['processor']}, {machine()['cores']} cores; microseconds of one core")
+    print(_table(found, options.latency), end="")
+    print(
+        "One server process has one event loop, so more cores hold no more streams than one, beside the engine's;\n"
+        "on 16 cores 15 server processes would hold 15 times as many, and there is one."
+    )
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine(), "latency_ms": options.latency, "us": found}) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--packets-ms", type=int, nargs="*", default=[20, 100])
+    parser.add_argument("--latency", type=int, default=160, help="milliseconds from an answer to the next one")
+    parser.add_argument("--streams", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--json", type=Path)
+    return parser
+
+
+async def _measure(packet_ms: int, options: argparse.Namespace) -> dict[str, float]:
+    """Microseconds of each stage; all but `answer` for a packet."""
+    (pcm,) = voices(shipped(), 1.0, 1)
+    packet = pcm[: 2 * RATE * packet_ms // 1000]
+    found = await _stages(packet, options)
+    found["socket"] = await _at_sockets(_empty(), packet_ms, options.streams)
+    async with _service(options.latency) as (live, stand_in):
+        app = FastAPI()
+        app.include_router(stream_socket(live))
+        found["whole"] = await _at_sockets(app, packet_ms, options.streams, stand_in)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def _service(latency: int) -> Any:
+    stand_in = StandIn(latency)
+    handle = EngineHandle(stand_in)
+    await handle.start()
+    try:
+        yield LiveService(handle, Models(handle, (MODEL,), ()), Tokenizers()), stand_in
+    finally:
+        await handle.stop()
+
+
+async def _stages(packet: bytes, options: argparse.Namespace) -> dict[str, float]:
+    """Each is measured with all that comes after it, and what comes after it is taken off."""
+    intake = Intake(AudioFormat())
+    samples = await intake.push(packet)
+    async with _service(options.latency) as (live, stand_in):
+        streams = [live.open(Wanted(latency_ms=options.latency), AudioFormat()) for _ in range(options.streams)]
+        talks = [await _conversation(live, options.latency) for _ in range(options.streams)]
+        numbers = [stream.session._number for stream in streams]
+        handle = live.handle
+        heard = await _rounds(options, stand_in, [lambda: intake.push(packet)] * options.streams)
+        asked = await _rounds(options, stand_in, [lambda n=n: _ask(handle, n, samples) for n in numbers])
+        pushed = await _rounds(options, stand_in, [lambda s=s: s._push(samples) for s in streams])
+        read = await _rounds(options, stand_in, [lambda t=t: t.read(packet) for t in talks])
+        answer = await _answers(options, live, [talk._stream.session._number for talk in talks if talk._stream])
+        for talk in talks:
+            talk.leave()
+    return {
+        "conversation": read - pushed - heard,
+        "intake": heard,
+        "session": pushed - asked,
+        "bytes": asked,
+        "answer": answer,
+    }
+
+
+async def _ask(handle: EngineHandle, number: int, samples: Any) -> None:
+    handle.ask(Audio(number, samples))
+
+
+async def _conversation(live: LiveService, latency: int) -> Conversation:
+    encoder = msgpack.Encoder()
+
+    async def send(message: protocol.FromServer) -> None:
+        encoder.encode(message)
+
+    talk = Conversation(live, send)
+    await talk.read(protocol.Config(latency_ms=latency))
+    talk.telling = asyncio.create_task(talk.tell())  # type: ignore[attr-defined]
+    return talk
+
+
+async def _rounds(options: argparse.Namespace, stand_in: StandIn, calls: list[Callable[[], Awaitable[Any]]]) -> float:
+    """Microseconds of a call, among as many others; requests go out between the rounds, as they do in the server.
+
+    Answers are taken in between, and not counted.
+    """
+    spent = []
+    for _ in range(options.rounds):
+        foreign, begin = stand_in.foreign, time.thread_time()
+        for call in calls:
+            await call()
+        await asyncio.sleep(0)
+        spent.append(time.thread_time() - begin - (stand_in.foreign - foreign))
+        await asyncio.sleep(0.002)
+    return statistics.median(spent) / len(calls) * 1e6
+
+
+async def _answers(options: argparse.Namespace, live: LiveService, numbers: list[int]) -> float:
+    """Microseconds of an answer with a word, up to the text of its partial."""
+    encoder, decoder, spent = msgpack.Encoder(), answer_reader(), []
+    for turn in range(options.rounds):
+        payload = encoder.encode([word(number, 1000.0 + turn) for number in numbers])
+        begin = time.thread_time()
+        for answer in decoder.decode(payload):
+            live.handle._take(answer)  # type: ignore[arg-type]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        spent.append(time.thread_time() - begin)
+    return statistics.median(spent) / len(numbers) * 1e6
+
+
+def _empty() -> FastAPI:
+    """Reads messages, and does nothing with them."""
+    app = FastAPI()
+
+    @app.websocket("/v1/stream")
+    async def stream(socket: WebSocket) -> None:
+        await socket.accept()
+        with contextlib.suppress(WebSocketDisconnect):
+            while (await socket.receive())["type"] != "websocket.disconnect":
+                pass
+
+    return app
+
+
+async def _at_sockets(app: FastAPI, packet_ms: int, streams: int, stand_in: StandIn | None = None) -> float:
+    """Microseconds of this thread a packet, while clients speak."""
+    config = uvicorn.Config(
+        app, port=0, log_config=None, access_log=False, lifespan="off", ws_max_size=LONGEST_MESSAGE,
+        ws_per_message_deflate=False,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    ours, theirs = get_context("spawn").Pipe()
+    clients = get_context("spawn").Process(target=_clients, args=(theirs, port, packet_ms, streams))
+    clients.start()
+    await asyncio.to_thread(ours.recv)
+    foreign, begin = stand_in.foreign if stand_in else 0.0, time.thread_time()
+    ours.send(None)
+    packets = await asyncio.to_thread(ours.recv)
+    spent = time.thread_time() - begin - ((stand_in.foreign if stand_in else 0.0) - foreign)
+    ours.send(None)
+    await asyncio.to_thread(clients.join)
+    server.should_exit = True
+    await serving
+    return spent / packets * 1e6
+
+
+def _clients(end: Any, port: int, packet_ms: int, streams: int) -> None:
+    asyncio.run(_speak(end, port, packet_ms, streams))
+
+
+async def _speak(end: Any, port: int, packet_ms: int, streams: int) -> None:
+    """Each stream's packets at a time of their own, so that the server wakes up for a few at once."""
+    (pcm,) = voices(shipped(), 1.0, 1)
+    packet = pcm[: 2 * RATE * packet_ms // 1000]
+    sockets = [await connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None) for _ in range(streams)]
+    for socket in sockets:
+        await socket.send('{"type": "config"}')
+    reading = [asyncio.create_task(_drain(socket)) for socket in sockets]
+    end.send(None)
+    await asyncio.to_thread(end.recv)
+    begin, sent = time.monotonic(), 0
+    while (now := time.monotonic()) < begin + SECONDS:
+        due = begin + sent / PACKETS
+        if due > now:
+            await asyncio.sleep(due - now)
+        await sockets[sent % streams].send(packet)
+        sent += 1
+    end.send(sent)
+    await asyncio.to_thread(end.recv)
+    for task in reading:
+        task.cancel()
+    for socket in sockets:
+        socket.transport.abort()
+
+
+async def _drain(socket: Any) -> None:
+    async for _ in socket:
+        pass
+
+
+def _table(found: dict[int, dict[str, float]], latency: int) -> str:
+    stages = ("socket", "conversation", "intake", "session", "bytes")
+    rows = [("packet", *stages, "sum", "answer", "whole", "streams by sum", "by whole")]
+    for size, cost in found.items():
+        packets, answers = 1000 / size, 1000 / latency
+        total = sum(cost[stage] for stage in stages)
+        by_sum = 1e6 / (total * packets + cost["answer"] * answers)
+        by_whole = 1e6 / (cost["whole"] * packets)
+        numbers = [*(cost[stage] for stage in stages), total, cost["answer"], cost["whole"]]
+        rows.append((f"{size} ms", *(f"{number:.1f}" for number in numbers), f"{by_sum:.0f}", f"{by_whole:.0f}"))
+    return table(rows)
+
+
+if __name__ == "__main__":
+    main()
