@@ -21,7 +21,6 @@ __all__ = ["Options", "app", "serve"]
 
 EXAMPLES = """\
 Examples:
-  conure serve
   conure serve --model tiny --port 9000
   conure serve --live nemotron-3.5 --clips parakeet --host 0.0.0.0
 """
