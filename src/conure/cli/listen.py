@@ -103,7 +103,7 @@ async def _listen(options: Options, settings: Settings) -> None:
     try:
         live = LiveService(handle, Models(handle, plan.live, ()), Tokenizers())
         wanted = Wanted(latency_ms=options.latency, language=settings.language)
-        stream = live.open(wanted, AudioFormat("f32", RATE))
+        stream = await live.open(wanted, AudioFormat("f32", RATE))
         tell(f"listening with {stream.options.model.name} at {stream.options.latency_ms} ms")
         async with asyncio.TaskGroup() as tasks:
             giving = tasks.create_task(_give(stream, options))

@@ -138,7 +138,7 @@ class Conversation:
                 config.sample_rate or hello.sample_rate,
                 config.channels or hello.channels,
             )
-            self._stream = self._live.open(_wanted(config), audio)
+            self._stream = await self._live.open(_wanted(config), audio)
             self._results = ResultRenderer(hello.stream_id if hello.stream_id is not None else self._stream.id)
             self._stream.manner = (self._config, self._results)
             await self._attach()

@@ -45,7 +45,7 @@ def marker_socket(live: LiveService) -> APIRouter:
         with contextlib.suppress(WebSocketDisconnect):
             await socket.accept()
             try:
-                opened = live.open(Wanted(), AudioFormat())
+                opened = await live.open(Wanted(), AudioFormat())
             except ConureError as error:
                 await socket.send_json({"type": "Error", "code": error.code, "message": error.message})
                 await socket.close(TRY_AGAIN if isinstance(error, Busy) else 1011)

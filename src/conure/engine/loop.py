@@ -155,7 +155,7 @@ class Engine:
             known = ", ".join(map(str, lane.latencies))
             message = f"{options.model} has no latency of {options.latency_ms} ms"
             self._fail(request.stream, "bad_option", message, f"it has: {known}")
-        elif (needed := self._load_with(lane, options.latency_ms)) > MOST_LOAD:
+        elif not request.again and (needed := self._load_with(lane, options.latency_ms)) > MOST_LOAD:
             message = f"{len(lane)} streams are open, and one more would take {needed:.0%} of the time there is"
             self._answer([Failed(request.stream, "busy", message, retry_after=RETRY_AFTER)])
         elif lane.open(request.stream, options):

@@ -61,6 +61,8 @@ class StreamOptions:
 class Open(Struct, frozen=True, tag=True):
     stream: int
     options: StreamOptions
+    again: bool = False
+    """It was promised to be in time before the engine was started anew, so it is not refused for want of time."""
 
 
 class Audio(Struct, frozen=True, tag=True):

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_LATENCY = 160
 RESUME_SECONDS = 30.0
+RETRY_AFTER = 5.0
 MOST_BUDGET = 60.0
 """Seconds that a final may wait for a second pass."""
 MOST_LEFT = 1000
@@ -203,14 +204,23 @@ class LiveService:
     def __len__(self) -> int:
         return sum(stream.is_open for stream in self._streams.values())
 
-    def open(self, wanted: Wanted, audio: AudioFormat) -> LiveStream:
-        """Raises UnknownModel, BadOption, UnsupportedLanguage, or Busy where the server is about to stop."""
+    async def open(self, wanted: Wanted, audio: AudioFormat) -> LiveStream:
+        """Raises UnknownModel, BadOption, UnsupportedLanguage, or Busy where there is no time for it."""
         if self.draining or not self.handle.is_ready:
             reason = "draining" if self.draining else "engine_restarting"
             metrics.REFUSED.labels(reason).inc()
             raise Busy(f"no new streams: {reason.replace('_', ' ')}", "try again, or ask another server")
         stream = LiveStream(self.handle, self._options(wanted), audio)
         self._streams[stream.token] = stream
+        try:
+            refused = await asyncio.shield(stream.session.opening)
+        except asyncio.CancelledError:
+            self.forget(stream)
+            raise
+        if isinstance(refused, Failed):
+            self.forget(stream)
+            metrics.REFUSED.labels(refused.code).inc()
+            raise Busy(refused.message, refused.hint, refused.retry_after or RETRY_AFTER)
         log.info("stream %s opened: %s at %d ms", stream.id, stream.options.model.name, stream.options.latency_ms)
         return stream
 

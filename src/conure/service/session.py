@@ -105,6 +105,8 @@ class LiveSession:
         """End of the last word of a final; the same when the engine began, and up to where partials were told then."""
         self._told = self._warned = 0.0
         self._progress = asyncio.Event()
+        self.opening: asyncio.Future[Event | None] = asyncio.get_running_loop().create_future()
+        """None when the engine has taken it; how it ended where it was not taken."""
         self._number = handle.register(self)
         self._open()
 
@@ -180,12 +182,14 @@ class LiveSession:
     def _open(self) -> None:
         options = self.options
         stream = StreamOptions(options.model.name, options.latency_ms, options.endpointing, options.prompt)
-        self._handle.ask(engine.Open(self._number, stream))
+        self._handle.ask(engine.Open(self._number, stream, again=self.opening.done()))
 
     # What the engine says.
 
     def answered(self, answer: engine.Answer) -> None:
         match answer:
+            case engine.Opened() if not self.opening.done():
+                self.opening.set_result(None)
             case engine.SpeechStarted(_, at):
                 self._start_utterance(self._time(at))
             case engine.Heard(_, tokens, until):
@@ -206,10 +210,8 @@ class LiveSession:
             case engine.Finished():
                 self._end_utterance(self.until, "closed")
                 self._tell_in_order(Finished(self.seconds))
-            case engine.Failed(_, code, message, hint, retry_after):
-                self._end(Failed(code, message, hint, retry_after))
-            case engine.Cancelled():
-                self._end(Cancelled())
+            case engine.Failed() | engine.Cancelled():
+                self._end(_last_of(answer))
 
     def restarted(self) -> None:
         """Everything that is not final is said to the new engine again."""
@@ -328,6 +330,8 @@ class LiveSession:
             return
         self._publish(event)
         self.ended = True
+        if not self.opening.done():
+            self.opening.set_result(event)
         for waiting in self._ordered:
             if isinstance(waiting, SecondPass):
                 waiting.cancel()
@@ -358,3 +362,9 @@ class LiveSession:
         chunk = self.options.latency_ms * RATE // 1000
         aligned = self._origin + max(wanted - self._origin, 0) // chunk * chunk
         return max(aligned, self._audio.first)
+
+
+def _last_of(answer: engine.Failed | engine.Cancelled) -> Event:
+    if isinstance(answer, engine.Cancelled):
+        return Cancelled()
+    return Failed(answer.code, answer.message, answer.hint, answer.retry_after)
