@@ -33,8 +33,9 @@ def main() -> int:
         print(f"\nlive, as it is spoken ({CLIP.name}):")
         stream(client)
         print("\nthe same as a file:")
-        for word in client.transcribe(CLIP).words:
-            print(f"  {word.start:6.2f} {word.end:6.2f}  {word.text}")
+        for segment in client.transcribe(CLIP).segments:
+            for word in segment.words:
+                print(f"  {word.start:6.2f} {word.end:6.2f}  {word.text}")
     except BaseException:
         server.terminate()
         raise
