@@ -151,8 +151,8 @@ class Trial:
             self.engine.ask(Open(number, options))
         self.begin = time.monotonic() + 0.1
         self._feed()
-        took = time.monotonic() - self.begin
         self._over.wait(PATIENCE)
+        took = time.monotonic() - self.begin
         self.engine.stop()
         loop.join()
         count, busy = max(len(self.turns), 1), sum(turn.seconds for turn in self.turns)
@@ -190,14 +190,19 @@ class Trial:
     def _take(self, answers: list[Answer | Note]) -> None:
         """On the engine's thread."""
         now = time.monotonic()
+        reached: dict[int, float] = {}
+        """By stream: where an utterance ends within a chunk, the turn has heard more than the answer covers."""
         for answer in answers:
             if isinstance(answer, Turned):
                 self.turns.append(answer)
-            elif isinstance(answer, Heard | Listened) and answer.until > 0 and answer.stream not in self._closed:
-                packet = math.ceil(round(answer.until * RATE) / round(self.packet * RATE)) - 1
-                self.lags.append(now - self._due(answer.stream, packet))
+            elif isinstance(answer, Heard | Listened) and answer.stream not in self._closed:
+                reached[answer.stream] = max(reached.get(answer.stream, 0.0), answer.until)
             elif isinstance(answer, ENDS):
                 self._end(answer, now)
+        for stream, until in reached.items():
+            if until > 0:
+                packet = math.ceil(round(until * RATE) / round(self.packet * RATE)) - 1
+                self.lags.append(now - self._due(stream, packet))
 
     def _end(self, answer: Answer, now: float) -> None:
         self._ended.add(answer.stream)

@@ -201,6 +201,8 @@ class PacedStream:
             case protocol.Final(text=text):
                 self.notes.words += text.split()
                 self._see_words(text, now)
+            case protocol.UtteranceEnd(at=at) if at == self._until and self.notes.lags:
+                self.notes.lags.pop()  # its turn has heard more than this partial covers
             case protocol.Lag(seconds=seconds):
                 self.notes.told_lags.append(seconds)
             case protocol.SpeechStarted(at=at):
@@ -208,12 +210,15 @@ class PacedStream:
             case protocol.Marker():
                 self.notes.final = now - self._finalized
                 self._marked.set()
+            case _:
+                self._take_fate(message)
+
+    def _take_fate(self, message: protocol.FromServer) -> None:
+        match message:
             case protocol.Ready():
                 self._begin(message)
-            case protocol.Finished():
-                self._end("finished")
-            case protocol.Cancelled():
-                self._end("cancelled")
+            case protocol.Finished() | protocol.Cancelled():
+                self._end(type(message).__name__.lower())
             case protocol.Failed() | protocol.Error():
                 self._end(f"{message.code}: {message.message}")
 

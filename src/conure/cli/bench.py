@@ -63,8 +63,8 @@ DEFAULTS = Options()
 def live(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
     """How many live streams are held: in time, and each word as if the stream were alone.
 
-    Streams speak at the pace of a person, over real sockets. They are held where p99 of the lag is at most a chunk
-    and 100 ms, none is refused, and every transcript is that of the stream alone.
+    Streams speak at a person's pace, over real sockets. They are held where p99 of the lag is at most
+    a chunk and 100 ms, none is refused, and each transcript is that of the stream alone.
     """
     common.begin()
     from conure.bench.live import LiveBench, measure  # noqa: PLC0415  --help shall not wait for audio and sockets
