@@ -1,8 +1,8 @@
 """A network's encoder as ONNX graphs for whole clips, written from its modules.
 
-Two graphs compute what `Network.encode` does, for one clip. The front takes mel [1, T, F] of a piece of the clip
-to what the subsampling projects, [1, S, C]. The encoder takes that for all of the clip and, where the model has a
-language prompt, its slot [1]; it gives encoded [1, S, D]. Tests hold the two forms equal.
+Two graphs compute what `Network.encode` does, for one clip. The front takes mel [B, T, F] of pieces to what the
+subsampling projects, [B, S, C]. The encoder takes that for all of the clip and, where the model has a language
+prompt, its slot [1]; it gives encoded [1, S, D]. Tests hold the two forms equal.
 
 One clip needs no masks, no step is computed in vain, and its numbers depend on nothing beside it. Clips of some
 seconds keep a CPU as busy as batches of them do.
@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conure.engine.export_stream import write_step, write_step_front
+from conure.engine.export_stream import write_step
 from conure.engine.onnx_attention import ClipView, LocalView, WholeView
-from conure.engine.onnx_graph import Graph, save_graphs
+from conure.engine.onnx_graph import Graph, save_graph, save_graphs
 from conure.engine.onnx_layers import LayerWriter, convolution2d
 from conure.engine.quantize import Products, Table
 from conure.models.attention import Attention, sinusoids
@@ -38,13 +38,12 @@ __all__ = [
     "FRONT_FILE",
     "REACH",
     "STREAM_FILE",
-    "STREAM_FRONT_FILE",
     "export_network",
     "position_tables",
 ]
 
 FRONT_FILE, ENCODER_FILE = "front.onnx", "encoder.onnx"
-STREAM_FRONT_FILE, STREAM_FILE = "stream_front.onnx", "stream.onnx"
+STREAM_FILE = "stream.onnx"
 
 EXPORT_VERSION = 6
 """Raise it when the graphs change: what was converted before is converted again."""
@@ -64,21 +63,18 @@ def export_network(
     """Writes the graphs and their weights into `folder`: for clips, and for streams where the network is cache-aware.
 
     Clips are multiplied by `products`, rows of different streams by `by_row`. Both sorts of graphs read the same
-    weights. The fronts stay in float32: they are small and sensitive.
+    weights. The front stays in float32: it is small and sensitive.
     """
     context = context or network.config.encoder.contexts[0]
-    module = network.encoder.pre_encode
-    fronts = {folder / FRONT_FILE: lambda graph: _front(graph, module)}
+    save_graph(folder / FRONT_FILE, lambda graph: _front(graph, network.encoder.pre_encode))
     encoders = {folder / ENCODER_FILE: lambda graph: _encoder(graph, network, products, context)}
     if network.config.encoder.cache_aware:
-        fronts[folder / STREAM_FRONT_FILE] = lambda graph: write_step_front(graph, module)
         encoders[folder / STREAM_FILE] = lambda graph: write_step(graph, network, by_row)
-    for path, graphs in ((FRONT_FILE, fronts), (ENCODER_FILE, encoders)):
-        save_graphs((folder / path).with_suffix(".weights"), graphs)
+    save_graphs((folder / ENCODER_FILE).with_suffix(".weights"), encoders)
 
 
 def _front(graph: Graph, module: Subsampling) -> None:
-    x = graph.op("Unsqueeze", graph.input("mel", np.float32, [1, "T", "F"]), graph.ints(1))
+    x = graph.op("Unsqueeze", graph.input("mel", np.float32, ["B", "T", "F"]), graph.ints(1))
     lead = 2 if module.causal else 1
     for stride, mix in ((0, None), (2, 3), (5, 6)):
         x = convolution2d(graph, x, module.conv[stride], strides=[2, 2], pads=[lead, lead, 1, 1])
@@ -86,7 +82,7 @@ def _front(graph: Graph, module: Subsampling) -> None:
             x = convolution2d(graph, x, module.conv[mix])
         x = graph.op("Relu", x)
     x = graph.op("Reshape", graph.op("Transpose", x, perm=[0, 2, 1, 3]), graph.ints(0, 0, -1))
-    graph.output("x", x, np.float32, [1, "S", module.out.in_features])
+    graph.output("x", x, np.float32, ["B", "S", module.out.in_features])
 
 
 def _encoder(graph: Graph, network: Network, products: Products, context: AttentionContext) -> None:

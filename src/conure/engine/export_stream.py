@@ -1,7 +1,7 @@
-"""One chunk of cache-aware streams as ONNX graphs, written from the network's modules.
+"""One chunk of cache-aware streams as an ONNX graph, written from the network's modules.
 
-Two graphs compute what `Encoder.step` and `Network.prompted` do, for any number of rows and chunks of any size. The
-front takes mel [B, 8C, F] to what the subsampling projects; the step takes that to encoded [B, C, D].
+The graph computes what `Encoder.step` and `Network.prompted` do after the subsampling, for any number of rows and
+chunks of any size.
 
 What the layers remember is never moved. Each layer has pools of steps that all streams share: keys and values
 [R * h * P, D / h], where every row and head has a ring of P steps, and the convolution's input [R * Q + 1, D] with
@@ -20,21 +20,20 @@ from typing import cast
 import numpy as np
 
 from conure.engine.onnx_graph import Graph
-from conure.engine.onnx_layers import MASKED, HeadShape, LayerWriter, Projected, convolution2d
+from conure.engine.onnx_layers import MASKED, HeadShape, LayerWriter, Projected
 from conure.engine.quantize import Products
 from conure.models.attention import Attention, sinusoids
 from conure.models.config import EncoderConfig
 from conure.models.conformer import Layer
 from conure.models.network import Network
-from conure.models.subsampling import LEAD_FRAMES, Subsampling
 
-__all__ = ["AFTER", "POOLS", "longest_chunk", "longest_past", "write_step", "write_step_front"]
+__all__ = ["AFTER", "POOLS", "longest_chunk", "longest_past", "write_step"]
 
 POOLS = ("keys", "values", "filtered")
 """Of each layer; the name of a layer's pool ends in its number."""
 
 AFTER = "after."
-"""Begins the name of what a pool or a cache has become."""
+"""Begins the name of what a pool has become."""
 
 END = 2**62
 
@@ -46,37 +45,6 @@ def longest_past(config: EncoderConfig) -> int:
 
 def longest_chunk(config: EncoderConfig) -> int:
     return max(context.right + 1 for context in config.contexts)
-
-
-def write_step_front(graph: Graph, module: Subsampling) -> None:
-    """mel [B, 8C, F], where each row's own frames begin and end [B, 1, 1, 1], the frame before the chunk at each
-    convolution [B, channels, 1, bands] -> x [B, C, channels * bands] and those frames of this chunk."""
-    x = graph.op("Unsqueeze", graph.input("mel", np.float32, ["B", "T", module.widths[0]]), graph.ints(1))
-    fresh, end = (graph.input(name, np.int64, ["B", 1, 1, 1]) for name in ("fresh", "end"))
-    channels, lead = (1, module.channels, module.channels), LEAD_FRAMES
-    for index, (stride, mix) in enumerate(((0, None), (2, 3), (5, 6))):
-        name = f"frame.{index}"
-        shape: list[str | int] = ["B", channels[index], 1, module.widths[index]]
-        before = graph.input(name, np.float32, shape)
-        x = _between(graph, x, graph.op("Mul", fresh, graph.scalar(lead)), end)
-        last = graph.op("Slice", x, graph.ints(-1), graph.ints(END), graph.ints(2))
-        graph.output(AFTER + name, last, np.float32, shape)
-        x = graph.op("Concat", before, x, axis=2)
-        x = convolution2d(graph, x, module.conv[stride], strides=[2, 2], pads=[0, 2, 0, 1])
-        if mix is not None:
-            x = convolution2d(graph, x, module.conv[mix])
-        x = graph.op("Relu", x)
-        lead = (lead - 1) // 2
-        end = graph.op("Div", graph.op("Add", end, graph.scalar(1)), graph.scalar(2))
-    x = graph.op("Reshape", graph.op("Transpose", x, perm=[0, 2, 1, 3]), graph.ints(0, 0, -1))
-    graph.output("x", x, np.float32, ["B", "C", module.out.in_features])
-
-
-def _between(graph: Graph, x: str, begin: str, end: str) -> str:
-    """x [B, channels, T, bands] with zeros outside of each row's own frames."""
-    position = graph.op("Unsqueeze", graph.range(graph.size(x, 2)), graph.ints(1))
-    inside = graph.op("And", graph.op("GreaterOrEqual", position, begin), graph.op("Less", position, end))
-    return graph.op("Mul", x, graph.op("Cast", inside, to=graph.element(np.float32)))
 
 
 def write_step(graph: Graph, network: Network, products: Products) -> None:

@@ -1,12 +1,15 @@
 """Runs the streaming step of a converted network in ONNX Runtime; features stay in torch.
 
 The graph changes what is remembered of streams where it is (see `export_stream`), so that a turn costs what its
-products cost, and the reading of the past that its rows see. Rows are subsampled a few at a time: the convolutions'
-activations are 32 times the size of the mel.
+products cost, and the reading of the past that its rows see.
+
+Chunks are subsampled by the graph for clips, each behind the last frames of the chunk before; the steps that these
+make again are dropped. That is faster than to take up the convolutions where they ended: nothing stands between them.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from torch import Tensor
 
 from conure.audio.features import LogMel
 from conure.engine.converted import read_converted
-from conure.engine.export import STREAM_FILE, STREAM_FRONT_FILE
+from conure.engine.export import FRONT_FILE, STREAM_FILE
 from conure.engine.export_stream import AFTER
 from conure.engine.onnx_heads import OnnxHeads
 from conure.engine.onnx_runner import CORES, PIECE_STEPS
@@ -43,12 +46,11 @@ class OnnxStreamRunner:
         threads = threads or CORES
         torch.set_num_threads(1)
         self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
-        self._front, self._step = (open_session(folder / name, threads) for name in (STREAM_FRONT_FILE, STREAM_FILE))
+        self._front, self._step = (open_session(folder / name, threads) for name in (FRONT_FILE, STREAM_FILE))
         self.description = f"onnx {converted.precision}, {threads} thread{'s' * (threads > 1)}"
 
     def allocate(self, rows: int) -> StreamState[OnnxStreamMemory]:
-        frames = [(shape[1], shape[3]) for shape in (given.shape for given in self._front.get_inputs()[3:])]
-        return StreamState.allocate(OnnxStreamMemory(self.config.encoder, frames, rows), self.heads, rows)
+        return StreamState.allocate(OnnxStreamMemory(self.config.encoder, rows), self.heads, rows)
 
     @torch.inference_mode()
     def step(
@@ -70,7 +72,7 @@ class OnnxStreamRunner:
             return encoded, counts
         who, steps = rows[busy].numpy(), counts[busy].numpy()
         given = dict(memory.places(who, steps, chunk))
-        given["x"] = self._subsample(mel[busy].numpy(), frames[busy].numpy(), memory, who)
+        given["x"] = self._subsample(mel[busy].numpy(), frames[busy].tolist(), memory, who)
         if self.config.prompts and prompts is not None:
             given["prompts"] = np.repeat(prompts[busy].numpy(), chunk)
         encoded[busy] = torch.from_numpy(self._encode(given, memory)).view(-1, *encoded.shape[1:])
@@ -90,20 +92,21 @@ class OnnxStreamRunner:
         self._step.run_with_iobinding(binding)
         return encoded
 
-    def _subsample(self, mel: np.ndarray, frames: np.ndarray, memory: OnnxStreamMemory, rows: np.ndarray) -> np.ndarray:
-        """mel [B, 8C, F] -> what the subsampling projects, [B * C, channels * bands]."""
-        some = max(PIECE_STEPS * STEP_FRAMES // mel.shape[1], 1)
-        parts = [slice(begin, begin + some) for begin in range(0, len(rows), some)]
-        return np.concatenate([self._subsample_some(mel[part], frames[part], memory, rows[part]) for part in parts])
+    def _subsample(self, mel: np.ndarray, frames: list[int], memory: OnnxStreamMemory, rows: np.ndarray) -> np.ndarray:
+        """mel [B, 8C, F] -> what the subsampling projects, [B * C, channels * bands]; zeros after a row's last step.
 
-    def _subsample_some(
-        self, mel: np.ndarray, frames: np.ndarray, memory: OnnxStreamMemory, rows: np.ndarray
-    ) -> np.ndarray:
-        fresh = ~memory.started[rows][:, None, None, None]
-        given = {"mel": mel, "fresh": fresh.astype(np.int64), "end": frames[:, None, None, None]}
-        for index, cache in enumerate(memory.frames):
-            given[f"frame.{index}"] = np.where(fresh, np.float32(0), cache[rows])
-        x, *after = self._front.run(["x", *(f"{AFTER}frame.{index}" for index in range(len(memory.frames)))], given)
-        for cache, frame in zip(memory.frames, after, strict=True):
-            cache[rows] = frame
-        return np.asarray(x).reshape(-1, x.shape[2])
+        Rows with pieces of one size go together, some at a time: activations are 32 times the size of the mel.
+        """
+        chunk = mel.shape[1] // STEP_FRAMES
+        x = np.zeros((len(rows), chunk, self._front.get_outputs()[0].shape[2]), np.float32)
+        pieces: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = defaultdict(list)
+        for place, (row, count) in enumerate(zip(rows, frames, strict=True)):
+            lost, piece = memory.hear(row, mel[place, :count])
+            pieces[lost, len(piece)].append((place, piece))
+        some = max(PIECE_STEPS // chunk, 1)
+        for (lost, _), group in pieces.items():
+            for begin in range(0, len(group), some):
+                places, together = zip(*group[begin : begin + some], strict=True)
+                steps = self._front.run(["x"], {"mel": np.stack(together)})[0][:, lost:]
+                x[list(places), : steps.shape[1]] = steps
+        return x.reshape(len(rows) * chunk, -1)
