@@ -11,9 +11,7 @@ BEGIN := $(if $(filter tiny-live,$(RECIPE)),--begin src/conure/data/tiny)
 .PHONY: demo test lint parity train bench install clean
 
 demo: $(VENV)/installed
-	$(BIN)/conure transcribe --model tiny --format words tests/data/demo.flac
-	@echo
-	$(BIN)/conure transcribe --model tiny tests/data/demo.flac
+	$(BIN)/python tools/demo.py $(ARGS)
 
 test: lint
 	$(BIN)/pytest

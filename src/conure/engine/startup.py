@@ -6,11 +6,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
 
+from conure.audio.files import open_audio
 from conure.engine.admission import capacity
 from conure.engine.buffered_lane import BufferedLane
 from conure.engine.clip_lane import ClipLane
@@ -38,6 +42,7 @@ MEMORY = 0.25
 TEST_SECONDS = 0.4
 """For measuring one latency of one model."""
 TEST_UTTERANCE = 5.0
+SPEAKS_AT = 3.2
 TEST_STREAM = -1
 END = "<EOU>"
 
@@ -106,7 +111,7 @@ def _slots(opened: Opened) -> int:
 
 
 def measure(lanes: Lanes, costs: Costs) -> None:
-    """Learns what turns cost, by running them on noise, and writes into the cards how many streams fit."""
+    """Learns what turns cost, by running them on speech, and writes into the cards how many streams fit."""
     for index, card in enumerate(lanes.cards):
         lane = lanes.live.get(card.name)
         if lane is None:
@@ -124,7 +129,7 @@ def measure(lanes: Lanes, costs: Costs) -> None:
 def _utterances(lane: SegmentLane, latency: int) -> Iterator[tuple[int, float]]:
     """Streams and seconds of work in a chunk's time, if each spoke all the time. Guesses take time that is left."""
     begin = time.perf_counter()
-    transcribe_clips(lane.runner, [_noise(TEST_UTTERANCE)])
+    transcribe_clips(lane.runner, [_speech(TEST_UTTERANCE)])
     spent = (time.perf_counter() - begin) / TEST_UTTERANCE
     yield 1, latency / 1000 * spent
 
@@ -145,7 +150,7 @@ def _turn(lane: LiveLane, latency: int, rows: int) -> float:
     """Seconds of the second turn of so many streams; the first one of a size prepares memory."""
     numbers = range(TEST_STREAM, TEST_STREAM - rows, -1)
     options = StreamOptions("", latency, Endpointing())
-    chunks = _noise(4 * latency / 1000)
+    chunks = _speech(4 * latency / 1000)
     for number in numbers:
         lane.open(number, options)
         lane.push(number, chunks, 0.0)
@@ -158,8 +163,16 @@ def _turn(lane: LiveLane, latency: int, rows: int) -> float:
     return seconds
 
 
-def _noise(seconds: float) -> Samples:
-    return (np.random.default_rng(0).standard_normal(round(seconds * RATE)) * 0.05).astype(np.float32)
+def _speech(seconds: float) -> Samples:
+    """From the middle of a sentence of the recording that is shipped."""
+    begin = round(SPEAKS_AT * RATE)
+    return _recording()[begin : begin + round(seconds * RATE)]
+
+
+@cache
+def _recording() -> Samples:
+    with open_audio(Path(str(resources.files("conure"))) / "data" / "jfk.flac", rate=RATE) as reader:
+        return np.concatenate([block[0] for block in reader.blocks()])
 
 
 def start_engine(plan: Plan, deliver: Callable[[list[Answer | Note]], None]) -> tuple[Engine, list[ModelCard]]:
