@@ -49,6 +49,7 @@ PAUSE = 1.0
 class Sample:
     at: float
     memory: dict[str, int]
+    """Bytes that are the process's alone: the samples' ring, which both see, fills up once and stays."""
     files: dict[str, int]
     threads: dict[str, int]
 
@@ -128,7 +129,7 @@ class Soak:
             self.samples.append(
                 Sample(
                     time.monotonic() - begin,
-                    {name: process.memory_info().rss for name, process in processes.items()},
+                    {name: process.memory_full_info().uss for name, process in processes.items()},
                     {name: process.num_fds() for name, process in processes.items()},
                     {name: process.num_threads() for name, process in processes.items()},
                 )
