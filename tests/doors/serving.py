@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 TINY = ROOT / "src" / "conure" / "data" / "tiny"
 DEMO = ROOT / "tests" / "data" / "demo.flac"
 SAID = "seven three nine zero one five eight two"
-PATIENCE = 120.0
+PATIENCE = 300.0
 DOORS = re.compile(r"doors +http://(\S+):(\d+) .*, tcp \S+:(\d+), status \S+:(\d+)")
 
 
@@ -46,6 +46,9 @@ class Server:
         self.lines: list[str] = []
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
+
+    def begin(self) -> None:
+        """Waits until it is ready."""
         wait_for(lambda: self.process.poll() is not None or any(line.startswith("ready") for line in self.lines))
         assert self.process.poll() is None, self.errors
         found = DOORS.search(self.errors)
@@ -124,6 +127,7 @@ def started(live: str, cache: Path, *options: str) -> Iterator[Server]:
     command = [sys.executable, "-m", "conure", "serve", "--live", live, "--clips", "tiny", "--device", "cpu"]
     server = Server([*command, "--threads", "1", *ports, *options], cache)
     try:
+        server.begin()
         yield server
     finally:
         if server.process.poll() is None:
