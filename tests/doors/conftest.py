@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doors.serving import TINY, Server, started, wait_for
+from tests.doors.serving import TINY, Server, started
 from tests.engine.live_model import save_live_model, talking_network
 
 
@@ -26,6 +26,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(live_models: str, cache: Path) -> Iterator[Server]:
     with started(live_models, cache, "--resume-seconds", "2", "--drain-seconds", "2") as running:
         yield running
-        wait_for(lambda: running.health()["streams"] == 0)
+        running.settled(0)
         assert running.stop() == 0
         assert "Traceback" not in running.errors

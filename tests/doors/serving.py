@@ -23,12 +23,13 @@ import psutil
 
 from conure.audio.files import open_audio
 
-__all__ = ["DEMO", "SAID", "TINY", "Server", "demo", "started", "wait_for"]
+__all__ = ["DEMO", "MOST_UPLOAD", "SAID", "TINY", "Server", "demo", "started", "wait_for"]
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "src" / "conure" / "data" / "tiny"
 DEMO = ROOT / "tests" / "data" / "demo.flac"
 SAID = "seven three nine zero one five eight two"
+MOST_UPLOAD = 2**20
 PATIENCE = 300.0
 DOORS = re.compile(r"doors +http://(\S+):(\d+) .*, tcp \S+:(\d+), status \S+:(\d+)")
 
@@ -41,7 +42,11 @@ def demo(rate: int = 16_000) -> np.ndarray:
 
 class Server:
     def __init__(self, command: list[str], cache: Path) -> None:
-        environment = os.environ | {"CONURE_CACHE": str(cache), "PYTHONPATH": str(ROOT / "src")}
+        environment = os.environ | {
+            "CONURE_CACHE": str(cache),
+            "CONURE_MAX_UPLOAD_MB": str(MOST_UPLOAD / 1e6),
+            "PYTHONPATH": str(ROOT / "src"),
+        }
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         self.lines: list[str] = []
         self._reading = threading.Thread(target=self._read, daemon=True)
@@ -89,6 +94,17 @@ class Server:
         with socket.create_connection((self.host, self.status), timeout=PATIENCE) as connection:
             said: dict[str, Any] = json.loads(connection.makefile().read())
         return said
+
+    def metric(self, name: str) -> float:
+        """0 for one that was never set."""
+        for line in self.get("/metrics")[1].decode().splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[-1])
+        return 0.0
+
+    def settled(self, streams: int) -> None:
+        """Waits until so many streams are left."""
+        wait_for(lambda: self.health()["streams"] == streams)
 
     def handles(self) -> tuple[int, int]:
         """Open files and sockets, and threads."""

@@ -131,7 +131,7 @@ def test_a_second_pass_holds_up_finals_and_markers_but_not_partials() -> None:
         on.engine.say(engine.Marker(on.number, 3))
         on.speak("c", 2.4)
         assert on.texts() == []
-        first, second = on.engine.of(engine.Clip)
+        _, second = on.engine.of(engine.Clip)
         on.engine.say(engine.Heard(second.stream, tokens("f", 0.3), 1.0), engine.Finished(second.stream))
         assert on.texts() == []
         on.clip("e")

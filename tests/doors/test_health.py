@@ -1,0 +1,31 @@
+"""What the server says of itself."""
+
+from __future__ import annotations
+
+import socket
+
+from tests.doors.serving import PATIENCE, Server
+
+
+def test_health_and_the_status_port_agree(server: Server) -> None:
+    told, health = server.told(), server.health()
+    assert told.pop("type") == "status"
+    assert told.pop("connected_streams") == health["streams"]
+    assert told.keys() == health.keys()
+    assert (health["status"], health["ready"]) == ("ready", True)
+    live = {model["name"]: model["streams"] for model in health["models"] if model["live"]}
+    assert live.keys() == {"small", "tiny"}
+    assert all(latencies.keys() >= {"80", "160", "560"} for latencies in live.values())
+    assert [model["name"] for model in health["models"] if model["clips"]] == ["tiny"]
+
+
+def test_ready_and_metrics(server: Server) -> None:
+    assert server.get("/ready") == (200, b'{"ready":true}')
+    assert server.metric("conure_streams") == server.health()["streams"]
+    assert server.metric('conure_capacity_streams{latency_ms="160",model="small"}') > 0
+
+
+def test_the_status_port_listens_to_nobody(server: Server) -> None:
+    with socket.create_connection((server.host, server.status), timeout=PATIENCE) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(1000))
+        assert connection.makefile("rb").readline().startswith(b'{"type":"status"')
