@@ -47,7 +47,7 @@ from conure.engine.plan import ModelCard
 from conure.engine.ring import SampleRing
 from conure.engine.transport import RING_SAMPLES
 from conure.engine.wire import RequestReader, RequestWriter, answer_reader
-from conure.server import LONGEST_MESSAGE
+from conure.server import LONGEST_MESSAGE, event_loop
 from conure.service.intake import Intake
 from conure.service.live import LiveService, Wanted
 from conure.service.models import Models
@@ -120,7 +120,8 @@ def word(stream: int, until: float) -> Heard:
 
 def main() -> None:
     options = _parser().parse_args()
-    found = {size: asyncio.run(_measure(size, options)) for size in options.packets_ms}
+    with asyncio.Runner(loop_factory=event_loop) as loop:
+        found = {size: loop.run(_measure(size, options)) for size in options.packets_ms}
     print(f"{machine()['processor']}, {machine()['cores']} cores; microseconds of one core")
     print(_table(found, options.latency), end="")
     print(

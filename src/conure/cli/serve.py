@@ -60,9 +60,11 @@ def serve(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
     common.begin()
     settings = _settings(options)
     _fetch(settings)
-    from conure.server import serve as run  # noqa: PLC0415  --help shall not wait for the web framework
+    from conure.server import event_loop  # noqa: PLC0415  --help shall not wait for the web framework
+    from conure.server import serve as run  # noqa: PLC0415
 
-    asyncio.run(run(settings, lambda serving: _announce(serving, settings)))
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.run(run(settings, lambda serving: _announce(serving, settings)))
     return DONE
 
 

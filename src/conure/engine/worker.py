@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 def work(plan: Plan, end: socket.socket, ring: str, detail: logs.Detail, begun: float) -> None:
     """Runs until the other end of the socket is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server: it drains first
+    for number in (signal.SIGINT, signal.SIGTERM):  # they may come to all of a group: the server drains first
+        signal.signal(number, signal.SIG_IGN)
     logs.configure(detail)
     encoder = msgpack.Encoder()
 
