@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -15,6 +14,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from bench.visits import come_and_go, reset, upgrade
 from tests.doors.serving import PATIENCE, SAID, Server, demo, wait_for
 from tests.doors.talking import Client, Message, converse, finals, lines, pcm16, pieces, socket_of, spoken
 
@@ -237,50 +237,16 @@ RAW = [
 ]
 
 
-def upgrade(path: bytes) -> bytes:
-    """The request of a WebSocket."""
-    return (
-        b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
-
-
-def reset(connection: socket.socket) -> None:
-    """Closed without a farewell."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
 def test_garbage_on_every_port(server: Server) -> None:
     for port in (server.web, server.tcp, server.status):
-        for said in [*RAW, upgrade(b"/v1/stream") + b"\xff" * 50, upgrade(b"/ws") + b"\x82\xff" + b"\xff" * 20]:
+        for said in [*RAW, upgrade("/v1/stream") + b"\xff" * 50, upgrade("/ws") + b"\x82\xff" + b"\xff" * 20]:
             with socket.create_connection((server.host, port), timeout=PATIENCE) as connection:
                 connection.sendall(said)
                 reset(connection)
 
 
 def test_two_thousand_that_come_and_go(server: Server) -> None:
-    audio = json.dumps(spoken(DIGITS[:6_400])).encode() + b"\n"
-    visits = [
-        (server.tcp, b""),
-        (server.tcp, audio),
-        (server.tcp, b'{"type": "config"}\n' + audio),
-        (server.status, b""),
-        (server.web, b""),
-        (server.web, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"),
-        (server.web, upgrade(b"/v1/stream")),
-        (server.web, upgrade(b"/v1/stream?events=true&model=tiny")),
-        (server.web, upgrade(b"/ws")),
-        (server.web, b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nRIFF"),
-    ]
-    for number in range(2_000):
-        port, said = visits[number % len(visits)]
-        connection = socket.create_connection((server.host, port), timeout=PATIENCE)
-        connection.sendall(said)
-        if number % 3:
-            reset(connection)
-        else:
-            connection.close()
+    come_and_go(server.host, server.web, server.tcp, server.status, 2_000)
 
 
 def test_clients_that_do_not_read_are_given_up(server: Server) -> None:
@@ -291,7 +257,7 @@ def test_clients_that_do_not_read_are_given_up(server: Server) -> None:
     start = json.dumps(TINY).encode()
     deaf = [
         (server.tcp, start + b"\n", ping + b"\n"),
-        (server.web, upgrade(b"/v1/stream?model=tiny&events=true"), masked),
+        (server.web, upgrade("/v1/stream?model=tiny&events=true"), masked),
     ]
     with socket_of(server) as good:
         good.say(TINY)

@@ -1,0 +1,92 @@
+"""A server that is told to stop: what is open is finished, what is new is refused, and it exits with 0."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+from websockets.sync.client import connect
+
+from tests.doors.serving import DEMO, PATIENCE, SAID, TINY, Server, demo, started, wait_for
+from tests.doors.talking import Client, Message, converse, finals, lines, pcm16, pieces, socket_of
+
+DIGITS = pcm16(demo())
+HALF = len(pieces(DIGITS)) // 2
+CONFIG: Message = {"type": "config", "model": "tiny"}
+
+
+def begun(client: Client) -> Message:
+    """Half of it said."""
+    for message in [CONFIG, *pieces(DIGITS)[:HALF]]:
+        client.say(message)
+    ready = client.hear()
+    assert ready is not None
+    return ready
+
+
+def told_to_stop(server: Server) -> None:
+    server.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: server.health()["status"] == "draining")
+
+
+def refused(server: Server) -> list[str]:
+    """What newcomers are told on each door."""
+    codes = []
+    for door in (socket_of, lines):
+        with door(server) as client:
+            codes += [told["code"] for told in converse(client, [CONFIG])]
+    with connect(server.url("/ws"), compression=None, open_timeout=PATIENCE) as connection:
+        codes.append(json.loads(connection.recv(PATIENCE))["code"])
+    status, body = server.post("/v1/transcribe", DEMO.read_bytes())
+    assert status == 503
+    codes.append(json.loads(body)["error"]["code"])
+    return codes
+
+
+def test_open_streams_go_on_to_their_end(tmp_path: Path) -> None:
+    with started(str(TINY), tmp_path, "--drain-seconds", "600", "--resume-seconds", "600") as server:
+        with lines(server) as first, socket_of(server) as second, socket_of(server) as cut:
+            begun(first)
+            begun(second)
+            token = begun(cut)["token"]
+            told_to_stop(server)
+            cut.cut()
+            assert server.get("/ready")[0] == 503
+            assert refused(server) == ["busy"] * 4
+            with socket_of(server) as again:
+                again.say({"type": "resume", "token": token})
+                ready = again.hear()
+                assert ready is not None
+                rest = pieces(DIGITS[ready["received"] :])
+                heard = [converse(again, [*rest, {"type": "close"}])]
+            heard += [converse(client, [*pieces(DIGITS)[HALF:], {"type": "close"}]) for client in (first, second)]
+            assert [finals(told) for told in heard] == [SAID] * 3
+            assert {told[-1]["type"] for told in heard} == {"finished"}
+        assert server.wait() == 0
+        assert "Traceback" not in server.errors
+
+
+def test_who_takes_too_long_is_told(tmp_path: Path) -> None:
+    with started(str(TINY), tmp_path, "--drain-seconds", "0.5") as server:
+        with lines(server) as first, socket_of(server) as second:
+            begun(first)
+            begun(second)
+            server.process.send_signal(signal.SIGTERM)
+            for client in (first, second):
+                last = converse(client, [])[-1]
+                assert (last["type"], last["code"]) == ("failed", "server_stopped")
+                assert last["retry_after"]
+        assert server.wait() == 0
+        assert "Traceback" not in server.errors
+
+
+def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
+    with started(str(TINY), tmp_path, "--drain-seconds", "600") as server:
+        with lines(server) as first, socket_of(server) as second:
+            begun(first)
+            begun(second)
+            told_to_stop(server)
+            server.process.send_signal(signal.SIGTERM)
+            assert server.wait() == 0
+        assert "Traceback" not in server.errors

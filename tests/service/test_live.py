@@ -1,0 +1,240 @@
+"""Streams of a server: who may open them, come back to them, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+
+from conure.audio.formats import AudioFormat
+from conure.engine import messages as engine
+from conure.engine.handle import EngineHandle
+from conure.errors import BadOption, Busy, ConureError, UnknownModel
+from conure.service import event_log, live
+from conure.service.events import Cancelled, Event, Failed, Finished, Lag, Marker
+from conure.service.live import LiveService, LiveStream, Wanted
+from conure.service.models import Models
+from conure.service.tokenizers import Tokenizers
+from tests.service.standing_in import TOKENIZER, Engine
+
+DEMO = Path(__file__).parents[1] / "data" / "demo.flac"
+F32 = AudioFormat("f32")
+
+
+class Place:
+    """A service before an engine that says what the test wants."""
+
+    def __init__(self, resume_seconds: float) -> None:
+        self.engine = Engine()
+        handle = cast(EngineHandle, self.engine)
+        tokenizers = Tokenizers()
+        tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
+        self.service = LiveService(handle, Models(handle, ["live"], ["clips"]), tokenizers, resume_seconds)
+
+    def open(self, audio: AudioFormat = F32, **wanted: object) -> LiveStream:
+        return self.service.open(Wanted(**wanted), audio)  # type: ignore[arg-type]
+
+    def number(self) -> int:
+        return max(self.engine.receivers)
+
+
+def at(play: Callable[[Place], Awaitable[None]], resume_seconds: float = 60.0) -> Place:
+    async def run() -> Place:
+        place = Place(resume_seconds)
+        await asyncio.wait_for(play(place), 20)
+        return place
+
+    return asyncio.run(run())
+
+
+async def rest_of(stream: LiveStream, reader: int) -> list[Event]:
+    told: list[tuple[int, Event]] = []
+    while not told or not isinstance(told[-1][1], Finished | Failed | Cancelled):
+        told += await asyncio.wait_for(stream.log.take(told[-1][0] if told else 0, reader), 5)
+    return [event for _, event in told if not isinstance(event, Lag)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error"),
+    [
+        ({"model": "none"}, UnknownModel),
+        ({"model": "clips"}, BadOption),
+        ({"latency_ms": 100}, BadOption),
+        ({"finals": "live"}, BadOption),
+        ({"finals": "clips", "finals_budget": -1.0}, BadOption),
+        ({"finals": "clips", "finals_budget": 1e9}, BadOption),
+    ],
+)
+def test_what_cannot_be_met_opens_nothing(wanted: dict[str, object], error: type[ConureError]) -> None:
+    async def play(place: Place) -> None:
+        with pytest.raises(error):
+            place.open(**wanted)
+        assert len(place.service) == 0
+        assert not place.engine.receivers
+
+    at(play)
+
+
+def test_without_an_engine_nothing_is_opened() -> None:
+    async def play(place: Place) -> None:
+        place.engine.is_ready = False
+        with pytest.raises(Busy, match="engine restarting"):
+            place.open()
+
+    at(play)
+
+
+@pytest.mark.parametrize(("may_return", "with_audio", "kept"), [(True, True, 1), (False, True, 0), (True, False, 0)])
+def test_only_who_can_come_back_is_waited_for(may_return: bool, with_audio: bool, kept: int) -> None:
+    async def play(place: Place) -> None:
+        stream = place.open()
+        reader = place.service.attach(stream)
+        if with_audio:
+            await stream.feed(bytes(6_400))
+        place.service.detach(stream, reader, may_return)
+        assert len(place.service) == len(place.engine.receivers) == kept
+        assert (place.service.find(stream.token) is stream) == bool(kept)
+
+    at(play)
+
+
+def test_who_does_not_come_back_is_forgotten() -> None:
+    async def play(place: Place) -> None:
+        stream = place.open()
+        await stream.feed(bytes(6_400))
+        place.service.detach(stream, place.service.attach(stream), may_return=True)
+        while len(place.service):
+            await asyncio.sleep(0.01)
+        assert place.service.find(stream.token) is None
+        assert not place.engine.receivers
+
+    at(play, resume_seconds=0.02)
+
+
+def test_the_connection_before_cannot_let_go_of_it() -> None:
+    async def play(place: Place) -> None:
+        stream = place.open()
+        await stream.feed(bytes(6_400))
+        first = place.service.attach(stream)
+        second = place.service.attach(stream)
+        place.service.detach(stream, first, may_return=False)
+        assert place.service.find(stream.token) is stream
+        assert stream.log.reader == second
+
+    at(play)
+
+
+def test_what_has_ended_is_kept_for_a_while_but_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "MOST_LEFT", 3)
+
+    async def play(place: Place) -> None:
+        streams = [place.open() for _ in range(5)]
+        for stream in streams:
+            await stream.feed(bytes(6_400))
+            stream.session.cancel()
+            place.service.detach(stream, place.service.attach(stream), may_return=True)
+        assert len(place.service) == 0
+        assert [place.service.find(stream.token) is not None for stream in streams] == [False] * 2 + [True] * 3
+
+    at(play)
+
+
+def test_who_does_not_read_at_all_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_log, "MOST_WAITING", 10)
+
+    async def play(place: Place) -> None:
+        stream = place.open()
+        reader = place.service.attach(stream)
+        number = place.number()
+        for marker in range(12):
+            await stream.finalize(marker)
+        place.engine.say(*(engine.Marker(number, marker) for marker in range(12)))
+        told = await rest_of(stream, reader)
+        assert told[:-1] == [Marker(marker) for marker in range(10)]
+        assert isinstance(told[-1], Failed)
+        assert told[-1].code == "client_too_slow"
+        assert not place.engine.receivers
+
+    at(play)
+
+
+def test_audio_that_cannot_be_read_fails_the_stream_at_its_end() -> None:
+    async def play(place: Place) -> None:
+        stream = place.open()
+        reader, number = place.service.attach(stream), place.number()
+        await stream.feed(np.zeros(1_600, "<f4").tobytes())
+        await stream.feed(np.full(1_600, np.nan, "<f4").tobytes())
+        await stream.feed(bytes(6_400))
+        await stream.close()
+        assert [type(request) for request in place.engine.asked] == [engine.Open, engine.Audio, engine.Close]
+        place.engine.say(engine.Finished(number))
+        (told,) = await rest_of(stream, reader)
+        assert isinstance(told, Failed)
+        assert told.code == "unsupported_audio"
+
+    at(play)
+
+
+def test_nothing_follows_the_end() -> None:
+    async def play(place: Place) -> None:
+        stream = place.open()
+        await stream.close()
+        await stream.close()
+        with pytest.raises(BadOption, match="audio came after"):
+            await stream.feed(bytes(4))
+        with pytest.raises(BadOption, match="finalize came after"):
+            await stream.finalize(1)
+        assert len(place.engine.of(engine.Close)) == 1
+
+    at(play)
+
+
+def test_a_container_is_whole_whoever_was_cut_off() -> None:
+    data = DEMO.read_bytes()
+
+    async def play(place: Place) -> None:
+        whole = place.open(AudioFormat("container"))
+        await whole.feed(data)
+        await whole.close()
+        expected = place.engine.samples()
+        place.engine.asked.clear()
+        cut = place.open(AudioFormat("container"))
+        for begin in range(0, len(data), 10_000):
+            feeding = asyncio.create_task(cut.feed(data[begin : begin + 10_000]))
+            await asyncio.sleep(0.001)
+            feeding.cancel()
+            await asyncio.wait([feeding])
+        closing = asyncio.create_task(cut.close())
+        await asyncio.sleep(0.001)
+        closing.cancel()
+        await asyncio.wait([closing])
+        await cut.close()
+        assert cut.received <= len(data)
+        if cut.received == len(data):
+            np.testing.assert_array_equal(place.engine.samples(), expected)
+
+    at(play)
+
+
+def test_draining_waits_and_then_says_so() -> None:
+    async def play(place: Place) -> None:
+        goes_on, ends = place.open(), place.open()
+        readers = [place.service.attach(stream) for stream in (goes_on, ends)]
+        draining = asyncio.create_task(place.service.drain(0.2))
+        await asyncio.sleep(0.01)
+        with pytest.raises(Busy, match="draining"):
+            place.open()
+        ends.session.cancel()
+        assert (await rest_of(ends, readers[1])) == [Cancelled()]
+        place.service.detach(ends, readers[1], may_return=True)
+        (told,) = await rest_of(goes_on, readers[0])
+        assert isinstance(told, Failed)
+        assert (told.code, told.retry_after) == ("server_stopped", 5.0)
+        place.service.detach(goes_on, readers[0], may_return=True)
+        await draining
+
+    at(play)
