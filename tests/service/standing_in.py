@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 import numpy as np
@@ -45,6 +46,8 @@ class Engine:
     def ask(self, request: Request) -> None:
         if self.is_ready:
             self.asked.append(request)
+            if isinstance(request, engine.Open) and not request.again:
+                asyncio.get_running_loop().call_soon(self.say, engine.Opened(request.stream))
 
     def say(self, *answers: Answer) -> None:
         for answer in answers:

@@ -35,8 +35,8 @@ class Place:
         tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
         self.service = LiveService(handle, Models(handle, ["live"], ["clips"]), tokenizers, resume_seconds)
 
-    def open(self, audio: AudioFormat = F32, **wanted: object) -> LiveStream:
-        return self.service.open(Wanted(**wanted), audio)  # type: ignore[arg-type]
+    async def open(self, audio: AudioFormat = F32, **wanted: object) -> LiveStream:
+        return await self.service.open(Wanted(**wanted), audio)  # type: ignore[arg-type]
 
     def number(self) -> int:
         return max(self.engine.receivers)
@@ -72,7 +72,7 @@ async def rest_of(stream: LiveStream, reader: int) -> list[Event]:
 def test_what_cannot_be_met_opens_nothing(wanted: dict[str, object], error: type[ConureError]) -> None:
     async def play(place: Place) -> None:
         with pytest.raises(error):
-            place.open(**wanted)
+            await place.open(**wanted)
         assert len(place.service) == 0
         assert not place.engine.receivers
 
@@ -83,7 +83,7 @@ def test_without_an_engine_nothing_is_opened() -> None:
     async def play(place: Place) -> None:
         place.engine.is_ready = False
         with pytest.raises(Busy, match="engine restarting"):
-            place.open()
+            await place.open()
 
     at(play)
 
@@ -91,7 +91,7 @@ def test_without_an_engine_nothing_is_opened() -> None:
 @pytest.mark.parametrize(("may_return", "with_audio", "kept"), [(True, True, 1), (False, True, 0), (True, False, 0)])
 def test_only_who_can_come_back_is_waited_for(may_return: bool, with_audio: bool, kept: int) -> None:
     async def play(place: Place) -> None:
-        stream = place.open()
+        stream = await place.open()
         reader = place.service.attach(stream)
         if with_audio:
             await stream.feed(bytes(6_400))
@@ -104,7 +104,7 @@ def test_only_who_can_come_back_is_waited_for(may_return: bool, with_audio: bool
 
 def test_who_does_not_come_back_is_forgotten() -> None:
     async def play(place: Place) -> None:
-        stream = place.open()
+        stream = await place.open()
         await stream.feed(bytes(6_400))
         place.service.detach(stream, place.service.attach(stream), may_return=True)
         while len(place.service):
@@ -117,7 +117,7 @@ def test_who_does_not_come_back_is_forgotten() -> None:
 
 def test_the_connection_before_cannot_let_go_of_it() -> None:
     async def play(place: Place) -> None:
-        stream = place.open()
+        stream = await place.open()
         await stream.feed(bytes(6_400))
         first = place.service.attach(stream)
         second = place.service.attach(stream)
@@ -132,7 +132,7 @@ def test_what_has_ended_is_kept_for_a_while_but_not_open(monkeypatch: pytest.Mon
     monkeypatch.setattr(live, "MOST_LEFT", 3)
 
     async def play(place: Place) -> None:
-        streams = [place.open() for _ in range(5)]
+        streams = [await place.open() for _ in range(5)]
         for stream in streams:
             await stream.feed(bytes(6_400))
             stream.session.cancel()
@@ -147,7 +147,7 @@ def test_who_does_not_read_at_all_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(event_log, "MOST_WAITING", 10)
 
     async def play(place: Place) -> None:
-        stream = place.open()
+        stream = await place.open()
         reader = place.service.attach(stream)
         number = place.number()
         for marker in range(12):
@@ -164,7 +164,7 @@ def test_who_does_not_read_at_all_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 
 def test_audio_that_cannot_be_read_fails_the_stream_at_its_end() -> None:
     async def play(place: Place) -> None:
-        stream = place.open()
+        stream = await place.open()
         reader, number = place.service.attach(stream), place.number()
         await stream.feed(np.zeros(1_600, "<f4").tobytes())
         await stream.feed(np.full(1_600, np.nan, "<f4").tobytes())
@@ -181,7 +181,7 @@ def test_audio_that_cannot_be_read_fails_the_stream_at_its_end() -> None:
 
 def test_nothing_follows_the_end() -> None:
     async def play(place: Place) -> None:
-        stream = place.open()
+        stream = await place.open()
         await stream.close()
         await stream.close()
         with pytest.raises(BadOption, match="audio came after"):
@@ -197,12 +197,12 @@ def test_a_container_is_whole_whoever_was_cut_off() -> None:
     data = DEMO.read_bytes()
 
     async def play(place: Place) -> None:
-        whole = place.open(AudioFormat("container"))
+        whole = await place.open(AudioFormat("container"))
         await whole.feed(data)
         await whole.close()
         expected = place.engine.samples()
         place.engine.asked.clear()
-        cut = place.open(AudioFormat("container"))
+        cut = await place.open(AudioFormat("container"))
         for begin in range(0, len(data), 10_000):
             feeding = asyncio.create_task(cut.feed(data[begin : begin + 10_000]))
             await asyncio.sleep(0.001)
@@ -222,12 +222,12 @@ def test_a_container_is_whole_whoever_was_cut_off() -> None:
 
 def test_draining_waits_and_then_says_so() -> None:
     async def play(place: Place) -> None:
-        goes_on, ends = place.open(), place.open()
+        goes_on, ends = await place.open(), await place.open()
         readers = [place.service.attach(stream) for stream in (goes_on, ends)]
         draining = asyncio.create_task(place.service.drain(0.2))
         await asyncio.sleep(0.01)
         with pytest.raises(Busy, match="draining"):
-            place.open()
+            await place.open()
         ends.session.cancel()
         assert (await rest_of(ends, readers[1])) == [Cancelled()]
         place.service.detach(ends, readers[1], may_return=True)

@@ -97,8 +97,8 @@ def test_events_come_in_the_order_of_the_stream() -> None:
     told = scene(play).told
     assert kinds(told) == [SpeechStarted, Partial, Partial, UtteranceEnded, Final, Marker, Finished]
     first, second = [event for event in told if isinstance(event, Partial)]
-    assert (first.stable, first.tail, len(first.tokens)) == ("a", "b", 2)
-    assert (second.stable, second.tail, len(second.tokens)) == ("a", "bk", 1)
+    assert (first.stable, first.tail, len(first.tokens)) == ("a", " b", 2)
+    assert (second.stable, second.tail, len(second.tokens)) == ("a", " bk", 1)
     (final,) = [event for event in told if isinstance(event, Final)]
     assert (final.text, final.start, final.end, final.reason) == ("a bk", 0.4, 0.64, "silence")
     assert told[-1] == Finished(2.0)
@@ -115,7 +115,7 @@ def test_guesses_are_no_tokens() -> None:
 
     on = scene(play)
     partials = [event for event in on.told if isinstance(event, Partial)]
-    assert [(event.stable, event.tail) for event in partials] == [("", "a b"), ("", "a c d"), ("a c", "e")]
+    assert [(event.stable, event.tail) for event in partials] == [("", "a b"), ("", "a c d"), ("a c", " e")]
     assert [len(event.tokens) for event in partials] == [0, 0, 3]
     assert on.texts() == ["a c e"]
 
