@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,6 +32,7 @@ class Intake:
         """Bytes so far."""
         self._decoder = LiveDecoder(audio)
         self._on_thread = audio.encoding == "container"
+        self._waiting: deque[Callable[[], Samples]] = deque()
         self._working: asyncio.Future[Samples] | None = None
         self._decoded: list[Samples] = []
         self._is_finished = self._is_closed = False
@@ -63,10 +65,13 @@ class Intake:
     async def _decode(self, work: Callable[[], Samples]) -> Samples:
         if not self._on_thread:
             return work()
-        await self._wait()
-        self._working = asyncio.get_running_loop().run_in_executor(_threads, self._unless_closed, work)
-        self._working.add_done_callback(_note)
-        await self._wait()
+        self._waiting.append(work)
+        while self._waiting or self._working is not None:
+            if self._working is None:
+                work = self._waiting.popleft()
+                self._working = asyncio.get_running_loop().run_in_executor(_threads, self._unless_closed, work)
+                self._working.add_done_callback(_note)
+            await self._wait()
         samples, self._decoded = np.concatenate(self._decoded), []
         return samples
 
