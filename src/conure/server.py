@@ -118,6 +118,7 @@ async def serve(settings: Settings, on_ready: Callable[[Serving], None]) -> None
                 )
             )
             await _until_stopped(live, files, web, serving, settings.drain_seconds)
+            live.stop()
             files.stop()
     finally:
         await handle.stop()

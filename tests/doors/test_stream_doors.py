@@ -69,7 +69,7 @@ def test_results_carry_the_text_so_far_and_new_tokens(server: Server, door: Door
 def test_samples_may_come_as_numbers(server: Server, door: Door) -> None:
     samples = np.frombuffer(DIGITS, "<i2") / 32768
     said = [{"type": "audio", "samples": part.tolist()} for part in np.array_split(samples, 20)]
-    heard = said_of(server, door, [TINY | {"events": False}, *said, CLOSE])
+    heard = said_of(server, door, [TINY | {"events": False, "encoding": "f32"}, *said, CLOSE])
     assert heard[-1]["text"] == SAID
 
 

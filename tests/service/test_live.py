@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import cast
 
@@ -94,7 +94,7 @@ def test_only_who_can_come_back_is_waited_for(may_return: bool, with_audio: bool
         stream = await place.open()
         reader = place.service.attach(stream)
         if with_audio:
-            await stream.feed(bytes(6_400))
+            await stream.feed(bytes(6_400), reader)
         place.service.detach(stream, reader, may_return)
         assert len(place.service) == len(place.engine.receivers) == kept
         assert (place.service.find(stream.token) is stream) == bool(kept)
@@ -105,7 +105,7 @@ def test_only_who_can_come_back_is_waited_for(may_return: bool, with_audio: bool
 def test_who_does_not_come_back_is_forgotten() -> None:
     async def play(place: Place) -> None:
         stream = await place.open()
-        await stream.feed(bytes(6_400))
+        await stream.feed(bytes(6_400), 0)
         place.service.detach(stream, place.service.attach(stream), may_return=True)
         while len(place.service):
             await asyncio.sleep(0.01)
@@ -118,7 +118,7 @@ def test_who_does_not_come_back_is_forgotten() -> None:
 def test_the_connection_before_cannot_let_go_of_it() -> None:
     async def play(place: Place) -> None:
         stream = await place.open()
-        await stream.feed(bytes(6_400))
+        await stream.feed(bytes(6_400), 0)
         first = place.service.attach(stream)
         second = place.service.attach(stream)
         place.service.detach(stream, first, may_return=False)
@@ -134,7 +134,7 @@ def test_what_has_ended_is_kept_for_a_while_but_not_open(monkeypatch: pytest.Mon
     async def play(place: Place) -> None:
         streams = [await place.open() for _ in range(5)]
         for stream in streams:
-            await stream.feed(bytes(6_400))
+            await stream.feed(bytes(6_400), 0)
             stream.session.cancel()
             place.service.detach(stream, place.service.attach(stream), may_return=True)
         assert len(place.service) == 0
@@ -151,7 +151,7 @@ def test_who_does_not_read_at_all_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         reader = place.service.attach(stream)
         number = place.number()
         for marker in range(12):
-            await stream.finalize(marker)
+            await stream.finalize(marker, reader)
         place.engine.say(*(engine.Marker(number, marker) for marker in range(12)))
         told = await rest_of(stream, reader)
         assert told[:-1] == [Marker(marker) for marker in range(10)]
@@ -166,10 +166,10 @@ def test_audio_that_cannot_be_read_fails_the_stream_at_its_end() -> None:
     async def play(place: Place) -> None:
         stream = await place.open()
         reader, number = place.service.attach(stream), place.number()
-        await stream.feed(np.zeros(1_600, "<f4").tobytes())
-        await stream.feed(np.full(1_600, np.nan, "<f4").tobytes())
-        await stream.feed(bytes(6_400))
-        await stream.close()
+        await stream.feed(np.zeros(1_600, "<f4").tobytes(), reader)
+        await stream.feed(np.full(1_600, np.nan, "<f4").tobytes(), reader)
+        await stream.feed(bytes(6_400), reader)
+        await stream.close(reader)
         assert [type(request) for request in place.engine.asked] == [engine.Open, engine.Audio, engine.Close]
         place.engine.say(engine.Finished(number))
         (told,) = await rest_of(stream, reader)
@@ -182,13 +182,38 @@ def test_audio_that_cannot_be_read_fails_the_stream_at_its_end() -> None:
 def test_nothing_follows_the_end() -> None:
     async def play(place: Place) -> None:
         stream = await place.open()
-        await stream.close()
-        await stream.close()
+        await stream.close(0)
+        await stream.close(0)
         with pytest.raises(BadOption, match="audio came after"):
-            await stream.feed(bytes(4))
+            await stream.feed(bytes(4), 0)
         with pytest.raises(BadOption, match="finalize came after"):
-            await stream.finalize(1)
+            await stream.finalize(1, 0)
         assert len(place.engine.of(engine.Close)) == 1
+
+    at(play)
+
+
+async def give_up_on(work: Coroutine[None, None, None]) -> None:
+    task = asyncio.create_task(work)
+    await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def test_what_a_connection_gives_after_another_took_its_place_is_not_taken() -> None:
+    async def play(place: Place) -> None:
+        stream = await place.open()
+        first = place.service.attach(stream)
+        await stream.feed(bytes(6_400), first)
+        second = place.service.attach(stream)
+        await stream.feed(bytes(6_400), first)
+        await stream.finalize(1, first)
+        await stream.close(first)
+        assert stream.received == 6_400
+        await stream.feed(bytes(6_400), second)
+        assert stream.received == 12_800
+        assert not place.engine.of(engine.Finalize)
+        assert not place.engine.of(engine.Close)
 
     at(play)
 
@@ -198,24 +223,16 @@ def test_a_container_is_whole_whoever_was_cut_off() -> None:
 
     async def play(place: Place) -> None:
         whole = await place.open(AudioFormat("container"))
-        await whole.feed(data)
-        await whole.close()
+        await whole.feed(data, 0)
+        await whole.close(0)
         expected = place.engine.samples()
         place.engine.asked.clear()
         cut = await place.open(AudioFormat("container"))
-        for begin in range(0, len(data), 10_000):
-            feeding = asyncio.create_task(cut.feed(data[begin : begin + 10_000]))
-            await asyncio.sleep(0.001)
-            feeding.cancel()
-            await asyncio.wait([feeding])
-        closing = asyncio.create_task(cut.close())
-        await asyncio.sleep(0.001)
-        closing.cancel()
-        await asyncio.wait([closing])
-        await cut.close()
-        assert cut.received <= len(data)
-        if cut.received == len(data):
-            np.testing.assert_array_equal(place.engine.samples(), expected)
+        while cut.received < len(data):  # a client goes on from there
+            await give_up_on(cut.feed(data[cut.received : cut.received + 10_000], 0))
+        await give_up_on(cut.close(0))
+        await cut.close(0)
+        np.testing.assert_array_equal(place.engine.samples(), expected)
 
     at(play)
 

@@ -18,7 +18,7 @@ from msgspec import structs
 from conure.audio.formats import AudioFormat, encoding_named
 from conure.client import protocol
 from conure.doors.rendering import ResultRenderer, render_event
-from conure.doors.sending import in_time
+from conure.doors.sending import TOO_SLOW, TooSlow, in_time
 from conure.errors import BadOption, Busy, ConureError
 from conure.service.events import LAST, Event
 from conure.service.live import LiveService, LiveStream, Wanted
@@ -63,11 +63,16 @@ class Conversation:
                 self._end()  # it will not be opened by asking for the same again
 
     async def say(self, message: protocol.FromServer) -> None:
-        """Raises TooSlow where the client does not read."""
-        await in_time(self._send(message), self._stream)
+        """Raises TooSlow where the client does not read; its stream has failed then."""
+        try:
+            await in_time(self._send(message))
+        except TooSlow:
+            if self._stream is not None and not self._is_displaced:
+                self._stream.session.stop(TOO_SLOW)
+            raise
 
     async def tell(self) -> None:
-        """Sends events until the last one."""
+        """Sends events until the last one, or until another connection goes on with the stream."""
         await self._opened.wait()
         while self._stream is not None and not self.is_over:
             for seq, event in await self._stream.log.take(self._told, self._connection):
@@ -78,7 +83,11 @@ class Conversation:
                     self._end()
             if self._is_displaced:
                 self._end()
-                await self.say(protocol.Error(message="the stream goes on in another connection", code="displaced"))
+
+    async def part(self) -> None:
+        """The last word, when nothing is read any more."""
+        if self._is_displaced:
+            await self.say(protocol.Error(message="the stream goes on in another connection", code="displaced"))
 
     def leave(self) -> None:
         """The connection is gone. Who never learned the stream's token cannot come back."""
@@ -107,7 +116,7 @@ class Conversation:
             case protocol.Resume(token=token, seq=seq):
                 await self._resume(token, seq)
             case protocol.Finalize(id=number):
-                await (await self._open()).finalize(number)
+                await (await self._open()).finalize(number, self._connection)
             case protocol.Close():
                 await self._close()
             case protocol.Cancel():
@@ -173,7 +182,7 @@ class Conversation:
 
     async def _feed(self, data: bytes) -> None:
         stream = await self._open()
-        await stream.feed(data)
+        await stream.feed(data, self._connection)
         now = time.monotonic()
         if self._config.events and now - self._receipt > RECEIPT_EVERY:
             self._receipt = now
@@ -206,7 +215,7 @@ class Conversation:
             self._end()
 
     async def _close(self) -> None:
-        await (await self._open()).close()
+        await (await self._open()).close(self._connection)
 
     def _render(self, seq: int, event: Event) -> protocol.FromServer | None:
         assert self._stream is not None

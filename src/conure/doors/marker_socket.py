@@ -23,7 +23,7 @@ import msgspec
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from conure.audio.formats import AudioFormat
-from conure.doors.sending import TooSlow, in_time
+from conure.doors.sending import TOO_SLOW, TooSlow, in_time
 from conure.errors import Busy, ConureError
 from conure.service.events import LAST, Event, Failed, Final, Marker, Partial
 from conure.service.live import LiveService, LiveStream, Wanted
@@ -58,6 +58,7 @@ def marker_socket(live: LiveService) -> APIRouter:
 class _Connection:
     def __init__(self, socket: WebSocket, live: LiveService, stream: LiveStream, number: int) -> None:
         self._socket, self._live, self._stream, self._number = socket, live, stream, number
+        self._reader = 0
         self._packed = False
         self._endings: dict[int, Any] = {}
         """What the client said for each end that it was not answered yet."""
@@ -66,15 +67,15 @@ class _Connection:
         """Of the utterance so far, as the client has it."""
 
     async def serve(self) -> None:
-        reader = self._live.attach(self._stream)
+        self._reader = self._live.attach(self._stream)
         try:
             await self._send({"type": "Ready", "id": self._number})
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read())
-                await self._tell(reader)
+                await self._tell()
                 reading.cancel()
             with contextlib.suppress(RuntimeError):
-                await in_time(self._socket.close(), None)
+                await in_time(self._socket.close())
         except* (WebSocketDisconnect, TooSlow):
             pass
         finally:
@@ -96,28 +97,28 @@ class _Connection:
     async def _take(self, data: bytes) -> None:
         packed = _unpacked(data)
         if packed is None:
-            await self._stream.feed(data)
+            await self._stream.feed(data, self._reader)
             return
         self._packed = True
         if packed["type"] == "Marker":
             await self._finalize({"type": "Marker", "id": -1})
         elif isinstance(packed.get("pcm_bytes"), bytes):
-            await self._stream.feed(packed["pcm_bytes"])
+            await self._stream.feed(packed["pcm_bytes"], self._reader)
         else:
             await self._refuse("an Audio without pcm_bytes")
 
     async def _finalize(self, ending: Any) -> None:
         self._finalized += 1
         self._endings[self._finalized] = ending
-        await self._stream.finalize(self._finalized)
+        await self._stream.finalize(self._finalized, self._reader)
 
     async def _refuse(self, fault: str) -> None:
         await self._send({"type": "Error", "code": "bad_message", "message": f"not understood: {fault}"})
 
-    async def _tell(self, reader: int) -> None:
+    async def _tell(self) -> None:
         told = 0
         while True:
-            for seq, event in await self._stream.log.take(told, reader):
+            for seq, event in await self._stream.log.take(told, self._reader):
                 told = seq
                 for rendered in self._render(event):
                     await self._send(rendered)
@@ -146,7 +147,11 @@ class _Connection:
         return [_said(fresh, until) | {"is_final": False}]
 
     async def _send(self, message: Any) -> None:
-        await in_time(self._send_now(message), self._stream)
+        try:
+            await in_time(self._send_now(message))
+        except TooSlow:
+            self._stream.session.stop(TOO_SLOW)
+            raise
 
     async def _send_now(self, message: Any) -> None:
         try:

@@ -6,24 +6,22 @@ import asyncio
 from collections.abc import Awaitable
 
 from conure.service.events import Failed
-from conure.service.live import LiveStream
 
-__all__ = ["TooSlow", "in_time"]
+__all__ = ["TOO_SLOW", "TooSlow", "in_time"]
 
 MOST_SECONDS = 20.0
+TOO_SLOW = Failed("client_too_slow", f"nothing was read for {MOST_SECONDS:g} s", "read events as they come")
+"""How its stream ends."""
 
 
 class TooSlow(ConnectionError):
     """The client has not read for so long that its connection is given up."""
 
 
-async def in_time(sending: Awaitable[None], stream: LiveStream | None) -> None:
-    """Raises TooSlow where it takes too long; the stream has failed then."""
+async def in_time(sending: Awaitable[None]) -> None:
+    """Raises TooSlow where it takes too long."""
     try:
         async with asyncio.timeout(MOST_SECONDS):
             await sending
     except TimeoutError:
-        message = f"nothing was read for {MOST_SECONDS:g} s"
-        if stream is not None:
-            stream.session.stop(Failed("client_too_slow", message, "read events as they come"))
-        raise TooSlow(message) from None
+        raise TooSlow(TOO_SLOW.message) from None

@@ -42,13 +42,14 @@ class _Connection:
                 reading = tasks.create_task(self._read())
                 await self._conversation.tell()
                 reading.cancel()
+            await self._conversation.part()
         except* (OSError, TimeoutError):
             pass
         finally:
             self._conversation.leave()
-            await self._part()
+            await self._hang_up()
 
-    async def _part(self) -> None:
+    async def _hang_up(self) -> None:
         self._writer.close()
         try:
             async with asyncio.timeout(PARTING):

@@ -59,6 +59,7 @@ class _Connection:
                     reading = tasks.create_task(self._read())
                     await self._conversation.tell()
                     reading.cancel()
+                await self._conversation.part()
                 await self._close()
         except* (WebSocketDisconnect, TooSlow):
             pass
@@ -79,7 +80,7 @@ class _Connection:
 
     async def _close(self, code: int = 1000) -> None:
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-            await in_time(self._socket.close(code), None)
+            await in_time(self._socket.close(code))
 
     def _asked(self) -> list[protocol.FromClient]:
         """The query as messages. Raises ValueError, of which ValidationError is one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -32,7 +31,6 @@ class Intake:
         """Bytes so far."""
         self._decoder = LiveDecoder(audio)
         self._on_thread = audio.encoding == "container"
-        self._waiting: deque[Callable[[], Samples]] = deque()
         self._working: asyncio.Future[Samples] | None = None
         self._decoded: list[Samples] = []
         self._is_finished = self._is_closed = False
@@ -43,11 +41,13 @@ class Intake:
 
     async def push(self, data: bytes) -> Samples:
         """Mono, 16 kHz: what has become available."""
+        await self._wait()
         self.received += len(data)
         return await self._decode(lambda: self._decoder.push(data))
 
     async def finish(self) -> Samples:
         """The rest; nothing where it was given before."""
+        await self._wait()
         if self._is_finished:
             return await self._decode(_nothing)
         self._is_finished = True
@@ -65,13 +65,9 @@ class Intake:
     async def _decode(self, work: Callable[[], Samples]) -> Samples:
         if not self._on_thread:
             return work()
-        self._waiting.append(work)
-        while self._waiting or self._working is not None:
-            if self._working is None:
-                work = self._waiting.popleft()
-                self._working = asyncio.get_running_loop().run_in_executor(_threads, self._unless_closed, work)
-                self._working.add_done_callback(_note)
-            await self._wait()
+        self._working = asyncio.get_running_loop().run_in_executor(_threads, self._unless_closed, work)
+        self._working.add_done_callback(_note)
+        await self._wait()
         samples, self._decoded = np.concatenate(self._decoded), []
         return samples
 

@@ -91,7 +91,9 @@ class LiveStream:
         """What of the audio could not be read."""
         return self._intake.problems
 
-    async def feed(self, data: bytes) -> None:
+    # A connection that another one has taken the place of is not listened to: what it has not given is sent again.
+
+    async def feed(self, data: bytes, reader: int) -> None:
         """Audio in the stream's format, cut anywhere; waits where much of it is waiting.
 
         What came before audio that cannot be read is transcribed; then the stream fails.
@@ -99,7 +101,7 @@ class LiveStream:
         """
         async with self._order:
             await self.session.settle()
-            if not self._takes("audio"):
+            if not self._takes("audio", reader):
                 return
             try:
                 samples = await self._intake.push(data)
@@ -108,19 +110,19 @@ class LiveStream:
             else:
                 await self._push(samples)
 
-    async def finalize(self, marker: int) -> None:
+    async def finalize(self, marker: int, reader: int) -> None:
         """That was all for now; waits where many of these are waiting. Raises BadOption after `close`."""
         async with self._order:
             await self.session.settle()
-            if self._takes("finalize"):
+            if self._takes("finalize", reader):
                 self._asked[marker] = time.monotonic()
                 self.session.finalize(marker)
 
-    async def close(self) -> None:
+    async def close(self, reader: int) -> None:
         """That was all; more than once does no harm."""
         async with self._order:
             await self.session.settle()
-            if self.session.closing or self.ended:
+            if self.session.closing or self.ended or self.log.reader != reader:
                 return
             self._asked[None] = time.monotonic()
             try:
@@ -133,9 +135,9 @@ class LiveStream:
         self._intake.close()
         self.session.cancel()
 
-    def _takes(self, what: str) -> bool:
+    def _takes(self, what: str, reader: int) -> bool:
         """Where it does not, how it ended is already on its way, or what was wrong with its audio."""
-        if self.ended or self._spoiled:
+        if self.ended or self._spoiled or self.log.reader != reader:
             return False
         if self.session.closing:
             raise BadOption(f"{what} came after the end of the stream", "open another stream")
@@ -270,6 +272,11 @@ class LiveService:
         for stream in self._streams.values():
             stream.session.stop(Failed("server_stopped", "the server has stopped", retry_after=5.0))
         await self._until_none(LAST_WORDS)
+
+    def stop(self) -> None:
+        """At once."""
+        for stream in self._streams.values():
+            stream.cancel()
 
     async def _until_none(self, seconds: float) -> None:
         until = time.monotonic() + seconds
