@@ -23,12 +23,14 @@ import psutil
 
 from conure.audio.files import open_audio
 
-__all__ = ["DEMO", "MOST_UPLOAD", "SAID", "TINY", "Server", "demo", "started", "wait_for"]
+__all__ = ["QUIET", "DEMO", "MOST_UPLOAD", "SAID", "TINY_MODEL", "Server", "demo", "started", "wait_for"]
 
 ROOT = Path(__file__).parents[2]
-TINY = ROOT / "src" / "conure" / "data" / "tiny"
+TINY_MODEL = ROOT / "src" / "conure" / "data" / "tiny"
 DEMO = ROOT / "tests" / "data" / "demo.flac"
 SAID = "seven three nine zero one five eight two"
+QUIET = round(3.92 * 16_000)
+"""The sample in the middle of the demo's longest pause but one, after its fourth word."""
 MOST_UPLOAD = 2**20
 PATIENCE = 300.0
 DOORS = re.compile(r"doors +http://(\S+):(\d+) .*, tcp \S+:(\d+), status \S+:(\d+)")

@@ -19,6 +19,7 @@ __all__ = [
     "Client",
     "Lines",
     "Message",
+    "TINY",
     "Socket",
     "converse",
     "finals",
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 Message = dict[str, Any]
+
+TINY: Message = {"type": "config", "model": "tiny", "endpointing": {"silence": 1.5}}
+"""Opens a stream that hears the demo as one utterance."""
 
 
 def pcm16(samples: np.ndarray) -> bytes:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack
 import numpy as np
 
 from tests.doors.serving import MOST_UPLOAD, SAID, Server, demo, wait_for
-from tests.doors.talking import Client, Message, converse, finals, lines, pcm16, pieces, socket_of
+from tests.doors.talking import TINY, Client, Message, converse, finals, lines, pcm16, pieces, socket_of
 from tests.doors.test_stream_doors import contained
 
 DIGITS = pcm16(demo())
@@ -20,10 +20,10 @@ NEVER = {"silence": None, "end_token": None, "blanks": None, "longest": None}
 COPIES = 20
 Talk = tuple[Callable[[Server], AbstractContextManager[Client]], Message]
 TALKS: list[Talk] = [
-    (socket_of, {"type": "config", "model": "tiny"}),
-    (lines, {"type": "config", "model": "tiny", "events": False}),
+    (socket_of, TINY),
+    (lines, TINY | {"events": False}),
     (lines, {"type": "config", "model": "small", "events": False, "endpointing": NEVER}),
-    (socket_of, {"type": "config", "model": "tiny", "finals": {"model": "tiny", "budget_ms": 60000}}),
+    (socket_of, TINY | {"finals": {"model": "tiny", "budget_ms": 60000}}),
 ]
 
 

@@ -8,17 +8,16 @@ from pathlib import Path
 
 from websockets.sync.client import connect
 
-from tests.doors.serving import DEMO, PATIENCE, SAID, TINY, Server, demo, started, wait_for
-from tests.doors.talking import Client, Message, converse, finals, lines, pcm16, pieces, socket_of
+from tests.doors.serving import DEMO, PATIENCE, SAID, TINY_MODEL, Server, demo, started, wait_for
+from tests.doors.talking import TINY, Client, Message, converse, finals, lines, pcm16, pieces, socket_of
 
 DIGITS = pcm16(demo())
 HALF = len(pieces(DIGITS)) // 2
-CONFIG: Message = {"type": "config", "model": "tiny"}
 
 
 def begun(client: Client) -> Message:
     """Half of it said."""
-    for message in [CONFIG, *pieces(DIGITS)[:HALF]]:
+    for message in [TINY, *pieces(DIGITS)[:HALF]]:
         client.say(message)
     ready = client.hear()
     assert ready is not None
@@ -35,7 +34,7 @@ def refused(server: Server) -> list[str]:
     codes = []
     for door in (socket_of, lines):
         with door(server) as client:
-            codes += [told["code"] for told in converse(client, [CONFIG])]
+            codes += [told["code"] for told in converse(client, [TINY])]
     with connect(server.url("/ws"), compression=None, open_timeout=PATIENCE) as connection:
         codes.append(json.loads(connection.recv(PATIENCE))["code"])
     status, body = server.post("/v1/transcribe", DEMO.read_bytes())
@@ -45,7 +44,7 @@ def refused(server: Server) -> list[str]:
 
 
 def test_open_streams_go_on_to_their_end(tmp_path: Path) -> None:
-    with started(str(TINY), tmp_path, "--drain-seconds", "600", "--resume-seconds", "600") as server:
+    with started(str(TINY_MODEL), tmp_path, "--drain-seconds", "600", "--resume-seconds", "600") as server:
         with lines(server) as first, socket_of(server) as second, socket_of(server) as cut:
             begun(first)
             begun(second)
@@ -68,7 +67,7 @@ def test_open_streams_go_on_to_their_end(tmp_path: Path) -> None:
 
 
 def test_who_takes_too_long_is_told(tmp_path: Path) -> None:
-    with started(str(TINY), tmp_path, "--drain-seconds", "0.5") as server:
+    with started(str(TINY_MODEL), tmp_path, "--drain-seconds", "0.5") as server:
         with lines(server) as first, socket_of(server) as second:
             begun(first)
             begun(second)
@@ -82,7 +81,7 @@ def test_who_takes_too_long_is_told(tmp_path: Path) -> None:
 
 
 def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
-    with started(str(TINY), tmp_path, "--drain-seconds", "600") as server:
+    with started(str(TINY_MODEL), tmp_path, "--drain-seconds", "600") as server:
         with lines(server) as first, socket_of(server) as second:
             begun(first)
             begun(second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 
@@ -26,7 +27,8 @@ _to_json = msgspec.json.Encoder()
 
 async def serve_lines(live: LiveService, host: str, port: int) -> asyncio.Server:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _Connection(live, reader, writer).serve()
+        with contextlib.suppress(asyncio.CancelledError):  # the server stops; asyncio would print it as an error
+            await _Connection(live, reader, writer).serve()
 
     return await asyncio.start_server(serve, host, port, limit=LONGEST_LINE, backlog=BACKLOG)
 
