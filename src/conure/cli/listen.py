@@ -105,10 +105,11 @@ async def _listen(options: Options, settings: Settings) -> None:
         wanted = Wanted(latency_ms=options.latency, language=settings.language)
         stream = await live.open(wanted, AudioFormat("f32", RATE))
         tell(f"listening with {stream.options.model.name} at {stream.options.latency_ms} ms")
+        reader = live.attach(stream)
         async with asyncio.TaskGroup() as tasks:
-            giving = tasks.create_task(_give(stream, options))
+            giving = tasks.create_task(_give(stream, reader, options))
             _on_interrupt(giving.cancel)
-            await _show(stream, live.attach(stream), options.form)
+            await _show(stream, reader, options.form)
             giving.cancel()
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
@@ -126,16 +127,16 @@ def _on_interrupt(end: Callable[[], object]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
 
 
-async def _give(stream: LiveStream, options: Options) -> None:
+async def _give(stream: LiveStream, reader: int, options: Options) -> None:
     """Until the recording ends, or Ctrl-C: what was said until then is heard."""
     try:
         async with contextlib.aclosing(_packets(options)) as packets:
             async for packet in packets:
-                await stream.feed(np.asarray(packet, "<f4").tobytes())
+                await stream.feed(np.asarray(packet, "<f4").tobytes(), reader)
     except asyncio.CancelledError:
         if stream.ended:
             raise
-    await stream.close()
+    await stream.close(reader)
 
 
 async def _packets(options: Options) -> AsyncGenerator[Any]:
