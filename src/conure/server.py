@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -128,7 +127,7 @@ async def _until_stopped(
     live: LiveService, files: FileService, web: _WebServer, serving: asyncio.Task[None], drain_seconds: float
 ) -> None:
     asked = asyncio.Event()
-    draining: asyncio.Future[Any] | None = None
+    draining: asyncio.Task[None] | None = None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
@@ -140,13 +139,19 @@ async def _until_stopped(
         if waiting in done and draining is None:
             asked.clear()
             log.warning("stopping: %d streams are open and may go on for %g s", len(live), drain_seconds)
-            draining = asyncio.gather(live.drain(drain_seconds), files.drain(drain_seconds))
+            draining = asyncio.create_task(_drain(live, files, drain_seconds))
         elif serving not in done:
             break
     if draining:
         draining.cancel()
     web.should_exit = web.force_exit = True
     await serving
+
+
+async def _drain(live: LiveService, files: FileService, seconds: float) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(live.drain(seconds))
+        tasks.create_task(files.drain(seconds))
 
 
 class _Socket(WebSocketsSansIOProtocol):
