@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -247,36 +247,32 @@ def test_two_thousand_that_come_and_go(server: Server) -> None:
     come_and_go(server.host, server.web, server.tcp, server.status, 2_000)
 
 
+def deafen(connection: socket.socket, flood: bytes) -> None:
+    """Says the same until nothing more is taken; reads nothing of what is answered."""
+    connection.setblocking(False)
+    last, rest = time.monotonic(), b""
+    while time.monotonic() - last < 0.5:
+        rest = rest or flood * 1_000
+        with suppress(BlockingIOError):
+            rest = rest[connection.send(rest) :]
+            last = time.monotonic()
+
+
 def test_clients_that_do_not_read_are_given_up(server: Server) -> None:
     ended = 'conure_streams_ended_total{end="client_too_slow"}'
     before = server.metric(ended)
-    ping = b'{"type": "ping"}'
-    masked = b"\x81" + bytes([0x80 | len(ping)]) + bytes(4) + ping
-    start = json.dumps(TINY).encode()
+    masked = b"\x81\x82" + bytes(4) + b"{}"
     deaf = [
-        (server.tcp, start + b"\n", ping + b"\n"),
+        (server.tcp, json.dumps(TINY).encode() + b"\n", b"{}\n"),
         (server.web, upgrade("/v1/stream?model=tiny&events=true"), masked),
     ]
-    with socket_of(server) as good:
+    with socket_of(server) as good, ExitStack() as stack:
         good.say(TINY)
-        connections = []
         for port, first, flood in deaf:
-            connection = socket.socket()
+            connection = stack.enter_context(socket.socket())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
             connection.connect((server.host, port))
             connection.sendall(first)
-            connection.setblocking(False)
-            connections.append(connection)
-            last = time.monotonic()
-            while time.monotonic() - last < 0.5:  # until nothing more is taken
-                try:
-                    connection.send(flood * 1_000)
-                    last = time.monotonic()
-                except BlockingIOError:
-                    pass
-                except OSError:
-                    break  # it was given up already
+            deafen(connection, flood)
         wait_for(lambda: server.metric(ended) == before + len(deaf))
-        for connection in connections:
-            connection.close()
         assert finals(converse(good, [*pieces(DIGITS), CLOSE])) == SAID

@@ -56,7 +56,7 @@ class _Connection:
         try:
             async with asyncio.timeout(PARTING):
                 await self._writer.wait_closed()
-        except (OSError, TimeoutError):
+        except (OSError, RuntimeError, TimeoutError):
             self._writer.transport.abort()
 
     async def _read(self) -> None:
@@ -88,5 +88,8 @@ class _Connection:
         await self._conversation.say(protocol.Error(message=f"not understood: {fault}", hint=hint))
 
     async def _send(self, message: protocol.FromServer) -> None:
-        self._writer.write(_to_json.encode(message) + b"\n")
-        await self._writer.drain()
+        try:
+            self._writer.write(_to_json.encode(message) + b"\n")
+            await self._writer.drain()
+        except RuntimeError as error:  # uvloop's word for a connection that is closed
+            raise ConnectionResetError from error
