@@ -102,7 +102,6 @@ def test_streams_and_clips_are_answered(
             card = handle.models["small"]
             assert card.latencies == (80, 160, 320, 560, 1120)
             assert len(card.capacity) == 5
-            assert min(card.capacity) > 0
             listeners = [Listener() for _ in range(6)]
             for index, listener in enumerate(listeners):
                 number = handle.register(listener)

@@ -155,7 +155,7 @@ class Engine:
             known = ", ".join(map(str, lane.latencies))
             message = f"{options.model} has no latency of {options.latency_ms} ms"
             self._fail(request.stream, "bad_option", message, f"it has: {known}")
-        elif not request.again and (needed := self._load_with(lane, options.latency_ms)) > MOST_LOAD:
+        elif self._is_firm(request) and (needed := self._load_with(lane, options.latency_ms)) > MOST_LOAD:
             message = f"{len(lane)} streams are open, and one more would take {needed:.0%} of the time there is"
             self._answer([Failed(request.stream, "busy", message, retry_after=RETRY_AFTER)])
         elif lane.open(request.stream, options):
@@ -165,6 +165,10 @@ class Engine:
         else:
             message = f"all {lane.capacity} streams are taken"
             self._answer([Failed(request.stream, "busy", message, retry_after=RETRY_AFTER)])
+
+    def _is_firm(self, request: Open) -> bool:
+        """Whether it may be refused for want of time: not the only stream, nor one that was taken before."""
+        return bool(self._latencies) and not request.again
 
     def _load_with(self, lane: LiveLane, latency_ms: int) -> float:
         """The part of the time that streams need, and one more of that kind."""
