@@ -161,6 +161,17 @@ class _Socket(WebSocketsSansIOProtocol):
         await super().run_asgi()
         asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.transport.abort)
 
+    def handle_parser_exception(self) -> None:
+        """Says what was wrong, then reads and drops the rest: a reset would overtake the reason."""
+        if self.close_sent or self.conn.close_sent is None:
+            return
+        self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.close_timer = self.loop.call_later(FLUSH_SECONDS, self.transport.close)
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": self.conn.close_sent.code})
+
 
 class _WebServer(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any
@@ -247,32 +246,41 @@ def test_two_thousand_that_come_and_go(server: Server) -> None:
     come_and_go(server.host, server.web, server.tcp, server.status, 2_000)
 
 
-def deafen(connection: socket.socket, flood: bytes) -> None:
-    """Says the same until nothing more is taken; reads nothing of what is answered."""
-    connection.setblocking(False)
-    last, rest = time.monotonic(), b""
-    while time.monotonic() - last < 0.5:
-        rest = rest or flood * 1_000
-        with suppress(BlockingIOError):
-            rest = rest[connection.send(rest) :]
-            last = time.monotonic()
+class Deaf:
+    """Says the same as long as it is taken, and reads nothing of what is answered."""
+
+    def __init__(self, connection: socket.socket, server: Server, port: int, first: bytes, flood: bytes) -> None:
+        self._connection, self._flood, self._rest = connection, flood * 1_000, b""
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.connect((server.host, port))
+        connection.sendall(first)
+        connection.setblocking(False)
+
+    def go_on(self) -> None:
+        with suppress(OSError):  # nothing more is taken now, or ever
+            while True:
+                self._rest = self._rest or self._flood
+                self._rest = self._rest[self._connection.send(self._rest) :]
 
 
 def test_clients_that_do_not_read_are_given_up(server: Server) -> None:
     ended = 'conure_streams_ended_total{end="client_too_slow"}'
     before = server.metric(ended)
-    masked = b"\x81\x82" + bytes(4) + b"{}"
-    deaf = [
-        (server.tcp, json.dumps(TINY).encode() + b"\n", b"{}\n"),
-        (server.web, upgrade("/v1/stream?model=tiny&events=true"), masked),
-    ]
+    empty = b"\x81\x82" + bytes(4) + b"{}"  # masked with zeros
     with socket_of(server) as good, ExitStack() as stack:
         good.say(TINY)
-        for port, first, flood in deaf:
-            connection = stack.enter_context(socket.socket())
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            connection.connect((server.host, port))
-            connection.sendall(first)
-            deafen(connection, flood)
-        wait_for(lambda: server.metric(ended) == before + len(deaf))
+        deaf = [
+            Deaf(stack.enter_context(socket.socket()), server, port, first, flood)
+            for port, first, flood in (
+                (server.tcp, json.dumps(TINY).encode() + b"\n", b"{}\n"),
+                (server.web, upgrade("/v1/stream?model=tiny&events=true"), empty),
+            )
+        ]
+
+        def are_given_up() -> bool:
+            for client in deaf:
+                client.go_on()
+            return server.metric(ended) == before + len(deaf)
+
+        wait_for(are_given_up)
         assert finals(converse(good, [*pieces(DIGITS), CLOSE])) == SAID
