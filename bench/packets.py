@@ -42,7 +42,20 @@ from conure.doors.conversation import Conversation
 from conure.doors.stream_socket import stream_socket
 from conure.engine.frames import frame
 from conure.engine.handle import EngineHandle
-from conure.engine.messages import Answer, Audio, Close, Finished, Heard, Note, Open, Request, SpeechStarted
+from conure.engine.messages import (
+    Answer,
+    Audio,
+    Close,
+    Finished,
+    Heard,
+    Note,
+    Open,
+    Opened,
+    Ping,
+    Pong,
+    Request,
+    SpeechStarted,
+)
 from conure.engine.plan import ModelCard
 from conure.engine.ring import SampleRing
 from conure.engine.transport import RING_SAMPLES
@@ -99,10 +112,11 @@ class StandIn:
     def kill(self) -> None:
         raise NotImplementedError
 
-    def _answer(self, request: Request) -> Iterator[Answer]:
+    def _answer(self, request: Request) -> Iterator[Answer | Note]:
         match request:
             case Open(stream):
                 self._heard[stream] = 0
+                yield Opened(stream)
                 yield SpeechStarted(stream, 0.0)
             case Audio(stream, samples):
                 before = self._heard[stream]
@@ -112,6 +126,8 @@ class StandIn:
                     yield word(stream, after // self.chunk * self.chunk / RATE)
             case Close(stream):
                 yield Finished(stream)
+            case Ping(number):
+                yield Pong(number)
 
 
 def word(stream: int, until: float) -> Heard:
@@ -171,7 +187,7 @@ async def _stages(packet: bytes, options: argparse.Namespace) -> dict[str, float
     intake = Intake(AudioFormat())
     samples = await intake.push(packet)
     async with _service(options.latency) as (live, stand_in):
-        streams = [live.open(Wanted(latency_ms=options.latency), AudioFormat()) for _ in range(options.streams)]
+        streams = [await live.open(Wanted(latency_ms=options.latency), AudioFormat()) for _ in range(options.streams)]
         talks = [await _conversation(live, options.latency) for _ in range(options.streams)]
         numbers = [stream.session._number for stream in streams]
         handle = live.handle

@@ -97,11 +97,11 @@ class LogMel(nn.Module):
     def log_mel(self, samples: Tensor) -> Tensor:
         """Emphasized samples [B, N] -> log-mel [B, 1 + (N - fft) // hop, features], without padding."""
         config = self.config
-        spectrum = torch.stft(
-            samples, config.fft, config.hop, config.window, self.window, center=False, return_complex=True
-        )
-        power = torch.view_as_real(spectrum).square().sum(-1)
-        return torch.log(self.filterbank @ power + config.log_guard).transpose(1, 2)
+        edge = (config.fft - config.window) // 2
+        window = nn.functional.pad(self.window, (edge, config.fft - config.window - edge))
+        spectrum = torch.view_as_real(torch.fft.rfft(samples.unfold(1, config.fft, config.hop) * window))
+        power = spectrum[..., 0].square() + spectrum[..., 1].square()
+        return torch.log(power @ self.filterbank.T + config.log_guard)
 
     def normalize(self, mel: Tensor, frames: Tensor) -> Tensor:
         """Takes mean and deviation out as the checkpoint was trained, and zeroes the padding."""

@@ -43,8 +43,8 @@ def mel_of_spans(front: LogMel, samples: Tensor, known: Tensor) -> Tensor:
     Frames are independent of one another, so rows may be anywhere in their streams. Zeros stand for what is
     before a stream's start; emphasis must not see its end, which is why `known` is told.
     """
-    emphasized = front.emphasize(samples) * frame_mask(known, samples.shape[1])
-    return front.log_mel(emphasized[:, 1:])
+    emphasized = samples[:, 1:] - front.config.preemphasis * samples[:, :-1]
+    return front.log_mel(emphasized * frame_mask(known - 1, emphasized.shape[1]))
 
 
 class MelStream:

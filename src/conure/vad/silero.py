@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
-from numpy.lib.stride_tricks import sliding_window_view
+import torch
 from numpy.typing import NDArray
 
 from conure.errors import BadCheckpoint, MissingBackend
@@ -32,9 +32,11 @@ CONTEXT = 64
 MOST_STEPS = 1024
 """Steps that are computed together, half a minute: bounds the memory that a long block takes."""
 
-WINDOW = np.r_[0 : CONTEXT + STEP, CONTEXT + STEP - 2 : STEP - 2 : -1]
-FRAMES = WINDOW[np.arange(4)[:, None] * 128 + np.arange(256)]
+PLACES = np.r_[0 : CONTEXT + STEP, CONTEXT + STEP - 2 : STEP - 2 : -1]
+FRAMES = PLACES[np.arange(4)[:, None] * 128 + np.arange(256)]
 """[4, 256], places in the samples of context and step."""
+
+HANN = torch.hann_window(256)
 
 Samples = NDArray[np.float32]
 
@@ -81,9 +83,9 @@ class Silero:
     def listen_together(self, samples: Samples, states: Sequence[SileroState]) -> tuple[Samples, list[SileroState]]:
         """samples [B, n * STEP] of several streams -> probabilities [B, n] and the states after them."""
         known = np.concatenate([np.stack([state.context for state in states]), samples], 1)
-        windows = sliding_window_view(known, CONTEXT + STEP, 1)[:, ::STEP].swapaxes(0, 1)  # [n, B, 576]
+        steps = STEP * np.arange(samples.shape[1] // STEP)[:, None, None]
         given = {
-            "frames": windows.reshape(-1, CONTEXT + STEP)[:, FRAMES],
+            "magnitudes": _magnitudes(known[:, steps + FRAMES].swapaxes(0, 1)),
             "hidden": np.concatenate([state.hidden for state in states], 1),
             "cell": np.concatenate([state.cell for state in states], 1),
         }
@@ -93,6 +95,13 @@ class Silero:
             for row in range(len(states))
         ]
         return probabilities.reshape(-1, len(states)).T, after
+
+
+def _magnitudes(frames: Samples) -> Samples:
+    """[n, B, 4, 256] -> [n * B, 4 * 129]"""
+    spectrum = torch.view_as_real(torch.fft.rfft(torch.from_numpy(frames) * HANN))
+    magnitudes = (spectrum[..., 0].square() + spectrum[..., 1].square()).sqrt()
+    return magnitudes.view(-1, magnitudes.shape[2] * magnitudes.shape[3]).numpy()
 
 
 class SileroStream:

@@ -1,9 +1,10 @@
 """Silero VAD as an ONNX graph that takes many steps at once.
 
-    frames [n, 4, 256] -> spectra -> magnitudes [n, 4 * 129] -> 4 convolutions -> [n, 128] -> LSTM -> probabilities [n]
+    magnitudes [n, 4 * 129] -> 4 convolutions -> [n, 128] -> LSTM -> probabilities [n]
 
 A step is four frames, so a convolution over its frames is one small matrix: faster than a convolution, and all steps
-share one product. Several streams may be heard at once: n counts the first step of each, then the second of each.
+share one product. Spectra are left to the caller: the basis among the tensors is that of a Fourier transform.
+Several streams may be heard at once: n counts the first step of each, then the second of each.
 Knows the shapes of Silero 6 for 16 kHz, not where its weights come from.
 """
 
@@ -45,10 +46,9 @@ Tensors = Mapping[str, NDArray[np.float32]]
 
 
 def silero_graph(tensors: Tensors) -> bytes:
-    """Inputs `frames`, `hidden`, `cell`; outputs `probabilities`, `next_hidden`, `next_cell`."""
+    """Inputs `magnitudes`, `hidden`, `cell`; outputs `probabilities`, `next_hidden`, `next_cell`."""
     graph = _Graph()
-    magnitudes = graph.magnitudes(tensors["stft.forward_basis_buffer"])
-    encoded = graph.convolutions(magnitudes, tensors)
+    encoded = graph.convolutions("magnitudes", tensors)
     spoken = graph.lstm(encoded, tensors)
     weight = graph.constant(tensors["decoder.decoder.2.weight"].reshape(WIDTH, 1))
     bias = graph.constant(tensors["decoder.decoder.2.bias"].reshape(1))
@@ -71,12 +71,6 @@ class _Graph:
         name = f"constant{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
-
-    def magnitudes(self, basis: NDArray[np.float32]) -> str:
-        """frames -> [n, 4 * 129]"""
-        self.node("Split", self.node("MatMul", "frames", self.constant(basis[:, 0].T)), out="real imaginary", axis=2)
-        power = self.node("Add", self.node("Mul", "real", "real"), self.node("Mul", "imaginary", "imaginary"))
-        return self.node("Reshape", self.node("Sqrt", power), self.constant(np.array([-1, FRAMES * BINS])))
 
     def convolutions(self, values: str, tensors: Tensors) -> str:
         """[n, 4 * 129] -> [n, 128]"""
@@ -114,7 +108,7 @@ class _Graph:
 
     def model(self) -> bytes:
         state: list[str | int] = [1, "streams", WIDTH]
-        inputs = [_value("frames", ["n", FRAMES, 256]), _value("hidden", state), _value("cell", state)]
+        inputs = [_value("magnitudes", ["n", FRAMES * BINS]), _value("hidden", state), _value("cell", state)]
         states = [_value("next_hidden", state), _value("next_cell", state)]
         outputs = [_value("probabilities", ["n", 1]), *states]
         graph = helper.make_graph(self._nodes, "silero", inputs, outputs, self._constants)
