@@ -101,7 +101,7 @@ def _magnitudes(frames: Samples) -> Samples:
     """[n, B, 4, 256] -> [n * B, 4 * 129]"""
     spectrum = torch.view_as_real(torch.fft.rfft(torch.from_numpy(frames) * HANN))
     magnitudes = (spectrum[..., 0].square() + spectrum[..., 1].square()).sqrt()
-    return magnitudes.view(-1, magnitudes.shape[2] * magnitudes.shape[3]).numpy()
+    return magnitudes.flatten(0, 1).flatten(1).numpy()
 
 
 class SileroStream:
