@@ -100,8 +100,8 @@ class LogMel(nn.Module):
         edge = (config.fft - config.window) // 2
         window = nn.functional.pad(self.window, (edge, config.fft - config.window - edge))
         spectrum = torch.view_as_real(torch.fft.rfft(samples.unfold(1, config.fft, config.hop) * window))
-        power = spectrum[..., 0].square() + spectrum[..., 1].square()
-        return torch.log(power @ self.filterbank.T + config.log_guard)
+        power = spectrum[..., 0].square().addcmul_(spectrum[..., 1], spectrum[..., 1])
+        return (power @ self.filterbank.T).add_(config.log_guard).log_()
 
     def normalize(self, mel: Tensor, frames: Tensor) -> Tensor:
         """Takes mean and deviation out as the checkpoint was trained, and zeroes the padding."""

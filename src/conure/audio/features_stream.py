@@ -16,6 +16,9 @@ from conure.audio.features import LogMel, MelConfig, frame_mask
 
 __all__ = ["MelStream", "first_sample", "mel_of_spans", "ready_frames", "samples_of", "span_samples"]
 
+CACHED_SAMPLES = 65_536
+"""Whose spectra stay in a processor's cache."""
+
 
 def first_sample(frame: int, config: MelConfig) -> int:
     """Where the samples of a frame begin: half an FFT before its centre, and the one that emphasis needs."""
@@ -44,7 +47,11 @@ def mel_of_spans(front: LogMel, samples: Tensor, known: Tensor) -> Tensor:
     before a stream's start; emphasis must not see its end, which is why `known` is told.
     """
     emphasized = samples[:, 1:] - front.config.preemphasis * samples[:, :-1]
-    return front.log_mel(emphasized * frame_mask(known - 1, emphasized.shape[1]))
+    emphasized *= frame_mask(known - 1, emphasized.shape[1])
+    if samples.is_cuda:
+        return front.log_mel(emphasized)
+    rows = max(CACHED_SAMPLES // samples.shape[1], 1)
+    return torch.cat([front.log_mel(part) for part in torch.split(emphasized, rows)])
 
 
 class MelStream:

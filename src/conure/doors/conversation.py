@@ -28,7 +28,7 @@ __all__ = ["Conversation"]
 
 Send = Callable[[protocol.FromServer], Awaitable[None]]
 
-RECEIPT_EVERY = 0.5
+RECEIPT_EVERY = 2.0
 """Seconds between receipts for audio."""
 
 

@@ -26,6 +26,8 @@ __all__ = ["EngineHandle", "Receiver"]
 
 log = logging.getLogger(__name__)
 
+GATHER = 0.004
+"""Seconds from one message to the engine to the next: under load it and we wake up for many packets at once."""
 PING_EVERY = 2.0
 MOST_SILENT = 30.0
 """Seconds without an answer to a ping after which the engine is taken for dead."""
@@ -106,7 +108,7 @@ class EngineHandle:
         self.is_ready = True
 
     async def _send(self) -> None:
-        """Everything that was asked since the last time goes together."""
+        """Everything that was asked since the last time goes together; the first request after a pause goes at once."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -116,6 +118,7 @@ class EngineHandle:
                     await self._transport.send(requests)
             except EngineLost:
                 pass  # whoever receives finds out, too, and mends it
+            await asyncio.sleep(GATHER)
 
     async def _receive(self) -> None:
         while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,9 @@ from conure.vad.silero import STEP, Silero, SileroState
 __all__ = ["Ear", "Speech", "listen"]
 
 RATE = 16_000
+
+CACHED_STEPS = 512
+"""Whose spectra stay in a processor's cache."""
 
 Speech = tuple[float, float, float]
 """Start, end and probability of a step of the speech detector."""
@@ -37,22 +40,28 @@ class Ear:
 
 
 def listen(silero: Silero, wanted: Sequence[tuple[Ear, int]]) -> list[list[Speech]]:
-    """Each ear's whole steps up to the place it is wanted to listen to. Ears with as many steps share a run."""
+    """Each ear's whole steps up to the place it is wanted to listen to. Ears with as many steps share runs."""
     heard: list[list[Speech]] = [[] for _ in wanted]
     by_count: dict[int, list[int]] = defaultdict(list)
     for index, (ear, reached) in enumerate(wanted):
         by_count[(reached - ear.listened) // STEP].append(index)
     for count, indices in by_count.items():
-        if count <= 0:
-            continue
-        ears = [wanted[index][0] for index in indices]
-        samples = np.empty((len(ears), count * STEP), np.float32)
-        for ear, row in zip(ears, samples, strict=True):
-            ear.samples.read(ear.listened, row)
-        probabilities, states = silero.listen_together(samples, [ear.state for ear in ears])
-        for index, ear, row, state in zip(indices, ears, probabilities, states, strict=True):
-            places = (ear.listened + STEP * np.arange(count + 1)) / RATE
-            heard[index] = list(zip(places[:-1].tolist(), places[1:].tolist(), row.tolist(), strict=True))
-            ear.state = state
-            ear.listened += count * STEP
+        rows = max(CACHED_STEPS // max(count, 1), 1)
+        for begin in range(0, len(indices) if count > 0 else 0, rows):
+            some = indices[begin : begin + rows]
+            for index, steps in zip(some, _listen(silero, [wanted[index][0] for index in some], count), strict=True):
+                heard[index] = steps
     return heard
+
+
+def _listen(silero: Silero, ears: Sequence[Ear], count: int) -> Iterator[list[Speech]]:
+    """The next steps of each, so many."""
+    samples = np.empty((len(ears), count * STEP), np.float32)
+    for ear, row in zip(ears, samples, strict=True):
+        ear.samples.read(ear.listened, row)
+    probabilities, states = silero.listen_together(samples, [ear.state for ear in ears])
+    for ear, row, state in zip(ears, probabilities, states, strict=True):
+        places = (ear.listened + STEP * np.arange(count + 1)) / RATE
+        ear.state = state
+        ear.listened += count * STEP
+        yield list(zip(places[:-1].tolist(), places[1:].tolist(), row.tolist(), strict=True))

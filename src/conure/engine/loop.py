@@ -180,8 +180,9 @@ class Engine:
         """Runs what comes next. Tells how long to wait for requests then: for ever where only they can bring work."""
         lanes = self.lanes.values()
         live = [work for lane in lanes for work in lane.ready()]
-        expected = [work for lane in lanes for work in lane.expected()]
         clips = {work: lane for lane in self.clips.values() for work in lane.ready()}
+        spare = clips or any(work.spare for work in live)
+        expected = [work for lane in lanes for work in lane.expected()] if spare else []
         begin = self._clock()
         lane: LiveLane | ClipLane
         latency: int | None = None
