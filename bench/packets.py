@@ -60,7 +60,8 @@ from conure.engine.plan import ModelCard
 from conure.engine.ring import SampleRing
 from conure.engine.transport import RING_SAMPLES
 from conure.engine.wire import RequestReader, RequestWriter, answer_reader
-from conure.server import LONGEST_MESSAGE, event_loop
+from conure.event_loop import event_loop
+from conure.server import LONGEST_MESSAGE
 from conure.service.intake import Intake
 from conure.service.live import LiveService, Wanted
 from conure.service.models import Models

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from conure.service.status import Status
 from conure.service.tokenizers import Tokenizers
 from conure.settings import Settings
 
-__all__ = ["Serving", "event_loop", "plan_of", "serve"]
+__all__ = ["Serving", "plan_of", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -71,15 +71,6 @@ def plan_of(settings: Settings) -> Plan:
     )
 
 
-def event_loop() -> asyncio.AbstractEventLoop:
-    """The fastest that there is: a server wakes up for every packet of every stream."""
-    if sys.platform == "win32":
-        return asyncio.new_event_loop()
-    import uvloop  # noqa: PLC0415  it is not there on Windows
-
-    return uvloop.new_event_loop()
-
-
 def _names(listed: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in listed.split(",") if name.strip())
 
@@ -106,6 +97,7 @@ async def serve(settings: Settings, on_ready: Callable[[Serving], None]) -> None
                 doors.callback(server.close)
             serving = asyncio.create_task(web.serve())
             await web.wait_until_listening(serving)
+            gc.freeze()  # what is there now stays: it need not be looked through for garbage again
             address = settings.host
             on_ready(
                 Serving(

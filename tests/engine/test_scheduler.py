@@ -38,7 +38,7 @@ def test_capacity_is_what_fits_the_chunk() -> None:
     costs = Costs()
     costs.learn("a", 1, 0.010)
     costs.learn("a", 32, 0.072)
-    assert capacity(costs, "a", 0.08, most=100) == 30
+    assert capacity(costs, "a", 0.08, most=100) == 32
     assert capacity(costs, "a", 0.08, most=20) == 20
     assert capacity(costs, "a", 0.01, most=20) == 0
     both = {"a": 16, "b": 3}

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 
 from conure.bench.stream import Asked, Notes, PacedStream
 from conure.errors import EngineFailed
+from conure.event_loop import event_loop
 
 __all__ = ["Crowd", "alone", "gather"]
 
@@ -102,8 +103,9 @@ def _receive(end: Connection) -> list[Notes]:
 
 
 def _work(end: Connection, part: _Part) -> None:
-    with contextlib.suppress(EOFError, KeyboardInterrupt):  # nobody wants to know any more
-        asyncio.run(_speak(end, part))
+    nobody_asks = contextlib.suppress(EOFError, KeyboardInterrupt)
+    with nobody_asks, asyncio.Runner(loop_factory=event_loop) as loop:
+        loop.run(_speak(end, part))
 
 
 async def _speak(end: Connection, part: _Part) -> None:

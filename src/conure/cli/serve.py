@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from conure.cli.knobs import knob
 from conure.cli.reporting import DONE, PLAIN, Common
 from conure.engine.plan import ModelCard
+from conure.event_loop import event_loop
 from conure.settings import RunnerChoice, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ def serve(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
     common.begin()
     settings = _settings(options)
     _fetch(settings)
-    from conure.server import event_loop  # noqa: PLC0415  --help shall not wait for the web framework
-    from conure.server import serve as run  # noqa: PLC0415
+    from conure.server import serve as run  # noqa: PLC0415  --help shall not wait for the web framework
 
     with asyncio.Runner(loop_factory=event_loop) as runner:
         runner.run(run(settings, lambda serving: _announce(serving, settings)))

@@ -11,7 +11,7 @@ __all__ = ["MOST_LOAD", "capacity", "load"]
 
 Kind = TypeVar("Kind", bound=Hashable)
 
-MOST_LOAD = 0.85
+MOST_LOAD = 0.92
 """Of the time there is; the rest is for what comes in bursts, and for others on the machine."""
 
 

@@ -5,6 +5,7 @@ It ends when its socket does, so it never outlives whoever started it.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -51,6 +52,7 @@ def work(plan: Plan, end: socket.socket, ring: str, detail: logs.Detail, begun: 
         return
     send([Ready(tuple(cards), time.time() - begun)])
     threading.Thread(target=_read, args=(end, SampleRing.attach(ring), engine), daemon=True).start()
+    gc.freeze()  # networks stay: they need not be looked through for garbage again
     engine.run()
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
-import torch
 from numpy.typing import NDArray
 
 from conure.errors import BadCheckpoint, MissingBackend
@@ -35,8 +34,7 @@ MOST_STEPS = 1024
 PLACES = np.r_[0 : CONTEXT + STEP, CONTEXT + STEP - 2 : STEP - 2 : -1]
 FRAMES = PLACES[np.arange(4)[:, None] * 128 + np.arange(256)]
 """[4, 256], places in the samples of context and step."""
-
-HANN = torch.hann_window(256)
+AHEAD, BACK = FRAMES[:, 1:129], FRAMES[:, :127:-1]
 
 Samples = NDArray[np.float32]
 
@@ -85,7 +83,8 @@ class Silero:
         known = np.concatenate([np.stack([state.context for state in states]), samples], 1)
         steps = STEP * np.arange(samples.shape[1] // STEP)[:, None, None]
         given = {
-            "magnitudes": _magnitudes(known[:, steps + FRAMES].swapaxes(0, 1)),
+            "ahead": known[:, steps + AHEAD].swapaxes(0, 1).reshape(-1, *AHEAD.shape),
+            "back": known[:, steps + BACK].swapaxes(0, 1).reshape(-1, *BACK.shape),
             "hidden": np.concatenate([state.hidden for state in states], 1),
             "cell": np.concatenate([state.cell for state in states], 1),
         }
@@ -95,13 +94,6 @@ class Silero:
             for row in range(len(states))
         ]
         return probabilities.reshape(-1, len(states)).T, after
-
-
-def _magnitudes(frames: Samples) -> Samples:
-    """[n, B, 4, 256] -> [n * B, 4 * 129]"""
-    spectrum = torch.view_as_real(torch.fft.rfft(torch.from_numpy(frames) * HANN))
-    magnitudes = (spectrum[..., 0].square() + spectrum[..., 1].square()).sqrt()
-    return magnitudes.flatten(0, 1).flatten(1).numpy()
 
 
 class SileroStream:

@@ -1,10 +1,11 @@
 """Silero VAD as an ONNX graph that takes many steps at once.
 
-    magnitudes [n, 4 * 129] -> 4 convolutions -> [n, 128] -> LSTM -> probabilities [n]
+    frames -> spectra -> magnitudes [n, 4 * 129] -> 4 convolutions -> [n, 128] -> LSTM -> probabilities [n]
 
 A step is four frames, so a convolution over its frames is one small matrix: faster than a convolution, and all steps
-share one product. Spectra are left to the caller: the basis among the tensors is that of a Fourier transform.
-Several streams may be heard at once: n counts the first step of each, then the second of each.
+share one product. A cosine is the same from either end of a frame and a sine the opposite, so a spectrum is made of
+sums and differences of samples, with half of the products. Several streams may be heard at once: n counts the first
+step of each, then the second of each.
 Knows the shapes of Silero 6 for 16 kHz, not where its weights come from.
 """
 
@@ -20,7 +21,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 __all__ = ["SHAPES", "WIDTH", "silero_graph"]
 
 WIDTH = 128
-FRAMES, BINS = 4, 129
+FRAMES, HALF, BINS = 4, 128, 129
 STRIDES = (1, 2, 2, 1)
 
 SHAPES = {
@@ -46,9 +47,9 @@ Tensors = Mapping[str, NDArray[np.float32]]
 
 
 def silero_graph(tensors: Tensors) -> bytes:
-    """Inputs `magnitudes`, `hidden`, `cell`; outputs `probabilities`, `next_hidden`, `next_cell`."""
+    """Inputs `ahead` and `back` [n, 4, 128], `hidden`, `cell`; outputs `probabilities`, `next_hidden`, `next_cell`."""
     graph = _Graph()
-    encoded = graph.convolutions("magnitudes", tensors)
+    encoded = graph.convolutions(graph.magnitudes(), tensors)
     spoken = graph.lstm(encoded, tensors)
     weight = graph.constant(tensors["decoder.decoder.2.weight"].reshape(WIDTH, 1))
     bias = graph.constant(tensors["decoder.decoder.2.bias"].reshape(1))
@@ -71,6 +72,14 @@ class _Graph:
         name = f"constant{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
+
+    def magnitudes(self) -> str:
+        """Samples 1 to 128 of each frame, and 255 to 128 -> [n, 4 * 129]; sample 0 is lost to the window."""
+        cosines, sines = (self.constant(basis) for basis in _fourier())
+        real = self.node("MatMul", self.node("Add", "ahead", "back"), cosines)
+        imaginary = self.node("MatMul", self.node("Sub", "ahead", "back"), sines)
+        power = self.node("Add", self.node("Mul", real, real), self.node("Mul", imaginary, imaginary))
+        return self.node("Reshape", self.node("Sqrt", power), self._ints(-1, FRAMES * BINS))
 
     def convolutions(self, values: str, tensors: Tensors) -> str:
         """[n, 4 * 129] -> [n, 128]"""
@@ -108,7 +117,11 @@ class _Graph:
 
     def model(self) -> bytes:
         state: list[str | int] = [1, "streams", WIDTH]
-        inputs = [_value("magnitudes", ["n", FRAMES * BINS]), _value("hidden", state), _value("cell", state)]
+        inputs = [
+            *(_value(half, ["n", FRAMES, HALF]) for half in ("ahead", "back")),
+            _value("hidden", state),
+            _value("cell", state),
+        ]
         states = [_value("next_hidden", state), _value("next_cell", state)]
         outputs = [_value("probabilities", ["n", 1]), *states]
         graph = helper.make_graph(self._nodes, "silero", inputs, outputs, self._constants)
@@ -118,6 +131,18 @@ class _Graph:
 
 def _value(name: str, shape: list[str | int]) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _fourier() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cosines and sines [128, 129] of samples 1 to 128 under a Hann window of 256.
+
+    As in the tensors, which are rounded to float16 here and there. Sample 128 is its own counterpart.
+    """
+    sample, frequency = np.arange(1, HALF + 1)[:, None], np.arange(BINS)
+    window = 0.5 - 0.5 * np.cos(np.pi * sample / HALF)
+    window[-1] /= 2
+    angle = np.pi * sample * frequency / HALF
+    return (window * np.cos(angle)).astype(np.float32), (window * np.sin(angle)).astype(np.float32)
 
 
 def _as_matrix(weight: NDArray[np.float32], frames: int, stride: int) -> NDArray[np.float32]:
