@@ -218,9 +218,13 @@ def _table(found: dict[tuple[str, str, int], list[Held]]) -> str:
     for key, tried in found.items():
         held = [trial for trial in tried if trial.is_in_time]
         best = max(held or tried, key=lambda trial: trial.streams if held else -trial.streams)
-        times = [value * 1000 for spread in (best.lag, best.final) if spread for value in (spread.p50, spread.p99)]
+        times = [
+            f"{value * 1000:.0f}" if spread else "-"
+            for spread in (best.lag, best.final)
+            for value in ((spread.p50, spread.p99) if spread else (0.0, 0.0))
+        ]
         turns = (f"{best.rows:.1f}", f"{best.turn * 1000:.1f}", f"{best.busy:.0%}")
-        rows.append((*map(str, key), f"{best.streams}" if held else "none", *(f"{time:.0f}" for time in times), *turns))
+        rows.append((*map(str, key), f"{best.streams}" if held else "none", *times, *turns))
     return table(rows)
 
 
