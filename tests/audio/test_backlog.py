@@ -1,5 +1,7 @@
 """Samples by their place in the stream."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,3 +43,17 @@ def test_places_stay_as_it_grows_and_forgets(turns: list[tuple[int, int]]) -> No
         backlog.forget(needed)
         place = min(needed, backlog.end)
         assert read(backlog, place, 3) == [p if p < backlog.end else 0 for p in range(place, place + 3)]
+
+
+def test_memory_is_given_back() -> None:
+    tracemalloc.start()
+    try:
+        backlog = Backlog()
+        backlog.push(np.ones(1_000_000, np.float32))
+        backlog.forget(900_000)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+        backlog.forget(1_000_000)
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
+    assert backlog.end == 1_000_000

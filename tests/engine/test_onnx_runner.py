@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from conure.engine.buffered_runner import TorchBufferedRunner
 from conure.engine.clips import decode
 from conure.engine.converted import Precision, convert
 from conure.engine.export import REACH
+from conure.engine.onnx_buffered_runner import OnnxBufferedRunner
 from conure.engine.onnx_runner import PIECE_STEPS, OnnxRunner
 from conure.engine.torch_runner import TorchRunner
 from conure.models.config import STEP_FRAMES, AttentionContext
@@ -167,4 +169,17 @@ def test_nothing_of_the_encoder_is_loaded_into_torch() -> None:
 def test_the_frames_of_a_step_are_what_pieces_are_cut_by() -> None:
     onnx, plain = runners("streaming")
     frames = torch.arange(1, 4 * STEP_FRAMES * PIECE_STEPS, 7)
-    assert torch.equal(onnx._steps(frames), plain.network.encoder.pre_encode.out_steps(frames))
+    assert torch.equal(onnx.steps(frames), plain.network.encoder.pre_encode.out_steps(frames))
+
+
+@pytest.mark.parametrize("context", [(8, 2, 4), (6, 1, 1), (0, 0, 3), (-1, -1, 2), (5, 3, None), (-1, -1, None)])
+def test_windows_see_what_they_are_told(context: tuple[int, int, int | None]) -> None:
+    onnx, plain = runners("right context")
+    windows = OnnxBufferedRunner(onnx), TorchBufferedRunner(plain.network, plain.front, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(5)
+    frames = torch.tensor([19 * STEP_FRAMES, 0, 7 * STEP_FRAMES - 3])
+    mel = torch.randn(3, int(frames.max()), plain.network.config.mel.features, generator=generator)
+    told = AttentionContext(*context)
+    (got, counts), (expected, expected_counts) = (runner.encode(mel, frames, told) for runner in windows)
+    assert counts.tolist() == expected_counts.tolist()
+    assert relative_error(got, expected, counts) < RELATIVE

@@ -9,12 +9,15 @@ __all__ = ["Backlog"]
 
 Samples = NDArray[np.float32]
 
+LEAST = 16_000
+"""Samples for which there is always room."""
+
 
 class Backlog:
     """Grows at its end, and forgets its beginning when told to."""
 
     def __init__(self) -> None:
-        self._data: Samples = np.zeros(16_000, np.float32)
+        self._data: Samples = np.empty(LEAST, np.float32)
         self._first = 0
         """Place in the stream of the first sample that is held."""
         self._size = 0
@@ -53,8 +56,11 @@ class Backlog:
     def forget(self, before: int) -> None:
         """Samples before that place are not needed any more; memory is given back when half of it is idle."""
         idle = min(max(before - self._first, 0), self._size)
-        if idle * 2 < len(self._data):
+        if idle * 2 < len(self._data) and idle < self._size:
             return
-        self._data[: self._size - idle] = self._data[idle : self._size].copy()
+        kept = self._data[idle : self._size].copy()
+        if len(self._data) > max(LEAST, 4 * len(kept)):
+            self._data = np.empty(max(LEAST, 2 * len(kept)), np.float32)
+        self._data[: len(kept)] = kept
         self._first += idle
-        self._size -= idle
+        self._size = len(kept)

@@ -15,12 +15,15 @@ from conure.engine.onnx_layers import MASKED, HeadShape, Projected
 from conure.engine.quantize import Operand, Products, Table
 from conure.models.config import AttentionContext, EncoderConfig
 
-__all__ = ["ClipView", "LocalView", "WholeView"]
+__all__ = ["AROUND", "ClipView", "LocalView", "WholeView", "around"]
 
 SPANS = 3
 """Spans of queries."""
 
 END = 2**62
+
+AROUND = "around"
+"""Name of the input that tells what a chunk sees around it, where that may change from clip to clip."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,12 @@ class LocalView(ClipView):
         return graph.op("Mul", near, graph.constant(band.astype(np.int32)))
 
 
+def around(context: AttentionContext) -> np.ndarray:
+    """Chunk, left and right [3]; a chunk of one step where there is none, and an end that no clip reaches."""
+    left, right = (END if side < 0 else side for side in (context.left, context.right))
+    return np.array([context.chunk or 1, left, right])
+
+
 def _rows(graph: Graph, queries: str) -> str:
     return graph.op("Concat", graph.ints(0, 0), queries, graph.ints(-1), axis=0)
 
@@ -198,10 +207,12 @@ def _visible(graph: Graph, steps: str, config: EncoderConfig, context: Attention
         chunk = graph.scalar(right + 1)
         behind = graph.op("Sub", graph.op("Div", row, chunk), graph.op("Div", column, chunk))
         return _between(graph, behind, 0, None if left is None else left // (right + 1))
-    if config.style == "chunked_limited_with_rc" and context.chunk is not None:
-        chunk = graph.scalar(context.chunk)
+    if config.style == "chunked_limited_with_rc":
+        told = graph.input(AROUND, np.int64, [3], default=around(context))
+        chunk, left_end, right_end = (graph.op("Gather", told, graph.scalar(place)) for place in range(3))
         ahead = graph.op("Sub", column, graph.op("Mul", graph.op("Div", row, chunk), chunk))
-        return _between(graph, ahead, _negative(left), None if right is None else context.chunk + right - 1)
+        behind_end = graph.op("GreaterOrEqual", ahead, graph.op("Neg", left_end))
+        return graph.op("And", behind_end, graph.op("Less", ahead, graph.op("Add", chunk, right_end)))
     return _between(graph, graph.op("Sub", row, column), _negative(right), left)
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from conure.audio.features import LogMel
 from conure.engine.converted import Converted, read_converted
 from conure.engine.export import ENCODER_FILE, FRONT_FILE, REACH, position_tables
+from conure.engine.onnx_attention import AROUND, around
 from conure.engine.onnx_heads import OnnxHeads
 from conure.engine.sessions import open_session
-from conure.models.config import STEP_FRAMES
+from conure.models.config import STEP_FRAMES, AttentionContext
 from conure.models.network import Heads
 from conure.models.slices import Slices
 
@@ -54,24 +55,28 @@ class OnnxRunner:
         if self.checkpoint.config.prompts and prompts is None:
             raise ValueError("this model needs a prompt slot for every row")
         mel, frames = self.features(samples, lengths)
-        counts = self._steps(frames)
+        counts = self.steps(frames)
         encoded = torch.zeros(len(counts), max(int(counts.max()), 1), self.config.width)
         for row, count in enumerate(counts.tolist()):
             if count == 0:
                 continue
             yield
-            slot = None if prompts is None else prompts[row : row + 1].numpy()
-            encoded[row, :count] = self._encode_row(mel[row : row + 1, : max(int(frames[row]), 1)].numpy(), count, slot)
+            slot = None if prompts is None else prompts[row : row + 1]
+            encoded[row, :count] = self.encode_one(mel[row : row + 1, : max(int(frames[row]), 1)], count, slot)
         return encoded, counts
 
-    def _encode_row(self, mel: np.ndarray, count: int, slot: np.ndarray | None) -> Tensor:
-        """mel [1, T, F] -> [count, D]."""
-        given = {"x": self._subsample(mel, count)} | self._positions.beyond(count)
+    def encode_one(
+        self, mel: Tensor, count: int, slot: Tensor | None, context: AttentionContext | None = None
+    ) -> Tensor:
+        """mel [1, T, F], its steps, prompt [1] -> [count, D]; a context for unified networks alone."""
+        given = {"x": self._subsample(mel.numpy(), count)} | self._positions.beyond(count)
         if self.checkpoint.config.prompts and slot is not None:
-            given["prompts"] = slot
+            given["prompts"] = slot.numpy()
+        if context is not None:
+            given[AROUND] = around(context)
         return torch.from_numpy(self.encoder.run(["encoded"], given)[0][0])
 
-    def _steps(self, frames: Tensor) -> Tensor:
+    def steps(self, frames: Tensor) -> Tensor:
         """Encoder steps that mel frames give, as Subsampling.out_steps has it."""
         for _ in range(3):
             frames = torch.div(frames + (2 if self.config.causal_subsampling else 1), 2, rounding_mode="floor")

@@ -38,7 +38,7 @@ class OnnxStreamRunner:
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         converted = read_converted(folder)
-        checkpoint = converted.checkpoint
+        self.checkpoint = checkpoint = converted.checkpoint
         self.config = checkpoint.config
         if not self.config.encoder.cache_aware:
             raise ValueError("this network cannot be run chunk by chunk")

@@ -11,6 +11,7 @@ import torch
 
 from conure.engine.buffered_runner import BufferedRunner, TorchBufferedRunner
 from conure.engine.converted import Precision, converted_folder, read_converted
+from conure.engine.onnx_buffered_runner import OnnxBufferedRunner
 from conure.engine.onnx_runner import OnnxRunner
 from conure.engine.onnx_stream_runner import OnnxStreamRunner
 from conure.engine.plan import Plan
@@ -27,6 +28,7 @@ __all__ = ["Opened", "choose_device", "choose_runner", "open_model", "open_runne
 
 log = logging.getLogger(__name__)
 
+WINDOWED = "chunked_limited_with_rc"
 SMALL_BYTES = 200_000_000
 """Checkpoints below this gain less by quantising than it costs in accuracy, and next to nothing by a second thread."""
 
@@ -91,7 +93,7 @@ def _open_torch(checkpoint: Checkpoint, place: torch.device, *, live: bool, clip
     if live and encoder.cache_aware:
         streams = TorchStreamRunner(network, front, place)
         return Opened(checkpoint, place, TorchRunner(network, front, place) if clips else None, streams)
-    if live and encoder.style == "chunked_limited_with_rc":
+    if live and encoder.style == WINDOWED:
         windows = TorchBufferedRunner(network, front, place)
         return Opened(checkpoint, place, TorchRunner(network, front, place) if clips else None, windows=windows)
     return Opened(checkpoint, place, TorchRunner(network, front, place))
@@ -100,15 +102,13 @@ def _open_torch(checkpoint: Checkpoint, place: torch.device, *, live: bool, clip
 def _open_onnx(
     folder: Path, found: Found, place: torch.device, threads: int | None, *, live: bool, clips: bool
 ) -> Opened:
-    """Whatever is not cache-aware hears clips, live too."""
-    if live:
-        converted = read_converted(folder)
-        if converted.checkpoint.config.encoder.cache_aware:
-            streams = OnnxStreamRunner(folder, threads)
-            whole = OnnxRunner(folder, threads) if clips else None
-            return Opened(found.label(converted.checkpoint), place, whole, streams)
+    if live and read_converted(folder).checkpoint.config.encoder.cache_aware:
+        streams = OnnxStreamRunner(folder, threads)
+        whole = OnnxRunner(folder, threads) if clips else None
+        return Opened(found.label(streams.checkpoint), place, whole, streams)
     runner = OnnxRunner(folder, threads)
-    return Opened(found.label(runner.checkpoint), place, runner)
+    windows = OnnxBufferedRunner(runner) if live and runner.config.style == WINDOWED else None
+    return Opened(found.label(runner.checkpoint), place, runner, windows=windows)
 
 
 def choose_device(asked: str, runner: RunnerChoice = "auto") -> torch.device:

@@ -337,6 +337,8 @@ class LiveSession:
                 waiting.cancel()
         self._ordered.clear()
         self._inbox.clear()
+        self._arrivals.clear()
+        self._audio.forget(self._audio.end)  # who ended may be remembered for a while, or be garbage for long
         self._handle.forget(self._number)
         self._progress.set()
 
