@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import time
@@ -26,6 +25,7 @@ from conure.engine.handle import EngineHandle
 from conure.engine.plan import ModelCard, Plan
 from conure.engine.transport import ProcessTransport
 from conure.errors import BadOption
+from conure.garbage import keep_what_is_there
 from conure.service.files import FileService
 from conure.service.live import LiveService
 from conure.service.models import Models, live_name
@@ -97,7 +97,7 @@ async def serve(settings: Settings, on_ready: Callable[[Serving], None]) -> None
                 doors.callback(server.close)
             serving = asyncio.create_task(web.serve())
             await web.wait_until_listening(serving)
-            gc.freeze()  # what is there now stays: it need not be looked through for garbage again
+            keep_what_is_there()
             address = settings.host
             on_ready(
                 Serving(

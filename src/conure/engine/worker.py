@@ -5,7 +5,6 @@ It ends when its socket does, so it never outlives whoever started it.
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import socket
@@ -23,6 +22,7 @@ from conure.engine.ring import SampleRing
 from conure.engine.startup import start_engine
 from conure.engine.wire import Broken, FromEngine, Ready, RequestReader
 from conure.errors import ConureError
+from conure.garbage import keep_what_is_there
 
 __all__ = ["work"]
 
@@ -52,7 +52,7 @@ def work(plan: Plan, end: socket.socket, ring: str, detail: logs.Detail, begun: 
         return
     send([Ready(tuple(cards), time.time() - begun)])
     threading.Thread(target=_read, args=(end, SampleRing.attach(ring), engine), daemon=True).start()
-    gc.freeze()  # networks stay: they need not be looked through for garbage again
+    keep_what_is_there()
     engine.run()
 
 
