@@ -1,12 +1,13 @@
 """Live streams through real sockets: how late their words are, what they cost, and how many a server holds.
 
     python -m bench.live [--url http://127.0.0.1:8000 | --live MODEL [--clips MODEL] [--threads 2]]
-        [--streams 40] [--latency 160] [--seconds 60] [--packet-ms 20] [--data FOLDER] [--search] [--price 2.50]
-        [--json FILE]
+        [--streams 40] [--latency 160] [--seconds 60] [--packet-ms 20] [--data FOLDER] [--search] [--uploads 3]
+        [--price 2.50] [--json FILE]
 
 Clients run in processes of their own and speak at the pace of a person; every transcript is compared with that of the
-same audio alone. The lag of a partial is counted from when the last sample was sent that it covers. Without --url a
-server is started and stopped. See conure.bench, which `conure bench live` uses, too.
+same audio alone. The lag of a partial is counted from when the last sample was sent that it covers. With --uploads all
+is measured once more while so many clients send recordings, one after the other. Without --url a server is started and
+stopped. See conure.bench, which `conure bench live` uses, too.
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ from conure.bench.live import LiveBench, measure
 from conure.bench.machine import machine
 from conure.bench.report import as_dict, line
 from conure.bench.server import NO_CLIPS, Server, start_server, the_server_at
+from conure.bench.speech import voices
+from conure.bench.trial import Trial
+from conure.bench.uploads import uploading
 from conure.cli.bench import render
 
+UPLOAD_SECONDS = 60.0
 DATA = Path(__file__).parents[1] / "tests" / "data"
 
 
@@ -38,11 +43,20 @@ def main() -> None:
         search=options.search,
     )
     with server_of(options) as server:
-        trials = measure(bench, server, lambda trial: print(line(trial), file=sys.stderr, flush=True))
+        trials = measure(bench, server, _tell)
+        if options.uploads:
+            (pcm,) = voices(options.data, UPLOAD_SECONDS, 1)
+            with uploading(server, pcm, options.uploads) as uploads:
+                trials += measure(bench, server, _tell)
+            print(f"beside them {uploads.seconds:.0f} s of recordings; errors: {uploads.errors or 'none'}")
     print(render(trials, options.price), end="")
     facts = {"machine": machine(), "server": options.url or options.live, "seconds": options.seconds}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(facts | as_dict(trials, options.price), indent=1) + "\n")
+
+
+def _tell(trial: Trial) -> None:
+    print(line(trial), file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", help="one of the server's, where it has several")
     parser.add_argument("--data", type=Path, default=DATA, help="wav and flac files, at any depth, or one")
     parser.add_argument("--search", action="store_true", help="the largest number that is held")
+    parser.add_argument("--uploads", type=int, default=0, help="clients that send recordings, in a second measurement")
     parser.add_argument("--price", type=float, help="of the machine, in dollars an hour")
     parser.add_argument("--json", type=Path, default=Path("build/bench/live.json"))
     return parser

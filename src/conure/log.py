@@ -11,7 +11,7 @@ import sys
 import warnings
 from typing import Literal
 
-__all__ = ["Detail", "configure"]
+__all__ = ["Detail", "configure", "configured"]
 
 Detail = Literal["quiet", "verbose", "debug"]
 
@@ -28,6 +28,14 @@ def configure(detail: Detail, *, as_json: bool = False) -> None:
     ours.propagate = False
     if detail != "debug":
         warnings.simplefilter("ignore")
+
+
+def configured() -> tuple[Detail, bool]:
+    """What was set, for processes that are started: how much, and whether as JSON."""
+    for handler in logging.getLogger("conure").handlers:
+        if isinstance(handler.formatter, OneLine):
+            return handler.formatter.detail, handler.formatter.as_json
+    return "quiet", False
 
 
 class StderrHandler(logging.Handler):
@@ -50,7 +58,10 @@ class OneLine(logging.Formatter):
         message = " ".join(record.getMessage().split())
         level = record.levelname.lower()
         if self.as_json:
-            return json.dumps({"log": {"level": level, "place": record.name, "message": message}})
+            fields = {"time": round(record.created, 3), "level": level, "place": record.name, "message": message}
+            if stream := getattr(record, "stream", None):
+                fields["stream"] = stream
+            return json.dumps({"log": fields})
         if self.detail == "quiet":
             return f"{level}: {message}"
         line = f"{self.formatTime(record, self.datefmt)} {level:7} {record.name}: {message}"

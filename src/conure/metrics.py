@@ -16,6 +16,7 @@ __all__ = [
     "REFUSED",
     "STREAMS",
     "STREAMS_ENDED",
+    "STAGE_SECONDS",
     "TURN_SECONDS",
     "render",
 ]
@@ -36,6 +37,9 @@ REFUSED = Counter("conure_refused", "What was not accepted, by reason.", ["reaso
 AUDIO_SECONDS = Counter("conure_audio_seconds", "Audio received, live or in files.", ["kind"], registry=REGISTRY)
 TURN_SECONDS = Histogram(
     "conure_turn_seconds", "What one turn of the engine takes.", ["model", "stage"], buckets=SECONDS, registry=REGISTRY
+)
+STAGE_SECONDS = Counter(
+    "conure_stage_seconds", "What the parts of live turns take, together.", ["model", "stage"], registry=REGISTRY
 )
 BATCH_ROWS = Histogram("conure_batch_rows", "Streams that share a turn.", ["model"], buckets=ROWS, registry=REGISTRY)
 LAG_SECONDS = Histogram(

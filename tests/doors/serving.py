@@ -23,7 +23,7 @@ import psutil
 
 from conure.audio.files import open_audio
 
-__all__ = ["QUIET", "DEMO", "MOST_UPLOAD", "SAID", "TINY_MODEL", "Server", "demo", "started", "wait_for"]
+__all__ = ["QUIET", "DEMO", "MOST_UPLOAD", "ROOT", "SAID", "TINY_MODEL", "Server", "demo", "started", "wait_for"]
 
 ROOT = Path(__file__).parents[2]
 TINY_MODEL = ROOT / "src" / "conure" / "data" / "tiny"

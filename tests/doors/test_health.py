@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
-from tests.doors.serving import PATIENCE, Server
+from conure import metrics
+from tests.doors.serving import PATIENCE, ROOT, Server, demo
+from tests.doors.talking import converse, pcm16, pieces, socket_of
 
 
 def test_health_and_the_status_port_agree(server: Server) -> None:
@@ -23,6 +26,20 @@ def test_ready_and_metrics(server: Server) -> None:
     assert server.get("/ready") == (200, b'{"ready":true}')
     assert server.metric("conure_streams") == server.health()["streams"]
     assert server.metric('conure_capacity_streams{latency_ms="160",model="small"}') > 0
+
+
+def test_every_metric_is_explained() -> None:
+    names = {line.split()[2] for line in metrics.render().decode().splitlines() if line.startswith("# TYPE")}
+    told = re.findall(r"^\| `(conure_\w+)` \|", (ROOT / "docs" / "server.md").read_text(), re.MULTILINE)
+    assert set(told) == {name for name in names if not name.endswith("_created")}
+
+
+def test_the_stages_of_turns_are_counted(server: Server) -> None:
+    with socket_of(server) as client:
+        client.say({"type": "config", "model": "small"})
+        converse(client, [*pieces(pcm16(demo())), {"type": "close"}])
+    for stage in ("features", "encoder", "decoding", "listening"):
+        assert server.metric(f'conure_stage_seconds_total{{model="small",stage="{stage}"}}') > 0
 
 
 def test_the_status_port_listens_to_nobody(server: Server) -> None:

@@ -73,8 +73,9 @@ class BufferedLane(ChunkLane):
     def _recognize(self, parts: Sequence[Part]) -> list[Sequence[Token]]:
         rows = torch.tensor([part.stream.lease.row for part in parts], device=self.runner.heads.device)
         encoded, counts = self._encode(parts)
-        found, state = decode_transducer(self.runner.heads, encoded, counts, self.state.gather(rows))
-        self.state.scatter(rows, state)
+        with self.stages.time("decoding"):
+            found, state = decode_transducer(self.runner.heads, encoded, counts, self.state.gather(rows))
+            self.state.scatter(rows, state)
         return [
             tuple(token.timed(part.stream.origin / RATE) for token in emitted)
             for part, emitted in zip(parts, found, strict=True)
@@ -89,8 +90,11 @@ class BufferedLane(ChunkLane):
         prompts = None
         if self.runner.config.prompts:
             prompts = torch.tensor([part.stream.options.prompt or 0 for part in parts], device=device)
-        mel = self.front.normalize(self._mel(parts, first, int(windows.max())), windows)
-        encoded, steps = self.runner.encode(mel, windows, self.contexts[parts[0].stream.options.latency_ms], prompts)
+        context = self.contexts[parts[0].stream.options.latency_ms]
+        with self.stages.time("features"):
+            mel = self.front.normalize(self._mel(parts, first, int(windows.max())), windows)
+        with self.stages.time("encoder"):
+            encoded, steps = self.runner.encode(mel, windows, context, prompts)
         lefts = [(part.stream.frames - begin) // STEP_FRAMES for part, begin in zip(parts, first, strict=True)]
         left = torch.tensor(lefts, device=device)
         places = left[:, None] + torch.arange(parts[0].stream.chunk, device=device)

@@ -29,6 +29,7 @@ from conure.engine.listening import Ear, Speech, listen
 from conure.engine.messages import Answer, Cancelled, Finished, Marker, Samples, StreamOptions
 from conure.engine.scheduler import Expected, LiveWork
 from conure.engine.slots import Lease, Slots
+from conure.engine.stages import Stages
 from conure.models.config import STEP_FRAMES
 from conure.types import Token
 from conure.vad.endpoints import Endpointing
@@ -93,6 +94,7 @@ class ChunkLane(ABC):
         self.front = front
         self.silero = silero
         self.end_token = end_token
+        self.stages = Stages()
         self.slots = Slots(slots)
         self._streams: dict[int, Stream] = {}
 
@@ -190,7 +192,8 @@ class ChunkLane(ABC):
         spoken = [part for part in parts if part.frames > 0]
         found = zip(spoken, self._recognize(spoken) if spoken else [], strict=True)
         tokens = {part.stream.number: emitted for part, emitted in found}
-        speech = listen(self.silero, [(part.stream.ear, part.reached) for part in parts])
+        with self.stages.time("listening"):
+            speech = listen(self.silero, [(part.stream.ear, part.reached) for part in parts])
         answers: list[Answer] = []
         for part, steps in zip(parts, speech, strict=True):
             number = part.stream.number

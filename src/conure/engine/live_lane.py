@@ -7,6 +7,7 @@ from typing import Protocol
 
 from conure.engine.messages import Answer, Samples, StreamOptions
 from conure.engine.scheduler import Expected, LiveWork
+from conure.engine.stages import Stages
 from conure.vad.endpoints import Endpointing
 
 __all__ = ["LiveLane"]
@@ -14,6 +15,9 @@ __all__ = ["LiveLane"]
 
 class LiveLane(Protocol):
     """Streams that are open are known by their numbers; answers are made in `run` and `cancel` alone."""
+
+    stages: Stages
+    """Of its turns."""
 
     def __len__(self) -> int:
         """Streams that are open."""

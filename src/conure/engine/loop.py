@@ -204,7 +204,8 @@ class Engine:
 
     def _turned(self, lane: LiveLane | ClipLane, latency: int | None, size: int, seconds: float) -> Turned:
         clips = sum(len(lane) for lane in self.clips.values())
-        return Turned(self._names[id(lane)], latency, size, seconds, len(self._latencies), clips)
+        stages = {} if isinstance(lane, ClipLane) else lane.stages.take()
+        return Turned(self._names[id(lane)], latency, size, seconds, len(self._latencies), clips, stages)
 
     def _fail_all(self, code: str, message: str) -> None:
         for stream, lane in list(self._streams.items()):

@@ -207,6 +207,8 @@ class Turned(Struct, frozen=True, tag=True):
     """Streams that are open."""
     clips: int
     """Clips that wait or are being worked on."""
+    stages: dict[str, float] = {}
+    """Seconds of its parts, as far as they were measured."""
 
 
 Note = Pong | Turned

@@ -38,6 +38,7 @@ from conure.engine.messages import (
 )
 from conure.engine.runner import Runner
 from conure.engine.scheduler import Expected, LiveWork
+from conure.engine.stages import Stages
 from conure.engine.utterance import Utterance, right_of
 from conure.text.tokenizer import Tokenizer
 from conure.types import Token
@@ -135,6 +136,7 @@ class SegmentLane:
         self.tokenizer = tokenizer
         self.capacity = slots
         self.settings = cuts or CutSettings()
+        self.stages = Stages()
         self._streams: dict[int, _Stream] = {}
         self._finals: ClipBatch | None = None
         self._guesses: ClipBatch | None = None
@@ -194,11 +196,13 @@ class SegmentLane:
         """Listens, or transcribes a slice."""
         streams = [self._streams[number] for number in numbers]
         if streams[0].over is not None:
-            answers = self._run_finals(streams)
+            stage, work = "transcribing", self._run_finals
         elif streams[0].since is not None:
-            answers = self._listen(streams)
+            stage, work = "listening", self._listen
         else:
-            answers = self._run_guesses(streams)
+            stage, work = "guessing", self._run_guesses
+        with self.stages.time(stage):
+            answers = work(streams)
         for stream in self._streams.values():
             self._see(stream, now)
         return answers

@@ -55,10 +55,13 @@ class StreamLane(ChunkLane):
         prompts = None
         if self.runner.config.prompts:
             prompts = torch.tensor([part.stream.options.prompt or 0 for part in parts], device=rows.device)
-        mel = self._mel(parts, [part.stream.frames for part in parts], parts[0].stream.chunk * STEP_FRAMES)
-        encoded, counts = self.runner.step(mel, frames, self.state, rows, prompts)
-        found, decoder = decode_transducer(self.runner.heads, encoded, counts, self.state.decoder.gather(rows))
-        self.state.decoder.scatter(rows, decoder)
+        with self.stages.time("features"):
+            mel = self._mel(parts, [part.stream.frames for part in parts], parts[0].stream.chunk * STEP_FRAMES)
+        with self.stages.time("encoder"):
+            encoded, counts = self.runner.step(mel, frames, self.state, rows, prompts)
+        with self.stages.time("decoding"):
+            found, decoder = decode_transducer(self.runner.heads, encoded, counts, self.state.decoder.gather(rows))
+            self.state.decoder.scatter(rows, decoder)
         return [
             tuple(token.timed(part.stream.origin / RATE) for token in emitted)
             for part, emitted in zip(parts, found, strict=True)

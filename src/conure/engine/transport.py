@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import multiprocessing
 import socket
 import threading
@@ -11,17 +10,15 @@ import time
 from typing import Protocol
 
 from conure import errors
+from conure import log as logs
 from conure.engine.frames import frame, read_frame
 from conure.engine.messages import Answer, Note, Request
 from conure.engine.plan import ModelCard, Plan
 from conure.engine.ring import SampleRing
 from conure.engine.wire import Broken, FromEngine, NoRoom, Ready, RequestWriter, answer_reader
 from conure.errors import ConureError, EngineFailed
-from conure.log import Detail
 
 __all__ = ["EngineLost", "ProcessTransport", "ThreadTransport", "Transport"]
-
-log = logging.getLogger(__name__)
 
 RING_SAMPLES = 2**24
 """17 minutes of audio, 64 MiB: what all streams together may have on the way."""
@@ -99,10 +96,10 @@ class ThreadTransport:
         self._engine.stop()
 
 
-def _work(plan: Plan, end: socket.socket, ring: str, detail: Detail, begun: float) -> None:
+def _work(plan: Plan, end: socket.socket, ring: str, logged: tuple[logs.Detail, bool], begun: float) -> None:
     from conure.engine.worker import work  # noqa: PLC0415  it loads torch, which this side never does
 
-    work(plan, end, ring, detail, begun)
+    work(plan, end, ring, logged, begun)
 
 
 class ProcessTransport:
@@ -114,10 +111,10 @@ class ProcessTransport:
     async def start(self) -> tuple[ModelCard, ...]:
         ours, theirs = socket.socketpair()
         self._ring = SampleRing.create(RING_SAMPLES)
-        level = logging.getLogger("conure").getEffectiveLevel()
-        detail: Detail = "quiet" if level >= logging.WARNING else "verbose" if level >= logging.INFO else "debug"
         self._process = multiprocessing.get_context("spawn").Process(
-            target=_work, args=(self._plan, theirs, self._ring.name, detail, time.time()), name="conure-engine"
+            target=_work,
+            args=(self._plan, theirs, self._ring.name, logs.configured(), time.time()),
+            name="conure-engine",
         )
         self._process.start()
         theirs.close()

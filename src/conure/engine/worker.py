@@ -29,11 +29,12 @@ __all__ = ["work"]
 log = logging.getLogger(__name__)
 
 
-def work(plan: Plan, end: socket.socket, ring: str, detail: logs.Detail, begun: float) -> None:
+def work(plan: Plan, end: socket.socket, ring: str, logged: tuple[logs.Detail, bool], begun: float) -> None:
     """Runs until the other end of the socket is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they may come to all of a group: the server drains first
         signal.signal(number, signal.SIG_IGN)
-    logs.configure(detail)
+    detail, as_json = logged
+    logs.configure(detail, as_json=as_json)
     encoder = msgpack.Encoder()
 
     def send(messages: list[FromEngine]) -> None:

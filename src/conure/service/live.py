@@ -94,6 +94,10 @@ class LiveStream:
         """What of the audio could not be read."""
         return self._intake.problems
 
+    def note(self, message: str, *values: object) -> None:
+        """In the log, under the stream's id."""
+        log.info("stream %s " + message, self.id, *values, extra={"stream": self.id})
+
     # A connection that another one has taken the place of is not listened to: what it has not given is sent again.
 
     async def feed(self, data: bytes, reader: int) -> None:
@@ -184,7 +188,7 @@ class LiveStream:
             metrics.STREAMS_ENDED.labels(
                 event.code if isinstance(event, Failed) else type(event).__name__.lower()
             ).inc()
-            log.info("stream %s ended: %s, %.1f s of audio", self.id, event, self.session.seconds)
+            self.note("ended: %s, %.1f s of audio", event, self.session.seconds)
 
 
 class LiveService:
@@ -226,7 +230,7 @@ class LiveService:
             self.forget(stream)
             metrics.REFUSED.labels(refused.code).inc()
             raise Busy(refused.message, refused.hint, refused.retry_after or RETRY_AFTER)
-        log.info("stream %s opened: %s at %d ms", stream.id, stream.options.model.name, stream.options.latency_ms)
+        stream.note("opened: %s at %d ms", stream.options.model.name, stream.options.latency_ms)
         return stream
 
     def attach(self, stream: LiveStream) -> int:
@@ -235,6 +239,7 @@ class LiveService:
         stream.log.hand_to(self._connections)
         if timer := self._expiries.pop(stream.token, None):
             timer.cancel()
+            stream.note("its client is back")
         return self._connections
 
     def find(self, token: str) -> LiveStream | None:
@@ -251,6 +256,8 @@ class LiveService:
         if not may_return or (not stream.log.last and not stream.received):
             self.forget(stream)
             return
+        if not stream.ended:
+            stream.note("its connection is gone; it may come back for %g s", self.resume_seconds)
         loop = asyncio.get_running_loop()
         self._expiries[stream.token] = loop.call_later(self.resume_seconds, self._expire, stream)
         left = [other for token in self._expiries if (other := self._streams[token]).ended]
@@ -265,7 +272,7 @@ class LiveService:
 
     def _expire(self, stream: LiveStream) -> None:
         if not stream.ended:
-            log.info("stream %s: its client did not come back", stream.id)
+            stream.note("its client did not come back")
         self.forget(stream)
 
     async def drain(self, seconds: float) -> None:
@@ -315,6 +322,8 @@ class LiveService:
         metrics.TURN_SECONDS.labels(turn.model, "live" if live else "clips").observe(turn.seconds)
         if live:
             metrics.BATCH_ROWS.labels(turn.model).observe(turn.rows)
+        for stage, seconds in turn.stages.items():
+            metrics.STAGE_SECONDS.labels(turn.model, stage).inc(seconds)
         metrics.CLIPS_WAITING.set(turn.clips)
 
 
