@@ -6,7 +6,7 @@ import base64
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -108,7 +108,8 @@ class Lines:
 
 def _reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-    connection.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError):  # the server may have hung up before
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
