@@ -92,7 +92,11 @@ class LogMel(nn.Module):
 
     def emphasize(self, samples: Tensor) -> Tensor:
         """Each sample less 0.97 of the one before it; the first is kept."""
-        return torch.cat([samples[:, :1], samples[:, 1:] - self.config.preemphasis * samples[:, :-1]], 1)
+        return torch.cat([samples[:, :1], self.emphasize_rest(samples)], 1)
+
+    def emphasize_rest(self, samples: Tensor) -> Tensor:
+        """All but the first, which are known to have one before them."""
+        return samples[:, 1:] - self.config.preemphasis * samples[:, :-1]
 
     def log_mel(self, samples: Tensor) -> Tensor:
         """Emphasized samples [B, N] -> log-mel [B, 1 + (N - fft) // hop, features], without padding."""

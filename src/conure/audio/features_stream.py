@@ -46,7 +46,7 @@ def mel_of_spans(front: LogMel, samples: Tensor, known: Tensor) -> Tensor:
     Frames are independent of one another, so rows may be anywhere in their streams. Zeros stand for what is
     before a stream's start; emphasis must not see its end, which is why `known` is told.
     """
-    emphasized = samples[:, 1:] - front.config.preemphasis * samples[:, :-1]
+    emphasized = front.emphasize_rest(samples)
     emphasized *= frame_mask(known - 1, emphasized.shape[1])
     if samples.is_cuda:
         return front.log_mel(emphasized)

@@ -123,6 +123,7 @@ def measure(lanes: Lanes, costs: Costs) -> None:
             for rows, seconds in _utterances(lane, latency) if isinstance(lane, SegmentLane) else _turns(lane, latency):
                 costs.learn((lane, latency // STEP_MS), rows, seconds)
             held.append(capacity(costs, (lane, latency // STEP_MS), latency / 1000, lane.capacity))
+        lane.stages.take()  # what is counted is the work for streams
         lanes.cards[index] = replace(card, capacity=tuple(held))
         told = ", ".join(f"{count} at {latency} ms" for latency, count in zip(card.latencies, held, strict=True))
         log.info("%s: room for %s", card.name, told)
