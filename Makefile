@@ -25,7 +25,7 @@ lint: $(VENV)/dev
 install: $(VENV)/dev
 
 # The CPU build of torch where nothing else is installed yet: a plain "torch" brings gigabytes of CUDA.
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml constraints.txt hatch_build.py $(wildcard src/conure/native/source/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install -q torch==2.13.0
 	$(BIN)/pip install -q -c constraints.txt -e .

@@ -1,0 +1,239 @@
+"""The compiled kernels as functions of arrays; see source/ for what they do and why.
+
+They are there where the package was built with a compiler, and they run where the processor multiplies bytes and
+adds them up in 32 bits (x86 with AVX-512 VNNI). `available` tells. Calls let other Python threads run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from ctypes import Structure, c_float, c_int, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["BLOCK", "LANES", "After", "Attention", "Filter", "Kernels", "Norm", "Quantised", "Rings", "Turn", "Weight"]
+__all__ += ["available", "pack"]
+
+LIBRARY = Path(__file__).with_name("_kernels.so")
+
+BLOCK = 32
+"""Columns of a weight that lie together."""
+LANES = 16
+"""Floats that are taken at a time: rows are multiples of it."""
+QUAD, OFFSET, LINE = 4, 128, 64
+
+
+class After(IntEnum):
+    """What is done to a product before it is written."""
+
+    NOTHING = 0
+    SILU = 1
+    RELU = 2
+    GATE = 3
+    """Of 32 columns the second half are gates of the first."""
+    ADD = 4
+    """Added to what is there."""
+
+
+class _Norm(Structure):
+    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("epsilon", c_float))
+
+
+class _Quantised(Structure):
+    _fields_ = (("values", c_void_p), ("stride", c_int64), ("scales", c_void_p), ("sums", c_void_p))
+
+
+class _Weight(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("values", "scales", "bias")),
+        *((name, c_int64) for name in ("depth", "columns")),
+    )
+
+
+class _Result(Structure):
+    _fields_ = (("values", c_void_p), ("stride", c_int64), ("after", c_int32))
+
+
+class _Rings(Structure):
+    _fields_ = (("keys", c_void_p), ("values", c_void_p), ("ring", c_int64), ("stride", c_int64))
+
+
+class _Turn(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("slots", "ages", "counts")),
+        *((name, c_int64) for name in ("rows", "chunk")),
+    )
+
+
+class _Attention(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("shift", "table")),
+        *((name, c_int64) for name in ("columns", "heads", "width", "past", "longest")),
+    )
+
+
+class _Filter(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("weight", "bias")),
+        *((name, c_int64) for name in ("size", "width")),
+    )
+
+
+class Norm:
+    """Layer normalisation: weight and bias [D]."""
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, epsilon: float) -> None:
+        self._kept = (weight, bias)
+        self.struct = _Norm(_address(weight), _address(bias), epsilon)
+
+
+class Weight:
+    """The right side of products: `pack` gives its values, scales [N] are of its columns, bias [N]."""
+
+    def __init__(self, values: np.ndarray, scales: np.ndarray, bias: np.ndarray | None) -> None:
+        self._kept = (values, scales, bias)
+        self.columns, self.depth = values.shape[0] * BLOCK, values.shape[1] * QUAD
+        at = None if bias is None else _address(bias)
+        self.struct = _Weight(_address(values), _address(scales), at, self.depth, self.columns)
+
+
+class Attention:
+    """Of a layer: shift [h * d], table [h, d, columns], whose column c is of distance past + longest - c."""
+
+    def __init__(self, shift: np.ndarray, table: np.ndarray, past: int, longest: int) -> None:
+        self._kept = (shift, table)
+        heads, width, columns = table.shape
+        self.struct = _Attention(_address(shift), _address(table), columns, heads, width, past, longest)
+
+
+class Filter:
+    """A filter over time: weight [size, D], bias [D]."""
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:
+        self._kept = (weight, bias)
+        self.struct = _Filter(_address(weight), _address(bias), *weight.shape)
+
+
+class Rings:
+    """Keys and values of all rows in half precision, `ring` steps each."""
+
+    def __init__(self, slots: int, heads: int, width: int, ring: int) -> None:
+        stride = -(-ring // LANES) * LANES
+        self.keys = np.zeros((slots, heads, width, stride), np.uint16)
+        self.values = np.zeros((slots, heads, ring, width), np.uint16)
+        self.struct = _Rings(_address(self.keys), _address(self.values), ring, stride)
+
+
+class Turn:
+    """Rows [B] that bring `counts` [B] of a chunk's steps, `ages` [B] steps after their start."""
+
+    def __init__(self, slots: np.ndarray, ages: np.ndarray, counts: np.ndarray, chunk: int) -> None:
+        self._kept = tuple(np.ascontiguousarray(array, np.int64) for array in (slots, ages, counts))
+        self.struct = _Turn(*map(_address, self._kept), len(slots), chunk)
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Rows of bytes, each with its own scale; they last until the next ones are made."""
+
+    struct: _Quantised
+    rows: int
+
+
+class Kernels:
+    """A pool of threads that runs the kernels. Rows are float32 in C order; `out` is written."""
+
+    def __init__(self, threads: int) -> None:
+        """Raises OSError where there is no library."""
+        self._library = _library()
+        self._pool = self._library.conure_pool(threads)
+        self._rooms: dict[str, np.ndarray] = {}
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pool"):
+            self._library.conure_close(self._pool)
+
+    def room(self, name: str, *shape: int, kind: type[np.generic] = np.float32) -> np.ndarray:
+        """An array that is kept for the next time: what is in it is not defined."""
+        size = int(np.prod(shape))
+        if name not in self._rooms or len(self._rooms[name]) < size:
+            self._rooms[name] = np.empty(size, kind)
+        return self._rooms[name][:size].reshape(shape)
+
+    def normalise(self, x: np.ndarray, norm: Norm, out: np.ndarray) -> None:
+        """x [rows, D], which may be `out`."""
+        self._library.conure_normalise(self._pool, _address(x), *x.shape, ctypes.byref(norm.struct), _address(out))
+
+    def quantise(self, x: np.ndarray, norm: Norm | None = None, *, gated: bool = False) -> Quantised:
+        """x [rows, D], normalised, then through SiLU if `gated`, each row rounded to +-127."""
+        rows, width = x.shape
+        stride = -(-width // LINE) * LINE + LINE  # rows a power of two apart would share lines of the cache
+        bytes_ = self.room("bytes", rows, stride, kind=np.int8)
+        scales, sums = self.room("scales", rows), self.room("sums", rows, kind=np.int32)
+        struct = _Quantised(_address(bytes_), stride, _address(scales), _address(sums))
+        place = ctypes.byref(_Norm() if norm is None else norm.struct)
+        self._library.conure_quantise(self._pool, _address(x), rows, width, place, gated, ctypes.byref(struct))
+        return Quantised(struct, rows)
+
+    def multiply(self, x: Quantised, weight: Weight, out: np.ndarray, after: After = After.NOTHING) -> np.ndarray:
+        """-> out [rows, N], or [rows, N / 2] with a gate."""
+        result = _Result(_address(out), out.shape[1], after)
+        structs = ctypes.byref(x.struct), x.rows, ctypes.byref(weight.struct), ctypes.byref(result)
+        self._library.conure_multiply(self._pool, *structs)
+        return out
+
+    def attend(self, own: Attention, rings: Rings, turn: Turn, projected: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """projected [B * C, 3 * h * d] are queries, keys, values; -> out [B * C, h * d]."""
+        structs = (ctypes.byref(part.struct) for part in (own, rings, turn))
+        self._library.conure_attend(self._pool, *structs, _address(projected), _address(out))
+        return out
+
+    def filter(self, own: Filter, memory: np.ndarray, turn: Turn, x: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """x [B * C, D] behind what is in memory [slots, ring, D], which takes it up; -> out [B * C, D]."""
+        structs = (ctypes.byref(own.struct), _address(memory), memory.shape[1], ctypes.byref(turn.struct))
+        self._library.conure_filter(self._pool, *structs, _address(x), _address(out))
+        return out
+
+
+def pack(weight: np.ndarray) -> np.ndarray:
+    """Bytes with a sign [N, K] as the kernels read them: [N / 32, K / 4, 32, 4], without a sign."""
+    columns, depth = weight.shape
+    blocks = weight.reshape(columns // BLOCK, BLOCK, depth // QUAD, QUAD).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray((blocks.astype(np.int16) + OFFSET).astype(np.uint8))
+
+
+@functools.cache
+def available() -> bool:
+    """Whether kernels were built and this processor has what they need."""
+    try:
+        return bool(_library().conure_supported())
+    except OSError:
+        return False
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(LIBRARY))
+    pointer, size = c_void_p, c_int64
+    signatures = {
+        "supported": (c_int, []),
+        "pool": (pointer, [c_int]),
+        "close": (None, [pointer]),
+        "normalise": (None, [pointer, pointer, size, size, pointer, pointer]),
+        "quantise": (None, [pointer, pointer, size, size, pointer, c_int, pointer]),
+        "multiply": (None, [pointer, pointer, size, pointer, pointer]),
+        "attend": (None, [pointer] * 6),
+        "filter": (None, [pointer, pointer, pointer, size, pointer, pointer, pointer]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, f"conure_{name}")
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])

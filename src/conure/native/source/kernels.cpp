@@ -1,0 +1,75 @@
+// What Python calls. Arrays are in C order, of the types named; nobody checks their sizes here.
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+extern "C" int conure_supported() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+
+// Everything below is for processors with VNNI, whatever the machine that compiles it.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")
+#endif
+
+#include "attention.hpp"
+#include "filter.hpp"
+#include "pool.hpp"
+#include "product.hpp"
+#include "rows.hpp"
+
+using namespace conure;
+
+extern "C" {
+
+Pool* conure_pool(int threads) { return new Pool(threads); }
+
+void conure_close(Pool* pool) { delete pool; }
+
+void conure_normalise(Pool* pool, const float* x, int64_t rows, int64_t width, const Norm* norm, float* y) {
+  pool->each(rows, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row++) normalise(x + row * width, width, *norm, y + row * width);
+  });
+}
+
+void conure_quantise(Pool* pool, const float* x, int64_t rows, int64_t width, const Norm* norm, int gated,
+                     const Quantised* to) {
+  quantise(*pool, x, rows, width, *norm, gated, *to);
+}
+
+void conure_multiply(Pool* pool, const Quantised* x, int64_t rows, const Weight* weight, const Result* to) {
+  multiply(*pool, *x, rows, *weight, *to);
+}
+
+void conure_attend(Pool* pool, const Attention* attention, const Rings* rings, const Turn* turn, const float* projected,
+                   float* mixed) {
+  attend(*pool, *attention, *rings, *turn, projected, mixed);
+}
+
+void conure_filter(Pool* pool, const Filter* f, float* memory, int64_t ring, const Turn* turn, const float* x, float* y) {
+  filter(*pool, *f, memory, ring, *turn, x, y);
+}
+
+}  // extern "C"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#else
+extern "C" int conure_supported() { return 0; }
+#endif

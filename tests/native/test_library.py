@@ -1,0 +1,217 @@
+"""Each kernel against its formula in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from conure.native import library
+from conure.native.library import (
+    LANES,
+    After,
+    Attention,
+    Filter,
+    Kernels,
+    Norm,
+    Rings,
+    Turn,
+    Weight,
+    available,
+    pack,
+)
+
+pytestmark = pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+
+SLOTS = 5
+
+
+@pytest.fixture(params=[1, 2, 5])
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    return Kernels(request.param)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def noise(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    return x / (1 + np.exp(-x))
+
+
+def gate(y: np.ndarray) -> np.ndarray:
+    """Of 32 columns the second half are gates of the first."""
+    parts = y.reshape(len(y), -1, 2, LANES)
+    return (parts[:, :, 0] / (1 + np.exp(-parts[:, :, 1]))).reshape(len(y), -1)
+
+
+def normalised(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    scaled = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    return scaled * weight + bias
+
+
+def product(x: np.ndarray, weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Of rows rounded to +-127, exactly."""
+    scale = np.abs(x).max(1, keepdims=True) / 127
+    rounded = np.rint(x * (1 / scale)).astype(np.int64)
+    return (rounded @ weight.T.astype(np.int64)) * scale * scales
+
+
+@pytest.mark.parametrize(("columns", "depth"), [(32, 16), (96, 192), (64, 1024)])
+@pytest.mark.parametrize("rows", [1, 2, 13, 14, 15, 29, 60])
+def test_products_are_those_of_rounded_rows(
+    kernels: Kernels, rng: np.random.Generator, rows: int, columns: int, depth: int
+) -> None:
+    x, weight = noise(rng, rows, depth), rng.integers(-127, 128, (columns, depth)).astype(np.int8)
+    scales, bias = rng.random(columns, np.float32) / depth, noise(rng, columns)
+    expected = product(x, weight, scales) + bias
+    got = kernels.multiply(kernels.quantise(x), Weight(pack(weight), scales, bias), np.empty_like(expected, np.float32))
+    # Rounding a number that lies between two may go either way; all others are equal.
+    assert np.abs(got - expected).max() <= 127 * scales.max() * np.abs(x).max() / 127 + 1e-4
+    assert np.mean(np.abs(got - expected) > 1e-4) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("after", "function"),
+    [
+        (After.NOTHING, lambda y: y),
+        (After.SILU, silu),
+        (After.RELU, lambda y: np.maximum(y, 0)),
+        (After.ADD, lambda y: y + 1),
+        (After.GATE, gate),
+    ],
+)
+def test_what_is_done_to_a_product(
+    kernels: Kernels, rng: np.random.Generator, after: After, function: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    x, weight = noise(rng, 20, 64), rng.integers(-127, 128, (64, 64)).astype(np.int8)
+    scales = np.full(64, 1 / 500, np.float32)
+    expected, right = function(product(x, weight, scales)), Weight(pack(weight), scales, None)
+    got = kernels.multiply(kernels.quantise(x), right, np.ones(expected.shape, np.float32), after)
+    np.testing.assert_allclose(got, expected, atol=0.3, rtol=0)
+    assert np.mean(np.abs(got - expected) > 1e-4) < 0.05
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("width", [16, 64, 1024])
+def test_rows_are_normalised_and_gated_on_the_way(
+    kernels: Kernels, rng: np.random.Generator, width: int, gated: bool
+) -> None:
+    x, weight, bias = noise(rng, 9, width) * 5 + 2, noise(rng, width), noise(rng, width)
+    expected = normalised(x, weight, bias)
+    norm, out = Norm(weight, bias, 1e-5), np.empty_like(x)
+    kernels.normalise(x, norm, out)
+    np.testing.assert_allclose(out, expected, atol=1e-4, rtol=1e-4)
+    one = Weight(pack(np.eye(32, width, dtype=np.int8)), np.ones(32, np.float32), None)
+    got = kernels.multiply(kernels.quantise(x, norm, gated=gated), one, np.empty((9, 32), np.float32))
+    expected = silu(expected) if gated else expected
+    step = np.abs(expected).max(1, keepdims=True) / 127
+    count = min(width, 32)
+    assert (np.abs(got[:, :count] - expected[:, :count]) <= 0.51 * step).all()
+
+
+def test_a_row_of_zeros_stays_zeros(kernels: Kernels) -> None:
+    weight = Weight(pack(np.full((32, 64), 127, np.int8)), np.ones(32, np.float32), None)
+    quantised = kernels.quantise(np.zeros((3, 64), np.float32))
+    assert not kernels.multiply(quantised, weight, np.ones((3, 32), np.float32)).any()
+
+
+@pytest.mark.parametrize(("past", "longest", "chunk"), [(70, 14, 14), (70, 14, 2), (70, 14, 1), (9, 4, 2), (3, 5, 5)])
+@pytest.mark.parametrize(("heads", "width"), [(4, 16), (2, 128)])
+def test_attention_over_rings(
+    kernels: Kernels, rng: np.random.Generator, heads: int, width: int, past: int, longest: int, chunk: int
+) -> None:
+    both, columns = heads * width, past + 2 * longest
+    table = noise(rng, heads, width, columns + 2 * LANES) * width**-0.5
+    shift = noise(rng, both)
+    own, rings = Attention(shift, table, past, longest), Rings(SLOTS, heads, width, past + longest)
+    ages, heard = np.zeros(SLOTS, np.int64), [np.empty((0, 2, heads, width), np.float32) for _ in range(SLOTS)]
+    for _ in range(12):
+        rows = rng.choice(SLOTS, 3, replace=False)
+        counts = np.where(rng.random(3) < 0.8, chunk, rng.integers(1, chunk + 1, 3))
+        projected = noise(rng, 3 * chunk, 3 * both)
+        projected[:, :both] *= width**-0.5
+        turn, out = Turn(rows, ages[rows], counts, chunk), np.empty((3 * chunk, both), np.float32)
+        got = kernels.attend(own, rings, turn, projected, out)
+        for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
+            mine = projected[place * chunk : place * chunk + count].reshape(count, 3, heads, width)
+            heard[row] = np.concatenate([heard[row], mine[:, 1:]])
+            whole = min(int(ages[row]), past // chunk * chunk)
+            keys, values = heard[row][len(heard[row]) - whole - count :].transpose(1, 0, 2, 3)
+            for step in range(count):
+                distances = whole + step - np.arange(whole + count)
+                scores = np.einsum("hd,khd->hk", mine[step, 0], keys)
+                placed = mine[step, 0] + shift.reshape(heads, width)
+                scores += np.einsum("hd,hdk->hk", placed, table[:, :, past + longest - distances])
+                weights = np.exp(scores - scores.max(1, keepdims=True))
+                expected = np.einsum("hk,khd->hd", weights / weights.sum(1, keepdims=True), values)
+                np.testing.assert_allclose(got[place * chunk + step], expected.ravel(), atol=4e-3, rtol=0)
+        ages[rows] += counts
+
+
+def test_keys_too_large_for_half_precision_stay_finite(kernels: Kernels) -> None:
+    own, rings = Attention(np.zeros(16, np.float32), np.zeros((1, 16, 64), np.float32), 4, 2), Rings(1, 1, 16, 6)
+    projected = np.full((2, 48), 1e6, np.float32)
+    turn = Turn(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([2]), 2)
+    assert np.isfinite(kernels.attend(own, rings, turn, projected, np.empty((2, 16), np.float32))).all()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7])
+@pytest.mark.parametrize("width", [16, 80, 1024])
+def test_the_filter_goes_on_where_it_ended(kernels: Kernels, rng: np.random.Generator, chunk: int, width: int) -> None:
+    size, ring = 9, 8 + 7
+    weight, bias = noise(rng, size, width), noise(rng, width)
+    own, memory = Filter(weight, bias), np.zeros((SLOTS, ring, width), np.float32)
+    ages, heard = np.zeros(SLOTS, np.int64), [np.zeros((size - 1, width), np.float32) for _ in range(SLOTS)]
+    memory[:] = 7  # what a row's stream before left there
+    for _ in range(12):
+        rows, x = rng.choice(SLOTS, 3, replace=False), noise(rng, 3 * chunk, width)
+        got = kernels.filter(own, memory, Turn(rows, ages[rows], np.full(3, chunk), chunk), x, np.empty_like(x))
+        for place, row in enumerate(rows):
+            mine = slice(place * chunk, (place + 1) * chunk)
+            heard[row] = np.concatenate([heard[row], x[mine]])
+            seen = heard[row][-chunk - size + 1 :]
+            expected = [(seen[step : step + size] * weight).sum(0) + bias for step in range(chunk)]
+            np.testing.assert_allclose(got[mine], expected, atol=1e-3)
+        ages[rows] += chunk
+
+
+def test_many_short_loops_lose_no_task(rng: np.random.Generator) -> None:
+    """More threads than processors, which come late and leave early."""
+    kernels, x = Kernels(7), noise(rng, 3, 64)
+    weight = Weight(pack(rng.integers(-127, 128, (256, 64)).astype(np.int8)), np.ones(256, np.float32), None)
+    expected = kernels.multiply(kernels.quantise(x), weight, np.empty((3, 256), np.float32)).copy()
+    for _ in range(3000):
+        out = np.full((3, 256), np.nan, np.float32)
+        assert np.array_equal(kernels.multiply(kernels.quantise(x), weight, out), expected)
+
+
+def test_pools_end_with_their_threads() -> None:
+    def native_threads() -> int:
+        with open("/proc/self/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("Threads:"))
+
+    before = native_threads()
+    pools = [Kernels(4) for _ in range(8)]
+    assert native_threads() == before + 24
+    del pools
+    assert native_threads() == before
+
+
+def test_nothing_is_there_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setattr(library, "LIBRARY", f"{tmp_path}/none.so")
+    library._library.cache_clear()
+    library.available.cache_clear()
+    try:
+        assert not library.available()
+        with pytest.raises(OSError, match=r"none\.so"):
+            Kernels(1)
+    finally:
+        library._library.cache_clear()
+        library.available.cache_clear()
