@@ -2,7 +2,8 @@
 
 Converting takes a while, so the folder is kept and found again by what the checkpoint's file looks like. It is
 made beside its place and moved there whole; onnx.json in it tells how it was made and what its files must look
-like. A folder that is cut off, older than the exporter or wrong for this processor is made anew.
+like. A folder that is cut off, older than the exporter, wrong for this processor or without what the kernels on this
+machine read is made anew.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from torch import Tensor
 
 from conure.engine.export import EXPORT_VERSION, export_network
 from conure.engine.onnx_heads import HEAD_TENSORS, export_heads
+from conure.engine.packed import Packed, is_packable, write_packed
 from conure.engine.quantize import Float32, Int8, Int8ByRow, Products, probe, saturates
 from conure.errors import ModelError
 from conure.models import conure_file
 from conure.models.checkpoint import Checkpoint
 from conure.models.loading import build_network
+from conure.native.library import available
 
 __all__ = ["Converted", "Precision", "convert", "converted_folder", "fingerprint", "is_usable", "read_converted"]
 
@@ -93,12 +96,21 @@ def convert(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
     by_row: Products = Int8ByRow(reduced) if precision == "int8" else Float32()
     export_network(network, folder, _products(precision, reduced), by_row)
     export_heads(network, folder, by_row)
+    packable = precision == "int8" and is_packable(network)
+    if packable and available():
+        write_packed(network, folder)
     kept = (*HEAD_TENSORS, *(POSITIONS.format(layer) for layer in range(checkpoint.config.encoder.layers)))
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(kept)}
     conure_file.save(replace(checkpoint, tensors=tensors), folder)
     (folder / PROBE).write_bytes(graph)
     files = {path.name: _digest(path) for path in sorted(folder.iterdir())}
-    manifest = {"version": EXPORT_VERSION, "precision": precision, "reduced": reduced, "files": files}
+    manifest = {
+        "version": EXPORT_VERSION,
+        "precision": precision,
+        "reduced": reduced,
+        "packable": packable,
+        "files": files,
+    }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
@@ -107,6 +119,8 @@ def is_usable(folder: Path) -> bool:
     try:
         manifest = _read_manifest(folder)
         if manifest["version"] != EXPORT_VERSION:
+            return False
+        if manifest["packable"] and available() and not Packed.is_in(folder):
             return False
         whole = all(_digest(folder / name) == digest for name, digest in manifest["files"].items())
         return whole and (manifest["precision"] == "fp32" or manifest["reduced"] or not saturates_here(folder))

@@ -23,7 +23,7 @@ from conure.models.conformer import Encoder, FeedForward, Layer, SpeakerKernel
 from conure.models.convolution import Convolution
 from conure.models.network import Prompt
 
-__all__ = ["HeadShape", "LayerWriter", "MASKED", "Projected", "View", "convolution2d"]
+__all__ = ["HeadShape", "LayerWriter", "MASKED", "Projected", "View", "convolution2d", "folded_filter"]
 
 MASKED = -1e30
 """The score of a key that must not be seen; finite, so that a row that sees nothing stays finite."""
@@ -130,7 +130,7 @@ class LayerWriter(Generic[Own_contra]):
     def _filter(self, module: Convolution, x: str, own: Own_contra) -> str:
         """The depthwise filter over time, as a convolution over images one line high: ONNX Runtime is fast there."""
         graph = self.graph
-        weight, bias = _folded(module)
+        weight, bias = folded_filter(module)
         x, (before, after) = self.view.beside(x, module.padding, own)
         x = graph.op("Transpose", graph.op("Unsqueeze", x, graph.ints(1)), perm=[0, 3, 1, 2])
         filters = (graph.constant(weight[:, :, None].numpy()), graph.constant(bias.numpy()))
@@ -156,7 +156,7 @@ class LayerWriter(Generic[Own_contra]):
         return self.linear(graph.op("Relu", hidden), Affine.of(module.linear2))
 
 
-def _folded(module: Convolution) -> tuple[Tensor, Tensor]:
+def folded_filter(module: Convolution) -> tuple[Tensor, Tensor]:
     """The depthwise filter's weight [D, 1, k] and bias [D] with the batch norm in them."""
     filters, norm = module.depthwise_conv, module.batch_norm
     weight = filters.weight.float()

@@ -1,7 +1,6 @@
-"""Runs the streaming step of a converted network in ONNX Runtime; features stay in torch.
+"""Runs the streaming step of a converted network without torch; features stay in torch.
 
-The graph changes what is remembered of streams where it is (see `export_stream`), so that a turn costs what its
-products cost, and the reading of the past that its rows see.
+The encoder is native kernels where they are there and the network is in int8, else a graph of ONNX Runtime.
 
 Chunks are subsampled by the graph for clips, each behind the last frames of the chunk before; the steps that these
 make again are dropped. That is faster than to take up the convolutions where they ended: nothing stands between them.
@@ -11,32 +10,50 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import onnxruntime  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
 from conure.audio.features import LogMel
 from conure.engine.converted import read_converted
-from conure.engine.export import FRONT_FILE, STREAM_FILE
-from conure.engine.export_stream import AFTER
+from conure.engine.export import FRONT_FILE
+from conure.engine.graph_encoder import GraphEncoder
+from conure.engine.heard import Heard
+from conure.engine.kernel_encoder import KernelEncoder
 from conure.engine.onnx_heads import OnnxHeads
 from conure.engine.onnx_runner import CORES, PIECE_STEPS
-from conure.engine.onnx_stream_state import OnnxStreamMemory
+from conure.engine.packed import Packed
 from conure.engine.sessions import open_session
 from conure.engine.stream_state import StreamState
 from conure.models.config import STEP_FRAMES
 from conure.models.network import Heads
+from conure.native.library import available
 
 __all__ = ["OnnxStreamRunner"]
+
+
+Remembered = TypeVar("Remembered", bound=Heard)
+
+
+class ConvertedEncoder(Protocol[Remembered]):
+    """The layers between the subsampling's convolutions and the heads."""
+
+    def allocate(self, rows: int) -> Remembered: ...
+
+    def encode(
+        self, x: np.ndarray, memory: Remembered, rows: np.ndarray, counts: np.ndarray, prompts: np.ndarray | None
+    ) -> np.ndarray:
+        """x [B * C, channels * bands] of rows [B] that each bring counts [B] steps -> [B * C, D]."""
+        ...
 
 
 class OnnxStreamRunner:
     """Opens the folder of a converted cache-aware checkpoint."""
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, threads: int | None = None, *, kernels: bool = True) -> None:
+        """Without `kernels`, or where there are none, the encoder is the graph."""
         converted = read_converted(folder)
         self.checkpoint = checkpoint = converted.checkpoint
         self.config = checkpoint.config
@@ -46,18 +63,22 @@ class OnnxStreamRunner:
         threads = threads or CORES
         torch.set_num_threads(1)
         self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
-        self._front, self._step = (open_session(folder / name, threads) for name in (FRONT_FILE, STREAM_FILE))
-        self.description = f"onnx {converted.precision}, {threads} thread{'s' * (threads > 1)}"
+        self._front = open_session(folder / FRONT_FILE, threads)
+        native = kernels and available() and Packed.is_in(folder)
+        encoder = KernelEncoder if native else GraphEncoder
+        self._encoder: ConvertedEncoder[Any] = encoder(folder, self.config.encoder, threads)
+        made_of = "native" if native else "onnx"
+        self.description = f"{made_of} {converted.precision}, {threads} thread{'s' * (threads > 1)}"
 
-    def allocate(self, rows: int) -> StreamState[OnnxStreamMemory]:
-        return StreamState.allocate(OnnxStreamMemory(self.config.encoder, rows), self.heads, rows)
+    def allocate(self, rows: int) -> StreamState[Heard]:
+        return StreamState.allocate(self._encoder.allocate(rows), self.heads, rows)
 
     @torch.inference_mode()
     def step(
         self,
         mel: Tensor,
         frames: Tensor,
-        state: StreamState[OnnxStreamMemory],
+        state: StreamState[Heard],
         rows: Tensor,
         prompts: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -71,28 +92,14 @@ class OnnxStreamRunner:
         if not bool(busy.any()):
             return encoded, counts
         who, steps = rows[busy].numpy(), counts[busy].numpy()
-        given = dict(memory.places(who, steps, chunk))
-        given["x"] = self._subsample(mel[busy].numpy(), frames[busy].tolist(), memory, who)
-        if self.config.prompts and prompts is not None:
-            given["prompts"] = np.repeat(prompts[busy].numpy(), chunk)
-        encoded[busy] = torch.from_numpy(self._encode(given, memory)).view(-1, *encoded.shape[1:])
+        x = self._subsample(mel[busy].numpy(), frames[busy].tolist(), memory, who)
+        told = None if prompts is None or not self.config.prompts else np.repeat(prompts[busy].numpy(), chunk)
+        y = self._encoder.encode(x, memory, who, steps, told)
+        encoded[busy] = torch.from_numpy(y).view(-1, *encoded.shape[1:])
         memory.move_on(who, steps)
         return encoded, counts
 
-    def _encode(self, given: dict[str, np.ndarray], memory: OnnxStreamMemory) -> np.ndarray:
-        """-> [B * C, D]"""
-        encoded = np.empty((len(given["x"]), self.config.encoder.width), np.float32)
-        binding: Any = self._step.io_binding()
-        for name, array in given.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        for name, pool in memory.pools.items():
-            binding.bind_ortvalue_input(name, pool)
-            binding.bind_ortvalue_output(AFTER + name, pool)
-        binding.bind_ortvalue_output("encoded", onnxruntime.OrtValue.ortvalue_from_numpy(encoded))
-        self._step.run_with_iobinding(binding)
-        return encoded
-
-    def _subsample(self, mel: np.ndarray, frames: list[int], memory: OnnxStreamMemory, rows: np.ndarray) -> np.ndarray:
+    def _subsample(self, mel: np.ndarray, frames: list[int], memory: Heard, rows: np.ndarray) -> np.ndarray:
         """mel [B, 8C, F] -> what the subsampling projects, [B * C, channels * bands]; zeros after a row's last step.
 
         Rows with pieces of one size go together, some at a time: activations are 32 times the size of the mel.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from conure.engine.onnx_graph import Graph, Weights
 
-__all__ = ["Affine", "Float32", "Int8", "Int8ByRow", "Operand", "Products", "Table", "probe", "saturates"]
+__all__ = ["LEVELS", "Affine", "Float32", "Int8", "Int8ByRow", "Operand", "Products", "Table", "probe", "saturates"]
 
 LEVELS, REDUCED_LEVELS = 127, 63
 ZERO = 128
@@ -49,6 +49,11 @@ class Affine:
     def rows(self, part: slice) -> Affine:
         """Some of its outputs."""
         return Affine(self.weight[part], None if self.bias is None else self.bias[part])
+
+    def columns(self, levels: int) -> tuple[Tensor, Tensor]:
+        """The weight as bytes [out, in], and the scales [out] of its outputs."""
+        scales = scales_of(self.weight.abs().amax(1), levels)
+        return round_to(self.weight / scales[:, None], levels), scales
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,9 @@ class Int8:
         return Operand(*graph.ops("DynamicQuantizeLinear", 3, x))
 
     def layer(self, graph: Graph, x: Operand, layer: Affine) -> str:
-        scales = self._scales(layer.weight.abs().amax(1))
-        weight = self._round(layer.weight / scales[:, None]).T
+        weight, scales = layer.columns(self.levels)
         bias = "" if layer.bias is None else graph.constant(layer.bias.numpy())
-        return self._product(graph, x, graph.constant(weight.numpy()), graph.constant(scales.numpy()), bias)
+        return self._product(graph, x, graph.constant(weight.T.numpy()), graph.constant(scales.numpy()), bias)
 
     def with_table(self, graph: Graph, x: Operand, table: Table) -> str:
         return self._product(graph, x, table.value, table.scale)
@@ -122,14 +126,8 @@ class Int8:
         return graph.contrib("MatMulIntegerToFloat", *inputs)
 
     def tables(self, table: Tensor, near: slice) -> dict[str, np.ndarray]:
-        scale = self._scales(table[:, :, near].abs().max()[None])
-        return {"positions": self._round(table / scale).numpy(), "scale": scale.numpy()}
-
-    def _scales(self, largest: Tensor) -> Tensor:
-        return torch.where(largest > 0, largest / self.levels, 1.0)
-
-    def _round(self, x: Tensor) -> Tensor:
-        return x.round().clamp(-self.levels, self.levels).to(torch.int8)
+        scale = scales_of(table[:, :, near].abs().max()[None], self.levels)
+        return {"positions": round_to(table / scale, self.levels).numpy(), "scale": scale.numpy()}
 
 
 class Int8ByRow(Int8):
@@ -151,6 +149,14 @@ class Int8ByRow(Int8):
         one = graph.scalar(1, np.float32)
         y = graph.op("Mul", graph.contrib("MatMulIntegerToFloat", x.value, right, one, scales, x.zero), x.scale)
         return graph.op("Add", y, bias) if bias else y
+
+
+def scales_of(largest: Tensor, levels: int) -> Tensor:
+    return torch.where(largest > 0, largest / levels, 1.0)
+
+
+def round_to(x: Tensor, levels: int) -> Tensor:
+    return x.round().clamp(-levels, levels).to(torch.int8)
 
 
 def probe() -> bytes:
