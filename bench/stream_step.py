@@ -1,12 +1,13 @@
-"""What a turn of live streams costs: batches of rows, chunks of every size; the graph, what is around it, decoding.
+"""What a turn of live streams costs: batches of rows, chunks of every size; layers, what is around them, decoding.
 
     python -m bench.stream_step --folder FOLDER [--layers 24] [--batches 1 2 4 8 16 20 32 40] [--chunks 2 7 14]
-        [--precision int8] [--threads 2] [--rounds 5] [--twin 1 8] [--operators] [--report FILE]
+        [--precision int8] [--threads 2] [--rounds 5] [--graph] [--twin 1 8] [--operators] [--report FILE]
 
 A network of the shape of nemotron-speech-streaming-en-0.6b with random weights is converted into FOLDER once. Rows are
 old enough that their past is full; they lie scattered among as many others. `ms` is the least of some rounds on the
 clock and `cpu ms` the least that all threads together worked, which hardly depends on who else uses the machine.
-`streams` is how many are held in real time, batch * chunk / turn. --twin runs the modules in torch, fp32, beside it.
+`streams` is how many are held in real time, batch * chunk / turn. --graph runs ONNX Runtime's graph beside the native
+kernels, in turns, and --twin the modules in torch, fp32.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import collections
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from conure.audio.features import MelConfig
 from conure.decoding.transducer import decode_transducer
 from conure.engine.converted import convert, is_usable
 from conure.engine.export import STREAM_FILE
+from conure.engine.kernel_encoder import KernelEncoder
 from conure.engine.onnx_stream_runner import OnnxStreamRunner
 from conure.engine.stream_runner import StreamRunner, TorchStreamRunner
 from conure.models.checkpoint import Checkpoint
@@ -51,10 +53,13 @@ def main() -> None:
     if not is_usable(folder):
         convert(random_checkpoint(options.layers), folder, options.precision)
     before = int8_rate(options.threads)
-    runner = OnnxStreamRunner(folder, options.threads)
-    found = [(runner.description, measure(runner, chunk, options)) for chunk in options.chunks]
+    runners = [OnnxStreamRunner(folder, options.threads)]
+    if options.graph:
+        runners.append(OnnxStreamRunner(folder, options.threads, kernels=False))
+    found = [(runner.description, measure(runner, chunk, options)) for chunk in options.chunks for runner in runners]
     if options.operators:
-        _print_operators(folder, options)
+        for runner in runners:
+            _print_operators(runner, folder, options)
     if options.twin:
         torch.set_num_threads(options.threads)
         twin = TorchStreamRunner(*build_network(random_checkpoint(options.layers)), torch.device("cpu"))
@@ -78,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", default="int8", choices=["int8", "fp32"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--graph", action="store_true", help="ONNX Runtime's graph beside the native kernels")
     parser.add_argument("--twin", type=int, nargs="*", default=[], help="batches for the modules in torch")
     parser.add_argument("--operators", action="store_true", help="what each kind of operator takes, for the last case")
     parser.add_argument("--report", type=Path)
@@ -158,7 +164,8 @@ def measure(runner: StreamRunner[Any], chunk: int, options: argparse.Namespace) 
         clock, turn = Clock(), Turn(runner, batch, chunk)
         turn.fill()
         turn.run(Clock())
-        with clock.watching(runner, graph="_encode", subsampling="_subsample"):
+        encoder = getattr(runner, "_encoder", None)
+        with clock.watching(runner, subsampling="_subsample"), clock.watching(encoder, layers="encode"):
             for _ in range(options.rounds):
                 clock.time("turn", lambda clock=clock, turn=turn: turn.run(clock))
         found[batch, chunk] = clock
@@ -194,38 +201,81 @@ class Turn:
         self.state.decoder.scatter(self.rows, after)
 
 
-def _print_operators(folder: Path, options: argparse.Namespace) -> None:
-    """What the step's graph spends on each kind of operator."""
+KERNELS = ("normalise", "quantise", "multiply", "attend", "filter")
+
+
+def _print_operators(runner: OnnxStreamRunner, folder: Path, options: argparse.Namespace) -> None:
+    """What the layers spend on each kind of operator."""
+    native = isinstance(runner._encoder, KernelEncoder)
+    turn = Turn(runner, options.batches[-1], options.chunks[-1])
+    turn.fill()
+    kinds = _native_operators(runner, turn, options) if native else _graph_operators(runner, turn, folder, options)
+    print(f"{runner.description}, {options.batches[-1]} x {options.chunks[-1] * STEP_MS} ms")
+    for kind, durations in sorted(kinds.items(), key=lambda pair: -sum(pair[1])):
+        print(f"{kind:28} {sum(durations):8.2f} ms in {len(durations)}")
+
+
+def _native_operators(runner: OnnxStreamRunner, turn: Turn, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Each call's least."""
+    kernels, calls = runner._encoder._kernels, collections.Counter[str]()
+    least: dict[tuple[str, int], float] = collections.defaultdict(lambda: float("inf"))
+
+    def timed(name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            begin = time.perf_counter()
+            result = inner(*given, **named)
+            place = (name, calls[name])
+            least[place] = min(least[place], (time.perf_counter() - begin) * 1000)
+            calls[name] += 1
+            return result
+
+        return call
+
+    for name in KERNELS:
+        setattr(kernels, name, timed(name, getattr(kernels, name)))
+    for _ in range(options.rounds):
+        calls.clear()
+        turn.run(Clock())
+    for name in KERNELS:
+        delattr(kernels, name)
+    return _by_kind((name, duration) for (name, _), duration in least.items())
+
+
+def _graph_operators(
+    runner: OnnxStreamRunner, turn: Turn, folder: Path, options: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Each node's least, as ONNX Runtime's profile has it."""
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads, settings.enable_profiling = options.threads, True
     settings.profile_file_prefix = str(options.folder / "profile")
     settings.log_severity_level = 3
-    runner = OnnxStreamRunner(folder, options.threads)
-    runner._step = onnxruntime.InferenceSession(str(folder / STREAM_FILE), settings)
-    turn = Turn(runner, options.batches[-1], options.chunks[-1])
+    runner._encoder._step = onnxruntime.InferenceSession(str(folder / STREAM_FILE), settings)
     for _ in range(options.rounds):
         turn.run(Clock())
-    path = Path(runner._step.end_profiling())
+    path = Path(runner._encoder._step.end_profiling())
     least: dict[tuple[str, str], float] = {}
     for event in json.loads(path.read_bytes()):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             node = (event["args"]["op_name"], event["name"])
             least[node] = min(least.get(node, float("inf")), event["dur"] / 1000)
     path.unlink()
+    return _by_kind((kind, duration) for (kind, _), duration in least.items())
+
+
+def _by_kind(pairs: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
     kinds: dict[str, list[float]] = collections.defaultdict(list)
-    for (kind, _), duration in least.items():
+    for kind, duration in pairs:
         kinds[kind].append(duration)
-    for kind, durations in sorted(kinds.items(), key=lambda pair: -sum(pair[1])):
-        print(f"{kind:28} {sum(durations):8.2f} ms in {len(durations)}")
+    return kinds
 
 
 def _table(found: list[tuple[str, dict[tuple[int, int], Clock]]]) -> list[str]:
-    head = ["runner", "chunk", "batch", "turn ms", "cpu ms", "streams", "subsampling", "graph", "around", "decoding"]
+    head = ["runner", "chunk", "batch", "turn ms", "cpu ms", "streams", "subsampling", "layers", "around", "decoding"]
     rows = [head, ["---"] * len(head)]
     for description, cases in found:
         for (batch, chunk), clock in cases.items():
             wall = clock.wall
-            parts = [wall["subsampling"], wall["graph"]] if "graph" in wall else [0.0, wall["encoder"]]
+            parts = [wall["subsampling"], wall["layers"]] if "layers" in wall else [0.0, wall["encoder"]]
             numbers = [wall["turn"], clock.cpu["turn"], batch * chunk * STEP_MS / wall["turn"]]
             numbers += [*parts, wall["encoder"] - sum(parts), wall["decoding"]]
             rows.append([description, f"{chunk * STEP_MS} ms", str(batch), *(f"{number:.1f}" for number in numbers)])
