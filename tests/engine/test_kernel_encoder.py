@@ -33,7 +33,7 @@ SHAPES: dict[str, EncoderConfig] = {
     "streaming": replace(WIDE, contexts=STREAMING.contexts),
     "batch norm and biases": replace(WIDE, norm="batch_norm", bias=True, scale_input=True),
     "one speaker alone": replace(WIDE, speaker_layers=(0,)),
-    "wider heads": replace(WIDE, width=96, heads=2),
+    "wider heads": replace(WIDE, width=128, heads=2),
     "prompted": WIDE,
 }
 CASES = [(name, chunk) for name in SHAPES for chunk in ((1, 2, 7, 14) if name == "streaming" else (1, 2, 4))]

@@ -9,6 +9,7 @@ import pytest
 
 from conure.native import library
 from conure.native.library import (
+    BLOCK,
     LANES,
     After,
     Attention,
@@ -46,8 +47,8 @@ def silu(x: np.ndarray) -> np.ndarray:
 
 
 def gate(y: np.ndarray) -> np.ndarray:
-    """Of 32 columns the second half are gates of the first."""
-    parts = y.reshape(len(y), -1, 2, LANES)
+    """Of 64 columns the second half are gates of the first."""
+    parts = y.reshape(len(y), -1, 2, BLOCK // 2)
     return (parts[:, :, 0] / (1 + np.exp(-parts[:, :, 1]))).reshape(len(y), -1)
 
 
@@ -63,8 +64,8 @@ def product(x: np.ndarray, weight: np.ndarray, scales: np.ndarray) -> np.ndarray
     return (rounded @ weight.T.astype(np.int64)) * scale * scales
 
 
-@pytest.mark.parametrize(("columns", "depth"), [(32, 16), (96, 192), (64, 1024)])
-@pytest.mark.parametrize("rows", [1, 2, 13, 14, 15, 29, 60])
+@pytest.mark.parametrize(("columns", "depth"), [(64, 16), (192, 192), (64, 1024)])
+@pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, 29, 60])
 def test_products_are_those_of_rounded_rows(
     kernels: Kernels, rng: np.random.Generator, rows: int, columns: int, depth: int
 ) -> None:
@@ -90,8 +91,8 @@ def test_products_are_those_of_rounded_rows(
 def test_what_is_done_to_a_product(
     kernels: Kernels, rng: np.random.Generator, after: After, function: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    x, weight = noise(rng, 20, 64), rng.integers(-127, 128, (64, 64)).astype(np.int8)
-    scales = np.full(64, 1 / 500, np.float32)
+    x, weight = noise(rng, 20, 64), rng.integers(-127, 128, (128, 64)).astype(np.int8)
+    scales = np.full(128, 1 / 500, np.float32)
     expected, right = function(product(x, weight, scales)), Weight(pack(weight), scales, None)
     got = kernels.multiply(kernels.quantise(x), right, np.ones(expected.shape, np.float32), after)
     np.testing.assert_allclose(got, expected, atol=0.3, rtol=0)
@@ -108,18 +109,18 @@ def test_rows_are_normalised_and_gated_on_the_way(
     norm, out = Norm(weight, bias, 1e-5), np.empty_like(x)
     kernels.normalise(x, norm, out)
     np.testing.assert_allclose(out, expected, atol=1e-4, rtol=1e-4)
-    one = Weight(pack(np.eye(32, width, dtype=np.int8)), np.ones(32, np.float32), None)
-    got = kernels.multiply(kernels.quantise(x, norm, gated=gated), one, np.empty((9, 32), np.float32))
+    one = Weight(pack(np.eye(64, width, dtype=np.int8)), np.ones(64, np.float32), None)
+    got = kernels.multiply(kernels.quantise(x, norm, gated=gated), one, np.empty((9, 64), np.float32))
     expected = silu(expected) if gated else expected
     step = np.abs(expected).max(1, keepdims=True) / 127
-    count = min(width, 32)
+    count = min(width, 64)
     assert (np.abs(got[:, :count] - expected[:, :count]) <= 0.51 * step).all()
 
 
 def test_a_row_of_zeros_stays_zeros(kernels: Kernels) -> None:
-    weight = Weight(pack(np.full((32, 64), 127, np.int8)), np.ones(32, np.float32), None)
+    weight = Weight(pack(np.full((64, 64), 127, np.int8)), np.ones(64, np.float32), None)
     quantised = kernels.quantise(np.zeros((3, 64), np.float32))
-    assert not kernels.multiply(quantised, weight, np.ones((3, 32), np.float32)).any()
+    assert not kernels.multiply(quantised, weight, np.ones((3, 64), np.float32)).any()
 
 
 @pytest.mark.parametrize(("past", "longest", "chunk"), [(70, 14, 14), (70, 14, 2), (70, 14, 1), (9, 4, 2), (3, 5, 5)])
@@ -128,7 +129,7 @@ def test_attention_over_rings(
     kernels: Kernels, rng: np.random.Generator, heads: int, width: int, past: int, longest: int, chunk: int
 ) -> None:
     both, columns = heads * width, past + 2 * longest
-    table = noise(rng, heads, width, columns + 2 * LANES) * width**-0.5
+    table = (noise(rng, heads, width, columns + 2 * LANES) * width**-0.5).astype(np.float16)
     shift = noise(rng, both)
     own, rings = Attention(shift, table, past, longest), Rings(SLOTS, heads, width, past + longest)
     ages, heard = np.zeros(SLOTS, np.int64), [np.empty((0, 2, heads, width), np.float32) for _ in range(SLOTS)]
@@ -156,7 +157,7 @@ def test_attention_over_rings(
 
 
 def test_keys_too_large_for_half_precision_stay_finite(kernels: Kernels) -> None:
-    own, rings = Attention(np.zeros(16, np.float32), np.zeros((1, 16, 64), np.float32), 4, 2), Rings(1, 1, 16, 6)
+    own, rings = Attention(np.zeros(16, np.float32), np.zeros((1, 16, 64), np.float16), 4, 2), Rings(1, 1, 16, 6)
     projected = np.full((2, 48), 1e6, np.float32)
     turn = Turn(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([2]), 2)
     assert np.isfinite(kernels.attend(own, rings, turn, projected, np.empty((2, 16), np.float32))).all()

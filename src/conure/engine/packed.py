@@ -160,16 +160,17 @@ def _joined(*layers: Affine) -> Affine:
 
 
 def _interleaved(both: Affine) -> Affine:
-    """Of values, then gates: 16 values, their 16 gates, the next 16 values."""
-    order = torch.arange(len(both.weight)).view(2, -1, LANES).transpose(0, 1).reshape(-1)
+    """Of values, then gates: 32 values, their 32 gates, the next 32 values."""
+    order = torch.arange(len(both.weight)).view(2, -1, BLOCK // 2).transpose(0, 1).reshape(-1)
     return Affine(both.weight[order], None if both.bias is None else both.bias[order])
 
 
 def _distances(weight: Tensor, heads: int, config: EncoderConfig) -> np.ndarray:
-    """A layer's projections of distances by head, [h, d, columns]: column c is of distance past + longest - c.
+    """A layer's projections of distances by head, [h, d, columns] in halves: column c is of past + longest - c.
 
     Zeros follow, for the kernels read whole vectors from any column on.
     """
     past, chunk = longest_past(config), longest_chunk(config)
     table = (weight @ sinusoids(past + chunk, 1 - chunk, config.width, weight).T).reshape(heads, -1, past + 2 * chunk)
-    return np.pad(table.numpy(), ((0, 0), (0, 0), (0, 2 * LANES - table.shape[2] % LANES)))
+    padding = 2 * LANES - table.shape[2] % LANES
+    return np.pad(table.numpy().astype(np.float16), ((0, 0), (0, 0), (0, padding)))

@@ -26,8 +26,8 @@ struct Turn {
 };
 
 struct Attention {
-  const float* shift;  // [heads * d], what queries for distances have more than those for keys
-  const float* table;  // [heads, d, columns]: column c is of distance past + (longest chunk) - c
+  const float* shift;     // [heads * d], what queries for distances have more than those for keys
+  const uint16_t* table;  // [heads, d, columns] in halves: column c is of distance past + (longest chunk) - c
   int64_t columns, heads, width, past, longest;
 };
 
@@ -37,8 +37,10 @@ constexpr int kGroup = 4, kSpan = 6;
 template <int kQueries, int kVectors, typename Number>
 void combine(const float* coefficients, int64_t depth, const Number* matrix, int64_t stride, float* to, int64_t apart) {
   Floats sums[kQueries][kVectors];
-  for (auto& row : sums)
-    for (auto& sum : row) sum = _mm512_setzero_ps();
+#pragma GCC unroll 8
+  for (int i = 0; i < kQueries; i++)
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; v++) sums[i][v] = _mm512_setzero_ps();
   for (int64_t k = 0; k < depth; k++) {
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; v++) {
@@ -48,17 +50,30 @@ void combine(const float* coefficients, int64_t depth, const Number* matrix, int
         sums[i][v] = _mm512_fmadd_ps(_mm512_set1_ps(coefficients[i * depth + k]), row, sums[i][v]);
     }
   }
+#pragma GCC unroll 8
   for (int i = 0; i < kQueries; i++)
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; v++) _mm512_storeu_ps(to + i * apart + v * kLanes, sums[i][v]);
+}
+
+// The vectors that are left, kVectors or fewer.
+template <int kQueries, int kVectors, typename Number>
+void combine_rest(const float* coefficients, int64_t depth, const Number* matrix, int64_t stride, int64_t vectors,
+                  float* to, int64_t apart) {
+  if constexpr (kVectors > 0) {
+    if (vectors == kVectors)
+      combine<kQueries, kVectors>(coefficients, depth, matrix, stride, to, apart);
+    else
+      combine_rest<kQueries, kVectors - 1>(coefficients, depth, matrix, stride, vectors, to, apart);
+  }
 }
 
 template <int kQueries, typename Number>
 void combine(const float* coefficients, int64_t depth, const Number* matrix, int64_t stride, int64_t vectors, float* to,
              int64_t apart) {
-  for (; vectors >= kSpan; vectors -= kSpan, matrix += kSpan * kLanes, to += kSpan * kLanes)
+  for (; vectors > kSpan; vectors -= kSpan, matrix += kSpan * kLanes, to += kSpan * kLanes)
     combine<kQueries, kSpan>(coefficients, depth, matrix, stride, to, apart);
-  for (; vectors > 0; vectors--, matrix += kLanes, to += kLanes)
-    combine<kQueries, 1>(coefficients, depth, matrix, stride, to, apart);
+  combine_rest<kQueries, kSpan>(coefficients, depth, matrix, stride, vectors, to, apart);
 }
 
 // coefficients [queries, depth] times matrix [depth, vectors * 16] -> to [queries, apart].
@@ -92,6 +107,24 @@ inline void softmax(float* scores, int64_t count) {
   for (int64_t i = 0; i < count; i += kLanes) _mm512_storeu_ps(scores + i, _mm512_mul_ps(load(scores + i), scale));
 }
 
+// What a thread needs between its tasks.
+class Scratch {
+ public:
+  float *queries, *placed, *scores, *distances, *line, *weights;
+
+  Scratch(const Attention& a, const Rings& rings, int64_t chunk) {
+    const int64_t apart = vectors(rings.ring) * kLanes, near = vectors(a.past + 2 * chunk) * kLanes;
+    const int64_t sizes[] = {chunk * a.width, chunk * a.width, chunk * apart, chunk * near, apart + kLanes, chunk * apart};
+    float** const parts[] = {&queries, &placed, &scores, &distances, &line, &weights};
+    int64_t all = 0;
+    for (int64_t size : sizes) all += size;
+    static thread_local std::vector<float> floats;
+    if (int64_t(floats.size()) < all) floats.resize(all);
+    float* at = floats.data();
+    for (int i = 0; i < 6; i++) *parts[i] = at, at += sizes[i];
+  }
+};
+
 class Head {
  public:
   Head(const Attention& attention, const Rings& rings, const Turn& turn, int64_t row, int64_t head)
@@ -102,34 +135,24 @@ class Head {
   }
 
   // projected [rows * chunk, 3 * heads * d] holds queries, keys and values; mixed [rows * chunk, heads * d].
-  void attend(const float* projected, float* mixed) {
+  void attend(const float* projected, const Scratch& to, float* mixed) {
     const int64_t all = a_.heads * a_.width, chunk = turn_.chunk, count = turn_.counts[row_], age = turn_.ages[row_];
     const float* begin = projected + row_ * chunk * 3 * all + head_ * a_.width;
     for (int64_t i = 0; i < count; i++) remember(begin + i * 3 * all + all, begin + i * 3 * all + 2 * all, age + i);
+    for (int64_t i = 0; i < chunk; i++) split(begin + i * 3 * all, to.queries + i * a_.width, to.placed + i * a_.width);
+    const int64_t apart = vectors(r_.ring) * kLanes, near = vectors(a_.past + 2 * chunk) * kLanes;
+    const uint16_t* table = a_.table + head_ * a_.width * a_.columns + a_.longest - chunk;
+    combine(to.queries, chunk, a_.width, keys_, r_.stride, apart / kLanes, to.scores, apart);
+    combine(to.placed, chunk, a_.width, table, a_.columns, near / kLanes, to.distances, near);
     // Whole chunks alone are seen of the past, so that a step sees what it would see in a whole clip.
     const int64_t whole = std::min(age, a_.past / chunk * chunk);
-    const int64_t from = a_.past - whole, seen = whole + count;
-    const int64_t apart = vectors(r_.ring) * kLanes, near = vectors(a_.past + 2 * chunk) * kLanes;
-    reserve(chunk, apart, near);
-    for (int64_t i = 0; i < chunk; i++) split(begin + i * 3 * all, i);
-    const float* table = a_.table + head_ * a_.width * a_.columns + a_.longest - chunk;
-    combine(queries_.data(), chunk, a_.width, keys_, r_.stride, apart / kLanes, scores_.data(), apart);
-    combine(placed_.data(), chunk, a_.width, table, a_.columns, near / kLanes, distances_.data(), near);
-    const int64_t place = (age - whole) % r_.ring, before = std::min(seen, r_.ring - place);
     for (int64_t i = 0; i < chunk; i++) {
-      // Of query i, key j of those that a row may see is in column chunk - i + j. In the ring they come in two parts.
-      const float* distance = distances_.data() + i * near + chunk - i + from;
-      float* scores = scores_.data() + i * apart;
-      for (int64_t j = 0; j < before; j++) line_[j] = scores[place + j] + distance[j];
-      for (int64_t j = before; j < seen; j++) line_[j] = scores[j - before] + distance[j];
-      softmax(line_.data(), seen);
-      float* weights = weights_.data() + i * r_.ring;
-      std::memset(weights, 0, r_.ring * sizeof(float));
-      std::memcpy(weights + place, line_.data(), before * sizeof(float));
-      std::memcpy(weights, line_.data() + before, (seen - before) * sizeof(float));
+      // Of query i, key j of those in reach is in column chunk - i + j.
+      const float* distances = to.distances + i * near + chunk - i + a_.past - whole;
+      weigh(to.scores + i * apart, distances, age - whole, whole + count, to.line, to.weights + i * r_.ring);
     }
-    float* to = mixed + row_ * chunk * all + head_ * a_.width;
-    combine(weights_.data(), chunk, r_.ring, values_, a_.width, a_.width / kLanes, to, all);
+    float* out = mixed + row_ * chunk * all + head_ * a_.width;
+    combine(to.weights, chunk, r_.ring, values_, a_.width, a_.width / kLanes, out, all);
   }
 
  private:
@@ -138,16 +161,6 @@ class Head {
   const Turn& turn_;
   const int64_t row_, head_;
   uint16_t *keys_, *values_;
-  static thread_local std::vector<float> queries_, placed_, scores_, distances_, line_, weights_;
-
-  void reserve(int64_t chunk, int64_t apart, int64_t near) {
-    queries_.resize(chunk * a_.width);
-    placed_.resize(chunk * a_.width);
-    scores_.resize(chunk * apart);
-    distances_.resize(chunk * near);
-    line_.resize(apart + kLanes);
-    weights_.resize(chunk * r_.ring);
-  }
 
   void remember(const float* key, const float* value, int64_t step) {
     const int64_t place = step % r_.ring;
@@ -159,24 +172,37 @@ class Head {
     }
   }
 
-  void split(const float* query, int64_t i) {
+  void split(const float* query, float* own, float* placed) {
     const float* shift = a_.shift + head_ * a_.width;
     for (int64_t d = 0; d < a_.width; d += kLanes) {
-      _mm512_storeu_ps(queries_.data() + i * a_.width + d, load(query + d));
-      _mm512_storeu_ps(placed_.data() + i * a_.width + d, _mm512_add_ps(load(query + d), load(shift + d)));
+      _mm512_storeu_ps(own + d, load(query + d));
+      _mm512_storeu_ps(placed + d, _mm512_add_ps(load(query + d), load(shift + d)));
     }
   }
-};
 
-inline thread_local std::vector<float> Head::queries_, Head::placed_, Head::scores_, Head::distances_, Head::line_,
-    Head::weights_;
+  // Scores [ring] and distances [seen] become weights [ring]: what is seen begins with a step and may go round the ring.
+  void weigh(const float* scores, const float* distances, int64_t step, int64_t seen, float* line, float* weights) {
+    const int64_t place = step % r_.ring, before = std::min(seen, r_.ring - place);
+    std::memcpy(line, scores + place, before * sizeof(float));
+    std::memcpy(line + before, scores, (seen - before) * sizeof(float));
+    for (int64_t j = 0; j < seen; j += kLanes) {
+      const Floats near = _mm512_maskz_loadu_ps(first(seen - j), distances + j);
+      _mm512_storeu_ps(line + j, _mm512_add_ps(load(line + j), near));
+    }
+    softmax(line, seen);
+    std::memset(weights, 0, r_.ring * sizeof(float));
+    std::memcpy(weights + place, line, before * sizeof(float));
+    std::memcpy(weights, line + before, (seen - before) * sizeof(float));
+  }
+};
 
 // Heads come one after the other, so that a head's table stays in the cache for all rows.
 inline void attend(Pool& pool, const Attention& attention, const Rings& rings, const Turn& turn, const float* projected,
                    float* mixed) {
-  pool.each(attention.heads * turn.rows, 1, [&](int64_t begin, int64_t end) {
+  pool.each(attention.heads * turn.rows, 4, [&](int64_t begin, int64_t end) {
+    const Scratch scratch(attention, rings, turn.chunk);
     for (int64_t i = begin; i < end; i++)
-      Head(attention, rings, turn, i % turn.rows, i / turn.rows).attend(projected, mixed);
+      Head(attention, rings, turn, i % turn.rows, i / turn.rows).attend(projected, scratch, mixed);
   });
 }
 

@@ -11,24 +11,41 @@ struct Filter {
   int64_t size, width;
 };
 
+// Sums of steps [f.size] times weights, for kVectors vectors of columns; steps that are not there are null.
+template <int kVectors>
+void weigh(const Filter& f, const float* const* steps, int64_t at, float* to) {
+  Floats sums[kVectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; v++) sums[v] = load(f.bias + at + v * kLanes);
+  for (int64_t k = 0; k < f.size; k++) {
+    if (!steps[k]) continue;
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; v++) {
+      const int64_t column = at + v * kLanes;
+      sums[v] = _mm512_fmadd_ps(load(f.weight + k * f.width + column), load(steps[k] + column), sums[v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; v++) _mm512_storeu_ps(to + at + v * kLanes, sums[v]);
+}
+
 // x [rows * chunk, width] -> y; memory [slots, ring, width] holds the last steps of each row.
 inline void filter(Pool& pool, const Filter& f, float* memory, int64_t ring, const Turn& turn, const float* x, float* y) {
-  const int64_t parts = vectors(f.width);
-  pool.each(turn.rows * parts, kLanes, [&](int64_t begin, int64_t end) {
-    for (int64_t part = begin; part < end; part++) {
-      const int64_t row = part / parts, at = part % parts * kLanes, age = turn.ages[row];
-      float* kept = memory + turn.slots[row] * ring * f.width + at;
-      for (int64_t i = 0; i < turn.counts[row]; i++)
-        _mm512_storeu_ps(kept + (age + i) % ring * f.width, load(x + (row * turn.chunk + i) * f.width + at));
-      for (int64_t i = 0; i < turn.chunk; i++) {
-        Floats sum = load(f.bias + at);
-        for (int64_t k = 0; k < f.size; k++) {
-          const int64_t step = age + i - f.size + 1 + k;  // before a row's start there is silence
-          if (step < 0) continue;
-          sum = _mm512_fmadd_ps(load(f.weight + k * f.width + at), load(kept + step % ring * f.width), sum);
-        }
-        _mm512_storeu_ps(y + (row * turn.chunk + i) * f.width + at, sum);
+  constexpr int kPart = 8;
+  pool.each(turn.rows, 1, [&](int64_t row, int64_t) {
+    const int64_t age = turn.ages[row], begin = row * turn.chunk;
+    float* kept = memory + turn.slots[row] * ring * f.width;
+    for (int64_t i = 0; i < turn.counts[row]; i++)
+      std::memcpy(kept + (age + i) % ring * f.width, x + (begin + i) * f.width, f.width * sizeof(float));
+    std::vector<const float*> steps(f.size);
+    for (int64_t i = 0; i < turn.chunk; i++) {
+      for (int64_t k = 0; k < f.size; k++) {
+        const int64_t step = age + i - f.size + 1 + k;  // before a row's start there is silence
+        steps[k] = step < 0 ? nullptr : kept + step % ring * f.width;
       }
+      int64_t at = 0;
+      for (; at + kPart * kLanes <= f.width; at += kPart * kLanes) weigh<kPart>(f, steps.data(), at, y + (begin + i) * f.width);
+      for (; at < f.width; at += kLanes) weigh<1>(f, steps.data(), at, y + (begin + i) * f.width);
     }
   });
 }

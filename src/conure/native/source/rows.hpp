@@ -30,39 +30,54 @@ inline void normalise(const float* x, int64_t width, const Norm& norm, float* y)
   }
 }
 
-// Rows of bytes: x ~ values * scale. Rows begin `stride` bytes apart; sums are those of a row's bytes.
+constexpr int kTileRows = 6, kQuad = 4;
+
+// Rows in tiles of a size, as far as that goes.
+struct Tiles {
+  int64_t all, count;
+  explicit Tiles(int64_t rows) : all(rows), count((rows + kTileRows - 1) / kTileRows) {}
+  int64_t begin(int64_t tile) const { return all * tile / count; }
+  int64_t rows(int64_t tile) const { return begin(tile + 1) - begin(tile); }
+};
+
+// Rows of bytes: x ~ values * scale, sums are those of a row's bytes. Values are kept by tile: [width / 4, rows, 4].
 struct Quantised {
   int8_t* values;
-  int64_t stride;
   float* scales;
   int32_t* sums;
 };
 
 constexpr float kLevels = 127.0f, kSmallest = 1e-20f;
 
-inline void quantise(const float* x, int64_t width, const Quantised& to, int64_t row) {
+// A row into its place among the quads of its tile, which are `apart` bytes apart.
+inline void quantise(const float* x, int64_t width, int8_t* quad, int64_t apart, float& scale, int32_t& sum) {
   Floats largest = _mm512_set1_ps(kSmallest);
   for (int64_t i = 0; i < width; i += kLanes) largest = _mm512_max_ps(largest, _mm512_abs_ps(load(x + i)));
-  const float scale = _mm512_reduce_max_ps(largest) / kLevels;
+  scale = _mm512_reduce_max_ps(largest) / kLevels;
   const Floats inverse = _mm512_set1_ps(1.0f / scale);
-  __m512i sum = _mm512_setzero_si512();
-  int8_t* values = to.values + row * to.stride;
+  __m512i all = _mm512_setzero_si512();
   for (int64_t i = 0; i < width; i += kLanes) {
     const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(load(x + i), inverse));
-    sum = _mm512_add_epi32(sum, rounded);
-    _mm_storeu_si128((__m128i*)(values + i), _mm512_cvtsepi32_epi8(rounded));
+    all = _mm512_add_epi32(all, rounded);
+    const __m128i bytes = _mm512_cvtsepi32_epi8(rounded);
+    *reinterpret_cast<int32_t*>(quad) = _mm_extract_epi32(bytes, 0);
+    *reinterpret_cast<int32_t*>(quad + apart) = _mm_extract_epi32(bytes, 1);
+    *reinterpret_cast<int32_t*>(quad + 2 * apart) = _mm_extract_epi32(bytes, 2);
+    *reinterpret_cast<int32_t*>(quad + 3 * apart) = _mm_extract_epi32(bytes, 3);
+    quad += kQuad * apart;
   }
-  to.scales[row] = scale;
-  to.sums[row] = _mm512_reduce_add_epi32(sum);
+  sum = _mm512_reduce_add_epi32(all);
 }
 
 // x [rows, width], normalised where there is a norm, through SiLU if told, quantised row by row.
 inline void quantise(Pool& pool, const float* x, int64_t rows, int64_t width, const Norm& norm, bool gated,
                      const Quantised& to) {
-  pool.each(rows, 4, [&](int64_t begin, int64_t end) {
+  const Tiles tiles(rows);
+  pool.each(tiles.count, 1, [&](int64_t tile, int64_t) {
     static thread_local std::vector<float> scratch;
     scratch.resize(width);
-    for (int64_t row = begin; row < end; row++) {
+    const int64_t begin = tiles.begin(tile), count = tiles.rows(tile);
+    for (int64_t row = begin; row < begin + count; row++) {
       const float* from = x + row * width;
       if (norm.weight) {
         normalise(from, width, norm, scratch.data());
@@ -72,7 +87,8 @@ inline void quantise(Pool& pool, const float* x, int64_t rows, int64_t width, co
         for (int64_t i = 0; i < width; i += kLanes) _mm512_storeu_ps(scratch.data() + i, silu(load(from + i)));
         from = scratch.data();
       }
-      quantise(from, width, to, row);
+      int8_t* quads = to.values + begin * width + (row - begin) * kQuad;
+      quantise(from, width, quads, count * kQuad, to.scales[row], to.sums[row]);
     }
   });
 }
