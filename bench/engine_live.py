@@ -16,6 +16,7 @@ import json
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,6 +68,8 @@ class Held:
     rows: float
     turn: float
     busy: float
+    stages: dict[str, float]
+    """Of a turn."""
     late: float
     """How far the feeding thread was behind, at most."""
 
@@ -166,8 +169,15 @@ class Trial:
             rows=sum(turn.rows for turn in self.turns) / count,
             turn=busy / count,
             busy=busy / took,
+            stages={name: seconds / count for name, seconds in self._stages().items()},
             late=self.late,
         )
+
+    def _stages(self) -> Counter[str]:
+        together: Counter[str] = Counter()
+        for turn in self.turns:
+            together.update(turn.stages)
+        return together
 
     def _feed(self) -> None:
         """Every packet when its last sample is spoken."""

@@ -14,7 +14,7 @@ from conure.engine.export_stream import longest_chunk, longest_past
 from conure.engine.heard import Heard
 from conure.engine.packed import Packed
 from conure.models.config import EncoderConfig
-from conure.native.library import After, Kernels, Rings, Turn
+from conure.native.library import After, Kernels, Rings, Turn, aligned
 
 __all__ = ["KernelEncoder", "KernelMemory"]
 
@@ -28,7 +28,7 @@ class KernelMemory(Heard):
         sizes = (rows, config.heads, config.width // config.heads, steps + chunk)
         self.rings = [Rings(*sizes) for _ in range(config.layers)]
         width = (rows, config.kernel - 1 + chunk, config.width)
-        self.filtered = [np.zeros(width, np.float32) for _ in range(config.layers)]
+        self.filtered = [aligned(*width) for _ in range(config.layers)]
 
     @property
     def bytes(self) -> int:
@@ -77,7 +77,7 @@ class KernelEncoder:
         """x [B * C, channels * bands] of rows [B] that each bring counts [B] steps -> [B * C, D]."""
         run = self._kernels
         turn = Turn(rows, memory.age[rows], counts, len(x) // len(rows))
-        y = run.multiply(run.quantise(x), self._subsampled, np.empty((len(x), self.config.width), np.float32))
+        y = run.multiply(run.quantise(x), self._subsampled, aligned(len(x), self.config.width))
         self._hear_one(y)
         for index, layer in enumerate(self._layers):
             self._feed_forward(layer, "feed_forward1", y)
@@ -120,4 +120,4 @@ class KernelEncoder:
         run, up, down = self._kernels, *(self._packed.weight(f"prompt.{part}") for part in ("up", "down"))
         hidden = run.multiply(run.quantise(x), up, run.room("hidden", len(x), up.columns))
         np.maximum(hidden + self._packed.array("prompt.table")[prompts], 0, out=hidden)
-        return run.multiply(run.quantise(hidden), down, np.empty_like(x))
+        return run.multiply(run.quantise(hidden), down, aligned(*x.shape))

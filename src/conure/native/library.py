@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 __all__ = ["BLOCK", "LANES", "After", "Attention", "Filter", "Kernels", "Norm", "Quantised", "Rings", "Turn", "Weight"]
-__all__ += ["available", "pack"]
+__all__ += ["aligned", "available", "pack"]
 
 LIBRARY = Path(__file__).with_name("_kernels.so")
 
@@ -24,7 +24,7 @@ BLOCK = 64
 """Columns of a weight that lie together."""
 LANES = 16
 """Floats that are taken at a time: rows are multiples of it."""
-QUAD, OFFSET = 4, 128
+QUAD, OFFSET, LINE = 4, 128, 64
 
 
 class After(IntEnum):
@@ -126,8 +126,8 @@ class Rings:
 
     def __init__(self, slots: int, heads: int, width: int, ring: int) -> None:
         stride = -(-ring // LANES) * LANES
-        self.keys = np.zeros((slots, heads, width, stride), np.uint16)
-        self.values = np.zeros((slots, heads, ring, width), np.uint16)
+        self.keys = aligned(slots, heads, width, stride, kind=np.uint16)
+        self.values = aligned(slots, heads, ring, width, kind=np.uint16)
         self.struct = _Rings(_address(self.keys), _address(self.values), ring, stride)
 
 
@@ -143,7 +143,7 @@ class Quantised:
     """Room for rows of bytes, each with its own scale."""
 
     def __init__(self, rows: int, size: int) -> None:
-        self._kept = np.empty(size, np.int8), np.empty(rows, np.float32), np.empty(rows, np.int32)
+        self._kept = aligned(size, kind=np.int8), aligned(rows), aligned(rows, kind=np.int32)
         self.room, self.rows = (rows, size), 0
         self.struct = _Quantised(*map(_address, self._kept))
 
@@ -166,7 +166,7 @@ class Kernels:
         """An array that is kept for the next time: what is in it is not defined."""
         size = math.prod(shape)
         if name not in self._rooms or len(self._rooms[name]) < size:
-            self._rooms[name] = np.empty(size, np.float32)
+            self._rooms[name] = aligned(size)
         return self._rooms[name][:size].reshape(shape)
 
     def normalise(self, x: np.ndarray, norm: Norm, out: np.ndarray) -> None:
@@ -202,6 +202,14 @@ class Kernels:
         structs = (ctypes.byref(own.struct), _address(memory), memory.shape[1], ctypes.byref(turn.struct))
         self._library.conure_filter(self._pool, *structs, _address(x), _address(out))
         return out
+
+
+def aligned(*shape: int, kind: type[np.generic] = np.float32) -> np.ndarray:
+    """Zeros that begin at a line of the cache; NumPy's own begin 16 bytes after one, and each vector lies in two."""
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    room = np.zeros(size + LINE, np.uint8)
+    begin = -room.ctypes.data % LINE
+    return room[begin : begin + size].view(kind).reshape(shape)
 
 
 def pack(weight: np.ndarray) -> np.ndarray:
