@@ -156,6 +156,16 @@ def test_attention_over_rings(
         ages[rows] += counts
 
 
+def test_a_key_that_outweighs_all_others(kernels: Kernels) -> None:
+    """Weights that are next to nothing are nothing, not numbers too small to be normal."""
+    own, rings = Attention(np.zeros(16, np.float32), np.zeros((1, 16, 64), np.float16), 4, 2), Rings(1, 1, 16, 6)
+    projected = np.zeros((2, 48), np.float32)
+    projected[:, :16], projected[0, 16:32], projected[:, 32:] = 5, 5, [[0.1], [1e-30]]
+    turn = Turn(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([2]), 2)
+    got = kernels.attend(own, rings, turn, projected, np.empty((2, 16), np.float32))
+    np.testing.assert_allclose(got, 0.1, rtol=1e-3)
+
+
 def test_keys_too_large_for_half_precision_stay_finite(kernels: Kernels) -> None:
     own, rings = Attention(np.zeros(16, np.float32), np.zeros((1, 16, 64), np.float16), 4, 2), Rings(1, 1, 16, 6)
     projected = np.full((2, 48), 1e6, np.float32)

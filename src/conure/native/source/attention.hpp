@@ -31,7 +31,7 @@ struct Attention {
   int64_t columns, heads, width, past, longest;
 };
 
-constexpr int kGroup = 4, kSpan = 6;
+constexpr int kGroup = 4, kSpan = 6, kAhead = 16;
 
 // coefficients [kQueries, depth] times matrix [depth, kVectors * 16] -> to [kQueries, ...].
 template <int kQueries, int kVectors, typename Number>
@@ -42,6 +42,9 @@ void combine(const float* coefficients, int64_t depth, const Number* matrix, int
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; v++) sums[i][v] = _mm512_setzero_ps();
   for (int64_t k = 0; k < depth; k++) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; v += 2)  // the processor itself does not look beyond a page
+      _mm_prefetch((const char*)(matrix + (k + kAhead) * stride + v * kLanes), _MM_HINT_T0);
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; v++) {
       const Floats row = load(matrix + k * stride + v * kLanes);
@@ -91,6 +94,9 @@ void combine(const float* coefficients, int64_t queries, int64_t depth, const Nu
 
 inline int64_t vectors(int64_t count) { return (count + kLanes - 1) / kLanes; }
 
+// Weights below e^-40 become 0: their products would be too small for normal numbers, which take a hundred times as long.
+constexpr float kLeast = -40.0f;
+
 // In place; scores [count] are followed by room for a vector.
 inline void softmax(float* scores, int64_t count) {
   const Floats nothing = _mm512_set1_ps(-1e30f);
@@ -99,7 +105,9 @@ inline void softmax(float* scores, int64_t count) {
     most = _mm512_mask_max_ps(most, first(count - i), most, load(scores + i));
   most = _mm512_set1_ps(_mm512_reduce_max_ps(most));
   for (int64_t i = 0; i < count; i += kLanes) {
-    const Floats part = _mm512_maskz_mov_ps(first(count - i), exp(_mm512_sub_ps(load(scores + i), most)));
+    const Floats score = _mm512_sub_ps(load(scores + i), most);
+    const __mmask16 counts = _mm512_mask_cmp_ps_mask(first(count - i), score, _mm512_set1_ps(kLeast), _CMP_GT_OQ);
+    const Floats part = _mm512_maskz_mov_ps(counts, exp(score));
     sum = _mm512_add_ps(sum, part);
     _mm512_storeu_ps(scores + i, part);
   }
@@ -196,13 +204,13 @@ class Head {
   }
 };
 
-// Heads come one after the other, so that a head's table stays in the cache for all rows.
+// A row's heads come one after the other: their rings lie one after the other, and the tables of all fit the cache.
 inline void attend(Pool& pool, const Attention& attention, const Rings& rings, const Turn& turn, const float* projected,
                    float* mixed) {
   pool.each(attention.heads * turn.rows, 4, [&](int64_t begin, int64_t end) {
     const Scratch scratch(attention, rings, turn.chunk);
     for (int64_t i = begin; i < end; i++)
-      Head(attention, rings, turn, i % turn.rows, i / turn.rows).attend(projected, scratch, mixed);
+      Head(attention, rings, turn, i / attention.heads, i % attention.heads).attend(projected, scratch, mixed);
   });
 }
 
