@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ class KernelHook(BuildHookInterface):  # type: ignore[misc]
             print("conure is built without its native kernels; int8 streams will be slower", file=sys.stderr)
             return
         build_data["artifacts"].append(str(LIBRARY))
-        build_data["pure_python"], build_data["infer_tag"] = False, True
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
 
     def _compiled(self, compiler: str) -> bool:
         command = [*compiler.split(), *FLAGS.split(), str(SOURCE), "-o", str(LIBRARY)]
