@@ -9,6 +9,7 @@ import torch
 
 from conure.audio.features import LogMel, MelConfig
 from conure.audio.features_stream import MelStream
+from conure.native.library import available
 
 
 def noise(samples: int, seed: int = 0) -> torch.Tensor:
@@ -53,3 +54,34 @@ def test_a_checkpoints_own_window_and_filterbank_are_used() -> None:
     guard = config.log_guard
     expected = ((plain(samples, lengths)[0].exp() - guard) * 2 + guard).log()
     torch.testing.assert_close(doubled(samples, lengths)[0], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+@pytest.mark.parametrize("features", [80, 128])
+@pytest.mark.parametrize(("rows", "frames"), [(1, 1), (1, 16), (3, 7), (5, 40)])
+@pytest.mark.parametrize("loudness", [0.0, 1e-4, 0.1, 1.0])
+def test_the_kernel_gives_what_the_plain_spectra_give(features: int, rows: int, frames: int, loudness: float) -> None:
+    front = LogMel(MelConfig(features=features))
+    samples = noise(rows * (512 + 160 * (frames - 1))).view(rows, -1) * 10 * loudness
+    got, expected = front.log_mel(samples), front.plain_log_mel(samples)
+    assert got.shape == (rows, frames, features)
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+def test_the_kernel_finds_a_tone_where_it_is() -> None:
+    front = LogMel(MelConfig())
+    time = torch.arange(512) / 16_000
+    for hertz in (125, 1000, 5000):
+        tone = torch.sin(2 * torch.pi * hertz * time)[None]
+        assert front.log_mel(tone).argmax() == front.plain_log_mel(tone).argmax()
+
+
+@pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+def test_the_kernel_uses_a_checkpoints_own_window_and_filterbank() -> None:
+    config = MelConfig()
+    filters = torch.zeros(80, 257)
+    filters[3, 10:20], filters[4, 256], filters[5] = 1.0, 2.0, 0.5
+    front = LogMel(config, torch.rand(400, generator=torch.Generator().manual_seed(1)), filters)
+    samples = noise(512 + 1600)[None]
+    torch.testing.assert_close(front.log_mel(samples), front.plain_log_mel(samples), atol=1e-4, rtol=0)

@@ -8,16 +8,22 @@ numbers chunk by chunk.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from conure.native.library import FFT, Kernels, Mel, available
+
 __all__ = ["LogMel", "MelConfig", "frame_mask", "hann_window", "mel_filterbank"]
 
 STD_GUARD = 1e-5
+CACHED_SAMPLES = 65_536
+"""Whose spectra stay in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +106,32 @@ class LogMel(nn.Module):
 
     def log_mel(self, samples: Tensor) -> Tensor:
         """Emphasized samples [B, N] -> log-mel [B, 1 + (N - fft) // hop, features], without padding."""
-        config = self.config
-        edge = (config.fft - config.window) // 2
-        window = nn.functional.pad(self.window, (edge, config.fft - config.window - edge))
-        spectrum = torch.view_as_real(torch.fft.rfft(samples.unfold(1, config.fft, config.hop) * window))
+        if samples.is_cuda:
+            return self.plain_log_mel(samples)
+        if available() and self.config.fft == FFT:
+            return torch.from_numpy(_kernels().log_mel(self._native(), samples.contiguous().numpy()))
+        rows = max(CACHED_SAMPLES // samples.shape[1], 1)
+        return torch.cat([self.plain_log_mel(part) for part in torch.split(samples, rows)])
+
+    def plain_log_mel(self, samples: Tensor) -> Tensor:
+        """The same on any device."""
+        spectrum = torch.view_as_real(
+            torch.fft.rfft(samples.unfold(1, self.config.fft, self.config.hop) * self._padded())
+        )
         power = spectrum[..., 0].square().addcmul_(spectrum[..., 1], spectrum[..., 1])
-        return (power @ self.filterbank.T).add_(config.log_guard).log_()
+        return (power @ self.filterbank.T).add_(self.config.log_guard).log_()
+
+    def _padded(self) -> Tensor:
+        """The window in the middle of the FFT's samples."""
+        room = self.config.fft - self.config.window
+        return nn.functional.pad(self.window, (room // 2, room - room // 2))
+
+    def _native(self) -> Mel:
+        """Made once: window and filterbank do not change."""
+        if self not in _NATIVE:
+            window, filters = (part.float().cpu().numpy() for part in (self._padded(), self.filterbank))
+            _NATIVE[self] = Mel(window, filters, self.config.hop, self.config.log_guard)
+        return _NATIVE[self]
 
     def normalize(self, mel: Tensor, frames: Tensor) -> Tensor:
         """Takes mean and deviation out as the checkpoint was trained, and zeroes the padding."""
@@ -117,3 +143,12 @@ class LogMel(nn.Module):
         mean = (mel * keep).sum(axes, keepdim=True) / count.clamp(min=1)
         variance = ((mel - mean) * keep).square().sum(axes, keepdim=True) / (count - 1).clamp(min=1)
         return (mel - mean) / (variance.sqrt() + STD_GUARD) * keep
+
+
+_NATIVE: WeakKeyDictionary[LogMel, Mel] = WeakKeyDictionary()
+
+
+@functools.cache
+def _kernels() -> Kernels:
+    """On the thread that calls: a chunk is too little for two."""
+    return Kernels(1)

@@ -16,9 +16,6 @@ from conure.audio.features import LogMel, MelConfig, frame_mask
 
 __all__ = ["MelStream", "first_sample", "mel_of_spans", "ready_frames", "samples_of", "span_samples"]
 
-CACHED_SAMPLES = 65_536
-"""Whose spectra stay in a processor's cache."""
-
 
 def first_sample(frame: int, config: MelConfig) -> int:
     """Where the samples of a frame begin: half an FFT before its centre, and the one that emphasis needs."""
@@ -48,10 +45,7 @@ def mel_of_spans(front: LogMel, samples: Tensor, known: Tensor) -> Tensor:
     """
     emphasized = front.emphasize_rest(samples)
     emphasized *= frame_mask(known - 1, emphasized.shape[1])
-    if samples.is_cuda:
-        return front.log_mel(emphasized)
-    rows = max(CACHED_SAMPLES // samples.shape[1], 1)
-    return torch.cat([front.log_mel(part) for part in torch.split(emphasized, rows)])
+    return front.log_mel(emphasized)
 
 
 class MelStream:

@@ -16,7 +16,21 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BLOCK", "LANES", "After", "Attention", "Filter", "Kernels", "Norm", "Quantised", "Rings", "Turn", "Weight"]
+__all__ = [
+    "BLOCK",
+    "FFT",
+    "LANES",
+    "After",
+    "Attention",
+    "Filter",
+    "Kernels",
+    "Mel",
+    "Norm",
+    "Quantised",
+    "Rings",
+    "Turn",
+    "Weight",
+]
 __all__ += ["aligned", "available", "pack"]
 
 LIBRARY = Path(__file__).with_name("_kernels.so")
@@ -25,6 +39,7 @@ BLOCK = 64
 """Columns of a weight that lie together."""
 LANES = 16
 """Floats that are taken at a time: rows are multiples of it."""
+FFT = 512
 QUAD, OFFSET, LINE = 4, 128, 64
 
 
@@ -84,6 +99,14 @@ class _Filter(Structure):
     )
 
 
+class _Mel(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("window", "filters", "ranges")),
+        *((name, c_int64) for name in ("hop", "features")),
+        ("guard", c_float),
+    )
+
+
 class Norm:
     """Layer normalisation: weight and bias [D]; without a weight it does nothing."""
 
@@ -120,6 +143,20 @@ class Filter:
     def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:
         self._kept = (weight, bias)
         self.struct = _Filter(_address(weight), _address(bias), *weight.shape)
+
+
+class Mel:
+    """Log-mel: window [512], filters [features, 257]; a frame begins each `hop` samples."""
+
+    def __init__(self, window: np.ndarray, filters: np.ndarray, hop: int, guard: float) -> None:
+        if window.shape != (FFT,) or filters.shape[1] != FFT // 2 + 1:
+            raise ValueError(f"frames must be of {FFT} samples, not {len(window)}")
+        self.hop, self.features = hop, len(filters)
+        used = filters != 0
+        ends = filters.shape[1] - used[:, ::-1].argmax(1)
+        ranges = np.stack([used.argmax(1), np.where(used.any(1), ends, 0)], 1).astype(np.int64)
+        self._kept = tuple(map(np.ascontiguousarray, (window, filters, ranges)))
+        self.struct = _Mel(*map(_address, self._kept), hop, self.features, guard)
 
 
 class Rings:
@@ -204,6 +241,15 @@ class Kernels:
         self._library.conure_filter(self._pool, *structs, _address(x), _address(out))
         return out
 
+    def log_mel(self, mel: Mel, samples: np.ndarray) -> np.ndarray:
+        """samples [B, N], without padding -> [B, 1 + (N - 512) // hop, features]."""
+        rows, size = samples.shape
+        frames = 1 + (size - FFT) // mel.hop
+        out = aligned(rows, frames, mel.features)
+        place = ctypes.byref(mel.struct)
+        self._library.conure_log_mel(self._pool, place, _address(samples), rows, size, frames, _address(out))
+        return out
+
 
 def aligned(*shape: int, kind: type[np.generic] = np.float32) -> np.ndarray:
     """Zeros that begin at a line of the cache; NumPy's own begin 16 bytes after one, and each vector lies in two."""
@@ -241,6 +287,7 @@ def _library() -> ctypes.CDLL:
         "quantise": (None, [pointer, pointer, size, size, pointer, c_int, pointer]),
         "multiply": (None, [pointer, pointer, size, pointer, pointer]),
         "attend": (None, [pointer] * 6),
+        "log_mel": (None, [pointer, pointer, pointer, size, size, size, pointer]),
         "filter": (None, [pointer, pointer, pointer, size, pointer, pointer, pointer]),
     }
     for name, (result, arguments) in signatures.items():

@@ -29,6 +29,7 @@ extern "C" int conure_supported() {
 
 #include "attention.hpp"
 #include "filter.hpp"
+#include "mel.hpp"
 #include "pool.hpp"
 #include "product.hpp"
 #include "rows.hpp"
@@ -63,6 +64,11 @@ void conure_attend(Pool* pool, const Attention* attention, const Rings* rings, c
 
 void conure_filter(Pool* pool, const Filter* f, float* memory, int64_t ring, const Turn* turn, const float* x, float* y) {
   filter(*pool, *f, memory, ring, *turn, x, y);
+}
+
+void conure_log_mel(Pool* pool, const Mel* mel, const float* samples, int64_t rows, int64_t stride, int64_t frames,
+                    float* out) {
+  log_mel(*pool, *mel, samples, rows, stride, frames, out);
 }
 
 }  // extern "C"
