@@ -4,9 +4,9 @@
 // added to it. What that adds to a sum is 128 times the sum of a row's bytes, which is taken away at the end.
 //
 // A tile is up to 6 rows by 64 columns: its sums stay in registers for the whole depth, and ten reads serve 24
-// instructions that multiply. Reads are what is scarce where another thread shares the core: tiles of 14 by 32 took
-// 3 to 10 % longer, and reading rows within the multiplying instructions 20 to 40 %. A block of weights is read from
-// memory once and by all tiles from the cache; while the first ones are at work, the next block is fetched.
+// instructions that multiply: tiles of 14 by 32 took 3 to 10 % longer, and reading rows within the multiplying
+// instructions 20 to 40 %. A block of weights is read from memory once and by all tiles from the cache; while the first
+// ones are at work, the next block is fetched.
 #pragma once
 
 #include <algorithm>
