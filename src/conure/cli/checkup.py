@@ -105,13 +105,13 @@ def _accelerator() -> Check:
 
 
 def _processor() -> Check:
-    useful = [flag for flag in USEFUL_FLAGS if flag in _cpu_flags()]
+    useful = [flag for flag in USEFUL_FLAGS if flag in cpu_flags()]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found = f"{cores} core{'s' * (cores != 1)}, {platform.machine()}"
     return Check("cpu", found + (f", {' '.join(useful)}" if useful else ""))
 
 
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
