@@ -47,8 +47,10 @@ def encode(family: Reference, context: AttentionContext | None = None) -> tuple[
 
 @torch.inference_mode()
 def test_features(family: Reference) -> None:
-    """Bands next to silent beside loud ones differ by how an FFT rounds: torch's is up to 3e-4 off what 64 bits give, and
-    so is ours."""
+    """Bands next to silent beside loud ones differ by how an FFT rounds.
+
+    torch's is up to 3e-4 off what 64 bits give, and so is ours.
+    """
     mel, frames = family.front(*recordings())
     expected, expected_frames = family.mel
     assert frames.tolist() == expected_frames.tolist()
