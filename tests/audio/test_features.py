@@ -85,3 +85,9 @@ def test_the_kernel_uses_a_checkpoints_own_window_and_filterbank() -> None:
     front = LogMel(config, torch.rand(400, generator=torch.Generator().manual_seed(1)), filters)
     samples = noise(512 + 1600)[None]
     torch.testing.assert_close(front.log_mel(samples), front.plain_log_mel(samples), atol=1e-4, rtol=0)
+
+
+def test_numbers_of_64_bits_are_not_taken_for_others() -> None:
+    front, samples = LogMel(MelConfig()), noise(512 + 1600)[None]
+    expected = front.log_mel(samples)
+    torch.testing.assert_close(front.double().log_mel(samples.double()).float(), expected, atol=5e-4, rtol=0)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from conure.engine import converted
 from conure.engine.converted import convert, is_usable
@@ -18,7 +17,7 @@ from conure.engine.onnx_stream_runner import OnnxStreamRunner
 from conure.engine.packed import FILE, Packed, is_packable
 from conure.models.config import AttentionContext, EncoderConfig
 from conure.native.library import available
-from tests.engine.test_onnx_stream_runner import SLOTS, SPOKEN, turns
+from tests.engine.test_onnx_stream_runner import SLOTS, SPOKEN, check_rows_alone, turns
 from tests.models.networks import OFFLINE, STREAMING, checkpoint_of, network
 
 pytestmark = pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
@@ -67,16 +66,7 @@ def test_kernels_give_what_the_graph_gives(folders: dict[str, Path], name: str, 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7])
 def test_a_row_does_not_depend_on_the_others(folders: dict[str, Path], chunk: int) -> None:
-    runner = OnnxStreamRunner(folders["streaming"], threads=2)
-    played = list(turns("streaming", chunk, 20, seed=9))
-    together = runner.allocate(SLOTS)
-    heard = [turn.run(runner, together) for turn in played]
-    for row in (0, SLOTS - 1):
-        alone = runner.allocate(SLOTS)
-        for turn, encoded in zip(played, heard, strict=True):
-            mine = turn.of(row)
-            if mine is not None:
-                assert torch.equal(mine.run(runner, alone)[0], encoded[turn.rows.tolist().index(row)])
+    check_rows_alone(OnnxStreamRunner(folders["streaming"], threads=2), chunk)
 
 
 def test_a_row_takes_half_of_what_the_graph_takes(folders: dict[str, Path]) -> None:

@@ -144,16 +144,20 @@ def test_int8_stays_within_its_bound(chunk: int) -> None:
 @pytest.mark.parametrize("chunk", [1, 2, 7])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_row_does_not_depend_on_the_others(precision: Precision, chunk: int) -> None:
-    onnx, _ = runners("streaming", precision)
+    check_rows_alone(runners("streaming", precision)[0], chunk)
+
+
+def check_rows_alone(runner: StreamRunner[Any], chunk: int) -> None:
+    """Two rows hear alone, bit for bit, what they hear among others."""
     played = list(turns("streaming", chunk, 20, seed=9))
-    together = onnx.allocate(SLOTS)
-    heard = [turn.run(onnx, together) for turn in played]
+    together = runner.allocate(SLOTS)
+    heard = [turn.run(runner, together) for turn in played]
     for row in (0, SLOTS - 1):
-        alone = onnx.allocate(SLOTS)
+        alone = runner.allocate(SLOTS)
         for turn, encoded in zip(played, heard, strict=True):
             mine = turn.of(row)
             if mine is not None:
-                assert torch.equal(mine.run(onnx, alone)[0], encoded[turn.rows.tolist().index(row)])
+                assert torch.equal(mine.run(runner, alone)[0], encoded[turn.rows.tolist().index(row)])
 
 
 def test_streamed_equals_whole() -> None:

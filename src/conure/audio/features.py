@@ -106,9 +106,9 @@ class LogMel(nn.Module):
 
     def log_mel(self, samples: Tensor) -> Tensor:
         """Emphasized samples [B, N] -> log-mel [B, 1 + (N - fft) // hop, features], without padding."""
-        if samples.is_cuda:
+        if samples.device.type != "cpu":
             return self.plain_log_mel(samples)
-        if available() and self.config.fft == FFT:
+        if available() and self.config.fft == FFT and samples.dtype == torch.float32:
             return torch.from_numpy(_kernels().log_mel(self._native(), samples.contiguous().numpy()))
         rows = max(CACHED_SAMPLES // samples.shape[1], 1)
         return torch.cat([self.plain_log_mel(part) for part in torch.split(samples, rows)])

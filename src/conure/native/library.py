@@ -30,8 +30,10 @@ __all__ = [
     "Rings",
     "Turn",
     "Weight",
+    "aligned",
+    "available",
+    "pack",
 ]
-__all__ += ["aligned", "available", "pack"]
 
 LIBRARY = Path(__file__).with_name("_kernels.so")
 

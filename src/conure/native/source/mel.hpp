@@ -62,18 +62,23 @@ struct Turns {
   }
 };
 
-inline const Turns kTurns;
+// Made at the first use and not when the library is opened, which processors without these instructions do, too.
+inline const Turns& turns() {
+  static const Turns all;
+  return all;
+}
 
 // The four digits of k, from the last to the first: where a sample is before the first pass.
 inline int64_t reversed(int64_t k) { return (k & 3) << 6 | (k >> 2 & 3) << 4 | (k >> 4 & 3) << 2 | k >> 6; }
 
 inline void transform(Complex* z) {
+  const Turns& turn = turns();
   for (int64_t size = 4; size <= kHalf; size *= 4) {
     const int64_t quarter = size / 4, step = kFft / size;
     for (int64_t j = 0; j < quarter; j++)
       for (int64_t at = j; at < kHalf; at += size) {
-        const Complex a = z[at], b = kTurns.by(j * step, z[at + quarter]);
-        const Complex c = kTurns.by(2 * j * step, z[at + 2 * quarter]), d = kTurns.by(3 * j * step, z[at + 3 * quarter]);
+        const Complex a = z[at], b = turn.by(j * step, z[at + quarter]);
+        const Complex c = turn.by(2 * j * step, z[at + 2 * quarter]), d = turn.by(3 * j * step, z[at + 3 * quarter]);
         const Complex even = a + c, odd = b + d, other = a - c, turned = times_minus_i(b - d);
         z[at] = even + odd;
         z[at + quarter] = other + turned;
@@ -85,10 +90,11 @@ inline void transform(Complex* z) {
 
 // Power of each bin of the real signal whose even and odd samples are the parts of what was transformed.
 inline void powers(const Complex* z, Floats* to) {
+  const Turns& turn = turns();
   const Floats half = _mm512_set1_ps(0.5f);
   for (int64_t k = 0; k <= kHalf / 2; k++) {
     const Complex here = z[k], there = conjugate(z[(kHalf - k) % kHalf]);
-    const Complex even = here + there, odd = kTurns.by(k, times_minus_i(here - there));
+    const Complex even = here + there, odd = turn.by(k, times_minus_i(here - there));
     to[k] = _mm512_mul_ps(power(even + odd), _mm512_mul_ps(half, half));
     to[kHalf - k] = _mm512_mul_ps(power(even - odd), _mm512_mul_ps(half, half));
   }

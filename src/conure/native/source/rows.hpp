@@ -73,22 +73,24 @@ inline void quantise(const float* x, int64_t width, int8_t* quad, int64_t apart,
 inline void quantise(Pool& pool, const float* x, int64_t rows, int64_t width, const Norm& norm, bool gated,
                      const Quantised& to) {
   const Tiles tiles(rows);
-  pool.each(tiles.count, 1, [&](int64_t tile, int64_t) {
+  pool.each(tiles.count, 1, [&](int64_t from_tile, int64_t end_tile) {
     static thread_local std::vector<float> scratch;
     scratch.resize(width);
-    const int64_t begin = tiles.begin(tile), count = tiles.rows(tile);
-    for (int64_t row = begin; row < begin + count; row++) {
-      const float* from = x + row * width;
-      if (norm.weight) {
-        normalise(from, width, norm, scratch.data());
-        from = scratch.data();
+    for (int64_t tile = from_tile; tile < end_tile; tile++) {
+      const int64_t begin = tiles.begin(tile), count = tiles.rows(tile);
+      for (int64_t row = begin; row < begin + count; row++) {
+        const float* from = x + row * width;
+        if (norm.weight) {
+          normalise(from, width, norm, scratch.data());
+          from = scratch.data();
+        }
+        if (gated) {
+          for (int64_t i = 0; i < width; i += kLanes) _mm512_storeu_ps(scratch.data() + i, silu(load(from + i)));
+          from = scratch.data();
+        }
+        int8_t* quads = to.values + begin * width + (row - begin) * kQuad;
+        quantise(from, width, quads, count * kQuad, to.scales[row], to.sums[row]);
       }
-      if (gated) {
-        for (int64_t i = 0; i < width; i += kLanes) _mm512_storeu_ps(scratch.data() + i, silu(load(from + i)));
-        from = scratch.data();
-      }
-      int8_t* quads = to.values + begin * width + (row - begin) * kQuad;
-      quantise(from, width, quads, count * kQuad, to.scales[row], to.sums[row]);
     }
   });
 }
