@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from conure.models.config import EncoderConfig
 
-__all__ = ["Attention", "sinusoids"]
+__all__ = ["Attention", "attend", "attend_locally", "sinusoids"]
 
 
 def sinusoids(first: int, last: int, width: int, like: Tensor) -> Tensor:
@@ -55,57 +55,90 @@ class Attention(nn.Module):
         return self._by_head(self.linear_pos(encoding)[None])[0]
 
     def forward(self, x: Tensor, positions: Tensor, keep: Tensor) -> Tensor:
-        """Whole clips: x [B, T, D], positions of distances T - 1 .. 1 - T, keep [B, 1, T, T]."""
+        """Whole clips: x [B, T, D], positions of distances T - 1 .. 1 - T, keep as `attend` has it."""
         query, key, value = self.project(x)
         return self.attend(query, key, value, positions, keep)
 
     def local(self, x: Tensor, positions: Tensor, valid: Tensor, window: int) -> Tensor:
-        """Each step sees `window` steps to either side: x [B, T, D], valid [B, T] -> [B, T, D].
-
-        Time is cut into blocks of `window` queries, each with the keys of its own and its two neighbour
-        blocks, folded into the batch: memory is linear in T. Positions are of distances 2w - 1 .. 1 - 2w.
-        """
-        batch, steps, _ = x.shape
-        blocks = -(-steps // window)
-        query, key, value = (self._blocks(part, blocks, window) for part in self.project(x))
-        fill = blocks * window - steps
-        near = F.pad(valid, (window, window + fill)).unfold(1, 3 * window, window)  # [B, blocks, 3w]
-        row = torch.arange(window, device=x.device)[:, None]
-        column = torch.arange(3 * window, device=x.device)[None]
-        band = (row + window - column).abs() <= window
-        keep = (near[:, :, None, :] & band).flatten(0, 1)[:, None]
-        key, value = (self._neighbours(part, blocks) for part in (key, value))
-        query = query.transpose(1, 2).flatten(0, 1)  # [B * blocks, h, w, d]
-        out = self.attend(query, key, value, positions, keep)
-        return out.view(batch, blocks * window, -1)[:, :steps]
+        """Each step sees `window` steps to either side; shapes as `attend_locally` has them."""
+        query, key, value = self.project(x)
+        mixed = attend_locally(query, key, value, positions, self.pos_bias_u, self.pos_bias_v, valid, window)
+        out: Tensor = self.linear_out(mixed)
+        return out
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, D] -> queries, keys and values by head, each [B, h, T, D / h]."""
         return self._by_head(self.linear_q(x)), self._by_head(self.linear_k(x)), self._by_head(self.linear_v(x))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor, keep: Tensor) -> Tensor:
-        """query [B, h, Q, d], key and value [B, h, K, d], positions [h, Q + K - 1, d] from the largest
-        distance down, keep [B, 1, Q, K] -> [B, Q, D]. A query that may see nothing gives finite nonsense."""
-        near = (query + self.pos_bias_v[:, None]) @ positions.transpose(-1, -2)
-        bias = _shift(near, key.shape[2]) * self.head_width**-0.5
-        bias = bias.masked_fill(~keep, torch.finfo(bias.dtype).min / 2)
+        """As the function `attend` has it, mixed by the last product."""
         drop = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(
-            query + self.pos_bias_u[:, None], key, value, attn_mask=bias, dropout_p=drop
+        out: Tensor = self.linear_out(
+            attend(query, key, value, positions, self.pos_bias_u, self.pos_bias_v, keep, drop)
         )
-        out: Tensor = self.linear_out(mixed.transpose(1, 2).flatten(2))
         return out
 
     def _by_head(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, self.head_width).transpose(1, 2)
 
-    def _blocks(self, x: Tensor, blocks: int, window: int) -> Tensor:
-        """[B, h, T, d] -> [B, h, blocks, w, d], zero-padded."""
-        x = F.pad(x, (0, 0, 0, blocks * window - x.shape[2]))
-        return x.view(*x.shape[:2], blocks, window, self.head_width)
 
-    def _neighbours(self, x: Tensor, blocks: int) -> Tensor:
-        """[B, h, blocks, w, d] -> [B * blocks, h, 3w, d]: each block between its neighbours."""
-        x = F.pad(x, (0, 0, 0, 0, 1, 1))
-        x = torch.cat([x[:, :, :blocks], x[:, :, 1 : blocks + 1], x[:, :, 2:]], 3)
-        return x.transpose(1, 2).flatten(0, 1)
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    positions: Tensor,
+    bias_u: Tensor,
+    bias_v: Tensor,
+    keep: Tensor,
+    dropout: float = 0.0,
+) -> Tensor:
+    """query [B, h, Q, d], key and value [B, h, K, d], positions [h, Q + K - 1, d] from the largest distance down,
+    biases [h, d], keep [B, 1, Q or 1, K] -> [B, Q, h * d]. A query that may see nothing gives finite nonsense."""
+    near = (query + bias_v[:, None]) @ positions.transpose(-1, -2)
+    bias = _shift(near, key.shape[2]) * query.shape[3] ** -0.5
+    bias = bias.masked_fill(~keep, torch.finfo(bias.dtype).min / 2)
+    mixed = F.scaled_dot_product_attention(query + bias_u[:, None], key, value, attn_mask=bias, dropout_p=dropout)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def attend_locally(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    positions: Tensor,
+    bias_u: Tensor,
+    bias_v: Tensor,
+    valid: Tensor,
+    window: int,
+) -> Tensor:
+    """Each step sees `window` steps to either side: query, key and value [B, h, T, d], valid [B, T] -> [B, T, h * d].
+
+    Time is cut into blocks of `window` queries, each with the keys of its own and its two neighbour blocks, folded
+    into the batch: memory is linear in T. Positions are of distances 2w - 1 .. 1 - 2w.
+    """
+    batch, _, steps, _ = query.shape
+    blocks = -(-steps // window)
+    query, key, value = (_blocks(part, blocks, window) for part in (query, key, value))
+    fill = blocks * window - steps
+    near = F.pad(valid, (window, window + fill)).unfold(1, 3 * window, window)  # [B, blocks, 3w]
+    row = torch.arange(window, device=valid.device)[:, None]
+    column = torch.arange(3 * window, device=valid.device)[None]
+    band = (row + window - column).abs() <= window
+    keep = (near[:, :, None, :] & band).flatten(0, 1)[:, None]
+    key, value = (_neighbours(part, blocks) for part in (key, value))
+    query = query.transpose(1, 2).flatten(0, 1)  # [B * blocks, h, w, d]
+    out = attend(query, key, value, positions, bias_u, bias_v, keep)
+    return out.view(batch, blocks * window, -1)[:, :steps]
+
+
+def _blocks(x: Tensor, blocks: int, window: int) -> Tensor:
+    """[B, h, T, d] -> [B, h, blocks, w, d], zero-padded."""
+    x = F.pad(x, (0, 0, 0, blocks * window - x.shape[2]))
+    return x.view(*x.shape[:2], blocks, window, x.shape[3])
+
+
+def _neighbours(x: Tensor, blocks: int) -> Tensor:
+    """[B, h, blocks, w, d] -> [B * blocks, h, 3w, d]: each block between its neighbours."""
+    x = F.pad(x, (0, 0, 0, 0, 1, 1))
+    x = torch.cat([x[:, :, :blocks], x[:, :, 1 : blocks + 1], x[:, :, 2:]], 3)
+    return x.transpose(1, 2).flatten(0, 1)

@@ -28,6 +28,11 @@ class AttentionContext:
     right: int = -1
     chunk: int | None = None
 
+    @property
+    def sees_all(self) -> bool:
+        """The whole clip, whatever the style."""
+        return self.left < 0 and self.right < 0 and self.chunk is None
+
 
 @dataclass(frozen=True)
 class EncoderConfig:

@@ -60,6 +60,10 @@ class Layer(nn.Module):
         x = x + self.dropout(self.self_attn(self.norm_self_att(x), positions, keep))
         return self._after(x + self.dropout(self.conv(self.norm_conv(x), valid)))
 
+    def positions(self, encoding: Tensor) -> Tensor:
+        """Sinusoids [P, D] -> what its attention makes of them, [h, P, d]."""
+        return self.self_attn.positions(encoding)
+
     def local(self, x: Tensor, positions: Tensor, valid: Tensor, window: int) -> Tensor:
         """The same with attention over `window` steps to either side."""
         x = self._before(x)
@@ -120,7 +124,7 @@ class Encoder(nn.Module):
         They depend on nothing but the weights: compute them once per shape and hand them to `step`.
         """
         encoding = sinusoids(first, last, self.config.width, self.pre_encode.out.weight)
-        return [layer.self_attn.positions(encoding) for layer in self._layers()]
+        return [layer.positions(encoding) for layer in self._layers()]
 
     def forward(
         self,
@@ -173,7 +177,9 @@ class Encoder(nn.Module):
                 x = layer.local(x, positions, valid, window)
                 yield
             return x
-        keep = (valid[:, None] & self._visible(steps, context, x.device))[:, None]
+        keep = valid[:, None, None]
+        if not context.sees_all:
+            keep = keep & self._visible(steps, context, x.device)
         for index, positions in enumerate(self.positions(steps - 1, 1 - steps)):
             x = self._hear_speakers(index, x, speakers)
             x = self.layers[index](x, positions, keep, valid)
@@ -181,7 +187,7 @@ class Encoder(nn.Module):
         return x
 
     def _visible(self, steps: int, context: AttentionContext, device: torch.device) -> Tensor:
-        """Which step (row) sees which (column): bool [S, S]."""
+        """Which step (row) sees which (column), where they do not all: bool [S, S]."""
         row = torch.arange(steps, device=device)[:, None]
         column = torch.arange(steps, device=device)[None]
         left = context.left if context.left >= 0 else steps

@@ -1,0 +1,135 @@
+"""The encoder's layers as a GPU runs them: what is constant is folded into the weights, so fewer passes are made.
+
+Queries, keys and values are one product, the halves of the feed-forwards are in their second products, the statistics
+of a batch norm in the filter. The numbers are those of `conformer.Layer` to rounding. How a layer attends and filters
+is handed in: whole clips and chunks of streams share everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from conure.models.attention import attend, attend_locally
+from conure.models.conformer import Layer
+from conure.models.convolution import Convolution
+
+__all__ = ["Attend", "Filter", "FoldedLayer", "Mix"]
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries, keys and values [B, T, h, d] -> [B, T, D]."""
+Mix = Callable[[Tensor], Tensor]
+"""What the first mixing product gives, [B, T, 2 D], gated, filtered over time, normalised and activated: [B, T, D]."""
+
+
+class Filter(nn.Module):
+    """A depthwise filter over time and the norm behind it; a batch norm is part of the filter."""
+
+    weight: Tensor
+    """[kernel, D], oldest step first."""
+    bias: Tensor
+
+    def __init__(self, convolution: Convolution) -> None:
+        super().__init__()
+        depthwise, norm = convolution.depthwise_conv, convolution.batch_norm
+        weight = depthwise.weight[:, 0].T.float()
+        bias = torch.zeros_like(weight[0]) if depthwise.bias is None else depthwise.bias.float()
+        self.padding = convolution.padding
+        self.norm = norm if isinstance(norm, nn.LayerNorm) else None
+        if isinstance(norm, nn.BatchNorm1d):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            weight, bias = weight * scale, norm.bias + (bias - norm.running_mean) * scale
+        self.register_buffer("weight", weight.contiguous().to(depthwise.weight.dtype))
+        self.register_buffer("bias", bias.to(depthwise.weight.dtype))
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Whole clips: x [B, T, 2 D], valid [B, T] -> [B, T, D]."""
+        x = F.glu(x, -1).masked_fill(~valid[..., None], 0.0).transpose(1, 2)
+        x = F.conv1d(F.pad(x, self.padding), self.weight.T[:, None], self.bias, groups=x.shape[1]).transpose(1, 2)
+        return F.silu(self.norm(x) if self.norm is not None else x)
+
+
+class FoldedLayer(nn.Module):
+    """Shares with the layer that it was made of what it need not change; takes and gives what that does."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        attention, convolution = layer.self_attn, layer.conv
+        self.heads, self.head_width = attention.heads, attention.head_width
+        self.norm_feed_forward1 = layer.norm_feed_forward1
+        self.up1, self.down1 = layer.feed_forward1.linear1, _scaled(layer.feed_forward1.linear2, 0.5)
+        self.norm_attention = layer.norm_self_att
+        self.project = _joined(attention.linear_q, attention.linear_k, attention.linear_v)
+        self.linear_pos = attention.linear_pos
+        self.bias_u, self.bias_v = attention.pos_bias_u, attention.pos_bias_v
+        self.out = attention.linear_out
+        self.norm_convolution = layer.norm_conv
+        self.mix1, self.filter, self.mix2 = (
+            convolution.pointwise_conv1,
+            Filter(convolution),
+            convolution.pointwise_conv2,
+        )
+        self.norm_feed_forward2 = layer.norm_feed_forward2
+        self.up2, self.down2 = layer.feed_forward2.linear1, _scaled(layer.feed_forward2.linear2, 0.5)
+        self.norm_out = layer.norm_out
+
+    def forward(self, x: Tensor, positions: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
+        """x [B, T, D] of whole clips; as `Layer.forward` has it."""
+
+        def heard(*parts: Tensor) -> Tensor:
+            query, key, value = (part.transpose(1, 2) for part in parts)
+            return attend(query, key, value, positions, self.bias_u, self.bias_v, keep)
+
+        return self.through(x, heard, lambda mixed: self.filter(mixed, valid))
+
+    def local(self, x: Tensor, positions: Tensor, valid: Tensor, window: int) -> Tensor:
+        """As `Layer.local` has it."""
+
+        def heard(*parts: Tensor) -> Tensor:
+            query, key, value = (part.transpose(1, 2) for part in parts)
+            return attend_locally(query, key, value, positions, self.bias_u, self.bias_v, valid, window)
+
+        return self.through(x, heard, lambda mixed: self.filter(mixed, valid))
+
+    def through(self, x: Tensor, heard: Attend, filtered: Mix) -> Tensor:
+        """x [B, T, D] -> [B, T, D], whatever it attends to."""
+        x = x + self.down1(F.silu(self.up1(self.norm_feed_forward1(x))))
+        x = x + self.out(heard(*self._by_head(self.project(self.norm_attention(x)))))
+        x = x + self.mix2(filtered(self.mix1(self.norm_convolution(x))))
+        x = x + self.down2(F.silu(self.up2(self.norm_feed_forward2(x))))
+        out: Tensor = self.norm_out(x)
+        return out
+
+    def positions(self, encoding: Tensor) -> Tensor:
+        """Sinusoids [P, D] -> their projection by head [h, P, d]."""
+        out: Tensor = self.linear_pos(encoding)
+        return out.view(len(encoding), self.heads, self.head_width).transpose(0, 1)
+
+    def _by_head(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `project` gives, [B, T, 3 D] -> queries, keys and values, each [B, T, h, d], not copied."""
+        query, key, value = x.view(*x.shape[:2], 3, self.heads, self.head_width).unbind(2)
+        return query, key, value
+
+
+def _scaled(linear: nn.Linear, by: float) -> nn.Linear:
+    return _linear(linear.weight * by, None if linear.bias is None else linear.bias * by)
+
+
+def _joined(*linears: nn.Linear) -> nn.Linear:
+    """One product for several of the same input."""
+    weights: list[Tensor] = [linear.weight for linear in linears]
+    biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
+    return _linear(torch.cat(weights), torch.cat(biases) if biases else None)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    made.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    if bias is not None:
+        made.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return made
