@@ -10,7 +10,8 @@ import torch
 from conure.decoding.confidence import confidence
 from conure.decoding.ctc import decode_ctc
 from conure.decoding.hypothesis import EmittedToken
-from conure.decoding.transducer import decode_transducer
+from conure.decoding.label_loop import LabelLoop
+from conure.decoding.transducer import TransducerState, decode_transducer
 from conure.models.network import Heads
 from tests.models.networks import OFFLINE, network
 
@@ -141,3 +142,27 @@ def test_confidence_is_one_when_sure_and_zero_when_flat() -> None:
     flat = torch.full((50,), -math.log(50))
     assert confidence(sure).item() == pytest.approx(1.0, abs=1e-4)
     assert confidence(flat).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("durations", [(), (0, 1, 2, 3, 4)], ids=["rnnt", "tdt"])
+@pytest.mark.parametrize(("times", "window"), [(1, 1), (5, 4), (300, 2)])
+@torch.inference_mode()
+def test_a_loop_that_does_not_look_gives_the_same(durations: tuple[int, ...], times: int, window: int) -> None:
+    net, steps = heads(durations, 2.0), encoded()
+    expected, _ = decode_transducer(net, steps, COUNTS)
+    loop, state = LabelLoop(net, 4, 9, times, window), TransducerState.start(net, 4)
+    parts: list[list[EmittedToken]] = [[] for _ in COUNTS]
+    for start in range(0, 40, 9):
+        part = steps[:, start : start + 9]
+        loop.begin(part, (COUNTS - start).clamp(0, part.shape[1]), state)
+        while loop.unfinished:
+            loop.advance()
+        loop.advance()  # one too many
+        state = loop.state()
+        for row, emitted in enumerate(loop.tokens):
+            parts[row] += emitted
+    assert [brief(part) for part in parts] == [brief(row) for row in expected]
+    for part, row in zip(parts, expected, strict=True):
+        for got, wanted in zip(part, row, strict=True):
+            assert got.log_probability == pytest.approx(wanted.log_probability, abs=1e-5)
+            assert got.confidence == pytest.approx(wanted.confidence, abs=1e-5)

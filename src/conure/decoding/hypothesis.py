@@ -76,13 +76,19 @@ class Tokens:
         self.counts.add_(mask)
 
     def row(self, index: int) -> list[EmittedToken]:
-        count = int(self.counts[index])
+        return next(iter(self.rows(index, index + 1)))
+
+    def rows(self, begin: int, end: int) -> Iterator[list[EmittedToken]]:
+        """Those of some rows, brought from the device together."""
+        counts = self.counts[begin:end].tolist()
+        most = max(counts, default=0)
         columns = (self.ids, self.steps, self.durations, self.log_probabilities, self.confidences)
-        values = (column[index, :count].tolist() for column in columns)
-        return [EmittedToken(*value) for value in zip(*values, strict=True)]
+        values = [column[begin:end, :most].tolist() for column in columns]
+        for count, *row in zip(counts, *values, strict=True):
+            yield [EmittedToken(*value) for value in zip(*(column[:count] for column in row), strict=True)]
 
     def __iter__(self) -> Iterator[list[EmittedToken]]:
-        return (self.row(index) for index in range(len(self)))
+        return self.rows(0, len(self))
 
     def __len__(self) -> int:
         return self.counts.shape[0]

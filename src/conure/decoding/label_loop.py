@@ -1,0 +1,59 @@
+"""The decoder's loop in a form that can be recorded: so many steps, buffers that stay where they are.
+
+    begin(encoded, counts, state) ──> advance() ──> ... advance() ──> tokens, state
+                                          └─ unfinished: whether any row needs more of them
+
+A step too many changes nothing, so `advance` may be called on before it is known whether it was needed. The plain
+twin, which looks after each step, is `transducer.decode_transducer`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from conure.decoding.cursor import Cursor, say, seek
+from conure.decoding.hypothesis import Tokens
+from conure.decoding.transducer import TransducerState
+from conure.models.network import Heads
+
+__all__ = ["LabelLoop"]
+
+
+class LabelLoop:
+    """For `rows` rows of at most `steps` encoder steps, each call of `advance` looking for `times` tokens a row."""
+
+    def __init__(self, heads: Heads, rows: int, steps: int, times: int, window: int) -> None:
+        self.heads, self.times, self.window = heads, times, window
+        spoken = TransducerState.start(heads, rows)
+        self.steps = spoken.predicted.new_zeros(rows, steps, spoken.predicted.shape[1])
+        self.counts = torch.zeros_like(spoken.ahead)
+        self.decoded = torch.zeros_like(spoken.ahead)
+        cursor = spoken.cursor()
+        self.cursor = Cursor(cursor.time.clone(), cursor.repeats, cursor.hidden, cursor.cell, cursor.predicted)
+        self.tokens = Tokens.allocate(rows, steps * heads.config.max_symbols, heads.device)
+        self.unfinished = torch.zeros((), dtype=torch.bool, device=heads.device)
+
+    def begin(self, encoded: Tensor, counts: Tensor, state: TransducerState) -> None:
+        """encoded [B, S, D] with S no more than there is room for, counts [B]."""
+        self.steps[:, : encoded.shape[1]].copy_(self.heads.project(encoded))
+        self.counts.copy_(counts)
+        self.decoded.copy_(state.decoded)
+        self.cursor.write(state.cursor())
+        self.tokens.counts.zero_()
+        torch.any(self.cursor.time < self.counts, dim=0, out=self.unfinished)
+
+    def advance(self) -> None:
+        """Looks for more tokens of each row."""
+        cursor = self.cursor
+        for _ in range(self.times):
+            found = seek(self.heads, self.steps, self.counts, cursor, self.window)
+            cursor = say(self.heads, found, self.tokens, self.decoded)
+        self.cursor.write(cursor)
+        torch.any(cursor.time < self.counts, dim=0, out=self.unfinished)
+
+    def state(self) -> TransducerState:
+        """After the last step of all rows; its tensors are the loop's own."""
+        cursor = self.cursor
+        ahead, decoded = cursor.time - self.counts, self.decoded + self.counts
+        return TransducerState(cursor.hidden, cursor.cell, cursor.predicted, ahead, decoded)
