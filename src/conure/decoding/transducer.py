@@ -71,6 +71,17 @@ class TransducerState:
         parts = (self.hidden[:, rows], self.cell[:, rows], self.predicted[rows], self.ahead[rows], self.decoded[rows])
         return TransducerState(*parts)
 
+    def anew(self, fresh: Tensor, start: TransducerState) -> TransducerState:
+        """The rows that are `fresh` [B] bool as `start`, of one row, has them; the others as they are."""
+        own = fresh[:, None]
+        return TransducerState(
+            torch.where(own, start.hidden, self.hidden),
+            torch.where(own, start.cell, self.cell),
+            torch.where(own, start.predicted, self.predicted),
+            torch.where(fresh, start.ahead, self.ahead),
+            torch.where(fresh, start.decoded, self.decoded),
+        )
+
     def scatter(self, rows: Tensor, other: TransducerState) -> None:
         """Writes the rows of `other` in place."""
         self.hidden[:, rows] = other.hidden

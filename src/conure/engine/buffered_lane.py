@@ -17,7 +17,8 @@ from torch import Tensor
 
 from conure.decoding.transducer import TransducerState, decode_transducer
 from conure.engine.buffered_runner import BufferedRunner
-from conure.engine.chunk_lane import RATE, ChunkLane, Part, Stream
+from conure.engine.chunk_lane import RATE, Part, Stream
+from conure.engine.direct_lane import DirectLane
 from conure.engine.messages import StreamOptions
 from conure.models.config import STEP_FRAMES, AttentionContext
 from conure.types import Token
@@ -44,7 +45,7 @@ def live_contexts(contexts: Sequence[AttentionContext]) -> dict[int, AttentionCo
     return dict(sorted(chosen.items()))
 
 
-class BufferedLane(ChunkLane):
+class BufferedLane(DirectLane):
     def __init__(self, runner: BufferedRunner, silero: Silero, slots: int, end_token: int | None = None) -> None:
         super().__init__(runner.front, silero, slots, end_token)
         self.runner = runner

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +25,7 @@ from conure.audio.features import LogMel
 from conure.audio.features_stream import first_sample, mel_of_spans, samples_of, span_samples
 from conure.decoding.hypothesis import STEP_SECONDS
 from conure.engine.hearing import Hearing
-from conure.engine.listening import Ear, Speech, listen
+from conure.engine.listening import Ear, Speech
 from conure.engine.messages import Answer, Cancelled, Finished, Marker, Samples, StreamOptions
 from conure.engine.scheduler import Expected, LiveWork
 from conure.engine.slots import Lease, Slots
@@ -33,7 +33,6 @@ from conure.engine.stages import Stages
 from conure.models.config import STEP_FRAMES
 from conure.types import Token
 from conure.vad.endpoints import Endpointing
-from conure.vad.silero import Silero
 
 __all__ = ["ChunkLane", "Cut", "Part", "Stream"]
 
@@ -67,6 +66,8 @@ class Stream:
     """When it had a whole chunk."""
     pushed: float = 0.0
     """When samples came last."""
+    closing: bool = False
+    """Nothing is left to work in; its last answers are still to be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Part:
     """The cut that these frames reach."""
     reached: int
     """The place up to which the stream is worked in with this turn."""
+    origin: int
+    """The sample at which its clip began."""
 
 
 class ChunkLane(ABC):
@@ -90,9 +93,8 @@ class ChunkLane(ABC):
     lead = 0
     """Virtual frames before a clip's first one."""
 
-    def __init__(self, front: LogMel, silero: Silero, slots: int, end_token: int | None = None) -> None:
+    def __init__(self, front: LogMel, slots: int, end_token: int | None = None) -> None:
         self.front = front
-        self.silero = silero
         self.end_token = end_token
         self.stages = Stages()
         self.slots = Slots(slots)
@@ -120,8 +122,17 @@ class ChunkLane(ABC):
         """Makes a row ready for a new clip."""
 
     @abstractmethod
-    def _recognize(self, parts: Sequence[Part]) -> list[Sequence[Token]]:
-        """The tokens of each part, in times of the stream."""
+    def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
+        """A turn for streams that are ready and have chunks of one kind. Its answers may be left for the next one."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all turns have given their answers."""
+        return True
+
+    def settle(self) -> list[Answer]:
+        """Waits for the answers that are still to come."""
+        return []
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -175,7 +186,7 @@ class ChunkLane(ABC):
         """Those that will, as they would if samples came as fast as they are spoken."""
         found = []
         for stream in self._streams.values():
-            if stream.since is None:
+            if stream.since is None and not stream.closing:
                 ready = stream.pushed + self._missing(stream) / RATE
                 found.append(Expected(self._kind(stream), ready, ready + stream.chunk * STEP_SECONDS))
         return found
@@ -185,30 +196,13 @@ class ChunkLane(ABC):
         stream = self._streams[number]
         return (stream.ear.samples.end - stream.origin - max(stream.frames, 0) * self.front.config.hop) / RATE
 
-    @torch.inference_mode()
-    def run(self, numbers: Iterable[int], now: float) -> list[Answer]:
-        """A turn for streams that are ready and have chunks of one kind."""
-        parts = [self._part(self._streams[number]) for number in numbers]
-        spoken = [part for part in parts if part.frames > 0]
-        found = zip(spoken, self._recognize(spoken) if spoken else [], strict=True)
-        tokens = {part.stream.number: emitted for part, emitted in found}
-        with self.stages.time("listening"):
-            speech = listen(self.silero, [(part.stream.ear, part.reached) for part in parts])
-        answers: list[Answer] = []
-        for part, steps in zip(parts, speech, strict=True):
-            number = part.stream.number
-            answers += self._deliver(part, tokens.get(number, ()), steps)
-            if number in self._streams:
-                self._see(part.stream, now)
-        return answers
-
     def _kind(self, stream: Stream) -> tuple[object, int]:
         return self, stream.options.latency_ms
 
     def _see(self, stream: Stream, now: float) -> None:
         """Notes since when it is ready."""
-        whole = self._missing(stream) <= 0
-        stream.since = (now if stream.since is None else stream.since) if whole or stream.cuts else None
+        is_ready = not stream.closing and (bool(stream.cuts) or self._missing(stream) <= 0)
+        stream.since = (now if stream.since is None else stream.since) if is_ready else None
 
     def _missing(self, stream: Stream) -> int:
         """Samples until the next chunk is whole."""
@@ -225,7 +219,7 @@ class ChunkLane(ABC):
         if left > most:
             cut = None
         reached = cut.sample if cut else stream.origin + max(stream.frames + frames, 0) * hop
-        return Part(stream, frames, end, cut, reached)
+        return Part(stream, frames, end, cut, reached, stream.origin)
 
     def _mel(self, parts: Sequence[Part], first: Sequence[int], frames: int) -> Tensor:
         """So many frames of each part's clip from its `first` one on, [B, T, F], not normalised."""
@@ -242,23 +236,30 @@ class ChunkLane(ABC):
         device = self.front.window.device
         return mel_of_spans(self.front, torch.from_numpy(spans).to(device), torch.tensor(known, device=device))
 
-    def _deliver(self, part: Part, tokens: Sequence[Token], speech: Sequence[Speech]) -> Iterator[Answer]:
-        """What follows from a stream's part of the turn."""
-        stream = part.stream
+    def _advance(self, part: Part, now: float) -> None:
+        """The stream stands where this part of it ends; what is needed of it must have been read."""
+        stream, cut = part.stream, part.cut
         stream.frames += part.frames
-        yield from stream.hearing.tell(tokens, speech, part.reached / RATE)
-        if part.cut:
-            yield from self._end_clip(stream, part.cut)
+        if cut:
+            stream.cuts.popleft()
+            stream.closing = cut.marker is None
+            stream.origin, stream.frames, stream.since = cut.sample, -self.lead, None
+            self._reset(stream.lease.row)
         needed = stream.origin + max(first_sample(self._kept(stream), self.front.config), 0)
         stream.ear.samples.forget(min(needed, stream.ear.listened))
+        self._see(stream, now)
 
-    def _end_clip(self, stream: Stream, cut: Cut) -> Iterator[Answer]:
-        stream.cuts.popleft()
+    def _tell(self, part: Part, tokens: Sequence[Token], speech: Sequence[Speech]) -> Iterator[Answer]:
+        """What follows from a stream's part of a turn; nothing where it has gone meanwhile."""
+        stream, cut = part.stream, part.cut
+        if self._streams.get(stream.number) is not stream:
+            return
+        yield from stream.hearing.tell(tokens, speech, part.reached / RATE)
+        if cut is None:
+            return
         yield from stream.hearing.end(cut.sample / RATE, "closed" if cut.marker is None else "asked")
         if cut.marker is None:
             self.drop(stream.number)
             yield Finished(stream.number)
-            return
-        stream.origin, stream.frames, stream.since = cut.sample, -self.lead, None
-        self._reset(stream.lease.row)
-        yield Marker(stream.number, cut.marker)
+        else:
+            yield Marker(stream.number, cut.marker)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Protocol
 
 from conure.engine.messages import Answer, Samples, StreamOptions
@@ -14,7 +14,7 @@ __all__ = ["LiveLane"]
 
 
 class LiveLane(Protocol):
-    """Streams that are open are known by their numbers; answers are made in `run` and `cancel` alone."""
+    """Streams that are open are known by their numbers; answers are made in `run`, `settle` and `cancel` alone."""
 
     stages: Stages
     """Of its turns."""
@@ -63,6 +63,15 @@ class LiveLane(Protocol):
         """What there will be, if samples come as fast as they are spoken."""
         ...
 
-    def run(self, numbers: Iterable[int], now: float) -> list[Answer]:
-        """A turn for streams whose work is ready and of one kind."""
+    def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
+        """A turn for streams whose work is ready and of one kind; some of its answers may come with the next one."""
+        ...
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all turns have given their answers."""
+        ...
+
+    def settle(self) -> list[Answer]:
+        """Waits for the answers that are still to come."""
         ...

@@ -1,8 +1,8 @@
 """Work on a device that is recorded once and played again: one launch instead of thousands.
 
-Work to be recorded takes nothing, gives nothing, and reads and writes tensors that stay where they are: what is recorded
-are their places. It must ask nothing of the device and make nothing from the host's memory. `CudaRecorder` records
-CUDA graphs; `as_it_is` is the plain twin.
+Work to be recorded takes nothing, gives nothing, and reads and writes tensors that stay where they are: it is their
+places that are recorded. It must ask nothing of the device and make nothing from the host's memory. `CudaRecorder`
+records CUDA graphs; `as_it_is` is the plain twin.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class CudaRecorder:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.failed = False
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
         self._checked = 0
 
     def __call__(self, work: Work, results: Sequence[Tensor] = ()) -> Work:
@@ -79,7 +79,7 @@ class CudaRecorder:
     def repeat(self, work: Work, unfinished: Tensor, times: int) -> Work:
         """Does the work, and so many times more while it is `unfinished`, a bool that it writes; asks nobody.
 
-        Raises RuntimeError or AttributeError where torch or the driver has no conditional nodes (CUDA 12.4, torch 2.13).
+        Raises RuntimeError or AttributeError where torch (before 2.13) or the driver has no conditional nodes.
         """
         _warm_up(work)
         graph = torch.cuda.CUDAGraph()
@@ -95,7 +95,7 @@ class CudaRecorder:
 def _warm_up(work: Work) -> None:
     """On a stream of its own, as torch wants it."""
     torch.cuda.synchronize()
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(WARM_UPS):
@@ -122,9 +122,9 @@ def _check(work: Work, play: Work, results: Sequence[Tensor]) -> None:
 @contextlib.contextmanager
 def _only_if(condition: Tensor) -> Iterator[None]:
     """A conditional node around what is recorded within."""
-    graph = torch.cuda.CUDAGraph.get_currently_capturing_graph()  # type: ignore[attr-defined]
-    graph.begin_capture_to_if_node(condition)
+    graph = torch.cuda.CUDAGraph.get_currently_capturing_graph()
+    graph.begin_capture_to_if_node(condition)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        graph.end_capture_to_conditional_node()
+        graph.end_capture_to_conditional_node()  # type: ignore[no-untyped-call]

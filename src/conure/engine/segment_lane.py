@@ -14,7 +14,7 @@ the next one begins there, and its clip somewhat before.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -192,7 +192,14 @@ class SegmentLane:
                 found.append(Expected((self, "listen"), ready, ready + stream.latency))
         return found
 
-    def run(self, numbers: Iterable[int], now: float) -> list[Answer]:
+    @property
+    def is_settled(self) -> bool:
+        return True
+
+    def settle(self) -> list[Answer]:
+        return []
+
+    def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
         """Listens, or transcribes a slice."""
         streams = [self._streams[number] for number in numbers]
         if streams[0].over is not None:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from conure.decoding.transducer import decode_transducer
-from conure.engine.chunk_lane import RATE, ChunkLane, Part, Stream
+from conure.engine.chunk_lane import RATE, Part, Stream
+from conure.engine.direct_lane import DirectLane
 from conure.engine.messages import StreamOptions
 from conure.engine.stream_runner import StreamRunner
 from conure.models.config import STEP_FRAMES
@@ -25,7 +26,7 @@ __all__ = ["StreamLane"]
 STEP_MS = 80
 
 
-class StreamLane(ChunkLane):
+class StreamLane(DirectLane):
     lead = LEAD_FRAMES
 
     def __init__(self, runner: StreamRunner[Any], silero: Silero, slots: int, end_token: int | None = None) -> None:
