@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -50,7 +50,8 @@ def test_the_most_urgent_comes_first_and_takes_its_kind_along() -> None:
     live = [LiveWork(1, "slow", 5.0), LiveWork(2, "fast", 4.0), LiveWork(3, "fast", 9.0), LiveWork(4, "slow", 4.5)]
     clips = [ClipWork(7, "clip", 1, 0.0)]
     assert Scheduler(Costs()).choose(0.0, live, [], clips) == StreamTurn("fast", (2, 3), 2)
-    assert Scheduler(Costs(), most_rows=1).choose(0.0, live[:1] + live[3:], [], clips) == StreamTurn("slow", (4,), 1)
+    alone = [replace(work, most=1) for work in (live[0], live[3])]
+    assert Scheduler(Costs()).choose(0.0, alone, [], clips) == StreamTurn("slow", (4,), 1)
 
 
 def test_clips_are_begun_only_where_they_end_in_time() -> None:

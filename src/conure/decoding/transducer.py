@@ -46,6 +46,10 @@ class TransducerState:
         zeros = torch.zeros(rows, dtype=torch.long, device=heads.device)
         return TransducerState(hidden, cell, predicted, zeros, zeros.clone())
 
+    @property
+    def bytes(self) -> int:
+        return sum(part.nbytes for part in (self.hidden, self.cell, self.predicted, self.ahead, self.decoded))
+
     def repeated(self, rows: int) -> TransducerState:
         """So many copies of a state of one row."""
         return TransducerState(

@@ -37,6 +37,7 @@ from conure.vad.endpoints import Endpointing
 __all__ = ["ChunkLane", "Cut", "Part", "Stream"]
 
 RATE = 16_000
+MOST_ROWS = 256
 
 
 @dataclass(slots=True)
@@ -177,7 +178,12 @@ class ChunkLane(ABC):
     def ready(self) -> list[LiveWork]:
         """Streams that have a whole chunk, or a cut."""
         return [
-            LiveWork(stream.number, self._kind(stream), stream.since + stream.chunk * STEP_SECONDS)
+            LiveWork(
+                stream.number,
+                self._kind(stream),
+                stream.since + stream.chunk * STEP_SECONDS,
+                most=self._most_rows(stream.chunk),
+            )
             for stream in self._streams.values()
             if stream.since is not None
         ]
@@ -195,6 +201,10 @@ class ChunkLane(ABC):
         """Seconds of audio that came and were not worked in."""
         stream = self._streams[number]
         return (stream.ear.samples.end - stream.origin - max(stream.frames, 0) * self.front.config.hop) / RATE
+
+    def _most_rows(self, chunk: int) -> int:
+        """That share a turn."""
+        return MOST_ROWS
 
     def _kind(self, stream: Stream) -> tuple[object, int]:
         return self, stream.options.latency_ms
@@ -227,14 +237,18 @@ class ChunkLane(ABC):
         spans = np.empty((len(parts), span_samples(frames, config)), np.float32)
         known = []
         for part, begin, span in zip(parts, first, spans, strict=True):
-            place = first_sample(begin, config)
-            # The clip before is not to be heard in this one.
-            lost = max(0, -place)
-            span[:lost] = 0
-            part.stream.ear.samples.read(part.stream.origin + place + lost, span[lost:], part.end)
-            known.append(part.end - part.stream.origin - place)
+            known.append(self._read(part, begin, span))
         device = self.front.window.device
         return mel_of_spans(self.front, torch.from_numpy(spans).to(device), torch.tensor(known, device=device))
+
+    def _read(self, part: Part, begin: int, span: Samples) -> int:
+        """The samples of a part's clip that frames from `begin` on are made of; tells how many of them are known."""
+        place = first_sample(begin, self.front.config)
+        # The clip before is not to be heard in this one.
+        lost = max(0, -place)
+        span[:lost] = 0
+        part.stream.ear.samples.read(part.origin + place + lost, span[lost:], part.end)
+        return part.end - part.origin - place
 
     def _advance(self, part: Part, now: float) -> None:
         """The stream stands where this part of it ends; what is needed of it must have been read."""

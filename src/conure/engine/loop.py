@@ -15,7 +15,8 @@ import logging
 import queue
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 from conure.engine.admission import MOST_LOAD, load
 from conure.engine.clip_lane import ClipLane
@@ -53,6 +54,17 @@ SPARE_PATIENCE = 0.002
 """Seconds after which it is asked again whether a guess or a slice of a clip may be begun."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One that was begun."""
+
+    lane: LiveLane | ClipLane
+    kind: Hashable
+    latency: int | None
+    size: int
+    begun: float
+
+
 class Engine:
     def __init__(
         self,
@@ -74,6 +86,8 @@ class Engine:
         self._names = {id(lane): name for name, lane in (*lanes.items(), *clips.items())}
         self._latencies: dict[int, int] = {}
         """Of live streams."""
+        self._unsettled: _Turn | None = None
+        """The last turn of streams, where answers of it are still to come."""
 
     def ask(self, request: Request) -> None:
         self._requests.put(request)
@@ -184,23 +198,47 @@ class Engine:
         spare = clips or any(work.spare for work in live)
         expected = [work for lane in lanes for work in lane.expected()] if spare else []
         begin = self._clock()
-        lane: LiveLane | ClipLane
-        latency: int | None = None
         match self.scheduler.choose(begin, live, expected, list(clips)):
             case StreamTurn(kind, streams, size):
-                lane, latency = self._streams[streams[0]], self._latencies[streams[0]]
+                lane = self._streams[streams[0]]
                 assert not isinstance(lane, ClipLane)
-                answers = lane.run(streams, begin)
+                self._settle_others(lane)
+                self._run_streams(lane, kind, streams, size)
             case ClipTurn(work):
-                kind, size, lane = work.kind, work.size, clips[work]
-                answers = lane.run(work)
+                self._settle_others(None)
+                begin = self._clock()
+                answers = clips[work].run(work)
+                self._learn(_Turn(clips[work], work.kind, None, work.size, begin), answers)
             case None:
-                return SPARE_PATIENCE if live or clips else None
-        seconds = self._clock() - begin
-        self.costs.learn(kind, size, seconds)
-        self._answer(answers)
-        self._undelivered.append(self._turned(lane, latency, size, seconds))
+                if self._unsettled is None:
+                    return SPARE_PATIENCE if live or clips else None
+                self._settle_others(None)
         return 0.0
+
+    def _run_streams(self, lane: LiveLane, kind: Hashable, streams: Sequence[int], size: int) -> None:
+        """Where answers are left for the next turn, one is measured up to the next, or until it is settled."""
+        turn = _Turn(lane, kind, self._latencies[streams[0]], size, self._clock())
+        goes_on = self._unsettled is not None
+        answers = lane.run(streams, turn.begun)
+        if goes_on or lane.is_settled:
+            self._learn(turn, answers)
+        else:
+            self._answer(answers)
+        self._unsettled = None if lane.is_settled else turn
+
+    def _settle_others(self, lane: LiveLane | None) -> None:
+        """Answers that are still to come, of any lane but this one."""
+        turn = self._unsettled
+        if turn is not None and turn.lane is not lane:
+            assert not isinstance(turn.lane, ClipLane)
+            self._unsettled = None
+            self._learn(turn, turn.lane.settle())
+
+    def _learn(self, turn: _Turn, answers: list[Answer]) -> None:
+        seconds = self._clock() - turn.begun
+        self.costs.learn(turn.kind, turn.size, seconds)
+        self._answer(answers)
+        self._undelivered.append(self._turned(turn.lane, turn.latency, turn.size, seconds))
 
     def _turned(self, lane: LiveLane | ClipLane, latency: int | None, size: int, seconds: float) -> Turned:
         clips = sum(len(lane) for lane in self.clips.values())

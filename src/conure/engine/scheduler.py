@@ -26,6 +26,8 @@ class LiveWork:
     """When it should be done: a chunk's length after it was whole."""
     size: int = 1
     """How much it is, as the kind counts: rows, or seconds of audio."""
+    most: int = 256
+    """Streams of its kind that may share a turn."""
     spare: bool = False
     """A guess at what will be known for sure later: done only in time that is left."""
 
@@ -65,9 +67,8 @@ class ClipTurn:
 
 
 class Scheduler:
-    def __init__(self, costs: Costs, most_rows: int = 256) -> None:
+    def __init__(self, costs: Costs) -> None:
         self.costs = costs
-        self.most_rows = most_rows
 
     def choose(
         self, now: float, live: Sequence[LiveWork], expected: Sequence[Expected], clips: Sequence[ClipWork]
@@ -88,7 +89,7 @@ class Scheduler:
 
     def _streams(self, live: Sequence[LiveWork]) -> StreamTurn:
         first = min(live, key=lambda work: work.due)
-        same = sorted((work for work in live if work.kind == first.kind), key=lambda work: work.due)[: self.most_rows]
+        same = sorted((work for work in live if work.kind == first.kind), key=lambda work: work.due)[: first.most]
         return StreamTurn(first.kind, tuple(work.stream for work in same), sum(work.size for work in same))
 
     def _fits(self, now: float, kind: Hashable, size: int, expected: Sequence[Expected]) -> bool:

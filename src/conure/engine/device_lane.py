@@ -1,0 +1,164 @@
+"""Live streams of one cache-aware model on a device: while it works on one turn, the host prepares the next.
+
+    run:  fill the next turn's inputs ─> wait for the last turn ─> launch ─> tell the last turn's answers
+
+So a turn's answers come with the next one, or with `settle` where there is none. One turn at a time is under way.
+The plain twin is `StreamLane`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from conure.engine.chunk_lane import RATE, ChunkLane, Part, Stream
+from conure.engine.listening import Speech
+from conure.engine.live_runner import LiveRunner
+from conure.engine.live_state import LiveState
+from conure.engine.live_turn import Inputs, LiveTurn, Results
+from conure.engine.messages import Answer, StreamOptions
+from conure.models.config import STEP_FRAMES
+from conure.models.subsampling import LEAD_FRAMES
+from conure.vad.silero_weights import STEP
+
+__all__ = ["DeviceLane", "sizes_of"]
+
+STEP_MS = 80
+SIZES = (1, 8, 32, 64, 128, 256, 512, 1024, 2048)
+"""Rows that a turn may have; it is filled up with padding to the next of them."""
+MOST_STEPS = 4096
+"""Encoder steps in a turn: products get no faster with more, and what the convolutions make takes 130 kB a step."""
+
+
+def sizes_of(chunk: int, slots: int) -> list[int]:
+    """Rows of turns of so many steps a row: as few as hold all slots, as many as are allowed."""
+    allowed = [size for size in SIZES if size * chunk <= MOST_STEPS or size == SIZES[0]]
+    return allowed[: bisect_left(allowed, slots) + 1]
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    turn: LiveTurn
+    parts: Sequence[Part]
+    listened: Sequence[int]
+    """Where each row's detector was."""
+
+
+class DeviceLane(ChunkLane):
+    lead = LEAD_FRAMES
+
+    def __init__(self, runner: LiveRunner, slots: int, end_token: int | None = None) -> None:
+        super().__init__(runner.front, slots, end_token)
+        self.runner = runner
+        self.state = LiveState.allocate(runner, slots)
+        self._turns: dict[tuple[int, int], LiveTurn] = {}
+        self._under_way: _UnderWay | None = None
+
+    @property
+    def latencies(self) -> tuple[int, ...]:
+        return tuple(sorted((context.right + 1) * STEP_MS for context in self.runner.config.encoder.contexts))
+
+    @property
+    def is_settled(self) -> bool:
+        return self._under_way is None
+
+    @torch.inference_mode()
+    def prepare(self) -> None:
+        """Records every turn that there can be, the largest first: the others take their memory from what it took."""
+        chunks = [latency // STEP_MS for latency in self.latencies]
+        wanted = [(size, chunk) for chunk in chunks for size in sizes_of(chunk, self.slots.count)]
+        for size, chunk in sorted(wanted, key=lambda one: -one[0] * one[1]):
+            self._turn(size, chunk)
+
+    @torch.inference_mode()
+    def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
+        parts = [self._part(self._streams[number]) for number in numbers]
+        turn = self._turn(len(parts), parts[0].stream.chunk)
+        inputs = turn.inputs()
+        with self.stages.time("filling"):
+            listened = self._fill(inputs, parts)
+            for part in parts:
+                self._advance(part, now)
+        last = self._land()
+        turn.launch(inputs)
+        told = self._answers(last)
+        self._under_way = _UnderWay(turn, parts, listened)
+        return told
+
+    @torch.inference_mode()
+    def settle(self) -> list[Answer]:
+        return self._answers(self._land())
+
+    def _chunk(self, options: StreamOptions) -> int:
+        return options.latency_ms // STEP_MS
+
+    def _beyond(self, stream: Stream) -> int:
+        return 0
+
+    def _kept(self, stream: Stream) -> int:
+        return stream.frames
+
+    def _reset(self, row: int) -> None:
+        """A turn is told which rows begin."""
+
+    def _most_rows(self, chunk: int) -> int:
+        return sizes_of(chunk, self.slots.count)[-1]
+
+    def _turn(self, rows: int, chunk: int) -> LiveTurn:
+        """One that has room for so many rows."""
+        sizes = sizes_of(chunk, self.slots.count)
+        size = sizes[bisect_left(sizes, rows)]
+        if (size, chunk) not in self._turns:
+            self._turns[size, chunk] = LiveTurn(self.runner, self.state, size, chunk)
+        return self._turns[size, chunk]
+
+    def _fill(self, inputs: Inputs, parts: Sequence[Part]) -> list[int]:
+        """Tells where each detector was; they stand where this turn takes them."""
+        spans, sounds = inputs.spans.numpy(), inputs.sounds.numpy()
+        numbers: list[tuple[int, ...]] = []
+        listened: list[int] = []
+        for part, span, sound in zip(parts, spans, sounds, strict=False):
+            stream, ear = part.stream, part.stream.ear
+            known = self._read(part, stream.frames, span)
+            steps = (part.reached - ear.listened) // STEP
+            ear.samples.read(ear.listened, sound[: steps * STEP])
+            age, begins = (stream.frames + LEAD_FRAMES) // STEP_FRAMES, int(ear.listened == 0)
+            prompt = stream.options.prompt or 0
+            numbers.append((stream.lease.row, age, part.frames, known, prompt, steps, begins))
+            listened.append(ear.listened)
+            ear.listened += steps * STEP
+        inputs.fill(numbers, self.state.scratch)
+        return listened
+
+    def _land(self) -> tuple[_UnderWay, Results] | None:
+        if self._under_way is None:
+            return None
+        with self.stages.time("waiting"):
+            results = self._under_way.turn.land()
+        landed, self._under_way = (self._under_way, results), None
+        return landed
+
+    def _answers(self, landed: tuple[_UnderWay, Results] | None) -> list[Answer]:
+        if landed is None:
+            return []
+        turn, results = landed
+        answers: list[Answer] = []
+        with self.stages.time("telling"):
+            heard = zip(
+                turn.parts, turn.listened, results.tokens(len(turn.parts)), results.speech.numpy(), strict=False
+            )
+            for part, listened, emitted, probabilities in heard:
+                tokens = [token.timed(part.origin / RATE) for token in emitted]
+                answers += self._tell(part, tokens, _speech(part, listened, probabilities))
+        return answers
+
+
+def _speech(part: Part, listened: int, probabilities: np.ndarray) -> list[Speech]:
+    """The steps of the detector from `listened` on."""
+    steps = (part.reached - listened) // STEP
+    places = [(listened + STEP * step) / RATE for step in range(steps + 1)]
+    return list(zip(places, places[1:], probabilities[:steps].tolist(), strict=False))

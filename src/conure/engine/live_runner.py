@@ -1,0 +1,53 @@
+"""What a device holds of a cache-aware model for live streams: the networks, and where they remember."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from conure.audio.features import LogMel
+from conure.engine.recording import Recorder, recorder_for
+from conure.models.folded_encoder import FoldedEncoder
+from conure.models.live_encoder import LiveEncoder
+from conure.models.network import Network
+from conure.vad.silero_torch import SlotSilero
+from conure.vad.silero_weights import silero_tensors
+
+__all__ = ["LiveRunner"]
+
+
+class LiveRunner:
+    """The encoder in bfloat16 on CUDA unless told otherwise, the rest in float32; the detector beside it."""
+
+    def __init__(
+        self,
+        network: Network,
+        front: LogMel,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """Folds the network's encoder, where it is not folded yet."""
+        if not network.config.encoder.cache_aware:
+            raise ValueError("this network cannot be run chunk by chunk")
+        self.device = device
+        self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        if not isinstance(network.encoder, FoldedEncoder):
+            network.encoder = FoldedEncoder(network.encoder)
+        self.network = network.to(device).eval()
+        self.network.encoder.to(self.dtype)
+        if self.network.prompt is not None:
+            self.network.prompt.to(self.dtype)
+        self.config = network.config
+        self.front = front.to(device)
+        past = max(context.left for context in network.config.encoder.contexts)
+        self.encoder = LiveEncoder(network.encoder, past)
+        self.silero = SlotSilero(silero_tensors(), device)
+        self.recorder = recorder or recorder_for(device)
+        self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}, recorded"
+
+    def urgently(self) -> AbstractContextManager[object]:
+        """What is launched within goes before recordings that are transcribed on the same device."""
+        return torch.cuda.stream(self._stream) if self._stream else nullcontext()
