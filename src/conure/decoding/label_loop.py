@@ -24,7 +24,7 @@ class LabelLoop:
     """For `rows` rows of at most `steps` encoder steps, each call of `advance` looking for `times` tokens a row."""
 
     def __init__(self, heads: Heads, rows: int, steps: int, times: int, window: int) -> None:
-        self.heads, self.times, self.window = heads, times, window
+        self.heads, self.rows, self.times, self.window = heads, rows, times, window
         spoken = TransducerState.start(heads, rows)
         self.steps = spoken.predicted.new_zeros(rows, steps, spoken.predicted.shape[1])
         self.counts = torch.zeros_like(spoken.ahead)
@@ -35,9 +35,12 @@ class LabelLoop:
         self.unfinished = torch.zeros((), dtype=torch.bool, device=heads.device)
 
     def begin(self, encoded: Tensor, counts: Tensor, state: TransducerState) -> None:
-        """encoded [B, S, D] with S no more than there is room for, counts [B]."""
-        self.steps[:, : encoded.shape[1]].copy_(self.heads.project(encoded))
-        self.counts.copy_(counts)
+        """encoded [b, s, D] and counts [b] of the first rows, no more and no longer than there is room for; the other
+        rows have nothing. The state is of all rows."""
+        rows, steps = encoded.shape[:2]
+        self.steps[:rows, :steps].copy_(self.heads.project(encoded))
+        self.counts.zero_()
+        self.counts[:rows].copy_(counts)
         self.decoded.copy_(state.decoded)
         self.cursor.write(state.cursor())
         self.tokens.counts.zero_()

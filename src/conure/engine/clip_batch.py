@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from conure.decoding.hypothesis import EmittedToken
 from conure.engine.clips import transcribe_batch
 from conure.engine.messages import Samples
+from conure.engine.pace import Pace
 from conure.engine.runner import Runner
 from conure.models.slices import Slices
 
@@ -27,12 +28,14 @@ class ClipBatch:
     wanted: set[int]
     """Those that somebody still waits for."""
     slices: Slices[list[list[EmittedToken]]]
+    pace: Pace
     begun: bool = False
 
     @staticmethod
     def of(runner: Runner, clips: Mapping[int, Samples], prompt: int | None) -> ClipBatch:
         """Nothing is computed yet."""
-        return ClipBatch(dict(clips), set(clips), transcribe_batch(runner, list(clips.values()), prompt))
+        slices = transcribe_batch(runner, list(clips.values()), prompt)
+        return ClipBatch(dict(clips), set(clips), slices, Pace(runner.heads.device))
 
     @property
     def seconds(self) -> int:
@@ -47,6 +50,7 @@ class ClipBatch:
         except StopIteration as end:
             found = zip(self.clips, end.value, strict=True)
             return {number: tokens for number, tokens in found if number in self.wanted}
+        self.pace.step()
         return None
 
     def forget(self, number: int) -> bool:

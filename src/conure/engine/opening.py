@@ -11,6 +11,7 @@ import torch
 
 from conure.engine.buffered_runner import BufferedRunner, TorchBufferedRunner
 from conure.engine.converted import Precision, converted_folder, read_converted
+from conure.engine.live_runner import LiveRunner
 from conure.engine.onnx_buffered_runner import OnnxBufferedRunner
 from conure.engine.onnx_runner import OnnxRunner
 from conure.engine.onnx_stream_runner import OnnxStreamRunner
@@ -42,12 +43,14 @@ class Opened:
     clips: Runner | None = None
     streams: StreamRunner[Any] | None = None
     """For cache-aware networks."""
+    device_streams: LiveRunner | None = None
+    """For the same on a GPU."""
     windows: BufferedRunner | None = None
     """For those that hear windows with a future in them."""
 
     @property
     def description(self) -> str:
-        runner = self.streams or self.windows or self.clips
+        runner = self.streams or self.device_streams or self.windows or self.clips
         return runner.description if runner else ""
 
 
@@ -90,6 +93,11 @@ def open_model(model: str | Path, plan: Plan, *, live: bool, clips: bool, progre
 def _open_torch(checkpoint: Checkpoint, place: torch.device, *, live: bool, clips: bool) -> Opened:
     network, front = build_network(checkpoint)
     encoder = network.config.encoder
+    if live and encoder.cache_aware and place.type == "cuda":
+        on_device = LiveRunner(network, front, place)
+        return Opened(
+            checkpoint, place, TorchRunner(network, front, place) if clips else None, device_streams=on_device
+        )
     if live and encoder.cache_aware:
         streams = TorchStreamRunner(network, front, place)
         return Opened(checkpoint, place, TorchRunner(network, front, place) if clips else None, streams)

@@ -20,6 +20,7 @@ from conure.engine.buffered_lane import BufferedLane
 from conure.engine.clip_lane import ClipLane
 from conure.engine.clips import transcribe_clips
 from conure.engine.cost import Costs
+from conure.engine.device_lane import DeviceLane
 from conure.engine.live_lane import LiveLane
 from conure.engine.loop import Engine
 from conure.engine.messages import Answer, Note, Samples, StreamOptions
@@ -93,6 +94,10 @@ def _live_lane(opened: Opened, plan: Plan) -> LiveLane:
     """The lane that fits the network: cache-aware, with windows, or whole utterances."""
     tokenizer = opened.checkpoint.tokenizer
     end = tokenizer.pieces.index(END) if END in tokenizer.pieces else None
+    if opened.device_streams is not None:
+        lane = DeviceLane(opened.device_streams, plan.slots or _slots(opened), end)
+        lane.prepare()
+        return lane
     if opened.streams is not None:
         return StreamLane(opened.streams, load_silero(), plan.slots or _slots(opened), end)
     if opened.windows is not None:
@@ -160,6 +165,7 @@ def _turn(lane: LiveLane, latency: int, rows: int) -> float:
     for _ in range(2):
         begin = time.perf_counter()
         lane.run([work.stream for work in lane.ready()], 0.0)
+        lane.settle()
         seconds = time.perf_counter() - begin
     for number in numbers:
         lane.drop(number)

@@ -1,0 +1,135 @@
+"""What makes tokens of encoded clips, in slices: by looking after each token, or by loops that were recorded.
+
+Recorded loops are played one ahead: whether a block of steps was the last one is looked up while the next is already
+running, so the device never waits for the host. A block too many changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from conure.decoding.ctc import decode_ctc
+from conure.decoding.hypothesis import EmittedToken
+from conure.decoding.label_loop import LabelLoop
+from conure.decoding.transducer import TransducerState, decode_transducer
+from conure.engine.recording import CudaRecorder, Recorder
+from conure.models.network import Heads
+from conure.models.slices import Slices
+
+__all__ = ["ClipDecoder", "PlainDecoder", "RecordedDecoder"]
+
+SLICE_STEPS = 64
+"""Encoder steps (5 s) decoded in a slice by a processor."""
+RECORDED_STEPS = 512
+"""The same for a device: 41 s, so nearly every clip is one slice."""
+TIMES = 8
+"""Tokens a row that a recorded block looks for."""
+MOST_BLOCKS = 40
+"""In a recording that repeats itself; speech needs about twenty for RECORDED_STEPS."""
+WINDOW = 4
+
+Tokens = list[list[EmittedToken]]
+
+
+class ClipDecoder(Protocol):
+    def decode(self, encoded: Tensor, counts: Tensor) -> Slices[Tokens]:
+        """encoded [B, S, D], counts [B] -> the tokens of each clip."""
+        ...
+
+
+class PlainDecoder:
+    """The transducer where there is one, else CTC."""
+
+    def __init__(self, heads: Heads) -> None:
+        self.heads = heads
+
+    def decode(self, encoded: Tensor, counts: Tensor) -> Slices[Tokens]:
+        if not self.heads.config.predictor_width:
+            return list(decode_ctc(self.heads, encoded, counts)[0])
+        tokens: Tokens = [[] for _ in counts]
+        state = None
+        for begin in range(0, encoded.shape[1], SLICE_STEPS):
+            yield
+            part = encoded[:, begin : begin + SLICE_STEPS]
+            found, state = decode_transducer(self.heads, part, (counts - begin).clamp(0, part.shape[1]), state)
+            for row, emitted in zip(tokens, found, strict=True):
+                row += emitted
+        return tokens
+
+
+class RecordedDecoder:
+    """For transducers on a device. One loop for each number of rows, in powers of two."""
+
+    def __init__(self, heads: Heads, recorder: Recorder, window: int = WINDOW, *, conditional: bool = False) -> None:
+        """`conditional` recordings repeat themselves on the device until all rows are done."""
+        self.heads, self.recorder, self.window, self.conditional = heads, recorder, window, conditional
+        self._loops: dict[int, tuple[LabelLoop, Callable[[], None]]] = {}
+        self._flags = [_Flag(heads.device) for _ in range(2)]
+
+    def prepare(self, most: int) -> None:
+        """Records loops for up to so many rows, the largest first: the others take their memory from what it took."""
+        for power in range((most - 1).bit_length(), -1, -1):
+            self._loop(1 << power)
+
+    @torch.inference_mode()
+    def decode(self, encoded: Tensor, counts: Tensor) -> Slices[Tokens]:
+        rows = len(counts)
+        loop, play = self._loop(rows)
+        state = TransducerState.start(self.heads, loop.rows)
+        tokens: Tokens = [[] for _ in range(rows)]
+        for begin in range(0, encoded.shape[1], RECORDED_STEPS):
+            yield
+            part = encoded[:, begin : begin + RECORDED_STEPS]
+            loop.begin(part, (counts - begin).clamp(0, part.shape[1]), state)
+            self._finish(loop, play)
+            state = loop.state()
+            for row, emitted in zip(tokens, loop.tokens.rows(0, rows), strict=True):
+                row += emitted
+        return tokens
+
+    def _loop(self, rows: int) -> tuple[LabelLoop, Callable[[], None]]:
+        size = 1 << (rows - 1).bit_length()
+        if size not in self._loops:
+            loop = LabelLoop(self.heads, size, RECORDED_STEPS, TIMES, self.window)
+            if self.conditional and isinstance(self.recorder, CudaRecorder):
+                play = self.recorder.repeat(loop.advance, loop.unfinished, MOST_BLOCKS)
+            else:
+                play = self.recorder(loop.advance)
+            self._loops[size] = loop, play
+        return self._loops[size]
+
+    def _finish(self, loop: LabelLoop, play: Callable[[], None]) -> None:
+        last, next_one = self._flags
+        play()
+        last.ask(loop.unfinished)
+        if self.conditional and not last.answer():
+            return
+        while True:
+            play()
+            next_one.ask(loop.unfinished)
+            if not last.answer():
+                return
+            last, next_one = next_one, last
+
+
+class _Flag:
+    """A value of the device, as the host learns it."""
+
+    def __init__(self, device: torch.device) -> None:
+        pinned = device.type == "cuda"
+        self._value = torch.zeros((), dtype=torch.bool, pin_memory=pinned)
+        self._event = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]
+
+    def ask(self, value: Tensor) -> None:
+        self._value.copy_(value, non_blocking=True)
+        if self._event:
+            self._event.record()
+
+    def answer(self) -> bool:
+        if self._event:
+            self._event.synchronize()
+        return bool(self._value)

@@ -1,0 +1,33 @@
+"""Keeps the host from running far ahead of a device: what was launched last runs last, however urgent.
+
+A slice of a clip is launched in a fraction of the time that it takes. Were the host not held back, slices would seem to
+cost nothing, and a whole batch of them would stand before the next turn of streams.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+
+__all__ = ["Pace"]
+
+MOST_AHEAD = 2
+"""Slices that are launched and not done: with one the device would wait for the host after each."""
+
+
+class Pace:
+    """Does nothing on the CPU, where what returns is done."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._events: deque[torch.cuda.Event] | None = deque() if device.type == "cuda" else None
+
+    def step(self) -> None:
+        """After each slice: waits until no more than MOST_AHEAD of them are left."""
+        if self._events is None:
+            return
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        self._events.append(event)
+        if len(self._events) > MOST_AHEAD:
+            self._events.popleft().synchronize()

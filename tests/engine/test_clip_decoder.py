@@ -1,0 +1,42 @@
+"""Recorded loops give the tokens of the loop that looks after each of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from conure.engine import clip_decoder
+from conure.engine.clip_decoder import PlainDecoder, RecordedDecoder
+from conure.engine.recording import as_it_is
+from conure.models.network import Heads
+from conure.models.slices import finish
+from tests.engine.tape import TapeRecorder
+from tests.models.networks import OFFLINE, network
+
+
+def heads(durations: tuple[int, ...]) -> Heads:
+    shape = {"predictor_width": 16, "predictor_layers": 2, "joint_width": 16, "durations": durations}
+    net = network(OFFLINE, 0, **shape, max_symbols=3)
+    with torch.no_grad():
+        net.joint.enc.weight.mul_(4)
+        net.joint.head.weight.mul_(6)
+        net.joint.head.bias[net.config.blank] += 2
+    return net.requires_grad_(False)
+
+
+@pytest.mark.parametrize("recorded", [False, True], ids=["as it is", "recorded"])
+@pytest.mark.parametrize("durations", [(), (0, 1, 2, 3, 4)], ids=["rnnt", "tdt"])
+@torch.inference_mode()
+def test_recorded_equals_plain(durations: tuple[int, ...], recorded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_decoder, "RECORDED_STEPS", 37)
+    net, recorder = heads(durations), TapeRecorder() if recorded else as_it_is
+    plain, decoder = PlainDecoder(net), RecordedDecoder(net, recorder)
+    decoder.prepare(4)
+    for counts in ([90, 41, 0], [7], [37, 38, 1], [100, 3, 50, 74]):
+        encoded, sizes = torch.randn(len(counts), max(counts), OFFLINE.width), torch.tensor(counts)
+        expected, got = finish(plain.decode(encoded, sizes)), finish(decoder.decode(encoded, sizes))
+        assert sum(map(len, expected)) > 2
+        for mine, other in zip(got, expected, strict=True):
+            assert [(t.id, t.step, t.duration) for t in mine] == [(t.id, t.step, t.duration) for t in other]
+            sureness = [(t.log_probability, t.confidence) for t in mine]
+            assert sureness == [pytest.approx((t.log_probability, t.confidence), abs=1e-5) for t in other]
