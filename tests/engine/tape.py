@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Tape", "TapeRecorder"]
+__all__ = ["Tape", "TapeRecorder", "places_of"]
 
 ASKS = {"_local_scalar_dense", "nonzero", "equal", "item", "is_nonzero", "masked_select", "unique", "nonzero_static"}
 """A device would have to be waited for."""
@@ -33,7 +33,7 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        if name in ASKS | FROM_HOST:
+        if name in ASKS | FROM_HOST or (name.startswith("index") and _has_mask(args)):
             raise AssertionError(f"{func} cannot be recorded")
         if name == "_to_copy" and kwargs.get("device") not in (None, torch.device("cpu")):
             raise AssertionError("a copy to another device cannot be recorded")
@@ -46,7 +46,7 @@ class Tape(TorchDispatchMode):
         writes = any(argument.alias_info is not None and argument.alias_info.is_write for argument in _arguments(func))
         if writes:
             self.steps.append(lambda: func(*args, **kwargs))
-        elif _is_empty(func) or {_place(one) for one in made} <= {_place(one) for one in _tensors((args, kwargs))}:
+        elif _is_empty(func) or places_of(made) <= places_of((args, kwargs)):
             return  # room for what comes later, or a view of what is there
         elif (out := _out_form(func, len(made))) is not None:
             self.steps.append(lambda: out(*args, **kwargs, **dict(zip(_outs(out), made, strict=True))))
@@ -76,8 +76,14 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _place(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+def _has_mask(args: Any) -> bool:
+    """As many values would be taken as the mask has, which a device would have to tell."""
+    return any(tensor.dtype == torch.bool for tensor in _tensors(args[1:2]))
+
+
+def places_of(tree: Any) -> set[int]:
+    """Where the memory of all tensors in a tree begins."""
+    return {tensor.untyped_storage().data_ptr() for tensor in _tensors(tree)}
 
 
 def _arguments(func: Any) -> Any:
