@@ -33,9 +33,11 @@ class Hearing:
             while pending and pending[0].start + STEP_SECONDS <= end:
                 yield from self._say(pending.popleft(), said)
             event = self._endpointer.step(start, end, probability)
+            if event is None:
+                continue
             if isinstance(event, Began):
                 yield SpeechStarted(self.number, event.at)
-            elif event is not None:
+            else:
                 yield Heard(self.number, tuple(said), event.at)
                 said.clear()
                 yield UtteranceEnded(self.number, event.at, event.reason)

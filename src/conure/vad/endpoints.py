@@ -69,16 +69,16 @@ class Endpointer:
         """Start of the utterance that goes on; None where nobody speaks."""
         self._rising: float | None = None
         """Start of the speech that may become an utterance."""
-        self._spoke = self._said = 0.0
-        """End of the last speech and of the last token, of this utterance."""
-        self._has_tokens = self._is_over = False
+        self._heard = self._said = 0.0
+        """End of the last speech or token, and of the last token, of this utterance."""
+        self._is_over = False
 
     def step(self, start: float, end: float, probability: float) -> Began | Ended | None:
         """The detector's next step, after the tokens that were said before its end."""
         if self.began is None:
             return self._rise(start, end, probability)
-        if probability >= self.settings.speech * GOES_ON:
-            self._spoke = max(self._spoke, end)
+        if end > self._heard and probability >= self.settings.speech * GOES_ON:
+            self._heard = end
         reason = self._reason(end)
         return None if reason is None else self.end(end, reason)
 
@@ -88,13 +88,13 @@ class Endpointer:
             self._is_over = self.began is not None
             return None
         began = None if self.began is not None else self._begin(start)
-        self._said, self._has_tokens, self._is_over = max(self._said, end), True, False
+        self._said, self._heard, self._is_over = max(self._said, end), max(self._heard, end), False
         return began
 
     def begin(self, at: float, until: float) -> Began:
         """One that has gone on from `at` until now, because of what the caller knows."""
         began = self._begin(at)
-        self._spoke = until
+        self._heard = max(at, until)
         return began
 
     def end(self, at: float, reason: EndReason) -> Ended | None:
@@ -112,12 +112,12 @@ class Endpointer:
         if end - self._rising < self.settings.begin_seconds - 1e-6:
             return None
         began = self._begin(self._rising)
-        self._spoke = end
+        self._heard = end
         return began
 
     def _begin(self, at: float) -> Began:
-        self.began = self._spoke = self._said = at
-        self._has_tokens = self._is_over = False
+        self.began = self._heard = self._said = at
+        self._is_over = False
         self._rising = None
         return Began(at)
 
@@ -125,11 +125,17 @@ class Endpointer:
         """Why the utterance is over now."""
         assert self.began is not None
         settings = self.settings
-        silent = now - max(self._spoke, self._said)
-        lengths: tuple[tuple[EndReason, float, float | None], ...] = (
-            ("end_token", silent if self._is_over else 0.0, settings.end_token),
-            ("silence", silent, settings.silence),
-            ("blanks", now - self._said, settings.blanks),
-            ("length", now - self.began, settings.longest),
-        )
-        return next((reason for reason, length, limit in lengths if limit is not None and length >= limit - 1e-6), None)
+        silent = now - self._heard
+        if self._is_over and _is_reached(settings.end_token, silent):
+            return "end_token"
+        if _is_reached(settings.silence, silent):
+            return "silence"
+        if _is_reached(settings.blanks, now - self._said):
+            return "blanks"
+        if _is_reached(settings.longest, now - self.began):
+            return "length"
+        return None
+
+
+def _is_reached(limit: float | None, length: float) -> bool:
+    return limit is not None and length >= limit - 1e-6
