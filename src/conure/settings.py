@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     threads: int | None = Field(None, ge=1, le=1024)
     """CPU threads; without it as many as this process has cores."""
 
+    workers: int | None = Field(None, ge=1, le=64)
+    """Processes that read recordings where there are several; without it one less than cores, at most 16."""
+
     segment_seconds: float = Field(30.0, ge=2, le=300)
     """The longest piece, in seconds, that long audio is cut into."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +25,8 @@ class FakeRecognizer:
 
     settings: Settings
     heard: list[tuple[object, dict[str, Any]]] = field(default_factory=list)
+    workers: int | None = None
+    """As many as were asked for, where several recordings were transcribed together."""
 
     def transcribe(self, source: Path | BinaryIO, **options: Any) -> Transcript:
         name = source.name
@@ -43,6 +45,22 @@ class FakeRecognizer:
 
     def transcribe_channels(self, source: Path | BinaryIO, **options: Any) -> list[Transcript]:
         return [replace(self.transcribe(source, **options), channel=channel) for channel in (0, 1)]
+
+    def transcribe_many(
+        self, sources: Sequence[Path | BinaryIO], workers: int | None = None, **options: Any
+    ) -> Iterator[Transcript | Exception]:
+        self.workers = workers
+        for source in sources:
+            try:
+                yield self.transcribe(source, **options)
+            except (UnsupportedAudio, RuntimeError) as error:
+                yield error
+
+    def transcribe_channels_many(
+        self, sources: Sequence[Path | BinaryIO], **options: Any
+    ) -> Iterator[list[Transcript] | Exception]:
+        for heard in self.transcribe_many(sources, **options):
+            yield heard if isinstance(heard, Exception) else [replace(heard, channel=channel) for channel in (0, 1)]
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,14 @@
-"""`conure transcribe`: recordings in, text out. One model is loaded for all of them, and one bad file stops none."""
+"""`conure transcribe`: recordings in, text out. One model is loaded for all of them, and one bad file stops none.
+
+Several are read at a time and share batches; one alone is read ahead while it is transcribed.
+"""
 
 from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, BinaryIO, Literal, Protocol
@@ -17,7 +21,7 @@ from conure.cli.outputs import Outputs, form_of, is_folder, write_atomically, wr
 from conure.cli.progress import audio_bar, spinner
 from conure.cli.rendering import Form, render
 from conure.cli.reporting import PLAIN, Common, Reporter
-from conure.errors import AudioNotFound, AudioTooLong, BadOption, ConureError, UnsupportedAudio
+from conure.errors import AudioNotFound, AudioTooLong, BadOption, ConureError, EngineFailed, UnsupportedAudio
 from conure.settings import RunnerChoice, Settings, load_settings
 from conure.types import Transcript
 
@@ -28,6 +32,9 @@ Examples:
   conure transcribe talk.mp3 -f srt -o talk.srt
   conure transcribe interviews/ -f json -o out/ --language de
 """
+
+OF_A_RECORDING = (UnsupportedAudio, AudioTooLong, AudioNotFound, EngineFailed)
+"""Errors of ours that stop no other recording."""
 
 Progress = Callable[[float, float | None], None]
 
@@ -52,6 +59,26 @@ class Recognizer(Protocol):
         max_seconds: float = ...,
         progress: Progress | None = None,
     ) -> list[Transcript]: ...
+
+    def transcribe_many(
+        self,
+        sources: Sequence[Path | BinaryIO],
+        *,
+        language: str | None = None,
+        max_seconds: float = ...,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Transcript | Exception]: ...
+
+    def transcribe_channels_many(
+        self,
+        sources: Sequence[Path | BinaryIO],
+        *,
+        language: str | None = None,
+        max_seconds: float = ...,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[list[Transcript] | Exception]: ...
 
 
 @Parameter(name="*")
@@ -156,23 +183,52 @@ class _Job:
 
     def run(self) -> None:
         recognizer = open_recognizer(self.settings)
-        for index, item in enumerate(self.inputs.found):
-            try:
-                self._deliver(index, item, self._listen(recognizer, item))
-            except (UnsupportedAudio, AudioTooLong, AudioNotFound) as error:
-                self.report.refuse(error, item.name)
-            except (ConureError, BrokenPipeError):
-                raise  # they concern the call, not this recording
-            except Exception as error:
-                self.report.crash(error, item.name)
+        if len(self.inputs.found) == 1:
+            item = self.inputs.found[0]
+            with self._told(item):
+                self._deliver(0, item, self._listen(recognizer, item))
+            return
+        with closing(self._listen_to_all(recognizer)) as results:
+            for (index, item), heard in zip(enumerate(self.inputs.found), results, strict=True):
+                with self._told(item):
+                    if isinstance(heard, Exception):
+                        raise heard
+                    self._deliver(index, item, heard)
+
+    @contextmanager
+    def _told(self, item: Input) -> Iterator[None]:
+        """What concerns this recording alone is told here, and stops none of the others."""
+        try:
+            yield
+        except OF_A_RECORDING as error:
+            self.report.refuse(error, item.name)
+        except (ConureError, BrokenPipeError):
+            raise  # they concern the call, not this recording
+        except Exception as error:
+            self.report.crash(error, item.name)
 
     def _listen(self, recognizer: Recognizer, item: Input) -> list[Transcript]:
-        source = sys.stdin.buffer if item.path is None else item.path
+        source = _source(item)
         language, limit = self.settings.language, self.settings.max_hours * 3600
         with audio_bar(PurePath(item.name).name) as progress:
             if self.split:
                 return recognizer.transcribe_channels(source, language=language, max_seconds=limit, progress=progress)
             return [recognizer.transcribe(source, language=language, max_seconds=limit, progress=progress)]
+
+    def _listen_to_all(self, recognizer: Recognizer) -> Generator[list[Transcript] | Exception, None, None]:
+        sources = [_source(item) for item in self.inputs.found]
+        language, limit, workers = self.settings.language, self.settings.max_hours * 3600, self.settings.workers
+        is_shown = self.outputs is None and sys.stdout.isatty()  # what is printed there would be torn by a bar
+        with nullcontext() if is_shown else audio_bar(f"{len(sources)} recordings") as progress:
+            if self.split:
+                yield from recognizer.transcribe_channels_many(
+                    sources, language=language, max_seconds=limit, workers=workers, progress=progress
+                )
+                return
+            for heard in recognizer.transcribe_many(
+                sources, language=language, max_seconds=limit, workers=workers, progress=progress
+            ):
+                yield heard if isinstance(heard, Exception) else [heard]
 
     def _deliver(self, index: int, item: Input, transcripts: Sequence[Transcript]) -> None:
         for transcript in transcripts:
@@ -191,6 +247,10 @@ class _Job:
         if self.form != "txt" or not self.several:
             return ""
         return f"==> {item.name}{'' if channel is None else f', channel {channel}'} <==\n"
+
+
+def _source(item: Input) -> Path | BinaryIO:
+    return sys.stdin.buffer if item.path is None else item.path
 
 
 def _implied_form(output: str | None, several: bool) -> Form:

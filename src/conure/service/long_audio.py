@@ -11,19 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conure.engine.batching import batches
-from conure.text.joining import Joiner
+from conure.service.channels import Channels
+from conure.service.pieces import Detector, cut_pieces
 from conure.types import Word
-from conure.vad.cuts import CutSettings, Cutter, Piece
-from conure.vad.silero import load_silero
+from conure.vad.cuts import CutSettings, Piece
 
-__all__ = ["Detector", "LongAudio", "Progress", "Transcribe"]
+__all__ = ["LongAudio", "Progress", "Transcribe"]
 
 RATE = 16_000
 
@@ -32,26 +31,6 @@ Transcribe = Callable[[list[Samples]], Sequence[Sequence[Word]]]
 """Clips, mono at 16 kHz, to the words of each in times of the clip."""
 Progress = Callable[[float], None]
 """Called with the seconds of the recording that are done."""
-
-
-class Detector(Protocol):
-    """What hears speech in one stream: a probability for each 512 samples."""
-
-    def push(self, samples: Samples) -> Samples: ...
-
-    def finish(self) -> Samples: ...
-
-
-@dataclass
-class _Channel:
-    detector: Detector
-    cutter: Cutter
-
-    def push(self, samples: Samples) -> list[Piece]:
-        return self.cutter.push(samples, self.detector.push(samples))
-
-    def finish(self) -> list[Piece]:
-        return self.cutter.push(np.zeros(0, np.float32), self.detector.finish()) + self.cutter.finish()
 
 
 @dataclass
@@ -82,67 +61,42 @@ class LongAudio:
         self.cut = cut or CutSettings()
         self.batch_seconds = batch_seconds
         self.look_ahead_seconds = look_ahead_seconds
-        self.open_detector = open_detector or _open_silero
+        self.open_detector = open_detector
 
     def words(self, blocks: Iterable[Samples], progress: Progress | None = None) -> Iterator[tuple[int, Word]]:
         """Blocks [channels, n] of a recording at 16 kHz -> (channel, word), each channel's in order.
 
         `blocks` is run through in a thread of its own.
         """
-        joiners: dict[int, Joiner[Word]] = {}
+        channels = Channels()
         done = 0.0
         for coming in _ahead(self._rounds(blocks)):
             heard: dict[int, Sequence[Word]] = {}
             for batch in self._batches(coming.pieces):
-                heard.update(self._transcribe(coming.pieces, batch))
+                clips = [coming.pieces[index][1].samples for index in batch]
+                heard.update(zip(batch, self.transcribe(clips), strict=True))
                 if progress:
                     progress(done + (coming.reached - done) * len(heard) / len(coming.pieces))
             done = coming.reached
             for index, (channel, piece) in enumerate(coming.pieces):
-                joiner = joiners.setdefault(channel, Joiner())
-                for word in joiner.push(heard[index], piece.start, piece.overlap):
-                    yield channel, word
-        for channel, joiner in joiners.items():
-            for word in joiner.finish():
-                yield channel, word
+                yield from channels.push(channel, heard[index], piece.start, piece.overlap)
+        yield from channels.finish()
         if progress:
             progress(done)
 
     def _rounds(self, blocks: Iterable[Samples]) -> Iterator[_Round]:
         """The last one may have no pieces, but tells how long the recording is."""
-        channels: list[_Channel] = []
         coming = _Round()
-        for block in blocks:
-            channels = channels or [_Channel(self.open_detector(), Cutter(self.cut)) for _ in block]
-            for index, channel in enumerate(channels):
-                coming.pieces += [(index, piece) for piece in channel.push(block[index])]
-            coming.reached += block.shape[1] / RATE
+        for reached, pieces in cut_pieces(blocks, self.cut, self.open_detector):
+            coming.reached = reached
+            coming.pieces += pieces
             if coming.seconds >= self.look_ahead_seconds:
                 yield coming
-                coming = _Round(coming.reached)
-        for index, channel in enumerate(channels):
-            coming.pieces += [(index, piece) for piece in channel.finish()]
+                coming = _Round(reached)
         yield coming
 
     def _batches(self, pieces: Sequence[tuple[int, Piece]]) -> Iterator[list[int]]:
         return batches([len(piece.samples) for _, piece in pieces], int(self.batch_seconds * RATE))
-
-    def _transcribe(self, pieces: Sequence[tuple[int, Piece]], batch: Sequence[int]) -> dict[int, Sequence[Word]]:
-        """The words of each piece of the batch, in times of the recording."""
-        chosen = [pieces[index][1] for index in batch]
-        heard = self.transcribe([piece.samples for piece in chosen])
-        shifted = [[_shifted(word, piece.start) for word in words] for piece, words in zip(chosen, heard, strict=True)]
-        return dict(zip(batch, shifted, strict=True))
-
-
-def _open_silero() -> Detector:
-    return load_silero().open()
-
-
-def _shifted(word: Word, seconds: float) -> Word:
-    start = None if word.start is None else round(word.start + seconds, 3)
-    end = None if word.end is None else round(word.end + seconds, 3)
-    return replace(word, start=start, end=end)
 
 
 def _ahead(rounds: Iterator[_Round]) -> Iterator[_Round]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from conure.audio.files import AudioReader, Source, open_audio
 from conure.audio.resample import Samples
+from conure.decoding.hypothesis import EmittedToken
 from conure.engine.clips import transcribe_clips
 from conure.engine.opening import open_runner
 from conure.engine.runner import Runner
 from conure.models.checkpoint import Checkpoint
+from conure.service.archive import Archive, Progress
 from conure.service.finishing import words_of_clip
 from conure.service.languages import check_language, prompt_slot
 from conure.service.long_audio import LongAudio
@@ -30,8 +34,7 @@ log = logging.getLogger(__name__)
 RATE = 16_000
 MAX_SECONDS = 12 * 3600.0
 
-Progress = Callable[[float, float | None], None]
-"""Called with the seconds done and the seconds there are, when the container tells."""
+Result = TypeVar("Result")
 
 
 def load(
@@ -95,7 +98,68 @@ class Recognizer:
         """Each channel apart: recorded calls have one speaker on each."""
         with open_audio(source, channels="split", max_seconds=max_seconds) as reader:
             transcripts = self._read(reader, language, progress)
-        return [replace(transcript, channel=index) for index, transcript in enumerate(transcripts)]
+        return _numbered(transcripts)
+
+    def transcribe_many(
+        self,
+        sources: Iterable[Source],
+        *,
+        language: str | None = None,
+        max_seconds: float | None = MAX_SECONDS,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Transcript | Exception]:
+        """Transcripts in the order of their sources, or for one that failed its error: the others go on.
+
+        Several recordings are read at a time, in processes of their own where they are files on disk: without
+        `workers` one less than there are cores, at most 16. They share batches, so this is faster than one after
+        the other, and of each come the words that it has alone. Make no other call until the last one has come or the
+        iterator was closed. Raises at once what concerns all of them.
+        """
+        check_language(self.name, language, self.languages)
+        return self._many(sources, language, max_seconds, workers, progress, split=False, of=lambda found: found[0])
+
+    def transcribe_channels_many(
+        self,
+        sources: Iterable[Source],
+        *,
+        language: str | None = None,
+        max_seconds: float | None = MAX_SECONDS,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[list[Transcript] | Exception]:
+        """The same with each channel apart."""
+        check_language(self.name, language, self.languages)
+        return self._many(sources, language, max_seconds, workers, progress, split=True, of=_numbered)
+
+    def _many(
+        self,
+        sources: Iterable[Source],
+        language: str | None,
+        max_seconds: float | None,
+        workers: int | None,
+        progress: Progress | None,
+        *,
+        split: bool,
+        of: Callable[[list[Transcript]], Result],
+    ) -> Iterator[Result | Exception]:
+        prompt = prompt_slot(self.name, language, self.checkpoint.config.prompt_ids)
+        archive = Archive(
+            sources,
+            partial(self._tokens, prompt=prompt),
+            self._words_of,
+            split=split,
+            max_seconds=max_seconds,
+            cut=CutSettings(max_seconds=self.segment_seconds),
+            batch_seconds=self.batch_seconds,
+            workers=workers,
+            progress=progress,
+        )
+        with closing(archive.results()) as results:
+            for one in results:
+                yield one.error or of(
+                    self._transcripts(one.by_channel(), one.name, one.seconds, one.problems, language)
+                )
 
     def _read(self, reader: AudioReader, language: str | None, progress: Progress | None) -> list[Transcript]:
         check_language(self.name, language, self.languages)
@@ -106,25 +170,31 @@ class Recognizer:
         words: list[list[Word]] = [[] for _ in range(reader.channels)]
         for channel, word in long_audio.words(reader.blocks(), report):
             words[channel].append(word)
-        for problem in reader.problems:
-            log.warning("%s: %s", reader.name, problem)
-        return [self._transcript(found, reader, language) for found in words]
+        return self._transcripts(words, reader.name, reader.seconds_read, reader.problems, language)
 
-    def _words(self, clips: list[Samples], prompt: int | None) -> list[list[Word]]:
+    def _transcripts(
+        self, words: list[list[Word]], name: str, seconds: float, problems: list[str], language: str | None
+    ) -> list[Transcript]:
+        """One of each channel's words."""
+        for problem in problems:
+            log.warning("%s: %s", name, problem)
+        whole = Transcript("", round(seconds, 3), language, self.name, problems=tuple(problems))
+        return [replace(whole, text=join_words(said), segments=tuple(segments_from_words(said))) for said in words]
+
+    def _words(self, clips: list[Samples], prompt: int | None) -> list[Sequence[Word]]:
         """Each clip's words, in times of the clip."""
-        emitted = transcribe_clips(self.runner, clips, prompt, self.batch_seconds)
-        tokenizer = self.checkpoint.tokenizer
-        return [words_of_clip(tokens, tokenizer, len(clip) / RATE) for tokens, clip in zip(emitted, clips, strict=True)]
+        emitted = self._tokens(clips, prompt)
+        return [self._words_of(tokens, len(clip) / RATE) for tokens, clip in zip(emitted, clips, strict=True)]
 
-    def _transcript(self, words: list[Word], reader: AudioReader, language: str | None) -> Transcript:
-        return Transcript(
-            text=join_words(words),
-            duration=round(reader.seconds_read, 3),
-            language=language,
-            model=self.name,
-            segments=tuple(segments_from_words(words)),
-            problems=tuple(reader.problems),
-        )
+    def _tokens(self, clips: list[Samples], prompt: int | None) -> list[list[EmittedToken]]:
+        return transcribe_clips(self.runner, clips, prompt, self.batch_seconds)
+
+    def _words_of(self, tokens: list[EmittedToken], seconds: float) -> Sequence[Word]:
+        return words_of_clip(tokens, self.checkpoint.tokenizer, seconds)
+
+
+def _numbered(transcripts: list[Transcript]) -> list[Transcript]:
+    return [replace(transcript, channel=index) for index, transcript in enumerate(transcripts)]
 
 
 def _report(progress: Progress, reader: AudioReader, done: float) -> None:
