@@ -1,10 +1,15 @@
-"""Which clips share a batch."""
+"""Which clips share a batch, and the length they are padded to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-__all__ = ["batches"]
+__all__ = ["batches", "bucket"]
+
+LEAST_BUCKET = 8
+"""Encoder steps: rows of so many half floats begin at 16 bytes, as fast kernels ask."""
+BUCKETS_AN_OCTAVE = 32
+"""Then no clip of more than 20 s is padded by more than a 32nd, and up to 30 s there are 47 lengths."""
 
 
 def batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
@@ -18,3 +23,9 @@ def batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
+
+
+def bucket(steps: int) -> int:
+    """The steps that a batch of so many (at least one) is padded to, where every length costs: few then occur."""
+    coarse = max(LEAST_BUCKET, (1 << steps.bit_length() - 1) // BUCKETS_AN_OCTAVE)
+    return -(-steps // coarse) * coarse
