@@ -75,8 +75,8 @@ def frame_mask(lengths: Tensor, size: int) -> Tensor:
 class LogMel(nn.Module):
     """samples [B, N] and lengths [B] -> mel [B, T, features] and frames [B]; padding is 0.
 
-    A row has `length // hop` frames, T those of N samples. Window and filterbank are buffers, so that a checkpoint's own
-    values replace the computed ones (some checkpoints hold rounded filterbanks).
+    A row has `length // hop` frames, T those of N samples. Window and filterbank are buffers, so that a checkpoint's
+    own values replace the computed ones (some checkpoints hold rounded filterbanks).
     """
 
     window: Tensor

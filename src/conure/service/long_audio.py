@@ -10,13 +10,13 @@ channel, one piece.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from conure.engine.ahead import ahead
 from conure.engine.batching import batches
 from conure.text.joining import Joiner
 from conure.types import Word
@@ -91,7 +91,7 @@ class LongAudio:
         """
         joiners: dict[int, Joiner[Word]] = {}
         done = 0.0
-        for coming in _ahead(self._rounds(blocks)):
+        for coming in ahead(self._rounds(blocks), "conure-cuts"):
             heard: dict[int, Sequence[Word]] = {}
             for batch in self._batches(coming.pieces):
                 heard.update(self._transcribe(coming.pieces, batch))
@@ -143,12 +143,3 @@ def _shifted(word: Word, seconds: float) -> Word:
     start = None if word.start is None else round(word.start + seconds, 3)
     end = None if word.end is None else round(word.end + seconds, 3)
     return replace(word, start=start, end=end)
-
-
-def _ahead(rounds: Iterator[_Round]) -> Iterator[_Round]:
-    """The same rounds, each made in a thread while the one before it is in use."""
-    with ThreadPoolExecutor(1, thread_name_prefix="conure-cuts") as thread:
-        coming = thread.submit(next, rounds, None)
-        while (made := coming.result()) is not None:
-            coming = thread.submit(next, rounds, None)
-            yield made
