@@ -12,12 +12,16 @@ BUCKETS_AN_OCTAVE = 32
 """Then no clip of more than 20 s is padded by more than a 32nd, and up to 30 s there are 47 lengths."""
 
 
-def batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
-    """Indices of clips, longest first, so that a batch times its longest clip stays within `limit`."""
+def batches(lengths: Sequence[int], limit: int, apart: int | None = None) -> Iterator[list[int]]:
+    """Indices of clips, longest first, so that a batch times its longest clip stays within `limit`.
+
+    Clips longer than `apart` share no batch with the others.
+    """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         longest = lengths[batch[0]] if batch else lengths[index]
-        if batch and longest * (len(batch) + 1) > limit:
+        parted = apart is not None and longest > apart >= lengths[index]
+        if batch and (parted or longest * (len(batch) + 1) > limit):
             yield batch
             batch = []
         batch.append(index)

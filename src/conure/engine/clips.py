@@ -14,10 +14,14 @@ from conure.decoding.transducer import decode_transducer
 from conure.engine.batching import batches
 from conure.engine.runner import Runner
 from conure.engine.upload import Padded, pad, uploads
+from conure.models.conformer import LONG_STEPS
 from conure.models.network import Heads
 from conure.models.slices import Slices, finish
 
 __all__ = ["decode", "transcribe_batch", "transcribe_clips"]
+
+STEP_SAMPLES = 1280
+"""In an encoder step."""
 
 SLICE_STEPS = 64
 """Encoder steps (5 s) decoded in a slice."""
@@ -31,7 +35,8 @@ def transcribe_clips(
 ) -> list[list[EmittedToken]]:
     """Mono float32 clips at 16 kHz, each [N] -> the tokens of each, in the order given."""
     tokens: list[list[EmittedToken]] = [[] for _ in clips]
-    formed = list(batches([len(clip) for clip in clips], int(batch_seconds * 16_000)))
+    # A batch with a long clip is attended to locally, and what a clip says must not depend on its mates.
+    formed = list(batches([len(clip) for clip in clips], int(batch_seconds * 16_000), LONG_STEPS * STEP_SAMPLES))
     coming = uploads(([clips[row] for row in rows] for rows in formed), runner.heads.device)
     for rows, padded in zip(formed, coming, strict=True):
         found = finish(transcribe_batch(runner, [clips[row] for row in rows], prompt, padded))
