@@ -8,8 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from conure.models import conformer
 from conure.models.attention import _shift
 from conure.models.config import AttentionContext
+from conure.models.conformer import Encoder
+from conure.models.folded_encoder import FoldedEncoder
 from conure.models.network import Prompt
 from tests.models.networks import OFFLINE, STREAMING, mel, network
 
@@ -50,6 +53,32 @@ def test_local_attention_equals_full_attention_under_a_band(window: int) -> None
     expected, _ = banded.encode(whole, lengths)
     for row, count in enumerate(counts.tolist()):
         torch.testing.assert_close(got[row, :count], expected[row, :count], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "form", [Encoder.__call__, lambda net, *given: FoldedEncoder(net)(*given)], ids=["plain", "folded"]
+)
+@torch.inference_mode()
+def test_long_clips_are_attended_to_locally(form, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformer, "LONG_STEPS", 51)
+    monkeypatch.setattr(conformer, "LONG_CONTEXT", AttentionContext(4, 4))
+    full = network(OFFLINE).encoder
+    local = network(replace(OFFLINE, local=True, contexts=(AttentionContext(4, 4),))).encoder
+    for lengths, expected in (([408, 200], full), ([409, 200], local)):
+        whole, frames = mel(lengths)
+        got, counts = form(full, whole, frames)
+        steps, _ = expected(whole, frames)
+        for row, count in enumerate(counts.tolist()):
+            torch.testing.assert_close(got[row, :count], steps[row, :count], atol=2e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_limited_contexts_stay_as_they_are_in_long_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = network(STREAMING)
+    whole, frames = mel([411])
+    expected, _ = net.encode(whole, frames)
+    monkeypatch.setattr(conformer, "LONG_STEPS", 10)
+    assert torch.equal(net.encode(whole, frames)[0], expected)
 
 
 @torch.inference_mode()

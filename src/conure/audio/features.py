@@ -75,8 +75,8 @@ def frame_mask(lengths: Tensor, size: int) -> Tensor:
 class LogMel(nn.Module):
     """samples [B, N] and lengths [B] -> mel [B, T, features] and frames [B]; padding is 0.
 
-    A row has `length // hop` frames. Window and filterbank are buffers, so that a checkpoint's own
-    values replace the computed ones (some checkpoints hold rounded filterbanks).
+    A row has `length // hop` frames, T those of N samples. Window and filterbank are buffers, so that a checkpoint's
+    own values replace the computed ones (some checkpoints hold rounded filterbanks).
     """
 
     window: Tensor
@@ -93,8 +93,8 @@ class LogMel(nn.Module):
         frames = torch.div(lengths, config.hop, rounding_mode="floor")
         samples = self.emphasize(samples) * frame_mask(lengths, samples.shape[1])
         mel = self.log_mel(nn.functional.pad(samples, (config.fft // 2, config.fft // 2)))
-        mel = mel[:, : max(int(frames.max()), 1)]
-        return self.normalize(mel, frames), frames
+        # By the shape, not by the longest row: what lengths hold on a device would have to be waited for.
+        return self.normalize(mel[:, : max(samples.shape[1] // config.hop, 1)], frames), frames
 
     def emphasize(self, samples: Tensor) -> Tensor:
         """Each sample less 0.97 of the one before it; the first is kept."""

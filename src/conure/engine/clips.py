@@ -13,13 +13,15 @@ from conure.decoding.hypothesis import EmittedToken, Tokens
 from conure.decoding.transducer import decode_transducer
 from conure.engine.batching import batches
 from conure.engine.runner import Runner
+from conure.engine.upload import Padded, pad, uploads
+from conure.models.conformer import LONG_STEPS
 from conure.models.network import Heads
 from conure.models.slices import Slices, finish
 
 __all__ = ["decode", "transcribe_batch", "transcribe_clips"]
 
-MIN_SAMPLES = 1600
-"""A tenth of a second: shorter clips get silence after them, for networks need a few steps to stand on."""
+STEP_SAMPLES = 1280
+"""In an encoder step."""
 
 SLICE_STEPS = 64
 """Encoder steps (5 s) decoded in a slice."""
@@ -33,18 +35,21 @@ def transcribe_clips(
 ) -> list[list[EmittedToken]]:
     """Mono float32 clips at 16 kHz, each [N] -> the tokens of each, in the order given."""
     tokens: list[list[EmittedToken]] = [[] for _ in clips]
-    for rows in batches([len(clip) for clip in clips], int(batch_seconds * 16_000)):
-        found = finish(transcribe_batch(runner, [clips[row] for row in rows], prompt))
+    # A batch with a long clip is attended to locally, and what a clip says must not depend on its mates.
+    formed = list(batches([len(clip) for clip in clips], int(batch_seconds * 16_000), LONG_STEPS * STEP_SAMPLES))
+    coming = uploads(([clips[row] for row in rows] for rows in formed), runner.heads.device)
+    for rows, padded in zip(formed, coming, strict=True):
+        found = finish(transcribe_batch(runner, [clips[row] for row in rows], prompt, padded))
         for row, emitted in zip(rows, found, strict=True):
             tokens[row] = emitted
     return tokens
 
 
 def transcribe_batch(
-    runner: Runner, clips: Sequence[np.ndarray], prompt: int | None = None
+    runner: Runner, clips: Sequence[np.ndarray], prompt: int | None = None, padded: Padded | None = None
 ) -> Slices[list[list[EmittedToken]]]:
-    """One batch in short slices -> the tokens of each clip."""
-    samples, lengths = _pad(clips)
+    """One batch in short slices -> the tokens of each clip; `padded` are the clips where they were padded before."""
+    samples, lengths = padded or pad(clips, pinned=runner.heads.device.type == "cuda")
     prompts = None if prompt is None else torch.full((len(clips),), prompt)
     encoded, counts = yield from runner.encode(samples, lengths, prompts)
     if not runner.heads.config.predictor_width:
@@ -65,12 +70,3 @@ def decode(heads: Heads, encoded: Tensor, counts: Tensor, ctc: bool | None = Non
     if not heads.config.predictor_width or (ctc and heads.config.ctc):
         return decode_ctc(heads, encoded, counts)[0]
     return decode_transducer(heads, encoded, counts)[0]
-
-
-def _pad(clips: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """samples [B, N], lengths [B]."""
-    lengths = [max(len(clip), MIN_SAMPLES) for clip in clips]
-    samples = np.zeros((len(clips), max(lengths)), np.float32)
-    for row, clip in enumerate(clips):
-        samples[row, : len(clip)] = clip
-    return torch.from_numpy(samples), torch.tensor(lengths)

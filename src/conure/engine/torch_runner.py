@@ -1,11 +1,15 @@
-"""Runs the modules as they are, on the CPU or a CUDA device."""
+"""Runs the modules as they are on the CPU, and their folded form on a CUDA device."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from conure.audio.features import LogMel
+from conure.engine.batching import bucket
+from conure.models.config import STEP_FRAMES
+from conure.models.folded_encoder import FoldedEncoder
 from conure.models.network import Heads, Network
 from conure.models.slices import Slices
 
@@ -16,30 +20,52 @@ CHUNK_STEPS = 1500
 
 
 class TorchRunner:
-    """float32 on the CPU, bfloat16 on CUDA unless told otherwise; features and heads stay in float32."""
+    """float32 on the CPU, bfloat16 on CUDA unless told otherwise; features and heads stay in float32.
 
-    def __init__(self, network: Network, front: LogMel, device: torch.device, dtype: torch.dtype | None = None) -> None:
+    `folded` layers and bucketed lengths are CUDA's, and may be asked for elsewhere; the plain modules are their twin.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        front: LogMel,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
+        folded: bool | None = None,
+    ) -> None:
         self.device = device
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         if device.type == "cpu":
             _prefer_onednn()
         self.front = front.to(device)
+        self.folded = device.type == "cuda" if folded is None else folded
+        # Folded first and rounded then: products of weights that were rounded before would be rounded twice.
+        encoder = FoldedEncoder(network.encoder) if self.folded else network.encoder
         self.network = network.to(device).eval()
         self.network.encoder.to(self.dtype)
         if self.network.prompt is not None:
             self.network.prompt.to(self.dtype)
+        self.encoder = encoder.to(device, self.dtype).eval()
         self.heads: Heads = self.network
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}"
 
     @torch.inference_mode()
     def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
-        """A slice is a layer."""
-        mel, frames = self.front(samples.to(self.device), lengths.to(self.device))
-        chunk = CHUNK_STEPS if mel.shape[1] > CHUNK_STEPS * 8 else None
-        x, counts = self.network.encoder.subsample(mel.to(self.dtype), frames, chunk)
-        encoded = yield from self.network.encoder.layer_by_layer(x, counts)
-        encoded = self.network.prompted(encoded, None if prompts is None else prompts.to(self.device))
-        return encoded.float(), counts
+        """A slice is a layer. Nothing in it waits for the device."""
+        samples, lengths = (part.to(self.device, non_blocking=True) for part in (samples, lengths))
+        mel, frames = self.front(self._padded(samples) if self.folded else samples, lengths)
+        chunk = CHUNK_STEPS if mel.shape[1] > CHUNK_STEPS * STEP_FRAMES else None
+        x, counts = self.encoder.subsample(mel.to(self.dtype), frames, chunk)
+        encoded = yield from self.encoder.layer_by_layer(x, counts)
+        slots = None if prompts is None else prompts.to(self.device, non_blocking=True)
+        return self.network.prompted(encoded, slots).float(), counts
+
+    def _padded(self, samples: Tensor) -> Tensor:
+        """[B, N] -> as many samples as give the bucket's steps."""
+        step = STEP_FRAMES * self.front.config.hop
+        extra = int(self.encoder.config.causal_subsampling)  # causal networks make a step more
+        steps = bucket(-(-samples.shape[1] // step) + extra)
+        return F.pad(samples, (0, (steps - extra) * step - samples.shape[1]))
 
 
 def _prefer_onednn() -> None:

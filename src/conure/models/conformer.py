@@ -20,7 +20,14 @@ from conure.models.slices import Slices, finish
 from conure.models.state import EncoderState
 from conure.models.subsampling import Subsampling
 
-__all__ = ["Encoder", "SpeakerActivity"]
+__all__ = ["LONG_STEPS", "Encoder", "SpeakerActivity"]
+
+LONG_STEPS = 15_360
+"""20 minutes, a length that batches are padded to; what is longer is attended to locally. Attention grows with T^2:
+here its products are twice to three times all others of a layer of 1,024, and no network was trained to learn
+anything of a step from an hour before it."""
+LONG_CONTEXT = AttentionContext(128, 128)
+"""10 seconds to either side, as NVIDIA's model cards run hours of audio."""
 
 SpeakerActivity = tuple[Tensor, Tensor]
 """How much the wanted speaker and all others speak, each [B, S] in [0, 1], one value an encoder step."""
@@ -136,8 +143,8 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Whole clips: mel [B, T, F], frames [B] -> steps [B, S, D], counts [B].
 
-        `context` is one of the checkpoint's (default: its first). `chunk_steps` subsamples so many steps
-        at a time, with the same numbers in less memory.
+        `context` is one of the checkpoint's (default: its first); one without limit has LONG_CONTEXT in clips longer
+        than LONG_STEPS. `chunk_steps` subsamples so many steps at a time, with the same numbers in less memory.
         """
         x, counts = self.subsample(mel, frames, chunk_steps)
         return self.encode_steps(x, counts, context, speakers), counts
@@ -168,10 +175,10 @@ class Encoder(nn.Module):
     ) -> Slices[Tensor]:
         """The same in slices of a layer."""
         x = self.dropout(self._scale(x))
-        context = context or self.config.contexts[0]
         steps = x.shape[1]
+        context, local = self._attention(context or self.config.contexts[0], steps)
         valid = frame_mask(counts, steps)
-        if self.config.local:
+        if local:
             window = context.left
             for layer, positions in zip(self._layers(), self.positions(2 * window - 1, 1 - 2 * window), strict=True):
                 x = layer.local(x, positions, valid, window)
@@ -185,6 +192,12 @@ class Encoder(nn.Module):
             x = self.layers[index](x, positions, keep, valid)
             yield
         return x
+
+    def _attention(self, context: AttentionContext, steps: int) -> tuple[AttentionContext, bool]:
+        """How far a step sees in a clip so long, and whether that is attended to in blocks."""
+        if context.sees_all and steps > LONG_STEPS:
+            return LONG_CONTEXT, True
+        return context, self.config.local
 
     def _visible(self, steps: int, context: AttentionContext, device: torch.device) -> Tensor:
         """Which step (row) sees which (column), where they do not all: bool [S, S]."""

@@ -7,6 +7,8 @@ pad (1, 1); causal ones pad (2, 1), so that a step sees no frame after its own. 
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +20,9 @@ __all__ = ["LEAD_FRAMES", "Subsampling"]
 
 LEAD_FRAMES = STEP_FRAMES - 1
 """Virtual frames before the first mel frame of a stream, so that its first chunk has the size of any other."""
+
+Frames = TypeVar("Frames", int, Tensor)
+"""How many: of one clip, or of each row [B]."""
 
 
 class Subsampling(nn.Module):
@@ -40,10 +45,10 @@ class Subsampling(nn.Module):
     def _stages(self) -> tuple[tuple[nn.Module, nn.Module | None], ...]:
         return ((self.conv[0], None), (self.conv[2], self.conv[3]), (self.conv[5], self.conv[6]))
 
-    def out_steps(self, frames: Tensor) -> Tensor:
+    def out_steps(self, frames: Frames) -> Frames:
         """Encoder steps that `frames` mel frames give, row by row."""
         for _ in range(3):
-            frames = torch.div(frames + (0 if self.causal else -1), 2, rounding_mode="floor") + 1
+            frames = (frames - (0 if self.causal else 1)) // 2 + 1
         return frames
 
     def forward(self, mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +83,7 @@ class Subsampling(nn.Module):
 
     def _causal_chunks(self, mel: Tensor, frames: Tensor, steps: int) -> Tensor:
         caches = self.empty_caches(mel.shape[0], mel)
-        total = int(self.out_steps(torch.tensor(mel.shape[1])))
+        total = self.out_steps(mel.shape[1])
         mel = F.pad(mel, (0, 0, LEAD_FRAMES, total * STEP_FRAMES - mel.shape[1]))
         fresh = torch.ones(mel.shape[0], dtype=torch.bool, device=mel.device)
         pieces = []

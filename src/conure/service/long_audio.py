@@ -10,12 +10,12 @@ channel, one piece.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from conure.engine.ahead import ahead
 from conure.engine.batching import batches
 from conure.service.channels import Channels
 from conure.service.pieces import Detector, cut_pieces
@@ -70,7 +70,7 @@ class LongAudio:
         """
         channels = Channels()
         done = 0.0
-        for coming in _ahead(self._rounds(blocks)):
+        for coming in ahead(self._rounds(blocks), "conure-cuts"):
             heard: dict[int, Sequence[Word]] = {}
             for batch in self._batches(coming.pieces):
                 clips = [coming.pieces[index][1].samples for index in batch]
@@ -97,12 +97,3 @@ class LongAudio:
 
     def _batches(self, pieces: Sequence[tuple[int, Piece]]) -> Iterator[list[int]]:
         return batches([len(piece.samples) for _, piece in pieces], int(self.batch_seconds * RATE))
-
-
-def _ahead(rounds: Iterator[_Round]) -> Iterator[_Round]:
-    """The same rounds, each made in a thread while the one before it is in use."""
-    with ThreadPoolExecutor(1, thread_name_prefix="conure-cuts") as thread:
-        coming = thread.submit(next, rounds, None)
-        while (made := coming.result()) is not None:
-            coming = thread.submit(next, rounds, None)
-            yield made

@@ -1,0 +1,39 @@
+"""Batches stay within their limit, buckets within a 32nd."""
+
+from __future__ import annotations
+
+import pytest
+
+from conure.engine.batching import batches, bucket
+from conure.models.conformer import LONG_STEPS
+
+
+def test_a_batch_times_its_longest_stays_within_the_limit() -> None:
+    lengths = [5, 90, 30, 31, 7, 60, 200, 1]
+    found = list(batches(lengths, 100))
+    assert sorted(index for batch in found for index in batch) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or max(lengths[index] for index in batch) * len(batch) <= 100 for batch in found)
+    assert found[0] == [6]
+
+
+def test_long_clips_have_batches_of_their_own() -> None:
+    assert list(batches([5, 90, 30, 91], 1000, apart=30)) == [[3, 1], [2, 0]]
+
+
+def test_a_bucket_holds_its_steps_and_is_one_itself() -> None:
+    for steps in range(1, 4000):
+        padded = bucket(steps)
+        assert padded >= steps
+        assert bucket(padded) == padded
+        assert padded % 8 == 0
+
+
+@pytest.mark.parametrize(("octave", "found"), [(256, 32), (512, 32), (8192, 32)])
+def test_few_lengths_occur_and_little_is_padded(octave: int, found: int) -> None:
+    steps = range(octave, 2 * octave)
+    assert len({bucket(count) for count in steps} - {octave}) == found
+    assert max(bucket(count) / count for count in steps) < 1 + 1 / 32
+
+
+def test_padding_makes_no_clip_a_long_one() -> None:
+    assert bucket(LONG_STEPS) == LONG_STEPS

@@ -1,0 +1,77 @@
+"""Batches arrive in the order given, as they are padded on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from conure.audio.features import LogMel
+from conure.engine.ahead import ahead
+from conure.engine.clips import transcribe_clips
+from conure.engine.torch_runner import TorchRunner
+from conure.engine.upload import pad, uploads
+from tests.models.networks import OFFLINE, network
+
+DEVICES = pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a card"))],
+)
+
+
+def clip(length: int) -> np.ndarray:
+    return np.random.default_rng(length).standard_normal(length).astype(np.float32)
+
+
+def test_short_clips_are_padded_with_silence() -> None:
+    clips = [clip(2000), clip(40)]
+    samples, lengths = pad(clips)
+    assert lengths.tolist() == [2000, 1600]
+    assert samples[0].numpy().tolist() == clips[0].tolist()
+    assert samples[1, :40].numpy().tolist() == clips[1].tolist()
+    assert not samples[1, 40:].any()
+
+
+@DEVICES
+def test_batches_arrive_in_order(device: str) -> None:
+    given = [[clip(3000 + n), clip(1700)] for n in range(20)]
+    arrived = list(uploads(given, torch.device(device)))
+    assert len(arrived) == len(given)
+    for clips, (samples, lengths) in zip(given, arrived, strict=True):
+        expected, expected_lengths = pad(clips)
+        assert samples.device.type == lengths.device.type == device
+        assert torch.equal(samples.cpu(), expected)
+        assert torch.equal(lengths.cpu(), expected_lengths)
+
+
+@DEVICES
+def test_tokens_come_in_the_order_of_the_clips(device: str) -> None:
+    net = network(OFFLINE, ctc=True)
+    runner = TorchRunner(net, LogMel(net.config.mel), torch.device(device), torch.float32)
+    clips = [clip(length) for length in (1600, 48_000, 9000, 32_000, 16_000, 20_000)]
+    together = transcribe_clips(runner, clips, batch_seconds=4.0)
+    alone = [transcribe_clips(runner, [one])[0] for one in clips]
+    ids = [[[token.id for token in tokens] for tokens in found] for found in (together, alone)]
+    assert ids[0] == ids[1]
+    assert any(ids[0])
+
+
+def test_one_is_made_while_another_is_in_use() -> None:
+    made = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(1, 5):
+            made.append(number)
+            yield number
+
+    coming = ahead(numbers(), "numbers")
+    assert next(coming) == 1
+    assert [1, *coming] == [1, 2, 3, 4]
+    assert made == [1, 2, 3, 4]
+
+
+def test_what_fails_in_the_thread_fails_here() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(ahead((1 // n for n in (1, 0)), "fails"))
