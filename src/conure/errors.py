@@ -13,6 +13,7 @@
     │   ├── BadCheckpoint        a file that is broken, hostile or of another family
     │   └── MissingBackend       an optional library is not installed
     ├── Busy                there is no room now; says when to try again
+    ├── OutOfMemory         the device has too little memory for it
     └── EngineFailed        our fault; the log tells why
 
 Each error carries one line that names the offending value and, where there is one, a hint that says
@@ -33,6 +34,7 @@ __all__ = [
     "MissingBackend",
     "ModelError",
     "ModelNotFound",
+    "OutOfMemory",
     "UnknownModel",
     "UnsupportedAudio",
     "UnsupportedLanguage",
@@ -124,6 +126,12 @@ class Busy(ConureError):
     def __init__(self, message: str, hint: str | None = None, retry_after: float = 5.0) -> None:
         super().__init__(message, hint)
         self.retry_after = retry_after
+
+
+class OutOfMemory(ConureError):
+    """The device has too little memory for it, now and later."""
+
+    code = "out_of_memory"
 
 
 class EngineFailed(ConureError):

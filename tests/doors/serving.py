@@ -139,10 +139,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def started(live: str, cache: Path, *options: str) -> Iterator[Server]:
+def started(live: str, cache: Path, *options: str, module: str = "conure") -> Iterator[Server]:
     """Ports are free ones; killed at the end where it is still there."""
     ports = ["--port", "0", "--tcp-port", "0", "--status-port", "0"]
-    command = [sys.executable, "-m", "conure", "serve", "--live", live, "--clips", "tiny", "--device", "cpu"]
+    command = [sys.executable, "-m", module, "serve", "--live", live, "--clips", "tiny", "--device", "cpu"]
     server = Server([*command, "--threads", "1", *ports, *options], cache)
     try:
         server.begin()

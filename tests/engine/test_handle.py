@@ -7,11 +7,13 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from conure.engine import startup, transport
 from conure.engine.handle import EngineHandle
 from conure.engine.messages import (
     ENDS,
@@ -30,8 +32,9 @@ from conure.engine.messages import (
 )
 from conure.engine.plan import Plan
 from conure.engine.transport import ProcessTransport, ThreadTransport, Transport
-from conure.errors import ConureError, UnknownModel
+from conure.errors import ConureError, EngineFailed, UnknownModel
 from conure.models.network import Network
+from tests.engine.failing_device import work_until_the_device_fails
 from tests.engine.live_model import save_live_model
 from tests.engine.test_stream_lane import net, noise, offline
 
@@ -71,8 +74,8 @@ def model(net: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def started(transport: Transport) -> AsyncIterator[EngineHandle]:
-    handle = EngineHandle(transport)
+async def started(carrier: Transport) -> AsyncIterator[EngineHandle]:
+    handle = EngineHandle(carrier)
     await handle.start()
     try:
         yield handle
@@ -123,15 +126,15 @@ def test_a_killed_engine_comes_back(net: Network, model: Path) -> None:
     samples = noise(np.random.default_rng(5), 40_000)
 
     async def talk() -> None:
-        transport = ProcessTransport(plan(model))
-        async with started(transport) as handle:
+        process = ProcessTransport(plan(model))
+        async with started(process) as handle:
             listener = Listener()
             number = handle.register(listener)
             handle.ask(Open(number, StreamOptions("small")))
             handle.ask(Audio(number, samples[:20_000]))
             await asyncio.sleep(0.2)
-            assert transport._process.pid
-            os.kill(transport._process.pid, signal.SIGKILL)
+            assert process._process.pid
+            os.kill(process._process.pid, signal.SIGKILL)
             await asyncio.wait_for(listener.restarts.wait(), PATIENCE)
             listener.answers.clear()
             say(handle, number, samples)
@@ -140,6 +143,39 @@ def test_a_killed_engine_comes_back(net: Network, model: Path) -> None:
             assert handle.restarts == 1
 
     asyncio.run(talk())
+
+
+def test_an_engine_whose_device_failed_comes_back(
+    net: Network, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = noise(np.random.default_rng(6), 40_000)
+    monkeypatch.setattr(transport, "_work", work_until_the_device_fails)
+
+    async def talk() -> None:
+        process = ProcessTransport(replace(plan(model), cache=tmp_path))
+        async with started(process) as handle:
+            listener = Listener()
+            number = handle.register(listener)
+            handle.ask(Open(number, StreamOptions("small", 80)))
+            handle.ask(Audio(number, samples))
+            await asyncio.wait_for(listener.restarts.wait(), PATIENCE)
+            assert not any(isinstance(answer, ENDS) for answer in listener.answers)
+            listener.answers.clear()
+            say(handle, number, samples)
+            await asyncio.wait_for(listener.ended.wait(), PATIENCE)
+            assert listener.tokens() == [token for token, _ in offline(net, samples, 2)]
+
+    asyncio.run(talk())
+    assert "the engine's device failed; starting it again" in caplog.text
+
+
+def test_a_thread_cannot_start_on_a_device_that_failed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(startup, "open_model", broken)
+    with pytest.raises(EngineFailed, match="the device failed: CUDA error: an illegal memory access"):
+        asyncio.run(EngineHandle(ThreadTransport(plan(model))).start())
 
 
 def test_an_engine_that_cannot_start_tells_why(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from conure.engine.clip_lane import ClipLane
 from conure.engine.live_lane import LiveLane
 from conure.engine.loop import Engine
 from conure.engine.messages import (
+    DEVICE_FAILED,
     ENDS,
     Answer,
     Audio,
@@ -31,6 +32,7 @@ from conure.engine.messages import (
     Note,
     Open,
     Opened,
+    Request,
     StreamOptions,
 )
 from conure.engine.segment_lane import SegmentLane
@@ -231,3 +233,29 @@ def test_an_unforeseen_error_ends_all_by_name(net: Network, monkeypatch: pytest.
         engine.ask(Audio(2, np.zeros(9_000, np.float32)))
         listener.wait_for_ends(2)
     assert {answer.code for answer in listener.answers if isinstance(answer, Failed)} == {"engine_failed"}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize(
+    ("method", "asked"), [("open", Open(3, StreamOptions("small"))), ("run", Audio(1, np.zeros(9_000, np.float32)))]
+)
+def test_a_device_that_fails_ends_all_by_its_name(
+    net: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str, asked: Request
+) -> None:
+    streams = lane(net)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA")
+
+    with running(streams) as (engine, listener):
+        engine.ask(Open(1, StreamOptions("small")))
+        engine.ask(Clip(2, "small", np.zeros(90_000, np.float32)))
+        listener.wait_for(lambda answer: isinstance(answer, Opened))
+        monkeypatch.setattr(streams, method, broken)
+        engine.ask(asked)
+        listener.wait_for_ends(1)
+    failed = [answer for answer in listener.answers if isinstance(answer, Failed)]
+    assert 1 in {answer.stream for answer in failed}
+    assert {answer.code for answer in failed} == {DEVICE_FAILED}
+    assert {answer.message for answer in failed} == {"the device failed: CUDA error: device-side assert triggered"}
+    assert "the device failed: CUDA error: device-side assert triggered" in caplog.text

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from conure import log
-from conure.errors import Busy, ConureError, EngineFailed
+from conure.errors import Busy, ConureError, EngineFailed, OutOfMemory
 
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "PLAIN", "REFUSED", "Common", "Reporter", "console", "one_line", "tell"]
 
@@ -47,7 +47,7 @@ class Common:
         return Reporter(json=self.json, debug=self.debug)
 
 
-OURS = (Busy, EngineFailed)
+OURS = (Busy, EngineFailed, OutOfMemory)
 PLAIN = Common()
 """None of them given."""
 

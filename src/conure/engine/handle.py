@@ -3,13 +3,13 @@
     receiver.answered(answer)   on the event loop, in the engine's order
     receiver.restarted()        the engine is a new one that knows of no stream
 
-A stream that was open when the engine died is the receiver's to open again, under the same number; clips too.
+A stream that was open when the engine died is the receiver's to open again, under the same number; clips too. An engine
+whose device fails says so for each of its streams and ends: receivers are not told that, for their streams go on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from conure.engine.messages import ENDS, Answer, Note, Ping, Pong, Request, Turned
+from conure.engine.messages import DEVICE_FAILED, ENDS, Answer, Failed, Note, Ping, Pong, Request, Turned
 from conure.engine.plan import ModelCard
 from conure.engine.transport import EngineLost, Transport
 from conure.errors import ConureError, EngineFailed
@@ -70,8 +70,8 @@ class EngineHandle:
         """Returns when the engine takes requests. Raises ConureError where it never will."""
         try:
             await self._begin()
-        except EngineLost:
-            raise EngineFailed("the engine died while it started", "see its log") from None
+        except EngineLost as lost:
+            raise EngineFailed(f"{lost} while it started", "see its log") from None
         self._tasks = [asyncio.create_task(work) for work in (self._receive(), self._send(), self._watch())]
 
     async def stop(self) -> None:
@@ -125,9 +125,9 @@ class EngineHandle:
             try:
                 for message in await self._transport.receive():
                     self._take(message)
-            except EngineLost:
+            except EngineLost as lost:
                 try:
-                    await self._restart()
+                    await self._restart(lost)
                 except ConureError as error:
                     self._give_up(error)
                     return
@@ -138,20 +138,24 @@ class EngineHandle:
         elif isinstance(message, Turned):
             if self.on_turn:
                 self.on_turn(message)
+        elif isinstance(message, Failed) and message.code == DEVICE_FAILED:
+            pass  # it goes on with the next engine
         elif receiver := self._receivers.get(message.stream):
             if isinstance(message, ENDS):
                 self.forget(message.stream)
             receiver.answered(message)
 
-    async def _restart(self) -> None:
+    async def _restart(self, lost: EngineLost) -> None:
         began = time.monotonic()
         self.is_ready = False
         while not self.is_ready:
             self._requests.clear()
             self._count_death()
-            log.error("the engine died; starting it again")
-            with contextlib.suppress(EngineLost):  # it died again while it started
+            log.error("%s; starting it again", lost)
+            try:
                 await self._begin()
+            except EngineLost as again:  # while it started
+                lost = again
         log.warning("the engine is back after %.1f s; %d streams go on", time.monotonic() - began, self.registered)
         for receiver in list(self._receivers.values()):
             receiver.restarted()

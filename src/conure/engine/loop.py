@@ -6,7 +6,8 @@
 in which they came to be; whoever takes them must not keep it waiting.
 
 A request that cannot be met fails its stream by name. An error that nobody foresaw ends every stream and the loop:
-what state the networks are in is then unknown.
+what state the networks are in is then unknown. So does a device that fails, with a code of its own: another engine can
+hear again what was heard on it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from dataclasses import dataclass
 from conure.engine.admission import MOST_LOAD, load
 from conure.engine.clip_lane import ClipLane
 from conure.engine.cost import Costs
+from conure.engine.device import device_failed, told
 from conure.engine.live_lane import LiveLane
 from conure.engine.messages import (
+    DEVICE_FAILED,
     ENDS,
     Answer,
     Audio,
@@ -97,15 +100,19 @@ class Engine:
         self._requests.put(None)
 
     def run(self) -> None:
-        """Until it is stopped."""
+        """Until it is stopped. Raises what it could not go on after."""
         patience: float | None = 0.0
         try:
             while self._take_requests(patience):
                 patience = self._turn()
                 self._flush()
-        except Exception:
-            log.exception("the engine failed")
-            self._fail_all("engine_failed", "the engine failed; its log tells why")
+        except Exception as error:
+            if device_failed(error):
+                log.error("the device failed: %s", told(error))
+                self._fail_all(DEVICE_FAILED, f"the device failed: {told(error)}")
+            else:
+                log.exception("the engine failed")
+                self._fail_all("engine_failed", "the engine failed; its log tells why")
             raise
         self._fail_all("stopped", "the engine was stopped")
 

@@ -17,6 +17,7 @@ from conure.types import Token
 from conure.vad.endpoints import Endpointing, EndReason
 
 __all__ = [
+    "DEVICE_FAILED",
     "ENDS",
     "EndReason",
     "Answer",
@@ -213,6 +214,10 @@ class Turned(Struct, frozen=True, tag=True):
 
 Note = Pong | Turned
 """Told of the engine, not of a stream."""
+
+DEVICE_FAILED = "device_failed"
+"""The code of streams that were cut off because the engine's device failed. The engine ends with them; the next one can
+hear them from where they stood."""
 
 ENDS = (Finished, Failed, Cancelled)
 """The last answer of a stream is one of these."""

@@ -15,7 +15,7 @@ from conure.engine.frames import frame, read_frame
 from conure.engine.messages import Answer, Note, Request
 from conure.engine.plan import ModelCard, Plan
 from conure.engine.ring import SampleRing
-from conure.engine.wire import Broken, FromEngine, NoRoom, Ready, RequestWriter, answer_reader
+from conure.engine.wire import DEVICE_FAILED_EXIT, Broken, FromEngine, NoRoom, Ready, RequestWriter, answer_reader
 from conure.errors import ConureError, EngineFailed
 
 __all__ = ["EngineLost", "ProcessTransport", "ThreadTransport", "Transport"]
@@ -28,7 +28,10 @@ END_PATIENCE = 5.0
 
 
 class EngineLost(Exception):
-    """The engine is no longer there."""
+    """The engine is no longer there; its text says what became of it."""
+
+    def __init__(self, text: str = "the engine died") -> None:
+        super().__init__(text)
 
 
 class Transport(Protocol):
@@ -58,7 +61,9 @@ class ThreadTransport:
         self._plan = plan
 
     async def start(self) -> tuple[ModelCard, ...]:
-        from conure.engine.startup import start_engine  # noqa: PLC0415  it loads torch, which the other one never does
+        # They load torch, which the other one never does.
+        from conure.engine.device import device_failed, told  # noqa: PLC0415
+        from conure.engine.startup import start_engine  # noqa: PLC0415
 
         loop = asyncio.get_running_loop()
         self._told: asyncio.Queue[list[Answer | Note] | None] = asyncio.Queue()
@@ -72,7 +77,12 @@ class ThreadTransport:
             finally:
                 loop.call_soon_threadsafe(self._told.put_nowait, None)
 
-        self._engine, cards = await asyncio.to_thread(start_engine, self._plan, deliver)
+        try:
+            self._engine, cards = await asyncio.to_thread(start_engine, self._plan, deliver)
+        except RuntimeError as error:
+            if not device_failed(error):
+                raise
+            raise EngineFailed(f"the device failed: {told(error)}", "only a new process can use it again") from error
         self._thread = threading.Thread(target=run, name="conure-engine")
         self._thread.start()
         return tuple(cards)
@@ -159,8 +169,13 @@ class ProcessTransport:
         payload = await read_frame(self._reader)
         if payload is None:
             await self.stop()
-            raise EngineLost
+            raise EngineLost("the engine's device failed" if self._failed else "the engine died")
         return self._answers.decode(payload)
+
+    @property
+    def _failed(self) -> bool:
+        """Whether the process ended because its device did."""
+        return self._process.exitcode == DEVICE_FAILED_EXIT
 
     async def stop(self) -> None:
         """The process ends when its socket is closed; what does not is killed."""

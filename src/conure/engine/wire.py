@@ -11,7 +11,20 @@ from conure.engine.messages import Answer, Note, Request
 from conure.engine.plan import ModelCard
 from conure.engine.ring import SampleRing
 
-__all__ = ["Broken", "FromEngine", "NoRoom", "Ready", "RequestReader", "RequestWriter", "answer_reader"]
+__all__ = [
+    "DEVICE_FAILED_EXIT",
+    "Broken",
+    "FromEngine",
+    "NoRoom",
+    "Ready",
+    "RequestReader",
+    "RequestWriter",
+    "answer_reader",
+]
+
+
+DEVICE_FAILED_EXIT = 90
+"""What the engine's process ends with where its device failed."""
 
 
 class Ready(Struct, frozen=True, tag=True):

@@ -1,0 +1,9 @@
+"""`conure` with an engine whose device fails once."""
+
+from conure.cli.main import run
+from conure.engine import transport
+from tests.engine.failing_device import work_until_the_device_fails
+
+if __name__ == "__main__":
+    transport._work = work_until_the_device_fails
+    run()

@@ -1,0 +1,27 @@
+"""The device fails while people speak: the engine ends by its name, another one goes on, and no word is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.doors.serving import SAID, demo, started
+from tests.doors.talking import converse, finals, lines, pcm16, pieces, socket_of
+
+CONFIG = {"type": "config", "endpointing": {"silence": 1.5}}
+DIGITS = pcm16(demo())
+
+
+def test_streams_go_on_with_the_next_engine(tmp_path: Path) -> None:
+    with started("tiny", tmp_path, module="tests.end_to_end.failing_server") as server:
+        with lines(server) as first, socket_of(server) as second:
+            for client in (first, second):
+                for message in [CONFIG, *pieces(DIGITS)]:
+                    client.say(message)
+            heard = [converse(client, [{"type": "close"}]) for client in (first, second)]
+        assert [finals(told) for told in heard] == [SAID, SAID]
+        assert [told[-1]["type"] for told in heard] == ["finished", "finished"]
+        assert server.health()["engine_restarts"] == 1
+        assert server.stop() == 0
+        assert "the device failed: CUDA error: an illegal memory access was encountered" in server.errors
+        assert "the engine's device failed; starting it again" in server.errors
+        assert "Traceback" not in server.errors

@@ -1,0 +1,35 @@
+"""How much memory tensors take at most while something runs: counted, not asked of an allocator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["LiveBytes"]
+
+
+class LiveBytes(TorchDispatchMode):
+    """Sees every tensor that goes into or comes out of an operation, but for those that were `there` before."""
+
+    def __init__(self, there: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self._there = {StorageWeakRef(tensor.untyped_storage()) for tensor in there}
+        self._live: dict[StorageWeakRef, int] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self._see((args, kwargs, out))
+        return out
+
+    def _see(self, values: Any) -> None:
+        for tensor in tree_leaves(values):
+            if isinstance(tensor, Tensor) and (seen := StorageWeakRef(tensor.untyped_storage())) not in self._there:
+                self._live[seen] = tensor.untyped_storage().nbytes()
+        self._live = {seen: size for seen, size in self._live.items() if not seen.expired()}
+        self.most = max(self.most, sum(self._live.values()))
