@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conure.engine.clip_decoder import PlainDecoder
 from conure.models.slices import Slices
 from conure.text.tokenizer import LabelTokenizer
 from tests.vad.digits import NAMES
@@ -30,6 +31,7 @@ class KnowingRunner:
         blank = len(WORDS)
         config = SimpleNamespace(predictor_width=0, prompts=0, ctc=True, blank=blank)
         self.heads = SimpleNamespace(config=config, device=torch.device("cpu"), ctc_head=lambda encoded: encoded)
+        self.decoder = PlainDecoder(self.heads)
 
     def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
         counts = lengths * 100 // RATE // 8 + 1

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from conure.audio.features import LogMel
+from conure.engine.placing import prepared
 from conure.models.config import AttentionContext, NetworkConfig
 from conure.models.network import Heads, Network
 
@@ -32,10 +33,7 @@ class TorchBufferedRunner:
 
     def __init__(self, network: Network, front: LogMel, device: torch.device, dtype: torch.dtype | None = None) -> None:
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        self.network = network.to(device).eval()
-        self.network.encoder.to(self.dtype)
-        if self.network.prompt is not None:
-            self.network.prompt.to(self.dtype)
+        self.network = prepared(network, device, self.dtype, folded=False)
         self.heads: Heads = self.network
         self.front = front.to(device)
         self.config = network.config

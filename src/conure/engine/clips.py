@@ -23,9 +23,6 @@ __all__ = ["decode", "transcribe_batch", "transcribe_clips"]
 STEP_SAMPLES = 1280
 """In an encoder step."""
 
-SLICE_STEPS = 64
-"""Encoder steps (5 s) decoded in a slice."""
-
 BATCH_SECONDS = 240.0
 """Audio in a batch, padding counted: 8 clips of 30 s. More gains nothing on a CPU and costs memory."""
 
@@ -52,17 +49,7 @@ def transcribe_batch(
     samples, lengths = padded or pad(clips, pinned=runner.heads.device.type == "cuda")
     prompts = None if prompt is None else torch.full((len(clips),), prompt)
     encoded, counts = yield from runner.encode(samples, lengths, prompts)
-    if not runner.heads.config.predictor_width:
-        return list(decode(runner.heads, encoded, counts))
-    tokens: list[list[EmittedToken]] = [[] for _ in clips]
-    state = None
-    for begin in range(0, encoded.shape[1], SLICE_STEPS):
-        yield
-        part = encoded[:, begin : begin + SLICE_STEPS]
-        found, state = decode_transducer(runner.heads, part, (counts - begin).clamp(0, part.shape[1]), state)
-        for row, emitted in zip(tokens, found, strict=True):
-            row += emitted
-    return tokens
+    return (yield from runner.decoder.decode(encoded, counts))
 
 
 def decode(heads: Heads, encoded: Tensor, counts: Tensor, ctc: bool | None = None) -> Tokens:

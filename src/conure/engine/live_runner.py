@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from conure.audio.features import LogMel
+from conure.engine.placing import prepared
 from conure.engine.recording import Recorder, recorder_for
 from conure.models.folded_encoder import FoldedEncoder
 from conure.models.live_encoder import LiveEncoder
@@ -27,23 +28,20 @@ class LiveRunner:
         device: torch.device,
         dtype: torch.dtype | None = None,
         recorder: Recorder | None = None,
+        silero: SlotSilero | None = None,
     ) -> None:
         """Folds the network's encoder, where it is not folded yet."""
         if not network.config.encoder.cache_aware:
             raise ValueError("this network cannot be run chunk by chunk")
         self.device = device
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        if not isinstance(network.encoder, FoldedEncoder):
-            network.encoder = FoldedEncoder(network.encoder)
-        self.network = network.to(device).eval()
-        self.network.encoder.to(self.dtype)
-        if self.network.prompt is not None:
-            self.network.prompt.to(self.dtype)
+        self.network = prepared(network, device, self.dtype, folded=True)
         self.config = network.config
         self.front = front.to(device)
         past = max(context.left for context in network.config.encoder.contexts)
+        assert isinstance(network.encoder, FoldedEncoder)
         self.encoder = LiveEncoder(network.encoder, past)
-        self.silero = SlotSilero(silero_tensors(), device)
+        self.silero = silero or SlotSilero(silero_tensors(), device)
         self.recorder = recorder or recorder_for(device)
         self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}, recorded"

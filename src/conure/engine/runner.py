@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from conure.engine.clip_decoder import ClipDecoder
 from conure.models.network import Heads
 from conure.models.slices import Slices
 
@@ -18,6 +19,7 @@ class Runner(Protocol):
     """Samples to what the heads read, and the heads, which one decoding loop asks."""
 
     heads: Heads
+    decoder: ClipDecoder
     description: str
     """What runs where, for people: "onnx int8, 2 threads"."""
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from conure.audio.features import LogMel
+from conure.engine.placing import prepared
 from conure.engine.stream_state import Memory, StreamState
 from conure.models.config import STEP_FRAMES, NetworkConfig
 from conure.models.network import Heads, Network
@@ -41,10 +42,7 @@ class TorchStreamRunner:
         if not network.config.encoder.cache_aware:
             raise ValueError("this network cannot be run chunk by chunk")
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        self.network = network.to(device).eval()
-        self.network.encoder.to(self.dtype)
-        if self.network.prompt is not None:
-            self.network.prompt.to(self.dtype)
+        self.network = prepared(network, device, self.dtype, folded=False)
         self.heads: Heads = self.network
         self.front = front.to(device)
         self.config = network.config

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from conure.audio.features import LogMel
 from conure.engine.batching import bucket
+from conure.engine.clip_decoder import ClipDecoder, PlainDecoder, RecordedDecoder
+from conure.engine.placing import prepared
+from conure.engine.recording import recorder_for
 from conure.models.config import STEP_FRAMES
-from conure.models.folded_encoder import FoldedEncoder
 from conure.models.network import Heads, Network
 from conure.models.slices import Slices
 
@@ -23,6 +25,7 @@ class TorchRunner:
     """float32 on the CPU, bfloat16 on CUDA unless told otherwise; features and heads stay in float32.
 
     `folded` layers and bucketed lengths are CUDA's, and may be asked for elsewhere; the plain modules are their twin.
+    Folding changes the network that is given.
     """
 
     def __init__(
@@ -39,14 +42,13 @@ class TorchRunner:
             _prefer_onednn()
         self.front = front.to(device)
         self.folded = device.type == "cuda" if folded is None else folded
-        # Folded first and rounded then: products of weights that were rounded before would be rounded twice.
-        encoder = FoldedEncoder(network.encoder) if self.folded else network.encoder
-        self.network = network.to(device).eval()
-        self.network.encoder.to(self.dtype)
-        if self.network.prompt is not None:
-            self.network.prompt.to(self.dtype)
-        self.encoder = encoder.to(device, self.dtype).eval()
+        self.network = prepared(network, device, self.dtype, folded=self.folded)
+        self.encoder = self.network.encoder
         self.heads: Heads = self.network
+        recorded = device.type == "cuda" and network.config.predictor_width
+        self.decoder: ClipDecoder = (
+            RecordedDecoder(self.heads, recorder_for(device)) if recorded else PlainDecoder(self.heads)
+        )
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}"
 
     @torch.inference_mode()
