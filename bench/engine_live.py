@@ -13,36 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import threading
-import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from bench.stream_step import random_checkpoint
+from bench.engine_trial import Held, Trial
+from bench.random_model import random_live_checkpoint
 from conure.bench.machine import machine
-from conure.bench.numbers import Spread, largest, spread_of
-from conure.bench.speech import RATE, voices
-from conure.bench.trial import GRACE
+from conure.bench.numbers import largest
+from conure.bench.speech import voices
 from conure.cli.tables import table
-from conure.engine.loop import Engine
 from conure.engine.messages import (
-    ENDS,
-    Answer,
-    Audio,
-    Close,
-    Finished,
-    Heard,
-    Listened,
-    Note,
-    Open,
     Samples,
-    StreamOptions,
-    Turned,
 )
 from conure.engine.plan import Plan
 from conure.engine.startup import Lanes, build_lanes
@@ -51,31 +35,6 @@ from conure.models import conure_file
 REPOSITORY = Path(__file__).parents[1]
 DATA, TINY = REPOSITORY / "tests" / "data", REPOSITORY / "src" / "conure" / "data" / "tiny"
 VOICES = 4
-PATIENCE = 60.0
-"""Seconds for the last answers; an engine that needs longer does not hold its streams."""
-
-
-@dataclass(frozen=True)
-class Held:
-    streams: int
-    latency_ms: int
-    lag: Spread | None
-    final: Spread | None
-    """From the close of a stream to its end."""
-    unfinished: int
-    turns: float
-    """A second."""
-    rows: float
-    turn: float
-    busy: float
-    stages: dict[str, float]
-    """Of a turn."""
-    late: float
-    """How far the feeding thread was behind, at most."""
-
-    @property
-    def is_in_time(self) -> bool:
-        return not self.unfinished and self.lag is not None and self.lag.p99 <= self.latency_ms / 1000 + GRACE
 
 
 def main() -> None:
@@ -83,7 +42,7 @@ def main() -> None:
     models = [str(model) for model in options.models]
     if options.random:
         if not options.random.exists():
-            conure_file.save(random_checkpoint(24), options.random)
+            conure_file.save(random_live_checkpoint(24), options.random)
         models.append(str(options.random))
     said = [np.frombuffer(pcm, "<i2").astype(np.float32) / 32768 for pcm in voices(DATA, options.seconds, VOICES)]
     found = {}
@@ -121,106 +80,12 @@ def _search(lanes: Lanes, said: Sequence[Samples], latency: int, options: argpar
     tried: list[Held] = []
 
     def holds(streams: int) -> bool:
-        tried.append(Trial(lanes, said, streams, latency, options.packet_ms / 1000).run())
+        tried.append(Trial(lanes.live, said, streams, latency, options.packet_ms / 1000).run())
         print(f"  {streams} at {latency} ms: {tried[-1]}", flush=True)
         return tried[-1].is_in_time
 
     largest(holds, options.first, options.slots)
     return tried
-
-
-class Trial:
-    """So many streams of the first model of the lanes, from open to close."""
-
-    def __init__(self, lanes: Lanes, said: Sequence[Samples], streams: int, latency: int, packet: float) -> None:
-        self.said, self.streams, self.latency, self.packet = said, streams, latency, packet
-        self.model = lanes.cards[0].name
-        self.engine = Engine(lanes.live, {}, self._take)
-        self.interval = latency / 1000 / streams
-        self.lags: list[float] = []
-        self.finals: list[float] = []
-        self.turns: list[Turned] = []
-        self.late = 0.0
-        self._closed: dict[int, float] = {}
-        self._ended: set[int] = set()
-        self._finished = 0
-        self._over = threading.Event()
-
-    def run(self) -> Held:
-        loop = threading.Thread(target=self.engine.run)
-        loop.start()
-        options = StreamOptions(self.model, self.latency)
-        for number in range(self.streams):
-            self.engine.ask(Open(number, options))
-        self.begin = time.monotonic() + 0.1
-        self._feed()
-        self._over.wait(PATIENCE)
-        took = time.monotonic() - self.begin
-        self.engine.stop()
-        loop.join()
-        count, busy = max(len(self.turns), 1), sum(turn.seconds for turn in self.turns)
-        return Held(
-            streams=self.streams,
-            latency_ms=self.latency,
-            lag=spread_of(self.lags),
-            final=spread_of(self.finals),
-            unfinished=self.streams - self._finished,
-            turns=len(self.turns) / took,
-            rows=sum(turn.rows for turn in self.turns) / count,
-            turn=busy / count,
-            busy=busy / took,
-            stages={name: seconds / count for name, seconds in self._stages().items()},
-            late=self.late,
-        )
-
-    def _stages(self) -> Counter[str]:
-        together: Counter[str] = Counter()
-        for turn in self.turns:
-            together.update(turn.stages)
-        return together
-
-    def _feed(self) -> None:
-        """Every packet when its last sample is spoken."""
-        samples = round(self.packet * RATE)
-        count = math.ceil(len(self.said[0]) / samples)
-        packets = sorted((self._due(stream, at), stream, at) for stream in range(self.streams) for at in range(count))
-        for due, stream, at in packets:
-            if (wait := due - time.monotonic()) > 0:
-                time.sleep(wait)
-            self.late = max(self.late, time.monotonic() - due)
-            voice = self.said[stream % len(self.said)]
-            self.engine.ask(Audio(stream, voice[at * samples : (at + 1) * samples]))
-            if at == count - 1:
-                self._closed[stream] = time.monotonic()
-                self.engine.ask(Close(stream))
-
-    def _due(self, stream: int, packet: int) -> float:
-        return self.begin + stream * self.interval + (packet + 1) * self.packet
-
-    def _take(self, answers: list[Answer | Note]) -> None:
-        """On the engine's thread."""
-        now = time.monotonic()
-        reached: dict[int, float] = {}
-        """By stream: where an utterance ends within a chunk, the turn has heard more than the answer covers."""
-        for answer in answers:
-            if isinstance(answer, Turned):
-                self.turns.append(answer)
-            elif isinstance(answer, Heard | Listened) and answer.stream not in self._closed:
-                reached[answer.stream] = max(reached.get(answer.stream, 0.0), answer.until)
-            elif isinstance(answer, ENDS):
-                self._end(answer, now)
-        for stream, until in reached.items():
-            if until > 0:
-                packet = math.ceil(round(until * RATE) / round(self.packet * RATE)) - 1
-                self.lags.append(now - self._due(stream, packet))
-
-    def _end(self, answer: Answer, now: float) -> None:
-        self._ended.add(answer.stream)
-        if isinstance(answer, Finished):
-            self._finished += 1
-            self.finals.append(now - self._closed[answer.stream])
-        if len(self._ended) == self.streams:
-            self._over.set()
 
 
 def _table(found: dict[tuple[str, str, int], list[Held]]) -> str:

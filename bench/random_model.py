@@ -20,7 +20,7 @@ from conure.audio.features import LogMel, MelConfig
 from conure.decoding.transducer import decode_transducer
 from conure.models import conure_file
 from conure.models.checkpoint import Checkpoint
-from conure.models.config import EncoderConfig, NetworkConfig
+from conure.models.config import AttentionContext, EncoderConfig, NetworkConfig
 from conure.models.network import Network
 from conure.models.transducer import Joint
 from conure.models.weights import is_learned
@@ -29,6 +29,9 @@ from conure.text.tokenizer import read_tokenizer
 TOKENS_PER_SECOND = 3.0
 SECONDS = 30
 DURATIONS = (0, 1, 2, 3, 4)
+LIVE_PAST, LIVE_VOCABULARY = 70, 1024
+LIVE_BLANKS = 0.8
+"""Share of steps that give no token, as in speech."""
 
 
 def main() -> None:
@@ -69,7 +72,7 @@ def calibrate(network: Network) -> float:
     """Sets the bias of the blank by halving; gives the tokens a second that it leads to."""
     samples = torch.from_numpy(speech(SECONDS))[None]
     mel, frames = LogMel(network.config.mel)(samples, torch.tensor([samples.shape[1]]))
-    encoded, counts = network.encode(mel, frames)
+    encoded, counts = network.encode(mel.to(network.device), frames.to(network.device))
     assert network.joint is not None
     _tell_steps_apart(network.joint, encoded)
     bias, low, high, rates = network.joint.head.bias, 0.0, 10.0, {}
@@ -96,6 +99,45 @@ def _tell_steps_apart(joint: Joint, encoded: Tensor) -> None:
 def _rate(network: Network, encoded: Tensor, counts: Tensor) -> float:
     tokens, _ = decode_transducer(network, encoded, counts)
     return int(tokens.counts.sum()) / SECONDS
+
+
+def random_live_checkpoint(layers: int, width: int = 1024) -> Checkpoint:
+    """The shape of nemotron-speech-streaming-en-0.6b, with about three tokens a second."""
+    torch.manual_seed(0)
+    encoder = EncoderConfig(
+        features=128,
+        layers=layers,
+        width=width,
+        bias=False,
+        causal_subsampling=True,
+        causal_convolution=True,
+        norm="layer_norm",
+        style="chunked_limited",
+        contexts=tuple(AttentionContext(LIVE_PAST, right) for right in (13, 6, 1, 0)),
+    )
+    config = NetworkConfig(
+        encoder=encoder,
+        mel=MelConfig(features=128, normalize="NA"),
+        vocabulary=LIVE_VOCABULARY,
+        predictor_width=640,
+        predictor_layers=2,
+        joint_width=640,
+    )
+    network = Network(config).eval().requires_grad_(False)
+    _say_little(network)
+    tensors = {name: tensor for name, tensor in network.state_dict().items() if is_learned(name)}
+    tokenizer = read_tokenizer("tokenizer.model", make_tokenizer(LIVE_VOCABULARY), LIVE_VOCABULARY)
+    return Checkpoint(config, tensors, tokenizer, name="random")
+
+
+@torch.inference_mode()
+def _say_little(network: Network) -> None:
+    """Sets the bias of the blank."""
+    assert network.joint is not None
+    predicted, _ = network.start(1)
+    logits = network.score(network.project(torch.randn(1, 256, network.config.encoder.width)), predicted)[0]
+    margin = logits[:, :-1].amax(1) - logits[:, -1]
+    network.joint.head.bias[network.config.blank] += margin.quantile(LIVE_BLANKS)
 
 
 def make_tokenizer(vocabulary: int) -> bytes:

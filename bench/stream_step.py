@@ -24,26 +24,19 @@ from typing import Any
 import onnxruntime
 import torch
 
-from bench.random_model import make_tokenizer
+from bench.random_model import LIVE_PAST as PAST
+from bench.random_model import random_live_checkpoint
 from bench.yardstick import int8_rate
-from conure.audio.features import MelConfig
 from conure.decoding.transducer import decode_transducer
 from conure.engine.converted import convert, is_usable
 from conure.engine.export import STREAM_FILE
 from conure.engine.kernel_encoder import KernelEncoder
 from conure.engine.onnx_stream_runner import OnnxStreamRunner
 from conure.engine.stream_runner import StreamRunner, TorchStreamRunner
-from conure.models.checkpoint import Checkpoint
-from conure.models.config import STEP_FRAMES, AttentionContext, EncoderConfig, NetworkConfig
+from conure.models.config import STEP_FRAMES
 from conure.models.loading import build_network
-from conure.models.network import Network
-from conure.models.weights import is_learned
-from conure.text.tokenizer import read_tokenizer
 
-PAST, VOCABULARY = 70, 1024
 STEP_MS = 80
-BLANKS = 0.8
-"""Share of steps that give no token, as in speech."""
 
 
 def main() -> None:
@@ -51,7 +44,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     folder = options.folder / f"nemotron-{options.layers}-{options.precision}"
     if not is_usable(folder):
-        convert(random_checkpoint(options.layers), folder, options.precision)
+        convert(random_live_checkpoint(options.layers), folder, options.precision)
     before = int8_rate(options.threads)
     runners = [OnnxStreamRunner(folder, options.threads)]
     if options.graph:
@@ -62,7 +55,7 @@ def main() -> None:
             _print_operators(runner, folder, options)
     if options.twin:
         torch.set_num_threads(options.threads)
-        twin = TorchStreamRunner(*build_network(random_checkpoint(options.layers)), torch.device("cpu"))
+        twin = TorchStreamRunner(*build_network(random_live_checkpoint(options.layers)), torch.device("cpu"))
         options.batches = options.twin
         found += [(twin.description + " fp32", measure(twin, chunk, options)) for chunk in options.chunks]
     rate = (
@@ -88,45 +81,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--operators", action="store_true", help="what each kind of operator takes, for the last case")
     parser.add_argument("--report", type=Path)
     return parser
-
-
-def random_checkpoint(layers: int) -> Checkpoint:
-    """The shape of nemotron-speech-streaming-en-0.6b."""
-    torch.manual_seed(0)
-    encoder = EncoderConfig(
-        features=128,
-        layers=layers,
-        width=1024,
-        bias=False,
-        causal_subsampling=True,
-        causal_convolution=True,
-        norm="layer_norm",
-        style="chunked_limited",
-        contexts=tuple(AttentionContext(PAST, right) for right in (13, 6, 1, 0)),
-    )
-    config = NetworkConfig(
-        encoder=encoder,
-        mel=MelConfig(features=128, normalize="NA"),
-        vocabulary=VOCABULARY,
-        predictor_width=640,
-        predictor_layers=2,
-        joint_width=640,
-    )
-    network = Network(config).eval().requires_grad_(False)
-    _say_little(network)
-    tensors = {name: tensor for name, tensor in network.state_dict().items() if is_learned(name)}
-    tokenizer = read_tokenizer("tokenizer.model", make_tokenizer(VOCABULARY), VOCABULARY)
-    return Checkpoint(config, tensors, tokenizer, name="random")
-
-
-@torch.inference_mode()
-def _say_little(network: Network) -> None:
-    """Sets the bias of the blank."""
-    assert network.joint is not None
-    predicted, _ = network.start(1)
-    logits = network.score(network.project(torch.randn(1, 256, network.config.encoder.width)), predicted)[0]
-    margin = logits[:, :-1].amax(1) - logits[:, -1]
-    network.joint.head.bias[network.config.blank] += margin.quantile(BLANKS)
 
 
 class Clock:

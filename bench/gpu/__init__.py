@@ -1,0 +1,1 @@
+"""What a card can do, checked and measured: see `__main__`."""

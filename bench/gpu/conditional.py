@@ -1,0 +1,25 @@
+"""Decoders, among them one whose recording repeats itself by conditional nodes; a process of its own.
+
+python -m bench.gpu.conditional LAYERS WIDTH
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+import torch
+
+from bench.gpu.__main__ import Bench
+from bench.gpu.clips import decoders
+
+
+def main() -> None:
+    bench = Bench(torch.device("cuda"), int(sys.argv[1]), int(sys.argv[2]))
+    with contextlib.redirect_stdout(sys.stderr):
+        told = decoders(bench.runner, bench.device, conditional=True)
+    print(told)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""From the start of a process to its first transcript, with the weights on disk: run as a process of its own.
+
+    python -m bench.gpu.first FOLDER DEVICE BEGAN
+
+BEGAN is when the process was started, in seconds since 1970.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    folder, device_name, began = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    stages: list[tuple[str, float]] = []
+
+    def reach(stage: str) -> None:
+        stages.append((stage, time.time() - began))
+
+    reach("Python")
+    import torch  # noqa: PLC0415  its import is a part of what is measured
+
+    from bench.audio import speech  # noqa: PLC0415
+    from bench.gpu.streams import live_runner, record_all  # noqa: PLC0415
+    from conure.engine.clips import transcribe_clips  # noqa: PLC0415
+    from conure.engine.torch_runner import TorchRunner  # noqa: PLC0415
+    from conure.models import conure_file  # noqa: PLC0415
+
+    reach("imports")
+    device = torch.device(device_name)
+    torch.zeros(1, device=device)
+    reach("device")
+    checkpoint = conure_file.load(folder)
+    reach("weights in memory")
+    runner = live_runner(checkpoint, device)
+    clips = TorchRunner(runner.network, runner.front, device)
+    reach("weights on the device")
+    transcribe_clips(clips, [speech(3.0)])
+    reach("a recording's transcript")
+    turns = record_all(runner, slots=64)
+    reach(f"{turns} turns of streams recorded")
+    for stage, seconds in stages:
+        print(f"{seconds:.2f}\t{stage}")
+
+
+if __name__ == "__main__":
+    main()
