@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from conure.fused.clip_attention import attend_relative
 from conure.models.config import EncoderConfig
 
 __all__ = ["Attention", "sinusoids"]
@@ -24,16 +25,6 @@ def sinusoids(first: int, last: int, width: int, like: Tensor) -> Tensor:
     rate = torch.exp(torch.arange(0, width, 2.0, device=like.device) * (-math.log(10_000.0) / width))
     angle = distance * rate
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1).to(like.dtype)
-
-
-def _shift(scores: Tensor, keys: int) -> Tensor:
-    """Scores by distance [..., Q, Q + K - 1] (column 0 is the largest) -> scores by key [..., Q, K].
-
-    Row i wants column j + Q - 1 - i for key j: a padded column and a reshape move each row by one more.
-    """
-    *outer, queries, distances = scores.shape
-    padded = F.pad(scores, (1, 0)).reshape(*outer, distances + 1, queries)
-    return padded[..., 1:, :].reshape(*outer, queries, distances)[..., :keys]
 
 
 class Attention(nn.Module):
@@ -86,14 +77,9 @@ class Attention(nn.Module):
     def attend(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor, keep: Tensor) -> Tensor:
         """query [B, h, Q, d], key and value [B, h, K, d], positions [h, Q + K - 1, d] from the largest
         distance down, keep [B, 1, Q, K] -> [B, Q, D]. A query that may see nothing gives finite nonsense."""
-        near = (query + self.pos_bias_v[:, None]) @ positions.transpose(-1, -2)
-        bias = _shift(near, key.shape[2]) * self.head_width**-0.5
-        bias = bias.masked_fill(~keep, torch.finfo(bias.dtype).min / 2)
         drop = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(
-            query + self.pos_bias_u[:, None], key, value, attn_mask=bias, dropout_p=drop
-        )
-        out: Tensor = self.linear_out(mixed.transpose(1, 2).flatten(2))
+        mixed = attend_relative(query, key, value, positions, self.pos_bias_u, self.pos_bias_v, keep, drop)
+        out: Tensor = self.linear_out(mixed)
         return out
 
     def _by_head(self, x: Tensor) -> Tensor:
