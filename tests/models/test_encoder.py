@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from conure.models import conformer
-from conure.models.attention import _shift
 from conure.models.config import AttentionContext
 from conure.models.conformer import Encoder
 from conure.models.folded_encoder import FoldedEncoder
@@ -89,14 +88,6 @@ def test_prompt_table_equals_a_one_hot_input() -> None:
     one_hot = F.one_hot(slots, 5).float()[:, None].expand(-1, 7, -1)
     expected = prompt.linear2(F.relu(prompt.linear1(torch.cat([encoded, one_hot], -1))))
     torch.testing.assert_close(prompt(encoded, slots), expected)
-
-
-def test_the_shift_aligns_distances_with_keys() -> None:
-    queries, keys, offset = 3, 5, 2
-    distances = torch.arange(offset + queries - 1, offset - keys, -1.0)
-    shifted = _shift(distances.expand(1, 1, queries, -1), keys)[0, 0]
-    row, column = torch.arange(queries)[:, None], torch.arange(keys)[None]
-    assert torch.equal(shifted, (offset + row - column).float())
 
 
 @torch.inference_mode()

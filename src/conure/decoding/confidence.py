@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from conure.fused.token_scores import tsallis_confidence
+
 __all__ = ["ALPHA", "confidence"]
 
 ALPHA = 0.33
@@ -20,6 +22,4 @@ ALPHA = 0.33
 
 def confidence(log_probabilities: Tensor) -> Tensor:
     """Log-probabilities of all tokens [..., V] -> confidence [...]."""
-    largest = log_probabilities.shape[-1] ** (1 - ALPHA) - 1
-    share: Tensor = ((log_probabilities * ALPHA).exp().sum(-1) - 1) / largest
-    return 1 - share
+    return tsallis_confidence(log_probabilities, ALPHA)

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from conure.fused.clip_attention import attend_relative
 from conure.models.config import EncoderConfig
 
-__all__ = ["Attention", "attend", "attend_locally", "sinusoids"]
+__all__ = ["Attention", "attend_locally", "sinusoids"]
 
 
 def sinusoids(first: int, last: int, width: int, like: Tensor) -> Tensor:
@@ -24,16 +25,6 @@ def sinusoids(first: int, last: int, width: int, like: Tensor) -> Tensor:
     rate = torch.exp(torch.arange(0, width, 2.0, device=like.device) * (-math.log(10_000.0) / width))
     angle = distance * rate
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1).to(like.dtype)
-
-
-def _shift(scores: Tensor, keys: int) -> Tensor:
-    """Scores by distance [..., Q, Q + K - 1] (column 0 is the largest) -> scores by key [..., Q, K].
-
-    Row i wants column j + Q - 1 - i for key j: a padded column and a reshape move each row by one more.
-    """
-    *outer, queries, distances = scores.shape
-    padded = F.pad(scores, (1, 0)).reshape(*outer, distances + 1, queries)
-    return padded[..., 1:, :].reshape(*outer, queries, distances)[..., :keys]
 
 
 class Attention(nn.Module):
@@ -55,7 +46,7 @@ class Attention(nn.Module):
         return self._by_head(self.linear_pos(encoding)[None])[0]
 
     def forward(self, x: Tensor, positions: Tensor, keep: Tensor) -> Tensor:
-        """Whole clips: x [B, T, D], positions of distances T - 1 .. 1 - T, keep as `attend` has it."""
+        """Whole clips: x [B, T, D], positions of distances T - 1 .. 1 - T, keep as `attend_relative` has it."""
         query, key, value = self.project(x)
         return self.attend(query, key, value, positions, keep)
 
@@ -71,34 +62,14 @@ class Attention(nn.Module):
         return self._by_head(self.linear_q(x)), self._by_head(self.linear_k(x)), self._by_head(self.linear_v(x))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor, keep: Tensor) -> Tensor:
-        """As the function `attend` has it, mixed by the last product."""
+        """As `attend_relative` has it, mixed by the last product."""
         drop = self.dropout if self.training else 0.0
-        out: Tensor = self.linear_out(
-            attend(query, key, value, positions, self.pos_bias_u, self.pos_bias_v, keep, drop)
-        )
+        mixed = attend_relative(query, key, value, positions, self.pos_bias_u, self.pos_bias_v, keep, drop)
+        out: Tensor = self.linear_out(mixed)
         return out
 
     def _by_head(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, self.head_width).transpose(1, 2)
-
-
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    positions: Tensor,
-    bias_u: Tensor,
-    bias_v: Tensor,
-    keep: Tensor,
-    dropout: float = 0.0,
-) -> Tensor:
-    """query [B, h, Q, d], key and value [B, h, K, d], positions [h, Q + K - 1, d] from the largest distance down,
-    biases [h, d], keep [B, 1, Q or 1, K] -> [B, Q, h * d]. A query that may see nothing gives finite nonsense."""
-    near = (query + bias_v[:, None]) @ positions.transpose(-1, -2)
-    bias = _shift(near, key.shape[2]) * query.shape[3] ** -0.5
-    bias = bias.masked_fill(~keep, torch.finfo(bias.dtype).min / 2)
-    mixed = F.scaled_dot_product_attention(query + bias_u[:, None], key, value, attn_mask=bias, dropout_p=dropout)
-    return mixed.transpose(1, 2).flatten(2)
 
 
 def attend_locally(
@@ -127,7 +98,7 @@ def attend_locally(
     keep = (near[:, :, None, :] & band).flatten(0, 1)[:, None]
     key, value = (_neighbours(part, blocks) for part in (key, value))
     query = query.transpose(1, 2).flatten(0, 1)  # [B * blocks, h, w, d]
-    out = attend(query, key, value, positions, bias_u, bias_v, keep)
+    out = attend_relative(query, key, value, positions, bias_u, bias_v, keep)
     return out.view(batch, blocks * window, -1)[:, :steps]
 
 

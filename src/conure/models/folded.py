@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from conure.models.attention import attend, attend_locally
+from conure.fused.clip_attention import attend_clip, attend_relative
+from conure.models.attention import attend_locally
 from conure.models.conformer import Layer
 from conure.models.convolution import Convolution
 
@@ -81,9 +82,11 @@ class FoldedLayer(nn.Module):
     def forward(self, x: Tensor, positions: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
         """x [B, T, D] of whole clips; as `Layer.forward` has it."""
 
-        def heard(*parts: Tensor) -> Tensor:
-            query, key, value = (part.transpose(1, 2) for part in parts)
-            return attend(query, key, value, positions, self.bias_u, self.bias_v, keep)
+        def heard(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            given = positions, self.bias_u, self.bias_v
+            if keep.shape[2] == 1:  # every step sees the whole clip
+                return attend_clip(query, key, value, *given, valid.sum(1))
+            return attend_relative(*(part.transpose(1, 2) for part in (query, key, value)), *given, keep)
 
         return self.through(x, heard, lambda mixed: self.filter(mixed, valid))
 

@@ -65,7 +65,11 @@ class Joint(nn.Module):
         out: Tensor = self.pred(outputs)
         return out
 
+    def mix(self, encoded: Tensor, predicted: Tensor) -> Tensor:
+        """Projected sides that broadcast, [..., J] -> what the last product reads, [..., J]."""
+        return F.relu(encoded + predicted)
+
     def combine(self, encoded: Tensor, predicted: Tensor) -> Tensor:
         """Projected sides that broadcast, [..., J] -> logits [..., V + 1 + durations]."""
-        out: Tensor = self.head(F.relu(encoded + predicted))
+        out: Tensor = self.head(self.mix(encoded, predicted))
         return out

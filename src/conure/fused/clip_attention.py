@@ -1,0 +1,77 @@
+"""Attention with relative positions over whole clips, without a matrix of all steps by all steps in memory.
+
+`attend_relative` is the plain form for any mask, which `models/attention.py` has its own attention made of.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from conure.fused.available import available
+
+__all__ = ["attend_clip", "attend_clip_plainly", "attend_relative", "by_key"]
+
+
+def attend_clip(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    positions: Tensor,
+    bias_u: Tensor,
+    bias_v: Tensor,
+    counts: Tensor,
+    *,
+    kernels: bool | None = None,
+) -> Tensor:
+    """Clips of T steps at most -> mixed values [B, T, h * d].
+
+    query, key and value [B, T, h, d] are views of one tensor; positions [h, 2T - 1, d] are of distances T - 1 down to
+    1 - T; bias_u and bias_v [h, d] are added to queries where they meet keys and positions. Every step sees the
+    first counts[b] steps of its clip; what comes out for steps behind them is finite and means nothing.
+    """
+    given = (query, key, value, positions, bias_u, bias_v, counts)
+    if available(query.device) if kernels is None else kernels:
+        from conure.fused.clip_attention_kernel import launch
+
+        return launch(*given)
+    return attend_clip_plainly(*given)
+
+
+def attend_clip_plainly(
+    query: Tensor, key: Tensor, value: Tensor, positions: Tensor, bias_u: Tensor, bias_v: Tensor, counts: Tensor
+) -> Tensor:
+    """The same with all scores in memory."""
+    keep = torch.arange(query.shape[1], device=query.device) < counts[:, None]
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    return attend_relative(query, key, value, positions, bias_u, bias_v, keep[:, None, None])
+
+
+def attend_relative(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    positions: Tensor,
+    bias_u: Tensor,
+    bias_v: Tensor,
+    keep: Tensor,
+    dropout: float = 0.0,
+) -> Tensor:
+    """query [B, h, Q, d], key and value [B, h, K, d], positions [h, Q + K - 1, d] from the largest distance down,
+    keep broadcast to [B, h, Q, K] -> [B, Q, h * d]. A query that may see nothing gives finite nonsense."""
+    near = (query + bias_v[:, None]) @ positions.transpose(-1, -2)
+    bias = by_key(near, key.shape[2]) * query.shape[3] ** -0.5
+    bias = bias.masked_fill(~keep, torch.finfo(bias.dtype).min / 2)
+    mixed = F.scaled_dot_product_attention(query + bias_u[:, None], key, value, attn_mask=bias, dropout_p=dropout)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def by_key(scores: Tensor, keys: int) -> Tensor:
+    """Scores by distance [..., Q, Q + K - 1] (column 0 is the largest) -> scores by key [..., Q, K].
+
+    Row i wants column j + Q - 1 - i for key j: a padded column and a reshape move each row by one more.
+    """
+    *outer, queries, distances = scores.shape
+    padded = F.pad(scores, (1, 0)).reshape(*outer, distances + 1, queries)
+    return padded[..., 1:, :].reshape(*outer, queries, distances)[..., :keys]

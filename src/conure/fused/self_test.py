@@ -1,0 +1,67 @@
+"""Each kernel beside its plain twin, on a few random numbers, before any of them is relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from conure.fused.clip_attention import attend_clip
+from conure.fused.filter_step import filter_step
+from conure.fused.ring_attention import attend_ring
+from conure.fused.token_scores import best_tokens
+
+__all__ = ["disagreement"]
+
+TOLERANCE = 0.03
+"""Relative, of all that a kernel gives together: bfloat16 rounds to 0.004."""
+HEADS, WIDTH, PAST, CHUNK = 2, 64, 24, 3
+
+Run = Callable[[bool], list[Tensor]]
+"""With the kernel or without: what it gives and what it wrote."""
+
+
+def disagreement(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> str | None:
+    """Which kernel gives something else than its twin; None where none does. Raises what a compiler raises."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=device, generator=generator).to(dtype)
+
+    for name, run in _runs(noise, device):
+        for got, expected in zip(run(True), run(False), strict=True):
+            apart = float((got.float() - expected.float()).norm() / expected.float().norm())
+            if not apart <= TOLERANCE:
+                return f"{name} is {apart:.2g} away from its plain twin"
+    return None
+
+
+def _runs(noise: Callable[..., Tensor], device: torch.device) -> Iterator[tuple[str, Run]]:
+    rows, age, counts = (torch.tensor(values, device=device) for values in ([2, 0], [40, 5], [CHUNK, 1]))
+    query, key, value = noise(2, CHUNK, 3, HEADS, WIDTH).unbind(2)
+    distances = PAST + 2 * CHUNK - 1
+    by_distance = noise(HEADS, 2 * CHUNK, distances), noise(HEADS, distances), noise(HEADS, WIDTH)
+    rings = noise(3, HEADS, PAST, WIDTH), noise(3, HEADS, PAST, WIDTH)
+
+    def ring(kernels: bool) -> list[Tensor]:
+        own = [part.clone() for part in rings]
+        given = query, *by_distance, key, value, *own, rows, age, counts
+        return [attend_ring(*given, kernels=kernels)[:, :1], *own]
+
+    yield "attention to rings", ring
+    queries, clip_keys, clip_values = noise(2, 50, 3, HEADS, WIDTH).unbind(2)
+    around = noise(HEADS, 99, WIDTH), noise(HEADS, WIDTH), noise(HEADS, WIDTH)
+    lengths = torch.tensor([50, 50], device=device)
+    clip = queries, clip_keys, clip_values, *around, lengths
+    yield "attention to clips", lambda kernels: [attend_clip(*clip, kernels=kernels)]
+    mixed, weight, cache = noise(2, CHUNK, 2 * WIDTH), noise(9, WIDTH), noise(3, 8, WIDTH)
+    norm = nn.LayerNorm(WIDTH, device=device, dtype=mixed.dtype)
+
+    def filtered(kernels: bool) -> list[Tensor]:
+        own = cache.clone()
+        return [filter_step(mixed, own, rows, age, counts, weight, None, norm, kernels=kernels)[:, :1], own]
+
+    yield "the filter", filtered
+    hidden, heads, bias = noise(5, WIDTH).float(), noise(300, WIDTH).float(), noise(300).float()
+    yield "scores of tokens", lambda kernels: list(best_tokens(hidden, heads, bias, 0.33, kernels=kernels))[1:]

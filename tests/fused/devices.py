@@ -1,0 +1,23 @@
+"""Where kernels are tested, and how near to their plain twins they must come."""
+
+from __future__ import annotations
+
+import torch
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+TOLERANCES = {torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 8e-2}
+# Products of the interpreter know no bfloat16.
+DTYPES = tuple(TOLERANCES) if DEVICE.type == "cuda" else (torch.float32, torch.float16)
+
+
+def noise(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, device=DEVICE).to(dtype)
+
+
+def whole(*numbers: int) -> torch.Tensor:
+    return torch.tensor(numbers, device=DEVICE)
+
+
+def assert_near(got: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(got, expected, atol=TOLERANCES[got.dtype], rtol=TOLERANCES[got.dtype])
