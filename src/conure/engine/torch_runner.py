@@ -18,11 +18,15 @@ __all__ = ["TorchRunner"]
 CHUNK_STEPS = 1500
 """Encoder steps (2 minutes) subsampled at a time: longer clips would need gigabytes for that alone."""
 
+MOST_COMPILED = 64
+"""Shapes that layers are compiled for: a few batch sizes at the lengths that occur. What is beyond runs as it is."""
+
 
 class TorchRunner:
     """float32 on the CPU, bfloat16 on CUDA unless told otherwise; features and heads stay in float32.
 
     `folded` layers and bucketed lengths are CUDA's, and may be asked for elsewhere; the plain modules are their twin.
+    `compiled` layers take seconds at every new shape, once for all layers.
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class TorchRunner:
         device: torch.device,
         dtype: torch.dtype | None = None,
         folded: bool | None = None,
+        compiled: bool = False,
     ) -> None:
         self.device = device
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
@@ -46,6 +51,10 @@ class TorchRunner:
         if self.network.prompt is not None:
             self.network.prompt.to(self.dtype)
         self.encoder = encoder.to(device, self.dtype).eval()
+        if compiled:
+            torch._dynamo.config.recompile_limit = MOST_COMPILED
+            for layer in self.encoder.layers:
+                layer.compile(dynamic=False)
         self.heads: Heads = self.network
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}"
 

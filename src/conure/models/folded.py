@@ -44,8 +44,8 @@ class Filter(nn.Module):
             assert norm.running_var is not None
             scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
             weight, bias = weight * scale, norm.bias + (bias - norm.running_mean) * scale
-        self.register_buffer("weight", weight.contiguous().to(depthwise.weight.dtype))
-        self.register_buffer("bias", bias.to(depthwise.weight.dtype))
+        self.register_buffer("weight", weight.detach().contiguous().to(depthwise.weight.dtype))
+        self.register_buffer("bias", bias.detach().to(depthwise.weight.dtype))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Whole clips: x [B, T, 2 D], valid [B, T] -> [B, T, D]."""
