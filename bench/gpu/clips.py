@@ -81,16 +81,16 @@ Form = tuple[str, TorchRunner, Callable[[], AbstractContextManager[None]]]
 
 
 def _runners(build: Callable[[], Network], device: torch.device) -> Iterator[Form]:
-    def runner(*, folded: bool) -> TorchRunner:
+    def runner(*, folded: bool, compiled: bool = False) -> TorchRunner:
         network = build()
-        return TorchRunner(network, LogMel(network.config.mel), device, folded=folded)
+        return TorchRunner(network, LogMel(network.config.mel), device, folded=folded, compiled=compiled)
 
     yield "modules", runner(folded=False), without_kernels
     folded = runner(folded=True)
     yield "folded", folded, without_kernels
     yield "folded, kernels", folded, contextlib.nullcontext
-    folded.compile()
-    yield "folded, kernels, compiled", folded, contextlib.nullcontext
+    yield "folded, torch, compiled", runner(folded=True, compiled=True), without_kernels
+    yield "folded, kernels, compiled", runner(folded=True, compiled=True), contextlib.nullcontext
     eight = runner(folded=True)
     assert isinstance(eight.encoder, FoldedEncoder)
     quantise(eight.encoder)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partialmethod
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from conure.audio.features import LogMel
@@ -23,11 +24,10 @@ STEP = 1280
 """Samples."""
 
 
-def runner(encoder: EncoderConfig, folded: bool) -> TorchRunner:
+def runner(encoder: EncoderConfig, folded: bool, compiled: bool = False) -> TorchRunner:
     net = network(encoder, prompts=3)
-    return TorchRunner(
-        net, LogMel(replace(net.config.mel, normalize="per_feature")), torch.device("cpu"), folded=folded
-    )
+    front = LogMel(replace(net.config.mel, normalize="per_feature"))
+    return TorchRunner(net, front, torch.device("cpu"), folded=folded, compiled=compiled)
 
 
 def noise(lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -68,3 +68,13 @@ def test_nothing_waits_for_the_device(encoder: EncoderConfig, steps: int, monkey
     with NoWaiting():
         encoded, _ = finish(on_card.encode(samples, lengths, torch.tensor([0, 1])))
     assert encoded.isfinite().all()
+
+
+def test_compiled_equals_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and taken apart, which is where it may go wrong; what C++ torch makes of it takes a minute of g++."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager", fullgraph=True))
+    samples, lengths = noise([20 * STEP, 9 * STEP])
+    got, counts = finish(runner(OFFLINE, folded=True, compiled=True).encode(samples, lengths))
+    expected, _ = finish(runner(OFFLINE, folded=True).encode(samples, lengths))
+    for row, count in enumerate(counts.tolist()):
+        torch.testing.assert_close(got[row, :count], expected[row, :count], atol=5e-5, rtol=0)

@@ -20,12 +20,15 @@ __all__ = ["TorchRunner"]
 CHUNK_STEPS = 1500
 """Encoder steps (2 minutes) subsampled at a time: longer clips would need gigabytes for that alone."""
 
+MOST_COMPILED = 64
+"""Shapes that layers are compiled for: a few batch sizes at the lengths that occur. What is beyond runs as it is."""
+
 
 class TorchRunner:
     """float32 on the CPU, bfloat16 on CUDA unless told otherwise; features and heads stay in float32.
 
     `folded` layers and bucketed lengths are CUDA's, and may be asked for elsewhere; the plain modules are their twin.
-    Folding changes the network that is given.
+    Folding changes the network that is given. `compiled` layers take seconds at every new shape, once for all layers.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class TorchRunner:
         device: torch.device,
         dtype: torch.dtype | None = None,
         folded: bool | None = None,
+        compiled: bool = False,
     ) -> None:
         self.device = device
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
@@ -44,6 +48,10 @@ class TorchRunner:
         self.folded = device.type == "cuda" if folded is None else folded
         self.network = prepared(network, device, self.dtype, folded=self.folded)
         self.encoder = self.network.encoder
+        if compiled:
+            torch._dynamo.config.recompile_limit = MOST_COMPILED
+            for layer in self.encoder.layers:
+                layer.compile(dynamic=False)
         self.heads: Heads = self.network
         recorded = device.type == "cuda" and network.config.predictor_width
         self.decoder: ClipDecoder = (

@@ -45,8 +45,8 @@ class Filter(nn.Module):
             assert norm.running_var is not None
             scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
             weight, bias = weight * scale, norm.bias + (bias - norm.running_mean) * scale
-        self.register_buffer("weight", weight.contiguous().to(depthwise.weight.dtype))
-        self.register_buffer("bias", bias.to(depthwise.weight.dtype))
+        self.register_buffer("weight", weight.detach().contiguous().to(depthwise.weight.dtype))
+        self.register_buffer("bias", bias.detach().to(depthwise.weight.dtype))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Whole clips: x [B, T, 2 D], valid [B, T] -> [B, T, D]."""
@@ -86,7 +86,8 @@ class FoldedLayer(nn.Module):
             given = positions, self.bias_u, self.bias_v
             if keep.shape[2] == 1:  # every step sees the whole clip
                 return attend_clip(query, key, value, *given, valid.sum(1))
-            return attend_relative(*(part.transpose(1, 2) for part in (query, key, value)), *given, keep)
+            query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+            return attend_relative(query, key, value, *given, keep)
 
         return self.through(x, heard, lambda mixed: self.filter(mixed, valid))
 
