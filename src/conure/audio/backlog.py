@@ -9,8 +9,10 @@ __all__ = ["Backlog"]
 
 Samples = NDArray[np.float32]
 
-LEAST = 16_000
+LEAST = 8_000
 """Samples for which there is always room."""
+WORTH_GIVING_BACK = 4 * LEAST
+"""Room for more than so many: a stream that goes on in long chunks would soon ask for less again."""
 
 
 class Backlog:
@@ -33,33 +35,37 @@ class Backlog:
         return self._first + self._size
 
     def push(self, samples: Samples) -> None:
-        if self._size + len(samples) > len(self._data):
-            grown = np.empty(max(2 * len(self._data), self._size + len(samples)), np.float32)
+        size = self._size + len(samples)
+        if size > len(self._data):
+            grown = np.empty(max(2 * len(self._data), size), np.float32)
             grown[: self._size] = self._data[: self._size]
             self._data = grown
-        self._data[self._size : self._size + len(samples)] = samples
-        self._size += len(samples)
+        self._data[self._size : size] = samples
+        self._size = size
 
     def read(self, begin: int, out: Samples, end: int | None = None) -> None:
         """Fills `out` with the stream from `begin` on, and with zeros before its start and from `end` on.
 
         Raises ValueError where samples are asked for that were forgotten.
         """
-        end = self.end if end is None else min(end, self.end)
-        first, last = max(begin, 0), min(begin + len(out), end)
+        until = begin + len(out)
+        last = min(until, self.end) if end is None else min(until, self.end, end)
+        first = max(begin, 0)
         if first < min(last, self._first):
             raise ValueError(f"sample {first} was forgotten, the first one held is {self._first}")
-        out[:] = 0
+        if begin < first or last < until:
+            out[:] = 0
         if first < last:
             out[first - begin : last - begin] = self._data[first - self._first : last - self._first]
 
     def forget(self, before: int) -> None:
         """Samples before that place are not needed any more; memory is given back when half of it is idle."""
-        idle = min(max(before - self._first, 0), self._size)
+        idle = before - self._first
         if idle * 2 < len(self._data) and idle < self._size:
             return
-        kept = self._data[idle : self._size].copy()
-        if len(self._data) > max(LEAST, 4 * len(kept)):
+        idle = min(idle, self._size)
+        kept = self._data[idle : self._size]
+        if len(self._data) > max(WORTH_GIVING_BACK, 4 * len(kept)):
             self._data = np.empty(max(LEAST, 2 * len(kept)), np.float32)
         self._data[: len(kept)] = kept
         self._first += idle

@@ -60,8 +60,8 @@ def _listen(silero: Silero, ears: Sequence[Ear], count: int) -> Iterator[list[Sp
     for ear, row in zip(ears, samples, strict=True):
         ear.samples.read(ear.listened, row)
     probabilities, states = silero.listen_together(samples, [ear.state for ear in ears])
-    for ear, row, state in zip(ears, probabilities, states, strict=True):
-        places = (ear.listened + STEP * np.arange(count + 1)) / RATE
+    places = (np.array([[ear.listened] for ear in ears]) + STEP * np.arange(count + 1)) / RATE
+    for ear, state, place, row in zip(ears, states, places.tolist(), probabilities.tolist(), strict=True):
         ear.state = state
         ear.listened += count * STEP
-        yield list(zip(places[:-1].tolist(), places[1:].tolist(), row.tolist(), strict=True))
+        yield list(zip(place[:-1], place[1:], row, strict=True))
