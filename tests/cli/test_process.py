@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.service.voices import STRINGS, save, speech
 
 CONURE = [sys.executable, "-m", "conure"]
 
@@ -75,3 +83,32 @@ def test_control_c(folder: Path) -> None:
     out, err = process.communicate(timeout=180)
     assert (process.returncode, out, err) == (130, "", "")
     assert list((folder / "out").iterdir()) == []
+
+
+@pytest.fixture
+def at_work(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A call that has given the first of its transcripts and is far from the last, and the processes it started."""
+    long = [save(tmp_path / f"{number}.wav", np.tile(speech(100, number), 12)) for number in range(2)]
+    line = [*CONURE, "transcribe", "--model", "tiny", str(STRINGS[0]), *map(str, long)]
+    surroundings = os.environ | {"CONURE_WORKERS": "2", "CONURE_BATCH_SECONDS": "30"}
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"==> {STRINGS[0]} <==\n"
+        yield process, psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_of_a_call_that_was_ended(
+    at_work: tuple[subprocess.Popen[str], list[psutil.Process]], number: signal.Signals
+) -> None:
+    """Ctrl-C comes to the whole group."""
+    process, children = at_work
+    assert len(children) == 2
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
+    assert (out.count("==>"), err) == (0, "")
+    assert psutil.wait_procs(children, timeout=60)[1] == []
