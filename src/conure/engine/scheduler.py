@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 from conure.engine.cost import Costs
 
-__all__ = ["ClipTurn", "ClipWork", "Expected", "LiveWork", "Scheduler", "StreamTurn"]
+__all__ = ["MOST_ROWS", "ClipTurn", "ClipWork", "Expected", "LiveWork", "Scheduler", "StreamTurn"]
+
+MOST_ROWS = 256
+"""Streams in a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class ClipTurn:
 
 
 class Scheduler:
-    def __init__(self, costs: Costs, most_rows: int = 256) -> None:
+    def __init__(self, costs: Costs, most_rows: int = MOST_ROWS) -> None:
         self.costs = costs
         self.most_rows = most_rows
 
