@@ -68,6 +68,7 @@ def plan_of(settings: Settings) -> Plan:
         threads=settings.threads,
         cache=settings.cache,
         slots=settings.slots,
+        device_memory=settings.device_memory,
     )
 
 

@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     slots: int | None = Field(None, ge=1, le=65536)
     """Streams that each live model has rows for; without it as many as memory allows."""
 
+    device_memory: float | None = Field(None, gt=0, le=1)
+    """The part of a GPU's free memory that is taken, from 0 to 1; without it 0.9 is planned with and not enforced."""
+
     resume_seconds: float = Field(30.0, ge=0, le=3600)
     """How long a client whose connection broke may stay away."""
 

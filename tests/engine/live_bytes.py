@@ -18,9 +18,13 @@ class LiveBytes(TorchDispatchMode):
 
     def __init__(self, there: Iterable[Tensor] = ()) -> None:
         super().__init__()
-        self._there = {StorageWeakRef(tensor.untyped_storage()) for tensor in there}
+        self._there: set[StorageWeakRef] = set()
+        self.leave_out(there)
         self._live: dict[StorageWeakRef, int] = {}
         self.most = 0
+
+    def leave_out(self, there: Iterable[Tensor]) -> None:
+        self._there |= {StorageWeakRef(tensor.untyped_storage()) for tensor in there}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -1,26 +1,34 @@
-"""Urgent clips do not wait for those that came before them."""
+"""Urgent clips do not wait for those that came before them, and none asks for more memory than there is."""
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
+import pytest
 import torch
 
 from conure.audio.features import LogMel
 from conure.engine.clip_lane import ClipLane
 from conure.engine.cost import Costs
-from conure.engine.messages import Answer, Clip, Finished
+from conure.engine.messages import Answer, Clip, Failed, Finished, Heard
 from conure.engine.scheduler import ClipTurn, ClipWork, Scheduler
 from conure.engine.torch_runner import TorchRunner
+from tests.engine.scarce import ScarceRunner
 from tests.models.networks import OFFLINE, network
 
 
-def lane() -> ClipLane:
+def runner() -> TorchRunner:
     net = network(OFFLINE, ctc=True)
-    return ClipLane(TorchRunner(net, LogMel(net.config.mel), torch.device("cpu")))
+    return TorchRunner(net, LogMel(net.config.mel), torch.device("cpu"))
 
 
-def clip(number: int, urgent: bool = False) -> Clip:
-    return Clip(number, "small", np.zeros(16_000, np.float32), urgent=urgent)
+def lane() -> ClipLane:
+    return ClipLane(runner())
+
+
+def clip(number: int, urgent: bool = False, seconds: int = 1) -> Clip:
+    return Clip(number, "small", np.zeros(seconds * 16_000, np.float32), urgent=urgent)
 
 
 def finish(clips: ClipLane, scheduler: Scheduler) -> list[Answer]:
@@ -65,3 +73,47 @@ def test_a_batch_that_nobody_waits_for_is_given_up() -> None:
     clips.drop(1)
     assert clips.ready() == []
     assert len(clips) == 0
+
+
+def test_batches_become_as_small_as_the_memory_is(caplog: pytest.LogCaptureFixture) -> None:
+    scarce = ScarceRunner(runner(), 6.0)
+    clips, scheduler = ClipLane(scarce, batch_seconds=30.0), Scheduler(Costs())
+    for round_ in range(2):
+        numbers = list(range(10 * round_, 10 * round_ + 10))
+        for number in numbers:
+            clips.submit(clip(number, seconds=2), 0.0)
+        answers = finish(clips, scheduler)
+        assert [answer.stream for answer in answers if isinstance(answer, Heard)] == numbers
+        assert len([answer for answer in answers if isinstance(answer, Finished)]) == 10
+    assert scarce.tried[0] == 20.0
+    assert clips.batch_seconds == 5.0
+    assert max(scarce.tried[-5:]) <= 5.0
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "20 s of clips" in warnings[0].getMessage()
+
+
+def test_a_clip_that_does_not_fit_fails_and_the_others_go_on() -> None:
+    clips, scheduler = ClipLane(ScarceRunner(runner(), 6.0)), Scheduler(Costs())
+    for number, seconds in enumerate((1, 9, 2)):
+        assert clips.submit(clip(number, seconds=seconds), 0.0) == []
+    answers = finish(clips, scheduler)
+    assert {answer.stream for answer in answers if isinstance(answer, Finished)} == {0, 2}
+    (failed,) = [answer for answer in answers if isinstance(answer, Failed)]
+    assert (failed.stream, failed.code) == (1, "out_of_memory")
+    assert "a clip of 9 s" in failed.message
+    assert failed.hint
+
+
+def test_what_there_is_no_memory_for_is_not_tried() -> None:
+    """Memory for 12 s, and clips take as much as they are long, but 2 s more each."""
+    scarce = ScarceRunner(runner(), 12.0)
+    clips, scheduler = ClipLane(scarce, most_rows=lambda seconds: int(12 // (seconds + 2))), Scheduler(Costs())
+    (failed,) = clips.submit(clip(1, seconds=11), 0.0)
+    assert isinstance(failed, Failed)
+    assert (failed.stream, failed.code) == (1, "out_of_memory")
+    for number in range(2, 8):
+        assert clips.submit(clip(number, seconds=2), 0.0) == []
+    answers = finish(clips, scheduler)
+    assert len([answer for answer in answers if isinstance(answer, Finished)]) == 6
+    assert scarce.tried == [6.0, 6.0]

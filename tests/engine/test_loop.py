@@ -43,6 +43,7 @@ from conure.models.network import Network
 from conure.vad.endpoints import Endpointing
 from conure.vad.silero import load_silero
 from tests.engine.knowing import TOKENIZER, KnowingRunner
+from tests.engine.scarce import ScarceRunner
 from tests.engine.test_stream_lane import lane, net, noise, offline
 from tests.vad.digits import recording
 
@@ -217,6 +218,30 @@ def test_everything_ends_once(net: Network, seed: int) -> None:
         assert isinstance(answers[-1], ENDS)
     assert streams.slots.free == 3
     assert len(streams) == 0
+
+
+def test_clips_that_do_not_fit_the_memory_leave_the_engine_alive(net: Network) -> None:
+    rng = np.random.default_rng(2)
+    clips = {number: noise(rng, seconds * 16_000) for number, seconds in enumerate((2, 8, 1, 3, 2))}
+    scarce = ClipLane(ScarceRunner(clip_runner(lane(net)), 5.0))
+    listener = Listener()
+    engine = Engine({}, {"small": scarce}, listener)
+    thread = threading.Thread(target=engine.run)
+    thread.start()
+    for number, clip in clips.items():
+        engine.ask(Clip(number, "small", clip))
+    listener.wait_for_ends(5)
+    engine.ask(Clip(9, "small", clips[0]))
+    listener.wait_for_ends(6)
+    engine.stop()
+    thread.join(PATIENCE)
+    assert [type(answer) for answer in listener.of(1)] == [Failed]
+    for number in (0, 2, 3, 4, 9):
+        heard, finished = listener.of(number)
+        assert isinstance(heard, Heard)
+        expected = [token for token, _ in offline(net, clips[number % 9], 2)]
+        assert [token.id for token in heard.tokens] == expected
+        assert finished == Finished(number)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -14,6 +14,7 @@ import soundfile
 from conure.engine.clips import transcribe_clips
 from conure.engine.messages import (
     Answer,
+    Failed,
     Finished,
     Guessed,
     Heard,
@@ -32,6 +33,7 @@ from conure.types import Token, Word
 from conure.vad.endpoints import Endpointing
 from conure.vad.silero import load_silero
 from tests.engine.knowing import TOKENIZER, KnowingRunner
+from tests.engine.scarce import ScarceRunner
 from tests.vad.digits import NAMES, RATE, SPEAKERS, recording, spoken
 
 DATA = Path(__file__).parents[1] / "data"
@@ -257,3 +259,21 @@ def test_a_seam_in_real_speech_loses_and_doubles_nothing(tiny: tuple[Runner, Tok
     talk.finish(0)
     assert "length" in {answer.reason for answer in talk.answers if isinstance(answer, UtteranceEnded)}
     assert talk.text(tokenizer) == said
+
+
+def test_a_stream_whose_utterance_does_not_fit_the_memory_ends_by_name() -> None:
+    """The other one, which shares its batches and begins with the same silence, is heard."""
+    (long, _), (short, words) = (recording(digits(count, 0.05, 0.1, seed)) for count, seed in ((12, 5), (2, 6)))
+    runner = ScarceRunner(KnowingRunner([(short, words), (long, [])]), 3.0)  # type: ignore[arg-type]
+    talk, chance = Talk(SegmentLane(runner, load_silero(), TOKENIZER, slots=2)), random.Random(0)
+    for number, samples in enumerate((long, short)):
+        talk.open(number, latency_ms=2080, endpointing=Endpointing(silence=None, longest=None))
+        talk.lane.push(number, samples, 0.0)
+        talk.lane.finalize(number, None, 0.0)
+    while talk.turn(chance, 0.0):
+        pass
+    (failed,) = [answer for answer in talk.answers if isinstance(answer, Failed)]
+    assert (failed.stream, failed.code) == (0, "out_of_memory")
+    assert talk.text(number=1) == " ".join(word.text for word in words)
+    assert isinstance(talk.answers[-1], Finished | Failed)
+    assert len(talk.lane) == 0

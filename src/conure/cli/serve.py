@@ -41,6 +41,7 @@ class Options:
     tcp_port: Annotated[int | None, knob("tcp_port")] = None
     status_port: Annotated[int | None, knob("status_port")] = None
     slots: Annotated[int | None, knob("slots")] = None
+    device_memory: Annotated[float | None, knob("device_memory")] = None
     resume_seconds: Annotated[float | None, knob("resume_seconds")] = None
     drain_seconds: Annotated[float | None, knob("drain_seconds")] = None
 
@@ -81,6 +82,7 @@ def _settings(options: Options) -> Settings:
         tcp_port=options.tcp_port,
         status_port=options.status_port,
         slots=options.slots,
+        device_memory=options.device_memory,
         resume_seconds=options.resume_seconds,
         drain_seconds=options.drain_seconds,
     )

@@ -27,7 +27,7 @@ from conure.decoding.hypothesis import STEP_SECONDS
 from conure.engine.hearing import Hearing
 from conure.engine.listening import Ear, Speech
 from conure.engine.messages import Answer, Cancelled, Finished, Marker, Samples, StreamOptions
-from conure.engine.scheduler import Expected, LiveWork
+from conure.engine.scheduler import MOST_ROWS, Expected, LiveWork
 from conure.engine.slots import Lease, Slots
 from conure.engine.stages import Stages
 from conure.models.config import STEP_FRAMES
@@ -37,7 +37,6 @@ from conure.vad.endpoints import Endpointing
 __all__ = ["ChunkLane", "Cut", "Part", "Stream"]
 
 RATE = 16_000
-MOST_ROWS = 256
 
 
 @dataclass(slots=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from conure.decoding.hypothesis import EmittedToken
 from conure.engine.clips import transcribe_batch
-from conure.engine.messages import Samples
+from conure.engine.messages import Failed, Samples
 from conure.engine.pace import Pace
 from conure.engine.runner import Runner
+from conure.errors import OutOfMemory
 from conure.models.slices import Slices
 
 __all__ = ["ClipBatch", "seconds_of"]
@@ -27,14 +28,21 @@ class ClipBatch:
     clips: dict[int, Samples]
     wanted: set[int]
     """Those that somebody still waits for."""
-    slices: Slices[list[list[EmittedToken]]]
+    slices: Slices[list[list[EmittedToken] | OutOfMemory]]
     pace: Pace
     begun: bool = False
+    failed: list[Failed] = field(default_factory=list)
+    """After the last slice: what is to be told of those that have no tokens."""
 
     @staticmethod
-    def of(runner: Runner, clips: Mapping[int, Samples], prompt: int | None) -> ClipBatch:
+    def of(
+        runner: Runner,
+        clips: Mapping[int, Samples],
+        prompt: int | None,
+        did_not_fit: Callable[[float], None] | None = None,
+    ) -> ClipBatch:
         """Nothing is computed yet."""
-        slices = transcribe_batch(runner, list(clips.values()), prompt)
+        slices = transcribe_batch(runner, list(clips.values()), prompt, did_not_fit)
         return ClipBatch(dict(clips), set(clips), slices, Pace(runner.heads.device))
 
     @property
@@ -43,13 +51,18 @@ class ClipBatch:
         return seconds_of(max(map(len, self.clips.values())) * len(self.clips))
 
     def run(self) -> dict[int, list[EmittedToken]] | None:
-        """One slice; after the last one the tokens of all clips that are still wanted."""
+        """One slice; after the last one the tokens of all clips that are still wanted and did not fail."""
         self.begun = True
         try:
             next(self.slices)
         except StopIteration as end:
-            found = zip(self.clips, end.value, strict=True)
-            return {number: tokens for number, tokens in found if number in self.wanted}
+            found = [pair for pair in zip(self.clips, end.value, strict=True) if pair[0] in self.wanted]
+            self.failed = [
+                Failed(number, error.code, error.message, error.hint)
+                for number, error in found
+                if isinstance(error, OutOfMemory)
+            ]
+            return {number: tokens for number, tokens in found if not isinstance(tokens, OutOfMemory)}
         self.pace.step()
         return None
 

@@ -5,16 +5,20 @@ Urgent clips have a batch of their own: it is not kept waiting by one of others 
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from conure.decoding.hypothesis import EmittedToken
 from conure.engine.clip_batch import ClipBatch
-from conure.engine.clips import BATCH_SECONDS
-from conure.engine.messages import Answer, Cancelled, Clip, Finished, Heard, Samples
+from conure.engine.clips import BATCH_SECONDS, too_long
+from conure.engine.messages import Answer, Cancelled, Clip, Failed, Finished, Heard, Samples
 from conure.engine.runner import Runner
 from conure.engine.scheduler import ClipWork
 
 __all__ = ["ClipLane"]
+
+log = logging.getLogger(__name__)
 
 RATE = 16_000
 URGENT_SECONDS = 0.5
@@ -38,9 +42,17 @@ class _Running:
 
 
 class ClipLane:
-    def __init__(self, runner: Runner, batch_seconds: float = BATCH_SECONDS) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        batch_seconds: float = BATCH_SECONDS,
+        most_rows: Callable[[float], int] | None = None,
+    ) -> None:
+        """`most_rows` tells how many clips of so many seconds there is memory for; without it for any number."""
         self.runner = runner
         self.batch_seconds = batch_seconds
+        self._most_rows = most_rows
+        self._has_shrunk = False
         self._waiting: dict[int, _Waiting] = {}
         self._running: dict[bool, _Running] = {}
         """The urgent batch and the other one."""
@@ -49,8 +61,14 @@ class ClipLane:
         """Clips that somebody waits for."""
         return len(self._waiting) + sum(len(running.batch.wanted) for running in self._running.values())
 
-    def submit(self, clip: Clip, now: float) -> None:
+    def submit(self, clip: Clip, now: float) -> list[Answer]:
+        """Failed where there can be no memory for it."""
+        seconds = len(clip.samples) / RATE
+        if self._most_rows and not self._most_rows(seconds):
+            error = too_long(seconds)
+            return [Failed(clip.stream, error.code, error.message, error.hint)]
         self._waiting[clip.stream] = _Waiting(clip, now)
+        return []
 
     def cancel(self, number: int) -> list[Answer]:
         self.drop(number)
@@ -86,13 +104,16 @@ class ClipLane:
         if found is None:
             return []
         del self._running[urgent]
-        return [answer for number, tokens in found.items() for answer in _tell(number, batch.clips[number], tokens)]
+        heard = [answer for number, tokens in found.items() for answer in _tell(number, batch.clips[number], tokens)]
+        return [*heard, *batch.failed]
 
     def _form(self, waiting: list[_Waiting]) -> _Running:
         """The clip that has waited longest, and of the same language the longest of those that are no longer."""
         oldest = min(waiting, key=lambda one: one.since)
         length, prompt = len(oldest.clip.samples), oldest.clip.prompt
         room = int(self.batch_seconds * RATE) // max(length, 1)
+        if self._most_rows:
+            room = min(room, self._most_rows(length / RATE))
         mates = [
             one
             for one in waiting
@@ -103,7 +124,14 @@ class ClipLane:
         for one in chosen:
             del self._waiting[one.clip.stream]
         clips = {one.clip.stream: one.clip.samples for one in chosen}
-        return _Running(ClipBatch.of(self.runner, clips, prompt), oldest)
+        return _Running(ClipBatch.of(self.runner, clips, prompt, self._shrink), oldest)
+
+    def _shrink(self, seconds: float) -> None:
+        """So much did not fit: the next batches hold half of it at most."""
+        self.batch_seconds = min(self.batch_seconds, seconds / 2)
+        if not self._has_shrunk:
+            log.warning("there was no memory for %.0f s of clips at once: batches are smaller from now on", seconds)
+        self._has_shrunk = True
 
 
 def _tell(number: int, samples: Samples, tokens: list[EmittedToken]) -> list[Answer]:

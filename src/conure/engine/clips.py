@@ -1,8 +1,11 @@
-"""Clips to tokens: sorted by length, cut into batches of bounded size, decoded by the model's head."""
+"""Clips to tokens: sorted by length, cut into batches of bounded size, decoded by the model's head.
+
+A batch that the device has no memory for is done in halves, one after the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,13 +15,17 @@ from conure.decoding.ctc import decode_ctc
 from conure.decoding.hypothesis import EmittedToken, Tokens
 from conure.decoding.transducer import decode_transducer
 from conure.engine.batching import batches
+from conure.engine.device import give_back, out_of_memory
 from conure.engine.runner import Runner
 from conure.engine.upload import Padded, pad, uploads
+from conure.errors import OutOfMemory
 from conure.models.conformer import LONG_STEPS
 from conure.models.network import Heads
 from conure.models.slices import Slices, finish
 
-__all__ = ["decode", "transcribe_batch", "transcribe_clips"]
+__all__ = ["decode", "too_long", "transcribe_batch", "transcribe_clips"]
+
+RATE = 16_000
 
 STEP_SAMPLES = 1280
 """In an encoder step."""
@@ -30,24 +37,63 @@ BATCH_SECONDS = 240.0
 def transcribe_clips(
     runner: Runner, clips: Sequence[np.ndarray], prompt: int | None = None, batch_seconds: float = BATCH_SECONDS
 ) -> list[list[EmittedToken]]:
-    """Mono float32 clips at 16 kHz, each [N] -> the tokens of each, in the order given."""
+    """Mono float32 clips at 16 kHz, each [N] -> the tokens of each, in the order given. Raises OutOfMemory."""
     tokens: list[list[EmittedToken]] = [[] for _ in clips]
     # A batch with a long clip is attended to locally, and what a clip says must not depend on its mates.
-    formed = list(batches([len(clip) for clip in clips], int(batch_seconds * 16_000), LONG_STEPS * STEP_SAMPLES))
+    formed = list(batches([len(clip) for clip in clips], int(batch_seconds * RATE), LONG_STEPS * STEP_SAMPLES))
     coming = uploads(([clips[row] for row in rows] for rows in formed), runner.heads.device)
     for rows, padded in zip(formed, coming, strict=True):
-        found = finish(transcribe_batch(runner, [clips[row] for row in rows], prompt, padded))
+        found = finish(transcribe_batch(runner, [clips[row] for row in rows], prompt, padded=padded))
         for row, emitted in zip(rows, found, strict=True):
+            if isinstance(emitted, OutOfMemory):
+                raise emitted
             tokens[row] = emitted
     return tokens
 
 
 def transcribe_batch(
-    runner: Runner, clips: Sequence[np.ndarray], prompt: int | None = None, padded: Padded | None = None
-) -> Slices[list[list[EmittedToken]]]:
-    """One batch in short slices -> the tokens of each clip; `padded` are the clips where they were padded before."""
-    samples, lengths = padded or pad(clips, pinned=runner.heads.device.type == "cuda")
-    prompts = None if prompt is None else torch.full((len(clips),), prompt)
+    runner: Runner,
+    clips: Sequence[np.ndarray],
+    prompt: int | None = None,
+    did_not_fit: Callable[[float], None] | None = None,
+    padded: Padded | None = None,
+) -> Slices[list[list[EmittedToken] | OutOfMemory]]:
+    """One batch in short slices -> the tokens of each clip, or why it alone has none.
+
+    `did_not_fit` is told of the seconds, padding counted, that the device had no memory for; `padded` are the clips
+    where they were padded before.
+    """
+    try:
+        given = padded or pad(clips, pinned=runner.heads.device.type == "cuda")
+        return [*(yield from _transcribe(runner, given, prompt))]
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    # Only here is the error gone, and with it what its frames hold.
+    give_back()
+    longest = max(map(len, clips)) / RATE
+    if did_not_fit:
+        did_not_fit(longest * len(clips))
+    if len(clips) == 1:
+        return [too_long(longest)]
+    yield
+    found: list[list[EmittedToken] | OutOfMemory] = []
+    middle = len(clips) // 2
+    for half in (clips[:middle], clips[middle:]):
+        found += yield from transcribe_batch(runner, half, prompt, did_not_fit)
+    return found
+
+
+def too_long(seconds: float) -> OutOfMemory:
+    """Of a clip that the device has no memory for."""
+    return OutOfMemory(
+        f"a clip of {seconds:.0f} s does not fit the memory of the device", "cut it, or take a smaller model"
+    )
+
+
+def _transcribe(runner: Runner, given: Padded, prompt: int | None) -> Slices[list[list[EmittedToken]]]:
+    samples, lengths = given
+    prompts = None if prompt is None else torch.full_like(lengths, prompt)
     encoded, counts = yield from runner.encode(samples, lengths, prompts)
     return (yield from runner.decoder.decode(encoded, counts))
 

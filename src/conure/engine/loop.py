@@ -164,7 +164,7 @@ class Engine:
             self._fail(request.stream, "unknown_model", message, f"there are: {known}")
             return
         self._streams[request.stream] = lane
-        lane.submit(request, self._clock())
+        self._answer(lane.submit(request, self._clock()))
 
     def _open(self, request: Open) -> None:
         options = request.options

@@ -22,6 +22,8 @@ class Plan:
     cache: Path | None = None
     slots: int | None = None
     """Streams that each live model has rows for; None takes what memory allows."""
+    device_memory: float | None = None
+    """The part of a card's free memory that torch is held to; None plans with most of it and holds torch to nothing."""
 
 
 @dataclass(frozen=True)

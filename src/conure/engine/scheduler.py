@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 from conure.engine.cost import Costs
 
-__all__ = ["ClipTurn", "ClipWork", "Expected", "LiveWork", "Scheduler", "StreamTurn"]
+__all__ = ["MOST_ROWS", "ClipTurn", "ClipWork", "Expected", "LiveWork", "Scheduler", "StreamTurn"]
+
+MOST_ROWS = 256
+"""Streams in a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class LiveWork:
     """When it should be done: a chunk's length after it was whole."""
     size: int = 1
     """How much it is, as the kind counts: rows, or seconds of audio."""
-    most: int = 256
+    most: int = MOST_ROWS
     """Streams of its kind that may share a turn."""
     spare: bool = False
     """A guess at what will be known for sure later: done only in time that is left."""

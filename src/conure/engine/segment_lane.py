@@ -26,6 +26,7 @@ from conure.engine.listening import Ear, Speech, listen
 from conure.engine.messages import (
     Answer,
     Cancelled,
+    Failed,
     Finished,
     Guessed,
     Heard,
@@ -341,19 +342,26 @@ class SegmentLane:
         found = self._finals.run()
         if found is None:
             return []
-        self._finals = None
-        return [answer for number, tokens in found.items() for answer in self._conclude(self._streams[number], tokens)]
+        failed, self._finals = self._finals.failed, None
+        heard = [answer for number, tokens in found.items() for answer in self._conclude(self._streams[number], tokens)]
+        return [*heard, *self._give_up(failed)]
 
     def _run_guesses(self, streams: Sequence[_Stream]) -> list[Answer]:
         if self._guesses is None:
             spans = {s.number: (s.goes_on.guess_first, s.ear.listened) for s in streams if s.goes_on}
             self._guesses = self._form(spans)
-        clips = self._guesses.clips
-        found = self._guesses.run()
+        batch, found = self._guesses, self._guesses.run()
         if found is None:
             return []
         self._guesses = None
-        return [self._guess(self._streams[number], len(clips[number]), tokens) for number, tokens in found.items()]
+        clips, failed = batch.clips, self._give_up(batch.failed)
+        return [*failed, *(self._guess(self._streams[n], len(clips[n]), tokens) for n, tokens in found.items())]
+
+    def _give_up(self, failed: Sequence[Failed]) -> Sequence[Failed]:
+        """Streams whose clips did not fit."""
+        for answer in failed:
+            self.drop(answer.stream)
+        return failed
 
     def _form(self, spans: dict[int, tuple[int, int]]) -> ClipBatch:
         """As many clips as a batch may hold, the first ones first."""

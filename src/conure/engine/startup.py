@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 
 from conure.audio.files import open_audio
@@ -20,14 +19,18 @@ from conure.engine.buffered_lane import BufferedLane
 from conure.engine.clip_lane import ClipLane
 from conure.engine.clips import transcribe_clips
 from conure.engine.cost import Costs
+from conure.engine.device import free_bytes, give_back, hold_to, out_of_memory, told
 from conure.engine.device_lane import DeviceLane
 from conure.engine.live_lane import LiveLane
 from conure.engine.loop import Engine
+from conure.engine.memory import Grant, Need, least, share, table
 from conure.engine.messages import Answer, Note, Samples, StreamOptions
-from conure.engine.opening import Opened, open_model
+from conure.engine.needs import need_of
+from conure.engine.opening import Opened, choose_device, open_model
 from conure.engine.plan import ModelCard, Plan
 from conure.engine.segment_lane import SegmentLane
 from conure.engine.stream_lane import StreamLane
+from conure.errors import OutOfMemory
 from conure.vad.endpoints import Endpointing
 from conure.vad.silero import load_silero
 
@@ -37,9 +40,10 @@ log = logging.getLogger(__name__)
 
 RATE = 16_000
 STEP_MS = 80
-MOST_SLOTS = 1024
 MEMORY = 0.25
-"""Of the memory that is free, for the rows of a live model."""
+"""Of the memory that is free, for the rows of live models."""
+CARD_MEMORY = 0.9
+"""The same of a card, for everything; the rest is for kernels and for what lies between tensors."""
 TEST_SECONDS = 0.4
 """For measuring one latency of one model."""
 TEST_ROWS = (1, 8, 64)
@@ -60,15 +64,51 @@ class Lanes:
 
 
 def build_lanes(plan: Plan) -> Lanes:
-    """Raises what opening a model raises."""
-    lanes = Lanes()
-    for asked in dict.fromkeys(plan.live + plan.clips):
-        opened = open_model(asked, plan, live=asked in plan.live, clips=asked in plan.clips)
-        lanes.cards.append(_card(opened, asked, plan, lanes))
+    """Raises what opening a model raises, and OutOfMemory."""
+    lanes, device = Lanes(), choose_device(plan.device, plan.runner)
+    budget = _on_card(device, plan)
+    models = {asked: _open(asked, plan) for asked in dict.fromkeys(plan.live + plan.clips)}
+    give_back()
+    needs = [need_of(opened, asked, plan) for asked, opened in models.items()]
+    grants = _grants(budget or _on_cpu(device, needs), needs)
+    for (asked, opened), grant in zip(models.items(), grants, strict=True):
+        lanes.cards.append(_card(opened, asked, plan, grant, lanes))
     return lanes
 
 
-def _card(opened: Opened, asked: str, plan: Plan, lanes: Lanes) -> ModelCard:
+def _on_card(device: torch.device, plan: Plan) -> int:
+    """Bytes of a card for everything; 0 of a CPU."""
+    if device.type == "cpu":
+        return 0
+    budget = int(free_bytes(device) * (plan.device_memory or CARD_MEMORY))
+    if plan.device_memory:
+        hold_to(device, budget)
+    return budget
+
+
+def _on_cpu(device: torch.device, needs: Sequence[Need]) -> int:
+    """Bytes for rows. What was asked for is granted: it takes memory only when it is used."""
+    return max(int(free_bytes(device) * MEMORY), least(needs))
+
+
+def _open(asked: str, plan: Plan) -> Opened:
+    try:
+        return open_model(asked, plan, live=asked in plan.live, clips=asked in plan.clips)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        message = f"the weights of {asked} do not fit the memory of the device: {told(error)}"
+    raise OutOfMemory(message, "take a smaller model, or fewer models")
+
+
+def _grants(budget: int, needs: Sequence[Need]) -> list[Grant]:
+    grants = share(budget, needs)
+    for line in table(budget, grants):
+        log.info("memory: %s", line)
+    return grants
+
+
+def _card(opened: Opened, asked: str, plan: Plan, grant: Grant, lanes: Lanes) -> ModelCard:
     checkpoint = opened.checkpoint
     card = ModelCard(
         name=asked if any(card.name == checkpoint.name for card in lanes.cards) else checkpoint.name,
@@ -81,40 +121,35 @@ def _card(opened: Opened, asked: str, plan: Plan, lanes: Lanes) -> ModelCard:
         runner=opened.description,
     )
     if asked in plan.live:
-        lane = lanes.live[card.name] = _live_lane(opened, plan)
+        lane = lanes.live[card.name] = _live_lane(opened, grant.rows)
         card = replace(card, latencies=lane.latencies, slots=lane.capacity)
     if asked in plan.clips:
-        assert opened.clips is not None
-        lanes.clips[card.name] = ClipLane(opened.clips)
+        lanes.clips[card.name] = _clip_lane(opened, grant)
         card = replace(card, clips=True)
     return card
 
 
-def _live_lane(opened: Opened, plan: Plan) -> LiveLane:
+def _clip_lane(opened: Opened, grant: Grant) -> ClipLane:
+    assert opened.clips is not None
+    if grant.need.clips is None:
+        return ClipLane(opened.clips)
+    return ClipLane(opened.clips, grant.seconds, grant.most_clips)
+
+
+def _live_lane(opened: Opened, slots: int) -> LiveLane:
     """The lane that fits the network: cache-aware, with windows, or whole utterances."""
     tokenizer = opened.checkpoint.tokenizer
     end = tokenizer.pieces.index(END) if END in tokenizer.pieces else None
     if opened.device_streams is not None:
-        lane = DeviceLane(opened.device_streams, plan.slots or _slots(opened), end)
+        lane = DeviceLane(opened.device_streams, slots, end)
         lane.prepare()
         return lane
     if opened.streams is not None:
-        return StreamLane(opened.streams, load_silero(), plan.slots or _slots(opened), end)
+        return StreamLane(opened.streams, load_silero(), slots, end)
     if opened.windows is not None:
-        return BufferedLane(opened.windows, load_silero(), plan.slots or MOST_SLOTS, end)
+        return BufferedLane(opened.windows, load_silero(), slots, end)
     assert opened.clips is not None
-    return SegmentLane(opened.clips, load_silero(), tokenizer, plan.slots or MOST_SLOTS)
-
-
-def _slots(opened: Opened) -> int:
-    """As many rows as memory allows."""
-    assert opened.streams is not None
-    one: int = opened.streams.allocate(1).encoder.bytes
-    if opened.device.type == "cuda":
-        free = torch.cuda.mem_get_info(opened.device)[0]
-    else:
-        free = psutil.virtual_memory().available
-    return max(1, min(MOST_SLOTS, int(free * MEMORY) // one))
+    return SegmentLane(opened.clips, load_silero(), tokenizer, slots)
 
 
 def measure(lanes: Lanes, costs: Costs) -> None:

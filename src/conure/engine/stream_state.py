@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from conure.decoding.transducer import TransducerState
+from conure.models.config import NetworkConfig
 from conure.models.network import Heads
 
 __all__ = ["Memory", "Rows", "StreamState"]
@@ -41,6 +43,12 @@ class StreamState(Generic[Memory]):
         """Fresh rows beside those of the encoder."""
         unspoken = TransducerState.start(heads, 1)
         return StreamState(encoder, unspoken.repeated(rows), unspoken)
+
+    @staticmethod
+    def decoder_bytes(config: NetworkConfig) -> int:
+        """What a row of the decoder takes, which is in float32 everywhere."""
+        numbers = 2 * config.predictor_layers * config.predictor_width + config.joint_width
+        return torch.float32.itemsize * numbers + 2 * torch.long.itemsize
 
     def reset(self, rows: Tensor) -> None:
         """Makes rows ready for new streams."""

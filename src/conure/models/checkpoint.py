@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from conure.models.config import NetworkConfig
@@ -71,6 +72,13 @@ class Checkpoint:
     def parameters(self) -> int:
         """Numbers that were learned; statistics of norms are not."""
         return sum(t.numel() for name, t in self.tensors.items() if not name.endswith(("running_mean", "running_var")))
+
+    def bytes_in(self, size: int) -> int:
+        """Of the weights with so many bytes a number of the encoder and the language prompt; heads keep float32."""
+        return sum(
+            tensor.numel() * (size if name.startswith(("encoder.", "prompt.")) else torch.float32.itemsize)
+            for name, tensor in self.tensors.items()
+        )
 
     @property
     def megabytes(self) -> float:

@@ -31,9 +31,7 @@ class EncoderState:
     @staticmethod
     def allocate(config: EncoderConfig, rows: int, past: int, like: Tensor) -> EncoderState:
         """Fresh rows that remember `past` steps, of the type and on the device of `like`."""
-        bands = [config.features]
-        for _ in range(2):
-            bands.append(bands[-1] // 2 + 1)
+        bands = _bands(config)
         channels = (1, config.channels, config.channels)
         keys = like.new_zeros(config.layers, rows, config.heads, past, config.width // config.heads)
         return EncoderState(
@@ -44,6 +42,14 @@ class EncoderState:
             torch.zeros(rows, dtype=torch.long, device=like.device),
             torch.zeros(rows, dtype=torch.bool, device=like.device),
         )
+
+    @staticmethod
+    def row_bytes(config: EncoderConfig, past: int, size: int) -> int:
+        """What a row takes, with so many bytes a number."""
+        channels = (1, config.channels, config.channels)
+        subsampling = sum(c * b for c, b in zip(channels, _bands(config), strict=True))
+        layer = config.width * (2 * past + config.kernel - 1)
+        return size * (subsampling + config.layers * layer) + torch.long.itemsize + torch.bool.itemsize
 
     @property
     def bytes(self) -> int:
@@ -92,3 +98,9 @@ class EncoderState:
             pick(self.length, old.length, 0),
             pick(self.started, old.started, 0),
         )
+
+
+def _bands(config: EncoderConfig) -> tuple[int, int, int]:
+    """Of the mel, and after each of the first two convolutions."""
+    first = config.features // 2 + 1
+    return config.features, first, first // 2 + 1

@@ -14,7 +14,7 @@ from conure.engine import messages as engine
 from conure.engine.handle import EngineHandle
 from conure.engine.messages import Samples
 from conure.engine.plan import ModelCard
-from conure.errors import Busy, ConureError, EngineFailed
+from conure.errors import Busy, ConureError, EngineFailed, OutOfMemory
 from conure.service.languages import check_language, prompt_slot
 from conure.service.long_audio import LongAudio
 from conure.service.tokenizers import Tokenizers
@@ -43,7 +43,7 @@ class FileService:
         self._none_left = asyncio.Event()
 
     async def transcribe(self, file: BinaryIO, card: ModelCard, language: str | None) -> Transcript:
-        """The channels mixed. Raises the children of BadRequest, Busy, and EngineFailed.
+        """The channels mixed. Raises the children of BadRequest, Busy, OutOfMemory, and EngineFailed.
 
         When it is cancelled it returns once nothing reads the file any more.
         """
@@ -183,8 +183,9 @@ class _WaitingClip:
                 self._heard += tokens
             case engine.Finished():
                 self._settle(None)
-            case engine.Failed(_, _, message, hint):
-                self._settle(EngineFailed(message, hint))
+            case engine.Failed(_, code, message, hint):
+                kind = OutOfMemory if code == OutOfMemory.code else EngineFailed
+                self._settle(kind(message, hint))
 
     def restarted(self) -> None:
         self._heard.clear()

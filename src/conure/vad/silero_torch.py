@@ -33,6 +33,10 @@ class SileroRows:
     def bytes(self) -> int:
         return self.values.nbytes
 
+    @staticmethod
+    def row_bytes() -> int:
+        return (CONTEXT + 2 * WIDTH) * torch.float32.itemsize
+
 
 class SlotSilero:
     """The network in float32, with its weights on a device."""

@@ -1,0 +1,72 @@
+"""What models need of their device's memory, for the plan of it.
+
+On a card that is everything. On a CPU it is the rows of live streams alone: what else there is comes and goes, other
+programs too, and rows that were never used take no memory.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from conure.engine.buffered_lane import live_contexts
+from conure.engine.device_lane import MOST_STEPS
+from conure.engine.memory import Clips, Need, Streams
+from conure.engine.opening import Opened
+from conure.engine.plan import Plan
+from conure.engine.scheduler import MOST_ROWS
+from conure.engine.segment_lane import BATCH_SECONDS
+from conure.engine.stream_state import StreamState
+from conure.engine.workspace import clip_bytes, position_bytes, turn_bytes, window_bytes
+from conure.models.config import NetworkConfig
+from conure.models.state import EncoderState
+from conure.vad.silero_torch import SileroRows
+
+__all__ = ["need_of"]
+
+MOST_SLOTS, MOST_SLOTS_ON_CARD = 1024, 16_384
+MOST_SECONDS = 960
+"""Of audio in a batch on a card."""
+SIZE = torch.bfloat16.itemsize
+"""Of an encoder's number on a card."""
+
+
+def need_of(opened: Opened, model: str, plan: Plan) -> Need:
+    """Of a model that was asked for by that name."""
+    if opened.device.type == "cpu":
+        return Need(model, 0, _rows_of(opened, plan) if model in plan.live else None)
+    config = opened.checkpoint.config
+    streams = _streams_of(opened, config, plan.slots) if model in plan.live else None
+    clips = Clips(partial(clip_bytes, config, SIZE), MOST_SECONDS) if model in plan.clips else None
+    return Need(model, opened.checkpoint.bytes_in(SIZE), streams, clips)
+
+
+def _rows_of(opened: Opened, plan: Plan) -> Streams:
+    """As the runner has them."""
+    row: int = opened.streams.allocate(1).encoder.bytes if opened.streams else 0
+    return Streams(row, MOST_SLOTS, plan.slots)
+
+
+def _streams_of(opened: Opened, config: NetworkConfig, slots: int | None) -> Streams:
+    decoder = StreamState.decoder_bytes(config)
+    if opened.streams or opened.device_streams:
+        return _chunked(config, decoder, slots)
+    if opened.windows:
+        contexts = live_contexts(config.encoder.contexts).values()
+        steps = max(context.left + (context.chunk or 0) + context.right for context in contexts)
+        turn = window_bytes(config, SIZE, steps)
+        return Streams(decoder, MOST_SLOTS_ON_CARD, slots, turn, MOST_ROWS, fixed=2 * decoder)
+    # One long utterance takes more than many short ones.
+    return Streams(0, MOST_SLOTS_ON_CARD, slots, fixed=clip_bytes(config, SIZE, 1, BATCH_SECONDS))
+
+
+def _chunked(config: NetworkConfig, decoder: int, slots: int | None) -> Streams:
+    """Beside the rows there is a spare one, one that has heard nothing, and the positions for every chunk. However many
+    rows share a turn, there are no more than MOST_STEPS steps in it."""
+    encoder = config.encoder
+    past, chunks = max(context.left for context in encoder.contexts), [c.right + 1 for c in encoder.contexts]
+    row = EncoderState.row_bytes(encoder, past, SIZE) + decoder + SileroRows.row_bytes()
+    positions = sum(position_bytes(encoder, SIZE, past + 2 * chunk) for chunk in chunks)
+    turn, rows = turn_bytes(config, SIZE, max(chunks)), -(-MOST_STEPS // max(chunks))
+    return Streams(row, MOST_SLOTS_ON_CARD, slots, turn, rows, fixed=row + decoder + positions)

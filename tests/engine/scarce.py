@@ -1,0 +1,33 @@
+"""A runner on a device of little memory: it says so in torch's words, somewhere in the middle of a batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from conure.engine.runner import Runner
+from conure.models.slices import Slices
+
+__all__ = ["ScarceRunner"]
+
+RATE = 16_000
+
+
+class ScarceRunner:
+    """Has memory for so many seconds, padding counted."""
+
+    description = "scarce"
+
+    def __init__(self, runner: Runner, seconds: float) -> None:
+        self.runner, self.seconds = runner, seconds
+        self.heads = runner.heads
+        self.tried: list[float] = []
+
+    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
+        slices = self.runner.encode(samples, lengths, prompts)
+        self.tried.append(samples.numel() / RATE)
+        if samples.numel() > self.seconds * RATE:
+            next(slices)
+            yield
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return (yield from slices)

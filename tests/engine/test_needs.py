@@ -1,0 +1,85 @@
+"""What each kind of live model is said to need is what its lane can come to take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from conure.audio.features import LogMel
+from conure.engine.buffered_lane import live_contexts
+from conure.engine.buffered_runner import TorchBufferedRunner
+from conure.engine.memory import Streams
+from conure.engine.needs import need_of
+from conure.engine.opening import Opened
+from conure.engine.plan import Plan
+from conure.engine.segment_lane import BATCH_SECONDS
+from conure.engine.stream_runner import TorchStreamRunner
+from conure.engine.torch_runner import TorchRunner
+from conure.engine.workspace import clip_bytes, turn_bytes
+from conure.models.config import STEP_FRAMES, AttentionContext
+from conure.models.network import Network
+from tests.engine.live_bytes import LiveBytes
+from tests.engine.live_model import talking_network
+from tests.models.networks import OFFLINE, checkpoint_of, network
+
+CARD, CPU = torch.device("cuda"), torch.device("cpu")
+PLAN = Plan(live=("model",), slots=7)
+RNNT: dict[str, object] = {"predictor_width": 16, "predictor_layers": 2, "joint_width": 16}
+UNIFIED = replace(
+    OFFLINE,
+    channels=32,
+    style="chunked_limited_with_rc",
+    contexts=(AttentionContext(), AttentionContext(9, 2, 2), AttentionContext(9, 4, 7)),
+)
+
+
+def needed(opened: Opened) -> Streams:
+    need = need_of(opened, "model", PLAN)
+    assert need.streams
+    assert need.streams.asked == 7
+    assert need.clips is None
+    assert need.weights == opened.checkpoint.bytes_in(2)
+    return need.streams
+
+
+def windowed() -> tuple[Network, TorchBufferedRunner]:
+    net = network(UNIFIED, **RNNT)
+    return net, TorchBufferedRunner(net, LogMel(net.config.mel), CPU, torch.bfloat16)
+
+
+def test_chunks() -> None:
+    """The state of the lane is the rows, a spare one, and one of a decoder that has said nothing."""
+    net = talking_network()
+    runner = TorchStreamRunner(net, LogMel(net.config.mel), CPU, torch.bfloat16)
+    need = needed(Opened(checkpoint_of(net), CARD, streams=runner))
+    state = runner.allocate(8)
+    for chunk in (1, 2, 4, 7, 14):
+        mel, frames = torch.zeros(1, STEP_FRAMES * chunk, 32), torch.tensor([STEP_FRAMES * chunk])
+        runner.step(mel, frames, state, torch.tensor([0]))
+        assert need.turn >= turn_bytes(net.config, 2, chunk)
+    tensors = [*vars(state.decoder).values(), *vars(state.unspoken).values()]
+    tensors += {id(p.untyped_storage()): p for table in runner._positions.values() for p in table}.values()
+    kept = state.encoder.bytes + sum(tensor.nbytes for tensor in tensors)
+    assert kept <= need.bytes(7) - 7 * need.turn <= 1.1 * kept
+
+
+def test_windows() -> None:
+    net, runner = windowed()
+    need = needed(Opened(checkpoint_of(net), CARD, windows=runner))
+    context = live_contexts(net.config.encoder.contexts)[880]
+    steps = context.left + (context.chunk or 0) + context.right
+    rows, frames = 6, steps * STEP_FRAMES
+    with LiveBytes([*net.parameters(), *net.buffers()]) as live:
+        runner.encode(torch.zeros(rows, frames, 32), torch.full((rows,), frames), context)
+    assert live.most <= rows * need.turn
+
+
+@pytest.mark.parametrize(("rows", "seconds"), [(60, 1.0), (12, 5.0), (2, 30.0), (1, BATCH_SECONDS)])
+def test_whole_utterances(rows: int, seconds: float) -> None:
+    net = network(OFFLINE, **RNNT)
+    runner = TorchRunner(net, LogMel(net.config.mel), CPU)
+    need = needed(Opened(checkpoint_of(net), CARD, runner))
+    assert need.row == need.turn == 0
+    assert clip_bytes(net.config, 2, rows, seconds) <= need.bytes(1)

@@ -1,0 +1,137 @@
+"""An engine takes no more memory than there is, and says how it is shared out. A card is one by its name alone."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from conure.audio.features import LogMel
+from conure.engine import startup
+from conure.engine.clip_lane import ClipLane
+from conure.engine.needs import need_of
+from conure.engine.opening import Opened
+from conure.engine.plan import Plan
+from conure.engine.startup import Lanes, build_lanes
+from conure.engine.stream_runner import TorchStreamRunner
+from conure.engine.torch_runner import TorchRunner
+from conure.errors import OutOfMemory
+from conure.models.network import Network
+from tests.engine.live_model import save_live_model, talking_network
+from tests.models.networks import OFFLINE, checkpoint_of, network
+
+CPU, CARD = torch.device("cpu"), torch.device("cuda")
+PLAN = Plan(live=("live",), clips=("live", "whole"), device="cuda", runner="torch")
+
+
+@pytest.fixture(scope="module")
+def net() -> Network:
+    return talking_network()
+
+
+@pytest.fixture
+def models(net: Network) -> dict[str, Opened]:
+    """As they would be on a card."""
+    front, whole = LogMel(net.config.mel), network(OFFLINE, ctc=True)
+    clips, streams = TorchRunner(net, front, CPU), TorchStreamRunner(net, front, CPU)
+    live = Opened(replace(checkpoint_of(net), name="live"), CARD, clips, streams)
+    other = TorchRunner(whole, LogMel(whole.config.mel), CPU)
+    return {"live": live, "whole": Opened(replace(checkpoint_of(whole), name="whole"), CARD, other)}
+
+
+@pytest.fixture
+def held(models: dict[str, Opened], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What torch is held to, on a card with 200 MB."""
+    told: list[int] = []
+    monkeypatch.setattr(startup, "choose_device", lambda *_: CARD)
+    monkeypatch.setattr(startup, "free_bytes", lambda _: 200_000_000)
+    monkeypatch.setattr(startup, "hold_to", lambda _, size: told.append(size))
+    monkeypatch.setattr(startup, "open_model", lambda asked, *_, **__: models[asked])
+    return told
+
+
+def taken(lanes: Lanes, models: dict[str, Opened], plan: Plan) -> int:
+    """Bytes, as the plan counts them, of the lanes at work."""
+    total = 0
+    for name, opened in models.items():
+        need = need_of(opened, name, plan)
+        total += need.weights
+        if need.streams:
+            total += need.streams.bytes(lanes.live[name].capacity)
+        if need.clips:
+            lane = lanes.clips[name]
+            total += need.clips.bytes(int(lane.batch_seconds) // 30, 30)
+    return total
+
+
+@pytest.mark.parametrize(("part", "expected"), [(None, []), (0.5, [100_000_000])])
+def test_a_card_is_shared_out(
+    models: dict[str, Opened],
+    held: list[int],
+    caplog: pytest.LogCaptureFixture,
+    part: float | None,
+    expected: list[int],
+) -> None:
+    plan = replace(PLAN, device_memory=part)
+    with caplog.at_level(logging.INFO, "conure"):
+        lanes = build_lanes(plan)
+    assert held == expected
+    budget = (part or 0.9) * 200_000_000
+    assert 0.3 * budget < taken(lanes, models, plan) <= budget
+    assert lanes.live["live"].capacity > 10
+    assert lanes.cards[0].slots == lanes.live["live"].capacity
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("memory: ")]
+    assert [line.split(":")[1] for line in lines[:2]] == [" live", " whole"]
+    assert f"{lanes.live['live'].capacity} rows" in lines[0]
+    assert lines[2].endswith(f"of {budget / 1e6:.1f} MB are spare")
+
+
+def test_a_clip_too_long_for_a_card_is_not_taken(models: dict[str, Opened], held: list[int]) -> None:
+    lane = build_lanes(PLAN).clips["whole"]
+    assert isinstance(lane, ClipLane)
+    assert lane._most_rows
+    longest = max(seconds for seconds in range(1, 10_000) if lane._most_rows(seconds))
+    need = need_of(models["whole"], "whole", PLAN)
+    assert need.clips
+    assert need.clips.bytes(1, longest) < 180_000_000 < need.clips.bytes(8, longest)
+
+
+def test_a_card_that_is_too_small_is_refused(held: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "free_bytes", lambda _: 20_000_000)
+    with pytest.raises(OutOfMemory, match="bytes of memory are missing for the work of live"):
+        build_lanes(PLAN)
+    monkeypatch.setattr(startup, "free_bytes", lambda _: 200_000_000)
+    with pytest.raises(OutOfMemory) as refused:
+        build_lanes(replace(PLAN, slots=10_000))
+    assert refused.value.hint
+    assert "fewer slots than 10000" in refused.value.hint
+
+
+def test_weights_that_do_not_fit_are_named(held: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nAdvice")
+
+    monkeypatch.setattr(startup, "open_model", full)
+    with pytest.raises(OutOfMemory, match=r"the weights of live do not fit .* Tried to allocate 2\.00 GiB\.$"):
+        build_lanes(PLAN)
+
+
+@pytest.mark.parametrize("runner", ["torch", "onnx-fp32"])
+def test_a_quarter_of_the_memory_is_for_rows_on_a_cpu(
+    net: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str
+) -> None:
+    folder = str(save_live_model(net, tmp_path / "small"))
+    plan = Plan(live=(folder,), clips=(folder,), device="cpu", runner=runner, cache=tmp_path)  # type: ignore[arg-type]
+    monkeypatch.setattr(startup, "free_bytes", lambda _: 10_000_000)
+    lanes = build_lanes(plan)
+    (lane,) = lanes.live.values()
+    row = lane.runner.allocate(1).encoder.bytes  # type: ignore[attr-defined]
+    assert lane.capacity == 2_500_000 // row
+    (clips,) = lanes.clips.values()
+    assert (clips.batch_seconds, clips._most_rows) == (240.0, None)
+    assert next(iter(build_lanes(replace(plan, slots=200)).live.values())).capacity == 200
+    monkeypatch.setattr(startup, "free_bytes", lambda _: 10**12)
+    assert next(iter(build_lanes(plan).live.values())).capacity == 1024
