@@ -17,9 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.random_model import build
+from bench.random_model import LIVE_PAST, build, random_live_checkpoint
 from bench.report import replace_between
-from bench.stream_step import PAST, STEP_MS, random_checkpoint
 from conure.audio.features import MelConfig
 from conure.models.config import STEP_FRAMES, EncoderConfig, NetworkConfig
 from conure.models.conformer import LONG_CONTEXT, LONG_STEPS
@@ -160,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", type=Path, help="a page to put the tables into, between markers")
     options = parser.parse_args()
-    offline, streaming = (_whole(config) for config in (build(8192, 1).config, random_checkpoint(1).config))
+    offline, streaming = (_whole(config) for config in (build(8192, 1).config, random_live_checkpoint(1).config))
     text = "\n\n".join([clips_table(offline, CLIPS), steps_table(streaming.encoder, STEPS)])
     print(text)
     if options.report:
@@ -189,12 +188,12 @@ def clips_table(config: NetworkConfig, cases: Sequence[tuple[int, float]]) -> st
 
 def steps_table(config: EncoderConfig, cases: Sequence[tuple[int, int]]) -> str:
     """Milliseconds of each part of a streaming step and of all, and the streams that would be in time."""
-    rows = [step(config, count, chunk, PAST) for count, chunk in cases]
+    rows = [step(config, count, chunk, LIVE_PAST) for count, chunk in cases]
     lines = [["rows x chunk", *rows[0], "all, rings", "all, copied", "streams, rings", "streams, copied"]]
     for (count, chunk), stages in zip(cases, rows, strict=True):
         shared = stages["products"].seconds + stages["attention"].seconds
         totals = [shared + stages[name].seconds for name in ("memory in rings", "memory copied")]
-        held = [f"{count * chunk * STEP_MS / 1e3 / total:,.0f}" for total in totals]
+        held = [f"{count * chunk * 80 / 1e3 / total:,.0f}" for total in totals]
         told = [f"{total * 1e3:.2f}" for total in totals]
         lines.append([f"{count:,} x {chunk}", *(_told(work) for work in stages.values()), *told, *held])
     return _table(lines)

@@ -14,7 +14,7 @@
     │   └── MissingBackend       an optional library is not installed
     ├── Busy                there is no room now; says when to try again
     ├── OutOfMemory         the device has too little memory for it
-    └── EngineFailed        our fault; the log tells why
+    └── EngineFailed        our fault, and the log tells why; or a process that read a recording died
 
 Each error carries one line that names the offending value and, where there is one, a hint that says
 how to mend it. Lower floors never mention HTTP or exit codes.
@@ -135,6 +135,6 @@ class OutOfMemory(ConureError):
 
 
 class EngineFailed(ConureError):
-    """The engine broke; what it was doing is lost, its log tells why."""
+    """The engine broke, or a process that read a recording: what it was doing is lost."""
 
     code = "engine_failed"
