@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import psutil
 import pytest
 import torch
 
-from conure.engine.device import device_failed, free_bytes, out_of_memory, told
+from conure.engine.device import device_failed, free_bytes, hold_to, out_of_memory, told
 
 MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -47,3 +49,16 @@ def test_others_are_ours(error: Exception) -> None:
 
 def test_what_is_free_on_the_cpu() -> None:
     assert 0 < free_bytes(torch.device("cpu")) < psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(("device", "index"), [("cuda", 2), ("cuda:1", 1)])
+def test_torch_is_held_to_a_part_of_a_card(monkeypatch: pytest.MonkeyPatch, device: str, index: int) -> None:
+    held: list[tuple[float, int]] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=1_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 100)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *asked: held.append(asked))
+    hold_to(torch.device(device), 400)
+    hold_to(torch.device(device), 2_000)
+    hold_to(torch.device("cpu"), 400)
+    assert held == [(0.5, index), (1.0, index)]

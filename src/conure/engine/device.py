@@ -48,7 +48,8 @@ def hold_to(device: torch.device, more: int) -> None:
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         taken = torch.cuda.memory_reserved(device)
-        torch.cuda.set_per_process_memory_fraction(min((taken + more) / total, 1.0), device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.set_per_process_memory_fraction(min((taken + more) / total, 1.0), index)
 
 
 def give_back() -> None:
