@@ -100,7 +100,7 @@ class Bench:
             "first": self._first,
             "long": lambda: clips.long_clips(self.runner, device),
             "tokens": self._tokens,
-            "host": lambda: live.host(random_live_checkpoint(1, 64), device),
+            "host": lambda: live.host(random_live_checkpoint(1, 64)),
             "conditional": self._conditional,
         }
 

@@ -66,7 +66,7 @@ def _run(encoder: LiveEncoder, mels: list[torch.Tensor], device: torch.device, d
 def words(device: torch.device) -> Told:
     """Tokens of the embedded model, of real speech."""
     told = Told("Tokens of the embedded model, against float32 on the CPU", ("form", "tokens", "that differ"))
-    checkpoint = conure_file.load(Path(str(resources.files("conure"))) / "data" / "tiny")
+    checkpoint = conure_file.read(Path(str(resources.files("conure"))) / "data" / "tiny")
     clips = [speech(11.0), speech(11.0)[: 4 * 16_000]]
     expected = _tokens(TorchRunner(*build_network(checkpoint), CPU), clips)
     for dtype in (torch.float32, torch.bfloat16):

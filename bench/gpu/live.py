@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+
 import torch
 
 from bench.audio import speech
 from bench.gpu.streams import GOALS, live_runner
 from bench.gpu.told import Told
+from conure.engine.device_lane import sizes_of
 from conure.models.checkpoint import Checkpoint
 
 __all__ = ["host", "paced"]
@@ -39,35 +43,45 @@ def paced(checkpoint: Checkpoint, device: torch.device, goals: tuple[tuple[int, 
     return told
 
 
-def host(checkpoint: Checkpoint, device: torch.device) -> Told:
-    """What a stream costs Python in a turn: a small network, so that the device hardly counts."""
-    told = Told("The host's part of a turn", ("chunk ms", "streams", "us a stream: filling", "telling", "whole turn"))
+def host(checkpoint: Checkpoint) -> Told:
+    """What a stream costs Python in a turn: turns whose recording does nothing, and finds no speech and no tokens."""
+    told = Told(
+        "The host's part of a turn", ("chunk ms", "streams", "us a stream: push", "ready", "fill", "tell", "all")
+    )
     with told.failures("the lane"):
-        import time  # noqa: PLC0415
-
-        from conure.engine.device_lane import DeviceLane  # noqa: PLC0415
-        from conure.engine.messages import StreamOptions  # noqa: PLC0415
-
-        samples = speech(SECONDS)
-        for latency, streams in ((80, 512), (1120, 256)):
-            lane = DeviceLane(live_runner(checkpoint, device), streams)
-            for number in range(streams):
-                lane.open(number, StreamOptions("live", latency_ms=latency))
-            size, stages = latency * 16, {"filling": 0.0, "telling": 0.0}
-            begin, turns = 0.0, 0
-            for at in range(0, len(samples) - size, size):
-                for number in range(streams):
-                    lane.push(number, samples[at : at + size], 0.0)
-                if turns == 1:  # the first one makes what all use
-                    lane.stages.take()
-                    begin = time.perf_counter()
-                ready = [work.stream for work in lane.ready()]
-                if ready:
-                    lane.run(ready, 0.0)
-                    turns += 1
-            lane.settle()
-            took, stages = time.perf_counter() - begin, lane.stages.take()
-            each = 1e6 / streams / max(turns - 1, 1)
-            cells = f"{stages['filling'] * each:.1f}", f"{stages['telling'] * each:.1f}", f"{took * each:.1f}"
-            told.row(f"{latency}", f"{streams}", *cells)
+        for latency, streams in ((80, 2000), (320, 1000), (1120, 256)):
+            found = _host_seconds(checkpoint, latency, streams)
+            told.row(f"{latency}", f"{streams}", *(f"{seconds * 1e6 / streams:.1f}" for seconds in found))
     return told
+
+
+def _host_seconds(checkpoint: Checkpoint, latency: int, streams: int) -> tuple[float, ...]:
+    """Of a turn of all streams: pushing, choosing, filling, telling, and all of it."""
+    from conure.engine.device_lane import DeviceLane  # noqa: PLC0415
+    from conure.engine.messages import StreamOptions  # noqa: PLC0415
+
+    lane = DeviceLane(live_runner(checkpoint, torch.device("cpu"), _nothing), streams)
+    for number in range(streams):
+        lane.open(number, StreamOptions("live", latency_ms=latency))
+    samples, size = speech(latency / 1000 * 16), latency * 16
+    taken: list[tuple[float, ...]] = []
+    for at in range(0, len(samples), size):
+        begin = time.perf_counter()
+        for number in range(streams):
+            lane.push(number, samples[at : at + size], 0.0)
+        pushed = time.perf_counter()
+        ready = [work.stream for work in lane.ready()]
+        chosen = time.perf_counter()
+        most = sizes_of(latency // 80, streams)[-1]
+        for first in range(0, len(ready), most):
+            lane.run(ready[first : first + most], 0.0)
+        lane.settle()
+        took, stages = time.perf_counter() - begin, lane.stages.take()
+        if ready:
+            taken.append((pushed - begin, chosen - pushed, stages["filling"], stages["telling"], took))
+    return tuple(sorted(column)[len(column) // 2] for column in zip(*taken[2:], strict=True))
+
+
+def _nothing(work: Callable[[], None], results: Sequence[torch.Tensor] = ()) -> Callable[[], None]:
+    """A recording of no work."""
+    return lambda: None

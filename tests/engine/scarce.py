@@ -20,7 +20,7 @@ class ScarceRunner:
 
     def __init__(self, runner: Runner, seconds: float) -> None:
         self.runner, self.seconds = runner, seconds
-        self.heads = runner.heads
+        self.heads, self.decoder = runner.heads, runner.decoder
         self.tried: list[float] = []
 
     def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:

@@ -64,12 +64,13 @@ def transcribe_batch(
     where they were padded before.
     """
     try:
-        given = padded or pad(clips, pinned=runner.heads.device.type == "cuda")
-        return [*(yield from _transcribe(runner, given, prompt))]
+        padded = padded or pad(clips, pinned=runner.heads.device.type == "cuda")
+        return [*(yield from _transcribe(runner, padded, prompt))]
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
     # Only here is the error gone, and with it what its frames hold.
+    padded = None
     give_back()
     longest = max(map(len, clips)) / RATE
     if did_not_fit:
