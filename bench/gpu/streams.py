@@ -16,7 +16,7 @@ from conure.decoding.transducer import decode_transducer
 from conure.engine.device_lane import sizes_of
 from conure.engine.live_runner import LiveRunner
 from conure.engine.live_state import LiveState
-from conure.engine.live_turn import LiveTurn, most_sounds
+from conure.engine.live_turn import LiveTurn
 from conure.engine.recording import CudaRecorder, Recorder, as_it_is
 from conure.engine.stream_runner import TorchStreamRunner
 from conure.fused.available import without_kernels
@@ -55,9 +55,8 @@ class Rounds:
         generator = np.random.default_rng(rows)
         slots = generator.permutation(state.scratch)
         self._numbers = [slots[begin : begin + rows].tolist() for begin in range(0, len(slots), rows)]
-        spans = [inputs.spans for inputs in (self.turn.inputs(), self.turn.inputs())]
-        for samples in (*spans, self.turn.inputs().sounds, self.turn.inputs().sounds):
-            samples.normal_(0, 0.1)
+        for inputs in (self.turn.inputs(), self.turn.inputs()):
+            inputs.samples.normal_(0, 0.1)
         self._next = 0
 
     def once(self) -> None:
@@ -65,9 +64,11 @@ class Rounds:
         slots = self._numbers[self._next]
         self._next = (self._next + 1) % len(self._numbers)
         inputs = self.turn.inputs()
-        frames, samples = self.chunk * STEP_FRAMES, inputs.spans.shape[1]
-        steps = self.chunk * STEP_FRAMES * 160 // 512
-        inputs.fill([(slot, LIVE_PAST, frames, samples, 0, steps, 0) for slot in slots], self.turn._state.scratch)
+        frames, steps = self.chunk * STEP_FRAMES, self.chunk * STEP_FRAMES * 160 // 512
+        numbers: list[int] = []
+        for slot in slots:
+            numbers += (slot, LIVE_PAST, frames, 0, 0, inputs.samples.shape[1], 0, 0, steps, 0)
+        inputs.fill(numbers, self.turn._state.scratch)
         self.turn.launch(inputs)
         self.turn.land()
 
@@ -154,13 +155,12 @@ def tokens_a_second(runner: LiveRunner, seconds: float, samples: np.ndarray) -> 
     """That come out of speech at 80 ms: random weights say what they like, but not more or less than people."""
     state = LiveState.allocate(runner, 1)
     turn, frames, count = LiveTurn(runner, state, 1, 1), STEP_FRAMES, 0
-    width = turn.inputs().spans.shape[1]
+    width = turn.inputs().samples.shape[1]
     for age in range(int(seconds / STEP_SECONDS)):
         inputs = turn.inputs()
         place = max(0, age * 1280 - 257)
-        inputs.spans[0].copy_(torch.from_numpy(samples[place : place + width]))
-        inputs.sounds[0].zero_()
-        inputs.fill([(0, age, frames, width, 0, min(2, most_sounds(1)), int(age == 0))], state.scratch)
+        inputs.samples[0].copy_(torch.from_numpy(samples[place : place + width]))
+        inputs.fill([0, age, frames, 0, 0, width, 0, 0, 2, int(age == 0)], state.scratch)
         turn.launch(inputs)
         count += int(turn.land().counts[0])
     return count / seconds

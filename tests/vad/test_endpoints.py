@@ -1,5 +1,7 @@
 """Where utterances begin and end."""
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,3 +104,27 @@ def test_beginnings_and_ends_take_turns_in_order(heard: list[tuple[float, bool, 
     assert times == sorted(times)
     lengths = [end - begin for begin, end in zip(times[::2], times[1::2], strict=False)]
     assert all(length <= 4.0 + 2 * STEP for length in lengths)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_steps_told_at_once_are_those_told_one_by_one(seed: int) -> None:
+    """Blocks that can be skimmed leave the endpointer where their steps would; the others it does not change."""
+    rng = random.Random(seed)
+    settings = Endpointing(silence=0.3, end_token=0.1, blanks=1.0, longest=3.0)
+    skims, steps, at, skimmed = Endpointer(settings), Endpointer(settings), 0, 0
+    for _ in range(300):
+        level = rng.choice([0.05, 0.42, 0.9])
+        block = [min(1.0, max(0.0, rng.gauss(level, 0.02))) for _ in range(rng.randint(1, 6))]
+        places = [(at + index) * 0.032 for index in range(len(block) + 1)]
+        at += len(block)
+        if rng.random() < 0.1:
+            said = places[0], places[0] + 0.08, rng.random() < 0.3
+            assert skims.token(*said) == steps.token(*said)
+        told = [steps.step(*step) for step in zip(places, places[1:], block, strict=False)]
+        if skims.skim(places[-1], min(block), max(block)):
+            assert told == [None] * len(block)
+            skimmed += 1
+        else:
+            assert told == [skims.step(*step) for step in zip(places, places[1:], block, strict=False)]
+        assert vars(skims) == vars(steps)
+    assert 30 < skimmed < 300

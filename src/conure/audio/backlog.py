@@ -43,6 +43,10 @@ class Backlog:
         self._data[self._size : size] = samples
         self._size = size
 
+    def view(self, begin: int, end: int) -> Samples:
+        """What is there of the stream from `begin` to `end`, both inside of what is held, until it next changes."""
+        return self._data[begin - self._first : min(end - self._first, self._size)]
+
     def read(self, begin: int, out: Samples, end: int | None = None) -> None:
         """Fills `out` with the stream from `begin` on, and with zeros before its start and from `end` on.
 

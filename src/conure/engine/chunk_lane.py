@@ -54,16 +54,18 @@ class Stream:
     lease: Lease
     options: StreamOptions
     hearing: Hearing
+    kind: tuple[object, int]
+    """What its turns are shared with."""
     chunk: int
     """Encoder steps that a turn works in."""
     frames: int
     """Frames of the clip that were worked in; below 0 where the first chunk begins with virtual ones."""
+    whole_at: int = 0
+    """The sample from which on the next chunk is whole."""
     ear: Ear = field(default_factory=Ear)
     origin: int = 0
     """The sample at which the clip began."""
     cuts: deque[Cut] = field(default_factory=deque)
-    since: float | None = None
-    """When it had a whole chunk."""
     pushed: float = 0.0
     """When samples came last."""
     closing: bool = False
@@ -99,6 +101,8 @@ class ChunkLane(ABC):
         self.stages = Stages()
         self.slots = Slots(slots)
         self._streams: dict[int, Stream] = {}
+        self._ready: dict[int, LiveWork] = {}
+        """By number of the stream."""
 
     @property
     @abstractmethod
@@ -147,15 +151,18 @@ class ChunkLane(ABC):
         if lease is None:
             return False
         self._reset(lease.row)
-        hearing = Hearing(number, options.endpointing, self.end_token)
-        self._streams[number] = Stream(number, lease, options, hearing, self._chunk(options), -self.lead)
+        hearing, kind = Hearing(number, options.endpointing, self.end_token), (self, options.latency_ms)
+        stream = Stream(number, lease, options, hearing, kind, self._chunk(options), -self.lead)
+        self._expect(stream)
+        self._streams[number] = stream
         return True
 
     def push(self, number: int, samples: Samples, now: float) -> None:
         stream = self._streams[number]
         stream.ear.samples.push(samples)
         stream.pushed = now
-        self._see(stream, now)
+        if number not in self._ready:
+            self._see(stream, now)
 
     def finalize(self, number: int, marker: int | None, now: float) -> None:
         """A cut after what was pushed; without a marker the stream ends there."""
@@ -173,27 +180,19 @@ class ChunkLane(ABC):
     def drop(self, number: int) -> None:
         """It is gone, without an answer."""
         self.slots.release(self._streams.pop(number).lease)
+        self._ready.pop(number, None)
 
     def ready(self) -> list[LiveWork]:
         """Streams that have a whole chunk, or a cut."""
-        return [
-            LiveWork(
-                stream.number,
-                self._kind(stream),
-                stream.since + stream.chunk * STEP_SECONDS,
-                most=self._most_rows(stream.chunk),
-            )
-            for stream in self._streams.values()
-            if stream.since is not None
-        ]
+        return list(self._ready.values())
 
     def expected(self) -> list[Expected]:
         """Those that will, as they would if samples came as fast as they are spoken."""
         found = []
         for stream in self._streams.values():
-            if stream.since is None and not stream.closing:
-                ready = stream.pushed + self._missing(stream) / RATE
-                found.append(Expected(self._kind(stream), ready, ready + stream.chunk * STEP_SECONDS))
+            if stream.number not in self._ready and not stream.closing:
+                ready = stream.pushed + (stream.whole_at - stream.ear.samples.end) / RATE
+                found.append(Expected(stream.kind, ready, ready + stream.chunk * STEP_SECONDS))
         return found
 
     def behind(self, number: int) -> float:
@@ -205,30 +204,32 @@ class ChunkLane(ABC):
         """That share a turn."""
         return MOST_ROWS
 
-    def _kind(self, stream: Stream) -> tuple[object, int]:
-        return self, stream.options.latency_ms
+    def _expect(self, stream: Stream) -> None:
+        """Notes when the next chunk will be whole."""
+        frames = stream.frames + stream.chunk * STEP_FRAMES + self._beyond(stream)
+        stream.whole_at = stream.origin + samples_of(frames, self.front.config)
 
     def _see(self, stream: Stream, now: float) -> None:
-        """Notes since when it is ready."""
-        is_ready = not stream.closing and (bool(stream.cuts) or self._missing(stream) <= 0)
-        stream.since = (now if stream.since is None else stream.since) if is_ready else None
-
-    def _missing(self, stream: Stream) -> int:
-        """Samples until the next chunk is whole."""
-        frames = stream.frames + stream.chunk * STEP_FRAMES + self._beyond(stream)
-        return stream.origin + samples_of(frames, self.front.config) - stream.ear.samples.end
+        """Notes that it is ready, and since when, or that it is not."""
+        number = stream.number
+        if stream.closing or not (stream.cuts or stream.ear.samples.end >= stream.whole_at):
+            self._ready.pop(number, None)
+        elif number not in self._ready:
+            due = now + stream.chunk * STEP_SECONDS
+            self._ready[number] = LiveWork(number, stream.kind, due, most=self._most_rows(stream.chunk))
 
     def _part(self, stream: Stream) -> Part:
-        hop = self.front.config.hop
-        cut = stream.cuts[0] if stream.cuts else None
-        most = stream.chunk * STEP_FRAMES
-        end = cut.sample if cut else stream.ear.samples.end
-        left = (end - stream.origin) // hop - stream.frames if cut else most
-        frames = min(left, most) if left > 0 and end - stream.origin >= hop else 0
+        hop, most = self.front.config.hop, stream.chunk * STEP_FRAMES
+        if not stream.cuts:
+            reached = stream.origin + max(stream.frames + most, 0) * hop
+            return Part(stream, most, stream.ear.samples.end, None, reached, stream.origin)
+        cut = stream.cuts[0]
+        left = (cut.sample - stream.origin) // hop - stream.frames
+        frames = min(left, most) if left > 0 and cut.sample - stream.origin >= hop else 0
         if left > most:
-            cut = None
-        reached = cut.sample if cut else stream.origin + max(stream.frames + frames, 0) * hop
-        return Part(stream, frames, end, cut, reached, stream.origin)
+            reached = stream.origin + max(stream.frames + frames, 0) * hop
+            return Part(stream, frames, cut.sample, None, reached, stream.origin)
+        return Part(stream, frames, cut.sample, cut, cut.sample, stream.origin)
 
     def _mel(self, parts: Sequence[Part], first: Sequence[int], frames: int) -> Tensor:
         """So many frames of each part's clip from its `first` one on, [B, T, F], not normalised."""
@@ -256,8 +257,10 @@ class ChunkLane(ABC):
         if cut:
             stream.cuts.popleft()
             stream.closing = cut.marker is None
-            stream.origin, stream.frames, stream.since = cut.sample, -self.lead, None
+            stream.origin, stream.frames = cut.sample, -self.lead
+            self._ready.pop(stream.number, None)
             self._reset(stream.lease.row)
+        self._expect(stream)
         needed = stream.origin + max(first_sample(self._kept(stream), self.front.config), 0)
         stream.ear.samples.forget(min(needed, stream.ear.listened))
         self._see(stream, now)

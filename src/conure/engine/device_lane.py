@@ -14,13 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from conure.audio.features_stream import first_sample
 from conure.engine.chunk_lane import RATE, ChunkLane, Part, Stream
+from conure.engine.hearing import Hearing
 from conure.engine.listening import Speech
 from conure.engine.live_runner import LiveRunner
 from conure.engine.live_state import LiveState
 from conure.engine.live_turn import Inputs, LiveTurn, Results
-from conure.engine.messages import Answer, StreamOptions
+from conure.engine.messages import Answer, Heard, StreamOptions
 from conure.models.config import STEP_FRAMES
 from conure.models.subsampling import LEAD_FRAMES
 from conure.vad.silero_weights import STEP
@@ -118,19 +121,22 @@ class DeviceLane(ChunkLane):
 
     def _fill(self, inputs: Inputs, parts: Sequence[Part]) -> list[int]:
         """Tells where each detector was; they stand where this turn takes them."""
-        spans, sounds = inputs.spans.numpy(), inputs.sounds.numpy()
-        numbers: list[tuple[int, ...]] = []
+        config, width = self.front.config, inputs.samples.shape[1]
+        numbers: list[int] = []
         listened: list[int] = []
-        for part, span, sound in zip(parts, spans, sounds, strict=False):
+        for part, row in zip(parts, inputs.samples.numpy(), strict=False):
             stream, ear = part.stream, part.stream.ear
-            known = self._read(part, stream.frames, span)
-            steps = (part.reached - ear.listened) // STEP
-            ear.samples.read(ear.listened, sound[: steps * STEP])
-            age, begins = (stream.frames + LEAD_FRAMES) // STEP_FRAMES, int(ear.listened == 0)
-            prompt = stream.options.prompt or 0
-            numbers.append((stream.lease.row, age, part.frames, known, prompt, steps, begins))
-            listened.append(ear.listened)
-            ear.listened += steps * STEP
+            first, heard = first_sample(stream.frames, config), ear.listened
+            lost = max(0, -first)
+            begin = min(part.origin + first + lost, heard)
+            samples = ear.samples.view(begin, begin + width)
+            row[: len(samples)] = samples
+            place, known = part.origin + first - begin, part.end - part.origin - first
+            age, steps = (stream.frames + LEAD_FRAMES) // STEP_FRAMES, (part.reached - heard) // STEP
+            numbers += (stream.lease.row, age, part.frames, place, lost, known, stream.options.prompt or 0)
+            numbers += (heard - begin, steps, heard == 0)
+            listened.append(heard)
+            ear.listened = heard + steps * STEP
         inputs.fill(numbers, self.state.scratch)
         return listened
 
@@ -148,17 +154,37 @@ class DeviceLane(ChunkLane):
         turn, results = landed
         answers: list[Answer] = []
         with self.stages.time("telling"):
-            heard = zip(
-                turn.parts, turn.listened, results.tokens(len(turn.parts)), results.speech.numpy(), strict=False
-            )
-            for part, listened, emitted, probabilities in heard:
+            speech = Speeches(turn.parts, turn.listened, results.speech.numpy())
+            for row, (part, emitted) in enumerate(zip(turn.parts, results.tokens(len(turn.parts)), strict=True)):
+                hearing = part.stream.hearing
+                if not emitted and part.cut is None and speech.is_told_by_outline(row, hearing):
+                    if self._streams.get(part.stream.number) is part.stream:
+                        answers.append(Heard(part.stream.number, (), part.reached / RATE))
+                    continue
                 tokens = [token.timed(part.origin / RATE) for token in emitted]
-                answers += self._tell(part, tokens, _speech(part, listened, probabilities))
+                answers += self._tell(part, tokens, speech.steps(row))
         return answers
 
 
-def _speech(part: Part, listened: int, probabilities: np.ndarray) -> list[Speech]:
-    """The steps of the detector from `listened` on."""
-    steps = (part.reached - listened) // STEP
-    places = [(listened + STEP * step) / RATE for step in range(steps + 1)]
-    return list(zip(places, places[1:], probabilities[:steps].tolist(), strict=False))
+class Speeches:
+    """What the detectors heard in a turn, row by row."""
+
+    def __init__(self, parts: Sequence[Part], listened: Sequence[int], probabilities: NDArray[np.float32]) -> None:
+        """probabilities [B, n], of which each row's first steps count."""
+        self._listened, self._probabilities = listened, probabilities
+        self._counts = [(part.reached - heard) // STEP for part, heard in zip(parts, listened, strict=True)]
+        heard = probabilities[: len(parts)]
+        there = np.arange(probabilities.shape[1]) < np.array(self._counts)[:, None]
+        self._lowest = np.where(there, heard, 1.0).min(1).tolist()
+        self._highest = np.where(there, heard, 0.0).max(1).tolist()
+
+    def is_told_by_outline(self, row: int, hearing: Hearing) -> bool:
+        """Whether where the last step ends and the least and the largest probability are enough: nothing happened."""
+        count = self._counts[row]
+        until = (self._listened[row] + STEP * count) / RATE
+        return count == 0 or hearing.skim(until, self._lowest[row], self._highest[row])
+
+    def steps(self, row: int) -> list[Speech]:
+        count, listened = self._counts[row], self._listened[row]
+        places = [(listened + STEP * step) / RATE for step in range(count + 1)]
+        return list(zip(places, places[1:], self._probabilities[row, :count].tolist(), strict=False))

@@ -45,6 +45,10 @@ class Hearing:
             yield from self._say(pending.popleft(), said)
         yield Heard(self.number, tuple(said), reached)
 
+    def skim(self, until: float, lowest: float, highest: float) -> bool:
+        """Steps of the detector up to there, without tokens; False where they have to be told one by one."""
+        return self._endpointer.skim(until, lowest, highest)
+
     def end(self, at: float, reason: EndReason) -> Iterator[Answer]:
         """Over, because of what the caller knows."""
         if ended := self._endpointer.end(at, reason):

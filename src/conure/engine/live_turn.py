@@ -27,12 +27,16 @@ from conure.engine.live_state import LiveState
 from conure.models.config import STEP_FRAMES
 from conure.vad.silero_weights import STEP
 
-__all__ = ["Inputs", "LiveTurn", "Results", "most_sounds"]
+__all__ = ["NUMBERS", "Inputs", "LiveTurn", "Results", "most_samples", "most_sounds"]
 
 HOP = 160
 MOST_WINDOW = 4
 MORE_TOKENS = 3
 """Tokens of a chunk, beyond one in two steps, that the first steps of the decoder are enough for."""
+NUMBERS = ("slot", "age", "frames", "place", "lost", "known", "prompt", "ear", "steps", "begins")
+"""Slot of the stream; encoder steps it has had; frames of the chunk; where in the samples the first frame's begin, how
+many of them belong to the clip before, and up to which they are known; the prompt; where the detector goes on, how many
+steps it makes, and whether it begins anew."""
 
 
 @dataclass(frozen=True)
@@ -40,27 +44,22 @@ class Inputs:
     """What differs from row to row. Rows that nobody fills are padding: see `pad`."""
 
     numbers: Tensor
-    """[7, B] int64: slot; encoder steps before the chunk; its frames; known samples of the span; prompt; steps of the
-    detector; whether the detector begins anew."""
-    spans: Tensor
-    """Samples that the chunk's frames are made of, [B, N]."""
-    sounds: Tensor
-    """Samples that the detector hears, [B, n * 512]."""
+    """[10, B] int64, a row for each of NUMBERS."""
+    samples: Tensor
+    """What the chunk's frames are made of, and what the detector hears, [B, N]."""
 
     @staticmethod
     def allocate(rows: int, chunk: int, device: torch.device, *, pinned: bool = False) -> Inputs:
-        def made(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(*shape, dtype=dtype, device=device, pin_memory=pinned)
+        numbers = torch.zeros(len(NUMBERS), rows, dtype=torch.long, device=device, pin_memory=pinned)
+        return Inputs(numbers, torch.zeros(rows, most_samples(chunk), device=device, pin_memory=pinned))
 
-        numbers = made(7, rows, dtype=torch.long)
-        return Inputs(numbers, made(rows, _span(chunk)), made(rows, most_sounds(chunk) * STEP))
-
-    def fill(self, numbers: list[tuple[int, ...]], scratch: int) -> None:
-        """The numbers of the first rows; the others are padding, which reads and writes the slot `scratch`."""
+    def fill(self, numbers: list[int], scratch: int) -> None:
+        """NUMBERS of the first rows, row after row; the others are padding, which reads and writes slot `scratch`."""
         array: NDArray[np.int64] = self.numbers.numpy()
-        array[:, : len(numbers)] = np.array(numbers).T
-        array[:, len(numbers) :] = 0
-        array[0, len(numbers) :] = scratch
+        given = np.array(numbers, np.int64).reshape(-1, len(NUMBERS))
+        array[:, : len(given)] = given.T
+        array[:, len(given) :] = 0
+        array[0, len(given) :] = scratch
 
     def write(self, other: Inputs) -> None:
         for part in fields(self):
@@ -112,6 +111,8 @@ class LiveTurn:
         pinned = runner.device.type == "cuda"
         runner.encoder.prepare(chunk)
         self._given = Inputs.allocate(rows, chunk, runner.device)
+        self._span = torch.arange(span_samples(chunk * STEP_FRAMES, runner.front.config), device=runner.device)
+        self._sound = torch.arange(most_sounds(chunk) * STEP, device=runner.device)
         self._loop = LabelLoop(runner.network, rows, chunk, chunk // 2 + MORE_TOKENS, min(chunk, MOST_WINDOW))
         self._made = Results.of(self._loop, torch.zeros(rows, most_sounds(chunk), device=runner.device))
         self._sets = [Inputs.allocate(rows, chunk, torch.device("cpu"), pinned=pinned) for _ in range(2)]
@@ -146,14 +147,21 @@ class LiveTurn:
 
     def _work(self) -> None:
         runner, state, given = self._runner, self._state, self._given
-        slots, age, frames, known, prompts, steps, begins = given.numbers.unbind()
-        mel = mel_of_spans(runner.front, given.spans, known).to(runner.dtype)
+        slots, age, frames, place, lost, known, prompts, ear, steps, begins = given.numbers.unbind()
+        spans = self._from(place, self._span) * (self._span >= lost[:, None])
+        mel = mel_of_spans(runner.front, spans, known).to(runner.dtype)
         encoded, counts = runner.encoder.step(mel, frames, slots, age, state.encoder)
         encoded = runner.network.prompted(encoded, prompts if runner.config.prompts else None)
         spoken = state.decoder.gather(slots).anew(age == 0, state.start)
         self._loop.begin(encoded.float(), counts, spoken)
         self._decode()
-        self._made.speech.copy_(runner.silero.listen(given.sounds, steps, begins.bool(), slots, state.ears))
+        sounds = self._from(ear, self._sound)
+        self._made.speech.copy_(runner.silero.listen(sounds, steps, begins.bool(), slots, state.ears))
+
+    def _from(self, place: Tensor, steps: Tensor) -> Tensor:
+        """So many of each row's samples, from its own place on; where there are none it does not matter what."""
+        index = (place[:, None] + steps).clamp(0, self._given.samples.shape[1] - 1)
+        return self._given.samples.gather(1, index)
 
     def _decode(self) -> None:
         self._loop.advance()
@@ -170,12 +178,11 @@ class LiveTurn:
 
     def _rehearse(self) -> None:
         """Something to hear while it is recorded: in the scratch slot, by rows that remember nothing."""
-        given = self._given
-        given.spans.normal_(0, 0.1)
-        given.sounds.normal_(0, 0.1)
-        frames, samples, sounds = self.chunk * STEP_FRAMES, given.spans.shape[1], most_sounds(self.chunk)
-        for row, number in enumerate((self._state.scratch, 0, frames, samples, 0, sounds, 1)):
-            given.numbers[row].fill_(number)
+        self._given.samples.normal_(0, 0.1)
+        frames, steps = self.chunk * STEP_FRAMES, most_sounds(self.chunk)
+        values = (self._state.scratch, 0, frames, 0, 0, len(self._span), 0, 0, steps, 1)
+        for number, value in zip(self._given.numbers, values, strict=True):
+            number.fill_(value)
 
 
 def most_sounds(chunk: int) -> int:
@@ -183,5 +190,6 @@ def most_sounds(chunk: int) -> int:
     return ((chunk * STEP_FRAMES + 1) * HOP - 1 + STEP - 1) // STEP
 
 
-def _span(chunk: int) -> int:
-    return span_samples(chunk * STEP_FRAMES, MelConfig())
+def most_samples(chunk: int) -> int:
+    """That a row brings: those of the frames, and what the detector is behind and, at a clip's end, ahead of them."""
+    return span_samples(chunk * STEP_FRAMES, MelConfig()) + STEP

@@ -82,6 +82,27 @@ class Endpointer:
         reason = self._reason(end)
         return None if reason is None else self.end(end, reason)
 
+    def skim(self, until: float, lowest: float, highest: float) -> bool:
+        """All steps up to there at once, by their least and largest probability: whether nothing follows from them.
+
+        Where something may, nothing has changed, and they are to be told step by step.
+        """
+        if self.began is None:
+            if highest >= self.settings.speech:
+                return False
+            self._rising = None
+            return True
+        threshold = self.settings.speech * GOES_ON
+        if lowest < threshold <= highest:
+            return False
+        heard = self._heard
+        if highest >= threshold:
+            self._heard = max(heard, until)
+        if self._reason(until) is None:
+            return True
+        self._heard = heard
+        return False
+
     def token(self, start: float, end: float, is_end: bool = False) -> Began | None:
         """A token, or the one that tells that the utterance is over. A late one never reopens what has ended."""
         if is_end:
