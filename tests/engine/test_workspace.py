@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,10 +13,14 @@ import torch
 
 from conure.audio.features import LogMel, MelConfig
 from conure.engine.clips import transcribe_batch
+from conure.engine.live_runner import LiveRunner
+from conure.engine.live_state import LiveState
+from conure.engine.live_turn import LiveTurn
+from conure.engine.recording import as_it_is
 from conure.engine.stream_runner import TorchStreamRunner
 from conure.engine.stream_state import StreamState
 from conure.engine.torch_runner import TorchRunner
-from conure.engine.workspace import clip_bytes, turn_bytes
+from conure.engine.workspace import clip_bytes, recorded_turn_bytes, standing_turn_bytes, turn_bytes
 from conure.models.config import STEP_FRAMES, AttentionContext, EncoderConfig, NetworkConfig
 from conure.models.network import Network
 from conure.models.slices import finish
@@ -103,6 +109,29 @@ def test_a_turn_of_streams(chunk: int, channels: int) -> None:
     with live:
         runner.step(mel, given, state, every)
     assert live.most <= rows * turn_bytes(net.config, 4, chunk)
+
+
+@pytest.mark.parametrize("chunk", [1, 14])
+@pytest.mark.parametrize("large", [False, True], ids=["small", "larger"])
+@torch.inference_mode()
+def test_a_recorded_turn_takes_no_more_than_is_planned(chunk: int, large: bool) -> None:
+    net = network_of(LARGER_STREAMING, RNNT) if large else talking_network()
+    front, rows = LogMel(net.config.mel), 4
+    front.log_mel = front.plain_log_mel  # type: ignore[method-assign]
+    runner = LiveRunner(net, front, CPU, recorder=as_it_is)
+    state = LiveState.allocate(runner, rows)
+    turn = LiveTurn(runner, state, rows, chunk)
+    turn._work()  # what is made once is there
+    # type() asks an object nothing; some of those around warn when they are asked.
+    live = LiveBytes(cast(torch.Tensor, one) for one in gc.get_objects() if issubclass(type(one), torch.Tensor))
+    with live:
+        turn._work()
+    planned = rows * recorded_turn_bytes(runner.config, 4, chunk)
+    assert planned / 4 < live.most <= planned
+    given = [*vars(turn._given).values(), *vars(turn._made).values(), *vars(turn._loop.cursor).values()]
+    given += [turn._loop.steps, turn._loop.counts, turn._loop.decoded]
+    flag = turn._loop.unfinished.nbytes
+    assert sum(tensor.nbytes for tensor in given) - flag == rows * standing_turn_bytes(runner.config, chunk)
 
 
 def test_a_row_of_streams_is_known_to_the_byte() -> None:

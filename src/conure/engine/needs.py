@@ -11,14 +11,21 @@ from functools import partial
 import torch
 
 from conure.engine.buffered_lane import live_contexts
-from conure.engine.device_lane import MOST_STEPS
+from conure.engine.device_lane import sizes_of
 from conure.engine.memory import Clips, Need, Streams
 from conure.engine.opening import Opened
 from conure.engine.plan import Plan
 from conure.engine.scheduler import MOST_ROWS
 from conure.engine.segment_lane import BATCH_SECONDS
 from conure.engine.stream_state import StreamState
-from conure.engine.workspace import clip_bytes, position_bytes, turn_bytes, window_bytes
+from conure.engine.workspace import (
+    clip_bytes,
+    position_bytes,
+    recorded_turn_bytes,
+    standing_turn_bytes,
+    turn_bytes,
+    window_bytes,
+)
 from conure.models.config import NetworkConfig
 from conure.models.state import EncoderState
 from conure.vad.silero_torch import SileroRows
@@ -50,7 +57,9 @@ def _rows_of(opened: Opened, plan: Plan) -> Streams:
 
 def _streams_of(opened: Opened, config: NetworkConfig, slots: int | None) -> Streams:
     decoder = StreamState.decoder_bytes(config)
-    if opened.streams or opened.device_streams:
+    if opened.device_streams:
+        return _recorded(config, decoder, slots)
+    if opened.streams:
         return _chunked(config, decoder, slots)
     if opened.windows:
         contexts = live_contexts(config.encoder.contexts).values()
@@ -62,11 +71,32 @@ def _streams_of(opened: Opened, config: NetworkConfig, slots: int | None) -> Str
 
 
 def _chunked(config: NetworkConfig, decoder: int, slots: int | None) -> Streams:
-    """Beside the rows there is a spare one, one that has heard nothing, and the positions for every chunk. However many
-    rows share a turn, there are no more than MOST_STEPS steps in it."""
-    encoder = config.encoder
-    past, chunks = max(context.left for context in encoder.contexts), [c.right + 1 for c in encoder.contexts]
+    """Beside the rows there is a spare one, one that has heard nothing, and the positions for every chunk."""
+    encoder, past, chunks = config.encoder, _past(config), _chunks(config)
+    row = EncoderState.row_bytes(encoder, past, SIZE) + decoder
+    positions = sum(position_bytes(encoder, SIZE, past + 2 * chunk) for chunk in chunks)
+    turn = turn_bytes(config, SIZE, max(chunks))
+    return Streams(row, MOST_SLOTS_ON_CARD, slots, turn, MOST_ROWS, fixed=row + decoder + positions)
+
+
+def _recorded(config: NetworkConfig, decoder: int, slots: int | None) -> Streams:
+    """The same with recorded turns, which share memory while they run, and have each its own buffers. However many
+    rows are in a turn, it has no more than MOST_STEPS steps."""
+    encoder, past, chunks = config.encoder, _past(config), _chunks(config)
     row = EncoderState.row_bytes(encoder, past, SIZE) + decoder + SileroRows.row_bytes()
     positions = sum(position_bytes(encoder, SIZE, past + 2 * chunk) for chunk in chunks)
-    turn, rows = turn_bytes(config, SIZE, max(chunks)), -(-MOST_STEPS // max(chunks))
-    return Streams(row, MOST_SLOTS_ON_CARD, slots, turn, rows, fixed=row + decoder + positions)
+    sizes = {chunk: sizes_of(chunk, slots or MOST_SLOTS_ON_CARD) for chunk in chunks}
+    standing = sum(sum(sizes[chunk]) * standing_turn_bytes(config, chunk) for chunk in chunks)
+    turn, rows = max(
+        (sizes[chunk][-1] * recorded_turn_bytes(config, SIZE, chunk), sizes[chunk][-1]) for chunk in chunks
+    )
+    fixed = row + decoder + positions + standing
+    return Streams(row, MOST_SLOTS_ON_CARD, slots, turn // rows, rows, fixed=fixed)
+
+
+def _past(config: NetworkConfig) -> int:
+    return max(context.left for context in config.encoder.contexts)
+
+
+def _chunks(config: NetworkConfig) -> list[int]:
+    return [context.right + 1 for context in config.encoder.contexts]

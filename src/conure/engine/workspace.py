@@ -8,11 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conure.engine.clip_decoder import SLICE_STEPS
+from conure.engine.live_turn import NUMBERS, most_samples, most_sounds
 from conure.engine.torch_runner import CHUNK_STEPS
 from conure.models.config import STEP_FRAMES, EncoderConfig, NetworkConfig
 from conure.models.state import EncoderState
 
-__all__ = ["clip_bytes", "position_bytes", "turn_bytes", "window_bytes"]
+__all__ = [
+    "clip_bytes",
+    "position_bytes",
+    "recorded_turn_bytes",
+    "standing_turn_bytes",
+    "turn_bytes",
+    "window_bytes",
+]
 
 RATE = 16_000
 FLOAT, LONG, COMPLEX = 4, 8, 8
@@ -69,6 +77,24 @@ def turn_bytes(config: NetworkConfig, size: int, chunk: int) -> int:
     state = EncoderState.row_bytes(config.encoder, past, size)
     longer = state * chunk // past if past else 0
     return 4 * state + longer + max(_features(batch), _subsampling(batch), _step(batch, past + chunk), _decoding(batch))
+
+
+def recorded_turn_bytes(config: NetworkConfig, size: int, chunk: int) -> int:
+    """A stream's part of a LiveTurn: a layer's keys and values at a time are taken out where there are no kernels."""
+    past = max(context.left for context in config.encoder.contexts)
+    batch = _Batch(config, size, 1, chunk * STEP_FRAMES, chunk)
+    taken = 4 * (past + chunk) * batch.step
+    samples = 5 * most_samples(chunk) * FLOAT
+    return samples + max(_features(batch), _subsampling(batch), taken + _step(batch, past + chunk), _decoding(batch))
+
+
+def standing_turn_bytes(config: NetworkConfig, chunk: int) -> int:
+    """What a row of a LiveTurn has of buffers that stay, whether it runs or not."""
+    token = 3 * LONG + 2 * FLOAT
+    steps = chunk * (config.joint_width * FLOAT + config.max_symbols * token) + token
+    memory = 2 * config.predictor_layers * config.predictor_width + config.joint_width
+    heard = (most_samples(chunk) + most_sounds(chunk)) * FLOAT
+    return heard + steps + memory * FLOAT + (len(NUMBERS) + 5) * LONG
 
 
 def position_bytes(config: EncoderConfig, size: int, distances: int) -> int:
