@@ -13,16 +13,12 @@ the next one begins there, and its clip somewhat before.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
 
 from conure.decoding.hypothesis import EmittedToken
 from conure.engine.chunk_lane import Cut
 from conure.engine.clip_batch import ClipBatch, seconds_of
-from conure.engine.listening import Ear, Speech, listen
+from conure.engine.listening import listen
 from conure.engine.messages import (
     Answer,
     Cancelled,
@@ -39,6 +35,7 @@ from conure.engine.messages import (
 )
 from conure.engine.runner import Runner
 from conure.engine.scheduler import Expected, LiveWork
+from conure.engine.segment_stream import SegmentStream
 from conure.engine.stages import Stages
 from conure.engine.utterance import Utterance, right_of
 from conure.text.tokenizer import Tokenizer
@@ -53,77 +50,8 @@ __all__ = ["SegmentLane"]
 RATE = 16_000
 LATENCIES = (80, 160, 320, 560, 1120, 2080)
 """Milliseconds of new audio that are worth a guess."""
-LISTEN = 5 * STEP
-"""Samples that are listened to together, 160 ms."""
-ONSET = 0.2
-"""Seconds, at most, that a word was already being said when the detector hears it."""
 BATCH_SECONDS = 60.0
 """Audio in a batch, padding counted: utterances are waited for."""
-
-
-@dataclass(slots=True)
-class _Stream:
-    number: int
-    options: StreamOptions
-    utterances: Utterances
-    ear: Ear = field(default_factory=Ear)
-    steps: deque[Speech] = field(default_factory=deque)
-    """What the ear has heard and was not followed yet: what comes after an utterance that is over."""
-    origin: int = 0
-    """The sample at which the clip between two cuts began."""
-    cuts: deque[Cut] = field(default_factory=deque)
-    goes_on: Utterance | None = None
-    over: Ended | None = None
-    """How the utterance ended whose tokens are not known yet."""
-    clear: int = 0
-    """All before this sample was transcribed, or holds no speech."""
-    likeliest: float = 0.0
-    """The highest probability of speech since the clip began."""
-    spoke: bool = False
-    """Whether there was an utterance since."""
-    heard_rest: bool = False
-    """Whether the ear has heard what is left of the clip after its last whole step."""
-    since: float | None = None
-    """When there was something to listen to."""
-    over_since: float | None = None
-    guess_since: float | None = None
-    pushed: float = 0.0
-
-    @property
-    def latency(self) -> float:
-        return self.options.latency_ms / 1000
-
-    @property
-    def listens(self) -> int:
-        """Samples that are listened to together."""
-        return min(LISTEN, max(1, int(self.latency * RATE) // STEP) * STEP)
-
-    @property
-    def end(self) -> int:
-        """Of the audio that the ear may hear."""
-        return self.cuts[0].sample if self.cuts else self.ear.samples.end
-
-    @property
-    def over_at(self) -> int:
-        """Where the audio ends of the utterance that is over. The last of the silence is left to the next one."""
-        assert self.over is not None
-        onset = min(ONSET, self.utterances.silence / 3) if self.over.reason == "silence" else 0.0
-        return round((self.over.at - onset) * RATE)
-
-    @property
-    def seconds(self) -> int:
-        """Audio of the utterance that is over, as a size of work."""
-        return seconds_of(self.over_at - self.goes_on.first) if self.over and self.goes_on else 1
-
-    @property
-    def wants_guess(self) -> bool:
-        going = self.goes_on
-        return going is not None and going.is_told and self.over is None and self.ear.listened >= going.next_guess
-
-    def read(self, first: int, end: int) -> Samples:
-        samples = np.empty(max(end - first, 0), np.float32)
-        self.ear.samples.read(first, samples, end)
-        return samples
 
 
 class SegmentLane:
@@ -138,7 +66,7 @@ class SegmentLane:
         self.capacity = slots
         self.settings = cuts or CutSettings()
         self.stages = Stages()
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, SegmentStream] = {}
         self._finals: ClipBatch | None = None
         self._guesses: ClipBatch | None = None
 
@@ -148,7 +76,7 @@ class SegmentLane:
     def open(self, number: int, options: StreamOptions) -> bool:
         if len(self._streams) >= self.capacity:
             return False
-        self._streams[number] = _Stream(number, options, Utterances(options.endpointing, self.settings))
+        self._streams[number] = SegmentStream(number, options, Utterances(options.endpointing, self.settings))
         return True
 
     def push(self, number: int, samples: Samples, now: float) -> None:
@@ -215,7 +143,7 @@ class SegmentLane:
             self._see(stream, now)
         return answers
 
-    def _work(self, stream: _Stream) -> LiveWork | None:
+    def _work(self, stream: SegmentStream) -> LiveWork | None:
         number, prompt = stream.number, stream.options.prompt
         if stream.over_since is not None:
             if self._finals and number not in self._finals.wanted:
@@ -232,7 +160,7 @@ class SegmentLane:
             return LiveWork(number, kind, stream.guess_since + stream.latency, seconds, spare=True)
         return None
 
-    def _see(self, stream: _Stream, now: float) -> None:
+    def _see(self, stream: SegmentStream, now: float) -> None:
         """Notes since when there is something to do."""
         whole = stream.ear.samples.end - stream.ear.listened >= stream.listens
         if not (whole or stream.cuts or stream.steps):
@@ -253,13 +181,13 @@ class SegmentLane:
         if self._guesses and number in self._guesses.wanted and not self._guesses.forget(number):
             self._guesses = None
 
-    def _listen(self, streams: Sequence[_Stream]) -> list[Answer]:
+    def _listen(self, streams: Sequence[SegmentStream]) -> list[Answer]:
         wanted = [(stream.ear, min(stream.end, stream.ear.listened + MOST_STEPS * STEP)) for stream in streams]
         for stream, steps in zip(streams, listen(self.silero, wanted), strict=True):
             stream.steps += steps
         return [answer for stream in streams for answer in self._follow(stream)]
 
-    def _follow(self, stream: _Stream) -> Iterator[Answer]:
+    def _follow(self, stream: SegmentStream) -> Iterator[Answer]:
         """What was heard, as far as it can be told: to the end of an utterance, or of the clip."""
         while stream.steps and stream.over is None:
             yield from self._step(stream, *stream.steps.popleft())
@@ -276,14 +204,14 @@ class SegmentLane:
         needed = stream.goes_on.first if stream.goes_on else stream.clear
         stream.ear.samples.forget(min(needed, stream.ear.listened))
 
-    def _clear(self, stream: _Stream) -> int:
+    def _clear(self, stream: SegmentStream) -> int:
         """What was listened to and cannot become part of an utterance any more."""
         short = self.settings.short_seconds * RATE
         if not stream.spoke and stream.ear.listened - stream.origin <= short:
             return stream.origin
         return stream.ear.listened - round(self.settings.padding * RATE)
 
-    def _step(self, stream: _Stream, start: float, end: float, probability: float) -> Iterator[Answer]:
+    def _step(self, stream: SegmentStream, start: float, end: float, probability: float) -> Iterator[Answer]:
         stream.likeliest = max(stream.likeliest, probability)
         event = stream.utterances.step(start, end, probability)
         if stream.goes_on is None and stream.utterances.began is not None:
@@ -293,18 +221,18 @@ class SegmentLane:
         elif isinstance(event, Ended):
             stream.over = event
 
-    def _begin(self, stream: _Stream, at: float) -> None:
+    def _begin(self, stream: SegmentStream, at: float) -> None:
         at = max(at, stream.origin / RATE)
         first = max(stream.clear, round((at - self.settings.padding) * RATE))
         stream.goes_on = Utterance(at, first, next_guess=round((at + stream.latency) * RATE))
         stream.spoke = True
 
-    def _started(self, stream: _Stream, at: float) -> SpeechStarted:
+    def _started(self, stream: SegmentStream, at: float) -> SpeechStarted:
         assert stream.goes_on is not None
         stream.goes_on.is_told = True
         return SpeechStarted(stream.number, max(at, stream.goes_on.first / RATE))
 
-    def _reach(self, stream: _Stream, cut: Cut) -> Iterator[Answer]:
+    def _reach(self, stream: SegmentStream, cut: Cut) -> Iterator[Answer]:
         """The end of a clip: of its last part of a step, then of the utterance, then of itself."""
         if stream.ear.listened < cut.sample and not stream.heard_rest:
             stream.heard_rest = True
@@ -318,12 +246,12 @@ class SegmentLane:
         if stream.over is None:
             yield from self._end_clip(stream, cut)
 
-    def _is_doubtful(self, stream: _Stream, cut: Cut) -> bool:
+    def _is_doubtful(self, stream: SegmentStream, cut: Cut) -> bool:
         """Whether a clip that is short altogether, and seemed to hold no speech, may hold a word."""
         seconds = (cut.sample - stream.origin) / RATE
         return seconds <= self.settings.short_seconds and stream.likeliest >= self.settings.speech_in_short
 
-    def _end_clip(self, stream: _Stream, cut: Cut) -> Iterator[Answer]:
+    def _end_clip(self, stream: SegmentStream, cut: Cut) -> Iterator[Answer]:
         stream.cuts.popleft()
         yield Heard(stream.number, (), cut.sample / RATE)
         if cut.marker is None:
@@ -334,7 +262,7 @@ class SegmentLane:
         stream.likeliest, stream.spoke, stream.heard_rest = 0.0, False, False
         yield Marker(stream.number, cut.marker)
 
-    def _run_finals(self, streams: Sequence[_Stream]) -> list[Answer]:
+    def _run_finals(self, streams: Sequence[SegmentStream]) -> list[Answer]:
         if self._finals is None:
             first = {stream.number: stream.goes_on.first for stream in streams if stream.goes_on}
             ends = {stream.number: stream.over_at for stream in streams if stream.over}
@@ -346,7 +274,7 @@ class SegmentLane:
         heard = [answer for number, tokens in found.items() for answer in self._conclude(self._streams[number], tokens)]
         return [*heard, *self._give_up(failed)]
 
-    def _run_guesses(self, streams: Sequence[_Stream]) -> list[Answer]:
+    def _run_guesses(self, streams: Sequence[SegmentStream]) -> list[Answer]:
         if self._guesses is None:
             spans = {s.number: (s.goes_on.guess_first, s.ear.listened) for s in streams if s.goes_on}
             self._guesses = self._form(spans)
@@ -375,7 +303,7 @@ class SegmentLane:
         prompt = self._streams[next(iter(chosen))].options.prompt
         return ClipBatch.of(self.runner, chosen, (prompt or 0) if self.runner.heads.config.prompts else None)
 
-    def _guess(self, stream: _Stream, heard: int, emitted: Sequence[EmittedToken]) -> Answer:
+    def _guess(self, stream: SegmentStream, heard: int, emitted: Sequence[EmittedToken]) -> Answer:
         going = stream.goes_on
         assert going is not None
         until = going.guess_first + heard
@@ -384,7 +312,7 @@ class SegmentLane:
         stream.guess_since = None
         return Guessed(stream.number, tuple(said), until / RATE)
 
-    def _conclude(self, stream: _Stream, emitted: Sequence[EmittedToken]) -> Iterator[Answer]:
+    def _conclude(self, stream: SegmentStream, emitted: Sequence[EmittedToken]) -> Iterator[Answer]:
         """An utterance that is over, and what was heard since."""
         said, over = stream.goes_on, stream.over
         assert said is not None
