@@ -81,8 +81,8 @@ class Settings(BaseSettings):
     segment_seconds: float = Field(30.0, ge=2, le=300)
     """The longest piece, in seconds, that long audio is cut into."""
 
-    batch_seconds: float = Field(240.0, ge=2)
-    """The most audio, in seconds, in one batch; less saves memory."""
+    batch_seconds: float | None = Field(None, ge=2)
+    """The most audio, in seconds, in one batch; less saves memory. Without it 240 on a CPU and 1,920 on a GPU."""
 
     live: str = Field("nemotron-speech-streaming-en-0.6b", min_length=1)
     """What `conure serve` follows live audio with; several with commas, the first is the default."""

@@ -160,7 +160,7 @@ def open_recognizer(settings: Settings) -> Recognizer:
             threads=settings.threads,
         )
     recognizer.segment_seconds = settings.segment_seconds
-    recognizer.batch_seconds = settings.batch_seconds
+    recognizer.batch_seconds = settings.batch_seconds or recognizer.batch_seconds
     return recognizer
 
 

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from conure.engine.buffered_lane import live_contexts
+from conure.engine.clips import CARD_BATCH_SECONDS
 from conure.engine.device_lane import sizes_of
 from conure.engine.memory import Clips, Need, Streams
 from conure.engine.opening import Opened
@@ -33,8 +34,6 @@ from conure.vad.silero_torch import SileroRows
 __all__ = ["need_of"]
 
 MOST_SLOTS, MOST_SLOTS_ON_CARD = 1024, 16_384
-MOST_SECONDS = 960
-"""Of audio in a batch on a card."""
 SIZE = torch.bfloat16.itemsize
 """Of an encoder's number on a card."""
 
@@ -45,7 +44,7 @@ def need_of(opened: Opened, model: str, plan: Plan) -> Need:
         return Need(model, 0, _rows_of(opened, plan) if model in plan.live else None)
     config = opened.checkpoint.config
     streams = _streams_of(opened, config, plan.slots) if model in plan.live else None
-    clips = Clips(partial(clip_bytes, config, SIZE), MOST_SECONDS) if model in plan.clips else None
+    clips = Clips(partial(clip_bytes, config, SIZE), int(CARD_BATCH_SECONDS)) if model in plan.clips else None
     return Need(model, opened.checkpoint.bytes_in(SIZE), streams, clips)
 
 

@@ -54,13 +54,14 @@ class LongAudio:
         *,
         cut: CutSettings | None = None,
         batch_seconds: float = 240.0,
-        look_ahead_seconds: float = 480.0,
+        look_ahead_seconds: float | None = None,
         open_detector: Callable[[], Detector] | None = None,
     ) -> None:
+        """Looks two batches ahead, if not told otherwise."""
         self.transcribe = transcribe
         self.cut = cut or CutSettings()
         self.batch_seconds = batch_seconds
-        self.look_ahead_seconds = look_ahead_seconds
+        self.look_ahead_seconds = look_ahead_seconds or 2 * batch_seconds
         self.open_detector = open_detector
 
     def words(self, blocks: Iterable[Samples], progress: Progress | None = None) -> Iterator[tuple[int, Word]]:

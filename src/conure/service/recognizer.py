@@ -13,7 +13,7 @@ from typing import TypeVar
 from conure.audio.files import AudioReader, Source, open_audio
 from conure.audio.resample import Samples
 from conure.decoding.hypothesis import EmittedToken
-from conure.engine.clips import transcribe_clips
+from conure.engine.clips import best_batch_seconds, transcribe_clips
 from conure.engine.opening import open_runner
 from conure.engine.runner import Runner
 from conure.models.checkpoint import Checkpoint
@@ -59,12 +59,18 @@ class Recognizer:
     """One loaded model. Calls share no state; make one at a time."""
 
     def __init__(
-        self, runner: Runner, checkpoint: Checkpoint, *, segment_seconds: float = 30.0, batch_seconds: float = 240.0
+        self,
+        runner: Runner,
+        checkpoint: Checkpoint,
+        *,
+        segment_seconds: float = 30.0,
+        batch_seconds: float | None = None,
     ) -> None:
+        """Long recordings are cut into segments, which are transcribed together; without a number as many as pay."""
         self.runner = runner
         self.checkpoint = checkpoint
         self.segment_seconds = segment_seconds
-        self.batch_seconds = batch_seconds
+        self.batch_seconds = batch_seconds or best_batch_seconds(runner.heads.device)
 
     @property
     def name(self) -> str:
