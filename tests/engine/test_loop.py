@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from conure.engine.chunk_lane import ChunkLane
 from conure.engine.clip_lane import ClipLane
 from conure.engine.live_lane import LiveLane
 from conure.engine.loop import Engine
@@ -35,6 +36,7 @@ from conure.engine.messages import (
     Request,
     StreamOptions,
 )
+from conure.engine.recording import as_it_is
 from conure.engine.segment_lane import SegmentLane
 from conure.engine.stream_lane import StreamLane
 from conure.engine.stream_runner import TorchStreamRunner
@@ -44,7 +46,7 @@ from conure.vad.endpoints import Endpointing
 from conure.vad.silero import load_silero
 from tests.engine.knowing import TOKENIZER, KnowingRunner
 from tests.engine.scarce import ScarceRunner
-from tests.engine.test_stream_lane import lane, net, noise, offline
+from tests.engine.test_stream_lane import device_lane, lane, net, noise, offline
 from tests.vad.digits import recording
 
 __all__ = ["net"]
@@ -77,6 +79,20 @@ class Listener:
         return [answer for answer in self.answers if answer.stream == stream]
 
 
+Make = Callable[..., ChunkLane]
+
+
+def on_device(net: Network, slots: int = 8) -> ChunkLane:
+    return device_lane(net, as_it_is, slots)
+
+
+@pytest.fixture(params=[lane, on_device], ids=["direct", "device"])
+def make(request: pytest.FixtureRequest) -> Make:
+    """A lane whose turns are over when they return, or one that tells their answers later."""
+    made: Make = request.param
+    return made
+
+
 def clip_runner(streams: StreamLane) -> TorchRunner:
     runner = streams.runner
     assert isinstance(runner, TorchStreamRunner)
@@ -98,9 +114,9 @@ def running(streams: LiveLane) -> Iterator[tuple[Engine, Listener]]:
         assert not thread.is_alive()
 
 
-def test_a_stream_is_answered_in_order(net: Network) -> None:
+def test_a_stream_is_answered_in_order(net: Network, make: Make) -> None:
     samples = noise(np.random.default_rng(0), 40_000)
-    with running(lane(net)) as (engine, listener):
+    with running(make(net)) as (engine, listener):
         engine.ask(Open(1, StreamOptions("small")))
         for begin in range(0, len(samples), 3_000):
             engine.ask(Audio(1, samples[begin : begin + 3_000]))
@@ -157,8 +173,8 @@ def test_a_model_that_hears_whole_clips_is_live_too() -> None:
     assert isinstance(listener.of(1)[-1], Finished)
 
 
-def test_what_cannot_be_opened_is_told_why(net: Network) -> None:
-    with running(lane(net, slots=1)) as (engine, listener):
+def test_what_cannot_be_opened_is_told_why(net: Network, make: Make) -> None:
+    with running(make(net, slots=1)) as (engine, listener):
         engine.ask(Open(1, StreamOptions("large")))
         engine.ask(Open(2, StreamOptions("small", latency_ms=240)))
         engine.ask(Open(3, StreamOptions("small")))
@@ -172,8 +188,8 @@ def test_what_cannot_be_opened_is_told_why(net: Network) -> None:
     assert listener.of(3) == [Opened(3), Cancelled(3)]
 
 
-def test_who_sends_too_fast_is_cut_off_by_name(net: Network) -> None:
-    streams = lane(net)
+def test_who_sends_too_fast_is_cut_off_by_name(net: Network, make: Make) -> None:
+    streams = make(net)
     with running(streams) as (engine, listener):
         engine.ask(Open(1, StreamOptions("small")))
         engine.ask(Audio(1, np.zeros(181 * 16_000, np.float32)))
@@ -184,16 +200,16 @@ def test_who_sends_too_fast_is_cut_off_by_name(net: Network) -> None:
     assert streams.slots.free == streams.slots.count
 
 
-def test_streams_that_go_on_when_the_engine_stops_are_told(net: Network) -> None:
-    with running(lane(net)) as (engine, listener):
+def test_streams_that_go_on_when_the_engine_stops_are_told(net: Network, make: Make) -> None:
+    with running(make(net)) as (engine, listener):
         engine.ask(Open(1, StreamOptions("small")))
     assert [answer.code for answer in listener.of(1) if isinstance(answer, Failed)] == ["stopped"]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_everything_ends_once(net: Network, seed: int) -> None:
+def test_everything_ends_once(net: Network, make: Make, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    streams = lane(net, slots=3)
+    streams = make(net, slots=3)
     count = 12
     with running(streams) as (engine, listener):
         for stream in range(count):
