@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from conure.decoding.hypothesis import EmittedToken
 from conure.engine import clip_decoder
 from conure.engine.clip_decoder import PlainDecoder, RecordedDecoder
 from conure.engine.recording import as_it_is
@@ -31,7 +32,6 @@ def test_recorded_equals_plain(durations: tuple[int, ...], recorded: bool, monke
     monkeypatch.setattr(clip_decoder, "RECORDED_STEPS", 37)
     net, recorder = heads(durations), TapeRecorder() if recorded else as_it_is
     plain, decoder = PlainDecoder(net), RecordedDecoder(net, recorder)
-    decoder.prepare(4)
     for counts in ([90, 41, 0], [7], [37, 38, 1], [100, 3, 50, 74]):
         encoded, sizes = torch.randn(len(counts), max(counts), OFFLINE.width), torch.tensor(counts)
         expected, got = finish(plain.decode(encoded, sizes)), finish(decoder.decode(encoded, sizes))
@@ -40,3 +40,24 @@ def test_recorded_equals_plain(durations: tuple[int, ...], recorded: bool, monke
             assert [(t.id, t.step, t.duration) for t in mine] == [(t.id, t.step, t.duration) for t in other]
             sureness = [(t.log_probability, t.confidence) for t in mine]
             assert sureness == [pytest.approx((t.log_probability, t.confidence), abs=1e-5) for t in other]
+
+
+@torch.inference_mode()
+def test_batches_that_are_decoded_in_turns_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_decoder, "RECORDED_STEPS", 23)
+    net = heads((0, 1, 2, 3, 4))
+    plain, decoder = PlainDecoder(net), RecordedDecoder(net, as_it_is)
+    batches = [(torch.randn(2, 90, OFFLINE.width), torch.tensor([90, 60])) for _ in range(3)]
+    expected = [finish(plain.decode(*batch)) for batch in batches]
+    running = {index: decoder.decode(*batch) for index, batch in enumerate(batches)}
+    found: dict[int, list[list[EmittedToken]]] = {}
+    next(running.pop(2))  # one that is given up, whose loop another may have
+    while running:
+        for index, slices in list(running.items()):
+            try:
+                next(slices)
+            except StopIteration as end:
+                found[index] = end.value
+                del running[index]
+    for index, rows in found.items():
+        assert [[token.id for token in row] for row in rows] == [[t.id for t in row] for row in expected[index]]

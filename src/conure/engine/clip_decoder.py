@@ -6,7 +6,9 @@ running, so the device never waits for the host. A block too many changes nothin
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -61,56 +63,61 @@ class PlainDecoder:
         return tokens
 
 
+@dataclass(frozen=True)
+class _Recorded:
+    loop: LabelLoop
+    play: Callable[[], None]
+    flags: tuple[_Flag, _Flag]
+
+
 class RecordedDecoder:
-    """For transducers on a device. One loop for each number of rows, in powers of two."""
+    """For transducers on a device. A slice is a block of steps; each batch has a loop of its own meanwhile."""
 
     def __init__(self, heads: Heads, recorder: Recorder, window: int = WINDOW, *, conditional: bool = False) -> None:
         """`conditional` recordings repeat themselves on the device until all rows are done."""
         self.heads, self.recorder, self.window, self.conditional = heads, recorder, window, conditional
-        self._loops: dict[int, tuple[LabelLoop, Callable[[], None]]] = {}
-        self._flags = [_Flag(heads.device) for _ in range(2)]
-
-    def prepare(self, most: int) -> None:
-        """Records loops for up to so many rows, the largest first: the others take their memory from what it took."""
-        for power in range((most - 1).bit_length(), -1, -1):
-            self._loop(1 << power)
+        self._idle: dict[int, list[_Recorded]] = defaultdict(list)
+        """Loops by their rows, which are powers of two."""
 
     @torch.inference_mode()
     def decode(self, encoded: Tensor, counts: Tensor) -> Slices[Tokens]:
-        rows = len(counts)
-        loop, play = self._loop(rows)
+        size = 1 << (len(counts) - 1).bit_length()
+        recorded = self._idle[size].pop() if self._idle[size] else self._record(size)
+        try:
+            return (yield from self._decode(recorded, encoded, counts))
+        finally:
+            self._idle[size].append(recorded)
+
+    def _decode(self, recorded: _Recorded, encoded: Tensor, counts: Tensor) -> Slices[Tokens]:
+        loop, rows = recorded.loop, len(counts)
         state = TransducerState.start(self.heads, loop.rows)
         tokens: Tokens = [[] for _ in range(rows)]
         for begin in range(0, encoded.shape[1], RECORDED_STEPS):
-            yield
             part = encoded[:, begin : begin + RECORDED_STEPS]
             loop.begin(part, (counts - begin).clamp(0, part.shape[1]), state)
-            self._finish(loop, play)
+            yield from self._finish(recorded)
             state = loop.state()
             for row, emitted in zip(tokens, loop.tokens.rows(0, rows), strict=True):
                 row += emitted
         return tokens
 
-    def _loop(self, rows: int) -> tuple[LabelLoop, Callable[[], None]]:
-        size = 1 << (rows - 1).bit_length()
-        if size not in self._loops:
-            loop = LabelLoop(self.heads, size, RECORDED_STEPS, TIMES, self.window)
-            if self.conditional and isinstance(self.recorder, CudaRecorder):
-                play = self.recorder.repeat(loop.advance, loop.unfinished, MOST_BLOCKS)
-            else:
-                play = self.recorder(loop.advance)
-            self._loops[size] = loop, play
-        return self._loops[size]
+    def _record(self, rows: int) -> _Recorded:
+        loop = LabelLoop(self.heads, rows, RECORDED_STEPS, TIMES, self.window)
+        if self.conditional and isinstance(self.recorder, CudaRecorder):
+            play = self.recorder.repeat(loop.advance, loop.unfinished, MOST_BLOCKS)
+        else:
+            play = self.recorder(loop.advance)
+        return _Recorded(loop, play, (_Flag(self.heads.device), _Flag(self.heads.device)))
 
-    def _finish(self, loop: LabelLoop, play: Callable[[], None]) -> None:
-        last, next_one = self._flags
-        play()
-        last.ask(loop.unfinished)
-        if self.conditional and not last.answer():
-            return
-        while True:
-            play()
-            next_one.ask(loop.unfinished)
+    def _finish(self, recorded: _Recorded) -> Slices[None]:
+        """Until all rows are done, and one block more, which is played before that is known."""
+        last, next_one = recorded.flags
+        recorded.play()
+        last.ask(recorded.loop.unfinished)
+        while not (self.conditional and not last.answer()):
+            yield
+            recorded.play()
+            next_one.ask(recorded.loop.unfinished)
             if not last.answer():
                 return
             last, next_one = next_one, last
