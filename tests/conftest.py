@@ -1,0 +1,17 @@
+"""Without a GPU, Triton interprets the kernels. It decides so when it is first imported, whoever does that."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+
+import pytest
+import torch
+
+KERNELS = ("clip_attention", "filter_step", "ring_attention", "token_scores")
+
+if not torch.cuda.is_available():
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ImportError):
+        patch.setenv("TRITON_INTERPRET", "1")
+        for name in KERNELS:
+            importlib.import_module(f"conure.fused.{name}_kernel")
