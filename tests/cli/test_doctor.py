@@ -77,9 +77,11 @@ def test_versions_are_compared(monkeypatch: pytest.MonkeyPatch, version: str, re
 
 def test_a_gpu_is_named_or_its_absence_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1, get_device_name=lambda _: "H200")
-    torch = SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda="13.0"), __version__="2.13.0")
-    monkeypatch.setattr(checkup.importlib, "import_module", lambda _: torch)
-    assert checkup._accelerator().found == "CUDA 13.0: H200"
+    version = SimpleNamespace(cuda="13.0")
+    torch = SimpleNamespace(cuda=cuda, version=version, __version__="2.13.0", device=lambda kind, index: (kind, index))
+    kernels = SimpleNamespace(available=lambda device: device == ("cuda", 0))
+    monkeypatch.setattr(checkup.importlib, "import_module", lambda name: torch if name == "torch" else kernels)
+    assert checkup._accelerator().found == "CUDA 13.0: H200 with kernels"
     cuda.is_available = lambda: False
     torch.version.cuda = None
     monkeypatch.setattr(checkup.shutil, "which", lambda _: "/usr/bin/nvidia-smi")

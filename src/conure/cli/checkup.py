@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Check", "check_machine", "check_packages"]
 
@@ -96,12 +97,18 @@ def _accelerator() -> Check:
     except Exception:  # already told by the check of the package
         return Check("gpu", "unknown: torch does not load")
     if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        names = [_card(torch, index) for index in range(torch.cuda.device_count())]
         return Check("gpu", f"CUDA {torch.version.cuda}: {', '.join(names)}")
     if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
         fix = "pip install --force-reinstall torch" if torch.version.cuda is None else "nvidia-smi"
         return Check("gpu", f"there is one that torch {torch.__version__} cannot use: the CPU is used", True, fix)
     return Check("gpu", "none: the CPU is used")
+
+
+def _card(torch: Any, index: int) -> str:
+    """Its name, and whether our kernels give there what torch gives."""
+    agree = importlib.import_module("conure.fused.available").available(torch.device("cuda", index))
+    return f"{torch.cuda.get_device_name(index)} {'with' if agree else 'without'} kernels"
 
 
 def _processor() -> Check:
