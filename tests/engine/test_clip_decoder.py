@@ -40,3 +40,16 @@ def test_recorded_equals_plain(durations: tuple[int, ...], recorded: bool, monke
             assert [(t.id, t.step, t.duration) for t in mine] == [(t.id, t.step, t.duration) for t in other]
             sureness = [(t.log_probability, t.confidence) for t in mine]
             assert sureness == [pytest.approx((t.log_probability, t.confidence), abs=1e-5) for t in other]
+
+
+@torch.inference_mode()
+def test_batches_that_take_turns_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_decoder, "RECORDED_STEPS", 16)
+    net = heads((0, 1, 2, 3, 4))
+    decoder, counts = RecordedDecoder(net, as_it_is), torch.tensor([60, 60])
+    clips = [torch.randn(2, 60, OFFLINE.width) for _ in range(2)]
+    expected = [finish(decoder.decode(encoded, counts)) for encoded in clips]
+    first, second = (decoder.decode(encoded, counts) for encoded in clips)
+    for _ in range(3):
+        next(first), next(second)
+    assert [finish(first), finish(second)] == expected

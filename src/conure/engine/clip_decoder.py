@@ -86,7 +86,7 @@ class RecordedDecoder:
             part = encoded[:, begin : begin + RECORDED_STEPS]
             loop.begin(part, (counts - begin).clamp(0, part.shape[1]), state)
             self._finish(loop, play)
-            state = loop.state()
+            state = loop.state().gather(torch.arange(loop.rows, device=counts.device))  # others use the loop meanwhile
             for row, emitted in zip(tokens, loop.tokens.rows(0, rows), strict=True):
                 row += emitted
         return tokens
@@ -127,7 +127,7 @@ class _Flag:
     def ask(self, value: Tensor) -> None:
         self._value.copy_(value, non_blocking=True)
         if self._event:
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(value.device))
 
     def answer(self) -> bool:
         if self._event:
