@@ -134,7 +134,7 @@ class _Flag:
     def ask(self, value: Tensor) -> None:
         self._value.copy_(value, non_blocking=True)
         if self._event:
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(value.device))
 
     def answer(self) -> bool:
         if self._event:

@@ -42,8 +42,8 @@ class LiveRunner:
         assert isinstance(network.encoder, FoldedEncoder)
         self.encoder = LiveEncoder(network.encoder, past)
         self.silero = silero or SlotSilero(silero_tensors(), device)
-        self.recorder = recorder or recorder_for(device)
         self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.recorder = recorder or recorder_for(device, self._stream)
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}, recorded"
 
     def urgently(self) -> AbstractContextManager[object]:

@@ -20,14 +20,14 @@ class Pace:
     """Does nothing on the CPU, where what returns is done."""
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._events: deque[torch.cuda.Event] | None = deque() if device.type == "cuda" else None
 
     def step(self) -> None:
         """After each slice: waits until no more than MOST_AHEAD of them are left."""
         if self._events is None:
             return
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        self._events.append(event)
+        stream = torch.cuda.current_stream(self._device)
+        self._events.append(stream.record_event())
         if len(self._events) > MOST_AHEAD:
             self._events.popleft().synchronize()

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 Work = Callable[[], None]
 
 WARM_UPS = 2
-"""Runs before a recording: libraries choose their kernels and make their workspaces in the first ones."""
+"""Runs before a recording."""
 TOLERANCE = 0.02
 """Of the largest value, between work as it is and as it was recorded: libraries may choose other kernels."""
 MOST_CHECKED = 3
@@ -40,68 +40,79 @@ def as_it_is(work: Work, results: Sequence[Tensor] = ()) -> Work:
     return work
 
 
-def recorder_for(device: torch.device) -> Recorder:
-    return CudaRecorder(device) if device.type == "cuda" else as_it_is
+def recorder_for(device: torch.device, stream: torch.cuda.Stream | None = None) -> Recorder:
+    return CudaRecorder(device, stream) if device.type == "cuda" else as_it_is
 
 
 class CudaRecorder:
-    """CUDA graphs that share one pool of memory, for they are played one after the other."""
+    """CUDA graphs that share one pool of memory, for they are played one after the other.
 
-    def __init__(self, device: torch.device) -> None:
+    They are recorded on the `stream` that they are to be played on, or on one of the recorder's own: kernels keep the
+    priority of the stream that they were recorded on, and all products recorded on one stream share a workspace of
+    cuBLAS, so what may run at the same time as they must be recorded on another. No graph is given up before the
+    recorder: where one is, torch frees that workspace, and a pool without graphs cannot be used again.
+    """
+
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream | None = None) -> None:
         self.device = device
         self.failed = False
+        self._stream = stream or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._graphs: list[torch.cuda.CUDAGraph] = []
         self._pool: Any = None
         self._checked = 0
 
     def __call__(self, work: Work, results: Sequence[Tensor] = ()) -> Work:
         """Plays a graph; where it cannot be made or gives something else, does the work as it is."""
-        if self.failed:
-            return work
-        try:
-            _warm_up(work)
-            play = self._record(work)
-            if self._checked < MOST_CHECKED:
-                _check(work, play, results)
-                self._checked += 1
-        except (RuntimeError, AssertionError) as error:
-            log.warning("CUDA graphs are not used, which costs time in every turn: %s", error)
-            self.failed = True
-            return work
-        return play
-
-    def _record(self, work: Work) -> Work:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            work()
-        self._pool = self._pool or graph.pool()
-        return graph.replay
+        if not self.failed:
+            try:
+                with self._alone():
+                    play = self._record(work)
+                    if self._checked < MOST_CHECKED:
+                        _check(work, play, results)
+                        self._checked += 1
+                return play
+            except (RuntimeError, AssertionError) as error:
+                log.warning("CUDA graphs are not used, which costs time in every turn: %s", error)
+                self.failed = True
+        torch.cuda.synchronize(self.device)  # what the work reads was written on this stream or that
+        return work
 
     def repeat(self, work: Work, unfinished: Tensor, times: int) -> Work:
         """Does the work, and so many times more while it is `unfinished`, a bool that it writes; asks nobody.
 
-        Raises RuntimeError or AttributeError where torch (before 2.13) or the driver has no conditional nodes.
+        Raises RuntimeError where torch (before 2.13) or the driver has no conditional nodes.
         """
-        _warm_up(work)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        if not hasattr(torch.cuda.CUDAGraph, "begin_capture_to_if_node"):
+            raise RuntimeError(f"torch {torch.__version__} has no conditional nodes")
+
+        def repeated() -> None:
             work()
             for _ in range(times):
                 with _only_if(unfinished):
                     work()
-        self._pool = self._pool or graph.pool()
-        return graph.replay
 
+        with self._alone():
+            return self._record(work, repeated)
 
-def _warm_up(work: Work) -> None:
-    """On a stream of its own, as torch wants it."""
-    torch.cuda.synchronize()
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """On the recorder's stream, with nothing else on the device; torch leaves its own one set where it fails."""
+        torch.cuda.synchronize(self.device)
+        with torch.cuda.stream(self._stream):
+            yield
+        torch.cuda.synchronize(self.device)
+
+    def _record(self, work: Work, recorded: Work | None = None) -> Work:
+        """Runs the work before, for libraries choose their kernels and make their workspaces in the first runs."""
         for _ in range(WARM_UPS):
             work()
-    torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        self._graphs.append(graph)
+        # What other threads do at the same time, as uploads of clips, is none of this recording's.
+        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+            (recorded or work)()
+        self._pool = self._pool or graph.pool()
+        return graph.replay
 
 
 def _check(work: Work, play: Work, results: Sequence[Tensor]) -> None:
