@@ -20,13 +20,11 @@ from conure.engine.buffered_runner import BufferedRunner
 from conure.engine.chunk_lane import RATE, Part, Stream
 from conure.engine.direct_lane import DirectLane
 from conure.engine.messages import StreamOptions
-from conure.models.config import STEP_FRAMES, AttentionContext
+from conure.models.config import STEP_FRAMES, STEP_MS, AttentionContext
 from conure.types import Token
 from conure.vad.silero import Silero
 
 __all__ = ["BufferedLane", "live_contexts"]
-
-STEP_MS = 80
 
 
 def live_contexts(contexts: Sequence[AttentionContext]) -> dict[int, AttentionContext]:

@@ -30,7 +30,7 @@ from conure.engine.messages import Answer, Cancelled, Finished, Marker, Samples,
 from conure.engine.scheduler import MOST_ROWS, Expected, LiveWork
 from conure.engine.slots import Lease, Slots
 from conure.engine.stages import Stages
-from conure.models.config import STEP_FRAMES
+from conure.models.config import STEP_FRAMES, STEP_MS
 from conure.types import Token
 from conure.vad.endpoints import Endpointing
 
@@ -90,7 +90,7 @@ class Part:
 
 
 class ChunkLane(ABC):
-    """The bookkeeping; what a chunk is, and how it becomes tokens, is the model's."""
+    """The bookkeeping; how a chunk becomes tokens is the model's."""
 
     lead = 0
     """Virtual frames before a clip's first one."""
@@ -109,17 +109,17 @@ class ChunkLane(ABC):
     def latencies(self) -> tuple[int, ...]:
         """In milliseconds, the least first."""
 
-    @abstractmethod
     def _chunk(self, options: StreamOptions) -> int:
-        """Steps that a turn works in."""
+        """Steps that a turn works in: all that the latency allows for."""
+        return options.latency_ms // STEP_MS
 
-    @abstractmethod
     def _beyond(self, stream: Stream) -> int:
         """Frames after a chunk that must be there before it is worked in."""
+        return 0
 
-    @abstractmethod
     def _kept(self, stream: Stream) -> int:
         """The first frame that is still needed."""
+        return stream.frames
 
     @abstractmethod
     def _reset(self, row: int) -> None:

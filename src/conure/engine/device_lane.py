@@ -17,20 +17,19 @@ import torch
 from numpy.typing import NDArray
 
 from conure.audio.features_stream import first_sample
-from conure.engine.chunk_lane import RATE, ChunkLane, Part, Stream
+from conure.engine.chunk_lane import RATE, ChunkLane, Part
 from conure.engine.hearing import Hearing
 from conure.engine.listening import Speech
 from conure.engine.live_runner import LiveRunner
 from conure.engine.live_state import LiveState
 from conure.engine.live_turn import Inputs, LiveTurn, Results
-from conure.engine.messages import Answer, Heard, StreamOptions
-from conure.models.config import STEP_FRAMES
+from conure.engine.messages import Answer, Heard
+from conure.models.config import STEP_FRAMES, STEP_MS
 from conure.models.subsampling import LEAD_FRAMES
 from conure.vad.silero_weights import STEP
 
 __all__ = ["DeviceLane", "sizes_of"]
 
-STEP_MS = 80
 SIZES = (1, 8, 32, 64, 128, 256, 512, 1024, 2048)
 """Rows that a turn may have; it is filled up with padding to the next of them."""
 MOST_STEPS = 4096
@@ -63,7 +62,7 @@ class DeviceLane(ChunkLane):
 
     @property
     def latencies(self) -> tuple[int, ...]:
-        return tuple(sorted((context.right + 1) * STEP_MS for context in self.runner.config.encoder.contexts))
+        return self.runner.config.encoder.latencies
 
     @property
     def is_settled(self) -> bool:
@@ -95,15 +94,6 @@ class DeviceLane(ChunkLane):
     @torch.inference_mode()
     def settle(self) -> list[Answer]:
         return self._answers(self._land())
-
-    def _chunk(self, options: StreamOptions) -> int:
-        return options.latency_ms // STEP_MS
-
-    def _beyond(self, stream: Stream) -> int:
-        return 0
-
-    def _kept(self, stream: Stream) -> int:
-        return stream.frames
 
     def _reset(self, row: int) -> None:
         """A turn is told which rows begin."""

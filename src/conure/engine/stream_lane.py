@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from conure.decoding.transducer import decode_transducer
-from conure.engine.chunk_lane import RATE, Part, Stream
+from conure.engine.chunk_lane import RATE, Part
 from conure.engine.direct_lane import DirectLane
-from conure.engine.messages import StreamOptions
 from conure.engine.stream_runner import StreamRunner
 from conure.models.config import STEP_FRAMES
 from conure.models.subsampling import LEAD_FRAMES
@@ -22,8 +21,6 @@ from conure.types import Token
 from conure.vad.silero import Silero
 
 __all__ = ["StreamLane"]
-
-STEP_MS = 80
 
 
 class StreamLane(DirectLane):
@@ -36,16 +33,7 @@ class StreamLane(DirectLane):
 
     @property
     def latencies(self) -> tuple[int, ...]:
-        return tuple(sorted((context.right + 1) * STEP_MS for context in self.runner.config.encoder.contexts))
-
-    def _chunk(self, options: StreamOptions) -> int:
-        return options.latency_ms // STEP_MS
-
-    def _beyond(self, stream: Stream) -> int:
-        return 0
-
-    def _kept(self, stream: Stream) -> int:
-        return stream.frames
+        return self.runner.config.encoder.latencies
 
     def _reset(self, row: int) -> None:
         self.state.reset(self._rows([row]))

@@ -7,10 +7,11 @@ from typing import Literal
 
 from conure.audio.features import MelConfig
 
-__all__ = ["AttentionContext", "ContextStyle", "EncoderConfig", "NetworkConfig", "STEP_FRAMES"]
+__all__ = ["AttentionContext", "ContextStyle", "EncoderConfig", "NetworkConfig", "STEP_FRAMES", "STEP_MS"]
 
 STEP_FRAMES = 8
 """Mel frames (10 ms) in an encoder step (80 ms)."""
+STEP_MS = 80
 
 ContextStyle = Literal["regular", "chunked_limited", "chunked_limited_with_rc"]
 
@@ -66,6 +67,11 @@ class EncoderConfig:
         """Can be run chunk by chunk with the numbers of the whole clip."""
         chunked = self.style == "chunked_limited" and all(c.left >= 0 and c.right >= 0 for c in self.contexts)
         return self.causal_subsampling and self.causal_convolution and chunked
+
+    @property
+    def latencies(self) -> tuple[int, ...]:
+        """Of cache-aware networks, milliseconds of audio in a chunk, the least first."""
+        return tuple(sorted((context.right + 1) * STEP_MS for context in self.contexts))
 
 
 @dataclass(frozen=True)
