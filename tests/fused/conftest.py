@@ -8,7 +8,10 @@ import pytest
 
 from tests.fused.devices import DEVICE
 
-KERNELS = ("clip_attention", "filter_step", "ring_attention", "token_scores")
+KERNELS = (
+    *("clip_attention", "filter_step", "joint_step", "label_step", "lstm_step"),
+    *("ring_attention", "token_scores"),
+)
 
 
 @pytest.fixture(autouse=True)
