@@ -8,7 +8,10 @@ import importlib
 import pytest
 import torch
 
-KERNELS = ("clip_attention", "filter_step", "ring_attention", "token_scores")
+KERNELS = (
+    *("clip_attention", "filter_step", "joint_step", "label_step", "lstm_step"),
+    *("ring_attention", "token_scores"),
+)
 
 if not torch.cuda.is_available():
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ImportError):

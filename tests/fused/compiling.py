@@ -19,19 +19,33 @@ from triton.compiler import ASTSource
 
 from conure.fused import clip_attention_kernel as clip
 from conure.fused import filter_step_kernel as step
+from conure.fused import joint_step_kernel as joint
+from conure.fused import label_step_kernel as label
+from conure.fused import lstm_step_kernel as lstm
 from conure.fused import ring_attention_kernel as ring
 from conure.fused import token_scores_kernel as scores
 
 H200 = GPUTarget("cuda", 90, 32)
 OPTIONS = ("num_warps", "num_stages")
 HALF = "*bf16"
-INTEGERS = dict.fromkeys(("rows", "ages", "counts", "ids"), "*i64")
+INTEGERS = dict.fromkeys(("rows", "ages", "counts", "ids", "times", "duration"), "*i64")
 FLOATS = dict.fromkeys(("tops", "sums", "powers", "log_probabilities", "confidences"), "*fp32") | {"best": "*i32"}
 
 
 def strides(*names: str) -> dict[str, str]:
     return dict.fromkeys(names, "i32")
 
+
+LABELS = (
+    INTEGERS
+    | dict.fromkeys(("durations", "decoded", "repeats", "said"), "*i64")
+    | dict.fromkeys((f"token_{name}" for name in ("ids", "steps", "durations", "counts")), "*i64")
+    | dict.fromkeys(("log_probabilities", "token_log_probabilities", "confidences", "token_confidences"), "*fp32")
+    | {"emits": "*i1"}
+    | strides("rows", "columns", "blank")
+)
+HEADS = dict.fromkeys(("steps", "predicted", "weight", "bias", "hidden", "cell"), "*fp32")
+GATES = dict.fromkeys(("fresh", "recurrent", "fresh_bias", "recurrent_bias"), "*fp32")
 
 KERNELS: dict[str, tuple[Any, dict[str, int], dict[str, str]]] = {
     "ring attention, 80 ms": (
@@ -76,6 +90,13 @@ KERNELS: dict[str, tuple[Any, dict[str, int], dict[str, str]]] = {
         step.meta(chunk=2, width=1024, taps=9),
         INTEGERS | {"epsilon": "fp32"},
     ),
+    "label step": (label.label_step_kernel, label.meta(window=4, max_symbols=10), LABELS),
+    "joint step": (
+        joint.joint_step_kernel,
+        joint.meta(width=640, durations=5),
+        INTEGERS | HEADS | strides("length"),
+    ),
+    "lstm step": (lstm.lstm_step_kernel, lstm.meta(width=640), HEADS | GATES | {"moves": "*i1"}),
 }
 
 

@@ -37,6 +37,7 @@ def test_two_programs_of_each_fit_a_multiprocessor(compiled: dict[str, dict[str,
 def test_memory_is_read_in_wide_pieces_and_products_are_the_tensor_cores(
     compiled: dict[str, dict[str, int]],
 ) -> None:
-    assert all(takes["wide loads"] for name, takes in compiled.items() if name != "token scores' shares")
+    narrow = {"token scores' shares", "label step"}  # they read a few numbers a row
+    assert all(takes["wide loads"] for name, takes in compiled.items() if name not in narrow)
     products = {name for name in compiled if "attention" in name or name.startswith("token scores of")}
     assert {name for name, takes in compiled.items() if takes["tensor cores"]} == products - {"clip attention's biases"}

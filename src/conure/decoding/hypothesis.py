@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from conure.fused.label_step import Written, append
 from conure.types import Token
 
 __all__ = ["STEP_SECONDS", "EmittedToken", "Tokens"]
@@ -60,20 +61,14 @@ class Tokens:
         return Tokens(whole(), whole(), whole(), real(), real(), torch.zeros_like(whole()[:, 0]))
 
     @property
-    def capacity(self) -> int:
-        return self.ids.shape[1] - 1
+    def columns(self) -> Written:
+        return self.ids, self.steps, self.durations, self.log_probabilities, self.confidences, self.counts
 
     def append(
         self, mask: Tensor, ids: Tensor, steps: Tensor, durations: Tensor, log_probs: Tensor, confidences: Tensor
     ) -> None:
         """Appends one token to every row where `mask` [B] is true."""
-        column = torch.where(mask, self.counts, self.capacity)[:, None]
-        self.ids.scatter_(1, column, ids[:, None])
-        self.steps.scatter_(1, column, steps[:, None])
-        self.durations.scatter_(1, column, durations[:, None])
-        self.log_probabilities.scatter_(1, column, log_probs[:, None].float())
-        self.confidences.scatter_(1, column, confidences[:, None].float())
-        self.counts.add_(mask)
+        append(self.columns, mask, (ids, steps, durations, log_probs, confidences))
 
     def row(self, index: int) -> list[EmittedToken]:
         return next(iter(self.rows(index, index + 1)))
@@ -82,8 +77,7 @@ class Tokens:
         """Those of some rows, brought from the device together."""
         counts = self.counts[begin:end].tolist()
         most = max(counts, default=0)
-        columns = (self.ids, self.steps, self.durations, self.log_probabilities, self.confidences)
-        values = [column[begin:end, :most].tolist() for column in columns]
+        values = [column[begin:end, :most].tolist() for column in self.columns[:-1]]
         for count, *row in zip(counts, *values, strict=True):
             yield [EmittedToken(*value) for value in zip(*(column[:count] for column in row), strict=True)]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from conure.decoding.cursor import Cursor, say, seek
+from conure.decoding.cursor import emit, look, remember
 from conure.decoding.hypothesis import Tokens
 from conure.decoding.transducer import TransducerState
 from conure.models.network import Heads
@@ -29,8 +29,7 @@ class LabelLoop:
         self.steps = spoken.predicted.new_zeros(rows, steps, spoken.predicted.shape[1])
         self.counts = torch.zeros_like(spoken.ahead)
         self.decoded = torch.zeros_like(spoken.ahead)
-        cursor = spoken.cursor()
-        self.cursor = Cursor(cursor.time.clone(), cursor.repeats, cursor.hidden, cursor.cell, cursor.predicted)
+        self.cursor = spoken.cursor()
         self.tokens = Tokens.allocate(rows, steps * heads.config.max_symbols, heads.device)
         self.unfinished = torch.zeros((), dtype=torch.bool, device=heads.device)
 
@@ -50,9 +49,9 @@ class LabelLoop:
         """Looks for more tokens of each row."""
         cursor = self.cursor
         for _ in range(self.times):
-            found = seek(self.heads, self.steps, self.counts, cursor, self.window)
-            cursor = say(self.heads, found, self.tokens, self.decoded)
-        self.cursor.write(cursor)
+            scores = look(self.heads, self.steps, cursor, self.window)
+            emits, ids = emit(self.heads, scores, self.counts, self.decoded, cursor, self.tokens)
+            remember(self.heads, cursor, emits, ids)
         torch.any(cursor.time < self.counts, dim=0, out=self.unfinished)
 
     def state(self) -> TransducerState:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from conure.decoding.cursor import Cursor, say, seek
+from conure.decoding.cursor import Cursor, emit, look, remember
 from conure.decoding.hypothesis import Tokens
 from conure.models.network import Heads
 
@@ -61,7 +61,7 @@ class TransducerState:
         )
 
     def cursor(self) -> Cursor:
-        """At the beginning of a chunk."""
+        """At the beginning of a chunk, of the state's own tensors."""
         return Cursor(self.ahead, torch.zeros_like(self.ahead), self.hidden, self.cell, self.predicted)
 
     def after(self, cursor: Cursor, counts: Tensor) -> TransducerState:
@@ -110,8 +110,10 @@ def decode_transducer(
     rows = encoded.shape[0]
     state = state or TransducerState.start(heads, rows)
     tokens = Tokens.allocate(rows, encoded.shape[1] * heads.config.max_symbols, encoded.device)
-    steps, cursor = heads.project(encoded), state.cursor()
+    steps, cursor = heads.project(encoded), state.cursor().copy()
     while bool((cursor.time < counts).any()):
-        found = seek(heads, steps, counts, cursor, window)
-        cursor = say(heads, found, tokens, state.decoded) if bool(found.emits.any()) else found.cursor
+        scores = look(heads, steps, cursor, window)
+        emits, ids = emit(heads, scores, counts, state.decoded, cursor, tokens)
+        if bool(emits.any()):
+            remember(heads, cursor, emits, ids)
     return tokens, state.after(cursor, counts)

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from conure.fused.clip_attention import attend_clip
 from conure.fused.filter_step import filter_step
+from conure.fused.joint_step import joint_step
+from conure.fused.label_step import Rules, label_step
+from conure.fused.lstm_step import lstm_step
 from conure.fused.ring_attention import attend_ring
 from conure.fused.token_scores import best_tokens
 
@@ -65,3 +68,30 @@ def _runs(noise: Callable[..., Tensor], device: torch.device) -> Iterator[tuple[
     yield "the filter", filtered
     hidden, heads, bias = noise(5, WIDTH).float(), noise(300, WIDTH).float(), noise(300).float()
     yield "scores of tokens", lambda kernels: list(best_tokens(hidden, heads, bias, 0.33, kernels=kernels))[1:]
+    yield from _runs_of_decoders(noise, device)
+
+
+def _runs_of_decoders(noise: Callable[..., Tensor], device: torch.device) -> Iterator[tuple[str, Run]]:
+    time, counts, zeros = (torch.tensor(values, device=device) for values in ([0, 4], [6, 6], [0, 0]))
+    # A blank and then a token; blanks up to the end.
+    ids, duration = torch.tensor([[[9, 1, 2, 3], [9, 9, 9, 4]], [[1, 2, 1, 0], [0, 1, 1, 3]]], device=device)
+    scored, rules = (ids, duration, noise(2, 4).float(), noise(2, 4).float()), Rules(9, (0, 1, 2, 4), 5)
+
+    def label(kernels: bool) -> list[Tensor]:
+        here, repeats, count = time.clone(), zeros.clone(), zeros.clone()
+        whole, real = torch.zeros(3, 2, 9, device=device).long(), torch.zeros(2, 2, 9, device=device)
+        written = whole[0], whole[1], whole[2], real[0], real[1], count
+        emits, _ = label_step(scored, counts, counts, here, repeats, written, rules, kernels=kernels)
+        return [emits, torch.cat([here, repeats, count]), whole[..., :8], real[..., :8]]
+
+    yield "a step of the decoders", label
+    joint = noise(2, 5, WIDTH), time, noise(2, WIDTH), 2, noise(5, WIDTH), noise(5)
+    yield "what the joint reads", lambda kernels: [joint_step(*joint, kernels=kernels)[0]]
+    gates, biases, state = noise(2, 2, 4 * WIDTH), noise(2, 4 * WIDTH), noise(2, 2, WIDTH)
+
+    def lstm(kernels: bool) -> list[Tensor]:
+        hidden, cell = state[0].clone(), state[1].clone()
+        lstm_step(gates[0], gates[1], biases[0], biases[1], time > 0, hidden, cell, kernels=kernels)
+        return [hidden, cell]
+
+    yield "the cell", lstm

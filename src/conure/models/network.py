@@ -63,6 +63,12 @@ class Heads(nn.Module):
         output, memory = predictor.step(tokens, memory)
         return joint.project_predictor(output), memory
 
+    def advance_in_place(self, tokens: Tensor, moves: Tensor, memory: LstmState, predicted: Tensor) -> None:
+        """The same for the rows that move, bool [B]; writes projected output and memory."""
+        predictor, joint = self._transducer()
+        output = predictor.step_in_place(tokens, moves, memory)
+        torch.addmm(joint.pred.bias, output, joint.pred.weight.T, out=predicted)
+
     def project(self, encoded: Tensor) -> Tensor:
         """Encoder output [..., D] as the joint sees it, [..., J]."""
         return self._transducer()[1].project_encoder(encoded)

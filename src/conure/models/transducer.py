@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from conure.fused.lstm_step import lstm_step
 from conure.models.config import NetworkConfig
 
 __all__ = ["Joint", "LstmState", "Predictor"]
@@ -44,6 +45,15 @@ class Predictor(nn.Module):
             hidden.append(x)
             cell.append(memory)
         return x, (torch.stack(hidden), torch.stack(cell))
+
+    def step_in_place(self, tokens: Tensor, moves: Tensor, state: LstmState) -> Tensor:
+        """The same for the rows that move, bool [B], in place; the others give what they gave last."""
+        x: Tensor = self.embedding(tokens)
+        for hidden, cell, weights in zip(*state, self.lstm.all_weights, strict=True):
+            fresh, recurrent, fresh_bias, recurrent_bias = weights
+            lstm_step(x @ fresh.T, hidden @ recurrent.T, fresh_bias, recurrent_bias, moves, hidden, cell)
+            x = hidden
+        return x
 
 
 class Joint(nn.Module):
