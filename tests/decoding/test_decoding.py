@@ -160,9 +160,9 @@ def test_a_loop_that_does_not_look_gives_the_same(durations: tuple[int, ...], ti
 @pytest.mark.parametrize("window", [1, 4])
 @torch.inference_mode()
 def test_kernels_decode_to_the_same(durations: tuple[int, ...], window: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    net, steps, counts = heads(durations, 2.0), encoded()[:, :12], torch.tensor([12, 7, 1, 0])
+    net, steps, counts = heads(durations, 2.0), encoded()[:, 8:14], torch.tensor([6, 4, 1, 0])
     expected, before = decode_transducer(net, steps, counts)
-    assert int(expected.counts.sum()) > 3
+    assert int(expected.counts.sum()) > 4
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert available(net.device)
     tokens, state = decode_transducer(net, steps, counts, window=window)

@@ -96,7 +96,11 @@ KERNELS: dict[str, tuple[Any, dict[str, int], dict[str, str]]] = {
         joint.meta(width=640, durations=5),
         INTEGERS | HEADS | strides("length"),
     ),
-    "lstm step": (lstm.lstm_step_kernel, lstm.meta(width=640), HEADS | GATES | {"moves": "*i1"}),
+    "lstm step": (
+        lstm.lstm_step_kernel,
+        lstm.meta(rows=256, width=640),
+        HEADS | GATES | {"moves": "*i1"} | strides("rows"),
+    ),
 }
 
 

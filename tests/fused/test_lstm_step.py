@@ -9,8 +9,8 @@ from torch import Tensor
 from conure.fused.lstm_step import lstm_step
 from tests.fused.devices import DEVICE, DTYPES, assert_near, noise
 
-ROWS = 5
-MOVES = torch.tensor([True, False, True, True, False], device=DEVICE)
+ROWS = 6
+MOVES = torch.tensor([True, False, True, True, False, True], device=DEVICE)
 
 
 def inputs(width: int, dtype: torch.dtype) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:

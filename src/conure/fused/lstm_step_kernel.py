@@ -1,4 +1,4 @@
-"""One program some columns of a row; rows that do not move read nothing."""
+"""One program some columns of a few rows; of rows that do not move it reads nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 __all__ = ["launch", "lstm_step_kernel", "meta"]
 
-COLUMNS = 256
+ROWS, COLUMNS = 4, 128
 
 
 def launch(
@@ -25,28 +25,18 @@ def launch(
     if not all(part.is_contiguous() for part in given):
         raise ValueError("gates, biases, moves, hidden and cell must be contiguous")
     rows, width = hidden.shape
-    lstm_step_kernel[(rows, triton.cdiv(width, COLUMNS))](*given, **meta(width))
+    made_for = meta(rows, width)
+    grid = triton.cdiv(rows, made_for["ROWS"]), triton.cdiv(width, COLUMNS)
+    lstm_step_kernel[grid](*given, rows, **made_for)
 
 
-def meta(width: int) -> dict[str, int]:
+def meta(rows: int, width: int) -> dict[str, int]:
     """What the kernel is compiled for."""
-    return {"WIDTH": width, "COLUMNS": COLUMNS, "num_warps": 2}
+    block = min(ROWS, triton.next_power_of_2(rows))
+    return {"WIDTH": width, "ROWS": block, "COLUMNS": COLUMNS, "num_warps": 2}
 
 
-@triton.jit
-def _gate(fresh, recurrent, fresh_bias, recurrent_bias, column, mask):
-    sums = tl.load(fresh + column, mask=mask, other=0.0).to(tl.float32)
-    sums += tl.load(recurrent + column, mask=mask, other=0.0).to(tl.float32)
-    sums += tl.load(fresh_bias + column, mask=mask, other=0.0).to(tl.float32)
-    return sums + tl.load(recurrent_bias + column, mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _tanh(x):
-    return 2 * tl.sigmoid(2 * x) - 1
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def lstm_step_kernel(
     fresh,
     recurrent,
@@ -55,19 +45,29 @@ def lstm_step_kernel(
     moves,
     hidden,
     cell,
+    rows,
     WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    b = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    mask = (column < WIDTH) & tl.load(moves + b)
-    fresh += b * (4 * WIDTH)
-    recurrent += b * (4 * WIDTH)
-    admit = tl.sigmoid(_gate(fresh, recurrent, fresh_bias, recurrent_bias, column, mask))
-    keep = tl.sigmoid(_gate(fresh, recurrent, fresh_bias, recurrent_bias, column + WIDTH, mask))
-    candidate = _tanh(_gate(fresh, recurrent, fresh_bias, recurrent_bias, column + 2 * WIDTH, mask))
-    show = tl.sigmoid(_gate(fresh, recurrent, fresh_bias, recurrent_bias, column + 3 * WIDTH, mask))
-    place = b * WIDTH + column
-    memory = keep * tl.load(cell + place, mask=mask, other=0.0).to(tl.float32) + admit * candidate
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    inside = column < WIDTH
+    mask = tl.load(moves + row, mask=row < rows, other=0).to(tl.int1) & inside
+    fresh += row * (4 * WIDTH)
+    recurrent += row * (4 * WIDTH)
+    gates = ()
+    for gate in tl.static_range(4):
+        at = gate * WIDTH + column
+        sums = tl.load(fresh + at, mask=mask, other=0.0).to(tl.float32)
+        sums += tl.load(recurrent + at, mask=mask, other=0.0).to(tl.float32)
+        sums += tl.load(fresh_bias + at, mask=inside, other=0.0).to(tl.float32)
+        sums += tl.load(recurrent_bias + at, mask=inside, other=0.0).to(tl.float32)
+        gates += (sums,)
+    admit, keep, candidate, show = gates
+    place = row * WIDTH + column
+    memory = tl.sigmoid(keep) * tl.load(cell + place, mask=mask, other=0.0).to(tl.float32)
+    # tanh(x) = 2 sigmoid(2x) - 1
+    memory += tl.sigmoid(admit) * (2 * tl.sigmoid(2 * candidate) - 1)
     tl.store(cell + place, memory, mask=mask)
-    tl.store(hidden + place, show * _tanh(memory), mask=mask)
+    tl.store(hidden + place, tl.sigmoid(show) * (2 * tl.sigmoid(2 * memory) - 1), mask=mask)
