@@ -20,6 +20,7 @@ from pathlib import Path
 from bench.random_model import LIVE_PAST, build, random_live_checkpoint
 from bench.report import replace_between
 from conure.audio.features import MelConfig
+from conure.decoding.hypothesis import STEP_SECONDS
 from conure.models.config import STEP_FRAMES, EncoderConfig, NetworkConfig
 from conure.models.conformer import LONG_CONTEXT, LONG_STEPS
 from conure.models.folded_encoder import MOST_REACH
@@ -107,15 +108,15 @@ def positions(config: EncoderConfig, steps: int) -> Work:
     return Work(2 * distances * width**2, HALF * (2 * distances * width + width**2))
 
 
-def decoding(config: NetworkConfig, rows: int, steps: int, turns: int) -> Work:
+def decoding(config: NetworkConfig, rows: int, steps: int, turns: int, window: int = WINDOW) -> Work:
     """Each turn reads the heads' weights; what is left of them in the cache would be read faster."""
     joint, memory = config.joint_width, config.predictor_width
     outputs = config.vocabulary + 1 + len(config.durations)
     weights = config.predictor_layers * 8 * memory**2 + memory * joint
     project = steps * config.encoder.width * joint
-    operations = 2 * rows * (project + turns * (weights + WINDOW * joint * outputs))
+    operations = 2 * rows * (project + turns * (weights + window * joint * outputs))
     moved = turns * (weights + joint * outputs) + rows * (
-        steps * (config.encoder.width + joint) + turns * WINDOW * outputs
+        steps * (config.encoder.width + joint) + turns * window * outputs
     )
     return Work(operations, FULL * moved, FULL_RATE)
 
@@ -152,6 +153,19 @@ def step(config: EncoderConfig, rows: int, chunk: int, past: int) -> dict[str, W
         "attention": attention(config, rows, chunk, keys, fused=True).times(config.layers),
         "memory in rings": Work(0, HALF * ring).times(config.layers),
         "memory copied": Work(0, HALF * copied).times(config.layers),
+    }
+
+
+def turn(config: NetworkConfig, rows: int, chunk: int, past: int) -> dict[str, Work]:
+    """All stages of a turn of streams with their memory in rings, but for the speech detector."""
+    encoder, frames = config.encoder, chunk * STEP_FRAMES
+    layers = step(encoder, rows, chunk, past)
+    tokens = max(1, round(TURNS * chunk * STEP_SECONDS))
+    return {
+        "features": features(config.mel, rows, frames),
+        "subsampling": subsampling(encoder, rows, frames),
+        **{name: layers[name] for name in ("products", "attention", "memory in rings")},
+        "decoding": decoding(config, rows, chunk, tokens, min(chunk, WINDOW)),
     }
 
 

@@ -9,6 +9,7 @@ model; how far a step jumps is random, one to four.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -30,6 +31,8 @@ TOKENS_PER_SECOND = 3.0
 SECONDS = 30
 DURATIONS = (0, 1, 2, 3, 4)
 LIVE_PAST, LIVE_VOCABULARY = 70, 1024
+LIVE_RIGHTS = (13, 6, 1, 0)
+"""Steps that a step sees ahead, which make the chunks."""
 LIVE_BLANKS = 0.8
 """Share of steps that give no token, as in speech."""
 
@@ -48,7 +51,8 @@ def main() -> None:
     print(f"{options.out}: {rate:.2f} tokens a second")
 
 
-def build(vocabulary: int, layers: int, width: int = 1024) -> Network:
+def build(vocabulary: int, layers: int, width: int = 1024, device: torch.device | str = "cpu") -> Network:
+    """Made where it is to be: a processor takes half a minute for the numbers."""
     torch.manual_seed(0)
     encoder = EncoderConfig(features=128, layers=layers, width=width, bias=False)
     config = NetworkConfig(
@@ -60,7 +64,8 @@ def build(vocabulary: int, layers: int, width: int = 1024) -> Network:
         joint_width=640,
         durations=DURATIONS,
     )
-    network = Network(config).eval().requires_grad_(False)
+    with torch.device(device):
+        network = Network(config).eval().requires_grad_(False)
     for name, parameter in network.named_parameters():
         if "pos_bias" in name:
             parameter.normal_(0, 0.1)
@@ -68,9 +73,9 @@ def build(vocabulary: int, layers: int, width: int = 1024) -> Network:
 
 
 @torch.inference_mode()
-def calibrate(network: Network) -> float:
+def calibrate(network: Network, seconds: float = SECONDS) -> float:
     """Sets the bias of the blank by halving; gives the tokens a second that it leads to."""
-    samples = torch.from_numpy(speech(SECONDS))[None]
+    samples = torch.from_numpy(speech(seconds))[None]
     mel, frames = LogMel(network.config.mel)(samples, torch.tensor([samples.shape[1]]))
     encoded, counts = network.encode(mel.to(network.device), frames.to(network.device))
     assert network.joint is not None
@@ -79,7 +84,7 @@ def calibrate(network: Network) -> float:
     for _ in range(14):
         middle = (low + high) / 2
         bias[network.config.blank] = middle
-        rates[middle] = _rate(network, encoded, counts)
+        rates[middle] = _tokens(network, encoded, counts) / seconds
         low, high = (middle, high) if rates[middle] > TOKENS_PER_SECOND else (low, middle)
     best = min(rates, key=lambda value: abs(rates[value] - TOKENS_PER_SECOND))
     bias[network.config.blank] = best
@@ -96,12 +101,14 @@ def _tell_steps_apart(joint: Joint, encoded: Tensor) -> None:
     joint.head.bias[-len(DURATIONS)] = -100.0  # trained models hardly ever stay where they are
 
 
-def _rate(network: Network, encoded: Tensor, counts: Tensor) -> float:
+def _tokens(network: Network, encoded: Tensor, counts: Tensor) -> int:
     tokens, _ = decode_transducer(network, encoded, counts)
-    return int(tokens.counts.sum()) / SECONDS
+    return int(tokens.counts.sum())
 
 
-def random_live_checkpoint(layers: int, width: int = 1024) -> Checkpoint:
+def random_live_checkpoint(
+    layers: int, width: int = 1024, device: torch.device | str = "cpu", rights: Sequence[int] = LIVE_RIGHTS
+) -> Checkpoint:
     """The shape of nemotron-speech-streaming-en-0.6b, with about three tokens a second."""
     torch.manual_seed(0)
     encoder = EncoderConfig(
@@ -113,7 +120,7 @@ def random_live_checkpoint(layers: int, width: int = 1024) -> Checkpoint:
         causal_convolution=True,
         norm="layer_norm",
         style="chunked_limited",
-        contexts=tuple(AttentionContext(LIVE_PAST, right) for right in (13, 6, 1, 0)),
+        contexts=tuple(AttentionContext(LIVE_PAST, right) for right in rights),
     )
     config = NetworkConfig(
         encoder=encoder,
@@ -123,7 +130,8 @@ def random_live_checkpoint(layers: int, width: int = 1024) -> Checkpoint:
         predictor_layers=2,
         joint_width=640,
     )
-    network = Network(config).eval().requires_grad_(False)
+    with torch.device(device):
+        network = Network(config).eval().requires_grad_(False)
     _say_little(network)
     tensors = {name: tensor for name, tensor in network.state_dict().items() if is_learned(name)}
     tokenizer = read_tokenizer("tokenizer.model", make_tokenizer(LIVE_VOCABULARY), LIVE_VOCABULARY)
@@ -135,7 +143,8 @@ def _say_little(network: Network) -> None:
     """Sets the bias of the blank."""
     assert network.joint is not None
     predicted, _ = network.start(1)
-    logits = network.score(network.project(torch.randn(1, 256, network.config.encoder.width)), predicted)[0]
+    encoded = torch.randn(1, 256, network.config.encoder.width, device=network.device)
+    logits = network.score(network.project(encoded), predicted)[0]
     margin = logits[:, :-1].amax(1) - logits[:, -1]
     network.joint.head.bias[network.config.blank] += margin.quantile(LIVE_BLANKS)
 

@@ -10,14 +10,14 @@ import sys
 
 import torch
 
-from bench.gpu.__main__ import Bench
 from bench.gpu.clips import decoders
+from bench.gpu.networks import Networks
 
 
 def main() -> None:
-    bench = Bench(torch.device("cuda"), int(sys.argv[1]), int(sys.argv[2]))
+    networks = Networks(torch.device("cuda"), int(sys.argv[1]), int(sys.argv[2]))
     with contextlib.redirect_stdout(sys.stderr):
-        told = decoders(bench.runner, bench.device, conditional=True)
+        told = decoders(networks.runner, networks.device, conditional=True)
     print(told)
 
 

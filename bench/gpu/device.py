@@ -12,7 +12,9 @@ import torch
 
 __all__ = ["Ceilings", "Spread", "ceilings", "free", "name_of", "peak", "timed", "wait"]
 
-WARM_UPS, ROUNDS = 3, 15
+WARM_UPS, LEAST_ROUNDS, ROUNDS = 2, 3, 15
+MOST = 2.0
+"""Seconds of measuring, from which on no further round is begun."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,17 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def timed(device: torch.device, call: Callable[[], object], rounds: int = ROUNDS) -> Spread:
-    """From the call to when the device is done, on the host's clock, after some that warm up."""
-    for _ in range(WARM_UPS if device.type == "cuda" else 1):
+def timed(device: torch.device, call: Callable[[], object], rounds: int = ROUNDS, most: float = MOST) -> Spread:
+    """From the call to when the device is done, on the host's clock, after some that warm up.
+
+    Of so many rounds, or of those that end in `most` seconds, three at least.
+    """
+    warm_ups, rounds = (WARM_UPS, rounds) if device.type == "cuda" else (1, LEAST_ROUNDS)
+    for _ in range(warm_ups):
         call()
     wait(device)
-    took = []
-    for _ in range(rounds if device.type == "cuda" else 3):
+    took: list[float] = []
+    while len(took) < rounds and (len(took) < LEAST_ROUNDS or sum(took) < most):
         begin = time.perf_counter()
         call()
         wait(device)

@@ -11,6 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+SLOTS = 64
+SIZES = (64, 32, 8, 1)
+"""Rows of the turns that so many slots need, of each chunk."""
+
 
 def main() -> None:
     folder, device_name, began = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
@@ -23,8 +27,10 @@ def main() -> None:
     import torch  # noqa: PLC0415  its import is a part of what is measured
 
     from bench.audio import speech  # noqa: PLC0415
-    from bench.gpu.streams import live_runner, record_all  # noqa: PLC0415
+    from bench.gpu.streams import live_runner  # noqa: PLC0415
     from conure.engine.clips import transcribe_clips  # noqa: PLC0415
+    from conure.engine.live_state import LiveState  # noqa: PLC0415
+    from conure.engine.live_turn import LiveTurn  # noqa: PLC0415
     from conure.engine.torch_runner import TorchRunner  # noqa: PLC0415
     from conure.models import conure_file  # noqa: PLC0415
 
@@ -32,15 +38,18 @@ def main() -> None:
     device = torch.device(device_name)
     torch.zeros(1, device=device)
     reach("device")
-    checkpoint = conure_file.load(folder)
+    checkpoint = conure_file.read(folder)
     reach("weights in memory")
     runner = live_runner(checkpoint, device)
     clips = TorchRunner(runner.network, runner.front, device)
     reach("weights on the device")
     transcribe_clips(clips, [speech(3.0)])
     reach("a recording's transcript")
-    turns = record_all(runner, slots=64)
-    reach(f"{turns} turns of streams recorded")
+    chunks = sorted((context.right + 1 for context in runner.config.encoder.contexts), reverse=True)
+    with torch.inference_mode():
+        state = LiveState.allocate(runner, SLOTS)
+        turns = [LiveTurn(runner, state, size, chunk) for chunk in chunks for size in SIZES]
+    reach(f"{len(turns)} turns of streams recorded")
     for stage, seconds in stages:
         print(f"{seconds:.2f}\t{stage}")
 

@@ -3,53 +3,83 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from bench.audio import speech
-from bench.gpu.streams import GOALS, live_runner
-from bench.gpu.told import Told
-from conure.engine.device_lane import sizes_of
+from bench.gpu.floors import COLUMNS, beside
+from bench.gpu.streams import Goal, live_runner, were_recorded
+from bench.gpu.told import NOTHING, Told
+from bench.operations import turn as floor_of
+from bench.random_model import LIVE_PAST
 from conure.models.checkpoint import Checkpoint
+from conure.models.config import AttentionContext
+
+if TYPE_CHECKING:
+    from conure.bench.numbers import Spread
 
 __all__ = ["host", "paced"]
 
-SECONDS = 6.0
+SECONDS, FEW_SECONDS = 6.0, 2.0
+"""Of each stream, and where it is only to be seen that the bench works."""
+NEEDED = ("msgspec", "onnx", "onnxruntime")
+"""What lanes and messages import; not every machine with a card has it, so lanes are imported where they are used."""
 
 
-def paced(checkpoint: Checkpoint, device: torch.device, goals: tuple[tuple[int, int], ...] = GOALS) -> Told:
+def paced(checkpoint: Checkpoint, device: torch.device, goals: Iterable[Goal]) -> Told:
     """Whole engines at their goals, and at half of them, where finals are asked for."""
-    columns = ("chunk ms", "streams", "lag p50", "p99 ms", "final p50", "p99 ms", "turn ms", "busy", "feeder late ms")
-    told = Told("Streams at the pace of speech, in an engine", columns)
-    with told.failures("the engine"):
-        from bench.engine_trial import Trial  # noqa: PLC0415  it needs msgspec, which not every machine has
-        from conure.engine.device_lane import DeviceLane  # noqa: PLC0415
-
-        runner = live_runner(checkpoint, device)
-        for latency, most in goals:
-            lane = DeviceLane(runner, most)
-            lane.prepare()
-            for streams in (most // 2, most):
-                with told.failures(f"{streams} streams at {latency} ms"):
-                    found = Trial({"live": lane}, [speech(SECONDS)], streams, latency, latency / 1000).run()
-                    lag, final = found.lag, found.final
-                    cells = [
-                        f"{1e3 * value:.0f}" for spread in (lag, final) if spread for value in (spread.p50, spread.p99)
-                    ]
-                    cells += [f"{1e3 * found.turn:.1f}", f"{found.busy:.0%}", f"{1e3 * found.late:.0f}"]
-                    told.row(f"{latency}", f"{streams}", *cells)
-            del lane
+    columns = ("chunk ms", "streams", "lag p50", "p99 ms", "final p50", "p99 ms", "rows", "turn ms", *COLUMNS, "busy")
+    told = Told("Streams at the pace of speech, in an engine", (*columns, "feeder late ms"))
+    if told.lacks(*NEEDED):
+        return told
+    for goal in goals:
+        with told.failures(f"{goal.streams} streams at {goal.milliseconds} ms"):
+            _pace(told, checkpoint, device, goal)
     return told
 
 
-def host(checkpoint: Checkpoint) -> Told:
+def _pace(told: Told, checkpoint: Checkpoint, device: torch.device, goal: Goal) -> None:
+    from bench.engine_trial import Trial  # noqa: PLC0415
+    from conure.engine.device_lane import DeviceLane  # noqa: PLC0415
+
+    runner = live_runner(_of_one_chunk(checkpoint, goal.chunk), device)
+    lane = DeviceLane(runner, goal.streams)
+    lane.prepare()
+    were_recorded(runner, told)
+    for streams in (goal.streams // 2, goal.streams):
+        latency = goal.milliseconds
+        said = speech(SECONDS if device.type == "cuda" else FEW_SECONDS)
+        found = Trial({"live": lane}, [said], streams, latency, latency / 1000).run()
+        rows = max(round(found.rows), 1)
+        cells = *_spread(found.lag), *_spread(found.final), f"{rows}", f"{1e3 * found.turn:.1f}"
+        floor = beside(found.turn, floor_of(runner.config, rows, goal.chunk, LIVE_PAST))
+        told.row(f"{latency}", f"{streams}", *cells, *floor, f"{found.busy:.0%}", f"{1e3 * found.late:.0f}")
+        if found.unfinished:
+            told.note(f"{found.unfinished} of {streams} streams at {latency} ms did not finish.")
+
+
+def _of_one_chunk(checkpoint: Checkpoint, chunk: int) -> Checkpoint:
+    """Only its turns are recorded then."""
+    encoder = replace(checkpoint.config.encoder, contexts=(AttentionContext(LIVE_PAST, chunk - 1),))
+    return replace(checkpoint, config=replace(checkpoint.config, encoder=encoder))
+
+
+def _spread(spread: Spread | None) -> tuple[str, str]:
+    return (f"{1e3 * spread.p50:.0f}", f"{1e3 * spread.p99:.0f}") if spread else (NOTHING, NOTHING)
+
+
+def host(checkpoint: Checkpoint, cases: Sequence[tuple[int, int]]) -> Told:
     """What a stream costs Python in a turn: turns whose recording does nothing, and finds no speech and no tokens."""
     told = Told(
         "The host's part of a turn", ("chunk ms", "streams", "us a stream: push", "ready", "fill", "tell", "all")
     )
+    if told.lacks(*NEEDED):
+        return told
     with told.failures("the lane"):
-        for latency, streams in ((80, 2000), (320, 1000), (1120, 256)):
+        for latency, streams in cases:
             found = _host_seconds(checkpoint, latency, streams)
             told.row(f"{latency}", f"{streams}", *(f"{seconds * 1e6 / streams:.1f}" for seconds in found))
     return told
@@ -57,7 +87,7 @@ def host(checkpoint: Checkpoint) -> Told:
 
 def _host_seconds(checkpoint: Checkpoint, latency: int, streams: int) -> tuple[float, ...]:
     """Of a turn of all streams: pushing, choosing, filling, telling, and all of it."""
-    from conure.engine.device_lane import DeviceLane  # noqa: PLC0415
+    from conure.engine.device_lane import DeviceLane, sizes_of  # noqa: PLC0415
     from conure.engine.messages import StreamOptions  # noqa: PLC0415
 
     lane = DeviceLane(live_runner(checkpoint, torch.device("cpu"), _nothing), streams)

@@ -1,0 +1,112 @@
+"""Parts alone, of real sizes: attention to a clip of half a minute, the best tokens, the speech detector."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from bench.audio import speech
+from bench.gpu.agreement import in_float32
+from bench.gpu.streams import random_silero
+from bench.gpu.told import NOTHING, Told
+from conure.decoding.confidence import ALPHA
+from conure.fused.available import available
+from conure.fused.clip_attention import attend_clip
+from conure.fused.token_scores import best_tokens
+from conure.vad.silero_weights import STEP
+
+__all__ = ["parts"]
+
+CPU = torch.device("cpu")
+HEADS, WIDTH, JOINT, VOCABULARY = 8, 128, 640, 8193
+CLIP, SHORTER = 375, 301
+"""Steps: 30 s, and a clip beside it that is shorter."""
+LOOKS = 512
+"""Steps that tokens are found at."""
+
+
+@torch.inference_mode()
+def parts(device: torch.device) -> Told:
+    columns = ("part", "form", "relative distance", "ids that differ")
+    told = Told("Parts, against float32 on the CPU", columns)
+    with told.failures("attention to clips"):
+        _attention(told, device)
+    with told.failures("best tokens"):
+        _best_tokens(told, device)
+    with told.failures("the speech detector"):
+        with in_float32():
+            expected = _listened(CPU)
+        told.row("speech detector", "as the process has products", _distance(_listened(device), expected), NOTHING)
+    return told
+
+
+def _attention(told: Told, device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.randn(2, CLIP, 3, HEADS, WIDTH, generator=generator)
+    positions = torch.randn(HEADS, 2 * CLIP - 1, WIDTH, generator=generator)
+    biases = torch.randn(2, HEADS, WIDTH, generator=generator)
+
+    def attended(device: torch.device, dtype: torch.dtype, kernels: bool) -> Tensor:
+        (query, key, value), (bias_u, bias_v) = steps.to(device, dtype).unbind(2), biases.to(device, dtype)
+        counts = torch.tensor([CLIP, SHORTER], device=device)
+        given = query, key, value, positions.to(device, dtype), bias_u, bias_v, counts
+        mixed = attend_clip(*given, kernels=kernels).float().cpu()
+        return torch.cat([mixed[0], mixed[1, :SHORTER]])
+
+    with in_float32():
+        expected = attended(CPU, torch.float32, False)
+    for dtype in (torch.float32, torch.bfloat16):
+        for name, kernels, context in _ways(device):
+            if kernels and dtype == torch.float32:  # takes half a minute to compile, and nobody runs it
+                continue
+            with told.failures(f"attention to clips, {name}"), context:
+                got = attended(device, dtype, kernels)
+                form = f"{str(dtype).removeprefix('torch.')}, {name}"
+                told.row("attention to clips of 30 s", form, _distance(got, expected), NOTHING)
+
+
+def _best_tokens(told: Told, device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(LOOKS, JOINT, generator=generator), torch.randn(VOCABULARY, JOINT, generator=generator)
+    bias = torch.randn(VOCABULARY, generator=generator)
+
+    def found(device: torch.device, kernels: bool) -> tuple[Tensor, Tensor]:
+        given = hidden.to(device), (weight * 0.1).to(device), bias.to(device)
+        ids, *sure = best_tokens(*given, ALPHA, kernels=kernels)
+        return ids.cpu(), torch.stack(sure).cpu()
+
+    with in_float32():
+        ids, sure = found(CPU, False)
+    for name, kernels, context in _ways(device):
+        with told.failures(f"best tokens, {name}"), context:
+            mine, sureness = found(device, kernels)
+            told.row("best tokens", name, _distance(sureness, sure), f"{int((mine != ids).sum())} of {LOOKS}")
+
+
+def _ways(device: torch.device) -> Iterator[tuple[str, bool, AbstractContextManager[None]]]:
+    """As the process has products of float32, which is tf32 where a runner was made, and in full."""
+    yield "torch", False, contextlib.nullcontext()
+    yield "torch, products in full", False, in_float32()
+    if available(device):
+        yield "kernel", True, contextlib.nullcontext()
+
+
+def _listened(device: torch.device) -> Tensor:
+    """Probabilities of speech in some seconds of it, three rows and three steps at a time."""
+    silero = random_silero(device)
+    state = silero.allocate(4)
+    rows, counts = torch.arange(3, device=device), torch.full((3,), 3, device=device)
+    samples = torch.from_numpy(speech(11.0))[: 3 * 100 * STEP].view(3, -1).to(device)
+    told = []
+    for at in range(0, samples.shape[1] - 3 * STEP + 1, 3 * STEP):
+        fresh = torch.full((3,), at == 0, device=device)
+        told.append(silero.listen(samples[:, at : at + 3 * STEP], counts, fresh, rows, state).cpu())
+    return torch.cat(told, 1)
+
+
+def _distance(got: Tensor, expected: Tensor) -> str:
+    return f"{float((got - expected).norm() / expected.norm()):.1e}"

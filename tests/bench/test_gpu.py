@@ -1,0 +1,69 @@
+"""The bench of cards, at a small size on a processor: how fast anything is says nothing here."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.gpu.__main__ import _sections
+from bench.gpu.edits import edits
+from bench.gpu.networks import Networks
+from bench.gpu.streams import numbers_of
+from bench.operations import step, turn
+from bench.random_model import LIVE_PAST, random_live_checkpoint
+from conure.engine.live_turn import NUMBERS
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("--device", "cpu", "--layers", "1", "--width", "64")
+
+
+def test_every_section_is_measured(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Before\n\n<!-- card -->\nold\n<!-- end of card -->\n\nafter\n", encoding="utf-8")
+    line = [sys.executable, "-m", "bench.gpu", *SMALL, "--report", str(page)]
+    environment = os.environ | {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}  # compiling takes a while
+    told = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=True)
+    assert "failed" not in told.stdout + told.stderr
+    names = [section.name for section in _sections(Networks(torch.device("cpu"), 1, 64))]
+    assert re.findall(r"^(\w+): \d+ s$", told.stdout, re.MULTILINE) == names
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# Before\n\n<!-- card -->\nCPU, torch ")
+    assert text.endswith("<!-- end of card -->\n\nafter\n")
+    assert text.count("\n**") == len(names)
+
+
+def test_a_section_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "bench.gpu", *SMALL[:-1], "60", "--only", "held", "ceilings"]  # no heads of 60 / 8
+    told = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert "**held** failed in part." in told.stdout
+    assert "bfloat16 operations a second" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "count"),
+    [([], [], 0), ([1, 2, 3], [1, 3], 1), ([7, 1, 2, 3], [1, 2, 3], 1), ([1, 5, 3], [1, 2, 3], 1), ([], [4, 4], 2)],
+)
+def test_edits(found: list[int], expected: list[int], count: int) -> None:
+    assert edits([found, [9]], [expected, [9]]) == count
+    assert edits([expected], [found]) == count
+
+
+def test_numbers_of_a_row_are_in_the_turn_s_order() -> None:
+    row = numbers_of(steps=3, slot=5)
+    assert len(row) == len(NUMBERS)
+    assert (row[NUMBERS.index("slot")], row[NUMBERS.index("steps")], sum(row)) == (5, 3, 8)
+
+
+def test_a_turn_is_a_step_and_what_is_around_it() -> None:
+    config = random_live_checkpoint(1, 64).config
+    whole, layers = turn(config, 4, 2, LIVE_PAST), step(config.encoder, 4, 2, LIVE_PAST)
+    assert {name: whole[name] for name in ("products", "attention", "memory in rings")} == {
+        name: work for name, work in layers.items() if name != "memory copied"
+    }
+    assert all(work.seconds > 0 for work in whole.values())
