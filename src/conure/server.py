@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
@@ -23,17 +22,16 @@ from conure.doors.health import serve_status
 from conure.doors.stream_lines import serve_lines
 from conure.engine.handle import EngineHandle
 from conure.engine.plan import ModelCard, Plan
-from conure.engine.transport import ProcessTransport
 from conure.errors import BadOption
 from conure.garbage import keep_what_is_there
 from conure.service.files import FileService
 from conure.service.live import LiveService
-from conure.service.models import Models, live_name
+from conure.service.models import Models
 from conure.service.status import Status
 from conure.service.tokenizers import Tokenizers
 from conure.settings import Settings
 
-__all__ = ["Serving", "plan_of", "serve"]
+__all__ = ["Serving", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -54,33 +52,10 @@ class Serving:
     web: str
     tcp: str
     status: str
-    seconds: float
 
 
-def plan_of(settings: Settings) -> Plan:
-    """The models that are to be loaded; `tiny` stands for both tiny ones."""
-    live, clips = _names(settings.live), _names(settings.clips or settings.model)
-    return Plan(
-        live=tuple(live_name(name) for name in live),
-        clips=clips,
-        device=settings.device,
-        runner=settings.runner,
-        threads=settings.threads,
-        cache=settings.cache,
-        slots=settings.slots,
-        device_memory=settings.device_memory,
-    )
-
-
-def _names(listed: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in listed.split(",") if name.strip())
-
-
-async def serve(settings: Settings, on_ready: Callable[[Serving], None]) -> None:
-    """Until it is told to stop. Raises ConureError where it cannot start."""
-    begun, plan = time.monotonic(), plan_of(settings)
-    handle = EngineHandle(ProcessTransport(plan))
-    await handle.start()
+async def serve(settings: Settings, handle: EngineHandle, plan: Plan, on_ready: Callable[[Serving], None]) -> None:
+    """Over an engine that has started, until it is told to stop. Raises ConureError where a door cannot be opened."""
     try:
         tokenizers = Tokenizers()
         models = Models(handle, plan.live, plan.clips)
@@ -106,7 +81,6 @@ async def serve(settings: Settings, on_ready: Callable[[Serving], None]) -> None
                     web=f"http://{address}:{web.port}",
                     tcp=f"{address}:{_port(tcp)}",
                     status=f"{address}:{_port(told)}",
-                    seconds=time.monotonic() - begun,
                 )
             )
             await _until_stopped(live, files, web, serving, settings.drain_seconds)

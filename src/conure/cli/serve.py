@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,6 @@ from cyclopts import App, Parameter
 from conure.cli.knobs import knob
 from conure.cli.reporting import DONE, PLAIN, Common
 from conure.engine.plan import ModelCard
-from conure.event_loop import event_loop
 from conure.settings import RunnerChoice, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -61,11 +59,9 @@ def serve(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
     """A server for live audio and recordings. Ctrl-C or SIGTERM: open streams finish, then it ends."""
     common.begin()
     settings = _settings(options)
-    _fetch(settings)
-    from conure.server import serve as run  # noqa: PLC0415  --help shall not wait for the web framework
+    from conure.cli.serving import run  # noqa: PLC0415  --help shall not wait for what it loads
 
-    with asyncio.Runner(loop_factory=event_loop) as runner:
-        runner.run(run(settings, lambda serving: _announce(serving, settings)))
+    run(settings, _announce)
     return DONE
 
 
@@ -88,17 +84,7 @@ def _settings(options: Options) -> Settings:
     )
 
 
-def _fetch(settings: Settings) -> None:
-    """Downloads what is missing, with a bar, before the engine looks for it."""
-    from conure.cli.downloads import ensure_on_disk  # noqa: PLC0415  it loads the hub's library
-    from conure.server import plan_of  # noqa: PLC0415
-
-    plan = plan_of(settings)
-    for name in dict.fromkeys(plan.live + plan.clips):
-        ensure_on_disk(name)
-
-
-def _announce(serving: Serving, settings: Settings) -> None:
+def _announce(serving: Serving, settings: Settings, seconds: float) -> None:
     """Five lines on stderr: model, device, plan, doors, ready."""
     live = ", ".join(card.name for card in serving.models if card.latencies)
     clips = ", ".join(card.name for card in serving.models if card.clips)
@@ -109,7 +95,7 @@ def _announce(serving: Serving, settings: Settings) -> None:
         f"device  {settings.device}: {runners}",
         f"plan    streams in time: {rooms}",
         f"doors   {serving.web} (ws /v1/stream, /ws; post /v1/transcribe), tcp {serving.tcp}, status {serving.status}",
-        f"ready   in {serving.seconds:.1f} s",
+        f"ready   in {seconds:.1f} s",
     )
     print("\n".join(lines), file=sys.stderr, flush=True)
 

@@ -1,0 +1,49 @@
+"""A server from its settings to its end. The engine loads what it needs while this process loads the web framework."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from conure.cli.downloads import ensure_on_disk
+from conure.engine.handle import EngineHandle
+from conure.engine.plan import Plan
+from conure.engine.transport import ProcessTransport
+from conure.event_loop import event_loop
+from conure.service.planning import plan_of
+from conure.settings import Settings
+
+if TYPE_CHECKING:
+    from conure.server import Serving
+
+__all__ = ["run"]
+
+Announce = Callable[["Serving", Settings, float], None]
+"""Told of the server when it is ready, and after how many seconds."""
+
+
+def run(settings: Settings, announce: Announce) -> None:
+    """Until it is told to stop. Raises ConureError where it cannot start."""
+    plan = plan_of(settings)
+    for name in dict.fromkeys(plan.live + plan.clips):
+        ensure_on_disk(name)  # with a bar, before the engine looks for it
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.run(_run(settings, plan, announce))
+
+
+async def _run(settings: Settings, plan: Plan, announce: Announce) -> None:
+    begun, handle = time.monotonic(), EngineHandle(ProcessTransport(plan))
+    engine = asyncio.create_task(handle.start())
+    try:
+        server = await asyncio.to_thread(import_module, "conure.server")
+        await engine
+    except BaseException:
+        if not engine.done():
+            engine.cancel()
+            await asyncio.gather(engine, return_exceptions=True)
+            await handle.stop()
+        raise
+    await server.serve(settings, handle, plan, lambda serving: announce(serving, settings, time.monotonic() - begun))

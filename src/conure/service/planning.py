@@ -1,0 +1,28 @@
+"""Settings to what the engine is to hold."""
+
+from __future__ import annotations
+
+from conure.engine.plan import Plan
+from conure.service.models import live_name
+from conure.settings import Settings
+
+__all__ = ["plan_of"]
+
+
+def plan_of(settings: Settings) -> Plan:
+    """The models that are to be loaded; `tiny` stands for both tiny ones."""
+    live, clips = _names(settings.live), _names(settings.clips or settings.model)
+    return Plan(
+        live=tuple(live_name(name) for name in live),
+        clips=clips,
+        device=settings.device,
+        runner=settings.runner,
+        threads=settings.threads,
+        cache=settings.cache,
+        slots=settings.slots,
+        device_memory=settings.device_memory,
+    )
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
