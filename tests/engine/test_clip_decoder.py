@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conure.engine import clip_decoder
-from conure.engine.clip_decoder import PlainDecoder, RecordedDecoder
+from conure.engine.clip_decoder import PlainDecoder, RecordedDecoder, window_for
 from conure.engine.recording import as_it_is
 from conure.models.network import Heads
 from conure.models.slices import finish
@@ -40,3 +40,9 @@ def test_recorded_equals_plain(durations: tuple[int, ...], recorded: bool, monke
             assert [(t.id, t.step, t.duration) for t in mine] == [(t.id, t.step, t.duration) for t in other]
             sureness = [(t.log_probability, t.confidence) for t in mine]
             assert sureness == [pytest.approx((t.log_probability, t.confidence), abs=1e-5) for t in other]
+
+
+def test_the_window_is_as_wide_as_costs_nothing() -> None:
+    rows = (1, 8, 16, 32, 64, 256)
+    assert [window_for(count, jumps=True) for count in rows] == [8, 8, 4, 2, 1, 1]
+    assert [window_for(count, jumps=False) for count in rows] == [8, 8, 4, 4, 4, 4]

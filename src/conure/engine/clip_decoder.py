@@ -20,7 +20,7 @@ from conure.engine.recording import CudaRecorder, Recorder
 from conure.models.network import Heads
 from conure.models.slices import Slices
 
-__all__ = ["ClipDecoder", "PlainDecoder", "RecordedDecoder"]
+__all__ = ["ClipDecoder", "PlainDecoder", "RecordedDecoder", "window_for"]
 
 SLICE_STEPS = 64
 """Encoder steps (5 s) decoded in a slice by a processor."""
@@ -30,7 +30,11 @@ TIMES = 8
 """Tokens a row that a recorded block looks for."""
 MOST_BLOCKS = 40
 """In a recording that repeats itself; speech needs about twenty for RECORDED_STEPS."""
-WINDOW = 4
+MOST_WINDOW, LEAST_WINDOW = 8, 4
+"""Steps that a recorded loop looks at together, for few rows and for many. TDT jumps over most blanks, so for many rows
+it looks at one step."""
+TILE = 64
+"""Steps of all rows for which the joint's weights are read once: no more of them take no more time."""
 
 Tokens = list[list[EmittedToken]]
 
@@ -64,8 +68,11 @@ class PlainDecoder:
 class RecordedDecoder:
     """For transducers on a device. One loop for each number of rows, in powers of two."""
 
-    def __init__(self, heads: Heads, recorder: Recorder, window: int = WINDOW, *, conditional: bool = False) -> None:
-        """`conditional` recordings repeat themselves on the device until all rows are done."""
+    def __init__(
+        self, heads: Heads, recorder: Recorder, window: int | None = None, *, conditional: bool = False
+    ) -> None:
+        """`window` steps are looked at together; by default as `window_for` the rows has it. `conditional` recordings
+        repeat themselves on the device until all rows are done."""
         self.heads, self.recorder, self.window, self.conditional = heads, recorder, window, conditional
         self._loops: dict[int, tuple[LabelLoop, Callable[[], None]]] = {}
         self._flags = [_Flag(heads.device) for _ in range(2)]
@@ -94,7 +101,8 @@ class RecordedDecoder:
     def _loop(self, rows: int) -> tuple[LabelLoop, Callable[[], None]]:
         size = 1 << (rows - 1).bit_length()
         if size not in self._loops:
-            loop = LabelLoop(self.heads, size, RECORDED_STEPS, TIMES, self.window)
+            window = self.window or window_for(size, jumps=bool(self.heads.config.durations))
+            loop = LabelLoop(self.heads, size, RECORDED_STEPS, TIMES, window)
             if self.conditional and isinstance(self.recorder, CudaRecorder):
                 play = self.recorder.repeat(loop.advance, loop.unfinished, MOST_BLOCKS)
             else:
@@ -114,6 +122,12 @@ class RecordedDecoder:
             if not last.answer():
                 return
             last, next_one = next_one, last
+
+
+def window_for(rows: int, *, jumps: bool) -> int:
+    """As many steps as take no more time than one, and of networks that do not jump over blanks at least a few: they
+    need fewer turns of the loop for it than those turns take longer."""
+    return min(MOST_WINDOW, max(TILE // rows, 1 if jumps else LEAST_WINDOW))
 
 
 class _Flag:
