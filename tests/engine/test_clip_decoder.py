@@ -7,7 +7,7 @@ import torch
 
 from conure.decoding.hypothesis import EmittedToken
 from conure.engine import clip_decoder
-from conure.engine.clip_decoder import PlainDecoder, RecordedDecoder
+from conure.engine.clip_decoder import PlainDecoder, RecordedDecoder, window_for
 from conure.engine.recording import as_it_is
 from conure.models.network import Heads
 from conure.models.slices import finish
@@ -61,3 +61,9 @@ def test_batches_that_are_decoded_in_turns_do_not_mix(monkeypatch: pytest.Monkey
                 del running[index]
     for index, rows in found.items():
         assert [[token.id for token in row] for row in rows] == [[t.id for t in row] for row in expected[index]]
+
+
+def test_the_window_is_as_wide_as_costs_nothing() -> None:
+    rows = (1, 8, 16, 32, 64, 256)
+    assert [window_for(count, jumps=True) for count in rows] == [8, 8, 4, 2, 1, 1]
+    assert [window_for(count, jumps=False) for count in rows] == [8, 8, 4, 4, 4, 4]

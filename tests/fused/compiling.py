@@ -47,7 +47,13 @@ LABELS = (
 HEADS = dict.fromkeys(("steps", "predicted", "weight", "bias", "hidden", "cell"), "*fp32")
 GATES = dict.fromkeys(("fresh", "recurrent", "fresh_bias", "recurrent_bias"), "*fp32")
 
-KERNELS: dict[str, tuple[Any, dict[str, int], dict[str, str]]] = {
+SCORES = (
+    FLOATS
+    | {"hidden": "*fp32", "weight": "*fp32", "bias": "*fp32", "alpha": "fp32"}
+    | strides("rows", "tokens", "share", "hidden_stride", "weight_stride")
+)
+
+KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {
     "ring attention, 80 ms": (
         ring.attend_ring_kernel,
         ring.meta(heads=8, chunk=1, past=70, width=128),
@@ -72,17 +78,22 @@ KERNELS: dict[str, tuple[Any, dict[str, int], dict[str, str]]] = {
     ),
     "token scores of one row": (
         scores.best_tokens_kernel,
-        scores.meta(rows=1, width=640),
-        FLOATS | {"alpha": "fp32"} | strides("rows", "tokens", "share", "hidden_stride", "weight_stride"),
+        scores.meta(rows=1, width=640) | {"PRECISION": "tf32"},
+        SCORES,
     ),
     "token scores of many rows": (
         scores.best_tokens_kernel,
-        scores.meta(rows=2000, width=640),
-        FLOATS | {"alpha": "fp32"} | strides("rows", "tokens", "share", "hidden_stride", "weight_stride"),
+        scores.meta(rows=2000, width=640) | {"PRECISION": "tf32"},
+        SCORES,
+    ),
+    "exact token scores of many rows": (
+        scores.best_tokens_kernel,
+        scores.meta(rows=2000, width=640) | {"PRECISION": "ieee"},
+        SCORES,
     ),
     "token scores' shares": (
         scores.join_shares_kernel,
-        scores.join_meta(shares=103),
+        scores.join_meta(shares=129),
         FLOATS | {"ids": "*i64", "alpha": "fp32", "largest": "fp32"} | strides("rows", "tokens", "shares"),
     ),
     "filter step, 160 ms": (
@@ -104,7 +115,7 @@ KERNELS: dict[str, tuple[Any, dict[str, int], dict[str, str]]] = {
 }
 
 
-def compile_kernel(kernel: Any, meta: dict[str, int], types: dict[str, str]) -> dict[str, int | bool]:
+def compile_kernel(kernel: Any, meta: dict[str, Any], types: dict[str, str]) -> dict[str, int | bool]:
     """As it is compiled at its first call, with pointers and strides that are multiples of 16."""
     constants = {name: value for name, value in meta.items() if name not in OPTIONS}
     signature = {name: "constexpr" if name in constants else types.get(name, HALF) for name in kernel.arg_names}

@@ -30,6 +30,16 @@ def test_the_kernel_gives_what_its_twin_gives(
         torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.parametrize(("told", "made"), [("highest", "ieee"), ("high", "tf32")])
+def test_products_are_made_as_torch_is_told_to_make_its_own(told: str, made: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(told)
+    try:
+        assert token_scores_kernel.meta(1, 640)["PRECISION"] == made
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.parametrize("kernels", [False, True])
 def test_it_is_the_confidence_of_the_decoders(kernels: bool) -> None:
     hidden, weight, bias = inputs(3, 200, 32, torch.float32)

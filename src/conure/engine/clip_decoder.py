@@ -22,7 +22,7 @@ from conure.engine.recording import CudaRecorder, Recorder
 from conure.models.network import Heads
 from conure.models.slices import Slices
 
-__all__ = ["ClipDecoder", "PlainDecoder", "RecordedDecoder"]
+__all__ = ["ClipDecoder", "PlainDecoder", "RecordedDecoder", "window_for"]
 
 SLICE_STEPS = 64
 """Encoder steps (5 s) decoded in a slice by a processor."""
@@ -32,7 +32,11 @@ TIMES = 8
 """Tokens a row that a recorded block looks for."""
 MOST_BLOCKS = 40
 """In a recording that repeats itself; speech needs about twenty for RECORDED_STEPS."""
-WINDOW = 4
+MOST_WINDOW, LEAST_WINDOW = 8, 4
+"""Steps that a recorded loop looks at together, for few rows and for many. TDT jumps over most blanks, so for many rows
+it looks at one step."""
+TILE = 64
+"""Steps of all rows for which the joint's weights are read once: no more of them take no more time."""
 
 Tokens = list[list[EmittedToken]]
 
@@ -73,8 +77,11 @@ class _Recorded:
 class RecordedDecoder:
     """For transducers on a device. A slice is a block of steps; each batch has a loop of its own meanwhile."""
 
-    def __init__(self, heads: Heads, recorder: Recorder, window: int = WINDOW, *, conditional: bool = False) -> None:
-        """`conditional` recordings repeat themselves on the device until all rows are done."""
+    def __init__(
+        self, heads: Heads, recorder: Recorder, window: int | None = None, *, conditional: bool = False
+    ) -> None:
+        """`window` steps are looked at together; by default as `window_for` the rows has it. `conditional` recordings
+        repeat themselves on the device until all rows are done."""
         self.heads, self.recorder, self.window, self.conditional = heads, recorder, window, conditional
         self._idle: dict[int, list[_Recorded]] = defaultdict(list)
         """Loops by their rows, which are powers of two."""
@@ -102,7 +109,8 @@ class RecordedDecoder:
         return tokens
 
     def _record(self, rows: int) -> _Recorded:
-        loop = LabelLoop(self.heads, rows, RECORDED_STEPS, TIMES, self.window)
+        window = self.window or window_for(rows, jumps=bool(self.heads.config.durations))
+        loop = LabelLoop(self.heads, rows, RECORDED_STEPS, TIMES, window)
         if self.conditional and isinstance(self.recorder, CudaRecorder):
             play = self.recorder.repeat(loop.advance, loop.unfinished, MOST_BLOCKS)
         else:
@@ -121,6 +129,12 @@ class RecordedDecoder:
             if not last.answer():
                 return
             last, next_one = next_one, last
+
+
+def window_for(rows: int, *, jumps: bool) -> int:
+    """As many steps as take no more time than one, and of networks that do not jump over blanks at least a few: they
+    need fewer turns of the loop for it than those turns take longer."""
+    return min(MOST_WINDOW, max(TILE // rows, 1 if jumps else LEAST_WINDOW))
 
 
 class _Flag:

@@ -11,7 +11,9 @@ __all__ = ["best_tokens_kernel", "join_meta", "join_shares_kernel", "launch", "m
 
 PROGRAMS = 264
 """Shares are made until there are so many programs: two for each multiprocessor of an H200."""
-TOKENS, DEPTH = 128, 64
+TOKENS, DEPTH = 64, 32
+"""Of a tile: for one row there are then as many programs as an H200 has multiprocessors, each with a share of 8,192
+tokens; for many, sums of float32 stay in registers, also where no tensor core makes them."""
 JOINED = 8
 """Rows that a program joins the shares of."""
 
@@ -42,10 +44,17 @@ def launch(hidden: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> tuple[
     return ids, scores[0], scores[1]
 
 
-def meta(rows: int, width: int) -> dict[str, int]:
-    """What the first kernel is compiled for."""
-    block = min(64, max(16, triton.next_power_of_2(rows)))
-    return {"WIDTH": width, "ROWS": block, "TOKENS": TOKENS, "DEPTH": DEPTH, "num_warps": 4, "num_stages": 3}
+def meta(rows: int, width: int) -> dict[str, int | str]:
+    """What the first kernel is compiled for. Products of float32 are made as torch is told to make its own."""
+    return {
+        "WIDTH": width,
+        "ROWS": min(64, max(16, triton.next_power_of_2(rows))),
+        "TOKENS": TOKENS,
+        "DEPTH": DEPTH,
+        "PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
+        "num_warps": 4,
+        "num_stages": 4,
+    }
 
 
 def join_meta(shares: int) -> dict[str, int]:
@@ -72,6 +81,7 @@ def best_tokens_kernel(
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
     DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column, depth = tl.arange(0, TOKENS), tl.arange(0, DEPTH)
@@ -89,7 +99,7 @@ def best_tokens_kernel(
             deep = k + depth < WIDTH
             x = tl.load(hidden + k, mask=(row < rows)[:, None] & deep[None, :], other=0.0)
             w = tl.load(weights + k, mask=deep[:, None] & there[None, :], other=0.0)
-            logits = tl.dot(x, w, logits, input_precision="ieee")
+            logits = tl.dot(x, w, logits, input_precision=PRECISION)
         logits += tl.load(bias + at + column, mask=there, other=0.0).to(tl.float32)[None, :]
         logits = tl.where(there[None, :], logits, float("-inf"))
         highest, place = tl.max(logits, 1, return_indices=True)
