@@ -44,7 +44,7 @@ from bench.report import replace_between
 from conure.models import conure_file
 
 HOST_CASES = ((80, 2000), (320, 1000), (1120, 256))
-SMALL_HOST_CASES = ((80, 20),)
+"""Milliseconds of a chunk, and streams."""
 
 
 def main() -> None:
@@ -92,7 +92,6 @@ def _sections(networks: Networks) -> tuple[Section, ...]:
     device, width = networks.device, networks.width
     goals = streams.GOALS if device.type == "cuda" else streams.SMALL_GOALS
     few = random_live_checkpoint(min(networks.layers, 2), width)
-    hosts = HOST_CASES if device.type == "cuda" else SMALL_HOST_CASES
     return (
         Section("ceilings", 5, lambda: _ceilings(device)),
         Section("agreement", 30, lambda: agreement.encoders(few, device)),
@@ -108,7 +107,7 @@ def _sections(networks: Networks) -> tuple[Section, ...]:
         Section("first", 40, lambda: _first(networks)),
         Section("long", 30, lambda: clips.long_clips(networks.runner, device)),
         Section("tokens", 10, lambda: tokens_a_second(networks.live, device)),
-        Section("host", 10, lambda: live.host(random_live_checkpoint(1, 64, rights=streams.RIGHTS), hosts)),
+        Section("host", 10, lambda: live.host(random_live_checkpoint(1, 64, rights=streams.RIGHTS), HOST_CASES)),
         Section("compiled", 60, lambda: clips.compiled_forms(networks.network, device)),
         Section("conditional", 60, lambda: _conditional(networks)),
     )
