@@ -44,6 +44,7 @@ from bench.report import replace_between
 from conure.models import conure_file
 
 HOST_CASES = ((80, 2000), (320, 1000), (1120, 256))
+"""Milliseconds of a chunk, and streams."""
 
 
 def main() -> None:

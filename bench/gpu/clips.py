@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 
 import numpy as np
 import torch
@@ -158,15 +159,16 @@ def long_clips(runner: TorchRunner, device: torch.device) -> Told:
 
 
 def decoders(runner: TorchRunner, device: torch.device, *, conditional: bool = False) -> Told:
-    """The same encoded clips, decoder by decoder; all must give the same tokens."""
+    """The same encoded clips, decoder by decoder; all must give the same tokens, and do but for rounding."""
     told = Told("Decoders", ("seconds", "batch", "decoder", "p50 ms", "p99 ms", *COLUMNS, "edits of the plain one's"))
     seconds = 30 if device.type == "cuda" else 1
     for batch in (1, 32, 256) if device.type == "cuda" else (3,):
         encoded, counts = finish(runner.encode(*_given(seconds, batch, device)))
         floor = floor_of(runner.network.config, batch, seconds)
-        expected = _tokens(PlainDecoder(runner.heads), encoded, counts)
-        for name, make in _decoders(runner, device, conditional=conditional):
-            with told.failures(f"{name}, batch {batch}"):
+        with without_kernels():
+            expected = _tokens(PlainDecoder(runner.heads), encoded, counts)
+        for name, make, context in _decoders(runner, device, conditional=conditional):
+            with told.failures(f"{name}, batch {batch}"), context():
                 decoder = make()
                 differ = edits(_tokens(decoder, encoded, counts), expected)
                 took = timed(device, lambda d=decoder, e=encoded, c=counts: finish(d.decode(e, c)))
@@ -181,10 +183,14 @@ def _tokens(decoder: ClipDecoder, encoded: Tensor, counts: Tensor) -> list[list[
 
 def _decoders(
     runner: TorchRunner, device: torch.device, *, conditional: bool
-) -> Iterator[tuple[str, Callable[[], ClipDecoder]]]:
+) -> Iterator[tuple[str, Callable[[], ClipDecoder], Callable[[], AbstractContextManager[None]]]]:
     heads, recorder = runner.heads, CudaRecorder(device) if device.type == "cuda" else as_it_is
-    yield "looks after each token", lambda: PlainDecoder(heads)
+    yield "looks after each token, torch", lambda: PlainDecoder(heads), without_kernels
+    yield "looks after each token, kernels", lambda: PlainDecoder(heads), contextlib.nullcontext
+    yield "loops, torch, window 4", lambda: RecordedDecoder(heads, recorder, 4), without_kernels
     for window in (1, 2, 4):
-        yield f"loops, window {window}", lambda window=window: RecordedDecoder(heads, recorder, window)
+        make = partial(RecordedDecoder, heads, recorder, window)
+        yield f"loops, kernels, window {window}", make, contextlib.nullcontext
     if conditional:
-        yield "loop that repeats itself", lambda: RecordedDecoder(heads, recorder, conditional=True)
+        again = partial(RecordedDecoder, heads, recorder, conditional=True)
+        yield "loop that repeats itself, kernels", again, contextlib.nullcontext

@@ -50,9 +50,9 @@ def wait(device: torch.device) -> None:
 def timed(device: torch.device, call: Callable[[], object], rounds: int = ROUNDS, most: float = MOST) -> Spread:
     """From the call to when the device is done, on the host's clock, after some that warm up.
 
-    Of so many rounds, or of those that end in `most` seconds, three at least.
+    Of so many rounds, or of those that end in `most` seconds, three at least; of one on a processor.
     """
-    warm_ups, rounds = (WARM_UPS, rounds) if device.type == "cuda" else (1, LEAST_ROUNDS)
+    warm_ups, rounds = (WARM_UPS, rounds) if device.type == "cuda" else (1, 1)
     for _ in range(warm_ups):
         call()
     wait(device)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["host", "paced"]
 
-SECONDS, FEW_SECONDS = 6.0, 2.0
+SECONDS, FEW_SECONDS = 6.0, 1.0
 """Of each stream, and where it is only to be seen that the bench works."""
 NEEDED = ("msgspec", "onnx", "onnxruntime")
 """What lanes and messages import; not every machine with a card has it, so lanes are imported where they are used."""

@@ -22,6 +22,7 @@ from conure.audio.features import MelConfig
 from conure.audio.features_stream import mel_of_spans, span_samples
 from conure.decoding.hypothesis import EmittedToken
 from conure.decoding.label_loop import LabelLoop
+from conure.engine.clip_decoder import window_for
 from conure.engine.live_runner import LiveRunner
 from conure.engine.live_state import LiveState
 from conure.models.config import STEP_FRAMES
@@ -30,7 +31,6 @@ from conure.vad.silero_weights import STEP
 __all__ = ["NUMBERS", "Inputs", "LiveTurn", "Results", "most_samples", "most_sounds"]
 
 HOP = 160
-MOST_WINDOW = 4
 MORE_TOKENS = 3
 """Tokens of a chunk, beyond one in two steps, that the first steps of the decoder are enough for."""
 NUMBERS = ("slot", "age", "frames", "place", "lost", "known", "prompt", "ear", "steps", "begins")
@@ -113,7 +113,8 @@ class LiveTurn:
         self._given = Inputs.allocate(rows, chunk, runner.device)
         self._span = torch.arange(span_samples(chunk * STEP_FRAMES, runner.front.config), device=runner.device)
         self._sound = torch.arange(most_sounds(chunk) * STEP, device=runner.device)
-        self._loop = LabelLoop(runner.network, rows, chunk, chunk // 2 + MORE_TOKENS, min(chunk, MOST_WINDOW))
+        window = min(chunk, window_for(rows, jumps=bool(runner.config.durations)))
+        self._loop = LabelLoop(runner.network, rows, chunk, chunk // 2 + MORE_TOKENS, window)
         self._made = Results.of(self._loop, torch.zeros(rows, most_sounds(chunk), device=runner.device))
         self._sets = [Inputs.allocate(rows, chunk, torch.device("cpu"), pinned=pinned) for _ in range(2)]
         self._landed = [self._made.on_host(pinned=pinned) for _ in range(2)]
