@@ -1,4 +1,4 @@
-"""What a recording keeps and what does not disturb it, on a card; turns and decoders are tested with tapes elsewhere."""
+"""What a recording bears, on a card; turns and decoders are tested with tapes elsewhere."""
 
 from __future__ import annotations
 
