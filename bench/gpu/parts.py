@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.audio import speech
 from bench.gpu.agreement import in_float32
+from bench.gpu.device import free
 from bench.gpu.streams import random_silero
 from bench.gpu.told import NOTHING, Told
 from conure.decoding.confidence import ALPHA
@@ -25,6 +26,7 @@ CPU = torch.device("cpu")
 HEADS, WIDTH, JOINT, VOCABULARY = 8, 128, 640, 8193
 CLIP, SHORTER = 375, 301
 """Steps: 30 s, and a clip beside it that is shorter."""
+PLANS = 64
 LOOKS = 512
 """Steps that tokens are found at."""
 
@@ -41,6 +43,11 @@ def parts(device: torch.device) -> Told:
         with in_float32():
             expected = _listened(CPU)
         told.row("speech detector", "as the process has products", _distance(_listened(device), expected), NOTHING)
+    if device.type == "cuda":
+        with told.failures("spectra"):
+            told.note(
+                f"{PLANS} sizes of spectra take {_planned(device) / 1e6:.0f} MB of the device beside torch's own."
+            )
     return told
 
 
@@ -106,6 +113,17 @@ def _listened(device: torch.device) -> Tensor:
         fresh = torch.full((3,), at == 0, device=device)
         told.append(silero.listen(samples[:, at : at + 3 * STEP], counts, fresh, rows, state).cpu())
     return torch.cat(told, 1)
+
+
+def _planned(device: torch.device) -> float:
+    """Bytes that the library of spectra takes for sizes that it meets for the first time; torch keeps 4,096 of them."""
+    torch.fft.rfft(torch.zeros(1, 512, device=device))
+    torch.cuda.empty_cache()
+    before = free(device)
+    for rows in range(1001, 1001 + PLANS):
+        torch.fft.rfft(torch.zeros(rows, 512, device=device))
+    torch.cuda.empty_cache()
+    return before - free(device)
 
 
 def _distance(got: Tensor, expected: Tensor) -> str:

@@ -28,7 +28,7 @@ def transformers_parakeet(config: NetworkConfig, device: torch.device) -> Told:
     """Its TDT model; features are ours, and are not in the time."""
     columns = ("seconds", "batch", "of", "p50 ms", "p99 ms", *COLUMNS, "times real time")
     told = Told("transformers on the same clips", columns)
-    if told.lacks("transformers", "transformers.models.parakeet.modeling_parakeet"):
+    if told.lacks("transformers.models.parakeet.modeling_parakeet"):
         return told
     with told.failures("transformers"):
         import transformers  # noqa: PLC0415  not on every machine
