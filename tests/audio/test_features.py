@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from conure.audio import features
 from conure.audio.features import LogMel, MelConfig
 from conure.audio.features_stream import MelStream
 from conure.native.library import available
@@ -91,3 +92,12 @@ def test_numbers_of_64_bits_are_not_taken_for_others() -> None:
     front, samples = LogMel(MelConfig()), noise(512 + 1600)[None]
     expected = front.log_mel(samples)
     torch.testing.assert_close(front.double().log_mel(samples.double()).float(), expected, atol=5e-4, rtol=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 9, 21])
+def test_spectra_in_few_sizes_are_those_of_all_together(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "FFT_FRAMES", 8)
+    sizes, plain, frames = [], torch.fft.rfft, torch.randn(count, 512)
+    monkeypatch.setattr(torch.fft, "rfft", lambda part: sizes.append(len(part)) or plain(part))
+    torch.testing.assert_close(features._by_sizes(frames), plain(frames))
+    assert set(sizes) <= {1, 2, 4, 8}

@@ -24,6 +24,8 @@ __all__ = ["LogMel", "MelConfig", "frame_mask", "hann_window", "mel_filterbank"]
 STD_GUARD = 1e-5
 CACHED_SAMPLES = 65_536
 """Whose spectra stay in a processor's cache."""
+FFT_FRAMES = 65_536
+"""Frames (11 minutes) that a device transforms together."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,8 @@ class LogMel(nn.Module):
 
     def plain_log_mel(self, samples: Tensor) -> Tensor:
         """The same on any device."""
-        spectrum = torch.view_as_real(
-            torch.fft.rfft(samples.unfold(1, self.config.fft, self.config.hop) * self._padded())
-        )
+        frames = samples.unfold(1, self.config.fft, self.config.hop) * self._padded()
+        spectrum = torch.view_as_real(_transformed(frames))
         power = spectrum[..., 0].square().addcmul_(spectrum[..., 1], spectrum[..., 1])
         return (power @ self.filterbank.T).add_(self.config.log_guard).log_()
 
@@ -143,6 +144,25 @@ class LogMel(nn.Module):
         mean = (mel * keep).sum(axes, keepdim=True) / count.clamp(min=1)
         variance = ((mel - mean) * keep).square().sum(axes, keepdim=True) / (count - 1).clamp(min=1)
         return (mel - mean) / (variance.sqrt() + STD_GUARD) * keep
+
+
+def _transformed(frames: Tensor) -> Tensor:
+    """Frames [B, T, fft] -> their spectra [B, T, fft // 2 + 1].
+
+    On a device in numbers of frames that are few: cuFFT keeps a plan, and memory, for each that it ever saw.
+    """
+    if frames.device.type == "cpu":
+        spectra: Tensor = torch.fft.rfft(frames)
+        return spectra
+    return _by_sizes(frames.flatten(0, 1)).view(*frames.shape[:2], -1)
+
+
+def _by_sizes(frames: Tensor) -> Tensor:
+    """Frames [N, fft] in parts of FFT_FRAMES, and the rest of them filled up to a power of two."""
+    count = len(frames)
+    room = -(-count // FFT_FRAMES) * FFT_FRAMES if count > FFT_FRAMES else 1 << (count - 1).bit_length()
+    parts = torch.split(nn.functional.pad(frames, (0, 0, 0, room - count)), FFT_FRAMES)
+    return torch.cat([torch.fft.rfft(part) for part in parts])[:count]
 
 
 _NATIVE: WeakKeyDictionary[LogMel, Mel] = WeakKeyDictionary()

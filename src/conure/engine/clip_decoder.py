@@ -87,6 +87,13 @@ class RecordedDecoder:
         """Loops by their rows, which are powers of two."""
 
     @torch.inference_mode()
+    def prepare(self, most: int) -> None:
+        """Records loops for up to so many rows, the largest first: the others take their memory from what it took. A
+        recording made later would hold up everything on the device."""
+        for power in range((most - 1).bit_length(), -1, -1):
+            self._idle[1 << power].append(self._record(1 << power))
+
+    @torch.inference_mode()
     def decode(self, encoded: Tensor, counts: Tensor) -> Slices[Tokens]:
         size = 1 << (len(counts) - 1).bit_length()
         recorded = self._idle[size].pop() if self._idle[size] else self._record(size)

@@ -14,7 +14,7 @@ from itertools import accumulate
 
 from conure.errors import OutOfMemory
 
-__all__ = ["Clips", "Grant", "Need", "Streams", "least", "share", "table"]
+__all__ = ["CLIP", "Clips", "Grant", "Need", "Streams", "least", "share", "table"]
 
 CLIP = 30
 """Seconds of the clips that batches are made of."""

@@ -16,14 +16,15 @@ import torch
 from conure.audio.files import open_audio
 from conure.engine.admission import capacity
 from conure.engine.buffered_lane import BufferedLane
+from conure.engine.clip_decoder import RecordedDecoder
 from conure.engine.clip_lane import ClipLane
-from conure.engine.clips import transcribe_clips
+from conure.engine.clips import CARD_BATCH_SECONDS, transcribe_clips
 from conure.engine.cost import Costs
 from conure.engine.device import free_bytes, give_back, hold_to, out_of_memory, told
 from conure.engine.device_lane import DeviceLane
 from conure.engine.live_lane import LiveLane
 from conure.engine.loop import Engine
-from conure.engine.memory import Grant, Need, least, share, table
+from conure.engine.memory import CLIP, Grant, Need, least, share, table
 from conure.engine.messages import Answer, Note, Samples, StreamOptions
 from conure.engine.needs import need_of
 from conure.engine.opening import Opened, choose_device, open_model
@@ -131,6 +132,8 @@ def _card(opened: Opened, asked: str, plan: Plan, grant: Grant, lanes: Lanes) ->
 
 def _clip_lane(opened: Opened, grant: Grant) -> ClipLane:
     assert opened.clips is not None
+    if isinstance(opened.clips.decoder, RecordedDecoder):
+        opened.clips.decoder.prepare(int(CARD_BATCH_SECONDS) // CLIP)
     if grant.need.clips is None:
         return ClipLane(opened.clips)
     return ClipLane(opened.clips, grant.seconds, grant.most_clips)

@@ -7,6 +7,7 @@ is used again as soon as it was copied, which torch's allocator sees to. Two bat
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ def uploads(batches: Iterable[Sequence[np.ndarray]], device: torch.device) -> It
 
 
 def _arrived(batches: Iterable[Sequence[np.ndarray]], device: torch.device) -> Iterator[Padded]:
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side = _stream(device)
 
     def send(clips: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, torch.cuda.Event]:
         samples, lengths = pad(clips, pinned=True)
@@ -56,3 +57,9 @@ def _arrived(batches: Iterable[Sequence[np.ndarray]], device: torch.device) -> I
         for part in (samples, lengths):
             part.record_stream(stream)  # its memory was the side stream's, which would give it away too early
         yield samples, lengths
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all uploads: torch has 32 and hands them out again, to whoever records on one, too."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
