@@ -57,3 +57,13 @@ def test_memory_is_given_back() -> None:
     finally:
         tracemalloc.stop()
     assert backlog.end == 1_000_000
+
+
+def test_a_view_is_what_is_there_and_nothing_that_was_forgotten() -> None:
+    backlog = Backlog()
+    backlog.push(np.arange(20_000, dtype=np.float32))
+    backlog.forget(15_000)
+    assert backlog.first > 0
+    assert backlog.view(19_990, 20_010).tolist() == list(range(19_990, 20_000))
+    with pytest.raises(ValueError, match="was forgotten"):
+        backlog.view(backlog.first - 1, 20_000)

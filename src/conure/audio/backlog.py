@@ -44,7 +44,12 @@ class Backlog:
         self._size = size
 
     def view(self, begin: int, end: int) -> Samples:
-        """What is there of the stream from `begin` to `end`, both inside of what is held, until it next changes."""
+        """What is there of the stream from `begin` to `end`, not copied: until it next changes.
+
+        Raises ValueError where samples are asked for that were forgotten.
+        """
+        if begin < self._first:
+            raise ValueError(f"sample {begin} was forgotten, the first one held is {self._first}")
         return self._data[begin - self._first : min(end - self._first, self._size)]
 
     def read(self, begin: int, out: Samples, end: int | None = None) -> None:

@@ -41,7 +41,7 @@ steps it makes, and whether it begins anew."""
 
 @dataclass(frozen=True)
 class Inputs:
-    """What differs from row to row. Rows that nobody fills are padding: see `pad`."""
+    """What differs from row to row. Rows that nobody fills are padding."""
 
     numbers: Tensor
     """[10, B] int64, a row for each of NUMBERS."""
