@@ -98,6 +98,10 @@ class DeviceLane(ChunkLane):
     def _reset(self, row: int) -> None:
         """A turn is told which rows begin."""
 
+    def largest_turn(self, latency: int) -> int:
+        """Streams that share a turn, at most."""
+        return min(self.slots.count, self._most_rows(latency // STEP_MS))
+
     def _most_rows(self, chunk: int) -> int:
         return sizes_of(chunk, self.slots.count)[-1]
 

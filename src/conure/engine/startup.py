@@ -183,7 +183,9 @@ def _utterances(lane: SegmentLane, latency: int) -> Iterator[tuple[int, float]]:
 def _turns(lane: LiveLane, latency: int) -> Iterator[tuple[int, float]]:
     """Rows and seconds, for more and more rows until a turn takes longer than its chunk."""
     until = time.monotonic() + TEST_SECONDS
-    for rows in TEST_ROWS:
+    # On a device a row costs the less the more there are: what is not measured would be taken for too much.
+    larger = (lane.largest_turn(latency),) if isinstance(lane, DeviceLane) else ()
+    for rows in sorted({*TEST_ROWS, *larger}):
         if rows > lane.capacity or time.monotonic() > until:
             return
         seconds = _turn(lane, latency, rows)
