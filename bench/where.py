@@ -22,7 +22,6 @@ import torch
 
 from bench.audio import speech
 from bench.report import replace_between
-from conure.engine.clips import decode
 from conure.engine.export import ENCODER_FILE
 from conure.engine.onnx_runner import OnnxRunner
 from conure.engine.opening import open_runner
@@ -59,7 +58,9 @@ def by_part(runner: OnnxRunner, seconds: float) -> dict[str, float]:
     with _timed(runner, "features", found), _timed(runner, "_subsample", found):
         for _ in range(ROUNDS):
             encoded, counts = _time("encode", found, lambda: finish(runner.encode(samples, lengths)))
-            _time("decoding", found, lambda encoded=encoded, counts=counts: list(decode(runner.heads, encoded, counts)))
+            _time(
+                "decoding", found, lambda encoded=encoded, counts=counts: finish(runner.decoder.decode(encoded, counts))
+            )
     least = {name: min(times) * 1000 for name, times in found.items()}
     rest = least["encode"] - least["features"] - least["_subsample"]
     return {

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from conure.engine.buffered_runner import TorchBufferedRunner
-from conure.engine.clips import decode
 from conure.engine.converted import Precision, convert
 from conure.engine.export import REACH
 from conure.engine.onnx_buffered_runner import OnnxBufferedRunner
@@ -99,7 +98,7 @@ def test_int8_stays_within_its_bound(name: str) -> None:
 def test_fp32_gives_the_tokens_of_the_modules(name: str) -> None:
     rows = []
     for runner in runners(name):
-        tokens = decode(runner.heads, *finish(runner.encode(*recordings(), prompts_for(name))))
+        tokens = finish(runner.decoder.decode(*finish(runner.encode(*recordings(), prompts_for(name)))))
         rows.append([[(token.id, token.step, token.duration) for token in row] for row in tokens])
     assert rows[0] == rows[1]
 

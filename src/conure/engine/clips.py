@@ -9,21 +9,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from conure.decoding.ctc import decode_ctc
-from conure.decoding.hypothesis import EmittedToken, Tokens
-from conure.decoding.transducer import decode_transducer
+from conure.decoding.hypothesis import EmittedToken
 from conure.engine.batching import batches
 from conure.engine.device import give_back, out_of_memory
 from conure.engine.runner import Runner
 from conure.engine.upload import Padded, pad, uploads
 from conure.errors import OutOfMemory
 from conure.models.conformer import LONG_STEPS
-from conure.models.network import Heads
 from conure.models.slices import Slices, finish
 
-__all__ = ["best_batch_seconds", "decode", "too_long", "transcribe_batch", "transcribe_clips"]
+__all__ = ["best_batch_seconds", "too_long", "transcribe_batch", "transcribe_clips"]
 
 RATE = 16_000
 
@@ -105,10 +101,3 @@ def _transcribe(runner: Runner, given: Padded, prompt: int | None) -> Slices[lis
     prompts = None if prompt is None else torch.full_like(lengths, prompt)
     encoded, counts = yield from runner.encode(samples, lengths, prompts)
     return (yield from runner.decoder.decode(encoded, counts))
-
-
-def decode(heads: Heads, encoded: Tensor, counts: Tensor, ctc: bool | None = None) -> Tokens:
-    """Greedy tokens by the transducer where there is one, else by CTC; `ctc` chooses in hybrids."""
-    if not heads.config.predictor_width or (ctc and heads.config.ctc):
-        return decode_ctc(heads, encoded, counts)[0]
-    return decode_transducer(heads, encoded, counts)[0]
