@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conure.engine.batching import batches, bucket
-from conure.models.conformer import LONG_STEPS
+from conure.models.config import LONG_STEPS
 
 
 def test_a_batch_times_its_longest_stays_within_the_limit() -> None:

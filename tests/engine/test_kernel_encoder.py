@@ -14,11 +14,11 @@ import pytest
 from conure.engine import converted
 from conure.engine.converted import convert, is_usable
 from conure.engine.onnx_stream_runner import OnnxStreamRunner
-from conure.engine.packed import FILE, Packed, is_packable
+from conure.engine.packed import FILE, INDEX, Packed, is_packable
 from conure.models.config import AttentionContext, EncoderConfig
 from conure.native.library import available
 from tests.engine.test_onnx_stream_runner import SLOTS, SPOKEN, check_rows_alone, turns
-from tests.models.networks import OFFLINE, STREAMING, checkpoint_of, network
+from tests.models.networks import STREAMING, checkpoint_of, network
 
 pytestmark = pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
 
@@ -78,9 +78,8 @@ def test_a_folder_without_weights_for_the_kernels_is_made_anew(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(folders["streaming"], tmp_path / "copy")
-    for path in folder.glob("stream.*"):
-        if path.suffix in (".packed", ".json"):
-            path.unlink()
+    for name in (FILE, INDEX):
+        (folder / name).unlink()
     manifest = json.loads((folder / converted.MANIFEST).read_text())
     manifest["files"] = {name: digest for name, digest in manifest["files"].items() if (folder / name).exists()}
     (folder / converted.MANIFEST).write_text(json.dumps(manifest))
@@ -100,7 +99,7 @@ def test_weights_that_were_cut_off_are_not_used(folders: dict[str, Path], tmp_pa
 def test_sizes_that_the_kernels_cannot_take(tmp_path: Path) -> None:
     assert is_packable(network(WIDE))
     narrow = (STREAMING, replace(WIDE, heads=8), replace(WIDE, channels=8))
-    for config in (*narrow, replace(OFFLINE, width=64, channels=16)):
+    for config in narrow:
         assert not is_packable(network(config))
     convert(checkpoint_of(network(STREAMING, **SPOKEN)), tmp_path, "int8")
     assert not Packed.is_in(tmp_path)

@@ -16,7 +16,7 @@ from conure.engine.device import give_back, out_of_memory
 from conure.engine.runner import Runner
 from conure.engine.upload import Padded, pad, uploads
 from conure.errors import OutOfMemory
-from conure.models.conformer import LONG_STEPS
+from conure.models.config import LONG_STEPS
 from conure.models.slices import Slices, finish
 
 __all__ = ["best_batch_seconds", "too_long", "transcribe_batch", "transcribe_clips"]

@@ -47,6 +47,7 @@ SAMPLES, SAMPLE_BYTES = 128, 4096
 class Converted:
     """A converted checkpoint without its graphs."""
 
+    folder: Path
     checkpoint: Checkpoint
     """Its tensors are the heads alone."""
     precision: Precision
@@ -141,7 +142,7 @@ def read_converted(folder: Path) -> Converted:
     positions = [checkpoint.tensors[POSITIONS.format(layer)] for layer in layers]
     precision: Precision = manifest["precision"]
     products = _products(precision, manifest["reduced"])
-    return Converted(replace(checkpoint, tensors=heads), precision, products, positions)
+    return Converted(folder, replace(checkpoint, tensors=heads), precision, products, positions)
 
 
 def fingerprint(source: Path) -> str:

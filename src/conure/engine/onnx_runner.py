@@ -1,12 +1,14 @@
-"""Runs a converted network in ONNX Runtime; features stay in torch.
+"""Runs a converted network on whole clips, in native kernels or ONNX Runtime; features stay in torch.
 
-Nothing of the encoder is loaded into torch. Rows are encoded one by one, each as long as it is. They are subsampled
-in pieces: the convolutions' activations are 32 times the size of the mel.
+Nothing of the encoder is loaded into torch. Rows are subsampled in pieces, each as long as it is: the convolutions'
+activations are 32 times the size of the mel. Short ones are encoded together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,14 +16,17 @@ from torch import Tensor
 
 from conure.audio.features import LogMel
 from conure.engine.clip_decoder import ClipDecoder, PlainDecoder
-from conure.engine.converted import Converted, read_converted
-from conure.engine.export import ENCODER_FILE, FRONT_FILE, REACH, position_tables
-from conure.engine.onnx_attention import AROUND, around
+from conure.engine.converted import read_converted
+from conure.engine.export import FRONT_FILE
+from conure.engine.graph_clips import GraphClips
+from conure.engine.kernel_clips import KernelClips
 from conure.engine.onnx_heads import OnnxHeads
+from conure.engine.packed import Packed
 from conure.engine.sessions import open_session
 from conure.models.config import STEP_FRAMES, AttentionContext
 from conure.models.network import Heads
 from conure.models.slices import Slices
+from conure.native.library import available
 
 __all__ = ["OnnxRunner"]
 
@@ -30,12 +35,27 @@ CORES = torch.get_num_threads()
 
 PIECE_STEPS = 64
 """Encoder steps (5 s) subsampled at a time."""
+TOGETHER_STEPS = 512
+"""Encoder steps (41 s) up to which clips are encoded together: more rows are not multiplied faster."""
+
+
+class ClipEncoder(Protocol):
+    def encode(
+        self,
+        x: np.ndarray,
+        counts: Sequence[int],
+        prompts: np.ndarray | None = None,
+        context: AttentionContext | None = None,
+    ) -> Slices[np.ndarray]:
+        """As `KernelClips.encode` has it."""
+        ...
 
 
 class OnnxRunner:
     """Opens the folder of a converted checkpoint; `checkpoint` is what is left of it: heads and tokenizer."""
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, threads: int | None = None, *, kernels: bool = True) -> None:
+        """Without `kernels`, or where there are none, the encoder is the graph."""
         self.folder = folder
         converted = read_converted(folder)
         self.checkpoint = checkpoint = converted.checkpoint
@@ -47,36 +67,41 @@ class OnnxRunner:
         torch.set_num_threads(1)
         self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
         self.decoder: ClipDecoder = PlainDecoder(self.heads)
-        self.front, self.encoder = (open_session(folder / name, threads) for name in (FRONT_FILE, ENCODER_FILE))
-        self._positions = _LongPositions(converted)
-        self.description = f"onnx {converted.precision}, {threads} thread{'s' * (threads > 1)}"
+        self.front = open_session(folder / FRONT_FILE, threads)
+        native = kernels and available() and Packed.is_in(folder)
+        self.encoder: ClipEncoder = (
+            KernelClips(Packed(folder), self.config, threads) if native else GraphClips(converted, threads)
+        )
+        made_of = "native" if native else "onnx"
+        self.description = f"{made_of} {converted.precision}, {threads} thread{'s' * (threads > 1)}"
 
     @torch.inference_mode()
     def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
-        """A slice is a row."""
+        mel, frames = self.features(samples, lengths)
+        return (yield from self.encode_mel(mel, frames, prompts))
+
+    def encode_mel(
+        self, mel: Tensor, frames: Tensor, prompts: Tensor | None = None, context: AttentionContext | None = None
+    ) -> Slices[tuple[Tensor, Tensor]]:
+        """mel [B, T, F], frames [B], prompt slots [B] -> encoded [B, S, D], counts [B].
+
+        A context is for unified networks alone.
+        """
         if self.checkpoint.config.prompts and prompts is None:
             raise ValueError("this model needs a prompt slot for every row")
-        mel, frames = self.features(samples, lengths)
         counts = self.steps(frames)
         encoded = torch.zeros(len(counts), max(int(counts.max()), 1), self.config.width)
-        for row, count in enumerate(counts.tolist()):
-            if count == 0:
-                continue
+        for rows in _together(counts.tolist()):
             yield
-            slot = None if prompts is None else prompts[row : row + 1]
-            encoded[row, :count] = self.encode_one(mel[row : row + 1, : max(int(frames[row]), 1)], count, slot)
+            steps = counts[rows].tolist()
+            x = np.concatenate(
+                [self._subsample(mel[row, : max(int(frames[row]), 1)].numpy(), int(counts[row])) for row in rows]
+            )
+            slots = None if prompts is None or not self.checkpoint.config.prompts else prompts[rows].numpy()
+            y = yield from self.encoder.encode(x, steps, slots, context)
+            for row, part in zip(rows, np.split(y, np.cumsum(steps)[:-1]), strict=True):
+                encoded[row, : len(part)] = torch.from_numpy(part)
         return encoded, counts
-
-    def encode_one(
-        self, mel: Tensor, count: int, slot: Tensor | None, context: AttentionContext | None = None
-    ) -> Tensor:
-        """mel [1, T, F], its steps, prompt [1] -> [count, D]; a context for unified networks alone."""
-        given = {"x": self._subsample(mel.numpy(), count)} | self._positions.beyond(count)
-        if self.checkpoint.config.prompts and slot is not None:
-            given["prompts"] = slot.numpy()
-        if context is not None:
-            given[AROUND] = around(context)
-        return torch.from_numpy(self.encoder.run(["encoded"], given)[0][0])
 
     def steps(self, frames: Tensor) -> Tensor:
         """Encoder steps that mel frames give, as Subsampling.out_steps has it."""
@@ -85,37 +110,28 @@ class OnnxRunner:
         return frames
 
     def _subsample(self, mel: np.ndarray, count: int) -> np.ndarray:
-        """mel [1, T, F] -> what the subsampling projects, [1, count, C].
+        """mel [T, F] -> what the subsampling projects, [count, C].
 
         A piece begins a little earlier, and the steps that the missing past makes wrong are dropped.
         """
         lead = 2 if self.config.causal_subsampling else 1
-        x = np.empty((1, count, self.front.get_outputs()[0].shape[2]), np.float32)
+        x = np.empty((count, self.front.get_outputs()[0].shape[2]), np.float32)
         for begin in range(0, count, PIECE_STEPS):
             lost = min(begin, lead)
-            piece = mel[:, (begin - lost) * STEP_FRAMES : (begin + PIECE_STEPS) * STEP_FRAMES]
-            steps = self.front.run(["x"], {"mel": piece})[0][:, lost : lost + PIECE_STEPS]
-            x[:, begin : begin + steps.shape[1]] = steps
+            piece = mel[None, (begin - lost) * STEP_FRAMES : (begin + PIECE_STEPS) * STEP_FRAMES]
+            steps = self.front.run(["x"], {"mel": piece})[0][0, lost : lost + PIECE_STEPS]
+            x[begin : begin + len(steps)] = steps
         return x
 
 
-class _LongPositions:
-    """Tables for clips longer than those of the graph reach; the last are kept."""
-
-    def __init__(self, converted: Converted) -> None:
-        self.converted = converted
-        self.tables: dict[str, np.ndarray] = {}
-        self.reach = REACH
-
-    def beyond(self, steps: int) -> dict[str, np.ndarray]:
-        """Empty where those of the graph do."""
-        encoder = self.converted.checkpoint.config.encoder
-        if encoder.local or steps <= REACH:
-            return {}
-        if steps > self.reach or not self.tables:
-            self.reach = 1 << (steps - 1).bit_length()
-            self.tables = {}
-            for index, weight in enumerate(self.converted.position_weights):
-                kept = position_tables(self.converted.products, weight, encoder.heads, self.reach)
-                self.tables |= {f"{name}.{index}": table for name, table in kept.items()}
-        return self.tables
+def _together(counts: Sequence[int]) -> Iterator[list[int]]:
+    """Rows that are encoded together, in their order; those without steps are left out."""
+    rows: list[int] = []
+    for row, count in enumerate(counts):
+        if rows and sum(counts[row] for row in rows) + count > TOGETHER_STEPS:
+            yield rows
+            rows = []
+        if count > 0:
+            rows.append(row)
+    if rows:
+        yield rows

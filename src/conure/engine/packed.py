@@ -1,4 +1,4 @@
-"""A cache-aware network's encoder as the native kernels read it: int8 weights in blocks, in one file.
+"""A network's encoder as the native kernels read it: int8 weights in blocks, in one file.
 
 The file is mapped into memory as it is, so that opening it costs nothing and processes share it. What is folded
 into what is as in `onnx_layers`: the scale of scores into queries, halves and batch norms into the weights beside
@@ -15,21 +15,24 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from conure.engine.export import REACH
 from conure.engine.export_stream import longest_chunk, longest_past
 from conure.engine.onnx_graph import Weights
 from conure.engine.onnx_layers import folded_filter
 from conure.engine.quantize import LEVELS, Affine
-from conure.models.attention import sinusoids
+from conure.models.attention import Attention as AttentionModule
 from conure.models.config import EncoderConfig
 from conure.models.conformer import Layer, SpeakerKernel
 from conure.models.network import Network
-from conure.native.library import BLOCK, LANES, Attention, Filter, Norm, Weight, pack
+from conure.native.library import BLOCK, LANES, Attention, Distances, Filter, Norm, Weight, pack
 
 __all__ = ["Packed", "is_packable", "write_packed"]
 
-FILE, INDEX = "stream.packed", "stream.json"
+FILE, INDEX = "encoder.packed", "encoder.json"
+SMALLEST = 1e-20
+"""A distance whose projection is zero is divided by this."""
 
 
 def is_packable(network: Network) -> bool:
@@ -37,8 +40,7 @@ def is_packable(network: Network) -> bool:
     config = network.config.encoder
     blocks = (config.width, config.width * config.expansion)
     vectors = (config.width // config.heads, network.encoder.pre_encode.out.in_features)
-    whole = all(size % BLOCK == 0 for size in blocks) and all(size % LANES == 0 for size in vectors)
-    return config.cache_aware and whole
+    return all(size % BLOCK == 0 for size in blocks) and all(size % LANES == 0 for size in vectors)
 
 
 @torch.inference_mode()
@@ -86,6 +88,15 @@ class Packed:
         shift, table = (self.array(f"{name}.{part}") for part in ("shift", "table"))
         return Attention(shift, table, longest_past(config), longest_chunk(config))
 
+    def distances(self, name: str, heads: int, steps: int) -> Distances:
+        """Of clips of so many steps; those of most clips are in the file."""
+        shift = self.array(f"{name}.shift")
+        if steps <= REACH:
+            return Distances(self.array(f"{name}.distances"), self.array(f"{name}.distances.scales"), shift)
+        reach = 1 << (steps - 1).bit_length()
+        projected = _projected(self.array(f"{name}.position").astype(np.float32), heads, reach, 1 - reach)
+        return Distances(*_as_bytes(projected), shift)
+
     def filter(self, name: str) -> Filter:
         return Filter(self.array(f"{name}.weight"), self.array(f"{name}.bias"))
 
@@ -128,7 +139,7 @@ def _layer(layer: Layer, config: EncoderConfig) -> Arrays:
     query = Affine.of(attention.linear_q).times(scale).plus(u)
     yield from _product("projected", _joined(query, Affine.of(attention.linear_k), Affine.of(attention.linear_v)))
     yield "attention.shift", (v - u).numpy()
-    yield "attention.table", _distances(attention.linear_pos.weight.float(), attention.heads, config)
+    yield from _attention(attention, config)
     yield from _product("mixed", Affine.of(attention.linear_out))
     yield from _product("gated", _interleaved(Affine.of(layer.conv.pointwise_conv1)))
     weight, bias = folded_filter(layer.conv)
@@ -165,12 +176,33 @@ def _interleaved(both: Affine) -> Affine:
     return Affine(both.weight[order], None if both.bias is None else both.bias[order])
 
 
-def _distances(weight: Tensor, heads: int, config: EncoderConfig) -> np.ndarray:
-    """A layer's projections of distances by head, [h, d, columns] in halves: column c is of past + longest - c.
-
-    Zeros follow, for the kernels read whole vectors from any column on.
-    """
+def _attention(module: AttentionModule, config: EncoderConfig) -> Arrays:
+    """Projections of distances, for clips and, of cache-aware networks, for chunks of streams."""
+    weight, heads = module.linear_pos.weight.float().numpy(), module.heads
+    values, scales = _as_bytes(_projected(weight, heads, REACH, 1 - REACH))
+    yield "attention.distances", values
+    yield "attention.distances.scales", scales
+    yield "attention.position", weight.astype(np.float16)
+    if not config.cache_aware:
+        return
+    # Zeros follow, for the kernels read whole vectors from any column on.
     past, chunk = longest_past(config), longest_chunk(config)
-    table = (weight @ sinusoids(past + chunk, 1 - chunk, config.width, weight).T).reshape(heads, -1, past + 2 * chunk)
+    table = _projected(weight, heads, past + chunk, 1 - chunk).transpose(0, 2, 1)
     padding = 2 * LANES - table.shape[2] % LANES
-    return np.pad(table.numpy().astype(np.float16), ((0, 0), (0, 0), (0, padding)))
+    yield "attention.table", np.pad(table.astype(np.float16), ((0, 0), (0, 0), (0, padding)))
+
+
+def _projected(weight: np.ndarray, heads: int, first: int, last: int) -> np.ndarray:
+    """A layer's projections of the distances first, first - 1, ..., last by head: [h, P, D / h]."""
+    width = len(weight)
+    rate = np.exp(np.arange(0, width, 2) * (-math.log(10_000.0) / width)).astype(np.float32)
+    angle = np.arange(first, last - 1, -1).astype(np.float32)[:, None] * rate
+    sinusoids = np.stack([np.sin(angle), np.cos(angle)], -1).reshape(len(angle), width)
+    return np.ascontiguousarray((sinusoids @ weight.T).reshape(len(angle), heads, -1).swapaxes(0, 1))
+
+
+def _as_bytes(projected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[h, P, d] -> what the kernels read of each head, and scales [h, P]."""
+    scales = np.maximum(np.abs(projected).max(2), SMALLEST) / LEVELS
+    rounded = np.rint(projected / scales[..., None]).astype(np.int8)
+    return np.stack([pack(head) for head in rounded]), scales.astype(np.float32)

@@ -7,7 +7,16 @@ from typing import Literal
 
 from conure.audio.features import MelConfig
 
-__all__ = ["AttentionContext", "ContextStyle", "EncoderConfig", "NetworkConfig", "STEP_FRAMES", "STEP_MS"]
+__all__ = [
+    "LONG_CONTEXT",
+    "LONG_STEPS",
+    "STEP_FRAMES",
+    "STEP_MS",
+    "AttentionContext",
+    "ContextStyle",
+    "EncoderConfig",
+    "NetworkConfig",
+]
 
 STEP_FRAMES = 8
 """Mel frames (10 ms) in an encoder step (80 ms)."""
@@ -33,6 +42,14 @@ class AttentionContext:
     def sees_all(self) -> bool:
         """The whole clip, whatever the style."""
         return self.left < 0 and self.right < 0 and self.chunk is None
+
+
+LONG_STEPS = 15_360
+"""20 minutes, a length that batches are padded to; what is longer is attended to locally. Attention grows with T^2:
+here its products are twice to three times all others of a layer of 1,024, and no network was trained to learn
+anything of a step from an hour before it."""
+LONG_CONTEXT = AttentionContext(128, 128)
+"""10 seconds to either side, as NVIDIA's model cards run hours of audio."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ __all__ = [
     "LANES",
     "After",
     "Attention",
+    "Clips",
+    "Distances",
     "Filter",
     "Kernels",
     "Mel",
@@ -94,6 +96,17 @@ class _Attention(Structure):
     )
 
 
+class _Clips(Structure):
+    _fields_ = (*((name, c_void_p) for name in ("begins", "first", "end")), ("count", c_int64))
+
+
+class _Distances(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("values", "scales", "shift")),
+        *((name, c_int64) for name in ("heads", "width", "columns", "reach")),
+    )
+
+
 class _Filter(Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("weight", "bias")),
@@ -139,6 +152,19 @@ class Attention:
         self.struct = _Attention(_address(shift), _address(table), columns, heads, width, past, longest)
 
 
+class Distances:
+    """Of a layer, for clips: `pack` gives values of each head, scales [h, columns] are of columns; shift [h * d].
+
+    Column c is of distance columns / 2 - c.
+    """
+
+    def __init__(self, values: np.ndarray, scales: np.ndarray, shift: np.ndarray) -> None:
+        self._kept = (values, scales, shift)
+        heads, columns = scales.shape
+        self.reach = columns // 2
+        self.struct = _Distances(*map(_address, self._kept), heads, len(shift) // heads, columns, self.reach)
+
+
 class Filter:
     """A filter over time: weight [size, D], bias [D]."""
 
@@ -177,6 +203,15 @@ class Turn:
     def __init__(self, slots: np.ndarray, ages: np.ndarray, counts: np.ndarray, chunk: int) -> None:
         self._kept = tuple(np.ascontiguousarray(array, np.int64) for array in (slots, ages, counts))
         self.struct = _Turn(*map(_address, self._kept), len(slots), chunk)
+
+
+class Clips:
+    """Clips of `counts` [C] steps, one after another. A step sees those of its clip from `first` [N] to `end` [N]."""
+
+    def __init__(self, counts: np.ndarray, first: np.ndarray, end: np.ndarray) -> None:
+        begins = np.concatenate([[0], np.cumsum(counts)])
+        self._kept = tuple(np.ascontiguousarray(array, np.int64) for array in (begins, first, end))
+        self.struct = _Clips(*map(_address, self._kept), len(counts))
 
 
 class Quantised:
@@ -243,6 +278,18 @@ class Kernels:
         self._library.conure_filter(self._pool, *structs, _address(x), _address(out))
         return out
 
+    def attend_clips(self, own: Distances, clips: Clips, projected: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """projected [N, 3 * h * d] are queries, keys, values; -> out [N, h * d]."""
+        structs = (ctypes.byref(part.struct) for part in (own, clips))
+        self._library.conure_attend_clips(self._pool, *structs, _address(projected), _address(out))
+        return out
+
+    def filter_clips(self, own: Filter, before: int, clips: Clips, x: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """x [N, D] -> out [N, D]; a filter begins `before` steps before the one it is for."""
+        structs = (ctypes.byref(part.struct) for part in (own, clips))
+        self._library.conure_filter_clips(self._pool, *structs, before, _address(x), _address(out))
+        return out
+
     def log_mel(self, mel: Mel, samples: np.ndarray) -> np.ndarray:
         """samples [B, N], without padding -> [B, 1 + (N - 512) // hop, features]."""
         rows, size = samples.shape
@@ -289,6 +336,8 @@ def _library() -> ctypes.CDLL:
         "quantise": (None, [pointer, pointer, size, size, pointer, c_int, pointer]),
         "multiply": (None, [pointer, pointer, size, pointer, pointer]),
         "attend": (None, [pointer] * 6),
+        "attend_clips": (None, [pointer] * 5),
+        "filter_clips": (None, [pointer, pointer, pointer, size, pointer, pointer]),
         "log_mel": (None, [pointer, pointer, pointer, size, size, size, pointer]),
         "filter": (None, [pointer, pointer, pointer, size, pointer, pointer, pointer]),
     }

@@ -28,6 +28,7 @@ extern "C" int conure_supported() {
 #endif
 
 #include "attention.hpp"
+#include "clips.hpp"
 #include "filter.hpp"
 #include "mel.hpp"
 #include "pool.hpp"
@@ -64,6 +65,14 @@ void conure_attend(Pool* pool, const Attention* attention, const Rings* rings, c
 
 void conure_filter(Pool* pool, const Filter* f, float* memory, int64_t ring, const Turn* turn, const float* x, float* y) {
   filter(*pool, *f, memory, ring, *turn, x, y);
+}
+
+void conure_attend_clips(Pool* pool, const Distances* distances, const Clips* clips, const float* projected, float* mixed) {
+  attend(*pool, *distances, *clips, projected, mixed);
+}
+
+void conure_filter_clips(Pool* pool, const Filter* f, const Clips* clips, int64_t before, const float* x, float* y) {
+  filter(*pool, *f, *clips, before, x, y);
 }
 
 void conure_log_mel(Pool* pool, const Mel* mel, const float* samples, int64_t rows, int64_t stride, int64_t frames,

@@ -1,0 +1,177 @@
+"""The native kernels give what the graph gives of the same weights, for clips of any length, whoever is beside them."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from conure.engine.buffered_runner import TorchBufferedRunner
+from conure.engine.converted import convert
+from conure.engine.export import REACH
+from conure.engine.kernel_clips import seen
+from conure.engine.onnx_buffered_runner import OnnxBufferedRunner
+from conure.engine.onnx_runner import TOGETHER_STEPS, OnnxRunner
+from conure.engine.torch_runner import TorchRunner
+from conure.models import config as shapes
+from conure.models.config import STEP_FRAMES, AttentionContext, EncoderConfig
+from conure.models.loading import build_network
+from conure.models.slices import finish
+from conure.native.library import available
+from tests.models.networks import OFFLINE, STREAMING, checkpoint_of, network
+from tests.parity.references import relative_error
+
+pytestmark = pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+
+BOUND = 0.04
+"""Largest accepted error against the modules in float32, relative to the norm: that of the graph in int8, too."""
+STEP = 16_000 * 8 // 100
+
+WIDE = replace(OFFLINE, width=64, channels=16)
+SHAPES: dict[str, EncoderConfig] = {
+    "offline": WIDE,
+    "wider heads": replace(WIDE, width=128, heads=2),
+    "batch norm and biases": replace(WIDE, norm="batch_norm", bias=True, scale_input=True),
+    "limited": replace(WIDE, contexts=(AttentionContext(5, 3),)),
+    "past only": replace(WIDE, contexts=(AttentionContext(-1, 0),)),
+    "local": replace(WIDE, local=True, contexts=(AttentionContext(16, 16),)),
+    "streaming": replace(STREAMING, width=64, channels=16),
+    "right context": replace(WIDE, style="chunked_limited_with_rc", contexts=(AttentionContext(8, 2, 4),)),
+    "one speaker alone": replace(WIDE, speaker_layers=(0,)),
+    "prompted": WIDE,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folders() -> Iterator[None]:
+    with tempfile.TemporaryDirectory() as folder:
+        _Place.folder = Path(folder)
+        yield
+    runners.cache_clear()
+
+
+class _Place:
+    folder: Path
+
+
+@functools.cache
+def runners(name: str) -> tuple[OnnxRunner, OnnxRunner, TorchRunner]:
+    """In kernels, in the graph, and as modules."""
+    checkpoint = checkpoint_of(network(SHAPES[name], ctc=True, prompts=5 * (name == "prompted")))
+    folder = _Place.folder / name
+    convert(checkpoint, folder, "int8")
+    net, front = build_network(checkpoint)
+    plain = TorchRunner(net, front, torch.device("cpu"))
+    return OnnxRunner(folder, 2), OnnxRunner(folder, 1, kernels=False), plain
+
+
+def noise(*steps: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    samples = torch.randn(len(steps), max(steps) * STEP, generator=generator) * 0.1
+    return samples, torch.tensor(steps) * STEP
+
+
+def prompts_for(name: str, clips: int) -> Tensor | None:
+    return torch.arange(clips) % 5 if name == "prompted" else None
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_kernels_give_what_the_modules_give(name: str) -> None:
+    """Of a tile's rows, around a block of keys, and of more than that."""
+    native, graph, plain = runners(name)
+    assert native.description == "native int8, 2 threads"
+    assert graph.description == "onnx int8, 1 thread"
+    clips = noise(1, 5, 6, 7, 63, 64, 65, 130, 150)
+    prompts = prompts_for(name, len(clips[1]))
+    expected, counts = finish(plain.encode(*clips, prompts))
+    errors = []
+    for runner in (native, graph):
+        got, found = finish(runner.encode(*clips, prompts))
+        assert found.tolist() == counts.tolist()
+        errors.append(relative_error(got, expected, counts))
+    assert errors[0] < BOUND
+    assert errors[0] < 1.5 * errors[1], "kernels err more than the graph"
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_clip_does_not_depend_on_the_others(name: str) -> None:
+    native, _, _ = runners(name)
+    samples, lengths = noise(40, 3, 70, 0, 12, 400, 120)
+    prompts = prompts_for(name, len(lengths))
+    together, counts = finish(native.encode(samples, lengths, prompts))
+    assert int(counts.sum()) > TOGETHER_STEPS, "they are not all encoded at once"
+    for row, length in enumerate(lengths.tolist()):
+        one = slice(row, row + 1)
+        alone, count = finish(
+            native.encode(samples[one, :length], lengths[one], None if prompts is None else prompts[one])
+        )
+        assert torch.equal(together[row, : int(count)], alone[0, : int(count)])
+
+
+@pytest.mark.parametrize("name", ["offline", "wider heads", "past only"])
+def test_clips_longer_than_the_tables(name: str) -> None:
+    native, _, plain = runners(name)
+    clips = noise(REACH + 20, 5)
+    got, counts = finish(native.encode(*clips))
+    assert relative_error(got, finish(plain.encode(*clips))[0], counts) < BOUND
+
+
+def test_longer_tables_do_not_change_short_clips() -> None:
+    native, _, _ = runners("offline")
+    before, _ = finish(native.encode(*noise(40)))
+    finish(native.encode(*noise(REACH + 20)))
+    assert torch.equal(before, finish(native.encode(*noise(40)))[0])
+
+
+def test_very_long_clips_are_attended_to_locally(monkeypatch: pytest.MonkeyPatch) -> None:
+    native, _, plain = runners("offline")
+    for module in ("conure.engine.kernel_clips", "conure.models.conformer"):
+        monkeypatch.setattr(f"{module}.LONG_STEPS", 100)
+        monkeypatch.setattr(f"{module}.LONG_CONTEXT", AttentionContext(8, 8))
+    clips = noise(101)
+    got, counts = finish(native.encode(*clips))
+    assert relative_error(got, finish(plain.encode(*clips))[0], counts) < BOUND
+    assert shapes.LONG_STEPS > 10_000
+
+
+@pytest.mark.parametrize("context", [(8, 2, 4), (6, 1, 1), (0, 0, 3), (-1, -1, 2), (5, 3, None), (-1, -1, None)])
+def test_windows_see_what_they_are_told(context: tuple[int, int, int | None]) -> None:
+    native, _, plain = runners("right context")
+    windows = OnnxBufferedRunner(native), TorchBufferedRunner(plain.network, plain.front, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(5)
+    frames = torch.tensor([19 * STEP_FRAMES, 0, 7 * STEP_FRAMES - 3])
+    mel = torch.randn(3, int(frames.max()), plain.network.config.mel.features, generator=generator)
+    (got, counts), (expected, _) = (runner.encode(mel, frames, AttentionContext(*context)) for runner in windows)
+    assert relative_error(got, expected, counts) < BOUND
+
+
+def test_a_slice_is_a_layer() -> None:
+    native, _, _ = runners("offline")
+    slices = native.encode(*noise(10))
+    assert sum(1 for _ in slices) == 1 + WIDE.layers
+
+
+@given(
+    steps=st.integers(1, 40),
+    style=st.sampled_from(["regular", "chunked_limited", "chunked_limited_with_rc"]),
+    left=st.integers(-1, 12),
+    right=st.integers(-1, 12),
+    chunk=st.integers(1, 5),
+)
+def test_each_step_sees_what_the_modules_let_it_see(steps: int, style: str, left: int, right: int, chunk: int) -> None:
+    config = replace(OFFLINE, style=style, contexts=(AttentionContext(left, right),))  # type: ignore[arg-type]
+    context = AttentionContext(left, right, chunk if style == "chunked_limited_with_rc" else None)
+    first, end = seen(steps, config, context)
+    column = np.arange(steps)
+    got = (column >= first[:, None]) & (column < end[:, None])
+    expected = network(config).encoder._visible(steps, context, torch.device("cpu"))
+    assert np.array_equal(got, expected.numpy())
