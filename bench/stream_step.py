@@ -171,7 +171,7 @@ def _print_operators(runner: OnnxStreamRunner, folder: Path, options: argparse.N
 
 def _native_operators(runner: OnnxStreamRunner, turn: Turn, options: argparse.Namespace) -> dict[str, list[float]]:
     """Each call's least."""
-    kernels, calls = runner._encoder._kernels, collections.Counter[str]()
+    kernels, calls = runner._encoder.layers.kernels, collections.Counter[str]()
     least: dict[tuple[str, int], float] = collections.defaultdict(lambda: float("inf"))
 
     def timed(name: str, inner: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from conure.cores import cores
+
 __all__ = ["Check", "check_machine", "check_packages"]
 
 NATIVE = {
@@ -113,8 +115,8 @@ def _card(torch: Any, index: int) -> str:
 
 def _processor() -> Check:
     useful = [flag for flag in USEFUL_FLAGS if flag in cpu_flags()]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    found = f"{cores} core{'s' * (cores != 1)}, {platform.machine()}"
+    count = cores()
+    found = f"{count} core{'s' * (count != 1)}, {platform.machine()}"
     return Check("cpu", found + (f", {' '.join(useful)}" if useful else ""))
 
 

@@ -26,7 +26,7 @@ class KernelClips:
 
     def __init__(self, packed: Packed, config: EncoderConfig, threads: int) -> None:
         self.config, self._packed = config, packed
-        self._layers = KernelLayers(packed, config, threads)
+        self.layers = KernelLayers(packed, config, threads)
         self._near = self._far = self._of(REACH)
 
     def encode(
@@ -45,7 +45,7 @@ class KernelClips:
         first, end = (np.concatenate(side) for side in zip(*edges, strict=True))
         view = _Wholes(self._reaching(edges), Clips(np.array(counts), first, end), self._before)
         told = None if prompts is None else np.repeat(prompts, counts)
-        return (yield from self._layers.run(x, view, told))
+        return (yield from self.layers.run(x, view, told))
 
     @property
     def _before(self) -> int:

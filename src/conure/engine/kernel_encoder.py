@@ -43,7 +43,7 @@ class KernelEncoder:
 
     def __init__(self, folder: Path, config: EncoderConfig, threads: int) -> None:
         self.config, packed = config, Packed(folder)
-        self._layers = KernelLayers(packed, config, threads)
+        self.layers = KernelLayers(packed, config, threads)
         self._attentions = [packed.attention(f"{index}.attention", config) for index in range(config.layers)]
 
     def allocate(self, rows: int) -> KernelMemory:
@@ -59,7 +59,7 @@ class KernelEncoder:
     ) -> np.ndarray:
         """x [B * C, channels * bands] of rows [B] that each bring counts [B] steps -> [B * C, D]."""
         turn = Turn(rows, memory.age[rows], counts, len(x) // len(rows))
-        return finish(self._layers.run(x, _Chunks(self._attentions, memory, turn), prompts))
+        return finish(self.layers.run(x, _Chunks(self._attentions, memory, turn), prompts))
 
 
 @dataclass(frozen=True)

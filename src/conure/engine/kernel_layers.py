@@ -56,13 +56,13 @@ class KernelLayers:
 
     def __init__(self, packed: Packed, config: EncoderConfig, threads: int) -> None:
         self.config, self._packed = config, packed
-        self._kernels = Kernels(threads)
+        self.kernels = Kernels(threads)
         self._subsampled = packed.weight("subsampled")
         self._layers = [KernelLayer(packed, index, config) for index in range(config.layers)]
 
     def run(self, x: np.ndarray, view: KernelView, prompts: np.ndarray | None = None) -> Slices[np.ndarray]:
         """x [N, channels * bands], prompt slots [N] -> [N, D]; a slice is a layer."""
-        y = self._kernels.multiply(self._kernels.quantise(x), self._subsampled, aligned(len(x), self.config.width))
+        y = self.kernels.multiply(self.kernels.quantise(x), self._subsampled, aligned(len(x), self.config.width))
         self._hear_one(y)
         for layer in self._layers:
             self._layer(layer, view, y)
@@ -74,10 +74,10 @@ class KernelLayers:
         self._attend(layer, view, x)
         self._filter(layer, view, x)
         self._feed_forward(layer, "feed_forward2", x)
-        self._kernels.normalise(x, layer.norms["out"], x)
+        self.kernels.normalise(x, layer.norms["out"], x)
 
     def _feed_forward(self, layer: KernelLayer, name: str, x: np.ndarray) -> None:
-        run, up = self._kernels, layer.up[name]
+        run, up = self.kernels, layer.up[name]
         for begin in range(0, len(x), PART):
             part = x[begin : begin + PART]
             hidden = run.room("hidden", len(part), up.columns)
@@ -85,14 +85,14 @@ class KernelLayers:
             run.multiply(run.quantise(hidden), layer.down[name], part, After.ADD)
 
     def _attend(self, layer: KernelLayer, view: KernelView, x: np.ndarray) -> None:
-        run = self._kernels
+        run = self.kernels
         projected = run.room("hidden", len(x), layer.projected.columns)
         run.multiply(run.quantise(x, layer.norms["self_att"]), layer.projected, projected)
         mixed = view.attend(run, layer, projected, run.room("mixed", *x.shape))
         run.multiply(run.quantise(mixed), layer.mixed, x, After.ADD)
 
     def _filter(self, layer: KernelLayer, view: KernelView, x: np.ndarray) -> None:
-        run = self._kernels
+        run = self.kernels
         gated = run.room("mixed", *x.shape)
         run.multiply(run.quantise(x, layer.norms["conv"]), layer.gated, gated, After.GATE)
         filtered = view.filter(run, layer, gated, run.room("hidden", *x.shape))
@@ -102,13 +102,13 @@ class KernelLayers:
         """One speaker alone: see `LayerWriter.hear_one`."""
         if "silence" not in self._packed:
             return
-        run, up, down = self._kernels, *(self._packed.weight(f"wanted.{part}") for part in ("up", "down"))
+        run, up, down = self.kernels, *(self._packed.weight(f"wanted.{part}") for part in ("up", "down"))
         hidden = run.multiply(run.quantise(x), up, run.room("hidden", len(x), up.columns), After.RELU)
         run.multiply(run.quantise(hidden), down, x, After.ADD)
         x += self._packed.array("silence")
 
     def _prompted(self, x: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-        run, up, down = self._kernels, *(self._packed.weight(f"prompt.{part}") for part in ("up", "down"))
+        run, up, down = self.kernels, *(self._packed.weight(f"prompt.{part}") for part in ("up", "down"))
         hidden = run.multiply(run.quantise(x), up, run.room("hidden", len(x), up.columns))
         np.maximum(hidden + self._packed.array("prompt.table")[prompts], 0, out=hidden)
         return run.multiply(run.quantise(hidden), down, aligned(*x.shape))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from conure.audio.features import LogMel
+from conure.cores import cores
 from conure.engine.clip_decoder import ClipDecoder, PlainDecoder
 from conure.engine.converted import read_converted
 from conure.engine.export import FRONT_FILE
@@ -29,9 +30,6 @@ from conure.models.slices import Slices
 from conure.native.library import available
 
 __all__ = ["OnnxRunner"]
-
-CORES = torch.get_num_threads()
-"""As torch counts them before anyone else sets a number."""
 
 PIECE_STEPS = 64
 """Encoder steps (5 s) subsampled at a time."""
@@ -61,7 +59,7 @@ class OnnxRunner:
         self.checkpoint = checkpoint = converted.checkpoint
         self.config = checkpoint.config.encoder
         self.features = LogMel(checkpoint.config.mel, checkpoint.window, checkpoint.filterbank).float()
-        threads = threads or CORES
+        threads = threads or cores()
         # What is left for torch is small, and its threads would take the cores from those of ONNX Runtime; so is a
         # step of the heads.
         torch.set_num_threads(1)

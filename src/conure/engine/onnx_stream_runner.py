@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from conure.audio.features import LogMel
+from conure.cores import cores
 from conure.engine.converted import read_converted
 from conure.engine.export import FRONT_FILE
 from conure.engine.graph_encoder import GraphEncoder
 from conure.engine.heard import Heard
 from conure.engine.kernel_encoder import KernelEncoder
 from conure.engine.onnx_heads import OnnxHeads
-from conure.engine.onnx_runner import CORES, PIECE_STEPS
+from conure.engine.onnx_runner import PIECE_STEPS
 from conure.engine.packed import Packed
 from conure.engine.sessions import open_session
 from conure.engine.stream_state import StreamState
@@ -60,7 +61,7 @@ class OnnxStreamRunner:
         if not self.config.encoder.cache_aware:
             raise ValueError("this network cannot be run chunk by chunk")
         self.front = LogMel(self.config.mel, checkpoint.window, checkpoint.filterbank).float()
-        threads = threads or CORES
+        threads = threads or cores()
         torch.set_num_threads(1)
         self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
         self._front = open_session(folder / FRONT_FILE, threads)

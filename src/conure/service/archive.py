@@ -12,7 +12,6 @@ read, whose reader dies or whose pieces break the device, fails alone.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
@@ -21,6 +20,7 @@ from typing import Generic, TypeVar
 
 from conure import errors
 from conure.audio.files import Source
+from conure.cores import processors
 from conure.errors import AudioNotFound, AudioTooLong, ConureError, EngineFailed, UnsupportedAudio
 from conure.service.reader import Reader, Task
 from conure.service.readers import Readers
@@ -210,8 +210,7 @@ class Archive(Generic[Tokens]):
 
 def _workers(sources: Iterable[Source], asked: int | None) -> int:
     """How many read: one core is left for whoever feeds the device."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = asked or min(cores - 1, MOST_WORKERS)
+    workers = asked or min(processors() - 1, MOST_WORKERS)
     return max(1, min(workers, len(sources)) if isinstance(sources, Sized) else workers)
 
 
