@@ -13,6 +13,8 @@ from conure.native.library import (
     LANES,
     After,
     Attention,
+    Clips,
+    Distances,
     Filter,
     Kernels,
     Norm,
@@ -65,7 +67,7 @@ def product(x: np.ndarray, weight: np.ndarray, scales: np.ndarray) -> np.ndarray
 
 
 @pytest.mark.parametrize(("columns", "depth"), [(64, 16), (192, 192), (64, 1024)])
-@pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, 29, 60])
+@pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, 29, 60, 200])
 def test_products_are_those_of_rounded_rows(
     kernels: Kernels, rng: np.random.Generator, rows: int, columns: int, depth: int
 ) -> None:
@@ -226,3 +228,60 @@ def test_nothing_is_there_without_the_library(monkeypatch: pytest.MonkeyPatch, t
     finally:
         library._library.cache_clear()
         library.available.cache_clear()
+
+
+COUNTS = (1, 7, 70)
+
+
+def clips_of(first: list[int], end: list[int]) -> Clips:
+    return Clips(np.array(COUNTS), np.array(first), np.array(end))
+
+
+def every_step() -> Clips:
+    return clips_of([0] * sum(COUNTS), [count for count in COUNTS for _ in range(count)])
+
+
+@pytest.mark.parametrize(("heads", "width"), [(2, 32), (1, 144)])
+def test_steps_attend_to_their_clip(kernels: Kernels, rng: np.random.Generator, heads: int, width: int) -> None:
+    reach, rows = 96, sum(COUNTS)
+    projected, shift = noise(rng, rows, 3 * heads * width) / width**0.25, noise(rng, heads * width)
+    table = rng.integers(-127, 128, (heads, 2 * reach, width)).astype(np.int8)
+    scales = rng.random((heads, 2 * reach), np.float32) / (127 * width**0.5)
+    own = Distances(np.stack([pack(head) for head in table]), scales, shift)
+    got = kernels.attend_clips(own, every_step(), projected, np.empty((rows, heads * width), np.float32))
+    query, key, value = (part.reshape(rows, heads, width) for part in np.split(projected, 3, 1))
+    placed = query + shift.reshape(heads, width)
+    expected, begin = np.empty_like(query), 0
+    for count in COUNTS:
+        here = slice(begin, begin + count)
+        columns = reach - np.arange(count)[:, None] + np.arange(count)
+        near = np.einsum("ihd,hcd,hc->hic", placed[here], table, scales)
+        scores = np.einsum("ihd,jhd->hij", query[here], key[here])
+        scores += np.take_along_axis(near, np.broadcast_to(columns, scores.shape), 2)
+        weights = np.exp(scores - scores.max(2, keepdims=True))
+        weights /= weights.sum(2, keepdims=True)
+        expected[here] = np.einsum("hij,jhd->ihd", weights, value[here])
+        begin += count
+    error = got - expected.reshape(rows, -1)
+    assert np.linalg.norm(error) < 0.02 * np.linalg.norm(expected)
+
+
+def test_a_step_sees_what_it_may(kernels: Kernels, rng: np.random.Generator) -> None:
+    """What lies outside of its stretch, in its clip or another one, changes nothing."""
+    rows, size = sum(COUNTS), 32
+    own = Distances(np.stack([pack(np.zeros((192, size), np.int8))]), np.ones((1, 192), np.float32), noise(rng, size))
+    seen = clips_of([0, *range(7), *range(70)], [1, *range(1, 8), *range(1, 71)])
+    projected = noise(rng, rows, 3 * size)
+    got = kernels.attend_clips(own, seen, projected, np.empty((rows, size), np.float32))
+    assert np.allclose(got, projected[:, 2 * size :], rtol=1e-6)
+
+
+@pytest.mark.parametrize("before", [4, 8])
+def test_steps_are_filtered_with_those_of_their_clip(kernels: Kernels, rng: np.random.Generator, before: int) -> None:
+    size, width = 9, 144
+    x, weight, bias = noise(rng, sum(COUNTS), width), noise(rng, size, width), noise(rng, width)
+    got = kernels.filter_clips(Filter(weight, bias), before, every_step(), x, np.empty_like(x))
+    for part, out in zip(np.split(x, np.cumsum(COUNTS)[:-1]), np.split(got, np.cumsum(COUNTS)[:-1]), strict=True):
+        padded = np.pad(part, ((before, size - 1 - before), (0, 0)))
+        expected = sum(padded[k : k + len(part)] * weight[k] for k in range(size)) + bias
+        assert np.allclose(out, expected, atol=1e-5)

@@ -28,6 +28,8 @@ class Pool {
     for (auto& worker : workers_) worker.join();
   }
 
+  int64_t threads() const { return workers_.size() + 1; }
+
   // Calls body(begin, end) for pieces of `grain` that cover 0..count, in any order, and returns when all are done.
   template <typename Body>
   void each(int64_t count, int64_t grain, const Body& body) {

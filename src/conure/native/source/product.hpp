@@ -16,7 +16,8 @@
 
 namespace conure {
 
-constexpr int kVectors = 4, kBlock = kVectors * kLanes, kOffset = 128, kLine = 64, kRun = 4;
+constexpr int kVectors = 4, kBlock = kVectors * kLanes, kOffset = 128, kLine = 64;
+constexpr int64_t kRun = 4, kTasks = 2, kLeastTiles = 8;
 
 enum class After : int32_t { kNothing, kSilu, kRelu, kGate, kAdd };
 
@@ -104,16 +105,34 @@ constexpr auto tiles(std::index_sequence<kCounts...>) {
 inline constexpr auto kTiles = tiles<false>(std::make_index_sequence<kTileRows>());
 inline constexpr auto kFetchingTiles = tiles<true>(std::make_index_sequence<kTileRows>());
 
+// How a product is cut into tasks: runs of blocks, whose weights a thread fetches one after the other, and where these
+// are too few for all threads, parts of the rows, too.
+struct Cut {
+  int64_t run, runs, parts;
+
+  Cut(int64_t threads, int64_t blocks, int64_t tiles) {
+    const int64_t wanted = threads > 1 ? kTasks * threads : 1;
+    run = std::clamp<int64_t>(blocks / wanted, 1, kRun);
+    runs = (blocks + run - 1) / run;
+    parts = std::clamp<int64_t>(wanted / runs, 1, std::max<int64_t>(tiles / kLeastTiles, 1));
+  }
+};
+
 inline void multiply(Pool& pool, const Quantised& x, int64_t rows, const Weight& weight, const Result& to) {
   const Tiles tiles(rows);
-  const int64_t bytes = kBlock * weight.depth;
-  pool.each(weight.columns / kBlock, kRun, [&](int64_t first, int64_t end) {
-    for (int64_t block = first; block < end; block++) {
+  const int64_t bytes = kBlock * weight.depth, blocks = weight.columns / kBlock;
+  const Cut cut(pool.threads(), blocks, tiles.count);
+  pool.each(cut.runs * cut.parts, 1, [&](int64_t task, int64_t) {
+    const int64_t part = task % cut.parts, begin = tiles.count * part / cut.parts;
+    const int64_t end = tiles.count * (part + 1) / cut.parts, first = task / cut.parts * cut.run;
+    const int64_t last = std::min(first + cut.run, blocks);
+    for (int64_t block = first; block < last; block++) {
       const uint8_t* here = weight.values + block * bytes;
-      for (int64_t i = 0; i < tiles.count; i++) {
+      for (int64_t i = begin; i < end; i++) {
         // The first four fetch a quarter of the next block each.
-        const bool fetches = block + 1 < end && i < kVectors;
-        const uint8_t* next = here + bytes + i * (bytes / kVectors);
+        const int64_t quarter = i - begin;
+        const bool fetches = block + 1 < last && quarter < kVectors;
+        const uint8_t* next = here + bytes + quarter * (bytes / kVectors);
         (fetches ? kFetchingTiles : kTiles)[tiles.rows(i) - 1](x, tiles.begin(i), weight, block * kBlock, next, to);
       }
     }
