@@ -28,6 +28,7 @@ extern "C" int conure_supported() {
 #endif
 
 #include "attention.hpp"
+#include "decoder.hpp"
 #include "filter.hpp"
 #include "mel.hpp"
 #include "pool.hpp"
@@ -69,6 +70,20 @@ void conure_filter(Pool* pool, const Filter* f, float* memory, int64_t ring, con
 void conure_log_mel(Pool* pool, const Mel* mel, const float* samples, int64_t rows, int64_t stride, int64_t frames,
                     float* out) {
   log_mel(*pool, *mel, samples, rows, stride, frames, out);
+}
+
+greedy::Decoder* conure_decoder(Pool* pool, const greedy::Heads* heads) { return new greedy::Decoder(*pool, *heads); }
+
+void conure_close_decoder(greedy::Decoder* decoder) { delete decoder; }
+
+void conure_decode(greedy::Decoder* decoder, const greedy::Chunk* chunk, const greedy::Memory* memory,
+                   const greedy::Written* to) {
+  decoder->decode(*chunk, *memory, *to);
+}
+
+void conure_label(Pool* pool, const greedy::Layer* head, int64_t tokens, float alpha, const float* encoded, int64_t count,
+                  int64_t width, int64_t* ids, float* log_probabilities, float* confidences) {
+  greedy::label(*pool, *head, tokens, alpha, encoded, count, width, ids, log_probabilities, confidences);
 }
 
 }  // extern "C"
