@@ -6,7 +6,7 @@ Its plain twin is `clip_decoder.PlainDecoder` over the heads in ONNX Runtime.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,8 +51,9 @@ class KernelDecoder:
         """Whether there are heads for it."""
         return PackedArrays.are_in(folder / HEADS_FILE)
 
-    def decode(self, encoded: np.ndarray, counts: np.ndarray) -> Slices[Tokens]:
-        """encoded [B, S, D], counts [B] -> the tokens of each clip."""
+    def decode(self, encoded: Any, counts: Any) -> Slices[Tokens]:
+        """encoded [B, S, D], counts [B], arrays or tensors in memory -> the tokens of each clip."""
+        encoded, counts = np.asarray(encoded), np.asarray(counts)
         if self._labeller is not None:
             tokens = []
             for row, count in zip(encoded, counts, strict=True):
@@ -72,8 +73,9 @@ class KernelDecoder:
         """Fresh rows of streams."""
         return DecoderMemory(self._transducing.heads, rows)
 
-    def decode_rows(self, encoded: np.ndarray, counts: np.ndarray, memory: DecoderMemory, rows: np.ndarray) -> Tokens:
+    def decode_rows(self, encoded: Any, counts: Any, memory: DecoderMemory, rows: Any) -> Tokens:
         """encoded [B, C, D] and counts [B] of a chunk for rows [B] of the memory -> their tokens; in place."""
+        encoded, counts, rows = np.asarray(encoded), np.asarray(counts), np.asarray(rows)
         return _emitted(self._transducing.decode(encoded, counts, memory, rows))
 
     @property

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from conure.audio.features import LogMel
-from conure.engine.clip_decoder import ClipDecoder, PlainDecoder
 from conure.engine.converted import Converted, read_converted
+from conure.engine.converted_decoder import open_decoder
 from conure.engine.export import ENCODER_FILE, FRONT_FILE, REACH, position_tables
 from conure.engine.onnx_attention import AROUND, around
 from conure.engine.onnx_heads import OnnxHeads
@@ -46,7 +46,7 @@ class OnnxRunner:
         # step of the heads.
         torch.set_num_threads(1)
         self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
-        self.decoder: ClipDecoder = PlainDecoder(self.heads)
+        self.decoder = open_decoder(self.heads, folder, threads)
         self.front, self.encoder = (open_session(folder / name, threads) for name in (FRONT_FILE, ENCODER_FILE))
         self._positions = _LongPositions(converted)
         self.description = f"onnx {converted.precision}, {threads} thread{'s' * (threads > 1)}"

@@ -10,6 +10,7 @@ import ctypes
 from collections.abc import Sequence
 from ctypes import Structure, byref, c_float, c_int64, c_void_p
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -124,7 +125,8 @@ class DecoderMemory:
     def bytes(self) -> int:
         return sum(part.nbytes for part in self._parts)
 
-    def reset(self, rows: np.ndarray) -> None:
+    def reset(self, rows: Any) -> None:
+        rows = np.asarray(rows)
         for part in self._parts:
             part[rows] = 0
         self.said[rows] = self._start
