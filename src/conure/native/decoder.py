@@ -180,7 +180,8 @@ class Decoder:
         encoded, counts, rows = _steps(encoded), counts.astype(np.int64), rows.astype(np.int64)
         size, steps, width = encoded.shape
         to = Written(size, max(steps * self.heads.most_symbols, 1))
-        chunk = _Chunk(*map(address, (encoded, counts, rows)), size, steps, width, encoded.strides[0] // 4)
+        at = encoded.ctypes.data, address(counts), address(rows)
+        chunk = _Chunk(*at, size, steps, width, encoded.strides[0] // encoded.itemsize)
         library().conure_decode(self._decoder, byref(chunk), byref(memory.struct), byref(to.struct))
         return to
 
