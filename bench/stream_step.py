@@ -27,7 +27,6 @@ import torch
 from bench.random_model import LIVE_PAST as PAST
 from bench.random_model import random_live_checkpoint
 from bench.yardstick import int8_rate
-from conure.decoding.transducer import decode_transducer
 from conure.engine.converted import convert, is_usable
 from conure.engine.export import STREAM_FILE
 from conure.engine.kernel_encoder import KernelEncoder
@@ -151,8 +150,7 @@ class Turn:
         clock.time("decoding", lambda: self._decode(encoded, counts))
 
     def _decode(self, encoded: torch.Tensor, counts: torch.Tensor) -> None:
-        _, after = decode_transducer(self.runner.heads, encoded, counts, self.state.decoder.gather(self.rows))
-        self.state.decoder.scatter(self.rows, after)
+        self.runner.decode(encoded, counts, self.state, self.rows)
 
 
 KERNELS = ("normalise", "quantise", "multiply", "attend", "filter")

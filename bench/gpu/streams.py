@@ -16,7 +16,6 @@ from bench.gpu.floors import COLUMNS, beside
 from bench.gpu.told import Told, milliseconds
 from bench.operations import turn as floor_of
 from bench.random_model import LIVE_PAST
-from conure.decoding.transducer import decode_transducer
 from conure.engine.live_runner import LiveRunner
 from conure.engine.live_state import LiveState
 from conure.engine.live_turn import NUMBERS, Inputs, LiveTurn
@@ -187,8 +186,7 @@ def _moved(runner: TorchStreamRunner, rows: int, chunk: int) -> Callable[[], Non
     @torch.inference_mode()
     def once() -> None:
         encoded, counts = runner.step(mel, frames, state, places)
-        _, after = decode_transducer(runner.heads, encoded, counts, state.decoder.gather(places))
-        state.decoder.scatter(places, after)
+        runner.decode(encoded, counts, state, places)
 
     return once
 

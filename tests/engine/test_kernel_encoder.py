@@ -14,7 +14,7 @@ import pytest
 from conure.engine import converted
 from conure.engine.converted import convert, is_usable
 from conure.engine.onnx_stream_runner import OnnxStreamRunner
-from conure.engine.packed import FILE, INDEX, Packed, is_packable
+from conure.engine.packed import FILE, Packed, is_packable
 from conure.models.config import AttentionContext, EncoderConfig
 from conure.native.library import available
 from tests.engine.test_onnx_stream_runner import SLOTS, SPOKEN, check_rows_alone, turns
@@ -78,8 +78,8 @@ def test_a_folder_without_weights_for_the_kernels_is_made_anew(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(folders["streaming"], tmp_path / "copy")
-    for name in (FILE, INDEX):
-        (folder / name).unlink()
+    for suffix in (".packed", ".json"):
+        (folder / FILE).with_suffix(suffix).unlink()
     manifest = json.loads((folder / converted.MANIFEST).read_text())
     manifest["files"] = {name: digest for name, digest in manifest["files"].items() if (folder / name).exists()}
     (folder / converted.MANIFEST).write_text(json.dumps(manifest))

@@ -59,7 +59,7 @@ def test_chunks() -> None:
         mel, frames = torch.zeros(1, STEP_FRAMES * chunk, 32), torch.tensor([STEP_FRAMES * chunk])
         runner.step(mel, frames, state, torch.tensor([0]))
         assert need.turn >= turn_bytes(net.config, 2, chunk)
-    tensors = [*vars(state.decoder).values(), *vars(state.unspoken).values()]
+    tensors = [tensor for rows in vars(state.decoder).values() for tensor in vars(rows).values()]
     tensors += {id(p.untyped_storage()): p for table in runner._positions.values() for p in table}.values()
     kept = state.encoder.bytes + sum(tensor.nbytes for tensor in tensors)
     assert kept <= need.bytes(7) - 7 * need.turn <= 1.1 * kept

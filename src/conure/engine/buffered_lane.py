@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from conure.decoding.transducer import TransducerState, decode_transducer
 from conure.engine.buffered_runner import BufferedRunner
 from conure.engine.chunk_lane import RATE, Part, Stream
 from conure.engine.direct_lane import DirectLane
@@ -48,8 +47,7 @@ class BufferedLane(DirectLane):
         super().__init__(runner.front, silero, slots, end_token)
         self.runner = runner
         self.contexts = live_contexts(runner.config.encoder.contexts)
-        self.unspoken = TransducerState.start(runner.heads, 1)
-        self.state = self.unspoken.repeated(slots + 1)
+        self.state = runner.decoder.allocate(slots + 1)
 
     @property
     def latencies(self) -> tuple[int, ...]:
@@ -67,14 +65,13 @@ class BufferedLane(DirectLane):
         return max(0, stream.frames - self.contexts[stream.options.latency_ms].left * STEP_FRAMES)
 
     def _reset(self, row: int) -> None:
-        self.state.scatter(torch.tensor([row], device=self.runner.heads.device), self.unspoken)
+        self.state.reset(torch.tensor([row], device=self.runner.heads.device))
 
     def _recognize(self, parts: Sequence[Part]) -> list[Sequence[Token]]:
         rows = torch.tensor([part.stream.lease.row for part in parts], device=self.runner.heads.device)
         encoded, counts = self._encode(parts)
         with self.stages.time("decoding"):
-            found, state = decode_transducer(self.runner.heads, encoded, counts, self.state.gather(rows))
-            self.state.scatter(rows, state)
+            found = self.runner.decoder.decode_rows(encoded, counts, self.state, rows)
         return [
             tuple(token.timed(part.stream.origin / RATE) for token in emitted)
             for part, emitted in zip(parts, found, strict=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from conure.audio.features import LogMel
+from conure.engine.clip_decoder import PlainDecoder, StreamDecoder
 from conure.engine.placing import prepared
 from conure.models.config import AttentionContext, NetworkConfig
 from conure.models.network import Heads, Network
@@ -17,6 +18,7 @@ __all__ = ["BufferedRunner", "TorchBufferedRunner"]
 
 class BufferedRunner(Protocol):
     heads: Heads
+    decoder: StreamDecoder[Any]
     front: LogMel
     config: NetworkConfig
     description: str
@@ -35,6 +37,7 @@ class TorchBufferedRunner:
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         self.network = prepared(network, device, self.dtype, folded=False)
         self.heads: Heads = self.network
+        self.decoder: StreamDecoder[Any] = PlainDecoder(self.heads)
         self.front = front.to(device)
         self.config = network.config
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}"

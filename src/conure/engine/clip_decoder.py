@@ -1,4 +1,6 @@
-"""What makes tokens of encoded clips, in slices: by looking after each token, or by loops that were recorded.
+"""What makes tokens of encoded steps: of whole clips in slices, of streams chunk by chunk.
+
+On a device clips are decoded by loops that were recorded; all else looks after each token whether there are more.
 
 Recorded loops are played one ahead: whether a block of steps was the last one is looked up while the next is already
 running, so the device never waits for the host. A block too many changes nothing.
@@ -9,20 +11,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from conure.decoding.ctc import decode_ctc
-from conure.decoding.hypothesis import EmittedToken
+from conure.decoding.emitted import EmittedToken
 from conure.decoding.label_loop import LabelLoop
 from conure.decoding.transducer import TransducerState, decode_transducer
 from conure.engine.recording import CudaRecorder, Recorder
 from conure.models.network import Heads
 from conure.models.slices import Slices
 
-__all__ = ["ClipDecoder", "PlainDecoder", "RecordedDecoder", "window_for"]
+__all__ = ["ClipDecoder", "DecoderRows", "PlainDecoder", "RecordedDecoder", "StreamDecoder", "Tokens", "window_for"]
 
 SLICE_STEPS = 64
 """Encoder steps (5 s) decoded in a slice by a processor."""
@@ -42,13 +44,53 @@ Tokens = list[list[EmittedToken]]
 
 
 class ClipDecoder(Protocol):
-    def decode(self, encoded: Tensor, counts: Tensor) -> Slices[Tokens]:
-        """encoded [B, S, D], counts [B] -> the tokens of each clip."""
+    def decode(self, encoded: Any, counts: Any) -> Slices[Tokens]:
+        """encoded [B, S, D], counts [B], as the runner's `encode` gives them -> the tokens of each clip."""
         ...
 
 
+class DecoderRows(Protocol):
+    """What a decoder remembers of streams, row by row."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        ...
+
+    def reset(self, rows: Any) -> None:
+        """Makes rows ready for new streams."""
+        ...
+
+
+Remembered = TypeVar("Remembered", bound=DecoderRows)
+
+
+class StreamDecoder(ClipDecoder, Protocol[Remembered]):
+    def allocate(self, rows: int) -> Remembered: ...
+
+    def decode_rows(self, encoded: Any, counts: Any, memory: Remembered, rows: Any) -> Tokens:
+        """encoded [B, C, D], counts [B] of the rows [B] -> the chunk's tokens; the rows are moved on in place."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlainRows:
+    """What transducers remember of streams."""
+
+    state: TransducerState
+    unspoken: TransducerState
+    """One row that has decoded nothing."""
+
+    @property
+    def bytes(self) -> int:
+        return self.state.bytes
+
+    def reset(self, rows: Tensor) -> None:
+        self.state.scatter(rows, self.unspoken.repeated(len(rows)))
+
+
 class PlainDecoder:
-    """The transducer where there is one, else CTC."""
+    """The transducer where there is one, else CTC; of streams the transducer alone."""
 
     def __init__(self, heads: Heads) -> None:
         self.heads = heads
@@ -65,6 +107,15 @@ class PlainDecoder:
             for row, emitted in zip(tokens, found, strict=True):
                 row += emitted
         return tokens
+
+    def allocate(self, rows: int) -> PlainRows:
+        unspoken = TransducerState.start(self.heads, 1)
+        return PlainRows(unspoken.repeated(rows), unspoken)
+
+    def decode_rows(self, encoded: Tensor, counts: Tensor, memory: PlainRows, rows: Tensor) -> Tokens:
+        found, after = decode_transducer(self.heads, encoded, counts, memory.state.gather(rows))
+        memory.state.scatter(rows, after)
+        return list(found)
 
 
 @dataclass(frozen=True)

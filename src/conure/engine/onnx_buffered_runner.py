@@ -17,6 +17,7 @@ class OnnxBufferedRunner:
     def __init__(self, clips: OnnxRunner) -> None:
         self.clips = clips
         self.heads: Heads = clips.heads
+        self.decoder = clips.decoder
         self.front = clips.features
         self.config = clips.checkpoint.config
         self.description = clips.description

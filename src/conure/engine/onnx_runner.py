@@ -16,8 +16,8 @@ from torch import Tensor
 
 from conure.audio.features import LogMel
 from conure.cores import cores
-from conure.engine.clip_decoder import ClipDecoder, PlainDecoder
 from conure.engine.converted import read_converted
+from conure.engine.converted_decoder import open_decoder
 from conure.engine.export import FRONT_FILE
 from conure.engine.graph_clips import GraphClips
 from conure.engine.kernel_clips import KernelClips
@@ -64,7 +64,7 @@ class OnnxRunner:
         # step of the heads.
         torch.set_num_threads(1)
         self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
-        self.decoder: ClipDecoder = PlainDecoder(self.heads)
+        self.decoder = open_decoder(self.heads, folder, threads, kernels=kernels)
         self.front = open_session(folder / FRONT_FILE, threads)
         native = kernels and available() and Packed.is_in(folder)
         self.encoder: ClipEncoder = (

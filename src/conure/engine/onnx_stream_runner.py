@@ -18,7 +18,9 @@ from torch import Tensor
 
 from conure.audio.features import LogMel
 from conure.cores import cores
+from conure.engine.clip_decoder import Tokens
 from conure.engine.converted import read_converted
+from conure.engine.converted_decoder import open_decoder
 from conure.engine.export import FRONT_FILE
 from conure.engine.graph_encoder import GraphEncoder
 from conure.engine.heard import Heard
@@ -54,7 +56,7 @@ class OnnxStreamRunner:
     """Opens the folder of a converted cache-aware checkpoint."""
 
     def __init__(self, folder: Path, threads: int | None = None, *, kernels: bool = True) -> None:
-        """Without `kernels`, or where there are none, the encoder is the graph."""
+        """Without `kernels`, or where there are none, encoder and heads are graphs."""
         converted = read_converted(folder)
         self.checkpoint = checkpoint = converted.checkpoint
         self.config = checkpoint.config
@@ -64,6 +66,7 @@ class OnnxStreamRunner:
         threads = threads or cores()
         torch.set_num_threads(1)
         self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
+        self.decoder = open_decoder(self.heads, folder, threads, kernels=kernels)
         self._front = open_session(folder / FRONT_FILE, threads)
         native = kernels and available() and Packed.is_in(folder)
         encoder = KernelEncoder if native else GraphEncoder
@@ -72,7 +75,7 @@ class OnnxStreamRunner:
         self.description = f"{made_of} {converted.precision}, {threads} thread{'s' * (threads > 1)}"
 
     def allocate(self, rows: int) -> StreamState[Heard]:
-        return StreamState.allocate(self._encoder.allocate(rows), self.heads, rows)
+        return StreamState(self._encoder.allocate(rows), self.decoder.allocate(rows))
 
     @torch.inference_mode()
     def step(
@@ -99,6 +102,9 @@ class OnnxStreamRunner:
         encoded[busy] = torch.from_numpy(y).view(-1, *encoded.shape[1:])
         memory.move_on(who, steps)
         return encoded, counts
+
+    def decode(self, encoded: Tensor, counts: Tensor, state: StreamState[Heard], rows: Tensor) -> Tokens:
+        return self.decoder.decode_rows(encoded, counts, state.decoder, rows)
 
     def _subsample(self, mel: np.ndarray, frames: list[int], memory: Heard, rows: np.ndarray) -> np.ndarray:
         """mel [B, 8C, F] -> what the subsampling projects, [B * C, channels * bands]; zeros after a row's last step.

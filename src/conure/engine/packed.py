@@ -7,7 +7,6 @@ them. Queries, keys and values are one product, and so are the convolution's val
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +18,8 @@ from torch import nn
 
 from conure.engine.export import REACH
 from conure.engine.export_stream import longest_chunk, longest_past
-from conure.engine.onnx_graph import Weights
 from conure.engine.onnx_layers import folded_filter
+from conure.engine.packed_arrays import PackedArrays, write_arrays
 from conure.engine.quantize import LEVELS, Affine
 from conure.models.attention import Attention as AttentionModule
 from conure.models.config import EncoderConfig
@@ -30,7 +29,7 @@ from conure.native.library import BLOCK, LANES, Attention, Distances, Filter, No
 
 __all__ = ["Packed", "is_packable", "write_packed"]
 
-FILE, INDEX = "encoder.packed", "encoder.json"
+FILE = "encoder.packed"
 SMALLEST = 1e-20
 """A distance whose projection is zero is divided by this."""
 
@@ -45,36 +44,19 @@ def is_packable(network: Network) -> bool:
 
 @torch.inference_mode()
 def write_packed(network: Network, folder: Path) -> None:
-    index = {}
-    with (folder / FILE).open("wb") as file:
-        weights = Weights(file, FILE)
-        for name, array in _arrays(network):
-            array = np.ascontiguousarray(array)
-            offset = int(weights.keep(array)["offset"])
-            index[name] = {"kind": array.dtype.name, "shape": array.shape, "offset": offset}
-    (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    write_arrays(folder / FILE, _arrays(network))
 
 
-class Packed:
+class Packed(PackedArrays):
     """Opens what `write_packed` wrote; arrays are views of the file."""
 
     def __init__(self, folder: Path) -> None:
         """Raises OSError where there is none."""
-        self._index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        self._file = np.memmap(folder / FILE, np.uint8, "r")
+        super().__init__(folder / FILE)
 
     @staticmethod
     def is_in(folder: Path) -> bool:
-        return (folder / INDEX).exists()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._index
-
-    def array(self, name: str) -> np.ndarray:
-        place = self._index[name]
-        kind, shape, begin = np.dtype(place["kind"]), place["shape"], place["offset"]
-        array: np.ndarray = self._file[begin : begin + math.prod(shape) * kind.itemsize].view(kind).reshape(shape)
-        return array
+        return PackedArrays.are_in(folder / FILE)
 
     def weight(self, name: str) -> Weight:
         bias = self.array(f"{name}.bias") if f"{name}.bias" in self else None

@@ -19,9 +19,11 @@ class Runner(Protocol):
     """Samples to what the heads read, and the heads, which one decoding loop asks."""
 
     heads: Heads
-    decoder: ClipDecoder
     description: str
     """What runs where, for people: "onnx int8, 2 threads"."""
+
+    @property
+    def decoder(self) -> ClipDecoder: ...
 
     def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
         """samples [B, N] at 16 kHz, lengths [B], prompt slots [B] -> encoded [B, S, D], counts [B].

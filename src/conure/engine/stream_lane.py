@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conure.decoding.transducer import decode_transducer
 from conure.engine.chunk_lane import RATE, Part
 from conure.engine.direct_lane import DirectLane
 from conure.engine.stream_runner import StreamRunner
@@ -49,8 +48,7 @@ class StreamLane(DirectLane):
         with self.stages.time("encoder"):
             encoded, counts = self.runner.step(mel, frames, self.state, rows, prompts)
         with self.stages.time("decoding"):
-            found, decoder = decode_transducer(self.runner.heads, encoded, counts, self.state.decoder.gather(rows))
-            self.state.decoder.scatter(rows, decoder)
+            found = self.runner.decode(encoded, counts, self.state, rows)
         return [
             tuple(token.timed(part.stream.origin / RATE) for token in emitted)
             for part, emitted in zip(parts, found, strict=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from conure.audio.features import LogMel
+from conure.engine.clip_decoder import PlainDecoder, StreamDecoder, Tokens
 from conure.engine.placing import prepared
 from conure.engine.stream_state import Memory, StreamState
 from conure.models.config import STEP_FRAMES, NetworkConfig
@@ -34,6 +35,10 @@ class StreamRunner(Protocol[Memory]):
         """
         ...
 
+    def decode(self, encoded: Tensor, counts: Tensor, state: StreamState[Memory], rows: Tensor) -> Tokens:
+        """What `step` gave -> the tokens of each row's chunk; the rows of the decoder's state are moved on in place."""
+        ...
+
 
 class TorchStreamRunner:
     """The modules as they are: the encoder in bfloat16 on CUDA unless told otherwise, the rest in float32."""
@@ -44,6 +49,7 @@ class TorchStreamRunner:
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         self.network = prepared(network, device, self.dtype, folded=False)
         self.heads: Heads = self.network
+        self.decoder: StreamDecoder[Any] = PlainDecoder(self.heads)
         self.front = front.to(device)
         self.config = network.config
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}"
@@ -52,7 +58,7 @@ class TorchStreamRunner:
     def allocate(self, rows: int) -> StreamState[EncoderState]:
         config, like = self.config.encoder, self.network.encoder.pre_encode.out.weight
         past = max(context.left for context in config.contexts)
-        return StreamState.allocate(EncoderState.allocate(config, rows, past, like), self.heads, rows)
+        return StreamState(EncoderState.allocate(config, rows, past, like), self.decoder.allocate(rows))
 
     @torch.inference_mode()
     def step(
@@ -66,3 +72,6 @@ class TorchStreamRunner:
         encoded, counts, after = self.network.encoder.step(mel.to(self.dtype), frames, before, self._positions[chunk])
         state.encoder.scatter(rows, after)
         return self.network.prompted(encoded, prompts).float(), counts
+
+    def decode(self, encoded: Tensor, counts: Tensor, state: StreamState[EncoderState], rows: Tensor) -> Tokens:
+        return self.decoder.decode_rows(encoded, counts, state.decoder, rows)

@@ -8,9 +8,8 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from conure.decoding.transducer import TransducerState
+from conure.engine.clip_decoder import DecoderRows
 from conure.models.config import NetworkConfig
-from conure.models.network import Heads
 
 __all__ = ["Memory", "Rows", "StreamState"]
 
@@ -34,15 +33,7 @@ Memory = TypeVar("Memory", bound=Rows)
 @dataclass(frozen=True)
 class StreamState(Generic[Memory]):
     encoder: Memory
-    decoder: TransducerState
-    unspoken: TransducerState
-    """One row that has decoded nothing."""
-
-    @staticmethod
-    def allocate(encoder: Memory, heads: Heads, rows: int) -> StreamState[Memory]:
-        """Fresh rows beside those of the encoder."""
-        unspoken = TransducerState.start(heads, 1)
-        return StreamState(encoder, unspoken.repeated(rows), unspoken)
+    decoder: DecoderRows
 
     @staticmethod
     def decoder_bytes(config: NetworkConfig) -> int:
@@ -53,4 +44,4 @@ class StreamState(Generic[Memory]):
     def reset(self, rows: Tensor) -> None:
         """Makes rows ready for new streams."""
         self.encoder.reset(rows)
-        self.decoder.scatter(rows, self.unspoken.repeated(len(rows)))
+        self.decoder.reset(rows)

@@ -29,6 +29,7 @@ extern "C" int conure_supported() {
 
 #include "attention.hpp"
 #include "clips.hpp"
+#include "decoder.hpp"
 #include "filter.hpp"
 #include "mel.hpp"
 #include "pool.hpp"
@@ -78,6 +79,20 @@ void conure_filter_clips(Pool* pool, const Filter* f, const Clips* clips, int64_
 void conure_log_mel(Pool* pool, const Mel* mel, const float* samples, int64_t rows, int64_t stride, int64_t frames,
                     float* out) {
   log_mel(*pool, *mel, samples, rows, stride, frames, out);
+}
+
+greedy::Decoder* conure_decoder(Pool* pool, const greedy::Heads* heads) { return new greedy::Decoder(*pool, *heads); }
+
+void conure_close_decoder(greedy::Decoder* decoder) { delete decoder; }
+
+void conure_decode(greedy::Decoder* decoder, const greedy::Chunk* chunk, const greedy::Memory* memory,
+                   const greedy::Written* to) {
+  decoder->decode(*chunk, *memory, *to);
+}
+
+void conure_label(Pool* pool, const greedy::Layer* head, int64_t tokens, float alpha, const float* encoded, int64_t count,
+                  int64_t width, int64_t* ids, float* log_probabilities, float* confidences) {
+  greedy::label(*pool, *head, tokens, alpha, encoded, count, width, ids, log_probabilities, confidences);
 }
 
 }  // extern "C"
