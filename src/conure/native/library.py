@@ -30,8 +30,10 @@ __all__ = [
     "Rings",
     "Turn",
     "Weight",
+    "address",
     "aligned",
     "available",
+    "library",
     "pack",
 ]
 
@@ -114,7 +116,7 @@ class Norm:
 
     def __init__(self, weight: np.ndarray | None = None, bias: np.ndarray | None = None, epsilon: float = 0) -> None:
         self._kept = (weight, bias)
-        self.struct = _Norm(*(None if part is None else _address(part) for part in self._kept), epsilon)
+        self.struct = _Norm(*(None if part is None else address(part) for part in self._kept), epsilon)
 
 
 NO_NORM = Norm()
@@ -126,8 +128,8 @@ class Weight:
     def __init__(self, values: np.ndarray, scales: np.ndarray, bias: np.ndarray | None) -> None:
         self._kept = (values, scales, bias)
         self.columns, self.depth = values.shape[0] * BLOCK, values.shape[1] * QUAD
-        at = None if bias is None else _address(bias)
-        self.struct = _Weight(_address(values), _address(scales), at, self.depth, self.columns)
+        at = None if bias is None else address(bias)
+        self.struct = _Weight(address(values), address(scales), at, self.depth, self.columns)
 
 
 class Attention:
@@ -136,7 +138,7 @@ class Attention:
     def __init__(self, shift: np.ndarray, table: np.ndarray, past: int, longest: int) -> None:
         self._kept = (shift, table)
         heads, width, columns = table.shape
-        self.struct = _Attention(_address(shift), _address(table), columns, heads, width, past, longest)
+        self.struct = _Attention(address(shift), address(table), columns, heads, width, past, longest)
 
 
 class Filter:
@@ -144,7 +146,7 @@ class Filter:
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:
         self._kept = (weight, bias)
-        self.struct = _Filter(_address(weight), _address(bias), *weight.shape)
+        self.struct = _Filter(address(weight), address(bias), *weight.shape)
 
 
 class Mel:
@@ -158,7 +160,7 @@ class Mel:
         ends = filters.shape[1] - used[:, ::-1].argmax(1)
         ranges = np.stack([used.argmax(1), np.where(used.any(1), ends, 0)], 1).astype(np.int64)
         self._kept = tuple(map(np.ascontiguousarray, (window, filters, ranges)))
-        self.struct = _Mel(*map(_address, self._kept), hop, self.features, guard)
+        self.struct = _Mel(*map(address, self._kept), hop, self.features, guard)
 
 
 class Rings:
@@ -168,7 +170,7 @@ class Rings:
         stride = -(-ring // LANES) * LANES
         self.keys = aligned(slots, heads, width, stride, kind=np.uint16)
         self.values = aligned(slots, heads, ring, width, kind=np.uint16)
-        self.struct = _Rings(_address(self.keys), _address(self.values), ring, stride)
+        self.struct = _Rings(address(self.keys), address(self.values), ring, stride)
 
 
 class Turn:
@@ -176,7 +178,7 @@ class Turn:
 
     def __init__(self, slots: np.ndarray, ages: np.ndarray, counts: np.ndarray, chunk: int) -> None:
         self._kept = tuple(np.ascontiguousarray(array, np.int64) for array in (slots, ages, counts))
-        self.struct = _Turn(*map(_address, self._kept), len(slots), chunk)
+        self.struct = _Turn(*map(address, self._kept), len(slots), chunk)
 
 
 class Quantised:
@@ -185,7 +187,7 @@ class Quantised:
     def __init__(self, rows: int, size: int) -> None:
         self._kept = aligned(size, kind=np.int8), aligned(rows), aligned(rows, kind=np.int32)
         self.room, self.rows = (rows, size), 0
-        self.struct = _Quantised(*map(_address, self._kept))
+        self.struct = _Quantised(*map(address, self._kept))
 
 
 class Kernels:
@@ -193,7 +195,7 @@ class Kernels:
 
     def __init__(self, threads: int) -> None:
         """Raises OSError where there is no library."""
-        self._library = _library()
+        self._library = library()
         self._pool = self._library.conure_pool(threads)
         self._rooms: dict[str, np.ndarray] = {}
         self._quantised = Quantised(0, 0)
@@ -211,7 +213,7 @@ class Kernels:
 
     def normalise(self, x: np.ndarray, norm: Norm, out: np.ndarray) -> None:
         """x [rows, D], which may be `out`."""
-        self._library.conure_normalise(self._pool, _address(x), *x.shape, ctypes.byref(norm.struct), _address(out))
+        self._library.conure_normalise(self._pool, address(x), *x.shape, ctypes.byref(norm.struct), address(out))
 
     def quantise(self, x: np.ndarray, norm: Norm | None = None, *, gated: bool = False) -> Quantised:
         """x [rows, D], normalised, then through SiLU if `gated`, each row rounded to +-127; until the next call."""
@@ -220,13 +222,13 @@ class Kernels:
         if any(has < wants for has, wants in zip(self._quantised.room, wanted, strict=True)):
             self._quantised = Quantised(*map(max, self._quantised.room, wanted))
         to, place = self._quantised, ctypes.byref((norm or NO_NORM).struct)
-        self._library.conure_quantise(self._pool, _address(x), rows, width, place, gated, ctypes.byref(to.struct))
+        self._library.conure_quantise(self._pool, address(x), rows, width, place, gated, ctypes.byref(to.struct))
         to.rows = rows
         return to
 
     def multiply(self, x: Quantised, weight: Weight, out: np.ndarray, after: After = After.NOTHING) -> np.ndarray:
         """-> out [rows, N], or [rows, N / 2] with a gate."""
-        result = _Result(_address(out), out.shape[1], after)
+        result = _Result(address(out), out.shape[1], after)
         structs = ctypes.byref(x.struct), x.rows, ctypes.byref(weight.struct), ctypes.byref(result)
         self._library.conure_multiply(self._pool, *structs)
         return out
@@ -234,13 +236,13 @@ class Kernels:
     def attend(self, own: Attention, rings: Rings, turn: Turn, projected: np.ndarray, out: np.ndarray) -> np.ndarray:
         """projected [B * C, 3 * h * d] are queries, keys, values; -> out [B * C, h * d]."""
         structs = (ctypes.byref(part.struct) for part in (own, rings, turn))
-        self._library.conure_attend(self._pool, *structs, _address(projected), _address(out))
+        self._library.conure_attend(self._pool, *structs, address(projected), address(out))
         return out
 
     def filter(self, own: Filter, memory: np.ndarray, turn: Turn, x: np.ndarray, out: np.ndarray) -> np.ndarray:
         """x [B * C, D] behind what is in memory [slots, ring, D], which takes it up; -> out [B * C, D]."""
-        structs = (ctypes.byref(own.struct), _address(memory), memory.shape[1], ctypes.byref(turn.struct))
-        self._library.conure_filter(self._pool, *structs, _address(x), _address(out))
+        structs = (ctypes.byref(own.struct), address(memory), memory.shape[1], ctypes.byref(turn.struct))
+        self._library.conure_filter(self._pool, *structs, address(x), address(out))
         return out
 
     def log_mel(self, mel: Mel, samples: np.ndarray) -> np.ndarray:
@@ -249,7 +251,7 @@ class Kernels:
         frames = 1 + (size - FFT) // mel.hop
         out = aligned(rows, frames, mel.features)
         place = ctypes.byref(mel.struct)
-        self._library.conure_log_mel(self._pool, place, _address(samples), rows, size, frames, _address(out))
+        self._library.conure_log_mel(self._pool, place, address(samples), rows, size, frames, address(out))
         return out
 
 
@@ -272,13 +274,13 @@ def pack(weight: np.ndarray) -> np.ndarray:
 def available() -> bool:
     """Whether kernels were built and this processor has what they need."""
     try:
-        return bool(_library().conure_supported())
+        return bool(library().conure_supported())
     except OSError:
         return False
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(LIBRARY))
     pointer, size = c_void_p, c_int64
     signatures = {
@@ -291,6 +293,7 @@ def _library() -> ctypes.CDLL:
         "attend": (None, [pointer] * 6),
         "log_mel": (None, [pointer, pointer, pointer, size, size, size, pointer]),
         "filter": (None, [pointer, pointer, pointer, size, pointer, pointer, pointer]),
+        "silero": (None, [pointer, pointer, size, size, pointer, pointer]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, f"conure_{name}")
@@ -298,6 +301,6 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def _address(array: Any) -> int:
+def address(array: Any) -> int:
     """Of a NumPy array. The quick way takes a half of the time, but arrays that may be written only."""
     return addressof(c_char.from_buffer(array)) if array.flags.writeable and array.size else int(array.ctypes.data)

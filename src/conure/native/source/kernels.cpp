@@ -33,6 +33,7 @@ extern "C" int conure_supported() {
 #include "pool.hpp"
 #include "product.hpp"
 #include "rows.hpp"
+#include "silero.hpp"
 
 using namespace conure;
 
@@ -69,6 +70,11 @@ void conure_filter(Pool* pool, const Filter* f, float* memory, int64_t ring, con
 void conure_log_mel(Pool* pool, const Mel* mel, const float* samples, int64_t rows, int64_t stride, int64_t frames,
                     float* out) {
   log_mel(*pool, *mel, samples, rows, stride, frames, out);
+}
+
+void conure_silero(const Silero* net, const float* samples, int64_t streams, int64_t steps, float* memory,
+                   float* probabilities) {
+  listen(*net, samples, streams, steps, memory, probabilities);
 }
 
 }  // extern "C"

@@ -1,0 +1,35 @@
+"""Products of floats: the right side, as the kernels read it."""
+
+from __future__ import annotations
+
+from ctypes import Structure, c_int64, c_void_p
+
+import numpy as np
+
+from conure.native.library import BLOCK, address, aligned
+
+__all__ = ["Dense", "DenseStruct", "dense_blocks"]
+
+
+class DenseStruct(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("values", "bias")),
+        *((name, c_int64) for name in ("depth", "columns")),
+    )
+
+
+class Dense:
+    """Made of `dense_blocks` and a bias [N]."""
+
+    def __init__(self, values: np.ndarray, bias: np.ndarray) -> None:
+        self._kept = (values, bias)
+        self.columns, self.depth = values.shape[0] * BLOCK, values.shape[1]
+        self.struct = DenseStruct(address(values), address(bias), self.depth, self.columns)
+
+
+def dense_blocks(matrix: np.ndarray) -> np.ndarray:
+    """A matrix [K, N] in blocks of 64 columns, [N / 64, K, 64]."""
+    depth, columns = matrix.shape
+    blocks = aligned(columns // BLOCK, depth, BLOCK)
+    blocks[:] = matrix.reshape(depth, -1, BLOCK).swapaxes(0, 1)
+    return blocks

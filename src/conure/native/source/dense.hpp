@@ -1,0 +1,89 @@
+// Products of floats, for what is too small or too sensitive to be rounded to bytes.
+//
+// A weight [depth, columns] is kept as blocks of 64 columns, [columns / 64, depth, 64]. A tile is up to 12 rows by 32
+// columns or 6 by 64, whose sums stay in registers: 24 sums hide the latency of a multiply-add.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "vector.hpp"
+
+namespace conure {
+
+constexpr int64_t kDenseBlock = 64;
+
+struct Dense {
+  const float* values;
+  const float* bias;  // [columns]
+  int64_t depth, columns;
+};
+
+// Rows that lie `stride` floats apart.
+template <typename Float>
+struct Strided {
+  Float* values;
+  int64_t stride;
+};
+
+// `depth` rows of a weight's block from the first on.
+struct Part {
+  int64_t first, depth;
+};
+
+template <int kRows, int kVectors, bool kRelu>
+void dense_tile(Strided<const float> x, const float* block, int64_t depth, const float* bias, Strided<float> y) {
+  Floats sums[kRows][kVectors];
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; r++)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; v++) sums[r][v] = load(bias + v * kLanes);
+  for (int64_t k = 0; k < depth; k++, block += kDenseBlock) {
+    Floats columns[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; v++) columns[v] = load(block + v * kLanes);
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; r++) {
+      const Floats one = _mm512_set1_ps(x.values[r * x.stride + k]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; v++) sums[r][v] = _mm512_fmadd_ps(columns[v], one, sums[r][v]);
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; r++)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; v++) {
+      const Floats sum = kRelu ? _mm512_max_ps(sums[r][v], _mm512_setzero_ps()) : sums[r][v];
+      _mm512_storeu_ps(y.values + r * y.stride + v * kLanes, sum);
+    }
+}
+
+using DenseTile = void (*)(Strided<const float>, const float*, int64_t, const float*, Strided<float>);
+
+template <int kVectors, bool kRelu, std::size_t... kCounts>
+constexpr auto dense_tiles(std::index_sequence<kCounts...>) {
+  return std::array<DenseTile, sizeof...(kCounts)>{dense_tile<int(kCounts) + 1, kVectors, kRelu>...};
+}
+
+// y = x times some rows of the weight, and its bias; through a ReLU if told.
+#ifndef DV
+#define DV 2
+#endif
+template <bool kRelu>
+void multiply(Strided<const float> x, int64_t rows, const Dense& weight, Part part, Strided<float> y) {
+  constexpr int kVectors = DV, kMostRows = 24 / kVectors;
+  static constexpr auto kTiles = dense_tiles<kVectors, kRelu>(std::make_index_sequence<kMostRows>());
+  const int64_t tiles = (rows + kMostRows - 1) / kMostRows;
+  for (int64_t column = 0; column < weight.columns; column += kVectors * kLanes) {
+    const float* block = weight.values + column / kDenseBlock * kDenseBlock * weight.depth +
+                         part.first * kDenseBlock + column % kDenseBlock;
+    for (int64_t i = 0; i < tiles; i++) {
+      const int64_t begin = rows * i / tiles, end = rows * (i + 1) / tiles;
+      kTiles[end - begin - 1]({x.values + begin * x.stride, x.stride}, block, part.depth, weight.bias + column,
+                              {y.values + begin * y.stride + column, y.stride});
+    }
+  }
+}
+
+}  // namespace conure
