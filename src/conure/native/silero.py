@@ -15,11 +15,16 @@ __all__ = ["SileroKernel"]
 
 STEP, FRAME = 512, 256
 
+SUMS = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+"""Of a convolution's three taps: what the kernel multiplies its sums of frames by."""
+
 
 class _Silero(Structure):
     _fields_ = (
         ("window", c_void_p),
-        ("convolutions", DenseStruct * 4),
+        ("first", DenseStruct),
+        ("first_bias", c_void_p),
+        ("convolutions", DenseStruct * 3),
         ("input", DenseStruct),
         ("output", DenseStruct),
         ("head", c_void_p),
@@ -36,19 +41,22 @@ class SileroKernel:
         gates: tuple[np.ndarray, np.ndarray, np.ndarray],
         head: tuple[np.ndarray, float],
     ) -> None:
-        """Convolutions [out, in, 3] and biases [out]; head [128] and its bias.
+        """The convolutions [out, in, 3] and biases [out]; head [128] and its bias.
 
         `gates` are those of the LSTM, [512, 128] of its input, the same of its output, and a bias [512]; of input,
         forget, cell and output, 128 each.
         """
-        window = (0.25 - 0.25 * np.cos(2 * np.pi * np.arange(FRAME) / FRAME)).astype(np.float32)
-        taps = [Dense(_taps(weight), _kept(bias)) for weight, bias in convolutions]
-        from_input, from_output, bias = (_interleaved(part) for part in gates)
-        products = Dense(dense_blocks(from_input.T), _kept(bias)), Dense(dense_blocks(from_output.T), _kept(0 * bias))
-        weight, head_bias = _kept(head[0]), float(head[1])
-        self._parts = window, taps, products, weight
-        structs = (DenseStruct * 4)(*(part.struct for part in taps)), *(part.struct for part in products)
-        self._struct = _Silero(address(window), *structs, address(weight), head_bias)
+        window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME) / FRAME)).astype(np.float32)
+        (weight, first_bias), *rest = convolutions
+        first = _dense(np.einsum("st,oit->sio", SUMS, weight), np.zeros(0))
+        after = [_dense(weight.transpose(2, 1, 0), bias) for weight, bias in rest]
+        of_input, of_output, bias = (_interleaved(part) for part in gates)
+        products = _dense(of_input.T, bias), _dense(of_output.T, np.zeros(0))
+        constants = window, *(_kept(part) for part in (first_bias, head[0]))
+        self._parts = first, after, products, constants
+        places = [address(part) for part in constants]
+        structs = (DenseStruct * 3)(*(part.struct for part in after)), *(part.struct for part in products)
+        self._struct = _Silero(places[0], first.struct, places[1], *structs, places[2], float(head[1]))
         self._listen = library().conure_silero
 
     def listen(self, samples: np.ndarray, memory: np.ndarray) -> np.ndarray:
@@ -70,9 +78,10 @@ def _kept(values: np.ndarray) -> np.ndarray:
     return copy
 
 
-def _taps(weight: np.ndarray) -> np.ndarray:
-    """A convolution [out, in, 3] as a product [3 * in, out] in blocks."""
-    return dense_blocks(weight.transpose(2, 1, 0).reshape(-1, len(weight)))
+def _dense(matrix: np.ndarray, bias: np.ndarray) -> Dense:
+    """A matrix [..., N]; without a bias it is one of zeros."""
+    columns = matrix.shape[-1]
+    return Dense(dense_blocks(matrix.reshape(-1, columns)), _kept(bias if len(bias) else np.zeros(columns)))
 
 
 def _interleaved(gates: np.ndarray) -> np.ndarray:

@@ -3,10 +3,12 @@
 //     samples -> 4 frames -> magnitudes [4, 129] -> 4 convolutions over the frames -> [128] -> LSTM -> probability
 //
 // A convolution over a step's frames is a product for each of its results, with the taps that meet a frame: of some
-// dozens of steps together, so that the weights are read for all of them. The LSTM's input is such a product as well;
-// only what the LSTM makes of its own output has to go step by step, for all streams together.
+// dozens of steps together, so that the weights are read for all of them. The first one, half of all operations, has 4
+// results of 3 taps and is made by 6 products where that would take 10 (Winograd, 1980; Lavin and Gray, 2015): of sums
+// of frames by sums of taps. The LSTM's input is a product as well; only what the LSTM makes of its own output has to
+// go step by step, for all streams together.
 //
-// Two frames are the real and the imaginary part of one complex transform of 256, and 32 frames are taken at a time.
+// Sixteen frames are transformed at a time, each in its lane, so that what a stream hears does not depend on the others.
 #pragma once
 
 #include <cstring>
@@ -18,8 +20,10 @@
 namespace conure {
 
 struct Silero {
-  const float* window;          // [256], halved: the transform of two frames gives each twice
-  Dense convolutions[4];        // [3 * in, out], tap by tap
+  const float* window;          // [256]
+  Dense first;                  // [6 * 129, 128]: sums of taps, without a bias
+  const float* first_bias;      // [128]
+  Dense convolutions[3];        // [3 * in, out], tap by tap
   Dense input;                  // [128, 512]: of 16 units the gates in, forget, cell, out, then the next 16
   Dense output;                 // the same of the LSTM's own output; its bias is not used
   const float* head;            // [128]
@@ -29,9 +33,9 @@ struct Silero {
 namespace silero {
 
 constexpr int64_t kStep = 512, kContext = 64, kFrame = 256, kHop = 128, kFrames = 4, kWidth = 128;
-constexpr int64_t kMagnitudes = kFrame / 2 + 1, kMemory = kContext + 2 * kWidth, kGates = 4 * kWidth;
-constexpr int64_t kSteps = 48;                        // together
-constexpr int64_t kTransformed = 2 * kLanes / kFrames;  // steps whose frames are transformed together
+constexpr int64_t kPoints = kFrame / 2, kBins = kPoints + 1, kSums = 6, kMemory = kContext + 2 * kWidth, kGates = 4 * kWidth;
+constexpr int64_t kSteps = 48;                    // together
+constexpr int64_t kTransformed = kLanes / kFrames;  // steps whose frames are transformed together
 
 // 16 rows of 16, turned.
 inline void transpose(Floats* rows) {
@@ -86,17 +90,17 @@ struct Block {
   int64_t rows() const { return streams * steps; }
 };
 
+// Rows of what is named. What is used up makes room for what comes later, so that all of it stays in a cache.
 struct Room {
-  std::vector<float> magnitudes, first, second, third, fourth, gates, hidden, padded;
+  std::vector<float> sums, products, second, third, fourth, hidden;
+  float *first = sums.data(), *gates = products.data();
   Room()
-      : magnitudes(kSteps * kFrames * kMagnitudes),
-        first(kSteps * kFrames * kWidth),
+      : sums(kSteps * kSums * kBins),
+        products(kSteps * kSums * kWidth),
         second(kSteps * 2 * kWidth / 2),
         third(kSteps * kWidth / 2),
         fourth(kSteps * kWidth),
-        gates(kSteps * kGates),
-        hidden(kSteps * kWidth),
-        padded(kTransformed * (kFrames + 1) * kHop) {}
+        hidden(kSteps * kWidth) {}
 };
 
 // Context, step and its end mirrored.
@@ -108,54 +112,80 @@ inline void pad(const Block& block, int64_t row, float* to) {
   for (int64_t i = 0; i < kContext; i++) to[kContext + kStep + i] = samples[kStep - 2 - i];
 }
 
-// Frames from `begin` on, of which there are `count` -> their samples under the window, lane by lane.
-inline void spread(const Silero& net, const float* padded, int64_t first, int64_t sample, Floats* to) {
-  for (int64_t lane = 0; lane < kLanes; lane++) {
-    const int64_t frame = first + lane;
-    to[lane] = load(padded + frame / kFrames * (kFrames + 1) * kHop + frame % kFrames * kHop + sample);
-  }
-  transpose(to);
-  for (int64_t i = 0; i < kLanes; i++) to[i] = _mm512_mul_ps(to[i], _mm512_set1_ps(net.window[sample + i]));
+// Four frames to the six sums of them that are multiplied: interpolation at 0, 1, -1, 2, -2 and infinity of frames that
+// have a frame of zeros on either side.
+inline void sum_frames(const Floats* frames, Floats* to) {
+  const Floats two = _mm512_set1_ps(2.0f), four = _mm512_set1_ps(4.0f), five = _mm512_set1_ps(5.0f);
+  const Floats a = frames[0], b = frames[1], c = frames[2], d = frames[3];
+  const Floats even = _mm512_fnmadd_ps(four, b, d), odd = _mm512_fnmadd_ps(four, a, c);
+  const Floats other = _mm512_sub_ps(d, b), twice = _mm512_mul_ps(two, _mm512_sub_ps(c, a));
+  to[0] = _mm512_fnmadd_ps(five, b, d);
+  to[1] = _mm512_add_ps(even, odd);
+  to[2] = _mm512_sub_ps(even, odd);
+  to[3] = _mm512_add_ps(other, twice);
+  to[4] = _mm512_sub_ps(other, twice);
+  to[5] = _mm512_fmsub_ps(four, a, _mm512_mul_ps(five, c));
 }
 
-// padded [kTransformed, 640] -> magnitudes [32, 129] of its frames, the first `count` of which are kept.
-inline void transform_frames(const Silero& net, const float* padded, int64_t count, float* magnitudes) {
-  alignas(64) static thread_local std::array<Complex, kFrame> z;
+// padded [kTransformed, 640] -> sums [kTransformed, 6, 129] of their frames' magnitudes, the first `count` steps of it.
+inline void transform_steps(const Silero& net, const float* padded, int64_t count, float* sums) {
+  alignas(64) static thread_local std::array<Complex, kPoints> z;
+  alignas(64) static thread_local Floats bins[kPoints + kLanes];
+  Floats* samples = bins;
   for (int64_t sample = 0; sample < kFrame; sample += kLanes) {
-    Floats re[kLanes], im[kLanes];
-    spread(net, padded, 0, sample, re);
-    spread(net, padded, kLanes, sample, im);
-    for (int64_t i = 0; i < kLanes; i++) z[reversed(sample + i)] = {re[i], im[i]};
-  }
-  transform(z.data());
-  const auto keep = [&](int64_t first, int64_t bin, Floats* values) {
-    transpose(values);
-    for (int64_t lane = 0; lane < std::min(kLanes + 0L, count - first); lane++)
-      _mm512_storeu_ps(magnitudes + (first + lane) * kMagnitudes + bin, values[lane]);
-  };
-  for (int64_t bin = 0; bin < kFrame / 2; bin += kLanes) {
-    Floats one[kLanes], other[kLanes];
-    for (int64_t i = 0; i < kLanes; i++) {
-      const Complex here = z[bin + i], there = conjugate(z[(kFrame - bin - i) % kFrame]);
-      one[i] = root(power(here + there));
-      other[i] = root(power(here - there));
+    for (int64_t lane = 0; lane < kLanes; lane++)
+      samples[lane] = load(padded + lane / kFrames * (kFrames + 1) * kHop + lane % kFrames * kHop + sample);
+    transpose(samples);
+    for (int64_t i = 0; i < kLanes; i += 2) {
+      const Floats even = _mm512_mul_ps(samples[i], _mm512_set1_ps(net.window[sample + i]));
+      const Floats odd = _mm512_mul_ps(samples[i + 1], _mm512_set1_ps(net.window[sample + i + 1]));
+      z[kPlaces<kPoints>[(sample + i) / 2]] = {even, odd};
     }
-    keep(0, bin, one);
-    keep(kLanes, bin, other);
   }
-  const Complex last = z[kFrame / 2];
-  alignas(64) float highest[2 * kLanes];
-  _mm512_store_ps(highest, _mm512_abs_ps(_mm512_add_ps(last.re, last.re)));
-  _mm512_store_ps(highest + kLanes, _mm512_abs_ps(_mm512_add_ps(last.im, last.im)));
-  for (int64_t frame = 0; frame < count; frame++) magnitudes[frame * kMagnitudes + kFrame / 2] = highest[frame];
+  transform<kPoints>(z.data());
+  powers<kPoints>(z.data(), bins);
+  for (int64_t bin = 0; bin < kBins; bin += kLanes) {
+    Floats* some = bins + bin;
+    for (int64_t i = 0; i < kLanes; i++) some[i] = root(some[i]);
+    transpose(some);
+    const __mmask16 kept = conure::first(kBins - bin);
+    for (int64_t step = 0; step < count; step++) {
+      Floats six[kSums];
+      sum_frames(some + step * kFrames, six);
+      for (int64_t i = 0; i < kSums; i++) _mm512_mask_storeu_ps(sums + (step * kSums + i) * kBins + bin, kept, six[i]);
+    }
+  }
 }
 
-inline void spectra(const Silero& net, const Block& block, Room& room) {
+inline void spectra(const Silero& net, const Block& block, float* sums) {
+  float padded[kTransformed * (kFrames + 1) * kHop] = {};
   for (int64_t begin = 0; begin < block.rows(); begin += kTransformed) {
     const int64_t count = std::min(kTransformed, block.rows() - begin);
-    for (int64_t i = 0; i < count; i++) pad(block, begin + i, room.padded.data() + i * (kFrames + 1) * kHop);
-    transform_frames(net, room.padded.data(), count * kFrames, room.magnitudes.data() + begin * kFrames * kMagnitudes);
+    for (int64_t i = 0; i < count; i++) pad(block, begin + i, padded + i * (kFrames + 1) * kHop);
+    transform_steps(net, padded, count, sums + begin * kSums * kBins);
   }
+}
+
+// sums [rows, 6, 129] -> y [rows, 4, 128]
+inline void convolve_first(const Silero& net, int64_t rows, Room& room) {
+  for (int64_t i = 0; i < kSums; i++)
+    multiply<false>({room.sums.data() + i * kBins, kSums * kBins}, rows, net.first, {i * kBins, kBins},
+                    {room.products.data() + i * kWidth, kSums * kWidth});
+  const Floats two = _mm512_set1_ps(2.0f), four = _mm512_set1_ps(4.0f), eight = _mm512_set1_ps(8.0f);
+  for (int64_t row = 0; row < rows; row++)
+    for (int64_t at = 0; at < kWidth; at += kLanes) {
+      Floats p[kSums];
+      for (int64_t i = 0; i < kSums; i++) p[i] = load(room.products.data() + (row * kSums + i) * kWidth + at);
+      const Floats bias = load(net.first_bias + at);
+      const Floats near = _mm512_add_ps(p[1], p[2]), turned = _mm512_sub_ps(p[1], p[2]);
+      const Floats far = _mm512_add_ps(p[3], p[4]), far_turned = _mm512_sub_ps(p[3], p[4]);
+      const Floats y[kFrames] = {_mm512_add_ps(p[0], _mm512_add_ps(near, far)),
+                                 _mm512_fmadd_ps(two, far_turned, turned), _mm512_fmadd_ps(four, far, near),
+                                 _mm512_add_ps(p[5], _mm512_fmadd_ps(eight, far_turned, turned))};
+      for (int64_t i = 0; i < kFrames; i++)
+        _mm512_storeu_ps(room.first + (row * kFrames + i) * kWidth + at,
+                         _mm512_max_ps(_mm512_add_ps(y[i], bias), _mm512_setzero_ps()));
+    }
 }
 
 // x [rows, frames, in] -> y [rows, after, out] with a ReLU. Frames that are not there are zeros.
@@ -232,17 +262,17 @@ inline float probability(const Silero& net, const float* spoken) {
 
 inline void listen(const Silero& net, const Block& block, Room& room) {
   const int64_t rows = block.rows();
-  spectra(net, block, room);
-  convolve(net.convolutions[0], room.magnitudes.data(), rows, kFrames, 1, room.first.data());
-  convolve(net.convolutions[1], room.first.data(), rows, kFrames, 2, room.second.data());
-  convolve(net.convolutions[2], room.second.data(), rows, 2, 2, room.third.data());
-  convolve(net.convolutions[3], room.third.data(), rows, 1, 1, room.fourth.data());
-  multiply<false>({room.fourth.data(), kWidth}, rows, net.input, {0, kWidth}, {room.gates.data(), kGates});
+  spectra(net, block, room.sums.data());
+  convolve_first(net, rows, room);
+  convolve(net.convolutions[0], room.first, rows, kFrames, 2, room.second.data());
+  convolve(net.convolutions[1], room.second.data(), rows, 2, 2, room.third.data());
+  convolve(net.convolutions[2], room.third.data(), rows, 1, 1, room.fourth.data());
+  multiply<false>({room.fourth.data(), kWidth}, rows, net.input, {0, kWidth}, {room.gates, kGates});
   float *hidden = room.hidden.data(), *spoken = room.fourth.data();  // whose rows are used up by now
   for (int64_t stream = 0; stream < block.streams; stream++)
     std::memcpy(hidden + stream * kWidth, block.memory + stream * kMemory + kContext, kWidth * sizeof(float));
   for (int64_t step = 0; step < block.steps; step++) {
-    recur(net.output, block.streams, hidden, room.gates.data() + step * block.streams * kGates, block.memory, spoken);
+    recur(net.output, block.streams, hidden, room.gates + step * block.streams * kGates, block.memory, spoken);
     for (int64_t stream = 0; stream < block.streams; stream++)
       block.probabilities[stream * block.apart + step] = probability(net, spoken + stream * kWidth);
     hidden = spoken;
