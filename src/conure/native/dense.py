@@ -23,13 +23,14 @@ class Dense:
 
     def __init__(self, values: np.ndarray, bias: np.ndarray) -> None:
         self._kept = (values, bias)
-        self.columns, self.depth = values.shape[0] * BLOCK, values.shape[1]
+        self.columns, self.depth = len(bias), values.shape[1]
         self.struct = DenseStruct(address(values), address(bias), self.depth, self.columns)
 
 
 def dense_blocks(matrix: np.ndarray) -> np.ndarray:
-    """A matrix [K, N] in blocks of 64 columns, [N / 64, K, 64]."""
+    """A matrix [K, N] in blocks of 64 columns, [N / 64, K, 64]; N is a multiple of 32, and zeros fill the last block."""
     depth, columns = matrix.shape
-    blocks = aligned(columns // BLOCK, depth, BLOCK)
-    blocks[:] = matrix.reshape(depth, -1, BLOCK).swapaxes(0, 1)
+    blocks = aligned(-(-columns // BLOCK), depth, BLOCK)
+    filled = np.pad(matrix, ((0, 0), (0, -columns % BLOCK)))
+    blocks[:] = filled.reshape(depth, -1, BLOCK).swapaxes(0, 1)
     return blocks

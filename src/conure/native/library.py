@@ -67,7 +67,7 @@ class _Quantised(Structure):
     _fields_ = (("values", c_void_p), ("scales", c_void_p), ("sums", c_void_p))
 
 
-class _Weight(Structure):
+class WeightStruct(Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("values", "scales", "bias")),
         *((name, c_int64) for name in ("depth", "columns")),
@@ -129,7 +129,7 @@ class Weight:
         self._kept = (values, scales, bias)
         self.columns, self.depth = values.shape[0] * BLOCK, values.shape[1] * QUAD
         at = None if bias is None else address(bias)
-        self.struct = _Weight(address(values), address(scales), at, self.depth, self.columns)
+        self.struct = WeightStruct(address(values), address(scales), at, self.depth, self.columns)
 
 
 class Attention:
@@ -203,6 +203,12 @@ class Kernels:
     def __del__(self) -> None:
         if hasattr(self, "_pool"):
             self._library.conure_close(self._pool)
+
+    @property
+    def pool(self) -> int:
+        """For what runs in the same threads; it ends with these kernels."""
+        pool: int = self._pool
+        return pool
 
     def room(self, name: str, *shape: int) -> np.ndarray:
         """An array that is kept for the next time: what is in it is not defined."""
@@ -293,6 +299,7 @@ def library() -> ctypes.CDLL:
         "attend": (None, [pointer] * 6),
         "log_mel": (None, [pointer, pointer, pointer, size, size, size, pointer]),
         "filter": (None, [pointer, pointer, pointer, size, pointer, pointer, pointer]),
+        "front": (None, [pointer, pointer, pointer, size]),
         "silero": (None, [pointer, pointer, size, size, pointer, pointer]),
     }
     for name, (result, arguments) in signatures.items():

@@ -7,12 +7,27 @@
 #include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "vector.hpp"
 
 namespace conure {
 
 constexpr int64_t kDenseBlock = 64;
+
+// Room for floats from the beginning of a line of the cache on: zeros at first.
+class Buffer {
+ public:
+  explicit Buffer(int64_t size) : lines_((size + kLanes - 1) / kLanes) {}
+  float* data() { return lines_.data()->values; }
+  const float* data() const { return lines_.data()->values; }
+
+ private:
+  struct alignas(64) Line {
+    float values[kLanes];
+  };
+  std::vector<Line> lines_;
+};
 
 struct Dense {
   const float* values;
@@ -66,21 +81,33 @@ constexpr auto dense_tiles(std::index_sequence<kCounts...>) {
   return std::array<DenseTile, sizeof...(kCounts)>{dense_tile<int(kCounts) + 1, kVectors, kRelu>...};
 }
 
-// y = x times some rows of the weight, and its bias; through a ReLU if told.
+// `count` columns of a weight from the first on, both in whole tiles.
+struct Columns {
+  int64_t first, count;
+};
+
+// y = x times a part of the weight, and its bias; through a ReLU if told.
 template <bool kRelu>
-void multiply(Strided<const float> x, int64_t rows, const Dense& weight, Part part, Strided<float> y) {
+void multiply(Strided<const float> x, int64_t rows, const Dense& weight, Part part, Columns columns, Strided<float> y) {
   constexpr int kVectors = 2, kMostRows = 12;
   static constexpr auto kTiles = dense_tiles<kVectors, kRelu>(std::make_index_sequence<kMostRows>());
   const int64_t tiles = (rows + kMostRows - 1) / kMostRows;
-  for (int64_t column = 0; column < weight.columns; column += kVectors * kLanes) {
+  for (int64_t at = 0; at < columns.count; at += kVectors * kLanes) {
+    const int64_t column = columns.first + at;
     const float* block = weight.values + column / kDenseBlock * kDenseBlock * weight.depth +
                          part.first * kDenseBlock + column % kDenseBlock;
     for (int64_t i = 0; i < tiles; i++) {
       const int64_t begin = rows * i / tiles, end = rows * (i + 1) / tiles;
       kTiles[end - begin - 1]({x.values + begin * x.stride, x.stride}, block, part.depth, weight.bias + column,
-                              {y.values + begin * y.stride + column, y.stride});
+                              {y.values + begin * y.stride + at, y.stride});
     }
   }
+}
+
+// The same of all columns.
+template <bool kRelu>
+void multiply(Strided<const float> x, int64_t rows, const Dense& weight, Part part, Strided<float> y) {
+  multiply<kRelu>(x, rows, weight, part, {0, weight.columns}, y);
 }
 
 }  // namespace conure

@@ -29,6 +29,7 @@ extern "C" int conure_supported() {
 
 #include "attention.hpp"
 #include "filter.hpp"
+#include "front.hpp"
 #include "mel.hpp"
 #include "pool.hpp"
 #include "product.hpp"
@@ -71,6 +72,8 @@ void conure_log_mel(Pool* pool, const Mel* mel, const float* samples, int64_t ro
                     float* out) {
   log_mel(*pool, *mel, samples, rows, stride, frames, out);
 }
+
+void conure_front(Pool* pool, const Front* net, const Span* spans, int64_t count) { subsample(*pool, *net, spans, count); }
 
 void conure_silero(const Silero* net, const float* samples, int64_t streams, int64_t steps, float* memory,
                    float* probabilities) {

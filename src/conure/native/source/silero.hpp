@@ -33,8 +33,9 @@ struct Silero {
 namespace silero {
 
 constexpr int64_t kStep = 512, kContext = 64, kFrame = 256, kHop = 128, kFrames = 4, kWidth = 128;
-constexpr int64_t kPoints = kFrame / 2, kBins = kPoints + 1, kSums = 6, kMemory = kContext + 2 * kWidth, kGates = 4 * kWidth;
-constexpr int64_t kSteps = 48;                    // together
+constexpr int64_t kPoints = kFrame / 2, kBins = kPoints + 1, kSums = 6;
+constexpr int64_t kMemory = kContext + 2 * kWidth, kGates = 4 * kWidth;
+constexpr int64_t kSteps = 48;                      // together
 constexpr int64_t kTransformed = kLanes / kFrames;  // steps whose frames are transformed together
 
 // 16 rows of 16, turned.
@@ -92,7 +93,7 @@ struct Block {
 
 // Rows of what is named. What is used up makes room for what comes later, so that all of it stays in a cache.
 struct Room {
-  std::vector<float> sums, products, second, third, fourth, hidden;
+  Buffer sums, products, second, third, fourth, hidden;
   float *first = sums.data(), *gates = products.data();
   Room()
       : sums(kSteps * kSums * kBins),
@@ -158,7 +159,7 @@ inline void transform_steps(const Silero& net, const float* padded, int64_t coun
 }
 
 inline void spectra(const Silero& net, const Block& block, float* sums) {
-  float padded[kTransformed * (kFrames + 1) * kHop] = {};
+  alignas(64) float padded[kTransformed * (kFrames + 1) * kHop] = {};
   for (int64_t begin = 0; begin < block.rows(); begin += kTransformed) {
     const int64_t count = std::min(kTransformed, block.rows() - begin);
     for (int64_t i = 0; i < count; i++) pad(block, begin + i, padded + i * (kFrames + 1) * kHop);
