@@ -20,7 +20,7 @@ from conure.native.library import BLOCK, Weight, pack
 __all__ = ["FRONT_PACKED", "open_front", "write_front"]
 
 FRONT_PACKED = "front.packed"
-STRIDES, MIXES = (2, 5), (3, 6)
+STRIDES, MIXES = (0, 2, 5), (3, 6)
 TAPS = 9
 
 Arrays = Iterator[tuple[str, np.ndarray]]
@@ -37,7 +37,7 @@ def open_front(folder: Path, features: int, channels: int, *, causal: bool) -> F
     packed = PackedArrays(folder / FRONT_PACKED)
     strides = [Stride(packed.array(f"{index}.weight"), packed.array(f"{index}.bias")) for index in STRIDES]
     mixes = [Mix(_product(packed, str(index))) for index in MIXES]
-    return FrontKernel(_dense(packed, "0"), strides, mixes, features, channels, 2 if causal else 1)
+    return FrontKernel(strides, mixes, features, channels, 2 if causal else 1)
 
 
 def _dense(packed: PackedArrays, name: str) -> Dense:
@@ -53,8 +53,6 @@ def _product(packed: PackedArrays, name: str) -> Dense | Weight:
 
 def _arrays(module: Subsampling, int8: bool) -> Arrays:
     channels = -(-module.channels // CHANNELS) * CHANNELS
-    weight, bias = _filled(cast(nn.Conv2d, module.conv[0]), channels)
-    yield from _blocks("0", weight.reshape(channels, TAPS), bias)
     for index in STRIDES:
         weight, bias = _filled(cast(nn.Conv2d, module.conv[index]), channels)
         yield f"{index}.weight", weight.reshape(channels, TAPS).T.numpy()

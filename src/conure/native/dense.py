@@ -6,9 +6,12 @@ from ctypes import Structure, c_int64, c_void_p
 
 import numpy as np
 
-from conure.native.library import BLOCK, address, aligned
+from conure.native.library import address, aligned
 
-__all__ = ["Dense", "DenseStruct", "dense_blocks"]
+__all__ = ["COLUMNS", "Dense", "DenseStruct", "dense_blocks"]
+
+COLUMNS = 32
+"""That lie together."""
 
 
 class DenseStruct(Structure):
@@ -28,9 +31,8 @@ class Dense:
 
 
 def dense_blocks(matrix: np.ndarray) -> np.ndarray:
-    """A matrix [K, N] in blocks of 64 columns, [N / 64, K, 64]; N is a multiple of 32, and zeros fill the last block."""
+    """A matrix [K, N] in blocks of 32 columns, [N / 32, K, 32]."""
     depth, columns = matrix.shape
-    blocks = aligned(-(-columns // BLOCK), depth, BLOCK)
-    filled = np.pad(matrix, ((0, 0), (0, -columns % BLOCK)))
-    blocks[:] = filled.reshape(depth, -1, BLOCK).swapaxes(0, 1)
+    blocks = aligned(columns // COLUMNS, depth, COLUMNS)
+    blocks[:] = matrix.reshape(depth, -1, COLUMNS).swapaxes(0, 1)
     return blocks

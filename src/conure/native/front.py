@@ -24,17 +24,16 @@ class _Mix(Structure):
 
 class _Front(Structure):
     _fields_ = (
-        ("first", DenseStruct),
-        ("strides", c_void_p * 2),
-        ("biases", c_void_p * 2),
+        ("taps", c_void_p * 3),
+        ("biases", c_void_p * 3),
         ("mixes", _Mix * 2),
-        *((name, c_int64) for name in ("features", "kept", "lead")),
+        *((name, c_int64) for name in ("features", "channels", "kept", "lead")),
     )
 
 
 @dataclass(frozen=True)
 class Stride:
-    """A depthwise convolution: weight [9, channels], bias [channels]."""
+    """A convolution of stride 2 of each channel, or of one to all: weight [9, channels], bias [channels]."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -63,16 +62,19 @@ class Span:
 
 
 class FrontKernel:
-    """`first` is of [9, channels], of which the first `kept` are written; with `lead` zeros before frames and bands."""
+    """Three strides, mixes after the last two; the first `kept` channels are written.
 
-    def __init__(
-        self, first: Dense, strides: Sequence[Stride], mixes: Sequence[Mix], features: int, kept: int, lead: int
-    ) -> None:
-        self._parts = first, strides, mixes
-        weights = (c_void_p * 2)(*(address(part.weight) for part in strides))
-        biases = (c_void_p * 2)(*(address(part.bias) for part in strides))
+    There are `lead` zeros before frames and bands, and one after them.
+    """
+
+    def __init__(self, strides: Sequence[Stride], mixes: Sequence[Mix], features: int, kept: int, lead: int) -> None:
+        self._parts = strides, mixes
+        taps, biases = (
+            (c_void_p * 3)(*map(address, parts))
+            for parts in zip(*((part.weight, part.bias) for part in strides), strict=True)
+        )
         mixed = (_Mix * 2)(*(part.struct for part in mixes))
-        self._struct = _Front(first.struct, weights, biases, mixed, features, kept, lead)
+        self._struct = _Front(taps, biases, mixed, features, len(strides[0].bias), kept, lead)
         self._subsample = library().conure_front
 
     def subsample(self, kernels: Kernels, spans: Sequence[Span]) -> None:

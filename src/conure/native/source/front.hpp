@@ -3,8 +3,8 @@
 //     mel [T, F] -> 3 x 3, channels -> 3 x 3 depthwise, mix of channels -> 3 x 3 depthwise, mix -> [T / 8, channels * F / 8]
 //
 // Channels lie beside each other, 32 at a time through the first two convolutions, so that what one frame of the second
-// reads of the first stays in the nearest cache. Of each convolution's results the last three frames are kept. The
-// mixes are nine tenths of all operations: in floats, or of rows rounded to bytes.
+// reads of the first stays in the nearest cache, and the taps in registers. Of each convolution's results the last
+// frames are kept. The mixes are nine tenths of all operations: in floats, or of rows rounded to bytes.
 #pragma once
 
 #include <cstring>
@@ -24,12 +24,12 @@ struct Mix {
 };
 
 struct Front {
-  Dense first;               // [9, channels]
-  const float* strides[2];   // [9, channels]
-  const float* biases[2];    // [channels]
-  Mix mixes[2];
-  int64_t features, kept;    // kept: channels that are written, the others fill up a block
-  int64_t lead;              // zeros before the first frame and the first band; there is one after the last
+  const float* taps[3];     // [9, channels]
+  const float* biases[3];   // [channels]
+  Mix mixes[2];             // after the second and the third
+  int64_t features, channels;
+  int64_t kept;             // channels that are written, the others fill up a block
+  int64_t lead;             // zeros before the first frame and the first band; there is one after the last
 };
 
 // Steps of a clip or of a piece of one: its frames, those steps that are wanted and where they go.
@@ -76,74 +76,73 @@ struct Room {
   int64_t channels, lead, most;
   std::vector<Frames> first;  // of 32 channels each
   Frames second;
-  Buffer patches, rows, third;
+  Buffer mel, rows, third;
   std::vector<int8_t> bytes;
   std::vector<float> scales;
   std::vector<int32_t> sums;
 
   explicit Room(const Front& net)
       : bands(bands_of(net)),
-        channels(net.first.columns),
+        channels(net.channels),
         lead(net.lead),
         most(std::max(bands[2], kTogether * bands[3])),
         first(channels / kChannels, Frames(bands[1], kChannels, lead)),
         second(bands[2], channels, lead),
-        patches(bands[1] * kTaps * kTaps),
+        mel(kTaps * (lead + net.features + 1)),
         rows(most * channels),
         third(most * channels),
         bytes(most * channels),
         scales(most),
         sums(most) {}
   bool fits(const Front& net) const {
-    return bands == bands_of(net) && channels == net.first.columns && lead == net.lead;
+    return bands == bands_of(net) && channels == net.channels && lead == net.lead;
   }
 };
 
-// The three frames by three bands of each result of the first convolution, [bands, 9].
-inline void cut(const Front& net, const Span& span, int64_t frame, Room& room) {
-  for (int64_t tap = 0; tap < kTaps; tap++) {
-    const int64_t from = 2 * frame - net.lead + tap;
-    const float* mel = from < 0 || from >= span.frames ? nullptr : span.mel + from * net.features;
-    float* to = room.patches.data() + tap * kTaps;
-    for (int64_t band = 0; band < room.bands[1]; band++, to += kTaps * kTaps)
-      for (int64_t i = 0; i < kTaps; i++) {
-        const int64_t at = 2 * band - net.lead + i;
-        to[i] = mel && at >= 0 && at < net.features ? mel[at] : 0.0f;
-      }
+// A convolution of 32 channels from `column` on: three frames -> [bands, channels], `apart` floats from band to band. The
+// frames' channels are those of the result, or there is only one.
+template <bool kOne, bool kRelu>
+void convolve(const Front& net, int layer, int64_t column, const float* const* frames, int64_t stride, int64_t bands,
+              float* out, int64_t apart) {
+  constexpr int kVectors = kChannels / kLanes;
+  Floats taps[kTaps * kTaps][kVectors], bias[kVectors];
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; v++) {
+    bias[v] = load(net.biases[layer] + column + v * kLanes);
+#pragma GCC unroll 9
+    for (int k = 0; k < kTaps * kTaps; k++) taps[k][v] = load(net.taps[layer] + k * net.channels + column + v * kLanes);
+  }
+  for (int64_t band = 0; band < bands; band++) {
+    Floats sums[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; v++) sums[v] = bias[v];
+#pragma GCC unroll 9
+    for (int k = 0; k < kTaps * kTaps; k++) {
+      const float* at = frames[k / kTaps] + (2 * band + k % kTaps) * stride;
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; v++)
+        sums[v] = _mm512_fmadd_ps(kOne ? _mm512_set1_ps(*at) : load(at + v * kLanes), taps[k][v], sums[v]);
+    }
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; v++)
+      _mm512_storeu_ps(out + band * apart + v * kLanes, kRelu ? _mm512_max_ps(sums[v], _mm512_setzero_ps()) : sums[v]);
   }
 }
 
 inline void convolve_first(const Front& net, const Span& span, int64_t frame, Room& room) {
-  cut(net, span, frame, room);
-  const Strided<const float> patches{room.patches.data(), kTaps * kTaps};
-  for (int64_t block = 0; block < int64_t(room.first.size()); block++)
-    multiply<true>(patches, room.bands[1], net.first, {0, kTaps * kTaps},
-                   {block * kChannels, kChannels}, {room.first[block].at(frame), kChannels});
-}
-
-// A depthwise convolution of 32 channels from `column` on: three frames -> rows [bands, channels].
-inline void stride(const float* const* frames, int64_t apart, const float* weight, const float* bias, int64_t channels,
-                   int64_t column, int64_t bands, float* rows) {
-  constexpr int kVectors = kChannels / kLanes;
-  Floats taps[kTaps * kTaps][kVectors], start[kVectors];
-#pragma GCC unroll 2
-  for (int v = 0; v < kVectors; v++) {
-    start[v] = load(bias + column + v * kLanes);
-#pragma GCC unroll 9
-    for (int k = 0; k < kTaps * kTaps; k++) taps[k][v] = load(weight + k * channels + column + v * kLanes);
+  const int64_t size = net.lead + net.features + 1;
+  const float* frames[kTaps];
+  for (int64_t t = 0; t < kTaps; t++) {
+    const int64_t from = 2 * frame - net.lead + t;
+    float* to = room.mel.data() + t * size;
+    if (from < 0 || from >= span.frames)
+      std::memset(to + net.lead, 0, net.features * sizeof(float));
+    else
+      std::memcpy(to + net.lead, span.mel + from * net.features, net.features * sizeof(float));
+    frames[t] = to;
   }
-  for (int64_t band = 0; band < bands; band++) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; v++) {
-      Floats sum = start[v];
-#pragma GCC unroll 3
-      for (int t = 0; t < kTaps; t++)
-#pragma GCC unroll 3
-        for (int i = 0; i < kTaps; i++)
-          sum = _mm512_fmadd_ps(load(frames[t] + (2 * band + i) * apart + v * kLanes), taps[t * kTaps + i][v], sum);
-      _mm512_storeu_ps(rows + band * channels + column + v * kLanes, sum);
-    }
-  }
+  for (int64_t column = 0; column < net.channels; column += kChannels)
+    convolve<true, true>(net, 0, column, frames, 1, room.bands[1], room.first[column / kChannels].at(frame), kChannels);
 }
 
 // from [rows, channels] -> out [rows, channels]
@@ -170,11 +169,10 @@ inline void convolve_second(const Front& net, const Span& span, int64_t frame, i
   const int64_t count = halved(span.frames, net.lead), begin = 2 * frame - net.lead;
   for (made = std::max(made, std::max(begin, int64_t(0))); made < std::min(begin + kTaps, count); made++)
     convolve_first(net, span, made, room);
-  for (int64_t block = 0; block < int64_t(room.first.size()); block++) {
+  for (int64_t column = 0; column < net.channels; column += kChannels) {
     const float* frames[kTaps];
-    for (int64_t t = 0; t < kTaps; t++) frames[t] = room.first[block].read(begin + t, count);
-    stride(frames, kChannels, net.strides[0], net.biases[0], net.first.columns, block * kChannels, room.bands[2],
-           room.rows.data());
+    for (int64_t t = 0; t < kTaps; t++) frames[t] = room.first[column / kChannels].read(begin + t, count);
+    convolve<false, false>(net, 1, column, frames, kChannels, room.bands[2], room.rows.data() + column, net.channels);
   }
   mix(net.mixes[0], room.rows.data(), room.bands[2], room, room.second.at(frame));
 }
@@ -190,7 +188,7 @@ inline void write(const Front& net, const Room& room, int64_t steps, float* out)
 }
 
 inline void subsample(const Front& net, const Span& span, Room& room) {
-  const int64_t firsts = halved(span.frames, net.lead), seconds = halved(firsts, net.lead), channels = net.first.columns;
+  const int64_t firsts = halved(span.frames, net.lead), seconds = halved(firsts, net.lead), channels = net.channels;
   int64_t first_made = 0, second_made = 0;
   for (int64_t begin = 0; begin < span.steps; begin += kTogether) {
     const int64_t some = std::min(kTogether, span.steps - begin);
@@ -202,8 +200,8 @@ inline void subsample(const Front& net, const Span& span, Room& room) {
       const float* frames[kTaps];
       for (int64_t column = 0; column < channels; column += kChannels) {
         for (int64_t t = 0; t < kTaps; t++) frames[t] = room.second.read(from + t, seconds) + column;
-        stride(frames, channels, net.strides[1], net.biases[1], channels, column, room.bands[3],
-               room.third.data() + i * room.bands[3] * channels);
+        convolve<false, false>(net, 2, column, frames, channels, room.bands[3],
+                               room.third.data() + i * room.bands[3] * channels + column, channels);
       }
     }
     mix(net.mixes[1], room.third.data(), some * room.bands[3], room, room.rows.data());

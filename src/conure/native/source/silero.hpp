@@ -199,7 +199,7 @@ inline void convolve(const Dense& weight, const float* x, int64_t rows, int64_t 
   }
 }
 
-// What the LSTM makes of kRows streams' output [., kWidth], for the units of kBlocks blocks of gates from `block` on.
+// What the LSTM makes of kRows streams' output [., kWidth], for kBlocks times 16 units from unit 16 * `block` on.
 template <int kRows, int kBlocks>
 void advance(const Dense& weight, const float* hidden, const float* gates, int64_t block, float* memory, float* spoken) {
   Floats sums[kRows][kBlocks][4];
@@ -208,14 +208,14 @@ void advance(const Dense& weight, const float* hidden, const float* gates, int64
 #pragma GCC unroll 6
     for (int b = 0; b < kBlocks; b++)
 #pragma GCC unroll 4
-      for (int g = 0; g < 4; g++) sums[r][b][g] = load(gates + r * kGates + (block + b) * kDenseBlock + g * kLanes);
-  const float* values = weight.values + block * kDenseBlock * kWidth;
+      for (int g = 0; g < 4; g++) sums[r][b][g] = load(gates + r * kGates + ((block + b) * 4 + g) * kLanes);
+  const float* values = weight.values + block * 4 * kLanes * kWidth;
   for (int64_t k = 0; k < kWidth; k++, values += kDenseBlock)
 #pragma GCC unroll 6
     for (int b = 0; b < kBlocks; b++)
 #pragma GCC unroll 4
       for (int g = 0; g < 4; g++) {
-        const Floats column = load(values + b * kDenseBlock * kWidth + g * kLanes);
+        const Floats column = load(values + (2 * b + g / 2) * kDenseBlock * kWidth + g % 2 * kLanes);
 #pragma GCC unroll 6
         for (int r = 0; r < kRows; r++)
           sums[r][b][g] = _mm512_fmadd_ps(column, _mm512_set1_ps(hidden[r * kWidth + k]), sums[r][b][g]);
