@@ -21,8 +21,10 @@ from filelock import FileLock
 from torch import Tensor
 
 from conure.engine.export import EXPORT_VERSION, export_network
+from conure.engine.kernel_front import KernelFront
 from conure.engine.onnx_heads import HEAD_TENSORS, export_heads
 from conure.engine.packed import Packed, is_packable, write_packed
+from conure.engine.packed_front import write_front
 from conure.engine.quantize import Float32, Int8, Int8ByRow, Products, probe, saturates
 from conure.errors import ModelError
 from conure.models import conure_file
@@ -99,6 +101,8 @@ def convert(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
     packable = precision == "int8" and is_packable(network)
     if packable and available():
         write_packed(network, folder)
+    if available():
+        write_front(network.encoder.pre_encode, folder, int8=precision == "int8")
     kept = (*HEAD_TENSORS, *(POSITIONS.format(layer) for layer in range(checkpoint.config.encoder.layers)))
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(kept)}
     conure_file.save(replace(checkpoint, tensors=tensors), folder)
@@ -120,7 +124,7 @@ def is_usable(folder: Path) -> bool:
         manifest = _read_manifest(folder)
         if manifest["version"] != EXPORT_VERSION:
             return False
-        if manifest["packable"] and available() and not Packed.is_in(folder):
+        if available() and not (KernelFront.is_in(folder) and (Packed.is_in(folder) or not manifest["packable"])):
             return False
         whole = all(_digest(folder / name) == digest for name, digest in manifest["files"].items())
         return whole and (manifest["precision"] == "fp32" or manifest["reduced"] or not saturates_here(folder))

@@ -45,7 +45,7 @@ __all__ = [
 FRONT_FILE, ENCODER_FILE = "front.onnx", "encoder.onnx"
 STREAM_FILE = "stream.onnx"
 
-EXPORT_VERSION = 10
+EXPORT_VERSION = 13
 """Raise it when the graphs change: what was converted before is converted again."""
 
 REACH = 512

@@ -1,7 +1,6 @@
 """Runs a converted network in ONNX Runtime; features stay in torch.
 
-Nothing of the encoder is loaded into torch. Rows are encoded one by one, each as long as it is. They are subsampled
-in pieces: the convolutions' activations are 32 times the size of the mel.
+Nothing of the encoder is loaded into torch. Rows are encoded one by one, each as long as it is.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ from torch import Tensor
 from conure.audio.features import LogMel
 from conure.engine.clip_decoder import ClipDecoder, PlainDecoder
 from conure.engine.converted import Converted, read_converted
-from conure.engine.export import ENCODER_FILE, FRONT_FILE, REACH, position_tables
+from conure.engine.converted_front import open_front
+from conure.engine.export import ENCODER_FILE, REACH, position_tables
 from conure.engine.onnx_attention import AROUND, around
 from conure.engine.onnx_heads import OnnxHeads
 from conure.engine.sessions import open_session
-from conure.models.config import STEP_FRAMES, AttentionContext
+from conure.models.config import AttentionContext
 from conure.models.network import Heads
 from conure.models.slices import Slices
 
@@ -28,14 +28,12 @@ __all__ = ["OnnxRunner"]
 CORES = torch.get_num_threads()
 """As torch counts them before anyone else sets a number."""
 
-PIECE_STEPS = 64
-"""Encoder steps (5 s) subsampled at a time."""
-
 
 class OnnxRunner:
     """Opens the folder of a converted checkpoint; `checkpoint` is what is left of it: heads and tokenizer."""
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, threads: int | None = None, *, kernels: bool = True) -> None:
+        """Without `kernels`, or where there are none, the subsampling is a graph, too."""
         self.folder = folder
         converted = read_converted(folder)
         self.checkpoint = checkpoint = converted.checkpoint
@@ -47,7 +45,8 @@ class OnnxRunner:
         torch.set_num_threads(1)
         self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
         self.decoder: ClipDecoder = PlainDecoder(self.heads)
-        self.front, self.encoder = (open_session(folder / name, threads) for name in (FRONT_FILE, ENCODER_FILE))
+        self._front = open_front(folder, self.config, threads, kernels=kernels)
+        self.encoder = open_session(folder / ENCODER_FILE, threads)
         self._positions = _LongPositions(converted)
         self.description = f"onnx {converted.precision}, {threads} thread{'s' * (threads > 1)}"
 
@@ -85,18 +84,8 @@ class OnnxRunner:
         return frames
 
     def _subsample(self, mel: np.ndarray, count: int) -> np.ndarray:
-        """mel [1, T, F] -> what the subsampling projects, [1, count, C].
-
-        A piece begins a little earlier, and the steps that the missing past makes wrong are dropped.
-        """
-        lead = 2 if self.config.causal_subsampling else 1
-        x = np.empty((1, count, self.front.get_outputs()[0].shape[2]), np.float32)
-        for begin in range(0, count, PIECE_STEPS):
-            lost = min(begin, lead)
-            piece = mel[:, (begin - lost) * STEP_FRAMES : (begin + PIECE_STEPS) * STEP_FRAMES]
-            steps = self.front.run(["x"], {"mel": piece})[0][:, lost : lost + PIECE_STEPS]
-            x[:, begin : begin + steps.shape[1]] = steps
-        return x
+        """mel [1, T, F] -> what the subsampling projects, [1, count, C]."""
+        return self._front.clip(mel[0], count)[None]
 
 
 class _LongPositions:

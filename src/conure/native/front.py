@@ -12,10 +12,7 @@ import numpy as np
 from conure.native.dense import Dense, DenseStruct
 from conure.native.library import Kernels, Weight, WeightStruct, address, library
 
-__all__ = ["CHANNELS", "FrontKernel", "Mix", "Span", "Stride"]
-
-CHANNELS = 32
-"""Channels are a multiple of it."""
+__all__ = ["FrontKernel", "Mix", "Span", "Stride"]
 
 
 class _Mix(Structure):
@@ -62,7 +59,7 @@ class Span:
 
 
 class FrontKernel:
-    """Three strides, mixes after the last two; the first `kept` channels are written.
+    """Three strides, mixes after the last two. Channels are a multiple of COLUMNS, the first `kept` are written.
 
     There are `lead` zeros before frames and bands, and one after them.
     """

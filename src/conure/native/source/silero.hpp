@@ -243,7 +243,7 @@ void advance_all(const Dense& weight, const float* hidden, const float* gates, f
 inline void recur(const Dense& weight, int64_t streams, const float* hidden, const float* gates, float* memory,
                   float* spoken) {
   using Advance = void (*)(const Dense&, const float*, const float*, float*, float*);
-  static constexpr Advance kAdvance[] = {advance_all<1, 4>, advance_all<2, 2>, advance_all<3, 2>,
+  static constexpr Advance kAdvance[] = {advance_all<1, 2>, advance_all<2, 2>, advance_all<3, 2>,
                                          advance_all<4, 1>, advance_all<5, 1>, advance_all<6, 1>};
   constexpr int64_t kMost = 6;
   const int64_t tiles = (streams + kMost - 1) / kMost;
