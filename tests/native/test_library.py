@@ -217,12 +217,12 @@ def test_pools_end_with_their_threads() -> None:
 
 def test_nothing_is_there_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setattr(library, "LIBRARY", f"{tmp_path}/none.so")
-    library._library.cache_clear()
+    library.library.cache_clear()
     library.available.cache_clear()
     try:
         assert not library.available()
         with pytest.raises(OSError, match=r"none\.so"):
             Kernels(1)
     finally:
-        library._library.cache_clear()
+        library.library.cache_clear()
         library.available.cache_clear()

@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 
-from conure.engine.graph_front import GraphFront
 from conure.engine.kernel_front import KernelFront
 from conure.models.config import EncoderConfig
 from conure.native.library import available
@@ -26,5 +25,8 @@ class Front(Protocol):
 
 def open_front(folder: Path, config: EncoderConfig, threads: int, *, kernels: bool = True) -> Front:
     """The native kernel; without kernels, or where there are none, the graph."""
-    native = kernels and available() and KernelFront.is_in(folder)
-    return (KernelFront if native else GraphFront)(folder, config, threads)
+    if kernels and available() and KernelFront.is_in(folder):
+        return KernelFront(folder, config, threads)
+    from conure.engine.graph_front import GraphFront  # noqa: PLC0415  it loads ONNX Runtime
+
+    return GraphFront(folder, config, threads)
