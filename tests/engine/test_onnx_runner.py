@@ -15,8 +15,9 @@ from torch import Tensor
 from conure.engine.buffered_runner import TorchBufferedRunner
 from conure.engine.converted import Precision, convert
 from conure.engine.export import REACH
+from conure.engine.graph_front import PIECE_STEPS
 from conure.engine.onnx_buffered_runner import OnnxBufferedRunner
-from conure.engine.onnx_runner import PIECE_STEPS, OnnxRunner
+from conure.engine.onnx_runner import OnnxRunner
 from conure.engine.torch_runner import TorchRunner
 from conure.models.config import STEP_FRAMES, AttentionContext
 from conure.models.loading import build_network

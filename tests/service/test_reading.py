@@ -108,14 +108,15 @@ def test_it_ends_when_nobody_listens(tmp_path):
         assert reader.process.wait(60) == 0
 
 
-def test_processes_that_read_load_no_torch():
-    """Each would take 300 MB and seconds."""
+def test_processes_that_read_load_no_torch_and_no_second_detector():
+    """Each would take 300 MB and seconds; ONNX Runtime, where the kernel hears speech, 45 MB and 0.4 s."""
     code = """if True:
         import sys
         from conure.service.reading import main
         from conure.vad.silero import load_silero
         load_silero()
-        print("torch" in sys.modules, "conure.cli" in sys.modules)
+        from conure.native.library import available
+        print("torch" in sys.modules, "conure.cli" in sys.modules, available() != ("onnxruntime" in sys.modules))
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
-    assert done.stdout == "False False\n", done.stderr
+    assert done.stdout == "False False True\n", done.stderr

@@ -1,13 +1,15 @@
+import random
 import struct
 
 import numpy as np
 import pytest
 
 from conure.errors import BadCheckpoint, MissingBackend
+from conure.native.library import available
 from conure.vad import silero, silero_weights
 from conure.vad.cuts import Cutter
 from conure.vad.ggml import read_tensors
-from conure.vad.silero import SileroState, load_silero
+from conure.vad.silero import Silero, SileroState, load_silero
 from conure.vad.silero_weights import silero_tensors
 
 from .digits import FOLDER, SPEAKERS, recording, spoken
@@ -65,6 +67,48 @@ def test_streams_heard_together_are_heard_as_alone(ten_digits):
         together.append(heard)
     alone = [network.listen(row, SileroState())[0] for row in rows]
     np.testing.assert_allclose(np.concatenate(together, 1), alone, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return Silero(silero_tensors(), kernels=False)
+
+
+def sounds():
+    said = {speaker: recording([(0.3, digit, speaker) for digit in range(10)])[0] for speaker in SPEAKERS}
+    clean = {"clean speech": recording([(0.3, digit, "lucas") for digit in range(10)], noise=0.0)[0]}
+    return said | clean | {name: np.resize(samples, 100_000) for name, samples in noises().items() if len(samples)}
+
+
+@pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+class TestKernel:
+    def test_it_hears_what_the_plain_form_does(self, plain):
+        for name, samples in sounds().items():
+            steps = samples[: len(samples) // 512 * 512].astype(np.float32)
+            (heard, after), (wanted, state) = (net.listen(steps, SileroState()) for net in (load_silero(), plain))
+            np.testing.assert_allclose(heard, wanted, atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(after.values, state.values, atol=1e-2, err_msg=name)
+
+    def test_blocks_of_any_size_give_the_same_bits(self, ten_digits):
+        chance, stream, heard, place = random.Random(0), load_silero().open(), [], 0
+        while place < len(ten_digits):
+            size = chance.choice([1, 300, 512, 3_000, 20_000, 60_000])
+            heard.append(stream.push(ten_digits[place : place + size]))
+            place += size
+        assert np.array_equal(np.concatenate([*heard, stream.finish()]), listen(ten_digits))
+
+    @pytest.mark.parametrize("streams", [1, 2, 3, 4, 5, 6, 7, 13, 49, 100])
+    def test_streams_together_give_the_same_bits_as_alone(self, ten_digits, streams):
+        network = load_silero()
+        rows = np.stack([np.resize(ten_digits[700 * row :], 7 * 512) for row in range(streams)])
+        states = [network.listen(row[::-1], SileroState())[1] for row in rows]
+        kept = [state.values.copy() for state in states]
+        heard, after = network.listen_together(rows, states)
+        assert all(np.array_equal(state.values, values) for state, values in zip(states, kept, strict=True))
+        for row, state, probabilities, end in zip(rows, states, heard, after, strict=True):
+            alone, wanted = network.listen(row, state)
+            assert np.array_equal(probabilities, alone)
+            assert np.array_equal(end.values, wanted.values)
 
 
 def test_a_last_step_that_is_not_full_is_heard():

@@ -58,6 +58,9 @@ class Backlog:
         Raises ValueError where samples are asked for that were forgotten.
         """
         until = begin + len(out)
+        if self._first <= begin and until <= self._first + self._size and end is None:  # as nearly always
+            out[:] = self._data[begin - self._first : until - self._first]
+            return
         last = min(until, self.end) if end is None else min(until, self.end, end)
         first = max(begin, 0)
         if first < min(last, self._first):

@@ -22,8 +22,10 @@ from torch import Tensor
 
 from conure.engine.export import EXPORT_VERSION, export_network
 from conure.engine.kernel_decoder import KernelDecoder
+from conure.engine.kernel_front import KernelFront
 from conure.engine.onnx_heads import HEAD_TENSORS, export_heads
 from conure.engine.packed import Packed, is_packable, write_packed
+from conure.engine.packed_front import write_front
 from conure.engine.packed_heads import write_heads
 from conure.engine.quantize import Float32, Int8, Int8ByRow, Products, probe, saturates
 from conure.errors import ModelError
@@ -104,6 +106,7 @@ def convert(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
         write_packed(network, folder)
     if available():
         write_heads(network, folder, int8=precision == "int8")
+        write_front(network.encoder.pre_encode, folder, int8=precision == "int8")
     kept = (*HEAD_TENSORS, *(POSITIONS.format(layer) for layer in range(checkpoint.config.encoder.layers)))
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(kept)}
     conure_file.save(replace(checkpoint, tensors=tensors), folder)
@@ -125,12 +128,19 @@ def is_usable(folder: Path) -> bool:
         manifest = _read_manifest(folder)
         if manifest["version"] != EXPORT_VERSION:
             return False
-        if available() and not (KernelDecoder.is_in(folder) and (Packed.is_in(folder) or not manifest["packable"])):
+        if available() and not _is_packed(folder, manifest):
             return False
         whole = all(_digest(folder / name) == digest for name, digest in manifest["files"].items())
         return whole and (manifest["precision"] == "fp32" or manifest["reduced"] or not saturates_here(folder))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _is_packed(folder: Path, manifest: dict[str, Any]) -> bool:
+    """Whether what kernels read is there."""
+    return (
+        KernelFront.is_in(folder) and KernelDecoder.is_in(folder) and (Packed.is_in(folder) or not manifest["packable"])
+    )
 
 
 def saturates_here(folder: Path) -> bool:

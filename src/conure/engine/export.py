@@ -38,6 +38,7 @@ __all__ = [
     "FRONT_FILE",
     "REACH",
     "STREAM_FILE",
+    "export_front",
     "export_network",
     "position_tables",
 ]
@@ -45,7 +46,7 @@ __all__ = [
 FRONT_FILE, ENCODER_FILE = "front.onnx", "encoder.onnx"
 STREAM_FILE = "stream.onnx"
 
-EXPORT_VERSION = 12
+EXPORT_VERSION = 14
 """Raise it when the graphs change: what was converted before is converted again."""
 
 REACH = 512
@@ -66,11 +67,16 @@ def export_network(
     weights. The front stays in float32: it is small and sensitive.
     """
     context = context or network.config.encoder.contexts[0]
-    save_graph(folder / FRONT_FILE, lambda graph: _front(graph, network.encoder.pre_encode))
+    export_front(network.encoder.pre_encode, folder)
     encoders = {folder / ENCODER_FILE: lambda graph: _encoder(graph, network, products, context)}
     if network.config.encoder.cache_aware:
         encoders[folder / STREAM_FILE] = lambda graph: write_step(graph, network, by_row)
     save_graphs((folder / ENCODER_FILE).with_suffix(".weights"), encoders)
+
+
+@torch.inference_mode()
+def export_front(module: Subsampling, folder: Path) -> None:
+    save_graph(folder / FRONT_FILE, lambda graph: _front(graph, module))
 
 
 def _front(graph: Graph, module: Subsampling) -> None:

@@ -60,8 +60,9 @@ def _listen(silero: Silero, ears: Sequence[Ear], count: int) -> Iterator[list[Sp
     for ear, row in zip(ears, samples, strict=True):
         ear.samples.read(ear.listened, row)
     probabilities, states = silero.listen_together(samples, [ear.state for ear in ears])
-    places = (np.array([[ear.listened] for ear in ears]) + STEP * np.arange(count + 1)) / RATE
-    for ear, state, place, row in zip(ears, states, places.tolist(), probabilities.tolist(), strict=True):
+    begins = np.array([ear.listened for ear in ears])[:, None] + STEP * np.arange(count)
+    told = (begins / RATE).tolist(), ((begins + STEP) / RATE).tolist(), probabilities.tolist()
+    for ear, state, *steps in zip(ears, states, *told, strict=True):
         ear.state = state
         ear.listened += count * STEP
-        yield list(zip(place[:-1], place[1:], row, strict=True))
+        yield list(zip(*steps, strict=True))

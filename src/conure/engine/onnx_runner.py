@@ -1,7 +1,6 @@
 """Runs a converted network on whole clips, in native kernels or ONNX Runtime; features stay in torch.
 
-Nothing of the encoder is loaded into torch. Rows are subsampled in pieces, each as long as it is: the convolutions'
-activations are 32 times the size of the mel. Short ones are encoded together.
+Nothing of the encoder is loaded into torch. Short clips are encoded together.
 """
 
 from __future__ import annotations
@@ -18,21 +17,18 @@ from conure.audio.features import LogMel
 from conure.cores import cores
 from conure.engine.converted import read_converted
 from conure.engine.converted_decoder import open_decoder
-from conure.engine.export import FRONT_FILE
+from conure.engine.converted_front import open_front
 from conure.engine.graph_clips import GraphClips
 from conure.engine.kernel_clips import KernelClips
 from conure.engine.onnx_heads import OnnxHeads
 from conure.engine.packed import Packed
-from conure.engine.sessions import open_session
-from conure.models.config import STEP_FRAMES, AttentionContext
+from conure.models.config import AttentionContext
 from conure.models.network import Heads
 from conure.models.slices import Slices
 from conure.native.library import available
 
 __all__ = ["OnnxRunner"]
 
-PIECE_STEPS = 64
-"""Encoder steps (5 s) subsampled at a time."""
 TOGETHER_STEPS = 512
 """Encoder steps (41 s) up to which clips are encoded together: more rows are not multiplied faster."""
 
@@ -53,7 +49,7 @@ class OnnxRunner:
     """Opens the folder of a converted checkpoint; `checkpoint` is what is left of it: heads and tokenizer."""
 
     def __init__(self, folder: Path, threads: int | None = None, *, kernels: bool = True) -> None:
-        """Without `kernels`, or where there are none, the encoder is the graph."""
+        """Without `kernels`, or where there are none, all of it are graphs."""
         self.folder = folder
         converted = read_converted(folder)
         self.checkpoint = checkpoint = converted.checkpoint
@@ -65,7 +61,7 @@ class OnnxRunner:
         torch.set_num_threads(1)
         self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
         self.decoder = open_decoder(self.heads, folder, threads, kernels=kernels)
-        self.front = open_session(folder / FRONT_FILE, threads)
+        self._front = open_front(folder, self.config, threads, kernels=kernels)
         native = kernels and available() and Packed.is_in(folder)
         self.encoder: ClipEncoder = (
             KernelClips(Packed(folder), self.config, threads) if native else GraphClips(converted, threads)
@@ -108,18 +104,8 @@ class OnnxRunner:
         return frames
 
     def _subsample(self, mel: np.ndarray, count: int) -> np.ndarray:
-        """mel [T, F] -> what the subsampling projects, [count, C].
-
-        A piece begins a little earlier, and the steps that the missing past makes wrong are dropped.
-        """
-        lead = 2 if self.config.causal_subsampling else 1
-        x = np.empty((count, self.front.get_outputs()[0].shape[2]), np.float32)
-        for begin in range(0, count, PIECE_STEPS):
-            lost = min(begin, lead)
-            piece = mel[None, (begin - lost) * STEP_FRAMES : (begin + PIECE_STEPS) * STEP_FRAMES]
-            steps = self.front.run(["x"], {"mel": piece})[0][0, lost : lost + PIECE_STEPS]
-            x[begin : begin + len(steps)] = steps
-        return x
+        """mel [T, F] -> what the subsampling projects, [count, C]."""
+        return self._front.clip(mel, count)
 
 
 def _together(counts: Sequence[int]) -> Iterator[list[int]]:

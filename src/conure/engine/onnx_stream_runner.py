@@ -1,14 +1,11 @@
 """Runs the streaming step of a converted network without torch; features stay in torch.
 
-The encoder is native kernels where they are there and the network is in int8, else a graph of ONNX Runtime.
-
-Chunks are subsampled by the graph for clips, each behind the last frames of the chunk before; the steps that these
-make again are dropped. That is faster than to take up the convolutions where they ended: nothing stands between them.
+The encoder is native kernels where they are there and the network is in int8, else a graph of ONNX Runtime. Chunks are
+subsampled as clips are, each behind the last frames of the chunk before; the steps that these make again are dropped.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,14 +18,12 @@ from conure.cores import cores
 from conure.engine.clip_decoder import Tokens
 from conure.engine.converted import read_converted
 from conure.engine.converted_decoder import open_decoder
-from conure.engine.export import FRONT_FILE
+from conure.engine.converted_front import open_front
 from conure.engine.graph_encoder import GraphEncoder
 from conure.engine.heard import Heard
 from conure.engine.kernel_encoder import KernelEncoder
 from conure.engine.onnx_heads import OnnxHeads
-from conure.engine.onnx_runner import PIECE_STEPS
 from conure.engine.packed import Packed
-from conure.engine.sessions import open_session
 from conure.engine.stream_state import StreamState
 from conure.models.config import STEP_FRAMES
 from conure.models.network import Heads
@@ -56,7 +51,7 @@ class OnnxStreamRunner:
     """Opens the folder of a converted cache-aware checkpoint."""
 
     def __init__(self, folder: Path, threads: int | None = None, *, kernels: bool = True) -> None:
-        """Without `kernels`, or where there are none, encoder and heads are graphs."""
+        """Without `kernels`, or where there are none, all of it are graphs."""
         converted = read_converted(folder)
         self.checkpoint = checkpoint = converted.checkpoint
         self.config = checkpoint.config
@@ -67,7 +62,7 @@ class OnnxStreamRunner:
         torch.set_num_threads(1)
         self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
         self.decoder = open_decoder(self.heads, folder, threads, kernels=kernels)
-        self._front = open_session(folder / FRONT_FILE, threads)
+        self._front = open_front(folder, self.config.encoder, threads, kernels=kernels)
         native = kernels and available() and Packed.is_in(folder)
         encoder = KernelEncoder if native else GraphEncoder
         self._encoder: ConvertedEncoder[Any] = encoder(folder, self.config.encoder, threads)
@@ -107,20 +102,9 @@ class OnnxStreamRunner:
         return self.decoder.decode_rows(encoded, counts, state.decoder, rows)
 
     def _subsample(self, mel: np.ndarray, frames: list[int], memory: Heard, rows: np.ndarray) -> np.ndarray:
-        """mel [B, 8C, F] -> what the subsampling projects, [B * C, channels * bands]; zeros after a row's last step.
-
-        Rows with pieces of one size go together, some at a time: activations are 32 times the size of the mel.
-        """
+        """mel [B, 8C, F] -> what the subsampling projects, [B * C, channels * bands]; zeros after a row's last step."""
         chunk = mel.shape[1] // STEP_FRAMES
-        x = np.zeros((len(rows), chunk, self._front.get_outputs()[0].shape[2]), np.float32)
-        pieces: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = defaultdict(list)
-        for place, (row, count) in enumerate(zip(rows, frames, strict=True)):
-            lost, piece = memory.hear(row, mel[place, :count])
-            pieces[lost, len(piece)].append((place, piece))
-        some = max(PIECE_STEPS // chunk, 1)
-        for (lost, _), group in pieces.items():
-            for begin in range(0, len(group), some):
-                places, together = zip(*group[begin : begin + some], strict=True)
-                steps = self._front.run(["x"], {"mel": np.stack(together)})[0][:, lost:]
-                x[list(places), : steps.shape[1]] = steps
-        return x.reshape(len(rows) * chunk, -1)
+        pieces = [
+            memory.hear(row, mel[place, :count]) for place, (row, count) in enumerate(zip(rows, frames, strict=True))
+        ]
+        return self._front.chunks(pieces, chunk).reshape(len(rows) * chunk, -1)

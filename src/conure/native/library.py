@@ -69,7 +69,7 @@ class _Quantised(Structure):
     _fields_ = (("values", c_void_p), ("scales", c_void_p), ("sums", c_void_p))
 
 
-class _Weight(Structure):
+class WeightStruct(Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("values", "scales", "bias")),
         *((name, c_int64) for name in ("depth", "columns")),
@@ -142,7 +142,7 @@ class Weight:
         self._kept = (values, scales, bias)
         self.columns, self.depth = values.shape[0] * BLOCK, values.shape[1] * QUAD
         at = None if bias is None else address(bias)
-        self.struct = _Weight(address(values), address(scales), at, self.depth, self.columns)
+        self.struct = WeightStruct(address(values), address(scales), at, self.depth, self.columns)
 
 
 class Attention:
@@ -352,6 +352,8 @@ def library() -> ctypes.CDLL:
         "close_decoder": (None, [pointer]),
         "decode": (None, [pointer] * 4),
         "label": (None, [pointer, pointer, size, c_float, pointer, size, size, pointer, pointer, pointer]),
+        "front": (None, [pointer, pointer, pointer, size]),
+        "silero": (None, [pointer, pointer, size, size, pointer, pointer]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, f"conure_{name}")

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from conure.vad.silero_weights import BINS, CONTEXT, HALF, PLACES, STEP, WIDTH, Tensors, convolutions, fourier
+from conure.vad.silero_weights import BINS, CONTEXT, HALF, MEMORY, PLACES, STEP, WIDTH, Tensors, convolutions, fourier
 
 __all__ = ["SileroRows", "SlotSilero"]
 
@@ -27,7 +27,7 @@ class SileroRows:
     """What is remembered of each slot's stream."""
 
     values: Tensor
-    """[slots, 64 + 128 + 128], float32: its last samples, the LSTM's output and its cell, which so move at once."""
+    """[slots, MEMORY], float32: its last samples, the LSTM's output and its cell, which so move at once."""
 
     @property
     def bytes(self) -> int:
@@ -35,7 +35,7 @@ class SileroRows:
 
     @staticmethod
     def row_bytes() -> int:
-        return (CONTEXT + 2 * WIDTH) * torch.float32.itemsize
+        return MEMORY * torch.float32.itemsize
 
 
 class SlotSilero:
@@ -58,7 +58,7 @@ class SlotSilero:
         self._head = constant(tensors["decoder.decoder.2.weight"]), constant(tensors["decoder.decoder.2.bias"])
 
     def allocate(self, slots: int) -> SileroRows:
-        return SileroRows(self._basis.new_zeros(slots, CONTEXT + 2 * WIDTH))
+        return SileroRows(self._basis.new_zeros(slots, MEMORY))
 
     @torch.inference_mode()
     def listen(self, samples: Tensor, counts: Tensor, fresh: Tensor, rows: Tensor, state: SileroRows) -> Tensor:

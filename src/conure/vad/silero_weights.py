@@ -23,10 +23,12 @@ __all__ = [
     "CONTEXT",
     "FRAMES",
     "HALF",
+    "MEMORY",
     "PLACES",
     "SHAPES",
     "STEP",
     "WIDTH",
+    "Numbers",
     "Tensors",
     "convolutions",
     "fourier",
@@ -38,6 +40,8 @@ CONTEXT = 64
 """Samples before a step that are heard with it; as many after it are its end mirrored."""
 WIDTH = 128
 """Of the LSTM."""
+MEMORY = CONTEXT + 2 * WIDTH
+"""What is remembered of a stream: its last samples, the LSTM's output and its cell."""
 
 FRAMES, HOP, HALF, BINS = 4, 128, 128, 129
 STRIDES = (1, 2, 2, 1)

@@ -31,10 +31,12 @@ extern "C" int conure_supported() {
 #include "clips.hpp"
 #include "decoder.hpp"
 #include "filter.hpp"
+#include "front.hpp"
 #include "mel.hpp"
 #include "pool.hpp"
 #include "product.hpp"
 #include "rows.hpp"
+#include "silero.hpp"
 
 using namespace conure;
 
@@ -93,6 +95,13 @@ void conure_decode(greedy::Decoder* decoder, const greedy::Chunk* chunk, const g
 void conure_label(Pool* pool, const greedy::Layer* head, int64_t tokens, float alpha, const float* encoded, int64_t count,
                   int64_t width, int64_t* ids, float* log_probabilities, float* confidences) {
   greedy::label(*pool, *head, tokens, alpha, encoded, count, width, ids, log_probabilities, confidences);
+}
+
+void conure_front(Pool* pool, const Front* net, const Span* spans, int64_t count) { subsample(*pool, *net, spans, count); }
+
+void conure_silero(const Silero* net, const float* samples, int64_t streams, int64_t steps, float* memory,
+                   float* probabilities) {
+  listen(*net, samples, streams, steps, memory, probabilities);
 }
 
 }  // extern "C"

@@ -1,6 +1,6 @@
 // Log-mel spectra of sixteen frames at a time: each lane of a vector is a frame.
 //
-// A frame of 512 real samples is transformed as 256 complex ones, by four passes of radix 4 (Cooley and Tukey, 1965).
+// A frame of 512 real samples is transformed as 256 complex ones, by passes of radix 4 (Cooley and Tukey, 1965).
 #pragma once
 
 #include <array>
@@ -68,15 +68,39 @@ inline const Turns& turns() {
   return all;
 }
 
-// The four digits of k, from the last to the first: where a sample is before the first pass.
-inline int64_t reversed(int64_t k) { return (k & 3) << 6 | (k >> 2 & 3) << 4 | (k >> 4 & 3) << 2 | k >> 6; }
+// Where each of kPoints samples is before the first pass: by its last digit, by the one before that, and so on. Digits
+// are of 4; where kPoints is no power of 4 the first one is of 2, for a pass of radix 2.
+template <int64_t kPoints>
+constexpr std::array<int64_t, kPoints> places() {
+  std::array<int64_t, kPoints> all{};
+  for (int64_t k = 0; k < kPoints; k++) {
+    int64_t rest = k, size = kPoints;
+    for (; size >= 4; rest /= 4, size /= 4) all[k] += rest % 4 * (size / 4);
+    all[k] += rest;
+  }
+  return all;
+}
 
-inline void transform(Complex* z) {
+template <int64_t kPoints>
+inline constexpr auto kPlaces = places<kPoints>();
+
+// z [kPoints] in those places -> its transform.
+template <int64_t kPoints>
+void transform(Complex* z) {
   const Turns& turn = turns();
-  for (int64_t size = 4; size <= kHalf; size *= 4) {
+  int64_t done = 1;
+  if constexpr ((kPoints & 0x5555555555555555) == 0) {
+    for (int64_t at = 0; at < kPoints; at += 2) {
+      const Complex a = z[at], b = z[at + 1];
+      z[at] = a + b;
+      z[at + 1] = a - b;
+    }
+    done = 2;
+  }
+  for (int64_t size = 4 * done; size <= kPoints; size *= 4) {
     const int64_t quarter = size / 4, step = kFft / size;
     for (int64_t j = 0; j < quarter; j++)
-      for (int64_t at = j; at < kHalf; at += size) {
+      for (int64_t at = j; at < kPoints; at += size) {
         const Complex a = z[at], b = turn.by(j * step, z[at + quarter]);
         const Complex c = turn.by(2 * j * step, z[at + 2 * quarter]), d = turn.by(3 * j * step, z[at + 3 * quarter]);
         const Complex even = a + c, odd = b + d, other = a - c, turned = times_minus_i(b - d);
@@ -88,15 +112,17 @@ inline void transform(Complex* z) {
   }
 }
 
-// Power of each bin of the real signal whose even and odd samples are the parts of what was transformed.
-inline void powers(const Complex* z, Floats* to) {
+// Power of each of kPoints + 1 bins of the real signal whose even and odd samples are the parts of what was
+// transformed.
+template <int64_t kPoints>
+void powers(const Complex* z, Floats* to) {
   const Turns& turn = turns();
-  const Floats half = _mm512_set1_ps(0.5f);
-  for (int64_t k = 0; k <= kHalf / 2; k++) {
-    const Complex here = z[k], there = conjugate(z[(kHalf - k) % kHalf]);
-    const Complex even = here + there, odd = turn.by(k, times_minus_i(here - there));
-    to[k] = _mm512_mul_ps(power(even + odd), _mm512_mul_ps(half, half));
-    to[kHalf - k] = _mm512_mul_ps(power(even - odd), _mm512_mul_ps(half, half));
+  const Floats quarter = _mm512_set1_ps(0.25f);
+  for (int64_t k = 0; k <= kPoints / 2; k++) {
+    const Complex here = z[k], there = conjugate(z[(kPoints - k) % kPoints]);
+    const Complex even = here + there, odd = turn.by(k * (kHalf / kPoints), times_minus_i(here - there));
+    to[k] = _mm512_mul_ps(power(even + odd), quarter);
+    to[kPoints - k] = _mm512_mul_ps(power(even - odd), quarter);
   }
 }
 
@@ -118,9 +144,9 @@ inline void log_mel(Pool& pool, const Mel& mel, const float* samples, int64_t ro
       if (weight == 0) return _mm512_setzero_ps();
       return _mm512_mul_ps(_mm512_i32gather_ps(places, samples + n, 4), _mm512_set1_ps(weight));
     };
-    for (int64_t k = 0; k < kHalf; k++) z[reversed(k)] = {sample(2 * k), sample(2 * k + 1)};
-    transform(z.data());
-    powers(z.data(), bins.data());
+    for (int64_t k = 0; k < kHalf; k++) z[kPlaces<kHalf>[k]] = {sample(2 * k), sample(2 * k + 1)};
+    transform<kHalf>(z.data());
+    powers<kHalf>(z.data(), bins.data());
     for (int64_t f = 0; f < mel.features; f++) {
       Floats sum = _mm512_setzero_ps();
       for (int64_t k = mel.ranges[2 * f]; k < mel.ranges[2 * f + 1]; k++)
