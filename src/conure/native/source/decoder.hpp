@@ -48,9 +48,15 @@ struct Written {
   int64_t room;
 };
 
-// Rows that go together, and steps of all of them that are looked at together: so many cost no more than one of them
-// where weights come from memory, and no row looks further than it is likely to get.
-constexpr int64_t kMostRows = 32, kLooks = 12, kMostWindow = 6, kRowsOfSteps = 48;
+// Rows that go together; steps that all of them together look at, which cost little more than one where weights come
+// from memory; steps that are labelled together.
+constexpr int64_t kMostRows = 32, kLooks = 12, kLabelled = 48;
+
+// Steps that a row looks at together: of those that TDT jumps over most are looked at in vain.
+struct Window {
+  int64_t least, most;
+};
+constexpr Window kJumping{1, 4}, kStepping{2, 8};
 
 class Decoder {
  public:
@@ -167,7 +173,8 @@ class Decoder {
 
   // What the joint says of the next steps of each busy row.
   void look() {
-    const int64_t window = std::clamp<int64_t>(kLooks / int64_t(busy_.size()), 1 + !heads_.kinds, kMostWindow);
+    const auto [least, most] = heads_.kinds ? kJumping : kStepping;
+    const int64_t window = std::clamp<int64_t>(kLooks / int64_t(busy_.size()), least, most);
     looks_.clear();
     for (Row* row : busy_) {
       row->first = looks_.size(), row->looks = std::min(window, row->count - row->time);
@@ -227,8 +234,8 @@ inline void label(Pool& pool, const Layer& head, int64_t tokens, float alpha, co
                   int64_t width, int64_t* ids, float* log_probabilities, float* confidences) {
   Left left;
   Scores scores;
-  for (int64_t begin = 0; begin < count; begin += kRowsOfSteps) {
-    const int64_t some = std::min(kRowsOfSteps, count - begin);
+  for (int64_t begin = 0; begin < count; begin += kLabelled) {
+    const int64_t some = std::min(kLabelled, count - begin);
     const Inputs x = left.take(pool, some, head, [&](int64_t row, float* to) {
       const float* step = encoded + (begin + row) * width;
       std::copy(step, step + width, to);

@@ -88,7 +88,7 @@ void tile_of_bytes(const Inputs& x, int64_t row, const Layer& layer, int64_t col
     __m512i columns[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; v++) {
-      if (kFetches) _mm_prefetch((const char*)(block + kFetchedAhead + v * kLine), _MM_HINT_T0);
+      if (kFetches) _mm_prefetch((const char*)(block + kFetchedAhead + v * kLine), _MM_HINT_T1);
       columns[v] = _mm512_loadu_si512(block + v * kLine);
     }
 #pragma GCC unroll 8
@@ -126,7 +126,7 @@ void tile_of_floats(const Inputs& x, int64_t row, const Layer& layer, int64_t co
     Floats columns[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; v++) {
-      if (kFetches) _mm_prefetch((const char*)(block + v * kLanes) + kFetchedAhead, _MM_HINT_T0);
+      if (kFetches) _mm_prefetch((const char*)(block + v * kLanes) + kFetchedAhead, _MM_HINT_T1);
       columns[v] = load(block + v * kLanes);
     }
 #pragma GCC unroll 8

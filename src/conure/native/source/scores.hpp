@@ -7,12 +7,12 @@
 
 namespace conure::greedy {
 
-// Columns of a head's layer: tokens from 0 on, and where TDT predicts them durations from `lasting` on, which begins
-// a block. What fills blocks up has a bias that never wins.
 struct Sureness {
   float log_probability, confidence;
 };
 
+// Of the columns of a head's layer: tokens, and where TDT predicts them durations, which begin a block. What fills
+// blocks up has so low a bias that it never wins and that its probability is 0.
 class Scores {
  public:
   // Logits of rows, and the best of each of their blocks.
@@ -45,10 +45,9 @@ class Scores {
     const Floats most = _mm512_set1_ps(logits[best]), order = _mm512_set1_ps(alpha);
     Floats all = _mm512_setzero_ps(), powers = _mm512_setzero_ps();
     for (int64_t i = 0; i < tokens; i += kLanes) {
-      const __mmask16 counts = first(tokens - i);
       const Floats behind = _mm512_sub_ps(load(logits + i), most);
-      all = _mm512_mask_add_ps(all, counts, all, exp(behind));
-      powers = _mm512_mask_add_ps(powers, counts, powers, exp(_mm512_mul_ps(behind, order)));
+      all = _mm512_add_ps(all, exp(behind));
+      powers = _mm512_add_ps(powers, exp(_mm512_mul_ps(behind, order)));
     }
     const float log_probability = -std::log(_mm512_reduce_add_ps(all));
     const float power = _mm512_reduce_add_ps(powers) * std::exp(alpha * log_probability);
