@@ -73,7 +73,9 @@ void conure_log_mel(Pool* pool, const Mel* mel, const float* samples, int64_t ro
   log_mel(*pool, *mel, samples, rows, stride, frames, out);
 }
 
-void conure_front(Pool* pool, const Front* net, const Span* spans, int64_t count) { subsample(*pool, *net, spans, count); }
+void conure_front(Pool* pool, const Front* net, const Span* spans, int64_t count) {
+  subsample(*pool, *net, spans, count);
+}
 
 void conure_silero(const Silero* net, const float* samples, int64_t streams, int64_t steps, float* memory,
                    float* probabilities) {
