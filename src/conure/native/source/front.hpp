@@ -1,6 +1,6 @@
 // The subsampling before an encoder: three convolutions of stride 2 over frames and bands, a ReLU after each.
 //
-//     mel [T, F] -> 3 x 3, channels -> 3 x 3 depthwise, mix of channels -> 3 x 3 depthwise, mix -> [T / 8, channels * F / 8]
+//     mel [T, F] -> 3 x 3, channels -> 3 x 3 depthwise, mix of channels -> the same again -> [T / 8, channels * F / 8]
 //
 // Channels lie beside each other, 32 at a time through the first two convolutions, so that what one frame of the second
 // reads of the first stays in the nearest cache, and the taps in registers. Of each convolution's results the last
@@ -99,8 +99,8 @@ struct Room {
   }
 };
 
-// A convolution of 32 channels from `column` on: three frames -> [bands, channels], `apart` floats from band to band. The
-// frames' channels are those of the result, or there is only one.
+// A convolution of 32 channels from `column` on: three frames -> [bands, channels], `apart` floats from band to band.
+// The frames' channels are those of the result, or there is only one.
 template <bool kOne, bool kRelu>
 void convolve(const Front& net, int layer, int64_t column, const float* const* frames, int64_t stride, int64_t bands,
               float* out, int64_t apart) {

@@ -97,7 +97,9 @@ void conure_label(Pool* pool, const greedy::Layer* head, int64_t tokens, float a
   greedy::label(*pool, *head, tokens, alpha, encoded, count, width, ids, log_probabilities, confidences);
 }
 
-void conure_front(Pool* pool, const Front* net, const Span* spans, int64_t count) { subsample(*pool, *net, spans, count); }
+void conure_front(Pool* pool, const Front* net, const Span* spans, int64_t count) {
+  subsample(*pool, *net, spans, count);
+}
 
 void conure_silero(const Silero* net, const float* samples, int64_t streams, int64_t steps, float* memory,
                    float* probabilities) {
