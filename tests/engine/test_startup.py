@@ -17,8 +17,8 @@ from conure.engine.opening import Opened
 from conure.engine.plan import Plan
 from conure.engine.recording import as_it_is
 from conure.engine.startup import Lanes, build_lanes
-from conure.engine.stream_runner import TorchStreamRunner
 from conure.engine.torch_runner import TorchRunner
+from conure.engine.torch_stream_runner import TorchStreamRunner
 from conure.errors import OutOfMemory
 from conure.models.network import Network
 from tests.engine.live_model import save_live_model, talking_network

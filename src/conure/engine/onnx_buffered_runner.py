@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from conure.engine.onnx_runner import OnnxRunner
 from conure.models.config import AttentionContext
-from conure.models.network import Heads
 
 __all__ = ["OnnxBufferedRunner"]
 
@@ -17,21 +15,28 @@ class OnnxBufferedRunner:
 
     def __init__(self, clips: OnnxRunner) -> None:
         self.clips = clips
-        self.heads: Heads = clips.heads
+        self.decoder = clips.decoder
         self.front = clips.features
-        self.config = clips.checkpoint.config
+        self.config = clips.config
         self.description = clips.description
 
-    @torch.inference_mode()
     def encode(
-        self, mel: Tensor, frames: Tensor, context: AttentionContext, prompts: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        mel: np.ndarray,
+        frames: np.ndarray,
+        left: np.ndarray,
+        context: AttentionContext,
+        prompts: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         if self.config.prompts and prompts is None:
             raise ValueError("this model needs a prompt slot for every row")
-        counts = self.clips.steps(frames)
-        encoded = torch.zeros(len(counts), max(int(counts.max()), 1), self.config.encoder.width)
-        for row, (length, count) in enumerate(zip(frames.tolist(), counts.tolist(), strict=True)):
+        steps = self.clips.steps(frames)
+        chunks = np.zeros((len(steps), context.chunk or 1, self.config.encoder.width), np.float32)
+        counts = (steps - left).clip(0, chunks.shape[1])
+        for row, count in enumerate(counts.tolist()):
             if count > 0:
                 slot = None if prompts is None else prompts[row : row + 1]
-                encoded[row, :count] = self.clips.encode_one(mel[row : row + 1, :length], count, slot, context)
-        return encoded, counts
+                window = mel[row : row + 1, : frames[row]]
+                encoded = self.clips.encode_one(window, int(steps[row]), slot, context)
+                chunks[row, :count] = encoded[left[row] : left[row] + count]
+        return chunks, counts

@@ -1,6 +1,6 @@
-"""Runs a converted network in ONNX Runtime; features stay in torch.
+"""Runs a converted network on clips in ONNX Runtime.
 
-Nothing of the encoder is loaded into torch. Rows are encoded one by one, each as long as it is. They are subsampled
+Rows are encoded one by one, each as long as it is. They are subsampled
 in pieces: the convolutions' activations are 32 times the size of the mel.
 """
 
@@ -9,56 +9,49 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from conure.audio.features import LogMel
-from conure.engine.clip_decoder import ClipDecoder, PlainDecoder
 from conure.engine.converted import Converted, read_converted
-from conure.engine.export import ENCODER_FILE, FRONT_FILE, REACH, position_tables
-from conure.engine.onnx_attention import AROUND, around
-from conure.engine.onnx_heads import OnnxHeads
+from conure.engine.converted_decoder import open_decoder
+from conure.engine.cores import cores
+from conure.engine.device import CPU
+from conure.engine.graph_names import AROUND, ENCODER_FILE, FRONT_FILE, REACH, around
+from conure.engine.positions import position_tables
 from conure.engine.sessions import open_session
 from conure.models.config import STEP_FRAMES, AttentionContext
-from conure.models.network import Heads
 from conure.models.slices import Slices
 
 __all__ = ["OnnxRunner"]
-
-CORES = torch.get_num_threads()
-"""As torch counts them before anyone else sets a number."""
 
 PIECE_STEPS = 64
 """Encoder steps (5 s) subsampled at a time."""
 
 
 class OnnxRunner:
-    """Opens the folder of a converted checkpoint; `checkpoint` is what is left of it: heads and tokenizer."""
+    """Opens the folder of a converted checkpoint; `checkpoint` is it without its tensors."""
+
+    device = CPU
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.folder = folder
         converted = read_converted(folder)
-        self.checkpoint = checkpoint = converted.checkpoint
-        self.config = checkpoint.config.encoder
-        self.features = LogMel(checkpoint.config.mel, checkpoint.window, checkpoint.filterbank).float()
-        threads = threads or CORES
-        # What is left for torch is small, and its threads would take the cores from those of ONNX Runtime; so is a
-        # step of the heads.
-        torch.set_num_threads(1)
-        self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
-        self.decoder: ClipDecoder = PlainDecoder(self.heads)
+        self.checkpoint = converted.checkpoint
+        self.config = self.checkpoint.config
+        self.features = converted.front()
+        threads = threads or cores()
+        self.decoder = open_decoder(converted)
         self.front, self.encoder = (open_session(folder / name, threads) for name in (FRONT_FILE, ENCODER_FILE))
         self._positions = _LongPositions(converted)
         self.description = f"onnx {converted.precision}, {threads} thread{'s' * (threads > 1)}"
 
-    @torch.inference_mode()
-    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
+    def encode(
+        self, samples: np.ndarray, lengths: np.ndarray, prompts: np.ndarray | None = None
+    ) -> Slices[tuple[np.ndarray, np.ndarray]]:
         """A slice is a row."""
-        if self.checkpoint.config.prompts and prompts is None:
+        if self.config.prompts and prompts is None:
             raise ValueError("this model needs a prompt slot for every row")
         mel, frames = self.features(samples, lengths)
         counts = self.steps(frames)
-        encoded = torch.zeros(len(counts), max(int(counts.max()), 1), self.config.width)
+        encoded = np.zeros((len(counts), max(int(counts.max()), 1), self.config.encoder.width), np.float32)
         for row, count in enumerate(counts.tolist()):
             if count == 0:
                 continue
@@ -68,20 +61,21 @@ class OnnxRunner:
         return encoded, counts
 
     def encode_one(
-        self, mel: Tensor, count: int, slot: Tensor | None, context: AttentionContext | None = None
-    ) -> Tensor:
+        self, mel: np.ndarray, count: int, slot: np.ndarray | None, context: AttentionContext | None = None
+    ) -> np.ndarray:
         """mel [1, T, F], its steps, prompt [1] -> [count, D]; a context for unified networks alone."""
-        given = {"x": self._subsample(mel.numpy(), count)} | self._positions.beyond(count)
-        if self.checkpoint.config.prompts and slot is not None:
-            given["prompts"] = slot.numpy()
+        given = {"x": self._subsample(mel, count)} | self._positions.beyond(count)
+        if self.config.prompts and slot is not None:
+            given["prompts"] = slot
         if context is not None:
             given[AROUND] = around(context)
-        return torch.from_numpy(self.encoder.run(["encoded"], given)[0][0])
+        encoded: np.ndarray = self.encoder.run(["encoded"], given)[0][0]
+        return encoded
 
-    def steps(self, frames: Tensor) -> Tensor:
+    def steps(self, frames: np.ndarray) -> np.ndarray:
         """Encoder steps that mel frames give, as Subsampling.out_steps has it."""
         for _ in range(3):
-            frames = torch.div(frames + (2 if self.config.causal_subsampling else 1), 2, rounding_mode="floor")
+            frames = (frames + (2 if self.config.encoder.causal_subsampling else 1)) // 2
         return frames
 
     def _subsample(self, mel: np.ndarray, count: int) -> np.ndarray:
@@ -89,7 +83,7 @@ class OnnxRunner:
 
         A piece begins a little earlier, and the steps that the missing past makes wrong are dropped.
         """
-        lead = 2 if self.config.causal_subsampling else 1
+        lead = 2 if self.config.encoder.causal_subsampling else 1
         x = np.empty((1, count, self.front.get_outputs()[0].shape[2]), np.float32)
         for begin in range(0, count, PIECE_STEPS):
             lost = min(begin, lead)
@@ -115,7 +109,7 @@ class _LongPositions:
         if steps > self.reach or not self.tables:
             self.reach = 1 << (steps - 1).bit_length()
             self.tables = {}
-            for index, weight in enumerate(self.converted.position_weights):
-                kept = position_tables(self.converted.products, weight, encoder.heads, self.reach)
+            for index, weight in enumerate(self.converted.position_weights()):
+                kept = position_tables(self.converted.levels, weight, encoder.heads, self.reach)
                 self.tables |= {f"{name}.{index}": table for name, table in kept.items()}
         return self.tables

@@ -11,20 +11,18 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from conure.audio.files import open_audio
 from conure.engine.admission import capacity
 from conure.engine.buffered_lane import BufferedLane
-from conure.engine.clip_decoder import RecordedDecoder
+from conure.engine.chunk_lane import ChunkLane
 from conure.engine.clip_lane import ClipLane
-from conure.engine.clips import CARD_BATCH_SECONDS, transcribe_clips
+from conure.engine.clips import transcribe_clips
 from conure.engine.cost import Costs
-from conure.engine.device import free_bytes, give_back, hold_to, out_of_memory, told
-from conure.engine.device_lane import DeviceLane
+from conure.engine.device import Device, free_bytes, give_back, hold_to, out_of_memory, told
 from conure.engine.live_lane import LiveLane
 from conure.engine.loop import Engine
-from conure.engine.memory import CLIP, Grant, Need, least, share, table
+from conure.engine.memory import Grant, Need, least, share, table
 from conure.engine.messages import Answer, Note, Samples, StreamOptions
 from conure.engine.needs import need_of
 from conure.engine.opening import Opened, choose_device, open_model
@@ -48,7 +46,6 @@ CARD_MEMORY = 0.9
 TEST_SECONDS = 0.4
 """For measuring one latency of one model."""
 TEST_ROWS = (1, 8, 64)
-"""More cost as much each as 64 do, and would leave memory behind that few streams need."""
 TEST_UTTERANCE = 5.0
 SPEAKS_AT = 3.2
 TEST_STREAM = -1
@@ -77,7 +74,7 @@ def build_lanes(plan: Plan) -> Lanes:
     return lanes
 
 
-def _on_card(device: torch.device, plan: Plan) -> int:
+def _on_card(device: Device, plan: Plan) -> int:
     """Bytes of a card for everything; 0 of a CPU."""
     if device.type == "cpu":
         return 0
@@ -87,7 +84,7 @@ def _on_card(device: torch.device, plan: Plan) -> int:
     return budget
 
 
-def _on_cpu(device: torch.device, needs: Sequence[Need]) -> int:
+def _on_cpu(device: Device, needs: Sequence[Need]) -> int:
     """Bytes for rows. What was asked for is granted: it takes memory only when it is used."""
     return max(int(free_bytes(device) * MEMORY), least(needs))
 
@@ -132,8 +129,10 @@ def _card(opened: Opened, asked: str, plan: Plan, grant: Grant, lanes: Lanes) ->
 
 def _clip_lane(opened: Opened, grant: Grant) -> ClipLane:
     assert opened.clips is not None
-    if isinstance(opened.clips.decoder, RecordedDecoder):
-        opened.clips.decoder.prepare(int(CARD_BATCH_SECONDS) // CLIP)
+    if opened.device.type != "cpu":
+        from conure.engine.card_lanes import prepare_clips  # noqa: PLC0415  it loads torch
+
+        prepare_clips(opened.clips)
     if grant.need.clips is None:
         return ClipLane(opened.clips)
     return ClipLane(opened.clips, grant.seconds, grant.most_clips)
@@ -144,9 +143,9 @@ def _live_lane(opened: Opened, slots: int) -> LiveLane:
     tokenizer = opened.checkpoint.tokenizer
     end = tokenizer.pieces.index(END) if END in tokenizer.pieces else None
     if opened.device_streams is not None:
-        lane = DeviceLane(opened.device_streams, slots, end)
-        lane.prepare()
-        return lane
+        from conure.engine.card_lanes import open_device_lane  # noqa: PLC0415  it loads torch
+
+        return open_device_lane(opened.device_streams, slots, end)
     if opened.streams is not None:
         return StreamLane(opened.streams, load_silero(), slots, end)
     if opened.windows is not None:
@@ -163,7 +162,7 @@ def measure(lanes: Lanes, costs: Costs) -> None:
             continue
         held = []
         for latency in card.latencies:
-            for rows, seconds in _utterances(lane, latency) if isinstance(lane, SegmentLane) else _turns(lane, latency):
+            for rows, seconds in _turns(lane, latency) if isinstance(lane, ChunkLane) else _utterances(lane, latency):
                 costs.learn((lane, latency // STEP_MS), rows, seconds)
             held.append(capacity(costs, (lane, latency // STEP_MS), latency / 1000, lane.capacity))
         lane.stages.take()  # what is counted is the work for streams
@@ -172,20 +171,19 @@ def measure(lanes: Lanes, costs: Costs) -> None:
         log.info("%s: room for %s", card.name, told)
 
 
-def _utterances(lane: SegmentLane, latency: int) -> Iterator[tuple[int, float]]:
+def _utterances(lane: LiveLane, latency: int) -> Iterator[tuple[int, float]]:
     """Streams and seconds of work in a chunk's time, if each spoke all the time. Guesses take time that is left."""
+    assert isinstance(lane, SegmentLane)
     begin = time.perf_counter()
     transcribe_clips(lane.runner, [_speech(TEST_UTTERANCE)])
     spent = (time.perf_counter() - begin) / TEST_UTTERANCE
     yield 1, latency / 1000 * spent
 
 
-def _turns(lane: LiveLane, latency: int) -> Iterator[tuple[int, float]]:
+def _turns(lane: ChunkLane, latency: int) -> Iterator[tuple[int, float]]:
     """Rows and seconds, for more and more rows until a turn takes longer than its chunk."""
     until = time.monotonic() + TEST_SECONDS
-    # On a device a row costs the less the more there are: what is not measured would be taken for too much.
-    larger = (lane.largest_turn(latency),) if isinstance(lane, DeviceLane) else ()
-    for rows in sorted({*TEST_ROWS, *larger}):
+    for rows in sorted({*TEST_ROWS, lane.largest_turn(latency)}):
         if rows > lane.capacity or time.monotonic() > until:
             return
         seconds = _turn(lane, latency, rows)

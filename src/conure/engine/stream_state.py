@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from conure.decoding.transducer import TransducerState
-from conure.models.config import NetworkConfig
-from conure.models.network import Heads
+from conure.engine.clip_decoder import DecoderRows
 
 __all__ = ["Memory", "Rows", "StreamState"]
 
@@ -23,7 +20,7 @@ class Rows(Protocol):
         """Memory that it takes."""
         ...
 
-    def reset(self, rows: Tensor) -> None:
+    def reset(self, rows: np.ndarray) -> None:
         """Makes rows ready for new streams."""
         ...
 
@@ -34,23 +31,9 @@ Memory = TypeVar("Memory", bound=Rows)
 @dataclass(frozen=True)
 class StreamState(Generic[Memory]):
     encoder: Memory
-    decoder: TransducerState
-    unspoken: TransducerState
-    """One row that has decoded nothing."""
+    decoder: DecoderRows
 
-    @staticmethod
-    def allocate(encoder: Memory, heads: Heads, rows: int) -> StreamState[Memory]:
-        """Fresh rows beside those of the encoder."""
-        unspoken = TransducerState.start(heads, 1)
-        return StreamState(encoder, unspoken.repeated(rows), unspoken)
-
-    @staticmethod
-    def decoder_bytes(config: NetworkConfig) -> int:
-        """What a row of the decoder takes, which is in float32 everywhere."""
-        numbers = 2 * config.predictor_layers * config.predictor_width + config.joint_width
-        return torch.float32.itemsize * numbers + 2 * torch.long.itemsize
-
-    def reset(self, rows: Tensor) -> None:
+    def reset(self, rows: np.ndarray) -> None:
         """Makes rows ready for new streams."""
         self.encoder.reset(rows)
-        self.decoder.scatter(rows, self.unspoken.repeated(len(rows)))
+        self.decoder.reset(rows)

@@ -5,13 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from conure.audio.features import MelConfig
+from conure.audio.mel import MelConfig
 
-__all__ = ["AttentionContext", "ContextStyle", "EncoderConfig", "NetworkConfig", "STEP_FRAMES", "STEP_MS"]
+__all__ = [
+    "LEAD_FRAMES",
+    "LONG_STEPS",
+    "STEP_FRAMES",
+    "STEP_MS",
+    "AttentionContext",
+    "ContextStyle",
+    "EncoderConfig",
+    "NetworkConfig",
+]
 
 STEP_FRAMES = 8
 """Mel frames (10 ms) in an encoder step (80 ms)."""
 STEP_MS = 80
+
+LEAD_FRAMES = STEP_FRAMES - 1
+"""Virtual frames before the first mel frame of a stream, so that its first chunk has the size of any other."""
+
+LONG_STEPS = 15_360
+"""20 minutes, a length that batches are padded to; what is longer is attended to locally. Attention grows with T^2:
+here its products are twice to three times all others of a layer of 1,024, and no network was trained to learn
+anything of a step from an hour before it."""
 
 ContextStyle = Literal["regular", "chunked_limited", "chunked_limited_with_rc"]
 
@@ -67,6 +84,16 @@ class EncoderConfig:
         """Can be run chunk by chunk with the numbers of the whole clip."""
         chunked = self.style == "chunked_limited" and all(c.left >= 0 and c.right >= 0 for c in self.contexts)
         return self.causal_subsampling and self.causal_convolution and chunked
+
+    @property
+    def longest_past(self) -> int:
+        """Steps before its chunk that a step may see."""
+        return max(context.left for context in self.contexts)
+
+    @property
+    def longest_chunk(self) -> int:
+        """Of cache-aware networks, in steps."""
+        return max(context.right + 1 for context in self.contexts)
 
     @property
     def latencies(self) -> tuple[int, ...]:

@@ -14,18 +14,14 @@ from torch import Tensor, nn
 
 from conure.audio.features import frame_mask
 from conure.models.attention import Attention, sinusoids
-from conure.models.config import AttentionContext, EncoderConfig
+from conure.models.config import LONG_STEPS, AttentionContext, EncoderConfig
 from conure.models.convolution import Convolution
 from conure.models.slices import Slices, finish
 from conure.models.state import EncoderState
 from conure.models.subsampling import Subsampling
 
-__all__ = ["LONG_STEPS", "Encoder", "SpeakerActivity"]
+__all__ = ["Encoder", "SpeakerActivity"]
 
-LONG_STEPS = 15_360
-"""20 minutes, a length that batches are padded to; what is longer is attended to locally. Attention grows with T^2:
-here its products are twice to three times all others of a layer of 1,024, and no network was trained to learn
-anything of a step from an hour before it."""
 LONG_CONTEXT = AttentionContext(128, 128)
 """10 seconds to either side, as NVIDIA's model cards run hours of audio."""
 

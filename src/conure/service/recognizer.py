@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from conure.audio.files import AudioReader, Source, open_audio
 from conure.audio.resample import Samples
-from conure.decoding.hypothesis import EmittedToken
+from conure.decoding.emitted import EmittedToken
 from conure.engine.clips import best_batch_seconds, transcribe_clips
 from conure.engine.opening import open_runner
 from conure.engine.runner import Runner
@@ -70,7 +70,7 @@ class Recognizer:
         self.runner = runner
         self.checkpoint = checkpoint
         self.segment_seconds = segment_seconds
-        self.batch_seconds = batch_seconds or best_batch_seconds(runner.heads.device)
+        self.batch_seconds = batch_seconds or best_batch_seconds(runner.device)
 
     @property
     def name(self) -> str:

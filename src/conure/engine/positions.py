@@ -1,0 +1,33 @@
+"""Tables of the distances between steps, as layers project them, for graphs of whole clips."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from conure.engine.graph_names import REACH
+
+__all__ = ["position_tables"]
+
+
+def position_tables(levels: int | None, weight: np.ndarray, heads: int, reach: int) -> dict[str, np.ndarray]:
+    """A layer's projections of the distances reach, reach - 1, ..., 1 - reach by head: [h, D / h, 2 * reach].
+
+    No score reads the first column; it makes the shift from distances to keys a matter of shapes. With `levels` it
+    is in bytes of so many; the scale is that of the distances within REACH, so that a longer table does not change
+    what the shorter one gave.
+    """
+    table = (weight @ _sinusoids(reach, 1 - reach, len(weight)).T).reshape(heads, -1, 2 * reach)
+    if levels is None:
+        return {"positions": table}
+    near = table[:, :, max(reach - REACH, 0) : reach + REACH]
+    scale = np.array([np.abs(near).max() / levels or 1.0], np.float32)
+    values = np.rint(table / scale).clip(-levels, levels).astype(np.int8)
+    return {"positions": values, "scale": scale}
+
+
+def _sinusoids(first: int, last: int, width: int) -> np.ndarray:
+    """As `attention.sinusoids` has them."""
+    distance = np.arange(first, last - 1, -1, dtype=np.float32)[:, None]
+    rate = np.exp(np.arange(0, width, 2, dtype=np.float32) * np.float32(-np.log(10_000.0) / width))
+    angle = distance * rate
+    return np.stack([np.sin(angle), np.cos(angle)], -1).reshape(len(distance), width)
