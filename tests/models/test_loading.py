@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conure.errors import BadCheckpoint, ModelNotFound, UnknownModel
-from conure.models import conure_file, loading
+from conure.models import conure_file, hub
 from conure.models.loading import build_network, describe, load_checkpoint, read_checkpoint
 from conure.models.wanted import Wanted
 
@@ -152,7 +152,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
         wishes.append(wanted)
         return DATA / "tdt.nemo"
 
-    monkeypatch.setattr(loading.hub, "fetch", fetch)
+    monkeypatch.setattr(hub, "fetch", fetch)
     return wishes
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from conure.audio.mel import STD_GUARD, MelConfig, MelFront, hann_window, mel_filterbank
+from conure.audio.mel import STD_GUARD, MelConfig, MelFront, mel_filterbank
 
 __all__ = ["LogMel", "frame_mask"]
 
@@ -34,7 +34,7 @@ class LogMel(nn.Module):
     def __init__(self, config: MelConfig, window: Tensor | None = None, filterbank: Tensor | None = None) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("window", torch.from_numpy(hann_window(config.window)) if window is None else window)
+        self.register_buffer("window", torch.hann_window(config.window, periodic=False) if window is None else window)
         self.register_buffer(
             "filterbank", torch.from_numpy(mel_filterbank(config)) if filterbank is None else filterbank
         )

@@ -16,7 +16,7 @@ import numpy as np
 
 from conure.native.library import FFT, Kernels, Mel, available
 
-__all__ = ["STD_GUARD", "MelConfig", "MelFront", "hann_window", "known_places", "mel_filterbank"]
+__all__ = ["STD_GUARD", "MelConfig", "MelFront", "known_places", "mel_filterbank"]
 
 STD_GUARD = 1e-5
 CACHED_SAMPLES = 65_536
@@ -36,11 +36,6 @@ class MelConfig:
     fft: int = 512
     preemphasis: float = 0.97
     log_guard: float = 2.0**-24
-
-
-def hann_window(length: int) -> np.ndarray:
-    """Symmetric Hann window [length]."""
-    return np.hanning(length).astype(np.float32)
 
 
 def mel_filterbank(config: MelConfig) -> np.ndarray:
@@ -82,7 +77,7 @@ class MelFront:
         self, config: MelConfig, window: np.ndarray | None = None, filterbank: np.ndarray | None = None
     ) -> None:
         self.config = config
-        window = hann_window(config.window) if window is None else window
+        window = np.hanning(config.window).astype(np.float32) if window is None else window
         room = config.fft - config.window
         self._window = np.pad(window, (room // 2, room - room // 2))
         """In the middle of the FFT's samples."""

@@ -29,7 +29,7 @@ def convert(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
     graph = probe()
     reduced = saturates(graph)
     stored = next(tensor.dtype for name, tensor in checkpoint.tensors.items() if name.startswith("encoder."))
-    network, _ = build_network(checkpoint, stored)
+    network, front = build_network(checkpoint, stored)
     by_row: Products = Int8ByRow(reduced) if precision == "int8" else Float32()
     export_network(network, folder, Int8(reduced) if precision == "int8" else Float32(), by_row)
     export_heads(network, folder, by_row)
@@ -38,8 +38,7 @@ def convert(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
         write_packed(network, folder)
     kept = (*HEAD_TENSORS, *(POSITIONS.format(layer) for layer in range(checkpoint.config.encoder.layers)))
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(kept)}
-    window, filterbank = (None if part is None else part.float() for part in (checkpoint.window, checkpoint.filterbank))
-    held = replace(checkpoint, tensors=tensors, window=window, filterbank=filterbank)
+    held = replace(checkpoint, tensors=tensors, window=front.window, filterbank=front.filterbank)
     conure_file.save(held, folder, torch.float32)  # NumPy, which reads it, has no bfloat16
     (folder / PROBE).write_bytes(graph)
     files = {path.name: digest_of(path) for path in sorted(folder.iterdir())}

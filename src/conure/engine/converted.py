@@ -73,9 +73,9 @@ class Converted:
         return [arrays[name] for name in names]
 
     def front(self) -> MelFront:
-        """With the checkpoint's own window and filterbank, where it holds some."""
+        """With the window and the filterbank of the network's own."""
         own = _arrays(self.folder, (WINDOW, FILTERBANK).__contains__)
-        return MelFront(self.checkpoint.config.mel, own.get(WINDOW), own.get(FILTERBANK))
+        return MelFront(self.checkpoint.config.mel, own[WINDOW], own[FILTERBANK])
 
 
 def _arrays(folder: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from conure.cores import cores
 from conure.engine.converted import Converted, read_converted
 from conure.engine.converted_decoder import open_decoder
-from conure.engine.cores import cores
 from conure.engine.device import CPU
 from conure.engine.graph_names import AROUND, ENCODER_FILE, FRONT_FILE, REACH, around
 from conure.engine.positions import position_tables

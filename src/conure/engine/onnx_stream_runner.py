@@ -14,10 +14,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from conure.cores import cores
 from conure.engine.clip_decoder import Tokens
 from conure.engine.converted import read_converted
 from conure.engine.converted_decoder import open_decoder
-from conure.engine.cores import cores
 from conure.engine.graph_encoder import GraphEncoder
 from conure.engine.graph_names import FRONT_FILE
 from conure.engine.heard import Heard
