@@ -23,12 +23,12 @@ from conure.errors import BadOption
 from conure.models.checkpoint import Checkpoint
 from conure.models.finding import Found, find_checkpoint
 from conure.models.wanted import Progress
-from conure.settings import RunnerChoice, load_settings
+from conure.types import RunnerChoice
 
 if TYPE_CHECKING:
     from conure.engine.live_runner import LiveRunner
 
-__all__ = ["Opened", "choose_device", "choose_runner", "open_model", "open_runner"]
+__all__ = ["Opened", "choose_device", "choose_runner", "default_cache", "open_model", "open_runner"]
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +88,15 @@ def open_model(model: str | Path, plan: Plan, *, live: bool, clips: bool, progre
 
         return open_torch(found.load(), place, plan.threads, live=live, clips=clips)
     precision: Precision = "int8" if name == "onnx-int8" else "fp32"
-    folder = converted_folder(found.path, precision, plan.cache or load_settings().cache, found.load)
+    folder = converted_folder(found.path, precision, plan.cache or default_cache(), found.load)
     threads = plan.threads or (1 if found.bytes < SMALL_BYTES else None)
     return _open_onnx(folder, found, place, threads, live=live, clips=clips)
+
+
+def default_cache() -> Path:
+    from conure.settings import load_settings  # noqa: PLC0415  whoever has settings hands the folder over
+
+    return load_settings().cache
 
 
 def _open_onnx(folder: Path, found: Found, place: Device, threads: int | None, *, live: bool, clips: bool) -> Opened:

@@ -3,52 +3,36 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
-from importlib import resources
 from pathlib import Path
 
-import numpy as np
-
-from conure.audio.files import open_audio
-from conure.engine.admission import capacity
 from conure.engine.buffered_lane import BufferedLane
-from conure.engine.chunk_lane import ChunkLane
 from conure.engine.clip_lane import ClipLane
-from conure.engine.clips import transcribe_clips
 from conure.engine.cost import Costs
 from conure.engine.device import Device, free_bytes, give_back, hold_to, out_of_memory, told
+from conure.engine.kept_turns import KeptTurns
 from conure.engine.live_lane import LiveLane
 from conure.engine.loop import Engine
+from conure.engine.measuring import measure
 from conure.engine.memory import Grant, Need, least, share, table
-from conure.engine.messages import Answer, Note, Samples, StreamOptions
+from conure.engine.messages import Answer, Note
 from conure.engine.needs import need_of
-from conure.engine.opening import Opened, choose_device, open_model
+from conure.engine.opening import Opened, choose_device, default_cache, open_model
 from conure.engine.plan import ModelCard, Plan
 from conure.engine.segment_lane import SegmentLane
 from conure.engine.stream_lane import StreamLane
 from conure.errors import OutOfMemory
-from conure.vad.endpoints import Endpointing
 from conure.vad.silero import load_silero
 
-__all__ = ["Lanes", "build_lanes", "measure", "start_engine"]
+__all__ = ["Lanes", "build_lanes", "start_engine"]
 
 log = logging.getLogger(__name__)
 
-RATE = 16_000
-STEP_MS = 80
 MEMORY = 0.25
 """Of the memory that is free, for the rows of live models."""
 CARD_MEMORY = 0.9
 """The same of a card, for everything; the rest is for kernels and for what lies between tensors."""
-TEST_SECONDS = 0.4
-"""For measuring one latency of one model."""
-TEST_ROWS = (1, 8, 64)
-TEST_UTTERANCE = 5.0
-SPEAKS_AT = 3.2
-TEST_STREAM = -1
 END = "<EOU>"
 
 
@@ -59,6 +43,8 @@ class Lanes:
         self.live: dict[str, LiveLane] = {}
         self.clips: dict[str, ClipLane] = {}
         self.cards: list[ModelCard] = []
+        self.sources: dict[str, Path] = {}
+        """Of live models on the CPU, what their networks were read from."""
 
 
 def build_lanes(plan: Plan) -> Lanes:
@@ -120,6 +106,8 @@ def _card(opened: Opened, asked: str, plan: Plan, grant: Grant, lanes: Lanes) ->
     )
     if asked in plan.live:
         lane = lanes.live[card.name] = _live_lane(opened, grant.rows)
+        if opened.device.type == "cpu":
+            lanes.sources[card.name] = Path(checkpoint.source)
         card = replace(card, latencies=lane.latencies, slots=lane.capacity)
     if asked in plan.clips:
         lanes.clips[card.name] = _clip_lane(opened, grant)
@@ -154,76 +142,12 @@ def _live_lane(opened: Opened, slots: int) -> LiveLane:
     return SegmentLane(opened.clips, load_silero(), tokenizer, slots)
 
 
-def measure(lanes: Lanes, costs: Costs) -> None:
-    """Learns what turns cost, by running them on speech, and writes into the cards how many streams fit."""
-    for index, card in enumerate(lanes.cards):
-        lane = lanes.live.get(card.name)
-        if lane is None:
-            continue
-        held = []
-        for latency in card.latencies:
-            for rows, seconds in _turns(lane, latency) if isinstance(lane, ChunkLane) else _utterances(lane, latency):
-                costs.learn((lane, latency // STEP_MS), rows, seconds)
-            held.append(capacity(costs, (lane, latency // STEP_MS), latency / 1000, lane.capacity))
-        lane.stages.take()  # what is counted is the work for streams
-        lanes.cards[index] = replace(card, capacity=tuple(held))
-        told = ", ".join(f"{count} at {latency} ms" for latency, count in zip(card.latencies, held, strict=True))
-        log.info("%s: room for %s", card.name, told)
-
-
-def _utterances(lane: LiveLane, latency: int) -> Iterator[tuple[int, float]]:
-    """Streams and seconds of work in a chunk's time, if each spoke all the time. Guesses take time that is left."""
-    assert isinstance(lane, SegmentLane)
-    begin = time.perf_counter()
-    transcribe_clips(lane.runner, [_speech(TEST_UTTERANCE)])
-    spent = (time.perf_counter() - begin) / TEST_UTTERANCE
-    yield 1, latency / 1000 * spent
-
-
-def _turns(lane: ChunkLane, latency: int) -> Iterator[tuple[int, float]]:
-    """Rows and seconds, for more and more rows until a turn takes longer than its chunk."""
-    until = time.monotonic() + TEST_SECONDS
-    for rows in sorted({*TEST_ROWS, lane.largest_turn(latency)}):
-        if rows > lane.capacity or time.monotonic() > until:
-            return
-        seconds = _turn(lane, latency, rows)
-        yield rows, seconds
-        if seconds > latency / 1000:
-            return
-
-
-def _turn(lane: LiveLane, latency: int, rows: int) -> float:
-    """Seconds of the second turn of so many streams; the first one of a size prepares memory."""
-    numbers = range(TEST_STREAM, TEST_STREAM - rows, -1)
-    options = StreamOptions("", latency, Endpointing())
-    chunks = _speech(4 * latency / 1000)
-    for number in numbers:
-        lane.open(number, options)
-        lane.push(number, chunks, 0.0)
-    for _ in range(2):
-        begin = time.perf_counter()
-        lane.run([work.stream for work in lane.ready()], 0.0)
-        lane.settle()
-        seconds = time.perf_counter() - begin
-    for number in numbers:
-        lane.drop(number)
-    return seconds
-
-
-def _speech(seconds: float) -> Samples:
-    """From the middle of a sentence of the recording that is shipped."""
-    begin = round(SPEAKS_AT * RATE)
-    return _recording()[begin : begin + round(seconds * RATE)]
-
-
-@cache
-def _recording() -> Samples:
-    with open_audio(Path(str(resources.files("conure"))) / "data" / "jfk.flac", rate=RATE) as reader:
-        return np.concatenate([block[0] for block in reader.blocks()])
-
-
 def start_engine(plan: Plan, deliver: Callable[[list[Answer | Note]], None]) -> tuple[Engine, list[ModelCard]]:
     """An engine that knows what its turns cost; its `run` is the caller's. Raises what opening a model raises."""
     lanes, costs = build_lanes(plan), Costs()
-    measure(lanes, costs)
+    for index, card in enumerate(lanes.cards):
+        if lane := lanes.live.get(card.name):
+            source = lanes.sources.get(card.name)
+            kept = KeptTurns.of(plan.cache or default_cache(), source, card, lane.capacity) if source else None
+            lanes.cards[index] = measure(card, lane, costs, kept)
     return Engine(lanes.live, lanes.clips, deliver, costs=costs), lanes.cards

@@ -21,10 +21,10 @@ from conure.service.archive import Archive, Progress
 from conure.service.finishing import words_of_clip
 from conure.service.languages import check_language, prompt_slot
 from conure.service.long_audio import LongAudio
-from conure.settings import RunnerChoice, load_settings
+from conure.settings import load_settings
 from conure.text.segments import segments_from_words
 from conure.text.words import join_words
-from conure.types import Transcript, Word
+from conure.types import RunnerChoice, Transcript, Word
 from conure.vad.cuts import CutSettings
 
 __all__ = ["Progress", "Recognizer", "load"]
