@@ -1,4 +1,4 @@
-"""What a transcription is made of, and what may be asked to make it. Times are seconds from the start of the whole recording."""
+"""What a transcription is made of, and by what. Times are seconds from the start of the whole recording."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ HEAD_TENSORS = ("joint.enc.", "ctc_head.")
 """How the names of those begin that are asked once a clip."""
 POSITIONS = "encoder.layers.{}.self_attn.linear_pos.weight"
 
-EXPORT_VERSION = 11
+EXPORT_VERSION = 12
 """Raise it when the folder changes: what was converted before is converted again."""
 
 REACH = 512
