@@ -50,7 +50,7 @@ for request in (
 ):
     engine.ask(request)
 engine.run()
-print(json.dumps({"heard": list(heard.values()), "torch": "torch" in sys.modules}))
+print(json.dumps({"heard": list(heard.values()), "room": cards[0].capacity, "torch": "torch" in sys.modules}))
 """
 
 COMMAND = """
@@ -87,6 +87,7 @@ def test_an_engine_hears_a_stream_and_a_clip(cache: Path) -> None:
     told = run(cache, ENGINE)
     assert told["torch"] is False
     assert all(told["heard"])  # type: ignore[arg-type]
+    assert all(told["room"])  # type: ignore[arg-type]
 
 
 def test_a_command_transcribes(cache: Path) -> None:

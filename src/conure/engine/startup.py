@@ -145,9 +145,13 @@ def _live_lane(opened: Opened, slots: int) -> LiveLane:
 def start_engine(plan: Plan, deliver: Callable[[list[Answer | Note]], None]) -> tuple[Engine, list[ModelCard]]:
     """An engine that knows what its turns cost; its `run` is the caller's. Raises what opening a model raises."""
     lanes, costs = build_lanes(plan), Costs()
-    for index, card in enumerate(lanes.cards):
-        if lane := lanes.live.get(card.name):
-            source = lanes.sources.get(card.name)
-            kept = KeptTurns.of(plan.cache or default_cache(), source, card, lane.capacity) if source else None
-            lanes.cards[index] = measure(card, lane, costs, kept)
-    return Engine(lanes.live, lanes.clips, deliver, costs=costs), lanes.cards
+    cards = [_measured(card, lanes, plan, costs) for card in lanes.cards]
+    return Engine(lanes.live, lanes.clips, deliver, costs=costs), cards
+
+
+def _measured(card: ModelCard, lanes: Lanes, plan: Plan, costs: Costs) -> ModelCard:
+    lane, source = lanes.live.get(card.name), lanes.sources.get(card.name)
+    if lane is None:
+        return card
+    kept = KeptTurns.of(plan.cache or default_cache(), source, card, lane.capacity) if source else None
+    return measure(card, lane, costs, kept)
