@@ -27,8 +27,9 @@ from conure.engine.opening import choose_device
 from conure.engine.torch_runner import TorchRunner
 from conure.models.checkpoint import Checkpoint
 from conure.models.eight_bit import quantise
+from conure.models.finding import find_checkpoint
 from conure.models.folded_encoder import FoldedEncoder
-from conure.models.loading import build_network, find_checkpoint
+from conure.models.loading import build_network
 from tools.train.corpus import normalise_text, read_corpus
 from tools.train.evaluate import real_strings
 

@@ -17,7 +17,8 @@ from sentencepiece import sentencepiece_model_pb2
 from torch import Tensor
 
 from bench.audio import speech
-from conure.audio.features import LogMel, MelConfig
+from conure.audio.features import LogMel
+from conure.audio.mel import MelConfig
 from conure.decoding.transducer import decode_transducer
 from conure.models import conure_file
 from conure.models.checkpoint import Checkpoint

@@ -21,17 +21,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import torch
 
 from bench.random_model import LIVE_PAST as PAST
 from bench.random_model import random_live_checkpoint
 from bench.yardstick import int8_rate
-from conure.engine.converted import convert, is_usable
-from conure.engine.export import STREAM_FILE
+from conure.engine.convert import convert
+from conure.engine.converted import is_usable
+from conure.engine.graph_names import STREAM_FILE
 from conure.engine.kernel_encoder import KernelEncoder
 from conure.engine.onnx_stream_runner import OnnxStreamRunner
-from conure.engine.stream_runner import StreamRunner, TorchStreamRunner
+from conure.engine.stream_runner import StreamRunner
+from conure.engine.torch_stream_runner import TorchStreamRunner
 from conure.models.config import STEP_FRAMES
 from conure.models.loading import build_network
 
@@ -133,24 +136,25 @@ class Turn:
     def __init__(self, runner: StreamRunner[Any], batch: int, chunk: int) -> None:
         self.runner, self.chunk = runner, chunk
         self.state = runner.allocate(2 * batch)
-        self.rows = torch.randperm(2 * batch)[:batch]
-        self.mel = torch.randn(batch, chunk * STEP_FRAMES, runner.config.encoder.features)
-        self.frames = torch.full((batch,), chunk * STEP_FRAMES)
+        self.rows = np.random.default_rng(0).permutation(2 * batch)[:batch]
+        self.mel = noise(batch, chunk * STEP_FRAMES, runner.config.encoder.features)
+        self.frames = np.full(batch, chunk * STEP_FRAMES)
 
     def fill(self) -> None:
         """One row after another, in large chunks."""
         longest = max(context.right + 1 for context in self.runner.config.encoder.contexts)
-        mel = torch.randn(1, longest * STEP_FRAMES, self.mel.shape[2])
+        mel = noise(1, longest * STEP_FRAMES, self.mel.shape[2])
         for row in self.rows:
             for _ in range(-(-PAST // longest)):
-                self.runner.step(mel, torch.tensor([mel.shape[1]]), self.state, row[None])
+                self.runner.step(mel, np.array([mel.shape[1]]), self.state, row[None])
 
     def run(self, clock: Clock) -> None:
         encoded, counts = clock.time("encoder", lambda: self.runner.step(self.mel, self.frames, self.state, self.rows))
-        clock.time("decoding", lambda: self._decode(encoded, counts))
+        clock.time("decoding", lambda: self.runner.decode(encoded, counts, self.state, self.rows))
 
-    def _decode(self, encoded: torch.Tensor, counts: torch.Tensor) -> None:
-        self.runner.decode(encoded, counts, self.state, self.rows)
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
 KERNELS = ("normalise", "quantise", "multiply", "attend", "filter")

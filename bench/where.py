@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
-import torch
 
 from bench.audio import speech
 from bench.report import replace_between
-from conure.engine.export import ENCODER_FILE
+from conure.engine.graph_names import ENCODER_FILE
 from conure.engine.onnx_runner import OnnxRunner
 from conure.engine.opening import open_runner
 from conure.models.slices import finish
@@ -38,7 +38,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--report", type=Path, default=Path(__file__).parents[1] / "docs" / "performance.md")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     runner, _ = open_runner(
         options.models / "conure", runner=options.runner, cache=options.models / "cache", threads=options.threads
     )
@@ -52,8 +51,8 @@ def main() -> None:
 
 def by_part(runner: OnnxRunner, seconds: float) -> dict[str, float]:
     """Milliseconds of each part, the least of some rounds."""
-    samples = torch.from_numpy(speech(seconds))[None]
-    lengths = torch.tensor([samples.shape[1]])
+    samples = speech(seconds)[None]
+    lengths = np.array([samples.shape[1]])
     found: dict[str, list[float]] = collections.defaultdict(list)
     with _timed(runner, "features", found), _timed(runner, "_subsample", found):
         for _ in range(ROUNDS):
@@ -98,7 +97,7 @@ def by_operator(runner: OnnxRunner, seconds: float, threads: int) -> dict[str, f
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = onnxruntime.InferenceSession(str(runner.folder / ENCODER_FILE), options)
-        samples = torch.from_numpy(speech(seconds))[None]
+        samples = speech(seconds)[None]
         given = _capture(runner, samples)
         for _ in range(ROUNDS):
             session.run(None, given)
@@ -114,7 +113,7 @@ def by_operator(runner: OnnxRunner, seconds: float, threads: int) -> dict[str, f
     return dict(sorted(kinds.items(), key=lambda pair: -pair[1])[:12])
 
 
-def _capture(runner: OnnxRunner, samples: torch.Tensor) -> dict[str, Any]:
+def _capture(runner: OnnxRunner, samples: np.ndarray) -> dict[str, Any]:
     """What the runner gives the encoder for a clip."""
     encoder, given = runner.encoder, {}
 
@@ -124,7 +123,7 @@ def _capture(runner: OnnxRunner, samples: torch.Tensor) -> dict[str, Any]:
             return encoder.run(names, inputs)
 
     runner.encoder = Recorder()
-    finish(runner.encode(samples, torch.tensor([samples.shape[1]])))
+    finish(runner.encode(samples, np.array([samples.shape[1]])))
     runner.encoder = encoder
     return given
 

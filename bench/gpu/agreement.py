@@ -21,10 +21,9 @@ from conure.engine.torch_runner import TorchRunner
 from conure.fused.available import available, without_kernels
 from conure.models import conure_file
 from conure.models.checkpoint import Checkpoint
-from conure.models.config import STEP_FRAMES
+from conure.models.config import LEAD_FRAMES, STEP_FRAMES
 from conure.models.live_encoder import LiveEncoder
 from conure.models.loading import build_network
-from conure.models.subsampling import LEAD_FRAMES
 
 __all__ = ["encoders", "in_float32", "words"]
 

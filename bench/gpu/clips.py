@@ -18,9 +18,11 @@ from bench.gpu.floors import COLUMNS, beside
 from bench.gpu.told import Told, milliseconds
 from bench.operations import clip as floor_of
 from conure.audio.features import LogMel
-from conure.decoding.hypothesis import EmittedToken
-from conure.engine.clip_decoder import ClipDecoder, PlainDecoder, RecordedDecoder
+from conure.decoding.emitted import EmittedToken
+from conure.engine.clip_decoder import ClipDecoder
 from conure.engine.clips import transcribe_clips
+from conure.engine.plain_decoder import PlainDecoder
+from conure.engine.recorded_decoder import RecordedDecoder
 from conure.engine.recording import CudaRecorder, as_it_is
 from conure.engine.torch_runner import TorchRunner
 from conure.fused.available import without_kernels

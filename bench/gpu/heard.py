@@ -11,14 +11,13 @@ from bench.audio import speech
 from bench.gpu.device import wait
 from bench.gpu.streams import SAMPLES, live_runner, numbers_of, were_recorded
 from bench.gpu.told import Told
-from conure.audio.features import MelConfig
 from conure.audio.features_stream import first_sample
+from conure.audio.mel import MelConfig
 from conure.engine.live_runner import LiveRunner
 from conure.engine.live_state import LiveState
 from conure.engine.live_turn import Inputs, LiveTurn
 from conure.models.checkpoint import Checkpoint
-from conure.models.config import STEP_FRAMES
-from conure.models.subsampling import LEAD_FRAMES
+from conure.models.config import LEAD_FRAMES, STEP_FRAMES
 from conure.vad.silero_weights import STEP
 
 __all__ = ["Heard", "hear", "tokens_a_second"]

@@ -20,7 +20,7 @@ from conure.engine.live_runner import LiveRunner
 from conure.engine.live_state import LiveState
 from conure.engine.live_turn import NUMBERS, Inputs, LiveTurn
 from conure.engine.recording import Recorder, as_it_is
-from conure.engine.stream_runner import TorchStreamRunner
+from conure.engine.torch_stream_runner import TorchStreamRunner
 from conure.fused.available import without_kernels
 from conure.models.checkpoint import Checkpoint
 from conure.models.config import STEP_FRAMES
@@ -179,9 +179,9 @@ def _moved(runner: TorchStreamRunner, rows: int, chunk: int) -> Callable[[], Non
     state = runner.allocate(rows + 1)
     state.encoder.started[:] = True
     state.encoder.length[:] = LIVE_PAST
-    places = torch.randperm(rows, device=device)
+    places = np.random.default_rng(0).permutation(rows)
     mel = torch.randn(rows, chunk * STEP_FRAMES, 128, device=device)
-    frames = torch.full((rows,), chunk * STEP_FRAMES, device=device)
+    frames = np.full(rows, chunk * STEP_FRAMES)
 
     @torch.inference_mode()
     def once() -> None:

@@ -14,7 +14,7 @@ import os
 import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import (
@@ -25,13 +25,12 @@ from pydantic_settings import (
 )
 
 from conure.errors import BadOption
+from conure.types import RunnerChoice
 
-__all__ = ["RunnerChoice", "Settings", "config_file", "load_settings"]
+__all__ = ["Settings", "config_file", "load_settings"]
 
 PREFIX = "CONURE_"
 CONFIG_VARIABLE = "CONURE_CONFIG"
-
-RunnerChoice = Literal["auto", "torch", "onnx-int8", "onnx-fp32"]
 
 
 def _default_cache() -> Path:

@@ -1,10 +1,15 @@
-"""What a transcription is made of. Times are seconds from the start of the whole recording."""
+"""What a transcription is made of, and by what. Times are seconds from the start of the whole recording."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-__all__ = ["Segment", "Token", "Transcript", "Word"]
+__all__ = ["RunnerChoice", "Segment", "Token", "Transcript", "Word"]
+
+
+RunnerChoice = Literal["auto", "torch", "onnx-int8", "onnx-fp32"]
+"""What runs a network."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 import torch
 
 from conure.audio import features
-from conure.audio.features import LogMel, MelConfig
+from conure.audio import mel as mel_module
+from conure.audio.features import LogMel
 from conure.audio.features_stream import MelStream
+from conure.audio.mel import MelConfig, MelFront
 from conure.native.library import available
 
 
@@ -20,17 +23,37 @@ def noise(samples: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("features", [80, 128])
 @pytest.mark.parametrize("sizes", [(1,), (160,), (7, 333, 1280), (100_000,)])
 def test_chunk_by_chunk_equals_the_whole(features: int, sizes: tuple[int, ...]) -> None:
-    front = LogMel(MelConfig(features=features, normalize="NA"))
-    samples = noise(16_123 if sizes != (1,) else 700)
-    whole, frames = front(samples[None], torch.tensor([len(samples)]))
+    front = MelFront(MelConfig(features=features, normalize="NA"))
+    samples = noise(16_123 if sizes != (1,) else 700).numpy()
+    whole, frames = front(samples[None], np.array([len(samples)]))
     stream, parts, at, rng = MelStream(front), [], 0, random.Random(0)
     while at < len(samples):
         size = rng.choice(sizes)
         parts.append(stream.push(samples[at : at + size], last=at + size >= len(samples)))
         at += size
-    got = torch.cat(parts)
-    assert got.shape == (int(frames[0]), features)
-    torch.testing.assert_close(got, whole[0], atol=1e-5, rtol=0)
+    got = np.concatenate(parts)
+    assert got.shape == (frames[0], features)
+    np.testing.assert_allclose(got, whole[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("normalize", ["per_feature", "all_features", "NA"])
+def test_arrays_and_tensors_have_the_same_numbers(
+    normalize: str, kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a device are the plain ones in torch."""
+    if not kernels:
+        monkeypatch.setattr(mel_module, "available", lambda: False)
+    config = MelConfig(normalize=normalize)
+    arrays, tensors = MelFront(config), LogMel(config)
+    monkeypatch.setattr(tensors, "log_mel", tensors.plain_log_mel)
+    samples, lengths = torch.stack([noise(48_000, seed) for seed in range(3)]), torch.tensor([48_000, 9_999, 100])
+    got, expected = arrays(samples.numpy(), lengths.numpy()), tensors(samples, lengths)
+    assert got[1].tolist() == expected[1].tolist()
+    np.testing.assert_allclose(got[0], expected[0], atol=5e-4, rtol=0)
+    spans, known = samples[:, :5000], torch.tensor([5000, 3000, 1])
+    got_spans, expected_spans = arrays.of_spans(spans.numpy(), known.numpy()), tensors.of_spans(spans, known)
+    np.testing.assert_allclose(got_spans, expected_spans, atol=5e-4, rtol=0)
 
 
 @pytest.mark.parametrize("normalize", ["per_feature", "all_features", "NA"])

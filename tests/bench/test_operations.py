@@ -12,7 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.operations import TURNS, WINDOW, attention, clip, decoding, positions, products, step, subsampling
-from conure.audio.features import LogMel, MelConfig
+from conure.audio.features import LogMel
+from conure.audio.mel import MelConfig
 from conure.models.config import AttentionContext, EncoderConfig
 from conure.models.folded_encoder import FoldedEncoder
 from conure.models.state import EncoderState

@@ -14,6 +14,7 @@ from conure.engine import opening
 from conure.errors import ModelNotFound
 from conure.models import hub
 from conure.models.catalog import MODELS
+from conure.models.wanted import Progress, Wanted
 
 from .conftest import Call
 
@@ -23,7 +24,7 @@ def hub_of_the_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str
     """What is on disk, by repository. A download puts it there; that of "gone/model" fails."""
     here: dict[str, Path] = {}
 
-    def fetch(wanted: hub.Wanted, progress: hub.Progress | None = None) -> Path:
+    def fetch(wanted: Wanted, progress: Progress | None = None) -> Path:
         if wanted.repository == "gone/model":
             raise ModelNotFound("gone/model is not on disk and cannot be downloaded", "pull it elsewhere")
         if progress is not None:
@@ -91,8 +92,8 @@ def test_a_wrong_call(call: Call) -> None:
 
 
 def test_a_revision_is_part_of_a_name(tmp_path: Path) -> None:
-    assert downloads.wanted("parakeet@abc") == hub.Wanted("nvidia/parakeet-tdt-0.6b-v3", "abc")
-    assert downloads.wanted("some/body@v2") == hub.Wanted("some/body", "v2")
+    assert downloads.wanted("parakeet@abc") == Wanted("nvidia/parakeet-tdt-0.6b-v3", "abc")
+    assert downloads.wanted("some/body@v2") == Wanted("some/body", "v2")
     assert downloads.wanted("tiny") is None
     assert downloads.wanted("nonsense") is None
     (tmp_path / "x.nemo").touch()

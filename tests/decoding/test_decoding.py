@@ -10,7 +10,7 @@ import torch
 
 from conure.decoding.confidence import confidence
 from conure.decoding.ctc import decode_ctc
-from conure.decoding.hypothesis import EmittedToken
+from conure.decoding.emitted import EmittedToken
 from conure.decoding.label_loop import LabelLoop
 from conure.decoding.transducer import TransducerState, decode_transducer
 from conure.fused.available import available

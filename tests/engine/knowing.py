@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conure.engine.clip_decoder import PlainDecoder
+from conure.engine.device import CPU
+from conure.engine.plain_decoder import PlainDecoder
 from conure.models.slices import Slices
 from conure.text.tokenizer import LabelTokenizer
 from tests.vad.digits import NAMES
@@ -30,14 +31,15 @@ class KnowingRunner:
         """Audio that was heard, padding left out."""
         blank = len(WORDS)
         config = SimpleNamespace(predictor_width=0, prompts=0, ctc=True, blank=blank)
-        self.heads = SimpleNamespace(config=config, device=torch.device("cpu"), ctc_head=lambda encoded: encoded)
-        self.decoder = PlainDecoder(self.heads)
+        self.config, self.device = config, CPU
+        heads = SimpleNamespace(config=config, device=torch.device("cpu"), ctc_head=lambda encoded: encoded)
+        self.decoder = PlainDecoder(heads)
 
-    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
+    def encode(self, samples, lengths, prompts=None) -> Slices[tuple[Tensor, Tensor]]:
         counts = lengths * 100 // RATE // 8 + 1
         encoded = torch.zeros(len(samples), int(counts.max()), len(WORDS) + 1)
         encoded[..., -1] = 5.0
-        for row, clip in enumerate(samples.numpy()):
+        for row, clip in enumerate(samples):
             yield
             seconds = int(lengths[row]) / RATE
             self.seconds += seconds
@@ -46,7 +48,7 @@ class KnowingRunner:
                 first = max(int(word.start / STEP_SECONDS), last + 2)  # a blank between two of the same
                 last = max(first, min(int(word.end / STEP_SECONDS) - 1, int(counts[row]) - 1))
                 encoded[row, first : last + 1, WORDS.index(word.text)] = 10.0
-        return encoded, counts
+        return encoded, torch.from_numpy(counts)
 
     def _hear(self, clip, seconds):
         for samples, recogniser in self.recordings:

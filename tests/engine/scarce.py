@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
 
 from conure.engine.runner import Runner
 from conure.models.slices import Slices
@@ -20,13 +21,13 @@ class ScarceRunner:
 
     def __init__(self, runner: Runner, seconds: float) -> None:
         self.runner, self.seconds = runner, seconds
-        self.heads, self.decoder = runner.heads, runner.decoder
+        self.config, self.device, self.decoder = runner.config, runner.device, runner.decoder
         self.tried: list[float] = []
 
-    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
+    def encode(self, samples: Any, lengths: Any, prompts: Any = None) -> Slices[tuple[Any, Any]]:
         slices = self.runner.encode(samples, lengths, prompts)
-        self.tried.append(samples.numel() / RATE)
-        if samples.numel() > self.seconds * RATE:
+        self.tried.append(samples.size / RATE)
+        if samples.size > self.seconds * RATE:
             next(slices)
             yield
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")

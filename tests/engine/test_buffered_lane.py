@@ -11,8 +11,8 @@ import torch
 from conure.audio.features import LogMel
 from conure.decoding.transducer import decode_transducer
 from conure.engine.buffered_lane import BufferedLane, live_contexts
-from conure.engine.buffered_runner import TorchBufferedRunner
 from conure.engine.messages import Finished, Marker
+from conure.engine.torch_buffered_runner import TorchBufferedRunner
 from conure.models.config import STEP_FRAMES, AttentionContext
 from conure.models.network import Network
 from conure.vad.silero import load_silero

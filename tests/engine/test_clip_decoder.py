@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conure.decoding.hypothesis import EmittedToken
-from conure.engine import clip_decoder
-from conure.engine.clip_decoder import PlainDecoder, RecordedDecoder, window_for
+from conure.decoding.emitted import EmittedToken
+from conure.engine import recorded_decoder
+from conure.engine.plain_decoder import PlainDecoder
+from conure.engine.recorded_decoder import RecordedDecoder, window_for
 from conure.engine.recording import as_it_is
 from conure.models.network import Heads
 from conure.models.slices import finish
@@ -29,7 +30,7 @@ def heads(durations: tuple[int, ...]) -> Heads:
 @pytest.mark.parametrize("durations", [(), (0, 1, 2, 3, 4)], ids=["rnnt", "tdt"])
 @torch.inference_mode()
 def test_recorded_equals_plain(durations: tuple[int, ...], recorded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip_decoder, "RECORDED_STEPS", 37)
+    monkeypatch.setattr(recorded_decoder, "RECORDED_STEPS", 37)
     net, recorder = heads(durations), TapeRecorder() if recorded else as_it_is
     plain, decoder = PlainDecoder(net), RecordedDecoder(net, recorder)
     for counts in ([90, 41, 0], [7], [37, 38, 1], [100, 3, 50, 74]):
@@ -44,7 +45,7 @@ def test_recorded_equals_plain(durations: tuple[int, ...], recorded: bool, monke
 
 @torch.inference_mode()
 def test_batches_that_are_decoded_in_turns_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip_decoder, "RECORDED_STEPS", 23)
+    monkeypatch.setattr(recorded_decoder, "RECORDED_STEPS", 23)
     net = heads((0, 1, 2, 3, 4))
     plain, decoder = PlainDecoder(net), RecordedDecoder(net, as_it_is)
     batches = [(torch.randn(2, 90, OFFLINE.width), torch.tensor([90, 60])) for _ in range(3)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conure.audio.features import LogMel
-from conure.decoding.hypothesis import EmittedToken
+from conure.decoding.emitted import EmittedToken
 from conure.engine import clips
 from conure.engine.clips import transcribe_batch, transcribe_clips
 from conure.engine.runner import Runner

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conure.decoding.emitted import EmittedToken
-from conure.engine.clip_decoder import PlainDecoder
-from conure.engine.converted import convert, is_usable
+from conure.engine.convert import convert
+from conure.engine.converted import is_usable, read_converted
 from conure.engine.converted_decoder import open_decoder
 from conure.engine.kernel_decoder import HEADS_FILE, LABELLED_STEPS, SLICE_STEPS, KernelDecoder
-from conure.engine.onnx_heads import OnnxHeads, export_heads
+from conure.engine.onnx_heads import OnnxHeads
 from conure.engine.packed_heads import write_heads
-from conure.engine.quantize import Int8ByRow
+from conure.engine.plain_decoder import PlainDecoder
 from conure.models.network import Heads
 from conure.models.slices import finish
 from conure.native.library import available
@@ -98,8 +98,8 @@ def test_floats_give_what_torch_gives(shape: str, threads: int, tmp_path: Path) 
 def test_bytes_give_what_onnx_runtime_gives(shape: str, tmp_path: Path) -> None:
     """But for what another way to compute an exponential turns over when activations are rounded."""
     net, steps = heads(shape), encoded(seed=1)
-    export_heads(net, tmp_path, Int8ByRow(reduced=False))
-    expected = plainly(OnnxHeads(checkpoint_of(net), tmp_path, threads=1), steps, COUNTS)
+    convert(checkpoint_of(net), tmp_path, "int8")
+    expected = plainly(OnnxHeads(read_converted(tmp_path), threads=1), steps, COUNTS)
     assert sum(map(len, expected)) > 15
     assert_same(finish(native(net, tmp_path, 2, int8=True).decode(steps, COUNTS)), expected, within=0.1)
 
@@ -232,11 +232,12 @@ def test_a_folder_without_heads_is_made_anew(tmp_path: Path) -> None:
     net = network(OFFLINE, **SHAPES["tdt"])
     convert(checkpoint_of(net), tmp_path, "fp32")
     assert is_usable(tmp_path)
-    assert isinstance(open_decoder(net, tmp_path, 1), KernelDecoder)
-    assert isinstance(open_decoder(net, tmp_path, 1, kernels=False), PlainDecoder)
+    converted = read_converted(tmp_path)
+    assert isinstance(open_decoder(converted, 1), KernelDecoder)
+    assert isinstance(open_decoder(converted, 1, kernels=False), PlainDecoder)
     (tmp_path / HEADS_FILE).with_suffix(".json").unlink()
     assert not is_usable(tmp_path)
-    assert isinstance(open_decoder(net, tmp_path, 1), PlainDecoder)
+    assert isinstance(open_decoder(converted, 1), PlainDecoder)
 
 
 def test_decoding_loads_no_torch() -> None:

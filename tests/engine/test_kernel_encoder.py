@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from conure.engine import converted
-from conure.engine.converted import convert, is_usable
+from conure.engine.convert import convert
+from conure.engine.converted import is_usable
 from conure.engine.onnx_stream_runner import OnnxStreamRunner
-from conure.engine.packed import FILE, Packed, is_packable
+from conure.engine.packed import FILE, Packed
+from conure.engine.packing import is_packable
 from conure.models.config import AttentionContext, EncoderConfig
 from conure.native.library import available
 from tests.engine.test_onnx_stream_runner import SLOTS, SPOKEN, check_rows_alone, turns

@@ -17,8 +17,8 @@ from conure.engine.graph_front import GraphFront
 from conure.engine.heard import Heard
 from conure.engine.kernel_front import SPAN_STEPS, KernelFront
 from conure.engine.packed_front import write_front
-from conure.models.config import STEP_FRAMES, EncoderConfig
-from conure.models.subsampling import LEAD_FRAMES, Subsampling
+from conure.models.config import LEAD_FRAMES, STEP_FRAMES, EncoderConfig
+from conure.models.subsampling import Subsampling
 from conure.native.library import available
 
 pytestmark = pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")

@@ -13,12 +13,12 @@ import torch
 
 from conure.audio.features import LogMel
 from conure.engine.buffered_lane import BufferedLane
-from conure.engine.buffered_runner import TorchBufferedRunner
 from conure.engine.live_lane import LiveLane
 from conure.engine.messages import ENDS, Answer, Heard, Marker, StreamOptions
 from conure.engine.segment_lane import SegmentLane
 from conure.engine.stream_lane import StreamLane
-from conure.engine.stream_runner import TorchStreamRunner
+from conure.engine.torch_buffered_runner import TorchBufferedRunner
+from conure.engine.torch_stream_runner import TorchStreamRunner
 from conure.models.config import AttentionContext
 from conure.vad.endpoints import Endpointing
 from conure.vad.silero import load_silero

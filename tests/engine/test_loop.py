@@ -39,8 +39,8 @@ from conure.engine.messages import (
 from conure.engine.recording import as_it_is
 from conure.engine.segment_lane import SegmentLane
 from conure.engine.stream_lane import StreamLane
-from conure.engine.stream_runner import TorchStreamRunner
 from conure.engine.torch_runner import TorchRunner
+from conure.engine.torch_stream_runner import TorchStreamRunner
 from conure.models.network import Network
 from conure.vad.endpoints import Endpointing
 from conure.vad.silero import load_silero

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from conure.audio.features import LogMel
 from conure.engine.buffered_lane import live_contexts
-from conure.engine.buffered_runner import TorchBufferedRunner
 from conure.engine.memory import Streams
 from conure.engine.needs import need_of
 from conure.engine.opening import Opened
+from conure.engine.plain_decoder import PlainRows
 from conure.engine.plan import Plan
 from conure.engine.segment_lane import BATCH_SECONDS
-from conure.engine.stream_runner import TorchStreamRunner
+from conure.engine.torch_buffered_runner import TorchBufferedRunner
 from conure.engine.torch_runner import TorchRunner
+from conure.engine.torch_stream_runner import TorchStreamRunner
 from conure.engine.workspace import clip_bytes, turn_bytes
 from conure.models.config import STEP_FRAMES, AttentionContext
 from conure.models.network import Network
@@ -55,11 +57,12 @@ def test_chunks() -> None:
     runner = TorchStreamRunner(net, LogMel(net.config.mel), CPU, torch.bfloat16)
     need = needed(Opened(checkpoint_of(net), CARD, streams=runner))
     state = runner.allocate(8)
+    assert isinstance(state.decoder, PlainRows)
     for chunk in (1, 2, 4, 7, 14):
-        mel, frames = torch.zeros(1, STEP_FRAMES * chunk, 32), torch.tensor([STEP_FRAMES * chunk])
-        runner.step(mel, frames, state, torch.tensor([0]))
+        mel, frames = torch.zeros(1, STEP_FRAMES * chunk, 32), np.array([STEP_FRAMES * chunk])
+        runner.step(mel, frames, state, np.array([0]))
         assert need.turn >= turn_bytes(net.config, 2, chunk)
-    tensors = [tensor for rows in vars(state.decoder).values() for tensor in vars(rows).values()]
+    tensors = [*vars(state.decoder.state).values(), *vars(state.decoder.unspoken).values()]
     tensors += {id(p.untyped_storage()): p for table in runner._positions.values() for p in table}.values()
     kept = state.encoder.bytes + sum(tensor.nbytes for tensor in tensors)
     assert kept <= need.bytes(7) - 7 * need.turn <= 1.1 * kept
@@ -72,7 +75,7 @@ def test_windows() -> None:
     steps = context.left + (context.chunk or 0) + context.right
     rows, frames = 6, steps * STEP_FRAMES
     with LiveBytes([*net.parameters(), *net.buffers()]) as live:
-        runner.encode(torch.zeros(rows, frames, 32), torch.full((rows,), frames), context)
+        runner.encode(torch.zeros(rows, frames, 32), np.full(rows, frames), np.full(rows, context.left), context)
     assert live.most <= rows * need.turn
 
 

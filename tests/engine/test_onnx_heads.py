@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from conure.decoding.transducer import decode_transducer
-from conure.engine.converted import convert, read_converted
+from conure.engine.convert import convert
+from conure.engine.converted import read_converted
 from conure.engine.onnx_heads import OnnxHeads
 from conure.models.network import Heads
 from tests.parity.references import reference
@@ -22,7 +23,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     for precision in ("fp32", "int8"):
         folder = tmp_path_factory.mktemp(request.param) / precision
         convert(family.checkpoint, folder, precision)
-        converted[precision] = OnnxHeads(read_converted(folder).checkpoint, folder, threads=1)
+        converted[precision] = OnnxHeads(read_converted(folder), threads=1)
     return family.network, converted
 
 

@@ -15,15 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from conure.engine.converted import Precision, convert
-from conure.engine.export import ENCODER_FILE, STREAM_FILE
+from conure.engine.convert import convert
+from conure.engine.converted import Precision
+from conure.engine.graph_names import ENCODER_FILE, STREAM_FILE
 from conure.engine.onnx_stream_runner import OnnxStreamRunner
-from conure.engine.stream_runner import StreamRunner, TorchStreamRunner
+from conure.engine.stream_runner import StreamRunner
 from conure.engine.stream_state import StreamState
-from conure.models.config import AttentionContext, EncoderConfig
+from conure.engine.torch_stream_runner import TorchStreamRunner
+from conure.models.config import LEAD_FRAMES, AttentionContext, EncoderConfig
 from conure.models.loading import build_network
 from conure.models.network import Network
-from conure.models.subsampling import LEAD_FRAMES
 from tests.models.networks import OFFLINE, STREAMING, checkpoint_of, mel, network
 
 INT8_RELATIVE = 0.06
@@ -68,11 +69,11 @@ def runners(name: str, precision: Precision = "fp32") -> tuple[OnnxStreamRunner,
 
 @dataclass(frozen=True)
 class Turn:
-    mel: Tensor
-    frames: Tensor
-    rows: Tensor
-    prompts: Tensor | None
-    opened: Tensor
+    mel: np.ndarray
+    frames: np.ndarray
+    rows: np.ndarray
+    prompts: np.ndarray | None
+    opened: np.ndarray
     """Rows that get a new stream before it."""
 
     def run(self, runner: StreamRunner[Any], state: StreamState[Any]) -> list[Tensor]:
@@ -80,11 +81,11 @@ class Turn:
         state.reset(self.opened)
         encoded, counts = runner.step(self.mel, self.frames, state, self.rows, self.prompts)
         assert encoded.shape == (len(self.rows), self.mel.shape[1] // 8, encoded.shape[2])
-        return [row[:count] for row, count in zip(encoded, counts.tolist(), strict=True)]
+        return [torch.as_tensor(row[:count]) for row, count in zip(encoded, counts.tolist(), strict=True)]
 
     def of(self, row: int) -> Turn | None:
         """What it holds for one row alone."""
-        place = (self.rows == row).nonzero()[:, 0]
+        place = np.flatnonzero(self.rows == row)
         if len(place) == 0:
             return None
         prompts = None if self.prompts is None else self.prompts[place]
@@ -93,7 +94,7 @@ class Turn:
 
 def turns(name: str, chunk: int, count: int, seed: int) -> Iterator[Turn]:
     """Rows begin, idle, end with a partial chunk and make room for others, at random."""
-    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    rng, generator = random.Random(seed), np.random.default_rng(seed)
     over, prompted = [True] * SLOTS, name == "prompted"
     for _ in range(count):
         rows = rng.sample(range(SLOTS), rng.randint(1, SLOTS))
@@ -107,9 +108,9 @@ def turns(name: str, chunk: int, count: int, seed: int) -> Iterator[Turn]:
             if fresh and rng.random() < 0.2:
                 frames[-1] = rng.randint(LEAD_FRAMES + 1, 8 * chunk)
                 over[row] = True
-        whole = torch.randn(len(rows), 8 * chunk, STREAMING.features, generator=generator)
-        prompts = torch.tensor([row % 5 for row in rows]) if prompted else None
-        yield Turn(whole, torch.tensor(frames), torch.tensor(rows), prompts, torch.tensor(opened, dtype=torch.long))
+        whole = generator.standard_normal((len(rows), 8 * chunk, STREAMING.features), np.float32)
+        prompts = np.array([row % 5 for row in rows]) if prompted else None
+        yield Turn(whole, np.array(frames), np.array(rows), prompts, np.array(opened, np.int64))
 
 
 def play(name: str, precision: Precision, chunk: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -167,11 +168,11 @@ def test_streamed_equals_whole() -> None:
     state, parts, at = onnx.allocate(1), [], 0
     while at < int(lengths):
         lead = LEAD_FRAMES * (at == 0)
-        chunk = torch.zeros(1, 16, STREAMING.features)
+        chunk = np.zeros((1, 16, STREAMING.features), np.float32)
         part = whole[0, at : at + 16 - lead]
         chunk[0, lead : lead + len(part)] = part
-        encoded, steps = onnx.step(chunk, torch.tensor([lead + len(part)]), state, torch.tensor([0]))
-        parts.append(encoded[0, : int(steps)])
+        encoded, steps = onnx.step(chunk, np.array([lead + len(part)]), state, np.array([0]))
+        parts.append(torch.from_numpy(encoded[0, : steps[0]]))
         at += len(part)
     torch.testing.assert_close(torch.cat(parts), expected[0, : int(counts)], atol=1e-4, rtol=0)
 
@@ -181,7 +182,8 @@ def test_pools_are_changed_where_they_are() -> None:
     onnx, _ = runners("streaming")
     state = onnx.allocate(2)
     before = {name: pool.numpy().copy() for name, pool in state.encoder.pools.items()}
-    onnx.step(torch.randn(1, 16, STREAMING.features), torch.tensor([16]), state, torch.tensor([1]))
+    noise = np.random.default_rng(0).standard_normal((1, 16, STREAMING.features), np.float32)
+    onnx.step(noise, np.array([16]), state, np.array([1]))
     for name, pool in state.encoder.pools.items():
         changed = (pool.numpy() != before[name]).any(-1)
         written = 2 * (1 if name.startswith("filtered") else STREAMING.heads)
@@ -199,7 +201,7 @@ def test_both_sorts_of_graphs_read_one_file_of_weights() -> None:
 def test_a_language_prompt_must_be_given() -> None:
     onnx, _ = runners("prompted")
     with pytest.raises(ValueError, match="prompt slot"):
-        onnx.step(torch.zeros(1, 16, 32), torch.tensor([16]), onnx.allocate(1), torch.tensor([0]))
+        onnx.step(np.zeros((1, 16, 32), np.float32), np.array([16]), onnx.allocate(1), np.array([0]))
 
 
 def test_a_network_for_clips_alone_is_refused(tmp_path: Path) -> None:

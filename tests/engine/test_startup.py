@@ -15,14 +15,12 @@ from conure.engine.clip_lane import ClipLane
 from conure.engine.needs import need_of
 from conure.engine.opening import Opened
 from conure.engine.plan import Plan
-from conure.engine.recording import as_it_is
 from conure.engine.startup import Lanes, build_lanes
-from conure.engine.stream_runner import TorchStreamRunner
 from conure.engine.torch_runner import TorchRunner
+from conure.engine.torch_stream_runner import TorchStreamRunner
 from conure.errors import OutOfMemory
 from conure.models.network import Network
 from tests.engine.live_model import save_live_model, talking_network
-from tests.engine.test_stream_lane import device_lane
 from tests.models.networks import OFFLINE, checkpoint_of, network
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
@@ -137,17 +135,3 @@ def test_a_quarter_of_the_memory_is_for_rows_on_a_cpu(
     assert next(iter(build_lanes(replace(plan, slots=200)).live.values())).capacity == 200
     monkeypatch.setattr(startup, "free_bytes", lambda _: 10**12)
     assert next(iter(build_lanes(plan).live.values())).capacity == 1024
-
-
-def test_turns_on_a_device_are_measured_at_their_largest(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that streams are not refused for what more rows were only guessed to cost."""
-    lane = device_lane(net, as_it_is, slots=70)
-    monkeypatch.setattr(startup, "_turn", lambda lane, latency, rows: rows / 1000)
-    assert list(startup._turns(lane, 80)) == [(1, 0.001), (8, 0.008), (64, 0.064), (70, 0.07)]
-
-
-def test_a_turn_on_a_device_is_measured_to_its_end(net: Network) -> None:
-    lane = device_lane(net, as_it_is)
-    assert startup._turn(lane, 160, 3) > 0
-    assert lane.is_settled
-    assert len(lane) == 0

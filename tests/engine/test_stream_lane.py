@@ -15,7 +15,7 @@ import torch
 from conure.audio.features import LogMel
 from conure.decoding.transducer import decode_transducer
 from conure.engine.chunk_lane import ChunkLane
-from conure.engine.converted import convert
+from conure.engine.convert import convert
 from conure.engine.device_lane import DeviceLane
 from conure.engine.live_lane import LiveLane
 from conure.engine.live_runner import LiveRunner
@@ -32,7 +32,8 @@ from conure.engine.messages import (
 from conure.engine.onnx_stream_runner import OnnxStreamRunner
 from conure.engine.recording import Recorder, as_it_is
 from conure.engine.stream_lane import StreamLane
-from conure.engine.stream_runner import StreamRunner, TorchStreamRunner
+from conure.engine.stream_runner import StreamRunner
+from conure.engine.torch_stream_runner import TorchStreamRunner
 from conure.models.config import AttentionContext
 from conure.models.network import Network
 from conure.vad.endpoints import Endpointing

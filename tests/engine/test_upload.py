@@ -11,8 +11,8 @@ import torch
 from conure.audio.features import LogMel
 from conure.engine.ahead import ahead
 from conure.engine.clips import transcribe_clips
+from conure.engine.padding import pad, pad_all
 from conure.engine.torch_runner import TorchRunner
-from conure.engine.upload import pad, uploads
 from tests.models.networks import OFFLINE, network
 
 DEVICES = pytest.mark.parametrize(
@@ -29,18 +29,18 @@ def test_short_clips_are_padded_with_silence() -> None:
     clips = [clip(2000), clip(40)]
     samples, lengths = pad(clips)
     assert lengths.tolist() == [2000, 1600]
-    assert samples[0].numpy().tolist() == clips[0].tolist()
-    assert samples[1, :40].numpy().tolist() == clips[1].tolist()
+    assert samples[0].tolist() == clips[0].tolist()
+    assert samples[1, :40].tolist() == clips[1].tolist()
     assert not samples[1, 40:].any()
 
 
 @DEVICES
 def test_batches_arrive_in_order(device: str) -> None:
     given = [[clip(3000 + n), clip(1700)] for n in range(20)]
-    arrived = list(uploads(given, torch.device(device)))
+    arrived = [tuple(map(torch.as_tensor, padded)) for padded in pad_all(torch.device(device), given)]
     assert len(arrived) == len(given)
     for clips, (samples, lengths) in zip(given, arrived, strict=True):
-        expected, expected_lengths = pad(clips)
+        expected, expected_lengths = map(torch.from_numpy, pad(clips))
         assert samples.device.type == lengths.device.type == device
         assert torch.equal(samples.cpu(), expected)
         assert torch.equal(lengths.cpu(), expected_lengths)

@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from conure.audio.features import LogMel, MelConfig
+from conure.audio.features import LogMel
+from conure.audio.mel import MelConfig
+from conure.engine.card_needs import decoder_bytes
 from conure.engine.clips import transcribe_batch
 from conure.engine.live_runner import LiveRunner
 from conure.engine.live_state import LiveState
 from conure.engine.live_turn import LiveTurn
+from conure.engine.plain_decoder import PlainRows
 from conure.engine.recording import as_it_is
-from conure.engine.stream_runner import TorchStreamRunner
-from conure.engine.stream_state import StreamState
 from conure.engine.torch_runner import TorchRunner
+from conure.engine.torch_stream_runner import TorchStreamRunner
 from conure.engine.workspace import clip_bytes, recorded_turn_bytes, standing_turn_bytes, turn_bytes
 from conure.models.config import STEP_FRAMES, AttentionContext, EncoderConfig, NetworkConfig
 from conure.models.network import Network
@@ -102,7 +104,7 @@ def test_a_turn_of_streams(chunk: int, channels: int) -> None:
     net = network_of(replace(STREAMING, channels=channels), RNNT)
     runner, rows = TorchStreamRunner(net, LogMel(net.config.mel), CPU), 4
     state, frames = runner.allocate(rows), STEP_FRAMES * chunk
-    mel, given, every = torch.zeros(rows, frames, 32), torch.full((rows,), frames), torch.arange(rows)
+    mel, given, every = torch.zeros(rows, frames, 32), np.full(rows, frames), np.arange(rows)
     runner.step(mel, given, state, every)  # makes the table of positions
     live, memory = counted(runner), state.encoder
     live.leave_out([*memory.subsampling, memory.keys, memory.values, memory.convolution, *runner._positions[chunk]])
@@ -139,7 +141,10 @@ def test_a_row_of_streams_is_known_to_the_byte() -> None:
         runner = TorchStreamRunner(net, LogMel(net.config.mel), CPU, torch.bfloat16)
         state, past = runner.allocate(1), max(context.left for context in net.config.encoder.contexts)
         assert state.encoder.bytes == EncoderState.row_bytes(net.config.encoder, past, 2)
-        assert state.decoder.bytes == StreamState.decoder_bytes(net.config)
+        assert isinstance(state.decoder, PlainRows)
+        decoder = state.decoder.state
+        tensors = (decoder.hidden, decoder.cell, decoder.predicted, decoder.ahead, decoder.decoded)
+        assert sum(tensor.nbytes for tensor in tensors) == decoder_bytes(net.config)
 
 
 LARGER_STREAMING = replace(STREAMING, features=80, layers=2, width=64, kernel=5, channels=16)

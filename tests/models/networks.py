@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from conure.audio.features import MelConfig
+from conure.audio.mel import MelConfig
 from conure.models.checkpoint import Checkpoint
 from conure.models.config import AttentionContext, EncoderConfig, NetworkConfig
 from conure.models.network import Network

@@ -101,7 +101,7 @@ def change(folder: Path, path: str, value: Any) -> None:
         ("version", 2, "version 2"),
         ("network", None, "network in config.json is missing"),
         ("network.vocabulary", "many", "network.vocabulary"),
-        ("network.vocabulary", 21, "network.vocabulary"),
+        ("network.vocabulary", 21, "the network 21"),
         ("network.encoder.layers", 10**9, "network.encoder"),
         ("network.encoder.width", 10**9, "network.encoder"),
         ("network.encoder.bias", 1, "network.encoder.bias"),

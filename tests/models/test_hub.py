@@ -17,7 +17,8 @@ from huggingface_hub import constants
 
 from conure.errors import ModelNotFound, UnknownModel
 from conure.models import hub
-from conure.models.hub import Wanted, fetch, is_hub_id, is_on_disk
+from conure.models.hub import fetch, is_on_disk
+from conure.models.wanted import Wanted, is_hub_id
 
 WEIGHTS = bytes(range(256)) * 4096
 

@@ -8,11 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conure.models.config import AttentionContext, EncoderConfig
+from conure.models.config import LEAD_FRAMES, AttentionContext, EncoderConfig
 from conure.models.folded_encoder import FoldedEncoder
 from conure.models.live_encoder import LiveEncoder
 from conure.models.state import EncoderState
-from conure.models.subsampling import LEAD_FRAMES
 from tests.models.networks import STREAMING, network
 
 PAST, SLOTS = 20, 5

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from conure.errors import BadCheckpoint, ModelNotFound, UnknownModel
-from conure.models import conure_file, hub, loading
+from conure.models import conure_file, hub
 from conure.models.loading import build_network, describe, load_checkpoint, read_checkpoint
+from conure.models.wanted import Wanted
 
 DATA = Path(__file__).parents[1] / "data" / "parity"
 FAMILIES = {
@@ -143,33 +144,31 @@ def test_without_weights_and_network_the_error_names_the_fix(name: str, tmp_path
 
 
 @pytest.fixture
-def fetched(monkeypatch: pytest.MonkeyPatch) -> list[hub.Wanted]:
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
     """A hub that has one file for every wish."""
-    wishes: list[hub.Wanted] = []
+    wishes: list[Wanted] = []
 
-    def fetch(wanted: hub.Wanted, progress: Any = None) -> Path:
+    def fetch(wanted: Wanted, progress: Any = None) -> Path:
         wishes.append(wanted)
         return DATA / "tdt.nemo"
 
-    monkeypatch.setattr(loading.hub, "fetch", fetch)
+    monkeypatch.setattr(hub, "fetch", fetch)
     return wishes
 
 
-def test_a_catalogue_name_brings_its_languages(fetched: list[hub.Wanted]) -> None:
+def test_a_catalogue_name_brings_its_languages(fetched: list[Wanted]) -> None:
     checkpoint = load_checkpoint("whisper-1")
     assert (checkpoint.name, len(checkpoint.languages)) == ("parakeet-tdt-0.6b-v3", 25)
-    assert fetched == [hub.Wanted("nvidia/parakeet-tdt-0.6b-v3")]
+    assert fetched == [Wanted("nvidia/parakeet-tdt-0.6b-v3")]
 
 
-def test_a_hub_id_of_the_catalogue_is_known_by_its_name(fetched: list[hub.Wanted]) -> None:
+def test_a_hub_id_of_the_catalogue_is_known_by_its_name(fetched: list[Wanted]) -> None:
     assert load_checkpoint("nvidia/parakeet-tdt-0.6b-v2").name == "parakeet-tdt-0.6b-v2"
     assert load_checkpoint("someone/else").name == "someone/else"
 
 
 @pytest.mark.parametrize(("name", "revision"), [("parakeet@v1", None), ("nvidia/parakeet-tdt-0.6b-v3", "v1")])
-def test_a_revision_is_pinned_in_the_name_or_beside_it(
-    fetched: list[hub.Wanted], name: str, revision: str | None
-) -> None:
+def test_a_revision_is_pinned_in_the_name_or_beside_it(fetched: list[Wanted], name: str, revision: str | None) -> None:
     load_checkpoint(name, revision=revision)
     assert fetched[0].revision == "v1"
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from conure.models.config import AttentionContext
+from conure.models.config import LEAD_FRAMES, AttentionContext
 from conure.models.network import Network
 from conure.models.state import EncoderState
-from conure.models.subsampling import LEAD_FRAMES
 from tests.models.networks import STREAMING, mel, network
 
 PAST = 70

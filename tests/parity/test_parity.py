@@ -14,9 +14,8 @@ from torch import Tensor
 from conure.decoding.confidence import ALPHA
 from conure.decoding.ctc import decode_ctc
 from conure.decoding.transducer import decode_transducer
-from conure.models.config import AttentionContext
+from conure.models.config import LEAD_FRAMES, AttentionContext
 from conure.models.state import EncoderState
-from conure.models.subsampling import LEAD_FRAMES
 from conure.text.words import words_from_tokens
 from conure.types import Token
 from tests.parity.references import (

@@ -6,7 +6,7 @@ anew for every update, and says when an utterance is over.
 
 from dataclasses import dataclass, field
 
-from conure.audio.features import MelConfig
+from conure.audio.mel import MelConfig
 from conure.models.config import AttentionContext, EncoderConfig, NetworkConfig
 from tools.train.losses import DURATIONS
 

@@ -1,72 +1,19 @@
-"""Log-mel features of whole clips: the numbers NeMo's front-end makes.
-
-Pre-emphasis, Hann window of 400 samples centred in an FFT of 512, hop 160, power spectrum, Slaney mel
-filterbank, natural logarithm, and for most offline models mean and deviation of each mel band over the
-clip taken out ("per_feature"). Source: NeMo's FilterbankFeatures; `features_stream` makes the same
-numbers chunk by chunk.
-"""
+"""Log-mel features in torch, for training and for devices: the numbers of `mel`, which computes them on a CPU."""
 
 from __future__ import annotations
 
-import functools
-import math
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from conure.native.library import FFT, Kernels, Mel, available
+from conure.audio.mel import STD_GUARD, MelConfig, MelFront, mel_filterbank
 
-__all__ = ["LogMel", "MelConfig", "frame_mask", "hann_window", "mel_filterbank"]
+__all__ = ["LogMel", "frame_mask"]
 
-STD_GUARD = 1e-5
-CACHED_SAMPLES = 65_536
-"""Whose spectra stay in a processor's cache."""
 FFT_FRAMES = 65_536
 """Frames (11 minutes) that a device transforms together."""
-
-
-@dataclass(frozen=True)
-class MelConfig:
-    """The front-end of a checkpoint. Lengths are in samples."""
-
-    features: int = 80
-    normalize: str = "per_feature"
-    """per_feature, all_features, or NA for streaming models, whose statistics cannot be known in advance."""
-    sample_rate: int = 16_000
-    window: int = 400
-    hop: int = 160
-    fft: int = 512
-    preemphasis: float = 0.97
-    log_guard: float = 2.0**-24
-
-
-def hann_window(length: int) -> Tensor:
-    """Symmetric Hann window [length]."""
-    return torch.hann_window(length, periodic=False)
-
-
-def mel_filterbank(config: MelConfig) -> Tensor:
-    """Slaney mel filterbank with area normalisation, [features, fft // 2 + 1].
-
-    Source: M. Slaney, Auditory Toolbox (1998): linear below 1 kHz, logarithmic above.
-    """
-    step, knee, ratio = 200.0 / 3, 1000.0, math.log(6.4) / 27.0
-
-    def to_hertz(mel: np.ndarray) -> np.ndarray:
-        return np.where(mel < knee / step, mel * step, knee * np.exp(ratio * (mel - knee / step)))
-
-    nyquist = config.sample_rate / 2
-    top = knee / step + math.log(nyquist / knee) / ratio
-    edges = to_hertz(np.linspace(0.0, top, config.features + 2))
-    bins = np.linspace(0.0, nyquist, config.fft // 2 + 1)
-    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
-    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
-    triangles = np.maximum(0.0, np.minimum(rising, falling))
-    area = 2.0 / (edges[2:] - edges[:-2])
-    return torch.from_numpy((triangles * area[:, None]).astype(np.float32))
 
 
 def frame_mask(lengths: Tensor, size: int) -> Tensor:
@@ -87,8 +34,10 @@ class LogMel(nn.Module):
     def __init__(self, config: MelConfig, window: Tensor | None = None, filterbank: Tensor | None = None) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("window", hann_window(config.window) if window is None else window)
-        self.register_buffer("filterbank", mel_filterbank(config) if filterbank is None else filterbank)
+        self.register_buffer("window", torch.hann_window(config.window, periodic=False) if window is None else window)
+        self.register_buffer(
+            "filterbank", torch.from_numpy(mel_filterbank(config)) if filterbank is None else filterbank
+        )
 
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config
@@ -110,10 +59,7 @@ class LogMel(nn.Module):
         """Emphasized samples [B, N] -> log-mel [B, 1 + (N - fft) // hop, features], without padding."""
         if samples.device.type != "cpu":
             return self.plain_log_mel(samples)
-        if available() and self.config.fft == FFT and samples.dtype == torch.float32:
-            return torch.from_numpy(_kernels().log_mel(self._native(), samples.contiguous().numpy()))
-        rows = max(CACHED_SAMPLES // samples.shape[1], 1)
-        return torch.cat([self.plain_log_mel(part) for part in torch.split(samples, rows)])
+        return torch.from_numpy(self._on_host().log_mel(samples.numpy()))
 
     def plain_log_mel(self, samples: Tensor) -> Tensor:
         """The same on any device."""
@@ -127,15 +73,23 @@ class LogMel(nn.Module):
         room = self.config.fft - self.config.window
         return nn.functional.pad(self.window, (room // 2, room - room // 2))
 
-    def _native(self) -> Mel:
+    def _on_host(self) -> MelFront:
         """Made once: window and filterbank do not change."""
-        if self not in _NATIVE:
-            window, filters = (part.float().cpu().numpy() for part in (self._padded(), self.filterbank))
-            _NATIVE[self] = Mel(window, filters, self.config.hop, self.config.log_guard)
-        return _NATIVE[self]
+        if self not in _ON_HOST:
+            window, filters = (part.float().cpu().numpy() for part in (self.window, self.filterbank))
+            _ON_HOST[self] = MelFront(self.config, window, filters)
+        return _ON_HOST[self]
 
-    def normalize(self, mel: Tensor, frames: Tensor) -> Tensor:
+    def of_spans(self, samples: Tensor | np.ndarray, known: Tensor | np.ndarray) -> Tensor:
+        """As `features_stream.Front` has it."""
+        device = self.window.device
+        emphasized = self.emphasize_rest(torch.as_tensor(samples, device=device))
+        emphasized *= frame_mask(torch.as_tensor(known, device=device) - 1, emphasized.shape[1])
+        return self.log_mel(emphasized)
+
+    def normalize(self, mel: Tensor, frames: Tensor | np.ndarray) -> Tensor:
         """Takes mean and deviation out as the checkpoint was trained, and zeroes the padding."""
+        frames = torch.as_tensor(frames, device=mel.device)
         keep = frame_mask(frames, mel.shape[1])[..., None]
         axes = {"per_feature": (1,), "all_features": (1, 2)}.get(self.config.normalize)
         if axes is None:
@@ -165,10 +119,4 @@ def _by_sizes(frames: Tensor) -> Tensor:
     return torch.cat([torch.fft.rfft(part) for part in parts])[:count]
 
 
-_NATIVE: WeakKeyDictionary[LogMel, Mel] = WeakKeyDictionary()
-
-
-@functools.cache
-def _kernels() -> Kernels:
-    """On the thread that calls: a chunk is too little for two."""
-    return Kernels(1)
+_ON_HOST: WeakKeyDictionary[LogMel, MelFront] = WeakKeyDictionary()

@@ -7,14 +7,32 @@ statistics of a clip cannot be known before its end: normalisation is left to th
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import numpy as np
-import torch
-from torch import Tensor
 
 from conure.audio.backlog import Backlog
-from conure.audio.features import LogMel, MelConfig, frame_mask
+from conure.audio.mel import MelConfig, MelFront
 
-__all__ = ["MelStream", "first_sample", "mel_of_spans", "ready_frames", "samples_of", "span_samples"]
+__all__ = ["Front", "MelStream", "first_sample", "ready_frames", "samples_of", "span_samples"]
+
+
+class Front(Protocol):
+    """What makes the features of spans, in the form that its runner reads: arrays, or tensors where it is."""
+
+    config: MelConfig
+
+    def of_spans(self, samples: np.ndarray, known: np.ndarray) -> Any:
+        """Samples [B, N] from `first_sample` on, of which `known` [B] are real -> [B, T, features], not normalised.
+
+        Frames are independent of one another, so rows may be anywhere in their streams. Zeros stand for what is
+        before a stream's start; emphasis must not see its end, which is why `known` is told.
+        """
+        ...
+
+    def normalize(self, mel: Any, frames: np.ndarray) -> Any:
+        """Takes out what the checkpoint wants taken out of each row's frames [B]."""
+        ...
 
 
 def first_sample(frame: int, config: MelConfig) -> int:
@@ -37,37 +55,27 @@ def samples_of(frames: int, config: MelConfig) -> int:
     return (frames - 1) * config.hop + config.window // 2
 
 
-def mel_of_spans(front: LogMel, samples: Tensor, known: Tensor) -> Tensor:
-    """Samples [B, N] from `first_sample` on, of which `known` [B] are real -> [B, T, features], not normalised.
-
-    Frames are independent of one another, so rows may be anywhere in their streams. Zeros stand for what is
-    before a stream's start; emphasis must not see its end, which is why `known` is told.
-    """
-    emphasized = front.emphasize_rest(samples)
-    emphasized *= frame_mask(known - 1, emphasized.shape[1])
-    return front.log_mel(emphasized)
-
-
 class MelStream:
     """One stream of samples. Not normalised: for models trained so ("NA") these are the final features."""
 
-    def __init__(self, front: LogMel) -> None:
+    def __init__(self, front: MelFront) -> None:
         self.front = front
         self.samples = Backlog()
         self.frames = 0
 
-    def push(self, samples: Tensor, last: bool = False) -> Tensor:
+    def push(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
         """samples [N] -> the mel frames that have become complete, [T, features]."""
         config = self.front.config
-        self.samples.push(samples.numpy())
+        self.samples.push(samples)
         total = self.samples.end // config.hop if last else ready_frames(self.samples.end, config)
         count = total - self.frames
         if count <= 0:
-            return self.front.window.new_zeros(0, config.features)
+            return np.zeros((0, config.features), np.float32)
         begin = first_sample(self.frames, config)
         span = np.empty(span_samples(count, config), np.float32)
         self.samples.read(begin, span)
-        known = torch.tensor([self.samples.end - begin])
+        known = np.array([self.samples.end - begin])
         self.frames = total
         self.samples.forget(first_sample(total, config))
-        return mel_of_spans(self.front, torch.from_numpy(span)[None], known)[0]
+        mel: np.ndarray = self.front.of_spans(span[None], known)[0]
+        return mel

@@ -16,7 +16,7 @@ from conure.cli.outputs import write_stdout
 from conure.cli.reporting import DONE, PLAIN, REFUSED, Common, tell
 from conure.cli.tables import table
 from conure.errors import BadOption
-from conure.settings import RunnerChoice
+from conure.types import RunnerChoice
 
 if TYPE_CHECKING:
     from conure.bench.server import Server

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conure.cli.progress import download_bar
-from conure.models import catalog, hub
+from conure.models import catalog
+from conure.models.wanted import Wanted, is_hub_id
 
 __all__ = ["ensure_on_disk", "wanted"]
 
 
-def wanted(name: str) -> hub.Wanted | None:
+def wanted(name: str) -> Wanted | None:
     """The hub repository that a model's name stands for; None for files, folders and what is inside Conure."""
     plain, _, revision = name.partition("@")
     entry = catalog.find(plain)
     if entry is not None:
-        return hub.Wanted(entry.repository, revision or None) if entry.repository else None
-    if Path(name).expanduser().exists() or not hub.is_hub_id(plain):
+        return Wanted(entry.repository, revision or None) if entry.repository else None
+    if Path(name).expanduser().exists() or not is_hub_id(plain):
         return None
-    return hub.Wanted(plain, revision or None)
+    return Wanted(plain, revision or None)
 
 
 def ensure_on_disk(name: str) -> Path | None:
@@ -26,8 +26,12 @@ def ensure_on_disk(name: str) -> Path | None:
     repository = wanted(name)
     if repository is None:
         return None
+    from conure.models import hub  # noqa: PLC0415  what is shipped or lies in a folder needs no hub
+
     if (path := hub.on_disk(repository)) is not None:
         return path
+    from conure.cli.progress import download_bar  # noqa: PLC0415
+
     with download_bar(_title(name)) as progress:
         return hub.fetch(repository, progress)
 

@@ -19,7 +19,8 @@ from conure.cli.knobs import knob
 from conure.cli.microphone import microphone
 from conure.cli.reporting import DONE, PLAIN, Common, tell
 from conure.errors import ConureError, EngineFailed
-from conure.settings import RunnerChoice, Settings, load_settings
+from conure.settings import Settings, load_settings
+from conure.types import RunnerChoice
 
 if TYPE_CHECKING:
     from conure.client import Event as Heard

@@ -17,6 +17,7 @@ from conure.cli.tables import table
 from conure.errors import BadOption, ConureError
 from conure.models import catalog, hub
 from conure.models.catalog import CatalogModel
+from conure.models.wanted import Wanted
 from conure.settings import load_settings
 
 __all__ = ["app", "convert", "info", "list_models", "models_on_disk", "pull"]
@@ -197,7 +198,7 @@ def _facts(model: CatalogModel) -> dict[str, Any]:
 
 def _is_on_disk(model: CatalogModel) -> bool:
     if model.repository:
-        return hub.is_on_disk(hub.Wanted(model.repository))
+        return hub.is_on_disk(Wanted(model.repository))
     return (resources.files("conure") / "data" / model.name / "config.json").is_file()
 
 

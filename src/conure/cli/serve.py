@@ -11,7 +11,8 @@ from cyclopts import App, Parameter
 from conure.cli.knobs import knob
 from conure.cli.reporting import DONE, PLAIN, Common
 from conure.engine.plan import ModelCard
-from conure.settings import RunnerChoice, Settings, load_settings
+from conure.settings import Settings, load_settings
+from conure.types import RunnerChoice
 
 if TYPE_CHECKING:
     from conure.server import Serving

@@ -22,8 +22,8 @@ from conure.cli.progress import audio_bar, spinner
 from conure.cli.rendering import Form, render
 from conure.cli.reporting import PLAIN, Common, Reporter
 from conure.errors import AudioNotFound, AudioTooLong, BadOption, ConureError, EngineFailed, UnsupportedAudio
-from conure.settings import RunnerChoice, Settings, load_settings
-from conure.types import Transcript
+from conure.settings import Settings, load_settings
+from conure.types import RunnerChoice, Transcript
 
 __all__ = ["Options", "Recognizer", "app", "open_recognizer", "transcribe"]
 

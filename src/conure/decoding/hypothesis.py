@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from conure.decoding.emitted import STEP_SECONDS, EmittedToken
+from conure.decoding.emitted import EmittedToken
 from conure.fused.label_step import Written, append
 
-__all__ = ["STEP_SECONDS", "EmittedToken", "Tokens"]
+__all__ = ["Tokens"]
 
 
 @dataclass(frozen=True)

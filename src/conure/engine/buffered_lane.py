@@ -11,9 +11,9 @@ A feature's mean over the clip cannot be known, so where the model wants it take
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from conure.engine.buffered_runner import BufferedRunner
 from conure.engine.chunk_lane import RATE, Part, Stream
@@ -65,10 +65,10 @@ class BufferedLane(DirectLane):
         return max(0, stream.frames - self.contexts[stream.options.latency_ms].left * STEP_FRAMES)
 
     def _reset(self, row: int) -> None:
-        self.state.reset(torch.tensor([row], device=self.runner.heads.device))
+        self.state.reset(np.array([row]))
 
     def _recognize(self, parts: Sequence[Part]) -> list[Sequence[Token]]:
-        rows = torch.tensor([part.stream.lease.row for part in parts], device=self.runner.heads.device)
+        rows = np.array([part.stream.lease.row for part in parts])
         encoded, counts = self._encode(parts)
         with self.stages.time("decoding"):
             found = self.runner.decoder.decode_rows(encoded, counts, self.state, rows)
@@ -77,26 +77,20 @@ class BufferedLane(DirectLane):
             for part, emitted in zip(parts, found, strict=True)
         ]
 
-    def _encode(self, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
+    def _encode(self, parts: Sequence[Part]) -> tuple[Any, Any]:
         """The steps of each part's chunk, [B, C, D], and how many they are, [B]."""
-        device = self.runner.heads.device
         first = [self._kept(part.stream) for part in parts]
         until = [self._window_end(part) for part in parts]
-        windows = torch.tensor([end - begin for begin, end in zip(first, until, strict=True)], device=device)
+        windows = np.subtract(until, first)
+        left = np.array([(part.stream.frames - begin) // STEP_FRAMES for part, begin in zip(parts, first, strict=True)])
         prompts = None
         if self.runner.config.prompts:
-            prompts = torch.tensor([part.stream.options.prompt or 0 for part in parts], device=device)
+            prompts = np.array([part.stream.options.prompt or 0 for part in parts])
         context = self.contexts[parts[0].stream.options.latency_ms]
         with self.stages.time("features"):
             mel = self.front.normalize(self._mel(parts, first, int(windows.max())), windows)
         with self.stages.time("encoder"):
-            encoded, steps = self.runner.encode(mel, windows, context, prompts)
-        lefts = [(part.stream.frames - begin) // STEP_FRAMES for part, begin in zip(parts, first, strict=True)]
-        left = torch.tensor(lefts, device=device)
-        places = left[:, None] + torch.arange(parts[0].stream.chunk, device=device)
-        places = places.clamp(max=encoded.shape[1] - 1)
-        chunk = encoded.gather(1, places[..., None].expand(-1, -1, encoded.shape[2]))
-        return chunk, (steps - left).clamp(min=0, max=chunk.shape[1])
+            return self.runner.encode(mel, windows, left, context, prompts)
 
     def _window_end(self, part: Part) -> int:
         """The frame after the last one that the chunk may see."""

@@ -16,14 +16,12 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from conure.audio.features import LogMel
-from conure.audio.features_stream import first_sample, mel_of_spans, samples_of, span_samples
-from conure.decoding.hypothesis import STEP_SECONDS
+from conure.audio.features_stream import Front, first_sample, samples_of, span_samples
+from conure.decoding.emitted import STEP_SECONDS
 from conure.engine.hearing import Hearing
 from conure.engine.listening import Ear, Speech
 from conure.engine.messages import Answer, Cancelled, Finished, Marker, Samples, StreamOptions
@@ -37,6 +35,8 @@ from conure.vad.endpoints import Endpointing
 __all__ = ["ChunkLane", "Cut", "Part", "Stream"]
 
 RATE = 16_000
+LARGE_ROWS = 64
+"""On a processor; a turn of more would leave memory behind that few streams need."""
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ class ChunkLane(ABC):
     lead = 0
     """Virtual frames before a clip's first one."""
 
-    def __init__(self, front: LogMel, slots: int, end_token: int | None = None) -> None:
+    def __init__(self, front: Front, slots: int, end_token: int | None = None) -> None:
         self.front = front
         self.end_token = end_token
         self.stages = Stages()
@@ -200,6 +200,10 @@ class ChunkLane(ABC):
         stream = self._streams[number]
         return (stream.ear.samples.end - stream.origin - max(stream.frames, 0) * self.front.config.hop) / RATE
 
+    def largest_turn(self, latency_ms: int) -> int:
+        """Rows of the largest turn whose cost is worth measuring: more of them cost as much each."""
+        return LARGE_ROWS
+
     def _most_rows(self, chunk: int) -> int:
         """That share a turn."""
         return MOST_ROWS
@@ -231,15 +235,14 @@ class ChunkLane(ABC):
             return Part(stream, frames, cut.sample, None, reached, stream.origin)
         return Part(stream, frames, cut.sample, cut, cut.sample, stream.origin)
 
-    def _mel(self, parts: Sequence[Part], first: Sequence[int], frames: int) -> Tensor:
+    def _mel(self, parts: Sequence[Part], first: Sequence[int], frames: int) -> Any:
         """So many frames of each part's clip from its `first` one on, [B, T, F], not normalised."""
         config = self.front.config
         spans = np.empty((len(parts), span_samples(frames, config)), np.float32)
         known = []
         for part, begin, span in zip(parts, first, spans, strict=True):
             known.append(self._read(part, begin, span))
-        device = self.front.window.device
-        return mel_of_spans(self.front, torch.from_numpy(spans).to(device), torch.tensor(known, device=device))
+        return self.front.of_spans(spans, np.array(known))
 
     def _read(self, part: Part, begin: int, span: Samples) -> int:
         """The samples of a part's clip that frames from `begin` on are made of; tells how many of them are known."""

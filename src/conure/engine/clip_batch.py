@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from conure.decoding.hypothesis import EmittedToken
+from conure.decoding.emitted import EmittedToken
 from conure.engine.clips import transcribe_batch
 from conure.engine.messages import Failed, Samples
 from conure.engine.pace import Pace
@@ -43,7 +43,7 @@ class ClipBatch:
     ) -> ClipBatch:
         """Nothing is computed yet."""
         slices = transcribe_batch(runner, list(clips.values()), prompt, did_not_fit)
-        return ClipBatch(dict(clips), set(clips), slices, Pace(runner.heads.device))
+        return ClipBatch(dict(clips), set(clips), slices, Pace(runner.device))
 
     @property
     def seconds(self) -> int:

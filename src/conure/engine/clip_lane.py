@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from conure.decoding.hypothesis import EmittedToken
+from conure.decoding.emitted import EmittedToken
 from conure.engine.clip_batch import ClipBatch
 from conure.engine.clips import BATCH_SECONDS, too_long
 from conure.engine.messages import Answer, Cancelled, Clip, Failed, Finished, Heard, Samples

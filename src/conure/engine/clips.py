@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
-from conure.decoding.hypothesis import EmittedToken
+from conure.decoding.emitted import EmittedToken
 from conure.engine.batching import batches
-from conure.engine.device import give_back, out_of_memory
+from conure.engine.device import Device, give_back, out_of_memory
+from conure.engine.padding import Padded, pad_all, pad_for
 from conure.engine.runner import Runner
-from conure.engine.upload import Padded, pad, uploads
 from conure.errors import OutOfMemory
 from conure.models.config import LONG_STEPS
 from conure.models.slices import Slices, finish
@@ -34,7 +33,7 @@ CARD_BATCH_SECONDS = 1920.0
 long for one clip as for many, so it should have many."""
 
 
-def best_batch_seconds(device: torch.device) -> float:
+def best_batch_seconds(device: Device) -> float:
     return CARD_BATCH_SECONDS if device.type == "cuda" else BATCH_SECONDS
 
 
@@ -45,7 +44,7 @@ def transcribe_clips(
     tokens: list[list[EmittedToken]] = [[] for _ in clips]
     # A batch with a long clip is attended to locally, and what a clip says must not depend on its mates.
     formed = list(batches([len(clip) for clip in clips], int(batch_seconds * RATE), LONG_STEPS * STEP_SAMPLES))
-    coming = uploads(([clips[row] for row in rows] for rows in formed), runner.heads.device)
+    coming = pad_all(runner.device, ([clips[row] for row in rows] for rows in formed))
     for rows, padded in zip(formed, coming, strict=True):
         found = finish(transcribe_batch(runner, [clips[row] for row in rows], prompt, padded=padded))
         for row, emitted in zip(rows, found, strict=True):
@@ -68,7 +67,7 @@ def transcribe_batch(
     where they were padded before.
     """
     try:
-        padded = padded or pad(clips, pinned=runner.heads.device.type == "cuda")
+        padded = padded or pad_for(runner.device, clips)
         return [*(yield from _transcribe(runner, padded, prompt))]
     except RuntimeError as error:
         if not out_of_memory(error):
@@ -98,6 +97,6 @@ def too_long(seconds: float) -> OutOfMemory:
 
 def _transcribe(runner: Runner, given: Padded, prompt: int | None) -> Slices[list[list[EmittedToken]]]:
     samples, lengths = given
-    prompts = None if prompt is None else torch.full_like(lengths, prompt)
+    prompts = None if prompt is None else np.full(len(lengths), prompt)
     encoded, counts = yield from runner.encode(samples, lengths, prompts)
     return (yield from runner.decoder.decode(encoded, counts))

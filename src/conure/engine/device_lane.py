@@ -24,8 +24,7 @@ from conure.engine.live_runner import LiveRunner
 from conure.engine.live_state import LiveState
 from conure.engine.live_turn import Inputs, LiveTurn, Results
 from conure.engine.messages import Answer, Heard
-from conure.models.config import STEP_FRAMES, STEP_MS
-from conure.models.subsampling import LEAD_FRAMES
+from conure.models.config import LEAD_FRAMES, STEP_FRAMES, STEP_MS
 from conure.vad.silero_weights import STEP
 
 __all__ = ["DeviceLane", "sizes_of"]
@@ -98,9 +97,9 @@ class DeviceLane(ChunkLane):
     def _reset(self, row: int) -> None:
         """A turn is told which rows begin."""
 
-    def largest_turn(self, latency: int) -> int:
+    def largest_turn(self, latency_ms: int) -> int:
         """Streams that share a turn, at most."""
-        return min(self.slots.count, self._most_rows(latency // STEP_MS))
+        return min(self.slots.count, self._most_rows(latency_ms // STEP_MS))
 
     def _most_rows(self, chunk: int) -> int:
         return sizes_of(chunk, self.slots.count)[-1]

@@ -5,9 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
-import torch
-
-from conure.audio.features import LogMel
+from conure.audio.features_stream import Front
 from conure.engine.chunk_lane import ChunkLane, Part
 from conure.engine.listening import listen
 from conure.engine.messages import Answer
@@ -18,7 +16,7 @@ __all__ = ["DirectLane"]
 
 
 class DirectLane(ChunkLane):
-    def __init__(self, front: LogMel, silero: Silero, slots: int, end_token: int | None = None) -> None:
+    def __init__(self, front: Front, silero: Silero, slots: int, end_token: int | None = None) -> None:
         super().__init__(front, slots, end_token)
         self.silero = silero
 
@@ -26,7 +24,6 @@ class DirectLane(ChunkLane):
     def _recognize(self, parts: Sequence[Part]) -> list[Sequence[Token]]:
         """The tokens of each part, in times of the stream."""
 
-    @torch.inference_mode()
     def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
         parts = [self._part(self._streams[number]) for number in numbers]
         spoken = [part for part in parts if part.frames > 0]

@@ -19,38 +19,21 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from conure.engine.export_stream import write_step
+from conure.engine.graph_names import ENCODER_FILE, FRONT_FILE, REACH, STREAM_FILE
 from conure.engine.onnx_attention import ClipView, LocalView, WholeView
 from conure.engine.onnx_graph import Graph, save_graph, save_graphs
 from conure.engine.onnx_layers import LayerWriter, convolution2d
+from conure.engine.positions import position_tables
 from conure.engine.quantize import Products, Table
-from conure.models.attention import Attention, sinusoids
+from conure.models.attention import Attention
 from conure.models.config import AttentionContext
 from conure.models.conformer import Layer
 from conure.models.network import Network
 from conure.models.subsampling import Subsampling
 
-__all__ = [
-    "ENCODER_FILE",
-    "EXPORT_VERSION",
-    "FRONT_FILE",
-    "REACH",
-    "STREAM_FILE",
-    "export_front",
-    "export_network",
-    "position_tables",
-]
-
-FRONT_FILE, ENCODER_FILE = "front.onnx", "encoder.onnx"
-STREAM_FILE = "stream.onnx"
-
-EXPORT_VERSION = 14
-"""Raise it when the graphs change: what was converted before is converted again."""
-
-REACH = 512
-"""Distances that the tables in the graph reach, in steps."""
+__all__ = ["export_front", "export_network"]
 
 
 @torch.inference_mode()
@@ -108,22 +91,9 @@ def _encoder(graph: Graph, network: Network, products: Products, context: Attent
 
 
 def _table(graph: Graph, index: int, module: Attention, products: Products, reach: int) -> Table:
-    kept = position_tables(products, module.linear_pos.weight, module.heads, reach)
+    kept = position_tables(products.levels, module.linear_pos.weight.float().numpy(), module.heads, reach)
     names = []
     for name, array in kept.items():
         shape: list[str | int] = [*array.shape[:2], "P"] if array.ndim == 3 else [1]
         names.append(graph.input(f"{name}.{index}", array.dtype.type, shape, default=array))
     return Table(*names)
-
-
-@torch.inference_mode()
-def position_tables(products: Products, weight: Tensor, heads: int, reach: int) -> dict[str, np.ndarray]:
-    """A layer's projections of the distances reach, reach - 1, ..., 1 - reach by head: [h, D / h, 2 * reach].
-
-    No score reads the first column; it makes the shift from distances to keys a matter of shapes. The scale
-    is that of the distances within REACH, so that a longer table does not change what the shorter one gave.
-    """
-    weight = weight.float()
-    table = weight @ sinusoids(reach, 1 - reach, weight.shape[0], weight).T
-    near = slice(max(reach - REACH, 0), reach + REACH)
-    return products.tables(table.reshape(heads, -1, 2 * reach), near)

@@ -19,6 +19,7 @@ from typing import cast
 
 import numpy as np
 
+from conure.engine.graph_names import AFTER, POOLS
 from conure.engine.onnx_graph import Graph
 from conure.engine.onnx_layers import MASKED, HeadShape, LayerWriter, Projected
 from conure.engine.quantize import Products
@@ -27,24 +28,9 @@ from conure.models.config import EncoderConfig
 from conure.models.conformer import Layer
 from conure.models.network import Network
 
-__all__ = ["AFTER", "POOLS", "longest_chunk", "longest_past", "write_step"]
-
-POOLS = ("keys", "values", "filtered")
-"""Of each layer; the name of a layer's pool ends in its number."""
-
-AFTER = "after."
-"""Begins the name of what a pool has become."""
+__all__ = ["write_step"]
 
 END = 2**62
-
-
-def longest_past(config: EncoderConfig) -> int:
-    """Steps before its chunk that a step may see."""
-    return max(context.left for context in config.contexts)
-
-
-def longest_chunk(config: EncoderConfig) -> int:
-    return max(context.right + 1 for context in config.contexts)
 
 
 def write_step(graph: Graph, network: Network, products: Products) -> None:
@@ -81,8 +67,8 @@ def _cache(graph: Graph, index: int, module: Attention, config: EncoderConfig) -
         graph.input(f"{name}.{index}", np.float32, [f"{name} steps", width])
         for name, width in zip(POOLS, widths, strict=True)
     )
-    weight, chunk = module.linear_pos.weight.float(), longest_chunk(config)
-    encoding = sinusoids(longest_past(config) + chunk, 1 - chunk, config.width, weight)
+    weight, chunk = module.linear_pos.weight.float(), config.longest_chunk
+    encoding = sinusoids(config.longest_past + chunk, 1 - chunk, config.width, weight)
     table = (weight @ encoding.T).reshape(module.heads, module.head_width, -1)
     return LayerCache(keys, values, filtered, graph.constant(table.numpy()))
 
@@ -98,8 +84,8 @@ class StreamView:
         self.filtered = graph.input("filtered", np.int64, ["B", "N"])
         self.to_filter = graph.input("to_filter", np.int64, ["S", 1])
         rows, self.keys = (graph.op("Shape", self.seen, start=axis, end=axis + 1) for axis in (0, 1))
-        self.chunk = graph.op("Sub", self.keys, graph.ints(longest_past(config)))
-        self.first = graph.op("Sub", graph.ints(longest_chunk(config)), self.chunk)
+        self.chunk = graph.op("Sub", self.keys, graph.ints(config.longest_past))
+        self.first = graph.op("Sub", graph.ints(config.longest_chunk), self.chunk)
         self.last = graph.op("Add", graph.op("Add", self.first, self.keys), self.chunk)
         self.by_row = graph.op("Concat", rows, graph.ints(-1, config.width), axis=0)
         self.by_head = graph.op("Concat", rows, graph.ints(-1, config.heads, config.width // config.heads), axis=0)

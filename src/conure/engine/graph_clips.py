@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from conure.engine.converted import Converted
-from conure.engine.export import ENCODER_FILE, REACH, position_tables
-from conure.engine.onnx_attention import AROUND, around
+from conure.engine.graph_names import AROUND, ENCODER_FILE, REACH, around
+from conure.engine.positions import position_tables
 from conure.engine.sessions import open_session
 from conure.models.config import AttentionContext
 from conure.models.slices import Slices
@@ -62,7 +62,7 @@ class _LongPositions:
         if steps > self.reach or not self.tables:
             self.reach = 1 << (steps - 1).bit_length()
             self.tables = {}
-            for index, weight in enumerate(self.converted.position_weights):
-                kept = position_tables(self.converted.products, weight, encoder.heads, self.reach)
+            for index, weight in enumerate(self.converted.position_weights()):
+                kept = position_tables(self.converted.levels, weight, encoder.heads, self.reach)
                 self.tables |= {f"{name}.{index}": table for name, table in kept.items()}
         return self.tables

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
 
-from conure.engine.export import STREAM_FILE
-from conure.engine.export_stream import AFTER
+from conure.engine.graph_names import AFTER, STREAM_FILE
 from conure.engine.onnx_stream_state import OnnxStreamMemory
 from conure.engine.sessions import open_session
 from conure.models.config import EncoderConfig

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from conure.engine.export import FRONT_FILE
+from conure.engine.graph_names import FRONT_FILE
 from conure.engine.sessions import open_session
 from conure.models.config import STEP_FRAMES, EncoderConfig
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
-from conure.models.config import STEP_FRAMES, EncoderConfig
-from conure.models.subsampling import LEAD_FRAMES
+from conure.models.config import LEAD_FRAMES, STEP_FRAMES, EncoderConfig
 
 __all__ = ["Heard"]
 
@@ -27,9 +25,9 @@ class Heard:
     def bytes(self) -> int:
         return self.frames.nbytes
 
-    def reset(self, rows: Tensor) -> None:
+    def reset(self, rows: np.ndarray) -> None:
         """Their old steps are never seen again."""
-        self.age[rows.numpy()] = 0
+        self.age[rows] = 0
 
     def hear(self, row: int, mel: np.ndarray) -> tuple[int, np.ndarray]:
         """A row's frames [T, F] behind those before them, and how many steps these make again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from conure.decoding.hypothesis import STEP_SECONDS
+from conure.decoding.emitted import STEP_SECONDS
 from conure.engine.listening import Speech
 from conure.engine.messages import Answer, Heard, SpeechStarted, UtteranceEnded
 from conure.types import Token

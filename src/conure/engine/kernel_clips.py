@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conure.engine.export import REACH
+from conure.engine.graph_names import REACH
 from conure.engine.kernel_layers import KernelLayer, KernelLayers
 from conure.engine.packed import Packed
 from conure.models.config import LONG_CONTEXT, LONG_STEPS, AttentionContext, EncoderConfig

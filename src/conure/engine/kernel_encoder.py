@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from conure.engine.export_stream import longest_chunk, longest_past
 from conure.engine.heard import Heard
 from conure.engine.kernel_layers import KernelLayer, KernelLayers
 from conure.engine.packed import Packed
@@ -26,7 +25,7 @@ class KernelMemory(Heard):
 
     def __init__(self, config: EncoderConfig, rows: int) -> None:
         super().__init__(config, rows)
-        steps, chunk = longest_past(config), longest_chunk(config)
+        steps, chunk = config.longest_past, config.longest_chunk
         sizes = (rows, config.heads, config.width // config.heads, steps + chunk)
         self.rings = [Rings(*sizes) for _ in range(config.layers)]
         width = (rows, config.kernel - 1 + chunk, config.width)

@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from conure.audio.features import MelConfig
-from conure.audio.features_stream import mel_of_spans, span_samples
-from conure.decoding.hypothesis import EmittedToken
+from conure.audio.features_stream import span_samples
+from conure.audio.mel import MelConfig
+from conure.decoding.emitted import EmittedToken
 from conure.decoding.label_loop import LabelLoop
-from conure.engine.clip_decoder import window_for
 from conure.engine.live_runner import LiveRunner
 from conure.engine.live_state import LiveState
+from conure.engine.recorded_decoder import window_for
 from conure.models.config import STEP_FRAMES
 from conure.vad.silero_weights import STEP
 
@@ -150,7 +150,7 @@ class LiveTurn:
         runner, state, given = self._runner, self._state, self._given
         slots, age, frames, place, lost, known, prompts, ear, steps, begins = given.numbers.unbind()
         spans = self._from(place, self._span) * (self._span >= lost[:, None])
-        mel = mel_of_spans(runner.front, spans, known).to(runner.dtype)
+        mel = runner.front.of_spans(spans, known).to(runner.dtype)
         encoded, counts = runner.encoder.step(mel, frames, slots, age, state.encoder)
         encoded = runner.network.prompted(encoded, prompts if runner.config.prompts else None)
         spoken = state.decoder.gather(slots).anew(age == 0, state.start)

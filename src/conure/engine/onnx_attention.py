@@ -10,20 +10,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from conure.engine.graph_names import AROUND, around
 from conure.engine.onnx_graph import Graph
 from conure.engine.onnx_layers import MASKED, HeadShape, Projected
 from conure.engine.quantize import Operand, Products, Table
 from conure.models.config import AttentionContext, EncoderConfig
 
-__all__ = ["AROUND", "ClipView", "LocalView", "WholeView", "around"]
+__all__ = ["ClipView", "LocalView", "WholeView"]
 
 SPANS = 3
 """Spans of queries."""
 
 END = 2**62
-
-AROUND = "around"
-"""Name of the input that tells what a chunk sees around it, where that may change from clip to clip."""
 
 
 @dataclass(frozen=True)
@@ -186,12 +184,6 @@ class LocalView(ClipView):
         row, column = np.arange(self.window)[:, None], np.arange(3 * self.window)[None]
         band = np.abs(row + self.window - column) <= self.window
         return graph.op("Mul", near, graph.constant(band.astype(np.int32)))
-
-
-def around(context: AttentionContext) -> np.ndarray:
-    """Chunk, left and right [3]; a chunk of one step where there is none, and an end that no clip reaches."""
-    left, right = (END if side < 0 else side for side in (context.left, context.right))
-    return np.array([context.chunk or 1, left, right])
 
 
 def _rows(graph: Graph, queries: str) -> str:

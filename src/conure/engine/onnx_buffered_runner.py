@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from conure.engine.onnx_runner import OnnxRunner
 from conure.models.config import AttentionContext
-from conure.models.network import Heads
 from conure.models.slices import finish
 
 __all__ = ["OnnxBufferedRunner"]
@@ -16,14 +14,22 @@ __all__ = ["OnnxBufferedRunner"]
 class OnnxBufferedRunner:
     def __init__(self, clips: OnnxRunner) -> None:
         self.clips = clips
-        self.heads: Heads = clips.heads
         self.decoder = clips.decoder
         self.front = clips.features
-        self.config = clips.checkpoint.config
+        self.config = clips.config
         self.description = clips.description
 
-    @torch.inference_mode()
     def encode(
-        self, mel: Tensor, frames: Tensor, context: AttentionContext, prompts: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        return finish(self.clips.encode_mel(mel, frames, prompts, context))
+        self,
+        mel: np.ndarray,
+        frames: np.ndarray,
+        left: np.ndarray,
+        context: AttentionContext,
+        prompts: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        encoded, steps = finish(self.clips.encode_mel(mel, frames, prompts, context))
+        chunks = np.zeros((len(steps), context.chunk or 1, self.config.encoder.width), np.float32)
+        counts = (steps - left).clip(0, chunks.shape[1])
+        for row, count in enumerate(counts.tolist()):
+            chunks[row, :count] = encoded[row, left[row] : left[row] + count]
+        return chunks, counts

@@ -1,7 +1,4 @@
-"""Runs a converted network on whole clips, in native kernels or ONNX Runtime; features stay in torch.
-
-Nothing of the encoder is loaded into torch. Short clips are encoded together.
-"""
+"""Runs a converted network on whole clips, in native kernels or ONNX Runtime. Short clips are encoded together."""
 
 from __future__ import annotations
 
@@ -10,20 +7,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from conure.audio.features import LogMel
 from conure.cores import cores
-from conure.engine.converted import read_converted
+from conure.engine.converted import Converted, read_converted
 from conure.engine.converted_decoder import open_decoder
 from conure.engine.converted_front import open_front
-from conure.engine.graph_clips import GraphClips
+from conure.engine.device import CPU
 from conure.engine.kernel_clips import KernelClips
-from conure.engine.onnx_heads import OnnxHeads
 from conure.engine.packed import Packed
 from conure.models.config import AttentionContext
-from conure.models.network import Heads
 from conure.models.slices import Slices
 from conure.native.library import available
 
@@ -46,66 +38,74 @@ class ClipEncoder(Protocol):
 
 
 class OnnxRunner:
-    """Opens the folder of a converted checkpoint; `checkpoint` is what is left of it: heads and tokenizer."""
+    """Opens the folder of a converted checkpoint; `checkpoint` is it without its tensors."""
+
+    device = CPU
 
     def __init__(self, folder: Path, threads: int | None = None, *, kernels: bool = True) -> None:
         """Without `kernels`, or where there are none, all of it are graphs."""
         self.folder = folder
         converted = read_converted(folder)
-        self.checkpoint = checkpoint = converted.checkpoint
-        self.config = checkpoint.config.encoder
-        self.features = LogMel(checkpoint.config.mel, checkpoint.window, checkpoint.filterbank).float()
+        self.checkpoint = converted.checkpoint
+        self.config = self.checkpoint.config
+        self.features = converted.front()
         threads = threads or cores()
-        # What is left for torch is small, and its threads would take the cores from those of ONNX Runtime; so is a
-        # step of the heads.
-        torch.set_num_threads(1)
-        self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
-        self.decoder = open_decoder(self.heads, folder, threads, kernels=kernels)
-        self._front = open_front(folder, self.config, threads, kernels=kernels)
+        self.decoder = open_decoder(converted, threads, kernels=kernels)
+        self._front = open_front(folder, self.config.encoder, threads, kernels=kernels)
         native = kernels and available() and Packed.is_in(folder)
-        self.encoder: ClipEncoder = (
-            KernelClips(Packed(folder), self.config, threads) if native else GraphClips(converted, threads)
-        )
+        self.encoder = _native_encoder(converted, threads) if native else _graph_encoder(converted, threads)
         made_of = "native" if native else "onnx"
         self.description = f"{made_of} {converted.precision}, {threads} thread{'s' * (threads > 1)}"
 
-    @torch.inference_mode()
-    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
+    def encode(
+        self, samples: np.ndarray, lengths: np.ndarray, prompts: np.ndarray | None = None
+    ) -> Slices[tuple[np.ndarray, np.ndarray]]:
         mel, frames = self.features(samples, lengths)
         return (yield from self.encode_mel(mel, frames, prompts))
 
     def encode_mel(
-        self, mel: Tensor, frames: Tensor, prompts: Tensor | None = None, context: AttentionContext | None = None
-    ) -> Slices[tuple[Tensor, Tensor]]:
+        self,
+        mel: np.ndarray,
+        frames: np.ndarray,
+        prompts: np.ndarray | None = None,
+        context: AttentionContext | None = None,
+    ) -> Slices[tuple[np.ndarray, np.ndarray]]:
         """mel [B, T, F], frames [B], prompt slots [B] -> encoded [B, S, D], counts [B].
 
         A context is for unified networks alone.
         """
-        if self.checkpoint.config.prompts and prompts is None:
+        if self.config.prompts and prompts is None:
             raise ValueError("this model needs a prompt slot for every row")
         counts = self.steps(frames)
-        encoded = torch.zeros(len(counts), max(int(counts.max()), 1), self.config.width)
+        encoded = np.zeros((len(counts), max(int(counts.max()), 1), self.config.encoder.width), np.float32)
         for rows in _together(counts.tolist()):
             yield
             steps = counts[rows].tolist()
-            x = np.concatenate(
-                [self._subsample(mel[row, : max(int(frames[row]), 1)].numpy(), int(counts[row])) for row in rows]
-            )
-            slots = None if prompts is None or not self.checkpoint.config.prompts else prompts[rows].numpy()
-            y = yield from self.encoder.encode(x, steps, slots, context)
+            x = [
+                self._front.clip(mel[row, : max(int(frames[row]), 1)], count)
+                for row, count in zip(rows, steps, strict=True)
+            ]
+            slots = None if prompts is None or not self.config.prompts else prompts[rows]
+            y = yield from self.encoder.encode(np.concatenate(x), steps, slots, context)
             for row, part in zip(rows, np.split(y, np.cumsum(steps)[:-1]), strict=True):
-                encoded[row, : len(part)] = torch.from_numpy(part)
+                encoded[row, : len(part)] = part
         return encoded, counts
 
-    def steps(self, frames: Tensor) -> Tensor:
+    def steps(self, frames: np.ndarray) -> np.ndarray:
         """Encoder steps that mel frames give, as Subsampling.out_steps has it."""
         for _ in range(3):
-            frames = torch.div(frames + (2 if self.config.causal_subsampling else 1), 2, rounding_mode="floor")
+            frames = (frames + (2 if self.config.encoder.causal_subsampling else 1)) // 2
         return frames
 
-    def _subsample(self, mel: np.ndarray, count: int) -> np.ndarray:
-        """mel [T, F] -> what the subsampling projects, [count, C]."""
-        return self._front.clip(mel, count)
+
+def _native_encoder(converted: Converted, threads: int) -> ClipEncoder:
+    return KernelClips(Packed(converted.folder), converted.checkpoint.config.encoder, threads)
+
+
+def _graph_encoder(converted: Converted, threads: int) -> ClipEncoder:
+    from conure.engine.graph_clips import GraphClips  # noqa: PLC0415  it loads ONNX Runtime
+
+    return GraphClips(converted, threads)
 
 
 def _together(counts: Sequence[int]) -> Iterator[list[int]]:

@@ -1,7 +1,9 @@
-"""Runs the streaming step of a converted network without torch; features stay in torch.
+"""Runs the streaming step of a converted network.
 
-The encoder is native kernels where they are there and the network is in int8, else a graph of ONNX Runtime. Chunks are
-subsampled as clips are, each behind the last frames of the chunk before; the steps that these make again are dropped.
+The encoder is native kernels where they are there and the network is in int8, else a graph of ONNX Runtime.
+
+Chunks are subsampled by the graph for clips, each behind the last frames of the chunk before; the steps that these
+make again are dropped. That is faster than to take up the convolutions where they ended: nothing stands between them.
 """
 
 from __future__ import annotations
@@ -10,10 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from conure.audio.features import LogMel
 from conure.cores import cores
 from conure.engine.clip_decoder import Tokens
 from conure.engine.converted import read_converted
@@ -22,11 +21,9 @@ from conure.engine.converted_front import open_front
 from conure.engine.graph_encoder import GraphEncoder
 from conure.engine.heard import Heard
 from conure.engine.kernel_encoder import KernelEncoder
-from conure.engine.onnx_heads import OnnxHeads
 from conure.engine.packed import Packed
 from conure.engine.stream_state import StreamState
 from conure.models.config import STEP_FRAMES
-from conure.models.network import Heads
 from conure.native.library import available
 
 __all__ = ["OnnxStreamRunner"]
@@ -53,15 +50,13 @@ class OnnxStreamRunner:
     def __init__(self, folder: Path, threads: int | None = None, *, kernels: bool = True) -> None:
         """Without `kernels`, or where there are none, all of it are graphs."""
         converted = read_converted(folder)
-        self.checkpoint = checkpoint = converted.checkpoint
-        self.config = checkpoint.config
+        self.checkpoint = converted.checkpoint
+        self.config = self.checkpoint.config
         if not self.config.encoder.cache_aware:
             raise ValueError("this network cannot be run chunk by chunk")
-        self.front = LogMel(self.config.mel, checkpoint.window, checkpoint.filterbank).float()
+        self.front = converted.front()
         threads = threads or cores()
-        torch.set_num_threads(1)
-        self.heads: Heads = OnnxHeads(checkpoint, folder, threads=1)
-        self.decoder = open_decoder(self.heads, folder, threads, kernels=kernels)
+        self.decoder = open_decoder(converted, threads, kernels=kernels)
         self._front = open_front(folder, self.config.encoder, threads, kernels=kernels)
         native = kernels and available() and Packed.is_in(folder)
         encoder = KernelEncoder if native else GraphEncoder
@@ -72,33 +67,32 @@ class OnnxStreamRunner:
     def allocate(self, rows: int) -> StreamState[Heard]:
         return StreamState(self._encoder.allocate(rows), self.decoder.allocate(rows))
 
-    @torch.inference_mode()
     def step(
         self,
-        mel: Tensor,
-        frames: Tensor,
+        mel: np.ndarray,
+        frames: np.ndarray,
         state: StreamState[Heard],
-        rows: Tensor,
-        prompts: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        rows: np.ndarray,
+        prompts: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Rows without frames are left out."""
         if self.config.prompts and prompts is None:
             raise ValueError("this model needs a prompt slot for every row")
         chunk, memory = mel.shape[1] // STEP_FRAMES, state.encoder
-        counts = torch.div(frames + STEP_FRAMES - 1, STEP_FRAMES, rounding_mode="floor")
-        encoded = torch.zeros(len(rows), chunk, self.config.encoder.width)
+        counts = -(-frames // STEP_FRAMES)
+        encoded = np.zeros((len(rows), chunk, self.config.encoder.width), np.float32)
         busy = frames > 0
-        if not bool(busy.any()):
+        if not busy.any():
             return encoded, counts
-        who, steps = rows[busy].numpy(), counts[busy].numpy()
-        x = self._subsample(mel[busy].numpy(), frames[busy].tolist(), memory, who)
-        told = None if prompts is None or not self.config.prompts else np.repeat(prompts[busy].numpy(), chunk)
+        who, steps = rows[busy], counts[busy]
+        x = self._subsample(mel[busy], frames[busy].tolist(), memory, who)
+        told = None if prompts is None or not self.config.prompts else np.repeat(prompts[busy], chunk)
         y = self._encoder.encode(x, memory, who, steps, told)
-        encoded[busy] = torch.from_numpy(y).view(-1, *encoded.shape[1:])
+        encoded[busy] = y.reshape(-1, *encoded.shape[1:])
         memory.move_on(who, steps)
         return encoded, counts
 
-    def decode(self, encoded: Tensor, counts: Tensor, state: StreamState[Heard], rows: Tensor) -> Tokens:
+    def decode(self, encoded: np.ndarray, counts: np.ndarray, state: StreamState[Heard], rows: np.ndarray) -> Tokens:
         return self.decoder.decode_rows(encoded, counts, state.decoder, rows)
 
     def _subsample(self, mel: np.ndarray, frames: list[int], memory: Heard, rows: np.ndarray) -> np.ndarray:

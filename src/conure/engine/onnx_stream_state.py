@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
 
-from conure.engine.export_stream import POOLS, longest_chunk, longest_past
+from conure.engine.graph_names import POOLS
 from conure.engine.heard import Heard
 from conure.models.config import EncoderConfig
 
@@ -23,8 +23,8 @@ class OnnxStreamMemory(Heard):
 
     def __init__(self, config: EncoderConfig, rows: int) -> None:
         super().__init__(config, rows)
-        self.config, chunk = config, longest_chunk(config)
-        self.past, self.reach = longest_past(config), config.kernel - 1
+        self.config, chunk = config, config.longest_chunk
+        self.past, self.reach = config.longest_past, config.kernel - 1
         self.kept, self.filtered = self.past + chunk, self.reach + chunk
         """Steps in a row's rings."""
         self.silence = rows * self.filtered

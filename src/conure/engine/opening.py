@@ -1,31 +1,34 @@
-"""A model's name becomes a runner that is ready: which device, which runner, and why."""
+"""A model's name becomes a runner that is ready: which device, which runner, and why.
+
+torch is loaded where it runs the model, where a model must be converted, and where a card is asked for or in sight.
+"""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from conure.engine.buffered_runner import BufferedRunner, TorchBufferedRunner
+from conure.engine.buffered_runner import BufferedRunner
 from conure.engine.converted import Precision, converted_folder, read_converted
-from conure.engine.live_runner import LiveRunner
+from conure.engine.device import CPU, Device, card_in_sight
 from conure.engine.onnx_buffered_runner import OnnxBufferedRunner
 from conure.engine.onnx_runner import OnnxRunner
 from conure.engine.onnx_stream_runner import OnnxStreamRunner
 from conure.engine.plan import Plan
 from conure.engine.runner import Runner, RunnerName
-from conure.engine.stream_runner import StreamRunner, TorchStreamRunner
-from conure.engine.torch_runner import TorchRunner
+from conure.engine.stream_runner import StreamRunner
 from conure.errors import BadOption
 from conure.models.checkpoint import Checkpoint
-from conure.models.hub import Progress
-from conure.models.loading import Found, build_network, find_checkpoint
-from conure.settings import RunnerChoice, load_settings
+from conure.models.finding import Found, find_checkpoint
+from conure.models.wanted import Progress
+from conure.types import RunnerChoice
 
-__all__ = ["Opened", "choose_device", "choose_runner", "open_model", "open_runner"]
+if TYPE_CHECKING:
+    from conure.engine.live_runner import LiveRunner
+
+__all__ = ["Opened", "choose_device", "choose_runner", "default_cache", "open_model", "open_runner"]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ class Opened:
     """A model that is ready; the two runners share its weights."""
 
     checkpoint: Checkpoint
-    device: torch.device
+    device: Device
     clips: Runner | None = None
     streams: StreamRunner[Any] | None = None
     """For cache-aware networks."""
@@ -63,7 +66,7 @@ def open_runner(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Runner, Checkpoint]:
-    """A runner for clips and what is left of its checkpoint: at least shape, heads and tokenizer.
+    """A runner for clips and its checkpoint, without tensors where it was converted.
 
     A model that was converted before is not read again. Raises UnknownModel, ModelNotFound, BadCheckpoint,
     BadOption, or ModelError where the converted model cannot be written.
@@ -77,53 +80,43 @@ def open_runner(
 def open_model(model: str | Path, plan: Plan, *, live: bool, clips: bool, progress: Progress | None = None) -> Opened:
     """The runners that a model needs for streams, for clips, or for both. Raises what `open_runner` raises."""
     place = choose_device(plan.device, plan.runner)
-    if plan.threads and place.type == "cpu":
-        torch.set_num_threads(plan.threads)
     found = find_checkpoint(model, progress=progress)
     name, reason = choose_runner(plan.runner, place, found.bytes)
     log.info("%s runs on %s, %s: %s", model, name, place, reason)
     if name == "torch":
-        return _open_torch(found.load(), place, live=live, clips=clips)
+        from conure.engine.torch_opening import open_torch  # noqa: PLC0415
+
+        return open_torch(found.load(), place, plan.threads, live=live, clips=clips)
     precision: Precision = "int8" if name == "onnx-int8" else "fp32"
-    folder = converted_folder(found.path, precision, plan.cache or load_settings().cache, found.load)
+    folder = converted_folder(found.path, precision, plan.cache or default_cache(), found.load)
     threads = plan.threads or (1 if found.bytes < SMALL_BYTES else None)
     return _open_onnx(folder, found, place, threads, live=live, clips=clips)
 
 
-def _open_torch(checkpoint: Checkpoint, place: torch.device, *, live: bool, clips: bool) -> Opened:
-    network, front = build_network(checkpoint)
-    encoder = network.config.encoder
-    if live and encoder.cache_aware and place.type == "cuda":
-        on_device = LiveRunner(network, front, place)
-        return Opened(
-            checkpoint, place, TorchRunner(network, front, place) if clips else None, device_streams=on_device
-        )
-    if live and encoder.cache_aware:
-        streams = TorchStreamRunner(network, front, place)
-        return Opened(checkpoint, place, TorchRunner(network, front, place) if clips else None, streams)
-    if live and encoder.style == WINDOWED:
-        windows = TorchBufferedRunner(network, front, place)
-        return Opened(checkpoint, place, TorchRunner(network, front, place) if clips else None, windows=windows)
-    return Opened(checkpoint, place, TorchRunner(network, front, place))
+def default_cache() -> Path:
+    from conure.settings import load_settings  # noqa: PLC0415  whoever has settings hands the folder over
+
+    return load_settings().cache
 
 
-def _open_onnx(
-    folder: Path, found: Found, place: torch.device, threads: int | None, *, live: bool, clips: bool
-) -> Opened:
+def _open_onnx(folder: Path, found: Found, place: Device, threads: int | None, *, live: bool, clips: bool) -> Opened:
     if live and read_converted(folder).checkpoint.config.encoder.cache_aware:
         streams = OnnxStreamRunner(folder, threads)
         whole = OnnxRunner(folder, threads) if clips else None
         return Opened(found.label(streams.checkpoint), place, whole, streams)
     runner = OnnxRunner(folder, threads)
-    windows = OnnxBufferedRunner(runner) if live and runner.config.style == WINDOWED else None
+    windows = OnnxBufferedRunner(runner) if live and runner.config.encoder.style == WINDOWED else None
     return Opened(found.label(runner.checkpoint), place, runner, windows=windows)
 
 
-def choose_device(asked: str, runner: RunnerChoice = "auto") -> torch.device:
+def choose_device(asked: str, runner: RunnerChoice = "auto") -> Device:
     """auto, cpu, cuda or cuda:N. Raises BadOption where it is not there or the runner cannot use it."""
+    if asked == "cpu" or (asked == "auto" and (runner.startswith("onnx") or not card_in_sight())):
+        return CPU
+    import torch  # noqa: PLC0415
+
     if asked == "auto":
-        cuda = torch.cuda.is_available() and not runner.startswith("onnx")
-        return torch.device("cuda" if cuda else "cpu")
+        return torch.device("cuda") if torch.cuda.is_available() else CPU
     try:
         device = torch.device(asked)
     except RuntimeError:
@@ -135,7 +128,7 @@ def choose_device(asked: str, runner: RunnerChoice = "auto") -> torch.device:
     return device
 
 
-def choose_runner(asked: RunnerChoice, device: torch.device, size: int) -> tuple[RunnerName, str]:
+def choose_runner(asked: RunnerChoice, device: Device, size: int) -> tuple[RunnerName, str]:
     """The runner for a checkpoint of so many bytes, and the reason for it."""
     if asked != "auto":
         return asked, "asked for"

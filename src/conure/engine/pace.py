@@ -7,8 +7,12 @@ cost nothing, and a whole batch of them would stand before the next turn of stre
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
-import torch
+from conure.engine.device import Device
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Pace"]
 
@@ -19,7 +23,7 @@ MOST_AHEAD = 2
 class Pace:
     """Does nothing on the CPU, where what returns is done."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: Device) -> None:
         self._device = device
         self._events: deque[torch.cuda.Event] | None = deque() if device.type == "cuda" else None
 
@@ -27,7 +31,9 @@ class Pace:
         """After each slice: waits until no more than MOST_AHEAD of them are left."""
         if self._events is None:
             return
-        stream = torch.cuda.current_stream(self._device)
+        import torch  # noqa: PLC0415  on a CPU there is nothing to ask
+
+        stream = torch.cuda.current_stream(torch.device(str(self._device)))
         self._events.append(stream.record_event())
         if len(self._events) > MOST_AHEAD:
             self._events.popleft().synchronize()

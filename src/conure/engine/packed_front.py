@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from conure.engine.kernel_front import FRONT_PACKED, MIXES, STRIDES
 from conure.engine.packed_arrays import write_arrays
-from conure.engine.quantize import LEVELS, Affine
+from conure.engine.quantize import Affine
+from conure.engine.saturation import LEVELS
 from conure.models.subsampling import Subsampling
 from conure.native.dense import COLUMNS, dense_blocks
 from conure.native.library import BLOCK, pack

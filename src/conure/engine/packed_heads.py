@@ -15,7 +15,8 @@ from torch import Tensor
 
 from conure.engine.kernel_decoder import HEADS_FILE
 from conure.engine.packed_arrays import write_arrays
-from conure.engine.quantize import LEVELS, Affine
+from conure.engine.quantize import Affine
+from conure.engine.saturation import LEVELS
 from conure.models.network import Heads
 from conure.models.transducer import Joint, Predictor
 from conure.native.decoder import LEAST, pack_floats, whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from conure.settings import RunnerChoice
+from conure.types import RunnerChoice
 
 __all__ = ["ModelCard", "Plan"]
 

@@ -13,15 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import onnxruntime  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 
 from conure.engine.onnx_graph import Graph, Weights
+from conure.engine.saturation import LEVELS, REDUCED_LEVELS
 
-__all__ = ["LEVELS", "Affine", "Float32", "Int8", "Int8ByRow", "Operand", "Products", "Table", "probe", "saturates"]
+__all__ = ["Affine", "Float32", "Int8", "Int8ByRow", "Operand", "Products", "Table", "probe"]
 
-LEVELS, REDUCED_LEVELS = 127, 63
 ZERO = 128
 """What stands for 0 in bytes without a sign, which is what the processor multiplies by signed ones."""
 SMALLEST = 1e-20
@@ -76,6 +75,11 @@ class Table:
 class Products(Protocol):
     """How matrices are multiplied."""
 
+    @property
+    def levels(self) -> int | None:
+        """Of the bytes of weights; None in float32."""
+        ...
+
     def operand(self, graph: Graph, x: str) -> Operand: ...
 
     def layer(self, graph: Graph, x: Operand, layer: Affine) -> str:
@@ -86,12 +90,10 @@ class Products(Protocol):
         """x [B, h, Q, d] -> [B, h, Q, P]."""
         ...
 
-    def tables(self, table: Tensor, near: slice) -> dict[str, np.ndarray]:
-        """What is kept of a table [h, d, P]; the scale is that of its columns `near`."""
-        ...
-
 
 class Float32:
+    levels = None
+
     def operand(self, graph: Graph, x: str) -> Operand:
         return Operand(x)
 
@@ -101,9 +103,6 @@ class Float32:
 
     def with_table(self, graph: Graph, x: Operand, table: Table) -> str:
         return graph.op("MatMul", x.value, table.value)
-
-    def tables(self, table: Tensor, near: slice) -> dict[str, np.ndarray]:
-        return {"positions": table.numpy()}
 
 
 class Int8:
@@ -124,10 +123,6 @@ class Int8:
     def _product(self, graph: Graph, x: Operand, right: str, scales: str, bias: str = "") -> str:
         inputs = [x.value, right, x.scale, scales, x.zero] + (["", bias] if bias else [])
         return graph.contrib("MatMulIntegerToFloat", *inputs)
-
-    def tables(self, table: Tensor, near: slice) -> dict[str, np.ndarray]:
-        scale = scales_of(table[:, :, near].abs().max()[None], self.levels)
-        return {"positions": round_to(table / scale, self.levels).numpy(), "scale": scale.numpy()}
 
 
 class Int8ByRow(Int8):
@@ -165,10 +160,3 @@ def probe() -> bytes:
     a, b = graph.input("a", np.uint8, ["M", "K"]), graph.input("b", np.int8, ["K", "N"])
     graph.output("y", graph.op("MatMulInteger", a, b), np.int32, ["M", "N"])
     return graph.serialize()
-
-
-def saturates(graph: bytes) -> bool:
-    """Whether sums of products of full bytes are wrong on this processor; `graph` is that of `probe`."""
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    a, b = np.full((16, 64), 255, np.uint8), np.full((64, 64), LEVELS, np.int8)
-    return bool((session.run(None, {"a": a, "b": b})[0] != 64 * 255 * LEVELS).any())

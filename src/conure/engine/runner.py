@@ -1,13 +1,14 @@
-"""What runs a network: one interface, whatever computes behind it."""
+"""What runs a network on clips: one interface, whatever computes behind it."""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from torch import Tensor
+import numpy as np
 
 from conure.engine.clip_decoder import ClipDecoder
-from conure.models.network import Heads
+from conure.engine.device import Device
+from conure.models.config import NetworkConfig
 from conure.models.slices import Slices
 
 __all__ = ["Runner", "RunnerName"]
@@ -16,18 +17,23 @@ RunnerName = Literal["torch", "onnx-int8", "onnx-fp32"]
 
 
 class Runner(Protocol):
-    """Samples to what the heads read, and the heads, which one decoding loop asks."""
+    """Samples to what a decoder reads, and the decoder."""
 
-    heads: Heads
+    config: NetworkConfig
     description: str
     """What runs where, for people: "onnx int8, 2 threads"."""
 
     @property
     def decoder(self) -> ClipDecoder: ...
 
-    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
-        """samples [B, N] at 16 kHz, lengths [B], prompt slots [B] -> encoded [B, S, D], counts [B].
+    @property
+    def device(self) -> Device:
+        """Where it computes."""
+        ...
 
-        Both are where the heads are, in their type.
+    def encode(self, samples: Any, lengths: Any, prompts: np.ndarray | None = None) -> Slices[tuple[Any, Any]]:
+        """samples [B, N] at 16 kHz, lengths [B], prompt slots [B] -> encoded [B, S, D], counts [B] for the decoder.
+
+        Samples and lengths are arrays, or tensors that `upload` brought to the device.
         """
         ...

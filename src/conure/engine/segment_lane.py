@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from conure.decoding.hypothesis import EmittedToken
+from conure.decoding.emitted import EmittedToken
 from conure.engine.chunk_lane import Cut
 from conure.engine.clip_batch import ClipBatch, seconds_of
 from conure.engine.listening import listen
@@ -301,7 +301,7 @@ class SegmentLane:
                 break
             chosen[number] = self._streams[number].read(first, end)
         prompt = self._streams[next(iter(chosen))].options.prompt
-        return ClipBatch.of(self.runner, chosen, (prompt or 0) if self.runner.heads.config.prompts else None)
+        return ClipBatch.of(self.runner, chosen, (prompt or 0) if self.runner.config.prompts else None)
 
     def _guess(self, stream: SegmentStream, heard: int, emitted: Sequence[EmittedToken]) -> Answer:
         going = stream.goes_on

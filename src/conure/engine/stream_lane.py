@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from conure.engine.chunk_lane import RATE, Part
 from conure.engine.direct_lane import DirectLane
 from conure.engine.stream_runner import StreamRunner
-from conure.models.config import STEP_FRAMES
-from conure.models.subsampling import LEAD_FRAMES
+from conure.models.config import LEAD_FRAMES, STEP_FRAMES
 from conure.types import Token
 from conure.vad.silero import Silero
 
@@ -35,14 +33,14 @@ class StreamLane(DirectLane):
         return self.runner.config.encoder.latencies
 
     def _reset(self, row: int) -> None:
-        self.state.reset(self._rows([row]))
+        self.state.reset(np.array([row]))
 
     def _recognize(self, parts: Sequence[Part]) -> list[Sequence[Token]]:
-        rows = self._rows([part.stream.lease.row for part in parts])
-        frames = torch.tensor([part.frames for part in parts], device=rows.device)
+        rows = np.array([part.stream.lease.row for part in parts])
+        frames = np.array([part.frames for part in parts])
         prompts = None
         if self.runner.config.prompts:
-            prompts = torch.tensor([part.stream.options.prompt or 0 for part in parts], device=rows.device)
+            prompts = np.array([part.stream.options.prompt or 0 for part in parts])
         with self.stages.time("features"):
             mel = self._mel(parts, [part.stream.frames for part in parts], parts[0].stream.chunk * STEP_FRAMES)
         with self.stages.time("encoder"):
@@ -53,6 +51,3 @@ class StreamLane(DirectLane):
             tuple(token.timed(part.stream.origin / RATE) for token in emitted)
             for part, emitted in zip(parts, found, strict=True)
         ]
-
-    def _rows(self, rows: list[int]) -> Tensor:
-        return torch.tensor(rows, device=self.runner.heads.device)

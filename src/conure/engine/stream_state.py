@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from conure.engine.clip_decoder import DecoderRows
-from conure.models.config import NetworkConfig
 
 __all__ = ["Memory", "Rows", "StreamState"]
 
@@ -22,7 +20,7 @@ class Rows(Protocol):
         """Memory that it takes."""
         ...
 
-    def reset(self, rows: Tensor) -> None:
+    def reset(self, rows: np.ndarray) -> None:
         """Makes rows ready for new streams."""
         ...
 
@@ -35,13 +33,7 @@ class StreamState(Generic[Memory]):
     encoder: Memory
     decoder: DecoderRows
 
-    @staticmethod
-    def decoder_bytes(config: NetworkConfig) -> int:
-        """What a row of the decoder takes, which is in float32 everywhere."""
-        numbers = 2 * config.predictor_layers * config.predictor_width + config.joint_width
-        return torch.float32.itemsize * numbers + 2 * torch.long.itemsize
-
-    def reset(self, rows: Tensor) -> None:
+    def reset(self, rows: np.ndarray) -> None:
         """Makes rows ready for new streams."""
         self.encoder.reset(rows)
         self.decoder.reset(rows)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from conure.audio.features import LogMel
 from conure.engine.batching import bucket
-from conure.engine.clip_decoder import ClipDecoder, PlainDecoder, RecordedDecoder
+from conure.engine.clip_decoder import ClipDecoder
 from conure.engine.placing import prepared
+from conure.engine.plain_decoder import PlainDecoder
+from conure.engine.recorded_decoder import RecordedDecoder
 from conure.engine.recording import recorder_for
 from conure.models.config import STEP_FRAMES
 from conure.models.network import Heads, Network
@@ -41,6 +45,7 @@ class TorchRunner:
         compiled: bool = False,
     ) -> None:
         self.device = device
+        self.config = network.config
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         if device.type == "cpu":
             _prefer_onednn()
@@ -60,15 +65,19 @@ class TorchRunner:
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}"
 
     @torch.inference_mode()
-    def encode(self, samples: Tensor, lengths: Tensor, prompts: Tensor | None = None) -> Slices[tuple[Tensor, Tensor]]:
+    def encode(self, samples: Any, lengths: Any, prompts: Any = None) -> Slices[tuple[Tensor, Tensor]]:
         """A slice is a layer. Nothing in it waits for the device."""
-        samples, lengths = (part.to(self.device, non_blocking=True) for part in (samples, lengths))
+        samples, lengths = (self._sent(part) for part in (samples, lengths))
         mel, frames = self.front(self._padded(samples) if self.folded else samples, lengths)
         chunk = CHUNK_STEPS if mel.shape[1] > CHUNK_STEPS * STEP_FRAMES else None
         x, counts = self.encoder.subsample(mel.to(self.dtype), frames, chunk)
         encoded = yield from self.encoder.layer_by_layer(x, counts)
-        slots = None if prompts is None else prompts.to(self.device, non_blocking=True)
+        slots = None if prompts is None else self._sent(prompts)
         return self.network.prompted(encoded, slots).float(), counts
+
+    def _sent(self, part: Any) -> Tensor:
+        """An array or a tensor, on the device."""
+        return torch.as_tensor(part).to(self.device, non_blocking=True)
 
     def _padded(self, samples: Tensor) -> Tensor:
         """[B, N] -> as many samples as give the bucket's steps."""

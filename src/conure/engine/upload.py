@@ -1,6 +1,6 @@
-"""Clips to a padded batch, and batches to the device that computes them.
+"""Batches of clips to the device that computes them.
 
-On CUDA a batch is padded into pinned memory and copied, both while the batch before it is computed; what was pinned
+A batch is padded into pinned memory and copied, both while the batch before it is computed; what was pinned
 is used again as soon as it was copied, which torch's allocator sees to. Two batches of samples are on the device then.
 """
 
@@ -14,39 +14,30 @@ import torch
 from torch import Tensor
 
 from conure.engine.ahead import ahead
+from conure.engine.device import Device
+from conure.engine.padding import Padded, fill, lengths_of
 
-__all__ = ["Padded", "pad", "uploads"]
-
-MIN_SAMPLES = 1600
-"""A tenth of a second: shorter clips get silence after them, for networks need a few steps to stand on."""
-
-Padded = tuple[Tensor, Tensor]
-"""Samples [B, N] and lengths [B]."""
+__all__ = ["pad_pinned", "uploads"]
 
 
-def pad(clips: Sequence[np.ndarray], pinned: bool = False) -> Padded:
-    """Mono float32 clips, each [N], on the host."""
-    lengths = [max(len(clip), MIN_SAMPLES) for clip in clips]
-    samples = torch.empty(len(clips), max(lengths), pin_memory=pinned)
-    rows = samples.numpy()
-    for row, clip in zip(rows, clips, strict=True):
-        row[: len(clip)] = clip
-        row[len(clip) :] = 0.0
-    return samples, torch.tensor(lengths, pin_memory=pinned)
+def pad_pinned(clips: Sequence[np.ndarray]) -> Padded:
+    """As `pad` has it, in pinned memory."""
+    lengths = lengths_of(clips)
+    samples = torch.empty(len(clips), int(lengths.max()), pin_memory=True)
+    fill(samples.numpy(), clips)
+    return samples, torch.from_numpy(lengths).pin_memory()
 
 
-def uploads(batches: Iterable[Sequence[np.ndarray]], device: torch.device) -> Iterator[Padded]:
-    """Each batch padded, in the order given: on the host for the CPU, else on the device."""
-    if device.type != "cuda":
-        return map(pad, batches)
-    return _arrived(batches, device)
+def uploads(batches: Iterable[Sequence[np.ndarray]], device: Device) -> Iterator[Padded]:
+    """Each batch padded, in the order given, on the device."""
+    return _arrived(batches, torch.device(str(device)))
 
 
 def _arrived(batches: Iterable[Sequence[np.ndarray]], device: torch.device) -> Iterator[Padded]:
     side = _stream(device)
 
     def send(clips: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, torch.cuda.Event]:
-        samples, lengths = pad(clips, pinned=True)
+        samples, lengths = pad_pinned(clips)
         with torch.cuda.stream(side):
             sent = samples.to(device, non_blocking=True), lengths.to(device, non_blocking=True)
             return *sent, side.record_event()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conure.engine.clip_decoder import SLICE_STEPS
 from conure.engine.live_turn import NUMBERS, most_samples, most_sounds
+from conure.engine.plain_decoder import SLICE_STEPS
 from conure.engine.torch_runner import CHUNK_STEPS
 from conure.models.config import STEP_FRAMES, EncoderConfig, NetworkConfig
 from conure.models.state import EncoderState

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from conure.models.config import NetworkConfig
 from conure.text.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = ["Checkpoint", "head_names", "some_of"]
 
 LISTED = 4
+FLOAT = 4
+"""Bytes of a number of the heads."""
 
 
 def some_of(names: Iterable[str]) -> str:
@@ -35,7 +38,7 @@ class Checkpoint:
 
     config: NetworkConfig
     tensors: dict[str, Tensor]
-    """Parameters and statistics by our names; see `weights`."""
+    """Parameters and statistics by our names; see `weights`. None where a converted model holds them."""
     tokenizer: Tokenizer
     window: Tensor | None = None
     """The analysis window the checkpoint was trained with, when it holds one."""
@@ -76,7 +79,7 @@ class Checkpoint:
     def bytes_in(self, size: int) -> int:
         """Of the weights with so many bytes a number of the encoder and the language prompt; heads keep float32."""
         return sum(
-            tensor.numel() * (size if name.startswith(("encoder.", "prompt.")) else torch.float32.itemsize)
+            tensor.numel() * (size if name.startswith(("encoder.", "prompt.")) else FLOAT)
             for name, tensor in self.tensors.items()
         )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from conure.audio.features import MelConfig
+from conure.audio.mel import MelConfig
 
 __all__ = [
+    "LEAD_FRAMES",
     "LONG_CONTEXT",
     "LONG_STEPS",
     "STEP_FRAMES",
@@ -21,6 +22,9 @@ __all__ = [
 STEP_FRAMES = 8
 """Mel frames (10 ms) in an encoder step (80 ms)."""
 STEP_MS = 80
+
+LEAD_FRAMES = STEP_FRAMES - 1
+"""Virtual frames before the first mel frame of a stream, so that its first chunk has the size of any other."""
 
 ContextStyle = Literal["regular", "chunked_limited", "chunked_limited_with_rc"]
 
@@ -84,6 +88,16 @@ class EncoderConfig:
         """Can be run chunk by chunk with the numbers of the whole clip."""
         chunked = self.style == "chunked_limited" and all(c.left >= 0 and c.right >= 0 for c in self.contexts)
         return self.causal_subsampling and self.causal_convolution and chunked
+
+    @property
+    def longest_past(self) -> int:
+        """Steps before its chunk that a step may see."""
+        return max(context.left for context in self.contexts)
+
+    @property
+    def longest_chunk(self) -> int:
+        """Of cache-aware networks, in steps."""
+        return max(context.right + 1 for context in self.contexts)
 
     @property
     def latencies(self) -> tuple[int, ...]:

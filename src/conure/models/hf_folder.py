@@ -6,7 +6,6 @@ folder. Files may be links, because the cache of the hub is made of links.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,17 +15,17 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from conure.audio.features import MelConfig
+from conure.audio.mel import MelConfig
 from conure.errors import BadCheckpoint
 from conure.models.checkpoint import some_of
 from conure.models.config import AttentionContext, NetworkConfig
+from conure.models.json_file import read_bounded, read_json
 from conure.models.weights import Told
 
-__all__ = ["HuggingFaceFolder", "check_blank", "hugging_face_told", "read_hf", "read_json", "read_safetensors"]
+__all__ = ["HuggingFaceFolder", "check_blank", "hugging_face_told", "read_hf", "read_safetensors"]
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-MAX_JSON_BYTES = 64 * 2**20
 MAX_HEADER_BYTES = 100_000_000
 MAX_SHARDS = 1_000
 
@@ -63,7 +62,10 @@ def read_hf(folder: Path) -> HuggingFaceFolder:
     if tokenizer is None:
         raise BadCheckpoint(f"{folder.name} has neither {' nor '.join(TOKENIZERS)}")
     return HuggingFaceFolder(
-        config, processor | {"feature_extractor": features}, _read_tensors(folder), (tokenizer.name, _read(tokenizer))
+        config,
+        processor | {"feature_extractor": features},
+        _read_tensors(folder),
+        (tokenizer.name, read_bounded(tokenizer)),
     )
 
 
@@ -74,26 +76,6 @@ def _check_model_type(config: Mapping[str, Any]) -> None:
     if kind not in OFFLINE + STREAMING:
         known = ", ".join(OFFLINE + STREAMING)
         raise BadCheckpoint(f"{CONFIG} has the model type {kind!r}", f"Conure reads {known}, .nemo and its own folders")
-
-
-def _read(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
-    try:
-        if (size := path.stat().st_size) > limit:
-            raise BadCheckpoint(f"{path.name} has {size:,} bytes; more than {limit:,} is not believed")
-        return path.read_bytes()
-    except OSError as error:
-        raise BadCheckpoint(f"{path.name} cannot be read: {error.strerror}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, of bounded size."""
-    try:
-        value = json.loads(_read(path))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadCheckpoint(f"{path.name} is not JSON: {str(error)[:80]}") from error
-    if not isinstance(value, dict):
-        raise BadCheckpoint(f"{path.name} is no JSON object")
-    return value
 
 
 def _read_optional(path: Path) -> dict[str, Any]:

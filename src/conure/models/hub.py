@@ -11,8 +11,7 @@ import errno
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,11 +29,9 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
 from conure.errors import ConureError, ModelNotFound, UnknownModel
+from conure.models.wanted import Progress, Wanted
 
-__all__ = ["Progress", "Wanted", "fetch", "is_hub_id", "is_on_disk", "on_disk"]
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and all bytes, None where the hub does not tell."""
+__all__ = ["fetch", "is_on_disk", "on_disk"]
 
 TINY = (
     "or try `--model tiny`, a few MB inside Conure: it knows English digits, letters, commands and simple "
@@ -42,38 +39,11 @@ TINY = (
 )
 # Errors of whichever httpx the installed huggingface_hub is built on.
 _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 LARGE_BYTES = 8 * 2**20
 _JSON = ("config.json", "preprocessor_config.json", "processor_config.json")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 _INDEX = "model.safetensors.index.json"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A repository of the hub, and how to get at it."""
-
-    repository: str
-    revision: str | None = None
-    """Branch, tag or commit; None is the main branch."""
-    cache: Path | None = None
-    """Where the hub's cache lies; None is where huggingface_hub keeps it."""
-    offline: bool = False
-
-    @property
-    def name(self) -> str:
-        """The repository without its owner."""
-        return self.repository.rpartition("/")[2]
-
-    @property
-    def label(self) -> str:
-        return self.repository + (f"@{self.revision}" if self.revision else "")
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name has the form org/name."""
-    return _HUB_ID.fullmatch(name) is not None and not name.endswith(".nemo")
 
 
 def is_on_disk(wanted: Wanted) -> bool:

@@ -1,54 +1,31 @@
 """A name or a path becomes a checkpoint, a checkpoint becomes a network.
 
-Names are looked up in this order: the catalogue (names and aliases), a path that exists, a hub id `org/name`.
-A revision may be pinned with `@`. Files of every layout end up as the same Checkpoint.
+Files of every layout end up as the same Checkpoint. Where they are, `finding` tells.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from conure.audio.features import LogMel
-from conure.errors import BadCheckpoint, ModelNotFound, UnknownModel
-from conure.models import catalog, conure_file, hub
+from conure.errors import BadCheckpoint
+from conure.models import conure_file
 from conure.models.checkpoint import Checkpoint, head_names
+from conure.models.finding import find_checkpoint
 from conure.models.hf_folder import check_blank, hugging_face_told, read_hf
 from conure.models.nemo_config import NemoConfig
 from conure.models.nemo_file import NemoFile, read_nemo
 from conure.models.network import Network
+from conure.models.wanted import Progress
 from conure.models.weights import check_tensors, empty_network, from_hugging_face, from_nemo, infer_config
 from conure.text.tokenizer import Tokenizer, read_tokenizer
 
-__all__ = ["Found", "build_network", "describe", "find_checkpoint", "load_checkpoint", "read_checkpoint"]
-
-
-@dataclass(frozen=True)
-class Found:
-    """A checkpoint on disk that was not read yet, and what the catalogue knows better than it."""
-
-    path: Path
-    name: str = ""
-    languages: tuple[str, ...] = ()
-
-    @property
-    def bytes(self) -> int:
-        files = [self.path] if self.path.is_file() else [file for file in self.path.iterdir() if file.is_file()]
-        return sum(file.stat().st_size for file in files)
-
-    def load(self) -> Checkpoint:
-        return self.label(read_checkpoint(self.path))
-
-    def label(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint under the name it was asked for by."""
-        languages = self.languages or checkpoint.languages
-        return replace(checkpoint, name=self.name or checkpoint.name, languages=languages)
+__all__ = ["build_network", "describe", "load_checkpoint", "read_checkpoint"]
 
 
 def load_checkpoint(
@@ -57,49 +34,10 @@ def load_checkpoint(
     cache: Path | None = None,
     revision: str | None = None,
     offline: bool = False,
-    progress: hub.Progress | None = None,
+    progress: Progress | None = None,
 ) -> Checkpoint:
     """The checkpoint of a catalogue name, alias, hub id, .nemo file or folder; downloaded where it must be."""
     return find_checkpoint(name_or_path, cache=cache, revision=revision, offline=offline, progress=progress).load()
-
-
-def find_checkpoint(
-    name_or_path: str | os.PathLike[str],
-    *,
-    cache: Path | None = None,
-    revision: str | None = None,
-    offline: bool = False,
-    progress: hub.Progress | None = None,
-) -> Found:
-    """Where that checkpoint is, once it is on disk."""
-    asked = os.fspath(name_or_path)
-    name, _, pinned = asked.partition("@")
-    wanted = hub.Wanted(name, revision or pinned or None, cache, offline)
-    if isinstance(name_or_path, str) and (entry := catalog.find(name)):
-        path = _entry_path(entry, replace(wanted, repository=entry.repository), progress)
-        return Found(path, entry.name, entry.languages)
-    if Path(asked).expanduser().exists():
-        return Found(Path(asked).expanduser())
-    if not hub.is_hub_id(name):
-        raise _unknown(asked)
-    return Found(hub.fetch(wanted, progress), name)
-
-
-def _entry_path(entry: catalog.CatalogModel, wanted: hub.Wanted, progress: hub.Progress | None) -> Path:
-    if entry.repository:
-        return hub.fetch(wanted, progress)
-    if wanted.revision:
-        raise UnknownModel(f"{entry.name} is shipped inside Conure and has no revision {wanted.revision!r}")
-    shipped = Path(str(resources.files("conure"))) / "data" / entry.name
-    if not (shipped / "config.json").is_file():
-        raise ModelNotFound(f"this installation of Conure has no {entry.name!r} inside", "reinstall conure")
-    return shipped
-
-
-def _unknown(asked: str) -> UnknownModel:
-    if asked.endswith(".nemo") or asked.startswith((".", "/", "~")):
-        return UnknownModel(f"no such model file or folder: {asked}")
-    return catalog.unknown(asked)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from conure.audio.features import MelConfig
+from conure.audio.mel import MelConfig
 from conure.errors import BadCheckpoint
 from conure.models.config import AttentionContext, ContextStyle
 from conure.models.weights import Told

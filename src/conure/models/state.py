@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,9 +78,9 @@ class EncoderState:
         self.length[rows] = other.length
         self.started[rows] = other.started
 
-    def reset(self, rows: Tensor) -> None:
+    def reset(self, rows: Tensor | np.ndarray) -> None:
         """Makes rows ready for new streams; their old caches are never read again."""
-        self.started[rows] = False
+        self.started[torch.as_tensor(rows, device=self.started.device)] = False
 
     def kept_where(self, keep: Tensor, old: EncoderState) -> EncoderState:
         """The rows of `old` where `keep` [B] is true, these elsewhere."""

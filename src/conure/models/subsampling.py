@@ -14,12 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conure.audio.features import frame_mask
-from conure.models.config import STEP_FRAMES, EncoderConfig
+from conure.models.config import LEAD_FRAMES, STEP_FRAMES, EncoderConfig
 
-__all__ = ["LEAD_FRAMES", "Subsampling"]
-
-LEAD_FRAMES = STEP_FRAMES - 1
-"""Virtual frames before the first mel frame of a stream, so that its first chunk has the size of any other."""
+__all__ = ["Subsampling"]
 
 Frames = TypeVar("Frames", int, Tensor)
 """How many: of one clip, or of each row [B]."""

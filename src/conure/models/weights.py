@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from conure.audio.features import MelConfig
+from conure.audio.mel import MelConfig
 from conure.errors import BadCheckpoint
 from conure.models.checkpoint import some_of
 from conure.models.config import AttentionContext, ContextStyle, EncoderConfig, NetworkConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from conure.decoding.hypothesis import EmittedToken
+from conure.decoding.emitted import EmittedToken
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
 from conure.types import Word

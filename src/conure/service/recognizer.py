@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from conure.audio.files import AudioReader, Source, open_audio
 from conure.audio.resample import Samples
-from conure.decoding.hypothesis import EmittedToken
+from conure.decoding.emitted import EmittedToken
 from conure.engine.clips import best_batch_seconds, transcribe_clips
 from conure.engine.opening import open_runner
 from conure.engine.runner import Runner
@@ -21,10 +21,10 @@ from conure.service.archive import Archive, Progress
 from conure.service.finishing import words_of_clip
 from conure.service.languages import check_language, prompt_slot
 from conure.service.long_audio import LongAudio
-from conure.settings import RunnerChoice, load_settings
+from conure.settings import load_settings
 from conure.text.segments import segments_from_words
 from conure.text.words import join_words
-from conure.types import Transcript, Word
+from conure.types import RunnerChoice, Transcript, Word
 from conure.vad.cuts import CutSettings
 
 __all__ = ["Progress", "Recognizer", "load"]
@@ -70,7 +70,7 @@ class Recognizer:
         self.runner = runner
         self.checkpoint = checkpoint
         self.segment_seconds = segment_seconds
-        self.batch_seconds = batch_seconds or best_batch_seconds(runner.heads.device)
+        self.batch_seconds = batch_seconds or best_batch_seconds(runner.device)
 
     @property
     def name(self) -> str:

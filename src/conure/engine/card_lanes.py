@@ -1,0 +1,24 @@
+"""Lanes of models on a card, recorded before the first stream comes."""
+
+from __future__ import annotations
+
+from conure.engine.clips import CARD_BATCH_SECONDS
+from conure.engine.device_lane import DeviceLane
+from conure.engine.live_runner import LiveRunner
+from conure.engine.memory import CLIP
+from conure.engine.recorded_decoder import RecordedDecoder
+from conure.engine.runner import Runner
+
+__all__ = ["open_device_lane", "prepare_clips"]
+
+
+def open_device_lane(runner: LiveRunner, slots: int, end_token: int | None) -> DeviceLane:
+    lane = DeviceLane(runner, slots, end_token)
+    lane.prepare()
+    return lane
+
+
+def prepare_clips(runner: Runner) -> None:
+    """Transducers of networks on a card are recorded; CTC heads need no loop."""
+    if isinstance(runner.decoder, RecordedDecoder):
+        runner.decoder.prepare(int(CARD_BATCH_SECONDS) // CLIP)

@@ -1,0 +1,138 @@
+"""What turns of a model cost on this machine, and how many streams fit: measured by turns on speech.
+
+What was measured at an earlier start is believed where a turn that is made now costs about as much as then.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from conure.audio.files import open_audio
+from conure.engine.admission import capacity
+from conure.engine.chunk_lane import ChunkLane
+from conure.engine.clips import transcribe_clips
+from conure.engine.cost import Costs
+from conure.engine.kept_turns import KeptTurns, Turns
+from conure.engine.live_lane import LiveLane
+from conure.engine.messages import Samples, StreamOptions
+from conure.engine.plan import ModelCard
+from conure.engine.segment_lane import SegmentLane
+from conure.vad.endpoints import Endpointing
+
+__all__ = ["measure"]
+
+log = logging.getLogger(__name__)
+
+RATE = 16_000
+STEP_MS = 80
+TEST_SECONDS = 0.4
+"""For measuring one latency of one model."""
+TEST_ROWS = (1, 8, 64)
+FEW_ROWS = 8
+"""Whose turn tells whether what was kept is still true."""
+TEST_UTTERANCE = 5.0
+SPEAKS_AT = 3.2
+TEST_STREAM = -1
+SLOWER, FASTER = 1.5, 0.5
+"""Of what a turn took, within which it takes as long now: more streams are admitted than there is time for where the
+machine has become slower, and fewer than there might be where it was busy then."""
+CHECKS = 3
+"""Turns of which the quickest tells: others on the machine come and go."""
+
+
+def measure(card: ModelCard, lane: LiveLane, costs: Costs, kept: KeptTurns | None = None) -> ModelCard:
+    """Learns what turns cost, and writes into the card how many streams fit."""
+    turns = _believed(lane, kept.read()) if kept else None
+    if turns is None:
+        turns = {latency: list(_measured(lane, latency)) for latency in card.latencies}
+        if kept:
+            kept.write(turns)
+    held = []
+    for latency in card.latencies:
+        for rows, seconds in turns[latency]:
+            costs.learn((lane, latency // STEP_MS), rows, seconds)
+        held.append(capacity(costs, (lane, latency // STEP_MS), latency / 1000, lane.capacity))
+    lane.stages.take()  # what is counted is the work for streams
+    told = ", ".join(f"{count} at {latency} ms" for latency, count in zip(card.latencies, held, strict=True))
+    log.info("%s: room for %s", card.name, told)
+    return replace(card, capacity=tuple(held))
+
+
+def _believed(lane: LiveLane, turns: Turns | None) -> Turns | None:
+    """What was kept, unless this machine is much slower or faster now than it was then."""
+    if turns is None:
+        return None
+    latency, known = min(turns.items())
+    rows, before = next(pair for pair in reversed(known) if pair[0] <= FEW_ROWS)
+    now = min(_check(lane, latency, rows) for _ in range(CHECKS))
+    if before * FASTER <= now <= before * SLOWER:
+        return turns
+    log.info("a turn that took %.1f ms takes %.1f ms now: all are measured anew", before * 1000, now * 1000)
+    return None
+
+
+def _check(lane: LiveLane, latency: int, rows: int) -> float:
+    return _turn(lane, latency, rows) if isinstance(lane, ChunkLane) else next(_utterances(lane, latency))[1]
+
+
+def _measured(lane: LiveLane, latency: int) -> Iterator[tuple[int, float]]:
+    return _turns(lane, latency) if isinstance(lane, ChunkLane) else _utterances(lane, latency)
+
+
+def _utterances(lane: LiveLane, latency: int) -> Iterator[tuple[int, float]]:
+    """Streams and seconds of work in a chunk's time, if each spoke all the time. Guesses take time that is left."""
+    assert isinstance(lane, SegmentLane)
+    begin = time.perf_counter()
+    transcribe_clips(lane.runner, [_speech(TEST_UTTERANCE)])
+    spent = (time.perf_counter() - begin) / TEST_UTTERANCE
+    yield 1, latency / 1000 * spent
+
+
+def _turns(lane: ChunkLane, latency: int) -> Iterator[tuple[int, float]]:
+    """Rows and seconds, for more and more rows until a turn takes longer than its chunk."""
+    until = time.monotonic() + TEST_SECONDS
+    for rows in sorted({*TEST_ROWS, lane.largest_turn(latency)}):
+        if rows > lane.capacity or time.monotonic() > until:
+            return
+        seconds = _turn(lane, latency, rows)
+        yield rows, seconds
+        if seconds > latency / 1000:
+            return
+
+
+def _turn(lane: LiveLane, latency: int, rows: int) -> float:
+    """Seconds of the second turn of so many streams; the first one of a size prepares memory."""
+    numbers = range(TEST_STREAM, TEST_STREAM - rows, -1)
+    options = StreamOptions("", latency, Endpointing())
+    chunks = _speech(4 * latency / 1000)
+    for number in numbers:
+        lane.open(number, options)
+        lane.push(number, chunks, 0.0)
+    for _ in range(2):
+        begin = time.perf_counter()
+        lane.run([work.stream for work in lane.ready()], 0.0)
+        lane.settle()
+        seconds = time.perf_counter() - begin
+    for number in numbers:
+        lane.drop(number)
+    return seconds
+
+
+def _speech(seconds: float) -> Samples:
+    """From the middle of a sentence of the recording that is shipped."""
+    begin = round(SPEAKS_AT * RATE)
+    return _recording()[begin : begin + round(seconds * RATE)]
+
+
+@cache
+def _recording() -> Samples:
+    with open_audio(Path(str(resources.files("conure"))) / "data" / "jfk.flac", rate=RATE) as reader:
+        return np.concatenate([block[0] for block in reader.blocks()])

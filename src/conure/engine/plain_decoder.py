@@ -1,0 +1,74 @@
+"""The loops over tokens in torch, which look after each token whether there are more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conure.decoding.ctc import decode_ctc
+from conure.decoding.transducer import TransducerState, decode_transducer
+from conure.engine.clip_decoder import Tokens
+from conure.models.network import Heads
+from conure.models.slices import Slices
+
+__all__ = ["SLICE_STEPS", "PlainDecoder", "PlainRows"]
+
+SLICE_STEPS = 64
+"""Encoder steps (5 s) decoded in a slice."""
+
+
+@dataclass(frozen=True)
+class PlainRows:
+    """What transducers remember of streams."""
+
+    state: TransducerState
+    unspoken: TransducerState
+    """One row that has decoded nothing."""
+
+    @property
+    def bytes(self) -> int:
+        return self.state.bytes
+
+    def reset(self, rows: np.ndarray) -> None:
+        self.state.scatter(self.places(rows), self.unspoken.repeated(len(rows)))
+
+    def places(self, rows: np.ndarray) -> Tensor:
+        return torch.as_tensor(rows, device=self.state.decoded.device)
+
+
+class PlainDecoder:
+    """The transducer where there is one, else CTC; of streams the transducer alone. Encoded steps may be arrays."""
+
+    def __init__(self, heads: Heads) -> None:
+        self.heads = heads
+
+    @torch.inference_mode()
+    def decode(self, encoded: Any, counts: Any) -> Slices[Tokens]:
+        encoded, counts = torch.as_tensor(encoded), torch.as_tensor(counts)
+        if not self.heads.config.predictor_width:
+            return list(decode_ctc(self.heads, encoded, counts)[0])
+        tokens: Tokens = [[] for _ in counts]
+        state = None
+        for begin in range(0, encoded.shape[1], SLICE_STEPS):
+            yield
+            part = encoded[:, begin : begin + SLICE_STEPS]
+            found, state = decode_transducer(self.heads, part, (counts - begin).clamp(0, part.shape[1]), state)
+            for row, emitted in zip(tokens, found, strict=True):
+                row += emitted
+        return tokens
+
+    def allocate(self, rows: int) -> PlainRows:
+        unspoken = TransducerState.start(self.heads, 1)
+        return PlainRows(unspoken.repeated(rows), unspoken)
+
+    @torch.inference_mode()
+    def decode_rows(self, encoded: Any, counts: Any, memory: PlainRows, rows: np.ndarray) -> Tokens:
+        places = memory.places(rows)
+        before = memory.state.gather(places)
+        found, after = decode_transducer(self.heads, torch.as_tensor(encoded), torch.as_tensor(counts), before)
+        memory.state.scatter(places, after)
+        return list(found)
