@@ -90,7 +90,7 @@ class MelFront:
         frames = lengths // hop
         padded = np.zeros((len(samples), samples.shape[1] + 2 * half), np.float32)
         emphasized = padded[:, half : half + samples.shape[1]]
-        emphasized[:, 0] = samples[:, 0]
+        emphasized[:, :1] = samples[:, :1]
         emphasized[:, 1:] = self._emphasize_rest(samples)
         emphasized *= known_places(lengths, samples.shape[1])
         mel = self.log_mel(padded)[:, : max(samples.shape[1] // hop, 1)]
