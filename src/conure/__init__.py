@@ -6,7 +6,7 @@
     transcript = recognizer.transcribe("talk.mp3")
     print(transcript.text)
 
-Importing the package loads no torch; `load` does.
+Importing the package loads nothing; `load` does, and torch where torch is to run the model or to convert it.
 """
 
 from __future__ import annotations

@@ -70,6 +70,12 @@ def test_clips_of_a_batch_equal_each_alone(normalize: str) -> None:
         assert mel[row, frames[row] :].eq(0).all()
 
 
+def test_a_clip_without_samples_has_no_frames() -> None:
+    mel, frames = MelFront(MelConfig())(np.zeros((1, 0), np.float32), np.array([0]))
+    assert frames.tolist() == [0]
+    assert not mel.any()
+
+
 def test_a_checkpoints_own_window_and_filterbank_are_used() -> None:
     config = MelConfig(normalize="NA")
     samples, lengths = noise(1600)[None], torch.tensor([1600])

@@ -14,12 +14,11 @@ import pytest
 import torch
 
 from conure.engine.convert import convert
-from conure.engine.converted import Precision
+from conure.engine.converted import Precision, read_converted
 from conure.engine.graph_front import PIECE_STEPS
 from conure.engine.graph_names import REACH
 from conure.engine.onnx_buffered_runner import OnnxBufferedRunner
 from conure.engine.onnx_runner import OnnxRunner
-from conure.engine.plain_decoder import PlainDecoder
 from conure.engine.torch_buffered_runner import TorchBufferedRunner
 from conure.engine.torch_runner import TorchRunner
 from conure.models.config import STEP_FRAMES, AttentionContext
@@ -174,10 +173,10 @@ def test_a_language_prompt_must_be_given() -> None:
         finish(onnx.encode(*spoken()))
 
 
-def test_nothing_of_the_encoder_is_loaded_into_torch() -> None:
-    onnx = OnnxRunner(runners("tdt")[0].folder, threads=1, kernels=False)
-    assert isinstance(onnx.decoder, PlainDecoder)
-    assert all(not name.startswith("encoder.") for name in onnx.decoder.heads.state_dict())
+def test_nothing_of_the_encoder_is_loaded_but_by_its_graph() -> None:
+    onnx, _ = runners("tdt")
+    assert not onnx.checkpoint.tensors
+    assert all(not name.startswith("encoder.") for name in read_converted(onnx.folder).heads())
 
 
 def test_the_frames_of_a_step_are_what_pieces_are_cut_by() -> None:

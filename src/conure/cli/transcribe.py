@@ -150,7 +150,7 @@ def open_recognizer(settings: Settings) -> Recognizer:
 
     ensure_on_disk(settings.model)
     with spinner(f"loading {settings.model}"):
-        from conure.service.recognizer import load  # noqa: PLC0415  it loads torch
+        from conure.service.recognizer import load  # noqa: PLC0415  it loads the engine
 
         recognizer = load(
             settings.model,

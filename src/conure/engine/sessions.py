@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime as we want them on a CPU that torch uses too."""
+"""Sessions of ONNX Runtime as we want them on a CPU that kernels use too."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def open_session(path: Path, threads: int) -> Any:
     options.log_severity_level = 3
     # Planning which buffers may be shared takes seconds for thousands of nodes; they are freed as early without it.
     options.enable_mem_reuse = False
-    # Between runs torch has the processor: threads that wait must not spin.
+    # Between runs others have the processor: threads that wait must not spin.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
