@@ -20,7 +20,7 @@ def best_of(trials: Sequence[Trial]) -> Trial:
 
 def line(trial: Trial) -> str:
     """One trial of a search."""
-    lag = trial.told_lag if trial.by_utterances else trial.lag
+    lag = trial.promised_lag
     told = f"p99 lag {lag.p99 * 1000:.0f} ms" if lag else "no lag"
     return f"{trial.streams} streams: {trial.fault or f'{told}, all in time'}"
 

@@ -24,6 +24,8 @@ __all__ = ["NO_CLIPS", "Server", "Turns", "start_server", "the_server_at"]
 NO_CLIPS = ","
 """A list of models without a name in it."""
 PATIENCE = 10.0
+TWICE = 1.0
+"""Seconds between being told to stop, and to stop at once."""
 STOPPING = 40.0
 """Seconds; streams that were cut off are waited for."""
 LINES = 20
@@ -79,11 +81,20 @@ class Server:
             return str(msgspec.json.decode(answer.read())["text"])
 
     def processes(self) -> dict[str, psutil.Process]:
-        """The server's own and the engine's, as they are now; none where they are not on this machine."""
+        """The server's own, others that hold connections for it, and the engine's, as they are now.
+
+        None where they are not on this machine.
+        """
         if self.process is None:
             return {}
-        engine = max(self.process.children(), key=lambda child: child.memory_info().rss)
-        return {"server": self.process, "engine": engine}
+        children = sorted(self.process.children(), key=lambda child: child.memory_info().rss)
+        others = [child for child in children[:-1] if _holds_connections(child)]
+        named = {f"server {number}": child for number, child in enumerate(others, 2)}
+        return {"server": self.process, **named, "engine": children[-1]}
+
+    def memory(self) -> dict[str, int]:
+        """Bytes that each process has, shared ones counted in each."""
+        return {name: process.memory_info().rss for name, process in self.processes().items()}
 
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(self.url + path, timeout=PATIENCE) as answer:
@@ -115,6 +126,7 @@ def start_server(options: Sequence[str]) -> Iterator[Server]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         rest = threading.Thread(target=last.extend, args=(process.stderr,), daemon=True)
+        at_once = True
         try:
             url = _announced(process.stderr, last)
             if url is None:
@@ -122,18 +134,21 @@ def start_server(options: Sequence[str]) -> Iterator[Server]:
                 raise EngineFailed("the server did not start: " + " ".join(last), hint)
             rest.start()
             yield Server(url, psutil.Process(process.pid))
+            at_once = False
         finally:
-            _stop(process)
+            _stop(process, at_once)
             if rest.ident:
                 rest.join()
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOPPING)
-    except subprocess.TimeoutExpired:
-        process.kill()
+def _stop(process: subprocess.Popen[str], at_once: bool) -> None:
+    """`at_once` does not wait for streams that are open."""
+    for patience in (TWICE, STOPPING) if at_once else (STOPPING,):
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+            return
+    process.kill()
 
 
 def _announced(lines: Iterable[str], last: deque[str]) -> str | None:
@@ -146,6 +161,10 @@ def _announced(lines: Iterable[str], last: deque[str]) -> str | None:
         if line.startswith("ready"):
             return url
     return None
+
+
+def _holds_connections(process: psutil.Process) -> bool:
+    return any(connection.status == psutil.CONN_LISTEN for connection in process.net_connections("tcp"))
 
 
 def _listening(port: int) -> psutil.Process | None:
