@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,9 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from conure.errors import BadOption, EngineFailed
 
-__all__ = ["NO_CLIPS", "Server", "Turns", "start_server", "the_server_at"]
+__all__ = ["NO_CLIPS", "NO_LIVE", "Server", "Turns", "start_server", "the_server_at"]
 
-NO_CLIPS = ","
+NO_CLIPS = NO_LIVE = ","
 """A list of models without a name in it."""
 PATIENCE = 10.0
 TWICE = 1.0
@@ -55,6 +57,11 @@ class Server:
     def stream_url(self) -> str:
         return self.url.replace("http", "ws", 1) + "/v1/stream"
 
+    def cpu(self) -> dict[str, float]:
+        """Seconds that each process has computed."""
+        times = {name: process.cpu_times() for name, process in self.processes().items()}
+        return {name: spent.user + spent.system for name, spent in times.items()}
+
     def turns(self) -> Turns:
         found = {"seconds_count": 0.0, "seconds_sum": 0.0, "rows_sum": 0.0}
         for family in text_string_to_metric_families(self._get("/metrics").decode()):
@@ -66,19 +73,28 @@ class Server:
 
     def room(self, latency_ms: int) -> int:
         """Streams that the server thinks it holds, with its first live model."""
-        models = msgspec.json.decode(self._get("/health"))["models"]
-        rooms = [model["streams"] for model in models if model["live"]]
+        rooms = [model["streams"] for model in self.models() if model["live"]]
         if not rooms or str(latency_ms) not in rooms[0]:
             known = ", ".join(rooms[0]) if rooms else "none"
             raise BadOption(f"the server has no latency of {latency_ms} ms", f"it has: {known}")
         return int(rooms[0][str(latency_ms)])
 
+    def models(self) -> list[dict[str, Any]]:
+        """What it says of each."""
+        models: list[dict[str, Any]] = msgspec.json.decode(self._get("/health"))["models"]
+        return models
+
     def transcribe(self, recording: bytes, model: str | None = None) -> str:
-        """The text of a recording."""
+        """The text of a recording. Raises EngineFailed with what the server says where it has none."""
         query = f"?model={model}" if model else ""
         request = urllib.request.Request(self.url + "/v1/transcribe" + query, data=recording, method="POST")
-        with urllib.request.urlopen(request, timeout=60 * PATIENCE) as answer:
-            return str(msgspec.json.decode(answer.read())["text"])
+        try:
+            with urllib.request.urlopen(request, timeout=60 * PATIENCE) as answer:
+                return str(msgspec.json.decode(answer.read())["text"])
+        except urllib.error.HTTPError as error:
+            raise EngineFailed(f"the server refused a recording: {error.read().decode()}") from None
+        except OSError as error:
+            raise EngineFailed(f"the server has not answered a recording: {error}") from None
 
     def processes(self) -> dict[str, psutil.Process]:
         """The server's own, others that hold connections for it, and the engine's, as they are now.

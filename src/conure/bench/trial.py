@@ -107,10 +107,10 @@ def try_load(server: Server, load: Load, streams: int) -> Trial:
     """Where one is refused, none speaks: they are not held."""
     with gather(load.asked, load.voices, streams, load.within) as crowd:
         began, turns = time.monotonic(), server.turns()
-        before = _cpu(server)
+        before = server.cpu()
         heard = crowd.leave() if crowd.refused else crowd.speak()
         took, done = time.monotonic() - began, server.turns().since(turns)
-        after = _cpu(server)
+        after = server.cpu()
     seconds = sum(notes.sent for notes in heard)
     right = [notes.words == load.alone[number % len(load.voices)] for number, notes in enumerate(heard)]
     return Trial(
@@ -143,17 +143,19 @@ def search(
     tell: Callable[[Trial], None],
     precision: float = PRECISION,
     within: float = math.inf,
+    tried: Sequence[Trial] = (),
 ) -> list[Trial]:
     """Every trial on the way to the largest number of streams that the server holds, to that part of it.
 
-    No trial begins when `within` seconds are over.
+    No trial begins when `within` seconds are over. What was `tried` before is taken as it was.
     """
     end = time.monotonic() + within
-    trials: dict[int, Trial] = {}
+    trials = {trial.streams: trial for trial in tried}
 
     def holds(streams: int) -> bool:
-        trials[streams] = try_load(server, load, streams)
-        tell(trials[streams])
+        if streams not in trials:
+            trials[streams] = try_load(server, load, streams)
+            tell(trials[streams])
         return trials[streams].fault is None
 
     largest(holds, first, MOST_STREAMS, precision, lambda: time.monotonic() > end)
@@ -162,8 +164,3 @@ def search(
 
 def _spread(lists: Iterable[list[float]]) -> Spread | None:
     return spread_of([value for values in lists for value in values])
-
-
-def _cpu(server: Server) -> dict[str, float]:
-    times = {name: process.cpu_times() for name, process in server.processes().items()}
-    return {name: spent.user + spent.system for name, spent in times.items()}
