@@ -27,7 +27,7 @@ LENGTHS = (1, 2, 5, 10, 20, 30)
 """Seconds; a server cuts what is longer."""
 MANY = 8
 """Clips of a batch, where their length is what changes; also each alone."""
-ENOUGH, RUNS = 1.0, 3
+ENOUGH, RUNS = 3.0, 3
 """Seconds and runs after which the best of a kind is taken."""
 TOO_LONG = 10.0
 """Seconds of a run after which no more audio is tried."""

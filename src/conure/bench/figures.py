@@ -21,6 +21,7 @@ __all__ = ["draw", "ensure_drawing"]
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 """Of Okabe and Ito: told apart by everybody."""
 GREY = "#555555"
+LEGEND = {"frameon": True, "framealpha": 1.0, "edgecolor": "none"}
 SIZE, DOTS = (7.2, 4.4), 150
 """Inches; dots an inch."""
 
@@ -41,8 +42,9 @@ def draw(folder: Path, found: Findings, machine: str, clips: str) -> list[Path]:
     drawn: list[tuple[str, list[Row], Callable[[Axes, list[Row]], None], str]] = []
     if best is not None:
         live = best.models[0]
-        drawn.append(("lag", lag_rows(best.trials), _lag, f"Lag of live streams: {live}"))
-        drawn.append(("memory", memory_rows(best.idle, best.trials), _memory, f"Memory of a server: {live}"))
+        chunk = f"{live}, chunks of {best.trials[0].latency_ms} ms"
+        drawn.append(("lag", lag_rows(best.trials), _lag, f"Lag of live streams: {chunk}"))
+        drawn.append(("memory", memory_rows(best.idle, best.trials), _memory, f"Memory of a server: {chunk}"))
     drawn.append(("batches", batch_rows(found.batches), _batches, f"Clips of {LENGTH:g} s in a batch: {clips}"))
     drawn.append(("lengths", length_rows(found.batches), _lengths, f"Clips of different lengths: {clips}"))
     paths = []
@@ -85,7 +87,7 @@ def _lag(axes: Axes, rows: list[Row]) -> None:
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlim(left=0)
     axes.set(xlabel="live streams", ylabel="lag of partials, ms")
-    axes.legend(frameon=False)
+    axes.legend(**LEGEND)
 
 
 def _memory(axes: Axes, rows: list[Row]) -> None:
@@ -95,7 +97,7 @@ def _memory(axes: Axes, rows: list[Row]) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.set(xlabel="live streams", ylabel="resident memory, MB")
-    axes.legend(frameon=False)
+    axes.legend(**LEGEND)
 
 
 def _batches(axes: Axes, rows: list[Row]) -> None:
@@ -114,7 +116,7 @@ def _lengths(axes: Axes, rows: list[Row]) -> None:
             _column(chosen, "length_s"), _column(chosen, "hours_an_hour"), color=color, marker=marker, label=label
         )
     _throughput(axes, "seconds of a clip")
-    axes.legend(frameon=False)
+    axes.legend(**LEGEND, loc="lower right")
 
 
 def _throughput(axes: Axes, x: str) -> None:

@@ -43,12 +43,14 @@ class Effort:
     """Of the number of streams."""
     within: float
     """Seconds after which a search tries nothing new."""
+    tries: int
+    """Of a number of streams that is not held."""
     tunes: bool
     """Whether other settings are tried, too."""
 
 
-QUICK = Effort(seconds=10, precision=0.1, within=90, tunes=False)
-THOROUGH = Effort(seconds=60, precision=0.05, within=math.inf, tunes=True)
+QUICK = Effort(seconds=10, precision=0.1, within=90, tries=1, tunes=False)
+THOROUGH = Effort(seconds=60, precision=0.05, within=math.inf, tries=2, tunes=True)
 
 
 @dataclass(frozen=True)
@@ -146,11 +148,11 @@ def serving(search: Search) -> float:
 
 def _search(asked: Survey, choice: Choice, load: Load | None, found: Findings, tell: Callable[[str], None]) -> Load:
     """What is spoken, and heard alone, is the same in all searches."""
-    tell(f"search: {command(choice)}")
     with start_server(flags(choice)) as server:
         room = server.room(asked.live.latency_ms)
         names = tuple(model["name"] for model in server.models())
         here = Search(choice, names, server.memory())
+        tell(f"{command(choice)}: by its own estimate {room} streams at {asked.live.latency_ms} ms")
         load = _at(server, load) if load else load_of(asked.live, server)
         found.searches.append(here)
 
@@ -161,7 +163,7 @@ def _search(asked: Survey, choice: Choice, load: Load | None, found: Findings, t
         for streams in sorted({max(1, round(part * room)) for part in LADDER} if asked.curve else ()):
             note(try_load(server, load, streams))
         effort, first = asked.effort, max(1, round(FIRST * room))
-        search(server, load, first, note, effort.precision, effort.within, list(here.trials))
+        search(server, load, first, note, effort.precision, effort.within, effort.tries, list(here.trials))
     return load
 
 
@@ -170,7 +172,7 @@ def _keep(asked: Survey, best: Search, load: Load, found: Findings, tell: Callab
     fewer = [max(1, int(best.held * (1 - MARGIN) ** times)) for times in range(1, TRIES + 1)] if best.held else []
     for streams in (*dict.fromkeys(fewer), None):
         found.chosen = {**best.choice, "slots": streams} if streams else best.choice
-        tell(f"check: {command(found.chosen)}")
+        tell(f"{command(found.chosen)}: to be used")
         with start_server(flags(found.chosen)) as server:
             if streams:
                 found.kept.append(try_load(server, _at(server, load), streams))

@@ -143,21 +143,26 @@ def search(
     tell: Callable[[Trial], None],
     precision: float = PRECISION,
     within: float = math.inf,
+    tries: int = 1,
     tried: Sequence[Trial] = (),
 ) -> list[Trial]:
     """Every trial on the way to the largest number of streams that the server holds, to that part of it.
 
-    No trial begins when `within` seconds are over. What was `tried` before is taken as it was.
+    No trial begins when `within` seconds are over. What is not held is tried so often. What was `tried` before is
+    taken as it was.
     """
     end = time.monotonic() + within
     trials = {trial.streams: trial for trial in tried}
 
     def holds(streams: int) -> bool:
-        if streams not in trials:
+        for _ in range(0 if streams in trials else tries):
             trials[streams] = try_load(server, load, streams)
             tell(trials[streams])
+            if trials[streams].fault is None:
+                break
         return trials[streams].fault is None
 
+    first = min([first, *(trial.streams for trial in tried if trial.fault)])
     largest(holds, first, MOST_STREAMS, precision, lambda: time.monotonic() > end)
     return list(trials.values())
 

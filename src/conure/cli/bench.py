@@ -155,8 +155,8 @@ def _render(found: Findings, price: float | None) -> str:
     from conure.bench.machine import machine_line  # noqa: PLC0415
     from conure.bench.survey_report import advice, memory, summary  # noqa: PLC0415
 
-    tables = [table([("machine", machine_line()), *summary(found, price)]), table(memory(found)), advice(found)]
-    return "\n".join(tables)
+    facts = table([("machine", machine_line()), *summary(found, price)])
+    return "\n".join([facts, table(memory(found)), advice(found)] if found.best else [facts, advice(found)])
 
 
 def _as_json(found: Findings, price: float | None) -> str:
