@@ -131,13 +131,13 @@ def the_server_at(url: str) -> Server:
 
 
 @contextlib.contextmanager
-def start_server(options: Sequence[str]) -> Iterator[Server]:
-    """`conure serve` with these options on ports that are free, until the context is left.
+def start_server(options: Sequence[str], python: str = sys.executable) -> Iterator[Server]:
+    """`conure serve` with these options on ports that are free, until the context is left; with the Python that has it.
 
     Raises EngineFailed with what it said where it does not start.
     """
     ports = ["--port", "0", "--tcp-port", "0", "--status-port", "0"]
-    command = [sys.executable, "-m", "conure", "serve", *ports, *options]
+    command = [python, "-m", "conure", "serve", *ports, *options]
     last: deque[str] = deque(maxlen=LINES)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
