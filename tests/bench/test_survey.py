@@ -63,7 +63,9 @@ class Machine:
     def try_load(self, server: Pretender, load: Load, streams: int) -> Trial:
         given = dict(zip(server.flags[::2], server.flags[1::2], strict=True))
         late = streams > self.holds(given)
-        cpu = {"server": self.cpu / int(given.get("--processes", 1)), "engine": 0.01}
+        doors = int(given.get("--processes", 1))
+        names = [f"door {number}" for number in range(doors)] if doors > 1 else []
+        cpu = dict.fromkeys(("server", *names), self.cpu / doors) | {"engine": 0.01}
         ends = {"finished": streams}
         return replace(HELD, streams=streams, ends=ends, lag=SLOW if late else IN_TIME, cpu=cpu)
 

@@ -81,7 +81,7 @@ class Server:
 
     def models(self) -> list[dict[str, Any]]:
         """What it says of each."""
-        models: list[dict[str, Any]] = msgspec.json.decode(self._get("/health"))["models"]
+        models: list[dict[str, Any]] = self._health()["models"]
         return models
 
     def transcribe(self, recording: bytes, model: str | None = None) -> str:
@@ -103,14 +103,18 @@ class Server:
         """
         if self.process is None:
             return {}
-        children = sorted(self.process.children(), key=lambda child: child.memory_info().rss)
-        others = [child for child in children[:-1] if _holds_connections(child)]
-        named = {f"server {number}": child for number, child in enumerate(others, 2)}
-        return {"server": self.process, **named, "engine": children[-1]}
+        if told := self._health().get("processes"):
+            return {name: psutil.Process(number) for name, number in told.items()}
+        engine = max(self.process.children(), key=lambda child: child.memory_info().rss)
+        return {"server": self.process, "engine": engine}
 
     def memory(self) -> dict[str, int]:
         """Bytes that each process has, shared ones counted in each."""
         return {name: process.memory_info().rss for name, process in self.processes().items()}
+
+    def _health(self) -> dict[str, Any]:
+        told: dict[str, Any] = msgspec.json.decode(self._get("/health"))
+        return told
 
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(self.url + path, timeout=PATIENCE) as answer:
@@ -177,10 +181,6 @@ def _announced(lines: Iterable[str], last: deque[str]) -> str | None:
         if line.startswith("ready"):
             return url
     return None
-
-
-def _holds_connections(process: psutil.Process) -> bool:
-    return any(connection.status == psutil.CONN_LISTEN for connection in process.net_connections("tcp"))
 
 
 def _listening(port: int) -> psutil.Process | None:

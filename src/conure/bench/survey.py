@@ -30,7 +30,6 @@ LADDER = (0, 0.125, 0.25, 0.5)
 """The same for the smaller loads of a curve."""
 FULL = 0.6
 """Of a core: a server process that is busier may be what limits."""
-MOST_PROCESSES = 8
 TRIES = 3
 """Of fewer streams, where those that were chosen are not held."""
 
@@ -131,19 +130,24 @@ def _choices(asked: Survey, found: Findings) -> Iterator[Choice]:
     if "threads" not in asked.choice:
         cores = os.cpu_count() or 1
         yield from ({**asked.choice, "threads": threads} for threads in sorted({1, cores // 2, cores} - {0}))
-    processes = 1
-    while asked.may_have_processes and "processes" not in asked.choice and processes < MOST_PROCESSES:
+    processes = 0
+    while asked.may_have_processes and "processes" not in asked.choice:
         best = found.best
-        if best is None or best.choice.get("processes", 1) != processes or serving(best) < FULL:
+        if best is None or _processes(best) <= processes or serving(best) < FULL:
             return
-        processes *= 2
-        yield {**best.choice, "processes": processes}
+        processes = _processes(best)
+        yield {**best.choice, "processes": 2 * processes}
 
 
 def serving(search: Search) -> float:
     """Cores that the busiest process which holds connections needed for the most streams that were held."""
     trial = best_of(search.trials)
     return max((cpu * trial.streams for name, cpu in trial.cpu.items() if name != "engine"), default=0.0)
+
+
+def _processes(search: Search) -> int:
+    """That hold connections: the server's own where it has no others for that."""
+    return max(1, len(best_of(search.trials).cpu.keys() - {"server", "engine"}))
 
 
 def _search(asked: Survey, choice: Choice, load: Load | None, found: Findings, tell: Callable[[str], None]) -> Load:

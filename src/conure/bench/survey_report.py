@@ -65,7 +65,7 @@ def survey_as_dict(found: Findings, price: float | None) -> dict[str, Any]:
     return {
         "complete": found.complete,
         "models": best.models if best else None,
-        "live": as_dict(best.trials, None) | {"settings": dict(best.choice)} if best else None,
+        "live": as_dict(best.trials, price) | {"settings": dict(best.choice)} if best else None,
         "clips": clips_as_dict(found.clips, price) if found.clips else None,
         "memory": {
             "at_rest": best.idle if best else None,

@@ -119,10 +119,7 @@ def _settings(options: Options, start: Start) -> Settings:
         model=options.model,
         live=options.live or options.model,
         clips=options.clips or options.model,
-        device=start.device,
-        runner=start.runner,
-        threads=start.threads,
-        slots=start.slots,
+        **chosen(start),
     )
 
 
