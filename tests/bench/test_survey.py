@@ -79,6 +79,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Findings]:
         monkeypatch.setattr(surveys, "load_of", lambda bench, server: Load(Asked("", 160), [], 1.0, [], 0.26))
         monkeypatch.setattr(surveys, "measure_clips", lambda bench, server, tell: tell(clips_trial(4)))
         monkeypatch.setattr("os.cpu_count", lambda: 4)
+        monkeypatch.setattr("psutil.cpu_percent", lambda interval: 25.0)
         asked = Survey(choice or {"model": "m"}, LiveBench(shipped()), ClipsBench(shipped()), effort, **options)
         found = Findings()
         survey(asked, found, lambda line: None)
@@ -147,6 +148,8 @@ def test_what_is_told(look: Callable[..., Findings]) -> None:
     found = look(Machine(lambda given: 48))
     told = dict(summary(found, 2.0))
     assert told["models"] == "a; b"
+    assert told["others"] == "kept 25% of its cores busy before it began; alone it holds more"
+    assert "others" not in dict(summary(replace(found, others=0.05), 2.0))
     assert told["live"] == "48 streams at 160 ms: p99 of the lag 250 ms, promised 260 ms"
     assert told["recordings, 4 at once"] == "24.0 hours an hour"
     assert "$0.05263 an hour of live audio, with 38 streams; $0.08333 an hour of recordings" in told["cost"]

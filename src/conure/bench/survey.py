@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+import psutil
+
 from conure.bench.batches import Batch
 from conure.bench.choice import Choice, command, flags
 from conure.bench.clips import ClipsBench, ClipsTrial, measure_clips
@@ -30,6 +32,8 @@ LADDER = (0, 0.125, 0.25, 0.5)
 """The same for the smaller loads of a curve."""
 FULL = 0.6
 """Of a core: a server process that is busier may be what limits."""
+LOOK = 1.0
+"""Seconds of a look at what else the machine does."""
 TRIES = 3
 """Of fewer streams, where those that were chosen are not held."""
 
@@ -86,6 +90,8 @@ class Search:
 class Findings:
     """What was found so far: there is more of it until the survey is complete."""
 
+    others: float | None = None
+    """The part of the machine's cores that others kept busy before it began."""
     searches: list[Search] = field(default_factory=list)
     chosen: Choice | None = None
     """Settings to use."""
@@ -113,6 +119,7 @@ def survey(asked: Survey, found: Findings, tell: Callable[[str], None]) -> None:
     Raises EngineFailed where a server does not start, BadOption where it has no such latency, ConureError where a
     stream alone is not finished.
     """
+    found.others = psutil.cpu_percent(LOOK) / 100
     load: Load | None = None
     for choice in _choices(asked, found):
         load = _search(asked, choice, load, found, tell)

@@ -12,6 +12,8 @@ from conure.bench.survey import FULL, MARGIN, Findings, Search, serving
 
 __all__ = ["advice", "memory", "summary", "survey_as_dict"]
 
+BUSY = 0.1
+"""Of all cores: others that take more are told of."""
 NOT_YET = "not measured yet"
 
 
@@ -19,6 +21,8 @@ def summary(found: Findings, price: float | None) -> list[tuple[str, str]]:
     """Lines of a table: models, streams, recordings, what they cost."""
     best = found.best
     rows = [("models", "; ".join(best.models))] if best else []
+    if found.others is not None and found.others > BUSY:
+        rows.insert(0, ("others", f"kept {found.others:.0%} of its cores busy before it began; alone it holds more"))
     rows.append(("live", _live(best) if best else NOT_YET))
     rows += [clips_row(trial) for trial in found.clips] or [("recordings", NOT_YET)]
     return rows + _costs(found, price)
@@ -64,6 +68,7 @@ def survey_as_dict(found: Findings, price: float | None) -> dict[str, Any]:
     best, held = found.best, found.promised
     return {
         "complete": found.complete,
+        "others": found.others,
         "models": best.models if best else None,
         "live": as_dict(best.trials, price) | {"settings": dict(best.choice)} if best else None,
         "clips": clips_as_dict(found.clips, price) if found.clips else None,
