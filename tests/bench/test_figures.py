@@ -38,7 +38,7 @@ TRIALS = [trial(10, 0.05), trial(80, 0.9), REFUSED, trial(40, 0.1), trial(60, 0.
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("figures")
     batches = [Batch(1, 10.0, 0.5), Batch(8, 10.0, 2.0), Batch(1, 1.0, 0.1), Batch(8, 1.0, 0.4)]
-    found = Findings([Search({}, ("a", "b"), IDLE, TRIALS)], batches=batches)
+    found = Findings(searches=[Search({}, ("a", "b"), IDLE, TRIALS)], batches=batches)
     paths = draw(folder, found, "a processor, 2 cores", "b")
     assert sorted(paths) == sorted(folder.iterdir())
     return folder
