@@ -159,6 +159,7 @@ def test_what_is_told(look: Callable[..., Findings]) -> None:
     as_dict = survey_as_dict(found, 2.0)
     assert as_dict["advice"]["command"] == "conure serve --model m --slots 38"
     assert as_dict["advice"]["dollars_per_stream_hour"] == pytest.approx(2 / 38)
+    assert as_dict["advice"]["margin"] == pytest.approx(1 - 38 / 48)
     assert as_dict["live"]["streams"] == 48
     assert as_dict["clips"]["hours_an_hour"] == 24
 

@@ -8,7 +8,7 @@ from typing import Any
 from conure.bench.choice import command
 from conure.bench.numbers import Spread
 from conure.bench.report import as_dict, best_of, clips_as_dict, clips_row, line
-from conure.bench.survey import FULL, MARGIN, Findings, Search, serving
+from conure.bench.survey import FULL, Findings, Search, serving
 
 __all__ = ["advice", "memory", "summary", "survey_as_dict"]
 
@@ -54,7 +54,7 @@ def advice(found: Findings) -> str:
             f"It held {found.promised.streams} streams at {found.promised.latency_ms} ms when tried: p99 of the lag "
             f"was {lag.p99 * 1000:.0f} ms, promised are {found.promised.promise * 1000:.0f} ms."
         )
-        lines.append(f"That is a margin of {MARGIN:.0%} or more below the most; it refuses more streams than that.")
+        lines.append(f"That is {_margin(found):.0%} below the most that were held; it refuses more than its slots.")
     elif found.kept:
         lines.append(f"It was not seen to hold its streams: {line(found.kept[-1])}.")
     else:
@@ -92,13 +92,20 @@ def _advice_as_dict(found: Findings, price: float | None) -> dict[str, Any]:
     return {
         "command": command(found.chosen),
         "settings": dict(found.chosen),
-        "margin": MARGIN,
+        "margin": _margin(found),
         "streams": held.streams if held else 0,
         "latency_ms": held.latency_ms if held else None,
         "promise": held.promise if held else None,
         "p99": lag.p99 if lag else None,
         "dollars_per_stream_hour": price / held.streams if price is not None and held else None,
     }
+
+
+def _margin(found: Findings) -> float | None:
+    """The part of the most streams that is left free with the settings to use."""
+    if found.best is None or found.promised is None:
+        return None
+    return 1 - found.promised.streams / found.best.held
 
 
 def _live(best: Search) -> str:
