@@ -25,7 +25,7 @@ from conure.bench.server import NO_CLIPS, Server, start_server, the_server_at
 from conure.bench.speech import voices
 from conure.bench.trial import Trial
 from conure.bench.uploads import uploading
-from conure.cli.bench import render
+from conure.cli.bench_live import render
 
 UPLOAD_SECONDS = 60.0
 DATA = Path(__file__).parents[1] / "tests" / "data"

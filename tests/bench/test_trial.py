@@ -11,6 +11,7 @@ SLOW = replace(QUICK, p99=0.27)
 HELD = Trial(
     streams=4,
     latency_ms=160,
+    promise=0.26,
     seconds=40.0,
     lag=QUICK,
     told_lag=QUICK,
@@ -35,12 +36,13 @@ HELD = Trial(
     [
         ({}, None),
         ({"lag": SLOW}, "p99 of the lag is 270 ms, more than 260 ms"),
-        ({"lag": SLOW, "latency_ms": 240}, None),
+        ({"lag": SLOW, "promise": 0.27}, None),
         ({"lag": SLOW, "by_utterances": True}, None),
         ({"told_lag": SLOW, "by_utterances": True}, "p99 of the lag is 270 ms, more than 260 ms"),
         ({"lag": None}, "no word was heard"),
         ({"different": 1}, "1 were heard otherwise than alone"),
         ({"ends": {"finished": 3, "busy: no room": 1}}, "1 were not finished: busy: no room"),
+        ({"ends": {"cancelled": 3, "busy: no room": 1}}, "1 were not finished: busy: no room"),
     ],
 )
 def test_what_counts_as_held(change: dict[str, object], fault: str | None) -> None:

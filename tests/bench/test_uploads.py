@@ -27,7 +27,7 @@ def server() -> Iterator[Server]:
 def test_clips_never_make_a_stream_late(server: Server) -> None:
     said = voices(DIGITS, 8.0, 2)
     asked = Asked(server.stream_url, LATENCY, packet_ms=40)
-    load = Load(asked, said, 1.0, hear_alone(asked, said))
+    load = Load(asked, said, 1.0, hear_alone(asked, said), promise=1.0)
     without = try_load(server, load, STREAMS)
     with uploading(server, said[0] * 4, UPLOADS) as uploads:
         beside = try_load(server, load, STREAMS)

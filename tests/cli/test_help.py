@@ -13,7 +13,7 @@ from conure.settings import Settings
 from .conftest import Call
 
 MODELS = ["models", "models pull", "models info", "models convert"]
-PAGES = ["", "transcribe", "serve", "listen", "stream", *MODELS, "bench", "bench live", "doctor"]
+PAGES = ["", "transcribe", "serve", "listen", "stream", *MODELS, "bench", "bench live", "bench clips", "doctor"]
 
 
 @pytest.mark.parametrize("page", PAGES)

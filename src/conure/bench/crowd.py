@@ -1,7 +1,8 @@
 """Many paced clients, in processes of their own: what they cost is not the server's, nor what measures it.
 
-open   every client is connected
+open   every client is connected, or was refused
 speak  they begin one after the other within a given time, and speak to their end
+leave  they go without a word
 """
 
 from __future__ import annotations
@@ -41,14 +42,20 @@ class _Part:
 
 
 class Crowd:
-    """Opened; speaks once."""
+    """Opened; speaks once, or leaves."""
 
-    def __init__(self, ends: list[Connection]) -> None:
+    def __init__(self, ends: list[Connection], refused: list[Notes]) -> None:
+        self.refused = refused
         self._ends = ends
 
     def speak(self) -> list[Notes]:
         """What each client heard, in the order of their numbers."""
-        begin = time.monotonic() + SOON
+        return self._all(time.monotonic() + SOON)
+
+    def leave(self) -> list[Notes]:
+        return self._all(None)
+
+    def _all(self, begin: float | None) -> list[Notes]:
         for end in self._ends:
             end.send(begin)
         return [notes for end in self._ends for notes in _receive(end)]
@@ -69,9 +76,11 @@ def gather(asked: Asked, voices: Sequence[bytes], streams: int, within: float) -
         ends.append(ours)
         processes.append(process)
     try:
-        for end in ends:
-            _receive(end)
-        yield Crowd(ends)
+        yield Crowd(ends, [notes for end in ends for notes in _receive(end)])
+    except BaseException:
+        for process in processes:
+            process.terminate()
+        raise
     finally:
         for end in ends:
             end.close()
@@ -112,10 +121,12 @@ async def _speak(end: Connection, part: _Part) -> None:
     streams = [PacedStream(part.asked, part.voices[number % len(part.voices)]) for number in part.numbers]
     for first in range(0, len(streams), AT_ONCE):
         await asyncio.gather(*(stream.open() for stream in streams[first : first + AT_ONCE]))
-    end.send([])
-    begin: float = await asyncio.to_thread(end.recv)
+    end.send([stream.notes for stream in streams if stream.notes.end])
+    begin: float | None = await asyncio.to_thread(end.recv)
 
     async def speak(stream: PacedStream, number: int) -> Notes:
+        if begin is None:
+            return await stream.cancel()
         await stream.speak(begin + number * part.interval)
         return await stream.finish()
 

@@ -12,10 +12,12 @@ from conure.bench.stream import Asked
 from conure.bench.trial import Load, Trial, hear_alone, search, try_load
 from conure.errors import BadOption
 
-__all__ = ["LiveBench", "measure"]
+__all__ = ["LiveBench", "load_of", "measure"]
 
 VOICES = 4
 """Pieces of the recordings, so that streams do not all pause together."""
+GRACE_MS = 100
+"""What p99 of the lag may be longer than a chunk, where nothing else is promised."""
 WITHIN = 1.0
 """Seconds over which streams begin, where a chunk is not longer."""
 
@@ -34,24 +36,38 @@ class LiveBench:
     """One of the server's; None is its first."""
     packet_ms: int = 20
     search: bool = False
+    promise_ms: float | None = None
+    """What p99 of the lag may be; None is a chunk and GRACE_MS."""
 
     def __post_init__(self) -> None:
         for name, value, least in (
             ("streams", self.streams, 1),
             ("seconds", self.seconds, 1),
             ("packet_ms", self.packet_ms, 1),
+            ("latency", self.latency_ms, 1),
+            ("promise", self.promise, 0.001),
         ):
             if value < least:
-                raise BadOption(f"{name} is {value}", f"it must be at least {least}")
+                raise BadOption(f"{name} is {value:g}", f"it must be at least {least:g}")
+
+    @property
+    def promise(self) -> float:
+        """Seconds."""
+        return (self.latency_ms + GRACE_MS if self.promise_ms is None else self.promise_ms) / 1000
 
 
 def measure(bench: LiveBench, server: Server, tell: Callable[[Trial], None]) -> list[Trial]:
     """`tell` hears of each trial when it is over. Raises ConureError where a stream alone is not finished."""
-    asked = Asked(server.stream_url, bench.latency_ms, bench.model, bench.packet_ms)
-    said = voices(bench.audio, bench.seconds, min(VOICES, bench.streams))
-    load = Load(asked, said, max(WITHIN, bench.latency_ms / 1000), hear_alone(asked, said))
+    load = load_of(bench, server)
     if bench.search:
         return search(server, load, bench.streams, tell)
     trial = try_load(server, load, bench.streams)
     tell(trial)
     return [trial]
+
+
+def load_of(bench: LiveBench, server: Server) -> Load:
+    """Each voice is heard alone for it. Raises ConureError where that is not finished."""
+    asked = Asked(server.stream_url, bench.latency_ms, bench.model, bench.packet_ms)
+    said = voices(bench.audio, bench.seconds, min(VOICES, bench.streams))
+    return Load(asked, said, max(WITHIN, bench.latency_ms / 1000), hear_alone(asked, said), bench.promise)

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-__all__ = ["machine"]
+__all__ = ["machine", "machine_line"]
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
@@ -22,3 +22,9 @@ def machine() -> dict[str, Any]:
     facts["processor"] = fields.get("model name", platform.processor())
     facts["instructions"] = [kind for kind in INSTRUCTIONS if kind in fields.get("flags", "").split()]
     return facts
+
+
+def machine_line() -> str:
+    """The processor, for people."""
+    here = machine()
+    return f"{' '.join(here['processor'].split())}, {here['cores']} cores"

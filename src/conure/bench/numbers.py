@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Spread", "largest", "slope", "spread_of"]
+__all__ = ["PRECISION", "Spread", "largest", "slope", "spread_of"]
 
 PRECISION = 0.05
 
@@ -31,17 +31,24 @@ def spread_of(values: Sequence[float]) -> Spread | None:
     return Spread(len(values), p50, p90, p99, max(values))
 
 
-def largest(holds: Callable[[int], bool], first: int, most: int, precision: float = PRECISION) -> int:
+def largest(
+    holds: Callable[[int], bool],
+    first: int,
+    most: int,
+    precision: float = PRECISION,
+    enough: Callable[[], bool] = lambda: False,
+) -> int:
     """The largest number from 1 to `most` that holds, to that part of itself; 0 where 1 does not.
 
-    What holds for a number is taken to hold for all below it: doubled from `first` on, then halved.
+    What holds for a number is taken to hold for all below it: doubled from `first` on, then halved. Once it is
+    `enough` it is the largest that was seen to hold.
     """
     low, high = 0, min(max(first, 1), most)
     while holds(high):
         low, high = high, min(2 * high, most)
-        if low == most:
-            return most
-    while high - low > max(1, precision * low):
+        if low == most or enough():
+            return low
+    while high - low > max(1, precision * low) and not enough():
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low

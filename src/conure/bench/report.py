@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from conure.bench.clips import ClipsTrial
 from conure.bench.numbers import Spread
 from conure.bench.trial import Trial
 
-__all__ = ["as_dict", "best_of", "facts", "line", "spreads"]
+__all__ = ["as_dict", "best_of", "clips_as_dict", "clips_facts", "clips_line", "clips_row", "facts", "line", "spreads"]
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
@@ -20,9 +21,42 @@ def best_of(trials: Sequence[Trial]) -> Trial:
 
 def line(trial: Trial) -> str:
     """One trial of a search."""
-    lag = trial.told_lag if trial.by_utterances else trial.lag
+    lag = trial.promised_lag
     told = f"p99 lag {lag.p99 * 1000:.0f} ms" if lag else "no lag"
     return f"{trial.streams} streams: {trial.fault or f'{told}, all in time'}"
+
+
+def clips_row(trial: ClipsTrial) -> tuple[str, str]:
+    """What was tried, and what came of it."""
+    many = "one at a time" if trial.at_once == 1 else f"{trial.at_once} at once"
+    speed = f"{trial.speed:.1f} hours an hour"
+    return f"recordings, {many}", speed if trial.same else f"{speed}, not all heard as alone"
+
+
+def clips_line(trial: ClipsTrial) -> str:
+    return ": ".join(clips_row(trial))
+
+
+def clips_facts(trials: Sequence[ClipsTrial], price: float | None) -> list[tuple[str, str]]:
+    """What there is to say of recordings: alone, then several at once."""
+    last = trials[-1]
+    found = [
+        *(clips_row(trial) for trial in trials),
+        *((f"cpu, {name}", f"{cpu:.2f} cores") for name, cpu in last.cpu.items()),
+        *((f"memory, {name}", f"{size / 2**20:.0f} MB") for name, size in last.memory.items()),
+    ]
+    if price is not None:
+        found.append(("price", f"${price / last.speed:.5f} an hour of recordings, where the machine is ${price:g}"))
+    return found
+
+
+def clips_as_dict(trials: Sequence[ClipsTrial], price: float | None) -> dict[str, Any]:
+    speed = max((trial.speed for trial in trials), default=None)
+    return {
+        "hours_an_hour": speed,
+        "dollars_per_hour": price / speed if price is not None and speed else None,
+        "trials": [asdict(trial) | {"speed": trial.speed} for trial in trials],
+    }
 
 
 def spreads(trial: Trial) -> list[tuple[str, ...]]:

@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,11 +21,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from conure.errors import BadOption, EngineFailed
 
-__all__ = ["NO_CLIPS", "Server", "Turns", "start_server", "the_server_at"]
+__all__ = ["NO_CLIPS", "NO_LIVE", "Server", "Turns", "start_server", "the_server_at"]
 
-NO_CLIPS = ","
+NO_CLIPS = NO_LIVE = ","
 """A list of models without a name in it."""
 PATIENCE = 10.0
+TWICE = 1.0
+"""Seconds between being told to stop, and to stop at once."""
 STOPPING = 40.0
 """Seconds; streams that were cut off are waited for."""
 LINES = 20
@@ -53,6 +57,11 @@ class Server:
     def stream_url(self) -> str:
         return self.url.replace("http", "ws", 1) + "/v1/stream"
 
+    def cpu(self) -> dict[str, float]:
+        """Seconds that each process has computed."""
+        times = {name: process.cpu_times() for name, process in self.processes().items()}
+        return {name: spent.user + spent.system for name, spent in times.items()}
+
     def turns(self) -> Turns:
         found = {"seconds_count": 0.0, "seconds_sum": 0.0, "rows_sum": 0.0}
         for family in text_string_to_metric_families(self._get("/metrics").decode()):
@@ -64,26 +73,48 @@ class Server:
 
     def room(self, latency_ms: int) -> int:
         """Streams that the server thinks it holds, with its first live model."""
-        models = msgspec.json.decode(self._get("/health"))["models"]
-        rooms = [model["streams"] for model in models if model["live"]]
+        rooms = [model["streams"] for model in self.models() if model["live"]]
         if not rooms or str(latency_ms) not in rooms[0]:
             known = ", ".join(rooms[0]) if rooms else "none"
             raise BadOption(f"the server has no latency of {latency_ms} ms", f"it has: {known}")
         return int(rooms[0][str(latency_ms)])
 
+    def models(self) -> list[dict[str, Any]]:
+        """What it says of each."""
+        models: list[dict[str, Any]] = self._health()["models"]
+        return models
+
     def transcribe(self, recording: bytes, model: str | None = None) -> str:
-        """The text of a recording."""
+        """The text of a recording. Raises EngineFailed with what the server says where it has none."""
         query = f"?model={model}" if model else ""
         request = urllib.request.Request(self.url + "/v1/transcribe" + query, data=recording, method="POST")
-        with urllib.request.urlopen(request, timeout=60 * PATIENCE) as answer:
-            return str(msgspec.json.decode(answer.read())["text"])
+        try:
+            with urllib.request.urlopen(request, timeout=60 * PATIENCE) as answer:
+                return str(msgspec.json.decode(answer.read())["text"])
+        except urllib.error.HTTPError as error:
+            raise EngineFailed(f"the server refused a recording: {error.read().decode()}") from None
+        except OSError as error:
+            raise EngineFailed(f"the server has not answered a recording: {error}") from None
 
     def processes(self) -> dict[str, psutil.Process]:
-        """The server's own and the engine's, as they are now; none where they are not on this machine."""
+        """The server's own, others that hold connections for it, and the engine's, as they are now.
+
+        None where they are not on this machine.
+        """
         if self.process is None:
             return {}
+        if told := self._health().get("processes"):
+            return {name: psutil.Process(number) for name, number in told.items()}
         engine = max(self.process.children(), key=lambda child: child.memory_info().rss)
         return {"server": self.process, "engine": engine}
+
+    def memory(self) -> dict[str, int]:
+        """Bytes that each process has, shared ones counted in each."""
+        return {name: process.memory_info().rss for name, process in self.processes().items()}
+
+    def _health(self) -> dict[str, Any]:
+        told: dict[str, Any] = msgspec.json.decode(self._get("/health"))
+        return told
 
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(self.url + path, timeout=PATIENCE) as answer:
@@ -104,17 +135,18 @@ def the_server_at(url: str) -> Server:
 
 
 @contextlib.contextmanager
-def start_server(options: Sequence[str]) -> Iterator[Server]:
-    """`conure serve` with these options on ports that are free, until the context is left.
+def start_server(options: Sequence[str], python: str = sys.executable) -> Iterator[Server]:
+    """`conure serve` with these options on ports that are free, until the context is left; with the Python that has it.
 
     Raises EngineFailed with what it said where it does not start.
     """
     ports = ["--port", "0", "--tcp-port", "0", "--status-port", "0"]
-    command = [sys.executable, "-m", "conure", "serve", *ports, *options]
+    command = [python, "-m", "conure", "serve", *ports, *options]
     last: deque[str] = deque(maxlen=LINES)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         rest = threading.Thread(target=last.extend, args=(process.stderr,), daemon=True)
+        at_once = True
         try:
             url = _announced(process.stderr, last)
             if url is None:
@@ -122,18 +154,21 @@ def start_server(options: Sequence[str]) -> Iterator[Server]:
                 raise EngineFailed("the server did not start: " + " ".join(last), hint)
             rest.start()
             yield Server(url, psutil.Process(process.pid))
+            at_once = False
         finally:
-            _stop(process)
+            _stop(process, at_once)
             if rest.ident:
                 rest.join()
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOPPING)
-    except subprocess.TimeoutExpired:
-        process.kill()
+def _stop(process: subprocess.Popen[str], at_once: bool) -> None:
+    """`at_once` does not wait for streams that are open."""
+    for patience in (TWICE, STOPPING) if at_once else (STOPPING,):
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+            return
+    process.kill()
 
 
 def _announced(lines: Iterable[str], last: deque[str]) -> str | None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from conure.bench.crowd import alone, gather
-from conure.bench.numbers import Spread, largest, spread_of
+from conure.bench.numbers import PRECISION, Spread, largest, spread_of
 from conure.bench.server import Server
 from conure.bench.stream import Asked
 from conure.errors import ConureError
 
 __all__ = ["Load", "Trial", "hear_alone", "search", "try_load"]
 
-GRACE = 0.1
-"""Seconds that p99 of the lag may be longer than a chunk."""
 MOST_STREAMS = 20_000
 GUESSES = 0.1
 """Guesses a partial that covers more: a model that hears chunk after chunk makes next to none."""
@@ -32,6 +31,8 @@ class Load:
     """Seconds over which the beginnings are spread."""
     alone: Sequence[Sequence[str]]
     """The words of each voice when nobody else spoke."""
+    promise: float
+    """Seconds that p99 of the lag may be."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Trial:
 
     streams: int
     latency_ms: int
+    promise: float
+    """What p99 of the lag may be."""
     seconds: float
     """Audio of all streams."""
     lag: Spread | None
@@ -74,18 +77,21 @@ class Trial:
     @property
     def fault(self) -> str | None:
         """Why the server did not hold them; None where it did."""
-        whole = self.ends.get("finished", 0)
-        if whole < self.streams:
-            other = next(end for end in self.ends if end != "finished")
-            return f"{self.streams - whole} were not finished: {other}"
+        wrong = {end: count for end, count in self.ends.items() if end not in ("finished", "cancelled")}
+        if wrong:
+            return f"{sum(wrong.values())} were not finished: {next(iter(wrong))}"
         if self.different:
             return f"{self.different} were heard otherwise than alone"
-        lag, most = self.told_lag if self.by_utterances else self.lag, self.latency_ms / 1000 + GRACE
-        if lag is None:
+        if self.promised_lag is None:
             return "no word was heard"
-        if lag.p99 > most:
-            return f"p99 of the lag is {lag.p99 * 1000:.0f} ms, more than {most * 1000:.0f} ms"
+        if self.promised_lag.p99 > self.promise:
+            return f"p99 of the lag is {self.promised_lag.p99 * 1000:.0f} ms, more than {self.promise * 1000:.0f} ms"
         return None
+
+    @property
+    def promised_lag(self) -> Spread | None:
+        """The one that counts."""
+        return self.told_lag if self.by_utterances else self.lag
 
 
 def hear_alone(asked: Asked, voices: Sequence[bytes]) -> list[list[str]]:
@@ -98,17 +104,19 @@ def hear_alone(asked: Asked, voices: Sequence[bytes]) -> list[list[str]]:
 
 
 def try_load(server: Server, load: Load, streams: int) -> Trial:
+    """Where one is refused, none speaks: they are not held."""
     with gather(load.asked, load.voices, streams, load.within) as crowd:
         began, turns = time.monotonic(), server.turns()
-        before = _cpu(server)
-        heard = crowd.speak()
+        before = server.cpu()
+        heard = crowd.leave() if crowd.refused else crowd.speak()
         took, done = time.monotonic() - began, server.turns().since(turns)
-        after = _cpu(server)
+        after = server.cpu()
     seconds = sum(notes.sent for notes in heard)
     right = [notes.words == load.alone[number % len(load.voices)] for number, notes in enumerate(heard)]
     return Trial(
         streams=streams,
         latency_ms=load.asked.latency_ms,
+        promise=load.promise,
         seconds=seconds,
         lag=_spread(notes.lags for notes in heard),
         told_lag=_spread(notes.told_lags for notes in heard),
@@ -119,8 +127,8 @@ def try_load(server: Server, load: Load, streams: int) -> Trial:
         ends=dict(Counter(notes.end for notes in heard)),
         words=sum(len(notes.words) for notes in heard),
         different=right.count(False),
-        cpu={name: (after[name] - before[name]) / seconds for name in after if name in before},
-        memory={name: process.memory_info().rss for name, process in server.processes().items()},
+        cpu={name: (after[name] - before[name]) / seconds for name in after if name in before and seconds},
+        memory=server.memory(),
         turns=done.count / took,
         rows=done.rows / done.count if done.count else 0.0,
         turn=done.seconds / done.count if done.count else 0.0,
@@ -128,23 +136,36 @@ def try_load(server: Server, load: Load, streams: int) -> Trial:
     )
 
 
-def search(server: Server, load: Load, first: int, tell: Callable[[Trial], None]) -> list[Trial]:
-    """Every trial on the way to the largest number of streams that the server holds, to a twentieth of it."""
-    trials: dict[int, Trial] = {}
+def search(
+    server: Server,
+    load: Load,
+    first: int,
+    tell: Callable[[Trial], None],
+    precision: float = PRECISION,
+    within: float = math.inf,
+    tries: int = 1,
+    tried: Sequence[Trial] = (),
+) -> list[Trial]:
+    """Every trial on the way to the largest number of streams that the server holds, to that part of it.
+
+    No trial begins when `within` seconds are over. What is not held is tried so often. What was `tried` before is
+    taken as it was.
+    """
+    end = time.monotonic() + within
+    trials = {trial.streams: trial for trial in tried}
 
     def holds(streams: int) -> bool:
-        trials[streams] = try_load(server, load, streams)
-        tell(trials[streams])
+        for _ in range(0 if streams in trials else tries):
+            trials[streams] = try_load(server, load, streams)
+            tell(trials[streams])
+            if trials[streams].fault is None:
+                break
         return trials[streams].fault is None
 
-    largest(holds, first, MOST_STREAMS)
+    first = min([first, *(trial.streams for trial in tried if trial.fault)])
+    largest(holds, first, MOST_STREAMS, precision, lambda: time.monotonic() > end)
     return list(trials.values())
 
 
 def _spread(lists: Iterable[list[float]]) -> Spread | None:
     return spread_of([value for values in lists for value in values])
-
-
-def _cpu(server: Server) -> dict[str, float]:
-    times = {name: process.cpu_times() for name, process in server.processes().items()}
-    return {name: spent.user + spent.system for name, spent in times.items()}

@@ -5,39 +5,53 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
+import time
 import wave
 from collections.abc import Iterator
 
 from conure.bench.server import Server
 from conure.bench.speech import RATE
 
-__all__ = ["Uploads", "uploading"]
+__all__ = ["Uploads", "uploading", "wav"]
 
 
 class Uploads:
     """What has been transcribed so far."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self.seconds = 0.0
         """Audio."""
         self.texts: set[str] = set()
+        self.count = 0
+        self.until = time.monotonic()
+        """When the last one was answered."""
         self.errors: list[Exception] = []
+        self.failed = threading.Event()
+
+    def note(self, text: str, seconds: float) -> None:
+        """One more was answered."""
+        with self._lock:
+            self.texts.add(text)
+            self.seconds += seconds
+            self.count += 1
+            self.until = time.monotonic()
 
 
 @contextlib.contextmanager
-def uploading(server: Server, pcm: bytes, count: int) -> Iterator[Uploads]:
+def uploading(server: Server, pcm: bytes, count: int, model: str | None = None) -> Iterator[Uploads]:
     """So many clients, each of which sends the same speech (PCM16, 16 kHz) again as soon as it has been answered."""
-    uploads, over, recording = Uploads(), threading.Event(), _wav(pcm)
+    uploads, over, recording = Uploads(), threading.Event(), wav(pcm)
 
     def send() -> None:
         while not over.is_set() and not uploads.errors:
             try:
-                text = server.transcribe(recording)
+                text = server.transcribe(recording, model)
             except Exception as error:
                 uploads.errors.append(error)
+                uploads.failed.set()
             else:
-                uploads.texts.add(text)
-                uploads.seconds += len(pcm) / 2 / RATE
+                uploads.note(text, len(pcm) / 2 / RATE)
 
     threads = [threading.Thread(target=send, daemon=True) for _ in range(count)]
     for thread in threads:
@@ -50,7 +64,8 @@ def uploading(server: Server, pcm: bytes, count: int) -> Iterator[Uploads]:
             thread.join()
 
 
-def _wav(pcm: bytes) -> bytes:
+def wav(pcm: bytes) -> bytes:
+    """The same as a file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setparams((1, 2, RATE, 0, "NONE", ""))

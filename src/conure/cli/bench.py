@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from conure.cli import bench_clips, bench_live
+from conure.cli.bench_options import Start, chosen, interruptible
 from conure.cli.knobs import knob
 from conure.cli.outputs import write_stdout
-from conure.cli.reporting import DONE, PLAIN, REFUSED, Common, tell
+from conure.cli.reporting import DONE, INTERRUPTED, PLAIN, REFUSED, Common, tell
 from conure.cli.tables import table
-from conure.errors import BadOption
-from conure.types import RunnerChoice
+from conure.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from conure.bench.server import Server
-    from conure.bench.trial import Trial
+    from conure.bench.survey import Findings, Survey
 
-__all__ = ["app", "live", "render"]
+__all__ = ["app", "bench"]
 
 EXAMPLES = """\
 Examples:
-  conure bench live --model nemotron-3.5 --search --price 2.50
-  conure bench live --url http://server:8000 --streams 200 --json
+  conure bench --model tiny
+  conure bench --live nemotron-3.5 --clips parakeet --price 2.50 --plot figures/
 """
 
 app = App(
@@ -36,87 +34,130 @@ app = App(
     help_format="plaintext",
     help_epilogue=EXAMPLES,
 )
+app.command(bench_live.live, help_epilogue=bench_live.EXAMPLES)
+app.command(bench_clips.clips, help_epilogue=bench_clips.EXAMPLES)
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options:
-    streams: Annotated[int, Parameter(help="Streams at once; with --search those to begin with.")] = 40
+    model: Annotated[str | None, Parameter(help="One model for both live audio and recordings.")] = None
+    live: Annotated[str | None, knob("live")] = None
+    clips: Annotated[str | None, knob("clips")] = None
     latency: Annotated[int, Parameter(help="Milliseconds of audio in a chunk.")] = 160
-    seconds: Annotated[float, Parameter(help="Audio of each stream.")] = 60.0
-    search: Annotated[bool, Parameter(negative="", help="Find the most streams that are held.")] = False
-    packet_ms: Annotated[int, Parameter(help="Milliseconds of audio in a message.")] = 20
+    promise: Annotated[
+        float | None, Parameter(help="Milliseconds that p99 of the lag may be.", show_default="a chunk and 100")
+    ] = None
+    thorough: Annotated[
+        bool, Parameter(negative="", help="Longer trials, and other settings too: half an hour or more.")
+    ] = False
+    seconds: Annotated[
+        float | None, Parameter(help="Audio of each stream in a trial.", show_default="10, with --thorough 60")
+    ] = None
+    at_once: Annotated[int, Parameter(help="Recordings at once.")] = 4
     audio: Annotated[Path | None, Parameter(help="A recording or a folder; without it a speech of 11 s.")] = None
     price: Annotated[float | None, Parameter(help="Of the machine, in dollars an hour.")] = None
-    url: Annotated[str | None, Parameter(help="A server that runs; without it one is started.")] = None
-    model: Annotated[str | None, knob("live")] = None
-    device: Annotated[str | None, knob("device")] = None
-    runner: Annotated[RunnerChoice | None, knob("runner")] = None
-    threads: Annotated[int | None, knob("threads")] = None
-    slots: Annotated[int | None, knob("slots")] = None
+    plot: Annotated[
+        Path | None, Parameter(help="A folder for figures and their numbers (pip install 'conure[plot]').")
+    ] = None
 
 
 DEFAULTS = Options()
+START = Start()
 
 
-@app.command(help_epilogue=EXAMPLES)
-def live(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
-    """How many live streams are held: in time, and each word as if the stream were alone.
+@app.default
+def bench(*, options: Options = DEFAULTS, start: Start = START, common: Common = PLAIN) -> int:
+    """How many live streams this machine holds in time, how fast it transcribes recordings, and the settings to use.
 
-    Streams speak at a person's pace, over real sockets. They are held where p99 of the lag is at most
-    a chunk and 100 ms, none is refused, and each transcript is that of the stream alone.
+    A server is started and tried with more and more streams, at a person's pace and over real sockets, until one is
+    late; then one with the settings to use, with a margin. Two to three minutes where the models are on disk. Ctrl-C
+    ends it with what was found so far.
     """
     common.begin()
-    from conure.bench.live import LiveBench, measure  # noqa: PLC0415  --help shall not wait for audio and sockets
-    from conure.bench.report import line  # noqa: PLC0415
+    from conure.bench.survey import Findings, survey  # noqa: PLC0415  --help shall not wait for audio and sockets
+
+    if options.plot is not None:
+        from conure.bench.figures import ensure_drawing  # noqa: PLC0415
+
+        ensure_drawing(options.plot)
+    settings = _settings(options, start)
+    asked, found = _survey(options, start), Findings()
+    _download(settings)
+    tell("half an hour or more" if options.thorough else "two to three minutes; --thorough takes longer and finds more")
+    with interruptible() as outcome:
+        survey(asked, found, tell)
+        if options.plot is not None:
+            _draw(options.plot, settings, found)
+    write_stdout(_as_json(found, options.price) if common.json else _render(found, options.price))
+    if outcome.interrupted:
+        return INTERRUPTED
+    return DONE if found.promised else REFUSED
+
+
+def _survey(options: Options, start: Start) -> Survey:
+    from conure.bench.clips import ClipsBench  # noqa: PLC0415
+    from conure.bench.live import LiveBench  # noqa: PLC0415
     from conure.bench.speech import shipped  # noqa: PLC0415
+    from conure.bench.survey import QUICK, THOROUGH, Survey  # noqa: PLC0415
 
-    bench = LiveBench(
-        audio=options.audio or shipped(),
-        streams=options.streams,
-        latency_ms=options.latency,
-        seconds=options.seconds,
-        model=options.model if options.url else None,
-        packet_ms=options.packet_ms,
-        search=options.search,
+    effort, audio = THOROUGH if options.thorough else QUICK, options.audio or shipped()
+    seconds = effort.seconds if options.seconds is None else options.seconds
+    return Survey(
+        choice=chosen(start, model=options.model, live=options.live, clips=options.clips),
+        live=LiveBench(audio=audio, latency_ms=options.latency, seconds=seconds, promise_ms=options.promise),
+        clips=ClipsBench(audio=audio, at_once=options.at_once, seconds=seconds),
+        effort=effort,
+        curve=options.plot is not None,
+        may_have_processes="processes" in Settings.model_fields,
     )
-    with _server(options) as server:
-        trials = measure(bench, server, lambda trial: tell(line(trial)))
-    write_stdout(_as_json(trials, options.price) if common.json else render(trials, options.price))
-    return DONE if any(trial.fault is None for trial in trials) else REFUSED
 
 
-def render(trials: Sequence[Trial], price: float | None) -> str:
-    """The largest that was held, and the machine that held it, as tables."""
+def _settings(options: Options, start: Start) -> Settings:
+    """Those of the server that is started. Raises BadOption."""
+    return load_settings(
+        model=options.model,
+        live=options.live or options.model,
+        clips=options.clips or options.model,
+        **chosen(start),
+    )
+
+
+def _download(settings: Settings) -> None:
+    """Here it has a bar; the server that is started would do it without."""
+    from conure.cli.downloads import ensure_on_disk  # noqa: PLC0415
+    from conure.service.planning import plan_of  # noqa: PLC0415
+
+    plan = plan_of(settings)
+    for name in dict.fromkeys(plan.live + plan.clips):
+        ensure_on_disk(name)
+
+
+def _draw(folder: Path, settings: Settings, found: Findings) -> None:
+    from conure.bench.batches import every_size, measure_batches  # noqa: PLC0415
+    from conure.bench.figures import draw  # noqa: PLC0415
+    from conure.bench.machine import machine_line  # noqa: PLC0415
+    from conure.service.planning import plan_of  # noqa: PLC0415
+
+    plan = plan_of(settings)
+    tell(f"batches of {plan.clips[0]}, in the engine alone")
+    try:
+        measure_batches(plan, every_size(), found.batches.append)
+    finally:
+        for path in draw(folder, found, machine_line(), plan.clips[0]):
+            tell(f"wrote {path}")
+
+
+def _render(found: Findings, price: float | None) -> str:
+    from conure.bench.machine import machine_line  # noqa: PLC0415
+    from conure.bench.survey_report import advice, memory, summary  # noqa: PLC0415
+
+    facts = table([("machine", machine_line()), *summary(found, price)])
+    return "\n".join([facts, table(memory(found)), advice(found)] if found.best else [facts, advice(found)])
+
+
+def _as_json(found: Findings, price: float | None) -> str:
     from conure.bench.machine import machine  # noqa: PLC0415
-    from conure.bench.report import best_of, facts, spreads  # noqa: PLC0415
+    from conure.bench.survey_report import survey_as_dict  # noqa: PLC0415
 
-    best, here = best_of(trials), machine()
-    known = [("machine", f"{here['processor']}, {here['cores']} cores"), *facts(best, price)]
-    return table(known) + "\n" + table(spreads(best))
-
-
-def _as_json(trials: Sequence[Trial], price: float | None) -> str:
-    from conure.bench.machine import machine  # noqa: PLC0415
-    from conure.bench.report import as_dict  # noqa: PLC0415
-
-    return json.dumps({"machine": machine()} | as_dict(trials, price), indent=1) + "\n"
-
-
-def _server(options: Options) -> AbstractContextManager[Server]:
-    from conure.bench.server import NO_CLIPS, start_server, the_server_at  # noqa: PLC0415
-
-    given: dict[str, Any] = {
-        "--live": options.model,
-        "--device": options.device,
-        "--runner": options.runner,
-        "--threads": options.threads,
-        "--slots": options.slots,
-    }
-    if options.url is None:
-        flags = [text for flag, value in given.items() if value is not None for text in (flag, str(value))]
-        return start_server([*flags, "--clips", NO_CLIPS])
-    wrong = [flag for flag, value in given.items() if value is not None and flag != "--live"]
-    if wrong:
-        raise BadOption(f"{', '.join(wrong)} is the server's, and it runs already", "leave it out, or leave out --url")
-    return nullcontext(the_server_at(options.url))
+    return json.dumps({"machine": machine()} | survey_as_dict(found, price), indent=1) + "\n"

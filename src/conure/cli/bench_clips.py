@@ -1,0 +1,90 @@
+"""`conure bench clips`: how fast recordings are transcribed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from conure.cli.bench_live import server_of
+from conure.cli.bench_options import Start, chosen, interruptible
+from conure.cli.knobs import knob
+from conure.cli.outputs import write_stdout
+from conure.cli.reporting import DONE, INTERRUPTED, PLAIN, Common, tell
+from conure.cli.tables import table
+
+if TYPE_CHECKING:
+    from conure.bench.clips import ClipsTrial
+
+__all__ = ["EXAMPLES", "clips"]
+
+EXAMPLES = """\
+Examples:
+  conure bench clips --model parakeet --at-once 8 --price 2.50
+  conure bench clips --url http://server:8000 --length 600 --json
+"""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    at_once: Annotated[int, Parameter(help="Recordings at once.")] = 4
+    length: Annotated[float, Parameter(help="Seconds of each recording.")] = 60.0
+    seconds: Annotated[float, Parameter(help="That it goes on, one at a time and several at once.")] = 15.0
+    audio: Annotated[Path | None, Parameter(help="A recording or a folder; without it a speech of 11 s.")] = None
+    price: Annotated[float | None, Parameter(help="Of the machine, in dollars an hour.")] = None
+    url: Annotated[str | None, Parameter(help="A server that runs; without it one is started.")] = None
+    model: Annotated[str | None, knob("model")] = None
+
+
+DEFAULTS = Options()
+START = Start()
+
+
+def clips(*, options: Options = DEFAULTS, start: Start = START, common: Common = PLAIN) -> int:
+    """How many hours of recordings a server transcribes an hour, sent one at a time and several at once.
+
+    Ctrl-C ends it with what was found so far.
+    """
+    common.begin()
+    from conure.bench.clips import ClipsBench, measure_clips  # noqa: PLC0415  --help shall not wait for audio
+    from conure.bench.report import clips_line  # noqa: PLC0415
+    from conure.bench.server import NO_LIVE  # noqa: PLC0415
+    from conure.bench.speech import shipped  # noqa: PLC0415
+
+    bench = ClipsBench(
+        audio=options.audio or shipped(),
+        at_once=options.at_once,
+        length=options.length,
+        seconds=options.seconds,
+        model=options.model if options.url else None,
+    )
+    trials: list[ClipsTrial] = []
+
+    def note(trial: ClipsTrial) -> None:
+        trials.append(trial)
+        tell(clips_line(trial))
+
+    given = chosen(start, model=None if options.url else options.model)
+    with interruptible() as outcome, server_of(options.url, given, {"live": NO_LIVE}) as server:
+        measure_clips(bench, server, note)
+    if trials:
+        write_stdout(_as_json(trials, options.price) if common.json else _render(trials, options.price))
+    return INTERRUPTED if outcome.interrupted else DONE
+
+
+def _render(trials: list[ClipsTrial], price: float | None) -> str:
+    from conure.bench.machine import machine_line  # noqa: PLC0415
+    from conure.bench.report import clips_facts  # noqa: PLC0415
+
+    return table([("machine", machine_line()), *clips_facts(trials, price)])
+
+
+def _as_json(trials: list[ClipsTrial], price: float | None) -> str:
+    from conure.bench.machine import machine  # noqa: PLC0415
+    from conure.bench.report import clips_as_dict  # noqa: PLC0415
+
+    return json.dumps({"machine": machine()} | clips_as_dict(trials, price), indent=1) + "\n"

@@ -1,0 +1,59 @@
+"""What the commands of `conure bench` share: the server that is measured, and how an interruption ends."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from conure.bench.choice import Choice
+from conure.cli.knobs import knob
+from conure.errors import BadOption
+from conure.settings import Settings
+from conure.types import RunnerChoice
+
+__all__ = ["Start", "chosen", "interruptible"]
+
+PROCESSES = "processes"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Start:
+    """How a server is started."""
+
+    device: Annotated[str | None, knob("device")] = None
+    runner: Annotated[RunnerChoice | None, knob("runner")] = None
+    threads: Annotated[int | None, knob("threads")] = None
+    slots: Annotated[int | None, knob("slots")] = None
+    processes: Annotated[int | None, Parameter(help="Server processes that hold connections.")] = None
+
+
+def chosen(start: Start, **models: str | None) -> Choice:
+    """What was given of it. Raises BadOption for what this server cannot have."""
+    given = models | vars(start)
+    if start.processes is not None and PROCESSES not in Settings.model_fields:
+        raise BadOption(f"--processes is {start.processes}", "this server holds all connections in one process")
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass
+class Outcome:
+    interrupted: bool = False
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Outcome]:
+    """Ctrl-C ends what is inside, not the command: what was found so far is printed. Being told to end is the same."""
+    outcome = Outcome()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield outcome
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    finally:
+        signal.signal(signal.SIGTERM, before)

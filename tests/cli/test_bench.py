@@ -1,0 +1,99 @@
+"""`conure bench` as a process, with the tiny models: what it prints, what it advises, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from conure.bench.server import start_server
+from conure.bench.speech import voices
+from conure.bench.uploads import wav
+
+from .conftest import Call
+
+DIGITS = Path(__file__).parents[1] / "data" / "demo.flac"
+BENCH = [sys.executable, "-m", "conure", "bench", "--model", "tiny", "--audio", str(DIGITS)]
+
+
+def test_the_settings_that_it_finds_start_a_server_that_works() -> None:
+    """Three rows, and a promise that any machine keeps: what limits is the number of rows."""
+    line = [*BENCH, "--slots", "3", "--promise", "60000", "--seconds", "2", "--at-once", "2", "--price", "3", "--json"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["complete"]
+    assert told["models"] == ["tiny-live", "tiny"]
+    assert told["live"]["streams"] == 3
+    assert [trial["fault"] for trial in told["live"]["trials"] if trial["streams"] <= 3] == [None] * 2
+    assert told["clips"]["hours_an_hour"] > 0
+    assert told["clips"]["dollars_per_hour"] == pytest.approx(3 / told["clips"]["hours_an_hour"])
+    assert [sizes.keys() for sizes in told["memory"].values()] == [{"server", "engine"}] * 3
+    advice = told["advice"]
+    assert (advice["command"], advice["streams"]) == ("conure serve --model tiny --slots 2", 2)
+    assert advice["dollars_per_stream_hour"] == 1.5
+    assert advice["p99"] <= advice["promise"] == 60
+    program, command, *flags = shlex.split(advice["command"])
+    assert (program, command) == ("conure", "serve")
+    with start_server(flags) as server:
+        assert [model["name"] for model in server.models()] == told["models"]
+        assert server.transcribe(wav(voices(DIGITS, 3.0, 1)[0]))
+
+
+def to_the_group(process: subprocess.Popen[str]) -> None:
+    """As a terminal does on Ctrl-C."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize("stop", [to_the_group, subprocess.Popen.terminate])
+def test_an_interruption_leaves_no_server_and_prints_what_was_found(
+    stop: Callable[[subprocess.Popen[str]], None],
+) -> None:
+    line = [*BENCH, "--slots", "2", "--promise", "60000", "--seconds", "40", "--json"]
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        assert any("by its own estimate" in said for said in process.stderr)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 2
+        stop(process)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    told = json.loads(out)
+    assert (told["complete"], told["advice"], told["models"]) == (False, None, None)
+    assert "Traceback" not in err
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+
+
+def test_recordings_alone(capsys: pytest.CaptureFixture[str], call: Call) -> None:
+    done = call(
+        "bench", "clips", "--model", "tiny", "--at-once", "2", "--length", "2", "--seconds", "1", "--price", "1"
+    )
+    assert done.code == 0
+    assert "recordings, one at a time" in done.out
+    assert "recordings, 2 at once" in done.out
+    assert "an hour of recordings, where the machine is $1" in done.out
+
+
+def test_mistakes_are_told_before_anything_is_started(call: Call, folder: Path) -> None:
+    (folder / "file").touch()
+    for line, said in (
+        ("--latency 0", "latency is 0"),
+        ("--promise -5", "promise is -0.005"),
+        ("--at-once 0", "at-once is 0"),
+        ("--threads 0", "--threads is 0"),
+        ("--plot file", "--plot is 'file'"),
+        ("clips --url http://127.0.0.1:9 --threads 2", "--threads is the server's"),
+        ("clips --url http://127.0.0.1:9", "no server answers"),
+    ):
+        done = call("bench", *line.split())
+        assert (done.code, said in done.err) == (2, True), done.err
