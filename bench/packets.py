@@ -59,7 +59,7 @@ from conure.engine.messages import (
 from conure.engine.plan import ModelCard
 from conure.engine.ring import SampleRing
 from conure.engine.transport import RING_SAMPLES
-from conure.engine.wire import RequestReader, RequestWriter, answer_reader
+from conure.engine.wire import AnswerReader, AnswerWriter, RequestReader, RequestWriter
 from conure.event_loop import event_loop
 from conure.server import LONGEST_MESSAGE
 from conure.service.intake import Intake
@@ -70,6 +70,7 @@ from conure.types import Token
 
 TOKENIZER = Path(__file__).parents[1] / "src" / "conure" / "data" / "tiny" / "tokenizer.model"
 MODEL, VOCABULARY = "stand-in", 384
+LATENCIES = (80, 160, 320, 560, 1120)
 PACKETS = 3000
 """A second, at real sockets."""
 SECONDS = 6.0
@@ -86,13 +87,19 @@ class StandIn:
         self.answers = 0
         self._ring = SampleRing.create(RING_SAMPLES)
         self._writer, self._reader = RequestWriter(self._ring), RequestReader(self._ring)
-        self._encoder, self._decoder = msgpack.Encoder(), answer_reader()
+        self._encoder, self._decoder = AnswerWriter(), AnswerReader()
         self._told: asyncio.Queue[bytes] = asyncio.Queue()
         self._heard: dict[int, int] = {}
 
     async def start(self) -> tuple[ModelCard, ...]:
         card = ModelCard(
-            MODEL, MODEL, TOKENIZER.name, TOKENIZER.read_bytes(), VOCABULARY, latencies=(160, 1120), capacity=(1, 1)
+            MODEL,
+            MODEL,
+            TOKENIZER.name,
+            TOKENIZER.read_bytes(),
+            VOCABULARY,
+            latencies=LATENCIES,
+            capacity=(1,) * len(LATENCIES),
         )
         return (card,)
 
@@ -105,7 +112,7 @@ class StandIn:
         self.foreign += time.thread_time() - begin
 
     async def receive(self) -> list[Answer | Note]:
-        return self._decoder.decode(await self._told.get())  # type: ignore[return-value]
+        return list(self._decoder.decode(await self._told.get()))  # type: ignore[arg-type]
 
     async def stop(self) -> None:
         self._ring.close()
@@ -242,7 +249,7 @@ async def _rounds(options: argparse.Namespace, stand_in: StandIn, calls: list[Ca
 
 async def _answers(options: argparse.Namespace, live: LiveService, numbers: list[int]) -> float:
     """Microseconds of an answer with a word, up to the text of its partial."""
-    encoder, decoder, spent = msgpack.Encoder(), answer_reader(), []
+    encoder, decoder, spent = AnswerWriter(), AnswerReader(), []
     for turn in range(options.rounds):
         payload = encoder.encode([word(number, 1000.0 + turn) for number in numbers])
         begin = time.thread_time()
