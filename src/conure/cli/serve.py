@@ -14,7 +14,7 @@ from conure.engine.plan import ModelCard
 from conure.settings import RunnerChoice, Settings, load_settings
 
 if TYPE_CHECKING:
-    from conure.server import Serving
+    from conure.service.serving import Serving
 
 __all__ = ["Options", "app", "serve"]
 
@@ -34,6 +34,7 @@ class Options:
     device: Annotated[str | None, knob("device")] = None
     runner: Annotated[RunnerChoice | None, knob("runner")] = None
     threads: Annotated[int | None, knob("threads")] = None
+    processes: Annotated[int | None, knob("processes")] = None
     host: Annotated[str | None, knob("host")] = None
     port: Annotated[int | None, knob("port")] = None
     tcp_port: Annotated[int | None, knob("tcp_port")] = None
@@ -73,6 +74,7 @@ def _settings(options: Options) -> Settings:
         device=options.device,
         runner=options.runner,
         threads=options.threads,
+        processes=options.processes,
         host=options.host,
         port=options.port,
         tcp_port=options.tcp_port,

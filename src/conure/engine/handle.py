@@ -76,6 +76,11 @@ class EngineHandle:
         self.restarts = 0
         self.on_turn: Callable[[Turned], None] | None = None
 
+    @property
+    def process(self) -> int | None:
+        """The id of the engine's process, where it has one."""
+        return self._transport.process
+
     async def start(self) -> None:
         """Returns when the engine takes requests. Raises ConureError where it never will."""
         try:

@@ -1,9 +1,9 @@
 """What may be asked of the engine, and what it answers: plain data that another process could have sent.
 
 Streams and clips are known by numbers that whoever asks makes up and never uses twice. Where several processes ask,
-each has numbers of its own: the upper bits say whose they are. Every stream and every clip that was accepted is answered
-with one of Finished, Failed and Cancelled, once, and with nothing after it. Times are seconds of the stream, counted in
-the samples that were received.
+each has numbers of its own: the upper bits say whose they are. Every stream and every clip that was accepted is
+answered with one of Finished, Failed and Cancelled, once, and with nothing after it. Times are seconds of the stream,
+counted in the samples that were received.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from conure.engine.wire import (
 )
 from conure.errors import ConureError, EngineFailed
 
-__all__ = ["EngineLost", "ProcessTransport", "SocketTransport", "ThreadTransport", "Transport"]
+__all__ = ["RING_SAMPLES", "EngineLost", "ProcessTransport", "SocketTransport", "ThreadTransport", "Transport"]
 
 RING_SAMPLES = 2**24
 """17 minutes of audio, 64 MiB: what all streams together may have on the way."""
@@ -53,6 +53,11 @@ class EngineLost(Exception):
 
 
 class Transport(Protocol):
+    @property
+    def process(self) -> int | None:
+        """The id of the process that the engine runs in; None before it has one."""
+        ...
+
     async def start(self) -> tuple[ModelCard, ...]:
         """Starts an engine and waits until it takes requests. Raises ConureError where it never will."""
         ...
@@ -74,6 +79,9 @@ class Transport(Protocol):
 
 class ThreadTransport:
     """For use as a library, and in tests."""
+
+    process: int | None = None
+    """It has none of its own."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -206,24 +214,22 @@ class ProcessTransport:
     Who connects to `listener` may ask the engine as well; who does while there is none waits for the next one.
     """
 
-    def __init__(self, plan: Plan, listener: socket.socket | None = None) -> None:
+    def __init__(self, plan: Plan, listener: socket.socket | None = None, ring_samples: int = RING_SAMPLES) -> None:
         self._plan = plan
         self._listener = listener
-
-    @property
-    def process(self) -> int | None:
-        """The engine's id."""
-        return self._process.pid
+        self._ring_samples = ring_samples
+        self.process: int | None = None
 
     async def start(self) -> tuple[ModelCard, ...]:
         ours, theirs = socket.socketpair()
-        ring = SampleRing.create(RING_SAMPLES)
+        ring = SampleRing.create(self._ring_samples)
         self._process = multiprocessing.get_context("spawn").Process(
             target=_work,
             args=(self._plan, theirs, ring.name, logs.configured(), time.time(), self._listener),
             name="conure-engine",
         )
         self._process.start()
+        self.process = self._process.pid
         theirs.close()
         self._line = await _Line.over(ours, ring)
         try:
@@ -273,7 +279,7 @@ class SocketTransport:
         self._connection = connection
         self._ring_samples = ring_samples
         self._line: _Line | None = None
-        self._process: int | None = None
+        self.process: int | None = None
 
     async def start(self) -> tuple[ModelCard, ...]:
         end = socket.socket(socket.AF_UNIX)
@@ -290,7 +296,7 @@ class SocketTransport:
         except BaseException:
             await self.stop()
             raise
-        self._process = ready.process
+        self.process = ready.process
         return ready.cards
 
     async def send(self, requests: list[Request]) -> None:
@@ -311,5 +317,5 @@ class SocketTransport:
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            if self._process:
-                os.kill(self._process, signal.SIGKILL)
+            if self.process:
+                os.kill(self.process, signal.SIGKILL)
