@@ -22,6 +22,7 @@ DIGITS = pcm16(demo())
 PIECES = pieces(DIGITS)
 HALF = len(PIECES) // 2
 CLOSE: Message = {"type": "close"}
+LIVE_SECONDS = 'conure_audio_seconds_total{kind="live"}'
 MANY = 60
 """Connections among which both processes have some, but for one time in 10^17."""
 
@@ -114,7 +115,7 @@ def test_both_have_streams_and_count_as_one(server: Server) -> None:
 
 
 def test_measures_of_all_are_told_by_each(server: Server) -> None:
-    seconds = {server.metric('conure_audio_seconds_total{kind="live"}') for _ in range(20)}
+    seconds = {server.metric(LIVE_SECONDS) for _ in range(20)}
     assert len(seconds) == 1
     assert seconds.pop() > 0
     assert server.metric('conure_turn_seconds_count{model="tiny",stage="live"}') > 0
@@ -190,6 +191,10 @@ class Breaking:
 
 def test_our_client_finds_its_stream_wherever_it_lands(server: Server) -> None:
     cuts = range(3, len(PIECES), 6)
+    before = server.metric(LIVE_SECONDS)
+
+    def heard_of_it() -> bool:
+        return server.metric(LIVE_SECONDS) > before
 
     async def talk() -> list[Event]:
         breaking = Breaking(server)
@@ -199,10 +204,12 @@ def test_our_client_finds_its_stream_wherever_it_lands(server: Server) -> None:
                 for number, piece in enumerate(PIECES):
                     await stream.send(piece)
                     if number in cuts:
+                        await asyncio.to_thread(wait_for, heard_of_it)  # it could not be resumed before
                         breaks = stream.breaks
                         breaking.cut()
-                        while stream.breaks == breaks:
-                            await asyncio.sleep(0.01)
+                        async with asyncio.timeout(60):
+                            while stream.breaks == breaks:
+                                await asyncio.sleep(0.01)
                 await stream.close()
                 events = [event async for event in stream]
                 assert stream.breaks == len(cuts)
@@ -233,7 +240,7 @@ def test_a_killed_engine_takes_no_word_along(server: Server) -> None:
 
 def test_a_killed_process_takes_its_own_streams_alone(server: Server) -> None:
     name = next(iter(doors(server)))
-    counted = server.metric('conure_audio_seconds_total{kind="live"}')
+    counted = server.metric(LIVE_SECONDS)
     with ExitStack() as stack:
         lost = [stack.enter_context(held_by(server, socket_of, name)) for _ in range(3)]
         kept = stack.enter_context(held_by(server, socket_of, other(server, name)))
@@ -253,7 +260,7 @@ def test_a_killed_process_takes_its_own_streams_alone(server: Server) -> None:
     for new in doors(server):
         with held_by(server, lines, new) as client:
             assert finals(converse(client, [TINY, *PIECES, CLOSE])) == SAID
-    assert server.metric('conure_audio_seconds_total{kind="live"}') > counted
+    assert server.metric(LIVE_SECONDS) > counted
     assert "which holds connections, died; starting another" in server.errors
 
 
