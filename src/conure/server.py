@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from conure.doors.app import web_app
+from conure.doors.direct_socket import DirectSocket
 from conure.doors.health import serve_status
 from conure.doors.relay import serve_relayed
 from conure.doors.stream_lines import serve_lines
@@ -43,8 +43,6 @@ LONGEST_MESSAGE = 2**22
 PING_SECONDS, PONG_SECONDS = 20.0, 120.0
 """A client whose machine is gone is noticed after both. One that sends faster than it is heard has its pong wait behind
 minutes of audio."""
-FLUSH_SECONDS = 5.0
-"""For a client to read what was sent before its connection was closed."""
 
 
 async def serve(settings: Settings, handle: EngineHandle, plan: Plan, on_ready: Callable[[Serving], None]) -> None:
@@ -56,6 +54,10 @@ async def serve(settings: Settings, handle: EngineHandle, plan: Plan, on_ready: 
             await _until_stopped(doors, settings.drain_seconds)
     finally:
         await handle.stop()
+
+
+LAST_WORDS = 1.0
+"""Seconds for connections to be ended in good order."""
 
 
 class Doors:
@@ -81,6 +83,8 @@ class Doors:
         await self.serving
         self.live.stop()
         self._files.stop()
+        if tasks := self._web.server_state.tasks:
+            await asyncio.wait(tasks, timeout=LAST_WORDS)
 
 
 @contextlib.asynccontextmanager
@@ -142,25 +146,6 @@ async def _until_stopped(doors: Doors, drain_seconds: float) -> None:
         draining.cancel()
 
 
-class _Socket(WebSocketsSansIOProtocol):
-    """A connection ends a while after its door has left, whether the client reads or not."""
-
-    async def run_asgi(self) -> None:
-        await super().run_asgi()
-        asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.transport.abort)
-
-    def handle_parser_exception(self) -> None:
-        """Says what was wrong, then reads and drops the rest: a reset would overtake the reason."""
-        if self.close_sent or self.conn.close_sent is None:
-            return
-        self.close_sent = True
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.close_timer = self.loop.call_later(FLUSH_SECONDS, self.transport.close)
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": self.conn.close_sent.code})
-
-
 class _WebServer(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         config = uvicorn.Config(
@@ -170,7 +155,7 @@ class _WebServer(uvicorn.Server):
             log_config=None,
             access_log=False,
             lifespan="off",
-            ws=_Socket,
+            ws=DirectSocket,
             ws_max_size=LONGEST_MESSAGE,
             ws_ping_interval=PING_SECONDS,
             ws_ping_timeout=PONG_SECONDS,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -13,7 +15,7 @@ import psutil
 import pytest
 
 from conure.client import Client, Endpointing, Event, Final, Finished
-from tests.doors.serving import DEMO, SAID, TINY_MODEL, Server, demo, started, wait_for
+from tests.doors.serving import DEMO, PATIENCE, SAID, TINY_MODEL, Server, demo, started, wait_for
 from tests.doors.talking import TINY, Lines, Message, Socket, converse, finals, lines, pcm16, pieces, socket_of
 from tests.doors.talking import Client as Talker
 
@@ -313,7 +315,9 @@ def test_nobody_outlives_the_parent(tmp_path: Path) -> None:
             assert psutil.wait_procs(family, timeout=60)[1] == []
 
 
-def test_a_port_that_is_taken_is_refused(server: Server, tmp_path: Path) -> None:
-    again = started(str(TINY_MODEL), tmp_path, "--processes", "2", "--port", str(server.web))
-    with pytest.raises(AssertionError, match=f"port {server.web} is taken"), again:
-        pass
+def test_a_port_that_is_taken_is_refused(server: Server) -> None:
+    ports = ["--port", str(server.web), "--tcp-port", "0", "--status-port", "0"]
+    command = [sys.executable, "-m", "conure", "serve", "--model", "tiny", "--processes", "2", *ports]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode != 0
+    assert f"port {server.web} is taken" in done.stderr

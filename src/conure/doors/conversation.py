@@ -68,6 +68,13 @@ class Conversation:
             if self._stream is None:
                 self._end()  # it will not be opened by asking for the same again
 
+    def take(self, data: bytes) -> bool:
+        """Binary audio, where nothing is to be waited for nor said; False where it is to be read like the rest."""
+        stream = self._stream
+        if stream is None or self.is_over or (self._config.events and self._is_receipt_due()):
+            return False
+        return stream.take(data, self._connection)
+
     async def say(self, message: protocol.FromServer) -> None:
         """Raises TooSlow where the client does not read; its stream has failed then."""
         try:
@@ -204,10 +211,12 @@ class Conversation:
     async def _feed(self, data: bytes) -> None:
         stream = await self._open()
         await stream.feed(data, self._connection)
-        now = time.monotonic()
-        if self._config.events and now - self._receipt > RECEIPT_EVERY:
-            self._receipt = now
+        if self._config.events and self._is_receipt_due():
+            self._receipt = time.monotonic()
             await self.say(protocol.Received(received=stream.received))
+
+    def _is_receipt_due(self) -> bool:
+        return time.monotonic() - self._receipt > RECEIPT_EVERY
 
     async def _feed_message(self, audio: protocol.Audio) -> None:
         if self._stream is None:

@@ -46,11 +46,13 @@ async def _run(settings: Settings, plan: Plan, place: Place, end: socket.socket)
     parent = await Channel.over(end)
     handle = EngineHandle(SocketTransport(place.engine, place.number, place.share(RING_SAMPLES)), place.number)
     status = _SharedStatus(parent, handle)
-    working = asyncio.create_task(_work(settings, plan, place, handle, status, parent))
     hearing = asyncio.create_task(_hear(parent, status))
+    working = asyncio.create_task(_work(settings, plan, place, handle, status, parent, hearing))
     await asyncio.wait((working, hearing), return_when=asyncio.FIRST_COMPLETED)
-    for task in (working, hearing):
-        task.cancel()
+    if status.doors is None:
+        working.cancel()
+    await asyncio.wait([working])
+    hearing.cancel()
     for ended in await asyncio.gather(working, hearing, return_exceptions=True):
         if isinstance(ended, Exception):
             log.error("this process of connections ends", exc_info=ended)
@@ -61,14 +63,21 @@ async def _run(settings: Settings, plan: Plan, place: Place, end: socket.socket)
 
 
 async def _work(
-    settings: Settings, plan: Plan, place: Place, handle: EngineHandle, status: _SharedStatus, parent: Channel
+    settings: Settings,
+    plan: Plan,
+    place: Place,
+    handle: EngineHandle,
+    status: _SharedStatus,
+    parent: Channel,
+    hearing: asyncio.Task[None],
 ) -> None:
+    """Until nothing is to be heard of the parent any more."""
     try:
         await handle.start()
         async with opened(settings, handle, plan, place, status) as doors:
             status.doors = doors
             parent.say(Opened())
-            await doors.serving
+            await asyncio.wait((doors.serving, hearing), return_when=asyncio.FIRST_COMPLETED)
     except ConureError as error:
         status.is_dismissed = True
         parent.say(Broken(type(error).__name__, error.message, error.hint))

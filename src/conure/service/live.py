@@ -119,6 +119,22 @@ class LiveStream:
             else:
                 await self._push(samples)
 
+    def take(self, data: bytes, reader: int) -> bool:
+        """The same at once; False, and nothing was taken, where `feed` would wait or refuse."""
+        session = self.session
+        if self._order.locked() or not session.has_room or self._spoiled or self.log.reader != reader:
+            return False
+        if not self._intake.is_immediate:
+            return False
+        try:
+            samples = self._intake.take(data)
+        except UnsupportedAudio as error:
+            self._spoil(error)
+        else:
+            AUDIO_SECONDS.inc(len(samples) / 16_000)
+            session.take(samples)
+        return True
+
     async def finalize(self, marker: int, reader: int) -> None:
         """That was all for now; waits where many of these are waiting. Raises BadOption after `close`."""
         async with self._order:
