@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -91,7 +92,7 @@ def total(parts: Iterable[list[Family]]) -> list[Family]:
         values = sums.setdefault(family.name, {})
         for sample, labels, value in family.values:
             key = sample, *sorted(labels.items())
-            join = min if sample.endswith("_created") else float.__add__
+            join = min if sample.endswith("_created") else operator.add
             values[key] = join(values[key], value) if key in values else value
     return [
         Family(

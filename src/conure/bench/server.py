@@ -79,11 +79,11 @@ class Server:
             return str(msgspec.json.decode(answer.read())["text"])
 
     def processes(self) -> dict[str, psutil.Process]:
-        """The server's own and the engine's, as they are now; none where they are not on this machine."""
+        """By the names that the server gives them, as they are now; none where they are not on this machine."""
         if self.process is None:
             return {}
-        engine = max(self.process.children(), key=lambda child: child.memory_info().rss)
-        return {"server": self.process, "engine": engine}
+        ids = msgspec.json.decode(self._get("/health"))["processes"]
+        return {name: psutil.Process(number) for name, number in ids.items() if psutil.pid_exists(number)}
 
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(self.url + path, timeout=PATIENCE) as answer:
