@@ -62,7 +62,7 @@ from conure.engine.messages import (
 from conure.engine.plan import ModelCard
 from conure.engine.ring import SampleRing
 from conure.engine.transport import RING_SAMPLES
-from conure.engine.wire import AnswerReader, AnswerWriter, RequestReader, RequestWriter
+from conure.engine.wire import RequestReader, RequestWriter, answer_reader
 from conure.event_loop import event_loop
 from conure.server import LONGEST_MESSAGE
 from conure.service.intake import Intake
@@ -90,7 +90,7 @@ class StandIn:
         self.answers = 0
         self._ring = SampleRing.create(RING_SAMPLES)
         self._writer, self._reader = RequestWriter(self._ring), RequestReader(self._ring)
-        self._encoder, self._decoder = AnswerWriter(), AnswerReader()
+        self._encoder, self._decoder = msgpack.Encoder(), answer_reader()
         self._told: asyncio.Queue[bytes] = asyncio.Queue()
         self._heard: dict[int, int] = {}
 
@@ -115,7 +115,7 @@ class StandIn:
         self.foreign += time.thread_time() - begin
 
     async def receive(self) -> list[Answer | Note]:
-        return list(self._decoder.decode(await self._told.get()))  # type: ignore[arg-type]
+        return self._decoder.decode(await self._told.get())  # type: ignore[return-value]
 
     async def stop(self) -> None:
         self._ring.close()
@@ -259,7 +259,7 @@ async def _rounds(options: argparse.Namespace, stand_in: StandIn, calls: list[Ca
 
 async def _answers(options: argparse.Namespace, live: LiveService, numbers: list[int]) -> float:
     """Microseconds of an answer with a word, up to the text of its partial."""
-    encoder, decoder, spent = AnswerWriter(), AnswerReader(), []
+    encoder, decoder, spent = msgpack.Encoder(), answer_reader(), []
     for turn in range(options.rounds):
         payload = encoder.encode([word(number, 1000.0 + turn) for number in numbers])
         begin = time.thread_time()

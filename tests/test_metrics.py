@@ -7,6 +7,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from conure import metrics
 from conure.metrics import Family
 
+BUSY = {"reason": "busy"}
+
 
 def counted(value: float, since: float) -> list[Family]:
     return [
@@ -15,8 +17,8 @@ def counted(value: float, since: float) -> list[Family]:
             "counter",
             "What was not accepted.",
             [
-                ("conure_refused_total", {"reason": "busy"}, value),
-                ("conure_refused_created", {"reason": "busy"}, since),
+                ("conure_refused_total", BUSY, value),
+                ("conure_refused_created", BUSY, since),
             ],
         ),
         Family("conure_streams", "gauge", "Open.", [("conure_streams", {}, value)]),

@@ -16,12 +16,14 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 
+from msgspec import msgpack
+
 from conure.engine.frames import frame, receive_frame
 from conure.engine.loop import Engine
 from conure.engine.messages import Answer, Leave, Note, Pong, Turned, connection_of
 from conure.engine.plan import ModelCard
 from conure.engine.ring import SampleRing
-from conure.engine.wire import AnswerWriter, FromEngine, Ready, RequestReader, connect_reader
+from conure.engine.wire import FromEngine, Ready, RequestReader, connect_reader
 
 __all__ = ["STARTER", "Connections"]
 
@@ -133,10 +135,10 @@ class _Connection:
         self._ring.close()
 
     def _write(self) -> None:
-        writer = AnswerWriter()
+        encoder = msgpack.Encoder()
         while (messages := self._outbox.get()) is not None:
             try:
-                self.end.sendall(frame(writer.encode(messages)))
+                self.end.sendall(frame(encoder.encode(messages)))
             except OSError:
                 self.cut()
                 return

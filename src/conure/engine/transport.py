@@ -26,13 +26,13 @@ from conure.engine.plan import ModelCard, Plan
 from conure.engine.ring import SampleRing
 from conure.engine.wire import (
     DEVICE_FAILED_EXIT,
-    AnswerReader,
     Broken,
     Connect,
     FromEngine,
     NoRoom,
     Ready,
     RequestWriter,
+    answer_reader,
 )
 from conure.errors import ConureError, EngineFailed
 
@@ -137,7 +137,7 @@ class _Line:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ring: SampleRing) -> None:
         self._reader, self._writer, self._ring = reader, writer, ring
-        self._requests, self._answers = RequestWriter(ring), AnswerReader()
+        self._requests, self._answers = RequestWriter(ring), answer_reader()
 
     @staticmethod
     async def over(end: socket.socket, ring: SampleRing) -> _Line:
@@ -184,7 +184,7 @@ class _Line:
         payload = await read_frame(self._reader)
         if payload is None:
             raise EngineLost
-        return list(self._answers.decode(payload))
+        return self._answers.decode(payload)
 
     def hang_up(self) -> None:
         self._writer.close()

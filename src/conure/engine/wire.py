@@ -1,27 +1,25 @@
 """What goes between an engine's process and those that ask it: msgpack for messages, shared memory for samples.
 
-What there is most of goes together: the packets that were gathered are one message and one piece of memory, and so are
-the streams of a turn of which only their progress is told. Who reads finds all of them apart again.
+Packets, of which there is most, go together: those that were gathered are one message and one piece of memory. Who
+reads finds them apart again.
 """
 
 from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from msgspec import Struct, msgpack
 
-from conure.engine.messages import Answer, Audio, Heard, Note, Pong, Request, Turned
+from conure.engine.messages import Answer, Audio, Note, Request
 from conure.engine.plan import ModelCard
 from conure.engine.ring import SampleRing
 
 __all__ = [
     "DEVICE_FAILED_EXIT",
-    "AnswerReader",
-    "AnswerWriter",
     "Broken",
     "Connect",
     "FromEngine",
@@ -29,6 +27,7 @@ __all__ = [
     "Ready",
     "RequestReader",
     "RequestWriter",
+    "answer_reader",
     "connect_reader",
 ]
 
@@ -75,15 +74,6 @@ class _Packets(Struct, frozen=True, tag=True):
     counts: bytes
     """Samples of each, int64 [n]."""
     place: tuple[int, int]
-
-
-class _Followed(Struct, frozen=True, tag=True):
-    """Streams that are each told one thing: a Heard without tokens."""
-
-    streams: bytes
-    """int64 [n]"""
-    until: bytes
-    """float64 [n]"""
 
 
 class NoRoom(Exception):
@@ -144,51 +134,8 @@ class RequestReader:
         return self._ring.read(*place)
 
 
-class AnswerWriter:
-    """What an engine says together to bytes, in the order of each stream."""
-
-    def __init__(self) -> None:
-        self._encoder = msgpack.Encoder()
-
-    def encode(self, messages: Iterable[FromEngine]) -> bytes:
-        return self._encoder.encode(list(_followed(messages)))
-
-
-def _followed(messages: Iterable[FromEngine]) -> Iterator[FromEngine | _Followed]:
-    rest: list[FromEngine] = []
-    only: dict[int, float | None] = {}
-    """By stream, what it is told where that is no more than its progress."""
-    for message in messages:
-        if isinstance(message, Turned | Pong | Ready | Broken):
-            rest.append(message)
-        elif type(message) is Heard and not message.tokens and message.stream not in only:
-            only[message.stream] = message.until
-        else:
-            before = only.get(message.stream)
-            if before is not None:
-                rest.append(Heard(message.stream, (), before))
-            only[message.stream] = None
-            rest.append(message)
-    streams = array("q", [stream for stream, until in only.items() if until is not None])
-    if streams:
-        told = array("d", [until for until in only.values() if until is not None])
-        yield _Followed(streams.tobytes(), told.tobytes())
-    yield from rest
-
-
-class AnswerReader:
-    """The same, back."""
-
-    def __init__(self) -> None:
-        self._decoder = msgpack.Decoder(list[FromEngine | _Followed])
-
-    def decode(self, payload: bytes) -> Iterator[FromEngine]:
-        for message in self._decoder.decode(payload):
-            if isinstance(message, _Followed):
-                for stream, until in zip(_numbers(message.streams), array("d", message.until), strict=True):
-                    yield Heard(stream, (), until)
-            else:
-                yield message
+def answer_reader() -> msgpack.Decoder[list[FromEngine]]:
+    return msgpack.Decoder(list[FromEngine])
 
 
 def connect_reader() -> msgpack.Decoder[Connect]:

@@ -13,13 +13,15 @@ import socket
 import sys
 from typing import NoReturn
 
+from msgspec import msgpack
+
 from conure import log as logs
 from conure.engine.connections import Connections
 from conure.engine.device import device_failed, told
 from conure.engine.frames import frame
 from conure.engine.plan import Plan
 from conure.engine.startup import start_engine
-from conure.engine.wire import DEVICE_FAILED_EXIT, AnswerWriter, Broken
+from conure.engine.wire import DEVICE_FAILED_EXIT, Broken
 from conure.errors import ConureError
 from conure.garbage import keep_what_is_there
 
@@ -46,7 +48,7 @@ def work(
         engine, cards = start_engine(plan, connections.deliver)
     except ConureError as error:
         broken = Broken(type(error).__name__, error.message, error.hint)
-        end.sendall(frame(AnswerWriter().encode([broken])))
+        end.sendall(frame(msgpack.encode([broken])))
         return
     except Exception as error:
         if not device_failed(error):
