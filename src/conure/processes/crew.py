@@ -72,12 +72,10 @@ class Crew:
     async def ask(self) -> All:
         """How all of them are, together."""
         number = next(self._asks)
-        for door in self._doors.values():
-            door.ask(number)
-        waiting = [door.told[number] for door in self._doors.values()]
-        if waiting:
+        asked = [door for door in self._doors.values() if door.opened.done()]
+        if waiting := [door.ask(number) for door in asked]:
             await asyncio.wait(waiting, timeout=PATIENCE)
-        for door in self._doors.values():
+        for door in asked:
             door.told.pop(number, None)
         reports = [door.report for door in self._doors.values()]
         measured = metrics.total([self._counted, *(report.measured for report in reports), metrics.collect()])
@@ -180,9 +178,11 @@ class _Door:
         assert process.pid
         self.pid = process.pid
 
-    def ask(self, number: int) -> None:
-        self.told[number] = asyncio.get_running_loop().create_future()
+    def ask(self, number: int) -> asyncio.Future[None]:
+        """Done when it has answered, or has gone."""
+        told = self.told[number] = asyncio.get_running_loop().create_future()
         self.channel.say(Tell(number))
+        return told
 
     def take(self, message: object) -> None:
         match message:
@@ -197,7 +197,8 @@ class _Door:
             case Broken(name, text, hint):
                 kind: type[ConureError] = getattr(errors, name, EngineFailed)
                 self.fate += f": {text}"
-                self.opened.set_exception(kind(text, hint))
+                if not self.opened.done():
+                    self.opened.set_exception(kind(text, hint))
 
     def leave(self) -> bool:
         """It has gone: nobody waits for it. Whether it is to be replaced, or whoever starts the server is told."""

@@ -31,6 +31,8 @@ __all__ = ["work"]
 
 log = logging.getLogger(__name__)
 
+LOOK = 0.05
+
 
 def work(settings: Settings, plan: Plan, place: Place, end: socket.socket, logged: tuple[logs.Detail, bool]) -> None:
     """Runs until the parent says so, or has gone."""
@@ -102,8 +104,9 @@ async def _hear(parent: Channel, status: _SharedStatus) -> None:
 
 
 async def _drain(status: _SharedStatus, parent: Channel, seconds: float) -> None:
-    if status.doors:
-        await status.doors.drain(seconds)
+    while status.doors is None:
+        await asyncio.sleep(LOOK)  # it came for another one, and is still on its way
+    await status.doors.drain(seconds)
     parent.say(Drained())
 
 

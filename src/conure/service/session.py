@@ -131,8 +131,9 @@ class LiveSession:
 
     @property
     def has_room(self) -> bool:
-        """Whether `take` may be called: the stream goes on, and what comes need not wait."""
-        return not (self.ended or self._inbox or self._is_full or self.closing)
+        """Whether `take` may be called: the stream goes on, and what comes need wait for nothing."""
+        ahead = self._audio.end - self._followed * RATE
+        return not (self.ended or self._inbox or self._asked or ahead > MOST_AHEAD * RATE)
 
     def take(self, samples: Samples) -> None:
         """As `push`, at once."""
