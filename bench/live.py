@@ -1,6 +1,6 @@
 """Live streams through real sockets: how late their words are, what they cost, and how many a server holds.
 
-    python -m bench.live [--url http://127.0.0.1:8000 | --live MODEL [--clips MODEL] [--threads 2]]
+    python -m bench.live [--url http://127.0.0.1:8000 | --live MODEL [--clips MODEL] [--threads 2] [--processes 2]]
         [--streams 40] [--latency 160] [--seconds 60] [--packet-ms 20] [--data FOLDER] [--search] [--uploads 3]
         [--price 2.50] [--json FILE]
 
@@ -81,6 +81,7 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--live", default="tiny", help="model of a server that is started")
     parser.add_argument("--clips", default=NO_CLIPS, help="its model for recordings; none where it is left out")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--processes", type=int, help="that hold connections")
     parser.add_argument("--resume-seconds", type=float, default=30)
 
 
@@ -88,7 +89,10 @@ def server_of(options: argparse.Namespace) -> AbstractContextManager[Server]:
     if options.url:
         return nullcontext(the_server_at(options.url))
     flags = ["--live", options.live, "--clips", options.clips, "--resume-seconds", str(options.resume_seconds)]
-    return start_server(flags + (["--threads", str(options.threads)] if options.threads else []))
+    for name in ("threads", "processes"):
+        if value := getattr(options, name):
+            flags += [f"--{name}", str(value)]
+    return start_server(flags)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python -m bench.packets [--packets-ms 20 100] [--latency 160] [--streams 50] [--rounds 40] [--json FILE]
 
-    socket        uvicorn, websockets and starlette: bytes of a real socket to a message, into an empty application
+    queued        uvicorn, websockets and starlette: bytes of a real socket to a message, into an empty application
+    socket        the same on the short way that binary audio takes in the server; what follows is on that way, too
     conversation  the door's protocol
     intake        bytes to samples
     session       audio that may be needed again, arrivals, metrics
@@ -31,6 +32,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from msgspec import msgpack
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.client import connect
 
 from conure.audio.formats import AudioFormat
@@ -39,6 +41,7 @@ from conure.bench.speech import RATE, shipped, voices
 from conure.cli.tables import table
 from conure.client import protocol
 from conure.doors.conversation import Conversation
+from conure.doors.direct_socket import DIRECT, GIVE_TO, DirectSocket
 from conure.doors.stream_socket import stream_socket
 from conure.engine.frames import frame
 from conure.engine.handle import EngineHandle
@@ -70,6 +73,7 @@ from conure.types import Token
 
 TOKENIZER = Path(__file__).parents[1] / "src" / "conure" / "data" / "tiny" / "tokenizer.model"
 MODEL, VOCABULARY = "stand-in", 384
+LATENCIES = (80, 160, 320, 560, 1120)
 PACKETS = 3000
 """A second, at real sockets."""
 SECONDS = 6.0
@@ -92,7 +96,13 @@ class StandIn:
 
     async def start(self) -> tuple[ModelCard, ...]:
         card = ModelCard(
-            MODEL, MODEL, TOKENIZER.name, TOKENIZER.read_bytes(), VOCABULARY, latencies=(160, 1120), capacity=(1, 1)
+            MODEL,
+            MODEL,
+            TOKENIZER.name,
+            TOKENIZER.read_bytes(),
+            VOCABULARY,
+            latencies=LATENCIES,
+            capacity=(1,) * len(LATENCIES),
         )
         return (card,)
 
@@ -141,10 +151,6 @@ def main() -> None:
         found = {size: loop.run(_measure(size, options)) for size in options.packets_ms}
     print(f"{machine()['processor']}, {machine()['cores']} cores; microseconds of one core")
     print(_table(found, options.latency), end="")
-    print(
-        "One server process has one event loop, so more cores hold no more streams than one, beside the engine's;\n"
-        "on 16 cores 15 server processes would hold 15 times as many, and there is one."
-    )
     if options.json:
         options.json.write_text(json.dumps({"machine": machine(), "latency_ms": options.latency, "us": found}) + "\n")
 
@@ -164,11 +170,12 @@ async def _measure(packet_ms: int, options: argparse.Namespace) -> dict[str, flo
     (pcm,) = voices(shipped(), 1.0, 1)
     packet = pcm[: 2 * RATE * packet_ms // 1000]
     found = await _stages(packet, options)
-    found["socket"] = await _at_sockets(_empty(), packet_ms, options.streams)
+    found["queued"] = await _at_sockets(_empty(), packet_ms, options.streams)
+    found["socket"] = await _at_sockets(_empty(), packet_ms, options.streams, ws=DirectSocket)
     async with _service(options.latency) as (live, stand_in):
         app = FastAPI()
         app.include_router(stream_socket(live))
-        found["whole"] = await _at_sockets(app, packet_ms, options.streams, stand_in)
+        found["whole"] = await _at_sockets(app, packet_ms, options.streams, stand_in, DirectSocket)
     return found
 
 
@@ -192,10 +199,10 @@ async def _stages(packet: bytes, options: argparse.Namespace) -> dict[str, float
         talks = [await _conversation(live, options.latency) for _ in range(options.streams)]
         numbers = [stream.session._number for stream in streams]
         handle = live.handle
-        heard = await _rounds(options, stand_in, [lambda: intake.push(packet)] * options.streams)
+        heard = await _rounds(options, stand_in, [lambda: _now(intake.take, packet)] * options.streams)
         asked = await _rounds(options, stand_in, [lambda n=n: _ask(handle, n, samples) for n in numbers])
-        pushed = await _rounds(options, stand_in, [lambda s=s: s._push(samples) for s in streams])
-        read = await _rounds(options, stand_in, [lambda t=t: t.read(packet) for t in talks])
+        pushed = await _rounds(options, stand_in, [lambda s=s: _now(s.session.take, samples) for s in streams])
+        read = await _rounds(options, stand_in, [lambda t=t: _said(t, packet) for t in talks])
         answer = await _answers(options, live, [talk._stream.session._number for talk in talks if talk._stream])
         for talk in talks:
             talk.leave()
@@ -206,6 +213,16 @@ async def _stages(packet: bytes, options: argparse.Namespace) -> dict[str, float
         "bytes": asked,
         "answer": answer,
     }
+
+
+async def _now(call: Callable[[Any], Any], given: Any) -> None:
+    call(given)
+
+
+async def _said(talk: Conversation, packet: bytes) -> None:
+    """As the socket does it: now and then a receipt is due."""
+    if not talk.take(packet):
+        await talk.read(packet)
 
 
 async def _ask(handle: EngineHandle, number: int, samples: Any) -> None:
@@ -261,6 +278,8 @@ def _empty() -> FastAPI:
     @app.websocket("/v1/stream")
     async def stream(socket: WebSocket) -> None:
         await socket.accept()
+        if direct := socket.scope["extensions"].get(DIRECT):
+            direct[GIVE_TO](lambda data: True)
         with contextlib.suppress(WebSocketDisconnect):
             while (await socket.receive())["type"] != "websocket.disconnect":
                 pass
@@ -268,11 +287,13 @@ def _empty() -> FastAPI:
     return app
 
 
-async def _at_sockets(app: FastAPI, packet_ms: int, streams: int, stand_in: StandIn | None = None) -> float:
+async def _at_sockets(
+    app: FastAPI, packet_ms: int, streams: int, stand_in: StandIn | None = None, ws: Any = WebSocketsSansIOProtocol
+) -> float:
     """Microseconds of this thread a packet, while clients speak."""
     config = uvicorn.Config(
         app, port=0, log_config=None, access_log=False, lifespan="off", ws_max_size=LONGEST_MESSAGE,
-        ws_per_message_deflate=False,
+        ws_per_message_deflate=False, ws=ws,
     )  # fmt: skip
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve())
@@ -330,13 +351,13 @@ async def _drain(socket: Any) -> None:
 
 def _table(found: dict[int, dict[str, float]], latency: int) -> str:
     stages = ("socket", "conversation", "intake", "session", "bytes")
-    rows = [("packet", *stages, "sum", "answer", "whole", "streams by sum", "by whole")]
+    rows = [("packet", "queued", *stages, "sum", "answer", "whole", "streams by sum", "by whole")]
     for size, cost in found.items():
         packets, answers = 1000 / size, 1000 / latency
         total = sum(cost[stage] for stage in stages)
         by_sum = 1e6 / (total * packets + cost["answer"] * answers)
         by_whole = 1e6 / (cost["whole"] * packets)
-        numbers = [*(cost[stage] for stage in stages), total, cost["answer"], cost["whole"]]
+        numbers = [cost["queued"], *(cost[stage] for stage in stages), total, cost["answer"], cost["whole"]]
         rows.append((f"{size} ms", *(f"{number:.1f}" for number in numbers), f"{by_sum:.0f}", f"{by_whole:.0f}"))
     return table(rows)
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import Struct
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
 
 __all__ = [
     "AUDIO_SECONDS",
@@ -12,13 +18,17 @@ __all__ = [
     "ENGINE_RESTARTS",
     "FINAL_SECONDS",
     "FIRST_PARTIAL_SECONDS",
+    "Family",
     "LAG_SECONDS",
     "REFUSED",
     "STREAMS",
     "STREAMS_ENDED",
     "STAGE_SECONDS",
     "TURN_SECONDS",
+    "collect",
+    "counts",
     "render",
+    "total",
 ]
 
 REGISTRY = CollectorRegistry()
@@ -55,6 +65,62 @@ CLIPS_WAITING = Gauge("conure_clips_waiting", "Pieces of files that wait for the
 ENGINE_RESTARTS = Gauge("conure_engine_restarts", "Times that the engine was started again.", registry=REGISTRY)
 
 
-def render() -> bytes:
+class Family(Struct):
+    """A metric with all its values, as it may be sent to another process."""
+
+    name: str
+    kind: str
+    help: str
+    values: list[tuple[str, dict[str, str], float]]
+    """Name of the sample, labels, value."""
+
+
+def collect() -> list[Family]:
+    """What this process has measured."""
+    return [
+        Family(found.name, found.type, found.documentation, [(s.name, s.labels, s.value) for s in found.samples])
+        for found in REGISTRY.collect()
+    ]
+
+
+def total(parts: Iterable[list[Family]]) -> list[Family]:
+    """The sum of what several processes have measured; since when they have is the first of all."""
+    families: dict[str, Family] = {}
+    sums: dict[str, dict[Any, float]] = {}
+    for family in (family for part in parts for family in part):
+        families.setdefault(family.name, family)
+        values = sums.setdefault(family.name, {})
+        for sample, labels, value in family.values:
+            key = sample, *sorted(labels.items())
+            join = min if sample.endswith("_created") else operator.add
+            values[key] = join(values[key], value) if key in values else value
+    return [
+        Family(
+            name, of.kind, of.help, [(sample, dict(labels), value) for (sample, *labels), value in sums[name].items()]
+        )
+        for name, of in families.items()
+    ]
+
+
+def counts(families: list[Family]) -> list[Family]:
+    """Those that only grow: they stay true when the process that counted has gone."""
+    return [family for family in families if family.kind != "gauge"]
+
+
+def render(families: list[Family]) -> bytes:
     """In the text format of Prometheus."""
-    return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    registry.register(_Collected(families))
+    return generate_latest(registry)
+
+
+class _Collected(Collector):
+    def __init__(self, families: list[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._families:
+            metric = Metric(family.name, family.help, family.kind)
+            for sample, labels, value in family.values:
+                metric.add_sample(sample, labels, value)
+            yield metric

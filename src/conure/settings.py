@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     workers: int | None = Field(None, ge=1, le=64)
     """Processes that read recordings where there are several; without it one less than cores, at most 16."""
 
+    processes: int | None = Field(None, ge=1, le=64)
+    """Processes that hold connections, before one engine; without it one, on Linux one for every four cores."""
+
     segment_seconds: float = Field(30.0, ge=2, le=300)
     """The longest piece, in seconds, that long audio is cut into."""
 

@@ -114,9 +114,7 @@ class Server:
         return process.num_fds(), process.num_threads()
 
     def engine(self) -> psutil.Process:
-        children = psutil.Process(self.process.pid).children()
-        (engine,) = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-        return engine
+        return psutil.Process(self.health()["processes"]["engine"])
 
     def kill_engine(self) -> None:
         self.engine().kill()

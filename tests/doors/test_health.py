@@ -29,7 +29,9 @@ def test_ready_and_metrics(server: Server) -> None:
 
 
 def test_every_metric_is_explained() -> None:
-    names = {line.split()[2] for line in metrics.render().decode().splitlines() if line.startswith("# TYPE")}
+    names = {
+        line.split()[2] for line in metrics.render(metrics.collect()).decode().splitlines() if line.startswith("# TYPE")
+    }
     told = re.findall(r"^\| `(conure_\w+)` \|", (ROOT / "docs" / "server.md").read_text(), re.MULTILINE)
     assert set(told) == {name for name in names if not name.endswith("_created")}
 

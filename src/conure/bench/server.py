@@ -97,16 +97,11 @@ class Server:
             raise EngineFailed(f"the server has not answered a recording: {error}") from None
 
     def processes(self) -> dict[str, psutil.Process]:
-        """The server's own, others that hold connections for it, and the engine's, as they are now.
-
-        None where they are not on this machine.
-        """
+        """By the names that the server gives them, as they are now; none where they are not on this machine."""
         if self.process is None:
             return {}
-        if told := self._health().get("processes"):
-            return {name: psutil.Process(number) for name, number in told.items()}
-        engine = max(self.process.children(), key=lambda child: child.memory_info().rss)
-        return {"server": self.process, "engine": engine}
+        ids: dict[str, int] = self._health()["processes"]
+        return {name: psutil.Process(number) for name, number in ids.items() if psutil.pid_exists(number)}
 
     def memory(self) -> dict[str, int]:
         """Bytes that each process has, shared ones counted in each."""

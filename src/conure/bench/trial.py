@@ -7,12 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from conure.bench.crowd import alone, gather
 from conure.bench.numbers import PRECISION, Spread, largest, spread_of
 from conure.bench.server import Server
 from conure.bench.stream import Asked
 from conure.errors import ConureError
+
+Number = TypeVar("Number", int, float)
 
 __all__ = ["Load", "Trial", "hear_alone", "search", "try_load"]
 
@@ -62,9 +65,9 @@ class Trial:
     different: int
     """Streams whose words were not those of the voice alone."""
     cpu: dict[str, float]
-    """Seconds of CPU a second of a stream, by process."""
+    """Seconds of CPU a second of a stream, by kind of process."""
     memory: dict[str, int]
-    """Bytes, by process, at the end."""
+    """Bytes, by kind of process, at the end."""
     turns: float
     """Of live streams, a second."""
     rows: float
@@ -127,8 +130,8 @@ def try_load(server: Server, load: Load, streams: int) -> Trial:
         ends=dict(Counter(notes.end for notes in heard)),
         words=sum(len(notes.words) for notes in heard),
         different=right.count(False),
-        cpu={name: (after[name] - before[name]) / seconds for name in after if name in before and seconds},
-        memory=server.memory(),
+        cpu=_by_kind({name: (after[name] - before[name]) / seconds for name in after if name in before and seconds}),
+        memory=_by_kind(server.memory()),
         turns=done.count / took,
         rows=done.rows / done.count if done.count else 0.0,
         turn=done.seconds / done.count if done.count else 0.0,
@@ -169,3 +172,12 @@ def search(
 
 def _spread(lists: Iterable[list[float]]) -> Spread | None:
     return spread_of([value for values in lists for value in values])
+
+
+def _by_kind(values: dict[str, Number]) -> dict[str, Number]:
+    """The sum for processes of a kind: the names of several have numbers behind it."""
+    sums: dict[str, Number] = {}
+    for name, value in values.items():
+        kind = name.partition(" ")[0]
+        sums[kind] = sums[kind] + value if kind in sums else value
+    return sums

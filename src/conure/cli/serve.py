@@ -15,7 +15,7 @@ from conure.settings import Settings, load_settings
 from conure.types import RunnerChoice
 
 if TYPE_CHECKING:
-    from conure.server import Serving
+    from conure.service.serving import Serving
 
 __all__ = ["Options", "app", "serve"]
 
@@ -35,6 +35,7 @@ class Options:
     device: Annotated[str | None, knob("device")] = None
     runner: Annotated[RunnerChoice | None, knob("runner")] = None
     threads: Annotated[int | None, knob("threads")] = None
+    processes: Annotated[int | None, knob("processes")] = None
     host: Annotated[str | None, knob("host")] = None
     port: Annotated[int | None, knob("port")] = None
     tcp_port: Annotated[int | None, knob("tcp_port")] = None
@@ -74,6 +75,7 @@ def _settings(options: Options) -> Settings:
         device=options.device,
         runner=options.runner,
         threads=options.threads,
+        processes=options.processes,
         host=options.host,
         port=options.port,
         tcp_port=options.tcp_port,

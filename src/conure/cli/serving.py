@@ -13,11 +13,11 @@ from conure.engine.handle import EngineHandle
 from conure.engine.plan import Plan
 from conure.engine.transport import ProcessTransport
 from conure.event_loop import event_loop
-from conure.service.planning import plan_of
+from conure.service.planning import plan_of, processes_of
 from conure.settings import Settings
 
 if TYPE_CHECKING:
-    from conure.server import Serving
+    from conure.service.serving import Serving
 
 __all__ = ["run"]
 
@@ -35,7 +35,21 @@ def run(settings: Settings, announce: Announce) -> None:
 
 
 async def _run(settings: Settings, plan: Plan, announce: Announce) -> None:
-    begun, handle = time.monotonic(), EngineHandle(ProcessTransport(plan))
+    begun, processes = time.monotonic(), processes_of(settings)
+
+    def on_ready(serving: Serving) -> None:
+        announce(serving, settings, time.monotonic() - begun)
+
+    if processes == 1:
+        await _run_one(settings, plan, on_ready)
+        return
+    from conure.processes.parent import supervise  # noqa: PLC0415  servers of one process do without
+
+    await supervise(settings, plan, processes, on_ready)
+
+
+async def _run_one(settings: Settings, plan: Plan, on_ready: Callable[[Serving], None]) -> None:
+    handle = EngineHandle(ProcessTransport(plan))
     engine = asyncio.create_task(handle.start())
     try:
         server = await asyncio.to_thread(import_module, "conure.server")
@@ -46,4 +60,4 @@ async def _run(settings: Settings, plan: Plan, announce: Announce) -> None:
             await asyncio.gather(engine, return_exceptions=True)
             await handle.stop()
         raise
-    await server.serve(settings, handle, plan, lambda serving: announce(serving, settings, time.monotonic() - begun))
+    await server.serve(settings, handle, plan, on_ready)

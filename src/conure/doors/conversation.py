@@ -17,6 +17,7 @@ from msgspec import structs
 
 from conure.audio.formats import AudioFormat, encoding_named
 from conure.client import protocol
+from conure.doors.elsewhere import Elsewhere
 from conure.doors.rendering import ResultRenderer, render_event
 from conure.doors.sending import TOO_SLOW, TooSlow, in_time
 from conure.errors import BadOption, Busy, ConureError
@@ -43,6 +44,8 @@ class Conversation:
         self._hello = protocol.Hello()
         self._config = protocol.Config(events=False)
         self._stream: LiveStream | None = None
+        self._elsewhere: Elsewhere | None = None
+        """Has the stream where this process does not."""
         self._connection = 0
         self._told = 0
         """Number of the last event that was told."""
@@ -54,6 +57,9 @@ class Conversation:
         """Binary audio comes as bytes. What cannot be met is answered, and ends what it asked for only."""
         if self.is_over or self._is_displaced:
             return
+        if self._elsewhere:
+            await self._elsewhere.say(message)
+            return
         try:
             await self._read(message)
         except ConureError as error:
@@ -61,6 +67,13 @@ class Conversation:
             await self.say(protocol.Error(message=error.message, code=error.code, hint=error.hint, retry_after=retry))
             if self._stream is None:
                 self._end()  # it will not be opened by asking for the same again
+
+    def take(self, data: bytes) -> bool:
+        """Binary audio, where nothing is to be waited for nor said; False where it is to be read like the rest."""
+        stream = self._stream
+        if stream is None or self.is_over or (self._config.events and self._is_receipt_due()):
+            return False
+        return stream.take(data, self._connection)
 
     async def say(self, message: protocol.FromServer) -> None:
         """Raises TooSlow where the client does not read; its stream has failed then."""
@@ -74,6 +87,8 @@ class Conversation:
     async def tell(self) -> None:
         """Sends events until the last one, or until another connection goes on with the stream."""
         await self._opened.wait()
+        if self._elsewhere:
+            await self._pass_on(self._elsewhere)
         while self._stream is not None and not self.is_over:
             for seq, event in await self._stream.log.take(self._told, self._connection):
                 self._told = seq
@@ -84,6 +99,11 @@ class Conversation:
             if self._is_displaced:
                 self._end()
 
+    async def _pass_on(self, elsewhere: Elsewhere) -> None:
+        while (message := await elsewhere.hear()) is not None:
+            await self.say(message)
+        self._end()
+
     async def part(self) -> None:
         """The last word, when nothing is read any more."""
         if self._is_displaced:
@@ -93,6 +113,8 @@ class Conversation:
         """The connection is gone. Who never learned the stream's token cannot come back."""
         if self._stream is not None:
             self._live.detach(self._stream, self._connection, may_return=self._config.events)
+        if self._elsewhere:
+            self._elsewhere.close()
         self._end()
 
     @property
@@ -113,8 +135,8 @@ class Conversation:
                 self._greet(message)
             case protocol.Config():
                 await self._configure(message)
-            case protocol.Resume(token=token, seq=seq):
-                await self._resume(token, seq)
+            case protocol.Resume():
+                await self._resume(message)
             case protocol.Finalize(id=number):
                 await (await self._open()).finalize(number, self._connection)
             case protocol.Close():
@@ -153,8 +175,14 @@ class Conversation:
             await self._attach()
         return self._stream
 
-    async def _resume(self, token: str, seq: int) -> None:
-        stream = self._live.find(token)
+    async def _resume(self, resume: protocol.Resume) -> None:
+        if self._stream is None and (path := self._live.place.elsewhere(resume.token)):
+            self._elsewhere = await Elsewhere.at(path)
+        if self._elsewhere:
+            await self._elsewhere.say(resume)
+            self._opened.set()
+            return
+        seq, stream = resume.seq, self._live.find(resume.token)
         if self._stream is not None or stream is None or not stream.log.has(seq):
             raise BadOption(f"there is no stream to resume after event {seq}", "open a new one")
         self._stream, self._told = stream, seq
@@ -183,10 +211,12 @@ class Conversation:
     async def _feed(self, data: bytes) -> None:
         stream = await self._open()
         await stream.feed(data, self._connection)
-        now = time.monotonic()
-        if self._config.events and now - self._receipt > RECEIPT_EVERY:
-            self._receipt = now
+        if self._config.events and self._is_receipt_due():
+            self._receipt = time.monotonic()
             await self.say(protocol.Received(received=stream.received))
+
+    def _is_receipt_due(self) -> bool:
+        return time.monotonic() - self._receipt > RECEIPT_EVERY
 
     async def _feed_message(self, audio: protocol.Audio) -> None:
         if self._stream is None:

@@ -34,11 +34,13 @@ ENDS = ("END", "MARKER")
 MAP_OF_SOME = range(0x81, 0x90)
 """First bytes of a small map in msgpack."""
 TRY_AGAIN = 1013
+PLACE_BITS = 20
+"""Of a stream's number are its own; where several processes number streams, those above are the process."""
 
 
 def marker_socket(live: LiveService) -> APIRouter:
     router = APIRouter()
-    numbers = itertools.count(1)
+    numbers = itertools.count((live.place.number << PLACE_BITS) + 1)
 
     @router.websocket("/ws")
     async def stream(socket: WebSocket) -> None:

@@ -25,12 +25,14 @@ _from_json = msgspec.json.Decoder(protocol.FromClient)
 _to_json = msgspec.json.Encoder()
 
 
-async def serve_lines(live: LiveService, host: str, port: int) -> asyncio.Server:
+async def serve_lines(live: LiveService, host: str, port: int, *, shared: bool = False) -> asyncio.Server:
+    """Several processes may share the port."""
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError):  # the server stops; asyncio would print it as an error
             await _Connection(live, reader, writer).serve()
 
-    return await asyncio.start_server(serve, host, port, limit=LONGEST_LINE, backlog=BACKLOG)
+    return await asyncio.start_server(serve, host, port, limit=LONGEST_LINE, backlog=BACKLOG, reuse_port=shared or None)
 
 
 class _Connection:

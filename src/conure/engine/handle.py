@@ -10,14 +10,24 @@ whose device fails says so for each of its streams and ends: receivers are not t
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from conure.engine.messages import DEVICE_FAILED, ENDS, Answer, Failed, Note, Ping, Pong, Request, Turned
+from conure.engine.messages import (
+    DEVICE_FAILED,
+    ENDS,
+    Answer,
+    Failed,
+    Note,
+    Ping,
+    Pong,
+    Request,
+    Turned,
+    numbers_of,
+)
 from conure.engine.plan import ModelCard
 from conure.engine.transport import EngineLost, Transport
 from conure.errors import ConureError, EngineFailed
@@ -49,14 +59,14 @@ class Receiver(Protocol):
 
 
 class EngineHandle:
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, connection: int = 0) -> None:
+        """`connection`: where several processes ask one engine, the number of this one, so that theirs differ."""
         self._transport = transport
         self._receivers: dict[int, Receiver] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = numbers_of(connection)
         self._requests: list[Request] = []
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._pongs = 0
         self._ponged = 0.0
         self._restarts: deque[float] = deque()
         self.cards: tuple[ModelCard, ...] = ()
@@ -65,6 +75,11 @@ class EngineHandle:
         self.is_ready = False
         self.restarts = 0
         self.on_turn: Callable[[Turned], None] | None = None
+
+    @property
+    def process(self) -> int | None:
+        """The id of the engine's process, where it has one."""
+        return self._transport.process
 
     async def start(self) -> None:
         """Returns when the engine takes requests. Raises ConureError where it never will."""
@@ -186,5 +201,4 @@ class EngineHandle:
                 log.error("the engine has not answered for %g s", MOST_SILENT)
                 self._transport.kill()
                 self._ponged = time.monotonic()
-            self._pongs += 1
-            self.ask(Ping(self._pongs))
+            self.ask(Ping(next(self._numbers)))

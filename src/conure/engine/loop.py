@@ -35,6 +35,7 @@ from conure.engine.messages import (
     Configure,
     Failed,
     Finalize,
+    Leave,
     Note,
     Open,
     Opened,
@@ -42,6 +43,7 @@ from conure.engine.messages import (
     Pong,
     Request,
     Turned,
+    connection_of,
 )
 from conure.engine.scheduler import ClipTurn, Scheduler, StreamTurn
 
@@ -134,12 +136,19 @@ class Engine:
             self._submit(request)
         elif isinstance(request, Ping):
             self._undelivered.append(Pong(request.number))
+        elif isinstance(request, Leave):
+            self._abandon(request.connection)
         elif (lane := self._streams.get(request.stream)) is not None:
             if isinstance(request, Cancel):
                 self._answer(lane.cancel(request.stream))
             elif not isinstance(lane, ClipLane):
                 self._tell(lane, request)
         # Otherwise it has failed or was cancelled, and was told so.
+
+    def _abandon(self, connection: int) -> None:
+        for stream, lane in list(self._streams.items()):
+            if connection_of(stream) == connection:
+                self._answer(lane.cancel(stream))
 
     def _tell(self, lane: LiveLane, request: Audio | Finalize | Close | Configure) -> None:
         now = self._clock()

@@ -1,12 +1,15 @@
 """What may be asked of the engine, and what it answers: plain data that another process could have sent.
 
-Streams and clips are known by numbers that whoever asks makes up and never uses twice. Every stream and every clip
-that was accepted is answered with one of Finished, Failed and Cancelled, once, and with nothing after it. Times are
-seconds of the stream, counted in the samples that were received.
+Streams and clips are known by numbers that whoever asks makes up and never uses twice. Where several processes ask,
+each has numbers of its own: the upper bits say whose they are. Every stream and every clip that was accepted is
+answered with one of Finished, Failed and Cancelled, once, and with nothing after it. Times are seconds of the stream,
+counted in the samples that were received.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +35,7 @@ __all__ = [
     "Finished",
     "Guessed",
     "Heard",
+    "Leave",
     "Listened",
     "Marker",
     "Note",
@@ -44,9 +48,23 @@ __all__ = [
     "StreamOptions",
     "Turned",
     "UtteranceEnded",
+    "connection_of",
+    "numbers_of",
 ]
 
 Samples = NDArray[np.float32]
+
+OWN_BITS = 40
+"""Of a number are the connection's own; those above are the connection."""
+
+
+def numbers_of(connection: int) -> Iterator[int]:
+    """All that a connection may use, one after the other; those of connection 0 are 1, 2, 3 ..."""
+    return itertools.count((connection << OWN_BITS) + 1)
+
+
+def connection_of(number: int) -> int:
+    return number >> OWN_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +131,16 @@ class Ping(Struct, frozen=True, tag=True):
     """Is the engine at work? About no stream."""
 
     number: int
+    """Of the one who asks, as a stream's."""
 
 
-Request = Open | Audio | Clip | Finalize | Configure | Close | Cancel | Ping
+class Leave(Struct, frozen=True, tag=True):
+    """Nobody is there any more to hear of any stream of that connection."""
+
+    connection: int
+
+
+Request = Open | Audio | Clip | Finalize | Configure | Close | Cancel | Ping | Leave
 
 
 class Opened(Struct, frozen=True, tag=True):

@@ -6,6 +6,7 @@ One side writes, the other reads, each in the order of the messages that name th
 
 from __future__ import annotations
 
+import contextlib
 from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
@@ -39,8 +40,10 @@ class SampleRing:
 
     @staticmethod
     def attach(name: str) -> SampleRing:
-        """The ring of that name, which whoever made it will remove."""
-        return SampleRing(SharedMemory(name), owner=False)
+        """The ring of that name, which nobody else can attach to then: its memory goes with the last of the two."""
+        memory = SharedMemory(name)
+        memory.unlink()
+        return SampleRing(memory, owner=False)
 
     @property
     def name(self) -> str:
@@ -70,11 +73,12 @@ class SampleRing:
         return samples
 
     def close(self) -> None:
-        """Neither side may use it after it closed it; the one that made it removes it."""
+        """Neither side may use it after it closed it."""
         if self._is_closed:
             return
         self._is_closed = True
         del self._read, self._samples
         self._memory.close()
         if self._owner:
-            self._memory.unlink()
+            with contextlib.suppress(FileNotFoundError):  # the other side attached to it
+                self._memory.unlink()

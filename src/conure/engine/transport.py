@@ -1,13 +1,22 @@
-"""Where an engine runs: a thread of this process, or a process of its own; both take and give the same messages."""
+"""Where an engine runs: a thread of this process, a process that it starts, or one that somebody else started.
+
+All take and give the same messages.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
+import os
+import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Protocol
+
+from msgspec import msgpack
 
 from conure import errors
 from conure import log as logs
@@ -15,10 +24,19 @@ from conure.engine.frames import frame, read_frame
 from conure.engine.messages import Answer, Note, Request
 from conure.engine.plan import ModelCard, Plan
 from conure.engine.ring import SampleRing
-from conure.engine.wire import DEVICE_FAILED_EXIT, Broken, FromEngine, NoRoom, Ready, RequestWriter, answer_reader
+from conure.engine.wire import (
+    DEVICE_FAILED_EXIT,
+    Broken,
+    Connect,
+    FromEngine,
+    NoRoom,
+    Ready,
+    RequestWriter,
+    answer_reader,
+)
 from conure.errors import ConureError, EngineFailed
 
-__all__ = ["EngineLost", "ProcessTransport", "ThreadTransport", "Transport"]
+__all__ = ["RING_SAMPLES", "EngineLost", "ProcessTransport", "SocketTransport", "ThreadTransport", "Transport"]
 
 RING_SAMPLES = 2**24
 """17 minutes of audio, 64 MiB: what all streams together may have on the way."""
@@ -35,6 +53,11 @@ class EngineLost(Exception):
 
 
 class Transport(Protocol):
+    @property
+    def process(self) -> int | None:
+        """The id of the process that the engine runs in; None before it has one."""
+        ...
+
     async def start(self) -> tuple[ModelCard, ...]:
         """Starts an engine and waits until it takes requests. Raises ConureError where it never will."""
         ...
@@ -56,6 +79,9 @@ class Transport(Protocol):
 
 class ThreadTransport:
     """For use as a library, and in tests."""
+
+    process: int | None = None
+    """It has none of its own."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -106,43 +132,32 @@ class ThreadTransport:
         self._engine.stop()
 
 
-def _work(plan: Plan, end: socket.socket, ring: str, logged: tuple[logs.Detail, bool], begun: float) -> None:
-    from conure.engine.worker import work  # noqa: PLC0415  it loads torch, which this side never does
+class _Line:
+    """A socket to an engine in another process, and the ring beside it."""
 
-    work(plan, end, ring, logged, begun)
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ring: SampleRing) -> None:
+        self._reader, self._writer, self._ring = reader, writer, ring
+        self._requests, self._answers = RequestWriter(ring), answer_reader()
 
+    @staticmethod
+    async def over(end: socket.socket, ring: SampleRing) -> _Line:
+        return _Line(*await asyncio.open_connection(sock=end, limit=2**22), ring)
 
-class ProcessTransport:
-    """For servers: what crashes there can be started again, and its computing does not hold up this process."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-
-    async def start(self) -> tuple[ModelCard, ...]:
-        ours, theirs = socket.socketpair()
-        self._ring = SampleRing.create(RING_SAMPLES)
-        self._process = multiprocessing.get_context("spawn").Process(
-            target=_work,
-            args=(self._plan, theirs, self._ring.name, logs.configured(), time.time()),
-            name="conure-engine",
-        )
-        self._process.start()
-        theirs.close()
-        self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=2**22)
-        self._requests, self._answers = RequestWriter(self._ring), answer_reader()
-        return await self._ready()
-
-    async def _ready(self) -> tuple[ModelCard, ...]:
+    async def ready(self) -> Ready:
+        """Waits for the engine. Raises ConureError where it never will be there, or EngineLost."""
         match await self._receive():
-            case [Ready(cards)]:
-                return cards
+            case [Ready() as ready]:
+                return ready
             case [Broken(name, message, hint)]:
-                await self.stop()
                 kind: type[ConureError] = getattr(errors, name, EngineFailed)
                 raise kind(message, hint)
         raise EngineLost
 
+    def greet(self, first: Connect) -> None:
+        self._writer.write(frame(msgpack.encode(first)))
+
     async def send(self, requests: list[Request]) -> None:
+        """Raises EngineLost."""
         try:
             self._writer.write(frame(self._requests.encode(requests)))
             await self._writer.drain()
@@ -153,7 +168,7 @@ class ProcessTransport:
 
     async def _send_slowly(self, requests: list[Request]) -> None:
         """In halves, and what cannot be halved when there is room for it."""
-        if not self._process.is_alive():
+        if self._reader.at_eof() or self._writer.is_closing():
             raise EngineLost
         if len(requests) == 1:
             await asyncio.sleep(RETRY)
@@ -168,23 +183,139 @@ class ProcessTransport:
     async def _receive(self) -> list[FromEngine]:
         payload = await read_frame(self._reader)
         if payload is None:
-            await self.stop()
-            raise EngineLost("the engine's device failed" if self._failed else "the engine died")
+            raise EngineLost
         return self._answers.decode(payload)
 
-    @property
-    def _failed(self) -> bool:
-        """Whether the process ended because its device did."""
-        return self._process.exitcode == DEVICE_FAILED_EXIT
+    def hang_up(self) -> None:
+        self._writer.close()
+
+    def close(self) -> None:
+        """When the other side is gone, or will not use the ring any more."""
+        self._writer.close()
+        self._ring.close()
+
+
+def _work(
+    plan: Plan,
+    end: socket.socket,
+    ring: str,
+    logged: tuple[logs.Detail, bool],
+    begun: float,
+    listener: socket.socket | None,
+) -> None:
+    from conure.engine.worker import work  # noqa: PLC0415  it loads torch, which this side never does
+
+    work(plan, end, ring, logged, begun, listener)
+
+
+class ProcessTransport:
+    """For servers: what crashes there can be started again, and its computing does not hold up this process.
+
+    Who connects to `listener` may ask the engine as well; who does while there is none waits for the next one.
+    """
+
+    def __init__(self, plan: Plan, listener: socket.socket | None = None, ring_samples: int = RING_SAMPLES) -> None:
+        self._plan = plan
+        self._listener = listener
+        self._ring_samples = ring_samples
+        self.process: int | None = None
+
+    async def start(self) -> tuple[ModelCard, ...]:
+        ours, theirs = socket.socketpair()
+        ring = SampleRing.create(self._ring_samples)
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=_work,
+            args=(self._plan, theirs, ring.name, logs.configured(), time.time(), self._listener),
+            name="conure-engine",
+        )
+        self._process.start()
+        self.process = self._process.pid
+        theirs.close()
+        self._line = await _Line.over(ours, ring)
+        try:
+            return (await self._line.ready()).cards
+        except EngineLost:
+            await self._mourn()
+            raise
+        except ConureError:
+            await self.stop()
+            raise
+
+    async def send(self, requests: list[Request]) -> None:
+        await self._line.send(requests)
+
+    async def receive(self) -> list[Answer | Note]:
+        try:
+            return await self._line.receive()
+        except EngineLost:
+            await self._mourn()
+            raise
+
+    async def _mourn(self) -> None:
+        """Raises EngineLost with what became of it."""
+        await self.stop()
+        failed = self._process.exitcode == DEVICE_FAILED_EXIT
+        raise EngineLost("the engine's device failed" if failed else "the engine died") from None
 
     async def stop(self) -> None:
         """The process ends when its socket is closed; what does not is killed."""
-        self._writer.close()
+        self._line.hang_up()
         await asyncio.to_thread(self._process.join, END_PATIENCE)
         if self._process.is_alive():
             self._process.kill()
             await asyncio.to_thread(self._process.join)
-        self._ring.close()
+        self._line.close()
 
     def kill(self) -> None:
         self._process.kill()
+
+
+class SocketTransport:
+    """For one of several processes that ask one engine, which somebody else starts, and starts again."""
+
+    def __init__(self, path: Path, connection: int, ring_samples: int = RING_SAMPLES) -> None:
+        """`connection`: number of this one, which no other has."""
+        self._path = path
+        self._connection = connection
+        self._ring_samples = ring_samples
+        self._line: _Line | None = None
+        self.process: int | None = None
+
+    async def start(self) -> tuple[ModelCard, ...]:
+        end = socket.socket(socket.AF_UNIX)
+        try:
+            end.connect(str(self._path))
+        except OSError:
+            end.close()
+            raise EngineFailed("there is no engine any more", "see the log") from None
+        ring = SampleRing.create(self._ring_samples)
+        self._line = await _Line.over(end, ring)
+        self._line.greet(Connect(self._connection, ring.name))
+        try:
+            ready = await self._line.ready()
+        except BaseException:
+            await self.stop()
+            raise
+        self.process = ready.process
+        return ready.cards
+
+    async def send(self, requests: list[Request]) -> None:
+        assert self._line
+        await self._line.send(requests)
+
+    async def receive(self) -> list[Answer | Note]:
+        assert self._line
+        try:
+            return await self._line.receive()
+        except EngineLost:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        if self._line:
+            self._line.close()
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self.process:
+                os.kill(self.process, signal.SIGKILL)

@@ -1,30 +1,47 @@
-"""What goes between an engine's process and the one that asks it: msgpack for messages, shared memory for samples."""
+"""What goes between an engine's process and those that ask it: msgpack for messages, shared memory for samples.
+
+Packets, of which there is most, go together: those that were gathered are one message and one piece of memory. Who
+reads finds them apart again.
+"""
 
 from __future__ import annotations
 
+import itertools
+from array import array
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from msgspec import Struct, msgpack
 
-from conure.engine.messages import Answer, Note, Request
+from conure.engine.messages import Answer, Audio, Note, Request
 from conure.engine.plan import ModelCard
 from conure.engine.ring import SampleRing
 
 __all__ = [
     "DEVICE_FAILED_EXIT",
     "Broken",
+    "Connect",
     "FromEngine",
     "NoRoom",
     "Ready",
     "RequestReader",
     "RequestWriter",
     "answer_reader",
+    "connect_reader",
 ]
 
 
 DEVICE_FAILED_EXIT = 90
 """What the engine's process ends with where its device failed."""
+
+
+class Connect(Struct, frozen=True):
+    """The first that is said on a new connection."""
+
+    connection: int
+    ring: str
+    """Name of its ring."""
 
 
 class Ready(Struct, frozen=True, tag=True):
@@ -33,6 +50,8 @@ class Ready(Struct, frozen=True, tag=True):
     cards: tuple[ModelCard, ...]
     seconds: float
     """It took to get there."""
+    process: int
+    """Its id."""
 
 
 class Broken(Struct, frozen=True, tag=True):
@@ -47,6 +66,16 @@ class Broken(Struct, frozen=True, tag=True):
 FromEngine = Answer | Note | Ready | Broken
 
 
+class _Packets(Struct, frozen=True, tag=True):
+    """Audio of several streams, one behind the other in the ring."""
+
+    streams: bytes
+    """int64 [n]"""
+    counts: bytes
+    """Samples of each, int64 [n]."""
+    place: tuple[int, int]
+
+
 class NoRoom(Exception):
     """The engine has not read what was sent before."""
 
@@ -58,9 +87,21 @@ class RequestWriter:
         self._ring = ring
         self._encoder = msgpack.Encoder(enc_hook=self._place)
 
-    def encode(self, requests: list[Request]) -> bytes:
+    def encode(self, requests: Sequence[Request]) -> bytes:
         """Raises NoRoom; what was written of the requests until then is written again with the next ones."""
-        return self._encoder.encode(requests)
+        return self._encoder.encode(list(self._together(requests)))
+
+    def _together(self, requests: Sequence[Request]) -> Iterator[Request | _Packets]:
+        for is_audio, some in itertools.groupby(requests, lambda request: type(request) is Audio):
+            if is_audio:
+                yield self._packets(list(some))  # type: ignore[arg-type]
+            else:
+                yield from some
+
+    def _packets(self, packets: Sequence[Audio]) -> _Packets:
+        parts = [packet.samples for packet in packets]
+        streams, counts = array("q", [packet.stream for packet in packets]), array("q", map(len, parts))
+        return _Packets(streams.tobytes(), counts.tobytes(), self._place(np.concatenate(parts)))
 
     def _place(self, samples: Any) -> tuple[int, int]:
         place = self._ring.write(np.ascontiguousarray(samples, np.float32))
@@ -74,10 +115,20 @@ class RequestReader:
 
     def __init__(self, ring: SampleRing) -> None:
         self._ring = ring
-        self._decoder = msgpack.Decoder(list[Request], dec_hook=self._take)
+        self._decoder = msgpack.Decoder(list[Request | _Packets], dec_hook=self._take)
 
-    def decode(self, payload: bytes) -> list[Request]:
-        return self._decoder.decode(payload)
+    def decode(self, payload: bytes) -> Iterator[Request]:
+        for message in self._decoder.decode(payload):
+            if isinstance(message, _Packets):
+                yield from self._apart(message)
+            else:
+                yield message
+
+    def _apart(self, packets: _Packets) -> Iterator[Audio]:
+        samples, begin = self._ring.read(*packets.place), 0
+        for stream, count in zip(_numbers(packets.streams), _numbers(packets.counts), strict=True):
+            yield Audio(stream, samples[begin : begin + count])
+            begin += count
 
     def _take(self, kind: type, place: Any) -> Any:
         return self._ring.read(*place)
@@ -85,3 +136,11 @@ class RequestReader:
 
 def answer_reader() -> msgpack.Decoder[list[FromEngine]]:
     return msgpack.Decoder(list[FromEngine])
+
+
+def connect_reader() -> msgpack.Decoder[Connect]:
+    return msgpack.Decoder(Connect)
+
+
+def _numbers(packed: bytes) -> array[int]:
+    return array("q", packed)

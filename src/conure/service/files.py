@@ -17,6 +17,7 @@ from conure.engine.plan import ModelCard
 from conure.errors import Busy, ConureError, EngineFailed, OutOfMemory
 from conure.service.languages import check_language, prompt_slot
 from conure.service.long_audio import LongAudio
+from conure.service.place import ALONE, Place
 from conure.service.tokenizers import Tokenizers
 from conure.text.segments import segments_from_words
 from conure.text.words import join_words, words_from_tokens
@@ -25,18 +26,23 @@ from conure.types import Token, Transcript, Word
 __all__ = ["FileService"]
 
 MOST_AT_ONCE = 8
-"""Recordings that are read and cut at the same time; more wait."""
+"""Recordings that are read and cut at the same time, by all processes of the server; more wait."""
 MOST_WAITING = 64
+"""The same of those that wait."""
 RETRY_AFTER = 5.0
 
 
 class FileService:
-    def __init__(self, handle: EngineHandle, tokenizers: Tokenizers, max_seconds: float | None = None) -> None:
+    def __init__(
+        self, handle: EngineHandle, tokenizers: Tokenizers, max_seconds: float | None = None, place: Place = ALONE
+    ) -> None:
         self.max_seconds = max_seconds
+        at_once = place.share(MOST_AT_ONCE)
+        self._most_waiting = place.share(MOST_WAITING)
         self._handle = handle
         self._tokenizers = tokenizers
-        self._room = asyncio.Semaphore(MOST_AT_ONCE)
-        self._threads = ThreadPoolExecutor(MOST_AT_ONCE, "recording")  # they wait for an engine that others may start
+        self._room = asyncio.Semaphore(at_once)
+        self._threads = ThreadPoolExecutor(at_once, "recording")  # they wait for an engine that others may start
         self._waiting = 0
         self._readings: set[_Reading] = set()
         self._draining = False
@@ -51,7 +57,7 @@ class FileService:
             metrics.REFUSED.labels("draining").inc()
             raise _stopping()
         check_language(card.name, language, card.languages)
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= self._most_waiting:
             metrics.REFUSED.labels("files_waiting").inc()
             raise Busy(f"{self._waiting} recordings wait already", "try again in a while")
         self._waiting += 1

@@ -45,6 +45,16 @@ class Intake:
         self.received += len(data)
         return await self._decode(lambda: self._decoder.push(data))
 
+    @property
+    def is_immediate(self) -> bool:
+        """Whether `take` may be called: nothing has to be waited for."""
+        return not self._on_thread and not self._is_finished
+
+    def take(self, data: bytes) -> Samples:
+        """As `push`, at once."""
+        self.received += len(data)
+        return self._decoder.push(data)
+
     async def finish(self) -> Samples:
         """The rest; nothing where it was given before."""
         await self._wait()

@@ -12,7 +12,7 @@ from typing import Any
 from conure import metrics
 from conure.audio.formats import AudioFormat
 from conure.engine.handle import EngineHandle
-from conure.engine.messages import Samples, Turned
+from conure.engine.messages import Samples
 from conure.engine.plan import ModelCard
 from conure.errors import BadOption, Busy, ConureError, UnsupportedAudio
 from conure.service.event_log import EventLog
@@ -20,6 +20,7 @@ from conure.service.events import LAST, Event, Failed, Final, Finished, Lag, Mar
 from conure.service.intake import Intake
 from conure.service.languages import check_language, prompt_slot
 from conure.service.models import Models
+from conure.service.place import ALONE, Place
 from conure.service.second_pass import SecondPassOptions
 from conure.service.session import LiveSession, SessionOptions
 from conure.service.tokenizers import Tokenizers
@@ -60,9 +61,10 @@ class Wanted:
 class LiveStream:
     """A session, its events, and whether somebody is listening."""
 
-    def __init__(self, handle: EngineHandle, options: SessionOptions, audio: AudioFormat) -> None:
-        self.token = secrets.token_urlsafe(18)
-        self.id = self.token[:8]
+    def __init__(self, handle: EngineHandle, options: SessionOptions, audio: AudioFormat, place: Place) -> None:
+        secret = secrets.token_urlsafe(18)
+        self.token = place.sign(secret)
+        self.id = place.sign(secret[:8])
         self.options = options
         self.log = EventLog()
         self.manner: Any = None
@@ -116,6 +118,22 @@ class LiveStream:
                 self._spoil(error)
             else:
                 await self._push(samples)
+
+    def take(self, data: bytes, reader: int) -> bool:
+        """The same at once; False, and nothing was taken, where `feed` would wait or refuse."""
+        session = self.session
+        if self._order.locked() or not session.has_room or self._spoiled or self.log.reader != reader:
+            return False
+        if not self._intake.is_immediate:
+            return False
+        try:
+            samples = self._intake.take(data)
+        except UnsupportedAudio as error:
+            self._spoil(error)
+        else:
+            AUDIO_SECONDS.inc(len(samples) / 16_000)
+            session.take(samples)
+        return True
 
     async def finalize(self, marker: int, reader: int) -> None:
         """That was all for now; waits where many of these are waiting. Raises BadOption after `close`."""
@@ -193,9 +211,15 @@ class LiveStream:
 
 class LiveService:
     def __init__(
-        self, handle: EngineHandle, models: Models, tokenizers: Tokenizers, resume_seconds: float = RESUME_SECONDS
+        self,
+        handle: EngineHandle,
+        models: Models,
+        tokenizers: Tokenizers,
+        resume_seconds: float = RESUME_SECONDS,
+        place: Place = ALONE,
     ) -> None:
         self.handle = handle
+        self.place = place
         self.models = models
         self.resume_seconds = resume_seconds
         self.draining = False
@@ -203,12 +227,7 @@ class LiveService:
         self._tokenizers = tokenizers
         self._expiries: dict[str, asyncio.TimerHandle] = {}
         self._connections = 0
-        handle.on_turn = self._count_turn
         metrics.STREAMS.set_function(lambda: len(self))
-        metrics.ENGINE_RESTARTS.set_function(lambda: handle.restarts)
-        for card in handle.cards:
-            for latency, count in zip(card.latencies, card.capacity, strict=True):
-                metrics.CAPACITY.labels(card.name, latency).set(count)
 
     def __len__(self) -> int:
         return sum(stream.is_open for stream in self._streams.values())
@@ -219,7 +238,7 @@ class LiveService:
             reason = "draining" if self.draining else "engine_restarting"
             metrics.REFUSED.labels(reason).inc()
             raise Busy(f"no new streams: {reason.replace('_', ' ')}", "try again, or ask another server")
-        stream = LiveStream(self.handle, self._options(wanted), audio)
+        stream = LiveStream(self.handle, self._options(wanted), audio, self.place)
         self._streams[stream.token] = stream
         try:
             refused = await asyncio.shield(stream.session.opening)
@@ -316,15 +335,6 @@ class LiveService:
         card = self.models.clips(wanted.finals)
         prompt = prompt_slot(card.name, wanted.language, card.prompt_ids)
         return SecondPassOptions(card, self._tokenizers.of(card), wanted.finals_budget, prompt=prompt)
-
-    def _count_turn(self, turn: Turned) -> None:
-        live = turn.latency_ms is not None
-        metrics.TURN_SECONDS.labels(turn.model, "live" if live else "clips").observe(turn.seconds)
-        if live:
-            metrics.BATCH_ROWS.labels(turn.model).observe(turn.rows)
-        for stage, seconds in turn.stages.items():
-            metrics.STAGE_SECONDS.labels(turn.model, stage).inc(seconds)
-        metrics.CLIPS_WAITING.set(turn.clips)
 
 
 def _latency(card: ModelCard, wanted: int | None) -> int:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from conure.engine.plan import Plan
 from conure.service.models import live_name
 from conure.settings import Settings
 
-__all__ = ["plan_of"]
+__all__ = ["plan_of", "processes_of"]
+
+CORES_OF_A_PROCESS = 4
+"""The others are for the engine, and for what else runs there."""
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -22,6 +28,14 @@ def plan_of(settings: Settings) -> Plan:
         slots=settings.slots,
         device_memory=settings.device_memory,
     )
+
+
+def processes_of(settings: Settings) -> int:
+    """That hold connections."""
+    if settings.processes is not None:
+        return settings.processes
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    return max(cores // CORES_OF_A_PROCESS, 1)
 
 
 def _names(listed: str) -> tuple[str, ...]:

@@ -129,6 +129,17 @@ class LiveSession:
         self._inbox += (samples[begin : begin + PIECE] for begin in range(0, len(samples), PIECE))
         await self.settle()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether `take` may be called: the stream goes on, and what comes need wait for nothing."""
+        ahead = self._audio.end - self._followed * RATE
+        return not (self.ended or self._inbox or self._asked or ahead > MOST_AHEAD * RATE)
+
+    def take(self, samples: Samples) -> None:
+        """As `push`, at once."""
+        for begin in range(0, len(samples), PIECE):
+            self._send(samples[begin : begin + PIECE])
+
     async def settle(self) -> None:
         """Waits until all that was pushed is on its way, and there is room for more."""
         while not self.ended:

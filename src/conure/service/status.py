@@ -2,42 +2,72 @@
 
 from __future__ import annotations
 
+import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from conure.service.live import LiveService
+from conure import metrics
+from conure.engine.handle import EngineHandle
 
-__all__ = ["Status"]
+if TYPE_CHECKING:
+    from conure.service.live import LiveService
+
+__all__ = ["OwnStatus", "Status", "facts"]
 
 
-class Status:
+class Status(Protocol):
+    @property
+    def is_ready(self) -> bool:
+        """Whether streams are taken."""
+        ...
+
+    async def tell(self) -> dict[str, Any]: ...
+
+    async def measured(self) -> bytes:
+        """In the text format of Prometheus."""
+        ...
+
+
+class OwnStatus:
+    """Of a server of one process, and its engine."""
+
     def __init__(self, live: LiveService) -> None:
         self._live = live
         self._since = time.monotonic()
 
     @property
     def is_ready(self) -> bool:
-        """Whether streams are taken."""
         return self._live.handle.is_ready and not self._live.draining
 
-    def tell(self) -> dict[str, Any]:
-        live, handle = self._live, self._live.handle
-        state = "draining" if live.draining else "ready" if handle.is_ready else "restarting"
-        return {
-            "status": state,
-            "ready": self.is_ready,
-            "streams": len(live),
-            "uptime_seconds": round(time.monotonic() - self._since, 1),
-            "engine_restarts": handle.restarts,
-            "models": [
-                {
-                    "name": card.name,
-                    "live": bool(card.latencies),
-                    "clips": card.clips,
-                    "runner": card.runner,
-                    "languages": list(card.languages),
-                    "streams": dict(zip(map(str, card.latencies), card.capacity, strict=True)),
-                }
-                for card in handle.cards
-            ],
-        }
+    async def tell(self) -> dict[str, Any]:
+        live = self._live
+        return facts(live.handle, self._since, len(live), {"server": os.getpid()}, draining=live.draining)
+
+    async def measured(self) -> bytes:
+        return metrics.render(metrics.collect())
+
+
+def facts(
+    handle: EngineHandle, since: float, streams: int, processes: dict[str, int], *, draining: bool
+) -> dict[str, Any]:
+    """`since`: the clock when the server began. `processes`: ids of those beside the engine."""
+    engine = {"engine": handle.process} if handle.process else {}
+    return {
+        "status": "draining" if draining else "ready" if handle.is_ready else "restarting",
+        "ready": handle.is_ready and not draining,
+        "streams": streams,
+        "uptime_seconds": round(time.monotonic() - since, 1),
+        "engine_restarts": handle.restarts,
+        "processes": processes | engine,
+        "models": [
+            {
+                "name": card.name,
+                "live": bool(card.latencies),
+                "clips": card.clips,
+                "runner": card.runner,
+                "languages": list(card.languages),
+                "streams": dict(zip(map(str, card.latencies), card.capacity, strict=True)),
+            }
+            for card in handle.cards
+        ],
+    }

@@ -1,0 +1,106 @@
+"""uvicorn's WebSocket protocol with a short way for audio.
+
+    bytes ──> a whole binary message, and the door waits for one ──> the door's function, at once
+        └───> anything else ──> parser ──> queue ──> the door's `receive`
+
+The short way takes what the parser would make of the same bytes, as long as the parser is between two messages and the
+queue is empty, so the order is kept. A door asks for it with what it finds in the scope's extensions as
+DIRECT: a function, GIVE_TO, to be called with its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
+from websockets.protocol import OPEN
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # it was installed without its extension
+    from websockets.utils import apply_mask
+
+__all__ = ["DIRECT", "GIVE_TO", "DirectSocket", "Take"]
+
+Take = Callable[[bytes], bool]
+"""Given a binary message; False where it is to be queued, and was not taken."""
+
+DIRECT, GIVE_TO = "conure.direct", "give_to"
+FLUSH_SECONDS = 5.0
+"""For a client to read what was sent before its connection was closed."""
+WHOLE_BINARY = 0x82
+"""First byte of a binary message in one frame."""
+MASKED = 0x80
+SHORT, TWO_BYTES = 6, 8
+"""Bytes before the data of a masked frame, by how its length is written."""
+
+
+class DirectSocket(WebSocketsSansIOProtocol):
+    """A connection ends a while after its door has left, whether the client reads or not."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._take: Take | None = None
+        self._is_awaited = False
+        """The door has dealt with everything before, and waits for more."""
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            extensions = self.scope["extensions"] or {}
+            self.scope["extensions"] = extensions | {DIRECT: {GIVE_TO: self._give_to}}
+
+    def _give_to(self, take: Take) -> None:
+        self._take = take
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_awaited and self._take and self._is_between_messages():
+            data = _hand_over(data, self._take)
+            if not data:
+                return
+        super().data_received(data)
+
+    def _is_between_messages(self) -> bool:
+        conn = self.conn
+        return not conn.reader.buffer and conn.current_size is None and conn.state is OPEN and self.queue.empty()
+
+    async def receive(self) -> Any:
+        self._is_awaited = True
+        try:
+            return await super().receive()
+        finally:
+            self._is_awaited = False
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.transport.abort)
+
+    def handle_parser_exception(self) -> None:
+        """Says what was wrong, then reads and drops the rest: a reset would overtake the reason."""
+        if self.close_sent or self.conn.close_sent is None:
+            return
+        self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.close_timer = self.loop.call_later(FLUSH_SECONDS, self.transport.close)
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": self.conn.close_sent.code})
+
+
+def _hand_over(data: bytes, take: Take) -> bytes:
+    """The whole binary messages at the beginning; what is left is for the parser."""
+    at, size = 0, len(data)
+    while size - at > SHORT and data[at] == WHOLE_BINARY and data[at + 1] >= MASKED:
+        length, begin = data[at + 1] - MASKED, at + SHORT
+        if length == 126:
+            length, begin = data[at + 2] << 8 | data[at + 3], at + TWO_BYTES
+        elif length == 127:
+            break
+        end = begin + length
+        if end > size or not take(apply_mask(data[begin:end], data[begin - 4 : begin])):
+            break
+        at = end
+    return data[at:]

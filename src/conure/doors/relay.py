@@ -1,0 +1,68 @@
+"""Conversations about streams that another process of the server has: their messages go there and back.
+
+    client ──> a process that has no such stream ──> the one that has it, at its Unix socket
+
+A message is a frame of msgpack; binary audio stays what it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from msgspec import msgpack
+
+from conure.client import protocol
+from conure.doors.conversation import Conversation
+from conure.engine.frames import frame, read_frame
+from conure.service.live import LiveService
+
+__all__ = ["serve_relayed"]
+
+_from_client: msgpack.Decoder[protocol.FromClient | bytes] = msgpack.Decoder(protocol.FromClient | bytes)
+_encoder = msgpack.Encoder()
+
+
+async def serve_relayed(live: LiveService, path: Path) -> asyncio.Server:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await _Relayed(live, reader, writer).serve()
+
+    return await asyncio.start_unix_server(serve, path)
+
+
+class _Relayed:
+    """As the process sees it that has the stream."""
+
+    def __init__(self, live: LiveService, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._conversation = Conversation(live, self._send)
+
+    async def serve(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read())
+                await self._conversation.tell()
+                reading.cancel()
+            await self._conversation.part()
+        except* OSError:
+            pass
+        finally:
+            self._conversation.leave()
+            self._writer.close()
+
+    async def _read(self) -> None:
+        while not self._conversation.is_over:
+            said = await read_frame(self._reader)
+            if said is None:
+                raise ConnectionError
+            await self._conversation.read(_from_client.decode(said))
+
+    async def _send(self, message: Any) -> None:
+        try:
+            self._writer.write(frame(_encoder.encode(message)))
+            await self._writer.drain()
+        except RuntimeError as error:  # uvloop's word for a connection that is closed
+            raise ConnectionResetError from error

@@ -1,0 +1,1 @@
+"""Several server processes in front of one engine."""

@@ -1,0 +1,120 @@
+"""A server of several processes: one engine, N that hold connections, and this one, which starts and ends them.
+
+    clients ══ ports that all share ══> door 1 ─┐  Unix socket, shared memory
+                                        door 2 ─┼──────────────────────────> engine
+    parent: socket pairs to all of them ────────┘
+
+SIGTERM or Ctrl-C   no new streams; those that are open finish, then all end
+the same once more  all end at once
+
+Who is killed is started again. When this process is killed the others end: their sockets do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from conure.engine.handle import EngineHandle
+from conure.engine.plan import Plan
+from conure.engine.transport import ProcessTransport
+from conure.errors import BadOption
+from conure.garbage import keep_what_is_there
+from conure.metrics import Family
+from conure.processes.crew import Crew
+from conure.processes.exchange import All
+from conure.service.engine_metrics import count_engine
+from conure.service.place import Place
+from conure.service.ports import reserved
+from conure.service.serving import Ports, Serving
+from conure.service.status import facts
+from conure.settings import Settings
+
+__all__ = ["supervise"]
+
+log = logging.getLogger(__name__)
+
+RING_SAMPLES = 1024
+"""This process sends no audio."""
+
+
+async def supervise(settings: Settings, plan: Plan, processes: int, on_ready: Callable[[Serving], None]) -> None:
+    """Until it is told to stop. Raises ConureError where it cannot start, or could not go on."""
+    if sys.platform != "linux":
+        raise BadOption(f"{processes} processes need Linux, which deals connections out to them", "take one")
+    with contextlib.ExitStack() as stack:
+        ports = Ports(
+            stack.enter_context(reserved(settings.host, settings.port, "port")),
+            stack.enter_context(reserved(settings.host, settings.tcp_port, "tcp_port")),
+            stack.enter_context(reserved(settings.host, settings.status_port, "status_port")),
+        )
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conure-")))
+        place = Place(among=processes, folder=folder)
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(place.engine))
+        listener.listen(2 * processes)
+        fixed = settings.model_copy(update={"port": ports.web, "tcp_port": ports.tcp, "status_port": ports.status})
+        await _run(fixed, plan, place, listener, lambda models: on_ready(Serving(models, settings.host, ports)))
+
+
+async def _run(
+    settings: Settings, plan: Plan, place: Place, listener: socket.socket, on_ready: Callable[..., None]
+) -> None:
+    since, draining = time.monotonic(), asyncio.Event()
+    handle = EngineHandle(ProcessTransport(plan, listener, RING_SAMPLES))
+
+    def answer(streams: int, measured: list[Family]) -> All:
+        processes = {"server": os.getpid()} | crew.processes
+        return All(0, facts(handle, since, streams, processes, draining=draining.is_set()), measured)
+
+    crew = Crew(settings, plan, place, answer)
+    engine, doors = asyncio.create_task(handle.start()), asyncio.create_task(_after_its_start(crew.start))
+    try:
+        await asyncio.wait((engine, doors), return_when=asyncio.FIRST_EXCEPTION)
+        for task in (engine, doors):  # what keeps the engine from starting keeps doors from opening
+            if task.done():
+                task.result()
+        count_engine(handle)
+        keep_what_is_there()
+        on_ready(handle.cards)
+        await _until_stopped(crew, draining, settings.drain_seconds)
+    finally:
+        for task in (engine, doors):
+            task.cancel()
+        await asyncio.gather(engine, doors, return_exceptions=True)
+        await crew.stop()
+        await handle.stop()
+
+
+async def _after_its_start(start: Callable[[], object]) -> None:
+    """The engine has the longest way to go, so it goes first."""
+    await asyncio.sleep(0)
+    await start()  # type: ignore[misc]
+
+
+async def _until_stopped(crew: Crew, draining: asyncio.Event, drain_seconds: float) -> None:
+    asked: asyncio.Queue[None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.put_nowait, None)
+    stopping = asyncio.create_task(asked.get())
+    await asyncio.wait((stopping, crew.failed), return_when=asyncio.FIRST_COMPLETED)
+    if crew.failed.done():
+        stopping.cancel()
+        crew.failed.result()
+    draining.set()
+    open_now = (await crew.ask()).status["streams"]
+    log.warning("stopping: %d streams are open and may go on for %g s", open_now, drain_seconds)
+    at_once, drained = asyncio.create_task(asked.get()), asyncio.create_task(crew.drain(drain_seconds))
+    await asyncio.wait((at_once, drained), return_when=asyncio.FIRST_COMPLETED)
+    for task in (at_once, drained):
+        task.cancel()

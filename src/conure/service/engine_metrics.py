@@ -1,0 +1,28 @@
+"""What is counted of the engine itself: by one process, however many ask it."""
+
+from __future__ import annotations
+
+from conure import metrics
+from conure.engine.handle import EngineHandle
+from conure.engine.messages import Turned
+
+__all__ = ["count_engine"]
+
+
+def count_engine(handle: EngineHandle) -> None:
+    """From now on. The engine must have started."""
+    handle.on_turn = _count
+    metrics.ENGINE_RESTARTS.set_function(lambda: handle.restarts)
+    for card in handle.cards:
+        for latency, count in zip(card.latencies, card.capacity, strict=True):
+            metrics.CAPACITY.labels(card.name, latency).set(count)
+
+
+def _count(turn: Turned) -> None:
+    live = turn.latency_ms is not None
+    metrics.TURN_SECONDS.labels(turn.model, "live" if live else "clips").observe(turn.seconds)
+    if live:
+        metrics.BATCH_ROWS.labels(turn.model).observe(turn.rows)
+    for stage, seconds in turn.stages.items():
+        metrics.STAGE_SECONDS.labels(turn.model, stage).inc(seconds)
+    metrics.CLIPS_WAITING.set(turn.clips)

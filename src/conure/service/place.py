@@ -1,0 +1,48 @@
+"""Which of the server's processes this one is, and where it finds the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ALONE", "Place"]
+
+
+@dataclass(frozen=True)
+class Place:
+    number: int = 0
+    """No other process has had it since the server started; 0 is a server of one process."""
+    among: int = 1
+    """How many there are that hold connections."""
+    folder: Path | None = None
+    """Where they listen for each other."""
+
+    def sign(self, token: str) -> str:
+        """A token that tells where its stream is."""
+        return f"{self.number}.{token}" if self.number else token
+
+    def elsewhere(self, token: str) -> Path | None:
+        """Where the process listens whose token it is; None for one of this process, and for one that is no token."""
+        number, dot, _ = token.partition(".")
+        if not dot or self.folder is None or not (number.isascii() and number.isdecimal()):
+            return None
+        return None if int(number) == self.number else self.door(int(number))
+
+    @property
+    def own_door(self) -> Path | None:
+        return self.door(self.number)
+
+    @property
+    def engine(self) -> Path:
+        assert self.folder is not None
+        return self.folder / "engine"
+
+    def door(self, number: int) -> Path | None:
+        return self.folder / f"door-{number}" if self.folder is not None else None
+
+    def share(self, whole: int) -> int:
+        """This process's part of what is bounded for the whole server; at least 1."""
+        return max(whole // self.among, 1)
+
+
+ALONE = Place()

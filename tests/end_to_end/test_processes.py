@@ -1,0 +1,323 @@
+"""A server of several processes is one server to whoever speaks to it, whatever becomes of one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from conure.client import Client, Endpointing, Event, Final, Finished
+from tests.doors.serving import DEMO, PATIENCE, SAID, TINY_MODEL, Server, demo, started, wait_for
+from tests.doors.talking import TINY, Lines, Message, Socket, converse, finals, lines, pcm16, pieces, socket_of
+from tests.doors.talking import Client as Talker
+
+Door = Callable[[Server], AbstractContextManager[Talker]]
+DIGITS = pcm16(demo())
+PIECES = pieces(DIGITS)
+HALF = len(PIECES) // 2
+CLOSE: Message = {"type": "close"}
+LIVE_SECONDS = 'conure_audio_seconds_total{kind="live"}'
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    cache = tmp_path_factory.mktemp("cache")
+    with started(str(TINY_MODEL), cache, "--processes", "2", "--resume-seconds", "60") as running:
+        yield running
+        running.settled(0)
+        assert running.stop() == 0
+        assert "Traceback" not in running.errors
+
+
+def doors(server: Server) -> dict[str, int]:
+    """Ids of the processes that hold connections."""
+    return {name: pid for name, pid in server.health()["processes"].items() if name.startswith("door")}
+
+
+def holder(server: Server, client: Talker) -> str:
+    """Which process has the connection of that client."""
+    assert isinstance(client, Socket | Lines)
+    own = (client.connection.socket if isinstance(client, Socket) else client.connection).getsockname()[1]
+    for name, pid in doors(server).items():
+        if any(found.raddr and found.raddr.port == own for found in psutil.Process(pid).net_connections("tcp")):
+            return name
+    raise AssertionError("no process has it")
+
+
+@contextmanager
+def held_by(server: Server, door: Door, name: str) -> Iterator[Talker]:
+    """A connection that the process of that name has, which may just be starting."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        with door(server) as client:
+            if holder(server, client) == name:
+                yield client
+                return
+    raise AssertionError(f"{name} gets no connections")
+
+
+def other(server: Server, name: str) -> str:
+    (found,) = doors(server).keys() - {name}
+    return found
+
+
+def begun(client: Talker, config: Message = TINY) -> Message:
+    """Half of it said, and known to be there."""
+    for message in [config, *PIECES[:HALF]]:
+        client.say(message)
+    ready = client.hear()
+    assert ready is not None
+    assert ready["type"] == "ready", ready
+    return ready
+
+
+def heard_so_far(client: Talker) -> list[Message]:
+    client.say({"type": "ping"})
+    heard: list[Message] = []
+    while not heard or heard[-1]["type"] != "pong":
+        told = client.hear()
+        assert told is not None
+        heard.append(told)
+    return heard
+
+
+def last_seq(heard: list[Message]) -> int:
+    return max([told["seq"] for told in heard if "seq" in told], default=0)
+
+
+def must(heard: list[Message]) -> list[Message]:
+    kinds = ("speech_started", "utterance_end", "final", "marker", "finished")
+    return [{**told, "seq": None} for told in heard if told["type"] in kinds]
+
+
+def test_both_have_streams_and_count_as_one(server: Server) -> None:
+    before = server.metric('conure_streams_ended_total{end="finished"}')
+    names = list(doors(server))
+    assert len(names) == 2
+    with ExitStack() as stack:
+        clients = [stack.enter_context(held_by(server, door, name)) for name in names for door in (socket_of, lines)]
+        tokens = [begun(client)["token"] for client in clients]
+        assert [f"door {token.partition('.')[0]}" for token in tokens] == [names[0], names[0], names[1], names[1]]
+        assert server.health()["streams"] == server.told()["connected_streams"] == 4
+        assert server.metric("conure_streams") == 4
+        heard = [converse(client, [*PIECES[HALF:], CLOSE]) for client in clients]
+    assert [finals(told) for told in heard] == [SAID] * 4
+    assert server.metric('conure_streams_ended_total{end="finished"}') == before + 4
+    status, body = server.post("/v1/transcribe", DEMO.read_bytes())
+    assert (status, json.loads(body)["text"]) == (200, SAID)
+
+
+def test_measures_of_all_are_told_by_each(server: Server) -> None:
+    seconds = {server.metric(LIVE_SECONDS) for _ in range(20)}
+    assert len(seconds) == 1
+    assert seconds.pop() > 0
+    assert server.metric('conure_turn_seconds_count{model="tiny",stage="live"}') > 0
+    assert server.metric('conure_capacity_streams{latency_ms="160",model="tiny"}') == next(
+        model["streams"]["160"] for model in server.health()["models"] if model["live"]
+    )
+
+
+@pytest.mark.parametrize("door", [socket_of, lines], ids=["websocket", "tcp"])
+def test_who_lands_elsewhere_goes_on(server: Server, door: Door) -> None:
+    with door(server) as client:
+        uncut = converse(client, [TINY, *PIECES, CLOSE])
+    with door(server) as client:
+        name = holder(server, client)
+        token = begun(client)["token"]
+        heard = heard_so_far(client)
+        client.cut()
+    last = last_seq(heard)
+    with held_by(server, door, other(server, name)) as client:
+        client.say({"type": "resume", "token": token, "seq": last})
+        ready = client.hear()
+        assert ready is not None
+        assert (ready["type"], ready["token"], ready["received"]) == ("ready", token, HALF * 6_400)
+        client.say(PIECES[HALF])
+        middle = heard_so_far(client)
+        client.cut()
+    last = last_seq(heard + middle)
+    with held_by(server, door, name) as client:
+        client.say({"type": "resume", "token": token, "seq": last})
+        ready = client.hear()
+        assert ready is not None
+        rest = converse(client, [*pieces(DIGITS[ready["received"] :]), CLOSE])
+    assert must(heard + middle + rest) == must(uncut)
+
+
+def test_a_stream_that_nobody_has_is_refused(server: Server) -> None:
+    for token in ("99.secret", "x.secret", f"{'9' * 40}.secret", "²."):
+        with socket_of(server) as client:
+            (error,) = converse(client, [{"type": "resume", "token": token, "seq": 0}])
+            assert (error["type"], error["code"]) == ("error", "bad_option")
+    for number in (1, 2):
+        with lines(server) as client:
+            (error,) = converse(client, [{"type": "resume", "token": f"{number}.secret", "seq": 0}])
+            assert (error["type"], error["code"]) == ("error", "bad_option")
+
+
+class Breaking:
+    """Between a client and a server, and hangs up on both when it is told to."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(self._server.host, self._server.web)
+        self._writers += [writer, far_writer]
+        with suppress(OSError):
+            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(2**16):
+            writer.write(data)
+        writer.close()
+
+
+def test_our_client_finds_its_stream_wherever_it_lands(server: Server) -> None:
+    cuts = range(3, len(PIECES), 6)
+    before = server.metric(LIVE_SECONDS)
+
+    def heard_of_it() -> bool:
+        return server.metric(LIVE_SECONDS) > before
+
+    async def talk() -> list[Event]:
+        breaking = Breaking(server)
+        async with await breaking.listen() as proxy:
+            address = f"ws://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+            async with Client(address).stream(model="tiny", endpointing=Endpointing(silence=1.5)) as stream:
+                for number, piece in enumerate(PIECES):
+                    await stream.send(piece)
+                    if number in cuts:
+                        await asyncio.to_thread(wait_for, heard_of_it)  # it could not be resumed before
+                        breaks = stream.breaks
+                        breaking.cut()
+                        async with asyncio.timeout(60):
+                            while stream.breaks == breaks:
+                                await asyncio.sleep(0.01)
+                await stream.close()
+                events = [event async for event in stream]
+                assert stream.breaks == len(cuts)
+        return events
+
+    events = asyncio.run(talk())
+    assert " ".join(event.text for event in events if isinstance(event, Final) and event.text) == SAID
+    assert isinstance(events[-1], Finished)
+    assert len({event.seq for event in events}) == len(events)
+
+
+def test_a_killed_engine_takes_no_word_along(server: Server) -> None:
+    restarts = server.health()["engine_restarts"]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(held_by(server, socket_of, name)) for name in doors(server)]
+        heard = []
+        for client in clients:
+            begun(client)
+            heard.append(heard_so_far(client))
+        server.kill_engine()
+        wait_for(lambda: server.get("/ready")[0] == 503)
+        for client, told in zip(clients, heard, strict=True):
+            told += converse(client, [*PIECES[HALF:], CLOSE])
+    assert [finals(told) for told in heard] == [SAID, SAID]
+    wait_for(lambda: server.health()["engine_restarts"] == restarts + 1)
+    assert server.metric("conure_engine_restarts") == restarts + 1
+
+
+def test_a_killed_process_takes_its_own_streams_alone(server: Server) -> None:
+    name = next(iter(doors(server)))
+    counted = server.metric(LIVE_SECONDS)
+    with ExitStack() as stack:
+        lost = [stack.enter_context(held_by(server, socket_of, name)) for _ in range(3)]
+        kept = stack.enter_context(held_by(server, socket_of, other(server, name)))
+        tokens = [begun(client)["token"] for client in lost]
+        begun(kept)
+        pid = doors(server)[name]
+        psutil.Process(pid).kill()
+        for client in lost:
+            while client.hear() is not None:
+                pass
+        wait_for(lambda: len(doors(server)) == 2 and name not in doors(server))
+        assert server.health()["streams"] == 1
+        assert finals(converse(kept, [*PIECES[HALF:], CLOSE])) == SAID
+    with socket_of(server) as client:
+        (error,) = converse(client, [{"type": "resume", "token": tokens[0], "seq": 0}])
+        assert (error["type"], error["code"]) == ("error", "bad_option")
+    for new in doors(server):
+        with held_by(server, lines, new) as client:
+            assert finals(converse(client, [TINY, *PIECES, CLOSE])) == SAID
+    assert server.metric(LIVE_SECONDS) > counted
+    assert "which holds connections, died; starting another" in server.errors
+
+
+def test_open_streams_go_on_to_their_end(tmp_path: Path) -> None:
+    options = ("--processes", "2", "--drain-seconds", "600", "--resume-seconds", "600")
+    with started(str(TINY_MODEL), tmp_path, *options) as server, ExitStack() as stack:
+        names = list(doors(server))
+        clients = [stack.enter_context(held_by(server, socket_of, name)) for name in names]
+        cut = stack.enter_context(held_by(server, socket_of, names[0]))
+        token = [begun(client)["token"] for client in (*clients, cut)][-1]
+        cut.cut()
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: server.health()["status"] == "draining")
+        assert server.get("/ready")[0] == 503
+        with lines(server) as late:
+            (refused,) = converse(late, [TINY])
+            assert refused["code"] == "busy"
+        with held_by(server, socket_of, names[1]) as again:
+            again.say({"type": "resume", "token": token, "seq": 0})
+            ready = again.hear()
+            assert ready is not None
+            heard = [converse(again, [*pieces(DIGITS[ready["received"] :]), CLOSE])]
+        heard += [converse(client, [*PIECES[HALF:], CLOSE]) for client in clients]
+        assert [finals(told) for told in heard] == [SAID] * 3
+        assert server.wait() == 0
+        assert "Traceback" not in server.errors
+
+
+def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
+    with started(str(TINY_MODEL), tmp_path, "--processes", "2", "--drain-seconds", "600") as server:
+        family = psutil.Process(server.process.pid).children(recursive=True)
+        with lines(server) as first, socket_of(server) as second:
+            begun(first)
+            begun(second)
+            server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: server.health()["status"] == "draining")
+            server.process.send_signal(signal.SIGTERM)
+            assert server.wait() == 0
+        assert psutil.wait_procs(family, timeout=60)[1] == []
+        assert "Traceback" not in server.errors
+
+
+def test_nobody_outlives_the_parent(tmp_path: Path) -> None:
+    with started(str(TINY_MODEL), tmp_path, "--processes", "2") as server:
+        family = psutil.Process(server.process.pid).children(recursive=True)
+        assert len(family) >= 3
+        with socket_of(server) as client:
+            begun(client)
+            server.process.kill()
+            assert psutil.wait_procs(family, timeout=60)[1] == []
+
+
+def test_a_port_that_is_taken_is_refused(server: Server) -> None:
+    ports = ["--port", str(server.web), "--tcp-port", "0", "--status-port", "0"]
+    command = [sys.executable, "-m", "conure", "serve", "--model", "tiny", "--processes", "2", *ports]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode != 0
+    assert f"port {server.web} is taken" in done.stderr

@@ -1,0 +1,68 @@
+"""What is sent together is found apart again, each stream's in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from conure.engine.messages import (
+    Audio,
+    Close,
+    Open,
+    Request,
+    StreamOptions,
+    connection_of,
+    numbers_of,
+)
+from conure.engine.ring import SampleRing
+from conure.engine.wire import NoRoom, RequestReader, RequestWriter
+
+
+@pytest.fixture
+def rings() -> Iterator[tuple[SampleRing, SampleRing]]:
+    ours = SampleRing.create(1000)
+    theirs = SampleRing.attach(ours.name)
+    yield ours, theirs
+    theirs.close()
+    ours.close()
+
+
+def noise(count: int) -> np.ndarray:
+    return np.random.default_rng(count).standard_normal(count).astype(np.float32)
+
+
+def test_numbers_tell_whose_they_are() -> None:
+    for connection in (0, 1, 17, 4000):
+        numbers = numbers_of(connection)
+        some = [next(numbers) for _ in range(3)]
+        assert len(set(some)) == 3
+        assert {connection_of(number) for number in some} == {connection}
+    assert next(numbers_of(0)) == 1
+
+
+def test_packets_between_other_requests(rings: tuple[SampleRing, SampleRing]) -> None:
+    writer, reader = RequestWriter(rings[0]), RequestReader(rings[1])
+    far = next(numbers_of(5))
+    said: list[Request] = [
+        Open(1, StreamOptions("live")),
+        Audio(1, noise(20)),
+        Audio(far, noise(0)),
+        Audio(1, noise(30)),
+        Close(1),
+        Audio(far, noise(40)),
+    ]
+    for _ in range(30):  # more than the ring holds at a time
+        heard = list(reader.decode(writer.encode(said)))
+        assert [type(request) for request in heard] == [type(request) for request in said]
+        assert [request.stream for request in heard] == [1, 1, far, 1, 1, far]  # type: ignore[union-attr]
+        for ours, theirs in zip(said, heard, strict=True):
+            if isinstance(ours, Audio):
+                assert isinstance(theirs, Audio)
+                assert np.array_equal(ours.samples, theirs.samples)
+
+
+def test_a_full_ring_says_so(rings: tuple[SampleRing, SampleRing]) -> None:
+    with pytest.raises(NoRoom):
+        RequestWriter(rings[0]).encode([Audio(1, noise(600)), Audio(2, noise(600))])
