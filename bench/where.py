@@ -1,16 +1,14 @@
-"""Where our time goes: features, subsampling, encoder, decoding of one clip; and the encoder's operators.
+"""Where our time goes with a clip: features, subsampling, encoder, decoding, in kernels and in graphs; and the kernels.
 
-    python -m bench.where --models FOLDER [--runner onnx-int8] [--seconds 30] [--threads 2]
+    python -m bench.where --models FOLDER [--seconds 30] [--clips 1] [--threads 2] [--rounds 8]
 
-Writes its tables into docs/performance.md.
+Both forms run in turns. Writes its tables into docs/performance.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,119 +16,117 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from bench.audio import speech
 from bench.report import replace_between
-from conure.engine.graph_names import ENCODER_FILE
+from bench.yardstick import int8_rate
+from conure.engine.kernel_clips import KernelClips
 from conure.engine.onnx_runner import OnnxRunner
 from conure.engine.opening import open_runner
 from conure.models.slices import finish
 
-ROUNDS = 5
+PARTS = ("features", "subsampling", "encoder", "decoding")
+KERNELS = ("multiply", "attend_clips", "quantise", "filter_clips", "normalise")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, required=True)
-    parser.add_argument("--runner", default="onnx-int8", choices=["onnx-int8", "onnx-fp32"])
     parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--clips", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--report", type=Path, default=Path(__file__).parents[1] / "docs" / "performance.md")
     options = parser.parse_args()
     runner, _ = open_runner(
-        options.models / "conure", runner=options.runner, cache=options.models / "cache", threads=options.threads
+        options.models / "conure", runner="onnx-int8", cache=options.models / "cache", threads=options.threads
     )
     assert isinstance(runner, OnnxRunner)
-    parts = by_part(runner, options.seconds)
-    operators = by_operator(runner, options.seconds, options.threads)
-    text = "\n\n".join([f"{runner.description}, {options.seconds:.0f} s", _table(parts), _table(operators)])
+    forms = runner, OnnxRunner(runner.folder, options.threads, kernels=False)
+    samples = np.repeat(speech(options.seconds)[None], options.clips, 0)
+    rates, clocks, kernels = [], [Clock() for _ in forms], Clock()
+    for _ in range(options.rounds):
+        rates.append(int8_rate(options.threads))
+        for form, clock in zip(forms, clocks, strict=True):
+            run(form, samples, clock)
+        if isinstance(runner.encoder, KernelClips):
+            with kernels.watching(runner.encoder.layers.kernels, dict.fromkeys(KERNELS)):
+                run(runner, samples, Clock())
+    seconds = options.seconds * options.clips
+    text = "\n\n".join([_told(options, rates), _by_part(clocks, seconds), _by_kernel(kernels)])
     print(text)
-    replace_between(options.report, f"where {options.models.name} {options.runner}", text)
+    replace_between(options.report, f"where {options.models.name} {options.clips} x {options.seconds:.0f}", text)
 
 
-def by_part(runner: OnnxRunner, seconds: float) -> dict[str, float]:
-    """Milliseconds of each part, the least of some rounds."""
-    samples = speech(seconds)[None]
-    lengths = np.array([samples.shape[1]])
-    found: dict[str, list[float]] = collections.defaultdict(list)
-    with _timed(runner, "features", found), _timed(runner, "_subsample", found):
-        for _ in range(ROUNDS):
-            encoded, counts = _time("encode", found, lambda: finish(runner.encode(samples, lengths)))
-            _time(
-                "decoding", found, lambda encoded=encoded, counts=counts: finish(runner.decoder.decode(encoded, counts))
-            )
-    least = {name: min(times) * 1000 for name, times in found.items()}
-    rest = least["encode"] - least["features"] - least["_subsample"]
-    return {
-        "features": least["features"],
-        "subsampling": least["_subsample"],
-        "encoder": rest,
-        "decoding": least["decoding"],
-        "all": least["encode"] + least["decoding"],
-    }
+class Clock:
+    """Adds up what is done in a round, and keeps the least of each call over the rounds."""
+
+    def __init__(self) -> None:
+        self.calls: dict[tuple[str, int], float] = {}
+        self._count = collections.Counter[str]()
+
+    @contextmanager
+    def watching(self, owner: Any, names: dict[str, str | None]) -> Iterator[None]:
+        """Times methods of an object while it is used as ever, under their names or others."""
+        self._count.clear()
+        for method, name in names.items():
+            setattr(owner, method, self._timed(name or method, getattr(owner, method)))
+        try:
+            yield
+        finally:
+            for method in names:
+                delattr(owner, method)
+
+    def time(self, name: str, call: Callable[[], Any]) -> Any:
+        begin = time.perf_counter()
+        result = call()
+        place = name, self._count[name]
+        self._count[name] += 1
+        self.calls[place] = min(self.calls.get(place, float("inf")), (time.perf_counter() - begin) * 1000)
+        return result
+
+    def least(self, name: str) -> float:
+        """Milliseconds of all calls of a name, each at its best."""
+        return sum(took for (kind, _), took in self.calls.items() if kind == name)
+
+    def count(self, name: str) -> int:
+        return sum(kind == name for kind, _ in self.calls)
+
+    def _timed(self, name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given, **named: self.time(name, lambda: inner(*given, **named))
 
 
-def _time(name: str, found: dict[str, list[float]], call: Callable[[], Any]) -> Any:
-    begin = time.perf_counter()
-    result = call()
-    found[name].append(time.perf_counter() - begin)
-    return result
+def run(runner: OnnxRunner, samples: np.ndarray, clock: Clock) -> None:
+    lengths = np.full(len(samples), samples.shape[1])
+    with clock.watching(runner._front, {"clip": "subsampling"}):
+        mel, frames = clock.time("features", lambda: runner.features(samples, lengths))
+        encoded, counts = clock.time("encode", lambda: finish(runner.encode_mel(mel, frames)))
+        clock.time("decoding", lambda: finish(runner.decoder.decode(encoded, counts)))
 
 
-@contextmanager
-def _timed(runner: OnnxRunner, name: str, found: dict[str, list[float]]) -> Iterator[None]:
-    """Times an attribute of the runner while it is called as ever."""
-    inner = getattr(runner, name)
-    object.__setattr__(runner, name, lambda *given: _time(name, found, lambda: inner(*given)))
-    try:
-        yield
-    finally:
-        object.__setattr__(runner, name, inner)
+def _told(options: argparse.Namespace, rates: list[float]) -> str:
+    what = f"{options.clips} x {options.seconds:.0f} s, {options.threads} threads, the least of {options.rounds} rounds"
+    low, middle, high = min(rates), float(np.median(rates)), max(rates)
+    rate = f"{low:.0f} to {high:.0f} (median {middle:.0f}) billion operations a second"
+    return f"{what}. Products of bytes alone went at {rate} in ONNX Runtime."
 
 
-def by_operator(runner: OnnxRunner, seconds: float, threads: int) -> dict[str, float]:
-    """Milliseconds of each kind of operator of the encoder, the least of some rounds of every node."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.enable_profiling = threads, True
-    options.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(str(runner.folder / ENCODER_FILE), options)
-        samples = speech(seconds)[None]
-        given = _capture(runner, samples)
-        for _ in range(ROUNDS):
-            session.run(None, given)
-        events = json.loads(Path(session.end_profiling()).read_bytes())
-    nodes: dict[tuple[str, str], float] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            node = (event["args"]["op_name"], event["name"])
-            nodes[node] = min(nodes.get(node, float("inf")), event["dur"] / 1000)
-    kinds: dict[str, float] = collections.Counter()
-    for (kind, _), least in nodes.items():
-        kinds[kind] += least
-    return dict(sorted(kinds.items(), key=lambda pair: -pair[1])[:12])
+def _by_part(clocks: list[Clock], seconds: float) -> str:
+    rows = {name: [clock.least(name) for clock in clocks] for name in ("features", "subsampling", "decoding")}
+    rows["encoder"] = [clock.least("encode") - clock.least("subsampling") for clock in clocks]
+    rows = {name: rows[name] for name in PARTS}
+    rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    rows["times real time"] = [seconds * 1000 / took for took in rows["all"]]
+    lines = [
+        f"| {name} | {kernels:.1f} | {graph:.1f} | {graph / kernels:.1f} |" for name, (kernels, graph) in rows.items()
+    ]
+    lines[-1] = lines[-1].rpartition("| ")[0].rpartition("|")[0] + "|"
+    return "\n".join(["| part, ms | kernels | graphs | times as fast |", "|---|---|---|---|", *lines])
 
 
-def _capture(runner: OnnxRunner, samples: np.ndarray) -> dict[str, Any]:
-    """What the runner gives the encoder for a clip."""
-    encoder, given = runner.encoder, {}
-
-    class Recorder:
-        def run(self, names: list[str], inputs: dict[str, Any]) -> Any:
-            given.update(inputs)
-            return encoder.run(names, inputs)
-
-    runner.encoder = Recorder()
-    finish(runner.encode(samples, np.array([samples.shape[1]])))
-    runner.encoder = encoder
-    return given
-
-
-def _table(numbers: dict[str, float]) -> str:
-    rows = [f"| {name} | {value:.1f} |" for name, value in numbers.items()]
-    return "\n".join(["| part | ms |", "|---|---|", *rows])
+def _by_kernel(clock: Clock) -> str:
+    lines = [f"| {name} | {clock.least(name):.1f} | {clock.count(name)} |" for name in KERNELS if clock.count(name)]
+    return "\n".join(["| kernel of the encoder | ms | calls |", "|---|---|---|", *lines])
 
 
 if __name__ == "__main__":

@@ -106,3 +106,11 @@ def test_a_turn_on_a_device_is_measured_to_its_end(net: Network) -> None:
     assert measuring._turn(streams, 160, 3) > 0
     assert streams.is_settled
     assert len(streams) == 0
+
+
+def test_rows_that_were_measured_give_their_memory_back(net: Network) -> None:
+    streams = lane(net, SLOTS)
+    before = streams.state
+    assert measure(CARD, streams, Costs()).capacity
+    assert streams.state is not before
+    assert not streams.state.encoder.started.any()

@@ -25,6 +25,7 @@ from conure.engine.live_lane import LiveLane
 from conure.engine.messages import Samples, StreamOptions
 from conure.engine.plan import ModelCard
 from conure.engine.segment_lane import SegmentLane
+from conure.engine.stream_lane import StreamLane
 from conure.vad.endpoints import Endpointing
 
 __all__ = ["measure"]
@@ -61,6 +62,8 @@ def measure(card: ModelCard, lane: LiveLane, costs: Costs, kept: KeptTurns | Non
             costs.learn((lane, latency // STEP_MS), rows, seconds)
         held.append(capacity(costs, (lane, latency // STEP_MS), latency / 1000, lane.capacity))
     lane.stages.take()  # what is counted is the work for streams
+    if isinstance(lane, StreamLane):
+        lane.give_back()
     told = ", ".join(f"{count} at {latency} ms" for latency, count in zip(card.latencies, held, strict=True))
     log.info("%s: room for %s", card.name, told)
     return replace(card, capacity=tuple(held))

@@ -28,6 +28,10 @@ class StreamLane(DirectLane):
         self.runner = runner
         self.state = runner.allocate(slots + 1)
 
+    def give_back(self) -> None:
+        """The memory that rows took when they were first written; only while there is no stream."""
+        self.state = self.runner.allocate(self.capacity + 1)
+
     @property
     def latencies(self) -> tuple[int, ...]:
         return self.runner.config.encoder.latencies
