@@ -1,9 +1,13 @@
-"""Without a GPU, Triton interprets the kernels. It decides so when it is first imported, whoever does that."""
+"""What all tests share.
+
+Without a GPU, Triton interprets the kernels. It decides so when it is first imported, whoever does that.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,3 +22,9 @@ if not torch.cuda.is_available():
         patch.setenv("TRITON_INTERPRET", "1")
         for name in KERNELS:
             importlib.import_module(f"conure.fused.{name}_kernel")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of servers: a model is converted for the first of them alone."""
+    return tmp_path_factory.mktemp("cache")

@@ -18,11 +18,6 @@ def live_models(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
 def server(live_models: str, cache: Path) -> Iterator[Server]:
     with started(live_models, cache, "--resume-seconds", "2", "--drain-seconds", "2") as running:
         yield running

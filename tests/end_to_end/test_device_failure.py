@@ -11,8 +11,8 @@ CONFIG = {"type": "config", "endpointing": {"silence": 1.5}}
 DIGITS = pcm16(demo())
 
 
-def test_streams_go_on_with_the_next_engine(tmp_path: Path) -> None:
-    with started("tiny", tmp_path, module="tests.end_to_end.failing_server") as server:
+def test_streams_go_on_with_the_next_engine(cache: Path) -> None:
+    with started("tiny", cache, module="tests.end_to_end.failing_server") as server:
         with lines(server) as first, socket_of(server) as second:
             for client in (first, second):
                 for message in [CONFIG, *pieces(DIGITS)]:

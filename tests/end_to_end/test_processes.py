@@ -29,8 +29,7 @@ LIVE_SECONDS = 'conure_audio_seconds_total{kind="live"}'
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    cache = tmp_path_factory.mktemp("cache")
+def server(cache: Path) -> Iterator[Server]:
     with started(str(TINY_MODEL), cache, "--processes", "2", "--resume-seconds", "60") as running:
         yield running
         running.settled(0)
@@ -266,9 +265,9 @@ def test_a_killed_process_takes_its_own_streams_alone(server: Server) -> None:
     assert "which holds connections, died; starting another" in server.errors
 
 
-def test_open_streams_go_on_to_their_end(tmp_path: Path) -> None:
+def test_open_streams_go_on_to_their_end(cache: Path) -> None:
     options = ("--processes", "2", "--drain-seconds", "600", "--resume-seconds", "600")
-    with started(str(TINY_MODEL), tmp_path, *options) as server, ExitStack() as stack:
+    with started(str(TINY_MODEL), cache, *options) as server, ExitStack() as stack:
         names = list(doors(server))
         clients = [stack.enter_context(held_by(server, socket_of, name)) for name in names]
         cut = stack.enter_context(held_by(server, socket_of, names[0]))
@@ -291,8 +290,8 @@ def test_open_streams_go_on_to_their_end(tmp_path: Path) -> None:
         assert "Traceback" not in server.errors
 
 
-def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
-    with started(str(TINY_MODEL), tmp_path, "--processes", "2", "--drain-seconds", "600") as server:
+def test_told_twice_it_stops_at_once(cache: Path) -> None:
+    with started(str(TINY_MODEL), cache, "--processes", "2", "--drain-seconds", "600") as server:
         family = psutil.Process(server.process.pid).children(recursive=True)
         with lines(server) as first, socket_of(server) as second:
             begun(first)
@@ -305,8 +304,8 @@ def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
         assert "Traceback" not in server.errors
 
 
-def test_nobody_outlives_the_parent(tmp_path: Path) -> None:
-    with started(str(TINY_MODEL), tmp_path, "--processes", "2") as server:
+def test_nobody_outlives_the_parent(cache: Path) -> None:
+    with started(str(TINY_MODEL), cache, "--processes", "2") as server:
         family = psutil.Process(server.process.pid).children(recursive=True)
         assert len(family) >= 3
         with socket_of(server) as client:

@@ -43,8 +43,8 @@ def refused(server: Server) -> list[str]:
     return codes
 
 
-def test_open_streams_go_on_to_their_end(tmp_path: Path) -> None:
-    with started(str(TINY_MODEL), tmp_path, "--drain-seconds", "600", "--resume-seconds", "600") as server:
+def test_open_streams_go_on_to_their_end(cache: Path) -> None:
+    with started(str(TINY_MODEL), cache, "--drain-seconds", "600", "--resume-seconds", "600") as server:
         with lines(server) as first, socket_of(server) as second, socket_of(server) as cut:
             begun(first)
             begun(second)
@@ -66,8 +66,8 @@ def test_open_streams_go_on_to_their_end(tmp_path: Path) -> None:
         assert "Traceback" not in server.errors
 
 
-def test_who_takes_too_long_is_told(tmp_path: Path) -> None:
-    with started(str(TINY_MODEL), tmp_path, "--drain-seconds", "0.5") as server:
+def test_who_takes_too_long_is_told(cache: Path) -> None:
+    with started(str(TINY_MODEL), cache, "--drain-seconds", "0.5") as server:
         with lines(server) as first, socket_of(server) as second:
             begun(first)
             begun(second)
@@ -80,8 +80,8 @@ def test_who_takes_too_long_is_told(tmp_path: Path) -> None:
         assert "Traceback" not in server.errors
 
 
-def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
-    with started(str(TINY_MODEL), tmp_path, "--drain-seconds", "600") as server:
+def test_told_twice_it_stops_at_once(cache: Path) -> None:
+    with started(str(TINY_MODEL), cache, "--drain-seconds", "600") as server:
         with lines(server) as first, socket_of(server) as second:
             begun(first)
             begun(second)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conure.decoding.confidence import ALPHA, confidence
+from conure.decoding.confidence import confidence
+from conure.decoding.emitted import ALPHA
 from conure.fused import token_scores_kernel
 from conure.fused.token_scores import best_tokens
 from tests.fused.devices import DTYPES, noise

@@ -273,7 +273,8 @@ def test_a_step_sees_what_it_may(kernels: Kernels, rng: np.random.Generator) -> 
     seen = clips_of([0, *range(7), *range(70)], [1, *range(1, 8), *range(1, 71)])
     projected = noise(rng, rows, 3 * size)
     got = kernels.attend_clips(own, seen, projected, np.empty((rows, size), np.float32))
-    assert np.allclose(got, projected[:, 2 * size :], rtol=1e-6)
+    values = projected[:, 2 * size :]
+    assert np.abs(got - values).max() < np.abs(values).max() / 2000
 
 
 @pytest.mark.parametrize("before", [4, 8])

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from conure.decoding.confidence import ALPHA
 from conure.decoding.ctc import decode_ctc
+from conure.decoding.emitted import ALPHA
 from conure.decoding.transducer import decode_transducer
 from conure.models.config import LEAD_FRAMES, AttentionContext
 from conure.models.state import EncoderState

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from conure.bench.choice import Choice
 from conure.cli.knobs import knob
-from conure.errors import BadOption
+from conure.errors import BadOption, ConureError
 from conure.settings import Settings
 from conure.types import RunnerChoice
 
@@ -50,10 +50,20 @@ class Outcome:
 def interruptible() -> Iterator[Outcome]:
     """Ctrl-C ends what is inside, not the command: what was found so far is printed. Being told to end is the same."""
     outcome = Outcome()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def interrupt(*_: object) -> None:
+        outcome.interrupted = True
+        raise KeyboardInterrupt
+
+    # A handler of its own, which asyncio leaves in place: there an interruption is a cancellation, which may be lost.
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield outcome
     except KeyboardInterrupt:
         outcome.interrupted = True
+    except ConureError:  # the server may have been told, too, and have ended first
+        if not outcome.interrupted:
+            raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

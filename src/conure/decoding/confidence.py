@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from conure.decoding.emitted import ALPHA
 from conure.fused.token_scores import tsallis_confidence
 
-__all__ = ["ALPHA", "confidence"]
-
-ALPHA = 0.33
+__all__ = ["confidence"]
 
 
 def confidence(log_probabilities: Tensor) -> Tensor:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from conure.types import Token
 
-__all__ = ["STEP_SECONDS", "EmittedToken"]
+__all__ = ["ALPHA", "STEP_SECONDS", "EmittedToken"]
 
 STEP_SECONDS = 0.08
 """An encoder step: 8 mel frames of 10 ms."""
+
+ALPHA = 0.33
+"""Of the entropy from which confidence is found; see `confidence`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from conure.decoding.confidence import ALPHA, confidence
+from conure.decoding.confidence import confidence
+from conure.decoding.emitted import ALPHA
 from conure.fused.available import available
 from conure.fused.joint_step import joint_step, steps_from
 from conure.fused.token_scores import best_tokens

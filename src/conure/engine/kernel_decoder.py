@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from conure.decoding.emitted import EmittedToken
+from conure.decoding.emitted import ALPHA, EmittedToken
 from conure.engine.packed_arrays import PackedArrays
 from conure.models.slices import Slices
 from conure.native.decoder import Decoder, DecoderMemory, Labeller, Layer, TransducerHeads, Written
@@ -27,8 +27,6 @@ SLICE_STEPS = 128
 """Encoder steps (10 s) of each clip decoded in a slice by a transducer."""
 LABELLED_STEPS = 512
 """Encoder steps labelled by CTC in a slice."""
-ALPHA = 0.33
-"""As in `decoding.confidence`."""
 
 Tokens = list[list[EmittedToken]]
 

@@ -87,7 +87,7 @@ class ThreadTransport:
         self._plan = plan
 
     async def start(self) -> tuple[ModelCard, ...]:
-        # They load torch, which the other one never does.
+        # They load networks, which the other ones never do.
         from conure.engine.device import device_failed, told  # noqa: PLC0415
         from conure.engine.startup import start_engine  # noqa: PLC0415
 
@@ -203,7 +203,7 @@ def _work(
     begun: float,
     listener: socket.socket | None,
 ) -> None:
-    from conure.engine.worker import work  # noqa: PLC0415  it loads torch, which this side never does
+    from conure.engine.worker import work  # noqa: PLC0415  it loads networks, which this side never does
 
     work(plan, end, ring, logged, begun, listener)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
+from conure.cores import processors
+from conure.engine.device import card_in_sight
 from conure.engine.plan import Plan
 from conure.service.models import live_name
 from conure.settings import Settings
 
 __all__ = ["plan_of", "processes_of"]
 
-CORES_OF_A_PROCESS = 4
-"""The others are for the engine, and for what else runs there."""
+CORES_BESIDE_A_CARD, CORES_OF_A_CPU = 2, 8
+"""For each process. Where a card computes, the cores are for doors; where they compute themselves, one process has more
+streams than eight of them hold of a large model."""
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -34,8 +36,15 @@ def processes_of(settings: Settings) -> int:
     """That hold connections."""
     if settings.processes is not None:
         return settings.processes
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
-    return max(cores // CORES_OF_A_PROCESS, 1)
+    if sys.platform != "linux":  # where connections are not dealt out
+        return 1
+    return max(processors() // (CORES_BESIDE_A_CARD if _is_on_card(settings) else CORES_OF_A_CPU), 1)
+
+
+def _is_on_card(settings: Settings) -> bool:
+    if settings.device == "auto":
+        return card_in_sight() and not settings.runner.startswith("onnx")
+    return settings.device != "cpu"
 
 
 def _names(listed: str) -> tuple[str, ...]:

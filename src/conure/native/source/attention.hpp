@@ -97,8 +97,8 @@ inline int64_t vectors(int64_t count) { return (count + kLanes - 1) / kLanes; }
 // Weights below e^-40 become 0: their products would be too small for normal numbers, which take a hundred times as long.
 constexpr float kLeast = -40.0f;
 
-// In place; scores [count] are followed by room for a vector.
-inline void softmax(float* scores, int64_t count) {
+// e^(score - the largest one) in place, and their sum; scores [count] are followed by room for a vector, which becomes 0.
+inline float exponents(float* scores, int64_t count) {
   const Floats nothing = _mm512_set1_ps(-1e30f);
   Floats most = nothing, sum = _mm512_setzero_ps();
   for (int64_t i = 0; i < count; i += kLanes)
@@ -111,7 +111,11 @@ inline void softmax(float* scores, int64_t count) {
     sum = _mm512_add_ps(sum, part);
     _mm512_storeu_ps(scores + i, part);
   }
-  const Floats scale = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(sum));
+  return _mm512_reduce_add_ps(sum);
+}
+
+inline void softmax(float* scores, int64_t count) {
+  const Floats scale = _mm512_set1_ps(1.0f / exponents(scores, count));
   for (int64_t i = 0; i < count; i += kLanes) _mm512_storeu_ps(scores + i, _mm512_mul_ps(load(scores + i), scale));
 }
 

@@ -2,7 +2,8 @@
 // those around it.
 //
 // Scores are products of bytes like all others: a query is a row, a key is a column, and so is a distance, and each has
-// its own scale. What keys and values of a head need to be laid out for that is made once and serves all its queries.
+// its own scale. Values are mixed in 16 bits, which is twice as fast as floats: bytes would lose what many steps that are
+// hardly looked at say together. How keys and values of a head are laid out for that is made once for all its queries.
 #pragma once
 
 #include "filter.hpp"
@@ -27,6 +28,16 @@ struct Distances {
   int64_t heads, width, columns, reach;
 };
 
+// A value is in +-kValueLevels and a row's weights, none above kWeightLevels, add up to kWeightSum: the sums of products
+// stay below 2^31.
+constexpr float kValueLevels = 1023, kWeightLevels = 32767, kWeightSum = 1 << 20;
+constexpr int64_t kSoon = 4;
+
+// Rows of a head lie pages apart, and the processor itself does not look beyond a page.
+inline void fetch(const float* row, int64_t width) {
+  for (int64_t k = 0; k < width; k += kLanes) _mm_prefetch((const char*)(row + k), _MM_HINT_T0);
+}
+
 inline int64_t blocks(int64_t columns) { return (columns + kBlock - 1) / kBlock; }
 
 // Keys and values of all heads: of a head, each clip begins with a block of its own.
@@ -37,13 +48,15 @@ class Laid {
       begins_[i + 1] = begins_[i] + blocks(clips.begins[i + 1] - clips.begins[i]) * kBlock;
     const int64_t columns = d.heads * begins_[clips.count];
     static thread_local std::vector<uint8_t> keys;
-    static thread_local std::vector<float> scales, values;
+    static thread_local std::vector<int32_t> values;
+    static thread_local std::vector<float> scales, value_scales;
     if (int64_t(keys.size()) < columns * d.width + kLine) keys.resize(columns * d.width + kLine);
-    if (int64_t(scales.size()) < columns) scales.resize(columns);
-    if (int64_t(values.size()) < columns * d.width + kLanes) values.resize(columns * d.width + kLanes);
+    if (int64_t(values.size()) < columns / 2 * d.width + kLanes) values.resize(columns / 2 * d.width + kLanes);
+    scales.resize(columns);
+    value_scales.resize(d.heads * clips.count * d.width);
     keys_ = keys.data() + (-uintptr_t(keys.data()) & (kLine - 1));
-    values_ = values.data() + (-uintptr_t(values.data()) & (kLine - 1)) / sizeof(float);
-    scales_ = scales.data();
+    values_ = values.data() + (-uintptr_t(values.data()) & (kLine - 1)) / sizeof(int32_t);
+    scales_ = scales.data(), value_scales_ = value_scales.data();
   }
 
   Weight keys(int64_t clip, int64_t head) const {
@@ -51,23 +64,28 @@ class Laid {
     return {keys_ + at * d_.width, scales_ + at, nullptr, d_.width, begins_[clip + 1] - begins_[clip]};
   }
 
-  const float* values(int64_t clip, int64_t head) const { return values_ + place(clip, head) * d_.width; }
+  // [steps / 2, d], of two steps each.
+  const int32_t* values(int64_t clip, int64_t head) const { return values_ + place(clip, head) / 2 * d_.width; }
+  const float* value_scales(int64_t clip, int64_t head) const {
+    return value_scales_ + (head * clips_.count + clip) * d_.width;
+  }
 
   // projected [rows, 3 * heads * d] holds queries, keys and values.
   void take(int64_t clip, int64_t head, const float* projected) {
     const int64_t all = d_.heads * d_.width, at = place(clip, head), count = clips_.begins[clip + 1] - clips_.begins[clip];
     const float* row = projected + clips_.begins[clip] * 3 * all + head * d_.width;
     for (int64_t i = 0; i < count; i++, row += 3 * all) {
+      fetch(row + (1 + 3 * kSoon) * all, d_.width);
       const int64_t block = i / kBlock * kBlock;
       int32_t sum;
       auto* quads = reinterpret_cast<int8_t*>(keys_ + (at + block) * d_.width + (i - block) * kQuad);
       quantise(row + all, d_.width, quads, kBlock * kQuad, scales_[at + i], sum);
-      std::memcpy(values_ + (at + i) * d_.width, row + 2 * all, d_.width * sizeof(float));
     }
     const __m512i offset = _mm512_set1_epi8(char(kOffset));
     uint8_t* bytes = keys_ + at * d_.width;
     for (int64_t i = 0; i < blocks(count) * kBlock * d_.width; i += kLine)
       _mm512_storeu_si512(bytes + i, _mm512_xor_si512(_mm512_loadu_si512(bytes + i), offset));
+    take_values(clip, head, projected + clips_.begins[clip] * 3 * all + 2 * all + head * d_.width, 3 * all, count);
   }
 
  private:
@@ -75,7 +93,31 @@ class Laid {
   const Clips& clips_;
   std::vector<int64_t> begins_;
   uint8_t* keys_;
-  float *scales_, *values_;
+  int32_t* values_;
+  float *scales_, *value_scales_;
+
+  void take_values(int64_t clip, int64_t head, const float* rows, int64_t apart, int64_t count) {
+    float* scales = value_scales_ + (head * clips_.count + clip) * d_.width;
+    for (int64_t k = 0; k < d_.width; k += kLanes) _mm512_storeu_ps(scales + k, _mm512_set1_ps(kSmallest));
+    for (int64_t i = 0; i < count; i++) {
+      fetch(rows + (i + kSoon) * apart, d_.width);
+      for (int64_t k = 0; k < d_.width; k += kLanes)
+        _mm512_storeu_ps(scales + k, _mm512_max_ps(load(scales + k), _mm512_abs_ps(load(rows + i * apart + k))));
+    }
+    for (int64_t k = 0; k < d_.width; k += kLanes)
+      _mm512_storeu_ps(scales + k, _mm512_mul_ps(load(scales + k), _mm512_set1_ps(1 / kValueLevels)));
+    int32_t* to = values_ + place(clip, head) / 2 * d_.width;
+    for (int64_t i = 0; i < count; i += 2, to += d_.width)
+      for (int64_t k = 0; k < d_.width; k += kLanes) {
+        const Floats inverse = _mm512_div_ps(_mm512_set1_ps(1), load(scales + k));
+        const float* row = rows + i * apart + k;
+        const __m512i one = _mm512_cvtps_epi32(_mm512_mul_ps(load(row), inverse));
+        __m512i next = _mm512_setzero_si512();
+        if (i + 1 < count) next = _mm512_cvtps_epi32(_mm512_mul_ps(load(row + apart), inverse));
+        const __m512i first = _mm512_and_si512(one, _mm512_set1_epi32(0xffff));
+        _mm512_storeu_si512(to + k, _mm512_or_si512(first, _mm512_slli_epi32(next, 16)));
+      }
+  }
 
   int64_t place(int64_t clip, int64_t head) const { return head * begins_[clips_.count] + begins_[clip]; }
 };
@@ -88,11 +130,14 @@ class Queries {
     static thread_local std::vector<int8_t> rows;
     static thread_local std::vector<float> floats;
     rows.resize(2 * bytes);
-    if (int64_t(floats.size()) < 3 * kTileRows * columns + d_.width + kLanes)
-      floats.resize(3 * kTileRows * columns + d_.width + kLanes);
+    static thread_local std::vector<int16_t> weights;
+    if (int64_t(floats.size()) < 2 * kTileRows * columns + columns + d_.width + kLanes)
+      floats.resize(2 * kTileRows * columns + columns + d_.width + kLanes);
+    if (int64_t(weights.size()) < kTileRows * columns + 2 * kLanes) weights.resize(kTileRows * columns + 2 * kLanes);
     own_ = rows.data(), placed_ = own_ + bytes;
-    scores_ = floats.data(), near_ = scores_ + kTileRows * columns, weights_ = near_ + kTileRows * columns;
-    shifted_ = weights_ + kTileRows * columns + kLanes;
+    scores_ = floats.data(), near_ = scores_ + kTileRows * columns, line_ = near_ + kTileRows * columns;
+    shifted_ = line_ + columns + kLanes;
+    weights_ = weights.data();
     columns_ = columns;
   }
 
@@ -107,28 +152,39 @@ class Queries {
     multiply(own_, own_scales_, own_sums_, count, laid.keys(clip, head), at, blocks(high) - at, scores_);
     // Of query i, key j is in column reach - i + j.
     const int64_t left = d_.reach - (begin + count - 1) + low, right = d_.reach - begin + high, near = left / kBlock;
-    const Weight table{d_.values + head * d_.columns * d_.width, d_.scales + head * d_.columns, nullptr, d_.width, d_.columns};
+    const int64_t place = head * d_.columns;
+    const Weight table{d_.values + place * d_.width, d_.scales + place, nullptr, d_.width, d_.columns};
     multiply(placed_, placed_scales_, placed_sums_, count, table, near, blocks(right) - near, near_);
-    const int64_t depth = high - low;
+    const int64_t from = low / 2, pairs = (high + 1) / 2 - from;
     for (int64_t i = 0; i < count; i++) {
       const float* scores = scores_ + i * columns + first[i] - at * kBlock;
       const float* distances = near_ + i * columns + d_.reach - (begin + i) + first[i] - near * kBlock;
-      weigh(scores, distances, first[i] - low, end[i] - first[i], depth, weights_ + i * depth);
+      int16_t* weights = weights_ + 2 * i * pairs;
+      weight_scales_[i] = weigh(scores, distances, first[i] - 2 * from, end[i] - first[i], 2 * pairs, weights);
     }
-    mix(count, depth, laid.values(clip, head) + low * d_.width, mixed + row * all + head * d_.width, all);
+    const Values values{laid.values(clip, head) + from * d_.width, laid.value_scales(clip, head), pairs};
+    mix(count, values, mixed + row * all + head * d_.width, all);
   }
 
  private:
+  struct Values {
+    const int32_t* pairs;  // [count, d]
+    const float* scales;   // [d]
+    int64_t count;
+  };
+
   const Distances& d_;
   int8_t *own_, *placed_;
-  float own_scales_[kTileRows], placed_scales_[kTileRows];
+  float own_scales_[kTileRows], placed_scales_[kTileRows], weight_scales_[kTileRows];
   int32_t own_sums_[kTileRows], placed_sums_[kTileRows];
-  float *scores_, *near_, *weights_, *shifted_;
+  float *scores_, *near_, *line_, *shifted_;
+  int16_t* weights_;
   int64_t columns_;
 
   void split(const float* query, int64_t apart, int64_t count, int64_t head) {
     const float* shift = d_.shift + head * d_.width;
     for (int64_t i = 0; i < count; i++, query += apart) {
+      fetch(query + kTileRows * apart, d_.width);
       for (int64_t k = 0; k < d_.width; k += kLanes)
         _mm512_storeu_ps(shifted_ + k, _mm512_add_ps(load(query + k), load(shift + k)));
       quantise(query, d_.width, own_ + i * kQuad, count * kQuad, own_scales_[i], own_sums_[i]);
@@ -144,31 +200,63 @@ class Queries {
       kTiles[count - 1](x, 0, weight, block * kBlock, nullptr, result);
   }
 
-  // Of `seen` keys from `skipped` on, weights [depth]; others have none. Room for a vector follows.
-  static void weigh(const float* scores, const float* distances, int64_t skipped, int64_t seen, int64_t depth,
-                    float* weights) {
-    for (int64_t j = 0; j < skipped; j++) weights[j] = 0;
-    float* line = weights + skipped;
+  // Of `seen` keys from `skipped` on, weights [depth]; others have none. Room for a vector follows. -> their scale.
+  float weigh(const float* scores, const float* distances, int64_t skipped, int64_t seen, int64_t depth, int16_t* weights) {
     for (int64_t j = 0; j < seen; j += kLanes)
-      _mm512_storeu_ps(line + j, _mm512_add_ps(load(scores + j), load(distances + j)));
-    softmax(line, seen);
-    for (int64_t j = skipped + seen; j < depth; j++) weights[j] = 0;
+      _mm512_storeu_ps(line_ + j, _mm512_add_ps(load(scores + j), load(distances + j)));
+    const float sum = exponents(line_, seen), levels = std::min(kWeightLevels, kWeightSum / sum);
+    std::fill_n(weights, skipped, 0);
+    for (int64_t j = 0; j < seen; j += kLanes) {
+      const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(load(line_ + j), _mm512_set1_ps(levels)));
+      _mm256_storeu_si256((__m256i*)(weights + skipped + j), _mm512_cvtepi32_epi16(rounded));
+    }
+    if (skipped + seen < depth) std::fill(weights + skipped + seen, weights + depth, 0);
+    return 1 / (levels * sum);
   }
 
-  void mix(int64_t count, int64_t depth, const float* values, float* to, int64_t apart) const {
-    constexpr int kRows = 3, kWide = 8;
-    const float* weights = weights_;
-    for (; count >= kRows; count -= kRows, weights += kRows * depth, to += kRows * apart)
-      mix<kRows, kWide>(weights, depth, values, to, apart);
-    for (; count > 0; count--, weights += depth, to += apart) mix<1, kWide>(weights, depth, values, to, apart);
+  void mix(int64_t count, const Values& values, float* to, int64_t apart) const {
+    constexpr int kRows = 3;
+    int64_t row = 0;
+    for (; row + kRows <= count; row += kRows) mix_rows<kRows>(row, values, to + row * apart, apart);
+    for (; row < count; row++) mix_rows<1>(row, values, to + row * apart, apart);
+  }
+
+  template <int kRows>
+  void mix_rows(int64_t row, const Values& values, float* to, int64_t apart) const {
+    constexpr int kWide = 8;
+    int64_t at = 0;
+    for (; at + kWide * kLanes <= d_.width; at += kWide * kLanes) mix_part<kRows, kWide>(row, values, at, to, apart);
+    for (; at < d_.width; at += kLanes) mix_part<kRows, 1>(row, values, at, to, apart);
   }
 
   template <int kRows, int kWide>
-  void mix(const float* weights, int64_t depth, const float* values, float* to, int64_t apart) const {
-    int64_t left = d_.width / kLanes;
-    for (; left > kWide; left -= kWide, values += kWide * kLanes, to += kWide * kLanes)
-      combine<kRows, kWide>(weights, depth, values, d_.width, to, apart);
-    combine_rest<kRows, kWide>(weights, depth, values, d_.width, left, to, apart);
+  void mix_part(int64_t row, const Values& values, int64_t at, float* to, int64_t apart) const {
+    const int32_t* weights = reinterpret_cast<const int32_t*>(weights_) + row * values.count;
+    const int32_t* pair = values.pairs + at;
+    __m512i sums[kRows][kWide];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; r++)
+#pragma GCC unroll 8
+      for (int v = 0; v < kWide; v++) sums[r][v] = _mm512_setzero_si512();
+    for (int64_t k = 0; k < values.count; k++, pair += d_.width) {
+      __m512i both[kRows];
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; r++) both[r] = _mm512_set1_epi32(weights[r * values.count + k]);
+#pragma GCC unroll 8
+      for (int v = 0; v < kWide; v++) {
+        const __m512i steps = _mm512_loadu_si512(pair + v * kLanes);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; r++) sums[r][v] = _mm512_dpwssd_epi32(sums[r][v], steps, both[r]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; r++)
+#pragma GCC unroll 8
+      for (int v = 0; v < kWide; v++) {
+        const int64_t column = at + v * kLanes;
+        const Floats scales = _mm512_mul_ps(_mm512_set1_ps(weight_scales_[row + r]), load(values.scales + column));
+        _mm512_storeu_ps(to + r * apart + column, _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]), scales));
+      }
   }
 };
 
