@@ -78,8 +78,7 @@ class Settings(BaseSettings):
     """Processes that read recordings where there are several; without it one less than cores, at most 16."""
 
     processes: int | None = Field(None, ge=1, le=64)
-    """Processes that hold connections, before one engine; without it one for every eight processors, beside a card for
-    every two."""
+    """Processes that hold connections; without it one for every eight processors, for every two beside a card."""
 
     segment_seconds: float = Field(30.0, ge=2, le=300)
     """The longest piece, in seconds, that long audio is cut into."""

@@ -43,12 +43,14 @@ def doors(server: Server) -> dict[str, int]:
 
 
 def holder(server: Server, client: Talker) -> str:
-    """Which process has the connection of that client."""
+    """Which process has the connection of that client, or takes it from its queue in a moment."""
     assert isinstance(client, Socket | Lines)
     own = (client.connection.socket if isinstance(client, Socket) else client.connection).getsockname()[1]
-    for name, pid in doors(server).items():
-        if any(found.raddr and found.raddr.port == own for found in psutil.Process(pid).net_connections("tcp")):
-            return name
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        for name, pid in doors(server).items():
+            if any(found.raddr and found.raddr.port == own for found in psutil.Process(pid).net_connections("tcp")):
+                return name
     raise AssertionError("no process has it")
 
 
