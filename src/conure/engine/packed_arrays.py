@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class PackedArrays:
     def __init__(self, path: Path) -> None:
         """Raises OSError where there is none."""
         self._index = json.loads(_index(path).read_text(encoding="utf-8"))
-        self._file = np.memmap(path, np.uint8, "r")
+        self._file = _mapped(path)
 
     @staticmethod
     def are_in(path: Path) -> bool:
@@ -40,6 +41,16 @@ class PackedArrays:
         return array
 
 
+def _mapped(path: Path) -> np.memmap:
+    """One mapping for all who read a file: each would count its pages as memory of the process."""
+    status = path.stat()
+    file = status.st_dev, status.st_ino, status.st_mtime_ns
+    mapped = _MAPPED.get(file)
+    if mapped is None:
+        mapped = _MAPPED[file] = np.memmap(path, np.uint8, "r")
+    return mapped
+
+
 def write_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
     """The file and, after it, its index."""
     index = {}
@@ -50,6 +61,9 @@ def write_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
             index[name] = {"kind": array.dtype.name, "shape": array.shape, "offset": file.tell()}
             file.write(array.data)
     _index(path).write_text(json.dumps(index), encoding="utf-8")
+
+
+_MAPPED: WeakValueDictionary[tuple[int, int, int], np.memmap] = WeakValueDictionary()
 
 
 def _index(path: Path) -> Path:
