@@ -31,6 +31,13 @@ def test_two_streams_are_heard_as_alone(capsys: pytest.CaptureFixture[str]) -> N
     assert told["machine"]["cores"] >= 1
 
 
+def test_each_process_of_a_server_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["bench", "live", "--model", str(TINY), "--audio", str(DIGITS), "--streams", "1", "--seconds", "1"]
+    main([*line, "--processes", "2", "--json"])
+    (trial,) = json.loads(capsys.readouterr().out)["trials"]
+    assert trial["cpu"].keys() == trial["memory"].keys() == {"server", "door 1", "door 2", "engine"}
+
+
 def test_a_server_that_does_not_start_says_why() -> None:
     with (
         pytest.raises(EngineFailed, match="the server did not start"),

@@ -78,7 +78,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Findings]:
         monkeypatch.setattr(trials, "try_load", machine.try_load)
         monkeypatch.setattr(surveys, "load_of", lambda bench, server: Load(Asked("", 160), [], 1.0, [], 0.26))
         monkeypatch.setattr(surveys, "measure_clips", lambda bench, server, tell: tell(clips_trial(4)))
-        monkeypatch.setattr("os.cpu_count", lambda: 4)
+        monkeypatch.setattr("conure.bench.survey.processors", lambda: 4)
         monkeypatch.setattr("psutil.cpu_percent", lambda interval: 25.0)
         asked = Survey(choice or {"model": "m"}, LiveBench(shipped()), ClipsBench(shipped()), effort, **options)
         found = Findings()
@@ -129,12 +129,12 @@ def test_a_thorough_survey_takes_the_best_threads(look: Callable[..., Findings])
 
 def test_processes_are_added_for_as_long_as_they_are_full_and_help(look: Callable[..., Findings]) -> None:
     machine = Machine(lambda given: min(100, 30 * int(given.get("--processes", 1))), cpu=0.03)
-    found = look(machine, THOROUGH, {"threads": 4}, may_have_processes=True)
+    found = look(machine, THOROUGH, {"threads": 4})
     assert found.chosen is not None
     assert found.chosen["processes"] == 4
     assert [search.choice.get("processes", 1) for search in found.searches] == [1, 2, 4, 8]
-    assert len(look(machine, THOROUGH, {"threads": 4}).searches) == 1
-    assert len(look(Machine(lambda given: 30), THOROUGH, {"threads": 4}, may_have_processes=True).searches) == 1
+    assert len(look(machine, THOROUGH, {"threads": 4, "processes": 1}).searches) == 1
+    assert len(look(Machine(lambda given: 30), THOROUGH, {"threads": 4}).searches) == 1
 
 
 def test_smaller_loads_of_a_curve_come_first(look: Callable[..., Findings]) -> None:

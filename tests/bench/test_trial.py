@@ -75,3 +75,11 @@ def test_a_report_for_people() -> None:
     assert told["turns"] == "6.2 a second of 4.0 rows, in 20.0 ms: 12% busy"
     assert told["price"] == "$0.50000 an hour of a stream, where the machine is $2"
     assert "price" not in dict(facts(replace(HELD, lag=SLOW), price=2.0))
+
+
+def test_processes_of_a_kind_are_told_together() -> None:
+    several = replace(HELD, cpu={"server": 0.001, "door 1": 0.01, "door 2": 0.02, "engine": 0.1})
+    told = dict(facts(several, None))
+    assert told["cpu, door"] == "0.0300 cores a stream"
+    assert told["cpu, server"] == "0.0010 cores a stream"
+    assert not any("door 1" in name for name in told)

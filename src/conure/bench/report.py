@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from conure.bench.clips import ClipsTrial
 from conure.bench.numbers import Spread
 from conure.bench.trial import Trial
 
-__all__ = ["as_dict", "best_of", "clips_as_dict", "clips_facts", "clips_line", "clips_row", "facts", "line", "spreads"]
+__all__ = [
+    "as_dict",
+    "best_of",
+    "_by_kind",
+    "clips_as_dict",
+    "clips_facts",
+    "clips_line",
+    "clips_row",
+    "facts",
+    "line",
+    "spreads",
+]
+
+Number = TypeVar("Number", int, float)
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
@@ -42,8 +55,8 @@ def clips_facts(trials: Sequence[ClipsTrial], price: float | None) -> list[tuple
     last = trials[-1]
     found = [
         *(clips_row(trial) for trial in trials),
-        *((f"cpu, {name}", f"{cpu:.2f} cores") for name, cpu in last.cpu.items()),
-        *((f"memory, {name}", f"{size / 2**20:.0f} MB") for name, size in last.memory.items()),
+        *((f"cpu, {name}", f"{cpu:.2f} cores") for name, cpu in _by_kind(last.cpu).items()),
+        *((f"memory, {name}", f"{size / 2**20:.0f} MB") for name, size in _by_kind(last.memory).items()),
     ]
     if price is not None:
         found.append(("price", f"${price / last.speed:.5f} an hour of recordings, where the machine is ${price:g}"))
@@ -80,8 +93,8 @@ def facts(trial: Trial, price: float | None) -> list[tuple[str, str]]:
         ("ends", ", ".join(f"{count} {end}" for end, count in trial.ends.items())),
         ("words", f"{trial.words}, {trial.different or 'no'} streams heard otherwise than alone"),
         ("turns", turns),
-        *((f"cpu, {name}", f"{cpu:.4f} cores a stream") for name, cpu in trial.cpu.items()),
-        *((f"memory, {name}", f"{size / 2**20:.0f} MB") for name, size in trial.memory.items()),
+        *((f"cpu, {name}", f"{cpu:.4f} cores a stream") for name, cpu in _by_kind(trial.cpu).items()),
+        *((f"memory, {name}", f"{size / 2**20:.0f} MB") for name, size in _by_kind(trial.memory).items()),
         ("clients", f"{trial.late * 1000:.0f} ms behind their pace at most"),
         ("held", f"no: {trial.fault}" if trial.fault else "yes"),
     ]
@@ -98,6 +111,15 @@ def as_dict(trials: Sequence[Trial], price: float | None) -> dict[str, Any]:
         "dollars_per_stream_hour": price / held if price is not None and held else None,
         "trials": [asdict(trial) | {"fault": trial.fault} for trial in trials],
     }
+
+
+def _by_kind(values: Mapping[str, Number]) -> dict[str, Number]:
+    """The sum for processes of a kind: the names of several have numbers behind it."""
+    sums: dict[str, Number] = {}
+    for name, value in values.items():
+        kind = name.partition(" ")[0]
+        sums[kind] = sums[kind] + value if kind in sums else value
+    return sums
 
 
 def _numbers(name: str, spread: Spread) -> tuple[str, ...]:

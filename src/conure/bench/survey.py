@@ -8,7 +8,6 @@ keep     a server with the chosen settings, as it will be used: the promise once
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +20,7 @@ from conure.bench.live import LiveBench, load_of
 from conure.bench.report import best_of, clips_line, line
 from conure.bench.server import Server, start_server
 from conure.bench.trial import Load, Trial, search, try_load
+from conure.cores import processors
 
 __all__ = ["MARGIN", "Effort", "Findings", "QUICK", "Search", "Survey", "THOROUGH", "survey"]
 
@@ -65,8 +65,6 @@ class Survey:
     effort: Effort
     curve: bool = False
     """Whether smaller loads are tried, too."""
-    may_have_processes: bool = False
-    """Whether the server can have several that hold connections."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +133,10 @@ def _choices(asked: Survey, found: Findings) -> Iterator[Choice]:
     if not asked.effort.tunes:
         return
     if "threads" not in asked.choice:
-        cores = os.cpu_count() or 1
-        yield from ({**asked.choice, "threads": threads} for threads in sorted({1, cores // 2, cores} - {0}))
+        count = processors()
+        yield from ({**asked.choice, "threads": threads} for threads in sorted({1, count // 2, count} - {0}))
     processes = 0
-    while asked.may_have_processes and "processes" not in asked.choice:
+    while "processes" not in asked.choice:
         best = found.best
         if best is None or _processes(best) <= processes or serving(best) < FULL:
             return

@@ -7,15 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from conure.bench.crowd import alone, gather
 from conure.bench.numbers import PRECISION, Spread, largest, spread_of
 from conure.bench.server import Server
 from conure.bench.stream import Asked
 from conure.errors import ConureError
-
-Number = TypeVar("Number", int, float)
 
 __all__ = ["Load", "Trial", "hear_alone", "search", "try_load"]
 
@@ -130,8 +127,8 @@ def try_load(server: Server, load: Load, streams: int) -> Trial:
         ends=dict(Counter(notes.end for notes in heard)),
         words=sum(len(notes.words) for notes in heard),
         different=right.count(False),
-        cpu=_by_kind({name: (after[name] - before[name]) / seconds for name in after if name in before and seconds}),
-        memory=_by_kind(server.memory()),
+        cpu={name: (after[name] - before[name]) / seconds for name in after if name in before and seconds},
+        memory=server.memory(),
         turns=done.count / took,
         rows=done.rows / done.count if done.count else 0.0,
         turn=done.seconds / done.count if done.count else 0.0,
@@ -172,12 +169,3 @@ def search(
 
 def _spread(lists: Iterable[list[float]]) -> Spread | None:
     return spread_of([value for values in lists for value in values])
-
-
-def _by_kind(values: dict[str, Number]) -> dict[str, Number]:
-    """The sum for processes of a kind: the names of several have numbers behind it."""
-    sums: dict[str, Number] = {}
-    for name, value in values.items():
-        kind = name.partition(" ")[0]
-        sums[kind] = sums[kind] + value if kind in sums else value
-    return sums

@@ -109,7 +109,6 @@ def _survey(options: Options, start: Start) -> Survey:
         clips=ClipsBench(audio=audio, at_once=options.at_once, seconds=seconds),
         effort=effort,
         curve=options.plot is not None,
-        may_have_processes="processes" in Settings.model_fields,
     )
 
 

@@ -12,13 +12,10 @@ from cyclopts import Parameter
 
 from conure.bench.choice import Choice
 from conure.cli.knobs import knob
-from conure.errors import BadOption, ConureError
-from conure.settings import Settings
+from conure.errors import ConureError
 from conure.types import RunnerChoice
 
 __all__ = ["Start", "chosen", "interruptible"]
-
-PROCESSES = "processes"
 
 
 @Parameter(name="*")
@@ -30,15 +27,12 @@ class Start:
     runner: Annotated[RunnerChoice | None, knob("runner")] = None
     threads: Annotated[int | None, knob("threads")] = None
     slots: Annotated[int | None, knob("slots")] = None
-    processes: Annotated[int | None, Parameter(help="Server processes that hold connections.")] = None
+    processes: Annotated[int | None, knob("processes")] = None
 
 
 def chosen(start: Start, **models: str | None) -> Choice:
-    """What was given of it. Raises BadOption for what this server cannot have."""
-    given = models | vars(start)
-    if start.processes is not None and PROCESSES not in Settings.model_fields:
-        raise BadOption(f"--processes is {start.processes}", "this server holds all connections in one process")
-    return {name: value for name, value in given.items() if value is not None}
+    """What was given of it."""
+    return {name: value for name, value in (models | vars(start)).items() if value is not None}
 
 
 @dataclass
