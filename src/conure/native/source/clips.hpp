@@ -8,6 +8,7 @@
 
 #include "filter.hpp"
 #include "product.hpp"
+#include "kept.hpp"
 
 namespace conure {
 
@@ -47,16 +48,11 @@ class Laid {
     for (int64_t i = 0; i < clips.count; i++)
       begins_[i + 1] = begins_[i] + blocks(clips.begins[i + 1] - clips.begins[i]) * kBlock;
     const int64_t columns = d.heads * begins_[clips.count];
-    static thread_local std::vector<uint8_t> keys;
-    static thread_local std::vector<int32_t> values;
-    static thread_local std::vector<float> scales, value_scales;
-    if (int64_t(keys.size()) < columns * d.width + kLine) keys.resize(columns * d.width + kLine);
-    if (int64_t(values.size()) < columns / 2 * d.width + kLanes) values.resize(columns / 2 * d.width + kLanes);
-    scales.resize(columns);
-    value_scales.resize(d.heads * clips.count * d.width);
-    keys_ = keys.data() + (-uintptr_t(keys.data()) & (kLine - 1));
-    values_ = values.data() + (-uintptr_t(values.data()) & (kLine - 1)) / sizeof(int32_t);
-    scales_ = scales.data(), value_scales_ = value_scales.data();
+    static thread_local Kept<uint8_t> keys;
+    static thread_local Kept<int32_t> values;
+    static thread_local Kept<float> scales, value_scales;
+    keys_ = keys.of(columns * d.width), scales_ = scales.of(columns);
+    values_ = values.of(columns / 2 * d.width), value_scales_ = value_scales.of(d.heads * clips.count * d.width);
   }
 
   Weight keys(int64_t clip, int64_t head) const {
@@ -127,17 +123,13 @@ class Queries {
  public:
   Queries(const Distances& distances, int64_t longest) : d_(distances) {
     const int64_t columns = (blocks(longest) + 2) * kBlock, bytes = kTileRows * d_.width;
-    static thread_local std::vector<int8_t> rows;
-    static thread_local std::vector<float> floats;
-    rows.resize(2 * bytes);
-    static thread_local std::vector<int16_t> weights;
-    if (int64_t(floats.size()) < 2 * kTileRows * columns + columns + d_.width + kLanes)
-      floats.resize(2 * kTileRows * columns + columns + d_.width + kLanes);
-    if (int64_t(weights.size()) < kTileRows * columns + 2 * kLanes) weights.resize(kTileRows * columns + 2 * kLanes);
-    own_ = rows.data(), placed_ = own_ + bytes;
-    scores_ = floats.data(), near_ = scores_ + kTileRows * columns, line_ = near_ + kTileRows * columns;
-    shifted_ = line_ + columns + kLanes;
-    weights_ = weights.data();
+    static thread_local Kept<int8_t> rows;
+    static thread_local Kept<float> scores, near, line, shifted;
+    static thread_local Kept<int16_t> weights;
+    own_ = rows.of(2 * bytes), placed_ = own_ + bytes;
+    scores_ = scores.of(kTileRows * columns), near_ = near.of(kTileRows * columns);
+    line_ = line.of(columns + kLanes), shifted_ = shifted.of(d_.width);
+    weights_ = weights.of(kTileRows * columns + 2 * kLanes);
     columns_ = columns;
   }
 

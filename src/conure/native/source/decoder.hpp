@@ -93,7 +93,7 @@ class Decoder {
   std::vector<Row*> busy_, talking_;
   std::vector<std::pair<const Row*, int64_t>> looks_;  // row and step
   Left left_;
-  Room<float> steps_;
+  Kept<float> steps_;
   Scores scores_;
 
   int64_t joint_width() const { return heads_.joint.depth; }

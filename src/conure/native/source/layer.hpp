@@ -7,9 +7,9 @@
 
 #include <array>
 #include <utility>
-#include <vector>
 
 #include "product.hpp"
+#include "kept.hpp"
 
 namespace conure::greedy {
 
@@ -18,23 +18,6 @@ struct Layer {
   const float* scales;  // [columns], or none
   const float* bias;    // [columns]
   int64_t depth, columns;
-};
-
-// Room that begins at a line of the cache and keeps its size.
-template <typename Number>
-class Room {
- public:
-  Number* of(int64_t count) {
-    const std::size_t lines = (count * sizeof(Number) + kLine - 1) / kLine;
-    if (lines_.size() < lines) lines_.resize(lines);
-    return reinterpret_cast<Number*>(lines_.data());
-  }
-
- private:
-  struct alignas(kLine) Line {
-    char bytes[kLine];
-  };
-  std::vector<Line> lines_;
 };
 
 // Rows that layers read: floats [count, depth], and bytes with a scale for each row where the layer is of bytes.
@@ -66,9 +49,9 @@ class Left {
   }
 
  private:
-  Room<float> floats_, scales_;
-  Room<int8_t> bytes_;
-  Room<int32_t> sums_;
+  Kept<float> floats_, scales_;
+  Kept<int8_t> bytes_;
+  Kept<int32_t> sums_;
 };
 
 constexpr int64_t kFetchedAhead = 4096, kTaskBytes = 1 << 16;

@@ -55,7 +55,7 @@ class Scores {
   }
 
  private:
-  Room<float> logits_room_, best_room_;
+  Kept<float> logits_room_, best_room_;
   float *logits_ = nullptr, *best_ = nullptr;
   int64_t columns_ = 0, blocks_ = 0;
 };
