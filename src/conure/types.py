@@ -32,6 +32,8 @@ class Word:
     start: float | None = None
     end: float | None = None
     confidence: float | None = None
+    tokens: tuple[Token, ...] = field(default=(), compare=False, repr=False)
+    """What it was made of, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)

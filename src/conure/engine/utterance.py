@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from conure.text.joining import Seam, find_seam
 from conure.text.tokenizer import Tokenizer
-from conure.text.words import SpokenWord, spoken_words
-from conure.types import Token
+from conure.text.words import words_from_tokens
+from conure.types import Token, Word
 
 __all__ = ["FACTOR", "LEAD", "WINDOW", "Utterance", "right_of"]
 
@@ -25,7 +25,7 @@ LEAD = 1.0
 """Seconds before a seam that the piece after it hears, too."""
 
 
-def right_of(seam: Seam[SpokenWord], first: int) -> int:
+def right_of(seam: Seam[Word], first: int) -> int:
     """Where the audio after a seam begins, if that before it began with sample `first`."""
     lead = min(LEAD, (seam.at - first / RATE) / 2)
     return round((seam.at - lead) * RATE)
@@ -38,14 +38,14 @@ class Utterance:
     """The sample with which its audio begins."""
     is_told: bool = False
     """Whether its beginning was told of."""
-    seam: Seam[SpokenWord] | None = None
+    seam: Seam[Word] | None = None
     """With the utterance before, where that ended by its length."""
     next_guess: int = 0
     """The sample that a guess must hear to be worth it."""
     guess_first: int = field(init=False)
     """Where the audio of the next guess begins."""
-    _guess_seam: Seam[SpokenWord] | None = field(init=False)
-    _kept: list[SpokenWord] = field(init=False, default_factory=list)
+    _guess_seam: Seam[Word] | None = field(init=False)
+    _kept: list[Word] = field(init=False, default_factory=list)
     """Guessed words before it."""
 
     def __post_init__(self) -> None:
@@ -53,17 +53,17 @@ class Utterance:
 
     def final(self, tokens: Sequence[Token], tokenizer: Tokenizer) -> list[Token]:
         """All tokens of its audio -> those that are its own."""
-        return list(tokens) if self.seam is None else _tokens(self.seam.join(spoken_words(tokens, tokenizer)))
+        return list(tokens) if self.seam is None else _tokens(self.seam.join(words_from_tokens(tokens, tokenizer)))
 
-    def cut(self, tokens: Sequence[Token], end: int, tokenizer: Tokenizer) -> tuple[list[Token], Seam[SpokenWord]]:
+    def cut(self, tokens: Sequence[Token], end: int, tokenizer: Tokenizer) -> tuple[list[Token], Seam[Word]]:
         """The same where it ends by its length: those before a seam, and the seam with the next one."""
-        words = spoken_words(self.final(tokens, tokenizer), tokenizer)
+        words = words_from_tokens(self.final(tokens, tokenizer), tokenizer)
         seam = find_seam(words, self.first / RATE, end / RATE)
         return _tokens(seam.before), seam
 
     def guess(self, tokens: Sequence[Token], until: int, latency: int, tokenizer: Tokenizer) -> list[Token]:
         """Tokens of the audio from `guess_first` to `until` -> those of the utterance so far."""
-        words = spoken_words(tokens, tokenizer)
+        words = words_from_tokens(tokens, tokenizer)
         if self._guess_seam:
             words = self._guess_seam.join(words)
         heard = until - self.guess_first
@@ -76,5 +76,5 @@ class Utterance:
         return _tokens(guessed)
 
 
-def _tokens(words: Sequence[SpokenWord]) -> list[Token]:
+def _tokens(words: Sequence[Word]) -> list[Token]:
     return [token for word in words for token in word.tokens]

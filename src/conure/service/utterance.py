@@ -38,9 +38,10 @@ class Utterance:
         fresh, self._told = self.tokens[self._told :], len(self.tokens)
         words = words_from_tokens([*self.tokens, *guessed], tokenizer)
         known = words if not guessed else words_from_tokens(self.tokens, tokenizer)
-        stable = join_words(words[: max(len(known) - 1, 0)])
+        sure = tuple(words[: max(len(known) - 1, 0)])
+        stable = join_words(sure)
         tail = join_words(words)[len(stable) :]
-        return Partial(self.number, stable, tail, tuple(fresh), until)
+        return Partial(self.number, stable, tail, tuple(fresh), until, sure, tuple(words[len(sure) :]))
 
 
 def _common(before: Sequence[Token], after: Sequence[Token]) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["Joiner", "Seam", "find_seam"]
+__all__ = ["Joiner", "Seam", "find_seam", "letters_of"]
 
 TOLERANCE = 0.5
 """Seconds by which two pieces may differ about the time of one word."""
@@ -144,7 +144,7 @@ def _longest_run(left: list[Said], right: list[Said], begin: float, end: float) 
 def _run_from(left: list[Said], right: list[Said], i: int, j: int) -> tuple[list[tuple[int, int]], float]:
     run: list[tuple[int, int]] = []
     score = 0.0
-    while i < len(left) and j < len(right) and _plain(left[i]) == _plain(right[j]):
+    while i < len(left) and j < len(right) and letters_of(left[i].text) == letters_of(right[j].text):
         apart = abs(_middle(left[i]) - _middle(right[j]))
         if apart >= TOLERANCE:
             break
@@ -156,7 +156,7 @@ def _run_from(left: list[Said], right: list[Said], i: int, j: int) -> tuple[list
 
 def _shared(left: list[Said], right: list[Said]) -> int:
     """Without times: how many words at the left's end are those at the right's beginning."""
-    ends, begins = [_plain(word) for word in left], [_plain(word) for word in right]
+    ends, begins = [letters_of(word.text) for word in left], [letters_of(word.text) for word in right]
     longest = min(len(left), len(right))
     return next((count for count in range(longest, 0, -1) if ends[-count:] == begins[:count]), 0)
 
@@ -167,13 +167,13 @@ def _is_same_sound(word: Timed, other: Timed) -> bool:
     shorter = min(_ends(word) - _starts(word), _ends(other) - _starts(other))
     if shared >= 0 and shared >= shorter / 2:
         return True
-    return _plain(word) == _plain(other) and abs(_middle(word) - _middle(other)) < TOLERANCE
+    return letters_of(word.text) == letters_of(other.text) and abs(_middle(word) - _middle(other)) < TOLERANCE
 
 
-def _plain(word: Timed) -> str:
-    """The word without case and marks, as both sides need not agree on them."""
-    letters = "".join(character for character in word.text.casefold() if character.isalnum())
-    return letters or word.text
+def letters_of(text: str) -> str:
+    """A word without case and marks, on which two that heard it need not agree; marks alone stay."""
+    letters = "".join(character for character in text.casefold() if character.isalnum())
+    return letters or text
 
 
 def _starts(word: Timed) -> float:

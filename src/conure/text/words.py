@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from conure.types import Token, Word
@@ -24,42 +23,17 @@ from conure.types import Token, Word
 if TYPE_CHECKING:  # at run time it would load two libraries that nothing here needs
     from conure.text.tokenizer import Tokenizer
 
-__all__ = ["FULL_WIDTH_MARKS", "SpokenWord", "join_words", "spoken_words", "words_from_tokens"]
+__all__ = ["FULL_WIDTH_MARKS", "join_words", "words_from_tokens"]
 
 BLANKS = "▁ "
 CLINGING_MARKS = ".,;:!?%‰…।॥؟،؛۔"
 FULL_WIDTH_MARKS = "。、，！？；：．」』）】》〉"
 
 
-@dataclass(frozen=True, slots=True)
-class SpokenWord:
-    """A word with the tokens that it is made of."""
-
-    word: Word
-    tokens: tuple[Token, ...]
-
-    @property
-    def text(self) -> str:
-        return self.word.text
-
-    @property
-    def start(self) -> float | None:
-        return self.word.start
-
-    @property
-    def end(self) -> float | None:
-        return self.word.end
-
-
 def words_from_tokens(tokens: Sequence[Token], tokenizer: Tokenizer) -> list[Word]:
     """Group tokens into words; tokens that carry no text (language tags, end of utterance) are left out."""
-    return [spoken.word for spoken in spoken_words(tokens, tokenizer)]
-
-
-def spoken_words(tokens: Sequence[Token], tokenizer: Tokenizer) -> list[SpokenWord]:
-    """The same words, each with its tokens."""
-    words = ((_word(group, tokenizer), group) for group in _groups(tokens, tokenizer))
-    return [SpokenWord(word, tuple(token for token, _ in group)) for word, group in words if word.text]
+    words = (_word(group, tokenizer) for group in _groups(tokens, tokenizer))
+    return [word for word in words if word.text]
 
 
 def _groups(tokens: Sequence[Token], tokenizer: Tokenizer) -> list[list[tuple[Token, str]]]:
@@ -113,6 +87,7 @@ def _word(group: Sequence[tuple[Token, str]], tokenizer: Tokenizer) -> Word:
         start=spoken[0].start,
         end=max(spoken[0].start, spoken[-1].end),
         confidence=_least_confidence(tokens),
+        tokens=tuple(tokens),
     )
 
 
