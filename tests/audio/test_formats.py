@@ -12,7 +12,15 @@ import pytest
 from conure.audio.formats import ENCODINGS, AudioFormat, encoding_named, to_float
 from conure.errors import BadOption
 
-FFMPEG = {"pcm16": "s16le", "f32": "f32le", "mulaw": "mulaw", "alaw": "alaw"}
+FFMPEG = {
+    "pcm16": "s16le",
+    "pcm8": "u8",
+    "pcm24": "s24le",
+    "pcm32": "s32le",
+    "f32": "f32le",
+    "mulaw": "mulaw",
+    "alaw": "alaw",
+}
 
 
 def by_ffmpeg(data, encoding):
@@ -20,11 +28,18 @@ def by_ffmpeg(data, encoding):
     options = {"sample_rate": "16000", "ch_layout": "mono"}
     with av.open(io.BytesIO(data), "r", format=FFMPEG[encoding], options=options) as container:
         samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
-    return samples if samples.dtype == np.float32 else samples / np.float32(2**15)
+    if samples.dtype == np.float32:
+        return samples
+    if samples.dtype == np.uint8:
+        return samples / np.float32(2**7) - 1
+    return (samples / 2.0 ** (8 * samples.itemsize - 1)).astype(np.float32)
 
 
-EVERY_VALUE = {
+EVERY_VALUE = {  # or very many
     "pcm16": np.arange(-(2**15), 2**15).astype("<i2").tobytes(),
+    "pcm8": bytes(range(256)),
+    "pcm24": np.random.default_rng(1).bytes(3 * 4_000),
+    "pcm32": np.random.default_rng(2).bytes(4 * 4_000),
     "f32": np.random.default_rng(0).normal(0, 2, 4_000).astype("<f4").tobytes(),
     "mulaw": bytes(range(256)),
     "alaw": bytes(range(256)),
@@ -54,6 +69,9 @@ def test_no_alias_is_told_twice():
         ("LINEAR_PCM", "pcm16"),
         ("audio/pcm", "pcm16"),
         ("pcm_s16le", "pcm16"),
+        ("pcm_u8", "pcm8"),
+        ("s24le", "pcm24"),
+        ("int32", "pcm32"),
         ("f32le", "f32"),
         ("audio/PCMU", "mulaw"),
         ("g711_ulaw", "mulaw"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conure.audio.files import open_audio
@@ -14,7 +14,7 @@ from conure.audio.resample import Resampler
 from conure.errors import UnsupportedAudio
 from tests.audio.recordings import encode, tone
 
-PLAIN = ["pcm16", "f32", "mulaw", "alaw"]
+PLAIN = ["pcm16", "pcm8", "pcm24", "pcm32", "f32", "mulaw", "alaw"]
 
 
 def live(packets, *form):
@@ -40,7 +40,7 @@ def some_bytes(encoding, count, seed=0):
     rng = np.random.default_rng(seed)
     if encoding == "f32":
         return rng.normal(0, 1, count).astype("<f4").tobytes()
-    return rng.bytes(count * (2 if encoding == "pcm16" else 1))
+    return rng.bytes(count * AudioFormat(encoding).frame_bytes)
 
 
 @given(
@@ -86,6 +86,25 @@ def test_the_file_reader_gives_the_same(form, rate, codec):
     np.testing.assert_allclose(live(cut(data, [333]), form, rate, 2)[0], expected, atol=1e-6)
 
 
+@given(
+    encoding=st.sampled_from(PLAIN),
+    rate=st.sampled_from([8_000, 16_000, 44_100]),
+    channels=st.sampled_from([1, 2, 3, 8]),
+    frames=st.integers(0, 900),
+    size=st.integers(50, 700),
+)
+@settings(deadline=None)
+def test_the_mean_of_split_channels_is_the_mix(encoding, rate, channels, frames, size):
+    data = some_bytes(encoding, frames * channels, seed=frames)
+    form = AudioFormat(encoding, rate, channels)
+    with LiveDecoder(form, split=True) as decoder:
+        parts = [*map(decoder.push, cut(data, [size])), decoder.finish()]
+    split, (mix, _) = np.concatenate(parts, axis=1), live([data], encoding, rate, channels)
+    assert split.shape == (channels, len(mix))
+    scale = max(1, np.abs(split).max(initial=0))
+    np.testing.assert_allclose(split.mean(axis=0), mix, atol=1e-5 * scale)
+
+
 def test_samples_come_with_their_packet():
     decoder = LiveDecoder(AudioFormat("pcm16"))
     assert [len(decoder.push(bytes(size))) for size in (640, 641, 639, 0, 1, 1)] == [320, 320, 320, 0, 0, 1]
@@ -128,3 +147,19 @@ def test_after_the_end_nothing_is_taken():
     with pytest.raises(ValueError, match="finished or closed"):
         decoder.finish()
     decoder.close()
+
+
+@pytest.mark.parametrize("rate", [8_000, 24_000, 44_100, 48_000])
+@pytest.mark.parametrize("split", [False, True])
+def test_a_flush_gives_all_that_came_and_more_may_follow(rate: int, split: bool) -> None:
+    second = (np.sin(np.arange(rate) * 700 / rate) * 10_000).astype("<i2")
+    data = np.repeat(second, 2).tobytes()
+    with LiveDecoder(AudioFormat("pcm16", rate, 2), split) as decoder:
+        heard = []
+        for _ in range(2):
+            parts = [decoder.push(data[: 4 * 777]), decoder.push(data[4 * 777 :]), decoder.flush()]
+            heard.append(np.concatenate(parts, axis=-1))
+            assert decoder.flush().size == 0
+        assert decoder.finish().size == 0
+    assert [abs(part.shape[-1] - 16_000) <= 1 for part in heard] == [True, True]
+    np.testing.assert_array_equal(heard[0], heard[1])

@@ -325,3 +325,20 @@ def test_no_thread_is_left_after_two_hundred(capfd):
                 one.finish()
     assert_threads(*before)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3])
+def test_channels_are_told_apart(wanted):
+    """Two are there; of fewer the first are taken, and those that are missing are silent."""
+    sound = np.concatenate([tone(1.0, 48_000), tone(1.0, 48_000, 1_000)])
+    recording = encode(sound, 48_000, "flac", "flac")
+    with open_audio(recording, channels="split") as reader:
+        expected = np.concatenate(list(reader.blocks()), axis=1)
+    with LiveDecoder(AudioFormat("container", channels=wanted), split=True) as one:
+        split = np.concatenate([*push(one, cut(recording, [1_000])), one.finish()], axis=1)
+        assert split.shape == (wanted, expected.shape[1])
+        np.testing.assert_array_equal(split[:2], expected[:wanted])
+        assert not split[2:].any()
+        assert bool(one.problems) == (wanted != 2)
+    if wanted == 2:
+        np.testing.assert_allclose(split.mean(axis=0), live(cut(recording, [1_000]))[0], atol=1e-6)

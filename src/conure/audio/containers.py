@@ -30,6 +30,7 @@ __all__ = [
     "announced_seconds",
     "choose_stream",
     "index_first",
+    "is_container",
     "missing_end",
     "open_container",
     "open_pipe",
@@ -73,6 +74,9 @@ TOLD_BY_HEAD = (
 """FFmpeg waits for 2048 bytes before it guesses a format, which is a second of speech in Opus. Formats that tell
 their streams nowhere but in their packets, such as MPEG-TS, are not here. For MP3 it has to guess: without the
 bytes that it keeps for that, its demuxer may skip the first frame in a pipe."""
+
+UNMISTAKABLE = ("ogg", "matroska", "wav", "flac", "mov")
+"""Of these, those whose heads samples would have by no chance."""
 
 HEAD = 16
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]")
@@ -254,6 +258,11 @@ def choose_stream(name: str, container: InputContainer) -> AudioStream:
     chosen = next((stream for stream in usable if stream.rate), usable[0])
     chosen.codec_context.options = FRAME_LIMIT
     return chosen
+
+
+def is_container(head: bytes) -> bool:
+    """Whether bytes that are said to be samples begin as one of the usual containers; `head`: the first 16."""
+    return any(kind in UNMISTAKABLE and pattern.match(head) for pattern, kind, _ in TOLD_BY_HEAD)
 
 
 def announced_seconds(container: InputContainer, stream: AudioStream) -> tuple[float | None, bool]:

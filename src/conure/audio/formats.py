@@ -17,10 +17,13 @@ from conure.errors import BadOption
 
 __all__ = ["ENCODINGS", "AudioFormat", "Encoding", "encoding_named", "to_float"]
 
-Encoding = Literal["pcm16", "f32", "mulaw", "alaw", "container"]
+Encoding = Literal["pcm16", "pcm8", "pcm24", "pcm32", "f32", "mulaw", "alaw", "container"]
 
 ENCODINGS: dict[Encoding, tuple[str, ...]] = {
     "pcm16": ("linear16", "linear_pcm", "pcm", "pcm_16", "pcm_s16le", "s16le", "s16", "int16"),
+    "pcm8": ("pcm_u8", "u8", "uint8"),
+    "pcm24": ("pcm_s24le", "s24le", "s24", "int24"),
+    "pcm32": ("pcm_s32le", "s32le", "s32", "int32"),
     "f32": ("linear32", "f32le", "float32", "pcm_f32le", "pcm_f32"),
     "mulaw": ("mu_law", "ulaw", "g711_ulaw", "g711_mulaw", "pcm_mulaw", "pcmu"),
     "alaw": ("a_law", "g711_alaw", "pcm_alaw", "pcma"),
@@ -29,7 +32,7 @@ ENCODINGS: dict[Encoding, tuple[str, ...]] = {
         *("mp3", "mpeg", "aac", "adts", "mp4", "m4a", "x_m4a", "mka", "matroska", "x_matroska"),
     ),
 }
-"""Each encoding and the other names it goes by. Numbers are little-endian."""
+"""Each encoding and the other names it goes by. Numbers are little-endian, and signed but for `pcm8`."""
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
 MOST_CHANNELS = 8
@@ -104,13 +107,28 @@ def _alaw_levels() -> Samples:
     return (np.where(codes & 0x80, magnitude, -magnitude) / 2**12).astype(np.float32)
 
 
-PCM16_SCALE = np.float32(2.0**-15)
+def _widened(data: bytes) -> Samples:
+    """24 bits as the upper three bytes of 32."""
+    wide = np.zeros((len(data) // 3, 4), np.uint8)
+    wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+    return _of_32_bits(wide.tobytes())
+
+
+def _of_32_bits(data: bytes) -> Samples:
+    return np.frombuffer(data, "<i4").astype(np.float32) * PCM32_SCALE
+
+
+PCM8_SCALE, PCM16_SCALE, PCM32_SCALE = np.float32(2.0**-7), np.float32(2.0**-15), np.float32(2.0**-31)
+PCM8_ZERO = np.float32(128)
 MULAW, ALAW = _mulaw_levels(), _alaw_levels()
 
 DECODE: dict[Encoding, Callable[[bytes], Samples]] = {
     "pcm16": lambda data: np.frombuffer(data, "<i2") * PCM16_SCALE,
+    "pcm8": lambda data: (np.frombuffer(data, np.uint8) - PCM8_ZERO) * PCM8_SCALE,
+    "pcm24": _widened,
+    "pcm32": _of_32_bits,
     "f32": lambda data: np.frombuffer(data, "<f4").astype(np.float32),
     "mulaw": lambda data: MULAW[np.frombuffer(data, np.uint8)],
     "alaw": lambda data: ALAW[np.frombuffer(data, np.uint8)],
 }
-SAMPLE_BYTES: dict[Encoding, int] = {"pcm16": 2, "f32": 4, "mulaw": 1, "alaw": 1}
+SAMPLE_BYTES: dict[Encoding, int] = {"pcm16": 2, "pcm8": 1, "pcm24": 3, "pcm32": 4, "f32": 4, "mulaw": 1, "alaw": 1}

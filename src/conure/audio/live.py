@@ -3,7 +3,7 @@
     PCM, G.711:  packet -> samples -> mean of the channels -> 16 kHz
     containers:  packet -> | a decoder that pulls, on a thread of its own | -> samples at 16 kHz
 
-However the bytes are cut into packets, the samples are the same.
+However the bytes are cut into packets, the samples are the same. Channels may be kept apart as well.
 """
 
 from __future__ import annotations
@@ -38,12 +38,16 @@ LEAVING = 1.0
 class LiveDecoder:
     """One stream of bytes, and a context manager: a container's thread ends with `finish` or `close`.
 
+    Samples are float32 [n], the mean of the channels; with `split` [channels, n], as many as the format says. A
+    container that has fewer is silent in the rest, and of more the first are taken.
+
     `push` and `finish` raise UnsupportedAudio; after that, or the end, only `close` is of use. Of one thread at a
     time; any number of decoders may work at once.
     """
 
-    def __init__(self, audio_format: AudioFormat) -> None:
-        self._decoder = _Container() if audio_format.encoding == "container" else _Plain(audio_format)
+    def __init__(self, audio_format: AudioFormat, split: bool = False) -> None:
+        rows = audio_format.channels if split else None
+        self._decoder = _Container(rows) if audio_format.encoding == "container" else _Plain(audio_format, rows)
         self._is_over = False
 
     def __enter__(self) -> Self:
@@ -65,12 +69,17 @@ class LiveDecoder:
         return self._decoder.is_full
 
     def push(self, data: bytes) -> Samples:
-        """What has become available, float32 [n]; n is often 0."""
+        """What has become available; n is often 0."""
         self._check_open()
         return self._decoder.push(data)
 
+    def flush(self) -> Samples:
+        """What a filter holds back of what came; more may follow. A container's decoder keeps what it has."""
+        self._check_open()
+        return self._decoder.flush()
+
     def finish(self) -> Samples:
-        """The rest, float32 [n]. Waits for a container's decoder, 30 s at most."""
+        """The rest. Waits for a container's decoder, 30 s at most."""
         self._check_open()
         self._is_over = True
         return self._decoder.finish()
@@ -90,14 +99,15 @@ class _Plain:
 
     is_full = False
 
-    def __init__(self, audio_format: AudioFormat) -> None:
+    def __init__(self, audio_format: AudioFormat, rows: int | None) -> None:
         self.problems: list[str] = []
         self._format = audio_format
+        self._rows = rows
         self._frame_bytes = audio_format.frame_bytes
         self._rest = b""
         """The part of a frame (a sample of each channel) whose other part is in the next packet."""
         self._frames = 0
-        self._resampler = Resampler(audio_format.sample_rate, RATE, 1) if audio_format.sample_rate != RATE else None
+        self._resampler = self._new_resampler()
 
     def push(self, data: bytes) -> Samples:
         if self._rest:
@@ -109,15 +119,32 @@ class _Plain:
         samples = to_float(data, self._format.encoding)
         if self._format.encoding == "f32" and len(samples):
             self._check(samples)
-        if self._format.channels > 1:
-            # a plain mean: which channel is the loudest would depend on how packets were cut
-            channels = samples.reshape(-1, self._format.channels).T
-            samples = reduce(np.add, channels) * np.float32(1 / len(channels))
-        self._frames += len(samples)
-        if self._resampler is None or not len(samples):
+        if self._format.channels > 1 or self._rows:
+            samples = self._arrange(samples.reshape(-1, self._format.channels).T)
+        self._frames += samples.shape[-1]
+        if self._resampler is None or not samples.size:
             return samples
-        resampled: Samples = self._resampler.push(samples[None])[0]
-        return resampled
+        return self._resample(samples)
+
+    def _arrange(self, channels: Samples) -> Samples:
+        """[channels, n] as they are to be given."""
+        if self._rows:
+            return np.ascontiguousarray(channels)
+        # a plain mean: which channel is the loudest would depend on how packets were cut
+        mean: Samples = reduce(np.add, channels) * np.float32(1 / len(channels))
+        return mean
+
+    def _resample(self, samples: Samples, last: bool = False) -> Samples:
+        assert self._resampler
+        if self._rows:
+            return self._resampler.push(samples, last)
+        row: Samples = self._resampler.push(samples[None], last)[0]
+        return row
+
+    def flush(self) -> Samples:
+        rest = self._held_back()
+        self._resampler = self._new_resampler()
+        return rest
 
     def finish(self) -> Samples:
         if self._rest:
@@ -125,11 +152,18 @@ class _Plain:
                 f"the last {len(self._rest)} bytes are left out: a sample of {self._format.encoding} with "
                 f"{self._format.channels} channels has {self._frame_bytes}"
             )
-        nothing = np.empty(0, np.float32)
-        return nothing if self._resampler is None else self._resampler.push(nothing[None], last=True)[0]
+        return self._held_back()
 
     def close(self) -> None:
         self._rest = b""
+
+    def _new_resampler(self) -> Resampler | None:
+        rate = self._format.sample_rate
+        return Resampler(rate, RATE, self._rows or 1) if rate != RATE else None
+
+    def _held_back(self) -> Samples:
+        nothing = np.empty((self._rows, 0) if self._rows else 0, np.float32)
+        return nothing if self._resampler is None else self._resample(nothing, last=True)
 
     def _check(self, samples: Samples) -> None:
         if np.abs(samples).max() <= LOUDEST:  # NaN is neither below nor above
@@ -148,8 +182,9 @@ class _Plain:
 class _Container:
     """The file reader at the far end of a handover. Its thread starts with the first byte."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int | None) -> None:
         self.problems: list[str] = []
+        self._rows = rows
         self._handover = Handover()
         self._thread: threading.Thread | None = None
 
@@ -159,20 +194,24 @@ class _Container:
 
     def push(self, data: bytes) -> Samples:
         if not data and not self._thread:
-            return np.empty(0, np.float32)
+            return self._arrange(np.empty(0, np.float32))
         if not self._thread:
-            decoding = threading.Thread(target=_decode, args=(self._handover, self.problems), daemon=True)
+            given = (self._handover, self.problems, self._rows)
+            decoding = threading.Thread(target=_decode, args=given, daemon=True)
             decoding.name = "decode container"
             self._thread = decoding
             decoding.start()
         self._handover.put(data)
-        return self._handover.settle(PATIENCE, LONGEST_WAIT)
+        return self._arrange(self._handover.settle(PATIENCE, LONGEST_WAIT))
+
+    def flush(self) -> Samples:
+        return self._arrange(np.empty(0, np.float32))
 
     def finish(self) -> Samples:
         self._handover.end()
         if not self._thread:
-            return np.empty(0, np.float32)
-        rest = self._handover.settle(0.0, LONGEST_WAIT)
+            return self._arrange(np.empty(0, np.float32))
+        rest = self._arrange(self._handover.settle(0.0, LONGEST_WAIT))
         self._thread.join(LEAVING)
         if self._handover.left_over:
             self.problems.append(f"{self._handover.left_over} bytes or more after its end are left out")
@@ -183,20 +222,33 @@ class _Container:
         if self._thread:
             self._thread.join(LEAVING)
 
+    def _arrange(self, samples: Samples) -> Samples:
+        """They are handed over interleaved."""
+        return np.ascontiguousarray(samples.reshape(-1, self._rows).T) if self._rows else samples
 
-def _decode(handover: Handover, problems: list[str]) -> None:
+
+def _decode(handover: Handover, problems: list[str], rows: int | None) -> None:
     """From the first byte to the last, as the file reader would; on a thread of its own."""
     try:
         with ExitStack() as stack:
             file = open_pipe(cast(BinaryIO, handover))
             with index_first(file):
                 container = stack.enter_context(open_container(file, arriving=True))
-                reader = AudioReader(file, container, rate=RATE, split=False, max_seconds=None, piece=1)
+                split = rows is not None
+                reader = AudioReader(file, container, rate=RATE, split=split, max_seconds=None, piece=1)
             for block in reader.blocks(BLOCK_SECONDS):
-                handover.give(block[0])
+                handover.give(_interleaved(block, rows) if rows else block[0])
             problems += reader.problems
+            if rows and reader.channels != rows:
+                problems.append(f"it has {reader.channels} channels, and {rows} were asked for")
         handover.leave(None)
     except Abandoned:
         handover.leave(None)
     except Exception as error:  # raised again where the bytes are pushed: none is lost with the thread
         handover.leave(error)
+
+
+def _interleaved(block: Samples, rows: int) -> Samples:
+    """[channels, n] -> [n * rows]."""
+    missing = max(0, rows - len(block))
+    return np.ascontiguousarray(np.pad(block[:rows], ((0, missing), (0, 0))).T).reshape(-1)

@@ -1,0 +1,68 @@
+"""Samples without a head, which tell neither rate nor channels, as a WAV file that does."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from typing import BinaryIO, cast
+
+from conure.audio.formats import AudioFormat, Encoding
+
+__all__ = ["as_wav"]
+
+TAGS: dict[Encoding, tuple[int, int]] = {"pcm16": (1, 16), "f32": (3, 32), "alaw": (6, 8), "mulaw": (7, 8)}
+"""Of WAV: the kind of samples, and bits of each."""
+UNKNOWN_SIZE = 2**32 - 1
+"""Stands for all that is there."""
+
+
+def as_wav(file: BinaryIO, audio: AudioFormat) -> BinaryIO:
+    """What is read is a head and the file's bytes; nothing is copied. The file stays the caller's to close.
+
+    KeyError for a container, which has a head of its own.
+    """
+    return cast(BinaryIO, _Headed(_head(audio, file.seek(0, os.SEEK_END)), file))
+
+
+def _head(audio: AudioFormat, size: int) -> bytes:
+    kind, bits = TAGS[audio.encoding]
+    frame, second = audio.frame_bytes, audio.frame_bytes * audio.sample_rate
+    layout = struct.pack("<HHIIHHH", kind, audio.channels, audio.sample_rate, second, frame, bits, 0)
+    chunks = b"WAVE" + b"fmt " + struct.pack("<I", len(layout)) + layout + b"data"
+    whole = len(chunks) + 4 + size
+    sizes = (whole, size) if whole < UNKNOWN_SIZE else (UNKNOWN_SIZE, UNKNOWN_SIZE)
+    return b"RIFF" + struct.pack("<I", sizes[0]) + chunks + struct.pack("<I", sizes[1])
+
+
+class _Headed(io.RawIOBase):
+    """The file is always at the place that it is read from next."""
+
+    def __init__(self, head: bytes, file: BinaryIO) -> None:
+        self._head, self._file, self._at = head, file, 0
+        file.seek(0)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_CUR:
+            offset += self._at
+        elif whence == os.SEEK_END:
+            offset += len(self._head) + self._file.seek(0, os.SEEK_END)
+        self._at = max(offset, 0)
+        self._file.seek(max(self._at - len(self._head), 0))
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """May be shorter than asked before the end of the file, too: where the head ends."""
+        size = size if size >= 0 else UNKNOWN_SIZE
+        part = self._head[self._at : self._at + size] or self._file.read(size)
+        self._at += len(part)
+        return part
