@@ -40,6 +40,7 @@ from conure.bench.machine import machine
 from conure.bench.speech import RATE, shipped, voices
 from conure.cli.tables import table
 from conure.client import protocol
+from conure.doors.behind import Behind
 from conure.doors.conversation import Conversation
 from conure.doors.direct_socket import DIRECT, GIVE_TO, DirectSocket
 from conure.doors.stream_socket import stream_socket
@@ -65,9 +66,11 @@ from conure.engine.transport import RING_SAMPLES
 from conure.engine.wire import RequestReader, RequestWriter, answer_reader
 from conure.event_loop import event_loop
 from conure.server import LONGEST_MESSAGE
+from conure.service.files import FileService
 from conure.service.intake import Intake
 from conure.service.live import LiveService, Wanted
 from conure.service.models import Models
+from conure.service.status import OwnStatus
 from conure.service.tokenizers import Tokenizers
 from conure.types import Token
 
@@ -172,15 +175,15 @@ async def _measure(packet_ms: int, options: argparse.Namespace) -> dict[str, flo
     found = await _stages(packet, options)
     found["queued"] = await _at_sockets(_empty(), packet_ms, options.streams)
     found["socket"] = await _at_sockets(_empty(), packet_ms, options.streams, ws=DirectSocket)
-    async with _service(options.latency) as (live, stand_in):
+    async with service(options.latency) as (live, stand_in):
         app = FastAPI()
-        app.include_router(stream_socket(live))
+        app.include_router(stream_socket(Behind(live, FileService(live.handle, Tokenizers()), OwnStatus(live))))
         found["whole"] = await _at_sockets(app, packet_ms, options.streams, stand_in, DirectSocket)
     return found
 
 
 @contextlib.asynccontextmanager
-async def _service(latency: int) -> Any:
+async def service(latency: int) -> Any:
     stand_in = StandIn(latency)
     handle = EngineHandle(stand_in)
     await handle.start()
@@ -194,7 +197,7 @@ async def _stages(packet: bytes, options: argparse.Namespace) -> dict[str, float
     """Each is measured with all that comes after it, and what comes after it is taken off."""
     intake = Intake(AudioFormat())
     samples = await intake.push(packet)
-    async with _service(options.latency) as (live, stand_in):
+    async with service(options.latency) as (live, stand_in):
         streams = [await live.open(Wanted(latency_ms=options.latency), AudioFormat()) for _ in range(options.streams)]
         talks = [await _conversation(live, options.latency) for _ in range(options.streams)]
         numbers = [stream.session._number for stream in streams]

@@ -29,7 +29,7 @@ SOUND = json.dumps({"type": "audio", "data": base64.b64encode(bytes(6_400)).deco
 def upgrade(path: str) -> bytes:
     """The request of a WebSocket."""
     return (
-        f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     ).encode()
 
@@ -48,11 +48,11 @@ def come_and_go(host: str, web: int, tcp: int, status: int, count: int) -> None:
         (tcp, b'{"type": "config"}\n' + SOUND),
         (status, b""),
         (web, b""),
-        (web, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (web, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"),
         (web, upgrade("/v1/stream")),
         (web, upgrade("/v1/stream?events=true")),
         (web, upgrade("/ws")),
-        (web, b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nRIFF"),
+        (web, b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nRIFF"),
     ]
     for number in range(count):
         port, said = visits[number % len(visits)]

@@ -7,12 +7,15 @@
     │   ├── AudioNotFound        no such file, or it may not be read
     │   ├── UnknownModel         no catalogue entry, hub id or path of that name
     │   ├── UnsupportedLanguage  the model does not know the language
-    │   └── BadOption            a value that an option does not take
+    │   ├── BadOption            a value that an option does not take
+    │   ├── Unauthorized         a key is needed, and this is none
+    │   └── Forbidden            the key is for something else
     ├── ModelError          the model cannot be used as it stands
     │   ├── ModelNotFound        its weights are neither on disk nor to be had
     │   ├── BadCheckpoint        a file that is broken, hostile or of another family
     │   └── MissingBackend       an optional library is not installed
     ├── Busy                there is no room now; says when to try again
+    │   └── TooMany              this caller has what it may have for now
     ├── OutOfMemory         the device has too little memory for it
     └── EngineFailed        our fault, and the log tells why; or a process that read a recording died
 
@@ -31,10 +34,13 @@ __all__ = [
     "Busy",
     "ConureError",
     "EngineFailed",
+    "Forbidden",
     "MissingBackend",
     "ModelError",
     "ModelNotFound",
     "OutOfMemory",
+    "TooMany",
+    "Unauthorized",
     "UnknownModel",
     "UnsupportedAudio",
     "UnsupportedLanguage",
@@ -94,6 +100,18 @@ class BadOption(BadRequest):
     code = "bad_option"
 
 
+class Unauthorized(BadRequest):
+    """A key is needed, and there was none or one that is not known."""
+
+    code = "unauthorized"
+
+
+class Forbidden(BadRequest):
+    """The key is not for this."""
+
+    code = "forbidden"
+
+
 class ModelError(ConureError):
     """The model cannot be used as it stands."""
 
@@ -126,6 +144,12 @@ class Busy(ConureError):
     def __init__(self, message: str, hint: str | None = None, retry_after: float = 5.0) -> None:
         super().__init__(message, hint)
         self.retry_after = retry_after
+
+
+class TooMany(Busy):
+    """The caller has what its key allows for now; says when there will be more."""
+
+    code = "too_many"
 
 
 class OutOfMemory(ConureError):

@@ -10,26 +10,38 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from conure.doors.app import web_app
+from conure.doors.behind import Behind
 from conure.doors.direct_socket import DirectSocket
+from conure.doors.guard import Pages, guarded
 from conure.doors.health import serve_status
+from conure.doors.hearing_out import hearing_out
+from conure.doors.http_requests import HttpRequests
 from conure.doors.relay import serve_relayed
 from conure.doors.stream_lines import serve_lines
+from conure.doors.wyoming.door import serve_wyoming
 from conure.engine.handle import EngineHandle
 from conure.engine.plan import Plan
 from conure.garbage import keep_what_is_there
+from conure.service.callbacks import Callbacks
+from conure.service.callers import Counts, OwnCounts, access_of
+from conure.service.client_secrets import ClientSecrets
 from conure.service.engine_metrics import count_engine
+from conure.service.fetching import Fetcher
 from conure.service.files import FileService
+from conure.service.listening import closed_doors
 from conure.service.live import LiveService
 from conure.service.models import Models
+from conure.service.outside import Outside
 from conure.service.place import ALONE, Place
-from conure.service.ports import shared_sockets, taken
-from conure.service.serving import Ports, Serving
+from conure.service.ports import shared_sockets, taken, wanted
+from conure.service.serving import Ports, Serving, serving_of
 from conure.service.status import OwnStatus, Status
 from conure.service.tokenizers import Tokenizers
 from conure.settings import Settings
@@ -50,7 +62,7 @@ async def serve(settings: Settings, handle: EngineHandle, plan: Plan, on_ready: 
     try:
         count_engine(handle)
         async with opened(settings, handle, plan) as doors:
-            on_ready(Serving(handle.cards, settings.host, doors.ports))
+            on_ready(serving_of(settings, handle.cards, doors.ports))
             await _until_stopped(doors, settings.drain_seconds)
     finally:
         await handle.stop()
@@ -63,12 +75,13 @@ LAST_WORDS = 1.0
 class Doors:
     """All that are open, and what is behind them."""
 
-    def __init__(self, live: LiveService, files: FileService, web: _WebServer, ports: Ports) -> None:
-        self.live = live
+    def __init__(self, behind: Behind, web: _WebServer, ports: Ports) -> None:
+        self.live = behind.live
         self.ports = ports
         self.serving: asyncio.Task[None]
         """Is done when the web server has ended."""
-        self._files = files
+        self._files = behind.files
+        self._callbacks = behind.callbacks
         self._web = web
 
     async def drain(self, seconds: float) -> None:
@@ -76,6 +89,7 @@ class Doors:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.live.drain(seconds))
             tasks.create_task(self._files.drain(seconds))
+            tasks.create_task(self._callbacks.drain(seconds))
 
     async def close(self) -> None:
         """At once."""
@@ -83,46 +97,93 @@ class Doors:
         await self.serving
         self.live.stop()
         self._files.stop()
+        await self._callbacks.close()
         if tasks := self._web.server_state.tasks:
             await asyncio.wait(tasks, timeout=LAST_WORDS)
 
 
 @contextlib.asynccontextmanager
 async def opened(
-    settings: Settings, handle: EngineHandle, plan: Plan, place: Place = ALONE, status: Status | None = None
+    settings: Settings,
+    handle: EngineHandle,
+    plan: Plan,
+    place: Place = ALONE,
+    status: Status | None = None,
+    counts: Counts | None = None,
 ) -> AsyncIterator[Doors]:
     """Doors over an engine that has started. Where there are several processes they share the ports.
 
-    `status`: what is told of the whole server, where it is more than this process.
+    `status`, `counts`: what is told of the whole server, and what keys have had, where it is more than this process.
     """
     host, shared = settings.host, place.among > 1
     tokenizers = Tokenizers()
     models = Models(handle, plan.live, plan.clips)
     live = LiveService(handle, models, tokenizers, settings.resume_seconds, place)
     files = FileService(handle, tokenizers, settings.max_hours * 3600, place)
-    told_of = status or OwnStatus(live)
-    app = web_app(live, files, told_of, int(settings.max_upload_mb * 1e6))
-    async with contextlib.AsyncExitStack() as open_doors:
-        web = _WebServer(app, settings)
-        lines = await _listen(settings.tcp_port, "tcp_port", lambda port: serve_lines(live, host, port, shared=shared))
-        told = await _listen(
-            settings.status_port, "status_port", lambda port: serve_status(told_of, host, port, shared=shared)
-        )
-        servers = [lines, told]
+    access = access_of(settings, counts or OwnCounts())
+    outside = Outside(settings.fetch_private)
+    fetcher, callbacks = Fetcher(outside, place), Callbacks(outside, place)
+    most_bytes = int(settings.max_upload_mb * 1e6)
+    signed = ClientSecrets(place.secret)
+    behind = Behind(live, files, status or OwnStatus(live), access, most_bytes, fetcher, callbacks, signed)
+    closed = closed_doors(settings)
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def listen(name: str, start: Callable[[int], Awaitable[asyncio.Server]]) -> int | None:
+            port = wanted(getattr(settings, name))
+            if port is None:
+                return None
+            try:
+                server = await start(port)
+            except OSError:
+                raise taken(name, port) from None
+            stack.callback(server.close)
+            number: int = server.sockets[0].getsockname()[1]
+            return number
+
+        tcp = await listen("tcp_port", lambda port: serve_lines(behind, host, port, shared=shared))
+        grpc = await _grpc(behind, settings, shared, stack)
+        wyoming = await listen("wyoming_port", lambda port: serve_wyoming(behind, host, port, shared=shared))
+        told = await listen("status_port", lambda port: serve_status(behind, host, port, shared=shared))
         if place.own_door:
-            servers.append(await serve_relayed(live, place.own_door))
-        for server in servers:
-            open_doors.callback(server.close)
-        sockets = shared_sockets(host, settings.port) if shared else None
-        serving = asyncio.create_task(web.serve(sockets))
+            stack.callback((await serve_relayed(behind, place.own_door)).close)
+        app = hearing_out(guarded(web_app(behind, closed), _pages(settings)))
+        web = _WebServer(app, settings, wanted(settings.port))
+        serving = asyncio.create_task(web.serve(_web_sockets(settings, shared)))
         await web.wait_until_listening(serving)
         keep_what_is_there()
-        doors = Doors(live, files, web, Ports(web.port, _port(lines), _port(told)))
+        doors = Doors(behind, web, Ports(web.port, tcp, grpc, wyoming, told))
         doors.serving = serving
         try:
             yield doors
         finally:
             await doors.close()
+
+
+async def _grpc(behind: Behind, settings: Settings, shared: bool, stack: contextlib.AsyncExitStack) -> int | None:
+    port = wanted(settings.grpc_port)
+    if port is None:
+        return None
+    from conure.doors.riva.serving import serve_riva  # noqa: PLC0415  its libraries are there in `conure[grpc]` alone
+
+    certificate, key = settings.tls_certificate, settings.tls_key
+    tls = (certificate, key) if certificate and key else None
+    server = await serve_riva(behind, settings.host, port, shared=shared, tls=tls)
+    stack.push_async_callback(server.close)
+    return server.port
+
+
+def _pages(settings: Settings) -> Pages:
+    origins = tuple(filter(None, map(str.strip, settings.cors.split(","))))
+    return Pages(origins, own_names=not (settings.keys or settings.open_to_all), host=settings.host)
+
+
+def _web_sockets(settings: Settings, shared: bool) -> list[socket.socket] | None:
+    """What the web server is to listen on, where that is not for itself to find; nothing where it is off."""
+    port = wanted(settings.port)
+    if port is None:
+        return []
+    return shared_sockets(settings.host, port) if shared else None
 
 
 async def _until_stopped(doors: Doors, drain_seconds: float) -> None:
@@ -147,14 +208,18 @@ async def _until_stopped(doors: Doors, drain_seconds: float) -> None:
 
 
 class _WebServer(uvicorn.Server):
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, port: int | None) -> None:
         config = uvicorn.Config(
             app,
             host=settings.host,
-            port=settings.port,
+            port=port or 0,
             log_config=None,
+            log_level="warning",  # what it tells else has the query in it, and that may have a key
             access_log=False,
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
             lifespan="off",
+            http=HttpRequests,
             ws=DirectSocket,
             ws_max_size=LONGEST_MESSAGE,
             ws_ping_interval=PING_SECONDS,
@@ -162,7 +227,7 @@ class _WebServer(uvicorn.Server):
             ws_per_message_deflate=False,
         )
         super().__init__(config)
-        self._asked = settings.port
+        self._asked = port or 0
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -170,24 +235,12 @@ class _WebServer(uvicorn.Server):
         yield
 
     @property
-    def port(self) -> int:
-        port: int = self.servers[0].sockets[0].getsockname()[1]
-        return port
+    def port(self) -> int | None:
+        """None where it does not listen."""
+        return self.servers[0].sockets[0].getsockname()[1] if self.servers else None
 
     async def wait_until_listening(self, serving: asyncio.Task[None]) -> None:
         while not self.started:
             if serving.done():
                 raise taken("port", self._asked)
             await asyncio.sleep(0.005)
-
-
-async def _listen(port: int, name: str, start: Callable[[int], Awaitable[asyncio.Server]]) -> asyncio.Server:
-    try:
-        return await start(port)
-    except OSError:
-        raise taken(name, port) from None
-
-
-def _port(server: asyncio.Server) -> int:
-    port: int = server.sockets[0].getsockname()[1]
-    return port

@@ -14,9 +14,10 @@ import os
 import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -27,7 +28,13 @@ from pydantic_settings import (
 from conure.errors import BadOption
 from conure.types import RunnerChoice
 
-__all__ = ["Settings", "config_file", "load_settings"]
+__all__ = ["DOORS", "Port", "Settings", "config_file", "load_settings"]
+
+DOORS = ("native", "marker", "openai", "realtime", "deepgram", "riva", "parakeet", "wyoming", "page")
+"""What may be closed with `without`."""
+
+Port = Annotated[int, Field(ge=0, le=65535)] | Literal["free"]
+"""0 is off; `free` takes one that nobody has."""
 
 PREFIX = "CONURE_"
 CONFIG_VARIABLE = "CONURE_CONFIG"
@@ -39,6 +46,26 @@ def _default_cache() -> Path:
     if sys.platform == "win32" and (home := os.environ.get("LOCALAPPDATA")):
         return Path(home) / "conure" / "cache"
     return Path("~/.cache/conure").expanduser()
+
+
+def _expanded(path: Path) -> Path | None:
+    """An empty one is none, so that a flag can take back what the file says."""
+    return path.expanduser() if path.parts else None
+
+
+def _origins(pages: str) -> str:
+    for page in filter(None, map(str.strip, pages.split(","))):
+        parts = urlsplit(page)
+        if page not in ("*", "null") and (not parts.netloc or page != f"{parts.scheme}://{parts.netloc}".lower()):
+            raise ValueError(f"{page!r} is no web page's origin: write https://example.com, without a path")
+    return pages
+
+
+def _known_doors(names: str) -> str:
+    for name in filter(None, map(str.strip, names.split(","))):
+        if name not in DOORS:
+            raise ValueError(f"{name!r} is no door; known are: {', '.join(DOORS)}")
+    return names
 
 
 class Settings(BaseSettings):
@@ -93,16 +120,43 @@ class Settings(BaseSettings):
     """What `conure serve` transcribes recordings with; several with commas, without it the model."""
 
     host: str = "127.0.0.1"
-    """The address that the server listens on; 0.0.0.0 lets other machines in."""
+    """The address that the server listens on; 0.0.0.0 lets other machines in, which takes keys or open_to_all."""
 
-    port: int = Field(8000, ge=0, le=65535)
-    """HTTP and WebSocket; 0 takes one that is free."""
+    port: Port = 8000
+    """HTTP and WebSocket; 0 is off, and so it is for every port; `free` takes one that nobody has."""
 
-    tcp_port: int = Field(8765, ge=0, le=65535)
+    tcp_port: Port = 8765
     """Lines of JSON over TCP."""
 
-    status_port: int = Field(8050, ge=0, le=65535)
+    grpc_port: Port | None = None
+    """Riva over gRPC; without it 50051 where conure[grpc] is installed."""
+
+    wyoming_port: Port = 10300
+    """Wyoming, which Home Assistant speaks."""
+
+    status_port: Port = 8050
     """Tells in one line of JSON how the server is."""
+
+    without: Annotated[str, AfterValidator(_known_doors)] = ""
+    """Closed doors, with commas: native, marker, openai, realtime, deepgram, riva, parakeet, wyoming, page."""
+
+    keys: Annotated[Path, AfterValidator(_expanded)] | None = None
+    """The file of API keys, made by `conure keys`; without it whoever reaches the server may use it."""
+
+    open_to_all: bool = False
+    """Other machines are let in although there are no keys."""
+
+    tls_certificate: Annotated[Path, AfterValidator(_expanded)] | None = None
+    """A file with the certificate chain (PEM): HTTP, WebSocket and gRPC are then encrypted."""
+
+    tls_key: Annotated[Path, AfterValidator(_expanded)] | None = None
+    """The file with its private key (PEM)."""
+
+    cors: Annotated[str, AfterValidator(_origins)] = ""
+    """Web pages that may use the server from a browser, with commas: https://example.com, or * for all."""
+
+    key: SecretStr | None = None
+    """The API key that `conure stream` and `conure bench --url` send to a server."""
 
     slots: int | None = Field(None, ge=1, le=65536)
     """Streams that each live model has rows for; without it as many as memory allows."""
@@ -118,6 +172,9 @@ class Settings(BaseSettings):
 
     max_upload_mb: float = Field(2048.0, gt=0)
     """The largest recording that is taken over HTTP, in megabytes."""
+
+    fetch_private: bool = False
+    """Recordings may be fetched from private addresses, too."""
 
     @classmethod
     def settings_customise_sources(
@@ -184,4 +241,6 @@ def _explain(error: ValidationError, flags: dict[str, Any]) -> BadOption:
 def _rule(name: str, message: str) -> str:
     if name == "device":
         return "it must be auto, cpu, cuda or cuda:N"
+    if name.endswith("port"):
+        return "it must be 0 for off, free, or a number up to 65535"
     return message[:1].lower() + message[1:]

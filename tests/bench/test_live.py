@@ -53,3 +53,13 @@ def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--threads is the server's" in capsys.readouterr().err
     assert main(["bench", "live", "--streams", "0"]) == 2
     assert "streams is 0" in capsys.readouterr().err
+
+
+def test_the_server_that_is_started_is_for_the_bench_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever the settings say of the server that is for others."""
+    monkeypatch.setenv("CONURE_KEYS", str(tmp_path / "keys.json"))
+    monkeypatch.setenv("CONURE_TLS_CERTIFICATE", str(tmp_path / "certificate.pem"))
+    monkeypatch.setenv("CONURE_HOST", "0.0.0.0")
+    with start_server(["--live", str(TINY), "--clips", NO_CLIPS]) as server:
+        assert server.url.startswith("http://127.0.0.1:")
+        assert server.models()

@@ -16,7 +16,7 @@ from conure.types import Token
 
 __all__ = ["CLIPS", "LIVE", "TOKENIZER", "Engine", "audio", "tokens"]
 
-TOKENIZER = LabelTokenizer([f"▁{letter}" for letter in "abcdefghij"] + list("klmnopqrst"))
+TOKENIZER = LabelTokenizer([f"▁{letter}" for letter in "abcdefghij"] + list("klmnopqrst") + ["<EOU>"])
 STEP = 0.08
 LIVE = ModelCard("live", "live", "", b"", 20, latencies=(80, 160), slots=4, capacity=(4, 4))
 CLIPS = ModelCard("clips", "clips", "", b"", 20, clips=True)
@@ -77,8 +77,8 @@ def audio(seconds: float, first: int = 0) -> np.ndarray:
 
 
 def tokens(letters: str, at: float) -> tuple[Token, ...]:
-    """A step for each letter: a to j begin words."""
+    """A step for each letter: a to j begin words, a dot is the end of an utterance."""
     return tuple(
-        Token("abcdefghijklmnopqrst".index(letter), round(at + STEP * i, 3), round(at + STEP * (i + 1), 3))
+        Token("abcdefghijklmnopqrst.".index(letter), round(at + STEP * i, 3), round(at + STEP * (i + 1), 3))
         for i, letter in enumerate(letters)
     )

@@ -255,3 +255,16 @@ def test_draining_waits_and_then_says_so() -> None:
         await draining
 
     at(play)
+
+
+def test_all_that_came_is_heard_before_a_finalize_is_asked() -> None:
+    async def play(place: Place) -> None:
+        stream = await place.open(AudioFormat("pcm16", 24_000))
+        reader = place.service.attach(stream)
+        await stream.feed(bytes(48_000), reader)
+        assert len(place.engine.samples()) < 16_000  # a filter holds some back
+        await stream.finalize(1, reader)
+        assert len(place.engine.samples()) == 16_000
+        assert isinstance(place.engine.asked[-1], engine.Finalize)
+
+    at(play)

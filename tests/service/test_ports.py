@@ -15,7 +15,7 @@ HOST = "127.0.0.1"
 
 def test_those_who_share_a_port_all_get_connections() -> None:
     with ExitStack() as stack:
-        port = stack.enter_context(reserved(HOST, 0, "port"))
+        port = stack.enter_context(reserved(HOST, "free", "port"))
         listening = [stack.enter_context(found) for _ in range(2) for found in shared_sockets(HOST, port)]
         for found in listening:
             found.listen()
@@ -36,12 +36,12 @@ def count(listening: socket.socket, stack: ExitStack) -> int:
 
 
 def test_a_reserved_port_is_nobody_elses() -> None:
-    with reserved(HOST, 0, "port") as port, socket.socket() as other, pytest.raises(OSError, match="in use"):
+    with reserved(HOST, "free", "port") as port, socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind((HOST, port))
 
 
 def test_a_port_that_others_share_is_taken() -> None:
-    with reserved(HOST, 0, "port") as port:
+    with reserved(HOST, "free", "port") as port:
         (listening,) = shared_sockets(HOST, port)
         with listening:
             listening.listen()

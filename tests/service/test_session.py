@@ -27,6 +27,7 @@ from conure.service.events import (
 )
 from conure.service.second_pass import SecondPassOptions
 from conure.service.session import LiveSession, SessionOptions
+from conure.text.tokenizer import LabelTokenizer
 from tests.service.standing_in import CLIPS, LIVE, TOKENIZER, Engine, audio, tokens
 
 RATE = 16_000
@@ -102,6 +103,24 @@ def test_events_come_in_the_order_of_the_stream() -> None:
     (final,) = [event for event in told if isinstance(event, Final)]
     assert (final.text, final.start, final.end, final.reason) == ("a bk", 0.4, 0.64, "silence")
     assert told[-1] == Finished(2.0)
+
+
+def test_an_end_that_is_said_late_begins_nothing() -> None:
+    async def play(on: Scene) -> None:
+        await on.session.push(audio(3))
+        on.speak("ab", 0.4)
+        on.end(1.2)
+        on.hear(".", 1.28)
+        on.speak("c", 2.0)
+        on.end(2.5)
+
+    told = scene(play).told
+    assert kinds(told) == [SpeechStarted, Partial, UtteranceEnded, Final] * 2
+
+
+def test_some_networks_hear_ends() -> None:
+    assert SessionOptions(LIVE, TOKENIZER, 160).hears_ends
+    assert not SessionOptions(LIVE, LabelTokenizer(["a", "b"]), 160).hears_ends
 
 
 def test_guesses_are_no_tokens() -> None:

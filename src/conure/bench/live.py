@@ -68,6 +68,6 @@ def measure(bench: LiveBench, server: Server, tell: Callable[[Trial], None]) -> 
 
 def load_of(bench: LiveBench, server: Server) -> Load:
     """Each voice is heard alone for it. Raises ConureError where that is not finished."""
-    asked = Asked(server.stream_url, bench.latency_ms, bench.model, bench.packet_ms)
+    asked = Asked(server.stream_url, bench.latency_ms, bench.model, bench.packet_ms, server.headers)
     said = voices(bench.audio, bench.seconds, min(VOICES, bench.streams))
     return Load(asked, said, max(WITHIN, bench.latency_ms / 1000), hear_alone(asked, said), bench.promise)

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +25,8 @@ __all__ = ["NO_CLIPS", "NO_LIVE", "Server", "Turns", "start_server", "the_server
 
 NO_CLIPS = NO_LIVE = ","
 """A list of models without a name in it."""
+ALONE = ["--host", "127.0.0.1", "--keys", "", "--tls-certificate", "", "--tls-key", ""]
+"""Whatever the settings say of the server that is for others."""
 PATIENCE = 10.0
 TWICE = 1.0
 """Seconds between being told to stop, and to stop at once."""
@@ -52,6 +54,8 @@ class Server:
     """http://host:port"""
     process: psutil.Process | None
     """Where it runs on this machine."""
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    """What it wants to be sent."""
 
     @property
     def stream_url(self) -> str:
@@ -87,7 +91,9 @@ class Server:
     def transcribe(self, recording: bytes, model: str | None = None) -> str:
         """The text of a recording. Raises EngineFailed with what the server says where it has none."""
         query = f"?model={model}" if model else ""
-        request = urllib.request.Request(self.url + "/v1/transcribe" + query, data=recording, method="POST")
+        request = urllib.request.Request(
+            self.url + "/v1/transcribe" + query, data=recording, headers=self.headers, method="POST"
+        )
         try:
             with urllib.request.urlopen(request, timeout=60 * PATIENCE) as answer:
                 return str(msgspec.json.decode(answer.read())["text"])
@@ -112,18 +118,25 @@ class Server:
         return told
 
     def _get(self, path: str) -> bytes:
-        with urllib.request.urlopen(self.url + path, timeout=PATIENCE) as answer:
+        request = urllib.request.Request(self.url + path, headers=self.headers)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             body: bytes = answer.read()
         return body
 
 
-def the_server_at(url: str) -> Server:
-    """Raises BadOption where none answers."""
+def the_server_at(url: str, key: str | None = None) -> Server:
+    """Raises BadOption where none answers, or not to that key, which must be for all that is asked of a server."""
     parts = urlsplit(url if "://" in url else f"http://{url}")
     scheme = parts.scheme.replace("ws", "http", 1)
-    server = Server(f"{scheme}://{parts.netloc}", _listening(parts.port or (443 if scheme == "https" else 80)))
+    process = _listening(parts.port or (443 if scheme == "https" else 80))
+    server = Server(f"{scheme}://{parts.netloc}", process, {"Authorization": f"Bearer {key}"} if key else {})
     try:
         server.turns()
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code not in (401, 403):
+                raise BadOption(f"{url} answers with HTTP {error.code}", "is it a Conure server?") from None
+        raise BadOption(f"{url} needs a key for live, files and status", "give one with --key or CONURE_KEY") from None
     except (OSError, ValueError) as error:
         raise BadOption(f"no server answers at {url}: {error}", "start one with `conure serve`") from None
     return server
@@ -135,8 +148,8 @@ def start_server(options: Sequence[str], python: str = sys.executable) -> Iterat
 
     Raises EngineFailed with what it said where it does not start.
     """
-    ports = ["--port", "0", "--tcp-port", "0", "--status-port", "0"]
-    command = [python, "-m", "conure", "serve", *ports, *options]
+    ports = ["--port", "free", "--tcp-port", "0", "--status-port", "0", "--grpc-port", "0", "--wyoming-port", "0"]
+    command = [python, "-m", "conure", "serve", *ports, *ALONE, *options]
     last: deque[str] = deque(maxlen=LINES)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -171,7 +184,7 @@ def _announced(lines: Iterable[str], last: deque[str]) -> str | None:
     url = None
     for line in lines:
         last.append(line.strip())
-        if found := re.match(r"doors\s+(http://\S+)", line):
+        if found := re.match(r"doors\s+web (http://[^\s,]+)", line):
             url = found[1]
         if line.startswith("ready"):
             return url

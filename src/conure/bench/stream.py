@@ -37,6 +37,7 @@ class Asked:
     latency_ms: int
     model: str | None = None
     packet_ms: int = 20
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def packet(self) -> int:
@@ -146,7 +147,10 @@ class PacedStream:
 
     async def _connect(self, first: protocol.Config | protocol.Resume) -> None:
         self._ready.clear()
-        self._socket: ClientConnection = await connect(self._asked.url, compression=None, ping_interval=None)
+        asked = self._asked
+        self._socket: ClientConnection = await connect(
+            asked.url, additional_headers=asked.headers, compression=None, ping_interval=None
+        )
         await self._say(first)
         self._reading = asyncio.create_task(self._read())
         await self._wait(self._ready)

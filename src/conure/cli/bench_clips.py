@@ -37,6 +37,7 @@ class Options:
     audio: Annotated[Path | None, Parameter(help="A recording or a folder; without it a speech of 11 s.")] = None
     price: Annotated[float | None, Parameter(help="Of the machine, in dollars an hour.")] = None
     url: Annotated[str | None, Parameter(help="A server that runs; without it one is started.")] = None
+    key: Annotated[str | None, knob("key")] = None
     model: Annotated[str | None, knob("model")] = None
 
 
@@ -69,7 +70,7 @@ def clips(*, options: Options = DEFAULTS, start: Start = START, common: Common =
         tell(clips_line(trial))
 
     given = chosen(start, model=None if options.url else options.model)
-    with interruptible() as outcome, server_of(options.url, given, {"live": NO_LIVE}) as server:
+    with interruptible() as outcome, server_of(options.url, options.key, given, {"live": NO_LIVE}) as server:
         measure_clips(bench, server, note)
     if trials:
         write_stdout(_as_json(trials, options.price) if common.json else _render(trials, options.price))

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from conure.bench.choice import Choice, flags
 from conure.cli.bench_options import Start, chosen, interruptible
-from conure.cli.knobs import knob
+from conure.cli.knobs import knob, server_key
 from conure.cli.outputs import write_stdout
 from conure.cli.reporting import DONE, INTERRUPTED, PLAIN, REFUSED, Common, tell
 from conure.cli.tables import table
@@ -46,6 +46,7 @@ class Options:
     audio: Annotated[Path | None, Parameter(help="A recording or a folder; without it a speech of 11 s.")] = None
     price: Annotated[float | None, Parameter(help="Of the machine, in dollars an hour.")] = None
     url: Annotated[str | None, Parameter(help="A server that runs; without it one is started.")] = None
+    key: Annotated[str | None, knob("key")] = None
     model: Annotated[str | None, knob("live")] = None
 
 
@@ -82,7 +83,7 @@ def live(*, options: Options = DEFAULTS, start: Start = START, common: Common = 
         tell(line(trial))
 
     given = chosen(start, live=None if options.url else options.model)
-    with interruptible() as outcome, server_of(options.url, given, {"clips": NO_CLIPS}) as server:
+    with interruptible() as outcome, server_of(options.url, options.key, given, {"clips": NO_CLIPS}) as server:
         measure(bench, server, note)
     if trials:
         write_stdout(_as_json(trials, options.price) if common.json else render(trials, options.price))
@@ -100,7 +101,7 @@ def render(trials: Sequence[Trial], price: float | None) -> str:
     return table([("machine", machine_line()), *facts(best, price)]) + "\n" + table(spreads(best))
 
 
-def server_of(url: str | None, given: Choice, others: Choice) -> AbstractContextManager[Server]:
+def server_of(url: str | None, key: str | None, given: Choice, others: Choice) -> AbstractContextManager[Server]:
     """The one there, or one that is started as it was given, and with others beside."""
     from conure.bench.server import start_server, the_server_at  # noqa: PLC0415
 
@@ -109,7 +110,7 @@ def server_of(url: str | None, given: Choice, others: Choice) -> AbstractContext
     if given:
         wrong = ", ".join(flags(dict.fromkeys(given, ""))[::2])
         raise BadOption(f"{wrong} is the server's, and it runs already", "leave it out, or leave out --url")
-    return nullcontext(the_server_at(url))
+    return nullcontext(the_server_at(url, server_key(key)))
 
 
 def _as_json(trials: Sequence[Trial], price: float | None) -> str:

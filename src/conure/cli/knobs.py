@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from cyclopts import Parameter
 
-from conure.settings import Settings
+from conure.settings import Settings, load_settings
 
-__all__ = ["knob"]
+__all__ = ["knob", "server_key"]
 
 
 def knob(name: str) -> Parameter:
     """The flag of a setting: its sentence and its default are those of the setting."""
     field = Settings.model_fields[name]
     return Parameter(help=field.description, show_default=field.default is not None and f"{field.default}")
+
+
+def server_key(given: str | None) -> str | None:
+    """The key to send to a server: the flag's, else that of the settings."""
+    key = load_settings(key=given).key
+    return key.get_secret_value() if key else None

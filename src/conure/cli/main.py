@@ -46,6 +46,7 @@ app.command("conure.cli.serve:app", name="serve", help="A server for live audio 
 app.command("conure.cli.listen:app", name="listen", help="The microphone to words, as they are spoken.")
 app.command("conure.cli.stream:app", name="stream", help="A recording to a server as live audio; what comes back.")
 app.command("conure.cli.models:app", name="models", help="The models: list, download, describe, convert them.")
+app.command("conure.cli.keys:app", name="keys", help="The API keys of a server: add, list, remove them.")
 app.command("conure.cli.bench:app", name="bench", help="What this machine holds.")
 app.command("conure.cli.doctor:app", name="doctor", help="What is installed, what is missing, what fixes it.")
 

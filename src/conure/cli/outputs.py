@@ -87,12 +87,13 @@ def _key(path: PurePath) -> str:
     return str(path).casefold()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write the file whole or not at all; what was there before is replaced."""
+def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
+    """Write the file whole or not at all; what was there before is replaced. `mode`: who may read it."""
     target = path.resolve()
     partial = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
     try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
+        number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with open(number, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
         partial.replace(target)
     except OSError as error:

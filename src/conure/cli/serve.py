@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "app", "serve"]
 
+Port = int | Literal["free"]
+
 EXAMPLES = """\
 Examples:
   conure serve --model tiny --port 9000
-  conure serve --live nemotron-3.5 --clips parakeet --host 0.0.0.0
+  conure serve --live nemotron-3.5 --clips parakeet --host 0.0.0.0 --keys keys.json
 """
 
 
@@ -37,9 +40,17 @@ class Options:
     threads: Annotated[int | None, knob("threads")] = None
     processes: Annotated[int | None, knob("processes")] = None
     host: Annotated[str | None, knob("host")] = None
-    port: Annotated[int | None, knob("port")] = None
-    tcp_port: Annotated[int | None, knob("tcp_port")] = None
-    status_port: Annotated[int | None, knob("status_port")] = None
+    port: Annotated[Port | None, knob("port")] = None
+    tcp_port: Annotated[Port | None, knob("tcp_port")] = None
+    grpc_port: Annotated[Port | None, knob("grpc_port")] = None
+    wyoming_port: Annotated[Port | None, knob("wyoming_port")] = None
+    status_port: Annotated[Port | None, knob("status_port")] = None
+    without: Annotated[str | None, knob("without")] = None
+    keys: Annotated[Path | None, knob("keys")] = None
+    open_to_all: Annotated[bool | None, knob("open_to_all")] = None
+    tls_certificate: Annotated[Path | None, knob("tls_certificate")] = None
+    tls_key: Annotated[Path | None, knob("tls_key")] = None
+    cors: Annotated[str | None, knob("cors")] = None
     slots: Annotated[int | None, knob("slots")] = None
     device_memory: Annotated[float | None, knob("device_memory")] = None
     resume_seconds: Annotated[float | None, knob("resume_seconds")] = None
@@ -68,27 +79,14 @@ def serve(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
 
 
 def _settings(options: Options) -> Settings:
-    return load_settings(
-        model=options.model,
-        live=options.live or options.model,
-        clips=options.clips or options.model,
-        device=options.device,
-        runner=options.runner,
-        threads=options.threads,
-        processes=options.processes,
-        host=options.host,
-        port=options.port,
-        tcp_port=options.tcp_port,
-        status_port=options.status_port,
-        slots=options.slots,
-        device_memory=options.device_memory,
-        resume_seconds=options.resume_seconds,
-        drain_seconds=options.drain_seconds,
-    )
+    both = {"live": options.live or options.model, "clips": options.clips or options.model}
+    return load_settings(**asdict(options) | both)
 
 
 def _announce(serving: Serving, settings: Settings, seconds: float) -> None:
-    """Five lines on stderr: model, device, plan, doors, ready."""
+    """Six lines on stderr: models, device, plan, doors, who may use them, ready."""
+    from conure.service.listening import who_may  # noqa: PLC0415  --help shall not wait for it
+
     live = ", ".join(card.name for card in serving.models if card.latencies)
     clips = ", ".join(card.name for card in serving.models if card.clips)
     runners = ", ".join(dict.fromkeys(card.runner for card in serving.models))
@@ -97,7 +95,8 @@ def _announce(serving: Serving, settings: Settings, seconds: float) -> None:
         f"models  live {live} · recordings {clips}",
         f"device  {settings.device}: {runners}",
         f"plan    streams in time: {rooms}",
-        f"doors   {serving.web} (ws /v1/stream, /ws; post /v1/transcribe), tcp {serving.tcp}, status {serving.status}",
+        f"doors   {', '.join(f'{name} {address}' for name, address in serving.addresses.items())}",
+        f"access  {who_may(settings)}",
         f"ready   in {seconds:.1f} s",
     )
     print("\n".join(lines), file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ from conure.engine.handle import EngineHandle
 from conure.engine.plan import Plan
 from conure.engine.transport import ProcessTransport
 from conure.event_loop import event_loop
+from conure.service.listening import decided
 from conure.service.planning import plan_of, processes_of
 from conure.settings import Settings
 
@@ -27,7 +28,7 @@ Announce = Callable[["Serving", Settings, float], None]
 
 def run(settings: Settings, announce: Announce) -> None:
     """Until it is told to stop. Raises ConureError where it cannot start."""
-    plan = plan_of(settings)
+    settings, plan = decided(settings), plan_of(settings)
     for name in dict.fromkeys(plan.live + plan.clips):
         ensure_on_disk(name)  # with a bar, before the engine looks for it
     with asyncio.Runner(loop_factory=event_loop) as runner:

@@ -14,6 +14,7 @@ from cyclopts import App, Parameter, validators
 
 from conure.cli.captions import Captions, StreamForm
 from conure.cli.inputs import STDIN, find_inputs
+from conure.cli.knobs import knob, server_key
 from conure.cli.lags import Lags, percentile
 from conure.cli.reporting import PLAIN, Common, Reporter, tell
 from conure.client import BadInput, Client, ClientError, Event, Final, Finished, Partial, Stream, Warned
@@ -39,6 +40,8 @@ PACKET_SECONDS = 0.02
 class Options:
     url: str = "ws://localhost:8000"
     """The server."""
+
+    key: Annotated[str | None, knob("key")] = None
 
     pace: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 1.0
     """Times as fast as it was spoken; 0 is as fast as the server takes it."""
@@ -125,7 +128,7 @@ class _Show:
 
     async def run(self) -> None:
         options = self.options
-        live = Client(options.url).stream(
+        live = Client(options.url, key=server_key(options.key)).stream(
             model=options.model, latency_ms=options.latency, language=options.language, sample_rate=RATE
         )
         try:

@@ -24,13 +24,17 @@ class Client:
         self,
         url: str,
         *,
+        key: str | None = None,
         headers: Mapping[str, str] | None = None,
         open_timeout: float = 10.0,
         keepalive: float = 10.0,
     ) -> None:
-        """`open_timeout`: seconds until a connection must stand. `keepalive`: seconds between pings of a stream, and
+        """`key`: of the server, where it needs one; it goes into the headers.
+
+        `open_timeout`: seconds until a connection must stand. `keepalive`: seconds between pings of a stream, and
         until one without an answer breaks its connection. Raises BadInput."""
-        self._address = Address(url, headers or {}, open_timeout, keepalive)
+        own = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._address = Address(url, {**own, **(headers or {})}, open_timeout, keepalive)
 
     def stream(
         self,

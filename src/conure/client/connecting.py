@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ __all__ = ["Address", "Patience", "open_socket", "refusal_of", "told_by_http"]
 BIGGEST_MESSAGE = 16 << 20
 """Bytes. A final of an hour with all its words has 2 MB."""
 FAREWELL_SECONDS = 1.0
+BUSY = ("busy", "too_many")
+"""What goes well later."""
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
 """Seconds between attempts to come back: doubled each time, and any part of that, so that not all clients of a server
 that starts again come at once."""
@@ -40,7 +43,7 @@ class Address:
 
     url: str
     """ws, wss, http or https; a path in it is one that a proxy adds."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     open_timeout: float = 10.0
     keepalive: float = 10.0
     """Seconds between pings, and until one that is not answered breaks the connection."""
@@ -78,8 +81,9 @@ async def open_socket(
                 close_timeout=FAREWELL_SECONDS,
                 max_size=BIGGEST_MESSAGE,
             )
-            for message in first:
-                await socket.send(wire.render(message))
+            with contextlib.suppress(ConnectionClosed):  # who is refused at once is told why
+                for message in first:
+                    await socket.send(wire.render(message))
             return socket, _ready(wire.parse(await socket.recv()))
     except BaseException as error:
         if socket is not None:
@@ -101,7 +105,7 @@ def _ready(message: object) -> Ready:
 
 def refusal_of(message: Error | Failed) -> ServerError:
     """What the server said, as an error."""
-    kind = StreamFailed if isinstance(message, Failed) else ServerBusy if message.code == "busy" else ServerError
+    kind = StreamFailed if isinstance(message, Failed) else ServerBusy if message.code in BUSY else ServerError
     return kind(message.message, code=message.code, hint=message.hint, retry_after=message.retry_after)
 
 

@@ -4,7 +4,7 @@ ClientError
 ├── CannotConnect    nobody answers at that URL, or not a Conure server
 ├── ConnectionLost   the connection broke and the stream could not be resumed
 ├── ServerError      the server says no
-│   ├── ServerBusy       it has no room now
+│   ├── ServerBusy       it has no room now, or the key has all that it may have for now
 │   └── StreamFailed     it gave up a stream that it had accepted
 ├── BadMessage       the server said what is not in the protocol
 ├── BadInput         a URL or audio that cannot be sent
@@ -65,7 +65,7 @@ class ServerError(ClientError):
 
 
 class ServerBusy(ServerError):
-    """The server has no room now; see `retry_after`."""
+    """The server has no room now, or the key has had all that it may have; see `retry_after`."""
 
 
 class StreamFailed(ServerError):

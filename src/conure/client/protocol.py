@@ -3,7 +3,7 @@
 The same messages go as JSON texts over WebSocket (`/v1/stream`), as lines of JSON over TCP, and as msgpack where a
 WebSocket asks for `?format=msgpack`. Audio may also be sent as bare binary frames. A conversation:
 
-    client  hello | resume        which stream, and how its audio comes; may be left out
+    client  hello | resume        which stream, how its audio comes, and the key; may be left out
             config                what is wanted: events, model, latency, ends of utterances
             audio ...             base64, bytes, samples, or binary frames of their own
             finalize              that was all for now: a final of everything, then `marker`
@@ -87,6 +87,8 @@ class Hello(Struct, tag="hello", kw_only=True, omit_defaults=True):
     encoding: Name = "pcm16"
     """pcm16, f32, mulaw, alaw, or `container` for Ogg, WebM, WAV and what else a file may be."""
     channels: Number = 1
+    key: Name | None = None
+    """Of the server, where a connection cannot carry it otherwise: over TCP."""
 
 
 class Config(Struct, tag="config", kw_only=True, omit_defaults=True):

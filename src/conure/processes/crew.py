@@ -18,7 +18,22 @@ from conure.engine.plan import Plan
 from conure.engine.wire import Broken
 from conure.errors import ConureError, EngineFailed
 from conure.metrics import Family
-from conure.processes.exchange import All, Ask, Channel, Drain, Drained, Opened, Report, Stop, Tell, Told
+from conure.processes.counting import CommonLedger
+from conure.processes.exchange import (
+    All,
+    Ask,
+    Begin,
+    Channel,
+    Drain,
+    Drained,
+    End,
+    Opened,
+    Report,
+    Spend,
+    Stop,
+    Tell,
+    Told,
+)
 from conure.service.place import Place
 from conure.settings import Settings
 
@@ -45,6 +60,7 @@ class Crew:
         """`place`: theirs, but for the number."""
         self._settings, self._plan, self._place = settings, plan, place
         self._answer = answer
+        self._ledger = CommonLedger()
         self._numbers = itertools.count(1)
         self._asks = itertools.count(1)
         self._doors: dict[int, _Door] = {}
@@ -127,8 +143,12 @@ class Crew:
                     task = asyncio.create_task(self._tell(door, number))
                     asking.add(task)
                     task.add_done_callback(asking.discard)
+                case Begin() | Spend() | End():
+                    if answer := self._ledger.answer(door.number, message, time.monotonic()):
+                        door.channel.say(answer)
                 case _:
                     door.take(message)
+        self._ledger.leave(door.number)
         await asyncio.to_thread(door.end)
         del self._doors[door.number]
         self._counted = metrics.total([self._counted, metrics.counts(door.report.measured)])

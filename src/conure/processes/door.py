@@ -21,7 +21,8 @@ from conure.engine.transport import RING_SAMPLES, SocketTransport
 from conure.engine.wire import Broken
 from conure.errors import ConureError
 from conure.event_loop import event_loop
-from conure.processes.exchange import All, Ask, Channel, Drain, Drained, Opened, Report, Stop, Tell, Told
+from conure.processes.counting import SharedCounts
+from conure.processes.exchange import All, Ask, Begun, Channel, Drain, Drained, Opened, Over, Report, Stop, Tell, Told
 from conure.server import Doors, opened
 from conure.service.live import LiveService
 from conure.service.place import Place
@@ -47,9 +48,9 @@ def work(settings: Settings, plan: Plan, place: Place, end: socket.socket, logge
 async def _run(settings: Settings, plan: Plan, place: Place, end: socket.socket) -> None:
     parent = await Channel.over(end)
     handle = EngineHandle(SocketTransport(place.engine, place.number, place.share(RING_SAMPLES)), place.number)
-    status = _SharedStatus(parent, handle)
-    hearing = asyncio.create_task(_hear(parent, status))
-    working = asyncio.create_task(_work(settings, plan, place, handle, status, parent, hearing))
+    status, counts = _SharedStatus(parent, handle), SharedCounts(parent)
+    hearing = asyncio.create_task(_hear(parent, status, counts))
+    working = asyncio.create_task(_work(settings, plan, place, handle, status, counts, parent, hearing))
     await asyncio.wait((working, hearing), return_when=asyncio.FIRST_COMPLETED)
     if status.doors is None:
         working.cancel()
@@ -70,13 +71,14 @@ async def _work(
     place: Place,
     handle: EngineHandle,
     status: _SharedStatus,
+    counts: SharedCounts,
     parent: Channel,
     hearing: asyncio.Task[None],
 ) -> None:
     """Until nothing is to be heard of the parent any more."""
     try:
         await handle.start()
-        async with opened(settings, handle, plan, place, status) as doors:
+        async with opened(settings, handle, plan, place, status, counts) as doors:
             status.doors = doors
             parent.say(Opened())
             await asyncio.wait((doors.serving, hearing), return_when=asyncio.FIRST_COMPLETED)
@@ -85,7 +87,7 @@ async def _work(
         parent.say(Broken(type(error).__name__, error.message, error.hint))
 
 
-async def _hear(parent: Channel, status: _SharedStatus) -> None:
+async def _hear(parent: Channel, status: _SharedStatus, counts: SharedCounts) -> None:
     """Until it is told to stop, or there is nobody who could."""
     draining: asyncio.Task[None] | None = None
     while message := await parent.hear():
@@ -94,6 +96,8 @@ async def _hear(parent: Channel, status: _SharedStatus) -> None:
                 parent.say(Told(number, status.own()))
             case All():
                 status.take(message)
+            case Begun() | Over():
+                counts.take(message)
             case Drain(seconds):
                 draining = asyncio.create_task(_drain(status, parent, seconds))
             case Stop():

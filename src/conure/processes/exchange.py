@@ -1,7 +1,8 @@
 """What the parent and a door process say to each other, over a socket whose end tells that the other has gone.
 
-door    Opened (or Broken), then Told whenever it is asked, Ask when a client asks it, Drained once
-parent  Tell, All (to who asked), Drain, Stop
+door    Opened (or Broken), then Told whenever it is asked, Ask when a client asks it, Drained once;
+        Begin, Spend and End for visits of callers whose keys have limits
+parent  Tell, All (to who asked), Begun or Over (to who began), Drain, Stop
 """
 
 from __future__ import annotations
@@ -15,8 +16,27 @@ from msgspec import Struct, msgpack
 from conure.engine.frames import frame, read_frame
 from conure.engine.wire import Broken
 from conure.metrics import Family
+from conure.service.access import Scope
+from conure.service.limits import Limits
 
-__all__ = ["All", "Ask", "Channel", "Drain", "Drained", "Message", "Opened", "Report", "Stop", "Tell", "Told"]
+__all__ = [
+    "All",
+    "Ask",
+    "Begin",
+    "Begun",
+    "Channel",
+    "Drain",
+    "Drained",
+    "End",
+    "Message",
+    "Opened",
+    "Over",
+    "Report",
+    "Spend",
+    "Stop",
+    "Tell",
+    "Told",
+]
 
 
 class Report(Struct, frozen=True):
@@ -57,6 +77,42 @@ class Told(Struct, frozen=True, tag=True):
     report: Report
 
 
+class Begin(Struct, frozen=True, tag=True):
+    """May the key begin this?"""
+
+    number: int
+    """Of the visit, in its process."""
+    key: str
+    limits: Limits
+    scope: Scope
+
+
+class Begun(Struct, frozen=True, tag=True):
+    """It has."""
+
+    number: int
+
+
+class Spend(Struct, frozen=True, tag=True):
+    """So much audio came."""
+
+    number: int
+    seconds: float
+
+
+class Over(Struct, frozen=True, tag=True):
+    """It may not begin, or has had all that it may have."""
+
+    number: int
+    message: str
+    hint: str | None
+    retry_after: float
+
+
+class End(Struct, frozen=True, tag=True):
+    number: int
+
+
 class Drain(Struct, frozen=True, tag=True):
     """Nothing new; those that are open may go on so long."""
 
@@ -71,7 +127,7 @@ class Stop(Struct, frozen=True, tag=True):
     """At once."""
 
 
-Message = Opened | Broken | Ask | All | Tell | Told | Drain | Drained | Stop
+Message = Opened | Broken | Ask | All | Tell | Told | Begin | Begun | Spend | Over | End | Drain | Drained | Stop
 
 _encoder = msgpack.Encoder()
 _decoder: msgpack.Decoder[Message] = msgpack.Decoder(Message)

@@ -35,7 +35,7 @@ from conure.processes.exchange import All
 from conure.service.engine_metrics import count_engine
 from conure.service.place import Place
 from conure.service.ports import reserved
-from conure.service.serving import Ports, Serving
+from conure.service.serving import PORTS, Ports, Serving, serving_of
 from conure.service.status import facts
 from conure.settings import Settings
 
@@ -52,18 +52,15 @@ async def supervise(settings: Settings, plan: Plan, processes: int, on_ready: Ca
     if sys.platform != "linux":
         raise BadOption(f"{processes} processes need Linux, which deals connections out to them", "take one")
     with contextlib.ExitStack() as stack:
-        ports = Ports(
-            stack.enter_context(reserved(settings.host, settings.port, "port")),
-            stack.enter_context(reserved(settings.host, settings.tcp_port, "tcp_port")),
-            stack.enter_context(reserved(settings.host, settings.status_port, "status_port")),
-        )
+        numbers = {name: stack.enter_context(reserved(settings.host, getattr(settings, name), name)) for name in PORTS}
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conure-")))
         place = Place(among=processes, folder=folder)
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(str(place.engine))
         listener.listen(2 * processes)
-        fixed = settings.model_copy(update={"port": ports.web, "tcp_port": ports.tcp, "status_port": ports.status})
-        await _run(fixed, plan, place, listener, lambda models: on_ready(Serving(models, settings.host, ports)))
+        fixed = settings.model_copy(update={name: number or 0 for name, number in numbers.items()})
+        ports = Ports(**{PORTS[name]: number for name, number in numbers.items()})
+        await _run(fixed, plan, place, listener, lambda models: on_ready(serving_of(fixed, models, ports)))
 
 
 async def _run(

@@ -33,4 +33,8 @@ class Channels:
 def _shifted(word: Word, seconds: float) -> Word:
     start = None if word.start is None else round(word.start + seconds, 3)
     end = None if word.end is None else round(word.end + seconds, 3)
-    return replace(word, start=start, end=end)
+    tokens = tuple(
+        replace(token, start=round(token.start + seconds, 3), end=round(token.end + seconds, 3))
+        for token in word.tokens
+    )
+    return replace(word, start=start, end=end, tokens=tokens)

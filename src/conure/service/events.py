@@ -40,6 +40,8 @@ class Partial(Struct, frozen=True):
     """New since the last one."""
     until: float
     """Audio before this has been worked in."""
+    stable_words: tuple[Word, ...] = ()
+    tail_words: tuple[Word, ...] = ()
 
 
 class UtteranceEnded(Struct, frozen=True):
@@ -70,9 +72,11 @@ class Marker(Struct, frozen=True):
 
 
 class Lag(Struct, frozen=True):
-    """For how long the oldest audio that was not worked in has waited."""
+    """For how long the oldest audio that was not worked in has waited; it comes while audio does."""
 
     seconds: float
+    until: float = 0.0
+    """Audio before this has been worked in."""
 
 
 class Warned(Struct, frozen=True):

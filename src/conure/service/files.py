@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from conure import metrics
-from conure.audio.files import open_audio
+from conure.audio.files import AudioReader, open_audio
 from conure.engine import messages as engine
 from conure.engine.handle import EngineHandle
 from conure.engine.messages import Samples
 from conure.engine.plan import ModelCard
-from conure.errors import Busy, ConureError, EngineFailed, OutOfMemory
+from conure.errors import Busy, ConureError, EngineFailed, OutOfMemory, TooMany
+from conure.service.access import ANYONE, Caller, Visit
 from conure.service.languages import check_language, prompt_slot
 from conure.service.long_audio import LongAudio
 from conure.service.place import ALONE, Place
@@ -23,13 +25,19 @@ from conure.text.segments import segments_from_words
 from conure.text.words import join_words, words_from_tokens
 from conure.types import Token, Transcript, Word
 
-__all__ = ["FileService"]
+__all__ = ["FileService", "Progress"]
 
+BATCH_SECONDS, BATCH_SECONDS_ON_CARD = 60.0, 240.0
+"""Of audio that the engine is asked for at once: words and progress are told when so much is done."""
 MOST_AT_ONCE = 8
 """Recordings that are read and cut at the same time, by all processes of the server; more wait."""
 MOST_WAITING = 64
 """The same of those that wait."""
 RETRY_AFTER = 5.0
+
+
+Progress = Callable[[float, float | None], None]
+"""Seconds that were transcribed, and of how many, where the recording tells that."""
 
 
 class FileService:
@@ -48,24 +56,48 @@ class FileService:
         self._draining = False
         self._none_left = asyncio.Event()
 
-    async def transcribe(self, file: BinaryIO, card: ModelCard, language: str | None) -> Transcript:
+    async def transcribe(
+        self,
+        file: BinaryIO,
+        card: ModelCard,
+        language: str | None,
+        caller: Caller = ANYONE,
+        heard: Callable[[Word], None] | None = None,
+        progress: Progress | None = None,
+    ) -> Transcript:
         """The channels mixed. Raises the children of BadRequest, Busy, OutOfMemory, and EngineFailed.
 
+        `heard` is called with each word, in order and for good, while the rest is transcribed; `progress` with how far
+        that is. Both on the event loop.
         When it is cancelled it returns once nothing reads the file any more.
         """
+        (transcript,) = await self._in_turn(_Task(file, card, language, heard=heard, progress=progress), caller)
+        return transcript
+
+    async def transcribe_channels(
+        self, file: BinaryIO, card: ModelCard, language: str | None, caller: Caller = ANYONE
+    ) -> list[Transcript]:
+        """Each channel apart."""
+        return await self._in_turn(_Task(file, card, language, split=True), caller)
+
+    async def _in_turn(self, task: _Task, caller: Caller) -> list[Transcript]:
         if self._draining:
             metrics.REFUSED.labels("draining").inc()
             raise _stopping()
-        check_language(card.name, language, card.languages)
+        check_language(task.card.name, task.language, task.card.languages)
         if self._waiting >= self._most_waiting:
             metrics.REFUSED.labels("files_waiting").inc()
             raise Busy(f"{self._waiting} recordings wait already", "try again in a while")
         self._waiting += 1
         try:
-            async with self._room:
-                if self._draining:
-                    raise _stopping()
-                return await self._transcribe(file, card, language)
+            visit = await caller.begin("files")  # who may not is told before it has waited
+            try:
+                async with self._room:
+                    if self._draining:
+                        raise _stopping()
+                    return await self._transcribe(task, visit)
+            finally:
+                visit.close()
         finally:
             self._waiting -= 1
             if not self._waiting:
@@ -86,10 +118,10 @@ class FileService:
         for reading in self._readings:
             reading.abandon()
 
-    async def _transcribe(self, file: BinaryIO, card: ModelCard, language: str | None) -> Transcript:
+    async def _transcribe(self, task: _Task, visit: Visit) -> list[Transcript]:
         loop, reading = asyncio.get_running_loop(), _Reading()
         self._readings.add(reading)
-        done = loop.run_in_executor(self._threads, self._read, reading, file, card, language, loop)
+        done = loop.run_in_executor(self._threads, self._read, reading, task, loop)
         try:
             await asyncio.wait([done])
         except asyncio.CancelledError:
@@ -99,35 +131,44 @@ class FileService:
             raise
         finally:
             self._readings.discard(reading)
+            with contextlib.suppress(TooMany):  # it was the last one
+                visit.spend(reading.seconds)
         try:
             return done.result()
         except _Abandoned:
             raise _stopping() from None
 
-    def _read(
-        self,
-        reading: _Reading,
-        file: BinaryIO,
-        card: ModelCard,
-        language: str | None,
-        loop: asyncio.AbstractEventLoop,
-    ) -> Transcript:
+    def _read(self, reading: _Reading, task: _Task, loop: asyncio.AbstractEventLoop) -> list[Transcript]:
         """On a thread, which waits for the engine."""
-        prompt = prompt_slot(card.name, language, card.prompt_ids)
+        card, prompt = task.card, prompt_slot(task.card.name, task.language, task.card.prompt_ids)
         long_audio = LongAudio(
-            lambda clips: reading.wait(asyncio.run_coroutine_threadsafe(self._words(card, prompt, clips), loop))
+            lambda clips: reading.wait(asyncio.run_coroutine_threadsafe(self._words(card, prompt, clips), loop)),
+            batch_seconds=BATCH_SECONDS_ON_CARD if "cuda" in card.runner else BATCH_SECONDS,
         )
-        with open_audio(file, channels="mix", max_seconds=self.max_seconds) as reader:
-            words = [word for _, word in long_audio.words(reading.go_on(reader.blocks()))]
+        with open_audio(task.file, channels="split" if task.split else "mix", max_seconds=self.max_seconds) as reader:
+            words: list[list[Word]] = [[] for _ in range(reader.channels)]
+
+            def reached(seconds: float) -> None:
+                if task.progress:
+                    loop.call_soon_threadsafe(task.progress, seconds, reader.duration_hint)
+
+            for channel, word in long_audio.words(reading.go_on(reader), reached):
+                words[channel].append(word)
+                if task.heard:
+                    loop.call_soon_threadsafe(task.heard, word)
             metrics.AUDIO_SECONDS.labels("files").inc(reader.seconds_read)
-            return Transcript(
-                text=join_words(words),
-                duration=round(reader.seconds_read, 3),
-                language=language,
-                model=card.name,
-                segments=tuple(segments_from_words(words)),
-                problems=tuple(reader.problems),
-            )
+            return [
+                Transcript(
+                    text=join_words(said),
+                    duration=round(reader.seconds_read, 3),
+                    language=task.language,
+                    model=card.name,
+                    channel=channel if task.split else None,
+                    segments=tuple(segments_from_words(said)),
+                    problems=tuple(reader.problems),
+                )
+                for channel, said in enumerate(words)
+            ]
 
     async def _words(self, card: ModelCard, prompt: int | None, clips: list[Samples]) -> list[list[Word]]:
         waiting = [_WaitingClip(self._handle, card.name, samples, prompt) for samples in clips]
@@ -140,6 +181,19 @@ class FileService:
         return [words_from_tokens(tokens, tokenizer) for tokens in found]
 
 
+@dataclass(frozen=True)
+class _Task:
+    """A recording, and what is wanted of it."""
+
+    file: BinaryIO
+    card: ModelCard
+    language: str | None
+    split: bool = False
+    """Its channels apart."""
+    heard: Callable[[Word], None] | None = None
+    progress: Progress | None = None
+
+
 class _Abandoned(Exception):
     """Nobody wants the transcript any more."""
 
@@ -148,6 +202,8 @@ class _Reading:
     """A thread that reads a recording, as the event loop sees it."""
 
     def __init__(self) -> None:
+        self.seconds = 0.0
+        """Of audio that was read, whatever became of it."""
         self._is_abandoned = False
         self._asked: Future[list[list[Word]]] | None = None
 
@@ -157,8 +213,9 @@ class _Reading:
         if self._asked:
             self._asked.cancel()
 
-    def go_on(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
-        for block in blocks:
+    def go_on(self, reader: AudioReader) -> Iterator[Samples]:
+        for block in reader.blocks():
+            self.seconds = reader.seconds_read
             if self._is_abandoned:
                 raise _Abandoned
             yield block

@@ -26,10 +26,12 @@ class Intake:
     One call at a time. What a call that was cancelled would have given comes with the next one.
     """
 
-    def __init__(self, audio: AudioFormat) -> None:
+    def __init__(self, audio: AudioFormat, split: bool = False) -> None:
+        """`split`: samples are [channels, n], else the mean of the channels, [n]."""
         self.received = 0
         """Bytes so far."""
-        self._decoder = LiveDecoder(audio)
+        self._decoder = LiveDecoder(audio, split)
+        self._nothing = np.empty((audio.channels, 0) if split else 0, np.float32)
         self._on_thread = audio.encoding == "container"
         self._working: asyncio.Future[Samples] | None = None
         self._decoded: list[Samples] = []
@@ -40,7 +42,7 @@ class Intake:
         return self._decoder.problems
 
     async def push(self, data: bytes) -> Samples:
-        """Mono, 16 kHz: what has become available."""
+        """At 16 kHz: what has become available."""
         await self._wait()
         self.received += len(data)
         return await self._decode(lambda: self._decoder.push(data))
@@ -55,11 +57,15 @@ class Intake:
         self.received += len(data)
         return self._decoder.push(data)
 
+    def flush(self) -> Samples:
+        """What a filter holds back, so that all that came is there; more may follow."""
+        return self._nothing if self._on_thread or self._is_finished else self._decoder.flush()
+
     async def finish(self) -> Samples:
         """The rest; nothing where it was given before."""
         await self._wait()
         if self._is_finished:
-            return await self._decode(_nothing)
+            return await self._decode(lambda: self._nothing)
         self._is_finished = True
         return await self._decode(self._decoder.finish)
 
@@ -78,7 +84,7 @@ class Intake:
         self._working = asyncio.get_running_loop().run_in_executor(_threads, self._unless_closed, work)
         self._working.add_done_callback(_note)
         await self._wait()
-        samples, self._decoded = np.concatenate(self._decoded), []
+        samples, self._decoded = np.concatenate(self._decoded, axis=-1), []
         return samples
 
     async def _wait(self) -> None:
@@ -88,11 +94,7 @@ class Intake:
             self._decoded.append(working.result())
 
     def _unless_closed(self, work: Callable[[], Samples]) -> Samples:
-        return _nothing() if self._is_closed else work()
-
-
-def _nothing() -> Samples:
-    return np.empty(0, np.float32)
+        return self._nothing if self._is_closed else work()
 
 
 def _note(working: asyncio.Future[Samples]) -> None:

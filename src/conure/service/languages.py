@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from conure.errors import UnsupportedLanguage
 
-__all__ = ["check_language", "prompt_slot"]
+__all__ = ["check_language", "only_language", "prompt_slot"]
 
 AUTO = "auto"
 """The prompt under which a model finds out by itself."""
@@ -17,6 +17,11 @@ def check_language(model: str, language: str | None, known: Sequence[str]) -> No
     if language is None or not known or _match(language, known) is not None:
         return
     raise UnsupportedLanguage(f"{model} does not know the language {language!r}", f"it knows: {', '.join(known)}")
+
+
+def only_language(known: Sequence[str]) -> str | None:
+    """What a model that has one language hears; None where it may be one of several."""
+    return known[0] if len(known) == 1 else None
 
 
 def prompt_slot(model: str, language: str | None, prompt_ids: Sequence[tuple[str, int]]) -> int | None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,8 @@ from conure.audio.formats import AudioFormat
 from conure.engine.handle import EngineHandle
 from conure.engine.messages import Samples
 from conure.engine.plan import ModelCard
-from conure.errors import BadOption, Busy, ConureError, UnsupportedAudio
+from conure.errors import BadOption, Busy, ConureError, TooMany, UnsupportedAudio
+from conure.service.access import ANYONE, Caller, Visit
 from conure.service.event_log import EventLog
 from conure.service.events import LAST, Event, Failed, Final, Finished, Lag, Marker, Partial, SpeechStarted
 from conure.service.intake import Intake
@@ -22,7 +24,7 @@ from conure.service.languages import check_language, prompt_slot
 from conure.service.models import Models
 from conure.service.place import ALONE, Place
 from conure.service.second_pass import SecondPassOptions
-from conure.service.session import LiveSession, SessionOptions
+from conure.service.session import LAG_EVERY, LiveSession, SessionOptions
 from conure.service.tokenizers import Tokenizers
 from conure.vad.endpoints import Endpointing
 
@@ -40,6 +42,7 @@ MOST_BUDGET = 60.0
 """Seconds that a final may wait for a second pass."""
 MOST_LEFT = 1000
 """Streams that have ended and are kept for clients that may not have read all of it."""
+RATE = 16_000
 LOOK = 0.05
 LAST_WORDS = 1.0
 """Seconds for clients to hear that the server stops."""
@@ -56,12 +59,16 @@ class Wanted:
     finals: str | None = None
     """A model for a second pass."""
     finals_budget: float = 1.0
+    lag_every: float = LAG_EVERY
+    """Seconds from one word on how far the stream is to the next."""
 
 
 class LiveStream:
     """A session, its events, and whether somebody is listening."""
 
-    def __init__(self, handle: EngineHandle, options: SessionOptions, audio: AudioFormat, place: Place) -> None:
+    def __init__(
+        self, handle: EngineHandle, options: SessionOptions, audio: AudioFormat, place: Place, visit: Visit
+    ) -> None:
         secret = secrets.token_urlsafe(18)
         self.token = place.sign(secret)
         self.id = place.sign(secret[:8])
@@ -69,6 +76,7 @@ class LiveStream:
         self.log = EventLog()
         self.manner: Any = None
         """How its door speaks with its client; kept here for the connection that comes after a broken one."""
+        self._visit = visit
         self._asked: dict[int | None, float] = {}
         self._speech: float | None = None
         self.audio = audio
@@ -100,6 +108,16 @@ class LiveStream:
         """In the log, under the stream's id."""
         log.info("stream %s " + message, self.id, *values, extra={"stream": self.id})
 
+    async def events(self, reader: int) -> AsyncIterator[Event]:
+        """To the last one, or until somebody else reads them."""
+        told = 0
+        while self.log.reader == reader:
+            for seq, event in await self.log.take(told, reader):
+                told = seq
+                yield event
+                if isinstance(event, LAST):
+                    return
+
     # A connection that another one has taken the place of is not listened to: what it has not given is sent again.
 
     async def feed(self, data: bytes, reader: int) -> None:
@@ -115,7 +133,7 @@ class LiveStream:
             try:
                 samples = await self._intake.push(data)
             except UnsupportedAudio as error:
-                self._spoil(error)
+                self.spoil(error)
             else:
                 await self._push(samples)
 
@@ -129,10 +147,10 @@ class LiveStream:
         try:
             samples = self._intake.take(data)
         except UnsupportedAudio as error:
-            self._spoil(error)
+            self.spoil(error)
         else:
-            AUDIO_SECONDS.inc(len(samples) / 16_000)
             session.take(samples)
+            self._count(samples)
         return True
 
     async def finalize(self, marker: int, reader: int) -> None:
@@ -140,6 +158,7 @@ class LiveStream:
         async with self._order:
             await self.session.settle()
             if self._takes("finalize", reader):
+                await self._push(self._intake.flush())
                 self._asked[marker] = time.monotonic()
                 self.session.finalize(marker)
 
@@ -153,7 +172,7 @@ class LiveStream:
             try:
                 await self._push(await self._intake.finish())
             except UnsupportedAudio as error:
-                self._spoil(error)
+                self.spoil(error)
             self.session.close()
 
     def cancel(self) -> None:
@@ -169,18 +188,30 @@ class LiveStream:
         return True
 
     async def _push(self, samples: Samples) -> None:
-        AUDIO_SECONDS.inc(len(samples) / 16_000)
         await self.session.push(samples)
+        self._count(samples)
 
-    def _spoil(self, error: UnsupportedAudio) -> None:
+    def _count(self, samples: Samples) -> None:
+        """Who has had all that its key allows is heard to the end of what is here, and ends then."""
+        seconds = len(samples) / RATE
+        AUDIO_SECONDS.inc(seconds)
+        try:
+            self._visit.spend(seconds)
+        except TooMany as error:
+            self.spoil(error)
+
+    def spoil(self, error: UnsupportedAudio | TooMany) -> None:
+        """What follows cannot be had; what came before is transcribed, then the stream fails."""
         self._spoiled = self._spoiled or error
         self.session.close()
 
     def _publish(self, event: Event) -> None:
         if isinstance(event, Finished) and self._spoiled:
-            event = Failed(self._spoiled.code, self._spoiled.message, self._spoiled.hint)
+            retry = self._spoiled.retry_after if isinstance(self._spoiled, Busy) else None
+            event = Failed(self._spoiled.code, self._spoiled.message, self._spoiled.hint, retry)
         if isinstance(event, LAST):
             self._intake.close()
+            self._visit.close()
         self._measure(event)
         if self.log.is_full and not isinstance(event, LAST):
             message = f"{self.log.waiting} events wait to be read"
@@ -224,7 +255,7 @@ class LiveService:
         self.resume_seconds = resume_seconds
         self.draining = False
         self._streams: dict[str, LiveStream] = {}
-        self._tokenizers = tokenizers
+        self.tokenizers = tokenizers
         self._expiries: dict[str, asyncio.TimerHandle] = {}
         self._connections = 0
         metrics.STREAMS.set_function(lambda: len(self))
@@ -232,13 +263,21 @@ class LiveService:
     def __len__(self) -> int:
         return sum(stream.is_open for stream in self._streams.values())
 
-    async def open(self, wanted: Wanted, audio: AudioFormat) -> LiveStream:
-        """Raises UnknownModel, BadOption, UnsupportedLanguage, or Busy where there is no time for it."""
+    async def open(self, wanted: Wanted, audio: AudioFormat, caller: Caller = ANYONE) -> LiveStream:
+        """Raises UnknownModel, BadOption, UnsupportedLanguage, or Busy where there is no time for it.
+
+        Also Unauthorized, Forbidden and TooMany, where the caller's key does not allow it, any more or now.
+        """
         if self.draining or not self.handle.is_ready:
             reason = "draining" if self.draining else "engine_restarting"
             metrics.REFUSED.labels(reason).inc()
             raise Busy(f"no new streams: {reason.replace('_', ' ')}", "try again, or ask another server")
-        stream = LiveStream(self.handle, self._options(wanted), audio, self.place)
+        options, visit = self.options(wanted), await caller.begin("live")
+        try:
+            stream = LiveStream(self.handle, options, audio, self.place, visit)
+        except BaseException:
+            visit.close()
+            raise
         self._streams[stream.token] = stream
         try:
             refused = await asyncio.shield(stream.session.opening)
@@ -249,7 +288,8 @@ class LiveService:
             self.forget(stream)
             metrics.REFUSED.labels(refused.code).inc()
             raise Busy(refused.message, refused.hint, refused.retry_after or RETRY_AFTER)
-        stream.note("opened: %s at %d ms", stream.options.model.name, stream.options.latency_ms)
+        for_whom = f" for {caller.name}" if caller.name else ""
+        stream.note("opened%s: %s at %d ms", for_whom, stream.options.model.name, stream.options.latency_ms)
         return stream
 
     def attach(self, stream: LiveStream) -> int:
@@ -312,17 +352,19 @@ class LiveService:
         while len(self) and time.monotonic() < until:
             await asyncio.sleep(LOOK)
 
-    def _options(self, wanted: Wanted) -> SessionOptions:
+    def options(self, wanted: Wanted) -> SessionOptions:
+        """Of a stream as it would be opened. Raises UnknownModel, BadOption or UnsupportedLanguage."""
         card = self.models.live(wanted.model)
         check_language(card.name, wanted.language, card.languages)
         return SessionOptions(
             model=card,
-            tokenizer=self._tokenizers.of(card),
+            tokenizer=self.tokenizers.of(card),
             latency_ms=_latency(card, wanted.latency_ms),
             endpointing=wanted.endpointing,
             language=wanted.language,
             prompt=prompt_slot(card.name, wanted.language, card.prompt_ids),
             finals=self._finals(wanted),
+            lag_every=wanted.lag_every,
         )
 
     def _finals(self, wanted: Wanted) -> SecondPassOptions | None:
@@ -334,7 +376,7 @@ class LiveService:
             )
         card = self.models.clips(wanted.finals)
         prompt = prompt_slot(card.name, wanted.language, card.prompt_ids)
-        return SecondPassOptions(card, self._tokenizers.of(card), wanted.finals_budget, prompt=prompt)
+        return SecondPassOptions(card, self.tokenizers.of(card), wanted.finals_budget, prompt=prompt)
 
 
 def _latency(card: ModelCard, wanted: int | None) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = ["ALONE", "Place"]
@@ -16,6 +17,8 @@ class Place:
     """How many there are that hold connections."""
     folder: Path | None = None
     """Where they listen for each other."""
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    """Known to all of them, and to nobody else."""
 
     def sign(self, token: str) -> str:
         """A token that tells where its stream is."""

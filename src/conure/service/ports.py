@@ -8,15 +8,26 @@ from collections.abc import Iterator
 
 from conure.errors import BadOption
 
-__all__ = ["reserved", "shared_sockets", "taken"]
+__all__ = ["reserved", "shared_sockets", "taken", "wanted"]
+
+
+def wanted(port: int | str | None) -> int | None:
+    """The number to listen on, where 0 is one that is free; None for a port that is off."""
+    if port == "free":
+        return 0
+    return int(port) if port else None
 
 
 @contextlib.contextmanager
-def reserved(host: str, port: int, name: str) -> Iterator[int]:
-    """The port's number, which is kept for those who share it, whether they live or not; 0 takes one that is free.
+def reserved(host: str, asked: int | str | None, name: str) -> Iterator[int | None]:
+    """The port's number, which is kept for those who share it, whether they live or not; None for one that is off.
 
     Raises BadOption where somebody else has it.
     """
+    port = wanted(asked)
+    if port is None:
+        yield None
+        return
     try:
         with socket.create_server(_first(host, port)[1], family=_first(host, port)[0]) as alone:
             port = alone.getsockname()[1]  # nobody else shares it, either

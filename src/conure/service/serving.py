@@ -5,15 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conure.engine.plan import ModelCard
+from conure.settings import Settings
 
-__all__ = ["Ports", "Serving"]
+__all__ = ["PORTS", "Ports", "Serving", "serving_of"]
+
+PORTS = {"port": "web", "tcp_port": "tcp", "grpc_port": "grpc", "wyoming_port": "wyoming", "status_port": "status"}
+"""Settings, and what they are in `Ports`."""
 
 
 @dataclass(frozen=True)
 class Ports:
-    web: int
-    tcp: int
-    status: int
+    """None is off."""
+
+    web: int | None = None
+    tcp: int | None = None
+    grpc: int | None = None
+    wyoming: int | None = None
+    status: int | None = None
 
 
 @dataclass(frozen=True)
@@ -21,15 +29,21 @@ class Serving:
     models: tuple[ModelCard, ...]
     host: str
     ports: Ports
+    encrypted: bool = False
+    """HTTP, WebSocket and gRPC."""
 
     @property
-    def web(self) -> str:
-        return f"http://{self.host}:{self.ports.web}"
+    def addresses(self) -> dict[str, str]:
+        """Of what is open, by name."""
+        ports = self.ports
+        web = "https" if self.encrypted else "http"
+        named = {"web": ports.web, "tcp": ports.tcp, "grpc": ports.grpc, "wyoming": ports.wyoming}
+        open_ones = {name: port for name, port in (named | {"status": ports.status}).items() if port is not None}
+        return {
+            name: f"{web}://{self.host}:{port}" if name == "web" else f"{self.host}:{port}"
+            for name, port in open_ones.items()
+        }
 
-    @property
-    def tcp(self) -> str:
-        return f"{self.host}:{self.ports.tcp}"
 
-    @property
-    def status(self) -> str:
-        return f"{self.host}:{self.ports.status}"
+def serving_of(settings: Settings, models: tuple[ModelCard, ...], ports: Ports) -> Serving:
+    return Serving(models, settings.host, ports, encrypted=settings.tls_certificate is not None)

@@ -39,9 +39,10 @@ from conure.text.words import words_from_tokens
 from conure.types import Token
 from conure.vad.endpoints import Endpointing
 
-__all__ = ["LiveSession", "SessionOptions"]
+__all__ = ["LAG_EVERY", "LiveSession", "SessionOptions"]
 
 RATE = 16_000
+END = "<EOU>"
 MARGIN = 1.0
 """Seconds before an utterance that are kept with it: a detector hears a beginning late."""
 MOST_KEPT = 120.0
@@ -55,6 +56,8 @@ MOST_TWICE = 60.0
 PIECE = 5 * RATE
 """Samples that go to the engine at once."""
 LAG_EVERY = 1.0
+LAG_AUDIO = 5.0
+"""Seconds of audio after which it is told sooner: who sends faster than people speak may send no more."""
 LAG_WARNED = 2.0
 LAG_LIMIT = 15.0
 RETRY_AFTER = 5.0
@@ -70,6 +73,13 @@ class SessionOptions:
     prompt: int | None = None
     finals: SecondPassOptions | None = None
     """Finals from another model."""
+    lag_every: float = LAG_EVERY
+    """Seconds between two lags."""
+
+    @property
+    def hears_ends(self) -> bool:
+        """The network itself says when an utterance is over."""
+        return END in self.tokenizer.pieces
 
 
 class LiveSession:
@@ -103,7 +113,7 @@ class LiveSession:
         """The sample before which nothing needs to be heard again: where the last finalize cut the stream."""
         self._final_until = self._repeated_until = self._known_until = 0.0
         """End of the last word of a final; the same when the engine began, and up to where partials were told then."""
-        self._told = self._warned = 0.0
+        self._told = self._told_until = self._warned = 0.0
         self._progress = asyncio.Event()
         self.opening: asyncio.Future[Event | None] = asyncio.get_running_loop().create_future()
         """None when the engine has taken it; how it ended where it was not taken."""
@@ -173,8 +183,8 @@ class LiveSession:
             self._asked.append((self._audio.end, marker))
             self._handle.ask(self._cut(marker))
 
-    def configure(self, endpointing: Endpointing) -> None:
-        self.options = replace(self.options, endpointing=endpointing)
+    def configure(self, endpointing: Endpointing, lag_every: float = LAG_EVERY) -> None:
+        self.options = replace(self.options, endpointing=endpointing, lag_every=lag_every)
         self._handle.ask(engine.Configure(self._number, endpointing))
 
     def cancel(self) -> None:
@@ -272,6 +282,9 @@ class LiveSession:
         self._tell(SpeechStarted(self._utterances, at))
 
     def _hear(self, tokens: Sequence[Token], guessed: Sequence[Token], until: float) -> None:
+        if self._utterance is None:  # what says once more that the one before is over begins none
+            is_special = self.options.tokenizer.is_special
+            tokens, guessed = ([token for token in part if not is_special(token.id)] for part in (tokens, guessed))
         if not tokens and not guessed:
             return
         if self._utterance is None:
@@ -358,9 +371,9 @@ class LiveSession:
         while self._arrivals and self._arrivals[0][0] <= self._followed * RATE:
             self._arrivals.popleft()
         self.lag = now - self._arrivals[0][1] if self._arrivals else 0.0
-        if now - self._told >= LAG_EVERY:
-            self._told = now
-            self._tell(Lag(round(self.lag, 3)))
+        if now - self._told >= self.options.lag_every or self.until - self._told_until >= LAG_AUDIO:
+            self._told, self._told_until = now, self.until
+            self._tell(Lag(round(self.lag, 3), self.until))
         if self.lag > LAG_LIMIT:
             message = f"the transcript is {self.lag:.1f} s behind, more than {LAG_LIMIT:g} s"
             self.stop(Failed("lag_exceeded", message, "the machine is overloaded", RETRY_AFTER))

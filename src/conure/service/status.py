@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
+
+import psutil
 
 from conure import metrics
 from conure.engine.handle import EngineHandle
@@ -12,7 +16,7 @@ from conure.engine.handle import EngineHandle
 if TYPE_CHECKING:
     from conure.service.live import LiveService
 
-__all__ = ["OwnStatus", "Status", "facts"]
+__all__ = ["OwnStatus", "Status", "facts", "memory_of"]
 
 
 class Status(Protocol):
@@ -59,6 +63,7 @@ def facts(
         "uptime_seconds": round(time.monotonic() - since, 1),
         "engine_restarts": handle.restarts,
         "processes": processes | engine,
+        "memory": memory_of(processes | engine),
         "models": [
             {
                 "name": card.name,
@@ -71,3 +76,12 @@ def facts(
             for card in handle.cards
         ],
     }
+
+
+def memory_of(processes: Mapping[str, int]) -> dict[str, int]:
+    """Bytes that each has, shared ones counted in each; without those that have just gone."""
+    found = {}
+    for name, number in processes.items():
+        with contextlib.suppress(psutil.Error):
+            found[name] = psutil.Process(number).memory_info().rss
+    return found

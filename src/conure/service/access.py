@@ -1,0 +1,87 @@
+"""Who may come in, and how much of it each may have.
+
+    a door     secret ──> `Access.identify` ──> Caller, or Unauthorized
+    a service  Caller ──> `Caller.begin` ──> Visit, or Forbidden, or TooMany ──> `spend` seconds of audio ──> `close`
+
+Doors find the secret where their protocol has it; what it allows is known here alone.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+__all__ = ["ANYONE", "FREE", "Access", "Anyone", "Caller", "Scope", "Visit"]
+
+Scope = Literal["live", "files", "status"]
+"""What a key may be for: live streams, recordings, and what the server tells of itself."""
+
+
+class Visit(Protocol):
+    """One stream or one recording of a caller."""
+
+    def spend(self, seconds: float) -> None:
+        """So much audio came. Raises TooMany where the caller has had all that it may have."""
+        ...
+
+    def close(self) -> None:
+        """It is over; more than once does no harm."""
+        ...
+
+
+class Caller(Protocol):
+    @property
+    def name(self) -> str:
+        """Of its key, for the log; empty where there are no keys."""
+        ...
+
+    async def begin(self, scope: Scope) -> Visit:
+        """Raises Forbidden, TooMany with the seconds after which it may try again, or Unauthorized for a key that
+        was removed."""
+        ...
+
+
+class Access(Protocol):
+    @property
+    def needs_key(self) -> bool: ...
+
+    def identify(self, secret: str | None) -> Caller:
+        """Raises Unauthorized where a key is needed and this is none."""
+        ...
+
+    def named(self, name: str) -> Caller:
+        """One that was identified before. Raises Unauthorized where its key is gone."""
+        ...
+
+
+class _Free:
+    def spend(self, seconds: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+FREE: Visit = _Free()
+"""Of a caller who may have as much as there is."""
+
+
+class _Nobody:
+    name = ""
+
+    async def begin(self, scope: Scope) -> Visit:
+        return FREE
+
+
+ANYONE: Caller = _Nobody()
+
+
+class Anyone:
+    """Of a server without keys."""
+
+    needs_key = False
+
+    def identify(self, secret: str | None) -> Caller:
+        return ANYONE
+
+    def named(self, name: str) -> Caller:
+        return ANYONE

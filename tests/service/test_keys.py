@@ -1,0 +1,141 @@
+"""Keys: made once, kept as a hash, found by their secret alone, read again when the file has changed."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conure.errors import BadOption
+from conure.service.keys import Key, KeyFile, new_key, read_keys, written
+from conure.service.limits import Limits
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def put(path: Path, *keys: Key) -> None:
+    """As the command does: another file in its place."""
+    other = path.with_suffix(".new")
+    other.write_text(written(keys))
+    other.replace(path)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+def test_a_key_is_found_by_its_secret_alone(file: Path) -> None:
+    (first, secret), (second, other) = (new_key(name, NOW, ("live",), Limits(streams=2)) for name in ("a", "b"))
+    put(file, first, second)
+    keys = KeyFile(file)
+    assert len(keys) == 2
+    assert keys.find(secret, 0.0) == first
+    assert keys.find(other, 0.0) == second
+    assert keys.find(secret[:-1], 0.0) is None
+    assert keys.find(secret + "x", 0.0) is None
+    assert keys.find(secret.replace(first.id, second.id), 0.0) is None
+    assert keys.find(first.hash, 0.0) is None
+    assert keys.named("b", 0.0) == second
+    assert keys.named("c", 0.0) is None
+
+
+@given(text=st.text())
+def test_anything_may_be_sent_as_a_key(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    key, _ = KEY
+    file = tmp_path_factory.getbasetemp() / "any.json"
+    if not file.exists():
+        put(file, key)
+    keys = KeyFile(file)
+    for secret in (text, f"cnr_{text}", f"cnr_{key.id}_{text}"):
+        assert keys.find(secret, 0.0) is None
+
+
+KEY = new_key("a", NOW)
+
+
+def test_secrets_are_long_and_never_written(file: Path) -> None:
+    key, secret = new_key("a", NOW)
+    assert secret.startswith(f"cnr_{key.id}_")
+    random = secret.removeprefix(f"cnr_{key.id}_")
+    assert len(random) == 43
+    assert not new_key("a", NOW)[1].endswith(random)
+    put(file, key)
+    assert random not in file.read_text()
+    assert read_keys(file) == [key]
+
+
+def test_secrets_are_compared_in_constant_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, secret = new_key("a", NOW)
+    put(file, key)
+    compared = []
+    plain = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or plain(a, b))
+    assert KeyFile(file).find(secret, 0.0)
+    assert len(compared) == 1
+
+
+def test_a_file_that_changed_is_read_again_but_seldom(file: Path) -> None:
+    (first, secret), (second, other) = new_key("a", NOW), new_key("b", NOW)
+    put(file, first)
+    keys = KeyFile(file)
+    assert keys.find(other, 0.0) is None
+    put(file, second)
+    assert keys.find(other, 0.5) is None
+    assert keys.find(other, 1.5) == second
+    assert keys.find(secret, 1.5) is None
+
+
+def test_a_broken_file_changes_nothing_and_one_that_is_gone_lets_nobody_in(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, secret = new_key("a", NOW)
+    put(file, key)
+    keys = KeyFile(file)
+    file.write_text("{")
+    assert keys.find(secret, 10.0) == key
+    assert "the keys from before still count" in caplog.text
+    assert len(caplog.records) == 1
+    assert keys.find(secret, 20.0) == key
+    assert len(caplog.records) == 1
+    os.remove(file)
+    assert keys.find(secret, 30.0) is None
+    put(file, key)
+    assert keys.find(secret, 40.0) == key
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is no file of keys"),
+        ("[]", "is no file of keys"),
+        ("\xff", "is no file of keys"),
+        ('{"keys": [{"id": "x"}]}', "is no file of keys"),
+        ('{"keys": [{"name": "x", "secret": "y"}]}', "is no file of keys"),
+        ('{"keys": []}', "there is no key in"),
+    ],
+)
+def test_files_that_are_none(file: Path, text: str, said: str) -> None:
+    file.write_text(text, encoding="latin-1")
+    with pytest.raises(BadOption, match=said) as caught:
+        KeyFile(file)
+    assert caught.value.hint
+    assert "conure keys" in caught.value.hint
+
+
+def test_no_two_keys_are_alike(file: Path) -> None:
+    (first, _), (second, _) = new_key("a", NOW), new_key("a", NOW)
+    put(file, first, second)
+    with pytest.raises(BadOption, match="two keys of the name 'a'"):
+        read_keys(file)
+
+
+def test_a_file_that_is_not_there(file: Path) -> None:
+    with pytest.raises(BadOption, match="does not exist") as caught:
+        KeyFile(file)
+    assert str(file) in str(caught.value.hint)

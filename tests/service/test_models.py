@@ -1,0 +1,44 @@
+"""Names of models, as clients say them."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from conure.engine.handle import EngineHandle
+from conure.errors import BadOption, UnknownModel
+from conure.service.models import Models
+from tests.service.standing_in import Engine
+
+MODELS = Models(cast(EngineHandle, Engine()), ["live"], ["clips"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe-2025-12-15", "gpt-transcribe"),
+        *("gpt-live-transcribe", "gpt-realtime-whisper", "nova-3", "nova-2-general", "flux-general-en", "scribe_v2"),
+    ],
+)
+def test_models_of_other_services_are_the_servers_own(name: str) -> None:
+    assert MODELS.live(name).name == "live"
+    assert MODELS.clips(name).name == "clips"
+
+
+def test_the_first_is_the_default() -> None:
+    assert MODELS.live(None).name == "live"
+    assert MODELS.clips(None).name == "clips"
+
+
+def test_other_names_are_refused() -> None:
+    with pytest.raises(UnknownModel, match="no model 'gpt-5'"):
+        MODELS.live("gpt-5")
+    with pytest.raises(BadOption, match="clips is not for live audio"):
+        MODELS.live("clips")
+
+
+def test_known_names() -> None:
+    assert MODELS.knows("parakeet-tdt-0.6b-v3")
+    assert MODELS.knows("live")
+    assert not MODELS.knows("parakeet-1.1b-en-US-asr-streaming-silero-vad-sortformer")
