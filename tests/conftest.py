@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+
+# Who starts tests in the background may have them ignore it, and what they start would do so, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KERNELS = (
     *("clip_attention", "filter_step", "joint_step", "label_step", "lstm_step"),

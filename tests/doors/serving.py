@@ -16,12 +16,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import psutil
 
-from conure.audio.files import open_audio
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["QUIET", "DEMO", "MOST_UPLOAD", "ROOT", "SAID", "TINY_MODEL", "Server", "demo", "started", "wait_for"]
 
@@ -33,23 +33,32 @@ QUIET = round(3.92 * 16_000)
 """The sample in the middle of the demo's longest pause but one, after its fourth word."""
 MOST_UPLOAD = 2**20
 PATIENCE = 300.0
-DOORS = re.compile(r"doors +http://(\S+):(\d+) .*, tcp \S+:(\d+), status \S+:(\d+)")
+PORTS = ("port", "tcp-port", "grpc-port", "wyoming-port", "status-port")
+DOORS = re.compile(r"(web|tcp|grpc|wyoming|status) (?:https?://)?(\S+):(\d+)")
 
 
 def demo(rate: int = 16_000) -> np.ndarray:
     """The demo, float32 [n] at that rate."""
+    import numpy as np  # noqa: PLC0415  clients of other programs' tests do without
+
+    from conure.audio.files import open_audio  # noqa: PLC0415
+
     with open_audio(DEMO, rate=rate, channels="mix") as reader:
         return np.concatenate([block[0] for block in reader.blocks()])
 
 
 class Server:
-    def __init__(self, command: list[str], cache: Path) -> None:
+    def __init__(self, command: list[str], cache: Path, key: str | None = None) -> None:
+        """`key`: sent with all that is asked over HTTP."""
+        self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         environment = os.environ | {
             "CONURE_CACHE": str(cache),
             "CONURE_MAX_UPLOAD_MB": str(MOST_UPLOAD / 1e6),
             "PYTHONPATH": str(ROOT / "src"),
         }
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, errors="backslashreplace", env=environment
+        )  # libraries repeat there what strangers sent
         self.lines: list[str] = []
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
@@ -58,10 +67,23 @@ class Server:
         """Waits until it is ready."""
         wait_for(lambda: self.process.poll() is not None or any(line.startswith("ready") for line in self.lines))
         assert self.process.poll() is None, self.errors
-        found = DOORS.search(self.errors)
+        told = next(line for line in self.lines if line.startswith("doors"))
+        found = DOORS.findall(told)
         assert found, self.errors
-        self.host = found[1]
-        self.web, self.tcp, self.status = (int(found[index]) for index in (2, 3, 4))
+        self.host: str = found[0][1]
+        self.ports = {name: int(port) for name, _, port in found}
+
+    @property
+    def web(self) -> int:
+        return self.ports["web"]
+
+    @property
+    def tcp(self) -> int:
+        return self.ports["tcp"]
+
+    @property
+    def status(self) -> int:
+        return self.ports["status"]
 
     @property
     def errors(self) -> str:
@@ -79,7 +101,7 @@ class Server:
         return self.post(path, None)
 
     def post(self, path: str, body: bytes | None) -> tuple[int, bytes]:
-        request = urllib.request.Request(self.base + path, data=body)
+        request = urllib.request.Request(self.base + path, data=body, headers=self.headers)
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE) as response:
                 return response.status, response.read()
@@ -137,11 +159,18 @@ class Server:
 
 
 @contextlib.contextmanager
-def started(live: str, cache: Path, *options: str, module: str = "conure") -> Iterator[Server]:
-    """Ports are free ones; killed at the end where it is still there."""
-    ports = ["--port", "0", "--tcp-port", "0", "--status-port", "0"]
-    command = [sys.executable, "-m", module, "serve", "--live", live, "--clips", "tiny", "--device", "cpu"]
-    server = Server([*command, "--threads", "1", *ports, *options], cache)
+def started(
+    live: str,
+    cache: Path,
+    *options: str,
+    module: str = "conure",
+    python: str = sys.executable,
+    key: str | None = None,
+) -> Iterator[Server]:
+    """Ports are free ones where the options do not say otherwise; killed at the end where it is still there."""
+    ports = [part for name in PORTS if f"--{name}" not in options for part in (f"--{name}", "free")]
+    command = [python, "-m", module, "serve", "--live", live, "--clips", "tiny", "--device", "cpu"]
+    server = Server([*command, "--threads", "1", *ports, *options], cache, key)
     try:
         server.begin()
         yield server

@@ -113,8 +113,10 @@ def _reset(connection: socket.socket) -> None:
 
 
 @contextmanager
-def socket_of(server: Server, path: str = "/v1/stream") -> Iterator[Socket]:
-    with connect(server.url(path), max_size=None, compression=None, open_timeout=PATIENCE) as connection:
+def socket_of(server: Server, path: str = "/v1/stream", **options: Any) -> Iterator[Socket]:
+    """`options`: of the connection; it has the server's headers unless they say otherwise."""
+    options = {"additional_headers": server.headers, "max_size": None, "compression": None} | options
+    with connect(server.url(path), open_timeout=PATIENCE, **options) as connection:
         yield Socket(connection)
 
 

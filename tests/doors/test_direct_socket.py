@@ -105,3 +105,17 @@ def test_frames_that_are_not_masked_are_refused(server: Server) -> None:
         client.connection.socket.sendall(Frame(Opcode.BINARY, b"1234").serialize(mask=False))
         heard(client)
         assert client.connection.close_code == 1002
+
+
+@pytest.mark.parametrize(
+    ("next_one", "code"), [(Frame(Opcode.PING, b"?"), 1007), (Frame(Opcode.CLOSE, b"\x03\xe8"), 1000)]
+)
+def test_a_text_that_is_none_ends_the_connection_and_no_more(server: Server, next_one: Frame, code: int) -> None:
+    """What came with it is passed over, pings too, but for a farewell."""
+    with socket_of(server) as client:
+        client.say(TINY)
+        frames = Frame(Opcode.TEXT, b"\xff"), next_one
+        client.connection.socket.sendall(b"".join(frame.serialize(mask=True) for frame in frames))
+        heard(client)
+        assert client.connection.close_code == code
+    assert "Traceback" not in server.errors

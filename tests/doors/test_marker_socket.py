@@ -95,6 +95,13 @@ def test_what_is_not_understood_is_named(server: Server, said: str | bytes) -> N
         assert connection.recv(PATIENCE) == "END"
 
 
+def test_what_is_nested_deeper_than_a_message_is_audio(server: Server) -> None:
+    with connected(server) as connection:
+        connection.send(b"\x82\xa4type\xa5Audio\xa9pcm_bytes" + b"\x91" * 10_000 + b"\x01")
+        connection.send("END")
+        until_end(connection, "END")
+
+
 def test_a_client_that_goes_takes_its_stream_along(server: Server) -> None:
     before = server.health()["streams"]
     with connected(server) as connection:

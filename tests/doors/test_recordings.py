@@ -58,7 +58,9 @@ def test_a_broken_recording_is_transcribed_up_to_there(server: Server) -> None:
 
 @pytest.mark.parametrize("sent", [0, 100, len(DEMO.read_bytes())])
 def test_a_client_that_hangs_up(server: Server, sent: int) -> None:
-    head = f"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: {len(DEMO.read_bytes())}\r\n\r\n".encode()
+    head = (
+        f"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(DEMO.read_bytes())}\r\n\r\n".encode()
+    )
     with socket.create_connection((server.host, server.web), timeout=PATIENCE) as connection:
         connection.sendall(head + DEMO.read_bytes()[:sent])
     assert server.post("/v1/transcribe", DEMO.read_bytes())[0] == 200
@@ -66,3 +68,17 @@ def test_a_client_that_hangs_up(server: Server, sent: int) -> None:
 
 def test_there_is_nothing_to_read(server: Server) -> None:
     assert server.get("/v1/transcribe")[0] == 405
+
+
+def test_how_far_it_is_is_told(server: Server) -> None:
+    status, body = server.post("/v1/transcribe?model=tiny&stream=true", DEMO.read_bytes())
+    *before, last = map(json.loads, body.splitlines())
+    assert status == 200
+    assert [line["type"] for line in before] == ["progress"] * len(before)
+    assert before[-1]["seconds"] == pytest.approx(before[-1]["of"], abs=0.1)
+    assert (last["type"], last["text"]) == ("transcript", SAID)
+
+
+def test_what_is_wrong_from_the_start_is_told_by_http(server: Server) -> None:
+    status, body = server.post("/v1/transcribe?stream=true", b"no audio at all")
+    assert (status, json.loads(body)["error"]["code"]) == (415, "unsupported_audio")

@@ -318,7 +318,7 @@ def test_nobody_outlives_the_parent(cache: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_refused(server: Server) -> None:
-    ports = ["--port", str(server.web), "--tcp-port", "0", "--status-port", "0"]
+    ports = ["--port", str(server.web), "--tcp-port", "free", "--status-port", "free"]
     command = [sys.executable, "-m", "conure", "serve", "--model", "tiny", "--processes", "2", *ports]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode != 0

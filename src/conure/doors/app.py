@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from collections.abc import Callable, Collection
 
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
+
+from conure.doors.behind import Behind
+from conure.doors.deepgram.listen_file import listen_file
+from conure.doors.deepgram.listen_socket import listen_socket
+from conure.doors.deepgram.turns_socket import turns_socket
 from conure.doors.health import health
 from conure.doors.marker_socket import marker_socket
+from conure.doors.openai.rest import openai_rest
+from conure.doors.page import page
+from conure.doors.parakeet.socket import socket as parakeet_socket
+from conure.doors.parakeet.uploads import uploads as parakeet_uploads
+from conure.doors.realtime.secret_minting import secret_minting
+from conure.doors.realtime.socket import realtime_socket
 from conure.doors.recordings import recordings
 from conure.doors.stream_socket import stream_socket
-from conure.service.files import FileService
-from conure.service.live import LiveService
-from conure.service.status import Status
 
 __all__ = ["web_app"]
 
+DOORS: tuple[tuple[str, Callable[[Behind], APIRouter]], ...] = (
+    ("native", stream_socket),
+    ("parakeet", parakeet_uploads),  # first: what is no form at their path is for the one after it
+    ("parakeet", parakeet_socket),
+    ("native", recordings),
+    ("marker", marker_socket),
+    ("openai", openai_rest),
+    ("deepgram", listen_file),
+    ("realtime", realtime_socket),
+    ("realtime", secret_minting),
+    ("deepgram", listen_socket),
+    ("deepgram", turns_socket),
+    ("page", page),
+)
+"""With the name by which each is closed; several routers may make one door."""
+CLIENT_GONE = 499
 
-def web_app(live: LiveService, files: FileService, status: Status, most_bytes: int) -> FastAPI:
+
+def web_app(behind: Behind, closed: Collection[str] = ()) -> FastAPI:
     app = FastAPI(title="Conure", description="Speech to text on your own machine.", docs_url=None, redoc_url=None)
-    app.include_router(stream_socket(live))
-    app.include_router(marker_socket(live))
-    app.include_router(recordings(files, live.models, most_bytes))
-    app.include_router(health(status))
+    app.add_exception_handler(ClientDisconnect, _gone)
+    for name, door in DOORS:
+        if name not in closed:
+            app.include_router(door(behind))
+    app.include_router(health(behind))
     return app
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """Nobody reads it; it is for the log."""
+    return Response(status_code=CLIENT_GONE)

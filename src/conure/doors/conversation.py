@@ -18,9 +18,11 @@ from msgspec import structs
 from conure.audio.formats import AudioFormat, encoding_named
 from conure.client import protocol
 from conure.doors.elsewhere import Elsewhere
+from conure.doors.failures import failure_of, retry_of
 from conure.doors.rendering import ResultRenderer, render_event
 from conure.doors.sending import TOO_SLOW, TooSlow, in_time
-from conure.errors import BadOption, Busy, ConureError
+from conure.errors import BadOption, ConureError
+from conure.service.access import Access, Caller
 from conure.service.events import LAST, Event
 from conure.service.live import LiveService, LiveStream, Wanted
 from conure.vad.endpoints import Endpointing
@@ -31,16 +33,21 @@ Send = Callable[[protocol.FromServer], Awaitable[None]]
 
 RECEIPT_EVERY = 2.0
 """Seconds between receipts for audio."""
+ALL_WELL = 1000
 
 
 class Conversation:
     """`read` is called with what the client says, one message after the other; `tell` runs beside it."""
 
-    def __init__(self, live: LiveService, send: Send) -> None:
+    def __init__(self, live: LiveService, access: Access, send: Send) -> None:
         self.is_over = False
         """Nothing more will be said; the connection may be closed."""
         self._live = live
+        self._access = access
+        self._caller: Caller | None = None
         self._send = send
+        self._last: protocol.FromServer | None = None
+        """What was said."""
         self._hello = protocol.Hello()
         self._config = protocol.Config(events=False)
         self._stream: LiveStream | None = None
@@ -53,6 +60,21 @@ class Conversation:
         self._opened = asyncio.Event()
         self._results = ResultRenderer(0)
 
+    def identify(self, secret: str | None) -> None:
+        """Whose streams these are. Raises Unauthorized."""
+        self._caller = self._access.identify(secret)
+
+    @property
+    def is_known(self) -> bool:
+        """Who it is with: one who has a key, or a stream's token, or needs none."""
+        return self._caller is not None or self._stream is not None or self._elsewhere is not None
+
+    @property
+    def close_code(self) -> int:
+        """Of a WebSocket: it tells whether what was said last was a failure."""
+        last = self._last
+        return failure_of(last.code).close if isinstance(last, protocol.Error | protocol.Failed) else ALL_WELL
+
     async def read(self, message: protocol.FromClient | bytes) -> None:
         """Binary audio comes as bytes. What cannot be met is answered, and ends what it asked for only."""
         if self.is_over or self._is_displaced:
@@ -63,10 +85,13 @@ class Conversation:
         try:
             await self._read(message)
         except ConureError as error:
-            retry = error.retry_after if isinstance(error, Busy) else None
-            await self.say(protocol.Error(message=error.message, code=error.code, hint=error.hint, retry_after=retry))
-            if self._stream is None:
-                self._end()  # it will not be opened by asking for the same again
+            await self.refuse(error)
+
+    async def refuse(self, error: ConureError) -> None:
+        retry = retry_of(error)
+        await self.say(protocol.Error(message=error.message, code=error.code, hint=error.hint, retry_after=retry))
+        if self._stream is None:
+            self._end()  # it will not be opened by asking for the same again
 
     def take(self, data: bytes) -> bool:
         """Binary audio, where nothing is to be waited for nor said; False where it is to be read like the rest."""
@@ -77,6 +102,7 @@ class Conversation:
 
     async def say(self, message: protocol.FromServer) -> None:
         """Raises TooSlow where the client does not read; its stream has failed then."""
+        self._last = message
         try:
             await in_time(self._send(message))
         except TooSlow:
@@ -149,7 +175,9 @@ class Conversation:
     def _greet(self, hello: protocol.Hello) -> None:
         if self._stream is not None:
             raise BadOption("hello came after the stream was opened", "say it first")
-        self._hello = hello
+        if hello.key is not None:
+            self.identify(hello.key)
+        self._hello = structs.replace(hello, key=None)
 
     async def _configure(self, config: protocol.Config) -> None:
         if self._stream is None:
@@ -163,13 +191,14 @@ class Conversation:
 
     async def _open(self) -> LiveStream:
         if self._stream is None:
+            caller = self._caller or self._access.identify(None)
             config, hello = self._config, self._hello
             audio = AudioFormat(
                 encoding_named(config.encoding or hello.encoding),
                 config.sample_rate or hello.sample_rate,
                 config.channels or hello.channels,
             )
-            self._stream = await self._live.open(_wanted(config), audio)
+            self._stream = await self._live.open(_wanted(config), audio, caller)
             self._results = ResultRenderer(hello.stream_id if hello.stream_id is not None else self._stream.id)
             self._stream.manner = (self._config, self._results)
             await self._attach()

@@ -31,6 +31,8 @@ Take = Callable[[bytes], bool]
 DIRECT, GIVE_TO = "conure.direct", "give_to"
 FLUSH_SECONDS = 5.0
 """For a client to read what was sent before its connection was closed."""
+NO_TEXT = 1007
+"""Closes a connection whose text is not UTF-8."""
 WHOLE_BINARY = 0x82
 """First byte of a binary message in one frame."""
 MASKED = 0x80
@@ -67,12 +69,31 @@ class DirectSocket(WebSocketsSansIOProtocol):
         conn = self.conn
         return not conn.reader.buffer and conn.current_size is None and conn.state is OPEN and self.queue.empty()
 
+    def send_receive_event_to_app(self) -> None:
+        """A text that is none ends the connection, as it would, but a stranger's bytes are not worth a traceback."""
+        if self.curr_msg_data_type == "text" and not self.close_sent and not _is_text(b"".join(self.frames)):
+            self.frames = []
+            if self.conn.state is OPEN:  # else its farewell came with it, and is answered next
+                self.conn.send_close(NO_TEXT)
+                self.handle_parser_exception()
+            return
+        super().send_receive_event_to_app()
+
+    def handle_ping(self) -> None:
+        if not self.close_sent:  # there is nothing to be said after the farewell
+            super().handle_ping()
+
     async def receive(self) -> Any:
         self._is_awaited = True
         try:
             return await super().receive()
         finally:
             self._is_awaited = False
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            self.handshake_complete = True  # it was refused with an answer, which uvicorn would take for an error
 
     async def run_asgi(self) -> None:
         await super().run_asgi()
@@ -88,6 +109,13 @@ class DirectSocket(WebSocketsSansIOProtocol):
             self.transport.write_eof()
         self.close_timer = self.loop.call_later(FLUSH_SECONDS, self.transport.close)
         self.queue.put_nowait({"type": "websocket.disconnect", "code": self.conn.close_sent.code})
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        return data.isascii() or bool(data.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _hand_over(data: bytes, take: Take) -> bytes:

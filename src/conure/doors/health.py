@@ -1,48 +1,81 @@
-"""Is the server alive, does it take streams, what does it measure: `/health`, `/ready`, `/metrics`, `/status`."""
+"""Is the server alive, does it take streams, what does it measure: `/health`, `/ready`, `/metrics`, `/status`.
+
+Where keys are needed, strangers are told whether it is alive and ready, and no more.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
 
-from conure.service.status import Status
+from conure.doors.answers import REFUSALS, Bare, Health, Readiness
+from conure.doors.behind import Behind
+from conure.doors.credentials import secret_of
+from conure.doors.refusing import refused
+from conure.errors import ConureError
 
 __all__ = ["health", "serve_status"]
 
+BARE = ("status", "ready")
+"""What strangers are told."""
 
-def health(status: Status) -> APIRouter:
-    router = APIRouter()
 
-    @router.get("/health")
-    async def alive() -> JSONResponse:
-        """The process answers; 200 while it does."""
+def health(behind: Behind) -> APIRouter:
+    router, status = APIRouter(), behind.status
+    answers: dict[int | str, Any] = {200: {"model": Health | Bare}, **REFUSALS}
+
+    async def check(secret: str | None) -> None:
+        """Raises Unauthorized or Forbidden."""
+        await behind.access.identify(secret).begin("status")
+
+    @router.get("/health", response_model=None, responses=answers)
+    async def alive(request: Request) -> JSONResponse:
+        """The process answers; 200 while it does. A key for status shows more."""
+        secret = secret_of(request.headers, request.query_params)
+        if secret is None and behind.access.needs_key:
+            return JSONResponse(_bare(await status.tell()))
+        try:
+            await check(secret)
+        except ConureError as error:
+            return refused(error)
         return JSONResponse(await status.tell())
 
-    @router.get("/ready")
+    @router.get("/ready", responses={200: {"model": Readiness}, 503: {"model": Readiness}})
     async def ready() -> JSONResponse:
         """200 while new streams are taken, else 503."""
         return JSONResponse({"ready": status.is_ready}, status_code=200 if status.is_ready else 503)
 
-    @router.get("/metrics")
-    async def measured() -> Response:
+    @router.get("/metrics", response_class=PlainTextResponse, responses=REFUSALS)
+    async def measured(request: Request) -> Response:
         """For Prometheus."""
+        try:
+            await check(secret_of(request.headers, request.query_params))
+        except ConureError as error:
+            return refused(error)
         return Response(await status.measured(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
 
 
-async def serve_status(status: Status, host: str, port: int, *, shared: bool = False) -> asyncio.Server:
+async def serve_status(behind: Behind, host: str, port: int, *, shared: bool = False) -> asyncio.Server:
     """A port that says how the server is, in one line of JSON, and hangs up. Several processes may share it."""
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        told = await status.tell()
+        found = await behind.status.tell()
+        told = {"type": "status", "connected_streams": found["streams"]}
+        told |= _bare(found) if behind.access.needs_key else found  # nobody can show a key here
         with contextlib.suppress(OSError):  # it left before it was told
-            writer.write(msgspec.json.encode({"type": "status", "connected_streams": told["streams"]} | told) + b"\n")
+            writer.write(msgspec.json.encode(told) + b"\n")
             await writer.drain()
         writer.close()
 
     return await asyncio.start_server(tell, host, port, reuse_port=shared or None)
+
+
+def _bare(told: dict[str, Any]) -> dict[str, Any]:
+    return {name: told[name] for name in BARE}

@@ -23,9 +23,13 @@ import msgspec
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from conure.audio.formats import AudioFormat
+from conure.doors.behind import Behind
+from conure.doors.credentials import answer_to, secret_of
+from conure.doors.failures import failure_of, retry_of, told
+from conure.doors.growing import Growing
 from conure.doors.sending import TOO_SLOW, TooSlow, in_time
-from conure.errors import Busy, ConureError
-from conure.service.events import LAST, Event, Failed, Final, Marker, Partial
+from conure.errors import ConureError
+from conure.service.events import Event, Failed, Final, Marker, Partial
 from conure.service.live import LiveService, LiveStream, Wanted
 
 __all__ = ["marker_socket"]
@@ -33,24 +37,25 @@ __all__ = ["marker_socket"]
 ENDS = ("END", "MARKER")
 MAP_OF_SOME = range(0x81, 0x90)
 """First bytes of a small map in msgpack."""
-TRY_AGAIN = 1013
+ALL_WELL = 1000
 PLACE_BITS = 20
 """Of a stream's number are its own; where several processes number streams, those above are the process."""
 
 
-def marker_socket(live: LiveService) -> APIRouter:
-    router = APIRouter()
+def marker_socket(behind: Behind) -> APIRouter:
+    router, live = APIRouter(), behind.live
     numbers = itertools.count((live.place.number << PLACE_BITS) + 1)
 
     @router.websocket("/ws")
     async def stream(socket: WebSocket) -> None:
         with contextlib.suppress(WebSocketDisconnect):
-            await socket.accept()
+            await socket.accept(answer_to(socket.headers))
             try:
-                opened = await live.open(Wanted(), AudioFormat())
+                caller = behind.access.identify(secret_of(socket.headers, socket.query_params))
+                opened = await live.open(Wanted(), AudioFormat(), caller)
             except ConureError as error:
-                await socket.send_json({"type": "Error", "code": error.code, "message": error.message})
-                await socket.close(TRY_AGAIN if isinstance(error, Busy) else 1011)
+                await socket.send_json(_failed(error))
+                await socket.close(failure_of(error).close)
             else:
                 await _Connection(socket, live, opened, next(numbers)).serve()
 
@@ -65,8 +70,9 @@ class _Connection:
         self._endings: dict[int, Any] = {}
         """What the client said for each end that it was not answered yet."""
         self._finalized = 0
-        self._text = ""
-        """Of the utterance so far, as the client has it."""
+        self._growing = Growing()
+        self._failed: Failed | None = None
+        """How the stream ended."""
 
     async def serve(self) -> None:
         self._reader = self._live.attach(self._stream)
@@ -77,7 +83,7 @@ class _Connection:
                 await self._tell()
                 reading.cancel()
             with contextlib.suppress(RuntimeError):
-                await in_time(self._socket.close())
+                await in_time(self._socket.close(failure_of(self._failed).close if self._failed else ALL_WELL))
         except* (WebSocketDisconnect, TooSlow):
             pass
         finally:
@@ -118,35 +124,29 @@ class _Connection:
         await self._send({"type": "Error", "code": "bad_message", "message": f"not understood: {fault}"})
 
     async def _tell(self) -> None:
-        told = 0
-        while True:
-            for seq, event in await self._stream.log.take(told, self._reader):
-                told = seq
-                for rendered in self._render(event):
-                    await self._send(rendered)
-                if isinstance(event, LAST):
-                    return
+        async for event in self._stream.events(self._reader):
+            for rendered in self._render(event):
+                await self._send(rendered)
 
     def _render(self, event: Event) -> list[Any]:
         match event:
             case Partial(_, stable, _, _, until):
                 return self._fresh(stable, until)
             case Final(_, text, _, start, end):
-                fresh, self._text = self._fresh(text, end), ""
+                fresh, self._growing = self._fresh(text, end), Growing()
                 times = {"segment_start_time": start, "segment_end_time": end}
                 return [*fresh, _said(text, end) | {"is_final": True, "segment_text": text} | times]
             case Marker(number):
                 return [self._endings.pop(number)]
-            case Failed(code, message):
-                return [{"type": "Error", "code": code, "message": message}]
+            case Failed():
+                self._failed = event
+                return [_failed(event)]
         return []
 
     def _fresh(self, text: str, until: float) -> list[Any]:
-        """What is new of the segment. What was said cannot be taken back: the final has the last word."""
-        if not text.startswith(self._text) or text == self._text:
-            return []
-        fresh, self._text = text.removeprefix(self._text), text
-        return [_said(fresh, until) | {"is_final": False}]
+        """What is new of the segment, of which the final has the last word."""
+        fresh = self._growing.more(text)
+        return [_said(fresh, until) | {"is_final": False}] if fresh else []
 
     async def _send(self, message: Any) -> None:
         try:
@@ -167,6 +167,10 @@ class _Connection:
             raise WebSocketDisconnect from error
 
 
+def _failed(error: ConureError | Failed) -> dict[str, Any]:
+    return {"type": "Error", "code": error.code, "message": told(error), "retry_after": retry_of(error)}
+
+
 def _said(text: str, until: float) -> dict[str, Any]:
     return {"text": text, "timestamp": time.time(), "audio_timestamp": until}
 
@@ -177,6 +181,6 @@ def _unpacked(data: bytes) -> dict[str, Any] | None:
         return None
     try:
         message = msgspec.msgpack.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return message if isinstance(message, dict) and message.get("type") in ("Audio", "Marker") else None

@@ -2,84 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from collections.abc import Coroutine
-from typing import Any, BinaryIO, cast
+from contextlib import AsyncExitStack
+from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.requests import ClientDisconnect
 
-from conure.doors.failures import status_of
-from conure.errors import AudioTooLong, ConureError
-from conure.service.files import FileService
-from conure.service.models import Models
+from conure.doors.answers import ANY_RECORDING, REFUSALS, Transcription
+from conure.doors.behind import Behind
+from conure.doors.credentials import secret_of
+from conure.doors.progress import ProgressStream
+from conure.doors.refusing import refused
+from conure.doors.uploads import received, while_there
+from conure.errors import ConureError
 from conure.text.fields import as_dict
-from conure.types import Transcript
 
 __all__ = ["recordings"]
 
-IN_MEMORY = 2**24
-"""Bytes of a recording from which on it is kept on disk while it is transcribed."""
-CLIENT_GONE = 499
-"""Nobody reads it; it is for the log."""
 
+def recordings(behind: Behind) -> APIRouter:
+    router, models = APIRouter(), behind.live.models
 
-def recordings(files: FileService, models: Models, most_bytes: int) -> APIRouter:
-    router = APIRouter()
+    answers = {200: {"model": Transcription}} | REFUSALS
 
-    @router.post("/v1/transcribe", response_model=None)
-    async def transcribe(request: Request, model: str | None = None, language: str | None = None) -> Response:
-        """Any container of sound or video; answers when all of it is transcribed."""
-        with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
-            recording = cast(BinaryIO, file)
+    @router.post("/v1/transcribe", response_model=None, responses=answers, openapi_extra=ANY_RECORDING)
+    async def transcribe(
+        request: Request, model: str | None = None, language: str | None = None, stream: bool = False
+    ) -> Response:
+        """Any container of sound or video; answers when all of it is transcribed.
+
+        With `stream` lines of JSON tell how far that is, and the last one is the transcript.
+        """
+        async with AsyncExitStack() as held:
             try:
+                caller = behind.access.identify(secret_of(request.headers, request.query_params))
                 card = models.clips(model)
-                await _receive(request, recording, most_bytes)
-                found = await _while_there(request, files.transcribe(recording, card, language))
+                file = await held.enter_async_context(received(request, behind.most_bytes))
+                if stream:
+                    work = partial(behind.files.transcribe, file, card, language, caller, None)
+                    return ProgressStream(held.pop_all(), work)
+                found = await while_there(request, behind.files.transcribe(file, card, language, caller))
             except ConureError as error:
-                return _refused(error)
-            except ClientDisconnect:
-                return Response(status_code=CLIENT_GONE)
+                return refused(error)
             return JSONResponse(as_dict(found) | {"problems": list(found.problems)})
 
     return router
-
-
-async def _receive(request: Request, file: BinaryIO, most_bytes: int) -> None:
-    """Raises ClientDisconnect where the body ends too early."""
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most_bytes:
-            raise AudioTooLong(f"the recording has more than {most_bytes} bytes", "cut it, or raise max_upload_mb")
-        file.write(part)
-    file.seek(0)
-
-
-async def _while_there(request: Request, work: Coroutine[Any, Any, Transcript]) -> Transcript:
-    """Gives the work up where the client hangs up, and raises ClientDisconnect."""
-    working, leaving = asyncio.create_task(work), asyncio.create_task(_gone(request))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.wait([working])
-    if working.cancelled():
-        raise ClientDisconnect
-    return working.result()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _refused(error: ConureError) -> JSONResponse:
-    retry = getattr(error, "retry_after", None)
-    fields = {"code": error.code, "message": error.message, "hint": error.hint, "retry_after": retry}
-    headers = {} if retry is None else {"Retry-After": str(round(retry))}
-    return JSONResponse({"error": fields}, status_code=status_of(error), headers=headers)

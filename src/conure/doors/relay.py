@@ -2,7 +2,8 @@
 
     client ──> a process that has no such stream ──> the one that has it, at its Unix socket
 
-A message is a frame of msgpack; binary audio stays what it is.
+A message is a frame of msgpack; binary audio stays what it is. A stream is told by its token, which is a secret: whose
+it is need not be said again, and nobody can open one here where keys are needed.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 from msgspec import msgpack
 
 from conure.client import protocol
+from conure.doors.behind import Behind
 from conure.doors.conversation import Conversation
 from conure.engine.frames import frame, read_frame
-from conure.service.live import LiveService
 
 __all__ = ["serve_relayed"]
 
@@ -25,10 +26,10 @@ _from_client: msgpack.Decoder[protocol.FromClient | bytes] = msgpack.Decoder(pro
 _encoder = msgpack.Encoder()
 
 
-async def serve_relayed(live: LiveService, path: Path) -> asyncio.Server:
+async def serve_relayed(behind: Behind, path: Path) -> asyncio.Server:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError):
-            await _Relayed(live, reader, writer).serve()
+            await _Relayed(behind, reader, writer).serve()
 
     return await asyncio.start_unix_server(serve, path)
 
@@ -36,9 +37,9 @@ async def serve_relayed(live: LiveService, path: Path) -> asyncio.Server:
 class _Relayed:
     """As the process sees it that has the stream."""
 
-    def __init__(self, live: LiveService, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, behind: Behind, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self._conversation = Conversation(live, self._send)
+        self._conversation = Conversation(behind.live, behind.access, self._send)
 
     async def serve(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The native protocol over TCP: a line of JSON a message, both ways."""
+"""The native protocol over TCP: a line of JSON a message, both ways. A key is in `hello`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import contextlib
 import msgspec
 
 from conure.client import protocol
+from conure.doors.behind import Behind
 from conure.doors.conversation import Conversation
-from conure.service.live import LiveService
 
 __all__ = ["LONGEST_LINE", "serve_lines"]
 
 LONGEST_LINE = 2**22
 IDLE_SECONDS = 600.0
 """After which a client that says nothing is taken for gone."""
+STRANGER_SECONDS = 10.0
+"""The same for one that has not said who it is, where keys are needed."""
+HTTP = (b" HTTP/1.1\r\n", b" HTTP/1.0\r\n")
+"""How a request ends its first line: a web page may send one to any port, with lines that we would take."""
 PARTING = 5.0
 """Seconds for a client to read the rest."""
 BACKLOG = 1024
@@ -25,20 +29,22 @@ _from_json = msgspec.json.Decoder(protocol.FromClient)
 _to_json = msgspec.json.Encoder()
 
 
-async def serve_lines(live: LiveService, host: str, port: int, *, shared: bool = False) -> asyncio.Server:
+async def serve_lines(behind: Behind, host: str, port: int, *, shared: bool = False) -> asyncio.Server:
     """Several processes may share the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError):  # the server stops; asyncio would print it as an error
-            await _Connection(live, reader, writer).serve()
+            await _Connection(behind, reader, writer).serve()
 
     return await asyncio.start_server(serve, host, port, limit=LONGEST_LINE, backlog=BACKLOG, reuse_port=shared or None)
 
 
 class _Connection:
-    def __init__(self, live: LiveService, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, behind: Behind, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self._conversation = Conversation(live, self._send)
+        self._conversation = Conversation(behind.live, behind.access, self._send)
+        if not behind.access.needs_key:
+            self._conversation.identify(None)
 
     async def serve(self) -> None:
         try:
@@ -63,15 +69,19 @@ class _Connection:
 
     async def _read(self) -> None:
         while not self._conversation.is_over:
+            patience = IDLE_SECONDS if self._conversation.is_known else STRANGER_SECONDS
             try:
-                line = await asyncio.wait_for(self._reader.readline(), IDLE_SECONDS)
+                line = await asyncio.wait_for(self._reader.readline(), patience)
             except TimeoutError:
-                fault = f"nothing was said for {IDLE_SECONDS:g} s"
+                fault = f"nothing was said for {patience:g} s"
                 await self._conversation.say(protocol.Error(message=fault, code="idle"))
                 raise
             except ValueError:
                 await self._refuse(f"a line of more than {LONGEST_LINE} bytes")
                 raise ConnectionError from None  # where the next line begins cannot be told
+            if line.endswith(HTTP):
+                await self._refuse("this port does not speak HTTP")
+                raise ConnectionError
             if not line:
                 raise ConnectionError
             if line.strip():

@@ -1,7 +1,8 @@
 """The native protocol over WebSocket: `/v1/stream`.
 
 What `config` says may also be in the query, so that a client that only sends audio can choose: `?sample_rate=8000&
-encoding=mulaw&events=true`. Messages are JSON texts and binary audio; with `?format=msgpack` they are msgpack.
+encoding=mulaw&events=true`. A key is where a browser or any other client can put it: in a header, a subprotocol or
+`?api_key=`. Messages are JSON texts and binary audio; with `?format=msgpack` they are msgpack.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ import msgspec
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from conure.client import protocol
+from conure.doors.behind import Behind
 from conure.doors.conversation import Conversation
+from conure.doors.credentials import answer_to, secret_of
 from conure.doors.direct_socket import DIRECT, GIVE_TO
 from conure.doors.sending import TooSlow, in_time
-from conure.service.live import LiveService
+from conure.errors import Unauthorized
 
 __all__ = ["stream_socket"]
 
 FORMATS = ("json", "msgpack")
-BAD_QUERY = 1008
 NOT_UNDERSTOOD = (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError)
 
 
@@ -36,25 +38,25 @@ _from_msgpack: msgspec.msgpack.Decoder[protocol.FromClient] = msgspec.msgpack.De
 _to_json, _to_msgpack = msgspec.json.Encoder(), msgspec.msgpack.Encoder()
 
 
-def stream_socket(live: LiveService) -> APIRouter:
+def stream_socket(behind: Behind) -> APIRouter:
     router = APIRouter()
 
     @router.websocket("/v1/stream")
     async def stream(socket: WebSocket) -> None:
-        await _Connection(socket, live).serve()
+        await _Connection(socket, behind).serve()
 
     return router
 
 
 class _Connection:
-    def __init__(self, socket: WebSocket, live: LiveService) -> None:
+    def __init__(self, socket: WebSocket, behind: Behind) -> None:
         self._socket = socket
         self._packed = False
-        self._conversation = Conversation(live, self._send)
+        self._conversation = Conversation(behind.live, behind.access, self._send)
 
     async def serve(self) -> None:
         try:
-            await self._socket.accept()
+            await self._socket.accept(answer_to(self._socket.headers))
             if await self._begin():
                 self._take_directly()
                 async with asyncio.TaskGroup() as tasks:
@@ -62,19 +64,23 @@ class _Connection:
                     await self._conversation.tell()
                     reading.cancel()
                 await self._conversation.part()
-                await self._close()
+            await self._close()
         except* (WebSocketDisconnect, TooSlow):
             pass
         finally:
             self._conversation.leave()
 
     async def _begin(self) -> bool:
-        """With what the query asks for; whether it could be met."""
+        """With who it is and what the query asks for; whether it could be met."""
+        query = dict(self._socket.query_params)
         try:
-            asked = self._asked()
+            self._conversation.identify(secret_of(self._socket.headers, query))
+            asked = self._asked(query)
+        except Unauthorized as error:
+            await self._conversation.refuse(error)
+            return False
         except ValueError as error:
             await self._refuse(error)
-            await self._close(BAD_QUERY)
             return False
         for message in asked:
             await self._conversation.read(message)
@@ -86,13 +92,13 @@ class _Connection:
         if direct and not self._packed:
             direct[GIVE_TO](self._conversation.take)
 
-    async def _close(self, code: int = 1000) -> None:
+    async def _close(self) -> None:
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-            await in_time(self._socket.close(code))
+            await in_time(self._socket.close(self._conversation.close_code))
 
-    def _asked(self) -> list[protocol.FromClient]:
+    def _asked(self, query: dict[str, str]) -> list[protocol.FromClient]:
         """The query as messages. Raises ValueError, of which ValidationError is one."""
-        query = dict(self._socket.query_params)
+        query.pop("api_key", None)
         form = query.pop("format", "json")
         if form not in FORMATS:
             raise ValueError(f"format={form!r}: it must be one of {', '.join(FORMATS)}")

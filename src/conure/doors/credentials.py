@@ -1,0 +1,49 @@
+"""Where a client has put its key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+__all__ = ["answer_to", "secret_of", "subprotocols"]
+
+SCHEMES = ("bearer", "token")
+KEY_HEADERS = ("x-api-key", "api-key")
+SUBPROTOCOL_KEYS = ("openai-insecure-api-key.", "realtime-token.")
+SUBPROTOCOL_SCHEMES = ("token", "bearer")
+"""The key is the subprotocol that comes after one of these."""
+
+
+def secret_of(headers: Mapping[str, str], query: Mapping[str, str] | None = None) -> str | None:
+    """From `Authorization`, `X-API-Key`, a WebSocket's subprotocols, or `api_key` in the query; None where it has none.
+
+    `headers`: by names in small letters.
+    """
+    scheme, _, secret = headers.get("authorization", "").strip().partition(" ")
+    if secret.strip() and scheme.lower() in SCHEMES:
+        return secret.strip()
+    for name in KEY_HEADERS:
+        if secret := headers.get(name, "").strip():
+            return secret
+    return _of_subprotocols(subprotocols(headers)) or (query or {}).get("api_key") or None
+
+
+def subprotocols(headers: Mapping[str, str]) -> list[str]:
+    return [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",") if name.strip()]
+
+
+def answer_to(headers: Mapping[str, str]) -> str | None:
+    """The subprotocol to accept, for browsers hang up where none is: the first that is no secret."""
+    offered = subprotocols(headers)
+    secret = _of_subprotocols(offered)
+    secrets = {secret, *(f"{prefix}{secret}" for prefix in SUBPROTOCOL_KEYS)}
+    return next((name for name in offered if name not in secrets), None)
+
+
+def _of_subprotocols(offered: Sequence[str]) -> str | None:
+    for name, following in zip(offered, [*offered[1:], ""], strict=False):
+        if name.lower() in SUBPROTOCOL_SCHEMES and following:
+            return following
+        for prefix in SUBPROTOCOL_KEYS:
+            if name.startswith(prefix) and len(name) > len(prefix):
+                return name.removeprefix(prefix)
+    return None
