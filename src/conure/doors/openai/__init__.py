@@ -1,0 +1,1 @@
+"""OpenAI's REST interface for recordings and models."""

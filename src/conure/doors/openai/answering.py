@@ -1,0 +1,72 @@
+"""A form of OpenAI's to a recording that is transcribed, and to the answer in the format that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import BinaryIO
+from urllib.parse import quote
+
+from fastapi.responses import Response
+from starlette.datastructures import FormData
+
+from conure.doors.behind import Behind
+from conure.doors.openai.asked import Transcribing, asked_of, ignored_header, language_of
+from conure.doors.openai.event_stream import EventStream
+from conure.doors.openai.form import file_of
+from conure.doors.openai.rendering import as_json, known_language, plain, transcription, verbose
+from conure.engine.plan import ModelCard
+from conure.service.access import Caller
+from conure.text.tokenizer import Tokenizer
+from conure.types import Transcript, Word
+
+__all__ = ["Wanted", "wanted_of"]
+
+READABLE = " ,.:;()"
+"""Left as they are in a header."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    behind: Behind
+    caller: Caller
+    file: BinaryIO
+    asked: Transcribing
+    card: ModelCard
+    language: str | None
+    headers: dict[str, str]
+
+    async def transcribe(self, heard: Callable[[Word], None] | None = None) -> Transcript:
+        return await self.behind.files.transcribe(self.file, self.card, self.language, self.caller, heard=heard)
+
+    def answer(self, transcript: Transcript) -> Response:
+        """Raises BadOption where times are wanted that the model does not give."""
+        form, language = self.asked.response_format, known_language(transcript, self.card)
+        if form == "json":
+            return self._json(as_json(transcription(transcript, language, self._logprobs)))
+        if form == "verbose_json":
+            return self._json(as_json(verbose(transcript, language, self.asked.timestamp_granularities)))
+        problems = quote("; ".join(transcript.problems), safe=READABLE)
+        headers = self.headers | ({"Conure-Problems": problems} if problems else {})
+        kind = "text/vtt" if form == "vtt" else "text/plain"
+        return Response(plain(transcript, form), headers=headers, media_type=kind)
+
+    def stream(self, form: AsyncExitStack) -> EventStream:
+        """`form`: what holds the recording, closed at the end."""
+        return EventStream(form, self.transcribe, self.card, self._logprobs, self.headers)
+
+    def _json(self, body: str) -> Response:
+        return Response(body, headers=self.headers, media_type="application/json")
+
+    @property
+    def _logprobs(self) -> Tokenizer | None:
+        return self.behind.live.tokenizers.of(self.card) if self.asked.include else None
+
+
+def wanted_of(form: FormData, behind: Behind, caller: Caller) -> Wanted:
+    """Raises BadField, UnknownModel, UnsupportedLanguage, or BadOption for a model that is not for recordings."""
+    asked, ignored = asked_of(form)
+    file = file_of(form)
+    card = behind.live.models.clips(asked.model or None)
+    return Wanted(behind, caller, file, asked, card, language_of(asked, card), ignored_header(ignored))
