@@ -1,0 +1,67 @@
+"""What every call has in common: who calls, what its messages are, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import NoReturn, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from conure.doors.behind import Behind
+from conure.doors.credentials import secret_of
+from conure.doors.failures import FAILURES, failure_of, retry_of, told
+from conure.errors import BadRequest, ConureError
+from conure.service.access import Caller
+from conure.service.events import Failed
+
+__all__ = ["Call", "Context", "answering", "noted", "parsed", "refuse"]
+
+log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[bytes, Message]
+Call = Callable[[AsyncIterator[bytes], Context], Awaitable[Message | None]]
+Request = TypeVar("Request", bound=Message)
+
+
+def answering(
+    behind: Behind, answer: Callable[[AsyncIterator[bytes], Context, Caller], Awaitable[Message | None]]
+) -> Call:
+    """A call whose errors are those of the one table. Who may not come in is told before anything is read."""
+
+    async def call(requests: AsyncIterator[bytes], context: Context) -> Message | None:
+        try:
+            headers = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+            return await answer(requests, context, behind.access.identify(secret_of(headers)))
+        except ConureError as error:
+            await refuse(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            if context.cancelled():
+                raise  # the connection broke under it, which is no mistake
+            log.exception("a call failed")
+            await context.abort(grpc.StatusCode[FAILURES["error"].grpc], "our fault; the server's log has more")
+
+    return call
+
+
+async def refuse(context: Context, error: ConureError | Failed) -> NoReturn:
+    retry = retry_of(error)
+    trailing = () if retry is None else (("retry-after", f"{max(retry, 1):.0f}"),)
+    await context.abort(grpc.StatusCode[failure_of(error).grpc], told(error), trailing)
+
+
+def parsed(kind: type[Request], data: bytes) -> Request:
+    """Raises BadRequest."""
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise BadRequest(f"the message is no {kind.__name__}", "it is of package nvidia.riva.asr") from None
+
+
+def noted(**notes: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Metadata; without what there is nothing to say of."""
+    texts = {name: ", ".join(texts) for name, texts in notes.items()}
+    return tuple((f"conure-{name}", text.encode("ascii", "replace").decode()) for name, text in texts.items() if text)

@@ -1,0 +1,132 @@
+"""The Riva door before an engine that says what a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import grpc
+import pytest
+
+from conure.doors.behind import Behind
+from conure.doors.riva.riva_asr_pb2 import (
+    RecognitionConfig,
+    StreamingRecognizeRequest,
+)
+from conure.doors.riva.serving import serve_riva
+from conure.engine import messages as engine
+from conure.engine.handle import EngineHandle
+from conure.errors import Unauthorized
+from conure.event_loop import event_loop
+from conure.service.access import ANYONE, Access, Caller, Scope, Visit
+from conure.service.files import FileService
+from conure.service.live import LiveService
+from conure.service.models import Models
+from conure.service.status import OwnStatus
+from conure.service.tokenizers import Tokenizers
+from tests.doors.riva.calling import Riva, audio, configured
+from tests.service.standing_in import TOKENIZER, Engine, tokens
+
+__all__ = ["CONFIG", "INVALID", "KEYED", "SECOND", "Locked", "Place", "at", "ended", "refusal", "until"]
+
+CONFIG = RecognitionConfig(sample_rate_hertz=16_000)
+SECOND = audio(bytes(32_000))
+KEY = "sesame"
+
+
+class Locked:
+    """Lets in whoever has the key; the caller may do nothing more."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    def identify(self, secret: str | None) -> Caller:
+        if secret != KEY:
+            raise Unauthorized("a key is needed", "send authorization: Bearer KEY")
+        return _Held(self._error)
+
+
+class _Held:
+    name = "held"
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+
+    async def begin(self, scope: Scope) -> Visit:
+        if self._error:
+            raise self._error
+        return await ANYONE.begin(scope)
+
+
+class Place:
+    def __init__(self, access: Access | None = None) -> None:
+        self.engine = Engine()
+        handle = cast(EngineHandle, self.engine)
+        tokenizers = Tokenizers()
+        tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
+        self.live = LiveService(handle, Models(handle, ["live"], ["clips"]), tokenizers)
+        files = FileService(handle, tokenizers)
+        self.behind = Behind(self.live, files, OwnStatus(self.live), access or Locked(), 2**20)
+        self.channel: Any = None
+        self.riva: Riva = cast(Riva, None)
+
+    async def opened(self, *requests: StreamingRecognizeRequest) -> Any:
+        """A stream that has said so much, and has audio in the engine."""
+        call = self.riva.stream(metadata=(("authorization", f"Bearer {KEY}"),))
+        for request in (configured(CONFIG), *(requests or (SECOND,))):
+            await call.write(request)
+        await until(lambda: self.engine.of(engine.Audio))
+        return call
+
+    @property
+    def number(self) -> int:
+        return max(self.engine.receivers)
+
+    def hear(self, letters: str, at: float) -> None:
+        self.engine.say(engine.Heard(self.number, tokens(letters, at), at + 0.5))
+
+
+def at(play: Callable[[Place], Awaitable[None]], access: Access | None = None, **options: Any) -> Place:
+    async def run() -> Place:
+        place = Place(access)
+        server = await serve_riva(place.behind, "127.0.0.1", 0, **options)
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+                place.channel, place.riva = channel, Riva(channel)
+                await asyncio.wait_for(play(place), 30)
+            await until(lambda: not len(place.live) and not place.engine.receivers)
+        finally:
+            await server.close()
+        return place
+
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        return runner.run(run())
+
+
+async def until(come_true: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not come_true():
+            await asyncio.sleep(0.005)
+
+
+async def ended(call: Any) -> None:
+    if hasattr(call, "read"):
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    else:
+        await call
+
+
+async def refusal(call: Any, code: grpc.StatusCode, *parts: str) -> dict[str, str]:
+    """Its trailing metadata, after what came before was read."""
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await ended(call)
+    assert raised.value.code() is code, raised.value
+    for part in parts:
+        assert part in (raised.value.details() or "")
+    return dict(raised.value.trailing_metadata() or ())
+
+
+KEYED = {"metadata": (("authorization", f"Bearer {KEY}"),)}
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
