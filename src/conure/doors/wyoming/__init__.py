@@ -1,0 +1,1 @@
+"""Wyoming over TCP: what Home Assistant speaks with programs that hear."""
