@@ -1,0 +1,344 @@
+"""Deepgram's SDK, and Pipecat's and LiveKit's services for it, live: version 1 and version 2."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+import pytest
+from deepgram import AsyncDeepgramClient, DeepgramClient, DeepgramClientEnvironment
+from deepgram.core.api_error import ApiError
+from deepgram.core.events import EventType
+from deepgram.listen.v1.types import (
+    ListenV1Configure,
+    ListenV1ConfigureFailure,
+    ListenV1Metadata,
+    ListenV1Results,
+    ListenV1SpeechStarted,
+    ListenV1UtteranceEnd,
+)
+from deepgram.listen.v2.types import ListenV2ConfigureSuccess, ListenV2Connected, ListenV2TurnInfo, ListenV2Warning
+from livekit import rtc
+from livekit.agents import APIConnectOptions, APIStatusError
+from livekit.agents.stt import SpeechEventType
+from livekit.plugins import deepgram as livekit
+from pipecat.frames.frames import (
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    InputAudioRawFrame,
+    InterimTranscriptionFrame,
+    TranscriptionFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineWorker
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.services.deepgram.flux.stt import DeepgramFluxSTTService
+from pipecat.services.deepgram.stt import DeepgramSTTService
+from pipecat.workers.runner import WorkerRunner
+
+from tests.conformance.speech import RATE, SAID, packets
+from tests.doors.serving import Server
+
+RAW: dict[str, Any] = {"model": "nova-3", "encoding": "linear16", "sample_rate": RATE}
+FLUX: dict[str, Any] = {"model": "flux-general-en", "encoding": "linear16", "sample_rate": RATE}
+PATIENCE = 60.0
+SILENCE = [bytes(RATE // 5)] * 20
+"""Two seconds."""
+
+
+def place(server: Server) -> DeepgramClientEnvironment:
+    web, socket = server.base, server.url("")
+    return DeepgramClientEnvironment(base=web, production=socket, agent=socket, agent_rest=web)
+
+
+def said_of(heard: list[Any]) -> str:
+    finals = [told for told in heard if isinstance(told, ListenV1Results) and told.is_final]
+    return " ".join(filter(None, (told.channel.alternatives[0].transcript for told in finals)))
+
+
+def check_order(heard: list[Any]) -> None:
+    """Interims before finals, and finals that tile the time to the end that the metadata tells."""
+    results = [told for told in heard if isinstance(told, ListenV1Results)]
+    interims = [told for told in results if not told.is_final]
+    finals = [told for told in results if told.is_final]
+    assert interims[0].channel.alternatives[0].transcript
+    assert heard.index(interims[0]) < heard.index(finals[0])
+    until = 0.0
+    for told in finals:
+        assert told.start == pytest.approx(until, abs=1e-6)
+        until = told.start + told.duration
+    assert isinstance(heard[-1], ListenV1Metadata)
+    assert heard[-1].duration == pytest.approx(until, abs=1e-5)
+
+
+def test_the_sync_client_hears_what_was_said(server: Server) -> None:
+    client = DeepgramClient(api_key="any", environment=place(server))
+    heard: list[Any] = []
+    asked = RAW | {"interim_results": True, "vad_events": True, "utterance_end_ms": 1000, "punctuate": True}
+    with client.listen.v1.connect(**asked) as connection:
+        connection.on(EventType.MESSAGE, heard.append)
+        listening = threading.Thread(target=connection.start_listening)
+        listening.start()
+        for packet in [*packets(), *SILENCE]:
+            connection.send_media(packet)
+        connection.send_keep_alive()
+        connection.send_close_stream()
+        listening.join(PATIENCE)
+    assert said_of(heard) == SAID
+    check_order(heard)
+    assert any(isinstance(told, ListenV1SpeechStarted) for told in heard)
+    assert any(isinstance(told, ListenV1UtteranceEnd) for told in heard)
+    word = next(told for told in heard if isinstance(told, ListenV1Results)).channel.alternatives[0].words[0]
+    assert word.punctuated_word == word.word == "seven"
+
+
+async def until(connection: Any, wanted: Callable[[Any], bool]) -> list[Any]:
+    """What the SDK's connection tells, to the first of that sort."""
+    heard: list[Any] = []
+    async with asyncio.timeout(PATIENCE):
+        while not heard or not wanted(heard[-1]):
+            heard.append(await connection.recv())
+    return heard
+
+
+async def test_the_async_client_finalizes(server: Server) -> None:
+    client = AsyncDeepgramClient(api_key="any", environment=place(server))
+    async with client.listen.v1.connect(**RAW, interim_results=True, endpointing=2000) as connection:
+        for packet in packets():
+            await connection.send_media(packet)
+        await connection.send_finalize()
+        heard = await until(connection, lambda told: bool(getattr(told, "from_finalize", False)))
+        assert said_of(heard) == SAID
+        await connection.send_configure(ListenV1Configure(keyterms=["Conure"]))
+        (refused,) = await until(connection, lambda told: isinstance(told, ListenV1ConfigureFailure))
+        assert refused.code == "CONFIGURE_KEYTERMS_NOT_SUPPORTED"
+        await connection.send_close_stream()
+        heard += await until(connection, lambda told: isinstance(told, ListenV1Metadata))
+        check_order(heard)
+
+
+@pytest.mark.parametrize("wrong", [{"model": "nothing-like-it"}, {"encoding": "speex"}, {"endpointing": "soon"}])
+async def test_refusals_are_the_sdks_errors(server: Server, wrong: dict[str, str]) -> None:
+    client = AsyncDeepgramClient(api_key="any", environment=place(server))
+    with pytest.raises(ApiError) as refused:
+        async with client.listen.v1.connect(**(RAW | wrong)):
+            pass
+    assert refused.value.status_code == 400
+
+
+async def test_bad_audio_closes_the_connection(server: Server) -> None:
+    client = AsyncDeepgramClient(api_key="any", environment=place(server))
+    errors: list[Any] = []
+    async with client.listen.v1.connect(model="nova-3") as connection:
+        connection.on(EventType.ERROR, errors.append)
+        await connection.send_media(b"this is no recording" * 100)
+        await connection.send_close_stream()
+        async with asyncio.timeout(PATIENCE):
+            await connection.start_listening()
+    assert "DATA-0000" in str(errors)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_a_reset_in_the_middle_leaves_nothing(server: Server, version: str) -> None:
+    client = AsyncDeepgramClient(api_key="any", environment=place(server))
+    listen = getattr(client.listen, version)
+    with suppress(Exception):
+        async with listen.connect(**(RAW if version == "v1" else FLUX)) as connection:
+            for packet in packets()[:20]:
+                await connection.send_media(packet)
+            await connection.recv()
+            connection._websocket.transport.abort()
+
+
+async def test_flux_tells_turns(server: Server) -> None:
+    client = AsyncDeepgramClient(api_key="any", environment=place(server))
+    async with client.listen.v2.connect(**FLUX, eager_eot_threshold=0.4, keyterm="parrot") as connection:
+        heard: list[Any] = [await connection.recv(), await connection.recv()]
+        assert [type(told) for told in heard] == [ListenV2Connected, ListenV2Warning]
+        for packet in [*packets(), *SILENCE]:
+            await connection.send_media(packet)
+        await connection.send_configure({"type": "Configure", "thresholds": {"eot_threshold": 0.8}})
+        heard += await until(connection, lambda told: isinstance(told, ListenV2ConfigureSuccess))
+        assert heard[-1].thresholds.eot_threshold == 0.8
+        await connection.send_close_stream()
+        with suppress(Exception):  # it is closed when all was told
+            while True:
+                heard.append(await connection.recv())
+    turns = [told for told in heard if isinstance(told, ListenV2TurnInfo)]
+    assert [told.sequence_id for told in heard] == list(range(len(heard)))
+    assert " ".join(told.transcript for told in turns if told.event == "EndOfTurn") == SAID
+    events = [told.event for told in turns]
+    assert events[0] == "StartOfTurn"
+    assert {"Update", "EagerEndOfTurn", "TurnResumed"} <= set(events)
+
+
+async def test_flux_turns_may_be_forced(server: Server) -> None:
+    client = AsyncDeepgramClient(api_key="any", environment=place(server))
+    async with client.listen.v2.connect(**FLUX, eot_threshold=1.0) as connection:
+        for packet in packets():
+            await connection.send_media(packet)
+        await connection.send_force_end_turn()
+        heard = await until(connection, lambda told: getattr(told, "event", None) == "EndOfTurn")
+        assert (heard[-1].transcript, heard[-1].trigger) == (SAID, "manual")
+
+
+def test_the_sync_flux_client(server: Server) -> None:
+    client = DeepgramClient(api_key="any", environment=place(server))
+    heard: list[Any] = []
+    with client.listen.v2.connect(**FLUX) as connection:
+        connection.on(EventType.MESSAGE, heard.append)
+        listening = threading.Thread(target=connection.start_listening)
+        listening.start()
+        for packet in packets():
+            connection.send_media(packet)
+        connection.send_close_stream()
+        listening.join(PATIENCE)
+    turns = [told for told in heard if isinstance(told, ListenV2TurnInfo)]
+    assert " ".join(told.transcript for told in turns if told.event == "EndOfTurn") == SAID
+
+
+# Pipecat
+
+
+class Listener(FrameProcessor):
+    """Keeps what comes down the pipeline."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames: list[Frame] = []
+        self.came = asyncio.Event()
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        self.frames.append(frame)
+        self.came.set()
+        await self.push_frame(frame, direction)
+
+    def of(self, kind: type[Frame]) -> list[Any]:
+        return [frame for frame in self.frames if isinstance(frame, kind)]
+
+    @property
+    def said(self) -> str:
+        return " ".join(frame.text for frame in self.of(TranscriptionFrame) if frame.text)
+
+    async def until(self, come_true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not come_true():
+                self.came.clear()
+                await self.came.wait()
+
+
+async def speak(service: Any, talk: Callable[[PipelineWorker, Listener], Awaitable[None]]) -> Listener:
+    """Runs a pipeline of the service for as long as the talk goes on."""
+    listener = Listener()
+    worker = PipelineWorker(Pipeline([service, listener]))
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(worker)
+    running = asyncio.create_task(runner.run())
+    await talk(worker, listener)
+    await worker.queue_frame(EndFrame())
+    async with asyncio.timeout(PATIENCE):
+        await running
+    return listener
+
+
+def frames(silence: bool = False) -> list[InputAudioRawFrame]:
+    return [InputAudioRawFrame(packet, RATE, 1) for packet in [*packets(20), *(SILENCE if silence else [])]]
+
+
+async def test_pipecat(server: Server) -> None:
+    service = DeepgramSTTService(api_key="any", base_url=server.url(""), sample_rate=RATE)
+
+    async def talk(worker: PipelineWorker, listener: Listener) -> None:
+        await worker.queue_frame(VADUserStartedSpeakingFrame())
+        await worker.queue_frames(frames())
+        await worker.queue_frame(VADUserStoppedSpeakingFrame())
+        await listener.until(lambda: any(frame.finalized for frame in listener.of(TranscriptionFrame)))
+
+    listener = await speak(service, talk)
+    assert listener.said == SAID
+    assert listener.frames.index(listener.of(InterimTranscriptionFrame)[0]) < listener.frames.index(
+        listener.of(TranscriptionFrame)[0]
+    )
+    assert not listener.of(ErrorFrame)
+
+
+async def test_pipecat_flux(server: Server) -> None:
+    service = DeepgramFluxSTTService(api_key="any", url=server.url("/v2/listen"), sample_rate=RATE)
+
+    async def talk(worker: PipelineWorker, listener: Listener) -> None:
+        await worker.queue_frames(frames(silence=True))
+        await listener.until(lambda: listener.said == SAID)
+
+    listener = await speak(service, talk)
+    assert listener.of(InterimTranscriptionFrame)
+    assert all(frame.finalized for frame in listener.of(TranscriptionFrame))
+    assert not listener.of(ErrorFrame)
+
+
+# LiveKit
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+async def events_of(stream: Any, *, flush: bool) -> list[Any]:
+    """Speaks all of it, and hears to the end."""
+    for packet in [*packets(50), *([] if flush else SILENCE)]:
+        stream.push_frame(rtc.AudioFrame(packet, RATE, 1, len(packet) // 2))
+    if flush:
+        stream.flush()
+    stream.end_input()
+    async with asyncio.timeout(PATIENCE):
+        return [event async for event in stream]
+
+
+def check_events(events: list[Any]) -> None:
+    kinds = [event.type for event in events]
+    assert kinds.index(SpeechEventType.START_OF_SPEECH) < kinds.index(SpeechEventType.INTERIM_TRANSCRIPT)
+    assert kinds.index(SpeechEventType.INTERIM_TRANSCRIPT) < kinds.index(SpeechEventType.FINAL_TRANSCRIPT)
+    assert SpeechEventType.END_OF_SPEECH in kinds
+    finals = [event.alternatives[0] for event in events if event.type == SpeechEventType.FINAL_TRANSCRIPT]
+    assert " ".join(final.text for final in finals) == SAID
+    assert all(final.confidence > 0 and final.words for final in finals)
+
+
+async def test_livekit(server: Server, session: aiohttp.ClientSession) -> None:
+    service = livekit.STT(api_key="any", base_url=f"{server.base}/v1/listen", http_session=session)
+    check_events(await events_of(service.stream(), flush=True))
+
+
+async def test_livekit_flux(server: Server, session: aiohttp.ClientSession) -> None:
+    service = livekit.STTv2(
+        api_key="any", base_url=server.url("/v2/listen"), http_session=session, eager_eot_threshold=0.4
+    )
+    check_events(await events_of(service.stream(), flush=False))
+
+
+async def test_livekit_hears_a_refusal(server: Server, session: aiohttp.ClientSession) -> None:
+    service = livekit.STT(
+        api_key="any", base_url=f"{server.base}/v1/listen", http_session=session, language="tlh", model="nova-2"
+    )
+    stream = service.stream(conn_options=APIConnectOptions(max_retry=0))
+    with pytest.raises(APIStatusError) as refused:
+        await events_of(stream, flush=True)
+    assert refused.value.status_code == 400
+
+
+async def test_browsers_send_their_key_as_a_subprotocol(server: Server, session: aiohttp.ClientSession) -> None:
+    url = f"{server.base}/v1/listen?encoding=linear16&sample_rate={RATE}"
+    async with session.ws_connect(url, protocols=["token", "any"]) as socket:
+        assert socket.protocol == "token"
+        await socket.send_str(json.dumps({"type": "CloseStream"}))
+        assert (await socket.receive_json())["type"] == "Metadata"

@@ -1,0 +1,12 @@
+"""The server that all of these tests speak to."""
+
+from __future__ import annotations
+
+import openai
+
+from tests.doors.serving import Server
+
+
+def test_the_server_is_ready(server: Server) -> None:
+    assert server.health()["ready"]
+    assert openai.__version__

@@ -1,0 +1,310 @@
+"""OpenAI's own client over Realtime, and the services of LiveKit and Pipecat that speak it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+from livekit import rtc
+from livekit.agents import APIError
+from livekit.agents import stt as livekit_stt
+from livekit.agents.utils import http_context
+from livekit.plugins import openai as livekit_openai
+from pipecat.frames.frames import (
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    InputAudioRawFrame,
+    InterimTranscriptionFrame,
+    TranscriptionFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.runner import PipelineRunner
+from pipecat.pipeline.task import PipelineParams, PipelineTask
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.services.openai.stt import OpenAIRealtimeSTTService
+
+from tests.conformance.speech import PCM, RATE, SAID, packets
+from tests.doors.serving import Server
+
+ASR = "conversation.item.input_audio_transcription"
+PATIENCE = 120.0
+
+
+def at_24_khz(pcm: bytes) -> bytes:
+    samples = np.frombuffer(pcm, "<i2")
+    places = np.arange(len(samples) * 3 // 2) * 2 / 3
+    return np.interp(places, np.arange(len(samples)), samples).round().astype("<i2").tobytes()
+
+
+SPEECH = at_24_khz(PCM)
+PIECES = [base64.b64encode(SPEECH[begin : begin + 4_800]).decode() for begin in range(0, len(SPEECH), 4_800)]
+CLIENT_COMMITS: Any = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}
+
+
+def client_of(server: Server, key: str = "none") -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(
+        api_key=key, base_url=f"{server.base}/v1", websocket_base_url=server.url("/v1"), max_retries=0
+    )
+
+
+@asynccontextmanager
+async def connected(server: Server, key: str = "none") -> AsyncIterator[Any]:
+    async with client_of(server, key).realtime.connect(extra_query={"intent": "transcription"}) as connection:
+        created = await connection.recv()
+        assert created.type == "session.created"
+        yield connection
+
+
+async def until(connection: Any, kind: str) -> list[Any]:
+    heard = []
+    async with asyncio.timeout(PATIENCE):
+        async for event in connection:
+            heard.append(event)
+            if event.type == kind:
+                return heard
+    raise AssertionError(heard)
+
+
+async def speak(connection: Any) -> None:
+    for piece in PIECES:
+        await connection.input_audio_buffer.append(audio=piece)
+
+
+def said(heard: list[Any]) -> str:
+    return " ".join(event.transcript for event in heard if event.type == f"{ASR}.completed" and event.transcript)
+
+
+async def test_words_come_before_the_transcript(server: Server) -> None:
+    async with connected(server) as connection:
+        await connection.session.update(session=CLIENT_COMMITS)
+        assert (await connection.recv()).type == "session.updated"
+        await speak(connection)
+        await connection.input_audio_buffer.commit()
+        heard = await until(connection, f"{ASR}.completed")
+    deltas = [event.delta for event in heard if event.type == f"{ASR}.delta"]
+    assert len(deltas) > 1
+    assert "".join(deltas) == said(heard) == SAID
+    assert heard[-1].usage.type == "duration"
+    assert all(event.event_id for event in heard)
+
+
+async def test_the_server_hears_turns(server: Server) -> None:
+    turns: Any = {"type": "server_vad", "silence_duration_ms": 350}
+    async with connected(server) as connection:
+        await connection.session.update(
+            session={"type": "transcription", "audio": {"input": {"turn_detection": turns}}}
+        )
+        await speak(connection)
+        await connection.input_audio_buffer.append(audio=base64.b64encode(bytes(48_000)).decode())
+        heard: list[Any] = []
+        while len(said(heard)) < len(SAID):
+            heard += await until(connection, f"{ASR}.completed")
+    assert said(heard) == SAID
+    started = [event.item_id for event in heard if event.type == "input_audio_buffer.speech_started"]
+    stopped = [event.item_id for event in heard if event.type == "input_audio_buffer.speech_stopped"]
+    assert started == stopped == [event.item_id for event in heard if event.type == f"{ASR}.completed"]
+
+
+async def test_the_first_version(server: Server) -> None:
+    beta = client_of(server).beta.realtime
+    async with beta.connect(model="tiny", extra_query={"intent": "transcription"}) as connection:
+        assert (await connection.recv()).type == "transcription_session.created"
+        session: Any = {"input_audio_format": "pcm16", "turn_detection": None}
+        await connection.transcription_session.update(session=session)
+        assert (await connection.recv()).type == "transcription_session.updated"
+        await speak(connection)
+        await connection.input_audio_buffer.commit()
+        assert said(await until(connection, f"{ASR}.completed")) == SAID
+
+
+async def test_a_secret_opens_a_session(server: Server) -> None:
+    minted = await client_of(server).realtime.client_secrets.create(
+        session=CLIENT_COMMITS, expires_after={"anchor": "created_at", "seconds": 60}
+    )
+    assert minted.session.type == "transcription"
+    async with connected(server, minted.value) as connection:
+        await speak(connection)
+        await connection.input_audio_buffer.commit()
+        heard = await until(connection, f"{ASR}.completed")
+        assert said(heard) == SAID
+    first = await client_of(server).beta.realtime.transcription_sessions.create()
+    assert first.client_secret.value
+
+
+async def test_refusals(server: Server) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        await client_of(server).realtime.client_secrets.create(
+            session={"type": "transcription", "audio": {"input": {"transcription": {"model": "none"}}}}
+        )
+    assert unknown.value.code == "model_not_found"
+    async with connected(server) as connection:
+        await connection.input_audio_buffer.commit(event_id="mine")
+        fault = (await connection.recv()).error
+        assert (fault.code, fault.event_id) == ("input_audio_buffer_commit_empty", "mine")
+        await connection.input_audio_buffer.append(audio="not base64")
+        assert (await connection.recv()).error.code == "invalid_base64"
+        await connection.session.update(session={"type": "realtime"})
+        assert (await connection.recv()).error.param == "session.type"
+
+
+async def test_a_client_that_is_torn_away_leaves_nothing(server: Server) -> None:
+    async with connected(server) as connection:
+        await connection.session.update(session=CLIENT_COMMITS)
+        await speak(connection)
+        await until(connection, f"{ASR}.delta")
+        connection._connection.transport.abort()
+    server.settled(0)
+
+
+# LiveKit.
+
+
+@asynccontextmanager
+async def livekit(server: Server, **options: Any) -> AsyncIterator[livekit_stt.STT]:
+    async with http_context.open():
+        made = livekit_openai.STT(base_url=f"{server.base}/v1", api_key="none", use_realtime=True, **options)
+        try:
+            yield made
+        finally:
+            await made.aclose()
+
+
+def frames(silence_seconds: float) -> Iterator[rtc.AudioFrame]:
+    for packet in [*packets(50), *[bytes(1_600)] * round(silence_seconds * 20)]:
+        yield rtc.AudioFrame(packet, RATE, 1, len(packet) // 2)
+
+
+async def heard_by_livekit(stream: Any, words: int) -> list[Any]:
+    heard: list[Any] = []
+    async with asyncio.timeout(PATIENCE):
+        async for event in stream:
+            heard.append(event)
+            if len(finals(heard).split()) >= words:
+                return heard
+    raise AssertionError(heard)
+
+
+def finals(heard: list[Any]) -> str:
+    kind = livekit_stt.SpeechEventType.FINAL_TRANSCRIPT
+    return " ".join(event.alternatives[0].text for event in heard if event.type == kind)
+
+
+async def test_livekit(server: Server) -> None:
+    words = len(SAID.split())
+    async with livekit(server, model="gpt-4o-mini-transcribe") as made:
+        for _ in range(2):  # the second time over the same socket
+            async with made.stream() as stream:
+                for frame in frames(1.0):
+                    stream.push_frame(frame)
+                heard = await heard_by_livekit(stream, words)
+                assert finals(heard) == SAID
+                kinds = [event.type for event in heard]
+                assert kinds[0] == livekit_stt.SpeechEventType.START_OF_SPEECH
+                assert livekit_stt.SpeechEventType.END_OF_SPEECH in kinds
+                assert kinds.index(livekit_stt.SpeechEventType.INTERIM_TRANSCRIPT) < kinds.index(
+                    livekit_stt.SpeechEventType.FINAL_TRANSCRIPT
+                )
+
+
+async def test_livekit_changes_its_mind(server: Server) -> None:
+    async with livekit(server, model="gpt-4o-mini-transcribe", language="en") as made, made.stream() as stream:
+        for frame in frames(1.0):
+            stream.push_frame(frame)
+        await heard_by_livekit(stream, len(SAID.split()))
+        made.update_options(turn_detection={"type": "server_vad", "silence_duration_ms": 300}, prompt="numbers")
+        for frame in frames(1.0):
+            stream.push_frame(frame)
+        assert finals(await heard_by_livekit(stream, len(SAID.split()))) == SAID
+
+
+async def test_livekit_is_told_what_is_wrong(server: Server) -> None:
+    async with livekit(server, model="tiny", language="xx") as made, made.stream() as stream:
+        with pytest.raises(APIError, match="xx"):
+            await heard_by_livekit(stream, 1)
+
+
+# Pipecat.
+
+
+class Listener(FrameProcessor):
+    """The end of a pipeline."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: asyncio.Queue[Frame] = asyncio.Queue()
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        self.heard.put_nowait(frame)
+        await self.push_frame(frame, direction)
+
+
+@contextmanager
+def failing_loudly(task: PipelineTask) -> Iterator[list[str]]:
+    faults: list[str] = []
+
+    @task.event_handler("on_pipeline_error")
+    async def note(_: PipelineTask, frame: ErrorFrame) -> None:
+        faults.append(frame.error)
+
+    yield faults
+
+
+@asynccontextmanager
+async def pipecat(server: Server, **options: Any) -> AsyncIterator[tuple[PipelineTask, Listener, list[str]]]:
+    service = OpenAIRealtimeSTTService(api_key="none", base_url=server.url("/v1/realtime"), **options)
+    listener = Listener()
+    task = PipelineTask(Pipeline([service, listener]), params=PipelineParams(audio_in_sample_rate=RATE))
+    with failing_loudly(task) as faults:
+        running = asyncio.create_task(PipelineRunner(handle_sigint=False).run(task))
+        yield task, listener, faults
+        await task.queue_frame(EndFrame())
+        await running
+
+
+async def transcribed(listener: Listener) -> tuple[str, int]:
+    """The text of so many words as were said, and interim texts before its first."""
+    text, interim = "", 0
+    async with asyncio.timeout(PATIENCE):
+        while len(text.split()) < len(SAID.split()):
+            frame = await listener.heard.get()
+            if isinstance(frame, TranscriptionFrame):
+                text = f"{text} {frame.text}".strip()
+            interim += isinstance(frame, InterimTranscriptionFrame) and not text
+    return text, interim
+
+
+async def test_pipecat_ends_turns_by_itself(server: Server) -> None:
+    async with pipecat(server) as (task, listener, faults):
+        for packet in packets(20):
+            await task.queue_frame(InputAudioRawFrame(packet, RATE, 1))
+        await task.queue_frame(VADUserStoppedSpeakingFrame())
+        text, interim = await transcribed(listener)
+    assert (text, faults) == (SAID, [])
+    assert interim > 1
+
+
+async def test_pipecat_lets_the_server_hear_turns(server: Server) -> None:
+    async with pipecat(server, turn_detection={"type": "server_vad"}) as (task, listener, faults):
+        for packet in [*packets(20), *[bytes(640)] * 50]:
+            await task.queue_frame(InputAudioRawFrame(packet, RATE, 1))
+        assert (await transcribed(listener))[0] == SAID
+    assert faults == []
+
+
+async def test_pipecat_is_told_what_is_wrong(server: Server) -> None:
+    settings = OpenAIRealtimeSTTService.Settings(model="none")
+    async with pipecat(server, settings=settings) as (task, _, faults):
+        async with asyncio.timeout(PATIENCE):
+            while not faults:
+                await task.queue_frame(InputAudioRawFrame(bytes(640), RATE, 1))
+                await asyncio.sleep(0.1)
+    assert "none" in faults[0]
