@@ -1,0 +1,72 @@
+"""WebSockets alone, by picows: what is read of a socket goes to a connection's function without an application between.
+
+It is as little as audio needs. A door of the server would also have to write only as fast as clients read, bound what
+waits, and answer HTTP elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
+
+from bench.packets import service
+from bench.speakers import LATENCY_MS
+from conure.client import protocol
+from conure.doors.conversation import Conversation
+from conure.service.live import LiveService
+
+__all__ = ["serve_picows"]
+
+PONG = b'{"type":"pong"}'
+
+_from_json, _to_json = msgspec.json.Decoder(protocol.FromClient), msgspec.json.Encoder()
+
+
+class Nowhere(WSListener):  # type: ignore[misc]
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.TEXT:
+            transport.send(WSMsgType.TEXT, PONG)
+        else:
+            frame.get_payload_as_bytes()
+
+
+class Door(WSListener):  # type: ignore[misc]
+    """The conversation of a connection: audio at once where that can be, everything else through a queue."""
+
+    def __init__(self, live: LiveService) -> None:
+        super().__init__()
+        self._talk = Conversation(live, self._send)
+        self._queue: asyncio.Queue[bytes | protocol.FromClient] = asyncio.Queue()
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        self._tasks = [asyncio.create_task(self._talk.tell()), asyncio.create_task(self._read())]
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        data = frame.get_payload_as_bytes()
+        if frame.msg_type == WSMsgType.TEXT:
+            self._queue.put_nowait(_from_json.decode(data))
+        elif not self._queue.empty() or not self._talk.take(data):
+            self._queue.put_nowait(data)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._talk.leave()
+
+    async def _read(self) -> None:
+        while True:
+            await self._talk.read(await self._queue.get())
+
+    async def _send(self, message: protocol.FromServer) -> None:
+        self._transport.send(WSMsgType.TEXT, _to_json.encode(message))
+
+
+async def serve_picows(application: str, port: int) -> None:
+    async with service(LATENCY_MS) as (live, _):
+        server = await ws_create_server(
+            lambda request: Nowhere() if application == "empty" else Door(live), "127.0.0.1", port
+        )
+        await server.serve_forever()
