@@ -1,0 +1,369 @@
+/**
+ * A live stream to a server, that outlives its connection.
+ *
+ * Audio goes into an outbox, which keeps it until the server says that it has it. When the connection breaks the stream
+ * comes back with its token and the number of the last event: the server sends the events after that, and what the
+ * server does not have of the audio is sent again. Who sends and who reads notices nothing, until the time that the
+ * server gives a stream to come back is over.
+ *
+ * A server that was started anew knows no streams. Then what was said since the last final is heard again, in a stream
+ * that goes on where that final ended; times and numbers of utterances go on, too.
+ */
+
+import { CannotConnect, ConnectionLost, ConureError, refusal } from "./errors.js";
+import { History } from "./history.js";
+import { Inbox } from "./inbox.js";
+import { Outbox } from "./outbox.js";
+import type {
+  Cancelled,
+  Config,
+  Endpointing,
+  Final,
+  Finals,
+  Finished,
+  FromClient,
+  FromServer,
+  Hello,
+  Lag,
+  Marker,
+  Partial,
+  Ready,
+  SpeechStarted,
+  UtteranceEnd,
+  Warned,
+} from "./protocol.js";
+import { openSocket, type Socket } from "./socket.js";
+
+export type Event = SpeechStarted | Partial | UtteranceEnd | Final | Marker | Lag | Warned | Finished | Cancelled;
+
+/** How the connection is; a stream that is `away` is trying to come back. */
+export type Connection = { state: "open" | "resumed" } | { state: "away"; reason: string };
+
+export interface StreamOptions {
+  model?: string;
+  /** Audio that the model waits for, in milliseconds; what a model has is in the server's status. */
+  latencyMs?: number;
+  language?: string;
+  endpointing?: Endpointing;
+  /** Finals from another, more accurate model. */
+  finals?: Finals;
+  /** Of the audio that will be sent, 8,000 to 48,000. */
+  sampleRate?: number;
+  encoding?: "pcm16" | "f32" | "mulaw" | "alaw" | "container";
+  channels?: number;
+  /** Whether `lag` events come, once a second. */
+  lag?: boolean;
+  /** Told whenever the connection breaks and is back. */
+  onConnection?: (connection: Connection) => void;
+}
+
+export interface Address {
+  url: string;
+  key: string | null;
+  /** Milliseconds for a connection to be made. */
+  patience: number;
+}
+
+const KEPT_SECONDS = 10;
+/** Seconds of audio that are kept beyond what may gather while the connection is away. */
+const FIRST_DELAY = 100;
+const LONGEST_DELAY = 5000;
+const MOST_BUFFERED = 2 ** 20;
+/** Bytes in the socket from which on the rest waits in the outbox. */
+const LOOK = 20;
+const BYTES = { pcm16: 2, f32: 4, mulaw: 1, alaw: 1, container: 4 };
+
+export class Stream implements AsyncIterable<Event> {
+  /** What the server said when the stream was opened, or taken up again: its model, latency, token. */
+  ready!: Ready;
+  /** How often the connection broke and was made anew. */
+  breaks = 0;
+  #inbox = new Inbox<Event>();
+  #outbox = new Outbox();
+  #history: History;
+  /** Seconds and utterances before the server's own stream began. */
+  #before = { seconds: 0, utterances: 0 };
+  #utterance = 0;
+  #socket: Socket | null = null;
+  #seq = 0;
+  #asked = 0;
+  #unanswered = new Set<number>();
+  #closing = false;
+  #deadline = 0;
+  #attempts = 0;
+  #flushing: ReturnType<typeof setTimeout> | null = null;
+
+  private constructor(
+    private readonly address: Address,
+    private readonly options: StreamOptions,
+  ) {
+    const { encoding = "pcm16", sampleRate = 16000, channels = 1 } = options;
+    this.#history = new History(encoding === "container" ? null : sampleRate, BYTES[encoding] * channels);
+  }
+
+  /** Throws CannotConnect, or ServerError with what the server said. */
+  static async open(address: Address, options: StreamOptions): Promise<Stream> {
+    const stream = new Stream(address, options);
+    stream.ready = await stream.#connect([stream.#hello(), stream.#config()]);
+    options.onConnection?.({ state: "open" });
+    return stream;
+  }
+
+  /** Audio in the encoding of the stream. Waits while as much as can be kept is not yet safe on the server's side. */
+  async send(audio: Uint8Array | Int16Array | Float32Array): Promise<void> {
+    if (this.#closing) throw new ConureError("the stream was closed: it takes no more audio", "closed");
+    while (this.#outbox.held > this.#capacity && !this.#inbox.isOver) await sleep(LOOK);
+    if (this.#inbox.isOver) throw new ConureError("the stream is over", "closed", "open another one");
+    const bytes = new Uint8Array(audio.buffer.slice(audio.byteOffset, audio.byteOffset + audio.byteLength));
+    this.#history.put(bytes);
+    this.#outbox.put(bytes);
+    this.#flush();
+  }
+
+  /** Ask for a final of everything that was sent; the id of the marker that will follow it. */
+  finalize(): number {
+    this.#asked += 1;
+    this.#unanswered.add(this.#asked);
+    this.#outbox.put({ type: "finalize", id: this.#asked });
+    this.#flush();
+    return this.#asked;
+  }
+
+  /** That was all. The finals follow, then `finished`, and the events are at their end. */
+  close(): void {
+    if (this.#closing) return;
+    this.#closing = true;
+    this.#outbox.put({ type: "close" });
+    this.#flush();
+  }
+
+  /** The rest need not be transcribed. */
+  cancel(): void {
+    this.#closing = true;
+    this.#say({ type: "cancel" });
+    this.#end(null);
+  }
+
+  /** Break the connection; the stream comes back by itself. */
+  reconnect(): void {
+    this.#socket?.close();
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Event> {
+    return this.#inbox;
+  }
+
+  get #capacity(): number {
+    const { encoding = "pcm16", sampleRate = 16000, channels = 1 } = this.options;
+    return BYTES[encoding] * sampleRate * channels * (Math.max(this.ready.resume_seconds, KEPT_SECONDS) + KEPT_SECONDS);
+  }
+
+  #hello(): Hello {
+    const { sampleRate = 16000, encoding = "pcm16", channels = 1 } = this.options;
+    return { type: "hello", sample_rate: sampleRate, encoding, channels };
+  }
+
+  #config(): Config {
+    const { model, latencyMs, language, endpointing, finals, lag } = this.options;
+    const config: Config = { type: "config", events: true };
+    if (model !== undefined) config.model = model;
+    if (latencyMs !== undefined) config.latency_ms = latencyMs;
+    if (language !== undefined) config.language = language;
+    if (endpointing !== undefined) config.endpointing = endpointing;
+    if (finals !== undefined) config.finals = finals;
+    if (lag !== undefined) config.lag = lag;
+    return config;
+  }
+
+  /** A connection on which the first words were said and answered with `ready`. */
+  #connect(first: FromClient[]): Promise<Ready> {
+    return new Promise((resolve, reject) => {
+      const protocols = this.address.key === null ? [] : ["token", this.address.key];
+      let ready = false;
+      let over = false;
+      let socket: Socket | null = null;
+      const fail = (error: Error) => {
+        if (over) return;
+        over = true;
+        clearTimeout(timer);
+        socket?.close();
+        reject(error);
+      };
+      const timer = setTimeout(
+        () => fail(new CannotConnect(`${this.address.url} did not answer within ${this.address.patience / 1000} s`)),
+        this.address.patience,
+      );
+      const listener = {
+        opened: () => queueMicrotask(() => first.forEach((message) => socket?.send(JSON.stringify(message)))),
+        said: (text: string) => {
+          const message = JSON.parse(text) as FromServer;
+          if (ready) this.#take(message);
+          else if (message.type === "ready") {
+            ready = over = true;
+            clearTimeout(timer);
+            this.#socket = socket;
+            this.#outbox.rewind(message.received);
+            resolve(message);
+            this.#flush();
+          } else if (message.type === "error" || message.type === "failed") fail(refusal(message));
+        },
+        closed: (reason: string) => {
+          if (!ready) fail(new CannotConnect(`${this.address.url} hung up: ${reason}`));
+          else if (this.#socket === socket) this.#broke(reason);
+        },
+      };
+      void openSocket(this.address.url, protocols, listener).then((made) => {
+        socket = made;
+        if (over && !ready) made.close();
+      }, fail);
+    });
+  }
+
+  #take(message: FromServer): void {
+    this.#attempts = 0;
+    this.#deadline = 0;
+    switch (message.type) {
+      case "received":
+        this.#outbox.forget(message.received);
+        return;
+      case "error":
+      case "failed":
+        this.#end(refusal(message));
+        return;
+      case "pong":
+      case "ready":
+      case "result":
+        return;
+    }
+    if (message.seq <= this.#seq) return; // a finalize that was sent twice is answered twice
+    this.#seq = message.seq;
+    this.#deliver(this.#shifted(message));
+  }
+
+  #deliver(message: Event): void {
+    if (message.type === "final") {
+      this.#utterance = message.utterance;
+      this.#history.forget(message.end);
+    }
+    if (message.type === "marker") {
+      if (!this.#unanswered.delete(message.id)) return;
+      this.#outbox.answered(message.id);
+    }
+    this.#inbox.put(message);
+    if (message.type === "finished" || message.type === "cancelled") this.#end(null);
+  }
+
+  /** In times and numbers of the whole stream. */
+  #shifted(event: Event): Event {
+    const { seconds, utterances } = this.#before;
+    if (!seconds && !utterances) return event;
+    const at = (time: number) => Math.round((time + seconds) * 1000) / 1000;
+    switch (event.type) {
+      case "speech_started":
+      case "utterance_end":
+        return { ...event, utterance: event.utterance + utterances, at: at(event.at) };
+      case "partial":
+        return { ...event, utterance: event.utterance + utterances, until: at(event.until) };
+      case "final": {
+        const words = event.words?.map((word) => ({ ...word, ...times(word.start, word.end, at) })) ?? null;
+        const moved = { utterance: event.utterance + utterances, start: at(event.start), end: at(event.end) };
+        return { ...event, ...moved, words };
+      }
+      case "finished":
+        return { ...event, seconds: at(event.seconds) };
+      default:
+        return event;
+    }
+  }
+
+  #flush(): void {
+    if (this.#flushing) return;
+    while (this.#socket) {
+      if (this.#socket.bufferedAmount > MOST_BUFFERED) {
+        this.#flushing = setTimeout(() => {
+          this.#flushing = null;
+          this.#flush();
+        }, LOOK);
+        return;
+      }
+      const what = this.#outbox.take();
+      if (what === undefined) return;
+      this.#socket.send(what instanceof Uint8Array ? what : JSON.stringify(what));
+    }
+  }
+
+  #say(message: FromClient): void {
+    this.#socket?.send(JSON.stringify(message));
+  }
+
+  #broke(reason: string): void {
+    this.#socket = null;
+    if (this.#inbox.isOver) return;
+    this.options.onConnection?.({ state: "away", reason });
+    void this.#comeBack(reason);
+  }
+
+  async #comeBack(reason: string): Promise<void> {
+    this.#deadline ||= Date.now() + this.ready.resume_seconds * 1000; // else the last connection brought nothing
+    let last = reason;
+    let least = 0;
+    while (!this.#inbox.isOver) {
+      const delay = Math.max(least, Math.random() * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** this.#attempts++));
+      if (Date.now() + delay >= this.#deadline) {
+        const within = `${this.ready.resume_seconds} s`;
+        this.#end(new ConnectionLost(`the connection broke (${reason}) and could not be resumed within ${within}: ${last}`));
+        return;
+      }
+      await sleep(delay);
+      if (this.#inbox.isOver) return;
+      try {
+        this.ready = await this.#connect(this.#first());
+        this.breaks += 1;
+        this.options.onConnection?.({ state: "resumed" });
+        return;
+      } catch (error) {
+        const failed = error as ConureError;
+        last = failed.message;
+        least = (failed.retryAfter ?? 0) * 1000;
+        if (failed.code === "bad_option" && this.#history.isComplete) {
+          this.#startAnew();
+          continue;
+        }
+        if (!(failed instanceof CannotConnect) && failed.code !== "busy") {
+          this.#end(new ConnectionLost(`the connection broke (${reason}) and could not be resumed: ${last}`));
+          return;
+        }
+      }
+    }
+  }
+
+  /** With `resume`, or as a new stream where the server knows the one before no more. */
+  #first(): FromClient[] {
+    const isNew = this.#outbox.received === 0 && this.#seq === 0;
+    return isNew ? [this.#hello(), this.#config()] : [{ type: "resume", token: this.ready.token, seq: this.#seq }];
+  }
+
+  #startAnew(): void {
+    this.#before = { seconds: this.#history.start, utterances: this.#utterance };
+    this.#seq = 0;
+    this.#outbox = new Outbox();
+    for (const part of this.#history.parts) this.#outbox.put(part);
+    for (const id of this.#unanswered) this.#outbox.put({ type: "finalize", id });
+    if (this.#closing) this.#outbox.put({ type: "close" });
+  }
+
+  #end(error: Error | null): void {
+    this.#inbox.end(error);
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close();
+  }
+}
+
+function times(start: number | null | undefined, end: number | null | undefined, at: (time: number) => number) {
+  return { start: start == null ? null : at(start), end: end == null ? null : at(end) };
+}
+
+function sleep(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
