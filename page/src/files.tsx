@@ -1,0 +1,183 @@
+/** The view of recordings: drop some, watch them, listen to them word by word, take the text away. */
+
+import type { JSX } from "preact";
+import { useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { Player } from "./player";
+import { add, again, paragraphsOf, recordings, remove, type Recording } from "./recordings";
+import { FORMATS, copy, save } from "./saving";
+import { clock } from "./time";
+import type { Word } from "./transcript";
+
+const SENTENCES = {
+  waiting: "Waiting for those before it",
+  uploading: "Uploading",
+  transcribing: "Transcribing",
+  done: "",
+  failed: "",
+  stopped: "Stopped",
+};
+
+export function Files(): JSX.Element {
+  return (
+    <section aria-label="Files" class="files">
+      <DropZone />
+      {recordings.value.length === 0 && (
+        <p class="empty">Sound or video of any kind and length. It goes to this server and to nobody else.</p>
+      )}
+      {recordings.value.map((recording) => (
+        <Card key={recording.id} recording={recording} />
+      ))}
+    </section>
+  );
+}
+
+function DropZone(): JSX.Element {
+  const over = useSignal(false);
+  const field = useRef<HTMLInputElement>(null);
+  const onDrop = (event: DragEvent) => {
+    event.preventDefault();
+    over.value = false;
+    add(event.dataTransfer?.files ?? []);
+  };
+  const onDragOver = (event: DragEvent) => {
+    event.preventDefault();
+    over.value = true;
+  };
+  const onChange = () => {
+    add(field.current?.files ?? []);
+    if (field.current) field.current.value = "";
+  };
+  return (
+    <div class={over.value ? "drop over" : "drop"} onDragOver={onDragOver} onDragLeave={() => (over.value = false)} onDrop={onDrop}>
+      <p>Drop recordings here</p>
+      <label class="button strong">
+        or choose some
+        <input ref={field} class="unseen" type="file" multiple accept="audio/*,video/*,.flac,.opus,.mka" onChange={onChange} />
+      </label>
+    </div>
+  );
+}
+
+function Card({ recording }: { recording: Recording }): JSX.Element {
+  const { file, step, fault, transcript, progress } = recording;
+  const found = transcript.value;
+  return (
+    <article class="card" aria-label={file.name}>
+      <header>
+        <h2>{file.name}</h2>
+        <p class="facts">
+          <span>{size(file.size)}</span>
+          {found && <span>{clock(found.duration)}</span>}
+          {found?.model && <span>{found.model}</span>}
+          {found?.language && <span>{found.language}</span>}
+        </p>
+        <button type="button" class="quiet" onClick={() => remove(recording)} aria-label={`Remove ${file.name}`}>
+          ✕
+        </button>
+      </header>
+      {SENTENCES[step.value] && (
+        <p role="status" class="progress">
+          <span>
+            {SENTENCES[step.value]}
+            {progress.value !== null && step.value !== "waiting" && ` ${Math.round(progress.value * 100)} %`}
+          </span>
+          {(step.value === "uploading" || step.value === "transcribing") && (
+            <progress aria-label={SENTENCES[step.value]} {...(progress.value === null ? {} : { value: progress.value })} />
+          )}
+        </p>
+      )}
+      {step.value === "failed" && (
+        <div role="alert" class="notice bad">
+          <p>{fault.value}</p>
+          <button type="button" onClick={() => again(recording)}>
+            Try again
+          </button>
+        </div>
+      )}
+      {found && <Found recording={recording} />}
+    </article>
+  );
+}
+
+function Found({ recording }: { recording: Recording }): JSX.Element {
+  const found = recording.transcript.value!;
+  const said = paragraphsOf(found);
+  const now = useSignal(-1);
+  const seek = useRef<(seconds: number) => void>(() => undefined);
+  const copied = useSignal("");
+  const name = recording.file.name.replace(/\.[^.]+$/, "");
+  return (
+    <>
+      <Player file={recording.file} onTime={(seconds) => (now.value = seconds)} seek={seek} />
+      {said.length === 0 ? (
+        <p class="empty">No speech was heard in it.</p>
+      ) : (
+        <div class="transcript words">
+          {said.map(({ start, words }) => (
+            <div class="utterance">
+              <time>{clock(start)}</time>
+              <p>
+                {words.map((word, index) => (
+                  <Heard word={word} isFirst={index === 0} now={now.value} seek={seek} />
+                ))}
+              </p>
+            </div>
+          ))}
+        </div>
+      )}
+      {found.problems.map((problem) => (
+        <p class="notice">{problem}</p>
+      ))}
+      <div class="actions" role="group" aria-label="Take it away">
+        <button
+          type="button"
+          onClick={async () => (copied.value = (await copy(said)) ? "Copied." : "The browser does not let this page copy.")}
+        >
+          Copy
+        </button>
+        {FORMATS.map((format) => (
+          <button type="button" onClick={() => save(said, format, name)} aria-label={`Download as ${format}`}>
+            .{format}
+          </button>
+        ))}
+        <span role="status">{copied.value}</span>
+      </div>
+    </>
+  );
+}
+
+interface HeardProps {
+  word: Word;
+  isFirst: boolean;
+  now: number;
+  seek: { current: (seconds: number) => void };
+}
+
+function Heard({ word, isFirst, now, seek }: HeardProps): JSX.Element {
+  const button = useRef<HTMLButtonElement>(null);
+  const { start, end, text } = word;
+  const isNow = start !== null && end !== null && now >= start && now < Math.max(end, start + 0.12);
+  useEffect(() => {
+    if (isNow) button.current?.scrollIntoView({ block: "nearest" });
+  }, [isNow]);
+  return (
+    <>
+      {!isFirst && " "}
+      <button
+        ref={button}
+        type="button"
+        class={isNow ? "word now" : "word"}
+        disabled={start === null}
+        onClick={() => start !== null && seek.current(start)}
+        title={start === null ? undefined : clock(start)}
+      >
+        {text}
+      </button>
+    </>
+  );
+}
+
+function size(bytes: number): string {
+  return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}

@@ -1,0 +1,271 @@
+/** The live view: what the microphone hears, as it becomes text. */
+
+import type { ServerModel } from "@conure/client";
+import { signal } from "@preact/signals";
+import type { JSX } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import * as listening from "./listening";
+import { FORMATS, copy, save } from "./saving";
+import { advice, client, key } from "./server";
+import { clock } from "./time";
+import type { Word } from "./transcript";
+
+const models = signal<ServerModel[]>([]);
+const devices = signal<MediaDeviceInfo[]>([]);
+const chosen = signal<listening.Options>({ model: "", latencyMs: null, language: "", deviceId: "" });
+
+const CONFIDENCE = [0.9, 0.7, 0.5];
+
+const SENTENCES: Record<listening.State, string> = {
+  idle: "Press the microphone and speak.",
+  starting: "Opening the microphone …",
+  listening: "Listening",
+  paused: "Paused. What is said now is not heard.",
+  away: "The connection is lost; coming back …",
+  ending: "Hearing the rest …",
+};
+
+async function look(): Promise<void> {
+  try {
+    models.value = (await client().status()).models?.filter(({ live }) => live) ?? [];
+  } catch (error) {
+    listening.say(advice(error));
+  }
+}
+
+async function lookForDevices(): Promise<void> {
+  const found = await navigator.mediaDevices?.enumerateDevices();
+  devices.value = (found ?? []).filter(({ kind, deviceId }) => kind === "audioinput" && deviceId);
+}
+
+export function Live(): JSX.Element {
+  useEffect(() => void look(), [key.value]);
+  useEffect(() => {
+    void lookForDevices();
+    navigator.mediaDevices?.addEventListener("devicechange", lookForDevices);
+    return () => navigator.mediaDevices?.removeEventListener("devicechange", lookForDevices);
+  }, []);
+  return (
+    <section class="live" aria-label="Live">
+      <Controls />
+      <Notice />
+      <Transcript />
+      <Actions />
+    </section>
+  );
+}
+
+function Controls(): JSX.Element {
+  const state = listening.state.value;
+  const toggle = async () => {
+    if (state === "idle") {
+      await listening.start(chosen.value);
+      await lookForDevices(); // their names are known once they may be used
+    } else await listening.stop();
+  };
+  return (
+    <div class="controls">
+      <div class="talk">
+        <button
+          type="button"
+          class={`microphone ${state}`}
+          onClick={toggle}
+          disabled={state === "starting" || state === "ending"}
+          aria-label={state === "idle" ? "Start listening" : "Stop listening"}
+        >
+          {state === "idle" || state === "starting" ? <MicrophoneIcon /> : <StopIcon />}
+        </button>
+        <div class="state">
+          <p role="status">{SENTENCES[state]}</p>
+          <Meter />
+          <Facts />
+        </div>
+        {(state === "listening" || state === "paused") && (
+          <button type="button" onClick={state === "paused" ? listening.goOn : listening.pause}>
+            {state === "paused" ? "Go on" : "Pause"}
+          </button>
+        )}
+      </div>
+      <Choices />
+    </div>
+  );
+}
+
+function Meter(): JSX.Element {
+  const decibels = 20 * Math.log10(Math.max(listening.level.value, 1e-4));
+  const part = Math.max(0, Math.min(1, (decibels + 60) / 54));
+  return (
+    <div class="meter" role="meter" aria-label="Loudness" aria-valuemin={0} aria-valuemax={100} aria-valuenow={Math.round(part * 100)}>
+      <div style={{ transform: `scaleX(${part})` }} />
+    </div>
+  );
+}
+
+function Facts(): JSX.Element | null {
+  const agreed = listening.agreed.value;
+  const lag = listening.lag.value;
+  if (!agreed || listening.state.value === "idle") return null;
+  return (
+    <p class="facts">
+      <span>{agreed.model}</span>
+      <span>waits for {agreed.latencyMs} ms</span>
+      {lag !== null && <span class={lag > 2 ? "bad" : ""}>{lag.toFixed(1)} s behind</span>}
+    </p>
+  );
+}
+
+function Choices(): JSX.Element {
+  const model = models.value.find(({ name }) => name === chosen.value.model) ?? models.value[0];
+  const latencies = Object.keys(model?.streams ?? {}).map(Number);
+  const change = (part: Partial<listening.Options>) => (chosen.value = { ...chosen.value, ...part });
+  const languages = model?.languages ?? [];
+  return (
+    <fieldset class="choices" disabled={listening.isOpen.value}>
+      <legend class="unseen">What to listen with</legend>
+      <label>
+        Microphone
+        <select value={chosen.value.deviceId} onChange={(event) => change({ deviceId: event.currentTarget.value })}>
+          <option value="">The usual one</option>
+          {devices.value.map(({ deviceId, label }, index) => (
+            <option value={deviceId}>{label || `Microphone ${index + 1}`}</option>
+          ))}
+        </select>
+      </label>
+      <label>
+        Model
+        <select
+          value={model?.name ?? ""}
+          onChange={(event) => change({ model: event.currentTarget.value, latencyMs: null, language: "" })}
+        >
+          {models.value.map(({ name }) => (
+            <option value={name}>{name}</option>
+          ))}
+        </select>
+      </label>
+      <label>
+        Delay
+        <select
+          value={String(chosen.value.latencyMs ?? "")}
+          onChange={(event) => change({ latencyMs: Number(event.currentTarget.value) || null })}
+        >
+          <option value="">The usual one</option>
+          {latencies.map((milliseconds) => (
+            <option value={String(milliseconds)}>{milliseconds} ms</option>
+          ))}
+        </select>
+      </label>
+      <label>
+        Language
+        <select value={chosen.value.language} onChange={(event) => change({ language: event.currentTarget.value })}>
+          <option value="">{languages.length === 1 ? languages[0] : "As it is heard"}</option>
+          {languages.length > 1 && languages.map((language) => <option value={language}>{language}</option>)}
+        </select>
+      </label>
+    </fieldset>
+  );
+}
+
+function Notice(): JSX.Element {
+  const notice = listening.notice.value;
+  return (
+    <div role="alert" class="notices">
+      {notice && <p class={notice.isBad ? "notice bad" : "notice"}>{notice.text}</p>}
+    </div>
+  );
+}
+
+function Transcript(): JSX.Element {
+  const end = useRef<HTMLDivElement>(null);
+  const follows = useRef(true);
+  const { value } = listening.utterances;
+  useEffect(() => {
+    if (follows.current) end.current?.scrollIntoView({ block: "nearest" });
+  }, [value]);
+  const onScroll = (event: { currentTarget: HTMLElement }) => {
+    const { scrollHeight, scrollTop, clientHeight } = event.currentTarget;
+    follows.current = scrollHeight - scrollTop - clientHeight < 48;
+  };
+  return (
+    <>
+      <div class="transcript" onScroll={onScroll} tabIndex={0} role="region" aria-label="What was said">
+        {value.length === 0 && <p class="empty">What is said will be here, word for word.</p>}
+        {value.map((utterance) => (
+          <div class="utterance" key={utterance.number}>
+            <time>{clock(utterance.start)}</time>
+            {utterance.words?.length ? (
+              <p>
+                {utterance.words.map((word, index) => (
+                  <Said word={word} isFirst={index === 0} />
+                ))}
+              </p>
+            ) : (
+              <p>
+                {utterance.stable}
+                <span class="tail">{utterance.tail}</span>
+              </p>
+            )}
+          </div>
+        ))}
+        <div ref={end} />
+      </div>
+      <p class="unseen" aria-live="polite">
+        {listening.spoken.value}
+      </p>
+    </>
+  );
+}
+
+function Said({ word, isFirst }: { word: Word; isFirst: boolean }): JSX.Element {
+  const { confidence, text } = word;
+  const grade = confidence === null ? 0 : CONFIDENCE.filter((least) => confidence < least).length;
+  const title = confidence === null ? undefined : `${Math.round(confidence * 100)} % sure`;
+  return (
+    <>
+      {!isFirst && " "}
+      <span class={`word sure-${grade}`} title={title}>
+        {text}
+      </span>
+    </>
+  );
+}
+
+function Actions(): JSX.Element {
+  const said = listening.paragraphs.value;
+  const nothing = said.length === 0;
+  const onCopy = async () => {
+    const worked = await copy(said);
+    listening.say(worked ? "Copied." : "The browser does not let this page copy. Select the text and copy it.", !worked);
+  };
+  return (
+    <div class="actions" aria-label="Take it away" role="group">
+      <button type="button" disabled={nothing} onClick={onCopy}>
+        Copy
+      </button>
+      {FORMATS.map((format) => (
+        <button type="button" disabled={nothing} onClick={() => save(said, format, "transcript")} aria-label={`Download as ${format}`}>
+          .{format}
+        </button>
+      ))}
+      <button type="button" disabled={nothing || listening.isOpen.value} onClick={listening.clear} class="apart">
+        Clear
+      </button>
+    </div>
+  );
+}
+
+function MicrophoneIcon(): JSX.Element {
+  return (
+    <svg viewBox="0 0 24 24" width="28" height="28" aria-hidden="true" fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round">
+      <rect x="9" y="3" width="6" height="11" rx="3" />
+      <path d="M5 11a7 7 0 0 0 14 0M12 18v3" />
+    </svg>
+  );
+}
+
+function StopIcon(): JSX.Element {
+  return (
+    <svg viewBox="0 0 24 24" width="24" height="24" aria-hidden="true" fill="currentColor">
+      <rect x="6" y="6" width="12" height="12" rx="2" />
+    </svg>
+  );
+}

@@ -1,0 +1,93 @@
+import { readFileSync } from "node:fs";
+import { Client } from "@conure/client";
+import { expect, inject, test } from "vitest";
+import { serve } from "../../clients/typescript/test/server.js";
+import { SAID, SPEECH, open, speak, words } from "./browser.js";
+
+const url = inject("url");
+
+async function downloaded(page: import("playwright-core").Page, format: string): Promise<string> {
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: `Download as ${format}` }).click()]);
+  return readFileSync((await download.path())!, "utf8");
+}
+
+test("what is spoken is on the page as it is in the file's transcript", async () => {
+  const { page, faults, close } = await open(url);
+  let tail = false;
+  await speak(page, async () => {
+    await page.locator(".tail:not(:empty)").first().waitFor();
+    tail = true;
+    await page.getByText(/behind/).waitFor();
+  });
+  expect(tail).toBe(true);
+  const transcript = await new Client(url).transcribe(new Uint8Array(readFileSync(SPEECH)));
+  expect(await words(page)).toBe(transcript.text);
+  expect(await page.locator(".live .word").count()).toBe(SAID.split(" ").length);
+  expect(await downloaded(page, "txt")).toContain("two");
+  expect((await downloaded(page, "srt")).startsWith("1\n00:00:0")).toBe(true);
+  expect((await downloaded(page, "vtt")).startsWith("WEBVTT\n\n00:00:0")).toBe(true);
+  const json = JSON.parse(await downloaded(page, "json")) as { text: string; segments: { words: { text: string; start: number }[] }[] };
+  expect(json.text).toBe(SAID);
+  expect(json.segments.flatMap((segment) => segment.words.map((word) => word.text)).join(" ")).toBe(SAID);
+  await page.getByRole("button", { name: "Copy" }).click();
+  expect((await page.evaluate(() => navigator.clipboard.readText())).replaceAll("\n", " ").trim()).toBe(SAID);
+  await page.getByRole("button", { name: "Clear" }).click();
+  expect(await words(page)).toBe("");
+  expect(faults).toEqual([]);
+  await close();
+});
+
+test("a server that is started again loses and doubles no word", async () => {
+  const first = await serve("free");
+  const { page, close } = await open(first.url);
+  let second: Awaited<ReturnType<typeof serve>> | null = null;
+  await speak(page, async () => {
+    await expect.poll(() => words(page), { timeout: 20_000 }).toContain("nine");
+    await first.kill("SIGKILL");
+    await page.getByText("The connection is lost. It is coming back by itself").waitFor();
+    second = await serve(new URL(first.url).port);
+    await page.getByText("The connection is back").waitFor();
+  });
+  expect(await words(page)).toBe(SAID);
+  await close();
+  await second!.kill("SIGTERM");
+});
+
+test("the keyboard is enough", async () => {
+  const { page, close } = await open(url);
+  await page.locator("nav a").last().focus();
+  await page.keyboard.press("Tab");
+  expect(await page.evaluate(() => document.activeElement?.getAttribute("aria-label"))).toBe("Start listening");
+  await page.keyboard.press("Enter");
+  await page.getByText("Listening").waitFor();
+  await page.getByRole("button", { name: "Pause" }).press("Space");
+  await page.getByText("Paused.").waitFor();
+  await page.getByRole("button", { name: "Go on" }).press("Enter");
+  await page.getByRole("button", { name: "Stop listening" }).press("Enter");
+  await page.getByText("Press the microphone and speak.").waitFor();
+  await close();
+});
+
+test.each([
+  ["refused", "does not let this page use a microphone. Allow it"],
+  ["missing", "There is no microphone. Connect one"],
+] as const)("a microphone that is %s", async (microphone, sentence) => {
+  const { page, close } = await open(url, { microphone });
+  await page.getByRole("button", { name: "Start listening" }).click();
+  await page.getByRole("alert").getByText(sentence).waitFor();
+  expect((await new Client(url).status()).streams).toBe(0);
+  await close();
+});
+
+test("a server that is full says so, and when it is gone", async () => {
+  const full = await serve("free", "--slots", "1");
+  const taken = await new Client(full.url).stream();
+  const { page, close } = await open(full.url);
+  await page.getByRole("button", { name: "Start listening" }).click();
+  await page.getByRole("alert").getByText("as many streams as it can. Wait a moment").waitFor();
+  taken.cancel();
+  await full.kill("SIGKILL");
+  await page.getByRole("button", { name: "Start listening" }).click();
+  await expect.poll(() => page.locator(".live .notices").textContent()).toContain("does not answer. Is it running?");
+  await close();
+});

@@ -1,0 +1,15 @@
+import { fileURLToPath } from "node:url";
+import { defineConfig } from "vitest/config";
+
+const client = fileURLToPath(new URL("../clients/typescript/src/index.ts", import.meta.url));
+
+export default defineConfig({
+  resolve: { alias: { "@conure/client": client } },
+  test: {
+    include: ["test/**/*.test.ts"],
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+    fileParallelism: false,
+    globalSetup: "../clients/typescript/test/server.ts",
+  },
+});
