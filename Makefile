@@ -8,13 +8,30 @@ UPDATES ?= 9000
 # The live model begins with what the other one has learned.
 BEGIN := $(if $(filter tiny-live,$(RECIPE)),--begin src/conure/data/tiny)
 
-.PHONY: demo test lint parity train bench install clean
+.PHONY: demo test conformance page browser lint parity train bench install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py $(ARGS)
 
 test: lint
 	$(BIN)/pytest
+
+# Other people's clients, in an environment of their own.
+conformance: $(VENV)/dev $(VENV)/clients/installed
+	CONURE_PYTHON=$(abspath $(BIN)/python) $(VENV)/clients/bin/python -m pytest -c tests/conformance/pytest.ini tests/conformance
+
+# The page and the TypeScript client need Node, which nobody else does: what is built of the page is kept.
+page: node_modules/installed
+	npm run -s -w page build
+
+browser: $(VENV)/dev node_modules/installed
+	command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy chromium)
+	CONURE_PYTHON=$(abspath $(BIN)/python) npm run -s -w clients/typescript test
+	CONURE_PYTHON=$(abspath $(BIN)/python) npm run -s -w page test
+
+node_modules/installed: package-lock.json
+	npm ci --no-audit --no-fund
+	touch $@
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -33,6 +50,11 @@ $(VENV)/installed: pyproject.toml constraints.txt hatch_build.py $(wildcard src/
 
 $(VENV)/dev: $(VENV)/installed
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/clients/installed: tests/conformance/requirements.txt
+	test -x $(VENV)/clients/bin/python || $(PYTHON) -m venv $(VENV)/clients
+	$(VENV)/clients/bin/pip install -q -r $<
 	touch $@
 
 # Everything below needs environments of its own; see tools/ and bench/.

@@ -43,7 +43,7 @@ def main() -> int:
         server.terminate()
         return server.wait()
     web = address.replace("ws:", "http:")
-    print(f"\nThe server goes on at {web} (stop it: kill {server.pid}). Try:")
+    print(f"\nThe server goes on: open {web} in a browser and speak (stop it: kill {server.pid}). Or try:")
     print(f"  conure stream {CLIP.relative_to(Path.cwd())} --url {address}" if CLIP.is_relative_to(Path.cwd()) else "")
     print(f"  curl --data-binary @tests/data/demo.flac {web}/v1/transcribe")
     return 0
@@ -52,7 +52,11 @@ def main() -> int:
 def start(free_ports: bool) -> tuple[subprocess.Popen[bytes], str | None]:
     """The server's process, and its address when it is ready."""
     LOG.parent.mkdir(exist_ok=True)
-    ports = ["--port", "0", "--tcp-port", "0", "--status-port", "0"] if free_ports else []
+    ports = (
+        ["--port", "free", "--tcp-port", "0", "--status-port", "0", "--grpc-port", "0", "--wyoming-port", "0"]
+        if free_ports
+        else []
+    )
     with LOG.open("wb") as log:
         command = [sys.executable, "-m", "conure", "serve", "--model", "tiny", *ports]
         server = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -62,7 +66,7 @@ def start(free_ports: bool) -> tuple[subprocess.Popen[bytes], str | None]:
             break
         time.sleep(0.1)
     print(told, end="")
-    found = re.search(r"http://([^\s]+)", told)
+    found = re.search(r"http://([^\s,]+)", told)
     return server, f"ws://{found[1]}" if found and server.poll() is None else None
 
 
