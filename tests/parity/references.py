@@ -71,6 +71,7 @@ class Reference:
 
 
 @functools.lru_cache(maxsize=2)
+@torch.inference_mode(False)  # some tests ask within it, others use the same weights without
 def reference(name: str) -> Reference:
     converted = name in CONVERTED
     checkpoint = read_checkpoint(FOLDER / (name if converted else f"{name}.nemo"))
