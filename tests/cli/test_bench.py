@@ -26,7 +26,7 @@ BENCH = [sys.executable, "-m", "conure", "bench", "--model", "tiny", "--audio", 
 
 def test_the_settings_that_it_finds_start_a_server_that_works() -> None:
     """Three rows, and a promise that any machine keeps: what limits is the number of rows."""
-    line = [*BENCH, "--slots", "3", "--promise", "60000", "--seconds", "2", "--at-once", "2", "--price", "3", "--json"]
+    line = [*BENCH, "--slots", "3", "--promise", "60000", "--seconds", "1", "--at-once", "2", "--price", "3", "--json"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -207,14 +207,13 @@ def but(*names: str) -> tuple[str, ...]:
     return tuple(part if before not in names else "free" for before, part in zip(("", *CLOSED), CLOSED, strict=False))
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
 @pytest.mark.parametrize(
-    ("options", "names"),
+    ("options", "names", "processes"),
     [
-        (but("--port"), {"web"}),
-        (but("--tcp-port"), {"tcp"}),
-        (but("--tcp-port", "--status-port"), {"tcp", "status"}),
-        ((*but("--tcp-port", "--port", "--status-port"), "--without", "native"), {"web", "status"}),
+        (but("--port"), {"web"}, "2"),
+        (but("--tcp-port"), {"tcp"}, "1"),
+        (but("--tcp-port", "--status-port"), {"tcp", "status"}, "2"),
+        ((*but("--tcp-port", "--port", "--status-port"), "--without", "native"), {"web", "status"}, "1"),
     ],
 )
 def test_doors_alone(cache: Path, options: tuple[str, ...], names: set[str], processes: str) -> None:

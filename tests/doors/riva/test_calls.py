@@ -243,8 +243,8 @@ def test_who_does_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         call = await place.opened()
         while not place.engine.of(engine.Cancel):
             if place.engine.receivers:
-                place.hear("abcdefghij" * 1000, 0.2)
-            await asyncio.sleep(0.05)
+                place.hear("abcdefghij" * 300, 0.2)
+            await asyncio.sleep(0.02)
         await refusal(call, grpc.StatusCode.ABORTED, "nothing was read")
 
     at(play)
