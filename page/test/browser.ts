@@ -15,11 +15,13 @@ const FLAGS = [
 export interface Options extends BrowserContextOptions {
   /** Whether the microphone may be used, and hears the speech. */
   microphone?: "allowed" | "refused" | "missing";
+  /** As in browsers that give audio through worklets alone. */
+  worklet?: boolean;
 }
 
 /** Each page has a browser of its own, for a file is heard from its beginning once a browser. */
 export async function open(url: string, options: Options = {}): Promise<{ page: Page; faults: string[]; close: () => Promise<void> }> {
-  const { microphone = "allowed", ...context } = options;
+  const { microphone = "allowed", worklet = false, ...context } = options;
   const browser: Browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: [...FLAGS, `--use-file-for-fake-audio-capture=${SPEECH}%noloop`, ...(microphone === "refused" ? [] : ["--use-fake-ui-for-media-stream"])],
@@ -35,6 +37,7 @@ export async function open(url: string, options: Options = {}): Promise<{ page: 
       navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("none", "NotFoundError"));
     });
   }
+  if (worklet) await page.addInitScript("delete globalThis.MediaStreamTrackProcessor");
   const faults: string[] = [];
   page.on("console", (message) => void (["error", "warning"].includes(message.type()) && faults.push(message.text())));
   page.on("pageerror", (error) => void faults.push(error.message));

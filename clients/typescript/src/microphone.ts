@@ -1,9 +1,12 @@
-/** The microphone of a browser as PCM, through an AudioWorklet, and how loud it is. */
+/** The microphone of a browser as PCM, and how loud it is. */
+
+import type { Packet } from "./packets.js";
+import { recordTrack, recordWorklet, type Recording } from "./recording.js";
 
 export interface MicrophoneOptions {
   /** As in `enumerateDevices`; without it the one that the browser prefers. */
   deviceId?: string;
-  /** Where the worklet is served from; the package has it as `recorder.js`. */
+  /** Where the AudioWorklet is served from, for browsers that need it; the package has it as `recorder.js`. */
   worklet: string | URL;
   /** Called with PCM16 at `Microphone.sampleRate`, about every 40 ms. */
   onAudio: (samples: Int16Array) => void;
@@ -15,9 +18,8 @@ export interface MicrophoneOptions {
 
 export class Microphone {
   private constructor(
-    private readonly context: AudioContext,
+    private readonly recording: Recording,
     private readonly media: MediaStream,
-    private readonly node: AudioWorkletNode,
   ) {}
 
   /** Throws what `getUserMedia` throws: NotAllowedError, NotFoundError, NotReadableError ... */
@@ -32,27 +34,24 @@ export class Microphone {
         ...(options.deviceId ? { deviceId: { exact: options.deviceId } } : {}),
       },
     });
-    const context = new AudioContext({ latencyHint: "interactive" });
+    const [track] = media.getAudioTracks();
+    const onEnded = () => options.onEnded?.();
+    const give = ({ samples, level }: Packet) => {
+      options.onAudio(samples);
+      options.onLevel?.(level);
+    };
     try {
-      await context.audioWorklet.addModule(options.worklet);
-      const node = new AudioWorkletNode(context, "conure-recorder", { numberOfOutputs: 0 });
-      node.port.onmessage = ({ data }: MessageEvent<{ samples: Int16Array; level: number }>) => {
-        options.onAudio(data.samples);
-        options.onLevel?.(data.level);
-      };
-      context.createMediaStreamSource(media).connect(node);
-      media.getAudioTracks()[0]?.addEventListener("ended", () => options.onEnded?.());
-      await context.resume();
-      return new Microphone(context, media, node);
+      const recording = (await recordTrack(track!, give, onEnded)) ?? (await recordWorklet(media, options.worklet, give));
+      track!.addEventListener("ended", onEnded);
+      return new Microphone(recording, media);
     } catch (error) {
-      media.getTracks().forEach((track) => track.stop());
-      await context.close();
+      media.getTracks().forEach((each) => each.stop());
       throw error;
     }
   }
 
   get sampleRate(): number {
-    return this.context.sampleRate;
+    return this.recording.sampleRate;
   }
 
   /** What the device calls itself. */
@@ -61,17 +60,15 @@ export class Microphone {
   }
 
   pause(): Promise<void> {
-    return this.context.suspend();
+    return this.recording.pause();
   }
 
   resume(): Promise<void> {
-    return this.context.resume();
+    return this.recording.resume();
   }
 
   async close(): Promise<void> {
-    this.node.port.onmessage = null;
-    this.node.disconnect();
     this.media.getTracks().forEach((track) => track.stop());
-    await this.context.close();
+    await this.recording.close();
   }
 }
