@@ -2,12 +2,12 @@
 
 import type { JSX } from "preact";
 import { useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { Player } from "./player";
 import { add, again, paragraphsOf, recordings, remove, type Recording } from "./recordings";
 import { FORMATS, copy, save } from "./saving";
 import { clock } from "./time";
-import type { Word } from "./transcript";
+import type { Paragraph, Word } from "./transcript";
 
 const SENTENCES = {
   waiting: "Waiting for those before it",
@@ -17,6 +17,9 @@ const SENTENCES = {
   failed: "",
   stopped: "Stopped",
 };
+
+/** Seconds. */
+const SHORTEST = 0.12;
 
 export function Files(): JSX.Element {
   return (
@@ -102,7 +105,7 @@ function Card({ recording }: { recording: Recording }): JSX.Element {
 
 function Found({ recording }: { recording: Recording }): JSX.Element {
   const found = recording.transcript.value!;
-  const said = paragraphsOf(found);
+  const said = useMemo(() => paragraphsOf(found), [found]);
   const now = useSignal(-1);
   const seek = useRef<(seconds: number) => void>(() => undefined);
   const copied = useSignal("");
@@ -114,15 +117,8 @@ function Found({ recording }: { recording: Recording }): JSX.Element {
         <p class="empty">No speech was heard in it.</p>
       ) : (
         <div class="transcript words">
-          {said.map(({ start, words }) => (
-            <div class="utterance">
-              <time>{clock(start)}</time>
-              <p>
-                {words.map((word, index) => (
-                  <Heard word={word} isFirst={index === 0} now={now.value} seek={seek} />
-                ))}
-              </p>
-            </div>
+          {said.map((paragraph) => (
+            <Heard paragraph={paragraph} sounding={soundingAt(paragraph, now.value)} seek={seek} />
           ))}
         </div>
       )}
@@ -148,16 +144,39 @@ function Found({ recording }: { recording: Recording }): JSX.Element {
 }
 
 interface HeardProps {
-  word: Word;
-  isFirst: boolean;
-  now: number;
+  paragraph: Paragraph;
+  /** Which of its words is played now; -1 for none. */
+  sounding: number;
   seek: { current: (seconds: number) => void };
 }
 
-function Heard({ word, isFirst, now, seek }: HeardProps): JSX.Element {
+/** Drawn again only where another word sounds: a recording of hours has tens of thousands. */
+function Heard({ paragraph, sounding, seek }: HeardProps): JSX.Element {
+  return useMemo(
+    () => (
+      <div class="utterance">
+        <time>{clock(paragraph.start)}</time>
+        <p>
+          {paragraph.words.map((word, index) => (
+            <HeardWord word={word} isFirst={index === 0} isNow={index === sounding} seek={seek} />
+          ))}
+        </p>
+      </div>
+    ),
+    [paragraph, sounding],
+  );
+}
+
+interface HeardWordProps {
+  word: Word;
+  isFirst: boolean;
+  isNow: boolean;
+  seek: { current: (seconds: number) => void };
+}
+
+function HeardWord({ word, isFirst, isNow, seek }: HeardWordProps): JSX.Element {
   const button = useRef<HTMLButtonElement>(null);
-  const { start, end, text } = word;
-  const isNow = start !== null && end !== null && now >= start && now < Math.max(end, start + 0.12);
+  const { start, text } = word;
   useEffect(() => {
     if (isNow) button.current?.scrollIntoView({ block: "nearest" });
   }, [isNow]);
@@ -176,6 +195,12 @@ function Heard({ word, isFirst, now, seek }: HeardProps): JSX.Element {
       </button>
     </>
   );
+}
+
+/** Words of no length sound for a moment, too. */
+function soundingAt({ words, start, end }: Paragraph, now: number): number {
+  if (now < start || now >= end + SHORTEST) return -1;
+  return words.findIndex((word) => word.start !== null && now >= word.start && now < Math.max(word.end ?? 0, word.start + SHORTEST));
 }
 
 function size(bytes: number): string {

@@ -2,14 +2,15 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import type { JSX } from "preact";
-import { asksForKey, keepKey } from "./server";
+import { asksForKey, keepKey, key } from "./server";
 
 export function KeyDialog(): JSX.Element {
   const dialog = useRef<HTMLDialogElement>(null);
   const field = useRef<HTMLInputElement>(null);
   useEffect(() => {
-    if (asksForKey.value) dialog.current?.showModal();
-    else dialog.current?.close();
+    if (!asksForKey.value) return dialog.current?.close();
+    if (field.current) field.current.value = "";
+    dialog.current?.showModal();
   }, [asksForKey.value]);
   const submit = (event: Event) => {
     event.preventDefault();
@@ -20,6 +21,11 @@ export function KeyDialog(): JSX.Element {
       <form onSubmit={submit}>
         <h2 id="key-title">This server asks for a key</h2>
         <p>Whoever runs it makes keys with <code>conure keys add</code>. It is kept until this tab is closed.</p>
+        {key.value && (
+          <p role="alert" class="notice bad">
+            It does not know the key that it was given. Is it all of it?
+          </p>
+        )}
         <label>
           Key
           <input ref={field} type="password" autocomplete="off" required />

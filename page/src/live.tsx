@@ -3,10 +3,10 @@
 import type { ServerModel } from "@conure/client";
 import { signal } from "@preact/signals";
 import type { JSX } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import * as listening from "./listening";
 import { FORMATS, copy, save } from "./saving";
-import { advice, client, key } from "./server";
+import { advice, asksForKey, client, key } from "./server";
 import { clock } from "./time";
 import type { Word } from "./transcript";
 
@@ -27,7 +27,9 @@ const SENTENCES: Record<listening.State, string> = {
 
 async function look(): Promise<void> {
   try {
-    models.value = (await client().status()).models?.filter(({ live }) => live) ?? [];
+    const told = await client().status();
+    models.value = told.models?.filter(({ live }) => live) ?? [];
+    if (!told.models && !key.value) asksForKey.value = true;
   } catch (error) {
     listening.say(advice(error));
   }
@@ -190,21 +192,7 @@ function Transcript(): JSX.Element {
       <div class="transcript" onScroll={onScroll} tabIndex={0} role="region" aria-label="What was said">
         {value.length === 0 && <p class="empty">What is said will be here, word for word.</p>}
         {value.map((utterance) => (
-          <div class="utterance" key={utterance.number}>
-            <time>{clock(utterance.start)}</time>
-            {utterance.words?.length ? (
-              <p>
-                {utterance.words.map((word, index) => (
-                  <Said word={word} isFirst={index === 0} />
-                ))}
-              </p>
-            ) : (
-              <p>
-                {utterance.stable}
-                <span class="tail">{utterance.tail}</span>
-              </p>
-            )}
-          </div>
+          <Spoken key={utterance.number} utterance={utterance} />
         ))}
         <div ref={end} />
       </div>
@@ -212,6 +200,30 @@ function Transcript(): JSX.Element {
         {listening.spoken.value}
       </p>
     </>
+  );
+}
+
+/** Drawn again only where it has changed: a long talk has thousands. */
+function Spoken({ utterance }: { utterance: listening.Utterance }): JSX.Element {
+  return useMemo(
+    () => (
+      <div class="utterance">
+        <time>{clock(utterance.start)}</time>
+        {utterance.words?.length ? (
+          <p>
+            {utterance.words.map((word, index) => (
+              <Said word={word} isFirst={index === 0} />
+            ))}
+          </p>
+        ) : (
+          <p>
+            {utterance.stable}
+            <span class="tail">{utterance.tail}</span>
+          </p>
+        )}
+      </div>
+    ),
+    [utterance],
   );
 }
 

@@ -1,4 +1,7 @@
-import { readFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Client } from "@conure/client";
 import { expect, inject, test } from "vitest";
 import { serve } from "../../clients/typescript/test/server.js";
@@ -33,6 +36,17 @@ test("what is spoken is on the page as it is in the file's transcript", async ()
   expect((await page.evaluate(() => navigator.clipboard.readText())).replaceAll("\n", " ").trim()).toBe(SAID);
   await page.getByRole("button", { name: "Clear" }).click();
   expect(await words(page)).toBe("");
+  expect(faults).toEqual([]);
+  await close();
+});
+
+test("browsers that give audio through worklets alone", async () => {
+  const { page, faults, close } = await open(url, { worklet: true });
+  await page.getByRole("button", { name: "Start listening" }).click();
+  // What the worklet gets of the file has gaps on a machine with few cores, so that not every word is the same.
+  await expect.poll(async () => (await words(page)).split(" ").length, { timeout: 20_000 }).toBeGreaterThan(4);
+  await page.getByRole("button", { name: "Stop listening" }).click();
+  await page.getByText("Press the microphone and speak.").waitFor();
   expect(faults).toEqual([]);
   await close();
 });
@@ -89,5 +103,47 @@ test("a server that is full says so, and when it is gone", async () => {
   await full.kill("SIGKILL");
   await page.getByRole("button", { name: "Start listening" }).click();
   await expect.poll(() => page.locator(".live .notices").textContent()).toContain("does not answer. Is it running?");
+  await close();
+});
+
+test("a server with keys asks for one until it is the right one", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "keys-"));
+  const keys = ["--keys", join(folder, "keys.json")];
+  const told = execFileSync(process.env.CONURE_PYTHON ?? "python3", ["-m", "conure", "keys", "add", "page", ...keys], { encoding: "utf8" });
+  const secret = /cnr_\S+/.exec(told)![0];
+  const locked = await serve("free", ...keys);
+  const { page, close } = await open(locked.url);
+  const field = page.getByRole("dialog").getByLabel("Key");
+  await field.fill("cnr_0123456789ab_wrong");
+  await field.press("Enter");
+  await page.getByRole("dialog").getByText("It does not know the key that it was given.").waitFor();
+  await page.getByRole("button", { name: "Not now" }).click();
+  await page.getByRole("button", { name: "Start listening" }).click();
+  await page.getByText("this is none that it knows. Enter one, then start again.").waitFor();
+  await field.fill(secret);
+  await field.press("Enter");
+  await page.getByLabel("Model").getByText("tiny-live").waitFor({ state: "attached" });
+  await speak(page);
+  expect(await words(page)).toBe(SAID);
+  expect(await page.content()).not.toContain(secret);
+  await close();
+  await locked.kill("SIGTERM");
+  rmSync(folder, { recursive: true });
+});
+
+test("a language that the model does not have", async () => {
+  const { page, close } = await open(url);
+  // What the page knows of the server is from before it was started again with another model.
+  await page.route("**/health", async (route) => {
+    const answer = await route.fetch();
+    const told = (await answer.json()) as { models: { languages: string[] }[] };
+    for (const model of told.models) model.languages = ["en", "de"];
+    await route.fulfill({ response: answer, json: told });
+  });
+  await page.reload();
+  await page.getByLabel("Language").selectOption("de");
+  await page.getByRole("button", { name: "Start listening" }).click();
+  await page.getByRole("alert").getByText("'de'").waitFor();
+  expect(await page.getByRole("alert").textContent()).toMatch(/en/);
   await close();
 });
