@@ -37,6 +37,7 @@ def test_more_recordings_than_are_read_at_once(server: Server) -> None:
         ("?model=small", DEMO.read_bytes(), 400, "bad_option"),
         ("?model=../../etc/passwd", DEMO.read_bytes(), 404, "unknown_model"),
         ("?language=tlh", DEMO.read_bytes(), 400, "unsupported_language"),
+        ("?stream=null", DEMO.read_bytes(), 400, "bad_option"),
     ],
 )
 def test_what_cannot_be_transcribed(server: Server, query: str, body: bytes, status: int, code: str) -> None:

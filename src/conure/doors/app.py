@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
@@ -21,7 +22,9 @@ from conure.doors.parakeet.uploads import uploads as parakeet_uploads
 from conure.doors.realtime.secret_minting import secret_minting
 from conure.doors.realtime.socket import realtime_socket
 from conure.doors.recordings import recordings
+from conure.doors.refusing import refused
 from conure.doors.stream_socket import stream_socket
+from conure.errors import BadOption
 
 __all__ = ["web_app"]
 
@@ -46,6 +49,7 @@ CLIENT_GONE = 499
 def web_app(behind: Behind, closed: Collection[str] = ()) -> FastAPI:
     app = FastAPI(title="Conure", description="Speech to text on your own machine.", docs_url=None, redoc_url=None)
     app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(RequestValidationError, _misread)
     for name, door in DOORS:
         if name not in closed:
             app.include_router(door(behind))
@@ -56,3 +60,9 @@ def web_app(behind: Behind, closed: Collection[str] = ()) -> FastAPI:
 async def _gone(request: Request, error: Exception) -> Response:
     """Nobody reads it; it is for the log."""
     return Response(status_code=CLIENT_GONE)
+
+
+async def _misread(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return refused(BadOption(f"{first['loc'][-1]} is {first['input']!r}", first["msg"].lower()))
