@@ -127,7 +127,7 @@ def test_a_break_is_said(caplog: pytest.LogCaptureFixture) -> None:
     [
         (Script(resume_seconds=0), "could not be resumed within 0 s"),
         (Script(refuse_resume=Error(message="no such stream", code="unknown_stream")), "no such stream"),
-        (Script(refuse_resume=Error(message="full", code="busy"), resume_seconds=0.3), "full"),
+        (Script(refuse_resume=Error(message="full", code="busy"), resume_seconds=1), "full"),
         (Script(forget_after_break=80, acknowledge=1), "has lost"),
     ],
 )

@@ -252,8 +252,10 @@ class Stream:
                 async with asyncio.timeout_at(patience.deadline):
                     resume = Resume(token=self.ready.token, seq=self._seq)
                     socket, self.ready = await open_socket(self._address, self._wire, (resume,))
-            except (CannotConnect, ServerBusy, TimeoutError) as error:
+            except (CannotConnect, ServerBusy) as error:
                 last, wait = error, getattr(error, "retry_after", None) or 0.0
+            except TimeoutError:
+                last = last or CannotConnect("no answer in time")  # what was said before tells more
             except ClientError as error:
                 raise self._lost(broken, error) from error
             else:

@@ -58,6 +58,9 @@ class _Held:
             raise self._error
         return await ANYONE.begin(scope)
 
+CHANNEL = [("grpc.http2.bdp_probe", 0)]
+"""Else a client that reads nothing is sent more and more ahead."""
+
 
 class Place:
     def __init__(self, access: Access | None = None) -> None:
@@ -92,7 +95,7 @@ def at(play: Callable[[Place], Awaitable[None]], access: Access | None = None, *
         place = Place(access)
         server = await serve_riva(place.behind, "127.0.0.1", 0, **options)
         try:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", CHANNEL) as channel:
                 place.channel, place.riva = channel, Riva(channel)
                 await asyncio.wait_for(play(place), 30)
             await until(lambda: not len(place.live) and not place.engine.receivers)
