@@ -110,7 +110,7 @@ function Facts(): JSX.Element | null {
   return (
     <p class="facts">
       <span>{agreed.model}</span>
-      <span>waits for {agreed.latencyMs} ms</span>
+      <span>{agreed.latencyMs} ms delay</span>
       {lag !== null && <span class={lag > 2 ? "bad" : ""}>{lag.toFixed(1)} s behind</span>}
     </p>
   );
@@ -127,7 +127,7 @@ function Choices(): JSX.Element {
       <label>
         Microphone
         <select value={chosen.value.deviceId} onChange={(event) => change({ deviceId: event.currentTarget.value })}>
-          <option value="">The usual one</option>
+          <option value="">Default</option>
           {devices.value.map(({ deviceId, label }, index) => (
             <option value={deviceId}>{label || `Microphone ${index + 1}`}</option>
           ))}
@@ -150,7 +150,7 @@ function Choices(): JSX.Element {
           value={String(chosen.value.latencyMs ?? "")}
           onChange={(event) => change({ latencyMs: Number(event.currentTarget.value) || null })}
         >
-          <option value="">The usual one</option>
+          <option value="">Default</option>
           {latencies.map((milliseconds) => (
             <option value={String(milliseconds)}>{milliseconds} ms</option>
           ))}
@@ -177,24 +177,32 @@ function Notice(): JSX.Element {
 }
 
 function Transcript(): JSX.Element {
-  const end = useRef<HTMLDivElement>(null);
+  const box = useRef<HTMLDivElement>(null);
   const follows = useRef(true);
+  const top = useRef(0);
   const { value } = listening.utterances;
   useEffect(() => {
-    if (follows.current) end.current?.scrollIntoView({ block: "nearest" });
-  }, [value]);
-  const onScroll = (event: { currentTarget: HTMLElement }) => {
-    const { scrollHeight, scrollTop, clientHeight } = event.currentTarget;
-    follows.current = scrollHeight - scrollTop - clientHeight < 48;
+    const pin = () => follows.current && box.current!.scrollTo({ top: box.current!.scrollHeight });
+    const observer = new ResizeObserver(pin);
+    observer.observe(box.current!);
+    observer.observe(box.current!.firstElementChild!);
+    return () => observer.disconnect();
+  }, []);
+  /** Whoever goes up is left there; whoever comes back to the end follows again. */
+  const onScroll = ({ currentTarget: { scrollHeight, scrollTop, clientHeight } }: { currentTarget: HTMLElement }) => {
+    if (scrollHeight - scrollTop - clientHeight < 48) follows.current = true;
+    else if (scrollTop < top.current) follows.current = false;
+    top.current = scrollTop;
   };
   return (
     <>
-      <div class="transcript" onScroll={onScroll} tabIndex={0} role="region" aria-label="What was said">
-        {value.length === 0 && <p class="empty">What is said will be here, word for word.</p>}
-        {value.map((utterance) => (
-          <Spoken key={utterance.number} utterance={utterance} />
-        ))}
-        <div ref={end} />
+      <div ref={box} class="transcript" onScroll={onScroll} tabIndex={0} role="region" aria-label="What was said">
+        <div>
+          {value.length === 0 && <p class="empty">What is said will be here, word for word.</p>}
+          {value.map((utterance) => (
+            <Spoken key={utterance.number} utterance={utterance} />
+          ))}
+        </div>
       </div>
       <p class="unseen" aria-live="polite">
         {listening.spoken.value}
@@ -218,7 +226,8 @@ function Spoken({ utterance }: { utterance: listening.Utterance }): JSX.Element 
         ) : (
           <p>
             {utterance.stable}
-            <span class="tail">{utterance.tail}</span>
+            {utterance.tail.startsWith(" ") && " "}
+            <span class="tail">{utterance.tail.trimStart()}</span>
           </p>
         )}
       </div>

@@ -68,12 +68,14 @@ interface ChartProps {
 
 const WIDTH = 240;
 const HEIGHT = 60;
-const PLACES = 120;
+/** Measurements that a chart has room for at first; it grows to all that are kept. */
+const PLACES = 30;
 
 function Chart({ label, values, unit, digits }: ChartProps): JSX.Element {
   const now = values.at(-1);
   const most = Math.max(...values, 1e-9);
-  const x = (index: number) => ((index + PLACES - values.length) / (PLACES - 1)) * WIDTH;
+  const places = Math.max(PLACES, values.length);
+  const x = (index: number) => ((index + places - values.length) / (places - 1)) * WIDTH;
   const y = (value: number) => HEIGHT - 2 - (value / most) * (HEIGHT - 6);
   const line = values.map((value, index) => `${x(index).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
   const text = (value: number) => `${value.toFixed(digits)}${unit && ` ${unit}`}`;
@@ -83,7 +85,7 @@ function Chart({ label, values, unit, digits }: ChartProps): JSX.Element {
         <span>{label}</span>
         <strong>{now === undefined ? "–" : text(now)}</strong>
       </figcaption>
-      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label={`${label} over two minutes`}>
+      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label={`${label} over the last ${places} seconds`}>
         {values.length > 1 && <polygon points={`${x(0)},${HEIGHT} ${line} ${WIDTH},${HEIGHT}`} />}
         {values.length > 1 && <polyline points={line} />}
       </svg>

@@ -28,16 +28,17 @@ test.each(Object.entries(LOOKS))("%s: nothing bars anyone from the page", async 
   await page.getByRole("button", { name: "Start listening" }).click();
   await page.getByText("zero").waitFor();
   await shown("live");
+  await page.getByRole("link", { name: "Server" }).click();
+  await page.getByText("tiny-live").last().waitFor();
+  await page.waitForTimeout(FIGURES ? 20_000 : 1500);
+  await shown("server");
+  await page.getByRole("link", { name: "Live" }).click();
   await page.getByRole("button", { name: "Stop listening" }).click();
   await page.getByRole("link", { name: "Files" }).click();
   await page.setInputFiles("input[type=file]", SPEECH);
   await page.locator(".files").getByText("eight").waitFor();
   await page.getByRole("button", { name: "Play" }).waitFor();
   await shown("files");
-  await page.getByRole("link", { name: "Server" }).click();
-  await page.getByText("tiny-live").last().waitFor();
-  await page.waitForTimeout(FIGURES ? 8000 : 1500);
-  await shown("server");
   expect(faults).toEqual([]);
   await close();
 });
@@ -47,7 +48,9 @@ test("the page is shown before anything is asked of the server", async () => {
   await page.route("**/health", () => undefined); // never answered
   await page.goto(url);
   await page.getByRole("button", { name: "Start listening" }).waitFor();
-  expect(await page.evaluate(() => performance.getEntriesByName("first-contentful-paint").length)).toBe(1);
+  const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
+  expect(paint).toBeGreaterThan(0);
+  if (FIGURES) console.log(`first paint after ${Math.round(paint!)} ms`);
   await close();
 });
 
