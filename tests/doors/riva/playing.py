@@ -58,6 +58,7 @@ class _Held:
             raise self._error
         return await ANYONE.begin(scope)
 
+
 CHANNEL = [("grpc.http2.bdp_probe", 0)]
 """Else a client that reads nothing is sent more and more ahead."""
 
