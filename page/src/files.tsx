@@ -68,7 +68,7 @@ function Card({ recording }: { recording: Recording }): JSX.Element {
   return (
     <article class="card" aria-label={file.name}>
       <header>
-        <h2>{file.name}</h2>
+        <h2 title={file.name}>{file.name}</h2>
         <p class="facts">
           <span>{size(file.size)}</span>
           {found && <span>{clock(found.duration)}</span>}

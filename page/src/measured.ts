@@ -14,7 +14,9 @@ export interface Facts {
   status: string;
   uptime: number;
   restarts: number;
-  models: { name: string; use: string; runner: string; holds: string }[];
+  /** The fewest and the most live streams that are held in time, by model and delay. */
+  capacity: [number, number] | null;
+  models: { name: string; use: string; runner: string; holds: string[] }[];
 }
 
 const KEPT = 120;
@@ -54,7 +56,9 @@ async function measure(): Promise<void> {
       turn: [...turn, last[1]! * 1000].slice(-KEPT),
       memory: [...bytes, memory / 2 ** 20].slice(-KEPT),
     };
+    const held = status.models.flatMap(({ streams }) => Object.values(streams));
     facts.value = {
+      capacity: held.length ? [Math.min(...held), Math.max(...held)] : null,
       status: status.status,
       uptime: status.uptime_seconds,
       restarts: status.engine_restarts,
@@ -62,7 +66,7 @@ async function measure(): Promise<void> {
         name: model.name,
         use: [model.live && "live", model.clips && "recordings"].filter(Boolean).join(", "),
         runner: model.runner,
-        holds: Object.entries(model.streams).map(([latency, count]) => `${count} at ${latency} ms`).join(", "),
+        holds: Object.entries(model.streams).map(([latency, count]) => `${count} at ${latency} ms`),
       })),
     };
     fault.value = "";

@@ -17,7 +17,7 @@ export function ServerView(): JSX.Element {
         </p>
       )}
       <div class="charts">
-        <Chart label="Live streams" values={streams} unit="" digits={0} />
+        <Chart label="Live streams" values={streams} unit="" digits={0} more={told?.capacity && `room for ${told.capacity.join(" to ")}`} />
         <Chart label="Lag" values={lag} unit="ms" digits={0} />
         <Chart label="Turn" values={turn} unit="ms" digits={1} />
         <Chart label="Memory" values={memory} unit="MiB" digits={0} />
@@ -31,28 +31,25 @@ export function ServerView(): JSX.Element {
               {told.restarts} restart{told.restarts === 1 ? "" : "s"} of the engine
             </span>
           </p>
-          <div class="scroll" tabIndex={0} role="region" aria-label="Models">
-            <table>
-              <thead>
-                <tr>
-                  <th>Model</th>
-                  <th>For</th>
-                  <th>Runner</th>
-                  <th>Streams in time</th>
-                </tr>
-              </thead>
-              <tbody>
-                {told.models.map(({ name, use, runner, holds }) => (
-                  <tr>
-                    <td>{name}</td>
-                    <td>{use}</td>
-                    <td>{runner}</td>
-                    <td>{holds || "–"}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+          <ul class="models" aria-label="Models">
+            {told.models.map(({ name, use, runner, holds }) => (
+              <li class="card">
+                <h2>{name}</h2>
+                <p class="facts">
+                  <span>{use}</span>
+                  <span>{runner}</span>
+                </p>
+                {holds.length > 0 && (
+                  <p class="facts">
+                    In time{" "}
+                    {holds.map((held) => (
+                      <span>{held}</span>
+                    ))}
+                  </p>
+                )}
+              </li>
+            ))}
+          </ul>
         </>
       )}
     </section>
@@ -64,6 +61,8 @@ interface ChartProps {
   values: number[];
   unit: string;
   digits: number;
+  /** Instead of how much it was at most. */
+  more?: string | null | undefined;
 }
 
 const WIDTH = 240;
@@ -71,7 +70,7 @@ const HEIGHT = 60;
 /** Measurements that a chart has room for at first; it grows to all that are kept. */
 const PLACES = 30;
 
-function Chart({ label, values, unit, digits }: ChartProps): JSX.Element {
+function Chart({ label, values, unit, digits, more }: ChartProps): JSX.Element {
   const now = values.at(-1);
   const most = Math.max(...values, 1e-9);
   const places = Math.max(PLACES, values.length);
@@ -89,7 +88,9 @@ function Chart({ label, values, unit, digits }: ChartProps): JSX.Element {
         {values.length > 1 && <polygon points={`${x(0)},${HEIGHT} ${line} ${WIDTH},${HEIGHT}`} />}
         {values.length > 1 && <polyline points={line} />}
       </svg>
-      <p class="facts">{values.length > 0 && <span>at most {text(Math.max(...values))}</span>}</p>
+      <p class="facts">
+        {more ? <span>{more}</span> : values.length > 0 && <span>at most {text(Math.max(...values))}</span>}
+      </p>
     </figure>
   );
 }
