@@ -37,7 +37,7 @@ async function look(): Promise<void> {
 
 async function lookForDevices(): Promise<void> {
   const found = await navigator.mediaDevices?.enumerateDevices();
-  devices.value = (found ?? []).filter(({ kind, deviceId }) => kind === "audioinput" && deviceId);
+  devices.value = (found ?? []).filter(({ kind, deviceId }) => kind === "audioinput" && deviceId && deviceId !== "default");
 }
 
 export function Live(): JSX.Element {

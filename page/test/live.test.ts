@@ -82,6 +82,29 @@ test("the keyboard is enough", async () => {
   await close();
 });
 
+test("another microphone", async () => {
+  const { page, close } = await open(url);
+  await page.addInitScript(() => {
+    const devices = navigator.mediaDevices;
+    const ask = devices.getUserMedia.bind(devices);
+    devices.getUserMedia = async (wanted) => {
+      const media = await ask(wanted);
+      document.title = media.getAudioTracks()[0]!.label;
+      return media;
+    };
+  });
+  await page.reload();
+  const choice = page.locator(".choices select").first();
+  await choice.selectOption("Fake Audio Input 2");
+  await page.getByRole("button", { name: "Start listening" }).click();
+  await page.getByText("Listening").waitFor();
+  expect(await page.title()).toBe("Fake Audio Input 2");
+  expect(await choice.isDisabled()).toBe(true); // what is heard was chosen before
+  await page.getByRole("button", { name: "Stop listening" }).click();
+  await page.getByText("Press the microphone and speak.").waitFor();
+  await close();
+});
+
 test.each([
   ["refused", "does not let this page use a microphone. Allow it"],
   ["missing", "There is no microphone. Connect one"],
