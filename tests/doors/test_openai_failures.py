@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, cast
 import httpx2
 import pytest
 
+from conure.doors import making
 from conure.doors.app import web_app
 from conure.doors.behind import Behind
-from conure.doors.openai import event_stream
 from conure.engine.plan import ModelCard
 from conure.errors import Busy, EngineFailed, OutOfMemory, TooMany, Unauthorized
 from conure.service.access import ANYONE, Caller
@@ -164,7 +164,7 @@ def test_words_that_come_together_are_told_in_sentences() -> None:
 
 
 def test_a_long_silence_is_bridged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "SILENCE", 0.01)
+    monkeypatch.setattr(making, "SILENCE", 0.01)
     answer = ask(behind(Files(WORDS[:1], wait=0.1)), ("stream", "true"))
     blocks = answer.text.split("\n\n")
     assert blocks[0] == ": still transcribing"
