@@ -116,6 +116,18 @@ test.each([
   await close();
 });
 
+test("a microphone that gives nothing", async () => {
+  const { page, close } = await open(url);
+  await page.addInitScript(() => {
+    Object.assign(globalThis, { MediaStreamTrackProcessor: class { readable = new ReadableStream(); } });
+  });
+  await page.reload();
+  await page.getByRole("button", { name: "Start listening" }).click();
+  await page.getByRole("alert").getByText("Another program keeps the microphone to itself.").waitFor();
+  await page.getByText("Press the microphone and speak.").waitFor();
+  await close();
+});
+
 test("a server that is full says so, and when it is gone", async () => {
   const full = await serve("free", "--slots", "1");
   const taken = await new Client(full.url).stream();

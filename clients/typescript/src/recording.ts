@@ -20,14 +20,20 @@ type MakeTrackProcessor = new (init: { track: MediaStreamTrack; maxBufferSize: n
 
 /** Frames of 10 ms that are kept while the page is too busy to take them. */
 const KEPT = 3000;
+/** Milliseconds in which a device gives its first frame, if it is to be had. */
+const PATIENCE = 5000;
 
 /** The frames of the track as they are: none is dropped or stretched where the machine is busy. Chromium has this. */
 export async function recordTrack(track: MediaStreamTrack, give: Give, onEnded: () => void): Promise<Recording | null> {
   const { MediaStreamTrackProcessor } = globalThis as { MediaStreamTrackProcessor?: MakeTrackProcessor };
   if (!MediaStreamTrackProcessor) return null;
   const frames = new MediaStreamTrackProcessor({ track, maxBufferSize: KEPT }).readable.getReader();
-  const { value: first } = await frames.read();
-  if (!first) throw new DOMException("the microphone gives nothing", "NotReadableError");
+  const nothing = new Promise<undefined>((resolve) => setTimeout(resolve, PATIENCE));
+  const first = await Promise.race([frames.read().then(({ value }) => value), nothing]);
+  if (!first) {
+    await frames.cancel();
+    throw new DOMException("the microphone gives nothing", "NotReadableError");
+  }
   const { sampleRate } = first;
   const packets = new Packets(sampleRate, give);
   let isPaused = false;
