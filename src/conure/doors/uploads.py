@@ -83,7 +83,7 @@ class Uploads:
                 await form.close()
 
     async def _parsed(self, request: Request) -> FormData:
-        parser = MultiPartParser(
+        parser = _FormParser(
             request.headers,
             _bounded(request, self.most_bytes),
             max_files=8,
@@ -92,9 +92,22 @@ class Uploads:
         )
         try:
             with on_disk():
-                return await parser.parse()
+                form = await parser.parse()
         except (MultiPartException, MultipartParseError, UnicodeError) as error:
             raise BadOption(f"the form cannot be read: {error}", "send multipart/form-data") from None
+        if not parser.is_whole:
+            await form.close()
+            raise BadOption("the form ends before its last boundary", "it was cut off on the way: send all of it")
+        return form
+
+
+class _FormParser(MultiPartParser):
+    """Knows whether all of the form came: the library takes the parts that are whole for the form."""
+
+    is_whole = False
+
+    def on_end(self) -> None:
+        self.is_whole = True
 
 
 @contextlib.contextmanager
