@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import time
 from typing import Any
 
@@ -39,13 +38,11 @@ ENDS = ("END", "MARKER")
 MAP_OF_SOME = range(0x81, 0x90)
 """First bytes of a small map in msgpack."""
 ALL_WELL = 1000
-PLACE_BITS = 20
-"""Of a stream's number are its own; where several processes number streams, those above are the process."""
 
 
 def marker_socket(behind: Behind) -> APIRouter:
     router, live = APIRouter(), behind.live
-    numbers = itertools.count((live.place.number << PLACE_BITS) + 1)
+    numbers = live.place.numbers()
 
     @router.websocket("/ws")
     async def stream(socket: WebSocket) -> None:
