@@ -9,6 +9,14 @@ UPDATES ?= 9000
 # The live model begins with what the other one has learned.
 BEGIN := $(if $(filter tiny-live,$(RECIPE)),--begin src/conure/data/tiny)
 
+# What is installed and run here tells nobody of it, whatever loads it; `conure.telemetry` does the same for Conure itself.
+export ORT_DISABLE_TELEMETRY ?= 1
+export ORT_TELEMETRY_DISABLED ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+export HF_HUB_DISABLE_UPDATE_CHECK ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+export NPM_CONFIG_UPDATE_NOTIFIER ?= false
+
 .PHONY: demo test conformance page browser lint parity train bench install clean
 
 demo: $(VENV)/installed
