@@ -17,7 +17,7 @@ export HF_HUB_DISABLE_UPDATE_CHECK ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 export NPM_CONFIG_UPDATE_NOTIFIER ?= false
 
-.PHONY: demo test conformance page browser lint parity train bench install clean
+.PHONY: demo test test-fast test-lowest conformance page browser lint parity train bench install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py $(ARGS)
@@ -26,6 +26,10 @@ demo: $(VENV)/installed
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 	$(MAKE) browser
+
+# Pure units, in seconds: no torch (it cannot even be imported there), no server, no other process.
+test-fast: $(VENV)/dev
+	$(BIN)/pytest -m fast -n 2 --dist loadfile
 
 # Other people's clients, in an environment of their own.
 conformance: $(VENV)/dev $(VENV)/clients/installed

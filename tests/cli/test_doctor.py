@@ -28,6 +28,7 @@ def setup_check(name: str) -> Check:
     return next(check for check in checkup_setup.check_setup() if check.name == name)
 
 
+@pytest.mark.torch
 def test_what_is_installed_here_is_all_there(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONURE_MODEL", "tiny")
     done = call("doctor", "--json")

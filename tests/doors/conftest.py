@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.doors.serving import TINY_MODEL, Server, started
-from tests.engine.live_model import save_live_model, talking_network
 
 
 @pytest.fixture(scope="session")
 def live_models(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The random one, named small, and the tiny one."""
+    from tests.engine.live_model import save_live_model, talking_network  # noqa: PLC0415  it loads torch
+
     return f"{save_live_model(talking_network(), tmp_path_factory.mktemp('models') / 'small')},{TINY_MODEL}"
 
 
