@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiers import ROOT, needs
+from tests.waiting import PATIENCE
 
 TESTS = ROOT / "tests"
 
@@ -50,7 +51,7 @@ def test_imports_are_followed_through_packages_and_helpers(line: str, expected: 
 def test_the_fast_tier_is_collected_without_torch() -> None:
     """It cannot be imported there, see `conftest.py`: what is not told to need it and imports it is an error."""
     line = [sys.executable, "-m", "pytest", "-m", "fast", "--collect-only", "-q", "-p", "no:cacheprovider", str(TESTS)]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
     assert "tests/text/test_words.py::" in done.stdout
     assert "tests/engine/test_torch_runner.py::" not in done.stdout

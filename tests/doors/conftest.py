@@ -30,7 +30,7 @@ def server(live_models: str, cache: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def digits_server(cache: Path) -> Iterator[Server]:
     """With the model that hears digits in chunks, which is the usual one, and the one that hears utterances."""
-    with started(f"tiny,{TINY_MODEL}", cache, "--drain-seconds", "2") as running:
+    with started(f"tiny,{TINY_MODEL}", cache, "--resume-seconds", "2", "--drain-seconds", "2") as running:
         yield running
         running.settled(0)
         assert running.stop() == 0

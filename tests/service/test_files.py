@@ -21,6 +21,7 @@ from conure.service.tokenizers import Tokenizers
 from conure.types import Transcript, Word
 from tests.doors.serving import demo
 from tests.service.standing_in import CLIPS, TOKENIZER, Engine, tokens
+from tests.waiting import PATIENCE
 
 RATE = 16_000
 
@@ -81,7 +82,7 @@ def at(play: Callable[[FileService], object]) -> None:
         tokenizers = Tokenizers()
         tokenizers._read = dict.fromkeys(listener.models, TOKENIZER)
         service = FileService(cast(EngineHandle, listener), tokenizers)
-        await asyncio.wait_for(play(service), 60)  # type: ignore[arg-type]
+        await asyncio.wait_for(play(service), PATIENCE)  # type: ignore[arg-type]
 
     asyncio.run(run())
 
