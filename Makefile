@@ -9,7 +9,15 @@ UPDATES ?= 9000
 # The live model begins with what the other one has learned.
 BEGIN := $(if $(filter tiny-live,$(RECIPE)),--begin src/conure/data/tiny)
 
-.PHONY: demo test conformance page browser lint parity train bench install clean
+# What is installed and run here tells nobody of it, whatever loads it; `conure.telemetry` does the same for Conure itself.
+export ORT_DISABLE_TELEMETRY ?= 1
+export ORT_TELEMETRY_DISABLED ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+export HF_HUB_DISABLE_UPDATE_CHECK ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+export NPM_CONFIG_UPDATE_NOTIFIER ?= false
+
+.PHONY: demo test test-fast test-lowest conformance page browser lint parity train bench install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py $(ARGS)
@@ -18,6 +26,10 @@ demo: $(VENV)/installed
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 	$(MAKE) browser
+
+# Pure units, in seconds: no torch (it cannot even be imported there), no server, no other process.
+test-fast: $(VENV)/dev
+	$(BIN)/pytest -m fast -n 2 --dist loadfile
 
 # Other people's clients, in an environment of their own.
 conformance: $(VENV)/dev $(VENV)/clients/installed

@@ -7,8 +7,9 @@ export default defineConfig({
   resolve: { alias: { "@conure/client": client } },
   test: {
     include: ["test/**/*.test.ts"],
-    testTimeout: 60_000,
-    hookTimeout: 120_000,
+    testTimeout: 300_000, // what is waited for comes late on a busy machine
+    hookTimeout: 300_000,
+    expect: { poll: { timeout: 120_000 } },
     fileParallelism: false,
     globalSetup: "../clients/typescript/test/server.ts",
   },

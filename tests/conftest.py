@@ -1,27 +1,60 @@
-"""What all tests share.
-
-Without a GPU, Triton interprets the kernels. It decides so when it is first imported, whoever does that.
-"""
+"""What all tests share: tiers, and kernels that are interpreted where there is no GPU."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import signal
+import sys
 from pathlib import Path
 
 import pytest
-import torch
+
+from tests.tiers import FAST, NEEDS, needs
 
 # Who starts tests in the background may have them ignore it, and what they start would do so, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+HEAVY = {"torch", "triton"}
 KERNELS = (
     *("clip_attention", "filter_step", "joint_step", "label_step", "lstm_step"),
     *("ring_attention", "token_scores"),
 )
 
-if not torch.cuda.is_available():
+
+class _Without:
+    """Finds nothing of some libraries, though they are installed."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name.split(".", maxsplit=1)[0] in HEAVY:
+            raise ModuleNotFoundError(f"the fast tier does without {name}", name=name)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == FAST:
+        sys.meta_path.insert(0, _Without())  # type: ignore[arg-type]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m fast` files that need more are not even imported."""
+    if config.option.markexpr != FAST or not collection_path.name.startswith("test_"):
+        return None
+    return bool(needs(collection_path)) or None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Every test has the marks of its file, and is fast where neither the file nor it has one."""
+    for mark in needs(item.path):
+        item.add_marker(mark)
+    if not any(item.get_closest_marker(mark) for mark in NEEDS):
+        item.add_marker(FAST)
+
+
+def pytest_collection_finish() -> None:
+    """Triton decides when it is first imported, by whomever, whether it interprets kernels."""
+    torch = sys.modules.get("torch")
+    if torch is None or torch.cuda.is_available():
+        return
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ImportError):
         patch.setenv("TRITON_INTERPRET", "1")
         for name in KERNELS:

@@ -31,6 +31,7 @@ export async function open(url: string, options: Options = {}): Promise<{ page: 
     permissions: microphone === "refused" ? [] : ["microphone", "clipboard-read", "clipboard-write"],
     ...context,
   });
+  made.setDefaultTimeout(120_000);
   const page = await made.newPage();
   if (microphone === "missing") {
     await page.addInitScript(() => {
@@ -56,7 +57,7 @@ export async function words(page: Page): Promise<string> {
 export async function speak(page: Page, meanwhile: () => Promise<void> = async () => undefined): Promise<void> {
   await page.getByRole("button", { name: "Start listening" }).click();
   await meanwhile();
-  await expect.poll(() => words(page), { timeout: 30_000 }).toContain("two");
+  await expect.poll(() => words(page)).toContain("two");
   await page.getByRole("button", { name: "Stop listening" }).click();
   await page.getByText("Press the microphone and speak.").waitFor();
 }

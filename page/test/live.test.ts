@@ -44,7 +44,7 @@ test("browsers that give audio through worklets alone", async () => {
   const { page, faults, close } = await open(url, { worklet: true });
   await page.getByRole("button", { name: "Start listening" }).click();
   // What the worklet gets of the file has gaps on a machine with few cores, so that not every word is the same.
-  await expect.poll(async () => (await words(page)).split(" ").length, { timeout: 20_000 }).toBeGreaterThan(4);
+  await expect.poll(async () => (await words(page)).split(" ").length).toBeGreaterThan(4);
   await page.getByRole("button", { name: "Stop listening" }).click();
   await page.getByText("Press the microphone and speak.").waitFor();
   expect(faults).toEqual([]);
@@ -56,7 +56,7 @@ test("a server that is started again loses and doubles no word", async () => {
   const { page, close } = await open(first.url);
   let second: Awaited<ReturnType<typeof serve>> | null = null;
   await speak(page, async () => {
-    await expect.poll(() => words(page), { timeout: 20_000 }).toContain("nine");
+    await expect.poll(() => words(page)).toContain("nine");
     await first.kill("SIGKILL");
     await page.getByText("The connection is lost. It is coming back by itself").waitFor();
     second = await serve(new URL(first.url).port);

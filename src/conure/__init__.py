@@ -6,13 +6,15 @@
     transcript = recognizer.transcribe("talk.mp3")
     print(transcript.text)
 
-Importing the package loads nothing; `load` does, and torch where torch is to run the model or to convert it.
+Importing the package loads nothing; `load` does, and torch where torch is to run the model or to convert it. It
+switches usage statistics of libraries off, for this process and those that it starts (`conure.telemetry`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from conure import telemetry
 from conure.errors import ConureError
 from conure.types import Segment, Transcript, Word
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["ConureError", "Recognizer", "Segment", "Transcript", "Word", "load"]
 
 _LATE = {"Recognizer", "load"}
+
+telemetry.switch_off()
 
 
 def __getattr__(name: str) -> Any:

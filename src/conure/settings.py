@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     """Where networks run: auto, cpu, cuda or cuda:N."""
 
     runner: RunnerChoice = "auto"
-    """What runs them: auto picks the fastest that is there."""
+    """What runs them: auto picks the fastest that is there and exact enough."""
 
     language: str | None = None
     """The language spoken, such as de or de-DE; without it the model detects or assumes one."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from conure.errors import UnsupportedAudio
 from tests.audio.recordings import encode, film, flac_of_silence, tone
 from tests.audio.test_containers import POINTING, OneWay
 from tests.audio.test_live import cut
+from tests.waiting import wait_for
 
 JFK = Path(__file__).parents[2] / "src/conure/data/jfk.flac"
 FRAGMENTED = {"movflags": "empty_moov+default_base_moof", "frag_duration": "200000"}
@@ -280,9 +280,7 @@ def native_threads():
 def assert_threads(python, native):
     """The kernel may take a moment to see that a thread has ended."""
     assert threading.active_count() == python
-    deadline = time.monotonic() + 30
-    while native_threads() > native and time.monotonic() < deadline:
-        time.sleep(0.001)
+    wait_for(lambda: native_threads() <= native)
     assert native_threads() == native
 
 

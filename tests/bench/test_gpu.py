@@ -18,6 +18,7 @@ from bench.gpu.streams import numbers_of
 from bench.operations import step, turn
 from bench.random_model import LIVE_PAST, random_live_checkpoint
 from conure.engine.live_turn import NUMBERS
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--device", "cpu", "--layers", "1", "--width", "64")
@@ -28,7 +29,7 @@ def test_every_section_is_measured(tmp_path: Path) -> None:
     page.write_text("# Before\n\n<!-- card -->\nold\n<!-- end of card -->\n\nafter\n", encoding="utf-8")
     line = [sys.executable, "-m", "bench.gpu", *SMALL, "--report", str(page)]
     environment = os.environ | {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}  # compiling takes a while
-    told = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=True)
+    told = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert "failed" not in told.stdout + told.stderr
     names = [section.name for section in _sections(Networks(torch.device("cpu"), 1, 64))]
     assert re.findall(r"^(\w+): \d+ s$", told.stdout, re.MULTILINE) == names
@@ -40,7 +41,7 @@ def test_every_section_is_measured(tmp_path: Path) -> None:
 
 def test_a_section_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "bench.gpu", *SMALL[:-1], "60", "--only", "held", "ceilings"]  # no heads of 60 / 8
-    told = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    told = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert "**held** failed in part." in told.stdout
     assert "bfloat16 operations a second" in told.stdout
 

@@ -17,6 +17,7 @@ import pytest
 from conure.bench.server import start_server
 from conure.bench.speech import voices
 from conure.bench.uploads import wav
+from tests.waiting import PATIENCE
 
 from .conftest import Call
 
@@ -27,7 +28,7 @@ BENCH = [sys.executable, "-m", "conure", "bench", "--model", "tiny", "--audio", 
 def test_the_settings_that_it_finds_start_a_server_that_works() -> None:
     """Three rows, and a promise that any machine keeps: what limits is the number of rows."""
     line = [*BENCH, "--slots", "3", "--promise", "60000", "--seconds", "1", "--at-once", "2", "--price", "3", "--json"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["complete"]
@@ -66,12 +67,12 @@ def test_an_interruption_leaves_no_server_and_prints_what_was_found(
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 2
         stop(process)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     told = json.loads(out)
     assert (told["complete"], told["advice"], told["models"]) == (False, None, None)
     assert "Traceback" not in err
-    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
 
 
 def test_recordings_alone(capsys: pytest.CaptureFixture[str], call: Call) -> None:

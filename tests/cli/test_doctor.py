@@ -28,6 +28,7 @@ def setup_check(name: str) -> Check:
     return next(check for check in checkup_setup.check_setup() if check.name == name)
 
 
+@pytest.mark.torch
 def test_what_is_installed_here_is_all_there(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONURE_MODEL", "tiny")
     done = call("doctor", "--json")
@@ -100,6 +101,17 @@ def test_the_default_model_is_missing_only_where_it_cannot_come(monkeypatch: pyt
     assert setup_check("model") == Check("model", "parakeet-tdt-0.6b-v3 is on disk")
     monkeypatch.setenv("CONURE_MODEL", "nonsense")
     assert setup_check("model") == Check("model", "nonsense is unknown", False, "conure models")
+
+
+def test_the_hub_is_not_asked_where_the_model_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(checkup_setup, "_hub_problem", lambda: asked.append(1))
+    monkeypatch.setenv("CONURE_MODEL", "tiny")
+    assert setup_check("hub").found.endswith("is not needed for tiny, and was not asked")
+    assert not asked
+    monkeypatch.delenv("CONURE_MODEL")
+    assert setup_check("hub").found.endswith("answers")
+    assert asked
 
 
 def test_settings_that_are_wrong_are_all_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

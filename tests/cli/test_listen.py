@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from .conftest import Call
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "tests" / "data" / "demo.flac"
 TINY = ROOT / "src" / "conure" / "data" / "tiny"
+
+pytestmark = pytest.mark.torch
 
 
 def test_a_recording_is_heard_as_it_is_given(call: Call) -> None:

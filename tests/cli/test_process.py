@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.service.voices import STRINGS, save, speech
+from tests.waiting import PATIENCE
 
 CONURE = [sys.executable, "-m", "conure"]
 
@@ -34,7 +35,7 @@ main.run()
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*CONURE, *arguments], capture_output=True, text=True, timeout=180)
+    return subprocess.run([*CONURE, *arguments], capture_output=True, text=True, timeout=PATIENCE)
 
 
 def pretending(body: str, *arguments: str) -> subprocess.Popen[str]:
@@ -53,7 +54,7 @@ def test_what_is_quick_loads_nothing_heavy() -> None:
             heavy |= {"torch", "numpy", "av", "onnxruntime"}
             print("loaded", code, sorted(heavy & sys.modules.keys()))
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert [line for line in done.stdout.splitlines() if line.startswith("loaded")] == ["loaded 0 []"] * 3, done.stderr
 
 
@@ -71,7 +72,7 @@ def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.read() == ""
     process.stderr.close()
-    assert process.wait(timeout=180) == 0
+    assert process.wait(timeout=PATIENCE) == 0
 
 
 def test_control_c(folder: Path) -> None:
@@ -80,7 +81,7 @@ def test_control_c(folder: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.readline() == "up\n"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (130, "", "")
     assert list((folder / "out").iterdir()) == []
 
@@ -108,7 +109,7 @@ def test_nothing_is_left_of_a_call_that_was_ended(
     process, children = at_work
     assert len(children) == 2
     os.killpg(process.pid, number)
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
     assert (out.count("==>"), err) == (0, "")
-    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []

@@ -255,6 +255,7 @@ def test_what_is_logged(call: Call, touch: Touch, monkeypatch: pytest.MonkeyPatc
     assert told == {"level": "warning", "place": "conure.somewhere", "message": "cut off"}
 
 
+@pytest.mark.torch
 def test_the_real_recognizer_fits(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

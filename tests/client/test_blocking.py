@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +10,7 @@ import pytest
 
 from conure.client import BlockingClient, Final, Finished, Marker, Partial, ServerBusy, StreamClosed
 from conure.client.protocol import Cancel, Error
+from tests.waiting import wait_for
 
 from .speaking import Cut, FakeServer, Script, in_packets, serving_in_a_thread, speech
 
@@ -48,8 +48,7 @@ def test_leaving_early(serve: Serve) -> None:
         assert isinstance(next(stream), Partial)
     with pytest.raises(StreamClosed):
         stream.send(b"more")
-    while not server.heard.requests:
-        time.sleep(0.01)
+    wait_for(lambda: server.heard.requests)
     assert isinstance(server.heard.requests[0], Cancel)
 
 

@@ -10,6 +10,7 @@ import pytest
 from conure.client import Client, ConnectionLost, Event, Final, Finished, Marker, Partial, Stream
 from conure.client.protocol import Error
 from conure.client.wire import WireFormat
+from tests.waiting import until
 
 from .speaking import Cut, FakeServer, Script, in_packets, serving, speech
 from .test_stream import alone, everything
@@ -153,8 +154,7 @@ def test_a_server_that_is_away_for_a_while() -> None:
                 await stream.send(packet)
             await stream.close()
             reading = asyncio.create_task(everything(stream))
-            while server.refused < 2:
-                await asyncio.sleep(0.01)
+            await until(lambda: server.refused >= 2)
             assert not reading.done()
             server.script.status = None
             check(server, await reading, 10)
@@ -183,8 +183,7 @@ def test_leaving_while_the_connection_is_away() -> None:
         script = Script([Cut("read", 3)], refuse_resume=Error(message="full", code="busy", retry_after=5))
         async with serving(script) as server, Client(server.url).stream() as stream:
             await stream.send(speech(1))
-            while server.connections < 2:
-                await asyncio.sleep(0.01)
+            await until(lambda: server.connections >= 2)
 
     alone(talk())
 

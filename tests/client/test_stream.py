@@ -30,6 +30,7 @@ from conure.client import (
 )
 from conure.client.protocol import Cancel, Error, Failed, FromServer
 from conure.client.wire import WireFormat
+from tests.waiting import PATIENCE, until
 
 from .speaking import WORD, Script, in_packets, serving, speech
 
@@ -38,7 +39,7 @@ def alone(work: Coroutine[Any, Any, None]) -> None:
     """Run it; no task may be left."""
 
     async def checked() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await work
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -249,8 +250,7 @@ def test_leaving_early_cancels_the_stream() -> None:
             async with Client(server.url).stream() as stream:
                 await stream.send(speech(3))
                 assert isinstance(await anext(stream), Partial)
-            while not server.heard.requests:
-                await asyncio.sleep(0.01)
+            await until(lambda: server.heard.requests)
             assert isinstance(server.heard.requests[0], Cancel)
             with pytest.raises(StreamClosed):
                 await stream.send(b"more")
@@ -290,8 +290,7 @@ def test_send_waits_when_nothing_is_safe() -> None:
             for part in [second] * 11 + [bytes(31000)]:
                 await stream.send(part)
             waiting = asyncio.create_task(stream.send(second))
-            while len(server.heard.audio) < 11 * 32000 + 31000:
-                await asyncio.sleep(0.01)
+            await until(lambda: len(server.heard.audio) >= 11 * 32000 + 31000)
             assert not waiting.done()
             waiting.cancel()  # it has sent nothing
             await asyncio.wait([waiting])
@@ -310,8 +309,7 @@ def test_events_that_nobody_reads() -> None:
         async with serving() as server, Client(server.url).stream() as stream:
             stream._inbox.most = 5
             await stream.send(speech(6))
-            while not stream._inbox.is_over:
-                await asyncio.sleep(0.01)
+            await until(lambda: stream._inbox.is_over)
             assert [type(await anext(stream)) for _ in range(5)] == [Partial] * 5
             with pytest.raises(ReaderTooSlow, match="5 events"):
                 await anext(stream)

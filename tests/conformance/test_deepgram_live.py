@@ -46,10 +46,10 @@ from pipecat.workers.runner import WorkerRunner
 
 from tests.conformance.speech import RATE, SAID, packets
 from tests.doors.serving import Server
+from tests.waiting import PATIENCE
 
 RAW: dict[str, Any] = {"model": "nova-3", "encoding": "linear16", "sample_rate": RATE}
 FLUX: dict[str, Any] = {"model": "flux-general-en", "encoding": "linear16", "sample_rate": RATE}
-PATIENCE = 60.0
 SILENCE = [bytes(RATE // 5)] * 20
 """Two seconds."""
 

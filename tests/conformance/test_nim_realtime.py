@@ -15,8 +15,7 @@ from riva.client.realtime import RealtimeClientASR
 
 from tests.conformance.speech import SAID, WAV, packets
 from tests.doors.serving import Server
-
-PATIENCE = 120.0
+from tests.waiting import PATIENCE
 
 
 def asked(server: Server, *options: str) -> argparse.Namespace:

@@ -33,9 +33,9 @@ from pipecat.services.openai.stt import OpenAIRealtimeSTTService
 
 from tests.conformance.speech import PCM, RATE, SAID, packets
 from tests.doors.serving import Server
+from tests.waiting import PATIENCE
 
 ASR = "conversation.item.input_audio_transcription"
-PATIENCE = 120.0
 
 
 def at_24_khz(pcm: bytes) -> bytes:

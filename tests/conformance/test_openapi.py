@@ -21,11 +21,11 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.conformance.speech import SAID, WAV
 from tests.doors.serving import Server
+from tests.waiting import PATIENCE
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = 15
 """Of an operation, whatever else comes with it."""
-PATIENCE = 60.0
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.doors.serving import TINY_MODEL, Server, started
-from tests.engine.live_model import save_live_model, talking_network
 
 
 @pytest.fixture(scope="session")
 def live_models(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The random one, named small, and the tiny one."""
+    from tests.engine.live_model import save_live_model, talking_network  # noqa: PLC0415  it loads torch
+
     return f"{save_live_model(talking_network(), tmp_path_factory.mktemp('models') / 'small')},{TINY_MODEL}"
 
 
@@ -29,7 +30,7 @@ def server(live_models: str, cache: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def digits_server(cache: Path) -> Iterator[Server]:
     """With the model that hears digits in chunks, which is the usual one, and the one that hears utterances."""
-    with started(f"tiny,{TINY_MODEL}", cache, "--drain-seconds", "2") as running:
+    with started(f"tiny,{TINY_MODEL}", cache, "--resume-seconds", "2", "--drain-seconds", "2") as running:
         yield running
         running.settled(0)
         assert running.stop() == 0

@@ -29,7 +29,8 @@ import psutil
 from bench.visits import reset
 from tests.doors.fuzz_targets import TARGETS, Target
 from tests.doors.mutations import Said, broken, mutated, shuffled
-from tests.doors.serving import Server, started, wait_for
+from tests.doors.serving import Server, started
+from tests.waiting import PATIENCE, wait_for
 
 __all__ = ["State", "batch", "good", "is_there", "state_of", "unharmed"]
 
@@ -40,8 +41,6 @@ AT_ONCE = 8
 """Clients."""
 CHANGED, CUT = 0.3, 0.15
 """How often a message is changed, and some bytes on their way."""
-ANSWER_SECONDS = 20.0
-"""For a server that did not hang."""
 LISTEN_SECONDS = 0.05
 """For what is said to a client that does not care."""
 DECODERS = 32
@@ -92,11 +91,11 @@ def unharmed(server: Server, before: State) -> Iterator[None]:
     """Waits at the end until everything is as it was before."""
     said = len(server.lines)
     yield
-    with urllib.request.urlopen(server.base + "/health", timeout=ANSWER_SECONDS) as answer:
+    with urllib.request.urlopen(server.base + "/health", timeout=PATIENCE) as answer:
         assert answer.status == 200
-    wait_for(lambda: server.health()["streams"] == 0, ANSWER_SECONDS)
-    wait_for(lambda: server.handles()[0] <= before.files, ANSWER_SECONDS)
-    wait_for(lambda: server.handles()[1] <= before.threads + DECODERS, ANSWER_SECONDS)
+    wait_for(lambda: server.health()["streams"] == 0)
+    wait_for(lambda: server.handles()[0] <= before.files)
+    wait_for(lambda: server.handles()[1] <= before.threads + DECODERS)
     written = "".join(server.lines[said:])
     assert "Traceback" not in written, written
 
@@ -116,7 +115,7 @@ def _visit(server: Server, target: Target, seed: int, number: int, left_open: Ex
     """What is wrong with how the server took it."""
     chance = Random(f"{seed} {target.name} {number}")
     parts, ending = _parts(target, chance), chance.choice(ENDINGS)
-    connection = socket.create_connection((server.host, server.ports[target.port]), timeout=ANSWER_SECONDS)
+    connection = socket.create_connection((server.host, server.ports[target.port]), timeout=PATIENCE)
     if ending == "stay":
         left_open.callback(reset, connection)
     heard = b""
@@ -133,7 +132,7 @@ def _visit(server: Server, target: Target, seed: int, number: int, left_open: Ex
         if ending in ("half", "listen"):
             heard += _read(connection, LISTEN_SECONDS)
     except TimeoutError:
-        return f"took nothing for {ANSWER_SECONDS} s"
+        return f"took nothing for {PATIENCE} s"
     except OSError:
         pass  # it has hung up, which it may
     if ending != "stay":
@@ -157,7 +156,7 @@ def _read(connection: socket.socket, seconds: float) -> bytes:
             heard += data
     except (BlockingIOError, TimeoutError):
         pass
-    connection.settimeout(ANSWER_SECONDS)
+    connection.settimeout(PATIENCE)
     return heard
 
 
@@ -165,7 +164,7 @@ def _told(server: Server, target: Target, parts: list[bytes], until: bytes) -> b
     """What is heard up to there, or all of it where that never comes."""
     heard = b""
     address = server.host, server.ports[target.port]
-    with suppress(OSError), socket.create_connection(address, timeout=ANSWER_SECONDS) as connection:
+    with suppress(OSError), socket.create_connection(address, timeout=PATIENCE) as connection:
         heard = _open(connection, target)
         for part in parts:
             connection.sendall(part)

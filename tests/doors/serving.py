@@ -11,19 +11,32 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from tests.waiting import PATIENCE, wait_for
+
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["QUIET", "DEMO", "MOST_UPLOAD", "ROOT", "SAID", "TINY_MODEL", "Server", "demo", "started", "wait_for"]
+__all__ = [
+    "DEMO",
+    "MOST_UPLOAD",
+    "PATIENCE",
+    "QUIET",
+    "ROOT",
+    "SAID",
+    "TINY_MODEL",
+    "Server",
+    "demo",
+    "started",
+    "wait_for",
+]
 
 ROOT = Path(__file__).parents[2]
 TINY_MODEL = ROOT / "src" / "conure" / "data" / "tiny"
@@ -32,7 +45,6 @@ SAID = "seven three nine zero one five eight two"
 QUIET = round(3.92 * 16_000)
 """The sample in the middle of the demo's longest pause but one, after its fourth word."""
 MOST_UPLOAD = 2**20
-PATIENCE = 300.0
 PORTS = ("port", "tcp-port", "grpc-port", "wyoming-port", "status-port")
 DOORS = re.compile(r"(web|tcp|grpc|wyoming|status) (?:https?://)?(\S+):(\d+)")
 
@@ -182,10 +194,3 @@ def started(
         if server.process.poll() is None:
             server.process.kill()
         server.wait()
-
-
-def wait_for(come_true: Callable[[], Any], seconds: float = PATIENCE) -> None:
-    until = time.monotonic() + seconds
-    while not come_true():
-        assert time.monotonic() < until, "it did not come true"
-        time.sleep(0.02)

@@ -76,7 +76,7 @@ def place(live_models: str, cache: Path, tmp_path_factory: pytest.TempPathFactor
         "short": keys.add("short", "live", "files", limits=Limits(audio_minutes_per_day=0.05)),  # 3 s
         "brief": keys.add("brief", "files", limits=Limits(audio_minutes_per_day=0.05)),
     }
-    options = ("--keys", str(keys.file), "--resume-seconds", "2", "--drain-seconds", "2", "--debug")
+    options = ("--keys", str(keys.file), "--resume-seconds", "20", "--drain-seconds", "2", "--debug")
     with started(live_models, cache, *options, "--cors", "https://friend.example", key=secrets["all"]) as server:
         yield Place(server, keys, secrets)
         server.settled(0)

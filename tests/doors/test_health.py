@@ -6,7 +6,7 @@ import re
 import socket
 
 from conure import metrics
-from tests.doors.serving import PATIENCE, ROOT, Server, demo
+from tests.doors.serving import PATIENCE, ROOT, Server, demo, wait_for
 from tests.doors.talking import converse, pcm16, pieces, socket_of
 
 
@@ -24,8 +24,8 @@ def test_health_and_the_status_port_agree(server: Server) -> None:
 
 def test_ready_and_metrics(server: Server) -> None:
     assert server.get("/ready") == (200, b'{"ready":true}')
-    assert server.metric("conure_streams") == server.health()["streams"]
-    assert server.metric('conure_capacity_streams{latency_ms="160",model="small"}') > 0
+    wait_for(lambda: server.metric("conure_streams") == server.health()["streams"] == 0)
+    assert 'conure_capacity_streams{latency_ms="160",model="small"}' in server.get("/metrics")[1].decode()
 
 
 def test_every_metric_is_explained() -> None:

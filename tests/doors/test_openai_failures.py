@@ -23,6 +23,7 @@ from conure.text.tokenizer import LabelTokenizer
 from conure.text.words import join_words
 from conure.types import Token, Transcript, Word
 from tests.doors.forms import TRANSCRIPTIONS, Field, parts
+from tests.waiting import until
 
 PIECES = ("▁you", "▁l", "i", "ke", "▁日", "本", "。", "<0xC3>", "<0x89>", "▁")
 CARD = ModelCard(
@@ -47,11 +48,14 @@ class Locked:
 
 
 class Files:
-    """Says words one by one, and then fails where it is to."""
+    """Says words one by one, and then fails where it is to, or never comes to an end."""
 
-    def __init__(self, words: list[Word], failure: Exception | None = None, wait: float = 0.0) -> None:
-        self.words, self.failure, self.wait = words, failure, wait
-        self.cancelled = False
+    def __init__(
+        self, words: list[Word], failure: Exception | None = None, *, wait: float = 0.0, endless: bool = False
+    ) -> None:
+        """`wait` seconds before each word and at the end."""
+        self.words, self.failure, self.wait, self.endless = words, failure, wait, endless
+        self.begun = self.cancelled = False
 
     async def transcribe(
         self,
@@ -68,6 +72,9 @@ class Files:
                 if heard:
                     heard(word)
             await asyncio.sleep(self.wait)
+            self.begun = True
+            if self.endless:
+                await asyncio.Event().wait()
         except asyncio.CancelledError:
             self.cancelled = True
             raise
@@ -200,7 +207,7 @@ def test_a_model_without_times_gives_text_alone() -> None:
 
 @pytest.mark.parametrize("stream", ["false", "true"])
 def test_who_hangs_up_is_not_worked_for(stream: str) -> None:
-    files = Files(WORDS, wait=0.05)
+    files = Files(WORDS, endless=True)
 
     async def hang_up() -> None:
         form = httpx2.Request("POST", "http://x" + TRANSCRIPTIONS, files=parts([("stream", stream)], b"speech"))
@@ -209,7 +216,7 @@ def test_who_hangs_up_is_not_worked_for(stream: str) -> None:
         async def receive() -> dict[str, Any]:
             if said:
                 return said.pop()
-            await asyncio.sleep(0.12)
+            await until(lambda: sent if stream == "true" else files.begun)
             return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:

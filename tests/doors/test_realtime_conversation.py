@@ -22,6 +22,7 @@ from conure.service.models import Models
 from conure.service.tokenizers import Tokenizers
 from tests.doors.realtime_talking import ASR
 from tests.service.standing_in import TOKENIZER, Engine, tokens
+from tests.waiting import PATIENCE
 
 SECOND = bytes(48_000)
 
@@ -74,7 +75,7 @@ def scene(play: Callable[[Scene], Awaitable[None]], caller: Caller = ANYONE) -> 
     async def run() -> tuple[Scene, int | None]:
         made, closed = Scene(caller), None
         try:
-            async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
                 telling = tasks.create_task(made.on.tell())
                 await play(made)
                 telling.cancel()
@@ -119,7 +120,7 @@ def test_an_item_that_fails_is_named() -> None:
         await on.read("input_audio_buffer.append", audio=SECOND)
         on.engine.say(engine.SpeechStarted(on.number, 0.2), engine.Heard(on.number, tokens("ab", 0.2), 0.5))
         on.engine.say(engine.Failed(on.number, "engine_failed", "it broke"))
-        await asyncio.sleep(5)
+        await asyncio.Event().wait()  # it is ended from the other side
 
     played, closed = scene(play)
     assert closed == 1011
@@ -134,7 +135,7 @@ def test_a_server_that_stops_hangs_up() -> None:
     async def play(on: Scene) -> None:
         await on.read("input_audio_buffer.append", audio=SECOND)
         on.live.stop()
-        await asyncio.sleep(5)
+        await asyncio.Event().wait()  # it is ended from the other side
 
     assert scene(play)[1] == 1012
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
-from tests.doors.serving import DEMO, Server, demo, wait_for
+from tests.doors.serving import DEMO, PATIENCE, Server, demo, started, wait_for
 from tests.doors.talking import Client, Message, converse, finals, lines, pcm16, pieces, socket_of
 
 Door = Callable[[Server], AbstractContextManager[Client]]
 CLOSE = {"type": "close"}
 DIGITS = pcm16(demo())
+
+
+@pytest.fixture(scope="module")
+def server(live_models: str, cache: Path) -> Iterator[Server]:
+    """It waits for longer than any test takes to come back."""
+    with started(live_models, cache, "--resume-seconds", str(2 * PATIENCE), "--drain-seconds", "2") as running:
+        yield running
+        running.settled(0)
+        assert running.stop() == 0
+        assert "Traceback" not in running.errors
 
 
 @pytest.fixture(params=[socket_of, lines], ids=["websocket", "tcp"])
@@ -139,7 +150,8 @@ def test_what_is_not_there_is_not_resumed(server: Server, door: Door, token: str
         assert converse(client, [CLOSE])[-1]["type"] == "finished"
 
 
-def test_who_stays_away_too_long_is_forgotten(server: Server, door: Door) -> None:
+def test_who_stays_away_too_long_is_forgotten(digits_server: Server, door: Door) -> None:
+    server = digits_server
     with door(server) as client:
         token = first_of(client, {"type": "config", "model": "tiny"})["token"]
         client.say(DIGITS)
@@ -158,4 +170,4 @@ def test_who_cannot_come_back_is_not_waited_for(server: Server, door: Door) -> N
         client.say(DIGITS)
         wait_for(lambda: server.health()["streams"] == 1)
         client.cut()
-        wait_for(lambda: server.health()["streams"] == 0, 1.5)
+        wait_for(lambda: server.health()["streams"] == 0)

@@ -210,7 +210,7 @@ def test_our_client_finds_its_stream_wherever_it_lands(server: Server) -> None:
                         await asyncio.to_thread(wait_for, heard_of_it)  # it could not be resumed before
                         breaks = stream.breaks
                         breaking.cut()
-                        async with asyncio.timeout(60):
+                        async with asyncio.timeout(PATIENCE):
                             while stream.breaks == breaks:
                                 await asyncio.sleep(0.01)
                 await stream.close()
@@ -303,7 +303,7 @@ def test_told_twice_it_stops_at_once(cache: Path) -> None:
             wait_for(lambda: server.health()["status"] == "draining")
             server.process.send_signal(signal.SIGTERM)
             assert server.wait() == 0
-        assert psutil.wait_procs(family, timeout=60)[1] == []
+        assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
         assert "Traceback" not in server.errors
 
 
@@ -314,7 +314,7 @@ def test_nobody_outlives_the_parent(cache: Path) -> None:
         with socket_of(server) as client:
             begun(client)
             server.process.kill()
-            assert psutil.wait_procs(family, timeout=60)[1] == []
+            assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
 
 
 def test_a_port_that_is_taken_is_refused(server: Server) -> None:

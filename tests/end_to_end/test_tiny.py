@@ -11,6 +11,7 @@ import pytest
 
 import conure
 from conure.service.recognizer import Recognizer
+from tests.waiting import PATIENCE
 
 DATA = Path(__file__).parents[1] / "data"
 STRINGS: dict[str, str] = json.loads((DATA / "strings" / "texts.json").read_text())
@@ -58,7 +59,7 @@ def test_onnx_runners_hear_the_same(tiny: Recognizer, tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "conure", "transcribe", "--model", "tiny", str(DATA / "demo.flac"), "gone.wav"]
-    done = subprocess.run([*command, "-f", "json"], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    done = subprocess.run([*command, "-f", "json"], capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE)
     assert done.returncode == 2
     assert "error: gone.wav: no such file" in done.stderr
     told = json.loads(done.stdout)

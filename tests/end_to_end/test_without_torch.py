@@ -13,6 +13,7 @@ import pytest
 
 from conure.engine.opening import open_runner
 from conure.native.library import available
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(
     not available(),
@@ -75,7 +76,7 @@ def run(cache: Path, program: str) -> dict[str, object]:
         env=os.environ | {"CONURE_CACHE": str(cache)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     told: dict[str, object] = json.loads(done.stdout.splitlines()[-1])

@@ -23,6 +23,7 @@ from conure.models.network import Network
 from tests.engine.live_model import save_live_model
 from tests.engine.test_handle import PATIENCE, Listener, say
 from tests.engine.test_stream_lane import net, noise, offline
+from tests.waiting import until
 
 __all__ = ["net"]
 
@@ -97,8 +98,7 @@ def test_who_leaves_frees_its_slots(model: Path, tmp_path: Path) -> None:
         listeners = [Listener() for _ in range(count)]
         for listener in listeners:
             asker.ask(Open(asker.register(listener), StreamOptions("small", 1120), again=True))
-        while not all(listener.answers for listener in listeners):
-            await asyncio.sleep(0.01)
+        await until(lambda: all(listener.answers for listener in listeners))
         assert all(isinstance(listener.answers[0], Opened | Failed) for listener in listeners)
         return [isinstance(listener.answers[0], Opened) for listener in listeners]
 

@@ -37,10 +37,9 @@ from conure.models.network import Network
 from tests.engine.failing_device import work_until_the_device_fails
 from tests.engine.live_model import save_live_model
 from tests.engine.test_stream_lane import net, noise, offline
+from tests.waiting import PATIENCE
 
 __all__ = ["net"]
-
-PATIENCE = 60.0
 
 
 class Listener:

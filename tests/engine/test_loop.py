@@ -48,10 +48,9 @@ from tests.engine.knowing import TOKENIZER, KnowingRunner
 from tests.engine.scarce import ScarceRunner
 from tests.engine.test_stream_lane import device_lane, lane, net, noise, offline
 from tests.vad.digits import recording
+from tests.waiting import PATIENCE
 
 __all__ = ["net"]
-
-PATIENCE = 60.0
 
 
 class Listener:

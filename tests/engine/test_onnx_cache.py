@@ -18,8 +18,8 @@ from conure.engine.convert import convert
 from conure.engine.converted import converted_folder, fingerprint, is_usable, read_converted
 from conure.engine.onnx_graph import Graph, save_graph
 from conure.engine.onnx_runner import OnnxRunner
-from conure.engine.quantize import Affine, Int8, probe
-from conure.engine.saturation import saturates
+from conure.engine.quantize import Affine, Int8
+from conure.engine.saturation import adds_in_16_bits, probe, saturates
 from conure.errors import ModelError
 from conure.models.checkpoint import Checkpoint
 from conure.models.loading import read_checkpoint
@@ -139,7 +139,7 @@ def test_what_is_kept_is_enough_to_decode(ready: Path) -> None:
 def test_this_processor_is_asked_how_it_adds(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Full bytes are not used where their sums saturate; 7 bits are right everywhere."""
     reduced = json.loads((ready / "onnx.json").read_text())["reduced"]
-    assert reduced == saturates(probe())
+    assert reduced == saturates(probe()) == adds_in_16_bits()
     monkeypatch.setattr(converted, "saturates", lambda graph: True)
     assert is_usable(ready) == reduced
 
@@ -161,4 +161,7 @@ def test_weights_are_rounded_by_column(reduced: bool, tmp_path: Path) -> None:
     got = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
     expected = x @ weight.T + 1
     column_error = (got - expected).norm(dim=0) / (expected - 1).norm(dim=0).clamp(min=1e-9)
-    assert column_error.max() < (0.03 if reduced else 0.02)
+    if adds_in_16_bits() and not reduced:
+        assert column_error.max() > 0.03  # why weights have 7 bits there
+    else:
+        assert column_error.max() < (0.03 if reduced else 0.02)

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from conure.engine import convert as converting
 from conure.engine.convert import convert
 from conure.engine.converted import Precision, read_converted
 from conure.engine.graph_front import PIECE_STEPS
 from conure.engine.graph_names import REACH
 from conure.engine.onnx_buffered_runner import OnnxBufferedRunner
 from conure.engine.onnx_runner import OnnxRunner
+from conure.engine.saturation import adds_in_16_bits
 from conure.engine.torch_buffered_runner import TorchBufferedRunner
 from conure.engine.torch_runner import TorchRunner
 from conure.models.config import STEP_FRAMES, AttentionContext
@@ -27,9 +29,11 @@ from conure.models.slices import finish
 from tests.models.networks import OFFLINE, STREAMING, checkpoint_of, network
 from tests.parity.references import FAMILIES, RELATIVE, recordings, reference, relative_error
 
-INT8_RELATIVE = 0.04
-"""Largest accepted error of int8 against fp32, relative to the norm of what the encoder gives. The reference networks
-are narrow, their sums have few terms; at the real width of 1024 it is 0.013 after 6 layers."""
+INT8_RELATIVE, REDUCED_RELATIVE = 0.04, 0.06
+"""Largest accepted error of int8 against fp32, relative to the norm of what the encoder gives, and that of weights of 7
+bits, which are used where the processor adds products in 16 bits. The reference networks are narrow, their sums have
+few terms; at the real width of 1024 random offline networks have 0.014 and 0.021 after 6 layers, 0.018 and 0.028 after
+24, streaming ones 0.020 and 0.028, 0.028 and 0.040."""
 
 SECOND = 16_000
 STEP = SECOND * 8 // 100
@@ -66,6 +70,12 @@ def runners(name: str, precision: Precision = "fp32") -> tuple[OnnxRunner, Torch
     convert(checkpoint, folder, precision)
     net, front = build_network(checkpoint)
     return OnnxRunner(folder, threads=1), TorchRunner(net, front, torch.device("cpu"))
+
+
+def bound(precision: Precision) -> float:
+    if precision == "fp32":
+        return RELATIVE
+    return REDUCED_RELATIVE if adds_in_16_bits() else INT8_RELATIVE
 
 
 def noise(*samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +115,19 @@ def test_fp32_gives_the_numbers_of_the_modules(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_int8_stays_within_its_bound(name: str) -> None:
-    assert error_of(name, "int8", *spoken(), prompts_for(name)) < INT8_RELATIVE
+    """That of this processor."""
+    assert error_of(name, "int8", *spoken(), prompts_for(name)) < bound("int8")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_weights_of_seven_bits_stay_within_theirs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are right on every processor, and all that those without VNNI have: `auto` takes fp32 there."""
+    monkeypatch.setattr(converting, "saturates", lambda _: True)
+    convert(reference(name).checkpoint, tmp_path / "reduced", "int8")
+    onnx, (_, plain) = OnnxRunner(tmp_path / "reduced", threads=1, kernels=False), runners(name)
+    got, counts = finish(onnx.encode(*spoken(), prompts_for(name)))
+    expected, _ = finish(plain.encode(*spoken(), prompts_for(name)))
+    assert _error(got, expected, counts) < REDUCED_RELATIVE
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -133,8 +155,7 @@ def test_the_shortest_clips(name: str, steps: int) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_clips_longer_than_the_tables(precision: Precision) -> None:
     samples, lengths = noise((REACH + 20) * STEP, 5 * STEP)
-    bound = RELATIVE if precision == "fp32" else INT8_RELATIVE
-    assert error_of("offline", precision, samples, lengths) < bound
+    assert error_of("offline", precision, samples, lengths) < bound(precision)
 
 
 def test_longer_tables_do_not_change_short_clips() -> None:

@@ -20,6 +20,8 @@ from conure.types import Word
 from conure.vad.cuts import CutSettings
 from tests.service.voices import STRINGS, save, speech
 
+pytestmark = [pytest.mark.torch, pytest.mark.process]
+
 
 @pytest.fixture(scope="module")
 def tiny():

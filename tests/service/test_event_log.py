@@ -10,6 +10,7 @@ import pytest
 from conure.service.event_log import KEPT, MOST_WAITING, EventLog
 from conure.service.events import Event, Finished, Lag, Marker, Partial, SpeechStarted
 from tests.service.standing_in import tokens
+from tests.waiting import PATIENCE
 
 ME, OTHER = 1, 2
 
@@ -27,7 +28,7 @@ def log_of(*events: Event) -> EventLog:
 
 
 def taken(log: EventLog, after: int = 0) -> list[tuple[int, Event]]:
-    return asyncio.run(asyncio.wait_for(log.take(after, ME), 5))
+    return asyncio.run(asyncio.wait_for(log.take(after, ME), PATIENCE))
 
 
 def test_a_partial_replaces_the_one_before_and_keeps_its_tokens() -> None:
@@ -95,7 +96,7 @@ def test_another_reader_turns_the_first_one_away() -> None:
         first = asyncio.create_task(log.take(0, ME))
         await asyncio.sleep(0)
         log.hand_to(OTHER)
-        assert await asyncio.wait_for(first, 5) == []
+        assert await asyncio.wait_for(first, PATIENCE) == []
         log.add(Marker(1))
         assert await log.take(0, ME) == []
         assert await log.take(0, OTHER) == [(1, Marker(1))]

@@ -68,10 +68,14 @@ class Site(BaseHTTPRequestHandler):
         pass
 
 
+class Sites(ThreadingHTTPServer):
+    request_queue_size = 2 * MOST_AT_ONCE  # where it is full, the kernel lets a connection wait for seconds
+
+
 @pytest.fixture
 def site() -> Iterator[ThreadingHTTPServer]:
     Site.asked, Site.release = [], threading.Event()
-    with ThreadingHTTPServer((LOCAL, 0), Site) as server:
+    with Sites((LOCAL, 0), Site) as server:
         serving = threading.Thread(target=server.serve_forever, args=(0.01,))
         serving.start()
         yield server

@@ -28,6 +28,7 @@ from conure.types import Transcript, Word
 from tests.audio.recordings import encode
 from tests.doors.serving import demo
 from tests.service.standing_in import CLIPS, TOKENIZER, Engine, tokens
+from tests.waiting import PATIENCE
 
 RATE = 16_000
 
@@ -92,7 +93,7 @@ def at(play: Callable[[FileService], object]) -> None:
         tokenizers = Tokenizers()
         tokenizers._read = dict.fromkeys(listener.models, TOKENIZER)
         service = FileService(cast(EngineHandle, listener), tokenizers)
-        await asyncio.wait_for(play(service), 60)  # type: ignore[arg-type]
+        await asyncio.wait_for(play(service), PATIENCE)  # type: ignore[arg-type]
 
     asyncio.run(run())
 

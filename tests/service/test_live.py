@@ -20,6 +20,7 @@ from conure.service.live import LiveService, LiveStream, Wanted
 from conure.service.models import Models
 from conure.service.tokenizers import Tokenizers
 from tests.service.standing_in import TOKENIZER, Engine
+from tests.waiting import PATIENCE, until
 
 DEMO = Path(__file__).parents[1] / "data" / "demo.flac"
 F32 = AudioFormat("f32")
@@ -45,7 +46,7 @@ class Place:
 def at(play: Callable[[Place], Awaitable[None]], resume_seconds: float = 60.0) -> Place:
     async def run() -> Place:
         place = Place(resume_seconds)
-        await asyncio.wait_for(play(place), 20)
+        await asyncio.wait_for(play(place), PATIENCE)
         return place
 
     return asyncio.run(run())
@@ -54,7 +55,7 @@ def at(play: Callable[[Place], Awaitable[None]], resume_seconds: float = 60.0) -
 async def rest_of(stream: LiveStream, reader: int) -> list[Event]:
     told: list[tuple[int, Event]] = []
     while not told or not isinstance(told[-1][1], Finished | Failed | Cancelled):
-        told += await asyncio.wait_for(stream.log.take(told[-1][0] if told else 0, reader), 5)
+        told += await asyncio.wait_for(stream.log.take(told[-1][0] if told else 0, reader), PATIENCE)
     return [event for _, event in told if not isinstance(event, Lag)]
 
 
@@ -107,8 +108,7 @@ def test_who_does_not_come_back_is_forgotten() -> None:
         stream = await place.open()
         await stream.feed(bytes(6_400), 0)
         place.service.detach(stream, place.service.attach(stream), may_return=True)
-        while len(place.service):
-            await asyncio.sleep(0.01)
+        await until(lambda: not len(place.service))
         assert place.service.find(stream.token) is None
         assert not place.engine.receivers
 

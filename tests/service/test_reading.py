@@ -12,6 +12,7 @@ from conure.service.reader import Task, start_process, start_thread
 from conure.service.reading import Cut, Ended, Failed, Opened, Ready, Waiting
 from conure.vad.cuts import CutSettings
 from tests.service.voices import RATE, STRINGS, save, speech
+from tests.waiting import PATIENCE
 
 CUT = CutSettings(max_seconds=8)
 ROOM = 20 * RATE
@@ -118,5 +119,5 @@ def test_processes_that_read_load_no_torch_and_no_second_detector():
         from conure.native.library import available
         print("torch" in sys.modules, "conure.cli" in sys.modules, available() != ("onnxruntime" in sys.modules))
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == "False False True\n", done.stderr

@@ -115,6 +115,7 @@ def understood():
     return [(digit, speaker) for digit, speaker in every if heard(spoken(digit, speaker)) == [NAMES[digit]]]
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(("kind", "most_errors"), [("clear silence", 0.05), ("pauses at the limit", 0.05)])
 def test_the_tiny_model_finds_every_digit_once(kind, most_errors):
     """No seam may add to the errors that the model makes within a piece."""

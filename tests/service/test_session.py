@@ -29,6 +29,7 @@ from conure.service.second_pass import SecondPassOptions
 from conure.service.session import LiveSession, SessionOptions
 from conure.text.tokenizer import LabelTokenizer
 from tests.service.standing_in import CLIPS, LIVE, TOKENIZER, Engine, audio, tokens
+from tests.waiting import PATIENCE, until
 
 RATE = 16_000
 
@@ -74,7 +75,7 @@ class Scene:
 def scene(play: Callable[[Scene], Awaitable[None]], finals: float | None = None) -> Scene:
     async def run() -> Scene:
         made = Scene(finals)
-        await asyncio.wait_for(play(made), 10)
+        await asyncio.wait_for(play(made), PATIENCE)
         return made
 
     return asyncio.run(run())
@@ -183,8 +184,7 @@ def test_a_second_pass_that_takes_too_long_is_done_without() -> None:
         on.end(1.0)
         on.session.close()
         on.engine.say(engine.Finished(on.number))
-        while not on.session.ended:
-            await asyncio.sleep(0.01)
+        await until(lambda: on.session.ended)
         assert on.engine.of(engine.Cancel)
 
     on = scene(play, finals=0.05)
@@ -296,11 +296,11 @@ def test_other_words_the_second_time_are_told() -> None:
 def test_who_sends_too_fast_is_kept_waiting() -> None:
     async def play(on: Scene) -> None:
         pushing = asyncio.create_task(on.session.push(audio(60)))
-        await asyncio.sleep(0.01)
+        await until(lambda: len(on.engine.samples()) >= 25 * RATE)
         assert not pushing.done()
         assert len(on.engine.samples()) == 25 * RATE
         on.engine.say(engine.Listened(on.number, 20.0))
-        await asyncio.sleep(0.01)
+        await until(lambda: len(on.engine.samples()) >= 45 * RATE)
         assert len(on.engine.samples()) == 45 * RATE
         on.engine.say(engine.Listened(on.number, 45.0))
         await pushing
@@ -322,7 +322,7 @@ def test_audio_outlives_the_connection_it_came_by() -> None:
 def test_many_requests_for_a_final_wait() -> None:
     async def play(on: Scene) -> None:
         for marker in range(sessions.MOST_ASKED):
-            await asyncio.wait_for(on.session.settle(), 1)
+            await asyncio.wait_for(on.session.settle(), PATIENCE)
             on.session.finalize(marker)
         waiting = asyncio.create_task(on.session.settle())
         await asyncio.sleep(0.01)
@@ -339,9 +339,9 @@ def test_lag_is_told_warned_of_and_ends_the_stream(monkeypatch: pytest.MonkeyPat
 
     async def play(on: Scene) -> None:
         await on.session.push(audio(10))
-        for seconds, until in ((1.5, 2.0), (1.5, 4.0), (1.5, 5.0), (11.0, 6.0), (1.0, 7.0)):
+        for seconds, second in ((1.5, 2.0), (1.5, 4.0), (1.5, 5.0), (11.0, 6.0), (1.0, 7.0)):
             clock.now += seconds
-            on.engine.say(engine.Listened(on.number, until))
+            on.engine.say(engine.Listened(on.number, second))
 
     on = scene(play)
     assert [event.seconds for event in on.lags] == [1.5, 3.0, 4.5, 15.5]

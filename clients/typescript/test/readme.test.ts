@@ -56,7 +56,7 @@ test("in a browser", async () => {
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu", ...flags] });
   const page = await browser.newPage();
   await page.goto(origin);
-  await expect.poll(async () => (await page.locator("#said").textContent())?.trim(), { timeout: 30_000 }).toBe(SAID);
+  await expect.poll(async () => (await page.locator("#said").textContent())?.trim()).toBe(SAID);
   await browser.close();
   await server.kill("SIGTERM");
   files.close();

@@ -63,8 +63,14 @@ def _disk(name: str, folder: Path, variable: str) -> Check:
 
 
 def _models(settings: Settings) -> list[Check]:
-    problem = _hub_problem()
-    reach = Check("hub", f"{constants.ENDPOINT} {problem or 'answers'}")
+    """The hub is asked only where the model has to come from there: whoever has it may want no connection at all."""
+    repository = wanted(settings.model)
+    if repository is None or hub.is_on_disk(repository):
+        problem, found = None, f"is not needed for {settings.model}, and was not asked"
+    else:
+        problem = _hub_problem()
+        found = problem or "answers"
+    reach = Check("hub", f"{constants.ENDPOINT} {found}")
     here = Check("models on disk", ", ".join(models_on_disk()) or "none")
     return [reach, here, _model(settings.model, problem)]
 

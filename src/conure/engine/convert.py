@@ -15,8 +15,8 @@ from conure.engine.graph_names import EXPORT_VERSION, HEAD_TENSORS, POSITIONS
 from conure.engine.packed_front import write_front
 from conure.engine.packed_heads import write_heads
 from conure.engine.packing import is_packable, write_packed
-from conure.engine.quantize import Float32, Int8, Int8ByRow, Products, probe
-from conure.engine.saturation import saturates
+from conure.engine.quantize import Float32, Int8, Int8ByRow, Products
+from conure.engine.saturation import probe, saturates
 from conure.models import conure_file
 from conure.models.checkpoint import Checkpoint
 from conure.models.loading import build_network

@@ -18,6 +18,7 @@ from conure.engine.onnx_runner import OnnxRunner
 from conure.engine.onnx_stream_runner import OnnxStreamRunner
 from conure.engine.plan import Plan
 from conure.engine.runner import Runner, RunnerName
+from conure.engine.saturation import adds_in_16_bits
 from conure.engine.stream_runner import StreamRunner
 from conure.errors import BadOption
 from conure.models.checkpoint import Checkpoint
@@ -136,4 +137,6 @@ def choose_runner(asked: RunnerChoice, device: Device, size: int) -> tuple[Runne
         return "torch", "a GPU"
     if size < SMALL_BYTES:
         return "onnx-fp32", f"{size / 1e6:.0f} MB of weights are fast as they are"
+    if adds_in_16_bits():
+        return "onnx-fp32", "int8 is not exact enough on a processor without VNNI"
     return "onnx-int8", "the fastest on a CPU"

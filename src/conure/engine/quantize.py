@@ -8,7 +8,6 @@ add pairs in 16 bits, which saturate, and there weights keep 7 bits.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from conure.engine.onnx_graph import Graph, Weights
+from conure.engine.onnx_graph import Graph
 from conure.engine.saturation import LEVELS, REDUCED_LEVELS
 
-__all__ = ["Affine", "Float32", "Int8", "Int8ByRow", "Operand", "Products", "Table", "probe"]
+__all__ = ["Affine", "Float32", "Int8", "Int8ByRow", "Operand", "Products", "Table"]
 
 ZERO = 128
 """What stands for 0 in bytes without a sign, which is what the processor multiplies by signed ones."""
@@ -152,11 +151,3 @@ def scales_of(largest: Tensor, levels: int) -> Tensor:
 
 def round_to(x: Tensor, levels: int) -> Tensor:
     return x.round().clamp(-levels, levels).to(torch.int8)
-
-
-def probe() -> bytes:
-    """A graph that multiplies the largest bytes there are: what it gives tells how this processor adds."""
-    graph = Graph(Weights(io.BytesIO(), ""))
-    a, b = graph.input("a", np.uint8, ["M", "K"]), graph.input("b", np.int8, ["K", "N"])
-    graph.output("y", graph.op("MatMulInteger", a, b), np.int32, ["M", "N"])
-    return graph.serialize()

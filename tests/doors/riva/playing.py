@@ -28,6 +28,7 @@ from conure.service.status import OwnStatus
 from conure.service.tokenizers import Tokenizers
 from tests.doors.riva.calling import Riva, audio, configured
 from tests.service.standing_in import TOKENIZER, Engine, tokens
+from tests.waiting import PATIENCE, until
 
 __all__ = ["CONFIG", "INVALID", "KEYED", "SECOND", "Locked", "Place", "at", "ended", "refusal", "until"]
 
@@ -99,7 +100,7 @@ def at(play: Callable[[Place], Awaitable[None]], access: Access | None = None, *
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", CHANNEL) as channel:
                 place.channel, place.riva = channel, Riva(channel)
-                await asyncio.wait_for(play(place), 30)
+                await asyncio.wait_for(play(place), PATIENCE)
             await until(lambda: not len(place.live) and not place.engine.receivers)
         finally:
             await server.close()
@@ -107,12 +108,6 @@ def at(play: Callable[[Place], Awaitable[None]], access: Access | None = None, *
 
     with asyncio.Runner(loop_factory=event_loop) as runner:
         return runner.run(run())
-
-
-async def until(come_true: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not come_true():
-            await asyncio.sleep(0.005)
 
 
 async def ended(call: Any) -> None:

@@ -15,11 +15,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from conure.doors.riva.riva_asr_pb2 import (
     RivaSpeechRecognitionConfigRequest,
 )
-from conure.doors.riva.serving import LOOK, SERVICE, serve_riva
+from conure.doors.riva.serving import SERVICE, serve_riva
 from conure.engine import messages as engine
 from conure.errors import BadOption
 from tests.doors.riva.calling import Riva, configured
 from tests.doors.riva.playing import CONFIG, KEYED, SECOND, Place, at, ended, refusal, until
+from tests.waiting import PATIENCE
 
 
 def test_no_new_streams_while_it_stops() -> None:
@@ -54,9 +55,10 @@ def test_health_follows_the_engine() -> None:
         stub = health_pb2_grpc.HealthStub(place.channel)
         for is_ready in (True, False, True):
             place.engine.is_ready = is_ready
-            await asyncio.sleep(2 * LOOK)
-            told = await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE))
-            assert (told.status == health_pb2.HealthCheckResponse.SERVING) is is_ready
+            status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
+            async with asyncio.timeout(PATIENCE):
+                while (await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE))).status != status:
+                    pass
 
     at(play)
 
