@@ -60,6 +60,7 @@ class Archive(Generic[Tokens]):
         words_of: Callable[[Tokens, float], Sequence[Word]],
         *,
         split: bool = False,
+        track: int | None = None,
         max_seconds: float | None = None,
         cut: CutSettings,
         batch_seconds: float,
@@ -69,7 +70,7 @@ class Archive(Generic[Tokens]):
         """`transcribe` is called in a thread of its own with one batch of clips, mono at 16 kHz; `words_of` gets the
         tokens of a clip and its seconds, and gives words in times of the clip."""
         workers = _workers(sources, workers)
-        self._tasks = (Task(number, source, split, max_seconds) for number, source in enumerate(sources))
+        self._tasks = (Task(number, source, split, max_seconds, track) for number, source in enumerate(sources))
         self._transcribe = transcribe
         self._words_of = words_of
         self._progress = progress

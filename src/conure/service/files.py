@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from conure import metrics
 from conure.audio.files import AudioReader, open_audio
@@ -64,21 +64,29 @@ class FileService:
         caller: Caller = ANYONE,
         heard: Callable[[Word], None] | None = None,
         progress: Progress | None = None,
+        track: int | None = None,
     ) -> Transcript:
         """The channels mixed. Raises the children of BadRequest, Busy, OutOfMemory, and EngineFailed.
 
         `heard` is called with each word, in order and for good, while the rest is transcribed; `progress` with how far
-        that is. Both on the event loop.
+        that is. Both on the event loop. `track`: which of several audio tracks, from 1.
         When it is cancelled it returns once nothing reads the file any more.
         """
-        (transcript,) = await self._in_turn(_Task(file, card, language, heard=heard, progress=progress), caller)
+        (transcript,) = await self._in_turn(
+            _Task(file, card, language, heard=heard, progress=progress, track=track), caller
+        )
         return transcript
 
     async def transcribe_channels(
-        self, file: BinaryIO, card: ModelCard, language: str | None, caller: Caller = ANYONE
+        self,
+        file: BinaryIO,
+        card: ModelCard,
+        language: str | None,
+        caller: Caller = ANYONE,
+        track: int | None = None,
     ) -> list[Transcript]:
         """Each channel apart."""
-        return await self._in_turn(_Task(file, card, language, split=True), caller)
+        return await self._in_turn(_Task(file, card, language, split=True, track=track), caller)
 
     async def _in_turn(self, task: _Task, caller: Caller) -> list[Transcript]:
         if self._draining:
@@ -145,7 +153,8 @@ class FileService:
             lambda clips: reading.wait(asyncio.run_coroutine_threadsafe(self._words(card, prompt, clips), loop)),
             batch_seconds=BATCH_SECONDS_ON_CARD if "cuda" in card.runner else BATCH_SECONDS,
         )
-        with open_audio(task.file, channels="split" if task.split else "mix", max_seconds=self.max_seconds) as reader:
+        channels: Literal["mix", "split"] = "split" if task.split else "mix"
+        with open_audio(task.file, channels=channels, track=task.track, max_seconds=self.max_seconds) as reader:
             words: list[list[Word]] = [[] for _ in range(reader.channels)]
 
             def reached(seconds: float) -> None:
@@ -192,6 +201,7 @@ class _Task:
     """Its channels apart."""
     heard: Callable[[Word], None] | None = None
     progress: Progress | None = None
+    track: int | None = None
 
 
 class _Abandoned(Exception):
