@@ -42,6 +42,8 @@ class Clock:
         self.gaps: list[float] = []
         self.leaps: list[tuple[float, float]] = []
         """Where time stamps were not followed, and how far they ran ahead."""
+        self.leapt = 0.0
+        """All that together."""
         self._decoded = 0.0
         self._silence = 0.0
         self.begin(None, "never")
@@ -81,4 +83,5 @@ class Clock:
         self._origin += ahead
         if ahead > 0:
             self.leaps.append((self.reached, ahead))
+            self.leapt += ahead
         return 0.0

@@ -104,7 +104,7 @@ def is_container(head: bytes) -> bool:
 def announced_seconds(container: InputContainer, stream: AudioStream) -> tuple[float | None, bool]:
     """Seconds of audio as the container tells them, and whether that is more than an estimate."""
     kind = container.format.name.split(",")[0]
-    exact = kind in LENGTH_IN_HEADER or (kind == "mp3" and _lacks_frames(container, stream))
+    exact = kind in LENGTH_IN_HEADER
     seconds = None
     if stream.duration and stream.time_base:
         seconds = float(stream.duration * stream.time_base)
@@ -112,8 +112,3 @@ def announced_seconds(container: InputContainer, stream: AudioStream) -> tuple[f
         seconds = container.duration / av.time_base
         exact &= len(container.streams) == 1  # else it is the length of the longest stream
     return (seconds, exact) if seconds and seconds > 0 else (None, False)
-
-
-def _lacks_frames(container: InputContainer, stream: AudioStream) -> bool:
-    """Whether an MP3 has fewer bytes than its length and bit rate make: then its first frame told the length."""
-    return container.bit_rate < (stream.bit_rate or 0)

@@ -132,7 +132,7 @@ class Decoded:
         self, part: Part, container: InputContainer, stream: AudioStream, held: list[AudioFrame], packets: Packets
     ) -> Iterator[tuple[float, AudioFrame]]:
         """Frames of one stream: some that were decoded before, and those of the packets that are of it."""
-        begun = self.reached
+        begun, leapt = self.reached, self._clock.leapt
         seconds, is_exact = announced_seconds(container, stream)
         if self.duration_hint is None:
             self.duration_hint = seconds if part.seconds is None else part.seconds
@@ -142,8 +142,8 @@ class Decoded:
             self._has_begun = True
             yield self._clock.gap_before(frame), frame
         here = self.reached - begun
-        late = max(0, container.start_time or 0) / av.time_base
-        if seconds and is_exact and not part.missing and seconds - here - late > SHORTER_BY:
+        left_out = max(0, container.start_time or 0) / av.time_base + self._clock.leapt - leapt
+        if seconds and is_exact and not part.missing and seconds - here - left_out > SHORTER_BY:
             part.missing = f"cut off: {clock_time(seconds)} announced, {clock_time(here)} there"
 
     def _decode(self, stream: AudioStream, packets: Packets) -> Iterator[AudioFrame]:

@@ -9,7 +9,6 @@ import re
 import struct
 from collections.abc import Callable
 
-from conure.audio.chunk_layouts import Layout
 from conure.audio.chunked import SLACK, layout_of
 from conure.audio.source import SourceFile
 
@@ -31,10 +30,9 @@ XING_BEFORE = 200
 def missing_end(file: SourceFile, start: int, length: int) -> str | None:
     """`length`: of the file, which is left at `start`, where the recording begins."""
     head = file.part(start, HEAD)
-    announced = next((told(head, file, start) for begin, told in ANNOUNCED if begin.match(head)), None)
-    if announced is None and (layout := layout_of(head)):
-        announced = _chunks(layout, file, start, length)
-    if announced is not None and start + announced > length + SLACK:
+    told, slack = next(((told, slack) for begin, told, slack in ANNOUNCED if begin.match(head)), (_chunks, 0))
+    announced = told(head, file, start)
+    if announced is not None and start + announced > length + slack:
         return f"cut off: {start + announced} bytes announced, {length} there"
     if head.startswith(b"OggS"):
         return _missing_page(file.part(max(start, length - LONGEST_PAGE), LONGEST_PAGE))
@@ -139,7 +137,7 @@ def _voc(head: bytes, file: SourceFile, start: int) -> int | None:
     place = start + int.from_bytes(head[20:22], "little")
     for _ in range(MOST_CHUNKS):
         block = file.part(place, 4)
-        if not block or block[0] == 0 or len(block) < 4:
+        if len(block) < 4 or not block[0]:
             return place + 1 - start
         place += 4 + int.from_bytes(block[1:], "little")
     return None
@@ -148,10 +146,12 @@ def _voc(head: bytes, file: SourceFile, start: int) -> int | None:
 def _mp3(head: bytes, file: SourceFile, start: int) -> int | None:
     """Where the first frame holds no sound, but the length."""
     place = start
-    if head.startswith(b"ID3"):
+    if head.startswith(b"ID3") and len(head) > 9:
         size = head[6:10]
         place += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]) + (10 if head[5] & 16 else 0)
     frame = file.part(place, XING_BEFORE)
+    if frame[36:40] == b"VBRI":
+        return place - start + int.from_bytes(frame[46:50])
     found = re.search(rb"(?:Xing|Info)\x00\x00\x00(.)", frame, re.DOTALL)
     if not found or not found[1][0] & 2:
         return None
@@ -160,18 +160,19 @@ def _mp3(head: bytes, file: SourceFile, start: int) -> int | None:
     return place - start + size if len(frame) >= at + 4 else None
 
 
-def _chunks(layout: Layout, file: SourceFile, start: int, length: int) -> int | None:
-    """One after the other, up to the end of the file or beyond."""
-    place = start + layout.first
+def _chunks(head: bytes, file: SourceFile, start: int) -> int | None:
+    """Of AIFF and CAF whose samples FFmpeg finds: one chunk after the other, up to the end of the file or beyond."""
+    layout = layout_of(head)
+    if layout is None:
+        return None
+    place, end = start + layout.first, None
     for _ in range(MOST_CHUNKS):
         head = file.part(place, layout.head)
         chunk = layout.chunk(head) if len(head) == layout.head else None
         if chunk is None or chunk.size is None:
-            return None
-        place += layout.head + chunk.size
-        if place >= length:
-            return place - start
-        place += -chunk.size % layout.align
+            return end
+        end = place + layout.head + chunk.size - start
+        place = start + end + -chunk.size % layout.align
     return None
 
 
@@ -179,16 +180,16 @@ ASF_HEAD = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 Told = Callable[[bytes, SourceFile, int], int | None]
-ANNOUNCED: tuple[tuple[re.Pattern[bytes], Told], ...] = (
-    (re.compile(rb"RIFF.{4}(?!WAVE)", re.DOTALL), _riff),
-    (re.compile(rb"\x1a\x45\xdf\xa3"), _segment),
-    (re.compile(re.escape(ASF_HEAD)), _asf),
-    (re.compile(rb"FLV\x01"), _flv),
-    (re.compile(rb"FWS"), _swf),
-    (re.compile(rb"\.SoX"), _sox),
-    (re.compile(rb"FORM.{4}(?!AIF)", re.DOTALL), _form),
-    (re.compile(rb"\.RMF"), _real),
-    (re.compile(rb"Creative Voice File\x1a"), _voc),
-    (re.compile(rb"ID3|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]"), _mp3),
+ANNOUNCED: tuple[tuple[re.Pattern[bytes], Told, int], ...] = (
+    (re.compile(rb"RIFF.{4}(?!WAVE)", re.DOTALL), _riff, SLACK),
+    (re.compile(rb"\x1a\x45\xdf\xa3"), _segment, 0),
+    (re.compile(re.escape(ASF_HEAD)), _asf, 0),
+    (re.compile(rb"FLV\x01"), _flv, SLACK),
+    (re.compile(rb"FWS"), _swf, SLACK),
+    (re.compile(rb"\.SoX"), _sox, 0),
+    (re.compile(rb"FORM.{4}(?!AIF)", re.DOTALL), _form, SLACK),
+    (re.compile(rb"\.RMF"), _real, SLACK),
+    (re.compile(rb"Creative Voice File\x1a"), _voc, 0),
+    (re.compile(rb"ID3|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]"), _mp3, SLACK),
 )
-"""By the first bytes: how many there are in all, as they tell."""
+"""By the first bytes: how many there are in all, as they tell, and by how many more that may be wrong."""
