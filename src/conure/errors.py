@@ -3,6 +3,7 @@
     ConureError
     ├── BadRequest          the caller can mend it
     │   ├── UnsupportedAudio     not audio, broken, empty or not finite
+    │   ├── NoSuchTrack          it has no audio track of that number
     │   ├── AudioTooLong         longer than the limit that was set
     │   ├── AudioNotFound        no such file, or it may not be read
     │   ├── UnknownModel         no catalogue entry, hub id or path of that name
@@ -39,6 +40,7 @@ __all__ = [
     "MissingBackend",
     "ModelError",
     "ModelNotFound",
+    "NoSuchTrack",
     "OutOfMemory",
     "StorageFull",
     "TooMany",
@@ -70,6 +72,12 @@ class UnsupportedAudio(BadRequest):
     """The bytes are not audio we can decode, or hold no finite sample."""
 
     code = "unsupported_audio"
+
+
+class NoSuchTrack(BadRequest):
+    """The recording has no audio track of the number that was asked for."""
+
+    code = "no_such_track"
 
 
 class AudioTooLong(BadRequest):

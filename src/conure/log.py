@@ -11,6 +11,8 @@ import sys
 import warnings
 from typing import Literal
 
+from conure.printable import one_line
+
 __all__ = ["Detail", "configure", "configured"]
 
 Detail = Literal["quiet", "verbose", "debug"]
@@ -55,7 +57,7 @@ class OneLine(logging.Formatter):
         self.as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        message = " ".join(record.getMessage().split())
+        message = one_line(record.getMessage())
         level = record.levelname.lower()
         if self.as_json:
             fields = {"time": round(record.created, 3), "level": level, "place": record.name, "message": message}

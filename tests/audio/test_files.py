@@ -187,7 +187,7 @@ def test_a_film_without_sound_is_refused():
 def test_of_several_sounds_the_first_is_read_and_the_others_are_told():
     samples, reader = read(film(tone(1.0), tone(1.0, hertz=1_000)))
     assert level_of(samples[0, 4_000:12_000], 440) == pytest.approx(0.25, rel=0.1)
-    assert reader.problems == ["holds 2 audio streams: only the first is read"]
+    assert reader.problems == ["holds 2 audio tracks: 1 (aac) is read, and left out: 2 (aac)"]
 
 
 def test_pictures_that_come_up_late_change_nothing():

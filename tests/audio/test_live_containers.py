@@ -184,7 +184,8 @@ def test_what_the_file_reader_refuses_is_refused_in_its_words(recording, capfd):
         filed(recording)
     with pytest.raises(UnsupportedAudio) as raised:
         live(cut(recording, [1_000]))
-    assert (raised.value.message, raised.value.hint) == (expected.value.message, expected.value.hint)
+    message, _, _ = expected.value.message.partition(" (cut off")
+    assert (raised.value.message, raised.value.hint) == (message, expected.value.hint)
     assert capfd.readouterr() == ("", "")
 
 
@@ -198,7 +199,7 @@ def test_of_two_sounds_the_first_is_read_and_the_other_told():
     samples, problems = live(cut(recording, [1_000]))
     expected, told = filed(recording)
     np.testing.assert_allclose(samples, expected, atol=1e-6)
-    assert problems == told == ["holds 2 audio streams: only the first is read"]
+    assert problems == told == ["holds 2 audio tracks: 1 (aac) is read, and left out: 2 (aac)"]
 
 
 def test_damage_in_the_middle_is_told():
@@ -227,7 +228,7 @@ def test_an_mp4_with_its_index_last_gets_a_hint():
 
 
 def test_bytes_after_the_end_are_told():
-    recording = encode(tone(1.0), container="aiff", codec="pcm_s16be")
+    recording = encode(tone(1.0), container="sox", codec="pcm_s32le")
     samples, problems = live([recording, *[bytes(40_000)] * 4])
     assert len(samples) == 16_000
     assert problems == ["160000 bytes or more after its end are left out"]

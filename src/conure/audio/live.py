@@ -16,11 +16,14 @@ from typing import BinaryIO, Self, cast
 
 import numpy as np
 
-from conure.audio.containers import index_first, open_container, open_pipe
-from conure.audio.files import LOUDEST, AudioReader
+from conure.audio.containers import index_first
+from conure.audio.decoded import Decoded
+from conure.audio.files import AudioReader
 from conure.audio.formats import AudioFormat, to_float
+from conure.audio.frames import LOUDEST
 from conure.audio.handover import Abandoned, Handover
 from conure.audio.resample import Resampler, Samples
+from conure.audio.source import open_pipe
 from conure.errors import UnsupportedAudio
 
 __all__ = ["LiveDecoder"]
@@ -233,9 +236,9 @@ def _decode(handover: Handover, problems: list[str], rows: int | None) -> None:
         with ExitStack() as stack:
             file = open_pipe(cast(BinaryIO, handover))
             with index_first(file):
-                container = stack.enter_context(open_container(file, arriving=True))
-                split = rows is not None
-                reader = AudioReader(file, container, rate=RATE, split=split, max_seconds=None, piece=1)
+                decoded = Decoded(file, arriving=True)
+                reader = AudioReader(file, decoded, rate=RATE, split=rows is not None, max_seconds=None, piece=1)
+                stack.enter_context(reader)
             for block in reader.blocks(BLOCK_SECONDS):
                 handover.give(_interleaved(block, rows) if rows else block[0])
             problems += reader.problems

@@ -10,8 +10,8 @@ import msgspec
 from rich.cells import cell_len
 
 from conure.cli.outputs import write_stdout
-from conure.cli.reporting import one_line
 from conure.client import Event, Final, Partial
+from conure.printable import one_line
 
 __all__ = ["Captions", "StreamForm"]
 

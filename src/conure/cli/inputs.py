@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from conure.errors import AudioNotFound, ConureError
+from conure.printable import shown
 
 __all__ = ["MEDIA_SUFFIXES", "STDIN", "Input", "Inputs", "find_inputs"]
 
@@ -31,7 +32,7 @@ class Input:
     """One recording."""
 
     name: str
-    """As the person wrote it, or as it was found."""
+    """As the person wrote it, or as it was found; bytes that are no UTF-8 are written out."""
     path: Path | None
     """None for stdin."""
     place: PurePath
@@ -60,7 +61,7 @@ def find_inputs(asked: Sequence[str]) -> Inputs:
                     seen.add(key)
                     inputs.found.append(item)
         except ConureError as error:
-            inputs.missing.append((argument, error))
+            inputs.missing.append((shown(argument), error))
     return inputs
 
 
@@ -73,9 +74,9 @@ def _expand(argument: str, inputs: Inputs) -> Iterator[Input]:
     elif argument and path.is_dir():
         within = PurePath(path.resolve().name) if inputs.several else PurePath()
         inputs.several = True
-        yield from _search(path, within)
+        yield from _search(path, within, inputs)
     elif argument and path.exists():
-        yield Input(argument, path, PurePath(path.name))
+        yield Input(shown(argument), path, PurePath(path.name))
     elif glob.has_magic(argument):
         inputs.several = True
         yield from _match(argument)
@@ -83,28 +84,35 @@ def _expand(argument: str, inputs: Inputs) -> Iterator[Input]:
         raise AudioNotFound(f"{argument or repr(argument)}: no such file", "check the name; quote it if it has blanks")
 
 
-def _search(folder: Path, within: PurePath) -> Iterator[Input]:
-    """Media files below a folder in the order of their names; hidden ones are passed over."""
+def _search(folder: Path, within: PurePath, inputs: Inputs) -> Iterator[Input]:
+    """Media files below a folder in the order of their names; hidden ones are passed over, and what is no file."""
     found = False
-    for root, folders, files in os.walk(folder, onerror=_unreadable):
+    unread: list[OSError] = []
+    for root, folders, files in os.walk(folder, onerror=unread.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(root, name)
-            if path.suffix.lower() in MEDIA_SUFFIXES and not name.startswith("."):
+            if path.suffix.lower() in MEDIA_SUFFIXES and not name.startswith(".") and _may_be_file(path):
                 found = True
-                yield Input(str(path), path, within / path.relative_to(folder))
-    if not found:
-        raise AudioNotFound(f"{folder}: no recordings in this folder", "a file of another suffix can be named itself")
+                yield Input(shown(str(path)), path, within / path.relative_to(folder))
+    for error in unread:
+        name = shown(str(error.filename))
+        inputs.missing.append((name, AudioNotFound(f"{name}: cannot be read: {error.strerror}")))
+    if not found and not unread:
+        raise AudioNotFound(
+            f"{shown(str(folder))}: no recordings in this folder", "a file of another suffix can be named itself"
+        )
 
 
-def _unreadable(error: OSError) -> None:
-    raise AudioNotFound(f"{error.filename}: cannot be read: {error.strerror}") from error
+def _may_be_file(path: Path) -> bool:
+    """A pipe would be waited for. A link to nowhere is an error that is told."""
+    return path.is_file() or not path.exists()
 
 
 def _match(pattern: str) -> Iterator[Input]:
     paths = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-    files = [path for path in paths if not path.is_dir()]
+    files = [path for path in paths if _may_be_file(path)]
     if not files:
         raise AudioNotFound(f"{pattern}: no file matches", "** matches folders at any depth")
     for path in files:
-        yield Input(str(path), path, PurePath(path.name))
+        yield Input(shown(str(path)), path, PurePath(path.name))

@@ -5,6 +5,7 @@ No input is ever overwritten, no two inputs write to one file, and a file is eit
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections import Counter
@@ -15,7 +16,10 @@ from conure.cli.inputs import MEDIA_SUFFIXES, Input
 from conure.cli.rendering import SUFFIXES, Form
 from conure.errors import BadOption
 
-__all__ = ["Outputs", "form_of", "is_folder", "write_atomically", "write_stdout"]
+__all__ = ["CannotWrite", "Outputs", "form_of", "is_folder", "write_atomically", "write_stdout"]
+
+
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def is_folder(output: str, several: bool) -> bool:
@@ -27,6 +31,15 @@ def form_of(output: str) -> Form | None:
     """The form that the suffix of an output file stands for."""
     forms = {suffix: form for form, suffix in SUFFIXES.items()}
     return forms.get(Path(output).suffix.lower())
+
+
+class CannotWrite(BadOption):
+    """A transcript has no place to go."""
+
+    def __init__(self, message: str, *, concerns_all: bool) -> None:
+        """`concerns_all`: other transcripts would fare no better."""
+        super().__init__(message)
+        self.concerns_all = concerns_all
 
 
 class Outputs:
@@ -90,14 +103,16 @@ def _key(path: PurePath) -> str:
 def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
     """Write the file whole or not at all; what was there before is replaced. `mode`: who may read it."""
     target = path.resolve()
-    partial = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
+    partial = target.with_name(f".{os.fsdecode(os.fsencode(target.name)[:100])}.{os.getpid()}.part")
     try:
         number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with open(number, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
         partial.replace(target)
     except OSError as error:
-        raise BadOption(f"{path} cannot be written: {error.strerror}") from error
+        raise CannotWrite(
+            f"{path} cannot be written: {error.strerror}", concerns_all=error.errno in OF_THE_DISK
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -19,7 +19,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from conure.cli.reporting import console, one_line, tell
+from conure.cli.reporting import console, tell
+from conure.printable import one_line
 
 __all__ = ["audio_bar", "download_bar", "spinner"]
 

@@ -21,8 +21,9 @@ from rich.text import Text
 
 from conure import log
 from conure.errors import Busy, ConureError, EngineFailed, OutOfMemory
+from conure.printable import one_line
 
-__all__ = ["DONE", "FAILED", "INTERRUPTED", "PLAIN", "REFUSED", "Common", "Reporter", "console", "one_line", "tell"]
+__all__ = ["DONE", "FAILED", "INTERRUPTED", "PLAIN", "REFUSED", "Common", "Reporter", "console", "tell"]
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -102,12 +103,6 @@ def tell(text: str) -> None:
 def console() -> Console:
     """Stderr, in colour where that is wanted: on a terminal, without NO_COLOR."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks, and without characters that a terminal would obey."""
-    joined = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in joined)
 
 
 def _write(label: str, style: str, message: str) -> None:

@@ -58,6 +58,9 @@ class Options:
     form: Annotated[StreamForm, Parameter(name=["--format", "-f"])] = "text"
     """Text, or a line of JSON per event."""
 
+    track: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None
+    """Which of several audio tracks, from 1; without it the default one among those with sound."""
+
     finalize: Annotated[bool, Parameter(negative="")] = False
     """Ask for the last final before the stream is closed."""
 
@@ -88,7 +91,7 @@ def stream(
     """
     report = common.begin()
     try:
-        with _open(recording) as reader:
+        with _open(recording, options.track) as reader:
             asyncio.run(_Show(reader, options, report).run())
     except BadInput as error:
         raise BadOption(error.message, error.hint) from error
@@ -97,7 +100,7 @@ def stream(
     return report.exit_code
 
 
-def _open(recording: str) -> AudioReader:
+def _open(recording: str, track: int | None) -> AudioReader:
     from conure.audio.files import open_audio  # noqa: PLC0415  --help shall not wait for FFmpeg
 
     inputs = find_inputs([recording])
@@ -106,7 +109,8 @@ def _open(recording: str) -> AudioReader:
     if inputs.several:
         raise BadOption(f"{recording!r} is not one recording", "name a file, or - for stdin")
     [item] = inputs.found
-    return open_audio(sys.stdin.buffer if recording == STDIN or item.path is None else item.path, rate=RATE)
+    source = sys.stdin.buffer if recording == STDIN or item.path is None else item.path
+    return open_audio(source, rate=RATE, track=track)
 
 
 def _hint(error: ClientError) -> str | None:

@@ -14,14 +14,24 @@ from pathlib import Path, PurePath
 from typing import Annotated, BinaryIO, Literal, Protocol
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from conure.cli.inputs import STDIN, Input, Inputs, find_inputs
 from conure.cli.knobs import knob
-from conure.cli.outputs import Outputs, form_of, is_folder, write_atomically, write_stdout
+from conure.cli.outputs import CannotWrite, Outputs, form_of, is_folder, write_atomically, write_stdout
 from conure.cli.progress import audio_bar, spinner
 from conure.cli.rendering import Form, render
 from conure.cli.reporting import PLAIN, Common, Reporter
-from conure.errors import AudioNotFound, AudioTooLong, BadOption, ConureError, EngineFailed, UnsupportedAudio
+from conure.errors import (
+    AudioNotFound,
+    AudioTooLong,
+    BadOption,
+    ConureError,
+    EngineFailed,
+    NoSuchTrack,
+    UnsupportedAudio,
+)
+from conure.printable import one_line
 from conure.settings import Settings, load_settings
 from conure.types import RunnerChoice, Transcript
 
@@ -33,7 +43,7 @@ Examples:
   conure transcribe interviews/ -f json -o out/ --language de
 """
 
-OF_A_RECORDING = (UnsupportedAudio, AudioTooLong, AudioNotFound, EngineFailed)
+OF_A_RECORDING = (UnsupportedAudio, NoSuchTrack, AudioTooLong, AudioNotFound, EngineFailed)
 """Errors of ours that stop no other recording."""
 
 Progress = Callable[[float, float | None], None]
@@ -47,6 +57,7 @@ class Recognizer(Protocol):
         source: Path | BinaryIO,
         *,
         language: str | None = None,
+        track: int | None = None,
         max_seconds: float = ...,
         progress: Progress | None = None,
     ) -> Transcript: ...
@@ -56,6 +67,7 @@ class Recognizer(Protocol):
         source: Path | BinaryIO,
         *,
         language: str | None = None,
+        track: int | None = None,
         max_seconds: float = ...,
         progress: Progress | None = None,
     ) -> list[Transcript]: ...
@@ -65,6 +77,7 @@ class Recognizer(Protocol):
         sources: Sequence[Path | BinaryIO],
         *,
         language: str | None = None,
+        track: int | None = None,
         max_seconds: float = ...,
         workers: int | None = None,
         progress: Progress | None = None,
@@ -75,6 +88,7 @@ class Recognizer(Protocol):
         sources: Sequence[Path | BinaryIO],
         *,
         language: str | None = None,
+        track: int | None = None,
         max_seconds: float = ...,
         workers: int | None = None,
         progress: Progress | None = None,
@@ -99,6 +113,9 @@ class Options:
 
     channels: Literal["mix", "split"] = "mix"
     """Hear all channels as one, or transcribe each apart."""
+
+    track: Annotated[int | None, Parameter(validator=Number(gte=1))] = None
+    """Which of several audio tracks, from 1; without it the default one among those with sound."""
 
     max_hours: Annotated[float | None, knob("max_hours")] = None
 
@@ -172,6 +189,7 @@ class _Job:
         self.settings = settings
         self.report = report
         self.split = options.channels == "split"
+        self.track = options.track
         self.several = inputs.several or self.split
         output = _output_of(options.output)
         self.form: Form = options.form or _implied_form(output, inputs.several)
@@ -202,6 +220,10 @@ class _Job:
             yield
         except OF_A_RECORDING as error:
             self.report.refuse(error, item.name)
+        except CannotWrite as error:
+            if error.concerns_all:
+                raise
+            self.report.refuse(error, item.name)
         except (ConureError, BrokenPipeError):
             raise  # they concern the call, not this recording
         except Exception as error:
@@ -212,8 +234,12 @@ class _Job:
         language, limit = self.settings.language, self.settings.max_hours * 3600
         with audio_bar(PurePath(item.name).name) as progress:
             if self.split:
-                return recognizer.transcribe_channels(source, language=language, max_seconds=limit, progress=progress)
-            return [recognizer.transcribe(source, language=language, max_seconds=limit, progress=progress)]
+                return recognizer.transcribe_channels(
+                    source, language=language, track=self.track, max_seconds=limit, progress=progress
+                )
+            return [
+                recognizer.transcribe(source, language=language, track=self.track, max_seconds=limit, progress=progress)
+            ]
 
     def _listen_to_all(self, recognizer: Recognizer) -> Generator[list[Transcript] | Exception, None, None]:
         sources = [_source(item) for item in self.inputs.found]
@@ -222,11 +248,21 @@ class _Job:
         with nullcontext() if is_shown else audio_bar(f"{len(sources)} recordings") as progress:
             if self.split:
                 yield from recognizer.transcribe_channels_many(
-                    sources, language=language, max_seconds=limit, workers=workers, progress=progress
+                    sources,
+                    language=language,
+                    track=self.track,
+                    max_seconds=limit,
+                    workers=workers,
+                    progress=progress,
                 )
                 return
             for heard in recognizer.transcribe_many(
-                sources, language=language, max_seconds=limit, workers=workers, progress=progress
+                sources,
+                language=language,
+                track=self.track,
+                max_seconds=limit,
+                workers=workers,
+                progress=progress,
             ):
                 yield heard if isinstance(heard, Exception) else [heard]
 
@@ -246,7 +282,7 @@ class _Job:
     def _heading(self, item: Input, channel: int | None) -> str:
         if self.form != "txt" or not self.several:
             return ""
-        return f"==> {item.name}{'' if channel is None else f', channel {channel}'} <==\n"
+        return f"==> {one_line(item.name)}{'' if channel is None else f', channel {channel}'} <==\n"
 
 
 def _source(item: Input) -> Path | BinaryIO:

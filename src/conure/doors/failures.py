@@ -57,6 +57,7 @@ FAILURES: dict[str, Failure] = {
     "unsupported_language": _BAD,
     "unknown_model": Failure(404, 1008, "NOT_FOUND", "invalid_request_error", "Bad Request"),
     "unsupported_audio": _AUDIO,
+    "no_such_track": _BAD,
     "audio_too_long": Failure(413, 1009, "INVALID_ARGUMENT", "invalid_request_error", "PAYLOAD_TOO_LARGE"),
     "audio_not_found": Failure(404, 1008, "NOT_FOUND", "invalid_request_error", "REMOTE_CONTENT_ERROR"),
     "unauthorized": Failure(401, 1008, "UNAUTHENTICATED", "authentication_error", "INVALID_AUTH"),

@@ -43,7 +43,7 @@ class ProgressStream(StreamedAnswer):
                 for seconds, of in news[-1:]:  # what was before is known by it
                     yield _line({"type": "progress", "seconds": round(seconds, 3), "of": of})
             found = making.transcript()
-            yield _line({"type": "transcript"} | as_dict(found) | {"problems": list(found.problems)})
+            yield _line({"type": "transcript"} | as_dict(found))
         finally:
             await making.close()
 

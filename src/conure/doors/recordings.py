@@ -1,11 +1,12 @@
-"""Recordings to transcripts: `POST /v1/transcribe?model=&language=` with the bytes of the file as the body."""
+"""Recordings to transcripts: `POST /v1/transcribe?model=&language=&track=` with the bytes of the file as the body."""
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from conure.doors.answers import ANY_RECORDING, REFUSALS, Transcription
@@ -27,11 +28,16 @@ def recordings(behind: Behind) -> APIRouter:
 
     @router.post("/v1/transcribe", response_model=None, responses=answers, openapi_extra=ANY_RECORDING)
     async def transcribe(
-        request: Request, model: str | None = None, language: str | None = None, stream: bool = False
+        request: Request,
+        model: str | None = None,
+        language: str | None = None,
+        stream: bool = False,
+        track: Annotated[int | None, Query(ge=1)] = None,
     ) -> Response:
         """Any container of sound or video; answers when all of it is transcribed.
 
-        With `stream` lines of JSON tell how far that is, and the last one is the transcript.
+        With `stream` lines of JSON tell how far that is, and the last one is the transcript. `track` chooses among
+        several audio tracks, from 1; without it the default one is taken among those with sound.
         """
         async with AsyncExitStack() as held:
             try:
@@ -39,11 +45,11 @@ def recordings(behind: Behind) -> APIRouter:
                 card = models.clips(model)
                 file = await held.enter_async_context(behind.uploads.received(request))
                 if stream:
-                    work = partial(behind.files.transcribe, file, card, language, caller, None)
+                    work = partial(behind.files.transcribe, file, card, language, caller, None, track=track)
                     return ProgressStream(held.pop_all(), work)
-                found = await while_there(request, behind.files.transcribe(file, card, language, caller))
+                found = await while_there(request, behind.files.transcribe(file, card, language, caller, track=track))
             except ConureError as error:
                 return refused(error)
-            return JSONResponse(as_dict(found) | {"problems": list(found.problems)})
+            return JSONResponse(as_dict(found))
 
     return router

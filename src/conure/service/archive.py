@@ -21,7 +21,7 @@ from typing import Generic, TypeVar
 from conure import errors
 from conure.audio.files import Source
 from conure.cores import processors
-from conure.errors import AudioNotFound, AudioTooLong, ConureError, EngineFailed, UnsupportedAudio
+from conure.errors import AudioNotFound, AudioTooLong, ConureError, EngineFailed, NoSuchTrack, UnsupportedAudio
 from conure.service.reader import Reader, Task
 from conure.service.readers import Readers
 from conure.service.reading import Answer, Cut, Ended, Failed, Opened, Samples
@@ -42,7 +42,7 @@ MOST_WAITING = 4096
 """Recordings that wait for the one before them."""
 MOST_WORDS = 500_000
 """Words of theirs, 55 hours of speech: above, no further recording is begun."""
-OF_A_RECORDING = (UnsupportedAudio, AudioTooLong, AudioNotFound, EngineFailed)
+OF_A_RECORDING = (UnsupportedAudio, NoSuchTrack, AudioTooLong, AudioNotFound, EngineFailed)
 """What concerns nothing but a recording; other errors of ours concern the call."""
 
 Tokens = TypeVar("Tokens")
@@ -60,6 +60,7 @@ class Archive(Generic[Tokens]):
         words_of: Callable[[Tokens, float], Sequence[Word]],
         *,
         split: bool = False,
+        track: int | None = None,
         max_seconds: float | None = None,
         cut: CutSettings,
         batch_seconds: float,
@@ -69,7 +70,7 @@ class Archive(Generic[Tokens]):
         """`transcribe` is called in a thread of its own with one batch of clips, mono at 16 kHz; `words_of` gets the
         tokens of a clip and its seconds, and gives words in times of the clip."""
         workers = _workers(sources, workers)
-        self._tasks = (Task(number, source, split, max_seconds) for number, source in enumerate(sources))
+        self._tasks = (Task(number, source, split, max_seconds, track) for number, source in enumerate(sources))
         self._transcribe = transcribe
         self._words_of = words_of
         self._progress = progress

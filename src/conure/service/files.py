@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from conure import metrics
 from conure.audio.files import AudioReader, open_audio
@@ -73,21 +73,29 @@ class FileService:
         caller: Caller = ANYONE,
         heard: Callable[[Word], None] | None = None,
         progress: Progress | None = None,
+        track: int | None = None,
     ) -> Transcript:
         """The channels mixed. Raises the children of BadRequest, Busy, OutOfMemory, and EngineFailed.
 
         `heard` is called with each word, in order and for good, while the rest is transcribed; `progress` with how far
-        that is. Both on the event loop.
+        that is. Both on the event loop. `track`: which of several audio tracks, from 1.
         When it is cancelled it returns once nothing reads the file any more.
         """
-        (transcript,) = await self._in_turn(_Task(file, card, language, heard=heard, progress=progress), caller)
+        (transcript,) = await self._in_turn(
+            _Task(file, card, language, heard=heard, progress=progress, track=track), caller
+        )
         return transcript
 
     async def transcribe_channels(
-        self, file: BinaryIO, card: ModelCard, language: str | None, caller: Caller = ANYONE
+        self,
+        file: BinaryIO,
+        card: ModelCard,
+        language: str | None,
+        caller: Caller = ANYONE,
+        track: int | None = None,
     ) -> list[Transcript]:
         """Each channel apart."""
-        return await self._in_turn(_Task(file, card, language, split=True), caller)
+        return await self._in_turn(_Task(file, card, language, split=True, track=track), caller)
 
     async def _in_turn(self, task: _Task, caller: Caller) -> list[Transcript]:
         if self._draining:
@@ -155,7 +163,8 @@ class FileService:
         )
         size = task.file.seek(0, os.SEEK_END)
         task.file.seek(0)
-        with open_audio(task.file, channels="split" if task.split else "mix", max_seconds=self.max_seconds) as reader:
+        channels: Literal["mix", "split"] = "split" if task.split else "mix"
+        with open_audio(task.file, channels=channels, track=task.track, max_seconds=self.max_seconds) as reader:
             reading.wait(asyncio.run_coroutine_threadsafe(reading.reserve(reader.duration_hint, size), loop))
             words: list[list[Word]] = [[] for _ in range(reader.channels)]
 
@@ -203,6 +212,7 @@ class _Task:
     """Its channels apart."""
     heard: Callable[[Word], None] | None = None
     progress: Progress | None = None
+    track: int | None = None
 
 
 class _Abandoned(Exception):

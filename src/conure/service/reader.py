@@ -51,6 +51,8 @@ class Task:
     source: Source
     split: bool
     max_seconds: float | None
+    track: int | None = None
+    """Of several audio tracks, from 1."""
 
     @property
     def is_on_disk(self) -> bool:
@@ -82,10 +84,10 @@ class Reader:
         self.asked.append(task)
         path = None
         if isinstance(task.source, str | Path):
-            path = str(task.source)
+            path = os.fsencode(task.source)
         else:
             self.files[task.number] = task.source
-        self._send(Read(task.number, path, task.split, task.max_seconds))
+        self._send(Read(task.number, path, task.split, task.max_seconds, task.track))
 
     def free(self, places: list[int]) -> None:
         """Pieces of its memory that nobody needs any more."""

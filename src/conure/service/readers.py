@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from conure.errors import EngineFailed
+from conure.printable import shown
 from conure.service.reader import HAS_PROCESSES, Reader, Task, start_process, start_thread
 from conure.service.reading import Answer, Ended, Failed, Ready, Waiting
 from conure.vad.cuts import CutSettings
@@ -114,6 +115,6 @@ class Readers:
                 raise EngineFailed(message, "what they wrote on stderr tells why")
         elif reader.asked:
             task = reader.finished()
-            message = f"{task.source!s}: the process that read it died: {fate}"
+            message = f"{shown(str(task.source))}: the process that read it died: {fate}"
             yield reader, Failed(task.number, EngineFailed.__name__, message, "transcribe it alone, or convert it")
         self._again.extend(reader.asked)

@@ -8,6 +8,7 @@ a recording of any length takes the same.
 from __future__ import annotations
 
 import mmap
+import os
 import socket
 import sys
 import traceback
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from conure.audio.files import open_audio
 from conure.engine.frames import frame, receive_frame
 from conure.errors import ConureError
+from conure.printable import shown
 from conure.service.pieces import cut_pieces
 from conure.service.room import Room
 from conure.vad.cuts import CutSettings, Piece
@@ -50,10 +52,13 @@ Samples = NDArray[np.float32]
 
 class Read(Struct, frozen=True, tag=True):
     number: int
-    path: str | None
-    """None where both sides are one process, which has the source under that number."""
+    path: bytes | None
+    """As the file system has it, which need not be UTF-8. None where both sides are one process, which has the source
+    under that number."""
     split: bool
     max_seconds: float | None
+    track: int | None = None
+    """Of several audio tracks, from 1."""
 
 
 class Free(Struct, frozen=True, tag=True):
@@ -167,10 +172,10 @@ class _Reading:
     def _read(self, asked: Read) -> None:
         """What one recording has to say is sent together where it is short."""
         number = asked.number
-        source = self._files[number] if asked.path is None else asked.path
+        source = self._files[number] if asked.path is None else os.fsdecode(asked.path)
         try:
             channels: Literal["mix", "split"] = "split" if asked.split else "mix"
-            with open_audio(source, channels=channels, max_seconds=asked.max_seconds) as reader:
+            with open_audio(source, channels=channels, track=asked.track, max_seconds=asked.max_seconds) as reader:
                 self._unsent.append(Opened(number, reader.channels, reader.duration_hint))
                 for _, pieces in cut_pieces(reader.blocks(), self._cut):
                     if any(isinstance(told, Cut) for told in self._unsent):
@@ -183,7 +188,9 @@ class _Reading:
         except ConureError as error:
             self._unsent.append(Failed(number, type(error).__name__, error.message, error.hint))
         except Exception as error:
-            self._unsent.append(Failed(number, type(error).__name__, str(error), trace=traceback.format_exc()))
+            self._unsent.append(
+                Failed(number, type(error).__name__, shown(str(error)), trace=shown(traceback.format_exc()))
+            )
         self._send()
 
     def _placed(self, number: int, channel: int, piece: Piece) -> Cut:

@@ -86,11 +86,15 @@ class Recognizer:
         source: Source,
         *,
         language: str | None = None,
+        track: int | None = None,
         max_seconds: float | None = MAX_SECONDS,
         progress: Progress | None = None,
     ) -> Transcript:
-        """A path, bytes or a binary file, its channels mixed. Raises the children of BadRequest."""
-        with open_audio(source, channels="mix", max_seconds=max_seconds) as reader:
+        """A path, bytes or a binary file, its channels mixed. Raises the children of BadRequest.
+
+        `track`: which of several audio tracks, from 1; without it the default one among those with sound.
+        """
+        with open_audio(source, channels="mix", track=track, max_seconds=max_seconds) as reader:
             return self._read(reader, language, progress)[0]
 
     def transcribe_channels(
@@ -98,11 +102,12 @@ class Recognizer:
         source: Source,
         *,
         language: str | None = None,
+        track: int | None = None,
         max_seconds: float | None = MAX_SECONDS,
         progress: Progress | None = None,
     ) -> list[Transcript]:
         """Each channel apart: recorded calls have one speaker on each."""
-        with open_audio(source, channels="split", max_seconds=max_seconds) as reader:
+        with open_audio(source, channels="split", track=track, max_seconds=max_seconds) as reader:
             transcripts = self._read(reader, language, progress)
         return _numbered(transcripts)
 
@@ -111,6 +116,7 @@ class Recognizer:
         sources: Iterable[Source],
         *,
         language: str | None = None,
+        track: int | None = None,
         max_seconds: float | None = MAX_SECONDS,
         workers: int | None = None,
         progress: Progress | None = None,
@@ -123,25 +129,29 @@ class Recognizer:
         iterator was closed. Raises at once what concerns all of them.
         """
         check_language(self.name, language, self.languages)
-        return self._many(sources, language, max_seconds, workers, progress, split=False, of=lambda found: found[0])
+        return self._many(
+            sources, language, track, max_seconds, workers, progress, split=False, of=lambda found: found[0]
+        )
 
     def transcribe_channels_many(
         self,
         sources: Iterable[Source],
         *,
         language: str | None = None,
+        track: int | None = None,
         max_seconds: float | None = MAX_SECONDS,
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> Iterator[list[Transcript] | Exception]:
         """The same with each channel apart."""
         check_language(self.name, language, self.languages)
-        return self._many(sources, language, max_seconds, workers, progress, split=True, of=_numbered)
+        return self._many(sources, language, track, max_seconds, workers, progress, split=True, of=_numbered)
 
     def _many(
         self,
         sources: Iterable[Source],
         language: str | None,
+        track: int | None,
         max_seconds: float | None,
         workers: int | None,
         progress: Progress | None,
@@ -155,6 +165,7 @@ class Recognizer:
             partial(self._tokens, prompt=prompt),
             self._words_of,
             split=split,
+            track=track,
             max_seconds=max_seconds,
             cut=CutSettings(max_seconds=self.segment_seconds),
             batch_seconds=self.batch_seconds,

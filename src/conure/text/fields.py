@@ -17,6 +17,7 @@ def as_dict(transcript: Transcript) -> dict[str, Any]:
         "duration": round(transcript.duration, 3),
         "model": transcript.model,
         "segments": [_segment(segment) for segment in transcript.segments],
+        "problems": list(transcript.problems),
     }
     return fields if transcript.channel is None else {"channel": transcript.channel} | fields
 

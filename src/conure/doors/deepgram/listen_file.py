@@ -113,9 +113,13 @@ class _Asked:
         sha256 = await _sha256(file)
         recording = as_wav(file, wanted.audio) if wanted.audio and not is_container(_head(file)) else file
         if wanted.multichannel:
-            found = await behind.files.transcribe_channels(recording, wanted.card, wanted.language, self.caller)
+            found = await behind.files.transcribe_channels(
+                recording, wanted.card, wanted.language, self.caller, wanted.track
+            )
         else:
-            found = [await behind.files.transcribe(recording, wanted.card, wanted.language, self.caller)]
+            found = [
+                await behind.files.transcribe(recording, wanted.card, wanted.language, self.caller, track=wanted.track)
+            ]
         return answer(wanted, found, self.request_id, sha256)
 
     async def told_later(self) -> bytes:

@@ -29,7 +29,7 @@ DONE = frozenset(
             "callback",
             "callback_method",
         ),
-        *("encoding", "sample_rate", "channels", "api_key", "version", "mip_opt_out"),
+        *("encoding", "sample_rate", "channels", "track", "api_key", "version", "mip_opt_out"),
     )
 )
 """Parameters that have the effect that was asked for, or have none to miss: one's own server learns from nobody."""
@@ -61,6 +61,8 @@ class Wanted:
     extra: tuple[tuple[str, str], ...]
     audio: AudioFormat | None
     """Of samples without a head; None for a container, which tells its own."""
+    track: int | None
+    """Ours: which of several audio tracks, from 1; None takes the default one among those with sound."""
     callback: Callback | None
     """Where the answer is to be sent; None to him who asks."""
     ignored: tuple[str, ...]
@@ -82,6 +84,7 @@ class Wanted:
             tags=tuple(query.texts("tag")),
             extra=tuple(_pair("extra", text) for text in query.texts("extra")),
             audio=_audio(query),
+            track=_track(query),
             callback=_callback(query),
             ignored=tuple(query.ignored(DONE | {"detect_language"} if _detects(card) else DONE)),
         )
@@ -127,6 +130,15 @@ def _callback(query: Query) -> Callback | None:
     if method not in METHODS:
         raise BadOption(f"callback_method is {method!r}", "it must be POST or PUT")
     return Callback(address_of(url), method)
+
+
+def _track(query: Query) -> int | None:
+    if query.text("track") is None:
+        return None
+    track = query.whole("track", 1)
+    if track < 1:
+        raise BadOption(f"track is {track}", "tracks are counted from 1")
+    return track
 
 
 def _audio(query: Query) -> AudioFormat | None:

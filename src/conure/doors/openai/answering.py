@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import BinaryIO
-from urllib.parse import quote
 
 from fastapi.responses import Response
 from starlette.datastructures import FormData
@@ -16,15 +15,13 @@ from conure.doors.openai.asked import Transcribing, asked_of, ignored_header, la
 from conure.doors.openai.event_stream import EventStream
 from conure.doors.openai.form import file_of
 from conure.doors.openai.rendering import as_json, known_language, plain, transcription, verbose
+from conure.doors.problems import problems_header
 from conure.engine.plan import ModelCard
 from conure.service.access import Caller
 from conure.text.tokenizer import Tokenizer
 from conure.types import Transcript, Word
 
 __all__ = ["Wanted", "wanted_of"]
-
-READABLE = " ,.:;()"
-"""Left as they are in a header."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,9 @@ class Wanted:
     headers: dict[str, str]
 
     async def transcribe(self, heard: Callable[[Word], None] | None = None) -> Transcript:
-        return await self.behind.files.transcribe(self.file, self.card, self.language, self.caller, heard=heard)
+        return await self.behind.files.transcribe(
+            self.file, self.card, self.language, self.caller, heard=heard, track=self.asked.track
+        )
 
     def answer(self, transcript: Transcript) -> Response:
         """Raises BadOption where times are wanted that the model does not give."""
@@ -47,8 +46,7 @@ class Wanted:
             return self._json(as_json(transcription(transcript, language, self._logprobs)))
         if form == "verbose_json":
             return self._json(as_json(verbose(transcript, language, self.asked.timestamp_granularities)))
-        problems = quote("; ".join(transcript.problems), safe=READABLE)
-        headers = self.headers | ({"Conure-Problems": problems} if problems else {})
+        headers = self.headers | problems_header(transcript)
         kind = "text/vtt" if form == "vtt" else "text/plain"
         return Response(plain(transcript, form), headers=headers, media_type=kind)
 

@@ -49,6 +49,8 @@ class Transcribing(BaseModel):
     """Languages that may be spoken. One is as good as `language`; several are checked and have no effect."""
     response_format: ResponseFormat = "json"
     """`diarized_json` is refused: no model here tells speakers apart."""
+    track: int | None = Field(None, ge=1)
+    """Ours: which of several audio tracks, from 1; without it the default one among those with sound."""
     stream: bool = False
     """Server-sent events with the text as it is transcribed; for `json` and `text`."""
     timestamp_granularities: list[Literal["word", "segment"]] = []

@@ -23,6 +23,7 @@ from conure.doors.behind import Behind
 from conure.doors.credentials import secret_of
 from conure.doors.failures import retry_of, status_of, told
 from conure.doors.parakeet.speakers import without_effect
+from conure.doors.problems import problems_header
 from conure.doors.uploads import while_there
 from conure.engine.plan import ModelCard
 from conure.errors import BadOption, ConureError
@@ -87,7 +88,7 @@ def uploads(behind: Behind) -> APIRouter:
                 transcript = await while_there(request, work)
         except ConureError as error:
             return _refused(error)
-        headers = {"Conure-Ignored": ", ".join(ignored)} if ignored else {}
+        headers = ({"Conure-Ignored": ", ".join(ignored)} if ignored else {}) | problems_header(transcript)
         return JSONResponse(render(transcript, card), headers=headers)
 
     @forms.post("/v1/transcribe", response_model=None, include_in_schema=False)

@@ -1,0 +1,166 @@
+"""What recordings are read from: a path, bytes, a file object, or a pipe on which they are still coming.
+
+Nothing but the source itself is opened: FFmpeg gets a file object, never a name, so a path can be no address and no
+protocol of FFmpeg's.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import stat
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from conure.errors import AudioNotFound, UnsupportedAudio
+from conure.printable import shown
+
+__all__ = ["CONVERT", "HEAD", "INDEX_LAST", "RETRY", "Source", "SourceFile", "open_pipe", "open_source"]
+
+Source = Path | str | BinaryIO | bytes
+"""A string is a path, never an address on the network."""
+
+HEAD = 64
+"""Bytes that tell a container."""
+PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]")
+INDEX_LAST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+"""Bytes 4 to 8 of MP4 and QuickTime, whose index may come after the samples."""
+
+CONVERT = "check that it plays, or convert it: ffmpeg -i INPUT -ar 16000 OUTPUT.wav"
+RETRY = "check the disk or the connection, and try again"
+
+
+class SourceFile:
+    """What FFmpeg reads. An error of the disk or the pipe is the end of the file, and is remembered."""
+
+    def __init__(self, name: str, file: BinaryIO, head: bytes) -> None:
+        """`head`: the first bytes; a file that cannot seek is already behind them."""
+        self.name = name
+        self.head = head
+        self.error: OSError | None = None
+        self._file = file
+        self._again = b"" if file.seekable() else head
+
+    def read(self, size: int) -> bytes:
+        if self._again:
+            part, self._again = self._again[:size], self._again[size:]
+            return part
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            self.error = error
+            return b""
+
+    def seekable(self) -> bool:
+        return self._file.seekable()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):  # a place that a broken index names
+            return -1
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def length(self) -> int | None:
+        """None where it cannot seek."""
+        if not self.seekable():
+            return None
+        here = self.tell()
+        length = self.seek(0, os.SEEK_END)
+        self.seek(here)
+        return length
+
+    def part(self, place: int, size: int) -> bytes:
+        """Bytes anywhere in a file that can seek, which is left where it is."""
+        here = self.tell()
+        self.seek(place)
+        found = self.read(size)
+        self.seek(here)
+        return found
+
+
+def open_source(source: Source, stack: ExitStack) -> SourceFile:
+    """The source at its first byte. What is opened here is closed by the stack."""
+    if isinstance(source, bytes):
+        name, file = "the audio", cast(BinaryIO, io.BytesIO(source))
+    elif isinstance(source, str | Path):
+        name, file = shown(str(source)), stack.enter_context(_open_path(str(source)))
+    else:
+        given = getattr(source, "name", None)  # a number, if made from a file descriptor
+        name, file = shown(given) if isinstance(given, str) else "the audio", source
+    try:
+        opened = _at_start(name, file, stack)
+    except OSError as error:
+        raise AudioNotFound(f"{name}: cannot be read: {error.strerror or error}", RETRY) from error
+    return _checked(opened)
+
+
+def _checked(file: SourceFile) -> SourceFile:
+    if not file.head:
+        raise UnsupportedAudio(f"{file.name}: is empty", "record or copy it again")
+    if file.head.startswith(PLAYLISTS):
+        raise UnsupportedAudio(f"{file.name}: is a playlist, not audio", "give the audio files that it lists")
+    return file
+
+
+def open_pipe(pipe: BinaryIO) -> SourceFile:
+    """Audio that is still coming, at its first byte; `pipe` cannot seek, and its `read` may wait."""
+    return _checked(SourceFile("the audio", pipe, _read_head(pipe)))
+
+
+def _open_path(name: str) -> BinaryIO:
+    try:
+        mode = os.stat(name).st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise _not_found(name, error) from error
+    if stat.S_ISDIR(mode):
+        raise AudioNotFound(f"{shown(name)}: is a folder, not a file", "name the files in it")
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+        raise AudioNotFound(f"{shown(name)}: is a device, not a file", "record to a file, or pipe the audio in")
+    try:
+        return open(name, "rb")
+    except OSError as error:
+        raise _not_found(name, error) from error
+
+
+def _not_found(name: str, error: OSError | ValueError) -> AudioNotFound:
+    hint = "check the path"
+    if isinstance(error, PermissionError):
+        hint = "make it readable for this user (chmod u+r)"
+    elif re.match(r"\w+://", name):
+        hint = "only files are read: download it first"
+    reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    return AudioNotFound(f"{shown(name)}: {reason}", hint)
+
+
+def _at_start(name: str, file: BinaryIO, stack: ExitStack) -> SourceFile:
+    """What comes through a pipe and may have its index last goes to a temporary file first."""
+    if not file.seekable():
+        head = _read_head(file)
+        if head[4:8] not in INDEX_LAST:
+            return SourceFile(name, file, head)
+        file = _spool(head, file, stack)
+    file.seek(0)
+    head = _read_head(file)
+    file.seek(0)
+    return SourceFile(name, file, head)
+
+
+def _read_head(file: BinaryIO) -> bytes:
+    head = b""
+    while len(head) < HEAD and (part := file.read(HEAD - len(head))):
+        head += part
+    return head
+
+
+def _spool(head: bytes, file: BinaryIO, stack: ExitStack) -> BinaryIO:
+    spool = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    spool.write(head)
+    shutil.copyfileobj(file, spool)
+    return spool

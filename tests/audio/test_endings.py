@@ -1,0 +1,205 @@
+"""Of a file that was cut off the loss is told, wherever its container announces a length; of a whole one nothing is."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import av
+import numpy as np
+import pytest
+
+from conure.audio.files import open_audio
+from conure.errors import UnsupportedAudio
+from tests.audio.recordings import encode, encoded, film, tone
+
+FRAGMENTED = {"movflags": "empty_moov+default_base_moof", "frag_duration": "500000"}
+ANNOUNCING = {
+    "wav": ("wav", "pcm_s16le", 16_000, {}),
+    "wav of adpcm": ("wav", "adpcm_ms", 16_000, {}),
+    "wav of mp3": ("wav", "libmp3lame", 16_000, {}),
+    "rf64": ("wav", "pcm_s16le", 16_000, {"rf64": "always"}),
+    "w64": ("w64", "pcm_s16le", 16_000, {}),
+    "aiff": ("aiff", "pcm_s16be", 16_000, {}),
+    "aiff-c": ("aiff", "pcm_mulaw", 8_000, {}),
+    "caf": ("caf", "pcm_s16le", 16_000, {}),
+    "caf of alac": ("caf", "alac", 16_000, {}),
+    "au": ("au", "pcm_s16be", 16_000, {}),
+    "flac": ("flac", "flac", 16_000, {}),
+    "ogg opus": ("ogg", "libopus", 48_000, {}),
+    "ogg flac": ("ogg", "flac", 16_000, {}),
+    "mp3": ("mp3", "libmp3lame", 16_000, {}),
+    "m4a": ("ipod", "aac", 16_000, {}),
+    "mp4 of alac": ("mp4", "alac", 16_000, {}),
+    "fragmented mp4": ("mp4", "aac", 16_000, FRAGMENTED),
+    "mov": ("mov", "pcm_s16le", 16_000, {}),
+    "3gp": ("3gp", "aac", 16_000, {}),
+    "mka": ("matroska", "pcm_s16le", 16_000, {}),
+    "mka of opus": ("matroska", "libopus", 48_000, {}),
+    "webm": ("webm", "libopus", 48_000, {}),
+    "avi": ("avi", "pcm_s16le", 16_000, {}),
+    "flv": ("flv", "aac", 16_000, {}),
+    "tta": ("tta", "tta", 16_000, {}),
+    "wavpack": ("wv", "wavpack", 16_000, {}),
+    "voc": ("voc", "pcm_s16le", 16_000, {}),
+    "sox": ("sox", "pcm_s32le", 16_000, {}),
+    "rm": ("rm", "ac3", 48_000, {}),
+}
+SILENT = {
+    "adts": ("adts", "aac", 16_000, {}),
+    "latm": ("latm", "aac", 16_000, {}),
+    "ac3": ("ac3", "ac3", 48_000, {}),
+    "mp2": ("mp2", "mp2", 16_000, {}),
+    "mp3 of frames alone": ("mp3", "libmp3lame", 16_000, {"id3v2_version": "0", "write_xing": "0"}),
+    "webm of a browser": ("webm", "libopus", 48_000, {"live": "1"}),
+    "mpeg-ts": ("mpegts", "aac", 16_000, {}),
+    "mpeg": ("mpeg", "mp2", 16_000, {}),
+    "nut": ("nut", "pcm_s16le", 16_000, {}),
+    "swf": ("swf", "libmp3lame", 44_100, {}),
+    "amr": ("amr", "libopencore_amrnb", 8_000, {}),
+}
+"""They announce no length."""
+SECONDS = 5.0
+
+
+def made(kind):
+    container, codec, rate, options = (ANNOUNCING | SILENT)[kind]
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, round(SECONDS * rate))).astype(np.float32)
+    return encode(noise, rate, container, codec, **options)
+
+
+def told(recording):
+    """Seconds that were read, and all that was told."""
+    try:
+        with open_audio(recording) as reader:
+            seconds = sum(block.shape[1] for block in reader.blocks()) / reader.rate
+            return seconds, reader.problems
+    except UnsupportedAudio as error:
+        return 0.0, [error.message]
+
+
+@pytest.mark.parametrize("kind", ANNOUNCING | SILENT)
+def test_a_whole_file_raises_no_alarm(kind):
+    seconds, problems = told(made(kind))
+    assert problems == []
+    assert SECONDS <= seconds < SECONDS + 0.13
+
+
+@pytest.mark.parametrize("part", [0.3, 0.55, 0.9])
+@pytest.mark.parametrize("kind", ANNOUNCING)
+def test_of_a_cut_file_the_loss_is_told(kind, part):
+    recording = made(kind)
+    _, problems = told(recording[: round(len(recording) * part)])
+    assert any("cut off" in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize("kind", SILENT)
+def test_what_is_there_is_read_of_others(kind):
+    recording = made(kind)
+    seconds, problems = told(recording[: round(len(recording) * 0.55)])
+    assert 0.5 * SECONDS < seconds < 0.6 * SECONDS
+    assert not any("cut off" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("kind", ANNOUNCING | SILENT)
+def test_cut_anywhere_in_its_head_it_is_refused_or_told(kind):
+    recording = made(kind)
+    for size in (*range(1, 64), 90, 200, 500):
+        seconds, problems = told(recording[:size])
+        assert seconds < 1
+        assert seconds or problems
+
+
+def test_a_film_that_was_cut_off():
+    for container in ("matroska", "mp4", "avi"):
+        recording = film(tone(3.0), container=container)
+        assert told(recording)[1] == []
+        assert "cut off" in told(recording[: len(recording) * 55 // 100])[1][0]
+
+
+def remuxed(recording, container, start, **options):
+    """The packets from `start` seconds on, with the times that they had."""
+    to = io.BytesIO()
+    with av.open(io.BytesIO(recording)) as source, av.open(to, "w", format=container, options=options) as target:
+        [stream] = source.streams.audio
+        copied = target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None and packet.pts * packet.time_base >= start:
+                packet.stream = copied
+                target.mux(packet)
+    return to.getvalue()
+
+
+@pytest.mark.parametrize("container", ["matroska", "webm", "mp4", "ogg", "nut", "mpegts"])
+def test_what_starts_late_is_whole(container):
+    """A track that was taken out of a longer film by copying keeps its times."""
+    recording = remuxed(encode(tone(6.0, 48_000), 48_000, "ogg", "libopus"), container, 4.0)
+    seconds, problems = told(recording)
+    assert problems == []
+    assert 1.9 < seconds < 6.1
+
+
+@pytest.mark.parametrize("container", ["mp4", "ipod", "mov"])
+def test_what_was_trimmed_by_an_edit_list_is_whole(container):
+    recording = io.BytesIO()
+    with av.open(recording, "w", format=container) as output:
+        stream = output.add_stream("aac", rate=16_000, layout="mono")
+        for packet in encoded(stream, tone(3.0), 16_000):
+            packet.pts, packet.dts = packet.pts - 24_000, packet.dts - 24_000  # the first 1.5 s come before its start
+            output.mux(packet)
+    assert told(recording.getvalue())[1] == []
+
+
+def test_an_mp4_without_its_index_says_so():
+    _, [problem] = told(made("m4a")[:20_000])
+    assert "cut off: " in problem
+
+
+def test_a_wav_whose_last_chunk_is_cut_is_told():
+    whole = made("wav") + b"LIST" + struct.pack("<I", 400) + b"INFO" + bytes(396)
+    assert told(whole)[1] == []
+    seconds, problems = told(whole[:-100])
+    assert seconds == SECONDS
+    assert problems == ["cut off in the chunk 'LIST' that comes after the samples"]
+
+
+def test_junk_behind_an_mp4_is_no_cut():
+    recording = made("m4a")
+    for junk in (bytes(100), b"\xff\xfe\x01\x02" * 9, b"\n"):
+        assert told(recording + junk)[1] in ([], [f"cut off in the head of a box, at byte {len(recording)}"])
+    assert told(recording + bytes(100))[1] == []
+
+
+@pytest.mark.parametrize("kind", ["ogg opus", "ogg flac"])
+def test_a_damaged_last_page_is_told(kind):
+    recording = bytearray(made(kind))
+    recording[recording.rfind(b"OggS") + 40] ^= 1
+    seconds, problems = told(bytes(recording))
+    assert seconds < SECONDS
+    assert problems == ["its last page is damaged, and left out"]
+
+
+@pytest.mark.parametrize("kind", ["ogg opus", "ogg flac"])
+def test_a_damaged_first_page_is_told(kind):
+    recording = bytearray(made(kind))
+    pages = [at for at in range(len(recording)) if recording.startswith(b"OggS", at)]
+    recording[pages[2] + 400] ^= 1
+    _, problems = told(bytes(recording))
+    assert f"the page at byte {pages[2]} is damaged, and left out" in problems
+
+
+def test_an_absurd_rate_is_refused():
+    recording = bytearray(made("aiff"))
+    at = recording.index(b"COMM") + 16
+    for rate in (b"\x7f\xff" + b"\xff" * 8, b"\xff" * 10, bytes(10), b"\x40\x7f" + b"\xff" * 8):
+        recording[at : at + 10] = rate
+        assert told(bytes(recording))[0] == 0.0
+
+
+def test_a_box_that_is_too_small_is_told():
+    recording = bytearray(made("fragmented mp4"))
+    at = recording.index(b"mdat") - 4
+    recording[at : at + 4] = (1_000).to_bytes(4)
+    seconds, problems = told(bytes(recording))
+    assert seconds < SECONDS
+    assert "are no box" in problems[0]
