@@ -15,7 +15,8 @@
     │   ├── BadCheckpoint        a file that is broken, hostile or of another family
     │   └── MissingBackend       an optional library is not installed
     ├── Busy                there is no room now; says when to try again
-    │   └── TooMany              this caller has what it may have for now
+    │   ├── TooMany              this caller has what it may have for now
+    │   └── BacklogFull          audio that waits to be transcribed takes all the room there is for it
     ├── OutOfMemory         the device has too little memory for it
     └── EngineFailed        our fault, and the log tells why; or a process that read a recording died
 
@@ -28,6 +29,7 @@ from __future__ import annotations
 __all__ = [
     "AudioNotFound",
     "AudioTooLong",
+    "BacklogFull",
     "BadCheckpoint",
     "BadOption",
     "BadRequest",
@@ -150,6 +152,12 @@ class TooMany(Busy):
     """The caller has what its key allows for now; says when there will be more."""
 
     code = "too_many"
+
+
+class BacklogFull(Busy):
+    """Audio came ahead of its time, and there is no room to keep it."""
+
+    code = "backlog_full"
 
 
 class OutOfMemory(ConureError):
