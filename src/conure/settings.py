@@ -173,6 +173,9 @@ class Settings(BaseSettings):
     max_upload_mb: float = Field(2048.0, gt=0)
     """The largest recording that is taken over HTTP, in megabytes."""
 
+    max_backlog_mb: float = Field(4096.0, ge=0)
+    """Live audio that may wait in temporary files (TMPDIR) because it came faster than it is heard, in megabytes."""
+
     fetch_private: bool = False
     """Recordings may be fetched from private addresses, too."""
 
