@@ -66,6 +66,7 @@ from conure.engine.transport import RING_SAMPLES
 from conure.engine.wire import RequestReader, RequestWriter, answer_reader
 from conure.event_loop import event_loop
 from conure.server import LONGEST_MESSAGE
+from conure.service.access import Anyone
 from conure.service.files import FileService
 from conure.service.intake import Intake
 from conure.service.live import LiveService, Wanted
@@ -238,7 +239,7 @@ async def _conversation(live: LiveService, latency: int) -> Conversation:
     async def send(message: protocol.FromServer) -> None:
         encoder.encode(message)
 
-    talk = Conversation(live, send)
+    talk = Conversation(live, Anyone(), send)
     await talk.read(protocol.Config(latency_ms=latency))
     talk.telling = asyncio.create_task(talk.tell())  # type: ignore[attr-defined]
     return talk

@@ -17,7 +17,8 @@
     │   └── MissingBackend       an optional library is not installed
     ├── Busy                there is no room now; says when to try again
     │   ├── TooMany              this caller has what it may have for now
-    │   └── StorageFull          the server's disk has no room for the recording
+    │   ├── StorageFull          the server's disk has no room for the recording
+    │   └── BacklogFull          audio that waits to be transcribed takes all the room there is for it
     ├── OutOfMemory         the device has too little memory for it
     └── EngineFailed        our fault, and the log tells why; or a process that read a recording died
 
@@ -30,6 +31,7 @@ from __future__ import annotations
 __all__ = [
     "AudioNotFound",
     "AudioTooLong",
+    "BacklogFull",
     "BadCheckpoint",
     "BadOption",
     "BadRequest",
@@ -166,6 +168,12 @@ class StorageFull(Busy):
     """The disk where recordings are kept until they are transcribed takes no more."""
 
     code = "storage_full"
+
+
+class BacklogFull(Busy):
+    """Audio came ahead of its time, and there is no room to keep it."""
+
+    code = "backlog_full"
 
 
 class OutOfMemory(ConureError):

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 __all__ = [
     "AUDIO_SECONDS",
+    "BACKLOG_BYTES",
     "BATCH_ROWS",
     "CAPACITY",
     "CLIPS_WAITING",
@@ -45,6 +46,9 @@ CAPACITY = Gauge(
 STREAMS_ENDED = Counter("conure_streams_ended", "Live streams that ended, by how.", ["end"], registry=REGISTRY)
 REFUSED = Counter("conure_refused", "What was not accepted, by reason.", ["reason"], registry=REGISTRY)
 AUDIO_SECONDS = Counter("conure_audio_seconds", "Audio received, live or in files.", ["kind"], registry=REGISTRY)
+BACKLOG_BYTES = Gauge(
+    "conure_backlog_bytes", "Audio in temporary files, which came faster than it is heard.", registry=REGISTRY
+)
 TURN_SECONDS = Histogram(
     "conure_turn_seconds", "What one turn of the engine takes.", ["model", "stage"], buckets=SECONDS, registry=REGISTRY
 )
@@ -52,9 +56,7 @@ STAGE_SECONDS = Counter(
     "conure_stage_seconds", "What the parts of live turns take, together.", ["model", "stage"], registry=REGISTRY
 )
 BATCH_ROWS = Histogram("conure_batch_rows", "Streams that share a turn.", ["model"], buckets=ROWS, registry=REGISTRY)
-LAG_SECONDS = Histogram(
-    "conure_lag_seconds", "How long audio waits until it is worked in.", buckets=SECONDS, registry=REGISTRY
-)
+LAG_SECONDS = Histogram("conure_lag_seconds", "How late live audio is worked in.", buckets=SECONDS, registry=REGISTRY)
 FIRST_PARTIAL_SECONDS = Histogram(
     "conure_first_partial_seconds", "From the start of speech to the first words.", buckets=SECONDS, registry=REGISTRY
 )

@@ -51,10 +51,10 @@ __all__ = ["Doors", "opened", "serve"]
 
 log = logging.getLogger(__name__)
 
-LONGEST_MESSAGE = 2**22
-"""Bytes of a WebSocket message: two minutes of PCM at 16 kHz."""
+LONGEST_MESSAGE = 2**26
+"""Bytes of a WebSocket message: half an hour of PCM at 16 kHz."""
 PING_SECONDS, PONG_SECONDS = 20.0, 120.0
-"""A client whose machine is gone is noticed after both. One that sends faster than it is heard has its pong wait behind
+"""A client whose machine is gone is noticed after both. One that sends much over a slow line has its pong wait behind
 minutes of audio."""
 
 
@@ -119,7 +119,8 @@ async def opened(
     host, shared = settings.host, place.among > 1
     tokenizers = Tokenizers()
     models = Models(handle, plan.live, plan.clips)
-    live = LiveService(handle, models, tokenizers, settings.resume_seconds, place)
+    most_backlog = place.share(int(settings.max_backlog_mb * 1e6))
+    live = LiveService(handle, models, tokenizers, settings.resume_seconds, place, most_backlog)
     files = FileService(handle, tokenizers, settings.max_hours * 3600, place)
     access = access_of(settings, counts or OwnCounts())
     outside = Outside(settings.fetch_private)

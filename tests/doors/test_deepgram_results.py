@@ -27,8 +27,8 @@ def over(text: str, at: float, reason: EndReason = "silence", begin: float = 0.0
     return [UtteranceEnded(1, at, reason), final]
 
 
-def told(manner: Manner, *events: Event, asked: dict[int, float] | None = None) -> list[dict[str, Any]]:
-    results = Results(manner, (0, 1), {}, asked or {})
+def told(manner: Manner, *events: Event) -> list[dict[str, Any]]:
+    results = Results(manner, (0, 1), {})
     return [message for event in events for message in results.tell(event)] + list(results.flush())
 
 
@@ -73,8 +73,8 @@ def test_silence_is_told_in_parts_but_not_while_somebody_speaks() -> None:
 
 
 def test_a_finalize_is_answered_once() -> None:
-    events = [*over("a", 0.9, "asked"), Marker(1), Marker(2)]
-    heard = told(Manner(), *events, asked={1: 1.0, 2: 1.0})
+    events = [*over("a", 0.9, "asked"), Marker(1, 1.0), Marker(2, 1.0)]
+    heard = told(Manner(), *events)
     assert brief(heard) == [("a", 0.0, 1.0, True, True), ("", 1.0, 1.0, True, True)]
     assert all(message["from_finalize"] for message in heard)
 

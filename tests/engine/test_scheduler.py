@@ -81,6 +81,48 @@ def test_what_somebody_waits_for_comes_before_other_clips_and_after_streams() ->
     assert scheduler.choose(4.0, guesses, soon, []) is None
 
 
+def test_audio_ahead_of_its_time_fills_the_time_that_is_left() -> None:
+    costs = Costs()
+    costs.learn("a", 1, 0.05)
+    costs.learn("live", 1, 0.03)
+    costs.learn("clip", 1, 0.05)
+    scheduler = Scheduler(costs)
+    ahead = LiveWork(1, "a", 30.0, firm_from=20.0, since=2.0)
+    live = LiveWork(2, "live", 10.1)
+    assert scheduler.choose(10.0, [ahead, live], [], []) == StreamTurn("live", (2,), 1)
+    assert scheduler.choose(10.0, [ahead], [], []) == StreamTurn("a", (1,), 1)
+    assert scheduler.choose(10.0, [ahead], [Expected("live", 10.02, 10.07)], []) is None
+    assert scheduler.choose(20.0, [ahead], [Expected("live", 20.02, 20.07)], []) == StreamTurn("a", (1,), 1)
+
+
+def test_audio_ahead_of_its_time_takes_turns_with_clips() -> None:
+    older, younger = ClipWork(7, "clip", 1, 1.0), ClipWork(8, "clip", 1, 3.0)
+    ahead = LiveWork(1, "a", 30.0, firm_from=20.0, since=2.0)
+    assert Scheduler(Costs()).choose(10.0, [ahead], [], [older, younger]) == ClipTurn(older)
+    assert Scheduler(Costs()).choose(10.0, [ahead], [], [younger]) == StreamTurn("a", (1,), 1)
+
+
+def test_no_more_of_it_shares_a_turn_than_there_is_time_for() -> None:
+    costs = Costs()
+    costs.learn("a", 1, 0.02)
+    costs.learn("a", 16, 0.32)
+    costs.learn("live", 1, 0.01)
+    ahead = [LiveWork(number, "a", 30.0 + number, firm_from=20.0) for number in range(16)]
+    turn = Scheduler(costs).choose(10.0, ahead, [Expected("live", 10.05, 10.13)], [])
+    assert turn == StreamTurn("a", (0, 1, 2, 3), 4)
+    alone = [replace(work, alone=True) for work in ahead]
+    assert Scheduler(costs).choose(10.0, alone, [], []) == StreamTurn("a", (0,), 1)
+
+
+def test_audio_ahead_of_its_time_makes_no_other_late_for_it() -> None:
+    """It will be due, too: what is begun before must leave it its time."""
+    costs = Costs()
+    costs.learn("clip", 1, 0.3)
+    ahead = LiveWork(1, "a", 10.2, firm_from=10.05, since=5.0)
+    costs.learn("a", 1, 0.05)
+    assert Scheduler(costs).choose(10.0, [ahead], [], [ClipWork(7, "clip", 1, 1.0)]) == StreamTurn("a", (1,), 1)
+
+
 @dataclass
 class Source:
     """A stream whose chunks become whole at an even pace."""
@@ -89,6 +131,8 @@ class Source:
     chunk: float
     first: float
     done: int = 0
+    ahead: bool = False
+    """All of it is there from the first moment on."""
 
     def whole(self, index: int) -> float:
         return self.first + self.chunk * index
@@ -103,8 +147,12 @@ def simulate(sources: list[Source], slices: int, seconds: float) -> tuple[list[f
     costs = Costs()
     scheduler, now, late, left = Scheduler(costs), 0.0, [], slices
     while now < seconds:
-        live = [LiveWork(i, s.kind, s.next + s.chunk) for i, s in enumerate(sources) if s.next <= now]
-        expected = [Expected(s.kind, s.next, s.next + s.chunk) for s in sources if s.next > now]
+        live = [
+            LiveWork(i, s.kind, s.next + s.chunk, firm_from=s.next, since=s.first)
+            for i, s in enumerate(sources)
+            if s.next <= now or (s.ahead and s.first <= now)
+        ]
+        expected = [Expected(s.kind, s.next, s.next + s.chunk) for s in sources if s.next > now and not s.ahead]
         turn = scheduler.choose(now, live, expected, [ClipWork(0, "clip", 1, 0.0)] if left else [])
         if isinstance(turn, StreamTurn):
             cost = 0.01 + 0.002 * len(turn.streams)
@@ -118,7 +166,8 @@ def simulate(sources: list[Source], slices: int, seconds: float) -> tuple[list[f
             costs.learn("clip", 1, 0.03)
             now, left = now + 0.03, left - 1
         else:
-            now = min([source.next for source in sources if source.next > now], default=seconds)
+            soon = [now + 0.002] if live or left else []
+            now = min([*soon, *(source.next for source in sources if source.next > now)], default=seconds)
     return late, slices - left
 
 
@@ -137,3 +186,23 @@ def test_no_stream_is_late_and_clips_take_what_is_left(chosen: list[tuple[float,
     load = sum({kind: 0.01 / float(kind) for kind in {s.kind for s in sources}}.values()) * len(sources)
     if load < 0.5:
         assert done == slices
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(st.sampled_from([0.08, 0.16, 0.56]), st.floats(0, 1)), min_size=1, max_size=6),
+    st.lists(st.tuples(st.sampled_from([0.08, 0.16, 1.12]), st.floats(0, 1)), min_size=1, max_size=4),
+    st.integers(0, 2_000),
+)
+def test_recordings_sent_live_at_once_make_nobody_late(
+    live: list[tuple[float, float]], ahead: list[tuple[float, float]], slices: int
+) -> None:
+    """Nor are they late themselves, whatever else there is."""
+    sources = [Source(f"{chunk}", chunk, first) for chunk, first in live]
+    sources += [Source(f"ahead {chunk}", chunk, first, ahead=True) for chunk, first in ahead]
+    late, _ = simulate(sources, slices, seconds=20.0)
+    assert sum(lag > 0.0 for lag in late) <= 8
+    assert max(late, default=0.0) < 0.05
+    assert all(source.next > 20.0 - 2 * source.chunk for source in sources)
+    if len(sources) <= 3 and not slices:
+        assert all(source.next > 60.0 for source in sources if source.ahead)

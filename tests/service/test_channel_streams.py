@@ -15,7 +15,7 @@ from conure.service.channel_streams import ChannelStreams
 from conure.service.events import Cancelled, Event, Failed, Finished, Lag, Marker
 from conure.service.live import Wanted
 from tests.audio.recordings import encode, tone
-from tests.service.test_live import Place, at
+from tests.service.test_live import Place, at, until
 
 STEREO = AudioFormat("f32", channels=2)
 RAMP = np.stack([np.arange(1_000) / 1_000, -np.arange(1_000) / 2_000]).astype("<f4")
@@ -55,6 +55,7 @@ def test_each_channel_hears_its_own(size: int) -> None:
             assert not streams.take(data[begin : begin + size])
             await streams.feed(data[begin : begin + size])
         await streams.close()
+        await until(lambda: len(place.engine.of(engine.Close)) == 2)
         for row, number in zip(RAMP, place.engine.receivers, strict=True):
             np.testing.assert_array_equal(heard(place, number), row)
         assert streams.seconds == 1_000 / 16_000
@@ -85,6 +86,7 @@ def test_channels_of_a_container() -> None:
         for begin in range(0, len(recording), 500):
             await streams.feed(recording[begin : begin + 500])
         await streams.close()
+        await until(lambda: len(place.engine.of(engine.Close)) == 2)
         first, second = (heard(place, number) for number in place.engine.receivers)
         assert len(first) == len(second) == 8_000
         assert not np.allclose(first, second)
@@ -144,6 +146,7 @@ def test_what_cannot_be_read_fails_all() -> None:
         streams = await opened(place)
         await streams.feed(RAMP.T.tobytes())
         await streams.feed(np.full(2, np.nan, "<f4").tobytes())
+        await until(lambda: len(place.engine.of(engine.Close)) == 2)
         numbers = list(place.engine.receivers)
         assert [len(heard(place, number)) for number in numbers] == [1_000, 1_000]
         for number in numbers:

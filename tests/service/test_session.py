@@ -227,7 +227,7 @@ def test_a_new_engine_hears_what_is_not_final() -> None:
     assert on.texts() == ["a", "bkl"]
     assert [len(event.tokens) for event in on.told if isinstance(event, Partial)] == [1, 2, 0, 1]
     assert [event.at for event in on.told if isinstance(event, SpeechStarted)] == [0.4, 3.0]
-    assert on.told[-1] == Marker(-1)
+    assert on.told[-1] == Marker(-1, 6.0)
 
 
 def test_words_of_a_final_are_not_heard_again() -> None:
@@ -308,17 +308,6 @@ def test_who_sends_too_fast_is_kept_waiting() -> None:
     np.testing.assert_array_equal(scene(play).engine.samples(), audio(60))
 
 
-def test_audio_outlives_the_connection_it_came_by() -> None:
-    async def play(on: Scene) -> None:
-        pushing = asyncio.create_task(on.session.push(audio(60)))
-        await asyncio.sleep(0.01)
-        pushing.cancel()
-        on.engine.say(engine.Listened(on.number, 45.0))
-        await on.session.push(audio(1, first=60 * RATE))
-
-    np.testing.assert_array_equal(scene(play).engine.samples(), audio(61))
-
-
 def test_many_requests_for_a_final_wait() -> None:
     async def play(on: Scene) -> None:
         for marker in range(sessions.MOST_ASKED):
@@ -330,28 +319,117 @@ def test_many_requests_for_a_final_wait() -> None:
         on.engine.say(engine.Marker(on.number, 0))
         await waiting
 
-    assert scene(play).told == [Marker(0)]
+    assert scene(play).told == [Marker(0, 0.0)]
 
 
-def test_lag_is_told_warned_of_and_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """That of sessions, which goes on when `now` is changed."""
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(sessions, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
 
+
+def test_lag_is_told_warned_of_and_ends_the_stream(clock: SimpleNamespace) -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(10))
-        for seconds, second in ((1.5, 2.0), (1.5, 4.0), (1.5, 5.0), (11.0, 6.0), (1.0, 7.0)):
-            clock.now += seconds
-            on.engine.say(engine.Listened(on.number, second))
+        for second in range(20):
+            clock.now += 1.0
+            await on.session.push(audio(1, first=second * RATE))
+            if not on.session.ended:
+                on.engine.say(engine.Listened(on.number, 0.2 * (second + 1)))
 
     on = scene(play)
-    assert [event.seconds for event in on.lags] == [1.5, 3.0, 4.5, 15.5]
+    lags = [event.seconds for event in on.lags]
+    assert lags[:3] == [0.8, 1.6, 2.4]
+    assert lags[-1] == 15.2
     warned, failed = on.told
     assert isinstance(warned, Warned)
-    assert "3.0 s behind" in warned.message
+    assert "2.4 s behind" in warned.message
     assert isinstance(failed, Failed)
     assert (failed.code, failed.retry_after) == ("lag_exceeded", sessions.RETRY_AFTER)
     assert on.engine.of(engine.Cancel)
     assert not on.engine.receivers
+
+
+def test_who_sends_all_at_once_is_late_only_where_the_engine_is(clock: SimpleNamespace) -> None:
+    async def play(on: Scene) -> None:
+        pushing = asyncio.create_task(on.session.push(audio(600)))
+        await asyncio.sleep(0)
+        for until in range(1, 300):  # at the pace of speech, and not a bit faster
+            clock.now += 1.0
+            on.engine.say(engine.Listened(on.number, float(until)))
+            await asyncio.sleep(0)
+        for until in range(300, 330):
+            if not on.session.ended:
+                clock.now += 2.0
+                on.engine.say(engine.Listened(on.number, float(until)))
+                await asyncio.sleep(0)
+        await pushing
+
+    on = scene(play)
+    assert max(event.seconds for event in on.lags[:290]) <= 1.0
+    *_, failed = on.told
+    assert isinstance(failed, Failed)
+    assert failed.code == "lag_exceeded"
+
+
+def test_an_hour_sent_at_once_ends_without_a_warning(clock: SimpleNamespace) -> None:
+    async def play(on: Scene) -> None:
+        pushing = asyncio.create_task(on.session.push(audio(3_600)))
+        await asyncio.sleep(0)
+        for until in range(10, 3_610, 10):
+            clock.now += 5.0
+            on.engine.say(engine.Listened(on.number, float(until)))
+            await asyncio.sleep(0)
+        await pushing
+
+    on = scene(play)
+    assert not on.told
+    assert {event.seconds for event in on.lags} == {0.0}
+
+
+def test_after_a_burst_lag_is_that_of_live_audio_again(clock: SimpleNamespace) -> None:
+    """A network that held up three seconds of speech makes later audio no less late."""
+
+    async def play(on: Scene) -> None:
+        await on.session.push(audio(3))
+        on.engine.say(engine.Listened(on.number, 3.0))
+        for second in range(3, 8):
+            clock.now += 1.0
+            await on.session.push(audio(1, first=second * RATE))
+        on.engine.say(engine.Listened(on.number, 3.5))
+
+    assert scene(play).lags[-1].seconds == 4.5
+
+
+def test_a_restart_tells_the_new_engine_how_late_it_is(clock: SimpleNamespace) -> None:
+    async def play(on: Scene) -> None:
+        for second in range(4):
+            clock.now += 1.0
+            await on.session.push(audio(1, first=second * RATE))
+        on.engine.say(engine.Heard(on.number, (), 4.0))
+        clock.now += 6.0
+        await on.session.push(audio(6, first=4 * RATE))
+        on.engine.restart()
+        (opened,) = on.engine.of(engine.Open)
+        assert isinstance(opened, engine.Open)
+        assert opened.late == pytest.approx(6.0 + sessions.MARGIN, abs=1.2)
+        on.engine.say(engine.Listened(on.number, 4.5))
+
+    on = scene(play)
+    assert on.lags[-1].seconds < 1.0
+
+
+def test_audio_that_came_ahead_of_its_time_is_not_urgent_after_a_restart(clock: SimpleNamespace) -> None:
+    async def play(on: Scene) -> None:
+        await on.session.push(audio(20))
+        on.engine.say(engine.Heard(on.number, (), 10.0))
+        on.engine.restart()
+        (opened,) = on.engine.of(engine.Open)
+        assert isinstance(opened, engine.Open)
+        assert opened.late == 0.0
+
+    scene(play)
 
 
 def test_it_ends_once() -> None:

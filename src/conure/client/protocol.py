@@ -227,7 +227,7 @@ class Marker(Struct, tag="marker", kw_only=True):
 
 
 class Lag(Struct, tag="lag", kw_only=True):
-    """How long ago the audio came that was last worked in."""
+    """How late live audio is. What was sent before it would have been spoken is not."""
 
     seq: int
     seconds: float

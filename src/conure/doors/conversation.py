@@ -8,7 +8,6 @@ The stream is opened by the first message that needs it; it outlives the connect
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -32,7 +31,7 @@ __all__ = ["Conversation"]
 Send = Callable[[protocol.FromServer], Awaitable[None]]
 
 RECEIPT_EVERY = 2.0
-"""Seconds between receipts for audio."""
+"""Seconds between receipts for audio: who sends all before reading has room for few messages."""
 ALL_WELL = 1000
 
 
@@ -58,7 +57,6 @@ class Conversation:
         self._connection = 0
         self._told = 0
         """Number of the last event that was told."""
-        self._receipt = 0.0
         self._opened = asyncio.Event()
         self._results = ResultRenderer(0)
 
@@ -101,11 +99,9 @@ class Conversation:
             self._end()  # it will not be opened by asking for the same again
 
     def take(self, data: bytes) -> bool:
-        """Binary audio, where nothing is to be waited for nor said; False where it is to be read like the rest."""
+        """Binary audio, where nothing is to be said; False where it is to be read like the rest."""
         stream = self._stream
-        if stream is None or self.is_over or (self._config.events and self._is_receipt_due()):
-            return False
-        return stream.take(data, self._connection)
+        return stream is not None and not self.is_over and stream.take(data, self._connection)
 
     async def say(self, message: protocol.FromServer) -> None:
         """Raises TooSlow where the client does not read; its stream has failed then."""
@@ -122,6 +118,12 @@ class Conversation:
         await self._opened.wait()
         if self._elsewhere:
             await self._pass_on(self._elsewhere)
+        async with asyncio.TaskGroup() as tasks:
+            receipts = tasks.create_task(self._acknowledge())
+            await self._tell_events()
+            receipts.cancel()
+
+    async def _tell_events(self) -> None:
         while self._stream is not None and not self.is_over:
             for seq, event in await self._stream.log.take(self._told, self._connection):
                 self._told = seq
@@ -141,6 +143,29 @@ class Conversation:
         """The last word, when nothing is read any more."""
         if self._is_displaced:
             await self.say(protocol.Error(message="the stream goes on in another connection", code="displaced"))
+
+    @property
+    def may_return(self) -> bool:
+        """Its client can come back to the stream by another connection, and give more audio."""
+        is_here = self._stream is not None and self._config.events and not self._stream.is_closing
+        return not self.is_over and (is_here or self._elsewhere is not None)
+
+    @property
+    def is_behind(self) -> bool:
+        """Something is still to be told, so its client need say nothing."""
+        return self._stream is not None and (self._stream.is_closing or self._stream.is_behind)
+
+    @property
+    def receipt(self) -> protocol.FromServer:
+        """For what came so far."""
+        return protocol.Received(received=self._stream.received) if self._stream else protocol.Pong(id=0)
+
+    async def finish(self) -> None:
+        """Its client will say nothing more: as `close`, where there is a stream."""
+        if self._stream is not None or self._elsewhere is not None:
+            await self.read(protocol.Close())
+        else:
+            self._end()
 
     def leave(self) -> None:
         """The connection is gone. Who never learned the stream's token cannot come back."""
@@ -194,7 +219,7 @@ class Conversation:
         changed = structs.replace(config, endpointing=None)
         if changed not in (protocol.Config(), structs.replace(self._config, endpointing=None)):
             raise BadOption("after the stream was opened endpointing alone may change", "open another stream")
-        self._stream.session.configure(_endpointing(config.endpointing))
+        await self._stream.configure(_endpointing(config.endpointing))
 
     async def _open(self) -> LiveStream:
         if self._stream is None:
@@ -251,14 +276,16 @@ class Conversation:
         self._opened.set()
 
     async def _feed(self, data: bytes) -> None:
-        stream = await self._open()
-        await stream.feed(data, self._connection)
-        if self._config.events and self._is_receipt_due():
-            self._receipt = time.monotonic()
-            await self.say(protocol.Received(received=stream.received))
+        await (await self._open()).feed(data, self._connection)
 
-    def _is_receipt_due(self) -> bool:
-        return time.monotonic() - self._receipt > RECEIPT_EVERY
+    async def _acknowledge(self) -> None:
+        """Tells now and then what was received: a client keeps it until then."""
+        acknowledged = 0
+        while self._stream is not None and self._config.events:
+            await asyncio.sleep(RECEIPT_EVERY)
+            if self._stream.received > acknowledged and not self.is_over:
+                acknowledged = self._stream.received
+                await self.say(protocol.Received(received=acknowledged))
 
     async def _feed_message(self, audio: protocol.Audio) -> None:
         if self._stream is None:

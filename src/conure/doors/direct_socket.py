@@ -5,14 +5,18 @@
 
 The short way takes what the parser would make of the same bytes, as long as the parser is between two messages and the
 queue is empty, so the order is kept. A door asks for it with what it finds in the scope's extensions as
-DIRECT: a function, GIVE_TO, to be called with its own.
+DIRECT: a function, GIVE_TO, to be called with its own. Messages that came together are handed over as one, for tiny
+ones cost as much each as long ones; a door to which it matters where a message ends says so.
+
+A connection is read on while its door is busy, so that pings are answered; a queue of megabytes ends that.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
@@ -26,11 +30,18 @@ except ImportError:  # it was installed without its extension
 __all__ = ["DIRECT", "GIVE_TO", "DirectSocket", "Take"]
 
 Take = Callable[[bytes], bool]
-"""Given a binary message; False where it is to be queued, and was not taken."""
+"""Given one or more binary messages; False where they are to be queued, and were not taken."""
 
 DIRECT, GIVE_TO = "conure.direct", "give_to"
 FLUSH_SECONDS = 5.0
 """For a client to read what was sent before its connection was closed."""
+MOST_QUEUED = 2**23
+"""Bytes of messages that may wait for their door before a connection is not read."""
+MESSAGE_COST = 256
+"""Bytes that a message counts for beside its own."""
+LARGE, MOST_UNFINISHED = 2**20, 2**29
+"""Bytes of a message that is not whole yet, from which on it counts; of all such messages of a process together."""
+TRY_AGAIN = 1013
 NO_TEXT = 1007
 """Closes a connection whose text is not UTF-8."""
 WHOLE_BINARY = 0x82
@@ -43,9 +54,18 @@ SHORT, TWO_BYTES = 6, 8
 class DirectSocket(WebSocketsSansIOProtocol):
     """A connection ends a while after its door has left, whether the client reads or not."""
 
+    unfinished: ClassVar[int] = 0
+    """Bytes of large messages that are not whole yet, of all connections."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._take: Take | None = None
+        self._is_joined = True
+        """Whether messages may be handed over as one."""
+        self._sizes: deque[int] = deque()
+        """Of the messages that wait for the door."""
+        self._queued = self._unfinished = 0
+        """Bytes of them, and of a large one that is not whole yet."""
         self._is_awaited = False
         """The door has dealt with everything before, and waits for more."""
 
@@ -55,15 +75,29 @@ class DirectSocket(WebSocketsSansIOProtocol):
             extensions = self.scope["extensions"] or {}
             self.scope["extensions"] = extensions | {DIRECT: {GIVE_TO: self._give_to}}
 
-    def _give_to(self, take: Take) -> None:
-        self._take = take
+    def _give_to(self, take: Take, *, joined: bool = True) -> None:
+        self._take, self._is_joined = take, joined
 
     def data_received(self, data: bytes) -> None:
         if self._is_awaited and self._take and self._is_between_messages():
-            data = _hand_over(data, self._take)
+            data = _hand_over(data, self._take, self._is_joined)
             if not data:
                 return
         super().data_received(data)
+        self._weigh()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """What is not whole yet of a large message; where there is too much of it a client is told to try again."""
+        size = 0 if self.disconnected else len(self.conn.reader.buffer) + (self.conn.current_size or 0)
+        before, self._unfinished = self._unfinished, size if size >= LARGE else 0
+        DirectSocket.unfinished += self._unfinished - before
+        if self._unfinished > before and DirectSocket.unfinished > MOST_UNFINISHED and self.conn.state is OPEN:
+            self.conn.fail(TRY_AGAIN, "too many large messages are on their way")
+            self.handle_parser_exception()
 
     def _is_between_messages(self) -> bool:
         conn = self.conn
@@ -77,7 +111,16 @@ class DirectSocket(WebSocketsSansIOProtocol):
                 self.conn.send_close(NO_TEXT)
                 self.handle_parser_exception()
             return
+        size = sum(map(len, self.frames)) + MESSAGE_COST
+        was_paused, self.read_paused = self.read_paused, True  # else reading would be paused now
         super().send_receive_event_to_app()
+        self.read_paused = was_paused
+        if not self.close_sent:
+            self._sizes.append(size)
+            self._queued += size
+            if self._queued > MOST_QUEUED and not was_paused:
+                self.read_paused = True
+                self.transport.pause_reading()
 
     def handle_ping(self) -> None:
         if not self.close_sent:  # there is nothing to be said after the farewell
@@ -86,9 +129,12 @@ class DirectSocket(WebSocketsSansIOProtocol):
     async def receive(self) -> Any:
         self._is_awaited = True
         try:
-            return await super().receive()
+            message = await super().receive()
         finally:
             self._is_awaited = False
+        if message["type"] == "websocket.receive":
+            self._queued -= self._sizes.popleft()
+        return message
 
     async def send(self, message: Any) -> None:
         await super().send(message)
@@ -118,17 +164,24 @@ def _is_text(data: bytes) -> bool:
         return False
 
 
-def _hand_over(data: bytes, take: Take) -> bytes:
+def _hand_over(data: bytes, take: Take, joined: bool) -> bytes:
     """The whole binary messages at the beginning; what is left is for the parser."""
-    at, size = 0, len(data)
-    while size - at > SHORT and data[at] == WHOLE_BINARY and data[at + 1] >= MASKED:
+    at, size, parts = 0, len(data), []
+    while size - at > SHORT and data[at] == WHOLE_BINARY and data[at + 1] > MASKED:
         length, begin = data[at + 1] - MASKED, at + SHORT
         if length == 126:
             length, begin = data[at + 2] << 8 | data[at + 3], at + TWO_BYTES
         elif length == 127:
             break
         end = begin + length
-        if end > size or not take(apply_mask(data[begin:end], data[begin - 4 : begin])):
+        if end > size:
+            break
+        part = apply_mask(data[begin:end], data[begin - 4 : begin])
+        if joined:
+            parts.append(part)
+        elif not take(part):
             break
         at = end
+    if parts and not take(parts[0] if len(parts) == 1 else b"".join(parts)):
+        return data
     return data[at:]

@@ -2,7 +2,7 @@
 
 uvicorn answers 400 and leaves the application at work, whose own answer then fails with a traceback for every stranger
 who sends such bytes. Here the application is told that its client has gone, and nothing is said into an answer that
-has begun.
+has begun. And a client that has sent all of its request may shut its side of the connection: it is answered.
 """
 
 from __future__ import annotations
@@ -13,7 +13,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 __all__ = ["HttpRequests"]
 
 
+CUT_OFF = "The connection ended before the request did."
+
+
 class HttpRequests(H11Protocol):
+    def eof_received(self) -> bool:  # type: ignore[override]  # whether the connection stays open for the answer
+        cycle = self.cycle
+        is_at_work = cycle is not None and not cycle.response_complete
+        if is_at_work and not cycle.more_body:
+            cycle.keep_alive = False
+            return self.scheme == "http"  # TLS knows no connections that are half open
+        if is_at_work or self.conn.trailing_data[0]:
+            self.send_400_response(CUT_OFF)
+        return False
+
     def send_400_response(self, msg: str) -> None:
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:

@@ -25,6 +25,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from conure.audio.formats import AudioFormat
 from conure.doors.behind import Behind
 from conure.doors.credentials import answer_to, secret_of
+from conure.doors.direct_socket import DIRECT, GIVE_TO
 from conure.doors.failures import failure_of, retry_of, told
 from conure.doors.growing import Growing
 from conure.doors.sending import TOO_SLOW, TooSlow, in_time
@@ -78,6 +79,8 @@ class _Connection:
         self._reader = self._live.attach(self._stream)
         try:
             await self._send({"type": "Ready", "id": self._number})
+            if direct := self._socket.scope.get("extensions", {}).get(DIRECT):
+                direct[GIVE_TO](self._take_directly, joined=False)
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read())
                 await self._tell()
@@ -101,6 +104,10 @@ class _Connection:
                 await self._finalize(text.strip())
             else:
                 await self._refuse(f"a text that is none of {', '.join(ENDS)}")
+
+    def _take_directly(self, data: bytes) -> bool:
+        """Audio that is nothing but audio."""
+        return _unpacked(data) is None and self._stream.take(data, self._reader)
 
     async def _take(self, data: bytes) -> None:
         packed = _unpacked(data)

@@ -1,6 +1,9 @@
 """The native protocol over TCP: a line of JSON a message, both ways. A key is in `hello`.
 
 The server says `hello` as soon as somebody connects: some clients wait for it, and others leave it alone.
+
+A client that has no more to say may shut its side of the connection and read on: that is a `close`. One whose
+connection broke looks the same where it may come back, so first it is found out whether there is somebody.
 """
 
 from __future__ import annotations
@@ -13,18 +16,22 @@ import msgspec
 from conure.client import protocol
 from conure.doors.behind import Behind
 from conure.doors.conversation import Conversation
+from conure.doors.lines import LONGEST_LINE, LONGEST_TEXT, Foreign, LineReader
 
-__all__ = ["LONGEST_LINE", "serve_lines"]
+__all__ = ["serve_lines"]
 
-LONGEST_LINE = 2**22
 IDLE_SECONDS = 600.0
 """After which a client that says nothing is taken for gone."""
 STRANGER_SECONDS = 10.0
 """The same for one that has not said who it is, where keys are needed."""
-HTTP = (b" HTTP/1.1\r\n", b" HTTP/1.0\r\n")
-"""How a request ends its first line: a web page may send one to any port, with lines that we would take."""
 PARTING = 5.0
 """Seconds for a client to read the rest."""
+LINGERING = 10.0
+"""The same where it may still be sending: what it was told would be lost if it found the connection closed."""
+LIMIT = 2**16
+"""Bytes that wait to be taken from the socket."""
+PROBES, PROBE_SECONDS = 3, 0.7
+"""Receipts to one that shut its side, and the time for each to be refused by one that is gone."""
 BACKLOG = 1024
 """Connections that wait to be accepted."""
 
@@ -41,17 +48,23 @@ async def serve_lines(behind: Behind, host: str, port: int, *, shared: bool = Fa
         with contextlib.suppress(asyncio.CancelledError):  # the server stops; asyncio would print it as an error
             await _Connection(behind, reader, writer).serve(next(numbers))
 
-    return await asyncio.start_server(serve, host, port, limit=LONGEST_LINE, backlog=BACKLOG, reuse_port=shared or None)
+    return await asyncio.start_server(serve, host, port, limit=LIMIT, backlog=BACKLOG, reuse_port=shared or None)
+
+
+class _Refused(ConnectionError):
+    """The client was told why, and the connection ends."""
 
 
 class _Connection:
     def __init__(self, behind: Behind, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
+        self._lines = LineReader(reader)
         self._conversation = Conversation(behind.live, behind.access, self._send)
         if not behind.access.needs_key:
             self._conversation.identify(None)
 
     async def serve(self, number: int) -> None:
+        is_refused = False
         try:
             await self._conversation.greet(number)
             async with asyncio.TaskGroup() as tasks:
@@ -59,39 +72,58 @@ class _Connection:
                 await self._conversation.tell()
                 reading.cancel()
             await self._conversation.part()
+        except* _Refused:
+            is_refused = True
         except* (OSError, TimeoutError):
             pass
         finally:
             self._conversation.leave()
-            await self._hang_up()
+            await self._hang_up(lingering=is_refused)
 
-    async def _hang_up(self) -> None:
-        self._writer.close()
+    async def _hang_up(self, *, lingering: bool) -> None:
         try:
-            async with asyncio.timeout(PARTING):
+            async with asyncio.timeout(LINGERING if lingering else PARTING):
+                if lingering:
+                    self._writer.write_eof()
+                    while await self._reader.read(LIMIT):
+                        pass
+                self._writer.close()
                 await self._writer.wait_closed()
         except (OSError, RuntimeError, TimeoutError):
             self._writer.transport.abort()
 
     async def _read(self) -> None:
         while not self._conversation.is_over:
-            patience = IDLE_SECONDS if self._conversation.is_known else STRANGER_SECONDS
             try:
-                line = await asyncio.wait_for(self._reader.readline(), patience)
-            except TimeoutError:
-                fault = f"nothing was said for {patience:g} s"
-                await self._conversation.say(protocol.Error(message=fault, code="idle"))
-                raise
-            except ValueError:
-                await self._refuse(f"a line of more than {LONGEST_LINE} bytes")
-                raise ConnectionError from None  # where the next line begins cannot be told
-            if line.endswith(HTTP):
-                await self._refuse("this port does not speak HTTP")
-                raise ConnectionError
+                line = await self._next()
+            except Foreign as fault:
+                await self._refuse(str(fault))
+                raise _Refused from None
             if not line:
-                raise ConnectionError
+                await self._finish()
+                return
             if line.strip():
                 await self._take(line)
+
+    async def _next(self) -> bytes:
+        """Raises Foreign, and TimeoutError for a client that has nothing to wait for, and says nothing."""
+        while True:
+            is_known = self._conversation.is_known
+            patience, longest = (IDLE_SECONDS, LONGEST_LINE) if is_known else (STRANGER_SECONDS, LONGEST_TEXT)
+            try:
+                return await asyncio.wait_for(self._lines.next(longest), patience)
+            except TimeoutError:
+                if not self._conversation.is_behind:
+                    fault = f"nothing was said for {patience:g} s"
+                    await self._conversation.say(protocol.Error(message=fault, code="idle"))
+                    raise
+
+    async def _finish(self) -> None:
+        """Nothing more will be said. Raises ConnectionError where nobody is there."""
+        for _ in range(PROBES if self._conversation.may_return else 0):
+            await self._conversation.say(self._conversation.receipt)
+            await asyncio.sleep(PROBE_SECONDS)
+        await self._conversation.finish()
 
     async def _take(self, line: bytes) -> None:
         try:
@@ -102,7 +134,7 @@ class _Connection:
             await self._conversation.read(message)
 
     async def _refuse(self, fault: str) -> None:
-        hint = 'send one line of JSON a message: {"type": "audio", "data": "<base64>"}'
+        hint = 'send one line of JSON a message: {"type": "audio", "data": "<base64>"}; WebSocket takes audio as it is'
         await self._conversation.say(protocol.Error(message=f"not understood: {fault}", hint=hint))
 
     async def _send(self, message: protocol.FromServer) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from conure.audio.features_stream import Front, first_sample, samples_of, span_samples
+from conure.audio.spoken import Spoken
 from conure.decoding.emitted import STEP_SECONDS
 from conure.engine.hearing import Hearing
 from conure.engine.listening import Ear, Speech
@@ -35,6 +36,8 @@ from conure.vad.endpoints import Endpointing
 __all__ = ["ChunkLane", "Cut", "Part", "Stream"]
 
 RATE = 16_000
+AHEAD = 1.0
+"""Seconds before it would have been spoken from which on audio is heard as that of live streams is."""
 LARGE_ROWS = 64
 """On a processor; a turn of more would leave memory behind that few streams need."""
 
@@ -68,6 +71,9 @@ class Stream:
     cuts: deque[Cut] = field(default_factory=deque)
     pushed: float = 0.0
     """When samples came last."""
+    spoken: Spoken = field(default_factory=Spoken)
+    late_until: int = 0
+    """The sample before which all should have been worked in when the stream was opened."""
     closing: bool = False
     """Nothing is left to work in; its last answers are still to be made."""
 
@@ -145,7 +151,7 @@ class ChunkLane(ABC):
     def capacity(self) -> int:
         return self.slots.count
 
-    def open(self, number: int, options: StreamOptions) -> bool:
+    def open(self, number: int, options: StreamOptions, late: float = 0.0) -> bool:
         """Whether there was a row for it."""
         lease = self.slots.lease()
         if lease is None:
@@ -153,6 +159,7 @@ class ChunkLane(ABC):
         self._reset(lease.row)
         hearing, kind = Hearing(number, options.endpointing, self.end_token), (self, options.latency_ms)
         stream = Stream(number, lease, options, hearing, kind, self._chunk(options), -self.lead)
+        stream.late_until = round(late * RATE)
         self._expect(stream)
         self._streams[number] = stream
         return True
@@ -160,6 +167,7 @@ class ChunkLane(ABC):
     def push(self, number: int, samples: Samples, now: float) -> None:
         stream = self._streams[number]
         stream.ear.samples.push(samples)
+        stream.spoken.arrive(len(samples), now)
         stream.pushed = now
         if number not in self._ready:
             self._see(stream, now)
@@ -218,9 +226,13 @@ class ChunkLane(ABC):
         number = stream.number
         if stream.closing or not (stream.cuts or stream.ear.samples.end >= stream.whole_at):
             self._ready.pop(number, None)
+            stream.spoken.catch_up(now)
         elif number not in self._ready:
-            due = now + stream.chunk * STEP_SECONDS
-            self._ready[number] = LiveWork(number, stream.kind, due, most=self._most_rows(stream.chunk))
+            end = min(stream.whole_at, stream.cuts[0].sample) if stream.cuts else stream.whole_at
+            whole = stream.spoken.at(end) if end > stream.late_until else now
+            due, most = whole + stream.chunk * STEP_SECONDS, self._most_rows(stream.chunk)
+            work = LiveWork(number, stream.kind, due, most=most, firm_from=whole - AHEAD, since=stream.pushed)
+            self._ready[number] = work
 
     def _part(self, stream: Stream) -> Part:
         hop, most = self.front.config.hop, stream.chunk * STEP_FRAMES
@@ -261,11 +273,12 @@ class ChunkLane(ABC):
             stream.cuts.popleft()
             stream.closing = cut.marker is None
             stream.origin, stream.frames = cut.sample, -self.lead
-            self._ready.pop(stream.number, None)
             self._reset(stream.lease.row)
         self._expect(stream)
         needed = stream.origin + max(first_sample(self._kept(stream), self.front.config), 0)
         stream.ear.samples.forget(min(needed, stream.ear.listened))
+        stream.spoken.forget(part.reached)
+        self._ready.pop(stream.number, None)
         self._see(stream, now)
 
     def _tell(self, part: Part, tokens: Sequence[Token], speech: Sequence[Speech]) -> Iterator[Answer]:

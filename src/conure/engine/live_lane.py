@@ -33,8 +33,8 @@ class LiveLane(Protocol):
         """Those that a stream may ask for, in milliseconds, the least first."""
         ...
 
-    def open(self, number: int, options: StreamOptions) -> bool:
-        """Whether there was room for it."""
+    def open(self, number: int, options: StreamOptions, late: float = 0.0) -> bool:
+        """Whether there was room for it. `late`: seconds of its audio that should have been worked in before now."""
         ...
 
     def push(self, number: int, samples: Samples, now: float) -> None: ...

@@ -188,7 +188,7 @@ class Engine:
         elif self._is_firm(request) and (needed := self._load_with(lane, options.latency_ms)) > MOST_LOAD:
             message = f"{len(lane)} streams are open, and one more would take {needed:.0%} of the time there is"
             self._answer([Failed(request.stream, "busy", message, retry_after=RETRY_AFTER)])
-        elif lane.open(request.stream, options):
+        elif lane.open(request.stream, options, request.late):
             self._streams[request.stream] = lane
             self._latencies[request.stream] = options.latency_ms
             self._answer([Opened(request.stream)])

@@ -82,6 +82,8 @@ class Open(Struct, frozen=True, tag=True):
     options: StreamOptions
     again: bool = False
     """It was promised to be in time before the engine was started anew, so it is not refused for want of time."""
+    late: float = 0.0
+    """Seconds at the beginning of its audio that should have been worked in before now."""
 
 
 class Audio(Struct, frozen=True, tag=True):

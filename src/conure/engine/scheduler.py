@@ -1,8 +1,10 @@
-"""What the engine does next: streams first, by due time; guesses and clips fill the time that is left.
+"""What the engine does next: streams first, by due time; guesses, audio ahead of its time and clips fill what is left.
 
 Pure: it is told what there is and what time it is, and chooses. A turn cannot be interrupted, so a slice of a clip is
-begun only where it ends before a stream needs the machine; so is a guess. Of these, what somebody waits for goes
-first, by due time, and the rest in the order in which it came.
+begun only where it ends before a stream needs the machine; so is a guess, and audio that came before it would have been
+spoken. From when it would have been, it is work like any other: such a stream gets at least what a live one gets.
+Of what fills the time that is left, what somebody waits for goes first, by due time, and the rest in the order in which
+it came.
 """
 
 from __future__ import annotations
@@ -33,6 +35,12 @@ class LiveWork:
     """Streams of its kind that may share a turn."""
     spare: bool = False
     """A guess at what will be known for sure later: done only in time that is left."""
+    firm_from: float = float("-inf")
+    """Before, it is audio ahead of its time: done only in time that is left."""
+    since: float = 0.0
+    """When that came."""
+    alone: bool = False
+    """Then it shares no turn: one takes long, and others could not be begun meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +85,29 @@ class Scheduler:
         self, now: float, live: Sequence[LiveWork], expected: Sequence[Expected], clips: Sequence[ClipWork]
     ) -> StreamTurn | ClipTurn | None:
         """The next turn; None where there is nothing to do, or nothing that may be begun now."""
-        if firm := [work for work in live if not work.spare]:
+        if firm := [work for work in live if not work.spare and work.firm_from <= now]:
             return self._streams(firm)
+        coming = [*expected, *(Expected(work.kind, work.firm_from, work.due) for work in live if not work.spare)]
         spare: list[LiveWork | ClipWork] = [*live, *clips]
         for first in sorted(spare, key=_urgency):
             if isinstance(first, ClipWork):
-                if self._fits(now, first.kind, first.size, expected):
+                if self._fits(now, first.kind, first.size, coming):
                     return ClipTurn(first)
             else:
-                turn = self._streams([work for work in live if work.kind == first.kind])
-                if self._fits(now, turn.kind, turn.size, expected):
+                same = [first] if first.alone else [work for work in live if work.kind == first.kind]
+                if turn := self._fitting(now, same, coming):
                     return turn
         return None
+
+    def _fitting(self, now: float, live: Sequence[LiveWork], expected: Sequence[Expected]) -> StreamTurn | None:
+        """All of them, or as many as fit; guesses are made for all at once."""
+        turn = self._streams(live)
+        while not self._fits(now, turn.kind, turn.size, expected):
+            if live[0].spare or len(turn.streams) == 1:
+                return None
+            chosen = set(turn.streams[: len(turn.streams) // 2])
+            turn = self._streams([work for work in live if work.stream in chosen])
+        return turn
 
     def _streams(self, live: Sequence[LiveWork]) -> StreamTurn:
         first = min(live, key=lambda work: work.due)
@@ -113,7 +132,7 @@ class Scheduler:
 
 
 def _urgency(work: LiveWork | ClipWork) -> tuple[bool, float]:
-    """What has no due time comes after what has, by age."""
-    if work.due is None:
+    """What nobody waits for comes after what somebody does, by age."""
+    if work.due is None or (isinstance(work, LiveWork) and not work.spare):
         return True, work.since
     return False, work.due

@@ -14,6 +14,7 @@ the next one begins there, and its clip somewhat before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from conure.decoding.emitted import EmittedToken
 from conure.engine.chunk_lane import Cut
@@ -73,15 +74,18 @@ class SegmentLane:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def open(self, number: int, options: StreamOptions) -> bool:
+    def open(self, number: int, options: StreamOptions, late: float = 0.0) -> bool:
         if len(self._streams) >= self.capacity:
             return False
-        self._streams[number] = SegmentStream(number, options, Utterances(options.endpointing, self.settings))
+        stream = SegmentStream(number, options, Utterances(options.endpointing, self.settings))
+        stream.late_until = round(late * RATE)
+        self._streams[number] = stream
         return True
 
     def push(self, number: int, samples: Samples, now: float) -> None:
         stream = self._streams[number]
         stream.ear.samples.push(samples)
+        stream.spoken.arrive(len(samples), now)
         stream.pushed = now
         self._see(stream, now)
 
@@ -149,9 +153,13 @@ class SegmentLane:
             if self._finals and number not in self._finals.wanted:
                 return None
             kind = (self, "final", prompt, self._finals is not None)
-            return LiveWork(number, kind, stream.over_since + stream.latency, stream.seconds)
+            work = replace(stream.work(kind, stream.over_at, stream.over_since), size=stream.seconds)
+            if self._finals:  # others may wait for what was begun
+                return replace(work, firm_from=float("-inf"))
+            return replace(work, alone=True)
         if stream.since is not None:
-            return LiveWork(number, (self, "listen"), stream.since + stream.latency)
+            end = min(stream.end, stream.ear.listened + stream.listens)
+            return stream.work((self, "listen"), end, stream.since)
         if stream.guess_since is not None and stream.goes_on is not None:
             if self._guesses and number not in self._guesses.wanted:
                 return None
@@ -165,8 +173,10 @@ class SegmentLane:
         whole = stream.ear.samples.end - stream.ear.listened >= stream.listens
         if not (whole or stream.cuts or stream.steps):
             stream.since = None
+            stream.spoken.catch_up(now)
         elif stream.since is None:
             stream.since = now
+        stream.spoken.forget(stream.ear.listened)
         if stream.over is None:
             stream.over_since = None
         elif stream.over_since is None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from conure.engine.chunk_lane import Cut
+from conure.audio.spoken import Spoken
+from conure.engine.chunk_lane import AHEAD, Cut
 from conure.engine.clip_batch import seconds_of
 from conure.engine.listening import Ear, Speech
 from conure.engine.messages import Samples, StreamOptions
+from conure.engine.scheduler import LiveWork
 from conure.engine.utterance import Utterance
 from conure.vad.endpoints import Ended
 from conure.vad.silero import STEP
@@ -52,6 +55,9 @@ class SegmentStream:
     over_since: float | None = None
     guess_since: float | None = None
     pushed: float = 0.0
+    spoken: Spoken = field(default_factory=Spoken)
+    late_until: int = 0
+    """The sample before which all should have been worked in when the stream was opened."""
 
     @property
     def latency(self) -> float:
@@ -83,6 +89,11 @@ class SegmentStream:
     def wants_guess(self) -> bool:
         going = self.goes_on
         return going is not None and going.is_told and self.over is None and self.ear.listened >= going.next_guess
+
+    def work(self, kind: Hashable, end: int, since: float) -> LiveWork:
+        """What is to be done with audio up to that sample, since it could be."""
+        whole = self.spoken.at(end) if end > self.late_until else since
+        return LiveWork(self.number, kind, max(whole, since) + self.latency, firm_from=whole - AHEAD, since=self.pushed)
 
     def read(self, first: int, end: int) -> Samples:
         samples = np.empty(max(end - first, 0), np.float32)

@@ -9,18 +9,22 @@ A connection whose audio is not to be told apart has one stream, which takes the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 from conure.audio.formats import AudioFormat
 from conure.engine.messages import Samples
-from conure.errors import BadOption, UnsupportedAudio
+from conure.errors import BacklogFull, BadOption, UnsupportedAudio
 from conure.service.access import ANYONE, Caller
 from conure.service.events import Event, Failed
+from conure.service.inbox import Inbox
 from conure.service.intake import Intake
 from conure.service.live import LiveService, LiveStream, Wanted
+from conure.service.session import LAG_EVERY
+from conure.vad.endpoints import Endpointing
 
 __all__ = ["ChannelStreams"]
 
@@ -38,6 +42,7 @@ class ChannelStreams:
         """No more audio is taken."""
         self._live = live
         self._intake = intake
+        self._inbox = Inbox(self, live.space) if intake else None
         self._readers = [live.attach(stream) for stream in streams]
 
     @classmethod
@@ -73,48 +78,44 @@ class ChannelStreams:
         """What of the audio could not be read."""
         return self._intake.problems if self._intake else self.streams[0].problems
 
-    async def feed(self, data: bytes) -> None:
-        """Audio in the connection's format, cut anywhere; waits where much of it is waiting.
+    @property
+    def is_behind(self) -> bool:
+        """Audio waits that could be heard: the client need say nothing meanwhile."""
+        return bool(self._inbox and not self._inbox.is_empty) or any(stream.is_behind for stream in self.streams)
 
-        What came before audio that cannot be read is transcribed; then the streams fail.
+    async def feed(self, data: bytes) -> None:
+        """Audio in the connection's format, cut anywhere. What cannot be heard yet is kept; nothing is waited for.
+
+        What came before audio that cannot be read, or kept, is transcribed; then the streams fail.
         """
         if self.closing:
             return
-        if self._intake is None:
+        if self._inbox is None:
             await self.streams[0].feed(data, self._readers[0])
             return
         try:
-            samples = await self._intake.push(data)
-        except UnsupportedAudio as error:
-            self._spoil(error)
-        else:
-            await self._share(samples)
+            self._inbox.put(data)
+        except BacklogFull as error:
+            await self._overflow(error)
 
     def take(self, data: bytes) -> bool:
-        """The same at once; False, and nothing was taken, where `feed` would wait, refuse, or tell channels apart."""
-        return self._intake is None and not self.closing and self.streams[0].take(data, self._readers[0])
+        """The same at once; False, and nothing was taken, where `feed` would refuse, or tell channels apart."""
+        return self._inbox is None and not self.closing and self.streams[0].take(data, self._readers[0])
 
     async def finalize(self, marker: int) -> None:
         """That was all for now: each channel tells a Marker."""
-        if self.closing:
-            return
-        if self._intake:
-            await self._share(self._intake.flush())
-        for stream, reader in zip(self.streams, self._readers, strict=True):
-            await stream.finalize(marker, reader)
+        if not self.closing:
+            await self._then(partial(self._finalize, marker))
+
+    async def configure(self, endpointing: Endpointing, lag_every: float = LAG_EVERY) -> None:
+        """Of streams that are not told apart, for what comes from now on."""
+        await self.streams[0].configure(endpointing, lag_every)
 
     async def close(self) -> None:
         """That was all; more than once does no harm."""
-        if self.closing:
-            return
-        self.closing = True
-        if self._intake:
-            try:
-                await self._share(await self._intake.finish())
-            except UnsupportedAudio as error:
-                self._spoil(error)
-        for stream, reader in zip(self.streams, self._readers, strict=True):
-            await stream.close(reader)
+        if not self.closing:
+            self.closing = True
+            await self._then(self._close)
 
     def stop(self, event: Failed) -> None:
         """Ends all of them from this side."""
@@ -124,6 +125,8 @@ class ChannelStreams:
     def cancel(self) -> None:
         """Nobody wants the rest; more than once does no harm."""
         self.closing = True
+        if self._inbox:
+            self._inbox.close()
         if self._intake:
             self._intake.close()
         for stream in self.streams:
@@ -150,13 +153,76 @@ class ChannelStreams:
             for each in waiting:
                 each.cancel()
 
+    async def _then(self, action: Callable[[], Awaitable[None]]) -> None:
+        """After the audio that came so far."""
+        await (self._inbox.then(action) if self._inbox else action())
+
+    # What the inbox asks for, one after the other, where channels are told apart.
+
+    @property
+    def has_room(self) -> bool:
+        return bool(self._intake and self._intake.is_immediate) and all(stream.has_room for stream in self.streams)
+
+    def hear_now(self, data: bytes) -> None:
+        assert self._intake
+        try:
+            samples = self._intake.take(data)
+        except UnsupportedAudio as error:
+            self._spoil(error)
+        else:
+            for row, stream, reader in zip(samples, self.streams, self._readers, strict=True):
+                stream.take(row.tobytes(), reader)
+
+    async def hear(self, data: bytes) -> None:
+        assert self._intake
+        for stream in self.streams:
+            await stream.settle()
+        try:
+            samples = await self._intake.push(data)
+        except UnsupportedAudio as error:
+            self._spoil(error)
+        else:
+            await self._share(samples)
+
+    def fail(self, error: Exception) -> None:
+        for stream in self.streams:
+            stream.fail(error)
+
+    async def _finalize(self, marker: int) -> None:
+        if self._intake:
+            await self._share(self._intake.flush())
+        for stream, reader in zip(self.streams, self._readers, strict=True):
+            await stream.finalize(marker, reader)
+
+    async def _close(self) -> None:
+        if self._intake:
+            try:
+                await self._share(await self._intake.finish())
+            except UnsupportedAudio as error:
+                self._spoil(error)
+        for stream, reader in zip(self.streams, self._readers, strict=True):
+            await stream.close(reader)
+
     async def _share(self, samples: Samples) -> None:
         """samples [channels, n]."""
         if samples.size:
             for row, stream, reader in zip(samples, self.streams, self._readers, strict=True):
                 await stream.feed(row.tobytes(), reader)
 
-    def _spoil(self, error: UnsupportedAudio) -> None:
+    async def _overflow(self, error: BacklogFull) -> None:
+        """What is kept is transcribed, what follows is not taken."""
         self.closing = True
+
+        async def end() -> None:
+            self._spoil(error)
+
+        for stream in self.streams:
+            stream.warn_of(error)
+        await self._then(end)
+
+    def _spoil(self, error: UnsupportedAudio | BacklogFull) -> None:
+        self.closing = True
+        if self._inbox:
+            self._inbox.close()
         for stream in self.streams:
             stream.spoil(error)

@@ -69,12 +69,15 @@ class Marker(Struct, frozen=True):
     """Everything said before that request is in the finals before this."""
 
     number: int
+    at: float = 0.0
+    """Seconds of audio before it."""
 
 
 class Lag(Struct, frozen=True):
-    """For how long the oldest audio that was not worked in has waited; it comes while audio does."""
+    """How late live audio is; it comes while audio does."""
 
     seconds: float
+    """Since the oldest audio was spoken that is not worked in; audio that came ahead of its time is not late."""
     until: float = 0.0
     """Audio before this has been worked in."""
 

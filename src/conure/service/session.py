@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from conure.audio.backlog import Backlog
+from conure.audio.spoken import Spoken
 from conure.engine import messages as engine
 from conure.engine.handle import EngineHandle
 from conure.engine.messages import Samples, StreamOptions
@@ -48,7 +49,9 @@ MARGIN = 1.0
 MOST_KEPT = 120.0
 """Seconds of an utterance that can be heard again."""
 MOST_AHEAD = 20.0
-"""Seconds of audio that may wait; who sends faster is kept waiting."""
+"""Seconds of audio that the engine is given before it has worked it in; what is sent faster waits elsewhere."""
+BEHIND = 2.0
+"""Seconds of audio that wait where more waits than a model looks ahead."""
 MOST_ASKED = 64
 """Requests for a final that may wait."""
 MOST_TWICE = 60.0
@@ -96,13 +99,11 @@ class LiveSession:
         self._handle = handle
         self._publish = publish
         self._audio = Backlog()
-        self._inbox: deque[Samples] = deque()
-        """Audio that came while there was no room."""
         self._begin = 0
         """The sample at which the engine's stream began."""
         self._asked: deque[tuple[int, int | None]] = deque()
         """Places of finalize (with its marker) and close that were not answered."""
-        self._arrivals: deque[tuple[int, float]] = deque()
+        self._spoken = Spoken()
         self._ordered: deque[Event | SecondPass] = deque()
         """What waits for a second pass, and for its turn after one."""
         self._utterance: Utterance | None = None
@@ -130,20 +131,25 @@ class LiveSession:
         return bool(self._asked) and self._asked[-1][1] is None
 
     async def push(self, samples: Samples) -> None:
-        """Mono, 16 kHz. Waits where much is waiting; what comes after the end is not wanted by anyone.
-
-        Who is cancelled while waiting has left all of it here.
-        """
-        if self.ended or self.closing:
-            return
-        self._inbox += (samples[begin : begin + PIECE] for begin in range(0, len(samples), PIECE))
-        await self.settle()
+        """Mono, 16 kHz. Waits where much is waiting; what comes after the end is not wanted by anyone."""
+        for begin in range(0, len(samples), PIECE):
+            await self.settle()
+            if self.ended or self.closing:
+                return
+            self._send(samples[begin : begin + PIECE])
 
     @property
     def has_room(self) -> bool:
         """Whether `take` may be called: the stream goes on, and what comes need wait for nothing."""
-        ahead = self._audio.end - self._followed * RATE
-        return not (self.ended or self._inbox or self._asked or ahead > MOST_AHEAD * RATE)
+        asked = self._asked
+        if self.ended or (asked and (len(asked) >= MOST_ASKED or self.closing)):
+            return False
+        return self._audio.end <= (self._followed + MOST_AHEAD) * RATE
+
+    @property
+    def is_behind(self) -> bool:
+        """Audio waits to be worked in, or a request for what was heard."""
+        return bool(self._asked) or self.seconds - self._followed > BEHIND
 
     def take(self, samples: Samples) -> None:
         """As `push`, at once."""
@@ -151,15 +157,10 @@ class LiveSession:
             self._send(samples[begin : begin + PIECE])
 
     async def settle(self) -> None:
-        """Waits until all that was pushed is on its way, and there is room for more."""
-        while not self.ended:
-            if self._is_full:
-                self._progress.clear()
-                await self._progress.wait()
-            elif self._inbox:
-                self._send(self._inbox.popleft())
-            else:
-                return
+        """Waits until there is room for more."""
+        while self._is_full and not self.ended:
+            self._progress.clear()
+            await self._progress.wait()
 
     @property
     def _is_full(self) -> bool:
@@ -167,7 +168,7 @@ class LiveSession:
 
     def _send(self, piece: Samples) -> None:
         self._audio.push(piece)
-        self._arrivals.append((self._audio.end, time.monotonic()))
+        self._spoken.arrive(len(piece), time.monotonic())
         self._handle.ask(engine.Audio(self._number, piece))
 
     def finalize(self, marker: int) -> None:
@@ -200,10 +201,10 @@ class LiveSession:
     def _cut(self, marker: int | None) -> engine.Request:
         return engine.Close(self._number) if marker is None else engine.Finalize(self._number, marker)
 
-    def _open(self) -> None:
+    def _open(self, late: float = 0.0) -> None:
         options = self.options
         stream = StreamOptions(options.model.name, options.latency_ms, options.endpointing, options.prompt)
-        self._handle.ask(engine.Open(self._number, stream, again=self.opening.done()))
+        self._handle.ask(engine.Open(self._number, stream, again=self.opening.done(), late=late))
 
     # What the engine says.
 
@@ -224,10 +225,10 @@ class LiveSession:
             case engine.UtteranceEnded(_, at, reason):
                 self._end_utterance(self._time(at), reason)
             case engine.Marker(_, marker):
-                self._origin, _ = self._asked.popleft()
+                self._origin, _ = place, _ = self._asked.popleft()
                 self._progress.set()
                 self._end_utterance(self.until, "asked")
-                self._tell_in_order(Marker(marker))
+                self._tell_in_order(Marker(marker, place / RATE))
             case engine.Finished():
                 self._end_utterance(self.until, "closed")
                 self._tell_in_order(Finished(self.seconds))
@@ -241,13 +242,18 @@ class LiveSession:
             self._utterance.hear_again(self._begin / RATE)
         self._heard_again = self._utterance is not None
         self._repeated_until, self._known_until = self._final_until, self._followed
-        self._open()
+        self._open(self._late_from(self._begin))
         at = self._begin
         for place, marker in self._asked:
             at = self._send_again(at, place)
             self._handle.ask(self._cut(marker))
         self._send_again(at, self._audio.end)
-        self._arrivals = deque((end, time.monotonic()) for end, _ in self._arrivals)
+        self._spoken.begin_again(int(self._followed * RATE), time.monotonic())  # a restart is not held against it
+
+    def _late_from(self, begin: int) -> float:
+        """Seconds of audio from that sample on that should have been worked in by now."""
+        late = time.monotonic() - self._spoken.at(int(self._followed * RATE)) + self._followed - begin / RATE
+        return min(max(late, 0.0), (self._audio.end - begin) / RATE)
 
     def _send_again(self, at: int, end: int) -> int:
         """Audio from one sample to another; where it ends."""
@@ -360,17 +366,15 @@ class LiveSession:
             if isinstance(waiting, SecondPass):
                 waiting.cancel()
         self._ordered.clear()
-        self._inbox.clear()
-        self._arrivals.clear()
         self._audio.forget(self._audio.end)  # who ended may be remembered for a while, or be garbage for long
         self._handle.forget(self._number)
         self._progress.set()
 
     def _measure_lag(self) -> None:
         now = time.monotonic()
-        while self._arrivals and self._arrivals[0][0] <= self._followed * RATE:
-            self._arrivals.popleft()
-        self.lag = now - self._arrivals[0][1] if self._arrivals else 0.0
+        self.lag = self._spoken.late(int(self._followed * RATE), now)
+        if self.seconds - self._followed < self.options.latency_ms / 1000:
+            self._spoken.catch_up(now)
         if now - self._told >= self.options.lag_every or self.until - self._told_until >= LAG_AUDIO:
             self._told, self._told_until = now, self.until
             self._tell(Lag(round(self.lag, 3), self.until))
@@ -384,7 +388,7 @@ class LiveSession:
     def _kept_from(self) -> int:
         """The first sample that may be needed again: the first of a chunk, so that the same steps are heard again."""
         heard = self._utterance.start if self._utterance else self.until
-        wanted = max(int((heard - MARGIN) * RATE), self._audio.end - int(MOST_KEPT * RATE))
+        wanted = max(int((heard - MARGIN) * RATE), int((self._followed - MOST_KEPT) * RATE))
         chunk = self.options.latency_ms * RATE // 1000
         aligned = self._origin + max(wanted - self._origin, 0) // chunk * chunk
         return max(aligned, self._audio.first)

@@ -172,14 +172,21 @@ class _Connection:
         """Whether the client is still there."""
         limit = self._dialect.idle
         while True:
+            self._forgive()
             silent = 0.0 if self._heard is None or self._streams.closing else time.monotonic() - self._heard
             if silent >= limit:
                 fault = f"neither audio nor a message for {limit:g} s"
                 raise Over(*close_of(Failed("idle", fault, 'send audio, or {"type": "KeepAlive"}')))
             await asyncio.sleep(limit - silent)
 
+    def _forgive(self) -> None:
+        """A client whose audio is still to be heard need say nothing."""
+        if self._heard is not None and self._streams.is_behind:
+            self._heard = time.monotonic()
+
     async def _tell(self) -> None:
         async for channel, event in self._streams.events():
+            self._forgive()
             await self._say(self._dialect.told(channel, event))
             if isinstance(event, Failed):
                 await self._say(self._dialect.failure(event))

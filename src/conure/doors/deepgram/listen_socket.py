@@ -126,11 +126,7 @@ class _Listener:
         card = streams.streams[0].options.model
         metadata = {"request_id": request_id, "model_info": model_info(card), "model_uuid": model_uuid(card)}
         channels = len(streams.streams)
-        self._places: list[dict[int, float]] = [{} for _ in range(channels)]
-        """Seconds of each channel's audio before each Finalize."""
-        self._results = [
-            Results(manner, (index, channels), metadata, places) for index, places in enumerate(self._places)
-        ]
+        self._results = [Results(manner, (index, channels), metadata) for index in range(channels)]
 
     def greeting(self) -> Iterable[Message]:
         return ()
@@ -178,8 +174,6 @@ class _Listener:
 
     async def _finalize(self) -> None:
         self._finalized += 1
-        for places, stream in zip(self._places, self._streams.streams, strict=True):
-            places[self._finalized] = stream.session.seconds
         await self._streams.finalize(self._finalized)
 
     def _configure(self, asked: _Configure) -> Message:

@@ -47,9 +47,9 @@ class Manner:
 class Results:
     """One channel's, in the order of its events."""
 
-    def __init__(self, manner: Manner, channel: Sequence[int], metadata: Message, asked: dict[int, float]) -> None:
-        """`channel`: its index and how many there are. `asked`: seconds of audio before each marker."""
-        self._manner, self._channel, self._metadata, self._asked = manner, list(channel), metadata, asked
+    def __init__(self, manner: Manner, channel: Sequence[int], metadata: Message) -> None:
+        """`channel`: its index and how many there are."""
+        self._manner, self._channel, self._metadata = manner, list(channel), metadata
         self._until = 0.0
         """All before it was told as final."""
         self._told = 0
@@ -73,8 +73,8 @@ class Results:
                 self._ended_at, self._is_speaking = at, False
             case Final():
                 yield from self._finish(event)
-            case Marker(number):
-                yield self._final(self._take_held(), self._asked.pop(number), speech_final=True, from_finalize=True)
+            case Marker(at=at):
+                yield self._final(self._take_held(), at, speech_final=True, from_finalize=True)
             case Lag(until=until):
                 yield from self._pass(until)
             case Finished(seconds):

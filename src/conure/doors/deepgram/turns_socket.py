@@ -147,7 +147,7 @@ class _Listener:
             case _CloseStream():
                 await self._streams.close()
             case _Configure():
-                return [self._configure(message)]
+                return [await self._configure(message)]
         return ()
 
     def told(self, channel: int, event: Event) -> Iterator[Message]:
@@ -168,14 +168,14 @@ class _Listener:
         yield self._error("UNPARSABLE_CLIENT_MESSAGE", fault)
         raise Over(POLICY, "UNPARSABLE_CLIENT_MESSAGE")
 
-    def _configure(self, asked: _Configure) -> Message:
+    async def _configure(self, asked: _Configure) -> Message:
         """All of it or nothing."""
         patience = self._changed(asked)
         if isinstance(patience, _Refused):
             code, description = patience.code, patience.description
             return self._message("ConfigureFailure", code=code, error_code=code, description=description)
         self._turns.patience = patience
-        self._streams.streams[0].session.configure(patience.endpointing, _look_every(patience))
+        await self._streams.configure(patience.endpointing, _look_every(patience))
         thresholds = {"eot_threshold": patience.threshold, "eot_timeout_ms": round(patience.timeout * 1000)}
         if patience.eager is not None:
             thresholds["eager_eot_threshold"] = patience.eager

@@ -19,6 +19,7 @@ from starlette.datastructures import QueryParams
 from conure.audio.formats import AudioFormat
 from conure.doors.behind import Behind
 from conure.doors.credentials import secret_of
+from conure.doors.direct_socket import DIRECT, GIVE_TO
 from conure.doors.failures import failure_of, told
 from conure.doors.sending import TOO_SLOW, TooSlow, in_time
 from conure.errors import BadOption, Busy, ConureError, TooMany
@@ -64,6 +65,8 @@ class _Connection:
     async def serve(self) -> None:
         try:
             await self._send({"type": "ready"})
+            if direct := self._socket.scope.get("extensions", {}).get(DIRECT):
+                direct[GIVE_TO](self._take)
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read())
                 code, reason = await self._tell()
@@ -74,6 +77,9 @@ class _Connection:
             pass
         finally:
             self._live.forget(self._stream)  # nobody can come back to it
+
+    def _take(self, data: bytes) -> bool:
+        return self._stream.take(data, self._reader)
 
     async def _read(self) -> None:
         """After `finalize` nothing more is heard, but that the client leaves."""

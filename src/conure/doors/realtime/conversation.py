@@ -122,6 +122,7 @@ class Conversation:
         if self._dialect == "openai" and is_nim(changes) and not self._streams.is_open:
             self._dialect, self._session, self._teller = "nim", NimSession(), self._nim
         self._accept(self._session.updated(changes if self._dialect == "nim" else changes_of(changes)))
+        await self._streams.configure(self._wanted.endpointing)
         is_flat = said.type.startswith("transcription_session")
         kind = "transcription_session.updated" if is_flat else "session.updated"
         await self.say({"type": kind, "session": self._shape(is_flat or self._dialect == "flat")})
@@ -140,7 +141,6 @@ class Conversation:
             hint = "commit it or clear it first"
             raise Misstep("audio_format_in_use", "there is audio in another format that is not committed", hint)
         self._session, self._audio, self._wanted = asked, audio, replace(wanted, endpointing=endpointing)
-        self._streams.configure(endpointing)
 
     def _card(self, name: str | None) -> ModelCard:
         """Clients of Riva name models as theirs are named: what is none of ours stands for the default."""

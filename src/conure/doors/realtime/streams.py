@@ -17,11 +17,14 @@ from conure.vad.endpoints import Endpointing
 __all__ = ["Request", "Streams"]
 
 
+Kind = Literal["commit", "response", "turn"]
+
+
 @dataclass(frozen=True)
 class Request:
     """For all that was said before."""
 
-    kind: Literal["commit", "response", "turn"]
+    kind: Kind
     at: float
     """Seconds of the stream."""
 
@@ -34,7 +37,7 @@ class Streams:
         self._stream: LiveStream | None = None
         self._reader = 0
         self._numbers = 0
-        self._asked: dict[int, Request] = {}
+        self._asked: dict[int, Kind] = {}
         self._opened: asyncio.Queue[LiveStream] = asyncio.Queue(1)
         self.is_dropped = False
         """The client wants no more of it."""
@@ -68,19 +71,20 @@ class Streams:
         assert self._stream
         await self._stream.feed(data, self._reader)
 
-    def configure(self, endpointing: Endpointing) -> None:
-        if self._stream and not self._stream.ended:
-            self._stream.session.configure(endpointing)
+    async def configure(self, endpointing: Endpointing) -> None:
+        """For what comes from now on."""
+        if self._stream:
+            await self._stream.configure(endpointing)
 
-    async def ask(self, kind: Literal["commit", "response", "turn"]) -> None:
+    async def ask(self, kind: Kind) -> None:
         assert self._stream
         self._numbers += 1
-        self._asked[self._numbers] = Request(kind, self.seconds)
+        self._asked[self._numbers] = kind
         self._answered.clear()
         await self._stream.finalize(self._numbers, self._reader)
 
     def answered(self, marker: Marker) -> Request:
-        return self._asked.pop(marker.number)
+        return Request(self._asked.pop(marker.number), marker.at)
 
     async def finish(self) -> None:
         """What was said is told to its end before anything else is heard."""

@@ -118,20 +118,24 @@ class _Connection:
     async def _read(self) -> None:
         try:
             self._caller = self._behind.access.identify(None)  # there is no place for a key in this protocol
-            while True:
-                await self._take(await self._next())
+            while message := await self._next():
+                await self._take(message)
+            if self._turn:  # a client that will say nothing more may wait for what it said
+                await self._stop()
         except ConureError as error:
             await self._refuse(error)
 
-    async def _next(self) -> Message:
+    async def _next(self) -> Message | None:
+        """None at the end."""
         patience = SILENT_SECONDS if self._turn else IDLE_SECONDS
+        reading = asyncio.ensure_future(read_message(self._reader))
         try:
-            message = await asyncio.wait_for(read_message(self._reader), patience)
-        except TimeoutError:
-            await self._refuse(Failed("idle", f"nothing was said for {patience:g} s", "connect again"))
-        if message is None:
-            raise ConnectionResetError
-        return message
+            while not (await asyncio.wait([reading], timeout=patience))[0]:
+                if not (self._turn and self._turn.is_behind):
+                    await self._refuse(Failed("idle", f"nothing was said for {patience:g} s", "connect again"))
+            return reading.result()
+        finally:
+            reading.cancel()
 
     async def _take(self, message: Message) -> None:
         """What is not known is left to those who know it, as the protocol wants."""

@@ -35,6 +35,11 @@ class Turn:
         """Utterances that are over."""
         self._growing = Growing()
 
+    @property
+    def is_behind(self) -> bool:
+        """Audio waits that could be heard: the client need say nothing meanwhile."""
+        return self._stream.is_behind
+
     async def hear(self, data: bytes) -> None:
         await self._stream.feed(data, self._reader)
 

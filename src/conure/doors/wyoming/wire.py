@@ -17,7 +17,7 @@ from conure.errors import BadRequest
 
 __all__ = ["LONGEST_LINE", "Message", "encoded", "read_message"]
 
-LONGEST_LINE, MOST_DATA, MOST_PAYLOAD = 2**16, 2**20, 2**22
+LONGEST_LINE, MOST_DATA, MOST_PAYLOAD = 2**16, 2**20, 2**26
 """Bytes."""
 VERSION = "1.10.2"
 """Of the protocol."""
