@@ -22,6 +22,8 @@ FAMILIES = {
     "tdt_bias.nemo": ("parakeet-tdt", ("tdt",)),
     "tdt_ctc.nemo": ("parakeet-tdt-ctc", ("tdt", "ctc")),
     "tdt_ctc_local.nemo": ("parakeet-tdt-ctc", ("tdt", "ctc")),
+    "tdt_ctc_global.nemo": ("parakeet-tdt-ctc", ("tdt", "ctc")),
+    "tdt_ctc_globals.nemo": ("parakeet-tdt-ctc", ("tdt", "ctc")),
     "rnnt.nemo": ("parakeet-rnnt", ("rnnt",)),
     "ctc.nemo": ("parakeet-ctc", ("ctc",)),
     "unified.nemo": ("parakeet-unified", ("rnnt",)),

@@ -32,8 +32,10 @@ __all__ = ["is_packable", "write_packed"]
 
 
 def is_packable(network: Network) -> bool:
-    """Whether the kernels can run a network of these sizes."""
+    """Whether the kernels can run a network of these sizes; they know no global steps."""
     config = network.config.encoder
+    if config.global_tokens or config.global_separate:
+        return False
     blocks = (config.width, config.width * config.expansion)
     vectors = (config.width // config.heads, network.encoder.pre_encode.out.in_features)
     return all(size % BLOCK == 0 for size in blocks) and all(size % LANES == 0 for size in vectors)

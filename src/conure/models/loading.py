@@ -161,6 +161,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "joint_width": config.joint_width,
         "attention": "local" if encoder.local else encoder.style,
         "contexts": [[c.left, c.right] if c.chunk is None else [c.left, c.chunk, c.right] for c in encoder.contexts],
+        "global_steps": encoder.global_tokens,
         "prompts": config.prompts,
         "speaker_kernels": list(encoder.speaker_layers),
     }

@@ -85,6 +85,7 @@ class NemoConfig:
     def told(self) -> Told:
         self._check_network()
         style = str(self.get("encoder.att_context_style", "regular"))
+        local = self.get("encoder.self_attention_model", "rel_pos") == "rel_pos_local_attn"
         return Told(
             mel=self._mel(),
             scale_input=bool(self.get("encoder.xscaling", True)),
@@ -92,7 +93,9 @@ class NemoConfig:
             causal_convolution=self._causal_convolution(),
             style=cast("ContextStyle", style),
             contexts=self._contexts(style),
-            local=self.get("encoder.self_attention_model", "rel_pos") == "rel_pos_local_attn",
+            local=local,
+            global_tokens=self.whole("encoder.global_tokens", 0) if local else 0,
+            global_spacing=self.whole("encoder.global_tokens_spacing", 1) if local else 1,
             durations=self._durations(),
             prompt_ids=self._prompt_ids(),
             max_symbols=self._max_symbols(),
@@ -102,7 +105,6 @@ class NemoConfig:
         self.must_be("encoder.subsampling", "striding", "dw_striding")
         self.must_be("encoder.subsampling_factor", 4, 8)
         self.must_be("encoder.self_attention_model", "rel_pos", "rel_pos", "rel_pos_local_attn")
-        self.must_be("encoder.global_tokens", 0, 0)
         self.must_be("encoder.reduction", None, None)
         self.must_be("encoder.conv_norm_type", "batch_norm", "batch_norm", "layer_norm")
         self.must_be("encoder.att_context_style", "regular", "regular", "chunked_limited", "chunked_limited_with_rc")

@@ -107,6 +107,8 @@ class Told:
     style: ContextStyle = "regular"
     contexts: tuple[AttentionContext, ...] = (AttentionContext(),)
     local: bool = False
+    global_tokens: int = 0
+    global_spacing: int = 1
     durations: tuple[int, ...] = ()
     prompt_ids: tuple[tuple[str, int], ...] = ()
     max_symbols: int = 10
@@ -143,6 +145,8 @@ def told_by(config: NetworkConfig) -> Told:
         style=encoder.style,
         contexts=encoder.contexts,
         local=encoder.local,
+        global_tokens=encoder.global_tokens,
+        global_spacing=encoder.global_spacing,
         durations=config.durations,
         prompt_ids=config.prompt_ids,
         max_symbols=config.max_symbols,
@@ -244,6 +248,9 @@ def _infer_encoder(renamed: Renamed, told: Told) -> EncoderConfig:
         style=told.style,
         contexts=told.contexts,
         local=told.local,
+        global_tokens=told.global_tokens,
+        global_spacing=told.global_spacing,
+        global_separate=first + "self_attn.global_q.weight" in tensors,
         speaker_layers=tuple(sorted(layer for layer in speakers if layer < layers)),
     )
 
