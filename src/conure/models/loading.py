@@ -15,6 +15,7 @@ import torch
 from conure.audio.features import LogMel
 from conure.errors import BadCheckpoint
 from conure.models import conure_file
+from conure.models.catalog import advertised
 from conure.models.checkpoint import Checkpoint, head_names
 from conure.models.finding import find_checkpoint
 from conure.models.hf_folder import check_blank, hugging_face_told, read_hf
@@ -74,7 +75,7 @@ def _from_nemo(path: Path) -> Checkpoint:
         tokenizer=_nemo_tokenizer(raw, settings, config.vocabulary),
         window=renamed.window,
         filterbank=renamed.filterbank,
-        languages=_prompt_languages(config.prompt_ids),
+        languages=advertised(config.prompt_ids),
         name=path.stem,
         source=os.fspath(path),
     )
@@ -103,19 +104,10 @@ def _from_hugging_face(folder: Path) -> Checkpoint:
         config=config,
         tensors=renamed.tensors,
         tokenizer=read_tokenizer(*raw.tokenizer, config.vocabulary),
-        languages=_prompt_languages(config.prompt_ids),
+        languages=advertised(config.prompt_ids),
         name=folder.resolve().name,
         source=os.fspath(folder),
     )
-
-
-def _prompt_languages(prompt_ids: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
-    """Languages of a prompt's dictionary, one name a slot, the longest: en-US, not en."""
-    names: dict[int, str] = {}
-    for name, slot in prompt_ids:
-        if name != "auto" and len(name) > len(names.get(slot, "")):
-            names[slot] = name
-    return tuple(names.values())
 
 
 def build_network(
