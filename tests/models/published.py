@@ -15,13 +15,13 @@ __all__ = ["FOLDERS", "MODELS", "PROMPTS", "Folder", "Published", "nemo_config"]
 
 _PROMPTS = """
 af-ZA:54 am-ET:49 ar:7 ar-AR:7 auto:101 ay-BO:81 az-AZ:66 bg:30 bg-BG:30 bn-IN:36 cs:22 cs-CZ:22 da:25 da-DK:25 de:9
-de-DE:9 el:21 el-GR:21 en:0 en-GB:1 en-US:0 enGB:1 es:3 es-ES:2 es-US:3 esES:2 et:60 et-EE:60 fa-IR:38 fi:26 fi-
-FI:26 fr:8 fr-CA:100 fr-FR:8 gn-PY:82 gu-IN:42 ha-NG:50 haw-US:97 he-IL:64 hi:6 hi-HI:6 hi-IN:6 hr:29 hr-HR:29 hu:23
-hu-HU:23 hy-AM:68 id-ID:34 ig-NG:53 it:15 it-IT:15 ja-JA:10 ja-JP:10 ka-GE:67 km-KH:47 kn-IN:43 ko:14 ko-KO:14 ko-
-KR:14 ku-TR:65 ky-KG:71 ln-CD:58 lt:31 lt-LT:31 lv:61 lv-LV:61 mi-NZ:96 ml-IN:44 mr-IN:41 ms-MY:35 mt-MT:102 nah-
-MX:83 nb:103 nb-NO:103 ne-NP:46 nl:16 nl-NL:16 nn:104 nn-NO:104 no:27 no-NO:27 ny-MW:57 or-KE:59 pl:17 pl-PL:17
-pt:13 pt-BR:12 pt-PT:13 qu-PE:80 ro:20 ro-RO:20 ru:11 ru-RU:11 rw-RW:55 si-LK:45 sk:28 sk-SK:28 sl:62 sl-SI:62 sm-
-WS:98 so-SO:56 sv:24 sv-SE:24 sw-KE:48 ta-IN:39 te-IN:40 tg-TJ:70 th-TH:32 to-TO:99 tr:18 tr-TR:18 uk:19 uk-UA:19
+de-DE:9 el:21 el-GR:21 en:0 en-GB:1 en-US:0 enGB:1 es:3 es-ES:2 es-US:3 esES:2 et:60 et-EE:60 fa-IR:38 fi:26
+fi-FI:26 fr:8 fr-CA:100 fr-FR:8 gn-PY:82 gu-IN:42 ha-NG:50 haw-US:97 he-IL:64 hi:6 hi-HI:6 hi-IN:6 hr:29 hr-HR:29
+hu:23 hu-HU:23 hy-AM:68 id-ID:34 ig-NG:53 it:15 it-IT:15 ja-JA:10 ja-JP:10 ka-GE:67 km-KH:47 kn-IN:43 ko:14 ko-KO:14
+ko-KR:14 ku-TR:65 ky-KG:71 ln-CD:58 lt:31 lt-LT:31 lv:61 lv-LV:61 mi-NZ:96 ml-IN:44 mr-IN:41 ms-MY:35 mt-MT:102
+nah-MX:83 nb:103 nb-NO:103 ne-NP:46 nl:16 nl-NL:16 nn:104 nn-NO:104 no:27 no-NO:27 ny-MW:57 or-KE:59 pl:17 pl-PL:17
+pt:13 pt-BR:12 pt-PT:13 qu-PE:80 ro:20 ro-RO:20 ru:11 ru-RU:11 rw-RW:55 si-LK:45 sk:28 sk-SK:28 sl:62 sl-SI:62
+sm-WS:98 so-SO:56 sv:24 sv-SE:24 sw-KE:48 ta-IN:39 te-IN:40 tg-TJ:70 th-TH:32 to-TO:99 tr:18 tr-TR:18 uk:19 uk-UA:19
 ur-PK:37 uz-UZ:69 vi-VN:33 yo-NG:52 zh-CN:4 zh-TW:5 zh-ZH:4 zu-ZA:51
 """
 PROMPTS = {name: int(slot) for name, slot in re.findall(r"(\S+):(\d+)", _PROMPTS)}
