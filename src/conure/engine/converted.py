@@ -158,8 +158,11 @@ def saturates_here(folder: Path) -> bool:
 
 def read_converted(folder: Path) -> Converted:
     """Raises BadCheckpoint where the folder is broken; `is_usable` tells before."""
-    manifest = _read_manifest(folder)
-    precision: Precision = manifest["precision"]
+    try:
+        manifest = _read_manifest(folder)
+        precision: Precision = manifest["precision"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadCheckpoint(f"{folder.name} has no whole {MANIFEST}") from error
     levels = None if precision == "fp32" else REDUCED_LEVELS if manifest["reduced"] else LEVELS
     return Converted(folder, read_described(folder), precision, levels)
 

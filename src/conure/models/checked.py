@@ -76,7 +76,8 @@ def whole(value: Any, name: str, least: int, most: int) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if type(value) is not int or not least <= value <= most:
-        raise BadCheckpoint(f"{name} is {shown(value)} and should be a whole number from {least} to {most}")
+        wanted = f"a whole number from {least} to {most}" if least < most else f"{least}"
+        raise BadCheckpoint(f"{name} is {shown(value)} and should be {wanted}")
     return value
 
 
