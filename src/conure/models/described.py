@@ -119,7 +119,7 @@ def _check(config: NetworkConfig) -> None:
 
 
 def _tokenizer_file(folder: Path, name: Any) -> tuple[str, bytes]:
-    if not isinstance(name, str) or Path(name).name != name:
+    if not _is_text(name) or Path(name).name != name:
         raise BadCheckpoint(f"{CONFIG} names a tokenizer outside the folder: {shown(name)}")
     return name, read_bounded(folder / name)
 

@@ -102,7 +102,11 @@ class SentencePieceTokenizer(_Pieces):
         if vocabulary is not None and len(ids) != vocabulary:
             raise _of_another_model(self.file_name, len(ids), vocabulary)
         hidden = {index for index in ids if self._model.is_control(index) or self._model.is_unknown(index)}
-        super().__init__(data, tuple(self._model.id_to_piece(index) for index in ids), frozenset(hidden))
+        try:
+            pieces = tuple(self._model.id_to_piece(index) for index in ids)
+        except UnicodeDecodeError as error:
+            raise BadCheckpoint(f"tokenizer.model has a piece that is no text: {_one_line(error)}") from error
+        super().__init__(data, pieces, frozenset(hidden))
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._model.decode(self.plain(ids))
