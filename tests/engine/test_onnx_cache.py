@@ -24,6 +24,7 @@ from conure.errors import ModelError
 from conure.models.checkpoint import Checkpoint
 from conure.models.loading import read_checkpoint
 from conure.models.slices import finish
+from tests.full_disk import most_bytes_a_file
 from tests.parity.references import FOLDER, recordings
 
 
@@ -113,10 +114,23 @@ def test_a_broken_conversion_leaves_nothing(source: Path, tmp_path: Path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(convert_module, "export_network", fail)
-    with pytest.raises(ModelError, match="No space left on device"):
+    with pytest.raises(ModelError, match=r"no space is left in .* needed, .* free"):
         converted_folder(source, "int8", tmp_path / "cache", Loader(source))
     left = [path.name for path in (tmp_path / "cache" / "onnx").iterdir() if not path.name.endswith(".lock")]
     assert left == []
+
+
+def test_a_cache_that_fills_up_is_named(source: Path, tmp_path: Path) -> None:
+    """Whatever was being written: graphs, packed arrays, or tensors by a library with errors of its own."""
+    biggest = max(path.stat().st_size for path in source_files(source, tmp_path))
+    for most in (100, biggest // 4, biggest - 1):
+        with most_bytes_a_file(most), pytest.raises(ModelError, match=r"no space is left in .* needed, .* free"):
+            converted_folder(source, "fp32", tmp_path / "cache", Loader(source))
+
+
+def source_files(source: Path, tmp_path: Path) -> list[Path]:
+    """What it is converted to."""
+    return list(converted_folder(source, "fp32", tmp_path / "whole", Loader(source)).iterdir())
 
 
 def test_a_cache_that_cannot_be_written_is_told(source: Path, tmp_path: Path) -> None:

@@ -42,6 +42,15 @@ SHAPES = {
     "offline, limited": replace(OFFLINE, contexts=(AttentionContext(5, 3),)),
     "offline, past only": replace(OFFLINE, contexts=(AttentionContext(-1, 0),)),
     "local": replace(OFFLINE, local=True, contexts=(AttentionContext(16, 16),)),
+    "global": replace(OFFLINE, local=True, contexts=(AttentionContext(16, 16),), global_tokens=1),
+    "globals": replace(
+        OFFLINE,
+        local=True,
+        contexts=(AttentionContext(5, 5),),
+        global_tokens=4,
+        global_spacing=3,
+        global_separate=True,
+    ),
     "streaming": STREAMING,
     "streaming, whole past": replace(STREAMING, contexts=(AttentionContext(-1, 6),)),
     "right context": replace(OFFLINE, style="chunked_limited_with_rc", contexts=(AttentionContext(8, 2, 4),)),
@@ -147,7 +156,7 @@ def test_every_way_of_seeing_is_kept(name: str) -> None:
 
 
 @pytest.mark.parametrize("steps", range(1, 6))
-@pytest.mark.parametrize("name", ["offline", "streaming", "local"])
+@pytest.mark.parametrize("name", ["offline", "streaming", "local", "global", "globals"])
 def test_the_shortest_clips(name: str, steps: int) -> None:
     assert error_of(name, "fp32", *noise(steps * STEP)) < RELATIVE
 
@@ -177,7 +186,7 @@ def test_a_batch_gives_what_each_clip_gives_alone(precision: Precision) -> None:
         assert counts[row] == count
 
 
-@pytest.mark.parametrize("name", ["offline", "streaming", "local"])
+@pytest.mark.parametrize("name", ["offline", "streaming", "local", "global", "globals"])
 def test_a_row_without_a_frame_leaves_the_others_alone(name: str) -> None:
     onnx, plain = runners(name)
     samples, lengths = noise(20 * STEP, 0)

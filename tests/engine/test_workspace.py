@@ -57,6 +57,12 @@ CASES: dict[str, tuple[EncoderConfig, dict[str, object], int, float]] = {
         1,
         20,
     ),
+    "global steps": (
+        replace(OFFLINE, local=True, contexts=(SHORT,), global_tokens=8, global_spacing=4, global_separate=True),
+        CTC,
+        1,
+        60,
+    ),
     "a large vocabulary": (OFFLINE, CTC | {"vocabulary": 8_000}, 2, 5),
 }
 

@@ -99,7 +99,7 @@ def change(folder: Path, path: str, value: Any) -> None:
     ("path", "value", "message"),
     [
         ("version", 2, "version 2"),
-        ("network", None, "network in config.json is missing"),
+        ("network", None, "network in config.json is None"),
         ("network.vocabulary", "many", "network.vocabulary"),
         ("network.vocabulary", 21, "the network 21"),
         ("network.encoder.layers", 10**9, "network.encoder"),
@@ -109,7 +109,7 @@ def change(folder: Path, path: str, value: Any) -> None:
         ("network.encoder.contexts", [], "network.encoder.contexts"),
         ("network.encoder.contexts", [{"left": "x"}], "network.encoder.contexts.left"),
         ("network.encoder.novelty", 1, "newer Conure"),
-        ("network.mel.hop", 0, "do not fit"),
+        ("network.mel.hop", 0, "network.mel.hop"),
         ("network.durations", [1, 2], "network.durations"),
         ("network.prompt_ids", [["en", 1, 2]], "network.prompt_ids"),
         ("tokenizer", "../labels.json", "outside the folder"),

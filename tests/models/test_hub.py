@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,7 +18,8 @@ from huggingface_hub import constants
 from conure.errors import ModelNotFound, UnknownModel
 from conure.models import hub
 from conure.models.hub import fetch, is_on_disk
-from conure.models.wanted import Wanted, is_hub_id
+from conure.models.wanted import Wanted, is_hub_id, pinned
+from tests.full_disk import most_bytes_a_file
 
 WEIGHTS = bytes(range(256)) * 4096
 
@@ -298,7 +299,42 @@ def test_without_a_network_the_error_says_what_to_do(
     ],
 )
 def test_which_files_make_a_checkpoint(files: list[str], chosen: list[str]) -> None:
-    assert hub._choose("model", files) == chosen
+    assert hub._choose(Wanted("org/model"), files) == chosen
+
+
+def test_one_of_several_archives_is_named(server: Hub, wanted: Wanted) -> None:
+    server.repositories["org/model"] = {"a.nemo": WEIGHTS, "b.nemo": WEIGHTS[::-1]}
+    with pytest.raises(ModelNotFound, match=r"several checkpoints: a\.nemo, b\.nemo") as caught:
+        fetch(wanted)
+    assert "org/model@a.nemo" in (caught.value.hint or "")
+    one = replace(wanted, file="b.nemo")
+    assert fetch(one).read_bytes() == WEIGHTS[::-1]
+    assert server.fetched() == ["b.nemo"]
+    with pytest.raises(ModelNotFound, match=r"has no c\.nemo") as caught:
+        fetch(replace(wanted, file="c.nemo"))
+    assert "a.nemo, b.nemo" in (caught.value.hint or "")
+
+
+def test_a_full_disk_is_named_with_what_is_needed(server: Hub, wanted: Wanted) -> None:
+    server.repositories["org/model"] = {"model.nemo": WEIGHTS}
+    told = pytest.raises(ModelNotFound, match=r"no space is left in .* needed, .* free")
+    with most_bytes_a_file(len(WEIGHTS) // 2), told:
+        fetch(wanted)
+    assert fetch(wanted).read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("org/model", ("org/model", None, None)),
+        ("org/model@v1", ("org/model", "v1", None)),
+        ("org/model@a.nemo", ("org/model", None, "a.nemo")),
+        ("org/model@v1@a.nemo", ("org/model", "v1", "a.nemo")),
+        ("parakeet@", ("parakeet", None, None)),
+    ],
+)
+def test_revisions_and_files_are_pinned(name: str, parts: tuple[str, str | None, str | None]) -> None:
+    assert pinned(name) == parts
 
 
 def test_what_a_hub_id_looks_like() -> None:

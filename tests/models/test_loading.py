@@ -22,6 +22,8 @@ FAMILIES = {
     "tdt_bias.nemo": ("parakeet-tdt", ("tdt",)),
     "tdt_ctc.nemo": ("parakeet-tdt-ctc", ("tdt", "ctc")),
     "tdt_ctc_local.nemo": ("parakeet-tdt-ctc", ("tdt", "ctc")),
+    "tdt_ctc_global.nemo": ("parakeet-tdt-ctc", ("tdt", "ctc")),
+    "tdt_ctc_globals.nemo": ("parakeet-tdt-ctc", ("tdt", "ctc")),
     "rnnt.nemo": ("parakeet-rnnt", ("rnnt",)),
     "ctc.nemo": ("parakeet-ctc", ("ctc",)),
     "unified.nemo": ("parakeet-unified", ("rnnt",)),
@@ -110,7 +112,16 @@ def test_a_folder_with_one_archive(tmp_path: Path) -> None:
     shutil.copy(DATA / "ctc.nemo", tmp_path)
     assert load_checkpoint(str(tmp_path)).family == "parakeet-ctc"
     shutil.copy(DATA / "tdt.nemo", tmp_path)
-    with pytest.raises(BadCheckpoint, match="no one checkpoint"):
+    with pytest.raises(BadCheckpoint, match=r"several checkpoints: ctc\.nemo, tdt\.nemo") as caught:
+        load_checkpoint(tmp_path)
+    assert str(tmp_path / "ctc.nemo") in (caught.value.hint or "")
+    shutil.copy(DATA / "tdt.nemo", tmp_path / f"{tmp_path.name}.nemo")
+    assert load_checkpoint(tmp_path).family == "parakeet-tdt"
+    assert load_checkpoint(tmp_path / "ctc.nemo").family == "parakeet-ctc"
+
+
+def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(BadCheckpoint, match="no checkpoint"):
         load_checkpoint(tmp_path)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import pickle
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +18,10 @@ from typing import Any
 import pytest
 import torch
 
-from conure.errors import BadCheckpoint
-from conure.models import nemo_file
+from conure.errors import BadCheckpoint, ModelError
+from conure.models import nemo_file, unpacked
 from conure.models.nemo_file import parse_config, read_nemo
+from tests.full_disk import most_bytes_a_file
 
 CONFIG = b"target: x.Model\nencoder: {n_layers: 1}\n"
 Members = list[tuple[str, bytes]]
@@ -60,10 +64,56 @@ def test_members_are_read_by_name(path: Path) -> None:
     assert raw.files == {"abc_tokenizer.model": b"pieces"}
 
 
-def test_a_gzipped_archive_reads_like_a_plain_one(path: Path) -> None:
+@pytest.fixture(params=["memory", "disk"])
+def unpacking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where compressed archives are unpacked; in memory, no folder for temporary files is there."""
+    if request.param == "disk":
+        monkeypatch.setattr(unpacked, "LIKELY_INFLATION", 2**60)
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    return request.param
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_compressed_archive_reads_like_a_plain_one(path: Path, compress: Any, unpacking: str) -> None:
     write(path, members())
-    path.write_bytes(gzip.compress(path.read_bytes()))
+    path.write_bytes(compress(path.read_bytes()))
     assert read_nemo(path).tensors["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_truncated_compressed_archive_is_refused(path: Path, compress: Any, unpacking: str) -> None:
+    data = compress(write(path, members(checkpoint({"a": torch.rand(64, 64)}))).read_bytes())
+    for kept in (8, len(data) // 3, len(data) // 2):
+        path.write_bytes(data[:kept])
+        with pytest.raises(BadCheckpoint):
+            read_nemo(path)
+
+
+def test_other_compression_is_named(path: Path) -> None:
+    path.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(100))
+    with pytest.raises(BadCheckpoint, match="compressed with zstd"):
+        read_nemo(path)
+
+
+def test_a_full_disk_is_named_and_not_the_archive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacked, "LIKELY_INFLATION", 2**60)
+    write(path, members(checkpoint({"a": torch.rand(512, 512)})))
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    told = pytest.raises(ModelError, match=r"no space is left in .* needed, .* free")
+    with most_bytes_a_file(2**18), told as caught:
+        read_nemo(path)
+    assert not isinstance(caught.value, BadCheckpoint)
+    assert "TMPDIR" in (caught.value.hint or "")
+    assert "again" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_missing_folder_for_temporary_files_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacked, "LIKELY_INFLATION", 2**60)
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    path.write_bytes(gzip.compress(write(path, members()).read_bytes()))
+    with pytest.raises(ModelError, match="cannot be unpacked"):
+        read_nemo(path)
 
 
 def test_views_of_one_storage_are_kept(path: Path) -> None:

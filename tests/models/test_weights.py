@@ -135,6 +135,14 @@ def test_trap_17_local_attention_is_read_from_the_config() -> None:
     assert not infer("tdt_ctc").encoder.local
 
 
+def test_global_steps_are_read_where_attention_is_local() -> None:
+    one, some = infer("tdt_ctc_global").encoder, infer("tdt_ctc_globals").encoder
+    assert (one.global_tokens, one.global_spacing, one.global_separate) == (1, 1, False)
+    assert (some.global_tokens, some.global_spacing, some.global_separate) == (3, 5, True)
+    # NeMo does not look at them where every step sees every other one.
+    assert infer("tdt", encoder__global_tokens=1).encoder == infer("tdt").encoder
+
+
 def test_a_convolution_over_one_step_becomes_a_linear_layer() -> None:
     raw = archive("ctc").tensors
     tensors = from_nemo(raw).tensors
@@ -228,7 +236,6 @@ def test_references_within_the_config_are_followed() -> None:
         ("encoder__subsampling_factor", 4),
         ("encoder__self_attention_model", "abs_pos"),
         ("encoder__conv_norm_type", "group_norm"),
-        ("encoder__global_tokens", 1),
         ("encoder__conv_context_size", [6, 2]),
         ("encoder__att_context_size", "all"),
         ("encoder__att_context_size", [[1, 2, 3]]),

@@ -49,7 +49,7 @@ class Reference:
 
         That is the encoder's output, in a model with prompts after a different language prompt in each row.
         """
-        encoded, lengths = self.model.encoder(audio_signal=self.mel, length=self.mel_lengths)
+        encoded, lengths = self.encode_batch()
         if self.family.name != "nemotron_prompt":
             return encoded, lengths
         self.tensors["prompts"] = torch.tensor([PROMPT_DICTIONARY[language] for language in PROMPTED_LANGUAGES])
@@ -59,6 +59,19 @@ class Reference:
             processed_signal_length=self.mel_lengths,
             prompt_indices=self.tensors["prompts"],
         )
+
+    def encode_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clip by clip where there are several global tokens: in a batch they ask with those of other clips."""
+        if self.family.encoder.get("global_tokens", 0) <= 1:
+            return self.model.encoder(audio_signal=self.mel, length=self.mel_lengths)
+        alone = [
+            self.model.encoder(audio_signal=mel[None, :, :length], length=length[None])
+            for mel, length in zip(self.mel, self.mel_lengths, strict=True)
+        ]
+        lengths = torch.cat([length for _, length in alone])
+        longest = int(lengths.max())
+        rows = [torch.nn.functional.pad(encoded, (0, longest - encoded.shape[2])) for encoded, _ in alone]
+        return torch.cat(rows), lengths
 
     def streamed_mel(self) -> torch.Tensor:
         """The mel [1, M, F] of the one clip that is streamed."""

@@ -17,6 +17,7 @@ from conure.cli.tables import table
 from conure.errors import BadOption, ConureError
 from conure.models import catalog, hub
 from conure.models.catalog import CatalogModel
+from conure.models.disk import is_full, no_room
 from conure.models.wanted import Wanted
 from conure.settings import load_settings
 
@@ -143,6 +144,7 @@ def _pull(name: str) -> str:
 
 def _convert(source: str, output: str | None, dtype: str) -> Path:
     import torch  # noqa: PLC0415  it takes seconds, and only this command needs it
+    from safetensors import SafetensorError  # noqa: PLC0415
 
     from conure.models import conure_file, loading  # noqa: PLC0415
 
@@ -152,8 +154,9 @@ def _convert(source: str, output: str | None, dtype: str) -> Path:
         raise BadOption(f"{folder} exists and is no model of Conure's", hint="name another folder with -o")
     try:
         conure_file.save(checkpoint, folder, None if dtype == "keep" else getattr(torch, dtype))
-    except OSError as error:
-        raise BadOption(f"{folder} cannot be written: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        reason = no_room(folder, int(checkpoint.megabytes * 1e6)) if is_full(error) else f"{error}"
+        raise BadOption(f"{folder} cannot be written: {reason}") from error
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from conure.engine.export_heads import export_heads
 from conure.engine.graph_names import EXPORT_VERSION, HEAD_TENSORS, POSITIONS
 from conure.engine.packed_front import write_front
 from conure.engine.packed_heads import write_heads
-from conure.engine.packing import is_packable, write_packed
+from conure.engine.packing import is_packable, lacking, write_packed
 from conure.engine.quantize import Float32, Int8, Int8ByRow, Products
 from conure.engine.saturation import probe, saturates
 from conure.models import conure_file
@@ -23,6 +24,8 @@ from conure.models.loading import build_network
 from conure.native.library import available
 
 __all__ = ["convert"]
+
+log = logging.getLogger(__name__)
 
 
 def convert(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
@@ -38,6 +41,8 @@ def convert(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
     packable = precision == "int8" and is_packable(network)
     if packable and available():
         write_packed(network, folder)
+    elif precision == "int8" and available():
+        log.info("%s runs in ONNX Runtime: native kernels have no %s", checkpoint.name, lacking(network))
     if available():
         write_front(network.encoder.pre_encode, folder, int8=precision == "int8")
         write_heads(network, folder, int8=precision == "int8")

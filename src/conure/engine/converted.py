@@ -31,6 +31,7 @@ from conure.engine.saturation import LEVELS, REDUCED_LEVELS, saturates
 from conure.errors import BadCheckpoint, ModelError
 from conure.models.checkpoint import Checkpoint
 from conure.models.described import FILTERBANK, WINDOW, read_described
+from conure.models.disk import is_full, no_room
 from conure.native.library import available
 
 __all__ = [
@@ -101,10 +102,20 @@ def converted_folder(source: Path, precision: Precision, cache: Path, load: Call
         with FileLock(folder.with_name(folder.name + ".lock")):
             if not is_usable(folder):
                 _make(folder, load(), precision)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = no_room(folder.parent, _size_of(source)) if is_full(error) else _reason(error)
         hint = "the cache needs room for the converted model; another folder may be set with CONURE_CACHE"
-        raise ModelError(f"{source.name} cannot be converted into {cache}: {error.strerror}", hint) from error
+        raise ModelError(f"{source.name} cannot be converted into {cache}: {reason}", hint) from error
     return folder
+
+
+def _size_of(source: Path) -> int:
+    """As much as a converted model takes at most."""
+    return sum(path.stat().st_size for path in _files(source))
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)[:80]
 
 
 def _make(folder: Path, checkpoint: Checkpoint, precision: Precision) -> None:
@@ -131,7 +142,7 @@ def is_usable(folder: Path) -> bool:
             return False
         whole = all(digest_of(folder / name) == digest for name, digest in manifest["files"].items())
         return whole and (manifest["precision"] == "fp32" or manifest["reduced"] or not saturates_here(folder))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 
@@ -147,19 +158,25 @@ def saturates_here(folder: Path) -> bool:
 
 def read_converted(folder: Path) -> Converted:
     """Raises BadCheckpoint where the folder is broken; `is_usable` tells before."""
-    manifest = _read_manifest(folder)
-    precision: Precision = manifest["precision"]
+    try:
+        manifest = _read_manifest(folder)
+        precision: Precision = manifest["precision"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadCheckpoint(f"{folder.name} has no whole {MANIFEST}") from error
     levels = None if precision == "fp32" else REDUCED_LEVELS if manifest["reduced"] else LEVELS
     return Converted(folder, read_described(folder), precision, levels)
 
 
 def fingerprint(source: Path) -> str:
     """Of a checkpoint's file or folder: sizes, times and samples of the contents."""
-    files = [source] if source.is_file() else sorted(path for path in source.iterdir() if path.is_file())
     digest = hashlib.sha256()
-    for path in files:
+    for path in _files(source):
         digest.update(f"{path.stat().st_mtime_ns} {digest_of(path)}".encode())
     return digest.hexdigest()[:16]
+
+
+def _files(source: Path) -> list[Path]:
+    return [source] if source.is_file() else sorted(path for path in source.iterdir() if path.is_file())
 
 
 def digest_of(path: Path) -> str:

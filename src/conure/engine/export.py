@@ -23,6 +23,7 @@ import torch
 from conure.engine.export_stream import write_step
 from conure.engine.graph_names import ENCODER_FILE, FRONT_FILE, REACH, STREAM_FILE
 from conure.engine.onnx_attention import ClipView, LocalView, WholeView
+from conure.engine.onnx_global_attention import GlobalView
 from conure.engine.onnx_graph import Graph, save_graph, save_graphs
 from conure.engine.onnx_layers import LayerWriter, convolution2d
 from conure.engine.positions import position_tables
@@ -79,11 +80,13 @@ def _encoder(graph: Graph, network: Network, products: Products, context: Attent
     x = graph.input("x", np.float32, [1, "S", encoder.pre_encode.out.in_features])
     layers, reach = cast(list[Layer], list(encoder.layers)), 2 * context.left if config.local else REACH
     tables = [_table(graph, index, layer.self_attn, products, reach) for index, layer in enumerate(layers)]
-    if config.local:
-        view: ClipView = LocalView(graph, x, context.left)
+    if config.global_tokens and config.local:
+        view: ClipView = GlobalView(graph, x, context.left, config)
+    elif config.local:
+        view = LocalView(graph, x, context.left)
     else:
         view = WholeView(graph, x, tables[0].value, config, context)
-    writer = LayerWriter(graph, products, view)
+    writer = LayerWriter(graph, products, view, has_global_steps=isinstance(view, GlobalView))
     x = writer.layers(encoder, writer.subsampled(encoder, x), tables)
     if network.prompt is not None:
         x = writer.prompted(network.prompt, x, graph.input("prompts", np.int64, [1]))

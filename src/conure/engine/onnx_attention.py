@@ -70,15 +70,19 @@ class ClipView:
         """-> [1, S, D]"""
         graph, width = self.graph, heads.count * heads.width
         query, placed = (self.fold_queries(part, width) for part in (projected.query, projected.placed))
-        keys = [self._by_head(self.fold_keys(part, width), heads) for part in (projected.key, projected.value)]
-        near = products.operand(graph, self._by_head(placed, heads))
+        keys = [self.by_head(self.fold_keys(part, width), heads) for part in (projected.key, projected.value)]
+        near = products.operand(graph, self.by_head(placed, heads))
         mixed = []
         for span in self.spans:
             bias = self._distance_scores(products, near, own, span)
             part = graph.op("Slice", query, span.begin, span.end, graph.ints(1))
-            options = {"num_heads": heads.count, "scale": 1.0, "mask_filter_value": MASKED}
-            mixed.append(graph.contrib("MultiHeadAttention", part, *keys, "", span.keep, bias, **options))
+            mixed.append(self.mix(heads, part, *keys, span.keep, bias))
         return self.unfold(mixed, width)
+
+    def mix(self, heads: HeadShape, query: str, key: str, value: str, keep: str = "", bias: str = "") -> str:
+        """Queries [B, Q, D], keys and values [B, h, K, d] -> [B, Q, D]."""
+        options = {"num_heads": heads.count, "scale": 1.0, "mask_filter_value": MASKED}
+        return self.graph.contrib("MultiHeadAttention", query, key, value, "", keep, bias, **options)
 
     def _distance_scores(self, products: Products, near: Operand, table: Table, span: Span) -> str:
         """Scores of each query and key by their distance, [B, h, Q, K].
@@ -94,7 +98,7 @@ class ClipView:
         flat = graph.op("Slice", flat, span.queries, graph.ints(END), graph.ints(2))
         return graph.op("Slice", graph.op("Reshape", flat, span.rows), graph.ints(0), span.keys, graph.ints(3))
 
-    def _by_head(self, x: str, heads: HeadShape) -> str:
+    def by_head(self, x: str, heads: HeadShape) -> str:
         """[B, S, D] -> [B, h, S, d]."""
         shape = self.graph.ints(0, 0, heads.count, heads.width)
         return self.graph.op("Transpose", self.graph.op("Reshape", x, shape), perm=[0, 2, 1, 3])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conure.engine.onnx_graph import Graph
-from conure.engine.quantize import Affine, Products
+from conure.engine.quantize import Affine, Operand, Products
 from conure.models.attention import Attention
 from conure.models.conformer import Encoder, FeedForward, Layer, SpeakerKernel
 from conure.models.convolution import Convolution
@@ -46,6 +46,8 @@ class Projected:
     placed: str
     key: str
     value: str
+    own: tuple[str, str, str] | None = None
+    """Queries, keys and values for what global steps see and give, where there are any."""
 
 
 class View(Protocol[Own_contra]):
@@ -65,8 +67,11 @@ class View(Protocol[Own_contra]):
 
 
 class LayerWriter(Generic[Own_contra]):
-    def __init__(self, graph: Graph, products: Products, view: View[Own_contra]) -> None:
+    def __init__(
+        self, graph: Graph, products: Products, view: View[Own_contra], *, has_global_steps: bool = False
+    ) -> None:
         self.graph, self.products, self.view = graph, products, view
+        self.has_global_steps = has_global_steps
 
     def subsampled(self, encoder: Encoder, x: str) -> str:
         """What the subsampling's convolutions give, [B, S, C], to the first layer's input."""
@@ -114,8 +119,20 @@ class LayerWriter(Generic[Own_contra]):
         placed = graph.op("Add", query, graph.constant((v - u).numpy()))
         key, value = (products.layer(graph, shared, Affine.of(part)) for part in (module.linear_k, module.linear_v))
         heads = HeadShape(module.heads, module.head_width)
-        mixed = self.view.attend(products, heads, Projected(query, placed, key, value), own)
+        projected = Projected(query, placed, key, value)
+        if self.has_global_steps:
+            plain = graph.op("Sub", query, graph.constant(u.numpy()))
+            projected = replace(projected, own=self._own(module, shared, scale) or (plain, key, value))
+        mixed = self.view.attend(products, heads, projected, own)
         return self.linear(mixed, Affine.of(module.linear_out))
+
+    def _own(self, module: Attention, x: Operand, scale: float) -> tuple[str, str, str] | None:
+        """What global steps have for themselves alone."""
+        if module.global_q is None or module.global_k is None or module.global_v is None:
+            return None
+        layers = Affine.of(module.global_q).times(scale), Affine.of(module.global_k), Affine.of(module.global_v)
+        query, key, value = (self.products.layer(self.graph, x, layer) for layer in layers)
+        return query, key, value
 
     def _convolution(self, module: Convolution, x: str, own: Own_contra) -> str:
         graph, both = self.graph, Affine.of(module.pointwise_conv1)

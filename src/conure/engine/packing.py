@@ -28,15 +28,23 @@ from conure.models.conformer import Layer, SpeakerKernel
 from conure.models.network import Network
 from conure.native.library import BLOCK, LANES, pack
 
-__all__ = ["is_packable", "write_packed"]
+__all__ = ["is_packable", "lacking", "write_packed"]
 
 
 def is_packable(network: Network) -> bool:
-    """Whether the kernels can run a network of these sizes."""
+    """Whether the kernels can run a network."""
+    return not lacking(network)
+
+
+def lacking(network: Network) -> str:
+    """What the kernels lack for a network; empty where they can run it."""
     config = network.config.encoder
+    if config.global_tokens or config.global_separate:
+        return "global steps"
     blocks = (config.width, config.width * config.expansion)
     vectors = (config.width // config.heads, network.encoder.pre_encode.out.in_features)
-    return all(size % BLOCK == 0 for size in blocks) and all(size % LANES == 0 for size in vectors)
+    fits = all(size % BLOCK == 0 for size in blocks) and all(size % LANES == 0 for size in vectors)
+    return "" if fits else f"layers of {config.width} with {config.heads} heads"
 
 
 @torch.inference_mode()

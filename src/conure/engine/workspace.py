@@ -123,7 +123,7 @@ def _layers(batch: _Batch) -> int:
     """Scores by distance, padded and scaled, and a bias that attention wants aligned; hidden layers before and after
     their activation."""
     encoder, steps = batch.encoder, batch.steps
-    columns = 4 * encoder.contexts[0].left if encoder.local else 2 * steps
+    columns = 4 * encoder.contexts[0].left + encoder.global_tokens if encoder.local else 2 * steps
     scores = 3 * encoder.heads * steps * columns * batch.size
     hidden = (2 * encoder.expansion + 5) * steps * batch.step
     around = 12 * steps * batch.step if encoder.local else 0

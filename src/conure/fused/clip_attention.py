@@ -5,13 +5,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from conure.fused.available import available
 
-__all__ = ["attend_clip", "attend_clip_plainly", "attend_relative", "by_key"]
+__all__ = ["Beside", "attend_clip", "attend_clip_plainly", "attend_relative", "by_key"]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Steps that are seen beside the keys, without regard to distance; their scores are known."""
+
+    scores: Tensor
+    """[B, h, Q, G], masked."""
+    values: Tensor
+    """[B, h, G, d]"""
 
 
 def attend_clip(
@@ -57,12 +69,17 @@ def attend_relative(
     bias_v: Tensor,
     keep: Tensor,
     dropout: float = 0.0,
+    beside: Beside | None = None,
 ) -> Tensor:
     """query [B, h, Q, d], key and value [B, h, K, d], positions [h, Q + K - 1, d] from the largest distance down,
     keep broadcast to [B, h, Q, K] -> [B, Q, h * d]. A query that may see nothing gives finite nonsense."""
     near = (query + bias_v[:, None]) @ positions.transpose(-1, -2)
     bias = by_key(near, key.shape[2]) * query.shape[3] ** -0.5
     bias = bias.masked_fill(~keep, torch.finfo(bias.dtype).min / 2)
+    if beside is not None:
+        bias = torch.cat([bias, beside.scores], 3)
+        key = F.pad(key, (0, 0, 0, beside.values.shape[2]))  # zeros: their scores are in the bias
+        value = torch.cat([value, beside.values], 2)
     mixed = F.scaled_dot_product_attention(query + bias_u[:, None], key, value, attn_mask=bias, dropout_p=dropout)
     return mixed.transpose(1, 2).flatten(2)
 

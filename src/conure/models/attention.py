@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conure.fused.clip_attention import attend_relative
 from conure.models.config import EncoderConfig
+from conure.models.global_attention import Projection, attend_with_global_steps
+from conure.models.local_attention import attend_locally
 
-__all__ = ["Attention", "attend_locally", "sinusoids"]
+__all__ = ["Attention", "sinusoids"]
 
 
 def sinusoids(first: int, last: int, width: int, like: Tensor) -> Tensor:
@@ -33,10 +34,14 @@ class Attention(nn.Module):
         width = config.width
         self.heads, self.head_width = config.heads, width // config.heads
         self.dropout = config.dropout
+        self.global_steps = config.global_steps
         self.linear_q = nn.Linear(width, width, bias=config.bias)
         self.linear_k = nn.Linear(width, width, bias=config.bias)
         self.linear_v = nn.Linear(width, width, bias=config.bias)
         self.linear_out = nn.Linear(width, width, bias=config.bias)
+        self.global_q = nn.Linear(width, width, bias=config.bias) if config.global_separate else None
+        self.global_k = nn.Linear(width, width, bias=config.bias) if config.global_separate else None
+        self.global_v = nn.Linear(width, width, bias=config.bias) if config.global_separate else None
         self.linear_pos = nn.Linear(width, width, bias=False)
         self.pos_bias_u = nn.Parameter(torch.zeros(self.heads, self.head_width))
         self.pos_bias_v = nn.Parameter(torch.zeros(self.heads, self.head_width))
@@ -51,11 +56,21 @@ class Attention(nn.Module):
         return self.attend(query, key, value, positions, keep)
 
     def local(self, x: Tensor, positions: Tensor, valid: Tensor, window: int) -> Tensor:
-        """Each step sees `window` steps to either side; shapes as `attend_locally` has them."""
-        query, key, value = self.project(x)
-        mixed = attend_locally(query, key, value, positions, self.pos_bias_u, self.pos_bias_v, valid, window)
+        """Each step sees `window` steps to either side, and global steps; shapes as `attend_locally` has them."""
+        projected = Projection(*self.project(x))
+        given = positions, self.pos_bias_u, self.pos_bias_v, valid, window
+        if places := self.global_steps(x.shape[1]):
+            mixed = attend_with_global_steps(projected, self._own(x, projected), *given, places)
+        else:
+            mixed = attend_locally(*projected, *given)
         out: Tensor = self.linear_out(mixed)
         return out
+
+    def _own(self, x: Tensor, projected: Projection) -> Projection:
+        """What global steps ask with and are asked by."""
+        if self.global_q is None or self.global_k is None or self.global_v is None:
+            return projected
+        return Projection(*(self._by_head(part(x)) for part in (self.global_q, self.global_k, self.global_v)))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, D] -> queries, keys and values by head, each [B, h, T, D / h]."""
@@ -70,46 +85,3 @@ class Attention(nn.Module):
 
     def _by_head(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, self.head_width).transpose(1, 2)
-
-
-def attend_locally(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    positions: Tensor,
-    bias_u: Tensor,
-    bias_v: Tensor,
-    valid: Tensor,
-    window: int,
-) -> Tensor:
-    """Each step sees `window` steps to either side: query, key and value [B, h, T, d], valid [B, T] -> [B, T, h * d].
-
-    Time is cut into blocks of `window` queries, each with the keys of its own and its two neighbour blocks, folded
-    into the batch: memory is linear in T. Positions are of distances 2w - 1 .. 1 - 2w.
-    """
-    batch, _, steps, _ = query.shape
-    blocks = -(-steps // window)
-    query, key, value = (_blocks(part, blocks, window) for part in (query, key, value))
-    fill = blocks * window - steps
-    near = F.pad(valid, (window, window + fill)).unfold(1, 3 * window, window)  # [B, blocks, 3w]
-    row = torch.arange(window, device=valid.device)[:, None]
-    column = torch.arange(3 * window, device=valid.device)[None]
-    band = (row + window - column).abs() <= window
-    keep = (near[:, :, None, :] & band).flatten(0, 1)[:, None]
-    key, value = (_neighbours(part, blocks) for part in (key, value))
-    query = query.transpose(1, 2).flatten(0, 1)  # [B * blocks, h, w, d]
-    out = attend_relative(query, key, value, positions, bias_u, bias_v, keep)
-    return out.view(batch, blocks * window, -1)[:, :steps]
-
-
-def _blocks(x: Tensor, blocks: int, window: int) -> Tensor:
-    """[B, h, T, d] -> [B, h, blocks, w, d], zero-padded."""
-    x = F.pad(x, (0, 0, 0, blocks * window - x.shape[2]))
-    return x.view(*x.shape[:2], blocks, window, x.shape[3])
-
-
-def _neighbours(x: Tensor, blocks: int) -> Tensor:
-    """[B, h, blocks, w, d] -> [B * blocks, h, 3w, d]: each block between its neighbours."""
-    x = F.pad(x, (0, 0, 0, 0, 1, 1))
-    x = torch.cat([x[:, :, :blocks], x[:, :, 1 : blocks + 1], x[:, :, 2:]], 3)
-    return x.transpose(1, 2).flatten(0, 1)

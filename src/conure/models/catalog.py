@@ -6,11 +6,12 @@ Sizes are of the download, languages those that the publisher names. CLI and doc
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from conure.errors import UnknownModel
 
-__all__ = ["MODELS", "CatalogModel", "find", "names", "resolve", "unknown"]
+__all__ = ["MODELS", "CatalogModel", "advertised", "find", "names", "resolve", "unknown"]
 
 ENGLISH = ("en",)
 # fmt: off
@@ -104,7 +105,7 @@ MODELS: tuple[CatalogModel, ...] = (
         "parakeet-eou",
         "rnnt",
         ENGLISH,
-        481,
+        460,
         "nvidia/parakeet_realtime_eou_120m-v1",
         live=True,
         abilities=("marks the end of an utterance",),
@@ -126,7 +127,7 @@ MODELS: tuple[CatalogModel, ...] = (
         "nemotron-multilingual",
         "rnnt",
         LOCALES,
-        2560,
+        2368,
         "nvidia/nemotron-3.5-asr-streaming-0.6b",
         live=True,
         abilities=(PUNCTUATION, DETECTS, "language prompt"),
@@ -160,6 +161,21 @@ def find(name: str) -> CatalogModel | None:
         if wanted in (model.name.lower(), model.repository.lower() or None, *model.aliases):
             return model
     return None
+
+
+def advertised(prompt_ids: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+    """The languages to name of a prompt's dictionary, which holds aliases, and slots that nothing was trained for.
+
+    Those of the published model where it has them all; else one name a slot, one of those or the longest.
+    """
+    slots = dict(prompt_ids)
+    if slots.keys() >= {*LOCALES}:
+        return LOCALES
+    names: dict[int, str] = {}
+    for name, slot in sorted(prompt_ids, key=lambda entry: (entry[0] not in LOCALES, -len(entry[0]))):
+        if name != "auto":
+            names.setdefault(slot, name)
+    return tuple(name for name, slot in prompt_ids if names.get(slot) == name)
 
 
 def resolve(name: str) -> CatalogModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,18 +11,10 @@ from conure.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Checkpoint", "head_names", "some_of"]
+__all__ = ["Checkpoint", "head_names"]
 
-LISTED = 4
 FLOAT = 4
 """Bytes of a number of the heads."""
-
-
-def some_of(names: Iterable[str]) -> str:
-    """The first few of many names, for a message of one line."""
-    names = list(names)
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
 
 
 def head_names(config: NetworkConfig) -> tuple[str, ...]:

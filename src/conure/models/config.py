@@ -79,6 +79,12 @@ class EncoderConfig:
     """Those the checkpoint was trained for; the first is its default."""
     local: bool = False
     """Attention in blocks of the context's width: linear in time."""
+    global_tokens: int = 0
+    """With local attention: so many steps see the whole clip and are seen by all of it, see `global_steps`."""
+    global_spacing: int = 1
+    """Steps from one of them to the next; the first is the clip's first."""
+    global_separate: bool = False
+    """Layers have queries, keys and values for them alone."""
     speaker_layers: tuple[int, ...] = ()
     """Layers that speaker kernels precede (multitalker models)."""
     dropout: float = 0.0
@@ -88,6 +94,10 @@ class EncoderConfig:
         """Can be run chunk by chunk with the numbers of the whole clip."""
         chunked = self.style == "chunked_limited" and all(c.left >= 0 and c.right >= 0 for c in self.contexts)
         return self.causal_subsampling and self.causal_convolution and chunked
+
+    def global_steps(self, steps: int) -> range:
+        """Those steps of a clip of so many that see all others and are seen by them."""
+        return range(0, min(steps, self.global_tokens * self.global_spacing), self.global_spacing)
 
     @property
     def longest_past(self) -> int:

@@ -51,8 +51,6 @@ def read(folder: Path) -> Checkpoint:
 
 def _check_config(config: NetworkConfig, held: Renamed) -> None:
     """The tensors must tell the same shape, before a network of that shape is built."""
-    if not config.encoder.contexts:
-        raise BadCheckpoint(f"network.encoder.contexts in {CONFIG} is empty")
     inferred = infer_config(held, told_by(config))
     inferred = dataclasses.replace(
         inferred, encoder=dataclasses.replace(inferred.encoder, dropout=config.encoder.dropout)

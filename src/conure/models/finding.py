@@ -1,7 +1,7 @@
 """A name or a path becomes a place on disk.
 
 Names are looked up in this order: the catalogue (names and aliases), a path that exists, a hub id `org/name`.
-A revision may be pinned with `@`.
+A revision may be pinned with `@`, and so may one of several .nemo files of a repository.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from conure.errors import ModelNotFound, UnknownModel
 from conure.models import catalog
 from conure.models.checkpoint import Checkpoint
-from conure.models.wanted import Progress, Wanted, is_hub_id
+from conure.models.wanted import Progress, Wanted, is_hub_id, pinned
 
 __all__ = ["Found", "find_checkpoint"]
 
@@ -53,8 +53,8 @@ def find_checkpoint(
 ) -> Found:
     """Where that checkpoint is, once it is on disk."""
     asked = os.fspath(name_or_path)
-    name, _, pinned = asked.partition("@")
-    wanted = Wanted(name, revision or pinned or None, cache, offline)
+    name, told, file = pinned(asked)
+    wanted = Wanted(name, revision or told, cache, offline, file)
     if isinstance(name_or_path, str) and (entry := catalog.find(name)):
         path = _entry_path(entry, replace(wanted, repository=entry.repository), progress)
         return Found(path, entry.name, entry.languages)

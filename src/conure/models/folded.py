@@ -14,14 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conure.fused.clip_attention import attend_clip, attend_relative
-from conure.models.attention import attend_locally
+from conure.models.attention import Attention
 from conure.models.conformer import Layer
 from conure.models.convolution import Convolution
+from conure.models.global_attention import Projection, attend_with_global_steps
+from conure.models.local_attention import attend_locally
 
 __all__ = ["Attend", "Filter", "FoldedLayer", "Mix"]
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries, keys and values [B, T, h, d] -> [B, T, D]."""
+Attend = Callable[..., Tensor]
+"""Queries, keys and values [B, T, h, d] -> [B, T, D]; those of global steps follow where they are separate."""
 Mix = Callable[[Tensor], Tensor]
 """What the first mixing product gives, [B, T, 2 D], gated, filtered over time, normalised and activated: [B, T, D]."""
 
@@ -65,7 +67,8 @@ class FoldedLayer(nn.Module):
         self.norm_feed_forward1 = layer.norm_feed_forward1
         self.up1, self.down1 = layer.feed_forward1.linear1, _scaled(layer.feed_forward1.linear2, 0.5)
         self.norm_attention = layer.norm_self_att
-        self.project = _joined(attention.linear_q, attention.linear_k, attention.linear_v)
+        self.global_steps = attention.global_steps
+        self.project = _joined(*_projections(attention))
         self.linear_pos = attention.linear_pos
         self.bias_u, self.bias_v = attention.pos_bias_u, attention.pos_bias_v
         self.out = attention.linear_out
@@ -95,8 +98,11 @@ class FoldedLayer(nn.Module):
         """As `Layer.local` has it."""
 
         def heard(*parts: Tensor) -> Tensor:
-            query, key, value = (part.transpose(1, 2) for part in parts)
-            return attend_locally(query, key, value, positions, self.bias_u, self.bias_v, valid, window)
+            projected, *own = _threes([part.transpose(1, 2) for part in parts])
+            given = positions, self.bias_u, self.bias_v, valid, window
+            if places := self.global_steps(x.shape[1]):
+                return attend_with_global_steps(projected, own[0] if own else projected, *given, places)
+            return attend_locally(*projected, *given)
 
         return self.through(x, heard, lambda mixed: self.filter(mixed, valid))
 
@@ -114,10 +120,18 @@ class FoldedLayer(nn.Module):
         out: Tensor = self.linear_pos(encoding)
         return out.view(len(encoding), self.heads, self.head_width).transpose(0, 1)
 
-    def _by_head(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _by_head(self, x: Tensor) -> tuple[Tensor, ...]:
         """What `project` gives, [B, T, 3 D] -> queries, keys and values, each [B, T, h, d], not copied."""
-        query, key, value = x.view(*x.shape[:2], 3, self.heads, self.head_width).unbind(2)
-        return query, key, value
+        return x.view(*x.shape[:2], -1, self.heads, self.head_width).unbind(2)
+
+
+def _projections(attention: Attention) -> list[nn.Linear]:
+    own = [getattr(attention, f"global_{part}") for part in "qkv"] if attention.global_q is not None else []
+    return [attention.linear_q, attention.linear_k, attention.linear_v, *own]
+
+
+def _threes(parts: list[Tensor]) -> list[Projection]:
+    return [Projection(*parts[begin : begin + 3]) for begin in range(0, len(parts), 3)]
 
 
 def _scaled(linear: nn.Linear, by: float) -> nn.Linear:

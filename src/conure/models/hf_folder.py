@@ -17,16 +17,18 @@ from torch import Tensor
 
 from conure.audio.mel import MelConfig
 from conure.errors import BadCheckpoint
-from conure.models.checkpoint import some_of
+from conure.models import checked
+from conure.models.checked import shown, some_of
 from conure.models.config import AttentionContext, NetworkConfig
 from conure.models.json_file import read_bounded, read_json
-from conure.models.weights import Told
+from conure.models.weights import MAX_TENSORS, Told
 
 __all__ = ["HuggingFaceFolder", "check_blank", "hugging_face_told", "read_hf", "read_safetensors"]
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 16 * 2**20
 MAX_SHARDS = 1_000
 
 STREAMING = ("nemotron_asr_streaming", "nemotron3_5_asr")
@@ -37,7 +39,7 @@ OTHER_FAMILIES = {
     "nemo_speechlm": "a speech language model",
 }
 LOOKAHEADS = (13, 6, 1, 0)
-"""What transformers assumes when a processor names none."""
+"""What the architecture is trained with, and transformers assumes, where no file names any."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,10 @@ def read_hf(folder: Path) -> HuggingFaceFolder:
     """Reads a folder whole. Raises BadCheckpoint for one that is broken, hostile or of another kind."""
     config = read_json(folder / CONFIG)
     _check_model_type(config)
-    processor = _read_optional(folder / "processor_config.json")
-    features = processor.get("feature_extractor") or _read_optional(folder / "preprocessor_config.json")
+    processor = _read_optional(folder / PROCESSOR)
+    features = processor.get("feature_extractor") or _read_optional(folder / PREPROCESSOR)
+    if not isinstance(features, dict):
+        raise BadCheckpoint(f"{PROCESSOR}: feature_extractor is {shown(features)} and should be an object")
     tokenizer = next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None)
     if tokenizer is None:
         raise BadCheckpoint(f"{folder.name} has neither {' nor '.join(TOKENIZERS)}")
@@ -71,11 +75,15 @@ def read_hf(folder: Path) -> HuggingFaceFolder:
 
 def _check_model_type(config: Mapping[str, Any]) -> None:
     kind = config.get("model_type")
+    if not isinstance(kind, str):
+        raise BadCheckpoint(f"{CONFIG}: model_type is {shown(kind)} and should be a name")
     if kind in OTHER_FAMILIES:
         raise BadCheckpoint(f"{kind} is {OTHER_FAMILIES[kind]}, which Conure does not read")
     if kind not in OFFLINE + STREAMING:
         known = ", ".join(OFFLINE + STREAMING)
-        raise BadCheckpoint(f"{CONFIG} has the model type {kind!r}", f"Conure reads {known}, .nemo and its own folders")
+        raise BadCheckpoint(
+            f"{CONFIG} has the model type {shown(kind)}", f"Conure reads {known}, .nemo and its own folders"
+        )
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
@@ -91,11 +99,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         if size < 8 or header > min(size - 8, MAX_HEADER_BYTES):
             raise BadCheckpoint(f"{path.name} has {size:,} bytes and a header that claims {header:,}: it is cut off")
         with safe_open(os.fspath(path), "pt") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, BadCheckpoint):
-            raise
-        raise BadCheckpoint(f"{path.name} is no whole safetensors file: {str(error)[:80]}") from error
+            names = list(tensors.keys())
+            if len(names) > MAX_TENSORS:
+                raise BadCheckpoint(f"{path.name} has {len(names):,} tensors; no network has {MAX_TENSORS:,}")
+            return {name: tensors.get_tensor(name) for name in names}
+    except BadCheckpoint:
+        raise
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+        raise BadCheckpoint(f"{path.name} is no whole safetensors file: {shown(str(error))}") from error
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -131,22 +142,23 @@ def hugging_face_told(folder: HuggingFaceFolder) -> Told:
     """What the configs say that tensors do not. Defaults are those of transformers."""
     config, encoder = folder.config, folder.config.get("encoder_config") or {}
     if not isinstance(encoder, dict):
-        raise BadCheckpoint(f"{CONFIG} has no encoder_config")
+        raise BadCheckpoint(f"{CONFIG}: encoder_config is {shown(encoder)} and should be an object")
     _check_settings(config, encoder)
     streaming = config["model_type"] in STREAMING
     durations = config.get("durations", [0, 1, 2, 3, 4]) if config["model_type"] == "parakeet_tdt" else []
-    if not all(type(value) is int and value >= 0 for value in durations):
-        raise BadCheckpoint(f"{CONFIG} has the durations {durations!r}")
+    durations = checked.wholes(durations, f"{CONFIG}: durations", 0, checked.MAX_DURATION, 100)
     return Told(
         mel=_mel(folder, encoder, streaming),
-        scale_input=bool(encoder.get("scale_input", True)),
+        scale_input=checked.flag(encoder.get("scale_input", True), f"{CONFIG}: encoder_config.scale_input"),
         causal_subsampling=streaming,
         causal_convolution=streaming,
         style="chunked_limited" if streaming else "regular",
         contexts=_contexts(folder, encoder) if streaming else (AttentionContext(),),
         durations=tuple(durations),
         prompt_ids=_prompt_ids(folder),
-        max_symbols=_whole(config, "max_symbols_per_step", 10),
+        max_symbols=checked.whole(
+            config.get("max_symbols_per_step", 10), f"{CONFIG}: max_symbols_per_step", 1, checked.MAX_SYMBOLS
+        ),
     )
 
 
@@ -155,7 +167,9 @@ def check_blank(folder: HuggingFaceFolder, config: NetworkConfig) -> None:
     key = "pad_token_id" if folder.config["model_type"] == "parakeet_ctc" else "blank_token_id"
     blank = folder.config.get(key, config.blank)
     if blank != config.blank:
-        raise BadCheckpoint(f"{CONFIG} has {key} {blank}; Conure supports the last token, {config.blank}, as blank")
+        raise BadCheckpoint(
+            f"{CONFIG} has {key} {shown(blank)}; Conure supports the last token, {config.blank}, as blank"
+        )
 
 
 def _check_settings(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
@@ -167,45 +181,47 @@ def _check_settings(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> No
     }
     for key, value in expected.items():
         if encoder.get(key, value) != value:
-            raise BadCheckpoint(f"encoder_config.{key} is {encoder[key]!r}; Conure supports {value!r}")
+            raise BadCheckpoint(f"{CONFIG}: encoder_config.{key} is {shown(encoder[key])}; Conure supports {value!r}")
     if config["model_type"] != "parakeet_ctc" and config.get("hidden_act", "relu") != "relu":
-        raise BadCheckpoint(f"hidden_act is {config['hidden_act']!r}; Conure supports 'relu'")
-
-
-def _whole(settings: Mapping[str, Any], key: str, default: int) -> int:
-    value = settings.get(key, default)
-    if type(value) is not int or value < 0:
-        raise BadCheckpoint(f"{key} is {value!r} and should be a whole number")
-    return value
+        raise BadCheckpoint(f"{CONFIG}: hidden_act is {shown(config['hidden_act'])}; Conure supports 'relu'")
 
 
 def _mel(folder: HuggingFaceFolder, encoder: Mapping[str, Any], streaming: bool) -> MelConfig:
     front = folder.processor["feature_extractor"]
     plain = MelConfig()
-    mel = MelConfig(
-        features=_whole(encoder, "num_mel_bins", 80),
-        normalize="NA" if streaming else "per_feature",
-        window=_whole(front, "win_length", plain.window),
-        fft=_whole(front, "n_fft", plain.fft),
-        preemphasis=float(front.get("preemphasis", plain.preemphasis)),
-    )
     for key, value in (("sampling_rate", plain.sample_rate), ("hop_length", plain.hop)):
         if front.get(key, value) != value:
-            raise BadCheckpoint(f"{key} of the front-end is {front[key]!r}; Conure supports {value}")
-    return mel
+            raise BadCheckpoint(f"{key} of the front-end is {shown(front[key])}; Conure supports {value}")
+
+    def size(key: str, default: int) -> int:
+        return checked.whole(front.get(key, default), f"{key} of the front-end", 1, checked.MAX_FFT)
+
+    return MelConfig(
+        features=checked.whole(encoder.get("num_mel_bins", 80), f"{CONFIG}: encoder_config.num_mel_bins", 1, 2**10),
+        normalize="NA" if streaming else "per_feature",
+        window=size("win_length", plain.window),
+        fft=size("n_fft", plain.fft),
+        preemphasis=checked.number(front.get("preemphasis", plain.preemphasis), "preemphasis of the front-end", 0, 1),
+    )
 
 
 def _contexts(folder: HuggingFaceFolder, encoder: Mapping[str, Any]) -> tuple[AttentionContext, ...]:
-    """The sliding window counts the step itself: its left context is one less."""
-    left = _whole(encoder, "sliding_window", 71) - 1
-    default = _whole(encoder, "default_num_lookahead_tokens", LOOKAHEADS[0])
-    others = folder.processor.get("supported_num_lookahead_tokens") or ()
-    if not all(type(value) is int and value >= 0 for value in others):
-        raise BadCheckpoint(f"supported_num_lookahead_tokens is {others!r} and should be a list of whole numbers")
-    rights = dict.fromkeys((default, *others))
+    """The sliding window counts the step itself: its left context is one less. The default look-ahead comes first."""
+    window, default, several = "sliding_window", "default_num_lookahead_tokens", "supported_num_lookahead_tokens"
+    most = checked.MAX_CONTEXT
+    left = checked.whole(encoder.get(window, 71), f"{CONFIG}: encoder_config.{window}", 1, most) - 1
+    told = encoder.get(default, folder.processor.get(default, LOOKAHEADS[0]))
+    first = checked.whole(told, f"{CONFIG}: encoder_config.{default}", 0, most)
+    for file, settings in ((PROCESSOR, folder.processor), (CONFIG, encoder)):
+        if settings.get(several):
+            others = checked.wholes(settings[several], f"{file}: {several}", 0, most, checked.MAX_CONTEXTS)
+            break
+    else:
+        others = [right for right in LOOKAHEADS if not left % (right + 1)]
+    rights = dict.fromkeys((first, *others))
     broken = [right for right in rights if left % (right + 1)]
     if broken:
-        raise BadCheckpoint(f"{left} steps of past are no whole chunks of {broken[0] + 1}")
+        raise BadCheckpoint(f"{CONFIG}: encoder_config.{window}: {left} steps are no whole chunks of {broken[0] + 1}")
     return tuple(AttentionContext(left, right) for right in rights)
 
 
@@ -213,7 +229,8 @@ def _prompt_ids(folder: HuggingFaceFolder) -> tuple[tuple[str, int], ...]:
     """Without a processor's dictionary only the slot of automatic detection is known."""
     if folder.config["model_type"] != "nemotron3_5_asr":
         return ()
-    names = folder.processor.get("prompt_dictionary") or {"auto": _whole(folder.config, "default_prompt_id", 101)}
-    if not isinstance(names, dict) or not all(type(slot) is int for slot in names.values()):
-        raise BadCheckpoint("prompt_dictionary does not give numbers to languages")
-    return tuple(names.items())
+    for file, settings in ((PROCESSOR, folder.processor), (CONFIG, folder.config)):
+        if settings.get("prompt_dictionary"):
+            return checked.language_slots(settings["prompt_dictionary"], f"{file}: prompt_dictionary")
+    auto = folder.config.get("default_prompt_id", 101)
+    return (("auto", checked.whole(auto, f"{CONFIG}: default_prompt_id", 0, checked.MAX_PROMPTS)),)

@@ -7,11 +7,11 @@ throws away what a broken download had already brought, so large files are fetch
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +29,8 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
 from conure.errors import ConureError, ModelNotFound, UnknownModel
+from conure.models.checked import some_of
+from conure.models.disk import is_full, no_room
 from conure.models.wanted import Progress, Wanted
 
 __all__ = ["fetch", "is_on_disk", "on_disk"]
@@ -64,7 +66,7 @@ def on_disk(wanted: Wanted) -> Path | None:
 
 def _whole_checkpoint(folder: Path, wanted: Wanted) -> Path | None:
     names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    files = _choose(wanted.name, names)
+    files = _choose(wanted, names)
     if not files:
         return None
     if files[0].endswith(".nemo"):
@@ -81,12 +83,14 @@ def _shards(folder: Path) -> list[str]:
         return []
 
 
-def _choose(name: str, files: Iterable[str]) -> list[str]:
+def _choose(wanted: Wanted, files: Iterable[str]) -> list[str]:
     """The files of one checkpoint among all of a repository: the .nemo, which has every head, else safetensors."""
     top = [file for file in files if "/" not in file]
-    archives = sorted(file for file in top if file.endswith(".nemo"))
-    if f"{name}.nemo" in archives:
-        return [f"{name}.nemo"]
+    archives = _archives(top)
+    if wanted.file:
+        return [wanted.file] if wanted.file in archives else []
+    if f"{wanted.name}.nemo" in archives:
+        return [f"{wanted.name}.nemo"]
     if len(archives) == 1:
         return archives
     if "config.json" not in top or not any(file in top for file in _TOKENIZERS):
@@ -95,6 +99,21 @@ def _choose(name: str, files: Iterable[str]) -> list[str]:
     if not weights and _INDEX in top:
         weights = [_INDEX] + [file for file in top if re.fullmatch(r"model-\d+-of-\d+\.safetensors", file)]
     return weights and weights + [file for file in top if file in _JSON + _TOKENIZERS]
+
+
+def _archives(files: Iterable[str]) -> list[str]:
+    return sorted(file for file in files if "/" not in file and file.endswith(".nemo"))
+
+
+def _no_choice(wanted: Wanted, files: Iterable[str]) -> ModelNotFound:
+    """Why none of a repository's files was chosen."""
+    archives = _archives(files)
+    if wanted.file:
+        return ModelNotFound(f"{wanted.repository} has no {wanted.file}", f"it has: {some_of(archives) or 'none'}")
+    if archives:
+        one = replace(wanted, file=archives[0]).label
+        return ModelNotFound(f"{wanted.label} has several checkpoints: {some_of(archives)}", f"name one of them: {one}")
+    return ModelNotFound(f"{wanted.label} has neither one .nemo file nor safetensors that Conure reads")
 
 
 def fetch(wanted: Wanted, progress: Progress | None = None) -> Path:
@@ -118,13 +137,29 @@ def fetch(wanted: Wanted, progress: Progress | None = None) -> Path:
 def _download(wanted: Wanted, progress: Progress | None) -> None:
     info = HfApi().model_info(wanted.repository, revision=wanted.revision, files_metadata=True)
     sizes = {file.rfilename: file.size for file in info.siblings or ()}
-    files = _choose(wanted.name, sizes)
+    files = _choose(wanted, sizes)
     if not files:
-        raise ModelNotFound(f"{wanted.label} has neither one .nemo file nor safetensors that Conure reads")
+        raise _no_choice(wanted, sizes)
     known = [size for file in files if (size := sizes[file]) is not None]
     total = sum(known) if len(known) == len(files) else None
+    try:
+        _download_files(wanted, {file: sizes[file] for file in files}, total, progress)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        reason = no_room(_cache(wanted), total)
+        raise ModelNotFound(f"{wanted.label} cannot be downloaded: {reason}", "HF_HOME names another folder") from error
+
+
+def _cache(wanted: Wanted) -> Path:
+    return wanted.cache or Path(constants.HF_HUB_CACHE)
+
+
+def _download_files(
+    wanted: Wanted, sizes: Mapping[str, int | None], total: int | None, progress: Progress | None
+) -> None:
     done = 0
-    for file in files:
+    for file in sizes:
         bar = _bar(progress, done, total)
         if (sizes[file] or 0) >= LARGE_BYTES:
             _download_large(wanted, file, bar)
@@ -140,7 +175,7 @@ def _download_large(wanted: Wanted, file: str, bar: Any) -> None:
     told = get_hf_file_metadata(url)
     if told.size is None or not _DIGEST.fullmatch(told.etag or ""):
         return
-    cache, folder = wanted.cache or Path(constants.HF_HUB_CACHE), "models--" + wanted.repository.replace("/", "--")
+    cache, folder = _cache(wanted), "models--" + wanted.repository.replace("/", "--")
     blob = cache / folder / "blobs" / str(told.etag)
     lock = cache / ".locks" / folder / f"{told.etag}.conure.lock"
     for path in (blob, lock):
@@ -212,7 +247,5 @@ def _explain(wanted: Wanted, error: Exception) -> ConureError:
         return UnknownModel(f"the hub has no model {wanted.repository}", "a private one needs HF_TOKEN")
     if isinstance(error, RevisionNotFoundError):
         return ModelNotFound(f"{wanted.repository} has no revision {wanted.revision!r}")
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return ModelNotFound(f"no space is left for {wanted.label} in {wanted.cache or constants.HF_HUB_CACHE}")
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
     return ModelNotFound(f"{wanted.label} is not on disk and cannot be downloaded: {reason}", _by_hand(wanted))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conure.errors import BadCheckpoint
+from conure.models.checked import shown
 
 __all__ = ["read_bounded", "read_json"]
 
@@ -18,6 +19,8 @@ def read_bounded(path: Path, limit: int = MAX_BYTES) -> bytes:
     try:
         if (size := path.stat().st_size) > limit:
             raise BadCheckpoint(f"{path.name} has {size:,} bytes; more than {limit:,} is not believed")
+        if not path.is_file():
+            raise BadCheckpoint(f"{path.name} is no file")
         return path.read_bytes()
     except OSError as error:
         raise BadCheckpoint(f"{path.name} cannot be read: {error.strerror}") from error
@@ -27,8 +30,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, of bounded size."""
     try:
         value = json.loads(read_bounded(path))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadCheckpoint(f"{path.name} is not JSON: {str(error)[:80]}") from error
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+        raise BadCheckpoint(f"{path.name} is not JSON: {shown(str(error))}") from error
     if not isinstance(value, dict):
-        raise BadCheckpoint(f"{path.name} is no JSON object")
+        raise BadCheckpoint(f"{path.name} is {shown(value)} and no JSON object")
     return value

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 
 from conure.audio.features import LogMel
-from conure.errors import BadCheckpoint
+from conure.errors import BadCheckpoint, ModelError
 from conure.models import conure_file
+from conure.models.catalog import advertised
+from conure.models.checked import shown, some_of
 from conure.models.checkpoint import Checkpoint, head_names
 from conure.models.finding import find_checkpoint
 from conure.models.hf_folder import check_blank, hugging_face_told, read_hf
@@ -44,8 +46,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """A .nemo file, a folder of transformers, a folder of Conure, or a folder with one .nemo file in it."""
     try:
         return _read_any(path)
-    except BadCheckpoint as error:
-        raise BadCheckpoint(f"{path.name}: {error.message}", error.hint) from error
+    except ModelError as error:
+        raise type(error)(f"{path.name}: {error.message}", error.hint) from error
 
 
 def _read_any(path: Path) -> Checkpoint:
@@ -53,12 +55,21 @@ def _read_any(path: Path) -> Checkpoint:
         return _from_nemo(path)
     if conure_file.is_conure_folder(path):
         return conure_file.read(path)
-    archives = sorted(path.glob("*.nemo"))
-    if (path / "config.json").is_file() and not archives:
+    if archive := one_archive(path):
+        return _from_nemo(archive)
+    if (path / "config.json").is_file():
         return _from_hugging_face(path)
-    if len(archives) != 1:
-        raise BadCheckpoint("the folder holds no one checkpoint", "it needs a .nemo file, or a config.json and weights")
-    return _from_nemo(archives[0])
+    raise BadCheckpoint("the folder holds no checkpoint", "it needs a .nemo file, or a config.json and weights")
+
+
+def one_archive(folder: Path) -> Path | None:
+    """The .nemo file of a folder, the one with its name where there are several. Raises BadCheckpoint."""
+    archives = sorted(path for path in folder.glob("*.nemo") if path.is_file())
+    named = [path for path in archives if path.stem == folder.resolve().name]
+    if len(archives) > 1 and not named:
+        names = some_of(path.name for path in archives)
+        raise BadCheckpoint(f"the folder has several checkpoints: {names}", f"name one of them: {archives[0]}")
+    return (named or archives or [None])[0]
 
 
 def _from_nemo(path: Path) -> Checkpoint:
@@ -74,7 +85,7 @@ def _from_nemo(path: Path) -> Checkpoint:
         tokenizer=_nemo_tokenizer(raw, settings, config.vocabulary),
         window=renamed.window,
         filterbank=renamed.filterbank,
-        languages=_prompt_languages(config.prompt_ids),
+        languages=advertised(config.prompt_ids),
         name=path.stem,
         source=os.fspath(path),
     )
@@ -83,13 +94,16 @@ def _from_nemo(path: Path) -> Checkpoint:
 def _nemo_tokenizer(raw: NemoFile, settings: NemoConfig, vocabulary: int) -> Tokenizer:
     kind = settings.get("tokenizer.type")
     if kind == "bpe":
-        name = str(settings.get("tokenizer.model_path")).removeprefix("nemo:")
+        told = settings.get("tokenizer.model_path")
+        name = told.removeprefix("nemo:") if isinstance(told, str) else ""
         if name not in raw.files:
-            raise BadCheckpoint(f"the archive has no tokenizer {name!r}")
+            raise BadCheckpoint(f"the archive has no tokenizer {shown(told)}")
         return read_tokenizer("tokenizer.model", raw.files[name], vocabulary)
     labels = settings.get("decoder.vocabulary") or settings.get("labels")
     if kind is not None or not isinstance(labels, list):
-        raise BadCheckpoint(f"tokenizer.type is {kind!r}; Conure supports 'bpe' and plain labels")
+        raise BadCheckpoint(f"tokenizer.type is {shown(kind)}; Conure supports 'bpe' and plain labels")
+    if not all(isinstance(label, str) for label in labels):
+        raise BadCheckpoint("the labels are not all text")
     return read_tokenizer("labels.json", json.dumps(labels).encode(), vocabulary)
 
 
@@ -103,19 +117,10 @@ def _from_hugging_face(folder: Path) -> Checkpoint:
         config=config,
         tensors=renamed.tensors,
         tokenizer=read_tokenizer(*raw.tokenizer, config.vocabulary),
-        languages=_prompt_languages(config.prompt_ids),
+        languages=advertised(config.prompt_ids),
         name=folder.resolve().name,
         source=os.fspath(folder),
     )
-
-
-def _prompt_languages(prompt_ids: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
-    """Languages of a prompt's dictionary, one name a slot, the longest: en-US, not en."""
-    names: dict[int, str] = {}
-    for name, slot in prompt_ids:
-        if name != "auto" and len(name) > len(names.get(slot, "")):
-            names[slot] = name
-    return tuple(names.values())
 
 
 def build_network(
@@ -161,6 +166,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "joint_width": config.joint_width,
         "attention": "local" if encoder.local else encoder.style,
         "contexts": [[c.left, c.right] if c.chunk is None else [c.left, c.chunk, c.right] for c in encoder.contexts],
+        "global_steps": encoder.global_tokens,
         "prompts": config.prompts,
         "speaker_kernels": list(encoder.speaker_layers),
     }

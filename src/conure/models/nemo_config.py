@@ -7,12 +7,15 @@ make other numbers than ours (another attention, another front-end) refuses the 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, cast
 
 from conure.audio.mel import MelConfig
 from conure.errors import BadCheckpoint
+from conure.models import checked
+from conure.models.checked import shown
 from conure.models.config import AttentionContext, ContextStyle
 from conure.models.weights import Told
 
@@ -20,6 +23,7 @@ __all__ = ["NemoConfig"]
 
 HOP_SECONDS = 0.01
 RATE = 16_000
+CONTEXT = "encoder.att_context_size"
 OTHER_FAMILIES = {
     "Sortformer": "a speaker diarization model",
     "SALM": "a speech language model",
@@ -32,6 +36,13 @@ OTHER_FAMILIES = {
     "SSL": "a pre-training model without a head",
     "Denoise": "a pre-training model without a head",
 }
+PROMPT_DICTIONARIES = (
+    "model_defaults.prompt_dictionary",
+    "prompt_dictionary",
+    "train_ds.prompt_dictionary",
+    "validation_ds.prompt_dictionary",
+    "test_ds.prompt_dictionary",
+)
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -52,47 +63,58 @@ class NemoConfig:
             return self.get(reference[1], default, hops - 1)
         return value
 
-    def number(self, path: str, default: float) -> float:
-        value = self.get(path, default)
-        try:
-            return float(value)
-        except (TypeError, ValueError) as error:
-            raise BadCheckpoint(f"{path} is {value!r} and should be a number") from error
+    def number(self, path: str, default: float, least: float, most: float) -> float:
+        return checked.number(self.get(path, default), path, least, most)
 
-    def whole(self, path: str, default: int) -> int:
-        return int(self.number(path, default))
+    def whole(self, path: str, default: int, least: int, most: int) -> int:
+        return checked.whole(self.get(path, default), path, least, most)
+
+    def flag(self, path: str, *, default: bool) -> bool:
+        return checked.flag(self.get(path, default), path)
 
     def must_be(self, path: str, default: Any, *allowed: Any) -> None:
         """Refuses what we compute otherwise."""
         value = self.get(path, default)
         if value not in allowed:
-            raise BadCheckpoint(f"{path} is {value!r}; Conure supports {' or '.join(map(repr, allowed))}")
+            raise BadCheckpoint(f"{path} is {shown(value)}; Conure supports {' or '.join(map(repr, allowed))}")
+
+    def class_name(self, path: str, default: str = "") -> str:
+        """The last part of a dotted name."""
+        value = self.get(path, default)
+        if not isinstance(value, str | None):
+            raise BadCheckpoint(f"{path} is {shown(value)} and should be the name of a class")
+        return (value or default).rpartition(".")[2]
 
     def check_family(self) -> None:
         """Refuses models of other kinds by what they are."""
-        target = str(self.get("target", "")).rpartition(".")[2]
+        target = self.class_name("target")
         for mark, meaning in OTHER_FAMILIES.items():
             if mark in target:
-                raise BadCheckpoint(f"{target} is {meaning}; Conure reads FastConformer with CTC, RNNT or TDT heads")
-        encoder = str(self.get("encoder._target_", "ConformerEncoder")).rpartition(".")[2]
+                raise BadCheckpoint(
+                    f"{shown(target)} is {meaning}; Conure reads FastConformer with CTC, RNNT or TDT heads"
+                )
+        encoder = self.class_name("encoder._target_", "ConformerEncoder")
         if encoder != "ConformerEncoder":
-            raise BadCheckpoint(f"the encoder is {encoder}; Conure supports ConformerEncoder")
+            raise BadCheckpoint(f"the encoder is {shown(encoder)}; Conure supports ConformerEncoder")
         for part, known in (("decoder", ("RNNTDecoder", "ConvASRDecoder")), ("joint", ("RNNTJoint",))):
-            kind = str(self.get(f"{part}._target_", known[0])).rpartition(".")[2]
+            kind = self.class_name(f"{part}._target_", known[0])
             if kind not in known:
-                raise BadCheckpoint(f"the {part} is {kind}; Conure supports {' and '.join(known)}")
+                raise BadCheckpoint(f"the {part} is {shown(kind)}; Conure supports {' and '.join(known)}")
 
     def told(self) -> Told:
         self._check_network()
         style = str(self.get("encoder.att_context_style", "regular"))
+        local = self.get("encoder.self_attention_model", "rel_pos") == "rel_pos_local_attn"
         return Told(
             mel=self._mel(),
-            scale_input=bool(self.get("encoder.xscaling", True)),
-            causal_subsampling=bool(self.get("encoder.causal_downsampling", False)),
+            scale_input=self.flag("encoder.xscaling", default=True),
+            causal_subsampling=self.flag("encoder.causal_downsampling", default=False),
             causal_convolution=self._causal_convolution(),
             style=cast("ContextStyle", style),
-            contexts=self._contexts(style),
-            local=self.get("encoder.self_attention_model", "rel_pos") == "rel_pos_local_attn",
+            contexts=self._contexts(style, local=local),
+            local=local,
+            global_tokens=self.whole("encoder.global_tokens", 0, 0, checked.MAX_GLOBAL_STEPS) if local else 0,
+            global_spacing=self.whole("encoder.global_tokens_spacing", 1, 1, checked.MAX_CONTEXT) if local else 1,
             durations=self._durations(),
             prompt_ids=self._prompt_ids(),
             max_symbols=self._max_symbols(),
@@ -102,7 +124,6 @@ class NemoConfig:
         self.must_be("encoder.subsampling", "striding", "dw_striding")
         self.must_be("encoder.subsampling_factor", 4, 8)
         self.must_be("encoder.self_attention_model", "rel_pos", "rel_pos", "rel_pos_local_attn")
-        self.must_be("encoder.global_tokens", 0, 0)
         self.must_be("encoder.reduction", None, None)
         self.must_be("encoder.conv_norm_type", "batch_norm", "batch_norm", "layer_norm")
         self.must_be("encoder.att_context_style", "regular", "regular", "chunked_limited", "chunked_limited_with_rc")
@@ -119,21 +140,30 @@ class NemoConfig:
         self.must_be(part + "log_zero_guard_type", "add", "add")
         self.must_be(part + "mag_power", 2.0, 2.0)
         self.must_be(part + "exact_pad", False, False)
-        if self.number(part + "window_stride", HOP_SECONDS) != HOP_SECONDS:
+        if self.number(part + "window_stride", HOP_SECONDS, 0, 1) != HOP_SECONDS:
             raise BadCheckpoint(f"{part}window_stride is not {HOP_SECONDS}: encoder steps would not be of 80 ms")
-        window = round(self.number(part + "window_size", 0.02) * RATE)
-        guard = self.get(part + "log_zero_guard_value", 2.0**-24)
-        tiny = {"tiny": 2.0**-126, "eps": 2.0**-23}  # of float32, as torch.finfo
+        window = round(self.number(part + "window_size", 0.02, 0, 1) * RATE)
+        fft = 2 ** max(window - 1, 0).bit_length()
+        preemphasis = 0.0 if self.get(part + "preemph", 0.97) is None else self.number(part + "preemph", 0.97, 0, 1)
         return MelConfig(
-            features=self.whole(part + "features", 64),
+            features=self.whole(part + "features", 64, 1, 2**10),
             normalize=self._normalize(),
             sample_rate=RATE,
             window=window,
             hop=round(HOP_SECONDS * RATE),
-            fft=int(self.get(part + "n_fft") or 2 ** max(window - 1, 0).bit_length()),
-            preemphasis=0.0 if self.get(part + "preemph", 0.97) is None else self.number(part + "preemph", 0.97),
-            log_guard=tiny.get(str(guard)) or self.number(part + "log_zero_guard_value", 2.0**-24),
+            fft=fft if self.get(part + "n_fft") is None else self.whole(part + "n_fft", fft, 1, checked.MAX_FFT),
+            preemphasis=preemphasis,
+            log_guard=self._log_guard(part + "log_zero_guard_value"),
         )
+
+    def _log_guard(self, path: str) -> float:
+        """Names are of float32's limits, as torch.finfo has them."""
+        match self.get(path, 2.0**-24):
+            case "tiny":
+                return 2.0**-126
+            case "eps":
+                return 2.0**-23
+        return self.number(path, 2.0**-24, 0, 1)
 
     def _normalize(self) -> str:
         value = self.get("preprocessor.normalize", "per_feature")
@@ -142,64 +172,67 @@ class NemoConfig:
         return value if value in ("per_feature", "all_features") else "NA"
 
     def _causal_convolution(self) -> bool:
-        size, kernel = self.get("encoder.conv_context_size"), self.whole("encoder.conv_kernel_size", 31)
+        size, kernel = self.get("encoder.conv_context_size"), self.whole("encoder.conv_kernel_size", 31, 1, 2**10)
         if size in ("causal", [kernel - 1, 0]):
             return True
         self.must_be("encoder.conv_context_size", None, None, [(kernel - 1) // 2, (kernel - 1) // 2])
         return False
 
-    def _contexts(self, style: str) -> tuple[AttentionContext, ...]:
+    def _contexts(self, style: str, *, local: bool) -> tuple[AttentionContext, ...]:
         if style == "chunked_limited_with_rc":
             return self._chunk_contexts()
         sizes = self.get("encoder.att_context_size") or [-1, -1]
-        if not isinstance(sizes, list):
-            raise BadCheckpoint(f"encoder.att_context_size is {sizes!r} and should be a list")
+        if not isinstance(sizes, list) or len(sizes) > checked.MAX_CONTEXTS:
+            raise BadCheckpoint(f"{CONTEXT} is {shown(sizes)} and should be a list")
         sizes = sizes if isinstance(sizes[0], list) else [sizes]
         for size in sizes:
-            _check_context(size, style)
-        if self.get("encoder.self_attention_model") == "rel_pos_local_attn":
-            self.must_be("encoder.att_context_size", None, *([w, w] for w in (max(sizes[0]),) if w > 0))
+            _check_context(size, style, local=local)
         return tuple(AttentionContext(left, right) for left, right in sizes)
 
     def _chunk_contexts(self) -> tuple[AttentionContext, ...]:
         """The whole clip first, then every choice of left, chunk and right that training drew from."""
-        choices = self.get("encoder.att_chunk_context_size", [[], [], []])
-        if not (isinstance(choices, list) and len(choices) == 3 and all(_whole_numbers(part) for part in choices)):
-            raise BadCheckpoint(f"encoder.att_chunk_context_size is {choices!r}; it takes three lists of numbers")
-        if sum(map(len, choices)) > 100 or any(chunk < 1 for chunk in choices[1]):
-            raise BadCheckpoint(f"encoder.att_chunk_context_size has senseless choices: {str(choices)[:80]}")
+        path = "encoder.att_chunk_context_size"
+        choices = self.get(path, [[], [], []])
+        if not isinstance(choices, list) or len(choices) != 3:
+            raise BadCheckpoint(f"{path} is {shown(choices)}; it takes three lists of numbers")
+        choices = [
+            checked.wholes(part, path, least, checked.MAX_CONTEXT, 100)
+            for part, least in zip(choices, (-1, 1, -1), strict=True)
+        ]
+        if math.prod(map(len, choices)) > checked.MAX_CONTEXTS:
+            raise BadCheckpoint(f"{path} is {shown(choices)}: more than {checked.MAX_CONTEXTS} choices")
         chunked = (AttentionContext(left, right, chunk) for left, chunk, right in itertools.product(*choices))
         return (AttentionContext(), *chunked)
 
     def _durations(self) -> tuple[int, ...]:
         kinds = ("decoding.durations", "model_defaults.tdt_durations", "loss.tdt_kwargs.durations")
-        values: Any = next((value for path in kinds if (value := self.get(path))), [])
-        if not _whole_numbers(values) or any(value < 0 for value in values):
-            raise BadCheckpoint(f"decoding.durations is {values!r} and should be a list of steps")
-        return tuple(values)
+        path = next((path for path in kinds if self.get(path)), kinds[0])
+        return tuple(checked.wholes(self.get(path) or [], path, 0, checked.MAX_DURATION, 100))
 
     def _prompt_ids(self) -> tuple[tuple[str, int], ...]:
-        names = self.get("model_defaults.prompt_dictionary", {}) or {}
-        if not isinstance(names, Mapping) or not _whole_numbers(list(names.values())):
-            raise BadCheckpoint("model_defaults.prompt_dictionary does not give numbers to languages")
-        return tuple(names.items())
+        """From where NeMo looks first, else from where training found it."""
+        for path in PROMPT_DICTIONARIES:
+            if slots := checked.language_slots(self.get(path) or {}, path):
+                return slots
+        return ()
 
     def _max_symbols(self) -> int:
-        limits = (self.get("decoding.greedy.max_symbols"), self.get("decoding.greedy.max_symbols_per_step"))
-        return next((limit for limit in limits if type(limit) is int and limit > 0), 10)
+        """0 and less mean no limit to NeMo; then it is its usual one."""
+        for path in ("decoding.greedy.max_symbols", "decoding.greedy.max_symbols_per_step"):
+            if self.get(path) is not None and (limit := self.whole(path, 0, -(2**31), checked.MAX_SYMBOLS)) > 0:
+                return limit
+        return 10
 
 
-def _whole_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int for value in values)
-
-
-def _check_context(size: Any, style: str) -> None:
-    if not _whole_numbers(size) or len(size) != 2:
-        raise BadCheckpoint(f"encoder.att_context_size holds {size!r}; a context is [left, right]")
-    left, right = size
+def _check_context(size: Any, style: str, *, local: bool) -> None:
+    if not isinstance(size, list) or len(size) != 2:
+        raise BadCheckpoint(f"{CONTEXT} holds {shown(size)}; a context is [left, right]")
+    left, right = (checked.whole(side, CONTEXT, -1, checked.MAX_CONTEXT) for side in size)
+    if local and not 0 < left == right <= checked.MAX_WINDOW:
+        raise BadCheckpoint(f"{CONTEXT} is {shown(size)}; of local attention both are equal, 1 to {checked.MAX_WINDOW}")
     if style != "chunked_limited":
         return
     if right < 0 and left >= 0:
-        raise BadCheckpoint(f"encoder.att_context_size holds {size!r}: chunks need an end")
+        raise BadCheckpoint(f"{CONTEXT} holds {shown(size)}: chunks need an end")
     if left > 0 and left % (right + 1):
-        raise BadCheckpoint(f"encoder.att_context_size holds {size!r}: {left} steps are no whole chunks of {right + 1}")
+        raise BadCheckpoint(f"{CONTEXT} holds {shown(size)}: {left} steps are no whole chunks of {right + 1}")

@@ -1,23 +1,20 @@
 """Reads .nemo archives of any origin without trusting them.
 
-A .nemo file is a tar, plain or gzipped, with model_config.yaml, model_weights.ckpt (a zip with a pickle and raw
+A .nemo file is a tar, plain or compressed, with model_config.yaml, model_weights.ckpt (a zip with a pickle and raw
 tensors) and a tokenizer. Members are read by name at their place in the file: nothing is unpacked, no path from
 the archive is followed, and every declared size is held against the size of the file before it is believed.
-The pickle goes through torch's weights_only reader after the zip around it has been checked.
+The pickle goes through torch's weights_only reader after it and the zip around it have been looked through.
 """
 
 from __future__ import annotations
 
-import gzip
 import io
-import pickle
-import re
+import lzma
+import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -26,21 +23,29 @@ import torch
 import yaml
 from torch import Tensor
 
-from conure.errors import BadCheckpoint
+from conure.errors import BadCheckpoint, ModelError
+from conure.models.checked import shown
+from conure.models.pickled import check_pickle
+from conure.models.unpacked import plain_file
 
 __all__ = ["NemoFile", "read_nemo"]
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 MAX_MEMBERS = 1_000
 MAX_NAME_BYTES = 2**20
-MAX_CONFIG_BYTES = 16 * 2**20
+MAX_CONFIG_BYTES = 8 * 2**20
 MAX_TEXT_BYTES = 64 * 2**20
-MAX_PICKLE_BYTES = 64 * 2**20
-MAX_INFLATION = 16
-"""A gzipped archive may unpack to so many times its size; weights hardly shrink at all."""
-GZIP_GRACE = 2**20
+PICKLE_BYTES, PICKLE_BYTES_EACH = 2**20, 2**11
+"""That a checkpoint's pickle may have, and for each tensor beside; torch writes some 200 a tensor."""
+MAX_DIRECTORY_BYTES = 8 * 2**20
+"""Of a zip: some 80 an entry."""
 MAX_YAML_DEPTH = 40
 MAX_YAML_ALIASES = 100
+MAX_YAML_EVENTS = 400_000
+"""The largest published configuration has 70,000: a vocabulary several times."""
+
+MALFORMED = (ValueError, OverflowError, KeyError, IndexError, TypeError, AttributeError, struct.error)
+"""What parsers of the standard library and of YAML raise for contents that they were not made for."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -58,12 +63,15 @@ class NemoFile:
 def read_nemo(path: Path) -> NemoFile:
     """Reads an archive whole. Raises BadCheckpoint for one that is broken or hostile."""
     try:
-        with path.open("rb") as file, _plain_tar(file) as archive:
+        with path.open("rb") as file, plain_file(file) as archive:
             return _read_archive(archive)
-    except BadCheckpoint:
+    except ModelError:
         raise
-    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
-        raise BadCheckpoint(f"the archive cannot be read: {error}", "download it again") from error
+    except OSError as error:
+        again = None if error.errno else "download it again"  # what gzip finds broken has no number
+        raise BadCheckpoint(f"the archive cannot be read: {error.strerror or shown(str(error))}", again) from error
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RecursionError, *MALFORMED) as error:
+        raise BadCheckpoint(f"the archive cannot be read: {shown(str(error))}", "download it again") from error
 
 
 def _read_archive(archive: IO[bytes]) -> NemoFile:
@@ -77,33 +85,19 @@ def _read_archive(archive: IO[bytes]) -> NemoFile:
     return NemoFile(config, _read_tensors(_Window(archive, *members[WEIGHTS])), files)
 
 
-@contextmanager
-def _plain_tar(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """The archive as an uncompressed file; a gzipped one is unpacked into a nameless temporary file."""
-    magic = file.read(2)
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    if magic != b"\x1f\x8b":
-        yield file
-        return
-    limit = size * MAX_INFLATION + GZIP_GRACE
-    with gzip.GzipFile(fileobj=file) as source, tempfile.TemporaryFile(prefix="conure-") as plain:
-        while block := source.read(2**20):
-            plain.write(block)
-            if plain.tell() > limit:
-                raise BadCheckpoint(f"it unpacks to more than {MAX_INFLATION} times its {size:,} bytes: a gzip bomb")
-        yield plain
-
-
 class _HeaderReader:
-    """The archive for tarfile, which reads headers here and no more: long ones are refused."""
+    """An archive for tarfile or zipfile, which read headers here and no more: long ones are refused."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self._file, self._most = file, most
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, count: int = -1) -> bytes:
-        if not 0 <= count <= MAX_NAME_BYTES:
+        if count < 0:  # what is left, as zipfile asks for the end
+            here = self._file.tell()
+            count = self._file.seek(0, io.SEEK_END) - here
+            self._file.seek(here)
+        if count > self._most:
             raise BadCheckpoint(f"a header of the archive claims {count:,} bytes")
         return self._file.read(count)
 
@@ -138,7 +132,7 @@ def _list_members(archive: IO[bytes]) -> dict[str, tuple[int, int]]:
     size = archive.seek(0, io.SEEK_END)
     archive.seek(0)
     members: dict[str, tuple[int, int]] = {}
-    with tarfile.open(fileobj=_HeaderReader(archive), mode="r:") as tar:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=_HeaderReader(archive, MAX_NAME_BYTES), mode="r:") as tar:  # type: ignore[call-overload]
         for index, entry in enumerate(tar):
             if index >= MAX_MEMBERS:
                 raise BadCheckpoint(f"the archive has more than {MAX_MEMBERS} members")
@@ -176,9 +170,11 @@ def parse_config(data: bytes) -> dict[str, Any]:
         text = data.decode()
         _check_yaml(text)
         config = _plain_keys(yaml.load(text, Loader=_Loader), {})
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0][:80]
-        raise BadCheckpoint(f"{CONFIG} cannot be read: {reason}") from error
+    except BadCheckpoint:
+        raise
+    except (yaml.YAMLError, RecursionError, *MALFORMED) as error:
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise BadCheckpoint(f"{CONFIG} cannot be read: {shown(reason[0])}") from error
     if not isinstance(config, dict):
         raise BadCheckpoint(f"{CONFIG} is no mapping")
     return config
@@ -187,7 +183,9 @@ def parse_config(data: bytes) -> dict[str, Any]:
 def _check_yaml(text: str) -> None:
     """Goes through the events one by one, before anything is built from them."""
     depth = aliases = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if count > MAX_YAML_EVENTS:
+            raise BadCheckpoint(f"{CONFIG} has more than {MAX_YAML_EVENTS:,} values")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -217,11 +215,9 @@ def _read_tensors(window: _Window) -> dict[str, Tensor]:
     file.seek(0)
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise BadCheckpoint(f"{WEIGHTS} {_pickle_reason(error)}", "take the file from its publisher") from error
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError) as error:
-        reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
-        raise BadCheckpoint(f"{WEIGHTS} cannot be read: {reason}") from error
+    except Exception as error:  # torch raises nothing narrower
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadCheckpoint(f"{WEIGHTS} cannot be read: {shown(reason[0])}") from error
     if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
         raise BadCheckpoint(f"{WEIGHTS} is no table of tensors")
     _check_storages(state, size)
@@ -234,16 +230,32 @@ def _check_zip(file: IO[bytes], size: int) -> None:
     if file.read(4) != b"PK\x03\x04":
         raise BadCheckpoint(f"{WEIGHTS} is no zip of torch: older formats are bare pickles and are not read")
     try:
-        entries = zipfile.ZipFile(file).infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise BadCheckpoint(f"{WEIGHTS} is cut off: {error}") from error
+        archive = zipfile.ZipFile(_HeaderReader(file, MAX_DIRECTORY_BYTES))  # type: ignore[arg-type]
+        entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        raise BadCheckpoint(f"{WEIGHTS} is cut off: {shown(str(error))}") from error
     if len({entry.filename for entry in entries}) != len(entries):
         raise BadCheckpoint(f"{WEIGHTS} has two entries of one name")
     stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
     if not stored or sum(entry.file_size for entry in entries) > size:
         raise BadCheckpoint(f"{WEIGHTS} claims to unpack to more than it is: a zip bomb")
-    if any(entry.file_size > MAX_PICKLE_BYTES for entry in entries if entry.filename.endswith(".pkl")):
-        raise BadCheckpoint(f"{WEIGHTS} has a pickle of more than {MAX_PICKLE_BYTES:,} bytes")
+    _check_pickles(archive, entries)
+
+
+def _check_pickles(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) -> None:
+    parts = [PurePosixPath(entry.filename).parts for entry in entries]
+    sizes = {path[-1]: entry.file_size for path, entry in zip(parts, entries, strict=True) if path[-2:-1] == ("data",)}
+    for entry in entries:
+        if not entry.filename.endswith(".pkl"):
+            continue
+        most = PICKLE_BYTES + PICKLE_BYTES_EACH * len(sizes)
+        if entry.file_size > most:
+            raise BadCheckpoint(f"{WEIGHTS} has a pickle of {entry.file_size:,} bytes for {len(sizes):,} tensors")
+        try:
+            data = archive.read(entry)
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, RuntimeError, struct.error) as error:
+            raise BadCheckpoint(f"{WEIGHTS} is cut off: {shown(str(error))}") from error
+        check_pickle(data, sizes, WEIGHTS)
 
 
 def _check_storages(state: Mapping[str, Tensor], size: int) -> None:
@@ -258,11 +270,3 @@ def _check_storages(state: Mapping[str, Tensor], size: int) -> None:
             raise BadCheckpoint(f"{name} in {WEIGHTS} claims the shape {list(tensor.shape)}, more than was stored")
     if sum(storages.values()) > size:
         raise BadCheckpoint(f"{WEIGHTS} claims more numbers than were stored")
-
-
-def _pickle_reason(error: pickle.UnpicklingError) -> str:
-    """torch's message is a page long; what matters is which function the pickle wanted to call."""
-    called = re.search(r"(?:GLOBAL|Unsupported (?:global|class)|function)[: ]+([\w.]+\.[\w.]+)", str(error))
-    if called:
-        return f"holds a pickle that would run code ({called[1]}): refused"
-    return "holds a pickle with more than tensors: refused"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Progress", "Wanted", "is_hub_id"]
+__all__ = ["Progress", "Wanted", "is_hub_id", "pinned"]
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and all bytes, None where the hub does not tell."""
@@ -25,6 +25,8 @@ class Wanted:
     cache: Path | None = None
     """Where the hub's cache lies; None is where huggingface_hub keeps it."""
     offline: bool = False
+    file: str | None = None
+    """The .nemo file that is meant, where the repository has several."""
 
     @property
     def name(self) -> str:
@@ -33,7 +35,15 @@ class Wanted:
 
     @property
     def label(self) -> str:
-        return self.repository + (f"@{self.revision}" if self.revision else "")
+        return "@".join(part for part in (self.repository, self.revision, self.file) if part)
+
+
+def pinned(name: str) -> tuple[str, str | None, str | None]:
+    """Of name@revision, name@file.nemo or name@revision@file.nemo: the name, the revision and the file."""
+    name, *pins = name.split("@")
+    files = [pin for pin in pins if pin.endswith(".nemo")]
+    revisions = [pin for pin in pins if pin and not pin.endswith(".nemo")]
+    return name, next(iter(revisions), None), next(iter(files), None)
 
 
 def is_hub_id(name: str) -> bool:

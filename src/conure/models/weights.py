@@ -18,11 +18,12 @@ from torch.overrides import TorchFunctionMode
 
 from conure.audio.mel import MelConfig
 from conure.errors import BadCheckpoint
-from conure.models.checkpoint import some_of
+from conure.models.checked import MAX_FFT, shown, some_of
 from conure.models.config import AttentionContext, ContextStyle, EncoderConfig, NetworkConfig
 from conure.models.network import Network
 
 __all__ = [
+    "MAX_TENSORS",
     "Renamed",
     "Told",
     "check_tensors",
@@ -39,6 +40,8 @@ __all__ = [
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 MAX_TENSORS = 20_000
 MAX_LAYERS = 500
+MAX_NAME = 200
+"""Characters."""
 Rules = tuple[tuple[re.Pattern[str], str], ...]
 
 
@@ -107,6 +110,8 @@ class Told:
     style: ContextStyle = "regular"
     contexts: tuple[AttentionContext, ...] = (AttentionContext(),)
     local: bool = False
+    global_tokens: int = 0
+    global_spacing: int = 1
     durations: tuple[int, ...] = ()
     prompt_ids: tuple[tuple[str, int], ...] = ()
     max_symbols: int = 10
@@ -143,6 +148,8 @@ def told_by(config: NetworkConfig) -> Told:
         style=encoder.style,
         contexts=encoder.contexts,
         local=encoder.local,
+        global_tokens=encoder.global_tokens,
+        global_spacing=encoder.global_spacing,
         durations=config.durations,
         prompt_ids=config.prompt_ids,
         max_symbols=config.max_symbols,
@@ -154,6 +161,8 @@ def _rename(tensors: Mapping[str, Tensor], rules: Rules) -> Renamed:
         raise BadCheckpoint(f"the checkpoint has {len(tensors):,} tensors; no network we know has {MAX_TENSORS:,}")
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise BadCheckpoint(f"a tensor is called {shown(name)}, which no network has")
         if not is_learned(name):
             continue
         ours = _our_name(name, rules)
@@ -164,6 +173,8 @@ def _rename(tensors: Mapping[str, Tensor], rules: Rules) -> Renamed:
     window, filterbank = renamed.pop("mel.window", None), renamed.pop("mel.filterbank", None)
     if filterbank is not None and filterbank.dim() == 3:
         filterbank = filterbank[0]  # NeMo stores [1, features, bins]
+    if (window is not None and window.dim() != 1) or (filterbank is not None and filterbank.dim() != 2):
+        raise BadCheckpoint("the front-end's window or filterbank has another shape than [samples] and [bands, bins]")
     return Renamed(renamed, window, filterbank)
 
 
@@ -203,6 +214,8 @@ def infer_config(renamed: Renamed, told: Told) -> NetworkConfig:
             raise BadCheckpoint(f"the joint scores {count} durations and the config names {len(told.durations)}")
         durations = told.durations if count else ()
     prompts = _size(tensors, "prompt.linear1.weight", 1) - encoder.width if "prompt.linear1.weight" in tensors else 0
+    if prompts and not told.prompt_ids:
+        raise BadCheckpoint("the network takes a language prompt, and no prompt_dictionary names its slots")
     outside = [name for name, slot in told.prompt_ids if not 0 <= slot < prompts]
     if outside and prompts:
         raise BadCheckpoint(f"the language prompt has {prompts} slots, too few for {some_of(outside)}")
@@ -225,13 +238,16 @@ def _infer_encoder(renamed: Renamed, told: Told) -> EncoderConfig:
     tensors, first = renamed.tensors, "encoder.layers.0."
     width = _size(tensors, "encoder.pre_encode.out.weight", 0)
     features, causal = _infer_features(renamed, told)
+    heads = _size(tensors, first + "self_attn.pos_bias_u", 0)
+    if width % heads or width % 2:
+        raise BadCheckpoint(f"an encoder {width} wide cannot have {heads} heads")
     layers = _count(tensors, r"encoder\.layers\.(\d+)\.norm_out\.weight")
     speakers = {int(match[1]) for match in _matches(tensors, r"encoder\.speaker_kernels\.(\d{1,4})\..+")}
     return EncoderConfig(
         features=features,
         layers=layers,
         width=width,
-        heads=_size(tensors, first + "self_attn.pos_bias_u", 0),
+        heads=heads,
         expansion=max(_size(tensors, first + "feed_forward1.linear1.weight", 0) // width, 1),
         kernel=_size(tensors, first + "conv.depthwise_conv.weight", 2),
         channels=_size(tensors, "encoder.pre_encode.conv.0.weight", 0),
@@ -244,6 +260,9 @@ def _infer_encoder(renamed: Renamed, told: Told) -> EncoderConfig:
         style=told.style,
         contexts=told.contexts,
         local=told.local,
+        global_tokens=told.global_tokens,
+        global_spacing=told.global_spacing,
+        global_separate=first + "self_attn.global_q.weight" in tensors,
         speaker_layers=tuple(sorted(layer for layer in speakers if layer < layers)),
     )
 
@@ -276,7 +295,7 @@ def _infer_mel(renamed: Renamed, told: Told, features: int) -> MelConfig:
         mel = replace(mel, fft=2 * (renamed.filterbank.shape[-1] - 1))
     if renamed.window is not None:
         mel = replace(mel, window=renamed.window.shape[0])
-    if not 0 < mel.hop <= mel.window <= mel.fft:
+    if not 0 < mel.hop <= mel.window <= mel.fft <= MAX_FFT:
         raise BadCheckpoint(f"hop {mel.hop}, window {mel.window} and FFT {mel.fft} samples do not fit one another")
     return mel
 

@@ -101,7 +101,7 @@ class FileService:
         if self._draining:
             metrics.REFUSED.labels("draining").inc()
             raise _stopping()
-        check_language(task.card.name, task.language, task.card.languages)
+        check_language(task.card.name, task.language, task.card.languages, task.card.prompt_ids)
         if self._waiting >= self._most_waiting:
             metrics.REFUSED.labels("files_waiting").inc()
             raise Busy(f"{self._waiting} recordings wait already", "try again in a while")

@@ -172,7 +172,7 @@ class LiveService:
     def options(self, wanted: Wanted) -> SessionOptions:
         """Of a stream as it would be opened. Raises UnknownModel, BadOption or UnsupportedLanguage."""
         card = self.models.live(wanted.model)
-        check_language(card.name, wanted.language, card.languages)
+        check_language(card.name, wanted.language, card.languages, card.prompt_ids)
         return SessionOptions(
             model=card,
             tokenizer=self.tokenizers.of(card),

@@ -91,7 +91,7 @@ class SentencePieceTokenizer(_Pieces):
 
     file_name = "tokenizer.model"
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, vocabulary: int | None = None) -> None:
         if not data:  # the library takes no bytes for "load nothing"
             raise BadCheckpoint("tokenizer.model is empty")
         try:
@@ -99,8 +99,14 @@ class SentencePieceTokenizer(_Pieces):
         except RuntimeError as error:
             raise BadCheckpoint("tokenizer.model is not a SentencePiece model") from error
         ids = range(self._model.get_piece_size())
+        if vocabulary is not None and len(ids) != vocabulary:
+            raise _of_another_model(self.file_name, len(ids), vocabulary)
         hidden = {index for index in ids if self._model.is_control(index) or self._model.is_unknown(index)}
-        super().__init__(data, tuple(self._model.id_to_piece(index) for index in ids), frozenset(hidden))
+        try:
+            pieces = tuple(self._model.id_to_piece(index) for index in ids)
+        except UnicodeDecodeError as error:
+            raise BadCheckpoint(f"tokenizer.model has a piece that is no text: {_one_line(error)}") from error
+        super().__init__(data, pieces, frozenset(hidden))
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._model.decode(self.plain(ids))
@@ -115,8 +121,10 @@ class HuggingFaceTokenizer(_Pieces):
     def __init__(self, data: bytes, vocabulary: int | None = None) -> None:
         try:
             self._model = tokenizers.Tokenizer.from_str(data.decode())
-        except Exception as error:  # the library raises nothing narrower
-            raise BadCheckpoint(f"tokenizer.json is not a tokenizer: {str(error)[:80]}") from error
+        except BaseException as error:  # the library raises nothing narrower, and panics are no Exception
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            raise BadCheckpoint(f"tokenizer.json is not a tokenizer: {_one_line(error)}") from error
         size = self._model.get_vocab_size(with_added_tokens=True)
         pieces = tuple(self._model.id_to_token(index) or "" for index in range(min(size, vocabulary or size)))
         added = self._model.get_added_tokens_decoder()
@@ -146,7 +154,7 @@ def read_tokenizer(file_name: str, data: bytes, vocabulary: int | None = None) -
         raise BadCheckpoint(f"{file_name} has {len(data):,} bytes; a tokenizer has less than {MAX_BYTES:,}")
     tokenizer: Tokenizer
     if file_name.endswith(".model"):
-        tokenizer = SentencePieceTokenizer(data)
+        tokenizer = SentencePieceTokenizer(data, vocabulary)
     elif file_name.endswith("labels.json"):
         tokenizer = LabelTokenizer(_labels(data))
     elif file_name.endswith(".json"):
@@ -154,10 +162,12 @@ def read_tokenizer(file_name: str, data: bytes, vocabulary: int | None = None) -
     else:
         raise BadCheckpoint(f"no tokenizer we know is stored as {file_name!r}")
     if vocabulary is not None and len(tokenizer.pieces) != vocabulary:
-        raise BadCheckpoint(
-            f"{file_name} has {len(tokenizer.pieces)} tokens and the network {vocabulary}: they belong to two models"
-        )
+        raise _of_another_model(file_name, len(tokenizer.pieces), vocabulary)
     return tokenizer
+
+
+def _of_another_model(file_name: str, tokens: int, vocabulary: int) -> BadCheckpoint:
+    return BadCheckpoint(f"{file_name} has {tokens} tokens and the network {vocabulary}: they belong to two models")
 
 
 def _labels(data: bytes) -> list[str]:
@@ -167,4 +177,12 @@ def _labels(data: bytes) -> list[str]:
         raise BadCheckpoint("labels.json is not JSON") from error
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise BadCheckpoint("labels.json is not a list of labels")
+    try:
+        "".join(labels).encode()
+    except UnicodeEncodeError as error:
+        raise BadCheckpoint(f"labels.json has a label that is no text: {_one_line(error)}") from error
     return labels
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error)[:80].split())

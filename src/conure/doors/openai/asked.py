@@ -96,7 +96,7 @@ def asked_of(form: FormData) -> tuple[Transcribing, list[str]]:
 def language_of(asked: Transcribing, card: ModelCard) -> str | None:
     """None where the model is to find out. Raises UnsupportedLanguage."""
     for language in asked.languages:
-        check_language(card.name, language, card.languages)
+        check_language(card.name, language, card.languages, card.prompt_ids)
     if asked.language:
         return None if asked.language.lower() == AUTO else asked.language
     return asked.languages[0] if len(asked.languages) == 1 else None

@@ -54,7 +54,7 @@ class _Conversation:
         models = behind.live.models
         self.options = options_of(first.streaming_config.config, models, first.streaming_config.interim_results)
         card = models.live(self.options.model)
-        check_language(card.name, self.options.language, card.languages)
+        check_language(card.name, self.options.language, card.languages, card.prompt_ids)
         audio_of(first.streaming_config.config)
         self._config: RecognitionConfig = first.streaming_config.config
         self._behind, self._requests, self._context, self._caller = behind, requests, context, caller

@@ -83,7 +83,7 @@ def wanted(models: Models, model: str | None, language: str | None) -> Wanted:
 def _knowing(models: Models, language: str | None) -> str | None:
     for card in models.for_live if language else ():
         try:
-            check_language(card.name, language, card.languages)
+            check_language(card.name, language, card.languages, card.prompt_ids)
         except UnsupportedLanguage:
             continue
         return card.name

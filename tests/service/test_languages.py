@@ -1,0 +1,76 @@
+"""Which language of a model is asked for, by its list and by the dictionary of its prompt."""
+
+from __future__ import annotations
+
+import pytest
+
+from conure.errors import UnsupportedLanguage
+from conure.models.catalog import LOCALES, advertised
+from conure.service.languages import check_language, prompt_slot
+from tests.models.published import PROMPTS
+
+DICTIONARY = tuple(PROMPTS.items())
+MODEL = "nemotron-3.5-asr-streaming-0.6b"
+
+
+def test_the_published_dictionary_advertises_what_its_card_names() -> None:
+    assert advertised(DICTIONARY) == LOCALES
+    assert advertised(tuple(reversed(DICTIONARY))) == LOCALES
+
+
+def test_another_dictionary_advertises_one_name_a_slot() -> None:
+    told = {"auto": 9, "ja": 1, "ja-JA": 1, "ja-JP": 1, "xx-longer": 2, "xx": 2, "de": 3}
+    assert advertised(tuple(told.items())) == ("ja-JP", "xx-longer", "de")
+    assert advertised(()) == ()
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+@pytest.mark.parametrize("spelled", [str, str.lower, str.upper, lambda name: name.replace("-", "_")])
+def test_every_name_of_the_dictionary_is_taken(name: str, spelled) -> None:
+    check_language(MODEL, spelled(name), LOCALES, DICTIONARY)
+    assert prompt_slot(MODEL, spelled(name), DICTIONARY) == PROMPTS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("no", "no"),
+        ("ja", "ja-JP"),
+        ("ko-Kore-KR", "ko-KR"),
+        ("hi_in", "hi-IN"),
+        ("zh-Hant", "zh-TW"),
+        ("zh-Hans-CN", "zh-CN"),
+        ("he", "he-IL"),
+        ("iw-IL", "he-IL"),
+        ("en-AU", "en"),
+        ("pt", "pt-PT"),
+        ("vi", "vi-VN"),
+        ("nn", "nn-NO"),
+    ],
+)
+def test_every_form_of_a_name_means_its_slot(name: str, meant: str) -> None:
+    check_language(MODEL, name, LOCALES, DICTIONARY)
+    assert prompt_slot(MODEL, name, DICTIONARY) == PROMPTS[meant]
+
+
+@pytest.mark.parametrize("name", ["tlh", "xx-XX", "", "deutsch-DE", "he-US"])
+def test_an_unknown_language_is_told_those_of_the_card(name: str) -> None:
+    with pytest.raises(UnsupportedLanguage) as caught:
+        check_language(MODEL, name, LOCALES, DICTIONARY)
+    assert "ja-JP" in str(caught.value.hint)
+    assert "ja-JA" not in str(caught.value.hint)
+
+
+def test_a_model_without_a_prompt_takes_what_it_names() -> None:
+    check_language("tiny", "en-GB", ("en",))
+    check_language("tiny", None, ("en",))
+    check_language("unknown", "de", ())
+    with pytest.raises(UnsupportedLanguage, match="'de'"):
+        check_language("tiny", "de", ("en",))
+    assert prompt_slot("tiny", "en", ()) is None
+
+
+def test_without_a_language_the_model_finds_out() -> None:
+    assert prompt_slot(MODEL, None, DICTIONARY) == PROMPTS["auto"]
+    with pytest.raises(UnsupportedLanguage, match="must be told"):
+        prompt_slot(MODEL, None, (("de", 1),))
