@@ -52,12 +52,6 @@ def at(play: Callable[[Place], Awaitable[None]], resume_seconds: float = 60.0) -
     return asyncio.run(run())
 
 
-async def until(come_true: Callable[[], object]) -> None:
-    """What waits in an inbox is handed on by a task of its own."""
-    while not come_true():
-        await asyncio.sleep(0.002)
-
-
 async def rest_of(stream: LiveStream, reader: int) -> list[Event]:
     told: list[tuple[int, Event]] = []
     while not told or not isinstance(told[-1][1], Finished | Failed | Cancelled):

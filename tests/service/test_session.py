@@ -355,14 +355,14 @@ def test_who_sends_all_at_once_is_late_only_where_the_engine_is(clock: SimpleNam
     async def play(on: Scene) -> None:
         pushing = asyncio.create_task(on.session.push(audio(600)))
         await asyncio.sleep(0)
-        for until in range(1, 300):  # at the pace of speech, and not a bit faster
+        for second in range(1, 300):  # at the pace of speech, and not a bit faster
             clock.now += 1.0
-            on.engine.say(engine.Listened(on.number, float(until)))
+            on.engine.say(engine.Listened(on.number, float(second)))
             await asyncio.sleep(0)
-        for until in range(300, 330):
+        for second in range(300, 330):
             if not on.session.ended:
                 clock.now += 2.0
-                on.engine.say(engine.Listened(on.number, float(until)))
+                on.engine.say(engine.Listened(on.number, float(second)))
                 await asyncio.sleep(0)
         await pushing
 
@@ -377,9 +377,9 @@ def test_an_hour_sent_at_once_ends_without_a_warning(clock: SimpleNamespace) -> 
     async def play(on: Scene) -> None:
         pushing = asyncio.create_task(on.session.push(audio(3_600)))
         await asyncio.sleep(0)
-        for until in range(10, 3_610, 10):
+        for second in range(10, 3_610, 10):
             clock.now += 5.0
-            on.engine.say(engine.Listened(on.number, float(until)))
+            on.engine.say(engine.Listened(on.number, float(second)))
             await asyncio.sleep(0)
         await pushing
 
