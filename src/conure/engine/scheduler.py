@@ -82,11 +82,11 @@ class Scheduler:
         spare: list[LiveWork | ClipWork] = [*live, *clips]
         for first in sorted(spare, key=_urgency):
             if isinstance(first, ClipWork):
-                if self._fits(now, first.kind, first.size, expected):
+                if self.fits(now + self.costs.guess(first.kind, first.size), expected):
                     return ClipTurn(first)
             else:
                 turn = self._streams([work for work in live if work.kind == first.kind])
-                if self._fits(now, turn.kind, turn.size, expected):
+                if self.fits(now + self.costs.guess(turn.kind, turn.size), expected):
                     return turn
         return None
 
@@ -95,12 +95,11 @@ class Scheduler:
         same = sorted((work for work in live if work.kind == first.kind), key=lambda work: work.due)[: first.most]
         return StreamTurn(first.kind, tuple(work.stream for work in same), sum(work.size for work in same))
 
-    def _fits(self, now: float, kind: Hashable, size: int, expected: Sequence[Expected]) -> bool:
-        """Whether the turn is over before any stream would be late for it.
+    def fits(self, over: float, expected: Sequence[Expected]) -> bool:
+        """Whether a turn that is over then keeps no stream from being in time.
 
         Streams of one kind that come while it runs will share a turn after it; of several kinds, a turn each.
         """
-        over = now + self.costs.guess(kind, size)
         arriving: dict[Hashable, list[float]] = {}
         for stream in expected:
             if stream.ready <= over:
