@@ -14,6 +14,7 @@ from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from conure.background import start
 from conure.errors import AudioTooLong, BadOption
 
 __all__ = ["form_of", "received", "while_there"]
@@ -57,7 +58,7 @@ async def form_of(request: Request, most_bytes: int) -> AsyncIterator[FormData]:
 
 async def while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """Gives the work up where the client hangs up, and raises ClientDisconnect."""
-    working, leaving = asyncio.create_task(work), asyncio.create_task(_gone(request))
+    working, leaving = start(work, "answering a request"), start(_gone(request), "waiting for a client to leave")
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
     finally:
