@@ -354,6 +354,25 @@ def test_lag_is_told_warned_of_and_ends_the_stream(monkeypatch: pytest.MonkeyPat
     assert not on.engine.receivers
 
 
+def test_an_engine_that_was_held_up_is_nobodys_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said nothing for longer than a stream may lag; what came meanwhile counts from when it came back."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(sessions, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    async def play(on: Scene) -> None:
+        on.engine.say(engine.Opened(on.number))
+        for _ in range(10):
+            await on.session.push(audio(1.0))
+            clock.now += 2.0
+        on.engine.back_since = clock.now
+        clock.now += 0.5
+        on.hear("a", 0.5)
+
+    on = scene(play)
+    assert [lag.seconds for lag in on.lags] == [0.5]
+    assert not any(isinstance(event, Failed) for event in on.told)
+
+
 def test_it_ends_once() -> None:
     async def play(on: Scene) -> None:
         pushing = asyncio.create_task(on.session.push(audio(60)))

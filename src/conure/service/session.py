@@ -370,7 +370,8 @@ class LiveSession:
         now = time.monotonic()
         while self._arrivals and self._arrivals[0][0] <= self._followed * RATE:
             self._arrivals.popleft()
-        self.lag = now - self._arrivals[0][1] if self._arrivals else 0.0
+        waiting = max(self._arrivals[0][1], self._handle.back_since) if self._arrivals else now
+        self.lag = now - waiting  # while there was no engine nobody was too slow
         if now - self._told >= self.options.lag_every or self.until - self._told_until >= LAG_AUDIO:
             self._told, self._told_until = now, self.until
             self._tell(Lag(round(self.lag, 3), self.until))
