@@ -7,9 +7,11 @@ import contextlib
 
 import msgspec
 
+from conure.background import failed
 from conure.client import protocol
 from conure.doors.behind import Behind
 from conure.doors.conversation import Conversation
+from conure.doors.mistakes import CONNECTION, told_mistake
 
 __all__ = ["LONGEST_LINE", "serve_lines"]
 
@@ -55,6 +57,10 @@ class _Connection:
             await self._conversation.part()
         except* (OSError, TimeoutError):
             pass
+        except* Exception as mistake:
+            failed(CONNECTION, mistake)
+            with contextlib.suppress(OSError):
+                await self._conversation.refuse(told_mistake())
         finally:
             self._conversation.leave()
             await self._hang_up()
