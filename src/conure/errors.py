@@ -15,7 +15,8 @@
     │   ├── BadCheckpoint        a file that is broken, hostile or of another family
     │   └── MissingBackend       an optional library is not installed
     ├── Busy                there is no room now; says when to try again
-    │   └── TooMany              this caller has what it may have for now
+    │   ├── TooMany              this caller has what it may have for now
+    │   └── StorageFull          the server's disk has no room for the recording
     ├── OutOfMemory         the device has too little memory for it
     └── EngineFailed        our fault, and the log tells why; or a process that read a recording died
 
@@ -39,6 +40,7 @@ __all__ = [
     "ModelError",
     "ModelNotFound",
     "OutOfMemory",
+    "StorageFull",
     "TooMany",
     "Unauthorized",
     "UnknownModel",
@@ -150,6 +152,12 @@ class TooMany(Busy):
     """The caller has what its key allows for now; says when there will be more."""
 
     code = "too_many"
+
+
+class StorageFull(Busy):
+    """The disk where recordings are kept until they are transcribed takes no more."""
+
+    code = "storage_full"
 
 
 class OutOfMemory(ConureError):

@@ -173,6 +173,9 @@ class Settings(BaseSettings):
     max_upload_mb: float = Field(2048.0, gt=0)
     """The largest recording that is taken over HTTP, in megabytes."""
 
+    max_uploads: int = Field(128, ge=1)
+    """Recordings that may be sent, wait and be transcribed at once; each may have max_upload_mb on the disk."""
+
     fetch_private: bool = False
     """Recordings may be fetched from private addresses, too."""
 

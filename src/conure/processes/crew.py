@@ -29,6 +29,7 @@ from conure.processes.exchange import (
     End,
     Opened,
     Report,
+    Reserve,
     Spend,
     Stop,
     Tell,
@@ -160,7 +161,7 @@ class Crew:
                     note(task, "telling how the server is")
                     asking.add(task)
                     task.add_done_callback(asking.discard)
-                case Begin() | Spend() | End():
+                case Begin() | Reserve() | Spend() | End():
                     if answer := self._ledger.answer(door.number, message, time.monotonic()):
                         door.channel.say(answer)
                 case Opened():
