@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 __all__ = [
     "AUDIO_SECONDS",
     "BACKLOG_BYTES",
+    "BACKGROUND_FAILURES",
     "BATCH_ROWS",
     "CAPACITY",
     "CLIPS_WAITING",
@@ -65,6 +66,10 @@ FINAL_SECONDS = Histogram(
 )
 CLIPS_WAITING = Gauge("conure_clips_waiting", "Pieces of files that wait for the engine.", registry=REGISTRY)
 ENGINE_RESTARTS = Gauge("conure_engine_restarts", "Times that the engine was started again.", registry=REGISTRY)
+
+BACKGROUND_FAILURES = Counter(
+    "conure_background_failures", "Background tasks that ended unexpectedly, by name.", ["task"], registry=REGISTRY
+)
 
 
 class Family(Struct):

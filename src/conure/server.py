@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from conure.background import failed, start
 from conure.doors.app import web_app
 from conure.doors.behind import Behind
 from conure.doors.direct_socket import DirectSocket
@@ -23,6 +24,7 @@ from conure.doors.guard import Pages, guarded
 from conure.doors.health import serve_status
 from conure.doors.hearing_out import hearing_out
 from conure.doors.http_requests import HttpRequests
+from conure.doors.mistakes import ending_by_name
 from conure.doors.relay import serve_relayed
 from conure.doors.stream_lines import serve_lines
 from conure.doors.uploads import Uploads
@@ -47,7 +49,7 @@ from conure.service.status import OwnStatus, Status
 from conure.service.tokenizers import Tokenizers
 from conure.settings import Settings
 
-__all__ = ["Doors", "opened", "serve"]
+__all__ = ["WEB", "Doors", "opened", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -59,18 +61,22 @@ minutes of audio."""
 
 
 async def serve(settings: Settings, handle: EngineHandle, plan: Plan, on_ready: Callable[[Serving], None]) -> None:
-    """Over an engine that has started, until it is told to stop. Raises ConureError where a door cannot be opened."""
+    """Over an engine that has started, until it is told to stop.
+
+    Raises ConureError where a door cannot be opened, or there is no engine any more.
+    """
     try:
         count_engine(handle)
         async with opened(settings, handle, plan) as doors:
             on_ready(serving_of(settings, handle.cards, doors.ports))
-            await _until_stopped(doors, settings.drain_seconds)
+            await _until_stopped(doors, handle, settings.drain_seconds)
     finally:
         await handle.stop()
 
 
 LAST_WORDS = 1.0
 """Seconds for connections to be ended in good order."""
+WEB = "serving the web"
 
 
 class Doors:
@@ -95,7 +101,7 @@ class Doors:
     async def close(self) -> None:
         """At once."""
         self._web.should_exit = self._web.force_exit = True
-        await self.serving
+        await asyncio.wait([self.serving])
         self.live.stop()
         self._files.stop()
         await self._callbacks.close()
@@ -149,9 +155,9 @@ async def opened(
         told = await listen("status_port", lambda port: serve_status(behind, host, port, shared=shared))
         if place.own_door:
             stack.callback((await serve_relayed(behind, place.own_door)).close)
-        app = hearing_out(guarded(web_app(behind, closed), _pages(settings)))
+        app = hearing_out(guarded(ending_by_name(web_app(behind, closed)), _pages(settings)))
         web = _WebServer(app, settings, wanted(settings.port))
-        serving = asyncio.create_task(web.serve(_web_sockets(settings, shared)))
+        serving = start(web.serve(_web_sockets(settings, shared)), WEB)
         await web.wait_until_listening(serving)
         keep_what_is_there()
         doors = Doors(behind, web, Ports(web.port, tcp, grpc, wyoming, told))
@@ -188,25 +194,35 @@ def _web_sockets(settings: Settings, shared: bool) -> list[socket.socket] | None
     return shared_sockets(settings.host, port) if shared else None
 
 
-async def _until_stopped(doors: Doors, drain_seconds: float) -> None:
+async def _until_stopped(doors: Doors, handle: EngineHandle, drain_seconds: float) -> None:
+    """Raises ConureError where there is no engine any more, nor will there be one, or the web server has ended."""
     asked = asyncio.Event()
     draining: asyncio.Task[None] | None = None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
+    lost = start(handle.until_failed(), "waiting for the engine's end")
     while not doors.serving.done():
-        waiting = asyncio.create_task(asked.wait())
-        tasks = {doors.serving, waiting} | ({draining} if draining else set())
+        waiting = start(asked.wait(), "waiting for a signal")
+        tasks = {doors.serving, waiting, lost} | ({draining} if draining else set())
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
+        if lost in done:
+            await doors.drain(LAST_WORDS)  # clients hear of it
+            break
         if waiting in done and draining is None:
             asked.clear()
             log.warning("stopping: %d streams are open and may go on for %g s", len(doors.live), drain_seconds)
-            draining = asyncio.create_task(doors.drain(drain_seconds))
+            draining = start(doors.drain(drain_seconds), "draining")
         elif doors.serving not in done:
             break
+    lost.cancel()
     if draining:
         draining.cancel()
+    if lost.done():
+        raise lost.result()
+    if doors.serving.done():
+        raise failed(WEB, doors.serving.exception())
 
 
 class _WebServer(uvicorn.Server):

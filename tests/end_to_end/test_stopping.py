@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
+import pytest
 from websockets.sync.client import connect
 
 from tests.doors.serving import DEMO, PATIENCE, SAID, TINY_MODEL, Server, demo, started, wait_for
@@ -89,3 +94,50 @@ def test_told_twice_it_stops_at_once(cache: Path) -> None:
             server.process.send_signal(signal.SIGTERM)
             assert server.wait() == 0
         assert "Traceback" not in server.errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize("options", [(), ("--processes", "2")], ids=["one process", "two processes"])
+def test_all_of_its_processes_end_in_good_order(cache: Path, options: tuple[str, ...], number: int) -> None:
+    """After both kinds of work; nobody has anything to say of it, and Ctrl-C comes to all of them."""
+    with started(str(TINY_MODEL), cache, *options) as server:
+        with lines(server) as client:
+            assert finals(converse(client, [TINY, *pieces(DIGITS), {"type": "close"}])) == SAID
+        assert server.post("/v1/transcribe", DEMO.read_bytes())[0] == 200
+        family = psutil.Process(server.process.pid).children(recursive=True)
+        said = len(server.lines)
+        for process in family if number == signal.SIGINT else ():
+            process.send_signal(number)
+        server.process.send_signal(number)
+        assert server.wait() == 0
+        assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
+        rest = server.lines[said:]
+    assert [line for line in rest if "stopping: 0 streams are open" not in line] == []
+
+
+def test_an_engine_that_ends_otherwise_is_told_of(cache: Path) -> None:
+    with started(str(TINY_MODEL), cache) as server:
+        server.engine().suspend()
+        assert server.stop() == 0
+        assert "the engine did not end in good order: killed by SIGKILL" in server.errors
+
+
+LIBRARY = """
+import sys
+import conure
+print(conure.load("tiny").transcribe(sys.argv[1]).text)
+"""
+
+
+@pytest.mark.parametrize(
+    "command", [["-m", "conure", "transcribe", "--model", "tiny"], ["-c", LIBRARY]], ids=["command", "library"]
+)
+def test_programs_that_transcribe_end_without_a_word(cache: Path, command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, *command, str(DEMO)],
+        env=os.environ | {"CONURE_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, SAID, "")

@@ -58,10 +58,10 @@ def kept_in(folder: Path, card: ModelCard = CARD) -> KeptTurns:
 
 
 def test_what_was_measured_is_believed(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
-    first, costs = measure(CARD, streams, Costs(), kept_in(tmp_path)), Costs()
+    first, costs = measure(CARD, streams, Costs(), kept_in(tmp_path))[0], Costs()
     assert first.capacity == (70, 70)
     assert machine.turns == 6
-    assert measure(CARD, streams, costs, kept_in(tmp_path)) == first
+    assert measure(CARD, streams, costs, kept_in(tmp_path))[0] == first
     assert machine.turns == 6 + measuring.CHECKS
     assert costs.guess((streams, 2), 64) == pytest.approx(0.064)
 
@@ -73,9 +73,9 @@ def test_another_speed_is_measured_anew(
     """A slower machine does not admit what it could follow before."""
     measure(CARD, streams, Costs(), kept_in(tmp_path))
     machine.milliseconds = milliseconds
-    assert measure(CARD, streams, Costs(), kept_in(tmp_path)).capacity == capacity
+    assert measure(CARD, streams, Costs(), kept_in(tmp_path))[0].capacity == capacity
     machine.turns = 0
-    assert measure(CARD, streams, Costs(), kept_in(tmp_path)).capacity == capacity
+    assert measure(CARD, streams, Costs(), kept_in(tmp_path))[0].capacity == capacity
     assert machine.turns == measuring.CHECKS
 
 
@@ -92,7 +92,7 @@ def test_what_is_kept_of_something_else_is_not_believed(tmp_path: Path, machine:
 
 def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
     (tmp_path / "cache").write_bytes(b"a file")
-    assert measure(CARD, streams, Costs(), kept_in(tmp_path)).capacity == (70, 70)
+    assert measure(CARD, streams, Costs(), kept_in(tmp_path))[0].capacity == (70, 70)
 
 
 def test_turns_on_a_device_are_measured_at_their_largest(net: Network, machine: Machine) -> None:
@@ -111,6 +111,6 @@ def test_a_turn_on_a_device_is_measured_to_its_end(net: Network) -> None:
 def test_rows_that_were_measured_give_their_memory_back(net: Network) -> None:
     streams = lane(net, SLOTS)
     before = streams.state
-    assert measure(CARD, streams, Costs()).capacity
+    assert measure(CARD, streams, Costs())[0].capacity
     assert streams.state is not before
     assert not streams.state.encoder.started.any()

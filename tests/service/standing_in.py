@@ -30,6 +30,7 @@ class Engine:
         self.receivers: dict[int, Receiver] = {}
         self.is_ready = True
         self.restarts = 0
+        self.back_since = 0.0
         self.cards = (LIVE, CLIPS)
         self.models = {card.name: card for card in self.cards}
         self.on_turn = None

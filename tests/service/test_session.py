@@ -432,6 +432,23 @@ def test_audio_that_came_ahead_of_its_time_is_not_urgent_after_a_restart(clock: 
     scene(play)
 
 
+def test_an_engine_that_was_held_up_is_nobodys_lag(clock: SimpleNamespace) -> None:
+    """It said nothing for longer than a stream may lag; what came meanwhile counts from when it came back."""
+
+    async def play(on: Scene) -> None:
+        on.engine.say(engine.Opened(on.number))
+        for _ in range(10):
+            await on.session.push(audio(1.0))
+            clock.now += 2.0
+        on.engine.back_since = clock.now
+        clock.now += 0.5
+        on.hear("a", 0.5)
+
+    on = scene(play)
+    assert [lag.seconds for lag in on.lags] == [0.5]
+    assert not any(isinstance(event, Failed) for event in on.told)
+
+
 def test_it_ends_once() -> None:
     async def play(on: Scene) -> None:
         pushing = asyncio.create_task(on.session.push(audio(60)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from functools import reduce
+from functools import partial, reduce
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
@@ -24,6 +24,7 @@ from conure.audio.frames import LOUDEST
 from conure.audio.handover import Abandoned, Handover
 from conure.audio.resample import Resampler, Samples
 from conure.audio.source import open_pipe
+from conure.background import thread
 from conure.errors import UnsupportedAudio
 
 __all__ = ["LiveDecoder"]
@@ -199,11 +200,8 @@ class _Container:
         if not data and not self._thread:
             return self._arrange(np.empty(0, np.float32))
         if not self._thread:
-            given = (self._handover, self.problems, self._rows)
-            decoding = threading.Thread(target=_decode, args=given, daemon=True)
-            decoding.name = "decode container"
-            self._thread = decoding
-            decoding.start()
+            decoding = partial(_decode, self._handover, self.problems, self._rows)
+            self._thread = thread(decoding, "decoding a container", self._handover.leave)
         self._handover.put(data)
         return self._arrange(self._handover.settle(PATIENCE, LONGEST_WAIT))
 

@@ -6,12 +6,12 @@ import contextlib
 import re
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ import msgspec
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from conure.background import thread
 from conure.errors import BadOption, EngineFailed
 
 __all__ = ["NO_CLIPS", "NO_LIVE", "Server", "Turns", "start_server", "the_server_at"]
@@ -153,19 +154,18 @@ def start_server(options: Sequence[str], python: str = sys.executable) -> Iterat
     last: deque[str] = deque(maxlen=LINES)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        rest = threading.Thread(target=last.extend, args=(process.stderr,), daemon=True)
-        at_once = True
+        rest, at_once = None, True
         try:
             url = _announced(process.stderr, last)
             if url is None:
                 hint = "try it alone: " + " ".join(["conure", *command[3:]])
                 raise EngineFailed("the server did not start: " + " ".join(last), hint)
-            rest.start()
+            rest = thread(partial(last.extend, process.stderr), "reading what a server logs")
             yield Server(url, psutil.Process(process.pid))
             at_once = False
         finally:
             _stop(process, at_once)
-            if rest.ident:
+            if rest:
                 rest.join()
 
 

@@ -9,6 +9,7 @@ import time
 import wave
 from collections.abc import Iterator
 
+from conure.background import thread
 from conure.bench.server import Server
 from conure.bench.speech import RATE
 
@@ -53,15 +54,13 @@ def uploading(server: Server, pcm: bytes, count: int, model: str | None = None) 
             else:
                 uploads.note(text, len(pcm) / 2 / RATE)
 
-    threads = [threading.Thread(target=send, daemon=True) for _ in range(count)]
-    for thread in threads:
-        thread.start()
+    sending = [thread(send, "sending recordings") for _ in range(count)]
     try:
         yield uploads
     finally:
         over.set()
-        for thread in threads:
-            thread.join()
+        for one in sending:
+            one.join()
 
 
 def wav(pcm: bytes) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from conure.background import start, watch_over
 from conure.cli.downloads import ensure_on_disk
 from conure.engine.handle import EngineHandle
 from conure.engine.plan import Plan
@@ -37,6 +38,7 @@ def run(settings: Settings, announce: Announce) -> None:
 
 async def _run(settings: Settings, plan: Plan, announce: Announce) -> None:
     begun, processes = time.monotonic(), processes_of(settings)
+    watch_over(asyncio.get_running_loop())
 
     def on_ready(serving: Serving) -> None:
         announce(serving, settings, time.monotonic() - begun)
@@ -51,7 +53,7 @@ async def _run(settings: Settings, plan: Plan, announce: Announce) -> None:
 
 async def _run_one(settings: Settings, plan: Plan, on_ready: Callable[[Serving], None]) -> None:
     handle = EngineHandle(ProcessTransport(plan))
-    engine = asyncio.create_task(handle.start())
+    engine = start(handle.start(), "starting the engine")
     try:
         server = await asyncio.to_thread(import_module, "conure.server")
         await engine

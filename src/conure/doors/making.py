@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from conure.background import start
 from conure.errors import ConureError, EngineFailed
 from conure.types import Transcript
 
@@ -24,7 +25,7 @@ class Making(Generic[News]):
         """`transcribe` is given a function that takes its news."""
         self._news: list[News] = []
         self._changed = asyncio.Event()
-        self._working = asyncio.create_task(transcribe(self._take))
+        self._working = start(transcribe(self._take), "transcribing a recording")
         self._working.add_done_callback(lambda _: self._changed.set())
 
     async def news(self) -> list[News] | None:

@@ -15,10 +15,12 @@ from typing import Any
 
 from msgspec import msgpack
 
+from conure.background import failed
 from conure.client import protocol
 from conure.doors.behind import Behind
 from conure.doors.conversation import Conversation
-from conure.engine.frames import frame, read_frame
+from conure.doors.mistakes import CONNECTION, told_mistake
+from conure.engine.frames import drained, read_frame, write_frame
 
 __all__ = ["serve_relayed"]
 
@@ -50,6 +52,10 @@ class _Relayed:
             await self._conversation.part()
         except* OSError:
             pass
+        except* Exception as mistake:
+            failed(CONNECTION, mistake)
+            with contextlib.suppress(OSError):
+                await self._conversation.refuse(told_mistake())
         finally:
             self._conversation.leave()
             self._writer.close()
@@ -62,8 +68,5 @@ class _Relayed:
             await self._conversation.read(_from_client.decode(said))
 
     async def _send(self, message: Any) -> None:
-        try:
-            self._writer.write(frame(_encoder.encode(message)))
-            await self._writer.drain()
-        except RuntimeError as error:  # uvloop's word for a connection that is closed
-            raise ConnectionResetError from error
+        write_frame(self._writer, _encoder.encode(message))
+        await drained(self._writer)

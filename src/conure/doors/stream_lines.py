@@ -13,10 +13,12 @@ import contextlib
 
 import msgspec
 
+from conure.background import failed
 from conure.client import protocol
 from conure.doors.behind import Behind
 from conure.doors.conversation import Conversation
 from conure.doors.lines import LONGEST_LINE, LONGEST_TEXT, Foreign, LineReader
+from conure.doors.mistakes import CONNECTION, told_mistake
 
 __all__ = ["serve_lines"]
 
@@ -76,6 +78,10 @@ class _Connection:
             is_refused = True
         except* (OSError, TimeoutError):
             pass
+        except* Exception as mistake:
+            failed(CONNECTION, mistake)
+            with contextlib.suppress(OSError):
+                await self._conversation.refuse(told_mistake())
         finally:
             self._conversation.leave()
             await self._hang_up(lingering=is_refused)

@@ -20,6 +20,7 @@ from conure.doors.behind import Behind
 from conure.doors.conversation import Conversation
 from conure.doors.credentials import answer_to, secret_of
 from conure.doors.direct_socket import DIRECT, GIVE_TO
+from conure.doors.mistakes import told_mistake
 from conure.doors.sending import TooSlow, in_time
 from conure.errors import Unauthorized
 
@@ -76,6 +77,10 @@ class _Connection:
             await self._close()
         except* (WebSocketDisconnect, TooSlow):
             pass
+        except* Exception:
+            with contextlib.suppress(WebSocketDisconnect, TooSlow):
+                await self._conversation.refuse(told_mistake())
+            raise
         finally:
             self._conversation.leave()
 

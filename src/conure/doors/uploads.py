@@ -17,6 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from conure import metrics
+from conure.background import start
 from conure.errors import AudioTooLong, BadOption, Busy, StorageFull
 
 __all__ = ["Uploads", "on_disk", "while_there"]
@@ -144,7 +145,7 @@ def _folder() -> str:
 
 async def while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """Gives the work up where the client hangs up, and raises ClientDisconnect."""
-    working, leaving = asyncio.create_task(work), asyncio.create_task(_gone(request))
+    working, leaving = start(work, "answering a request"), start(_gone(request), "waiting for a client to leave")
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -15,12 +15,14 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
-from msgspec import msgpack
+from msgspec import MsgspecError, msgpack
 
+from conure.background import thread
 from conure.engine.frames import frame, receive_frame
 from conure.engine.loop import Engine
-from conure.engine.messages import Answer, Leave, Note, Pong, Turned, connection_of
+from conure.engine.messages import Answer, Leave, Note, Pong, Room, Turned, connection_of
 from conure.engine.plan import ModelCard
 from conure.engine.ring import SampleRing
 from conure.engine.wire import FromEngine, Ready, RequestReader, connect_reader
@@ -35,6 +37,10 @@ MOST_WAITING = 1000
 """Deliveries that one connection has not read."""
 LAST_WORDS = 5.0
 """Seconds for them to be read when the engine ends."""
+LAST_TURN = 10.0
+"""Seconds for the engine to end by itself when whoever started it has gone; a turn may never return."""
+RETRY = 0.5
+"""Seconds after which it is tried again to accept a connection: there may be no descriptor left."""
 
 
 class Connections:
@@ -59,7 +65,7 @@ class Connections:
         ready = Ready(tuple(cards), time.time() - begun, os.getpid())
         self._begin(STARTER, *starter, engine, ready)
         if listener is not None:
-            threading.Thread(target=self._accept, args=(listener, engine, ready), daemon=True).start()
+            thread(partial(self._accept, listener, engine, ready), "accepting connections")
 
     def flush(self) -> None:
         """Waits until everything is sent, a while at most."""
@@ -68,14 +74,24 @@ class Connections:
 
     def _accept(self, listener: socket.socket, engine: Engine, ready: Ready) -> None:
         while True:
-            end, _ = listener.accept()
-            threading.Thread(target=self._greet, args=(end, engine, ready), daemon=True).start()
+            try:
+                end, _ = listener.accept()
+            except OSError as error:
+                log.error("a connection cannot be accepted: %s", error)
+                time.sleep(RETRY)
+                continue
+            thread(partial(self._greet, end, engine, ready), "greeting a connection")
 
     def _greet(self, end: socket.socket, engine: Engine, ready: Ready) -> None:
-        said = receive_frame(end)
-        if said is not None:
-            first = connect_reader().decode(said)
-            self._begin(first.connection, end, first.ring, engine, ready)
+        """One that leaves before it was introduced, or says something else, is hung up on."""
+        try:
+            if (said := receive_frame(end)) is not None:
+                first = connect_reader().decode(said)
+                self._begin(first.connection, end, first.ring, engine, ready)
+                return
+        except (MsgspecError, OSError) as error:
+            log.warning("a connection is refused: %s", error)
+        end.close()
 
     def _begin(self, number: int, end: socket.socket, ring: str, engine: Engine, ready: Ready) -> None:
         with self._lock:
@@ -84,19 +100,25 @@ class Connections:
                 before.gone.wait()  # its streams are cancelled before there are others of the same numbers
             connection = self._all[number] = _Connection(number, end, SampleRing.attach(ring))
         connection.tell([ready])
-        threading.Thread(target=self._read, args=(connection, engine), daemon=True).start()
+        thread(partial(self._read, connection, engine), "reading requests")
 
     def _read(self, connection: _Connection, engine: Engine) -> None:
-        while (payload := receive_frame(connection.end)) is not None:
-            for request in connection.reader.decode(payload):
-                engine.ask(request)
-        if self._all.get(connection.number) is connection:
-            del self._all[connection.number]
+        """However it ends, its streams end with it."""
+        try:
+            while (payload := receive_frame(connection.end)) is not None:
+                for request in connection.reader.decode(payload):
+                    engine.ask(request)
+        finally:
+            if self._all.get(connection.number) is connection:
+                del self._all[connection.number]
+            if connection.number == STARTER:
+                engine.stop()
+            else:
+                engine.ask(Leave(connection.number))
+            connection.close()
         if connection.number == STARTER:
-            engine.stop()
-        else:
-            engine.ask(Leave(connection.number))
-        connection.close()
+            time.sleep(LAST_TURN)
+            os._exit(1)
 
 
 class _Connection:
@@ -108,8 +130,7 @@ class _Connection:
         """Nothing more comes from it, and the engine was told so."""
         self._ring = ring
         self._outbox: queue.SimpleQueue[list[FromEngine] | None] = queue.SimpleQueue()
-        self._writing = threading.Thread(target=self._write, daemon=True)
-        self._writing.start()
+        self._writing = thread(self._write, "writing answers", lambda _: self.cut())
 
     def tell(self, messages: list[FromEngine]) -> None:
         if self._outbox.qsize() < MOST_WAITING:
@@ -145,6 +166,6 @@ class _Connection:
 
 
 def _whose(answer: Answer | Note) -> int:
-    if isinstance(answer, Turned):
+    if isinstance(answer, Turned | Room):
         return STARTER
     return connection_of(answer.number if isinstance(answer, Pong) else answer.stream)

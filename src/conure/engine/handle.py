@@ -5,6 +5,9 @@
 
 A stream that was open when the engine died is the receiver's to open again, under the same number; clips too. An engine
 whose device fails says so for each of its streams and ends: receivers are not told that, for their streams go on.
+
+Nothing goes on without the three tasks here. Where one of them ends, receivers are told that there is no engine any
+more, and so is whoever waits for `until_failed`, to end the process.
 """
 
 from __future__ import annotations
@@ -12,24 +15,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from conure.background import failed, keep
 from conure.engine.messages import (
     DEVICE_FAILED,
     ENDS,
     Answer,
+    Cancel,
     Failed,
     Note,
-    Ping,
     Pong,
     Request,
+    Room,
     Turned,
     numbers_of,
+    ping_of,
 )
 from conure.engine.plan import ModelCard
 from conure.engine.transport import EngineLost, Transport
+from conure.engine.watchdog import MOST_MISSED, Watchdog
 from conure.errors import ConureError, EngineFailed
 
 __all__ = ["EngineHandle", "Receiver"]
@@ -39,11 +45,6 @@ log = logging.getLogger(__name__)
 GATHER = 0.004
 """Seconds from one message to the engine to the next: under load it and we wake up for many packets at once."""
 PING_EVERY = 2.0
-MOST_SILENT = 30.0
-"""Seconds without an answer to a ping after which the engine is taken for dead."""
-MOST_RESTARTS = 5
-"""Within RESTART_SECONDS; an engine that dies more often stays dead."""
-RESTART_SECONDS = 120.0
 
 
 class Receiver(Protocol):
@@ -63,17 +64,22 @@ class EngineHandle:
         """`connection`: where several processes ask one engine, the number of this one, so that theirs differ."""
         self._transport = transport
         self._receivers: dict[int, Receiver] = {}
-        self._numbers = numbers_of(connection)
+        self._numbers, self._ping = numbers_of(connection), ping_of(connection)
         self._requests: list[Request] = []
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._ponged = 0.0
-        self._restarts: deque[float] = deque()
+        self._watchdog = Watchdog()
+        self._is_open = False
+        """There is an engine that takes requests."""
+        self._answered, self._over = asyncio.Event(), asyncio.Event()
+        """The engine said something; nothing will ever be said again."""
+        self._failure: ConureError | None = None
         self.cards: tuple[ModelCard, ...] = ()
         self.models: dict[str, ModelCard] = {}
         """By name, and by the name that was asked for."""
-        self.is_ready = False
         self.restarts = 0
+        self.back_since = 0.0
+        """The clock when the engine last came back: a new one, or one that was held up and said nothing."""
         self.on_turn: Callable[[Turned], None] | None = None
 
     @property
@@ -81,20 +87,40 @@ class EngineHandle:
         """The id of the engine's process, where it has one."""
         return self._transport.process
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is an engine and it answers."""
+        return self._is_open and self._watchdog.answers
+
     async def start(self) -> None:
-        """Returns when the engine takes requests. Raises ConureError where it never will."""
+        """Returns when the engine answers. Raises ConureError where it never will."""
         try:
             await self._begin()
         except EngineLost as lost:
             raise EngineFailed(f"{lost} while it started", "see its log") from None
-        self._tasks = [asyncio.create_task(work) for work in (self._receive(), self._send(), self._watch())]
+        works = {
+            "receiving the engine's answers": self._receive,
+            "sending requests to the engine": self._send,
+            "watching the engine": self._watch,
+        }
+        self._tasks = [keep(work(), name, self._give_up) for name, work in works.items()]
+        await self._answered.wait()
+        if self._failure:
+            await self.stop()
+            raise self._failure
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.is_ready = False
+        self._is_open = False
         await self._transport.stop()
+
+    async def until_failed(self) -> ConureError:
+        """Returns when there is no engine any more, nor will there be one."""
+        await self._over.wait()
+        assert self._failure
+        return self._failure
 
     def register(self, receiver: Receiver) -> int:
         """A number for a stream or a clip, until it has ended or was forgotten."""
@@ -112,15 +138,19 @@ class EngineHandle:
 
     def ask(self, request: Request) -> None:
         """Asks the engine there is. While there is none nothing is kept: after `restarted` all is asked anew."""
-        if self.is_ready:
+        if self._is_open:
             self._requests.append(request)
             self._wake.set()
 
     async def _begin(self) -> None:
-        self.cards = await self._transport.start()
+        self._watchdog.begin()
+        self._know(await self._transport.start())
+        self._is_open = True
+        self.ask(self._ping)
+
+    def _know(self, cards: Iterable[ModelCard]) -> None:
+        self.cards = tuple(cards)
         self.models = {card.name: card for card in self.cards} | {card.asked: card for card in self.cards}
-        self._ponged = time.monotonic()
-        self.is_ready = True
 
     async def _send(self) -> None:
         """Everything that was asked since the last time goes together; the first request after a pause goes at once."""
@@ -136,69 +166,92 @@ class EngineHandle:
             await asyncio.sleep(GATHER)
 
     async def _receive(self) -> None:
+        """Raises EngineFailed, or what a new engine says of why it cannot start."""
         while True:
             try:
-                for message in await self._transport.receive():
-                    self._take(message)
+                messages = await self._transport.receive()
             except EngineLost as lost:
-                try:
-                    await self._restart(lost)
-                except ConureError as error:
-                    self._give_up(error)
-                    return
+                await self._restart(lost)
+                continue
+            if not self._watchdog.answers:
+                self.back_since = time.monotonic()
+            self._watchdog.heard(messages)
+            self._answered.set()
+            for message in messages:
+                self._take(message)
 
     def _take(self, message: Answer | Note) -> None:
         if isinstance(message, Pong):
-            self._ponged = time.monotonic()
+            pass
         elif isinstance(message, Turned):
             if self.on_turn:
                 self.on_turn(message)
+        elif isinstance(message, Room):
+            self._know(message.on(card) for card in self.cards)
         elif isinstance(message, Failed) and message.code == DEVICE_FAILED:
             pass  # it goes on with the next engine
         elif receiver := self._receivers.get(message.stream):
             if isinstance(message, ENDS):
                 self.forget(message.stream)
-            receiver.answered(message)
+            try:
+                receiver.answered(message)
+            except Exception as error:
+                self._end(message.stream, receiver, error)
+
+    def _end(self, number: int, receiver: Receiver, error: Exception) -> None:
+        """A receiver that failed: it ends, and no other one."""
+        told = failed("stream", error)
+        self.ask(Cancel(number))
+        self.forget(number)
+        try:
+            receiver.lost(told)
+        except Exception as again:
+            failed("stream", again)
 
     async def _restart(self, lost: EngineLost) -> None:
         began = time.monotonic()
-        self.is_ready = False
-        while not self.is_ready:
+        self._is_open = False
+        last: EngineLost | ConureError = lost
+        while not self._is_open:
             self._requests.clear()
-            self._count_death()
-            log.error("%s; starting it again", lost)
+            if not self._watchdog.may_start:
+                starts = f"none of the last {self._watchdog.starts} engines said a word"
+                raise EngineFailed(f"{starts}; of the last one: {last}", "see the log")
+            self.restarts += 1
+            log.error("%s; starting it again", last)
+            await asyncio.sleep(self._watchdog.pause)
             try:
                 await self._begin()
-            except EngineLost as again:  # while it started
-                lost = again
+            except (EngineLost, ConureError) as again:  # while it started
+                last = again
         log.warning("the engine is back after %.1f s; %d streams go on", time.monotonic() - began, self.registered)
-        for receiver in list(self._receivers.values()):
-            receiver.restarted()
-
-    def _count_death(self) -> None:
-        """Raises EngineFailed where there were too many."""
-        now = time.monotonic()
-        self.restarts += 1
-        self._restarts.append(now)
-        while now - self._restarts[0] > RESTART_SECONDS:
-            self._restarts.popleft()
-        if len(self._restarts) > MOST_RESTARTS:
-            raise EngineFailed(f"the engine died {len(self._restarts)} times in {RESTART_SECONDS:g} s", "see its log")
+        for number, receiver in list(self._receivers.items()):
+            try:
+                receiver.restarted()
+            except Exception as error:
+                self._end(number, receiver, error)
 
     def _give_up(self, error: ConureError) -> None:
-        log.critical("there is no engine any more: %s", error.message)
+        if self._failure:
+            return
+        self._failure, self._is_open = error, False
+        for task in self._tasks:
+            task.cancel()
+        self._answered.set()
+        self._over.set()
         receivers, self._receivers = list(self._receivers.values()), {}
         for receiver in receivers:
-            receiver.lost(error)
+            try:
+                receiver.lost(error)
+            except Exception as again:
+                failed("stream", again)
 
     async def _watch(self) -> None:
         """Kills an engine that hangs."""
         while True:
             await asyncio.sleep(PING_EVERY)
-            if not self.is_ready:
-                continue
-            if time.monotonic() - self._ponged > MOST_SILENT:
-                log.error("the engine has not answered for %g s", MOST_SILENT)
-                self._transport.kill()
-                self._ponged = time.monotonic()
-            self.ask(Ping(next(self._numbers)))
+            if self._is_open:
+                if self._watchdog.look():
+                    log.error("the engine has answered none of the last %d pings; it is killed", MOST_MISSED)
+                    self._transport.kill()
+                self.ask(self._ping)

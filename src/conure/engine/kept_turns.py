@@ -13,14 +13,12 @@ from typing import Any
 
 from conure.cores import cores
 from conure.engine.plan import ModelCard
+from conure.engine.plausible import Turns
 from conure.native.library import LIBRARY
 
-__all__ = ["KeptTurns", "Turns"]
+__all__ = ["KeptTurns"]
 
 log = logging.getLogger(__name__)
-
-Turns = dict[int, list[tuple[int, float]]]
-"""By latency in milliseconds: rows of a turn, fewest first, and its seconds."""
 
 PACKAGES = ("conure", "numpy", "onnxruntime", "torch")
 

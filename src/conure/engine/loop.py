@@ -46,6 +46,7 @@ from conure.engine.messages import (
     connection_of,
 )
 from conure.engine.scheduler import ClipTurn, Scheduler, StreamTurn
+from conure.engine.second_look import SecondLook
 
 __all__ = ["Engine"]
 
@@ -78,11 +79,14 @@ class Engine:
         deliver: Callable[[list[Answer | Note]], None],
         clock: Callable[[], float] = time.monotonic,
         costs: Costs | None = None,
+        look: SecondLook | None = None,
     ) -> None:
+        """`look`: what measures again what turns cost, where nobody needs the time."""
         self.lanes = dict(lanes)
         self.clips = dict(clips)
         self.costs = costs or Costs()
         self.scheduler = Scheduler(self.costs)
+        self._look = look
         self._deliver = deliver
         self._undelivered: list[Answer | Note] = []
         self._clock = clock
@@ -227,8 +231,20 @@ class Engine:
                 self._learn(_Turn(clips[work], work.kind, None, work.size, begin), answers)
             case None:
                 if self._unsettled is None:
-                    return SPARE_PATIENCE if live or clips else None
+                    return SPARE_PATIENCE if live or clips else self._look_again(begin)
                 self._settle_others(None)
+        return 0.0
+
+    def _look_again(self, now: float) -> float | None:
+        """There is nothing to do. Tells how long to wait for requests."""
+        look = self._look
+        if look is None or now < look.due:
+            return None if look is None else look.due - now
+        expected = [work for lane in self.lanes.values() for work in lane.expected()]
+        if self.scheduler.fits(now + look.seconds(), expected):
+            self._undelivered += look.go_on(now)
+        else:
+            look.wait(now)
         return 0.0
 
     def _run_streams(self, lane: LiveLane, kind: Hashable, streams: Sequence[int], size: int) -> None:

@@ -1,6 +1,7 @@
 """What turns of a model cost on this machine, and how many streams fit: measured by turns on speech.
 
-What was measured at an earlier start is believed where a turn that is made now costs about as much as then.
+What was measured at an earlier start is believed where a turn that is made now costs about as much as then, and where
+all of it can be true. A turn of which others say that it cannot have cost so much is made again, for a while.
 """
 
 from __future__ import annotations
@@ -20,22 +21,26 @@ from conure.engine.admission import capacity
 from conure.engine.chunk_lane import ChunkLane
 from conure.engine.clips import transcribe_clips
 from conure.engine.cost import Costs
-from conure.engine.kept_turns import KeptTurns, Turns
+from conure.engine.kept_turns import KeptTurns
 from conure.engine.live_lane import LiveLane
 from conure.engine.messages import Samples, StreamOptions
 from conure.engine.plan import ModelCard
+from conure.engine.plausible import Turns, doubtful, impossible, sound, with_turn
 from conure.engine.segment_lane import SegmentLane
 from conure.engine.stream_lane import StreamLane
 from conure.vad.endpoints import Endpointing
 
-__all__ = ["measure"]
+__all__ = ["FEW_ROWS", "give_back", "measure", "planned", "sizes_of", "told_room", "turn"]
 
 log = logging.getLogger(__name__)
 
 RATE = 16_000
 STEP_MS = 80
 TEST_SECONDS = 0.4
-"""For measuring one latency of one model."""
+"""For measuring one latency of one model; a turn of FEW_ROWS is made whatever it takes."""
+DOUBT_SECONDS = 2.0
+"""For making doubtful turns of a model again, each MOST_DOUBTS times at most."""
+MOST_DOUBTS = 4
 TEST_ROWS = (1, 8, 64)
 FEW_ROWS = 8
 """Whose turn tells whether what was kept is still true."""
@@ -49,40 +54,67 @@ CHECKS = 3
 """Turns of which the quickest tells: others on the machine come and go."""
 
 
-def measure(card: ModelCard, lane: LiveLane, costs: Costs, kept: KeptTurns | None = None) -> ModelCard:
+def measure(card: ModelCard, lane: LiveLane, costs: Costs, kept: KeptTurns | None = None) -> tuple[ModelCard, Turns]:
     """Learns what turns cost, and writes into the card how many streams fit."""
     turns = _believed(lane, kept.read()) if kept else None
     if turns is None:
-        turns = {latency: list(_measured(lane, latency)) for latency in card.latencies}
+        turns = sound(_sure({latency: list(_measured(lane, latency)) for latency in card.latencies}, lane))
         if kept:
             kept.write(turns)
-    held = []
-    for latency in card.latencies:
-        for rows, seconds in turns[latency]:
-            costs.learn((lane, latency // STEP_MS), rows, seconds)
-        held.append(capacity(costs, (lane, latency // STEP_MS), latency / 1000, lane.capacity))
+    card = planned(card, lane, costs, turns)
+    give_back(lane)
+    log.info("%s: room for %s", card.name, told_room(card))
+    return card, turns
+
+
+def told_room(card: ModelCard) -> str:
+    return ", ".join(f"{count} at {latency} ms" for latency, count in zip(card.latencies, card.capacity, strict=True))
+
+
+def give_back(lane: LiveLane) -> None:
+    """What turns left behind that were only measured."""
     lane.stages.take()  # what is counted is the work for streams
-    if isinstance(lane, StreamLane):
+    if isinstance(lane, StreamLane) and not len(lane):
         lane.give_back()
-    told = ", ".join(f"{count} at {latency} ms" for latency, count in zip(card.latencies, held, strict=True))
-    log.info("%s: room for %s", card.name, told)
+
+
+def planned(card: ModelCard, lane: LiveLane, costs: Costs, turns: Turns) -> ModelCard:
+    """With how many streams fit, as turns were measured; `costs` learn of it."""
+    held, alone = [], Costs()
+    for latency in card.latencies:
+        kind = (lane, latency // STEP_MS)
+        for rows, seconds in turns[latency]:
+            for each in (costs, alone):
+                each.plan(kind, rows, seconds)
+        held.append(capacity(alone, kind, latency / 1000, lane.capacity))
     return replace(card, capacity=tuple(held))
 
 
 def _believed(lane: LiveLane, turns: Turns | None) -> Turns | None:
-    """What was kept, unless this machine is much slower or faster now than it was then."""
-    if turns is None:
+    """What was kept, unless this machine is much slower or faster now than it was then, or it contradicts itself."""
+    if turns is None or impossible(turns):
         return None
     latency, known = min(turns.items())
     rows, before = next(pair for pair in reversed(known) if pair[0] <= FEW_ROWS)
-    now = min(_check(lane, latency, rows) for _ in range(CHECKS))
+    now = min(turn(lane, latency, rows) for _ in range(CHECKS))
     if before * FASTER <= now <= before * SLOWER:
         return turns
     log.info("a turn that took %.1f ms takes %.1f ms now: all are measured anew", before * 1000, now * 1000)
     return None
 
 
-def _check(lane: LiveLane, latency: int, rows: int) -> float:
+def _sure(turns: Turns, lane: LiveLane) -> Turns:
+    """The same, with doubtful turns made again, and the quickest of each."""
+    until = time.monotonic() + DOUBT_SECONDS
+    for _ in range(MOST_DOUBTS):
+        for latency, rows in doubtful(turns):
+            if time.monotonic() < until:
+                turns = with_turn(turns, latency, rows, turn(lane, latency, rows))
+    return turns
+
+
+def turn(lane: LiveLane, latency: int, rows: int) -> float:
+    """Seconds of one, made now."""
     return _turn(lane, latency, rows) if isinstance(lane, ChunkLane) else next(_utterances(lane, latency))[1]
 
 
@@ -102,13 +134,20 @@ def _utterances(lane: LiveLane, latency: int) -> Iterator[tuple[int, float]]:
 def _turns(lane: ChunkLane, latency: int) -> Iterator[tuple[int, float]]:
     """Rows and seconds, for more and more rows until a turn takes longer than its chunk."""
     until = time.monotonic() + TEST_SECONDS
-    for rows in sorted({*TEST_ROWS, lane.largest_turn(latency)}):
-        if rows > lane.capacity or time.monotonic() > until:
+    for rows in sizes_of(lane, latency):
+        if rows > FEW_ROWS and time.monotonic() > until:
             return
         seconds = _turn(lane, latency, rows)
         yield rows, seconds
         if seconds > latency / 1000:
             return
+
+
+def sizes_of(lane: LiveLane, latency: int) -> list[int]:
+    """Rows of the turns that are worth measuring, fewest first."""
+    if not isinstance(lane, ChunkLane):
+        return [1]
+    return [rows for rows in sorted({*TEST_ROWS, lane.largest_turn(latency)}) if rows <= lane.capacity]
 
 
 def _turn(lane: LiveLane, latency: int, rows: int) -> float:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from conure.engine.plan import ModelCard
 from conure.types import Token
 from conure.vad.endpoints import Endpointing, EndReason
 
@@ -44,12 +45,14 @@ __all__ = [
     "Ping",
     "Pong",
     "Request",
+    "Room",
     "SpeechStarted",
     "StreamOptions",
     "Turned",
     "UtteranceEnded",
     "connection_of",
     "numbers_of",
+    "ping_of",
 ]
 
 Samples = NDArray[np.float32]
@@ -134,6 +137,11 @@ class Ping(Struct, frozen=True, tag=True):
 
     number: int
     """Of the one who asks, as a stream's."""
+
+
+def ping_of(connection: int) -> Ping:
+    """That connection's ping, under a number that no stream has."""
+    return Ping(connection << OWN_BITS)
 
 
 class Leave(Struct, frozen=True, tag=True):
@@ -239,7 +247,19 @@ class Turned(Struct, frozen=True, tag=True):
     """Seconds of its parts, as far as they were measured."""
 
 
-Note = Pong | Turned
+class Room(Struct, frozen=True, tag=True):
+    """A model was measured again: so many streams are promised to be in time."""
+
+    model: str
+    capacity: tuple[int, ...]
+    """For each latency."""
+
+    def on(self, card: ModelCard) -> ModelCard:
+        """The card with it, where it is that model's; one for clips alone may have the same name."""
+        return replace(card, capacity=self.capacity) if card.name == self.model and card.latencies else card
+
+
+Note = Pong | Turned | Room
 """Told of the engine, not of a stream."""
 
 DEVICE_FAILED = "device_failed"

@@ -91,7 +91,7 @@ class Scheduler:
         spare: list[LiveWork | ClipWork] = [*live, *clips]
         for first in sorted(spare, key=_urgency):
             if isinstance(first, ClipWork):
-                if self._fits(now, first.kind, first.size, coming):
+                if self.fits(now + self.costs.guess(first.kind, first.size), coming):
                     return ClipTurn(first)
             else:
                 same = [first] if first.alone else [work for work in live if work.kind == first.kind]
@@ -102,7 +102,7 @@ class Scheduler:
     def _fitting(self, now: float, live: Sequence[LiveWork], expected: Sequence[Expected]) -> StreamTurn | None:
         """All of them, or as many as fit; guesses are made for all at once."""
         turn = self._streams(live)
-        while not self._fits(now, turn.kind, turn.size, expected):
+        while not self.fits(now + self.costs.guess(turn.kind, turn.size), expected):
             if live[0].spare or len(turn.streams) == 1:
                 return None
             chosen = set(turn.streams[: len(turn.streams) // 2])
@@ -114,12 +114,11 @@ class Scheduler:
         same = sorted((work for work in live if work.kind == first.kind), key=lambda work: work.due)[: first.most]
         return StreamTurn(first.kind, tuple(work.stream for work in same), sum(work.size for work in same))
 
-    def _fits(self, now: float, kind: Hashable, size: int, expected: Sequence[Expected]) -> bool:
-        """Whether the turn is over before any stream would be late for it.
+    def fits(self, over: float, expected: Sequence[Expected]) -> bool:
+        """Whether a turn that is over then keeps no stream from being in time.
 
         Streams of one kind that come while it runs will share a turn after it; of several kinds, a turn each.
         """
-        over = now + self.costs.guess(kind, size)
         arriving: dict[Hashable, list[float]] = {}
         for stream in expected:
             if stream.ready <= over:

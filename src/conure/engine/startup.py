@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from conure.engine.messages import Answer, Note
 from conure.engine.needs import need_of
 from conure.engine.opening import Opened, choose_device, default_cache, open_model
 from conure.engine.plan import ModelCard, Plan
+from conure.engine.second_look import Measured, SecondLook
 from conure.engine.segment_lane import SegmentLane
 from conure.engine.stream_lane import StreamLane
 from conure.errors import OutOfMemory
@@ -145,13 +147,15 @@ def _live_lane(opened: Opened, slots: int) -> LiveLane:
 def start_engine(plan: Plan, deliver: Callable[[list[Answer | Note]], None]) -> tuple[Engine, list[ModelCard]]:
     """An engine that knows what its turns cost; its `run` is the caller's. Raises what opening a model raises."""
     lanes, costs = build_lanes(plan), Costs()
-    cards = [_measured(card, lanes, plan, costs) for card in lanes.cards]
-    return Engine(lanes.live, lanes.clips, deliver, costs=costs), cards
+    measured = {place: _measured(card, lanes, plan, costs) for place, card in enumerate(lanes.cards) if card.latencies}
+    on_cpu = [model for model in measured.values() if model.card.name in lanes.sources]
+    look = SecondLook(on_cpu, costs, time.monotonic()) if on_cpu else None
+    cards = [measured[place].card if place in measured else card for place, card in enumerate(lanes.cards)]
+    return Engine(lanes.live, lanes.clips, deliver, costs=costs, look=look), cards
 
 
-def _measured(card: ModelCard, lanes: Lanes, plan: Plan, costs: Costs) -> ModelCard:
-    lane, source = lanes.live.get(card.name), lanes.sources.get(card.name)
-    if lane is None:
-        return card
+def _measured(card: ModelCard, lanes: Lanes, plan: Plan, costs: Costs) -> Measured:
+    lane, source = lanes.live[card.name], lanes.sources.get(card.name)
     kept = KeptTurns.of(plan.cache or default_cache(), source, card, lane.capacity) if source else None
-    return measure(card, lane, costs, kept)
+    card, turns = measure(card, lane, costs, kept)
+    return Measured(card, lane, turns, kept)

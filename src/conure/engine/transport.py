@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import multiprocessing
-import os
 import signal
 import socket
-import threading
 import time
 from pathlib import Path
 from typing import Protocol
 
-from msgspec import msgpack
+from msgspec import MsgspecError, msgpack
 
 from conure import errors
 from conure import log as logs
-from conure.engine.frames import frame, read_frame
+from conure.background import thread
+from conure.engine.frames import drained, read_frame, write_frame
 from conure.engine.messages import Answer, Note, Request
 from conure.engine.plan import ModelCard, Plan
 from conure.engine.ring import SampleRing
@@ -37,6 +37,8 @@ from conure.engine.wire import (
 from conure.errors import ConureError, EngineFailed
 
 __all__ = ["RING_SAMPLES", "EngineLost", "ProcessTransport", "SocketTransport", "ThreadTransport", "Transport"]
+
+log = logging.getLogger(__name__)
 
 RING_SAMPLES = 2**24
 """17 minutes of audio, 64 MiB: what all streams together may have on the way."""
@@ -73,7 +75,7 @@ class Transport(Protocol):
     async def stop(self) -> None: ...
 
     def kill(self) -> None:
-        """For an engine that does not answer."""
+        """For an engine that does not answer: whoever receives finds it lost."""
         ...
 
 
@@ -94,14 +96,15 @@ class ThreadTransport:
         loop = asyncio.get_running_loop()
         self._told: asyncio.Queue[list[Answer | Note] | None] = asyncio.Queue()
 
-        def deliver(answers: list[Answer | Note]) -> None:
-            loop.call_soon_threadsafe(self._told.put_nowait, answers)
+        def deliver(answers: list[Answer | Note] | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is there to hear it
+                loop.call_soon_threadsafe(self._told.put_nowait, answers)
 
         def run() -> None:
             try:
                 self._engine.run()
             finally:
-                loop.call_soon_threadsafe(self._told.put_nowait, None)
+                deliver(None)
 
         try:
             self._engine, cards = await asyncio.to_thread(start_engine, self._plan, deliver)
@@ -109,8 +112,7 @@ class ThreadTransport:
             if not device_failed(error):
                 raise
             raise EngineFailed(f"the device failed: {told(error)}", "only a new process can use it again") from error
-        self._thread = threading.Thread(target=run, name="conure-engine")
-        self._thread.start()
+        self._thread = thread(run, "engine", daemon=False)
         return tuple(cards)
 
     async def send(self, requests: list[Request]) -> None:
@@ -133,18 +135,22 @@ class ThreadTransport:
 
 
 class _Line:
-    """A socket to an engine in another process, and the ring beside it."""
+    """A socket to an engine in another process, and the ring beside it.
+
+    Everything raises EngineLost where the other side is gone, however that is noticed.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ring: SampleRing) -> None:
         self._reader, self._writer, self._ring = reader, writer, ring
         self._requests, self._answers = RequestWriter(ring), answer_reader()
+        self._is_closed = False
 
     @staticmethod
     async def over(end: socket.socket, ring: SampleRing) -> _Line:
         return _Line(*await asyncio.open_connection(sock=end, limit=2**22), ring)
 
     async def ready(self) -> Ready:
-        """Waits for the engine. Raises ConureError where it never will be there, or EngineLost."""
+        """Waits for the engine. Raises ConureError where it never will be there."""
         match await self._receive():
             case [Ready() as ready]:
                 return ready
@@ -154,13 +160,12 @@ class _Line:
         raise EngineLost
 
     def greet(self, first: Connect) -> None:
-        self._writer.write(frame(msgpack.encode(first)))
+        self._write(msgpack.encode(first))
 
     async def send(self, requests: list[Request]) -> None:
-        """Raises EngineLost."""
         try:
-            self._writer.write(frame(self._requests.encode(requests)))
-            await self._writer.drain()
+            self._write(self._encoded(requests))
+            await drained(self._writer)
         except ConnectionError:
             raise EngineLost from None
         except NoRoom:
@@ -177,6 +182,17 @@ class _Line:
             if half:
                 await self.send(half)
 
+    def _encoded(self, requests: list[Request]) -> bytes:
+        if self._is_closed:  # and its ring with it
+            raise EngineLost
+        return self._requests.encode(requests)
+
+    def _write(self, payload: bytes) -> None:
+        try:
+            write_frame(self._writer, payload)
+        except ConnectionError:
+            raise EngineLost from None
+
     async def receive(self) -> list[Answer | Note]:
         return [message for message in await self._receive() if not isinstance(message, Ready | Broken)]
 
@@ -184,13 +200,21 @@ class _Line:
         payload = await read_frame(self._reader)
         if payload is None:
             raise EngineLost
-        return self._answers.decode(payload)
+        try:
+            return self._answers.decode(payload)
+        except MsgspecError as error:
+            raise EngineLost(f"the engine's answer cannot be read: {error}") from error
 
     def hang_up(self) -> None:
         self._writer.close()
 
+    def abort(self) -> None:
+        """At once, whatever is still to be written."""
+        self._writer.transport.abort()
+
     def close(self) -> None:
         """When the other side is gone, or will not use the ring any more."""
+        self._is_closed = True
         self._writer.close()
         self._ring.close()
 
@@ -218,56 +242,90 @@ class ProcessTransport:
         self._plan = plan
         self._listener = listener
         self._ring_samples = ring_samples
+        self._line: _Line | None = None
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._was_ready = False
         self.process: int | None = None
 
     async def start(self) -> tuple[ModelCard, ...]:
-        ours, theirs = socket.socketpair()
-        ring = SampleRing.create(self._ring_samples)
-        self._process = multiprocessing.get_context("spawn").Process(
-            target=_work,
-            args=(self._plan, theirs, ring.name, logs.configured(), time.time(), self._listener),
-            name="conure-engine",
-        )
-        self._process.start()
-        self.process = self._process.pid
-        theirs.close()
-        self._line = await _Line.over(ours, ring)
+        self._line, self._was_ready = None, False
         try:
-            return (await self._line.ready()).cards
-        except EngineLost:
-            await self._mourn()
-            raise
+            line = self._line = await self._begin()
+        except OSError as error:
+            raise EngineLost(f"the engine's process cannot be started: {error.strerror or error}") from error
+        try:
+            ready = await line.ready()
+            self._was_ready = True
+            return ready.cards
+        except EngineLost as lost:
+            raise await self._mourned(lost) from None
         except ConureError:
             await self.stop()
             raise
 
+    async def _begin(self) -> _Line:
+        ours, theirs = socket.socketpair()
+        with theirs, contextlib.ExitStack() as undone:
+            undone.callback(ours.close)
+            ring = SampleRing.create(self._ring_samples)
+            undone.callback(ring.close)
+            self._process = multiprocessing.get_context("spawn").Process(
+                target=_work,
+                args=(self._plan, theirs, ring.name, logs.configured(), time.time(), self._listener),
+                name="conure-engine",
+            )
+            self._process.start()
+            undone.pop_all()
+        self.process = self._process.pid
+        return await _Line.over(ours, ring)
+
     async def send(self, requests: list[Request]) -> None:
+        if self._line is None:
+            raise EngineLost
         await self._line.send(requests)
 
     async def receive(self) -> list[Answer | Note]:
+        if self._line is None:
+            raise EngineLost
         try:
             return await self._line.receive()
-        except EngineLost:
-            await self._mourn()
-            raise
+        except EngineLost as lost:
+            raise await self._mourned(lost) from None
 
-    async def _mourn(self) -> None:
-        """Raises EngineLost with what became of it."""
-        await self.stop()
-        failed = self._process.exitcode == DEVICE_FAILED_EXIT
-        raise EngineLost("the engine's device failed" if failed else "the engine died") from None
+    async def _mourned(self, lost: EngineLost) -> EngineLost:
+        """What became of it."""
+        await self._end()
+        assert self._process
+        if self._process.exitcode == DEVICE_FAILED_EXIT:
+            return EngineLost("the engine's device failed")
+        return EngineLost(f"{lost} ({_fate(self._process.exitcode)})")
 
     async def stop(self) -> None:
+        await self._end()
+        if self._was_ready and self._process and self._process.exitcode:
+            log.warning("the engine did not end in good order: %s", _fate(self._process.exitcode))
+
+    async def _end(self) -> None:
         """The process ends when its socket is closed; what does not is killed."""
-        self._line.hang_up()
-        await asyncio.to_thread(self._process.join, END_PATIENCE)
-        if self._process.is_alive():
-            self._process.kill()
-            await asyncio.to_thread(self._process.join)
-        self._line.close()
+        if self._line:
+            self._line.hang_up()
+        if self._process and self._process.pid:
+            await asyncio.to_thread(self._process.join, END_PATIENCE)
+            if self._process.is_alive():
+                self._process.kill()
+                await asyncio.to_thread(self._process.join)
+        if self._line:
+            self._line.close()
 
     def kill(self) -> None:
-        self._process.kill()
+        if self._process and self._process.pid:
+            self._process.kill()
+
+
+def _fate(exit_code: int | None) -> str:
+    if exit_code is not None and -exit_code in signal.valid_signals():
+        return f"killed by {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}"
 
 
 class SocketTransport:
@@ -289,10 +347,10 @@ class SocketTransport:
             end.close()
             raise EngineFailed("there is no engine any more", "see the log") from None
         ring = SampleRing.create(self._ring_samples)
-        self._line = await _Line.over(end, ring)
-        self._line.greet(Connect(self._connection, ring.name))
+        line = self._line = await _Line.over(end, ring)
         try:
-            ready = await self._line.ready()
+            line.greet(Connect(self._connection, ring.name))
+            ready = await line.ready()
         except BaseException:
             await self.stop()
             raise
@@ -300,11 +358,13 @@ class SocketTransport:
         return ready.cards
 
     async def send(self, requests: list[Request]) -> None:
-        assert self._line
+        if self._line is None:
+            raise EngineLost
         await self._line.send(requests)
 
     async def receive(self) -> list[Answer | Note]:
-        assert self._line
+        if self._line is None:
+            raise EngineLost
         try:
             return await self._line.receive()
         except EngineLost:
@@ -316,6 +376,6 @@ class SocketTransport:
             self._line.close()
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if self.process:
-                os.kill(self.process, signal.SIGKILL)
+        """This one's connection alone: whether the engine itself is dead is for whoever started it to find out."""
+        if self._line:
+            self._line.abort()

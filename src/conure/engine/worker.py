@@ -1,11 +1,18 @@
 """The engine's own process: threads read requests and write answers, the main one runs the loop.
 
-It ends when the socket of whoever started it does, so it never outlives that. Others may connect to it as well. Where
-its device fails it ends at once: to free what is on a card that failed may take for ever.
+It ends when the socket of whoever started it does, so it never outlives that, also where a turn does not return.
+Others may connect to it as well. Where its device fails it ends at once: to free what is on a card that failed may take
+for ever.
+
+It leaves without the destructors of native libraries. They may have threads of their own that are never joined: those
+of ONNX Runtime's telemetry abort the process, or hold it up until a name server answers. What is there to be freed, the
+system frees.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import os
 import signal
@@ -48,13 +55,14 @@ def work(
         engine, cards = start_engine(plan, connections.deliver)
     except ConureError as error:
         broken = Broken(type(error).__name__, error.message, error.hint)
-        end.sendall(frame(msgpack.encode([broken])))
-        return
+        with contextlib.suppress(OSError):  # it was told to stop meanwhile
+            end.sendall(frame(msgpack.encode([broken])))
+        _leave(0)
     except Exception as error:
         if not device_failed(error):
             raise
         log.error("the device failed: %s", told(error))
-        _leave()
+        _leave(DEVICE_FAILED_EXIT)
     connections.serve(engine, cards, begun, (end, ring), listener)
     keep_what_is_there()
     try:
@@ -62,12 +70,14 @@ def work(
     except Exception as error:
         if not device_failed(error):
             raise
-        _leave()
+        _leave(DEVICE_FAILED_EXIT)
     finally:
         connections.flush()
+    atexit._run_exitfuncs()
+    _leave(0)
 
 
-def _leave() -> NoReturn:
+def _leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os._exit(DEVICE_FAILED_EXIT)
+    os._exit(code)

@@ -8,12 +8,12 @@ import logging
 import multiprocessing
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
 from conure import errors, metrics
 from conure import log as logs
+from conure.background import failed, note, repeat, start
 from conure.engine.plan import Plan
 from conure.engine.wire import Broken
 from conure.errors import ConureError, EngineFailed
@@ -44,13 +44,14 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 2.0
 """Seconds that one is waited for that does not answer; then what it said last counts."""
+PAUSE = 1.0
+"""Seconds before it is tried again to start one."""
 LOOK = 5.0
 """Seconds between looks at what they have counted, which goes on to count when one dies."""
 END_PATIENCE = 5.0
 """Seconds that a process is given to end by itself."""
 MOST_DEATHS = 5
-"""Within DEATH_SECONDS; after more of them none is started any more."""
-DEATH_SECONDS = 120.0
+"""In a row, without one of them having opened its doors; after more none is started any more."""
 
 Answer = Callable[[int, list[Family]], All]
 """Streams of all, and what all have measured, to the answer for who asked, but for its number."""
@@ -67,7 +68,8 @@ class Crew:
         self._doors: dict[int, _Door] = {}
         self._counted: list[Family] = []
         """By those that have gone."""
-        self._deaths: deque[float] = deque()
+        self._deaths = 0
+        """In a row, before their doors were open."""
         self._hearing: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -82,7 +84,7 @@ class Crew:
     async def start(self) -> None:
         """Returns when all have opened their doors. Raises ConureError where one cannot."""
         doors = [await self._begin() for _ in range(self._place.among)]
-        self._looking = asyncio.create_task(self._look())
+        self._looking = repeat(self._look, "looking after the processes with connections")
         for door in doors:
             await door.opened
 
@@ -131,24 +133,18 @@ class Crew:
         process.start()
         theirs.close()
         door = self._doors[number] = _Door(number, process, await Channel.over(ours))
-        hearing = asyncio.create_task(self._hear(door))
+        hearing = start(self._serve(door), "listening to a process with connections")
         self._hearing.add(hearing)
         hearing.add_done_callback(self._hearing.discard)
         return door
 
-    async def _hear(self, door: _Door) -> None:
-        asking: set[asyncio.Task[None]] = set()
-        while message := await door.channel.hear():
-            match message:
-                case Ask(number):
-                    task = asyncio.create_task(self._tell(door, number))
-                    asking.add(task)
-                    task.add_done_callback(asking.discard)
-                case Begin() | Reserve() | Spend() | End():
-                    if answer := self._ledger.answer(door.number, message, time.monotonic()):
-                        door.channel.say(answer)
-                case _:
-                    door.take(message)
+    async def _serve(self, door: _Door) -> None:
+        """From its start to its end. One that cannot be listened to is ended, and replaced like one that died."""
+        try:
+            await self._hear(door)
+        except Exception as error:
+            failed("listening to a process with connections", error)
+            door.kill()
         self._ledger.leave(door.number)
         await asyncio.to_thread(door.end)
         del self._doors[door.number]
@@ -156,22 +152,43 @@ class Crew:
         if door.leave() and not self._ending:
             await self._replace(door)
 
+    async def _hear(self, door: _Door) -> None:
+        asking: set[asyncio.Task[None]] = set()
+        while message := await door.channel.hear():
+            match message:
+                case Ask(number):
+                    task = start(self._tell(door, number), "telling how the server is")
+                    note(task, "telling how the server is")
+                    asking.add(task)
+                    task.add_done_callback(asking.discard)
+                case Begin() | Reserve() | Spend() | End():
+                    if answer := self._ledger.answer(door.number, message, time.monotonic()):
+                        door.channel.say(answer)
+                case Opened():
+                    self._deaths = 0
+                    door.take(message)
+                case _:
+                    door.take(message)
+
     async def _tell(self, door: _Door, number: int) -> None:
         told = await self.ask()
         door.channel.say(All(number, told.status, told.measured))
 
     async def _replace(self, door: _Door) -> None:
-        now = time.monotonic()
-        self._deaths.append(now)
-        while now - self._deaths[0] > DEATH_SECONDS:
-            self._deaths.popleft()
-        if len(self._deaths) <= MOST_DEATHS:
-            log.error("%s; starting another", door.fate)
-            (await self._begin()).replaces = True
-        else:
-            log.critical("%s; too many did, so no other is started", door.fate)
-            if not self._doors and not self.failed.done():
-                self.failed.set_exception(EngineFailed("all processes with connections died", "see the log"))
+        """Where one cannot be started it counts as one that died."""
+        fate = door.fate
+        while self._deaths < MOST_DEATHS:
+            self._deaths += 1
+            log.error("%s; starting another", fate)
+            try:
+                (await self._begin()).replaces = True
+                return
+            except OSError as error:
+                fate = f"a process for connections cannot be started: {error.strerror or error}"
+                await asyncio.sleep(PAUSE)
+        log.critical("%s; too many did, so no other is started", fate)
+        if not self._doors and not self.failed.done():
+            self.failed.set_exception(EngineFailed("all processes with connections died", "see the log"))
 
     async def _look(self) -> None:
         while True:

@@ -15,6 +15,7 @@ from typing import Any
 
 from conure import log as logs
 from conure import metrics
+from conure.background import failed, note, start, watch_over
 from conure.engine.handle import EngineHandle
 from conure.engine.plan import Plan
 from conure.engine.transport import RING_SAMPLES, SocketTransport
@@ -23,7 +24,7 @@ from conure.errors import ConureError
 from conure.event_loop import event_loop
 from conure.processes.counting import SharedCounts
 from conure.processes.exchange import All, Ask, Channel, Drain, Drained, Granted, Opened, Over, Report, Stop, Tell, Told
-from conure.server import Doors, opened
+from conure.server import WEB, Doors, opened
 from conure.service.live import LiveService
 from conure.service.place import Place
 from conure.settings import Settings
@@ -33,6 +34,8 @@ __all__ = ["work"]
 log = logging.getLogger(__name__)
 
 LOOK = 0.05
+LAST_WORDS = 2.0
+"""Seconds for clients to hear that there is no engine any more, and for the first process to end all."""
 
 
 def work(settings: Settings, plan: Plan, place: Place, end: socket.socket, logged: tuple[logs.Detail, bool]) -> None:
@@ -46,11 +49,13 @@ def work(settings: Settings, plan: Plan, place: Place, end: socket.socket, logge
 
 
 async def _run(settings: Settings, plan: Plan, place: Place, end: socket.socket) -> None:
+    watch_over(asyncio.get_running_loop())
     parent = await Channel.over(end)
     handle = EngineHandle(SocketTransport(place.engine, place.number, place.share(RING_SAMPLES)), place.number)
     status, counts = _SharedStatus(parent, handle), SharedCounts(parent)
-    hearing = asyncio.create_task(_hear(parent, status, counts))
-    working = asyncio.create_task(_work(settings, plan, place, handle, status, counts, parent, hearing))
+    hearing = start(_hear(parent, status, counts), "listening to the first process")
+    work = _work(settings, plan, place, handle, status, counts, parent, hearing)
+    working = start(work, "serving connections")
     await asyncio.wait((working, hearing), return_when=asyncio.FIRST_COMPLETED)
     if status.doors is None:
         working.cancel()
@@ -81,7 +86,14 @@ async def _work(
         async with opened(settings, handle, plan, place, status, counts) as doors:
             status.doors = doors
             parent.say(Opened())
-            await asyncio.wait((doors.serving, hearing), return_when=asyncio.FIRST_COMPLETED)
+            lost = start(handle.until_failed(), "waiting for the engine's end")
+            await asyncio.wait((doors.serving, hearing, lost), return_when=asyncio.FIRST_COMPLETED)
+            lost.cancel()
+            if doors.serving.done():
+                raise failed(WEB, doors.serving.exception())
+            if lost.done():  # the first process knows better what to do: it has the engine
+                await asyncio.wait((hearing,), timeout=LAST_WORDS)
+                raise lost.result()
     except ConureError as error:
         status.is_dismissed = True
         parent.say(Broken(type(error).__name__, error.message, error.hint))
@@ -99,7 +111,8 @@ async def _hear(parent: Channel, status: _SharedStatus, counts: SharedCounts) ->
             case Granted() | Over():
                 counts.take(message)
             case Drain(seconds):
-                draining = asyncio.create_task(_drain(status, parent, seconds))
+                draining = start(_drain(status, parent, seconds), "draining")
+                note(draining, "draining")
             case Stop():
                 status.is_dismissed = True
                 break

@@ -8,12 +8,13 @@ parent  Tell, All (to who asked), Granted or Over (to who began or reserved), Dr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import Any
 
 from msgspec import Struct, msgpack
 
-from conure.engine.frames import frame, read_frame
+from conure.engine.frames import read_frame, write_frame
 from conure.engine.wire import Broken
 from conure.metrics import Family
 from conure.service.access import Scope
@@ -154,8 +155,8 @@ class Channel:
 
     def say(self, message: Message) -> None:
         """What is said to who has gone is for nobody; who hears notices."""
-        if not self._writer.is_closing():
-            self._writer.write(frame(_encoder.encode(message)))
+        with contextlib.suppress(ConnectionError):
+            write_frame(self._writer, _encoder.encode(message))
 
     async def hear(self) -> Message | None:
         """None when the other has gone."""

@@ -21,9 +21,10 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from conure.background import start
 from conure.engine.handle import EngineHandle
 from conure.engine.plan import Plan
 from conure.engine.transport import ProcessTransport
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 
 RING_SAMPLES = 1024
 """This process sends no audio."""
+LAST_WORDS = 1.0
+"""Seconds for clients to hear that there is no engine any more."""
 
 
 async def supervise(settings: Settings, plan: Plan, processes: int, on_ready: Callable[[Serving], None]) -> None:
@@ -74,7 +77,8 @@ async def _run(
         return All(0, facts(handle, since, streams, processes, draining=draining.is_set()), measured)
 
     crew = Crew(settings, plan, place, answer)
-    engine, doors = asyncio.create_task(handle.start()), asyncio.create_task(_after_its_start(crew.start))
+    engine = start(handle.start(), "starting the engine")
+    doors = start(_after_its_start(crew.start), "starting processes with connections")
     try:
         await asyncio.wait((engine, doors), return_when=asyncio.FIRST_EXCEPTION)
         for task in (engine, doors):  # what keeps the engine from starting keeps doors from opening
@@ -83,7 +87,7 @@ async def _run(
         count_engine(handle)
         keep_what_is_there()
         on_ready(handle.cards)
-        await _until_stopped(crew, draining, settings.drain_seconds)
+        await _until_stopped(crew, handle, draining, settings.drain_seconds)
     finally:
         for task in (engine, doors):
             task.cancel()
@@ -92,26 +96,34 @@ async def _run(
         await handle.stop()
 
 
-async def _after_its_start(start: Callable[[], object]) -> None:
+async def _after_its_start(begin: Callable[[], Awaitable[None]]) -> None:
     """The engine has the longest way to go, so it goes first."""
     await asyncio.sleep(0)
-    await start()  # type: ignore[misc]
+    await begin()
 
 
-async def _until_stopped(crew: Crew, draining: asyncio.Event, drain_seconds: float) -> None:
+async def _until_stopped(crew: Crew, handle: EngineHandle, draining: asyncio.Event, drain_seconds: float) -> None:
+    """Raises ConureError where there is no engine any more, or nobody who has connections."""
     asked: asyncio.Queue[None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.put_nowait, None)
-    stopping = asyncio.create_task(asked.get())
-    await asyncio.wait((stopping, crew.failed), return_when=asyncio.FIRST_COMPLETED)
+    stopping = start(asked.get(), "waiting for a signal")
+    lost = start(handle.until_failed(), "waiting for the engine's end")
+    await asyncio.wait((stopping, lost, crew.failed), return_when=asyncio.FIRST_COMPLETED)
+    lost.cancel()
     if crew.failed.done():
         stopping.cancel()
         crew.failed.result()
+    if lost.done():
+        stopping.cancel()
+        await crew.drain(LAST_WORDS)  # clients hear of it
+        raise lost.result()
     draining.set()
     open_now = (await crew.ask()).status["streams"]
     log.warning("stopping: %d streams are open and may go on for %g s", open_now, drain_seconds)
-    at_once, drained = asyncio.create_task(asked.get()), asyncio.create_task(crew.drain(drain_seconds))
+    at_once = start(asked.get(), "waiting for another signal")
+    drained = start(crew.drain(drain_seconds), "draining")
     await asyncio.wait((at_once, drained), return_when=asyncio.FIRST_COMPLETED)
     for task in (at_once, drained):
         task.cancel()

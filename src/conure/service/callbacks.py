@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import httpx2
 
+from conure.background import start
 from conure.errors import Busy, ConureError
 from conure.service.outside import Outside
 from conure.service.place import ALONE, Place
@@ -55,7 +56,7 @@ class Callbacks:
             raise Busy("the server is about to stop", "ask another server, or again", RETRY_AFTER)
         if len(self._owed) >= self._most:
             raise Busy(f"{len(self._owed)} callbacks are owed already", "try again in a while")
-        owed = asyncio.create_task(self._keep(callback, work, needed.pop_all()))
+        owed = start(self._keep(callback, work, needed.pop_all()), "sending a callback")
         self._owed.add(owed)
         owed.add_done_callback(self._owed.discard)
 

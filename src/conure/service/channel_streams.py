@@ -16,6 +16,7 @@ from functools import partial
 from typing import Self
 
 from conure.audio.formats import AudioFormat
+from conure.background import start
 from conure.engine.messages import Samples
 from conure.errors import BacklogFull, BadOption, UnsupportedAudio
 from conure.service.access import ANYONE, Caller
@@ -140,14 +141,14 @@ class ChannelStreams:
             return
         pairs = zip(self.streams, self._readers, strict=True)
         told = [aiter(stream.events(reader)) for stream, reader in pairs]
-        waiting = {asyncio.ensure_future(anext(events, None)): channel for channel, events in enumerate(told)}
+        waiting = {start(_anext(events), "reading events of a channel"): channel for channel, events in enumerate(told)}
         try:
             while waiting:
                 done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for each in sorted(done, key=waiting.__getitem__):
                     channel = waiting.pop(each)
                     if (came := each.result()) is not None:
-                        waiting[asyncio.ensure_future(anext(told[channel], None))] = channel
+                        waiting[start(_anext(told[channel]), "reading events of a channel")] = channel
                         yield channel, came
         finally:
             for each in waiting:
@@ -226,3 +227,8 @@ class ChannelStreams:
             self._inbox.close()
         for stream in self.streams:
             stream.spoil(error)
+
+
+async def _anext(events: AsyncIterator[Event]) -> Event | None:
+    """None after the last one."""
+    return await anext(events, None)

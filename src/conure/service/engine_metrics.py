@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from conure import metrics
 from conure.engine.handle import EngineHandle
 from conure.engine.messages import Turned
@@ -13,9 +15,14 @@ def count_engine(handle: EngineHandle) -> None:
     """From now on. The engine must have started."""
     handle.on_turn = _count
     metrics.ENGINE_RESTARTS.set_function(lambda: handle.restarts)
-    for card in handle.cards:
-        for latency, count in zip(card.latencies, card.capacity, strict=True):
-            metrics.CAPACITY.labels(card.name, latency).set(count)
+    for number, card in enumerate(handle.cards):
+        for place, latency in enumerate(card.latencies):
+            metrics.CAPACITY.labels(card.name, latency).set_function(partial(_capacity, handle, number, place))
+
+
+def _capacity(handle: EngineHandle, card: int, place: int) -> float:
+    """Of a later engine, or after another look, it may be another one."""
+    return handle.cards[card].capacity[place]
 
 
 def _count(turn: Turned) -> None:

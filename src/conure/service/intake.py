@@ -10,6 +10,7 @@ import numpy as np
 
 from conure.audio.formats import AudioFormat
 from conure.audio.live import LiveDecoder
+from conure.background import note
 from conure.engine.messages import Samples
 
 __all__ = ["Intake"]
@@ -74,7 +75,7 @@ class Intake:
             return
         self._is_closed = True
         if self._on_thread:
-            _threads.submit(self._decoder.close)  # it waits until its decoder has left
+            note(_threads.submit(self._decoder.close), "closing a decoder")  # it waits until its decoder has left
         else:
             self._decoder.close()
 

@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,7 @@ import numpy as np
 from msgspec import json, msgpack
 
 from conure.audio.files import Source
+from conure.background import thread
 from conure.engine.frames import frame, receive_frame
 from conure.service.reading import Answer, Free, Read, Request, Samples, Setup, read_all
 from conure.vad.cuts import CutSettings
@@ -151,9 +153,8 @@ def start_process(cut: CutSettings, samples: int) -> Reader:
 def start_thread(cut: CutSettings, samples: int) -> Reader:
     ours, theirs = socket.socketpair()
     reader = Reader(ours, np.empty(samples, np.float32))
-    arguments = (theirs, reader.samples, cut, reader.files)
-    reader.thread = threading.Thread(target=read_all, args=arguments, name="conure-reading")
-    reader.thread.start()
+    reading = partial(read_all, theirs, reader.samples, cut, reader.files)
+    reader.thread = thread(reading, "reading recordings", daemon=False)
     return reader
 
 

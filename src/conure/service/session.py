@@ -372,7 +372,8 @@ class LiveSession:
 
     def _measure_lag(self) -> None:
         now = time.monotonic()
-        self.lag = self._spoken.late(int(self._followed * RATE), now)
+        held_up = now - self._handle.back_since  # while there was no engine nobody was too slow
+        self.lag = min(self._spoken.late(int(self._followed * RATE), now), held_up)
         if self.seconds - self._followed < self.options.latency_ms / 1000:
             self._spoken.catch_up(now)
         if now - self._told >= self.options.lag_every or self.until - self._told_until >= LAG_AUDIO:

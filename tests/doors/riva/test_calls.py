@@ -154,7 +154,7 @@ def test_a_mistake_of_ours_is_not_told_but_logged(caplog: pytest.LogCaptureFixtu
         )
 
     at(play)
-    assert "a call failed" in caplog.text
+    assert "serving a connection ended unexpectedly" in caplog.text
 
 
 def test_a_final_when_it_is_asked_for_and_the_id_comes_back() -> None:

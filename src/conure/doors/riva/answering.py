@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from conure.background import failed
 from conure.doors.behind import Behind
 from conure.doors.credentials import secret_of
 from conure.doors.failures import FAILURES, failure_of, retry_of, told
+from conure.doors.mistakes import CONNECTION
 from conure.errors import BadRequest, ConureError
 from conure.service.access import Caller
 from conure.service.events import Failed
 
 __all__ = ["Call", "Context", "answering", "noted", "parsed", "refuse"]
-
-log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[bytes, Message]
 Call = Callable[[AsyncIterator[bytes], Context], Awaitable[Message | None]]
@@ -38,10 +37,10 @@ def answering(
             await refuse(context, error)
         except grpc.aio.AbortError:
             raise
-        except Exception:
+        except Exception as error:
             if context.cancelled():
                 raise  # the connection broke under it, which is no mistake
-            log.exception("a call failed")
+            failed(CONNECTION, error)
             await context.abort(grpc.StatusCode[FAILURES["error"].grpc], "our fault; the server's log has more")
 
     return call

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from conure.background import repeat
 from conure.doors.behind import Behind
 from conure.doors.riva.answering import Context, answering, noted, parsed
 from conure.doors.riva.models import models_of
@@ -85,7 +86,7 @@ async def serve_riva(
         raise taken("grpc_port", port) from None
     await _tell_health(servicer, behind.status)
     await server.start()
-    return RivaServer(server, bound, asyncio.create_task(_follow(servicer, behind.status)))
+    return RivaServer(server, bound, repeat(lambda: _follow(servicer, behind.status), "telling gRPC's health"))
 
 
 def _riva(behind: Behind) -> grpc.GenericRpcHandler[bytes, Message]:

@@ -17,8 +17,10 @@ import msgspec
 from msgspec import Struct
 
 from conure.audio.formats import AudioFormat, Encoding
+from conure.background import failed
 from conure.doors.behind import Behind
 from conure.doors.failures import retry_of, told
+from conure.doors.mistakes import CONNECTION, told_mistake
 from conure.doors.sending import in_time
 from conure.doors.wyoming.info import info
 from conure.doors.wyoming.turn import Turn, wanted
@@ -98,6 +100,11 @@ class _Connection:
             is_refused = True
         except* OSError:
             pass
+        except* Exception as mistake:
+            is_refused = True
+            failed(CONNECTION, mistake)
+            with contextlib.suppress(OSError):
+                await self._refuse(told_mistake())
         finally:
             if self._turn:
                 self._turn.end()

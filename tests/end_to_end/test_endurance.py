@@ -1,0 +1,163 @@
+"""Engines are killed and held up under people who speak: no word is missing, and none is there twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from conure.client import Client, Endpointing, Final, Finished
+from tests.doors.serving import PATIENCE, SAID, Server, demo, started, wait_for
+from tests.doors.talking import pcm16
+
+STREAMS = 10
+PACE = 0.1
+"""Seconds of audio in a packet."""
+ENDS = Endpointing(silence=1.5)
+WORDS = SAID.split()
+
+
+class Speaking:
+    """One who says the demo again and again, at a person's pace, until it is told that this was the last time."""
+
+    def __init__(self, server: Server) -> None:
+        self.heard = 0
+        """Events so far."""
+        self.words: list[str] = []
+        self.times = 0
+        self.enough = False
+        self.error: Exception | None = None
+        self._server = server
+
+    async def run(self) -> None:
+        audio = pcm16(demo())
+        size = int(32_000 * PACE)
+        packets = [audio[begin : begin + size] for begin in range(0, len(audio), size)]
+        async with Client(self._server.base).stream(endpointing=ENDS) as stream:
+            listening = asyncio.create_task(self._listen(stream))
+            while not self.enough:
+                self.times += 1
+                for packet in packets:
+                    await stream.send(packet)
+                    await asyncio.sleep(PACE)
+            await stream.close()
+            await listening
+
+    async def _listen(self, stream: object) -> None:
+        last = None
+        async for event in stream:  # type: ignore[attr-defined]
+            self.heard += 1
+            last = event
+            if isinstance(event, Final):
+                self.words += event.text.split()
+        assert isinstance(last, Finished)
+
+
+async def spoken_to(server: Server, troubles: list[Callable[[Server], None]]) -> list[Speaking]:
+    """All speak while one trouble comes after the other, each when everybody has been heard since the one before."""
+    everybody = [Speaking(server) for _ in range(STREAMS)]
+    speaking = [asyncio.create_task(one.run()) for one in everybody]
+
+    async def all_heard() -> None:
+        before = [one.heard for one in everybody]
+        async with asyncio.timeout(PATIENCE):
+            while not all(one.heard > count for one, count in zip(everybody, before, strict=True)):
+                for task in speaking:
+                    if task.done():
+                        task.result()
+                await asyncio.sleep(0.02)
+
+    for trouble in troubles:
+        await all_heard()
+        await asyncio.to_thread(trouble, server)
+    await all_heard()
+    for one in everybody:
+        one.enough = True
+    await asyncio.gather(*speaking)
+    return everybody
+
+
+def kill(server: Server) -> None:
+    server.kill_engine()
+    wait_for(lambda: not ready(server))
+    wait_for(lambda: ready(server))
+
+
+def kill_twice(server: Server) -> None:
+    """The second one while it starts."""
+    first = server.engine()
+    first.kill()
+    wait_for(lambda: server.health()["processes"].get("engine", first.pid) != first.pid)
+    assert not ready(server)
+    server.kill_engine()
+    wait_for(lambda: ready(server))
+
+
+def hold_up(server: Server) -> None:
+    """As a machine does that is short of memory."""
+    engine = server.engine()
+    engine.suspend()
+    wait_for(lambda: engine.status() == psutil.STATUS_STOPPED)
+    os.kill(server.process.pid, 0)
+    engine.resume()
+
+
+def ready(server: Server) -> bool:
+    """What is told is one thing, wherever it is asked."""
+    code, told = server.get("/ready")[0], server.health()
+    assert told["ready"] is (told["status"] == "ready")
+    return code == 200 and told["ready"]
+
+
+@pytest.mark.parametrize(
+    ("options", "troubles"),
+    [
+        ((), [kill, hold_up, kill, kill_twice, kill]),
+        (("--processes", "2"), [kill, hold_up, kill_twice]),
+    ],
+    ids=["one process", "two processes"],
+)
+def test_no_word_is_lost(options: tuple[str, ...], troubles: list[Callable[[Server], None]], cache: Path) -> None:
+    deaths = sum(2 if trouble is kill_twice else trouble is kill for trouble in troubles)
+    with started("tiny", cache, *options) as server:
+        everybody = asyncio.run(spoken_to(server, troubles))
+        assert [one.words for one in everybody] == [WORDS * one.times for one in everybody]
+        assert server.health()["engine_restarts"] == deaths
+        assert server.metric("conure_engine_restarts") == deaths
+        assert "conure_background_failures_total{" not in server.get("/metrics")[1].decode()
+        assert server.stop() == 0
+        assert "did not end in good order" not in server.errors
+
+
+def test_nobody_is_left_of_a_server_that_is_killed(cache: Path) -> None:
+    """Not even an engine that is busy; and its ports are free."""
+    with started("tiny", cache) as server:
+        family = psutil.Process(server.process.pid).children(recursive=True)
+        server.process.kill()
+        assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
+        again = started("tiny", cache, "--port", str(server.web), "--tcp-port", str(server.tcp))
+        with again as second:
+            assert ready(second)
+
+
+def test_a_server_whose_engine_does_not_come_back_ends(cache: Path, tmp_path: Path) -> None:
+    """Whoever speaks is told, and the exit code tells an orchestrator to start it again."""
+    with started("tiny", cache, module="tests.end_to_end.fading_server") as server:
+        speaking = Speaking(server)
+
+        async def talk() -> None:
+            task = asyncio.create_task(speaking.run())
+            while not speaking.heard:
+                await asyncio.sleep(0.02)
+            server.kill_engine()
+            await task
+
+        with pytest.raises(Exception, match="engine"):
+            asyncio.run(talk())
+        assert server.wait() == 1
+        assert "none of the last 5 engines said a word" in server.errors
+        assert "Traceback" not in server.errors

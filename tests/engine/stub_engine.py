@@ -1,0 +1,132 @@
+"""In the place of an engine's process: a thread that speaks as one, over the same socket and ring, and can be killed.
+
+Every Finalize is answered with its marker, every Ping with a Pong. To be killed is to have its socket closed at once,
+with what it has not read still in it; the "process" is joined a moment later, as a real one is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import Any
+
+from msgspec import msgpack
+
+from conure.engine.frames import frame, receive_frame
+from conure.engine.messages import Finalize, Open, Opened, Ping, Pong
+from conure.engine.messages import Marker as Answered
+from conure.engine.ring import SampleRing
+from conure.engine.wire import FromEngine, Ready, RequestReader, connect_reader
+
+__all__ = ["StubListener", "StubProcess"]
+
+DYING = 0.02
+"""Seconds from the end of its socket to the end of its process."""
+
+
+def serve(end: socket.socket, ring: SampleRing, *, silent: bool = False) -> None:
+    """Until the socket ends. `silent`: it takes everything and says no more than that it is ready."""
+    reader, encoder = RequestReader(ring), msgpack.Encoder()
+    with contextlib.suppress(OSError):
+        end.sendall(frame(encoder.encode([Ready((), 0.0, 1)])))
+        while (payload := receive_frame(end)) is not None:
+            answers: list[FromEngine] = []
+            for request in reader.decode(payload):
+                match request:
+                    case Open(stream):
+                        answers.append(Opened(stream))
+                    case Finalize(stream, marker):
+                        answers.append(Answered(stream, marker))
+                    case Ping(number):
+                        answers.append(Pong(number))
+            if answers and not silent:
+                end.sendall(frame(encoder.encode(answers)))
+    ring.close()
+
+
+class StubProcess:
+    """As `multiprocessing` has it; also its own context. The last one that was started is `last`."""
+
+    last: StubProcess
+    started = 0
+    dies_at_start: range = range(0)
+    """Numbers of those that die before they are ready."""
+    silent: range = range(0)
+    """Numbers of those that never answer."""
+
+    def __init__(self, target: Any, args: tuple[Any, ...], name: str) -> None:
+        _, theirs, ring, *_ = args
+        self.pid: int | None = None
+        self.exitcode: int | None = None
+        self._end: socket.socket = theirs.dup()
+        self._ring: str = ring
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._dead = threading.Event()
+
+    @classmethod
+    def reset(cls) -> None:
+        cls.started, cls.dies_at_start, cls.silent = 0, range(0), range(0)
+
+    def start(self) -> None:
+        StubProcess.last, self.pid = self, 1
+        StubProcess.started += 1
+        self._number = StubProcess.started
+        self._thread.start()
+
+    def kill(self) -> None:
+        self.exitcode = -9
+        with contextlib.suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
+        self._end.close()
+
+    def is_alive(self) -> bool:
+        return not self._dead.is_set()
+
+    def join(self, timeout: float | None = None) -> None:
+        self._dead.wait(timeout)
+
+    def _run(self) -> None:
+        if self._number in self.dies_at_start:
+            self.kill()
+        else:
+            serve(self._end, SampleRing.attach(self._ring), silent=self._number in self.silent)
+        time.sleep(DYING)
+        self.exitcode = self.exitcode or 0
+        self._end.close()
+        self._dead.set()
+
+
+class StubListener:
+    """An engine that others connect to, as processes with connections do."""
+
+    def __init__(self, path: str) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen()
+        self._ends: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def kill(self) -> None:
+        ends, self._ends = self._ends, []
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.kill()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                end, _ = self._listener.accept()
+                self._ends.append(end)
+                threading.Thread(target=self._greet, args=(end,), daemon=True).start()
+
+    def _greet(self, end: socket.socket) -> None:
+        if (said := receive_frame(end)) is not None:
+            serve(end, SampleRing.attach(connect_reader().decode(said).ring))

@@ -1,0 +1,189 @@
+"""Nothing that runs in the background ends unnoticed, and nothing is started in another way."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import gc
+import logging
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+import conure
+from conure import background, metrics
+from conure.background import keep, note, repeat, start, thread, watch_over
+from conure.errors import BadOption, ConureError, EngineFailed
+
+SOURCES = Path(conure.__file__).parent
+APART = ("background.py", "client/")
+"""The client is used without the rest: its one task keeps its errors for whoever reads the stream."""
+STARTERS = {"create_task", "ensure_future", "Thread"}
+GROUPS = {"tasks", "self._tasks"}
+"""Names of task groups: whoever opened one waits for its tasks, and gets their errors."""
+PATIENCE = 60.0
+
+
+def counted(task: str) -> float:
+    return metrics.REGISTRY.get_sample_value("conure_background_failures_total", {"task": task}) or 0.0
+
+
+def starts(path: Path) -> list[str]:
+    """Where a task or a thread is started without us."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+        of = ast.unparse(called.value) if isinstance(called, ast.Attribute) else ""
+        if name in STARTERS and of not in GROUPS:
+            found.append(f"{path.relative_to(SOURCES)}:{node.lineno}: {ast.unparse(called)}")
+    return found
+
+
+def test_everything_in_the_background_is_started_by_name() -> None:
+    paths = [path for path in SOURCES.rglob("*.py") if not str(path.relative_to(SOURCES)).startswith(APART)]
+    assert len(paths) > 100
+    assert [line for path in paths for line in starts(path)] == []
+    assert starts(SOURCES / "background.py")
+
+
+async def broken() -> None:
+    raise ZeroDivisionError("a mistake of ours")
+
+
+async def over() -> None:
+    pass
+
+
+async def endless() -> None:
+    await asyncio.Event().wait()
+
+
+def test_whoever_starts_a_task_gets_its_error() -> None:
+    async def talk() -> None:
+        before = counted("a task")
+        with pytest.raises(ZeroDivisionError):
+            await start(broken(), "a task")
+        assert counted("a task") == before
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize(
+    ("work", "fate"),
+    [(broken, "a kept task ended unexpectedly: ZeroDivisionError: a mistake of ours"), (over, "it returned")],
+)
+def test_the_end_of_a_kept_task_is_told(work: object, fate: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def talk() -> None:
+        told: asyncio.Future[ConureError] = asyncio.get_running_loop().create_future()
+        before = counted("a kept task")
+        keep(work(), "a kept task", told.set_result)  # type: ignore[operator]
+        error = await asyncio.wait_for(told, PATIENCE)
+        assert isinstance(error, EngineFailed)
+        assert fate in error.message
+        assert counted("a kept task") == before + 1
+
+    asyncio.run(talk())
+    assert "a kept task ended unexpectedly" in caplog.text
+
+
+def test_a_mistake_that_we_know_is_told_as_it_is() -> None:
+    async def refused() -> None:
+        raise BadOption("no such device", "take another")
+
+    async def talk() -> None:
+        told: asyncio.Future[ConureError] = asyncio.get_running_loop().create_future()
+        keep(refused(), "a kept task", told.set_result)
+        assert isinstance(await asyncio.wait_for(told, PATIENCE), BadOption)
+
+    asyncio.run(talk())
+
+
+def test_a_kept_task_that_is_cancelled_is_none_that_failed() -> None:
+    async def talk() -> None:
+        told: list[ConureError] = []
+        task = keep(endless(), "a kept task", told.append)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.sleep(0)
+        assert told == []
+
+    asyncio.run(talk())
+
+
+def test_a_repeated_task_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "PAUSE", 0.0)
+
+    async def talk() -> None:
+        begun, often = 0, asyncio.Event()
+        before = counted("a repeated task")
+
+        async def work() -> None:
+            nonlocal begun
+            begun += 1
+            if begun == 5:
+                often.set()
+                await endless()
+            if begun % 2:
+                await broken()
+
+        task = repeat(work, "a repeated task")
+        await asyncio.wait_for(often.wait(), PATIENCE)
+        assert counted("a repeated task") == before + 4
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(talk())
+
+
+def test_a_thread_that_fails_is_told() -> None:
+    told: list[ConureError] = []
+    before = counted("a thread")
+
+    def fail() -> None:
+        raise ZeroDivisionError("a mistake of ours")
+
+    for run in (fail, lambda: None):
+        started = thread(run, "a thread", told.append)
+        started.join(PATIENCE)
+        assert not started.is_alive()
+    assert [error.message for error in told] == ["a thread ended unexpectedly: ZeroDivisionError: a mistake of ours"]
+    assert counted("a thread") == before + 1
+    assert threading.active_count() >= 1
+
+
+def test_what_nobody_asks_for_is_noted() -> None:
+    before = counted("a future")
+    sound: Future[None] = Future()
+    lost: Future[None] = Future()
+    for future in (sound, lost):
+        note(future, "a future")
+    sound.set_result(None)
+    lost.set_exception(ZeroDivisionError())
+    assert counted("a future") == before + 1
+
+
+def test_tasks_of_libraries_are_watched(caplog: pytest.LogCaptureFixture) -> None:
+    before = counted(background.OTHERS)
+
+    async def talk() -> None:
+        loop = asyncio.get_running_loop()
+        watch_over(loop)
+        task = loop.create_task(broken())
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+        loop.call_soon(lambda: 1 / 0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(talk())
+    assert counted(background.OTHERS) == before + 2
+    assert "ZeroDivisionError: a mistake of ours" in caplog.text
