@@ -69,7 +69,7 @@ def one_archive(folder: Path) -> Path | None:
     if len(archives) > 1 and not named:
         names = some_of(path.name for path in archives)
         raise BadCheckpoint(f"the folder has several checkpoints: {names}", f"name one of them: {archives[0]}")
-    return (named or archives or [None])[0]
+    return next(iter(named or archives), None)
 
 
 def _from_nemo(path: Path) -> Checkpoint:
