@@ -55,14 +55,14 @@ def _read_any(path: Path) -> Checkpoint:
         return _from_nemo(path)
     if conure_file.is_conure_folder(path):
         return conure_file.read(path)
-    if archive := one_archive(path):
+    if archive := _one_archive(path):
         return _from_nemo(archive)
     if (path / "config.json").is_file():
         return _from_hugging_face(path)
     raise BadCheckpoint("the folder holds no checkpoint", "it needs a .nemo file, or a config.json and weights")
 
 
-def one_archive(folder: Path) -> Path | None:
+def _one_archive(folder: Path) -> Path | None:
     """The .nemo file of a folder, the one with its name where there are several. Raises BadCheckpoint."""
     archives = sorted(path for path in folder.glob("*.nemo") if path.is_file())
     named = [path for path in archives if path.stem == folder.resolve().name]
