@@ -44,6 +44,10 @@ SHAPES: dict[str, EncoderConfig] = {
     "limited": replace(WIDE, contexts=(AttentionContext(5, 3),)),
     "past only": replace(WIDE, contexts=(AttentionContext(-1, 0),)),
     "local": replace(WIDE, local=True, contexts=(AttentionContext(16, 16),)),
+    "global step": replace(WIDE, local=True, contexts=(AttentionContext(16, 16),), global_tokens=1),
+    "global steps": replace(
+        WIDE, local=True, contexts=(AttentionContext(5, 5),), global_tokens=20, global_spacing=3, scale_input=True
+    ),
     "streaming": replace(STREAMING, width=64, channels=16),
     "right context": replace(WIDE, style="chunked_limited_with_rc", contexts=(AttentionContext(8, 2, 4),)),
     "one speaker alone": replace(WIDE, speaker_layers=(0,)),

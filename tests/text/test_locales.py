@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conure.text.locales import Locale, find_locale, parse_locale
@@ -63,11 +63,13 @@ def test_parts_of_a_name() -> None:
     assert parse_locale("english") is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20))
 def test_anything_may_be_asked_for(name: str) -> None:
     assert find_locale(name, KNOWN) in (*KNOWN, None)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(KNOWN), st.sampled_from([str.upper, str.lower, str.title]), st.sampled_from("-_"))
 def test_every_known_name_is_found_in_every_spelling(name: str, case, joint: str) -> None:
     found = find_locale(case(name.replace("-", joint)), KNOWN)

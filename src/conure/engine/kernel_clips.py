@@ -6,12 +6,14 @@ Each step sees a stretch of its clip, whatever the network's style of attention.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from conure.engine.graph_names import REACH
+from conure.engine.kernel_global import GlobalSteps
 from conure.engine.kernel_layers import KernelLayer, KernelLayers
 from conure.engine.packed import Packed
 from conure.models.config import LONG_CONTEXT, LONG_STEPS, AttentionContext, EncoderConfig
@@ -43,7 +45,13 @@ class KernelClips:
         context = context or self.config.contexts[0]
         edges = [seen(count, self.config, context) for count in counts]
         first, end = (np.concatenate(side) for side in zip(*edges, strict=True))
-        view = _Wholes(self._reaching(edges), Clips(np.array(counts), first, end), self._before)
+        distances = self._reaching(edges)
+        if self.config.local and self.config.global_tokens:
+            steps = GlobalSteps(counts, self.config)
+            clips = Clips(np.array(counts), first, end, steps.places, steps.scores)
+            view: _Wholes = _WithGlobalSteps(distances, clips, self._before, steps, self._biases)
+        else:
+            view = _Wholes(distances, Clips(np.array(counts), first, end), self._before)
         told = None if prompts is None else np.repeat(prompts, counts)
         return (yield from self.layers.run(x, view, told))
 
@@ -66,6 +74,11 @@ class KernelClips:
         heads, layers = self.config.heads, range(self.config.layers)
         return [self._packed.distances(f"{index}.attention", heads, steps) for index in layers]
 
+    @functools.cached_property
+    def _biases(self) -> list[np.ndarray]:
+        """Of each layer what is in its queries for keys."""
+        return [self._packed.array(f"{index}.attention.bias") for index in range(self.config.layers)]
+
 
 @dataclass(frozen=True)
 class _Wholes:
@@ -80,6 +93,21 @@ class _Wholes:
 
     def filter(self, run: Kernels, layer: KernelLayer, x: np.ndarray, out: np.ndarray) -> np.ndarray:
         return run.filter_clips(layer.filter, self.before, self.clips, x, out)
+
+
+@dataclass(frozen=True)
+class _WithGlobalSteps(_Wholes):
+    """It sees some steps of its clip beside that, and these see all of it."""
+
+    steps: GlobalSteps
+    biases: list[np.ndarray]
+
+    def attend(self, run: Kernels, layer: KernelLayer, projected: np.ndarray, out: np.ndarray) -> np.ndarray:
+        bias = self.biases[layer.index]
+        self.steps.score(projected, bias)
+        mixed = super().attend(run, layer, projected, out)
+        self.steps.see(projected, bias, mixed)
+        return mixed
 
 
 def seen(steps: int, config: EncoderConfig, context: AttentionContext) -> tuple[np.ndarray, np.ndarray]:

@@ -70,13 +70,13 @@ class ClipView:
         """-> [1, S, D]"""
         graph, width = self.graph, heads.count * heads.width
         query, placed = (self.fold_queries(part, width) for part in (projected.query, projected.placed))
-        keys = [self.by_head(self.fold_keys(part, width), heads) for part in (projected.key, projected.value)]
+        key, value = (self.by_head(self.fold_keys(part, width), heads) for part in (projected.key, projected.value))
         near = products.operand(graph, self.by_head(placed, heads))
         mixed = []
         for span in self.spans:
             bias = self._distance_scores(products, near, own, span)
             part = graph.op("Slice", query, span.begin, span.end, graph.ints(1))
-            mixed.append(self.mix(heads, part, *keys, span.keep, bias))
+            mixed.append(self.mix(heads, part, key, value, span.keep, bias))
         return self.unfold(mixed, width)
 
     def mix(self, heads: HeadShape, query: str, key: str, value: str, keep: str = "", bias: str = "") -> str:

@@ -39,8 +39,8 @@ def is_packable(network: Network) -> bool:
 def lacking(network: Network) -> str:
     """What the kernels lack for a network; empty where they can run it."""
     config = network.config.encoder
-    if config.global_tokens or config.global_separate:
-        return "global steps"
+    if config.global_separate:
+        return "projections for global steps alone"
     blocks = (config.width, config.width * config.expansion)
     vectors = (config.width // config.heads, network.encoder.pre_encode.out.in_features)
     fits = all(size % BLOCK == 0 for size in blocks) and all(size % LANES == 0 for size in vectors)
@@ -90,6 +90,8 @@ def _layer(layer: Layer, config: EncoderConfig) -> Arrays:
     query = Affine.of(attention.linear_q).times(scale).plus(u)
     yield from _product("projected", _joined(query, Affine.of(attention.linear_k), Affine.of(attention.linear_v)))
     yield "attention.shift", (v - u).numpy()
+    if config.global_tokens:
+        yield "attention.bias", u.numpy()
     yield from _attention(attention, config)
     yield from _product("mixed", Affine.of(attention.linear_out))
     yield from _product("gated", _interleaved(Affine.of(layer.conv.pointwise_conv1)))

@@ -58,11 +58,12 @@ class Attention(nn.Module):
     def local(self, x: Tensor, positions: Tensor, valid: Tensor, window: int) -> Tensor:
         """Each step sees `window` steps to either side, and global steps; shapes as `attend_locally` has them."""
         projected = Projection(*self.project(x))
-        given = positions, self.pos_bias_u, self.pos_bias_v, valid, window
+        u, v = self.pos_bias_u, self.pos_bias_v
         if places := self.global_steps(x.shape[1]):
-            mixed = attend_with_global_steps(projected, self._own(x, projected), *given, places)
+            own = self._own(x, projected)
+            mixed = attend_with_global_steps(projected, own, positions, u, v, valid, window, places)
         else:
-            mixed = attend_locally(*projected, *given)
+            mixed = attend_locally(*projected, positions, u, v, valid, window)
         out: Tensor = self.linear_out(mixed)
         return out
 

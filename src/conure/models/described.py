@@ -106,9 +106,6 @@ def _check(config: NetworkConfig) -> None:
     for context in encoder.contexts:
         if encoder.local and not 0 < context.left <= checked.MAX_WINDOW:
             raise BadCheckpoint(f"network.encoder.contexts in {CONFIG} has {context.left} steps of local attention")
-        if encoder.cache_aware and context.left % (context.right + 1):
-            chunk = context.right + 1
-            raise BadCheckpoint(f"network.encoder.contexts in {CONFIG}: {context.left} steps are no chunks of {chunk}")
     if encoder.width % encoder.heads or encoder.width % 2:
         raise BadCheckpoint(f"network.encoder in {CONFIG}: {encoder.heads} heads do not fit a width of {encoder.width}")
     if not mel.hop <= mel.window <= mel.fft:

@@ -99,10 +99,10 @@ class FoldedLayer(nn.Module):
 
         def heard(*parts: Tensor) -> Tensor:
             projected, *own = _threes([part.transpose(1, 2) for part in parts])
-            given = positions, self.bias_u, self.bias_v, valid, window
+            u, v, asking = self.bias_u, self.bias_v, own[0] if own else projected
             if places := self.global_steps(x.shape[1]):
-                return attend_with_global_steps(projected, own[0] if own else projected, *given, places)
-            return attend_locally(*projected, *given)
+                return attend_with_global_steps(projected, asking, positions, u, v, valid, window, places)
+            return attend_locally(*projected, positions, u, v, valid, window)
 
         return self.through(x, heard, lambda mixed: self.filter(mixed, valid))
 

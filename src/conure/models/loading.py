@@ -55,21 +55,21 @@ def _read_any(path: Path) -> Checkpoint:
         return _from_nemo(path)
     if conure_file.is_conure_folder(path):
         return conure_file.read(path)
-    if archive := one_archive(path):
+    if archive := _one_archive(path):
         return _from_nemo(archive)
     if (path / "config.json").is_file():
         return _from_hugging_face(path)
     raise BadCheckpoint("the folder holds no checkpoint", "it needs a .nemo file, or a config.json and weights")
 
 
-def one_archive(folder: Path) -> Path | None:
+def _one_archive(folder: Path) -> Path | None:
     """The .nemo file of a folder, the one with its name where there are several. Raises BadCheckpoint."""
     archives = sorted(path for path in folder.glob("*.nemo") if path.is_file())
     named = [path for path in archives if path.stem == folder.resolve().name]
     if len(archives) > 1 and not named:
         names = some_of(path.name for path in archives)
         raise BadCheckpoint(f"the folder has several checkpoints: {names}", f"name one of them: {archives[0]}")
-    return (named or archives or [None])[0]
+    return next(iter(named or archives), None)
 
 
 def _from_nemo(path: Path) -> Checkpoint:

@@ -230,7 +230,7 @@ def _check_zip(file: IO[bytes], size: int) -> None:
     if file.read(4) != b"PK\x03\x04":
         raise BadCheckpoint(f"{WEIGHTS} is no zip of torch: older formats are bare pickles and are not read")
     try:
-        archive = zipfile.ZipFile(_HeaderReader(file, MAX_DIRECTORY_BYTES))  # type: ignore[arg-type]
+        archive = zipfile.ZipFile(_HeaderReader(file, MAX_DIRECTORY_BYTES))
         entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise BadCheckpoint(f"{WEIGHTS} is cut off: {shown(str(error))}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+from collections.abc import Sequence
 from ctypes import Structure, addressof, c_char, c_float, c_int, c_int32, c_int64, c_void_p
 from enum import IntEnum
 from pathlib import Path
@@ -99,7 +100,12 @@ class _Attention(Structure):
 
 
 class _Clips(Structure):
-    _fields_ = (*((name, c_void_p) for name in ("begins", "first", "end")), ("count", c_int64))
+    _fields_ = (
+        *((name, c_void_p) for name in ("begins", "first", "end")),
+        ("count", c_int64),
+        *((name, c_void_p) for name in ("tokens", "places", "beside")),
+        ("most", c_int64),
+    )
 
 
 class _Distances(Structure):
@@ -208,12 +214,29 @@ class Turn:
 
 
 class Clips:
-    """Clips of `counts` [C] steps, one after another. A step sees those of its clip from `first` [N] to `end` [N]."""
+    """Clips of `counts` [C] steps, one after another. A step sees those of its clip from `first` [N] to `end` [N].
 
-    def __init__(self, counts: np.ndarray, first: np.ndarray, end: np.ndarray) -> None:
+    It may see some rows of its clip beside them: `places` of each clip, and `beside` [N, heads, most], the scores of
+    those, which may be filled before each layer.
+    """
+
+    def __init__(
+        self,
+        counts: np.ndarray,
+        first: np.ndarray,
+        end: np.ndarray,
+        places: Sequence[np.ndarray] = (),
+        beside: np.ndarray | None = None,
+    ) -> None:
         begins = np.concatenate([[0], np.cumsum(counts)])
         self._kept = tuple(np.ascontiguousarray(array, np.int64) for array in (begins, first, end))
         self.struct = _Clips(*map(address, self._kept), len(counts))
+        if beside is not None:
+            tokens = np.concatenate([[0], np.cumsum([len(rows) for rows in places])])
+            more = tuple(np.ascontiguousarray(array, np.int64) for array in (tokens, np.concatenate(places)))
+            self._kept += (*more, beside)
+            self.struct.tokens, self.struct.places = map(address, more)
+            self.struct.beside, self.struct.most = address(beside), beside.shape[2]
 
 
 class Quantised:

@@ -17,7 +17,12 @@ struct Clips {
   const int64_t* first;   // [rows], the first step of the clip that a step sees
   const int64_t* end;     // [rows], and the first beyond those
   int64_t count;
+  const int64_t* tokens;  // [count + 1] of `places`, or null
+  const int64_t* places;  // rows that every step of their clip sees beside its stretch, however far
+  const float* beside;    // [rows, heads, most], scores of those
+  int64_t most;
 
+  int64_t beyond(int64_t clip) const { return tokens ? tokens[clip + 1] - tokens[clip] : 0; }
   int64_t rows() const { return begins[count]; }
   int64_t clip(int64_t row) const { return std::upper_bound(begins, begins + count, row) - begins - 1; }
 };
@@ -121,14 +126,15 @@ class Laid {
 // A tile of queries of one head.
 class Queries {
  public:
-  Queries(const Distances& distances, int64_t longest) : d_(distances) {
+  Queries(const Distances& distances, int64_t longest, int64_t most) : d_(distances), most_(most) {
     const int64_t columns = (blocks(longest) + 2) * kBlock, bytes = kTileRows * d_.width;
     static thread_local Kept<int8_t> rows;
-    static thread_local Kept<float> scores, near, line, shifted;
+    static thread_local Kept<float> scores, near, line, shifted, shares;
     static thread_local Kept<int16_t> weights;
     own_ = rows.of(2 * bytes), placed_ = own_ + bytes;
     scores_ = scores.of(kTileRows * columns), near_ = near.of(kTileRows * columns);
-    line_ = line.of(columns + kLanes), shifted_ = shifted.of(d_.width);
+    line_ = line.of(columns + most + kLanes), shifted_ = shifted.of(d_.width);
+    shares_ = shares.of(kTileRows * most + 1);
     weights_ = weights.of(kTileRows * columns + 2 * kLanes);
     columns_ = columns;
   }
@@ -152,10 +158,16 @@ class Queries {
       const float* scores = scores_ + i * columns + first[i] - at * kBlock;
       const float* distances = near_ + i * columns + d_.reach - (begin + i) + first[i] - near * kBlock;
       int16_t* weights = weights_ + 2 * i * pairs;
-      weight_scales_[i] = weigh(scores, distances, first[i] - 2 * from, end[i] - first[i], 2 * pairs, weights);
+      const Beside beside{clips.beside + ((row + i) * d_.heads + head) * most_, clips.beyond(clip), shares_ + i * most_};
+      weight_scales_[i] = weigh(scores, distances, first[i] - 2 * from, end[i] - first[i], 2 * pairs, beside, weights);
     }
     const Values values{laid.values(clip, head) + from * d_.width, laid.value_scales(clip, head), pairs};
     mix(count, values, mixed + row * all + head * d_.width, all);
+    for (int64_t k = 0; k < clips.beyond(clip); k++) {
+      const float* value = projected + clips.places[clips.tokens[clip] + k] * 3 * all + 2 * all + head * d_.width;
+      for (int64_t i = 0; i < count; i++)
+        add(value, shares_[i * most_ + k], mixed + (row + i) * all + head * d_.width);
+    }
   }
 
  private:
@@ -165,11 +177,19 @@ class Queries {
     int64_t count;
   };
 
+  // Steps that a query sees beyond its stretch: scores, how many, and room for the part that each has in it.
+  struct Beside {
+    const float* scores;
+    int64_t count;
+    float* shares;
+  };
+
   const Distances& d_;
+  const int64_t most_;
   int8_t *own_, *placed_;
   float own_scales_[kTileRows], placed_scales_[kTileRows], weight_scales_[kTileRows];
   int32_t own_sums_[kTileRows], placed_sums_[kTileRows];
-  float *scores_, *near_, *line_, *shifted_;
+  float *scores_, *near_, *line_, *shifted_, *shares_;
   int16_t* weights_;
   int64_t columns_;
 
@@ -193,10 +213,13 @@ class Queries {
   }
 
   // Of `seen` keys from `skipped` on, weights [depth]; others have none. Room for a vector follows. -> their scale.
-  float weigh(const float* scores, const float* distances, int64_t skipped, int64_t seen, int64_t depth, int16_t* weights) {
+  float weigh(const float* scores, const float* distances, int64_t skipped, int64_t seen, int64_t depth,
+              const Beside& beside, int16_t* weights) {
     for (int64_t j = 0; j < seen; j += kLanes)
       _mm512_storeu_ps(line_ + j, _mm512_add_ps(load(scores + j), load(distances + j)));
-    const float sum = exponents(line_, seen), levels = std::min(kWeightLevels, kWeightSum / sum);
+    for (int64_t k = 0; k < beside.count; k++) line_[seen + k] = beside.scores[k];
+    const float sum = exponents(line_, seen + beside.count), levels = std::min(kWeightLevels, kWeightSum / sum);
+    for (int64_t k = 0; k < beside.count; k++) beside.shares[k] = line_[seen + k] / sum;
     std::fill_n(weights, skipped, 0);
     for (int64_t j = 0; j < seen; j += kLanes) {
       const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(load(line_ + j), _mm512_set1_ps(levels)));
@@ -204,6 +227,11 @@ class Queries {
     }
     if (skipped + seen < depth) std::fill(weights + skipped + seen, weights + depth, 0);
     return 1 / (levels * sum);
+  }
+
+  void add(const float* value, float share, float* to) const {
+    for (int64_t k = 0; k < d_.width; k += kLanes)
+      _mm512_storeu_ps(to + k, _mm512_fmadd_ps(_mm512_set1_ps(share), load(value + k), load(to + k)));
   }
 
   void mix(int64_t count, const Values& values, float* to, int64_t apart) const {
@@ -269,7 +297,7 @@ inline void attend(Pool& pool, const Distances& distances, const Clips& clips, c
       for (int64_t tile = 0; tile < Tiles(steps).count; tile += kTogether) tasks.push_back({clip, head, tile});
   }
   pool.each(tasks.size(), 1, [&](int64_t begin, int64_t end) {
-    Queries queries(distances, longest);
+    Queries queries(distances, longest, clips.most);
     for (int64_t i = begin; i < end; i++) {
       const auto [clip, head, first] = tasks[i];
       const Tiles tiles(clips.begins[clip + 1] - clips.begins[clip]);
