@@ -194,6 +194,32 @@ test("a browser without room says so, and keeps all once there is some", async (
   await close();
 });
 
+test("what is kept is bounded: the oldest go first, and none that a tab uses", async () => {
+  const { page, close } = await open(url);
+  await page.getByText("What is said will be here").waitFor();
+  await page.getByRole("link", { name: "Earlier", exact: true }).click();
+  await page.getByText("There are none yet.").waitFor(); // the database is there
+  await page.evaluate(
+    () =>
+      new Promise<void>((resolve) => {
+        indexedDB.open("conure").onsuccess = ({ target }) => {
+          const all = (target as IDBOpenDBRequest).result;
+          const transaction = all.transaction("transcripts", "readwrite");
+          for (let age = 1; age <= 130; age++) transaction.objectStore("transcripts").put({ id: `${age}`, kind: "file", name: `old ${age}`, changed: 1000 - age });
+          transaction.oncomplete = () => (all.close(), resolve());
+        };
+      }),
+  );
+  await page.getByRole("link", { name: "Files", exact: true }).click();
+  await page.setInputFiles("input[type=file]", SPEECH);
+  await page.locator(".files").getByText("eight").waitFor(LONG);
+  await page.getByRole("link", { name: "Earlier", exact: true }).click();
+  await expect.poll(() => page.getByRole("article").count(), LONG).toBe(100);
+  await page.getByRole("article", { name: "speech.wav" }).waitFor();
+  await page.getByRole("article", { name: "old 99", exact: true }).waitFor();
+  await close();
+});
+
 test("what another version of the page has kept harms nothing", async () => {
   const { page, close } = await open(url);
   const said = await speakSome(page);

@@ -73,7 +73,7 @@ test("that words come late is said while they do, and not after Stop", async () 
   await close();
 });
 
-test("that the connection is back goes by itself, and a copy's success, too", async () => {
+test("that a copy worked is said for a moment", async () => {
   const { page, close } = await open(url);
   const say = await listening(page);
   say({ type: "partial", seq: 0, utterance: 1, stable: "so it is", tail: "", until: 1 });
