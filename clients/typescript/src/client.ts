@@ -1,7 +1,8 @@
 /** A server: live streams, recordings, and how it is. */
 
 import { CannotConnect, ConureError, refusal } from "./errors.js";
-import { Stream, type Address, type StreamOptions, type Ticket } from "./stream.js";
+import { Stream, type Address, type StreamOptions } from "./stream.js";
+import type { Ticket } from "./ticket.js";
 
 export interface ClientOptions {
   /** Where the server asks for one. */

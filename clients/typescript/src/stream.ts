@@ -33,20 +33,12 @@ import type {
   Warned,
 } from "./protocol.js";
 import { openSocket, type Socket } from "./socket.js";
+import type { Ticket } from "./ticket.js";
 
 export type Event = SpeechStarted | Partial | UtteranceEnd | Final | Marker | Lag | Warned | Finished | Cancelled;
 
 /** How the connection is; a stream that is `away` is trying to come back. */
 export type Connection = { state: "open" | "resumed" } | { state: "away"; reason: string };
-
-/** What another page or process takes to hear the rest of a stream; it is a secret, and can be written as JSON. */
-export interface Ticket {
-  token: string;
-  /** Of the last event that was read. */
-  seq: number;
-  /** Seconds and utterances of the stream before the server's own began. */
-  before: { seconds: number; utterances: number };
-}
 
 export interface StreamOptions {
   model?: string;
