@@ -1,11 +1,15 @@
 /** The view of recordings: drop some, watch them, listen to them word by word, take the text away. */
 
 import type { JSX } from "preact";
-import { useSignal } from "@preact/signals";
+import { useSignal, type Signal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
+import { BuiltIn, isBuiltIn } from "./built_in";
+import { languageName } from "./languages";
 import { Player } from "./player";
 import { add, again, paragraphsOf, recordings, remove, type Recording } from "./recordings";
-import { FORMATS, copy, save } from "./saving";
+import { Recipes, SampleCard } from "./sample";
+import { models } from "./server";
+import { TakeAway } from "./take_away";
 import { clock } from "./time";
 import type { Paragraph, Word } from "./transcript";
 
@@ -22,15 +26,26 @@ const SENTENCES = {
 const SHORTEST = 0.12;
 
 export function Files(): JSX.Element {
+  const model = models.value.find(({ clips }) => clips);
   return (
     <section aria-label="Files" class="files">
       <DropZone />
       {recordings.value.length === 0 && (
-        <p class="empty">Sound or video of any kind and length. It goes to this server and to nobody else.</p>
+        <p class="empty">
+          Sound or video of any kind and length. It goes to this server and to nobody else. Transcripts stay in this browser:{" "}
+          <a href="#earlier">earlier transcripts</a>.
+        </p>
       )}
+      {isBuiltIn(model?.name) && <BuiltIn name={model.name} />}
       {recordings.value.map((recording) => (
         <Card key={recording.id} recording={recording} />
       ))}
+      {model && (
+        <>
+          <SampleCard />
+          <Recipes />
+        </>
+      )}
     </section>
   );
 }
@@ -38,21 +53,13 @@ export function Files(): JSX.Element {
 function DropZone(): JSX.Element {
   const over = useSignal(false);
   const field = useRef<HTMLInputElement>(null);
-  const onDrop = (event: DragEvent) => {
-    event.preventDefault();
-    over.value = false;
-    add(event.dataTransfer?.files ?? []);
-  };
-  const onDragOver = (event: DragEvent) => {
-    event.preventDefault();
-    over.value = true;
-  };
+  useEffect(() => takeDrops(over), []);
   const onChange = () => {
     add(field.current?.files ?? []);
     if (field.current) field.current.value = "";
   };
   return (
-    <div class={over.value ? "drop over" : "drop"} onDragOver={onDragOver} onDragLeave={() => (over.value = false)} onDrop={onDrop}>
+    <div class={over.value ? "drop over" : "drop"}>
       <p>Drop recordings here</p>
       <label class="button strong">
         or choose some
@@ -60,6 +67,28 @@ function DropZone(): JSX.Element {
       </label>
     </div>
   );
+}
+
+/** Anywhere on the page and in every view: what a browser is left to open replaces the page. */
+function takeDrops(over: Signal<boolean>): () => void {
+  const stopping = new AbortController();
+  const on = (name: "dragover" | "dragleave" | "drop", isOver: boolean) =>
+    addEventListener(
+      name,
+      (event) => {
+        if (!event.dataTransfer?.types.includes("Files")) return;
+        event.preventDefault();
+        over.value = isOver;
+        if (name !== "drop") return;
+        add(event.dataTransfer.files);
+        location.hash = "files";
+      },
+      { signal: stopping.signal },
+    );
+  on("dragover", true);
+  on("dragleave", false);
+  on("drop", false);
+  return () => stopping.abort();
 }
 
 function Card({ recording }: { recording: Recording }): JSX.Element {
@@ -73,7 +102,7 @@ function Card({ recording }: { recording: Recording }): JSX.Element {
           <span>{size(file.size)}</span>
           {found && <span>{clock(found.duration)}</span>}
           {found?.model && <span>{found.model}</span>}
-          {found?.language && <span>{found.language}</span>}
+          {found?.language && <span>{languageName(found.language)}</span>}
         </p>
         <button type="button" class="quiet" onClick={() => remove(recording)} aria-label={`Remove ${file.name}`}>
           ✕
@@ -108,7 +137,6 @@ function Found({ recording }: { recording: Recording }): JSX.Element {
   const said = useMemo(() => paragraphsOf(found), [found]);
   const now = useSignal(-1);
   const seek = useRef<(seconds: number) => void>(() => undefined);
-  const copied = useSignal("");
   const name = recording.file.name.replace(/\.[^.]+$/, "");
   return (
     <>
@@ -125,20 +153,7 @@ function Found({ recording }: { recording: Recording }): JSX.Element {
       {found.problems.map((problem) => (
         <p class="notice">{problem}</p>
       ))}
-      <div class="actions" role="group" aria-label="Take it away">
-        <button
-          type="button"
-          onClick={async () => (copied.value = (await copy(said)) ? "Copied." : "The browser does not let this page copy.")}
-        >
-          Copy
-        </button>
-        {FORMATS.map((format) => (
-          <button type="button" onClick={() => save(said, format, name)} aria-label={`Download as ${format}`}>
-            .{format}
-          </button>
-        ))}
-        <span role="status">{copied.value}</span>
-      </div>
+      <TakeAway paragraphs={() => said} name={name} />
     </>
   );
 }

@@ -16,8 +16,12 @@ export function KeyDialog(): JSX.Element {
     event.preventDefault();
     keepKey(field.current?.value.trim() ?? "");
   };
+  /** Comes late: by then the server may have asked again. */
+  const onClose = () => {
+    if (!dialog.current?.open) asksForKey.value = false;
+  };
   return (
-    <dialog ref={dialog} aria-labelledby="key-title" onClose={() => (asksForKey.value = false)}>
+    <dialog ref={dialog} aria-labelledby="key-title" onClose={onClose}>
       <form onSubmit={submit}>
         <h2 id="key-title">This server asks for a key</h2>
         <p>Whoever runs it makes keys with <code>conure keys add</code>. It is kept until this tab is closed.</p>

@@ -1,24 +1,15 @@
-/** What the live view knows and does: a microphone, a stream, and what was heard. Knows nothing of how it looks. */
+/** What the live view does: a microphone, a stream, and the words that come of it. Knows nothing of how it looks. */
 
 import type { Event, Final, Partial, Stream } from "@conure/client";
 import { Microphone } from "@conure/client/microphone";
 import { batch, computed, signal } from "@preact/signals";
-import { advice, client } from "./server";
-import type { Paragraph, Word } from "./transcript";
+import type { Session } from "./keeping";
+import { settle, tell, tellBriefly } from "./notices";
+import { advice, client, lookAtModels } from "./server";
+import * as spoken from "./spoken";
+import type { Utterance } from "./spoken";
 
 export type State = "idle" | "starting" | "listening" | "paused" | "away" | "ending";
-
-export interface Utterance {
-  number: number;
-  start: number;
-  end: number;
-  /** Will not change. */
-  stable: string;
-  /** May change. */
-  tail: string;
-  /** Of a final. */
-  words: Word[] | null;
-}
 
 export interface Options {
   model: string;
@@ -27,40 +18,70 @@ export interface Options {
   deviceId: string;
 }
 
+/** Seconds that a server may take to start anew, with large models, until what is said meanwhile is given up. */
+const AWAY = 240;
 const RATES = { lowest: 8000, highest: 48000 };
+/** Seconds that words may be late before it is worth saying. */
+const LATE = 2;
+const LATE_SENTENCE = "The server has too much to do, so words come late. It stops listening where they come much too late.";
+/** Milliseconds after the last word in which more of them may have been lost with the page. */
+const RECENT = 60_000;
+/** Milliseconds that what is kept is waited for before one can speak. */
+const PATIENCE = 4000;
 
 export const state = signal<State>("idle");
-export const utterances = signal<Utterance[]>([]);
 export const level = signal(0);
 /** Seconds that the transcript is behind; null where nothing is known. */
 export const lag = signal<number | null>(null);
-/** What went wrong, or is worth knowing, as a sentence. */
-export const notice = signal<{ text: string; isBad: boolean } | null>(null);
 /** What the server said of the stream. */
 export const agreed = signal<{ model: string; latencyMs: number } | null>(null);
-/** The last final, for those who hear the page rather than see it. */
-export const spoken = signal("");
 export const isOpen = computed(() => state.value !== "idle");
-
-export const paragraphs = computed<Paragraph[]>(() =>
-  utterances.value.flatMap(({ stable, tail, start, end, words }) => {
-    const text = (stable + tail).trim();
-    return text ? [{ text, start, end, words: words ?? [] }] : [];
-  }),
-);
+/** Whether the browser gives this page the microphone, heard or not. */
+export const hasMicrophone = computed(() => !["idle", "ending"].includes(state.value));
 
 let stream: Stream | null = null;
 let microphone: Microphone | null = null;
-/** Seconds and utterances of the sessions before this one. */
+/** Seconds and utterances of the transcript before this stream. */
 let before = { seconds: 0, utterances: 0 };
 let heard = 0;
+let restored: Promise<void> = Promise.resolve();
+/** All audio so far is on its way. */
+let sent: Promise<void> = Promise.resolve();
+
+/** Shows again what was said before the page was reloaded, and hears what was still to come of it. */
+export function restore(): Promise<void> {
+  const late = new Promise<void>((resolve) => setTimeout(resolve, PATIENCE)); // some browsers never answer
+  return (restored = Promise.race([takeUp(), late]));
+}
+
+async function takeUp(): Promise<void> {
+  const found = await spoken.restore().catch(() => null); // where nothing can be kept, `keeping` says so
+  if (!found || state.value !== "idle") return;
+  before = placeOfEnd();
+  if (!found.session) return;
+  const { ticket, seconds, utterances } = found.session;
+  before = { seconds, utterances };
+  state.value = "ending";
+  try {
+    stream = await client().resume(ticket, { lag: true, onConnection });
+    stream.close();
+    agreed.value = { model: stream.ready.model, latencyMs: stream.ready.latency_ms };
+    tellBriefly("outcome", "This page was closed while it listened. What it had heard is here; start again to go on.");
+    void follow(stream);
+  } catch {
+    const isRecent = Date.now() - found.entry.changed < RECENT;
+    if (isRecent) tell("outcome", "This page was closed while it listened. The words right before that may be missing.");
+    await end();
+  }
+}
 
 export async function start(options: Options): Promise<void> {
+  await restored;
   if (state.value !== "idle") return;
   batch(() => {
     state.value = "starting";
-    notice.value = null;
     lag.value = null;
+    settle("outcome", "connection", "delay", "warning");
   });
   const waiting: Int16Array[] = [];
   let send = (samples: Int16Array) => void waiting.push(samples);
@@ -70,7 +91,7 @@ export async function start(options: Options): Promise<void> {
       onAudio: (samples) => send(samples),
       onLevel: (loudness) => (level.value = loudness),
       onEnded: () => {
-        say("The microphone was taken away. What was said is here; connect it and start again.");
+        tell("outcome", "The microphone was taken away. What was said is here; connect it and start again.");
         void stop();
       },
       ...(options.deviceId ? { deviceId: options.deviceId } : {}),
@@ -79,22 +100,26 @@ export async function start(options: Options): Promise<void> {
     const opened = await client().stream({
       sampleRate,
       lag: true,
+      awaySeconds: AWAY,
       onConnection,
       ...(options.model ? { model: options.model } : {}),
       ...(options.latencyMs ? { latencyMs: options.latencyMs } : {}),
       ...(options.language ? { language: options.language } : {}),
     });
     stream = opened;
-    send = (samples) => void opened.send(samples).catch(() => undefined); // how it ended is told where events are read
+    // A packet that has to wait lets none pass it; how the stream ended is told by `follow`.
+    send = (samples) => void (sent = sent.then(() => opened.send(samples)).catch(() => undefined));
     waiting.forEach(send);
+    spoken.expect({ ticket: opened.ticket(0), ...before });
     batch(() => {
       state.value = "listening";
       agreed.value = { model: opened.ready.model, latencyMs: opened.ready.latency_ms };
     });
     void follow(opened);
   } catch (error) {
-    say(advice(error));
+    tell("outcome", advice(error));
     await end();
+    void lookAtModels();
   }
 }
 
@@ -119,24 +144,27 @@ export async function stop(): Promise<void> {
   level.value = 0;
   await microphone?.close();
   microphone = null;
-  stream.close();
+  await sent;
+  stream?.close();
 }
 
 export function clear(): void {
-  utterances.value = [];
-  spoken.value = "";
+  spoken.clear();
   before = { seconds: 0, utterances: 0 };
 }
 
-export function say(text: string, isBad = true): void {
-  notice.value = { text, isBad };
+/** Forgets what was said, here and in the browser. */
+export async function discard(): Promise<void> {
+  const dropped = spoken.drop();
+  clear();
+  await dropped;
 }
 
 async function follow(events: Stream): Promise<void> {
   try {
-    for await (const event of events) take(event);
+    for await (const event of events) take(event, { ticket: events.ticket(event.seq), ...before });
   } catch (error) {
-    say(advice(error));
+    tell("outcome", advice(error));
   }
   await end();
 }
@@ -144,31 +172,39 @@ async function follow(events: Stream): Promise<void> {
 async function end(): Promise<void> {
   await microphone?.close();
   microphone = stream = null;
-  const last = utterances.value.at(-1);
-  before = { seconds: Math.max(heard + before.seconds, last?.end ?? 0), utterances: last?.number ?? 0 };
+  before = placeOfEnd();
   heard = 0;
+  spoken.finish(agreed.value?.model ?? null);
   batch(() => {
     level.value = 0;
     lag.value = null;
     state.value = "idle";
+    settle("connection", "delay", "warning");
   });
 }
 
-function take(event: Event): void {
+/** Where a stream begins that comes behind all that was said. */
+function placeOfEnd(): typeof before {
+  const last = spoken.utterances.value.at(-1);
+  return { seconds: Math.max(heard + before.seconds, last?.end ?? 0), utterances: last?.number ?? 0 };
+}
+
+function take(event: Event, session: Session): void {
   switch (event.type) {
     case "partial":
       heard = event.until;
-      put(partial(event));
+      spoken.put(partial(event), session);
       break;
     case "final":
-      put(final(event));
-      if (event.text) spoken.value = event.text;
+      spoken.put(final(event), session);
       break;
     case "lag":
       lag.value = event.seconds;
+      if (event.seconds < LATE) settle("delay");
       break;
     case "warning":
-      say(`The server warns: ${event.message}.`);
+      if (event.code === "lag") tell("delay", LATE_SENTENCE);
+      else tell("warning", `The server warns: ${event.message}.`);
       break;
     case "finished":
       heard = event.seconds;
@@ -177,7 +213,7 @@ function take(event: Event): void {
 }
 
 function partial({ utterance, stable, tail, until }: Partial): Utterance {
-  const known = utterances.value.find(({ number }) => number === utterance + before.utterances);
+  const known = spoken.utterances.value.find(({ number }) => number === utterance + before.utterances);
   const end = until + before.seconds;
   return { number: utterance + before.utterances, start: known?.start ?? end, end, stable, tail, words: null };
 }
@@ -199,19 +235,12 @@ function final({ utterance, text, start, end, words }: Final): Utterance {
   };
 }
 
-/** In the place of what was known of the utterance; one without words is none. */
-function put(utterance: Utterance): void {
-  const others = utterances.value.filter(({ number }) => number !== utterance.number);
-  if (!utterance.stable && !utterance.tail) utterances.value = others;
-  else utterances.value = [...others, utterance].sort((a, b) => a.number - b.number);
-}
-
 function onConnection(connection: { state: string }): void {
   if (connection.state === "away") {
     if (state.value === "listening") state.value = "away";
-    say("The connection is lost. It is coming back by itself; keep talking, nothing is lost.", false);
-  } else if (connection.state === "resumed") {
+    tell("connection", "The connection is lost. It is coming back by itself; keep talking, nothing is lost.", false);
+  } else if (connection.state === "resumed" && stream) {
     if (state.value === "away") state.value = "listening";
-    say("The connection is back, and nothing was lost.", false);
+    tellBriefly("connection", "The connection is back, and nothing was lost.");
   }
 }

@@ -1,18 +1,22 @@
 /** The live view: what the microphone hears, as it becomes text. */
 
-import type { ServerModel } from "@conure/client";
-import { signal } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 import type { JSX } from "preact";
 import { useEffect, useMemo, useRef } from "preact/hooks";
+import { BuiltIn, isBuiltIn } from "./built_in";
+import { languageName } from "./languages";
 import * as listening from "./listening";
-import { FORMATS, copy, save } from "./saving";
-import { advice, asksForKey, client, key } from "./server";
+import { notices } from "./notices";
+import { models } from "./server";
+import * as spoken from "./spoken";
+import { TakeAway } from "./take_away";
 import { clock } from "./time";
 import type { Word } from "./transcript";
 
-const models = signal<ServerModel[]>([]);
 const devices = signal<MediaDeviceInfo[]>([]);
 const chosen = signal<listening.Options>({ model: "", latencyMs: null, language: "", deviceId: "" });
+const followers = computed(() => models.value.filter(({ live }) => live));
+const model = computed(() => followers.value.find(({ name }) => name === chosen.value.model) ?? followers.value[0]);
 
 const CONFIDENCE = [0.9, 0.7, 0.5];
 
@@ -21,19 +25,9 @@ const SENTENCES: Record<listening.State, string> = {
   starting: "Opening the microphone …",
   listening: "Listening",
   paused: "Paused. What is said now is not heard.",
-  away: "The connection is lost; coming back …",
-  ending: "Hearing the rest …",
+  away: "The connection is lost. Trying to come back …",
+  ending: "Finishing the last words …",
 };
-
-async function look(): Promise<void> {
-  try {
-    const told = await client().status();
-    models.value = told.models?.filter(({ live }) => live) ?? [];
-    if (!told.models && !key.value) asksForKey.value = true;
-  } catch (error) {
-    listening.say(advice(error));
-  }
-}
 
 async function lookForDevices(): Promise<void> {
   const found = await navigator.mediaDevices?.enumerateDevices();
@@ -41,7 +35,6 @@ async function lookForDevices(): Promise<void> {
 }
 
 export function Live(): JSX.Element {
-  useEffect(() => void look(), [key.value]);
   useEffect(() => {
     void lookForDevices();
     navigator.mediaDevices?.addEventListener("devicechange", lookForDevices);
@@ -50,7 +43,8 @@ export function Live(): JSX.Element {
   return (
     <section class="live" aria-label="Live">
       <Controls />
-      <Notice />
+      {isBuiltIn(model.value?.name) && <BuiltIn name={model.value.name} />}
+      <Notices />
       <Transcript />
       <Actions />
     </section>
@@ -117,10 +111,9 @@ function Facts(): JSX.Element | null {
 }
 
 function Choices(): JSX.Element {
-  const model = models.value.find(({ name }) => name === chosen.value.model) ?? models.value[0];
-  const latencies = Object.keys(model?.streams ?? {}).map(Number);
+  const latencies = Object.keys(model.value?.streams ?? {}).map(Number);
   const change = (part: Partial<listening.Options>) => (chosen.value = { ...chosen.value, ...part });
-  const languages = model?.languages ?? [];
+  const languages = model.value?.languages ?? [];
   return (
     <fieldset class="choices" disabled={listening.isOpen.value}>
       <legend class="unseen">What to listen with</legend>
@@ -136,15 +129,15 @@ function Choices(): JSX.Element {
       <label>
         Model
         <select
-          value={model?.name ?? ""}
+          value={model.value?.name ?? ""}
           onChange={(event) => change({ model: event.currentTarget.value, latencyMs: null, language: "" })}
         >
-          {models.value.map(({ name }) => (
+          {followers.value.map(({ name }) => (
             <option value={name}>{name}</option>
           ))}
         </select>
       </label>
-      <label>
+      <label title="How much more sound the model waits for before it writes. A longer delay gives fewer mistakes.">
         Delay
         <select
           value={String(chosen.value.latencyMs ?? "")}
@@ -159,19 +152,22 @@ function Choices(): JSX.Element {
       <label>
         Language
         <select value={chosen.value.language} onChange={(event) => change({ language: event.currentTarget.value })}>
-          <option value="">{languages.length === 1 ? languages[0] : "As it is heard"}</option>
-          {languages.length > 1 && languages.map((language) => <option value={language}>{language}</option>)}
+          <option value="">{languages.length === 1 ? languageName(languages[0]!) : "Found out by itself"}</option>
+          {languages.length > 1 && languages.map((language) => <option value={language}>{languageName(language)}</option>)}
         </select>
       </label>
     </fieldset>
   );
 }
 
-function Notice(): JSX.Element {
-  const notice = listening.notice.value;
+function Notices(): JSX.Element {
   return (
     <div role="alert" class="notices">
-      {notice && <p class={notice.isBad ? "notice bad" : "notice"}>{notice.text}</p>}
+      {notices.value.map(({ topic, text, isBad }) => (
+        <p key={topic} class={isBad ? "notice bad" : "notice"}>
+          {text}
+        </p>
+      ))}
     </div>
   );
 }
@@ -180,7 +176,7 @@ function Transcript(): JSX.Element {
   const box = useRef<HTMLDivElement>(null);
   const follows = useRef(true);
   const top = useRef(0);
-  const { value } = listening.utterances;
+  const { value } = spoken.utterances;
   useEffect(() => {
     const pin = () => follows.current && box.current!.scrollTo({ top: box.current!.scrollHeight });
     const observer = new ResizeObserver(pin);
@@ -198,21 +194,25 @@ function Transcript(): JSX.Element {
     <>
       <div ref={box} class="transcript" onScroll={onScroll} tabIndex={0} role="region" aria-label="What was said">
         <div>
-          {value.length === 0 && <p class="empty">What is said will be here, word for word.</p>}
+          {value.length === 0 && (
+            <p class="empty">
+              What is said will be here, word for word. It stays in this browser: <a href="#earlier">earlier transcripts</a>.
+            </p>
+          )}
           {value.map((utterance) => (
             <Spoken key={utterance.number} utterance={utterance} />
           ))}
         </div>
       </div>
       <p class="unseen" aria-live="polite">
-        {listening.spoken.value}
+        {spoken.spoken.value}
       </p>
     </>
   );
 }
 
 /** Drawn again only where it has changed: a long talk has thousands. */
-function Spoken({ utterance }: { utterance: listening.Utterance }): JSX.Element {
+function Spoken({ utterance }: { utterance: spoken.Utterance }): JSX.Element {
   return useMemo(
     () => (
       <div class="utterance">
@@ -251,26 +251,19 @@ function Said({ word, isFirst }: { word: Word; isFirst: boolean }): JSX.Element 
 }
 
 function Actions(): JSX.Element {
-  const said = listening.paragraphs.value;
-  const nothing = said.length === 0;
-  const onCopy = async () => {
-    const worked = await copy(said);
-    listening.say(worked ? "Copied." : "The browser does not let this page copy. Select the text and copy it.", !worked);
-  };
+  const nothing = spoken.paragraphs.value.length === 0;
   return (
-    <div class="actions" aria-label="Take it away" role="group">
-      <button type="button" disabled={nothing} onClick={onCopy}>
-        Copy
-      </button>
-      {FORMATS.map((format) => (
-        <button type="button" disabled={nothing} onClick={() => save(said, format, "transcript")} aria-label={`Download as ${format}`}>
-          .{format}
-        </button>
-      ))}
-      <button type="button" disabled={nothing || listening.isOpen.value} onClick={listening.clear} class="apart">
+    <TakeAway paragraphs={() => spoken.paragraphs.value} name="transcript" disabled={nothing}>
+      <button
+        type="button"
+        disabled={nothing || listening.isOpen.value}
+        onClick={listening.clear}
+        class="apart"
+        title="Begins an empty transcript. This one stays under Earlier."
+      >
         Clear
       </button>
-    </div>
+    </TakeAway>
   );
 }
 

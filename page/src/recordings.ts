@@ -1,7 +1,8 @@
 /** Recordings that were dropped: each is uploaded and transcribed, one after the other. */
 
 import type { Transcript } from "@conure/client";
-import { signal, type Signal } from "@preact/signals";
+import { computed, signal, type Signal } from "@preact/signals";
+import { Writer, newEntry } from "./keeping";
 import { advice, client } from "./server";
 import type { Paragraph } from "./transcript";
 
@@ -16,9 +17,15 @@ export interface Recording {
   transcript: Signal<Transcript | null>;
   fault: Signal<string>;
   stopping: AbortController;
+  /** Keeps its transcript in the browser. */
+  writer: Writer;
 }
 
+const UNFINISHED: Step[] = ["waiting", "uploading", "transcribing"];
+
 export const recordings = signal<Recording[]>([]);
+/** Whether one of them would be lost with the page. */
+export const isWorking = computed(() => recordings.value.some(({ step }) => UNFINISHED.includes(step.value)));
 
 let last = 0;
 let working = false;
@@ -32,13 +39,17 @@ export function add(files: Iterable<File>): void {
     transcript: signal<Transcript | null>(null),
     fault: signal(""),
     stopping: new AbortController(),
+    writer: new Writer(newEntry("file", file.name)),
   }));
+  for (const { writer } of added) writer.write(); // so that one that is not finished is known after a reload
   recordings.value = [...recordings.value, ...added];
   void work();
 }
 
+/** What was transcribed stays among the transcripts that the browser keeps. */
 export function remove(recording: Recording): void {
   recording.stopping.abort();
+  if (!recording.transcript.value) void recording.writer.drop();
   recordings.value = recordings.value.filter(({ id }) => id !== recording.id);
 }
 
@@ -66,11 +77,11 @@ function waiting(): Recording | undefined {
 }
 
 async function transcribe(recording: Recording): Promise<void> {
-  const { file, step, progress, transcript, fault, stopping } = recording;
+  const { file, step, progress, transcript, fault, stopping, writer } = recording;
   step.value = "uploading";
   progress.value = 0;
   try {
-    transcript.value = await client().transcribe(file, {
+    const found = await client().transcribe(file, {
       signal: stopping.signal,
       onUpload: (part) => {
         progress.value = part;
@@ -83,9 +94,18 @@ async function transcribe(recording: Recording): Promise<void> {
         progress.value = part;
       },
     });
+    keep(found, writer);
+    transcript.value = found;
     step.value = "done";
   } catch (error) {
     fault.value = stopping.signal.aborted ? "" : advice(error);
     step.value = stopping.signal.aborted ? "stopped" : "failed";
   }
+}
+
+function keep(found: Transcript, writer: Writer): void {
+  const { duration, model, problems } = found;
+  Object.assign(writer.entry, { isDone: true, seconds: duration, model: model ?? "", problems });
+  paragraphsOf(found).forEach((paragraph, index) => writer.put(index, paragraph));
+  writer.write();
 }

@@ -1,10 +1,8 @@
 /** Texts onto the clipboard and into files. */
 
-import { FORMATS, rendered, type Format, type Paragraph } from "./transcript";
+import { rendered, type Format, type Paragraph } from "./transcript";
 
 const KINDS: Record<Format, string> = { txt: "text/plain", srt: "application/x-subrip", vtt: "text/vtt", json: "application/json" };
-
-export { FORMATS };
 
 export function save(paragraphs: Paragraph[], format: Format, name: string): void {
   const link = document.createElement("a");
@@ -14,12 +12,27 @@ export function save(paragraphs: Paragraph[], format: Format, name: string): voi
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** Whether it worked: browsers refuse where the page is not shown, or not trusted. */
-export async function copy(paragraphs: Paragraph[]): Promise<boolean> {
+/** Whether it worked: browsers may refuse. */
+export async function copy(text: string): Promise<boolean> {
   try {
-    await navigator.clipboard.writeText(rendered(paragraphs, "txt"));
+    await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    return false;
+    return copyBySelecting(text); // pages without https have no clipboard
+  }
+}
+
+function copyBySelecting(text: string): boolean {
+  const field = document.createElement("textarea");
+  const { activeElement } = document;
+  field.value = text;
+  field.className = "unseen";
+  document.body.append(field);
+  field.select();
+  try {
+    return document.execCommand("copy");
+  } finally {
+    field.remove();
+    (activeElement as HTMLElement | null)?.focus();
   }
 }

@@ -1,19 +1,44 @@
 /** The server that this page came from. */
 
-import { Client, ServerError, type ConureError } from "@conure/client";
+import { Client, ServerError, type ConureError, type ServerModel } from "@conure/client";
 import { signal } from "@preact/signals";
+import { settle, tell } from "./notices";
+import { remember, remembered } from "./storage";
 
 const KEY = "conure-key";
 
 /** Whoever needs a key is asked for it once a tab. */
-export const key = signal(sessionStorage.getItem(KEY) ?? "");
+export const key = signal(remembered(KEY));
 /** The server has asked for a key, or for another one. */
 export const asksForKey = signal(false);
 
 export function keepKey(secret: string): void {
   key.value = secret;
-  sessionStorage.setItem(KEY, secret);
+  remember(KEY, secret);
   asksForKey.value = false;
+}
+
+/** Where the server is: this page's own address, with what a proxy adds. */
+export const address = new URL(".", location.href).href.replace(/\/$/, "");
+
+/** All that it serves; empty until it has told. */
+export const models = signal<ServerModel[]>([]);
+const RETRY = 3000;
+let looking: ReturnType<typeof setTimeout> | null = null;
+
+/** Asks the server for its models, again and again while it does not answer. */
+export async function lookAtModels(): Promise<void> {
+  if (looking) clearTimeout(looking);
+  looking = null;
+  try {
+    const told = await client().status();
+    models.value = told.models ?? [];
+    settle("server");
+    if (!told.models && !key.value) asksForKey.value = true;
+  } catch (error) {
+    tell("server", advice(error));
+    if ((error as ConureError).code === "cannot_connect") looking = setTimeout(() => void lookAtModels(), RETRY);
+  }
 }
 
 export function client(): Client {

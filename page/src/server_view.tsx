@@ -2,12 +2,18 @@
 
 import type { JSX } from "preact";
 import { useEffect } from "preact/hooks";
-import { facts, fault, measured, watch } from "./measured";
-import { clock } from "./time";
+import { facts, fault, measured, watch, type Facts } from "./measured";
+import { duration } from "./time";
+
+const STATES: Record<Facts["status"], string> = {
+  ready: "Ready",
+  restarting: "Starting its models again",
+  draining: "Stopping: it takes nothing new",
+};
 
 export function ServerView(): JSX.Element {
   useEffect(watch, []);
-  const { streams, lag, turn, memory } = measured.value;
+  const { streams, delay, busy, memory } = measured.value;
   const told = facts.value;
   return (
     <section aria-label="Server" class="server">
@@ -17,18 +23,40 @@ export function ServerView(): JSX.Element {
         </p>
       )}
       <div class="charts">
-        <Chart label="Live streams" values={streams} unit="" digits={0} more={told?.capacity && `room for ${told.capacity.join(" to ")}`} />
-        <Chart label="Lag" values={lag} unit="ms" digits={0} />
-        <Chart label="Turn" values={turn} unit="ms" digits={1} />
-        <Chart label="Memory" values={memory} unit="MiB" digits={0} />
+        <Chart
+          label="Live streams"
+          values={streams}
+          text={String}
+          below={told && room(told.capacity)}
+          meaning="Microphones and programs that it listens to now, and the most that it can follow in time, which depends on model and delay."
+        />
+        <Chart
+          label="Delay"
+          values={delay}
+          text={(seconds) => (seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`)}
+          meaning="How long live sound waits before the model has heard it. Above 2 s it has too much to do."
+        />
+        <Chart
+          label="Busy"
+          values={busy}
+          text={(part) => `${Math.round(part * 100)} %`}
+          top={1}
+          meaning="The part of the time in which the models compute. Recordings fill what live streams leave."
+        />
+        <Chart
+          label="Memory"
+          values={memory}
+          text={(bytes) => (bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`)}
+          meaning="What its processes have. What they share counts for each."
+        />
       </div>
       {told && (
         <>
           <p class="facts">
-            <span>{told.status}</span>
-            <span>up for {clock(told.uptime)}</span>
-            <span>
-              {told.restarts} restart{told.restarts === 1 ? "" : "s"} of the engine
+            <span>{STATES[told.status] ?? told.status}</span>
+            <span>running for {duration(told.uptime)}</span>
+            <span title="How often the process that runs the models crashed and was started again. Streams go on after it.">
+              {restarts(told.restarts)}
             </span>
           </p>
           <ul class="models" aria-label="Models">
@@ -36,16 +64,27 @@ export function ServerView(): JSX.Element {
               <li class="card">
                 <h2>{name}</h2>
                 <p class="facts">
-                  <span>{use}</span>
-                  <span>{runner}</span>
+                  <span>for {use}</span>
+                  <span title="What runs the model, and where">{runner}</span>
                 </p>
+                {holds.length > 0 && <p class="facts">Live streams that it can follow in time, as measured on this machine:</p>}
                 {holds.length > 0 && (
-                  <p class="facts">
-                    In time{" "}
-                    {holds.map((held) => (
-                      <span>{held}</span>
-                    ))}
-                  </p>
+                  <table aria-label="Live streams that it can follow">
+                    <thead>
+                      <tr>
+                        <th scope="col">Delay</th>
+                        <th scope="col">At most</th>
+                      </tr>
+                    </thead>
+                    <tbody>
+                      {holds.map(({ delay, streams }) => (
+                        <tr>
+                          <td>{delay} ms</td>
+                          <td>{streams}</td>
+                        </tr>
+                      ))}
+                    </tbody>
+                  </table>
                 )}
               </li>
             ))}
@@ -56,13 +95,28 @@ export function ServerView(): JSX.Element {
   );
 }
 
+function room(capacity: Facts["capacity"]): string {
+  if (!capacity) return "at most: not known";
+  const [fewest, most] = capacity;
+  return fewest === most ? `of ${most} at most` : `of ${fewest} to ${most} at most`;
+}
+
+function restarts(count: number | null): string {
+  if (count === null) return "crashes: not known";
+  return count === 0 ? "no crash" : count === 1 ? "1 crash that it came back from" : `${count} crashes that it came back from`;
+}
+
 interface ChartProps {
   label: string;
-  values: number[];
-  unit: string;
-  digits: number;
-  /** Instead of how much it was at most. */
-  more?: string | null | undefined;
+  /** Null where it is not known. */
+  values: (number | null)[];
+  text: (value: number) => string;
+  /** Of the chart; without it the most that was measured. */
+  top?: number;
+  /** Instead of the most that was measured. */
+  below?: string | null;
+  /** What an operator should know about it. */
+  meaning: string;
 }
 
 const WIDTH = 240;
@@ -70,27 +124,45 @@ const HEIGHT = 60;
 /** Measurements that a chart has room for at first; it grows to all that are kept. */
 const PLACES = 30;
 
-function Chart({ label, values, unit, digits, more }: ChartProps): JSX.Element {
-  const now = values.at(-1);
-  const most = Math.max(...values, 1e-9);
+function Chart({ label, values, text, top, below, meaning }: ChartProps): JSX.Element {
+  const known = values.filter((value) => value !== null);
+  const now = values.at(-1) ?? null;
+  const most = top ?? Math.max(...known, 1e-9);
   const places = Math.max(PLACES, values.length);
-  const x = (index: number) => ((index + places - values.length) / (places - 1)) * WIDTH;
-  const y = (value: number) => HEIGHT - 2 - (value / most) * (HEIGHT - 6);
-  const line = values.map((value, index) => `${x(index).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
-  const text = (value: number) => `${value.toFixed(digits)}${unit && ` ${unit}`}`;
+  const x = (index: number) => (((index + places - values.length) / (places - 1)) * WIDTH).toFixed(1);
+  const y = (value: number) => (HEIGHT - 2 - (value / most) * (HEIGHT - 6)).toFixed(1);
+  const peak = known.length > 0 ? `at most ${text(Math.max(...known))}` : "";
   return (
-    <figure class="chart">
+    <figure class="chart" title={meaning}>
       <figcaption>
         <span>{label}</span>
-        <strong>{now === undefined ? "–" : text(now)}</strong>
+        <strong>{values.length === 0 ? "–" : now === null ? "not known" : text(now)}</strong>
       </figcaption>
       <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label={`${label} over the last ${places} seconds`}>
-        {values.length > 1 && <polygon points={`${x(0)},${HEIGHT} ${line} ${WIDTH},${HEIGHT}`} />}
-        {values.length > 1 && <polyline points={line} />}
+        {runs(values).map((run) => {
+          const line = run.map(({ index, value }) => `${x(index)},${y(value)}`).join(" ");
+          const [first, last] = [x(run[0]!.index), x(run.at(-1)!.index)];
+          return (
+            <>
+              <polygon points={`${first},${HEIGHT} ${line} ${last},${HEIGHT}`} />
+              <polyline points={line} />
+            </>
+          );
+        })}
       </svg>
-      <p class="facts">
-        {more ? <span>{more}</span> : values.length > 0 && <span>at most {text(Math.max(...values))}</span>}
-      </p>
+      <p class="facts">{below ?? peak}</p>
+      <p class="meaning">{meaning}</p>
     </figure>
   );
+}
+
+/** Stretches without a gap. */
+function runs(values: (number | null)[]): { index: number; value: number }[][] {
+  const found: { index: number; value: number }[][] = [];
+  values.forEach((value, index) => {
+    if (value === null) return;
+    if (index > 0 && values[index - 1] != null) found.at(-1)!.push({ index, value });
+    else found.push([{ index, value }]);
+  });
+  return found;
 }

@@ -14,3 +14,12 @@ export function stamp(seconds: number, mark: string): string {
   const part = (unit: number, of: number, digits: number) => String(Math.floor(thousandths / unit) % of).padStart(digits, "0");
   return `${part(3_600_000, 1000, 2)}:${part(60_000, 60, 2)}:${part(1000, 60, 2)}${mark}${part(1, 1000, 3)}`;
 }
+
+/** About how long, in words. */
+export function duration(seconds: number): string {
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 1) return `${Math.floor(seconds)} s`;
+  if (minutes < 60) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} days`;
+}

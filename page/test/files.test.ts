@@ -40,3 +40,19 @@ test("recordings are dropped, played by word and taken away", async () => {
   expect(faults.filter((fault) => !fault.includes("415"))).toEqual([]); // the browser tells of what was refused
   await close();
 });
+
+test("a recording that is dropped beside the place for it does not replace the page", async () => {
+  const { page, close } = await open(url);
+  const dropped = await page.evaluateHandle((data) => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))], "talk.wav", { type: "audio/wav" }));
+    return transfer;
+  }, readFileSync(SPEECH).toString("base64"));
+  const isLeft = await page.locator(".live .transcript").evaluate((place, dataTransfer) => {
+    const events = ["dragover", "drop"].map((name) => new DragEvent(name, { dataTransfer, bubbles: true, cancelable: true }));
+    return events.some((event) => place.dispatchEvent(event)); // the browser does with it what it likes
+  }, dropped);
+  expect(isLeft).toBe(false);
+  await page.getByRole("article", { name: "talk.wav" }).getByText("eight").waitFor({ timeout: 45_000 });
+  await close();
+});

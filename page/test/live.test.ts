@@ -67,6 +67,28 @@ test("a server that is started again loses and doubles no word", async () => {
   await second!.kill("SIGTERM");
 });
 
+test("a server that takes longer to start than it waits for streams loses and doubles no word", async () => {
+  const first = await serve("free");
+  const { page, close } = await open(first.url);
+  await page.routeWebSocket(/v1\/stream/, (socket) => {
+    const server = socket.connectToServer();
+    server.onMessage((message) => socket.send(String(message).replace(/"resume_seconds":[\d.]+/, '"resume_seconds":0.5')));
+  });
+  await page.reload();
+  let second: Awaited<ReturnType<typeof serve>> | null = null;
+  await speak(page, async () => {
+    await expect.poll(() => words(page), { timeout: 30_000 }).toContain("nine");
+    await first.kill("SIGKILL");
+    await page.getByText("The connection is lost. It is coming back by itself").waitFor();
+    second = await serve(new URL(first.url).port); // takes seconds
+    await page.getByText("The connection is back").waitFor();
+  });
+  expect(await words(page)).toBe(SAID);
+  await expect.poll(() => page.locator(".live .notices").textContent()).toBe("");
+  await close();
+  await second!.kill("SIGTERM");
+});
+
 test("the keyboard is enough", async () => {
   const { page, close } = await open(url);
   await page.locator("nav a").last().focus();

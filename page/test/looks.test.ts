@@ -41,6 +41,13 @@ test.each(Object.entries(LOOKS))("%s: nothing bars anyone from the page", async 
   await page.locator(".files").getByText("eight").waitFor();
   await page.getByRole("button", { name: "Play" }).waitFor();
   await shown("files");
+  await page.getByText("The same from curl, Python or JavaScript").click();
+  await page.getByLabel("Code for JavaScript").scrollIntoViewIfNeeded();
+  await shown("programs");
+  await page.getByRole("link", { name: "Earlier", exact: true }).click();
+  await page.getByRole("article").first().waitFor();
+  await page.locator("summary").getByText("seven").first().click();
+  await shown("earlier");
   expect(faults).toEqual([]);
   await close();
 });

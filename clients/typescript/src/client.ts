@@ -1,7 +1,8 @@
 /** A server: live streams, recordings, and how it is. */
 
 import { CannotConnect, ConureError, refusal } from "./errors.js";
-import { Stream, type StreamOptions } from "./stream.js";
+import { Stream, type Address, type StreamOptions } from "./stream.js";
+import type { Ticket } from "./ticket.js";
 
 export interface ClientOptions {
   /** Where the server asks for one. */
@@ -78,9 +79,18 @@ export class Client {
 
   /** Opens a live stream. */
   stream(options: StreamOptions = {}): Promise<Stream> {
+    return Stream.open(this.#streams, options);
+  }
+
+  /** Takes up a live stream that another page or process has left, with what `Stream.ticket` gave there. */
+  resume(ticket: Ticket, options: StreamOptions = {}): Promise<Stream> {
+    return Stream.resume(this.#streams, ticket, options);
+  }
+
+  get #streams(): Address {
     const url = this.#at("/v1/stream");
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    return Stream.open({ url: url.href, key: this.#key, patience: this.#patience }, options);
+    return { url: url.href, key: this.#key, patience: this.#patience };
   }
 
   /** A recording of any length and container to its transcript. Throws CannotConnect or ServerError. */

@@ -25,6 +25,11 @@ export class Outbox {
   #waiting: Item[] = [];
   #written: Item[] = [];
 
+  /** `received`: bytes of the stream that the server has before any are put here. */
+  constructor(received = 0) {
+    this.#received = this.#end = this.#writtenEnd = received;
+  }
+
   /** Bytes that are safe on the server's side. */
   get received(): number {
     return this.#received;

@@ -33,6 +33,7 @@ import type {
   Warned,
 } from "./protocol.js";
 import { openSocket, type Socket } from "./socket.js";
+import type { Ticket } from "./ticket.js";
 
 export type Event = SpeechStarted | Partial | UtteranceEnd | Final | Marker | Lag | Warned | Finished | Cancelled;
 
@@ -53,6 +54,11 @@ export interface StreamOptions {
   channels?: number;
   /** Whether `lag` events come, once a second. */
   lag?: boolean;
+  /**
+   * How long a broken connection is tried again, while all audio since the last final is still here. Without it as long
+   * as the server waits; longer helps where a server takes longer to start anew.
+   */
+  awaySeconds?: number;
   /** Told whenever the connection breaks and is back. */
   onConnection?: (connection: Connection) => void;
 }
@@ -89,7 +95,8 @@ export class Stream implements AsyncIterable<Event> {
   #asked = 0;
   #unanswered = new Set<number>();
   #closing = false;
-  #deadline = 0;
+  /** When the connection broke; 0 while there is one. */
+  #since = 0;
   #attempts = 0;
   #flushing: ReturnType<typeof setTimeout> | null = null;
 
@@ -107,6 +114,22 @@ export class Stream implements AsyncIterable<Event> {
     stream.ready = await stream.#connect([stream.#hello(), stream.#config()]);
     options.onConnection?.({ state: "open" });
     return stream;
+  }
+
+  /** Takes up a stream that another page or process has left. Throws CannotConnect, or ServerError where it is gone. */
+  static async resume(address: Address, ticket: Ticket, options: StreamOptions): Promise<Stream> {
+    const stream = new Stream(address, options);
+    stream.#history = new History(null, 1); // what was sent before is not here
+    stream.#before = { ...ticket.before };
+    stream.#seq = ticket.seq;
+    stream.ready = await stream.#connect([{ type: "resume", token: ticket.token, seq: ticket.seq }]);
+    options.onConnection?.({ state: "resumed" });
+    return stream;
+  }
+
+  /** What `Client.resume` takes to hear what comes after the event of that number, within `ready.resume_seconds`. */
+  ticket(seq: number): Ticket {
+    return { token: this.ready.token, seq, before: { ...this.#before } };
   }
 
   /** Audio in the encoding of the stream. Waits while as much as can be kept is not yet safe on the server's side. */
@@ -155,7 +178,12 @@ export class Stream implements AsyncIterable<Event> {
 
   get #capacity(): number {
     const { encoding = "pcm16", sampleRate = 16000, channels = 1 } = this.options;
-    return BYTES[encoding] * sampleRate * channels * (Math.max(this.ready.resume_seconds, KEPT_SECONDS) + KEPT_SECONDS);
+    return BYTES[encoding] * sampleRate * channels * (Math.max(this.#awaySeconds, KEPT_SECONDS) + KEPT_SECONDS);
+  }
+
+  get #awaySeconds(): number {
+    const { resume_seconds } = this.ready;
+    return this.#history.isComplete ? Math.max(resume_seconds, this.options.awaySeconds ?? 0) : resume_seconds;
   }
 
   #hello(): Hello {
@@ -202,6 +230,7 @@ export class Stream implements AsyncIterable<Event> {
             ready = over = true;
             clearTimeout(timer);
             this.#socket = socket;
+            if (!this.ready) this.#outbox = new Outbox(message.received); // more than none where the stream is another's
             this.#outbox.rewind(message.received);
             resolve(message);
             this.#flush();
@@ -221,7 +250,7 @@ export class Stream implements AsyncIterable<Event> {
 
   #take(message: FromServer): void {
     this.#attempts = 0;
-    this.#deadline = 0;
+    this.#since = 0;
     switch (message.type) {
       case "received":
         this.#outbox.forget(message.received);
@@ -304,13 +333,13 @@ export class Stream implements AsyncIterable<Event> {
   }
 
   async #comeBack(reason: string): Promise<void> {
-    this.#deadline ||= Date.now() + this.ready.resume_seconds * 1000; // else the last connection brought nothing
+    this.#since ||= Date.now(); // else the last connection brought nothing
     let last = reason;
     let least = 0;
     while (!this.#inbox.isOver) {
       const delay = Math.max(least, Math.random() * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** this.#attempts++));
-      if (Date.now() + delay >= this.#deadline) {
-        const within = `${this.ready.resume_seconds} s`;
+      if (Date.now() + delay >= this.#since + this.#awaySeconds * 1000) {
+        const within = `${this.#awaySeconds} s`;
         this.#end(new ConnectionLost(`the connection broke (${reason}) and could not be resumed within ${within}: ${last}`));
         return;
       }

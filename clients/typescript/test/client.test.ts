@@ -104,3 +104,16 @@ test("leaving a stream frees it", async () => {
   stream.cancel();
   await expect.poll(async () => (await client.status()).streams).toBe(0);
 });
+
+test("another client hears a stream that was left to its end", async () => {
+  const first = await client.stream(WHOLE);
+  const reading = all(first).catch((error: unknown) => error);
+  for (const packet of packets()) await first.send(packet);
+  const ticket = JSON.parse(JSON.stringify(first.ticket(0))) as ReturnType<Stream["ticket"]>;
+  const second = await client.resume(ticket);
+  second.close();
+  expect(text(await all(second))).toBe(SAID);
+  expect(await reading).toMatchObject({ code: "displaced" });
+  const gone = await client.resume({ ...ticket, token: "unknown" }).catch((error: unknown) => error);
+  expect(gone).toBeInstanceOf(ServerError);
+});

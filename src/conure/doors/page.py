@@ -13,7 +13,10 @@ from conure.doors.behind import Behind
 __all__ = ["page"]
 
 FILES = Path(__file__).parents[1] / "page"
-KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+DATA = Path(__file__).parents[1] / "data"
+SAMPLES = {"assets/digits.flac": DATA / "digits.flac", "assets/speech.flac": DATA / "jfk.flac"}
+"""Recordings to try: of what the embedded models know, and of speech."""
+KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".flac": "audio/flac"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data: blob:; "
     "connect-src 'self' blob:; media-src 'self' blob:; worker-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -32,7 +35,7 @@ HEADERS = {
 def page(behind: Behind) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     html = (FILES / "index.html").read_text()
-    found = {path.relative_to(FILES).as_posix(): path for path in FILES.rglob("*") if path.suffix in KINDS}
+    found = {path.relative_to(FILES).as_posix(): path for path in FILES.rglob("*") if path.suffix in KINDS} | SAMPLES
 
     @router.get("/")
     async def whole() -> Response:
