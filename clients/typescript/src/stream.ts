@@ -262,6 +262,7 @@ export class Stream implements AsyncIterable<Event> {
       case "pong":
       case "ready":
       case "result":
+      case "hello":
         return;
     }
     if (message.seq <= this.#seq) return; // a finalize that was sent twice is answered twice
