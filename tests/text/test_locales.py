@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conure.text.locales import Locale, find_locale, parse_locale
+from conure.text.locales import Locale, find_locale, parse_locale, tag_of
 
 KNOWN = ("ar", "de", "de-DE", "en-GB", "en-US", "enGB", "es", "es-ES", "es-US", "he-IL", "ja-JA", "ja-JP")
 KNOWN += ("nb-NO", "nn-NO", "no", "no-NO", "zh-CN", "zh-TW")
@@ -44,6 +44,13 @@ KNOWN += ("nb-NO", "nn-NO", "no", "no-NO", "zh-CN", "zh-TW")
         ("zh-cmn-Hans-CN", "zh-CN"),
         ("cmn-Hans-CN", "zh-CN"),
         ("ar-EG", "ar"),
+        ("English", "en-GB"),
+        (" german ", "de"),
+        ("eng", "en-GB"),
+        ("ger", "de"),
+        ("deu-DE", "de-DE"),
+        ("norwegian", "no"),
+        ("Hebrew", "he-IL"),
     ],
 )
 def test_a_name_is_found(name: str, meant: str) -> None:
@@ -60,7 +67,24 @@ def test_what_no_name_means_is_not_found(name: str) -> None:
 def test_parts_of_a_name() -> None:
     assert parse_locale("zh-Hant_TW") == Locale("zh", "hant", "tw")
     assert parse_locale("es-419") == Locale("es", "", "419")
-    assert parse_locale("english") is None
+    assert parse_locale("English") == parse_locale("eng") == Locale("en")
+    assert parse_locale("klingon") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("English", "en"),
+        ("eng", "en"),
+        (" en ", "en"),
+        ("eng-US", "en-us"),
+        ("en-US", "en-US"),
+        ("tlh", "tlh"),
+        ("", ""),
+    ],
+)
+def test_names_and_long_codes_become_tags(name: str, tag: str) -> None:
+    assert tag_of(name) == tag
 
 
 @settings(deadline=None)

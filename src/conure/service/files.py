@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal, TypeVar
 
 from conure import metrics
@@ -101,7 +101,8 @@ class FileService:
         if self._draining:
             metrics.REFUSED.labels("draining").inc()
             raise _stopping()
-        check_language(task.card.name, task.language, task.card.languages, task.card.prompt_ids)
+        card = task.card
+        task = replace(task, language=check_language(card.name, task.language, card.languages, card.prompt_ids))
         if self._waiting >= self._most_waiting:
             metrics.REFUSED.labels("files_waiting").inc()
             raise Busy(f"{self._waiting} recordings wait already", "try again in a while")

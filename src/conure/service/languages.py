@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conure.errors import UnsupportedLanguage
-from conure.text.locales import find_locale
+from conure.text.locales import find_locale, tag_of
 
 __all__ = ["check_language", "only_language", "prompt_slot"]
 
@@ -15,15 +15,18 @@ AUTO = "auto"
 
 def check_language(
     model: str, language: str | None, known: Sequence[str], prompt_ids: Sequence[tuple[str, int]] = ()
-) -> None:
-    """Raises UnsupportedLanguage where the model's languages are known and this is none of them.
+) -> str | None:
+    """Its tag: en of English and of eng; None where the model is to find out.
 
+    Raises UnsupportedLanguage where the model's languages are known and this is none of them.
     A model with a language prompt takes every name of its dictionary, also those that it does not advertise.
     """
-    if language is None or not known or find_locale(language, known) is not None:
-        return
-    if find_locale(language, dict(prompt_ids)) is None:
+    tag = tag_of(language) if language else ""
+    if not tag or tag.lower() == AUTO:
+        return None
+    if known and find_locale(tag, known) is None and find_locale(tag, dict(prompt_ids)) is None:
         raise UnsupportedLanguage(f"{model} does not know the language {language!r}", f"it knows: {', '.join(known)}")
+    return tag
 
 
 def only_language(known: Sequence[str]) -> str | None:

@@ -172,14 +172,14 @@ class LiveService:
     def options(self, wanted: Wanted) -> SessionOptions:
         """Of a stream as it would be opened. Raises UnknownModel, BadOption or UnsupportedLanguage."""
         card = self.models.live(wanted.model)
-        check_language(card.name, wanted.language, card.languages, card.prompt_ids)
+        language = check_language(card.name, wanted.language, card.languages, card.prompt_ids)
         return SessionOptions(
             model=card,
             tokenizer=self.tokenizers.of(card),
             latency_ms=_latency(card, wanted.latency_ms),
             endpointing=wanted.endpointing,
-            language=wanted.language,
-            prompt=prompt_slot(card.name, wanted.language, card.prompt_ids),
+            language=language,
+            prompt=prompt_slot(card.name, language, card.prompt_ids),
             finals=self._finals(wanted),
             lag_every=wanted.lag_every,
         )

@@ -128,7 +128,7 @@ class Recognizer:
         the other, and of each come the words that it has alone. Make no other call until the last one has come or the
         iterator was closed. Raises at once what concerns all of them.
         """
-        check_language(self.name, language, self.languages, self.checkpoint.config.prompt_ids)
+        language = check_language(self.name, language, self.languages, self.checkpoint.config.prompt_ids)
         return self._many(
             sources, language, track, max_seconds, workers, progress, split=False, of=lambda found: found[0]
         )
@@ -144,7 +144,7 @@ class Recognizer:
         progress: Progress | None = None,
     ) -> Iterator[list[Transcript] | Exception]:
         """The same with each channel apart."""
-        check_language(self.name, language, self.languages, self.checkpoint.config.prompt_ids)
+        language = check_language(self.name, language, self.languages, self.checkpoint.config.prompt_ids)
         return self._many(sources, language, track, max_seconds, workers, progress, split=True, of=_numbered)
 
     def _many(
@@ -179,7 +179,7 @@ class Recognizer:
                 )
 
     def _read(self, reader: AudioReader, language: str | None, progress: Progress | None) -> list[Transcript]:
-        check_language(self.name, language, self.languages, self.checkpoint.config.prompt_ids)
+        language = check_language(self.name, language, self.languages, self.checkpoint.config.prompt_ids)
         prompt = prompt_slot(self.name, language, self.checkpoint.config.prompt_ids)
         cut = CutSettings(max_seconds=self.segment_seconds)
         long_audio = LongAudio(partial(self._words, prompt=prompt), cut=cut, batch_seconds=self.batch_seconds)

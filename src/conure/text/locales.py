@@ -6,8 +6,29 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Locale", "find_locale", "parse_locale"]
+__all__ = ["ENGLISH", "Locale", "find_locale", "parse_locale", "tag_of"]
 
+# fmt: off
+CODES = {
+    "ara": "ar", "bul": "bg", "ces": "cs", "cze": "cs", "dan": "da", "deu": "de", "ell": "el", "eng": "en", "est": "et",
+    "fin": "fi", "fra": "fr", "fre": "fr", "ger": "de", "gre": "el", "heb": "he", "hin": "hi", "hrv": "hr", "hun": "hu",
+    "ita": "it", "jpn": "ja", "kor": "ko", "lit": "lt", "lav": "lv", "mlt": "mt", "nob": "nb", "nld": "nl", "dut": "nl",
+    "nno": "nn", "nor": "no", "pol": "pl", "por": "pt", "ron": "ro", "rum": "ro", "rus": "ru", "slk": "sk", "slo": "sk",
+    "slv": "sl", "spa": "es", "swe": "sv", "tha": "th", "tur": "tr", "ukr": "uk", "vie": "vi", "zho": "zh", "chi": "zh",
+}
+"""Codes of three letters (ISO 639-2) for languages that have one of two."""
+ENGLISH = {
+    "ar": "arabic", "bg": "bulgarian", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "en": "english",
+    "es": "spanish", "et": "estonian", "fi": "finnish", "fr": "french", "he": "hebrew", "hi": "hindi",
+    "hr": "croatian", "hu": "hungarian", "it": "italian", "ja": "japanese", "ko": "korean", "lt": "lithuanian",
+    "lv": "latvian", "mt": "maltese", "nb": "norwegian", "nl": "dutch", "nn": "nynorsk", "no": "norwegian",
+    "pl": "polish", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sk": "slovak", "sl": "slovenian",
+    "sv": "swedish", "th": "thai", "tr": "turkish", "uk": "ukrainian", "vi": "vietnamese", "zh": "chinese",
+}
+"""Their English names, as OpenAI's clients write them."""
+# fmt: on
+OTHERS = {"castilian": "es", "flemish": "nl", "moldavian": "ro", "bokmal": "nb", "mandarin": "zh"}
+NAMED = {name: code for code, name in ENGLISH.items()} | OTHERS
 OLDER = {"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro", "cmn": "zh", "arb": "ar"}
 """Subtags that mean another one: withdrawn ones, and the main language of a group."""
 USUAL_REGIONS = {("zh", "hans"): "cn", ("zh", "hant"): "tw"}
@@ -28,7 +49,8 @@ class Locale(NamedTuple):
 
 def parse_locale(name: str) -> Locale | None:
     """Of en, en_US.UTF-8, zh-Hant-TW, zh-cmn-Hans, de-DE-1996, en-US-u-ca-gregory; None of what is no such name."""
-    language, *rest = _spelled(name).split("-")
+    spelled = _spelled(name)
+    language, *rest = NAMED.get(spelled, spelled).split("-")
     if not _LANGUAGE.fullmatch(language):
         return None
     script = region = ""
@@ -46,7 +68,16 @@ def parse_locale(name: str) -> Locale | None:
             script = part
         elif not (_EXTENDED.fullmatch(part) and not script):
             return None
+    language = CODES.get(language, language)
     return Locale(OLDER.get(language, language), script, region)
+
+
+def tag_of(name: str) -> str:
+    """The tag that a name of a language stands for: en of English and of eng; what is none is left as it is."""
+    name = name.strip()
+    locale = parse_locale(name)
+    is_tag = locale is None or _spelled(name).split("-")[0] == locale.language
+    return name if is_tag else "-".join(filter(None, locale))
 
 
 def find_locale(name: str, known: Iterable[str]) -> str | None:

@@ -95,11 +95,10 @@ def asked_of(form: FormData) -> tuple[Transcribing, list[str]]:
 
 def language_of(asked: Transcribing, card: ModelCard) -> str | None:
     """None where the model is to find out. Raises UnsupportedLanguage."""
-    for language in asked.languages:
-        check_language(card.name, language, card.languages, card.prompt_ids)
+    named = [check_language(card.name, language, card.languages, card.prompt_ids) for language in asked.languages]
     if asked.language:
-        return None if asked.language.lower() == AUTO else asked.language
-    return asked.languages[0] if len(asked.languages) == 1 else None
+        return check_language(card.name, asked.language, card.languages, card.prompt_ids)
+    return named[0] if len(named) == 1 else None
 
 
 def ignored_header(names: list[str]) -> dict[str, str]:

@@ -30,7 +30,7 @@ def named(models: Models, name: str, created: int) -> Model:
     for model in listed(models, created).data:
         if model.id == name:
             return model
-    for find in (models.clips, models.live):
+    for find in (models.clips, models.live) if name.strip() else ():
         if card := _found(find, name):
             return _model(name, card, created)
     known = ", ".join(card.name for card in models.served)
