@@ -121,3 +121,30 @@ def test_a_file_is_written_whole_or_not_at_all(folder: Path) -> None:
     assert target.read_text() == "before"
     with pytest.raises(BadOption, match="cannot be written"):
         write_atomically(folder / "no folder" / "a.txt", "text")
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(touch: Touch) -> None:
+    touch("in/a.mp3")
+    os.mkfifo("in/pipe.wav")
+    os.symlink("gone", "in/link.wav")
+    assert names("in") == names("in/*") == ["in/a.mp3", "in/link.wav"]
+
+
+def test_names_that_are_not_utf8(call: Call, folder: Path) -> None:
+    for name in (b"caf\xe9.mp3", b"caf\xe8.mp3"):
+        with open(bytes(folder) + b"/" + name, "wb") as file:
+            file.write(b"sound")
+    assert names(".") == names("caf*") == ["caf\\xe8.mp3", "caf\\xe9.mp3"]
+    assert call("transcribe", ".", "-o", "out").code == 0
+    assert sorted(os.listdir(bytes(folder) + b"/out")) == [b"caf\xe8.txt", b"caf\xe9.txt"]
+    assert "gone\\xe9.mp3: no such file" in call("transcribe", os.fsdecode(b"gone\xe9.mp3"), "--json").err.replace(
+        "\\\\", "\\"
+    )
+
+
+def test_an_output_with_too_long_a_name_stops_no_other(call: Call, touch: Touch, folder: Path) -> None:
+    long = "x" * 251
+    touch(f"in/{long}.mp3", "in/z.mp3", "in/" + "鵝" * 83 + ".mp3")
+    done = call("transcribe", "in", "-o", "out", "-f", "json")
+    assert (done.code, written(folder / "out")) == (2, ["z.json", "鵝" * 83 + ".json"])
+    assert done.err.count("cannot be written") == 1

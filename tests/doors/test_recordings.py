@@ -6,8 +6,11 @@ import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
+from conure.audio.files import open_audio
+from tests.audio.test_tracks import mixed
 from tests.doors.serving import DEMO, MOST_UPLOAD, PATIENCE, SAID, Server
 
 
@@ -83,3 +86,23 @@ def test_how_far_it_is_is_told(server: Server) -> None:
 def test_what_is_wrong_from_the_start_is_told_by_http(server: Server) -> None:
     status, body = server.post("/v1/transcribe?stream=true", b"no audio at all")
     assert (status, json.loads(body)["error"]["code"]) == (415, "unsupported_audio")
+
+
+def test_a_track_is_chosen(server: Server) -> None:
+    with open_audio(DEMO) as reader:
+        speech = np.concatenate(list(reader.blocks()), axis=1)
+    film = mixed(np.zeros_like(speech), speech)
+    status, body = server.post("/v1/transcribe", film)
+    told = json.loads(body)
+    assert (status, told["text"]) == (200, SAID)
+    assert "1 (aac), which is silent" in told["problems"][0]
+    assert json.loads(server.post("/v1/transcribe?track=1", film)[1])["text"] == ""
+    assert (
+        json.loads(server.post("/v1/listen?track=1", film)[1])["results"]["channels"][0]["alternatives"][0]["words"]
+        == []
+    )
+    for path, code in (("/v1/transcribe?track=3", "no_such_track"), ("/v1/transcribe?track=0", "bad_option")):
+        status, body = server.post(path, film)
+        assert (status, json.loads(body)["error"]["code"]) == (400, code)
+    assert "1 (aac), 2 (aac)" in server.post("/v1/listen?track=3", film)[1].decode()
+    assert server.post("/v1/listen?track=0", film)[0] == 400

@@ -1,5 +1,6 @@
 """Who reads recordings: what comes out is what is cut here, in bounded memory, without torch."""
 
+import os
 import subprocess
 import sys
 
@@ -120,3 +121,13 @@ def test_processes_that_read_load_no_torch_and_no_second_detector():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
     assert done.stdout == "False False True\n", done.stderr
+
+
+def test_a_name_that_is_not_utf8(reader, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.flac")
+    save(tmp_path / "plain.flac", speech(2)).rename(path)
+    said, pieces = read(reader, Task(1, path, False, None))
+    assert pieces
+    assert said[-1].name.endswith("caf\\xe9.flac")
+    said, _ = read(reader, Task(2, tmp_path / os.fsdecode(b"gone\xe9.flac"), False, None))
+    assert said[-1].message.endswith("gone\\xe9.flac: No such file or directory")
