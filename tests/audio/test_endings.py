@@ -168,3 +168,20 @@ def test_junk_behind_an_mp4_is_no_cut():
     for junk in (bytes(100), b"\xff\xfe\x01\x02" * 9, b"\n"):
         assert told(recording + junk)[1] in ([], [f"cut off in the head of a box, at byte {len(recording)}"])
     assert told(recording + bytes(100))[1] == []
+
+
+@pytest.mark.parametrize("kind", ["ogg opus", "ogg flac"])
+def test_a_damaged_last_page_is_told(kind):
+    recording = bytearray(made(kind))
+    recording[recording.rfind(b"OggS") + 40] ^= 1
+    seconds, problems = told(bytes(recording))
+    assert seconds < SECONDS
+    assert problems == ["its last page is damaged, and left out"]
+
+
+def test_an_absurd_rate_is_refused():
+    recording = bytearray(made("aiff"))
+    at = recording.index(b"COMM") + 16
+    for rate in (b"\x7f\xff" + b"\xff" * 8, b"\xff" * 10, bytes(10), b"\x40\x7f" + b"\xff" * 8):
+        recording[at : at + 10] = rate
+        assert told(bytes(recording))[0] == 0.0

@@ -237,7 +237,8 @@ class Aiff(Layout):
         else:
             return 1, None
         block = max(1, channels * width)
-        return block, block * mantissa * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63) or None
+        shift = (exponent & 0x7FFF) - 16383 - 63  # the rate is a number of 80 bits
+        return block, block * mantissa * 2.0**shift or None if shift < 0 else None
 
 
 class Caf(Layout):

@@ -60,6 +60,9 @@ class ChunkedSound:
         self._head = head
         self._unread = head.for_decoder
         self._is_over = False
+        self._announced: int | None = None
+        self._left: int | None = None
+        """Bytes of samples up to where something else may come; None where that is not known."""
         self._begin(head, start)
 
     def read(self, size: int) -> bytes:
@@ -91,9 +94,7 @@ class ChunkedSound:
 
     def _begin(self, head: SoundHead, start: int) -> None:
         self._start, self._first = start, self._window.at
-        self._announced = head.size
-        self._left = head.size
-        """Bytes of samples up to where something else may come; None where that is not known."""
+        self._announced = self._left = head.size
         self._padding = -((head.size or 0) + head.skipped) % self._layout.align
         self._start_bytes = head.start
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from itertools import chain
+from typing import cast
 
 import av
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 
 from conure.audio.clock import Clock, follows
 from conure.audio.containers import DECODING, FRAME_LIMIT, announced_seconds, open_container
@@ -51,7 +53,7 @@ class Decoded:
         """Seconds up to the end of the last frame."""
         return self._clock.reached
 
-    def frames(self) -> Iterator[tuple[float, AudioFrame]]:
+    def frames(self) -> Generator[tuple[float, AudioFrame], None, None]:
         """Raises UnsupportedAudio and AudioNotFound where there is none."""
         failed: ConureError | None = None
         before: Part | None = None
@@ -119,7 +121,7 @@ class Decoded:
         error: OSError | av.FFmpegError | None = None
         try:
             for packet in container.demux(streams):
-                yield packet.stream, packet
+                yield cast(AudioStream, packet.stream), cast("Packet[AudioStream]", packet)
         except IndexError:
             pass  # PyAV looks for a stream that came up late, when ours has come to its end
         except av.FFmpegError as stopped:
@@ -161,8 +163,8 @@ class Decoded:
             self.note(f"{count} left out, from {clock_time(self._damaged[0])} on")
         if clock.gaps:
             count = f"{len(clock.gaps)} gaps" if len(clock.gaps) > 1 else "a gap"
-            where = clock_time(clock.gaps[0])
-            self.note(f"{count} in the recording, from {where} on: {clock.filled:.1f} s of silence put there")
+            first = clock_time(clock.gaps[0])
+            self.note(f"{count} in the recording, from {first} on: {clock.filled:.1f} s of silence put there")
         if clock.leaps:
             where, ahead = clock.leaps[0]
             others = f", and {len(clock.leaps) - 1} times more" if len(clock.leaps) > 1 else ""

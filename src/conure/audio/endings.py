@@ -40,10 +40,27 @@ def missing_end(file: SourceFile, start: int, length: int) -> str | None:
 
 
 def _missing_page(last: bytes) -> str | None:
-    page = last[last.rfind(b"OggS") :]
+    page = last[max(0, last.rfind(b"OggS")) :]
     if len(page) < PAGE_HEAD or not page[5] & LAST_PAGE or len(page) < _page_length(page):
         return "cut off, or not finished: its last page is missing"
+    if _page_check(page[: _page_length(page)]) != int.from_bytes(page[22:26], "little"):
+        return "its last page is damaged, and left out"
     return None
+
+
+def _page_check(page: bytes) -> int:
+    """Ogg's checksum: a cyclic redundancy check, most significant bit first."""
+    value = 0
+    for byte in page[:22] + bytes(4) + page[26:]:
+        value = (value << 8 & 0xFFFFFFFF) ^ PAGE_CHECK[value >> 24 ^ byte]
+    return value
+
+
+def _check_of(byte: int) -> int:
+    value = byte << 24
+    for _ in range(8):
+        value = (value << 1 & 0xFFFFFFFF) ^ (0x04C11DB7 if value & 0x80000000 else 0)
+    return value
 
 
 def _page_length(page: bytes) -> int:
@@ -147,8 +164,9 @@ def _mp3(head: bytes, file: SourceFile, start: int) -> int | None:
     """Where the first frame holds no sound, but the length."""
     place = start
     if head.startswith(b"ID3") and len(head) > 9:
-        size = head[6:10]
-        place += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]) + (10 if head[5] & 16 else 0)
+        sevens = head[6:10]
+        tag = sevens[0] << 21 | sevens[1] << 14 | sevens[2] << 7 | sevens[3]
+        place += 10 + tag + (10 if head[5] & 16 else 0)
     frame = file.part(place, XING_BEFORE)
     if frame[36:40] == b"VBRI":
         return place - start + int.from_bytes(frame[46:50])
@@ -176,6 +194,7 @@ def _chunks(head: bytes, file: SourceFile, start: int) -> int | None:
     return None
 
 
+PAGE_CHECK = [_check_of(byte) for byte in range(256)]
 ASF_HEAD = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
