@@ -179,6 +179,15 @@ def test_a_damaged_last_page_is_told(kind):
     assert problems == ["its last page is damaged, and left out"]
 
 
+@pytest.mark.parametrize("kind", ["ogg opus", "ogg flac"])
+def test_a_damaged_first_page_is_told(kind):
+    recording = bytearray(made(kind))
+    pages = [at for at in range(len(recording)) if recording.startswith(b"OggS", at)]
+    recording[pages[2] + 400] ^= 1
+    _, problems = told(bytes(recording))
+    assert f"the page at byte {pages[2]} is damaged, and left out" in problems
+
+
 def test_an_absurd_rate_is_refused():
     recording = bytearray(made("aiff"))
     at = recording.index(b"COMM") + 16

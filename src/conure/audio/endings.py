@@ -35,7 +35,8 @@ def missing_end(file: SourceFile, start: int, length: int) -> str | None:
     if announced is not None and start + announced > length + slack:
         return f"cut off: {start + announced} bytes announced, {length} there"
     if head.startswith(b"OggS"):
-        return _missing_page(file.part(max(start, length - LONGEST_PAGE), LONGEST_PAGE))
+        last = file.part(max(start, length - LONGEST_PAGE), LONGEST_PAGE)
+        return _missing_page(last) or _missing_start(file.part(start, LONGEST_PAGE))
     return None
 
 
@@ -61,6 +62,21 @@ def _check_of(byte: int) -> int:
     for _ in range(8):
         value = (value << 1 & 0xFFFFFFFF) ^ (0x04C11DB7 if value & 0x80000000 else 0)
     return value
+
+
+def _missing_start(first: bytes) -> str | None:
+    """A damaged page is left out. Where others are before and after it there is a gap, but not with the first."""
+    place = 0
+    while len(page := first[place : place + LONGEST_PAGE]) >= PAGE_HEAD and page.startswith(b"OggS"):
+        page = page[: _page_length(page)]
+        if len(page) < PAGE_HEAD or place + len(page) == len(first):
+            break
+        if _page_check(page) != int.from_bytes(page[22:26], "little"):
+            return f"the page at byte {place} is damaged, and left out"
+        if any(page[6:14]):  # the time at its end: it holds sound
+            break
+        place += len(page)
+    return None
 
 
 def _page_length(page: bytes) -> int:
