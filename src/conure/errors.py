@@ -3,7 +3,7 @@
     ConureError
     ├── BadRequest          the caller can mend it
     │   ├── UnsupportedAudio     not audio, broken, empty or not finite
-    │   │   └── NoSuchTrack          it has no audio track of that number
+    │   ├── NoSuchTrack          it has no audio track of that number
     │   ├── AudioTooLong         longer than the limit that was set
     │   ├── AudioNotFound        no such file, or it may not be read
     │   ├── UnknownModel         no catalogue entry, hub id or path of that name
@@ -72,7 +72,7 @@ class UnsupportedAudio(BadRequest):
     code = "unsupported_audio"
 
 
-class NoSuchTrack(UnsupportedAudio):
+class NoSuchTrack(BadRequest):
     """The recording has no audio track of the number that was asked for."""
 
     code = "no_such_track"

@@ -18,5 +18,5 @@ def shown(name: str) -> str:
 
 def one_line(text: str) -> str:
     """The text without line breaks, and without characters that a terminal would obey."""
-    joined = " ".join(shown(text).split())
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in joined)
+    joined = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in joined)

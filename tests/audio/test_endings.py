@@ -194,3 +194,12 @@ def test_an_absurd_rate_is_refused():
     for rate in (b"\x7f\xff" + b"\xff" * 8, b"\xff" * 10, bytes(10), b"\x40\x7f" + b"\xff" * 8):
         recording[at : at + 10] = rate
         assert told(bytes(recording))[0] == 0.0
+
+
+def test_a_box_that_is_too_small_is_told():
+    recording = bytearray(made("fragmented mp4"))
+    at = recording.index(b"mdat") - 4
+    recording[at : at + 4] = (1_000).to_bytes(4)
+    seconds, problems = told(bytes(recording))
+    assert seconds < SECONDS
+    assert "are no box" in problems[0]

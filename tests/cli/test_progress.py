@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from conure.cli import progress, reporting
+from conure.printable import one_line
 
 
 class Terminal(io.StringIO):
@@ -68,4 +69,4 @@ def test_a_bar_for_long_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 
 def test_one_line() -> None:
-    assert reporting.one_line(" a\n b\tc\x07é今\udc80 ") == "a b c\\x07é今\\udc80"
+    assert one_line(" a\n b\tc\x07é今\udc80 ") == "a b c\\x07é今\\udc80"

@@ -27,17 +27,17 @@ def test_text_goes_to_stdout_and_nothing_else(call: Call, touch: Touch, recogniz
     done = call("transcribe", "talk.mp3")
     assert (done.code, done.out, done.err) == (0, "Hello there.\n", "")
     assert recognizers[0].heard == [
-        ("talk.mp3", {"language": None, "max_seconds": 12 * 3600.0, "progress": None}),
+        ("talk.mp3", {"language": None, "track": None, "max_seconds": 12 * 3600.0, "progress": None}),
     ]
 
 
 def test_options_reach_the_recognizer(call: Call, touch: Touch, recognizers: list[FakeRecognizer]) -> None:
     touch("a.wav")
-    line = "transcribe a.wav --model tiny --device cuda:1 --runner torch --language de --max-hours 0.5"
+    line = "transcribe a.wav --model tiny --device cuda:1 --runner torch --language de --track 2 --max-hours 0.5"
     assert call(*line.split()).code == 0
     settings = recognizers[0].settings
     assert (settings.model, settings.device, settings.runner) == ("tiny", "cuda:1", "torch")
-    assert recognizers[0].heard[0][1] == {"language": "de", "max_seconds": 1800.0, "progress": None}
+    assert recognizers[0].heard[0][1] == {"language": "de", "track": 2, "max_seconds": 1800.0, "progress": None}
 
 
 def test_settings_of_the_environment_count(
@@ -74,6 +74,7 @@ def test_json(call: Call, touch: Touch) -> None:
                 ],
             }
         ],
+        "problems": [],
     }
     lines = call("transcribe", "a.mp3", "b.mp3", "-f", "json").out.splitlines()
     assert [json.loads(line)["file"] for line in lines] == ["a.mp3", "b.mp3"]
@@ -270,3 +271,9 @@ def test_the_real_recognizer_fits(
     assert of_file["duration"] == pytest.approx(11.0, abs=0.1)
     assert of_file["segments"]
     assert of_stdin == of_file
+
+
+def test_a_track_is_a_number_from_one(call: Call, touch: Touch) -> None:
+    touch("a.mp3")
+    for wrong in ("0", "-1", "two", "1.5"):
+        assert call("transcribe", "a.mp3", f"--track={wrong}").code == 2

@@ -63,8 +63,8 @@ def _told(size: int) -> int | None:
     return None if any(size in sizes for sizes in STREAMED) else size
 
 
-def _signature(pattern: bytes, *begins: bytes, longest: int) -> Signature:
-    return Signature(re.compile(pattern, re.DOTALL), begins, longest)
+def _signature(pattern: bytes, *begins: bytes, longest: int, anchor: tuple[bytes, int] | None = None) -> Signature:
+    return Signature(re.compile(pattern, re.DOTALL), begins, longest, anchor)
 
 
 def _names(text: bytes) -> frozenset[bytes]:
@@ -131,7 +131,7 @@ class Layout(ABC):
 class Riff(Layout):
     """WAV, RF64 and BW64."""
 
-    start = _signature(rb"(?:RIFF|RF64|BW64).{4}WAVE", b"RIFF", b"RF64", b"BW64", longest=12)
+    start = _signature(rb"(?:RIFF|RF64|BW64).{4}WAVE", b"RIFF", b"RF64", b"BW64", longest=12, anchor=(b"WAVE", 8))
     first = 12
     kept = frozenset((b"fmt ", b"ds64"))
     known = _names(

@@ -19,7 +19,7 @@ from conure.audio.frames import check_shape
 from conure.audio.parts import Part, parts_of, rewind
 from conure.audio.source import CONVERT, SourceFile
 from conure.audio.tracks import Packets, Survey, Track, decode, tracks_of
-from conure.errors import AudioNotFound, ConureError, UnsupportedAudio
+from conure.errors import AudioNotFound, ConureError, NoSuchTrack, UnsupportedAudio
 
 __all__ = ["Decoded", "clock_time"]
 
@@ -66,7 +66,7 @@ class Decoded:
                 break
             try:
                 yield from self._part(part)
-            except (UnsupportedAudio, AudioNotFound) as error:
+            except (UnsupportedAudio, AudioNotFound, NoSuchTrack) as error:
                 if self._arriving and not self._has_begun:
                     raise
                 failed = failed or error

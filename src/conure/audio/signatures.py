@@ -18,6 +18,21 @@ class Signature:
     """The first letters of what it matches."""
     longest: int
     """Bytes that a match may have."""
+    anchor: tuple[bytes, int] | None = None
+    """Letters that every match has, and their place in it, where that is found faster than the pattern."""
+
+    def search(self, held: bytearray, end: int) -> int | None:
+        """Where it begins, and ends before `end`."""
+        if self.anchor is None:
+            found = self.pattern.search(held, 0, end)
+            return found.start() if found else None
+        letters, offset = self.anchor
+        at = held.find(letters, 0, end)
+        while at >= 0:
+            if at >= offset and self.pattern.match(held, at - offset, end):
+                return at - offset
+            at = held.find(letters, at + 1, end)
+        return None
 
 
 def take_before(window: Window, most: int, ends: Sequence[Signature]) -> bytes:
@@ -40,8 +55,8 @@ def take_before(window: Window, most: int, ends: Sequence[Signature]) -> bytes:
 
 def _place(window: Window, count: int, end: Signature) -> int | None:
     """Where it begins within so many bytes."""
-    found = end.pattern.search(window.held, 0, count + end.longest - 1)
-    return found.start() if found and found.start() < count else None
+    at = end.search(window.held, count + end.longest - 1)
+    return at if at is not None and at < count else None
 
 
 def _torn(window: Window, count: int, end: Signature) -> int:

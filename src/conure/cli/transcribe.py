@@ -22,7 +22,15 @@ from conure.cli.outputs import CannotWrite, Outputs, form_of, is_folder, write_a
 from conure.cli.progress import audio_bar, spinner
 from conure.cli.rendering import Form, render
 from conure.cli.reporting import PLAIN, Common, Reporter
-from conure.errors import AudioNotFound, AudioTooLong, BadOption, ConureError, EngineFailed, UnsupportedAudio
+from conure.errors import (
+    AudioNotFound,
+    AudioTooLong,
+    BadOption,
+    ConureError,
+    EngineFailed,
+    NoSuchTrack,
+    UnsupportedAudio,
+)
 from conure.printable import one_line
 from conure.settings import Settings, load_settings
 from conure.types import RunnerChoice, Transcript
@@ -35,7 +43,7 @@ Examples:
   conure transcribe interviews/ -f json -o out/ --language de
 """
 
-OF_A_RECORDING = (UnsupportedAudio, AudioTooLong, AudioNotFound, EngineFailed)
+OF_A_RECORDING = (UnsupportedAudio, NoSuchTrack, AudioTooLong, AudioNotFound, EngineFailed)
 """Errors of ours that stop no other recording."""
 
 Progress = Callable[[float, float | None], None]

@@ -21,7 +21,7 @@ from typing import Generic, TypeVar
 from conure import errors
 from conure.audio.files import Source
 from conure.cores import processors
-from conure.errors import AudioNotFound, AudioTooLong, ConureError, EngineFailed, UnsupportedAudio
+from conure.errors import AudioNotFound, AudioTooLong, ConureError, EngineFailed, NoSuchTrack, UnsupportedAudio
 from conure.service.reader import Reader, Task
 from conure.service.readers import Readers
 from conure.service.reading import Answer, Cut, Ended, Failed, Opened, Samples
@@ -42,7 +42,7 @@ MOST_WAITING = 4096
 """Recordings that wait for the one before them."""
 MOST_WORDS = 500_000
 """Words of theirs, 55 hours of speech: above, no further recording is begun."""
-OF_A_RECORDING = (UnsupportedAudio, AudioTooLong, AudioNotFound, EngineFailed)
+OF_A_RECORDING = (UnsupportedAudio, NoSuchTrack, AudioTooLong, AudioNotFound, EngineFailed)
 """What concerns nothing but a recording; other errors of ours concern the call."""
 
 Tokens = TypeVar("Tokens")
