@@ -8,7 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from conure.cli import progress, reporting
+from conure.cli import progress
 from conure.printable import one_line
 
 

@@ -65,6 +65,14 @@ def test_segments(server: Server) -> None:
     assert "conure-ignored" not in headers
 
 
+@pytest.mark.parametrize("path", ["/v1/transcribe", "/v2/transcribe"])
+def test_what_could_not_be_read_is_told(server: Server, path: str) -> None:
+    data = DEMO.read_bytes()
+    status, _, headers = posted(server, path, {}, data[: len(data) // 2])
+    assert status == 200
+    assert "cut off" in headers["conure-problems"]
+
+
 @pytest.mark.parametrize(
     ("fields", "ignored"),
     [

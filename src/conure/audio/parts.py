@@ -94,5 +94,8 @@ def _seeking(file: SourceFile, kind: Kind, length: int) -> Iterator[Part]:
 def _piped(window: Window, kind: Kind) -> Iterator[Part]:
     while window.has(1):
         piped = PipedPart(window, kind)
-        yield Part(piped, bytes(window.held[:HEAD]))
-        piped.pass_over()
+        part = Part(piped, bytes(window.held[:HEAD]))
+        yield part
+        left = piped.pass_over()
+        if left and not window.held:
+            part.missing = f"{left} bytes or more after its end are left out"
