@@ -38,6 +38,7 @@ ANNOUNCING = {
     "mka of opus": ("matroska", "libopus", 48_000, {}),
     "webm": ("webm", "libopus", 48_000, {}),
     "avi": ("avi", "pcm_s16le", 16_000, {}),
+    "asf": ("asf", "libmp3lame", 44_100, {}),
     "flv": ("flv", "aac", 16_000, {}),
     "tta": ("tta", "tta", 16_000, {}),
     "wavpack": ("wv", "wavpack", 16_000, {}),

@@ -22,6 +22,7 @@ KINDS = {
     "mka": ("matroska", "pcm_s16le", 16_000, 48_000, {}),
     "m4a": ("ipod", "aac", 44_100, 16_000, {}),
     "fragmented mp4": ("mp4", "aac", 48_000, 22_050, FRAGMENTED),
+    "asf": ("asf", "libmp3lame", 44_100, 16_000, {}),
     "flv": ("flv", "aac", 44_100, 22_050, {}),
     "avi": ("avi", "pcm_s16le", 16_000, 8_000, {}),
     "nut": ("nut", "pcm_s16le", 16_000, 48_000, {}),

@@ -76,7 +76,10 @@ class Track:
 
     def hear(self, frame: AudioFrame) -> None:
         self.seconds += frame.samples / frame.sample_rate
-        samples = to_float([frame])
+        try:
+            samples = to_float([frame])
+        except av.FFmpegError:  # channels in an order not known: told where it is read
+            return
         with np.errstate(over="ignore", invalid="ignore"):
             self.loudest = max(self.loudest, float(np.sqrt(np.square(samples).mean(axis=1).max())))
 
