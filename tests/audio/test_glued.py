@@ -73,7 +73,9 @@ def test_both_are_read(kind, channels):
     assert_both(*read(both(kind, channels)))
 
 
-@pytest.mark.parametrize("kind", ["flac", "ogg opus", "ogg flac", "webm of a browser", "mka", "tta", "adts", "mp2"])
+@pytest.mark.parametrize(
+    "kind", ["flac", "ogg opus", "ogg flac", "webm of a browser", "mka", "tta", "adts", "mp2", "fragmented mp4"]
+)
 def test_in_a_pipe_and_live(kind):
     recording = both(kind)
     assert_both(*read(OneWay(recording)))

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from conure.audio.boxes import survey_boxes
 from conure.audio.chunked import chunked_sounds, layout_of
 from conure.audio.endings import missing_end
-from conure.audio.restarts import Kind, PipedPart, SeekingPart, kind_of
+from conure.audio.restarts import FRAGMENTED, Kind, PipedPart, SeekingPart, kind_of
 from conure.audio.source import HEAD, INDEX_LAST, SourceFile
 from conure.audio.window import Window
 
@@ -58,6 +58,8 @@ def parts_of(file: SourceFile) -> Iterator[Part]:
             return
         kind = Kind(layout.start)
     if length is None:
+        if FRAGMENTED.signature.pattern.match(file.head):
+            kind = FRAGMENTED
         yield from _piped(window, kind) if kind else [Part(file, file.head)]
         return
     file.seek(0)
