@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from functools import cache
 
 import av
 import numpy as np
@@ -60,9 +61,10 @@ SILENT = {
     "amr": ("amr", "libopencore_amrnb", 8_000, {}),
 }
 """They announce no length."""
-SECONDS = 5.0
+SECONDS = 3.0
 
 
+@cache
 def made(kind):
     container, codec, rate, options = (ANNOUNCING | SILENT)[kind]
     noise = np.random.default_rng(0).normal(0, 0.1, (1, round(SECONDS * rate))).astype(np.float32)
@@ -105,7 +107,7 @@ def test_what_is_there_is_read_of_others(kind):
 @pytest.mark.parametrize("kind", ANNOUNCING | SILENT)
 def test_cut_anywhere_in_its_head_it_is_refused_or_told(kind):
     recording = made(kind)
-    for size in (*range(1, 64), 90, 200, 500):
+    for size in (*range(1, 64, 3), 90, 200, 500):
         seconds, problems = told(recording[:size])
         assert seconds < 1
         assert seconds or problems

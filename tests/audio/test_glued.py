@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,7 @@ KINDS = {
 }
 
 
+@cache
 def both(kind, channels=1):
     """Two seconds of one tone and two of another, which may differ in rate and channels."""
     container, codec, first, second, options = KINDS[kind]
