@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from functools import cache
 
 import av
 import numpy as np
@@ -38,6 +39,7 @@ ANNOUNCING = {
     "mka of opus": ("matroska", "libopus", 48_000, {}),
     "webm": ("webm", "libopus", 48_000, {}),
     "avi": ("avi", "pcm_s16le", 16_000, {}),
+    "asf": ("asf", "libmp3lame", 44_100, {}),
     "flv": ("flv", "aac", 16_000, {}),
     "tta": ("tta", "tta", 16_000, {}),
     "wavpack": ("wv", "wavpack", 16_000, {}),
@@ -59,9 +61,10 @@ SILENT = {
     "amr": ("amr", "libopencore_amrnb", 8_000, {}),
 }
 """They announce no length."""
-SECONDS = 5.0
+SECONDS = 3.0
 
 
+@cache
 def made(kind):
     container, codec, rate, options = (ANNOUNCING | SILENT)[kind]
     noise = np.random.default_rng(0).normal(0, 0.1, (1, round(SECONDS * rate))).astype(np.float32)
@@ -104,7 +107,7 @@ def test_what_is_there_is_read_of_others(kind):
 @pytest.mark.parametrize("kind", ANNOUNCING | SILENT)
 def test_cut_anywhere_in_its_head_it_is_refused_or_told(kind):
     recording = made(kind)
-    for size in (*range(1, 64), 90, 200, 500):
+    for size in (*range(1, 64, 3), 90, 200, 500):
         seconds, problems = told(recording[:size])
         assert seconds < 1
         assert seconds or problems

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,7 @@ KINDS = {
     "mka": ("matroska", "pcm_s16le", 16_000, 48_000, {}),
     "m4a": ("ipod", "aac", 44_100, 16_000, {}),
     "fragmented mp4": ("mp4", "aac", 48_000, 22_050, FRAGMENTED),
+    "asf": ("asf", "libmp3lame", 44_100, 16_000, {}),
     "flv": ("flv", "aac", 44_100, 22_050, {}),
     "avi": ("avi", "pcm_s16le", 16_000, 8_000, {}),
     "nut": ("nut", "pcm_s16le", 16_000, 48_000, {}),
@@ -41,6 +44,7 @@ KINDS = {
 }
 
 
+@cache
 def both(kind, channels=1):
     """Two seconds of one tone and two of another, which may differ in rate and channels."""
     container, codec, first, second, options = KINDS[kind]
@@ -72,7 +76,9 @@ def test_both_are_read(kind, channels):
     assert_both(*read(both(kind, channels)))
 
 
-@pytest.mark.parametrize("kind", ["flac", "ogg opus", "ogg flac", "webm of a browser", "mka", "tta", "adts", "mp2"])
+@pytest.mark.parametrize(
+    "kind", ["flac", "ogg opus", "ogg flac", "webm of a browser", "mka", "tta", "adts", "mp2", "fragmented mp4"]
+)
 def test_in_a_pipe_and_live(kind):
     recording = both(kind)
     assert_both(*read(OneWay(recording)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -184,7 +185,7 @@ def test_what_the_file_reader_refuses_is_refused_in_its_words(recording, capfd):
         filed(recording)
     with pytest.raises(UnsupportedAudio) as raised:
         live(cut(recording, [1_000]))
-    message, _, _ = expected.value.message.partition(" (cut off")
+    message = re.sub(r" \((cut off|the page).*\)$", "", expected.value.message)  # of what comes no end is known
     assert (raised.value.message, raised.value.hint) == (message, expected.value.hint)
     assert capfd.readouterr() == ("", "")
 
@@ -228,10 +229,10 @@ def test_an_mp4_with_its_index_last_gets_a_hint():
 
 
 def test_bytes_after_the_end_are_told():
-    recording = encode(tone(1.0), container="sox", codec="pcm_s32le")
-    samples, problems = live([recording, *[bytes(40_000)] * 4])
+    recording = encode(tone(1.0), container="tta", codec="tta")
+    samples, [problem] = live([recording, *[bytes(40_000)] * 4])
     assert len(samples) == 16_000
-    assert problems == ["160000 bytes or more after its end are left out"]
+    assert 100_000 < int(problem.removesuffix(" bytes or more after its end are left out")) <= 160_000
 
 
 # --- bounds

@@ -217,3 +217,11 @@ def test_how_long_it_is_is_told_by_what_is_there():
     for recording in (wav(), wav(size=44), wav(size=0xFFFFFFFF), rf64(size=0), w64(size=10), io.BytesIO(aiff(size=0))):
         with open_audio(recording) as reader:
             assert reader.duration_hint == pytest.approx(1.0, abs=0.01)
+
+
+@WAYS
+@pytest.mark.parametrize("size", [0, 44, 0xFFFFFFFF])
+def test_what_looks_like_a_chunk_and_is_none(size, way):
+    """A chunk that would go on for ever, among samples."""
+    data = PCM + b"LIST" + b"\xff" * 4 + b"INFO" + PCM + b"id3 " + b"\xff" * 4 + b"ID3" + b"\x03" + PCM
+    assert_heard(way(wav(data, size, size)), data)

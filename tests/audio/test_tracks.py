@@ -11,6 +11,8 @@ from av.stream import Disposition
 
 from conure.audio import tracks as tracks_module
 from conure.audio.files import open_audio
+from conure.audio.formats import AudioFormat
+from conure.audio.live import LiveDecoder
 from conure.errors import NoSuchTrack
 from tests.audio.recordings import encoded, film, level_of, tone
 from tests.audio.test_containers import OneWay
@@ -124,7 +126,17 @@ def test_a_track_may_be_asked_for():
 def test_one_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(NoSuchTrack, match="has no audio track 3") as raised:
         heard(mixed(LOW, HIGH), track=3)
-    assert raised.value.hint == "choose one of its tracks: 1 (aac), 2 (aac)"
+    assert raised.value.hint == "choose one of its tracks: 1 (aac); 2 (aac)"
     with pytest.raises(NoSuchTrack):
         heard(film(LOW), track=2)
     assert heard(film(LOW), track=1)[0] == 440
+
+
+def test_of_live_audio_the_track_with_sound_is_heard():
+    recording = mixed(NOTHING, HIGH, default=1)
+    with LiveDecoder(AudioFormat("container")) as decoder:
+        parts = [decoder.push(recording[at : at + 999]) for at in range(0, len(recording), 999)]
+        samples = np.concatenate([*parts, decoder.finish()])
+        assert len(samples) == pytest.approx(3 * RATE, abs=3_000)
+        assert level_of(samples[2_000:-4_000], 1_000) == pytest.approx(0.25, rel=0.1)
+        assert decoder.problems == ["holds 2 audio tracks: 2 (aac) is read, and left out: 1 (aac), which is silent"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -132,3 +133,15 @@ def test_nobody_there() -> None:
 
     with pytest.raises(CannotConnect):
         BlockingClient(asyncio.run(work())).transcribe(b"sound")
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    path.write_bytes(b"sound")
+    web = Web()
+    assert ask(web, path, track=2).text == "Hello."
+    assert "track=2&name=caf%5Cxe9.wav" in web.line
+    for wrong in (tmp_path / os.fsdecode(b"gone\xe9.wav"), "nul\0.wav"):
+        with pytest.raises(BadInput) as raised:
+            asyncio.run(Client("http://127.0.0.1:9").transcribe(wrong))
+        raised.value.message.encode()

@@ -64,6 +64,7 @@ class Files:
         language: str | None,
         caller: Caller,
         heard: Callable[[Word], None] | None = None,
+        track: int | None = None,
     ) -> Transcript:
         try:
             for word in self.words:

@@ -13,9 +13,11 @@ import httpx2
 import numpy as np
 import pytest
 
+from conure.audio.files import open_audio
 from conure.cli.rendering import render
 from conure.text.segments import segments_from_words
 from conure.types import Transcript, Word
+from tests.audio.test_tracks import mixed
 from tests.doors.forms import TRANSCRIPTIONS, Field, send
 from tests.doors.serving import DEMO, MOST_UPLOAD, PATIENCE, SAID, Server, demo
 
@@ -209,6 +211,20 @@ def test_where_nobody_speaks_there_is_no_text(server: Server, form: str) -> None
 def test_a_stream_of_silence_has_one_event(server: Server) -> None:
     (done,) = events(send(server, ("stream", "true"), file=wav(np.zeros(48_000, np.float32))))
     assert (done["type"], done["text"]) == ("transcript.text.done", "")
+
+
+def test_a_track_is_chosen(server: Server) -> None:
+    with open_audio(DEMO) as reader:
+        speech = np.concatenate(list(reader.blocks()), axis=1)
+    film = mixed(np.zeros_like(speech), speech)
+    told = send(server, file=film).json()
+    assert told["text"] == SAID
+    assert "1 (aac), which is silent" in told["problems"][0]
+    assert send(server, ("track", "1"), file=film).json()["text"] == ""
+    for wrong, code in (("3", "no_such_track"), ("0", None), ("two", None)):
+        answer = send(server, ("track", wrong), file=film)
+        assert answer.status_code == 400
+        assert code is None or answer.json()["error"]["code"] == code
 
 
 @pytest.mark.parametrize("form", ["json", "verbose_json", "text"])

@@ -35,12 +35,14 @@ def narrow(cache: Path) -> Iterator[Server]:
         assert "Traceback" not in running.errors
 
 
-def posted(server: Server, path: str, fields: dict[str, str], file: bytes | None = None) -> Answer:
+def posted(
+    server: Server, path: str, fields: dict[str, str], file: bytes | None = None, named: bytes = b"../a b.wav"
+) -> Answer:
     """Status, JSON and headers."""
     boundary = uuid.uuid4().hex
     parts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}'.encode() for name, value in fields.items()]
     if file is not None:
-        head = b'Content-Disposition: form-data; name="file"; filename="../a b.wav"\r\nContent-Type: audio/wav\r\n\r\n'
+        head = b'Content-Disposition: form-data; name="file"; filename="%s"\r\nContent-Type: audio/wav\r\n\r\n' % named
         parts.append(head + file)
     body = b"".join(f"--{boundary}\r\n".encode() + part + b"\r\n" for part in parts) + f"--{boundary}--\r\n".encode()
     request = urllib.request.Request(server.base + path, data=body)
@@ -63,6 +65,20 @@ def test_segments(server: Server) -> None:
         assert segment.keys() == {"text", "start", "end"}
         assert 0 <= segment["start"] < segment["end"] <= 7.2
     assert "conure-ignored" not in headers
+
+
+@pytest.mark.parametrize("named", [b"caf\xe9.wav", "鵝\x1b[31m.wav".encode(), b"", b"x" * 2_000, b"\xed\xb3\xa9.wav"])
+def test_a_file_may_have_any_name(server: Server, named: bytes) -> None:
+    status, told, _ = posted(server, "/v2/transcribe", {}, DEMO.read_bytes(), named)
+    assert (status, told["text"]) == (200, SAID)
+
+
+@pytest.mark.parametrize("path", ["/v1/transcribe", "/v2/transcribe"])
+def test_what_could_not_be_read_is_told(server: Server, path: str) -> None:
+    data = DEMO.read_bytes()
+    status, _, headers = posted(server, path, {}, data[: len(data) // 2])
+    assert status == 200
+    assert "cut off" in headers["conure-problems"]
 
 
 @pytest.mark.parametrize(

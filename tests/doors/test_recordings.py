@@ -104,5 +104,5 @@ def test_a_track_is_chosen(server: Server) -> None:
     for path, code in (("/v1/transcribe?track=3", "no_such_track"), ("/v1/transcribe?track=0", "bad_option")):
         status, body = server.post(path, film)
         assert (status, json.loads(body)["error"]["code"]) == (400, code)
-    assert "1 (aac), 2 (aac)" in server.post("/v1/listen?track=3", film)[1].decode()
+    assert "1 (aac); 2 (aac)" in server.post("/v1/listen?track=3", film)[1].decode()
     assert server.post("/v1/listen?track=0", film)[0] == 400

@@ -73,7 +73,7 @@ def test_a_track_may_be_chosen(tiny: Recognizer, tmp_path: Path) -> None:
     assert [one.text for one in tiny.transcribe_many([recording, recording], track=1)] == [SAID, SAID]  # type: ignore[union-attr]
     [refused] = tiny.transcribe_many([recording], track=4)
     assert isinstance(refused, conure.ConureError)
-    assert (refused.code, refused.hint) == ("no_such_track", "choose one of its tracks: 1 (aac), 2 (aac), 3 (aac)")
+    assert (refused.code, refused.hint) == ("no_such_track", "choose one of its tracks: 1 (aac); 2 (aac); 3 (aac)")
 
 
 def test_a_batch_of_odd_names(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import ClassVar
 from conure.audio.signatures import Signature
 from conure.audio.window import Window
 
-__all__ = ["AIFF", "AU", "CAF", "LAYOUTS", "RIFF", "W64", "Chunk", "Layout", "SoundHead"]
+__all__ = ["LAYOUTS", "Chunk", "Layout", "SoundHead"]
 
 NOT_KNOWN = 0xFFFFFFFF
 STREAMED = (range(0x7FFF0000, 0x80010000), range(0xFFFF0000, 0x100000000))
@@ -153,10 +153,6 @@ class Riff(Layout):
             size = told if told < FOREVER else None
         return _as_wav(layout, size)
 
-    def knows(self, name: bytes) -> bool:
-        """Whether the chunk of that name holds no samples."""
-        return name in self.known
-
     def announced(self, start: bytes) -> int | None:
         size = _told(struct.unpack("<I", start[4:8])[0])
         return None if size is None or not start.startswith(b"RIFF") else size + 8
@@ -177,6 +173,7 @@ class Wave64(Layout):
     MORE = bytes.fromhex("f3acd3118cd100c04f8edb8a")
     """The end of all names but the first."""
     FILE = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+    """The name of the whole."""
     start = _signature(re.escape(FILE) + rb".{8}" + re.escape(b"wave" + MORE), FILE, longest=40)
     first = 40
     head = 24
@@ -298,5 +295,4 @@ class Au(Layout):
         return SoundHead(for_decoder, head[12:], _told(size), 0, max(1, block), block * rate or None)
 
 
-RIFF, W64, AIFF, CAF, AU = Riff(), Wave64(), Aiff(), Caf(), Au()
-LAYOUTS: tuple[Layout, ...] = (RIFF, W64, AIFF, CAF, AU)
+LAYOUTS: tuple[Layout, ...] = (Riff(), Wave64(), Aiff(), Caf(), Au())

@@ -79,8 +79,15 @@ class ChunkedSound:
                 self._end()
             elif self._layout.start.pattern.match(self._window.held):
                 self._restart(0)
-            else:
-                self._left = 0  # chunks without samples have begun
+            elif part := self._beyond_tail():
+                return part
+        return b""
+
+    def _beyond_tail(self) -> bytes:
+        """Where chunks without samples seem to begin: samples that are there after all, if it is known at once."""
+        self._left = 0
+        if self._find_more() and self._left is None:
+            return self._window.take(1)
         return b""
 
     def seekable(self) -> bool:
@@ -111,10 +118,9 @@ class ChunkedSound:
         """At the announced end: whether samples follow, perhaps after chunks without any."""
         while self._window.has(1):
             paddings = dict.fromkeys((self._padding, 0))
-            if any(self._starts(padding) and self._restart(padding) for padding in paddings):
-                return True
-            if self._is_over:
-                return False
+            padding = next((padding for padding in paddings if self._starts(padding)), None)
+            if padding is not None:
+                return self._restart(padding)
             chunk = next((chunk for padding in paddings if (chunk := self._chunk(padding))), None)
             if chunk is None:
                 self._left = None

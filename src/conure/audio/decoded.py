@@ -93,6 +93,7 @@ class Decoded:
         with ExitStack() as stack:
             container, tracks, packets = self._opened(part, stack, self._track)
             chosen, held = tracks[0], list[AudioFrame]()
+            self._note_undecodable(container)
             if len(tracks) > 1:
                 survey = Survey(self._file.name, tracks, part.file.seekable(), self._most_seconds)
                 told = len(self.problems)
@@ -107,6 +108,11 @@ class Decoded:
                 self._damaged += [self.reached] * damage
                 self.note(survey.note())
             yield from self._stamped(part, container, chosen.stream, held, packets)
+
+    def _note_undecodable(self, container: InputContainer) -> None:
+        unread = [str(number) for number, stream in enumerate(container.streams.audio, 1) if not stream.codec_context]
+        if unread and self._track is None:
+            self.note(f"audio tracks that no decoder is there for are left out: {', '.join(unread)}")
 
     def _opened(self, part: Part, stack: ExitStack, track: int | None) -> tuple[InputContainer, list[Track], Packets]:
         container = stack.enter_context(open_container(self._file, part, self._arriving))

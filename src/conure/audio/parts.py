@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from conure.audio.boxes import survey_boxes
 from conure.audio.chunked import chunked_sounds, layout_of
 from conure.audio.endings import missing_end
-from conure.audio.restarts import Kind, PipedPart, SeekingPart, kind_of
+from conure.audio.restarts import FRAGMENTED, Kind, PipedPart, SeekingPart, kind_of
 from conure.audio.source import HEAD, INDEX_LAST, SourceFile
 from conure.audio.window import Window
 
@@ -58,6 +58,8 @@ def parts_of(file: SourceFile) -> Iterator[Part]:
             return
         kind = Kind(layout.start)
     if length is None:
+        if FRAGMENTED.signature.pattern.match(file.head):
+            kind = FRAGMENTED
         yield from _piped(window, kind) if kind else [Part(file, file.head)]
         return
     file.seek(0)
@@ -94,5 +96,8 @@ def _seeking(file: SourceFile, kind: Kind, length: int) -> Iterator[Part]:
 def _piped(window: Window, kind: Kind) -> Iterator[Part]:
     while window.has(1):
         piped = PipedPart(window, kind)
-        yield Part(piped, bytes(window.held[:HEAD]))
-        piped.pass_over()
+        part = Part(piped, bytes(window.held[:HEAD]))
+        yield part
+        left = piped.pass_over()
+        if left and not window.held:
+            part.missing = f"{left} bytes or more after its end are left out"

@@ -13,7 +13,7 @@ from conure.audio.signatures import Signature, take_before
 from conure.audio.source import SourceFile
 from conure.audio.window import Window
 
-__all__ = ["Kind", "PipedPart", "SeekingPart", "kind_of"]
+__all__ = ["FRAGMENTED", "Kind", "PipedPart", "SeekingPart", "kind_of"]
 
 PAGE_HEAD, FIRST_PAGE = 27, 2
 """Bytes of the head of a page of Ogg; the flag in its sixth byte that says it begins a stream."""
@@ -51,6 +51,10 @@ KINDS = (
     _kind(rb"#!AMR(?:-WB)?\n", b"#!AMR", 9),
     _kind(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", b"\x30\x26\xb2\x75", 16),
 )
+
+
+FRAGMENTED = _kind(rb"\x00{3}[\x10-\x40]ftyp[\w ]{4}", b"\x00\x00\x00", 12)
+"""MP4 that arrives; in a file its boxes are gone through."""
 
 
 def kind_of(head: bytes) -> Kind | None:
@@ -143,9 +147,12 @@ class PipedPart:
     def seekable(self) -> bool:
         return False
 
-    def pass_over(self) -> None:
-        while self.read(PART):
-            pass
+    def pass_over(self) -> int:
+        """How many bytes there were that FFmpeg did not want."""
+        passed = 0
+        while part := self.read(PART):
+            passed += len(part)
+        return passed
 
 
 def _pages(window: Window) -> int:

@@ -31,6 +31,8 @@ MOST_HELD = 10.0
 """Seconds of each track that are kept, and"""
 MOST_SAMPLES = 1 << 24
 """samples of all of them."""
+LONGEST_TITLE, MOST_TOLD = 40, 8
+"""Letters of a track's title, and tracks, that are told."""
 SOUNDS = 3
 """Level of a track with sound."""
 NOT_THE_MAIN_ONE = (
@@ -74,7 +76,10 @@ class Track:
 
     def hear(self, frame: AudioFrame) -> None:
         self.seconds += frame.samples / frame.sample_rate
-        samples = to_float([frame])
+        try:
+            samples = to_float([frame])
+        except av.FFmpegError:  # channels in an order not known: told where it is read
+            return
         with np.errstate(over="ignore", invalid="ignore"):
             self.loudest = max(self.loudest, float(np.sqrt(np.square(samples).mean(axis=1).max())))
 
@@ -82,7 +87,7 @@ class Track:
         language = self.stream.language
         told = [self.stream.codec_context.name] if self.stream.codec_context else ["no decoder"]
         told += [language] if language and language != "und" else []
-        told += [title] if (title := self.stream.metadata.get("title")) else []
+        told += [title[:LONGEST_TITLE]] if (title := self.stream.metadata.get("title")) else []
         return f"{self.number} ({', '.join(told)})"
 
 
@@ -93,7 +98,7 @@ def tracks_of(name: str, container: InputContainer, asked: int | None) -> list[T
         raise UnsupportedAudio(f"{name}: has no audio stream", "a recording without sound, or one that was cut off?")
     tracks = [track for track in all_of_them if asked in (None, track.number)]
     if not tracks:
-        there = ", ".join(map(str, all_of_them))
+        there = _listed([str(track) for track in all_of_them])
         raise NoSuchTrack(f"{name}: has no audio track {asked}", f"choose one of its tracks: {there}")
     usable = [track for track in tracks if track.stream.codec_context]
     if not usable:
@@ -142,7 +147,7 @@ class Survey:
         """What is left out."""
         chosen = self._best()
         others = sorted((track for track in self._tracks if track is not chosen), key=lambda track: track.number)
-        left = "; ".join(f"{track}{_why(track) if track.preference < chosen.preference else ''}" for track in others)
+        left = _listed([f"{track}{_why(track) if track.preference < chosen.preference else ''}" for track in others])
         return f"holds {len(self._tracks)} audio tracks: {chosen} is read, and left out: {left}"
 
     def _hear(self, track: Track, packet: Packet[AudioStream] | None) -> None:
@@ -172,6 +177,11 @@ class Survey:
 
     def _is_long(self) -> bool:
         return self._most_seconds is not None and max(track.seconds for track in self._tracks) > self._most_seconds
+
+
+def _listed(tracks: list[str]) -> str:
+    more = len(tracks) - MOST_TOLD
+    return "; ".join([*tracks[:MOST_TOLD], f"and {more} more"] if more > 0 else tracks)
 
 
 def _why(track: Track) -> str:

@@ -81,7 +81,9 @@ def _expand(argument: str, inputs: Inputs) -> Iterator[Input]:
         inputs.several = True
         yield from _match(argument)
     else:
-        raise AudioNotFound(f"{argument or repr(argument)}: no such file", "check the name; quote it if it has blanks")
+        raise AudioNotFound(
+            f"{shown(argument) or repr(argument)}: no such file", "check the name; quote it if it has blanks"
+        )
 
 
 def _search(folder: Path, within: PurePath, inputs: Inputs) -> Iterator[Input]:
@@ -113,6 +115,6 @@ def _match(pattern: str) -> Iterator[Input]:
     paths = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
     files = [path for path in paths if _may_be_file(path)]
     if not files:
-        raise AudioNotFound(f"{pattern}: no file matches", "** matches folders at any depth")
+        raise AudioNotFound(f"{shown(pattern)}: no file matches", "** matches folders at any depth")
     for path in files:
         yield Input(shown(str(path)), path, PurePath(path.name))

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import get_args
 
 from conure.client.audio import Encoding
-from conure.client.clip import Transcript, send_clip
+from conure.client.clip import Transcript, send_clip, shown
 from conure.client.connecting import Address
 from conure.client.errors import BadInput
 from conure.client.protocol import Config, Endpointing, Finals, Hello
@@ -77,13 +77,17 @@ class Client:
         *,
         model: str | None = None,
         language: str | None = None,
+        track: int | None = None,
         name: str | None = None,
     ) -> Transcript:
         """Transcribe a recording: the path of a file, or what is in it. `name` is what errors call it.
+
+        `track`: which of several audio tracks, from 1; without it the default one among those with sound.
 
         Raises BadInput, CannotConnect, ServerError (ServerBusy) or BadMessage.
         """
         if name is None and not isinstance(source, bytes):
             name = PurePath(source).name
-        asked = {"model": model, "language": language, "name": name}
+        number = None if track is None else str(track)
+        asked = {"model": model, "language": language, "track": number, "name": name and shown(name)}
         return await send_clip(self._address, source, {key: value for key, value in asked.items() if value is not None})

@@ -15,7 +15,7 @@ from conure.client.connecting import Address, told_by_http
 from conure.client.errors import BadInput, BadMessage, CannotConnect, ClientError
 from conure.client.protocol import Word
 
-__all__ = ["Segment", "Transcript", "send_clip"]
+__all__ = ["Segment", "Transcript", "send_clip", "shown"]
 
 PIECE = 1 << 20
 
@@ -67,7 +67,14 @@ def _open(source: str | Path | bytes) -> BinaryIO:
     try:
         return Path(source).open("rb")
     except OSError as error:
-        raise BadInput(f"{source} cannot be read: {error.strerror}") from error
+        raise BadInput(f"{shown(str(source))} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL in the name
+        raise BadInput(f"{source!r} cannot be read: {error}") from error
+
+
+def shown(name: str) -> str:
+    """A file's name as text that can be sent: bytes that are no UTF-8 are written \\xe9."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _transcript(status: int, body: bytes, url: str) -> Transcript:
