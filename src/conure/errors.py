@@ -16,7 +16,8 @@
     │   └── MissingBackend       an optional library is not installed
     ├── Busy                there is no room now; says when to try again
     │   ├── TooMany              this caller has what it may have for now
-    │   └── BacklogFull          audio that waits to be transcribed takes all the room there is for it
+    │   ├── BacklogFull          audio that waits to be transcribed takes all the room there is for it
+    │   └── StorageFull          the server's disk has no room for the recording
     ├── OutOfMemory         the device has too little memory for it
     └── EngineFailed        our fault, and the log tells why; or a process that read a recording died
 
@@ -41,6 +42,7 @@ __all__ = [
     "ModelError",
     "ModelNotFound",
     "OutOfMemory",
+    "StorageFull",
     "TooMany",
     "Unauthorized",
     "UnknownModel",
@@ -158,6 +160,12 @@ class BacklogFull(Busy):
     """Audio came ahead of its time, and there is no room to keep it."""
 
     code = "backlog_full"
+
+
+class StorageFull(Busy):
+    """The disk where recordings are kept until they are transcribed takes no more."""
+
+    code = "storage_full"
 
 
 class OutOfMemory(ConureError):

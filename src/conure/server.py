@@ -25,6 +25,7 @@ from conure.doors.hearing_out import hearing_out
 from conure.doors.http_requests import HttpRequests
 from conure.doors.relay import serve_relayed
 from conure.doors.stream_lines import serve_lines
+from conure.doors.uploads import Uploads
 from conure.doors.wyoming.door import serve_wyoming
 from conure.engine.handle import EngineHandle
 from conure.engine.plan import Plan
@@ -124,9 +125,9 @@ async def opened(
     access = access_of(settings, counts or OwnCounts())
     outside = Outside(settings.fetch_private)
     fetcher, callbacks = Fetcher(outside, place), Callbacks(outside, place)
-    most_bytes = int(settings.max_upload_mb * 1e6)
     signed = ClientSecrets(place.secret)
-    behind = Behind(live, files, status or OwnStatus(live), access, most_bytes, fetcher, callbacks, signed)
+    uploads = Uploads(int(settings.max_upload_mb * 1e6), place.share(settings.max_uploads))
+    behind = Behind(live, files, status or OwnStatus(live), access, uploads, fetcher, callbacks, signed)
     closed = closed_doors(settings)
     async with contextlib.AsyncExitStack() as stack:
 

@@ -176,6 +176,9 @@ class Settings(BaseSettings):
     max_backlog_mb: float = Field(4096.0, ge=0)
     """Live audio that may wait in temporary files (TMPDIR) because it came faster than it is heard, in megabytes."""
 
+    max_uploads: int = Field(128, ge=1)
+    """Recordings that may be sent, wait and be transcribed at once; each may have max_upload_mb on the disk."""
+
     fetch_private: bool = False
     """Recordings may be fetched from private addresses, too."""
 

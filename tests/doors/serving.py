@@ -48,13 +48,16 @@ def demo(rate: int = 16_000) -> np.ndarray:
 
 
 class Server:
-    def __init__(self, command: list[str], cache: Path, key: str | None = None) -> None:
-        """`key`: sent with all that is asked over HTTP."""
+    def __init__(
+        self, command: list[str], cache: Path, key: str | None = None, settings: dict[str, str] | None = None
+    ) -> None:
+        """`key`: sent with all that is asked over HTTP. `settings`: variables of its environment."""
         self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         environment = os.environ | {
             "CONURE_CACHE": str(cache),
             "CONURE_MAX_UPLOAD_MB": str(MOST_UPLOAD / 1e6),
             "PYTHONPATH": str(ROOT / "src"),
+            **(settings or {}),
         }
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, errors="backslashreplace", env=environment
@@ -166,11 +169,12 @@ def started(
     module: str = "conure",
     python: str = sys.executable,
     key: str | None = None,
+    settings: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """Ports are free ones where the options do not say otherwise; killed at the end where it is still there."""
     ports = [part for name in PORTS if f"--{name}" not in options for part in (f"--{name}", "free")]
     command = [python, "-m", module, "serve", "--live", live, "--clips", "tiny", "--device", "cpu"]
-    server = Server([*command, "--threads", "1", *ports, *options], cache, key)
+    server = Server([*command, "--threads", "1", *ports, *options], cache, key, settings)
     try:
         server.begin()
         yield server

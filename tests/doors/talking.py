@@ -87,6 +87,8 @@ class Lines:
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
+        self.greeting: Message | None = None
+        """What the server says first."""
         self._lines = connection.makefile("rb")
 
     def say(self, message: Message | bytes | str) -> None:
@@ -125,6 +127,9 @@ def lines(server: Server) -> Iterator[Lines]:
     with socket.create_connection((server.host, server.tcp), timeout=PATIENCE) as connection:
         client = Lines(connection)
         with client._lines:
+            client.greeting = client.hear()
+            assert client.greeting
+            assert client.greeting["type"] == "hello"
             yield client
 
 

@@ -378,3 +378,30 @@ def test_an_upload_that_is_refused_is_told_so(place: Place) -> None:
     """Though its sender is still sending."""
     status, error, _ = answered(place.server, "/v1/transcribe", bytes(30_000_000))
     assert (status, error["code"]) == (401, "unauthorized")
+
+
+def test_strangers_are_not_told_which_models_there_are(place: Place) -> None:
+    """Nothing that they ask for is looked at before the key."""
+    paths = json.loads(answered(place.server, "/openapi.json")[1])["paths"]
+    asked = [(method.upper(), path) for path, methods in paths.items() for method in methods if path not in OPEN]
+    assert len(asked) > 8
+    for method, path in asked:
+        told = {_told_to_stranger(place.server, method, path, model) for model in ("tiny", "no-such-model")}
+        assert len(told) == 1, (method, path, told)
+        assert "401" in told.pop(), (method, path)
+
+
+OPEN = ("/health", "/ready")
+
+
+def _told_to_stranger(server: Server, method: str, path: str, model: str) -> str:
+    body = json.dumps({"model": model, "session": {"input_audio_transcription": {"model": model}, "type": "none"}})
+    url = server.base + path.replace("{model}", model) + f"?model={model}"
+    request = urllib.request.Request(url, None if method == "GET" else body.encode(), method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            return f"{response.status} {response.read()!r}"
+    except urllib.error.HTTPError as error:
+        with error:
+            said = error.read().decode()
+            return f"{error.code} {said}" if "request_id" not in said else f"{error.code}"

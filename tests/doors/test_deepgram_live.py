@@ -211,8 +211,14 @@ def test_starts_of_speech_and_ends_of_utterances(digits_server: Server) -> None:
     ends = [told for told in heard if told["type"] == "UtteranceEnd"]
     words = [word for told in finals(heard) for word in told["channel"]["alternatives"][0]["words"]]
     assert ends[-1] == {"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": words[-1]["end"]}
-    gaps = [a["end"] for a, b in itertools.pairwise(words) if b["start"] - a["end"] >= 1.0]
+    starts = [told["timestamp"] for told in heard if told["type"] == "SpeechStarted"]
+    quiet = [
+        (a["end"], min([b["start"], *(at for at in starts if a["end"] < at)])) for a, b in itertools.pairwise(words)
+    ]  # from a word to where somebody speaks again
+    gaps = [begin for begin, end in quiet if end - begin >= 1.0]
     assert [told["last_word_end"] for told in ends] == [*gaps, words[-1]["end"]]
+    kinds = [told["type"] for told in heard if told["type"] in ("SpeechStarted", "UtteranceEnd", "Results")]
+    assert "UtteranceEnd" not in {b for a, b in itertools.pairwise(kinds) if a == "SpeechStarted"}
     quiet = converse(digits_server, said)
     assert {told["type"] for told in quiet} == {"Results", "Metadata"}
 

@@ -94,9 +94,27 @@ def test_the_last_words_are_told_however_it_ends(last: Event) -> None:
         ([*over("a", 1.0), *over("b", 4.0, begin=3.0)], [0.5]),
         ([*over("a", 1.0), *over("b", 2.0, begin=1.2)], []),
         ([*over("a", 1.0), Finished(1.5)], [0.5]),
+        # Speech that begins before the time is over goes on with the utterance, once it has words.
+        ([*over("a", 1.0), SpeechStarted(2, 1.4), Lag(0.0, 1.6), *over("b", 2.5, begin=2.0)], []),
+        ([*over("a", 1.0), SpeechStarted(2, 1.4), Lag(0.0, 1.6), Lag(0.0, 3.4)], [0.5]),
+        ([*over("a", 1.0), SpeechStarted(2, 1.4), *over("", 1.5), Lag(0.0, 1.6)], [0.5]),
     ],
 )
 def test_an_utterance_ends_when_words_stay_away(events: list[Event], ends: list[float]) -> None:
     heard = told(Manner(utterance_end=1.0), *events)
     assert [message["last_word_end"] for message in heard if message["type"] == "UtteranceEnd"] == ends
     assert all(message["type"] == "Results" for message in told(Manner(), *events))
+
+
+@pytest.mark.parametrize("begin", [1.1, 1.4, 1.49, 1.5, 1.6, 3.0])
+@pytest.mark.parametrize("step", [0.08, 0.1, 0.56, 1.12])
+def test_no_utterance_ends_between_its_start_and_its_words(begin: float, step: float) -> None:
+    """Whoever answers at UtteranceEnd would cut off who has just begun to speak."""
+    later = begin + 0.9
+    passed = [Lag(0.0, step * turn) for turn in range(1, 200) if 1.0 < step * turn < later]
+    events = sorted([*passed, SpeechStarted(2, begin)], key=lambda event: getattr(event, "until", begin))
+    manner = Manner(utterance_end=1.0, speech_starts=True)
+    heard = told(manner, SpeechStarted(1, 0.1), *over("a", 1.0), *events, *over("b", later + 0.1, begin=later))
+    kinds = [message["type"] for message in heard if message["type"] != "Results"]
+    assert kinds in (["SpeechStarted", "SpeechStarted"], ["SpeechStarted", "UtteranceEnd", "SpeechStarted"])
+    assert ("UtteranceEnd" in kinds) == (begin - 0.5 >= 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -42,13 +43,13 @@ def until_end(connection: ClientConnection, end: Any) -> list[dict[str, Any]]:
 
 
 def segments(heard: list[dict[str, Any]]) -> str:
-    """The finals, each of which must be what its deltas add up to."""
+    """The finals, each of which must be what its deltas add up to, but for the space before a later one."""
     deltas = ""
     said = []
     for told in heard:
         assert told.keys() == (TOLD | SEGMENT if told["is_final"] else TOLD)
         if told["is_final"]:
-            assert told["segment_text"] == told["text"] == deltas
+            assert told["segment_text"] == told["text"] == deltas.removeprefix(" ")
             assert told["segment_start_time"] <= told["segment_end_time"]
             said.append(told["text"])
             deltas = ""
@@ -67,8 +68,10 @@ def test_raw_audio_and_a_text(server: Server, end: str) -> None:
             for piece in pieces(part):
                 connection.send(piece)
             connection.send(end)
-            heard.append(segments(until_end(connection, end)))
-    assert all(len(said) > 10 for said in heard)
+            heard.append(until_end(connection, end))
+    assert all(len(segments(part)) > 10 for part in heard)
+    deltas = "".join(told["text"] for told in chain(*heard) if not told["is_final"])
+    assert deltas == " ".join(segments(part) for part in heard)
 
 
 def test_msgpack_is_answered_in_msgpack(server: Server) -> None:

@@ -307,6 +307,23 @@ def test_what_is_no_form(server: Server, kind: str, body: bytes) -> None:
     error(answer)
 
 
+@pytest.mark.parametrize("kept", [0, 1, 20, 500, 5_000, -3, -60, -300])
+def test_a_form_that_is_cut_off_is_told_so(server: Server, kept: int) -> None:
+    """Not that there is no recording, nor transcribed without the fields that are missing."""
+    request = httpx2.Request(
+        "POST",
+        server.base + TRANSCRIPTIONS,
+        files={"file": DEMO.read_bytes()},
+        data={"model": "tiny", "language": "en"},
+    )
+    content = request.read()
+    assert content.endswith(b"--\r\n")
+    kind = {"Content-Type": request.headers["content-type"]}
+    answer = httpx2.post(server.base + TRANSCRIPTIONS, content=content[:kept], headers=kind)
+    assert answer.status_code == 400
+    assert "cut off" in error(answer)["message"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "allowed"),
     [

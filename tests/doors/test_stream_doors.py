@@ -14,7 +14,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.doors.serving import DEMO, PATIENCE, QUIET, SAID, Server, demo
-from tests.doors.talking import TINY, Client, Message, converse, finals, lines, pcm16, pieces, socket_of, spoken
+from tests.doors.talking import TINY, Client, Lines, Message, converse, finals, lines, pcm16, pieces, socket_of, spoken
 from tests.engine.live_model import LABELS
 
 Door = Callable[[Server], AbstractContextManager[Client]]
@@ -62,6 +62,31 @@ def test_results_carry_the_text_so_far_and_new_tokens(server: Server, door: Door
     assert turns[0] == "start_of_utterance"
     assert turns[-1] == "end_of_utterance"
     assert heard[-1]["last_state"] == "silence"
+
+
+def greeted(server: Server, over: str) -> AbstractContextManager[Client]:
+    return lines(server) if over == "tcp" else socket_of(server, "/")
+
+
+@pytest.mark.parametrize("over", ["tcp", "websocket"])
+def test_clients_may_wait_to_be_greeted(server: Server, over: str) -> None:
+    """Before they say anything; and their results have the number that they were told."""
+    audio = [spoken(piece, encoding="pcm16", final=False) for piece in pieces(DIGITS)]
+    end: Message = {"type": "audio", "data": "", "encoding": "pcm16", "final": True}
+    numbers = set()
+    for _ in range(2):
+        with greeted(server, over) as client:
+            hello = client.greeting if isinstance(client, Lines) else client.hear()
+            assert hello is not None
+            assert hello == {"type": "hello", "stream_id": hello["stream_id"], "sample_rate": 16_000}
+            client.say({"type": "ping"})
+            assert client.hear() == {"type": "pong"}
+            heard = converse(client, [*audio, end])
+            assert {told["stream_id"] for told in heard} == {hello["stream_id"]}
+            assert heard[-1]["is_final"]
+            assert heard[-1]["text"]
+            numbers.add(hello["stream_id"])
+    assert len(numbers) == 2
 
 
 def test_samples_may_come_as_numbers(server: Server, door: Door) -> None:

@@ -7,7 +7,7 @@ import io
 import threading
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
@@ -235,8 +235,14 @@ def test_public_addresses(address: str) -> None:
         *("127.0.0.1", "127.9.9.9", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254"),
         *("100.64.0.1", "192.0.2.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"),
         *("::", "::1", "::10.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "2001:0:1::"),
+        *("192.0.0.1", "192.0.0.9", "192.0.0.192", "192.88.99.1", "192.31.196.1", "100.100.100.200", "168.63.129.16"),
+        *("203.0.113.1", "198.51.100.1", "::ffff:168.63.129.16", "64:ff9b::c000:c0", "2002:a83f:8110::"),
+        *("64:ff9b:1::8.8.8.8", "100::1", "2001:1::1", "2001:20::1", "3fff::1", "5f00::1", "4000::1", "fd00:ec2::254"),
         *("fc00::1", "fd00::1", "fe80::1", "fe80::1%lo", "fec0::1", "ff02::1", "2001:db8::1"),
     ],
 )
-def test_addresses_that_are_not(address: str) -> None:
+def test_addresses_that_are_not(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_public(ip_address(address))
+    for kind in (IPv4Address, IPv6Address):  # Python's own opinion changes with its versions
+        monkeypatch.setattr(kind, "is_global", True)
     assert not is_public(ip_address(address))

@@ -6,6 +6,9 @@ import asyncio
 import io
 import wave
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import cast
 
 import numpy as np
@@ -15,10 +18,14 @@ from conure.engine import messages as engine
 from conure.engine.handle import EngineHandle
 from conure.engine.messages import Request
 from conure.errors import TooMany
-from conure.service.access import Scope
+from conure.service.access import Caller, Scope
+from conure.service.callers import KeyedAccess, OwnCounts
 from conure.service.files import FileService
+from conure.service.keys import KeyFile, new_key, written
+from conure.service.limits import Limits
 from conure.service.tokenizers import Tokenizers
 from conure.types import Transcript, Word
+from tests.audio.recordings import encode
 from tests.doors.serving import demo
 from tests.service.standing_in import CLIPS, TOKENIZER, Engine, tokens
 
@@ -44,6 +51,7 @@ class Guest:
 
     def __init__(self, refused: bool = False) -> None:
         self.refused = refused
+        self.reserved: list[float] = []
         self.spent: list[float] = []
         self.visits: list[str] = []
 
@@ -52,6 +60,9 @@ class Guest:
             raise TooMany("one recording at a time", retry_after=3.0)
         self.visits.append(scope)
         return self
+
+    async def reserve(self, seconds: float) -> None:
+        self.reserved.append(seconds)
 
     def spend(self, seconds: float) -> None:
         self.spent.append(seconds)
@@ -116,9 +127,80 @@ def test_a_caller_pays_for_what_was_transcribed() -> None:
     async def play(service: FileService) -> None:
         await service.transcribe(recording(1, 4.0), CLIPS, None, guest)
         assert guest.spent == [4.0]
+        assert 4.0 <= guest.reserved[0] < 6.0
         assert guest.visits == ["files", "closed"]
         with pytest.raises(TooMany):
             await service.transcribe(recording(1, 4.0), CLIPS, None, Guest(refused=True))
         await service.transcribe(recording(1, 4.0), CLIPS, None, guest)  # nothing is held by who was refused
+
+    at(play)
+
+
+def keyholder(minutes: float) -> Caller:
+    """A caller with a key for so much audio in a day."""
+    key, secret = new_key("a", datetime.now(UTC), limits=Limits(audio_minutes_per_day=minutes))
+    file = Path(mkdtemp()) / "keys.json"
+    file.write_text(written([key]))
+    return KeyedAccess(KeyFile(file), OwnCounts()).identify(secret)
+
+
+def as_webm(wav: io.BytesIO) -> io.BytesIO:
+    """The same as a browser records it: nothing says how long it is."""
+    with wave.open(wav) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32)[None] / 32768
+    return io.BytesIO(encode(samples, RATE, "webm", "libopus", live="1"))
+
+
+def outcomes(found: list[Transcript | BaseException]) -> list[str]:
+    return sorted("refused" if isinstance(each, TooMany) else cast(Transcript, each).text[:1] for each in found)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_recordings_sent_together_have_no_more_than_those_sent_in_turn(announced: bool) -> None:
+    """The first ones are transcribed, until what they announce, or could hold, is all that the key may have."""
+
+    async def play(service: FileService) -> None:
+        caller = keyholder(1.0)
+        sent = [recording(1, 25.0) if announced else as_webm(recording(1, 25.0)) for _ in range(20)]
+        works = (service.transcribe(file, CLIPS, None, caller) for file in sent)
+        found = await asyncio.gather(*works, return_exceptions=True)
+        most = 3 if announced else 2  # what says nothing of its length may be longer than it is
+        assert 1 <= outcomes(found).count("a") <= most
+        assert outcomes(found).count("refused") == 20 - outcomes(found).count("a")
+        left = await service.transcribe(recording(1, 4.0), CLIPS, None, keyholder(1.0))
+        assert left.text.startswith("a")
+
+    at(play)
+
+
+def test_what_was_set_aside_and_not_spent_is_given_back() -> None:
+    async def play(service: FileService) -> None:
+        caller = keyholder(1.0)
+        for _ in range(3):  # 50 s announced, 4 s there
+            cut_off = io.BytesIO(recording(1, 50.0).getvalue()[: 44 + 4 * 2 * RATE])
+            found = await service.transcribe(cut_off, CLIPS, None, caller)
+            assert found.duration == 4.0
+
+    at(play)
+
+
+def test_a_recording_that_is_longer_than_it_says_ends_where_nothing_is_left() -> None:
+    """Nobody has more audio transcribed by announcing less."""
+
+    class Strict(Guest):
+        async def reserve(self, seconds: float) -> None:
+            self.reserved.append(20.0)
+
+        def spend(self, seconds: float) -> None:
+            super().spend(seconds)
+            if sum(self.spent) > 20.0:
+                raise TooMany("that was all", retry_after=3.0)
+
+    guest = Strict()
+
+    async def play(service: FileService) -> None:
+        with pytest.raises(TooMany, match="that was all"):
+            await service.transcribe(recording(1, 300.0), CLIPS, None, guest)
+        assert 20.0 < sum(guest.spent) < 300.0
 
     at(play)

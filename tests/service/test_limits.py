@@ -152,3 +152,51 @@ def test_accounts_do_not_grow() -> None:
     assert len(account.begun) <= 3
     assert len(account.heard) <= DAY / QUARTER + 2
     assert not ledger._visits
+
+
+@given(
+    asked=st.lists(
+        st.tuples(st.sampled_from(["reserve", "spend", "end"]), st.integers(0, 5), st.integers(1, 60)), max_size=60
+    )
+)
+def test_reservations_are_spent_first_and_given_back(asked: list[tuple[str, int, int]]) -> None:
+    """Nothing is let in while spent and reserved audio is all there is; what is reserved is never refused."""
+    ledger, limits = Ledger(), Limits(audio_minutes_per_day=1.0)
+    spent, reserved = 0, dict[int, int]()
+    for number in range(6):
+        began(ledger, number, limits, 0.0)
+    for what, number, seconds in asked:
+        refused, taken = None, spent + sum(reserved.values())
+        if number not in reserved and what != "reserve":
+            continue
+        try:
+            if what == "reserve":
+                ledger.reserve((1, number), seconds, 0.0)
+            elif what == "spend":
+                ledger.spend((1, number), seconds, 0.0)
+            else:
+                ledger.end((1, number))
+        except TooMany as error:
+            refused = error
+        if what == "reserve":
+            assert (refused is None) == (taken < 60)
+            reserved[number] = reserved.get(number, 0) + (0 if refused else seconds)
+        elif what == "spend":
+            was_reserved = seconds <= reserved[number]
+            spent, reserved[number] = spent + seconds, max(reserved[number] - seconds, 0)
+            assert (refused is None) == (was_reserved or spent + sum(reserved.values()) < 60)
+        else:
+            del reserved[number]
+            left = began(ledger, number, limits, 0.0)  # begins anew
+            assert (left is None) == (spent + sum(reserved.values()) < 60)
+            if left:
+                return
+
+
+def test_a_process_that_dies_gives_its_reservations_back() -> None:
+    ledger, limits = Ledger(), Limits(audio_minutes_per_day=1.0)
+    began(ledger, 1, limits, 0.0)
+    ledger.reserve((1, 1), 300.0, 0.0)
+    assert began(ledger, 2, limits, 0.0)
+    ledger.leave(1)
+    assert not began(ledger, 3, limits, 0.0)

@@ -12,5 +12,5 @@ def test_the_types_are_up_to_date() -> None:
 def test_messages_are_told_apart_by_their_type() -> None:
     text = typescript.rendered()
     assert 'export interface Final {\n  type: "final";' in text
-    assert "export type FromServer = Ready | Received" in text
+    assert "export type FromServer = Greeting | Ready | Received" in text
     assert "  words?: Word[] | null;" in text or "  words: Word[] | null;" in text

@@ -199,6 +199,14 @@ export interface Cancelled {
   seq: number;
 }
 
+/** The first message over TCP, and at the WebSocket `/`, before the client has said anything. */
+export interface Greeting {
+  type: "hello";
+  /** Of results, where the client does not choose one in its own `hello`. */
+  stream_id: number;
+  sample_rate: number;
+}
+
 /** A message was not understood, or not meant; the stream goes on unless the connection is closed after it. */
 export interface Error {
   type: "error";
@@ -230,4 +238,4 @@ export interface Result {
 
 export type FromClient = Hello | Config | Resume | Audio | Finalize | Close | Cancel | Ping;
 
-export type FromServer = Ready | Received | SpeechStarted | Partial | UtteranceEnd | Final | Marker | Lag | Warned | Finished | Failed | Cancelled | Error | Pong | Result;
+export type FromServer = Greeting | Ready | Received | SpeechStarted | Partial | UtteranceEnd | Final | Marker | Lag | Warned | Finished | Failed | Cancelled | Error | Pong | Result;

@@ -44,7 +44,7 @@ async function announced(server: ChildProcess): Promise<string> {
   let said = "";
   for await (const line of createInterface(server.stderr!)) {
     said += `${line}\n`;
-    url = /web (http:\S+?)(,|$)/.exec(line)?.[1] ?? url;
+    url = /web (https?:\S+?)(,|$)/.exec(line)?.[1] ?? url;
     if (line.startsWith("ready")) {
       server.stderr!.resume();
       return url;

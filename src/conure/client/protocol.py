@@ -11,7 +11,8 @@ WebSocket asks for `?format=msgpack`. Audio may also be sent as bare binary fram
     server  ready, then speech_started, partial, utterance_end, final, marker, lag, warning,
             and once, at the end: finished, failed or cancelled
 
-A client that never asks for events gets `result` messages instead, each with the text so far. Times are seconds of the
+A client that never asks for events gets `result` messages instead, each with the text so far. Over TCP, and over a
+WebSocket at `/`, the server says `hello` first, for clients that wait for it. Times are seconds of the
 stream. Fields that the server does not know are null; fields that a reader does not know are to be skipped.
 
 Events are numbered by `seq`, which grows, in steps of any size. Messages are handled in the order in which they come,
@@ -39,6 +40,7 @@ __all__ = [
     "Finished",
     "FromClient",
     "FromServer",
+    "Greeting",
     "Hello",
     "Lag",
     "Marker",
@@ -257,6 +259,14 @@ class Cancelled(Struct, tag="cancelled", kw_only=True):
     seq: int
 
 
+class Greeting(Struct, tag="hello", kw_only=True):
+    """The first message over TCP, and at the WebSocket `/`, before the client has said anything."""
+
+    stream_id: int
+    """Of results, where the client does not choose one in its own `hello`."""
+    sample_rate: int = 16_000
+
+
 class Error(Struct, tag="error", kw_only=True):
     """A message was not understood, or not meant; the stream goes on unless the connection is closed after it."""
 
@@ -286,7 +296,8 @@ class Result(Struct, tag="result", kw_only=True):
 
 
 FromServer = (
-    Ready
+    Greeting
+    | Ready
     | Received
     | SpeechStarted
     | Partial

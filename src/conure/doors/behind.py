@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from conure.doors.uploads import Uploads
 from conure.service.access import Access, Anyone
 from conure.service.callbacks import Callbacks
 from conure.service.client_secrets import ClientSecrets
@@ -22,8 +23,7 @@ class Behind:
     files: FileService
     status: Status
     access: Access = Anyone()  # noqa: RUF009  it has no state
-    most_bytes: int = 2**31
-    """Of a recording that is uploaded, or fetched."""
+    uploads: Uploads = field(default_factory=lambda: Uploads(2**31, 128))
     fetcher: Fetcher = field(default_factory=lambda: Fetcher(Outside()))
     callbacks: Callbacks = field(default_factory=lambda: Callbacks(Outside()))
     secrets: ClientSecrets = ClientSecrets(b"")  # noqa: RUF009  it has no state

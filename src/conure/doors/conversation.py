@@ -48,6 +48,8 @@ class Conversation:
         self._last: protocol.FromServer | None = None
         """What was said."""
         self._hello = protocol.Hello()
+        self._greeted: int | None = None
+        """The number of the stream that the client was told before it is open."""
         self._config = protocol.Config(events=False)
         self._stream: LiveStream | None = None
         self._elsewhere: Elsewhere | None = None
@@ -57,6 +59,11 @@ class Conversation:
         """Number of the last event that was told."""
         self._opened = asyncio.Event()
         self._results = ResultRenderer(0)
+
+    async def greet(self, stream_id: int) -> None:
+        """Says who is there before the client has said anything."""
+        self._greeted = stream_id
+        await self.say(protocol.Greeting(stream_id=stream_id))
 
     def identify(self, secret: str | None) -> None:
         """Whose streams these are. Raises Unauthorized."""
@@ -224,10 +231,16 @@ class Conversation:
                 config.channels or hello.channels,
             )
             self._stream = await self._live.open(_wanted(config), audio, caller)
-            self._results = ResultRenderer(hello.stream_id if hello.stream_id is not None else self._stream.id)
+            self._results = ResultRenderer(self._name(self._stream))
             self._stream.manner = (self._config, self._results)
             await self._attach()
         return self._stream
+
+    def _name(self, stream: LiveStream) -> int | str:
+        """As the client chose it; or the number that it was greeted with, where it wants results alone."""
+        if self._hello.stream_id is not None:
+            return self._hello.stream_id
+        return self._greeted if self._greeted is not None and not self._config.events else stream.id
 
     async def _resume(self, resume: protocol.Resume) -> None:
         if self._stream is None and (path := self._live.place.elsewhere(resume.token)):

@@ -64,6 +64,7 @@ FAILURES: dict[str, Failure] = {
     "too_many": Failure(429, 1013, "RESOURCE_EXHAUSTED", "rate_limit_error", "TOO_MANY_REQUESTS"),
     "busy": _BUSY,
     "backlog_full": _BUSY,
+    "storage_full": Failure(507, 1013, "RESOURCE_EXHAUSTED", "server_error", "SERVICE_UNAVAILABLE"),
     "model_error": _OURS,
     "model_not_found": _OURS,
     "bad_checkpoint": _OURS,

@@ -8,14 +8,14 @@
             the end, back in the form it came in: END, or {"type": "Marker", "id": -1}
 
 Answers are JSON texts until the client says something in msgpack. Words are told once they will not change, and the
-last of a segment before its final, so that what is new adds up to the segment.
+last of a segment before its final. What is new adds up to the text of the whole stream: from the second segment on the
+first of it begins with a space.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import time
 from typing import Any
 
@@ -39,13 +39,11 @@ ENDS = ("END", "MARKER")
 MAP_OF_SOME = range(0x81, 0x90)
 """First bytes of a small map in msgpack."""
 ALL_WELL = 1000
-PLACE_BITS = 20
-"""Of a stream's number are its own; where several processes number streams, those above are the process."""
 
 
 def marker_socket(behind: Behind) -> APIRouter:
     router, live = APIRouter(), behind.live
-    numbers = itertools.count((live.place.number << PLACE_BITS) + 1)
+    numbers = live.place.numbers()
 
     @router.websocket("/ws")
     async def stream(socket: WebSocket) -> None:
@@ -72,6 +70,8 @@ class _Connection:
         """What the client said for each end that it was not answered yet."""
         self._finalized = 0
         self._growing = Growing()
+        self._has_text = False
+        """A segment with words is over."""
         self._failed: Failed | None = None
         """How the stream ended."""
 
@@ -141,6 +141,7 @@ class _Connection:
                 return self._fresh(stable, until)
             case Final(_, text, _, start, end):
                 fresh, self._growing = self._fresh(text, end), Growing()
+                self._has_text = self._has_text or bool(text)
                 times = {"segment_start_time": start, "segment_end_time": end}
                 return [*fresh, _said(text, end) | {"is_final": True, "segment_text": text} | times]
             case Marker(number):
@@ -152,7 +153,10 @@ class _Connection:
 
     def _fresh(self, text: str, until: float) -> list[Any]:
         """What is new of the segment, of which the final has the last word."""
+        is_next = self._has_text and not self._growing.told
         fresh = self._growing.more(text)
+        if fresh and is_next:
+            fresh = f" {fresh}"
         return [_said(fresh, until) | {"is_final": False}] if fresh else []
 
     async def _send(self, message: Any) -> None:

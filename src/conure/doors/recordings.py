@@ -13,7 +13,7 @@ from conure.doors.behind import Behind
 from conure.doors.credentials import secret_of
 from conure.doors.progress import ProgressStream
 from conure.doors.refusing import refused
-from conure.doors.uploads import received, while_there
+from conure.doors.uploads import while_there
 from conure.errors import ConureError
 from conure.text.fields import as_dict
 
@@ -37,7 +37,7 @@ def recordings(behind: Behind) -> APIRouter:
             try:
                 caller = behind.access.identify(secret_of(request.headers, request.query_params))
                 card = models.clips(model)
-                file = await held.enter_async_context(received(request, behind.most_bytes))
+                file = await held.enter_async_context(behind.uploads.received(request))
                 if stream:
                     work = partial(behind.files.transcribe, file, card, language, caller, None)
                     return ProgressStream(held.pop_all(), work)

@@ -1,5 +1,7 @@
 """The native protocol over TCP: a line of JSON a message, both ways. A key is in `hello`.
 
+The server says `hello` as soon as somebody connects: some clients wait for it, and others leave it alone.
+
 A client that has no more to say may shut its side of the connection and read on: that is a `close`. One whose
 connection broke looks the same where it may come back, so first it is found out whether there is somebody.
 """
@@ -40,9 +42,11 @@ _to_json = msgspec.json.Encoder()
 async def serve_lines(behind: Behind, host: str, port: int, *, shared: bool = False) -> asyncio.Server:
     """Several processes may share the port."""
 
+    numbers = behind.live.place.numbers()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError):  # the server stops; asyncio would print it as an error
-            await _Connection(behind, reader, writer).serve()
+            await _Connection(behind, reader, writer).serve(next(numbers))
 
     return await asyncio.start_server(serve, host, port, limit=LIMIT, backlog=BACKLOG, reuse_port=shared or None)
 
@@ -59,9 +63,10 @@ class _Connection:
         if not behind.access.needs_key:
             self._conversation.identify(None)
 
-    async def serve(self) -> None:
+    async def serve(self, number: int) -> None:
         is_refused = False
         try:
+            await self._conversation.greet(number)
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read())
                 await self._conversation.tell()

@@ -1,4 +1,4 @@
-"""The native protocol over WebSocket: `/v1/stream`.
+"""The native protocol over WebSocket: `/v1/stream`, and `/` for clients that wait to be greeted.
 
 What `config` says may also be in the query, so that a client that only sends audio can choose: `?sample_rate=8000&
 encoding=mulaw&events=true`. A key is where a browser or any other client can put it: in a header, a subprotocol or
@@ -41,9 +41,15 @@ _to_json, _to_msgpack = msgspec.json.Encoder(), msgspec.msgpack.Encoder()
 def stream_socket(behind: Behind) -> APIRouter:
     router = APIRouter()
 
+    numbers = behind.live.place.numbers()
+
     @router.websocket("/v1/stream")
     async def stream(socket: WebSocket) -> None:
         await _Connection(socket, behind).serve()
+
+    @router.websocket("/")
+    async def greeted(socket: WebSocket) -> None:
+        await _Connection(socket, behind).serve(next(numbers))
 
     return router
 
@@ -54,9 +60,12 @@ class _Connection:
         self._packed = False
         self._conversation = Conversation(behind.live, behind.access, self._send)
 
-    async def serve(self) -> None:
+    async def serve(self, greeting: int | None = None) -> None:
+        """`greeting`: the number of the stream for clients that wait for it."""
         try:
             await self._socket.accept(answer_to(self._socket.headers))
+            if greeting is not None:
+                await self._conversation.greet(greeting)
             if await self._begin():
                 self._take_directly()
                 async with asyncio.TaskGroup() as tasks:

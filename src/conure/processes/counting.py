@@ -1,8 +1,9 @@
 """What keys have had, where several processes hold connections: their parent counts, and they ask it.
 
-    a visit begins  Begin ──> Begun, or Over
-    audio comes     Spend ──> Over, where that was all
-    it ends         End
+    a visit begins      Begin ──> Granted, or Over
+    audio is announced  Reserve ──> Granted, or Over
+    audio comes         Spend ──> Over, where that was all
+    it ends             End
 
 A process that dies gives back what it had open.
 """
@@ -13,7 +14,7 @@ import asyncio
 import itertools
 
 from conure.errors import TooMany
-from conure.processes.exchange import Begin, Begun, Channel, End, Over, Spend
+from conure.processes.exchange import Begin, Channel, End, Granted, Over, Reserve, Spend
 from conure.service.access import Scope
 from conure.service.callers import Tell
 from conure.service.limits import Ledger, Limits
@@ -32,17 +33,16 @@ class SharedCounts:
 
     async def begin(self, key: str, limits: Limits, scope: Scope, tell: Tell) -> int:
         number = next(self._numbers)
-        asked = self._asked[number] = asyncio.get_running_loop().create_future()
-        self._parent.say(Begin(number, key, limits, scope))
         try:
-            await asked
+            await self._ask(Begin(number, key, limits, scope))
         except asyncio.CancelledError:
             self._parent.say(End(number))  # it may have begun
             raise
-        finally:
-            del self._asked[number]
         self._tell[number] = tell
         return number
+
+    async def reserve(self, number: int, seconds: float) -> None:
+        await self._ask(Reserve(number, seconds))
 
     def spend(self, number: int, seconds: float) -> None:
         self._parent.say(Spend(number, seconds))
@@ -51,10 +51,19 @@ class SharedCounts:
         self._parent.say(End(number))
         del self._tell[number]
 
-    def take(self, answer: Begun | Over) -> None:
+    async def _ask(self, question: Begin | Reserve) -> None:
+        """Raises TooMany."""
+        asked = self._asked[question.number] = asyncio.get_running_loop().create_future()
+        self._parent.say(question)
+        try:
+            await asked
+        finally:
+            del self._asked[question.number]
+
+    def take(self, answer: Granted | Over) -> None:
         """What the parent says."""
         asked = self._asked.get(answer.number)
-        if isinstance(answer, Begun):
+        if isinstance(answer, Granted):
             if asked and not asked.done():
                 asked.set_result(None)
             return
@@ -71,13 +80,16 @@ class CommonLedger:
     def __init__(self) -> None:
         self._ledger = Ledger()
 
-    def answer(self, process: int, said: Begin | Spend | End, now: float) -> Begun | Over | None:
+    def answer(self, process: int, said: Begin | Reserve | Spend | End, now: float) -> Granted | Over | None:
         visit = (process, said.number)
         try:
             match said:
                 case Begin(number, key, limits, scope):
                     self._ledger.begin(visit, key, limits, scope, now)
-                    return Begun(number)
+                    return Granted(number)
+                case Reserve(number, seconds):
+                    self._ledger.reserve(visit, seconds, now)
+                    return Granted(number)
                 case Spend(_, seconds):
                     self._ledger.spend(visit, seconds, now)
                 case End():

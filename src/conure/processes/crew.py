@@ -29,6 +29,7 @@ from conure.processes.exchange import (
     End,
     Opened,
     Report,
+    Reserve,
     Spend,
     Stop,
     Tell,
@@ -143,7 +144,7 @@ class Crew:
                     task = asyncio.create_task(self._tell(door, number))
                     asking.add(task)
                     task.add_done_callback(asking.discard)
-                case Begin() | Spend() | End():
+                case Begin() | Reserve() | Spend() | End():
                     if answer := self._ledger.answer(door.number, message, time.monotonic()):
                         door.channel.say(answer)
                 case _:

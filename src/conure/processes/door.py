@@ -22,7 +22,7 @@ from conure.engine.wire import Broken
 from conure.errors import ConureError
 from conure.event_loop import event_loop
 from conure.processes.counting import SharedCounts
-from conure.processes.exchange import All, Ask, Begun, Channel, Drain, Drained, Opened, Over, Report, Stop, Tell, Told
+from conure.processes.exchange import All, Ask, Channel, Drain, Drained, Granted, Opened, Over, Report, Stop, Tell, Told
 from conure.server import Doors, opened
 from conure.service.live import LiveService
 from conure.service.place import Place
@@ -96,7 +96,7 @@ async def _hear(parent: Channel, status: _SharedStatus, counts: SharedCounts) ->
                 parent.say(Told(number, status.own()))
             case All():
                 status.take(message)
-            case Begun() | Over():
+            case Granted() | Over():
                 counts.take(message)
             case Drain(seconds):
                 draining = asyncio.create_task(_drain(status, parent, seconds))

@@ -1,8 +1,8 @@
 """What the parent and a door process say to each other, over a socket whose end tells that the other has gone.
 
 door    Opened (or Broken), then Told whenever it is asked, Ask when a client asks it, Drained once;
-        Begin, Spend and End for visits of callers whose keys have limits
-parent  Tell, All (to who asked), Begun or Over (to who began), Drain, Stop
+        Begin, Reserve, Spend and End for visits of callers whose keys have limits
+parent  Tell, All (to who asked), Granted or Over (to who began or reserved), Drain, Stop
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ __all__ = [
     "All",
     "Ask",
     "Begin",
-    "Begun",
     "Channel",
     "Drain",
     "Drained",
     "End",
+    "Granted",
     "Message",
     "Opened",
     "Over",
     "Report",
+    "Reserve",
     "Spend",
     "Stop",
     "Tell",
@@ -87,8 +88,15 @@ class Begin(Struct, frozen=True, tag=True):
     scope: Scope
 
 
-class Begun(Struct, frozen=True, tag=True):
-    """It has."""
+class Reserve(Struct, frozen=True, tag=True):
+    """May so much audio be set aside for the visit?"""
+
+    number: int
+    seconds: float
+
+
+class Granted(Struct, frozen=True, tag=True):
+    """It may begin, or has its reservation."""
 
     number: int
 
@@ -127,7 +135,8 @@ class Stop(Struct, frozen=True, tag=True):
     """At once."""
 
 
-Message = Opened | Broken | Ask | All | Tell | Told | Begin | Begun | Spend | Over | End | Drain | Drained | Stop
+Visits = Begin | Granted | Reserve | Spend | Over | End
+Message = Opened | Broken | Ask | All | Tell | Told | Visits | Drain | Drained | Stop
 
 _encoder = msgpack.Encoder()
 _decoder: msgpack.Decoder[Message] = msgpack.Decoder(Message)

@@ -19,8 +19,16 @@ Scope = Literal["live", "files", "status"]
 class Visit(Protocol):
     """One stream or one recording of a caller."""
 
+    async def reserve(self, seconds: float) -> None:
+        """So much audio is announced: it is spent first, and nobody else can have it until `close`.
+
+        Raises TooMany where nothing is left. A caller that has something left may reserve more than that.
+        """
+        ...
+
     def spend(self, seconds: float) -> None:
-        """So much audio came. Raises TooMany where the caller has had all that it may have."""
+        """So much audio came. Raises TooMany where the caller has had all that it may have, and for what comes beyond
+        its reservation."""
         ...
 
     def close(self) -> None:
@@ -54,6 +62,9 @@ class Access(Protocol):
 
 
 class _Free:
+    async def reserve(self, seconds: float) -> None:
+        pass
+
     def spend(self, seconds: float) -> None:
         pass
 

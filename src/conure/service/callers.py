@@ -35,6 +35,10 @@ class Counts(Protocol):
         """Raises TooMany. `tell` is called when the key has had all the audio that it may have."""
         ...
 
+    async def reserve(self, number: int, seconds: float) -> None:
+        """Raises TooMany."""
+        ...
+
     def spend(self, number: int, seconds: float) -> None: ...
 
     def end(self, number: int) -> None: ...
@@ -53,6 +57,9 @@ class OwnCounts:
         self._ledger.begin((0, number), key, limits, scope, time.monotonic())
         self._tell[number] = tell
         return number
+
+    async def reserve(self, number: int, seconds: float) -> None:
+        self._ledger.reserve((0, number), seconds, time.monotonic())
 
     def spend(self, number: int, seconds: float) -> None:
         try:
@@ -129,6 +136,12 @@ class _Counted:
         visit = _Counted(counts)
         visit._number = await counts.begin(key.id, key.limits, scope, visit._tell)
         return visit
+
+    async def reserve(self, seconds: float) -> None:
+        try:
+            await self._counts.reserve(self._number, seconds)
+        except TooMany as error:
+            raise _refused(error) from None
 
     def spend(self, seconds: float) -> None:
         self._unspent += seconds

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from conure import metrics
 from conure.audio.files import AudioReader, open_audio
@@ -34,7 +36,14 @@ MOST_AT_ONCE = 8
 MOST_WAITING = 64
 """The same of those that wait."""
 RETRY_AFTER = 5.0
+PAID_TOGETHER = 10.0
+"""Seconds of audio that a caller pays for at once."""
+ENCODED_LEAST = 1_500
+"""Bytes a second of the most compressed speech that is common: how long a recording may be that does not say so."""
+RESERVE_RATIO, RESERVE_EXTRA = 1.02, 1.0
+"""What is set aside beside the announced length, which may be rounded, or leave out what an encoder adds."""
 
+Result = TypeVar("Result")
 
 Progress = Callable[[float, float | None], None]
 """Seconds that were transcribed, and of how many, where the recording tells that."""
@@ -119,7 +128,7 @@ class FileService:
             reading.abandon()
 
     async def _transcribe(self, task: _Task, visit: Visit) -> list[Transcript]:
-        loop, reading = asyncio.get_running_loop(), _Reading()
+        loop, reading = asyncio.get_running_loop(), _Reading(visit)
         self._readings.add(reading)
         done = loop.run_in_executor(self._threads, self._read, reading, task, loop)
         try:
@@ -131,12 +140,11 @@ class FileService:
             raise
         finally:
             self._readings.discard(reading)
-            with contextlib.suppress(TooMany):  # it was the last one
-                visit.spend(reading.seconds)
+            reading.pay()
         try:
             return done.result()
         except _Abandoned:
-            raise _stopping() from None
+            raise reading.over or _stopping() from None
 
     def _read(self, reading: _Reading, task: _Task, loop: asyncio.AbstractEventLoop) -> list[Transcript]:
         """On a thread, which waits for the engine."""
@@ -145,14 +153,17 @@ class FileService:
             lambda clips: reading.wait(asyncio.run_coroutine_threadsafe(self._words(card, prompt, clips), loop)),
             batch_seconds=BATCH_SECONDS_ON_CARD if "cuda" in card.runner else BATCH_SECONDS,
         )
+        size = task.file.seek(0, os.SEEK_END)
+        task.file.seek(0)
         with open_audio(task.file, channels="split" if task.split else "mix", max_seconds=self.max_seconds) as reader:
+            reading.wait(asyncio.run_coroutine_threadsafe(reading.reserve(reader.duration_hint, size), loop))
             words: list[list[Word]] = [[] for _ in range(reader.channels)]
 
             def reached(seconds: float) -> None:
                 if task.progress:
                     loop.call_soon_threadsafe(task.progress, seconds, reader.duration_hint)
 
-            for channel, word in long_audio.words(reading.go_on(reader), reached):
+            for channel, word in long_audio.words(reading.go_on(reader, loop), reached):
                 words[channel].append(word)
                 if task.heard:
                     loop.call_soon_threadsafe(task.heard, word)
@@ -201,11 +212,32 @@ class _Abandoned(Exception):
 class _Reading:
     """A thread that reads a recording, as the event loop sees it."""
 
-    def __init__(self) -> None:
+    def __init__(self, visit: Visit) -> None:
         self.seconds = 0.0
         """Of audio that was read, whatever became of it."""
+        self.over: TooMany | None = None
+        """The caller has had all that it may have, and this recording is longer than it announced."""
+        self._visit = visit
+        self._paid = 0.0
         self._is_abandoned = False
-        self._asked: Future[list[list[Word]]] | None = None
+        self._asked: Future[Any] | None = None
+
+    async def reserve(self, announced: float | None, size: int) -> None:
+        """Sets aside what the recording is said to have, in seconds; without that what its bytes may hold.
+
+        So recordings that are sent together are let in as they would be one after the other. Raises TooMany.
+        """
+        seconds = announced if announced and 0 < announced < math.inf else size / ENCODED_LEAST
+        await self._visit.reserve(seconds * RESERVE_RATIO + RESERVE_EXTRA)
+
+    def pay(self) -> None:
+        """For what was read since the last time. On the event loop."""
+        try:
+            self._visit.spend(self.seconds - self._paid)
+        except TooMany as error:
+            self.over = self.over or error
+            self.abandon()
+        self._paid = self.seconds
 
     def abandon(self) -> None:
         """It ends with the block that it is at."""
@@ -213,14 +245,18 @@ class _Reading:
         if self._asked:
             self._asked.cancel()
 
-    def go_on(self, reader: AudioReader) -> Iterator[Samples]:
+    def go_on(self, reader: AudioReader, loop: asyncio.AbstractEventLoop) -> Iterator[Samples]:
+        billed = 0.0
         for block in reader.blocks():
             self.seconds = reader.seconds_read
+            if self.seconds - billed >= PAID_TOGETHER:
+                billed = self.seconds
+                loop.call_soon_threadsafe(self.pay)
             if self._is_abandoned:
                 raise _Abandoned
             yield block
 
-    def wait(self, asked: Future[list[list[Word]]]) -> list[list[Word]]:
+    def wait(self, asked: Future[Result]) -> Result:
         self._asked = asked
         if self._is_abandoned:
             asked.cancel()

@@ -2,7 +2,7 @@
 
     requests   in the last minute, each at its own time
     streams    that are open
-    audio      in the last day, by quarters of an hour
+    audio      in the last day, by quarters of an hour, and what recordings that are being transcribed have reserved
 
 Who may have no more is told after how many seconds there will be some again.
 """
@@ -23,6 +23,8 @@ __all__ = ["NO_LIMITS", "Ledger", "Limits"]
 MINUTE, QUARTER, DAY = 60.0, 900.0, 86_400.0
 STREAM_RETRY = 5.0
 """Nobody knows when a stream ends."""
+RESERVED_RETRY = 10.0
+"""Nor when a recording is transcribed."""
 
 
 class Limits(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -61,16 +63,29 @@ class Ledger:
         account.streams += is_stream
         self._visits[visit] = _Open(account, limits, is_stream)
 
-    def spend(self, visit: Visit, seconds: float, now: float) -> None:
-        """So much audio came, and is counted. Raises TooMany where the key has had all that it may have."""
+    def reserve(self, visit: Visit, seconds: float, now: float) -> None:
+        """So much is announced, and set aside for the visit. Raises TooMany where nothing is left; one that is let in
+        may reserve more than is left."""
         if found := self._visits.get(visit):
-            found.account.hear(seconds, now)
             found.account.check_audio(found.limits.audio_minutes_per_day, now)
+            found.reserved += seconds
+            found.account.reserved += seconds
+
+    def spend(self, visit: Visit, seconds: float, now: float) -> None:
+        """So much audio came, and is counted. Raises TooMany where it is more than was reserved, and the key has had
+        all that it may have."""
+        if found := self._visits.get(visit):
+            was_reserved = seconds <= found.reserved
+            found.release(min(seconds, found.reserved))
+            found.account.hear(seconds, now)
+            if not was_reserved:
+                found.account.check_audio(found.limits.audio_minutes_per_day, now)
 
     def end(self, visit: Visit) -> None:
-        """Once more does no harm."""
+        """Gives back what was reserved and not spent. Once more does no harm."""
         if found := self._visits.pop(visit, None):
             found.account.streams -= found.is_stream
+            found.release(found.reserved)
 
     def leave(self, process: int) -> None:
         """A process has gone, and what it had open with it."""
@@ -85,6 +100,8 @@ class _Account:
     streams: int = 0
     heard: deque[list[float]] = field(default_factory=deque)
     """When a quarter of an hour ended, and the seconds of audio in it; those of a day."""
+    reserved: float = 0.0
+    """Seconds that visits have reserved and not spent."""
 
     def check_requests(self, most: int | None, now: float) -> None:
         while self.begun and self.begun[0] + MINUTE <= now:
@@ -106,8 +123,11 @@ class _Account:
         if most_minutes is None:
             return
         left = sum(seconds for _, seconds in self.heard)
-        if left < 60 * most_minutes:
+        if left + self.reserved < 60 * most_minutes:
             return
+        if left < 60 * most_minutes:
+            message = f"the key may send {most_minutes:g} minutes of audio in a day: recordings under way take the rest"
+            raise TooMany(message, "try again when they are transcribed", RESERVED_RETRY)
         for end, seconds in self.heard:
             left -= seconds
             if left < 60 * most_minutes:
@@ -122,11 +142,17 @@ class _Account:
         self.heard[-1][1] += seconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Open:
     account: _Account
     limits: Limits
     is_stream: bool
+    reserved: float = 0.0
+    """Seconds, not spent yet."""
+
+    def release(self, seconds: float) -> None:
+        self.reserved -= seconds
+        self.account.reserved -= seconds
 
 
 def _later(seconds: float) -> str:

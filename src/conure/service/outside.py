@@ -14,7 +14,7 @@ import functools
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import httpx2
 
@@ -31,6 +31,22 @@ MOST_TRIED = 4
 CONNECT_SECONDS, IDLE_SECONDS = 10.0, 30.0
 TRANSLATED = IPv6Network("64:ff9b::/96")
 """IPv4 as networks that have IPv6 alone show it; the address is in the last 32 bits."""
+CLOSED_4 = tuple(
+    map(
+        IPv4Network,
+        (
+            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+            *("192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16"),
+            *("192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3"),
+            "168.63.129.16/32",  # Azure's own services, as its virtual machines see them; other clouds' are above
+        ),
+    )
+)
+"""The special-purpose registry of IANA. What `is_global` says of these depends on the version of Python."""
+UNICAST_6 = IPv6Network("2000::/3")
+"""All that IANA has given out; what is outside is local, or for something else."""
+CLOSED_6 = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20")))
+"""Inside of it: protocols, among them tunnels to IPv4 addresses (Teredo), and examples."""
 HEADERS = {"User-Agent": "Conure", "Accept": "*/*", "Accept-Encoding": "identity"}
 """Bytes are counted as they are sent: nothing swells when it is unpacked."""
 
@@ -105,10 +121,10 @@ def address_of(text: str) -> httpx2.URL:
 def is_public(address: Address) -> bool:
     """Whether anybody may ask it: not of this machine, a network of one's own, or one that is for something else."""
     if isinstance(address, IPv4Address):
-        return address.is_global and not (address.is_multicast or address.is_reserved)
+        return address.is_global and not any(address in network for network in CLOSED_4)
     if inside := _embedded(address):
         return is_public(inside)
-    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_site_local)
+    return address.is_global and address in UNICAST_6 and not any(address in network for network in CLOSED_6)
 
 
 def _embedded(address: IPv6Address) -> IPv4Address | None:

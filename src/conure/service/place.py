@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = ["ALONE", "Place"]
+
+NUMBER_BITS = 20
+"""Of a stream's number are its own; those above are its process."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,10 @@ class Place:
     """Where they listen for each other."""
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     """Known to all of them, and to nobody else."""
+
+    def numbers(self) -> Iterator[int]:
+        """Of streams, for clients that know them by number; no other process gives the same."""
+        return itertools.count((self.number << NUMBER_BITS) + 1)
 
     def sign(self, token: str) -> str:
         """A token that tells where its stream is."""

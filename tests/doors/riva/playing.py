@@ -15,6 +15,7 @@ from conure.doors.riva.riva_asr_pb2 import (
     StreamingRecognizeRequest,
 )
 from conure.doors.riva.serving import serve_riva
+from conure.doors.uploads import Uploads
 from conure.engine import messages as engine
 from conure.engine.handle import EngineHandle
 from conure.errors import Unauthorized
@@ -71,7 +72,7 @@ class Place:
         tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
         self.live = LiveService(handle, Models(handle, ["live"], ["clips"]), tokenizers)
         files = FileService(handle, tokenizers)
-        self.behind = Behind(self.live, files, OwnStatus(self.live), access or Locked(), 2**20)
+        self.behind = Behind(self.live, files, OwnStatus(self.live), access or Locked(), Uploads(2**20, 8))
         self.channel: Any = None
         self.riva: Riva = cast(Riva, None)
 

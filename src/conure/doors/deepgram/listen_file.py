@@ -22,7 +22,7 @@ from conure.doors.deepgram.errors import REQUEST_ID, body, refusal
 from conure.doors.deepgram.options import Query
 from conure.doors.deepgram.transcripts import answer
 from conure.doors.deepgram.wanted import Wanted
-from conure.doors.uploads import received, while_there
+from conure.doors.uploads import on_disk, while_there
 from conure.errors import BadOption, ConureError
 from conure.service.access import Caller
 
@@ -70,7 +70,7 @@ def listen_file(behind: Behind) -> APIRouter:
             if wanted.callback:
                 await behind.callbacks.check(wanted.callback)
             async with contextlib.AsyncExitStack() as stack:
-                file = await stack.enter_async_context(received(request, behind.most_bytes))
+                file = await stack.enter_async_context(behind.uploads.received(request))
                 url = _url_in(file) if _is_json(request, file, wanted) else None
                 asked = _Asked(behind, file, url, wanted, caller, request_id)
                 if wanted.callback:
@@ -106,9 +106,10 @@ class _Asked:
     async def transcribed(self) -> dict[str, Any]:
         behind, file, wanted = self.behind, self.file, self.wanted
         if self.url is not None:
-            file.truncate(0)
-            await behind.fetcher.fetch(self.url, file, behind.most_bytes)
-            file.seek(0)
+            with on_disk():
+                file.truncate(0)
+                await behind.fetcher.fetch(self.url, file, behind.uploads.most_bytes)
+                file.seek(0)
         sha256 = await _sha256(file)
         recording = as_wav(file, wanted.audio) if wanted.audio and not is_container(_head(file)) else file
         if wanted.multichannel:

@@ -22,6 +22,8 @@ LONGEST = 5.0
 """Seconds after which what is certain of an utterance is told as final, though it goes on; and silence is."""
 STILL_OPEN = 1.0
 """Seconds before the present in which an utterance may yet turn out to have begun."""
+WORDS_LATE = 1.0
+"""Seconds by which words may be told later than that somebody speaks."""
 DIGITS = 7
 """Of times: a sample at 16 kHz is 0.0000625 s."""
 
@@ -58,6 +60,8 @@ class Results:
         self._is_speaking = False
         self._last_word: float | None = None
         """End of the last word, until `UtteranceEnd` was told for it."""
+        self._waited_from: float | None = None
+        """Where speech began of which no word is known yet. Until one is, or none came, no utterance is over."""
 
     def tell(self, event: Event) -> Iterator[Message]:
         match event:
@@ -82,7 +86,8 @@ class Results:
             yield self._final(self._take_held(), self._ended_at, speech_final=True)
 
     def _start(self, at: float) -> Iterator[Message]:
-        self._is_speaking = True
+        yield from self._miss_words(at)
+        self._is_speaking, self._waited_from = True, at
         if self._manner.speech_starts:
             yield {"type": "SpeechStarted", "channel": self._channel, "timestamp": at}
 
@@ -98,6 +103,7 @@ class Results:
     def _finish(self, final: Final) -> Iterator[Message]:
         words, self._told = final.words[self._told :], 0
         yield from self._hear(words)
+        self._waited_from = None
         if final.reason in ("asked", "closed"):
             self._held = words
             return
@@ -116,14 +122,20 @@ class Results:
         yield from self._miss_words(seconds)
 
     def _hear(self, words: Sequence[Word]) -> Iterator[Message]:
-        """Keeps the end of the last word; the gap before the first may have been long."""
-        if words and words[0].start is not None:
+        """Keeps the end of the last word; the gap before the first may have been long, unless speech began in it."""
+        if not words:
+            return
+        if words[0].start is not None and self._waited_from is None:
             yield from self._miss_words(words[0].start)
+        self._waited_from = None
         self._last_word = next((word.end for word in reversed(words) if word.end is not None), self._last_word)
 
     def _miss_words(self, until: float) -> Iterator[Message]:
         limit, last = self._manner.utterance_end, self._last_word
-        if limit is not None and last is not None and until - last >= limit:
+        if limit is None or last is None:
+            return
+        begin = last if self._waited_from is None else self._waited_from + WORDS_LATE
+        if until - begin >= limit:
             self._last_word = None
             yield {"type": "UtteranceEnd", "channel": self._channel, "last_word_end": last}
 

@@ -17,7 +17,7 @@ from conure.doors.openai.asked import form_schema
 from conure.doors.openai.errors import OpenAIRoute, no_such_path, not_allowed
 from conure.doors.openai.models import listed, named
 from conure.doors.openai.shapes import ErrorAnswer, Model, ModelList, Transcription, VerboseTranscription
-from conure.doors.uploads import form_of, while_there
+from conure.doors.uploads import while_there
 from conure.errors import BadOption
 from conure.service.access import Caller
 
@@ -77,7 +77,7 @@ def _add_transcriptions(router: APIRouter, behind: Behind) -> None:
         """
         caller = _caller(request, behind)
         async with AsyncExitStack() as stack:
-            form = await stack.enter_async_context(form_of(request, behind.most_bytes))
+            form = await stack.enter_async_context(behind.uploads.form(request))
             wanted = wanted_of(form, behind, caller)
             if wanted.asked.stream:
                 return wanted.stream(stack.pop_all())

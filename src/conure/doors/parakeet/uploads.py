@@ -23,7 +23,7 @@ from conure.doors.behind import Behind
 from conure.doors.credentials import secret_of
 from conure.doors.failures import retry_of, status_of, told
 from conure.doors.parakeet.speakers import without_effect
-from conure.doors.uploads import form_of, while_there
+from conure.doors.uploads import while_there
 from conure.engine.plan import ModelCard
 from conure.errors import BadOption, ConureError
 from conure.service.languages import only_language
@@ -81,7 +81,7 @@ def uploads(behind: Behind) -> APIRouter:
         try:
             caller = behind.access.identify(secret_of(request.headers, request.query_params))
             card = behind.live.models.clips(None)
-            async with form_of(request, behind.most_bytes) as form:
+            async with behind.uploads.form(request) as form:
                 ignored, file = without_effect(form), _file_of(form)
                 work = behind.files.transcribe(file.file, card, None, caller)
                 transcript = await while_there(request, work)

@@ -21,7 +21,7 @@ from conure.doors.realtime.nim import NimSession
 from conure.doors.realtime.session import Session
 from conure.doors.realtime.shapes import changes_of, flat_shape, shape
 from conure.errors import ConureError, Forbidden
-from conure.service.client_secrets import Minted
+from conure.service.access import Caller
 
 __all__ = ["secret_minting"]
 
@@ -62,10 +62,11 @@ def secret_minting(behind: Behind) -> APIRouter:
     async def client_secret(request: Request) -> JSONResponse:
         """A secret for a browser, and the session that it opens."""
         try:
+            caller = _caller(behind, request)
             wish = _read(await _body(request), Wish)
             asked = changes_of(wish.session or {})
             session = _checked(behind, Session().updated(asked))
-            minted = _mint(behind, request, wish.expires_after or Expiry(), asked)
+            minted = behind.secrets.mint(caller.name, (wish.expires_after or Expiry()).seconds, asked)
         except ConureError as error:
             return _refused(error)
         told = shape(session, Numbers().session)
@@ -75,11 +76,13 @@ def secret_minting(behind: Behind) -> APIRouter:
     async def transcription_session(request: Request) -> JSONResponse:
         """The same in the form of the first version."""
         try:
+            caller = _caller(behind, request)
             body = await _body(request)
             secret = _read(body, FlatWish).client_secret or FlatSecret()
             asked = changes_of(_read(body, dict[str, Any]))
             session = _checked(behind, Session().updated(asked))
-            minted = _mint(behind, request, secret.expires_at or secret.expires_after or Expiry(), asked)
+            expiry = secret.expires_at or secret.expires_after or Expiry()
+            minted = behind.secrets.mint(caller.name, expiry.seconds, asked)
         except ConureError as error:
             return _refused(error)
         told = flat_shape(session, Numbers().session)
@@ -89,13 +92,13 @@ def secret_minting(behind: Behind) -> APIRouter:
     return router
 
 
-def _mint(behind: Behind, request: Request, expiry: Expiry, session: dict[str, Any]) -> Minted:
-    """Raises Unauthorized, Forbidden or BadOption."""
+def _caller(behind: Behind, request: Request) -> Caller:
+    """Found before anything is read: strangers are told nothing of models. Raises Unauthorized or Forbidden."""
     secret = secret_of(request.headers, request.query_params)
     caller = behind.access.identify(secret)
     if behind.secrets.open(secret):
         raise Forbidden("a client secret mints no other", "use the key itself, on a server of your own")
-    return behind.secrets.mint(caller.name, expiry.seconds, session)
+    return caller
 
 
 def _checked(behind: Behind, session: Session) -> Session:

@@ -10,7 +10,9 @@ from conure.doors.behind import Behind
 from conure.doors.riva.options import HEAD, Options, audio_of, options_of
 from conure.doors.riva.results import alternative
 from conure.doors.riva.riva_asr_pb2 import RecognizeRequest, RecognizeResponse, SpeechRecognitionResult
+from conure.engine.plan import ModelCard
 from conure.service.access import Caller
+from conure.service.languages import only_language
 from conure.types import Transcript
 
 __all__ = ["recognize"]
@@ -32,14 +34,15 @@ async def recognize(
     transcripts = found if isinstance(found, list) else [found]
     ignored = (*options.ignored, *(["endpointing_config"] if config.HasField("endpointing_config") else []))
     return (
-        RecognizeResponse(results=[_result(transcript, options) for transcript in transcripts], id=request.id),
+        RecognizeResponse(results=[_result(each, options, card) for each in transcripts], id=request.id),
         {"ignored": ignored, "problems": transcripts[0].problems},
     )
 
 
-def _result(transcript: Transcript, options: Options) -> SpeechRecognitionResult:
+def _result(transcript: Transcript, options: Options, card: ModelCard) -> SpeechRecognitionResult:
+    language = transcript.language or only_language(card.languages)
     return SpeechRecognitionResult(
-        alternatives=[alternative(transcript.text, transcript.words, transcript.language, options)],
+        alternatives=[alternative(transcript.text, transcript.words, language, options)],
         channel_tag=(transcript.channel or 0) + 1,
         audio_processed=transcript.duration,
     )

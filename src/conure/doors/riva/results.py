@@ -30,9 +30,11 @@ LONGEST = 30.0
 class Results:
     """Of one channel, numbered from 1."""
 
-    def __init__(self, options: Options, channel: int = 1) -> None:
+    def __init__(self, options: Options, channel: int = 1, language: str | None = None) -> None:
+        """`language`: of all that is said, where the model has one alone."""
         self._options = options
         self._channel = channel
+        self._language = language
         self._held: list[Final] = []
         """Of the first pass: the speaker may go on."""
         self._due = self._ended = self._processed = 0.0
@@ -95,7 +97,7 @@ class Results:
 
     def _final(self, words: Sequence[Word], language: str | None = None) -> StreamingRecognitionResult:
         return StreamingRecognitionResult(
-            alternatives=[alternative(join_words(words), words, language, self._options)],
+            alternatives=[alternative(join_words(words), words, language or self._language, self._options)],
             is_final=True,
             stability=1.0,
             channel_tag=self._channel,

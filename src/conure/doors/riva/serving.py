@@ -68,7 +68,7 @@ async def serve_riva(
     behind: Behind, host: str, port: int, *, shared: bool = False, tls: tuple[Path, Path] | None = None
 ) -> RivaServer:
     """Several processes may share the port. `tls`: certificate and key. Raises BadOption for what cannot be used."""
-    longest = min(behind.most_bytes, LONGEST_MESSAGE)
+    longest = min(behind.uploads.most_bytes, LONGEST_MESSAGE)
     options = KEEPALIVE | {"grpc.so_reuseport": int(shared), "grpc.max_receive_message_length": longest}
     credentials = _credentials(*tls) if tls else None
     server = grpc.aio.server(options=list(options.items()))
@@ -92,7 +92,8 @@ def _riva(behind: Behind) -> grpc.GenericRpcHandler[bytes, Message]:
     """Messages come as bytes: who may not come in is told before they are read, and what is no message is refused."""
 
     async def recognized(requests: AsyncIterator[bytes], context: Context, caller: Caller) -> RecognizeResponse:
-        response, notes = await recognize(behind, parsed(RecognizeRequest, await _only(requests)), caller)
+        with behind.uploads.place():
+            response, notes = await recognize(behind, parsed(RecognizeRequest, await _only(requests)), caller)
         context.set_trailing_metadata(noted(**notes))
         return response
 

@@ -21,7 +21,7 @@ from conure.errors import BadRequest, ConureError
 from conure.service.access import Caller
 from conure.service.channel_streams import ChannelStreams
 from conure.service.events import LAST, Cancelled, Event, Failed
-from conure.service.languages import check_language
+from conure.service.languages import check_language, only_language
 
 __all__ = ["stream"]
 
@@ -66,7 +66,8 @@ class _Conversation:
         """Also where nothing will be."""
         self._forced = 0
         self._ignored: set[str] = set()
-        self._results = [Results(self.options, channel + 1) for channel in range(self.options.channels)]
+        language = only_language(card.languages)
+        self._results = [Results(self.options, channel + 1, language) for channel in range(self.options.channels)]
 
     async def run(self) -> None:
         """To the last result. Raises ConureError."""
