@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvicorn
 
+from conure.doors import http_requests
+from conure.doors.http_requests import HttpRequests
+from conure.event_loop import event_loop
 from tests.doors.serving import DEMO, PATIENCE, QUIET, SAID, Server, demo
 from tests.doors.talking import TINY, Message, converse, finals, lines, pcm16, pieces, spoken
 from tests.doors.test_wyoming import chunk, frame, request
@@ -31,7 +38,10 @@ def answered(port: int, said: bytes) -> bytes:
 
 
 def told(answer: bytes) -> list[Any]:
-    return [json.loads(line) for line in answer.splitlines()]
+    """After the greeting."""
+    greeting, *rest = [json.loads(line) for line in answer.splitlines()]
+    assert greeting["type"] == "hello"
+    return rest
 
 
 AUDIO = [spoken(piece) for piece in pieces(DIGITS)]
@@ -50,8 +60,8 @@ def test_lines(server: Server, config: Message, end: bytes) -> None:
 
 
 def test_what_is_no_stream_opens_none(server: Server) -> None:
-    assert answered(server.tcp, b"") == b""
-    assert answered(server.tcp, written({"type": "hello"})) == b""
+    assert told(answered(server.tcp, b"")) == []
+    assert told(answered(server.tcp, written({"type": "hello"}))) == []
     assert told(answered(server.tcp, written({"type": "ping", "id": 7}))) == [{"type": "pong", "id": 7}]
 
 
@@ -162,3 +172,54 @@ def test_uploads_that_are_cut_off(server: Server, kind: str) -> None:
     answer = answered(server.web, said)
     assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert b"ended before the request did" in answer
+
+
+@asynccontextmanager
+async def answering(app: Any) -> AsyncIterator[int]:
+    """The port of our web server before that application."""
+    config = uvicorn.Config(app, port=0, log_config=None, lifespan="off", http=HttpRequests)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await serving
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_an_upload_is_worked_on_while_somebody_waits(is_gone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose client has closed the connection looks the same, and is given up."""
+    monkeypatch.setattr(http_requests, "PROBE_SECONDS", 0.05)
+    left = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        leaving = asyncio.ensure_future(receive())
+        done, _ = await asyncio.wait([leaving], timeout=PATIENCE if is_gone else 0.5)
+        if done:
+            left.set()
+            return
+        leaving.cancel()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    async def play() -> None:
+        async with answering(app) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head(Content_Length=4) + b"1234")
+            await writer.drain()
+            if is_gone:
+                writer.close()
+                await asyncio.wait_for(left.wait(), PATIENCE)
+            else:
+                writer.write_eof()
+                *interim, answer = (await reader.read()).split(b"HTTP/1.1 ")
+                assert answer.startswith(b"200 ")
+                assert b"done" in answer
+                assert {part[:4] for part in interim[1:]} == {b"100 "}
+                writer.close()
+
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.run(play())

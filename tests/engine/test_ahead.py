@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import pytest
 
 from conure.engine.chunk_lane import AHEAD
+from conure.engine.cost import Costs
 from conure.engine.live_lane import LiveLane
+from conure.engine.loop import SPARE_PATIENCE, Engine
 from conure.engine.messages import StreamOptions
 from conure.engine.recording import as_it_is
-from conure.engine.scheduler import LiveWork
+from conure.engine.scheduler import Expected, LiveWork
 from conure.engine.segment_lane import SegmentLane
 from conure.models.network import Network
 from conure.vad.silero import load_silero
@@ -126,3 +129,27 @@ def test_utterances_of_a_recording_are_ahead_too() -> None:
             assert work.firm_from < work.due - AHEAD
         streams.run([1], 100.0)
     assert ends == 3
+
+
+class Waiting:
+    """A lane whose one stream is ahead of its time, while another will soon have a chunk."""
+
+    def ready(self) -> list[LiveWork]:
+        return [LiveWork(1, "ahead", 30.0, firm_from=20.0)]
+
+    def expected(self) -> list[Expected]:
+        return [Expected("live", 10.02, 10.07)]
+
+
+@pytest.mark.parametrize(("now", "runs"), [(9.0, True), (10.0, False), (20.0, True)])
+def test_the_loop_lets_it_wait_for_live_streams(now: float, runs: bool) -> None:
+    costs = Costs()
+    costs.learn("ahead", 1, 0.05)
+    costs.learn("live", 1, 0.03)
+    ran: list[object] = []
+    loop = Engine({"m": cast(LiveLane, Waiting())}, {}, lambda _: None, clock=lambda: now, costs=costs)
+    loop._streams = {1: cast(LiveLane, Waiting())}
+    loop._run_streams = lambda *turn: ran.append(turn)  # type: ignore[method-assign]
+    patience = loop._turn()
+    assert bool(ran) is runs
+    assert patience == (0.0 if runs else SPARE_PATIENCE)

@@ -8,7 +8,6 @@ is bounded.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from typing import BinaryIO
 
@@ -122,14 +121,15 @@ class _File:
 
     def write(self, data: bytes) -> None:
         """All of it or, with an OSError, nothing that counts."""
-        at, rest = self._written, memoryview(data)
+        self._file.seek(self._written)
+        rest = memoryview(data)
         while rest:
-            count = os.pwrite(self._file.fileno(), rest, at)
-            at, rest = at + count, rest[count:]
-        self._written = at
+            rest = rest[self._file.write(rest) :]
+        self._written += len(data)
 
     def read(self, most: int) -> bytes:
-        data = os.pread(self._file.fileno(), min(most, self.left), self._read)
+        self._file.seek(self._read)
+        data = self._file.read(min(most, self.left))
         if not data:
             raise OSError("a temporary file has become shorter")
         self._read += len(data)

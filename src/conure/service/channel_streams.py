@@ -196,13 +196,17 @@ class ChannelStreams:
             await stream.finalize(marker, reader)
 
     async def _close(self) -> None:
+        await self._finish()
+        for stream, reader in zip(self.streams, self._readers, strict=True):
+            await stream.close(reader)
+
+    async def _finish(self) -> None:
+        """What the decoder still has."""
         if self._intake:
             try:
                 await self._share(await self._intake.finish())
             except UnsupportedAudio as error:
                 self._spoil(error)
-        for stream, reader in zip(self.streams, self._readers, strict=True):
-            await stream.close(reader)
 
     async def _share(self, samples: Samples) -> None:
         """samples [channels, n]."""
@@ -215,6 +219,7 @@ class ChannelStreams:
         self.closing = True
 
         async def end() -> None:
+            await self._finish()
             self._spoil(error)
 
         for stream in self.streams:

@@ -167,11 +167,7 @@ class LiveStream:
         """What is kept is transcribed, what follows is not taken."""
         self._closing, self._spoiled = True, error
         self.warn_of(error)
-
-        async def end() -> None:
-            self.spoil(error)
-
-        await self._inbox.then(end)
+        await self._inbox.then(self._close)
 
     def warn_of(self, error: BacklogFull) -> None:
         """The stream will end with it, after what came before."""
