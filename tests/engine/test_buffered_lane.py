@@ -44,8 +44,10 @@ def lane(net: Network, slots: int = 6) -> BufferedLane:
 
 
 @torch.inference_mode()
-def encoded_in_windows(net: Network, samples: np.ndarray, context: AttentionContext) -> torch.Tensor | None:
-    """The steps of a clip, window by window, [1, S, D]."""
+def encoded_in_windows(
+    net: Network, samples: np.ndarray, context: AttentionContext, known: dict[tuple[int, int], torch.Tensor]
+) -> torch.Tensor | None:
+    """The steps of a clip, window by window, [1, S, D]; those of a window of so many frames may be known already."""
     front = LogMel(net.config.mel)
     plain = LogMel(replace(net.config.mel, normalize="NA"))
     mel, frames = plain(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
@@ -54,10 +56,15 @@ def encoded_in_windows(net: Network, samples: np.ndarray, context: AttentionCont
     steps = []
     for begin in range(0, -(-total // STEP_FRAMES), chunk):
         first = max(begin - left, 0)
-        window = mel[:, first * STEP_FRAMES : min((begin + chunk + context.right) * STEP_FRAMES, total)]
-        length = torch.tensor([window.shape[1]])
-        encoded, counts = net.encode(front.normalize(window, length), length, context=replace(context, left=left))
-        steps.append(encoded[:, begin - first : min(begin - first + chunk, int(counts))])
+        whole = (begin + chunk + context.right) * STEP_FRAMES
+        # The frames at a clip's end are made of zeros beyond it.
+        key = begin, whole if whole <= ready_frames(len(samples), net.config.mel) else -len(samples)
+        if key not in known:
+            window = mel[:, first * STEP_FRAMES : min(whole, total)]
+            length = torch.tensor([window.shape[1]])
+            encoded, counts = net.encode(front.normalize(window, length), length, context=replace(context, left=left))
+            known[key] = encoded[:, begin - first : min(begin - first + chunk, int(counts))]
+        steps.append(known[key])
     return torch.cat(steps, 1) if steps else None
 
 
@@ -73,8 +80,10 @@ class BufferedCaller(Caller):
             frames = ready_frames(count, net.config.mel) - context.right * STEP_FRAMES
             return max(frames // (STEP_FRAMES * chunk) * chunk, 0)
 
+        known: dict[tuple[int, int], torch.Tensor] = {}
+
         def encode(clip: np.ndarray) -> torch.Tensor | None:
-            return encoded_in_windows(net, clip, context)
+            return encoded_in_windows(net, clip, context, known)
 
         return timed(decode_with_cuts(net, self.samples, self.cuts, encode, whole))
 
@@ -82,9 +91,9 @@ class BufferedCaller(Caller):
 @pytest.mark.parametrize("seed", range(3))
 def test_streams_hear_what_their_windows_hear(net: Network, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    lengths = [0, 1, 159, 160, 1_279, 1_280, 1_281, 9_000, 20_000, 33_333]
+    lengths = [0, 1, 159, 160, 1_279, 1_280, 1_281, 9_000, 17_000]
     callers: list[Caller] = [
-        BufferedCaller(number, latency, [noise(rng, int(rng.choice(lengths))) for _ in range(int(rng.integers(1, 9)))])
+        BufferedCaller(number, latency, [noise(rng, int(rng.choice(lengths))) for _ in range(int(rng.integers(1, 7)))])
         for number, latency in enumerate([2, 4, 4, 11, 11, 2])
     ]
     streams = lane(net)

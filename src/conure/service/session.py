@@ -20,6 +20,7 @@ from conure.engine.handle import EngineHandle
 from conure.engine.messages import Samples, StreamOptions
 from conure.engine.plan import ModelCard
 from conure.errors import ConureError
+from conure.service.answered_cuts import AnsweredCuts
 from conure.service.events import (
     LAST,
     Cancelled,
@@ -109,8 +110,7 @@ class LiveSession:
         self._utterances = 0
         self._heard_again = False
         """The utterance began before the engine did."""
-        self._origin = 0
-        """The sample before which nothing needs to be heard again: where the last finalize cut the stream."""
+        self._cuts = AnsweredCuts()
         self._final_until = self._repeated_until = self._known_until = 0.0
         """End of the last word of a final; the same when the engine began, and up to where partials were told then."""
         self._told = self._told_until = self._warned = 0.0
@@ -208,6 +208,8 @@ class LiveSession:
     # What the engine says.
 
     def answered(self, answer: engine.Answer) -> None:
+        if self._cuts.knows(answer):
+            return
         match answer:
             case engine.Opened() if not self.opening.done():
                 self.opening.set_result(None)
@@ -224,7 +226,8 @@ class LiveSession:
             case engine.UtteranceEnded(_, at, reason):
                 self._end_utterance(self._time(at), reason)
             case engine.Marker(_, marker):
-                self._origin, _ = self._asked.popleft()
+                place, _ = self._asked.popleft()
+                self._cuts.add(place, self._kept_from())
                 self._progress.set()
                 self._end_utterance(self.until, "asked")
                 self._tell_in_order(Marker(marker))
@@ -235,7 +238,7 @@ class LiveSession:
                 self._end(_last_of(answer))
 
     def restarted(self) -> None:
-        """Everything that is not final is said to the new engine again."""
+        """Everything that is not final is said to the new engine again, and some of what came before it."""
         self._begin = self._kept_from()
         if self._utterance:
             self._utterance.hear_again(self._begin / RATE)
@@ -243,7 +246,7 @@ class LiveSession:
         self._repeated_until, self._known_until = self._final_until, self._followed
         self._open()
         at = self._begin
-        for place, marker in self._asked:
+        for place, marker in (*self._cuts.again(self._begin), *self._asked):
             at = self._send_again(at, place)
             self._handle.ask(self._cut(marker))
         self._send_again(at, self._audio.end)
@@ -386,8 +389,7 @@ class LiveSession:
         heard = self._utterance.start if self._utterance else self.until
         wanted = max(int((heard - MARGIN) * RATE), self._audio.end - int(MOST_KEPT * RATE))
         chunk = self.options.latency_ms * RATE // 1000
-        aligned = self._origin + max(wanted - self._origin, 0) // chunk * chunk
-        return max(aligned, self._audio.first)
+        return max(wanted // chunk * chunk, self._audio.first)
 
 
 def _last_of(answer: engine.Failed | engine.Cancelled) -> Event:
