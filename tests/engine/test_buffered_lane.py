@@ -85,7 +85,7 @@ class BufferedCaller(Caller):
         def encode(clip: np.ndarray) -> torch.Tensor | None:
             return encoded_in_windows(net, clip, context, known)
 
-        return timed(decode_with_cuts(net, self.samples, self.cuts, encode, whole))
+        return timed(decode_with_cuts(net, self.samples, self.cuts, encode, whole), self.cuts)
 
 
 @pytest.mark.parametrize("seed", range(3))

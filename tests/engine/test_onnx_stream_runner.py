@@ -184,9 +184,7 @@ def check_flushes(runner: StreamRunner[Any], chunk: int) -> None:
         some = [runner.step(turn.mel, turn.frames, flushed, turn.rows, turn.prompts, stays)]
         moved = turn.rows[~stays]
         if stays.any():
-            some.append(
-                runner.step(turn.mel[stays], turn.frames[stays], flushed, turn.rows[stays], turn.prompts, None)
-            )
+            some.append(runner.step(turn.mel[stays], turn.frames[stays], flushed, turn.rows[stays], turn.prompts, None))
         for place, row in enumerate(turn.rows.tolist()):
             encoded, _ = some[0] if row in moved else some[1]
             at = place if row in moved else int(stays[:place].sum())

@@ -140,12 +140,16 @@ class Caller:
         return np.cumsum([len(clip) for clip in self.clips]).tolist()
 
     def expected(self, net: Network) -> list[list[tuple[int, float]]]:
-        return timed(offline_with_cuts(net, self.samples, self.cuts, self.chunk))
+        return timed(offline_with_cuts(net, self.samples, self.cuts, self.chunk), self.cuts)
 
 
-def timed(heard: list[list[tuple[int, int]]]) -> list[list[tuple[int, float]]]:
-    """Steps as seconds."""
-    return [[(token, round(step * 0.08, 3)) for token, step in clip] for clip in heard]
+def timed(heard: list[list[tuple[int, int]]], cuts: list[int]) -> list[list[tuple[int, float]]]:
+    """Steps as seconds, between the cuts where they were told."""
+    bounds = zip(heard, [0, *cuts], cuts, strict=False)
+    return [
+        [(token, round(max(min(step * 0.08, end / 16_000), begin / 16_000), 3)) for token, step in clip]
+        for clip, begin, end in bounds
+    ]
 
 
 def converse(lane: LiveLane, callers: list[Caller], seed: int) -> None:

@@ -72,7 +72,7 @@ class BufferedLane(DirectLane):
         """Parts of as many chunks go together; a flush may have several."""
         by_chunks: dict[int, list[int]] = defaultdict(list)
         for place, part in enumerate(parts):
-            by_chunks[-(-part.steps // part.stream.chunk)].append(place)
+            by_chunks[-(-part.frames // (part.stream.chunk * STEP_FRAMES))].append(place)
         found: dict[int, Sequence[Token]] = {}
         for chunks, places in by_chunks.items():
             some = [parts[place] for place in places]

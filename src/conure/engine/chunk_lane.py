@@ -69,6 +69,8 @@ class Stream:
     """Frames after those that were flushed."""
     reached: int = 0
     """The sample up to which it was worked in, in flushes too."""
+    since: int = 0
+    """The sample of the last cut."""
     whole_at: int = 0
     """The sample from which on the next chunk is whole."""
     ear: Ear = field(default_factory=Ear)
@@ -93,13 +95,10 @@ class Part:
     """The cut that these frames reach."""
     reached: int
     """The place up to which the stream is worked in with this turn."""
+    since: int
+    """The sample of the cut before it."""
     flush: bool = False
     """The row stays where it is: not all is there that its frames would see."""
-
-    @property
-    def steps(self) -> int:
-        """Encoder steps that the frames make."""
-        return -(-self.frames // STEP_FRAMES)
 
 
 class ChunkLane(ABC):
@@ -242,11 +241,12 @@ class ChunkLane(ABC):
         if cut is not None and cut.sample < stream.whole_at:
             frames = cut.sample // hop - first if cut.sample >= hop else 0
             frames = frames if frames > stream.flushed else 0
-            return Part(stream, first, frames, cut.sample, cut, max(stream.reached, cut.sample), flush=True)
+            reached = max(stream.reached, cut.sample)
+            return Part(stream, first, frames, cut.sample, cut, reached, stream.since, flush=True)
         if cut is not None and cut.sample // hop > first + most:
             cut = None
         reached = max(stream.reached, cut.sample if cut else (first + most) * hop)
-        return Part(stream, first, most, stream.ear.samples.end, cut, reached)
+        return Part(stream, first, most, stream.ear.samples.end, cut, reached, stream.since)
 
     def _mel(self, parts: Sequence[Part], first: Sequence[int], frames: int) -> Any:
         """So many frames of each part's stream from its `first` one on, [B, T, F], not normalised."""
@@ -268,11 +268,11 @@ class ChunkLane(ABC):
         """Which parts are flushes, [B]; None where none is, as nearly always."""
         return np.array([part.flush for part in parts]) if any(part.flush for part in parts) else None
 
-    def _timed(self, part: Part, emitted: Sequence[EmittedToken]) -> Sequence[Token]:
-        """In times of the stream. A flush's tokens end with it: what comes after it is told later."""
-        after = (part.first + self.lead) // STEP_FRAMES + part.steps
-        end = after * STEP_SECONDS if part.flush else math.inf
-        return tuple(token.timed(end=end) for token in emitted)
+    @staticmethod
+    def _timed(part: Part, emitted: Sequence[EmittedToken]) -> Sequence[Token]:
+        """In times of the stream: what is told at a cut is before it, and what is told later after it."""
+        since, end = part.since / RATE, part.cut.sample / RATE if part.cut else math.inf
+        return tuple(token.timed(end=end, since=since) for token in emitted)
 
     def _advance(self, part: Part, now: float) -> None:
         """The stream stands where this part of it ends; what is needed of it must have been read."""
@@ -286,6 +286,7 @@ class ChunkLane(ABC):
         if cut:
             stream.cuts.popleft()
             stream.closing = cut.marker is None
+            stream.since = cut.sample
             self._ready.pop(stream.number, None)
         self._expect(stream)
         needed = max(first_sample(self._kept(stream), self.front.config), 0)

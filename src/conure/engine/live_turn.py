@@ -38,6 +38,7 @@ NUMBERS = ("slot", "into", "age", "fresh", "frames", "place", "lost", "known", "
 encoder steps it has had; whether its decoder begins anew; frames of the chunk; where in the samples the first frame's
 begin, how many of them are before the stream, and up to which they are known; the prompt; where the detector goes on,
 how many steps it makes, and whether it begins anew."""
+SLOT, INTO, FRESH = (NUMBERS.index(name) for name in ("slot", "into", "fresh"))
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Inputs:
         given = np.array(numbers, np.int64).reshape(-1, len(NUMBERS))
         array[:, : len(given)] = given.T
         array[:, len(given) :] = 0
-        array[:2, len(given) :] = scratch
+        array[[SLOT, INTO], len(given) :] = scratch
+        array[FRESH, len(given) :] = 1
 
     def write(self, other: Inputs) -> None:
         for part in fields(self):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from conure.text.joining import Seam, find_seam
+from conure.text.joining import Border, Seam, find_seam
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
 from conure.types import Token, Word
@@ -38,13 +38,13 @@ class Utterance:
     """The sample with which its audio begins."""
     is_told: bool = False
     """Whether its beginning was told of."""
-    seam: Seam[Word] | None = None
-    """With the utterance before, where that ended by its length."""
+    seam: Seam[Word] | Border[Word] | None = None
+    """With the utterance before, where that ended by its length, or was cut off and this one hears its end again."""
     next_guess: int = 0
     """The sample that a guess must hear to be worth it."""
     guess_first: int = field(init=False)
     """Where the audio of the next guess begins."""
-    _guess_seam: Seam[Word] | None = field(init=False)
+    _guess_seam: Seam[Word] | Border[Word] | None = field(init=False)
     _kept: list[Word] = field(init=False, default_factory=list)
     """Guessed words before it."""
 

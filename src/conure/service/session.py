@@ -208,8 +208,10 @@ class LiveSession:
     # What the engine says.
 
     def answered(self, answer: engine.Answer) -> None:
-        if self._cuts.knows(answer):
-            return
+        if not self._cuts.knows(answer):
+            self._take(answer)
+
+    def _take(self, answer: engine.Answer) -> None:
         match answer:
             case engine.Opened() if not self.opening.done():
                 self.opening.set_result(None)
