@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tests.audio.recordings import encode
-from tests.doors.serving import PATIENCE, SAID, TINY_MODEL, Server, demo
+from tests.doors.serving import PATIENCE, QUIET, SAID, TINY_MODEL, Server, demo
 from tests.doors.talking import Message, _reset, pcm16, pieces
 
 DIGITS = pcm16(demo())
@@ -199,6 +199,33 @@ def test_finalize_is_answered_even_without_words(digits_server: Server) -> None:
         connection.send(json.dumps(CLOSE))
         heard, code, _ = rest(connection)
         assert ([told["type"] for told in heard], code) == (["Metadata"], 1000)
+
+
+@pytest.mark.parametrize("model", ["nova-3", str(TINY_MODEL)])
+def test_a_finalize_in_a_silence_changes_no_word(digits_server: Server, model: str) -> None:
+    """At twelve places of a long pause, up to the sample at which the next word begins, and at all of them."""
+    speech = next(at for at in range(QUIET, len(DIGITS) // 2, 160) if np.abs(demo()[at : at + 160]).max() > 0.02)
+    places = [2 * round(at) for at in np.linspace(QUIET - 4_000, speech, 12)]
+    for cuts in [[place] for place in places] + [places]:
+        said_in_parts: list[bytes | Message] = []
+        for begin, end in itertools.pairwise([0, *cuts, len(DIGITS)]):
+            said_in_parts += [*pieces(DIGITS[begin:end]), FINALIZE]
+        heard = converse(digits_server, [*said_in_parts, CLOSE], model=model, endpointing="false")
+        assert said(heard) == SAID, [place / 32_000 for place in cuts]
+        words = [word for told in finals(heard) for word in told["channel"]["alternatives"][0]["words"]]
+        assert words == sorted(words, key=lambda word: (word["start"], word["end"]))
+        check_tiles(heard, SECONDS)
+
+
+def test_a_finalize_after_each_word_loses_none(digits_server: Server) -> None:
+    """As a program does that asks as soon as its own detector hears that nobody speaks."""
+    quiet = [at for at in range(0, len(DIGITS) // 2, 160) if np.abs(demo()[max(at - 3_200, 0) : at + 1]).max() < 0.02]
+    first_of_each = [at for at in quiet if at - 160 not in quiet]
+    assert len(first_of_each) >= 4
+    packets: list[bytes | Message] = []
+    for begin, end in itertools.pairwise([0, *(2 * at for at in first_of_each), len(DIGITS)]):
+        packets += [*pieces(DIGITS[begin:end]), FINALIZE]
+    assert said(converse(digits_server, [*packets, CLOSE])) == SAID
 
 
 def test_starts_of_speech_and_ends_of_utterances(digits_server: Server) -> None:

@@ -165,12 +165,12 @@ def check_rows_alone(runner: StreamRunner[Any], chunk: int) -> None:
 @pytest.mark.parametrize("name", ["onnx fp32", "onnx int8", "torch"])
 def test_a_flush_changes_nothing_of_what_is_encoded_after_it(name: str, chunk: int) -> None:
     onnx, plain = runners("streaming", "int8" if name.endswith("int8") else "fp32")
-    check_flushes(plain if name == "torch" else onnx, chunk)
+    check_flushes(plain if name == "torch" else onnx, chunk, within=1e-5 * (name == "torch"))
 
 
-def check_flushes(runner: StreamRunner[Any], chunk: int) -> None:
-    """Bit for bit: rows that are flushed before their chunk comes, some of them while others move on, give what they
-    give without."""
+def check_flushes(runner: StreamRunner[Any], chunk: int, within: float = 0.0) -> None:
+    """Rows that are flushed before their chunk comes, some of them while others move on, give what they give without:
+    bit for bit where a row does not depend on the others."""
     rng, generator = random.Random(chunk), np.random.default_rng(chunk)
     plain, flushed = runner.allocate(SLOTS), runner.allocate(SLOTS)
     for turn in turns("streaming", chunk, 20, seed=chunk):
@@ -189,7 +189,7 @@ def check_flushes(runner: StreamRunner[Any], chunk: int) -> None:
             encoded, _ = some[0] if row in moved else some[1]
             at = place if row in moved else int(stays[:place].sum())
             count = len(expected[place])
-            assert torch.equal(torch.as_tensor(encoded[at][:count]), expected[place])
+            torch.testing.assert_close(torch.as_tensor(encoded[at][:count]), expected[place], atol=within, rtol=0)
 
 
 def test_streamed_equals_whole() -> None:

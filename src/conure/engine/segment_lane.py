@@ -231,7 +231,9 @@ class SegmentLane:
         at = max(at, stream.origin / RATE)
         first = max(stream.clear, round((at - self.settings.padding) * RATE))
         border = stream.border if stream.border and first < stream.border.at * RATE else None
-        stream.goes_on = Utterance(at, first, seam=border, next_guess=round((at + stream.latency) * RATE))
+        stream.goes_on = Utterance(
+            at, first, seam=border, since=stream.origin / RATE, next_guess=round((at + stream.latency) * RATE)
+        )
         stream.spoke = True
 
     def _started(self, stream: SegmentStream, at: float) -> SpeechStarted:
@@ -331,7 +333,7 @@ class SegmentLane:
             own, seam = said.cut(tokens, end, self.tokenizer)
             at = until = seam.at
             first = right_of(seam, said.first)
-            after = Utterance(at, first, seam=seam, next_guess=end)
+            after = Utterance(at, first, seam=seam, since=said.since, next_guess=end)
             stream.utterances.resume(at, over.at, said.is_told)
         else:
             own = said.final(tokens, self.tokenizer)
