@@ -18,8 +18,9 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tests.audio.recordings import encode
-from tests.doors.serving import PATIENCE, QUIET, SAID, TINY_MODEL, Server, demo
+from tests.doors.serving import PATIENCE, SAID, TINY_MODEL, Server, demo
 from tests.doors.talking import Message, _reset, pcm16, pieces
+from tests.vad.digits import silences, spoken_apart
 
 DIGITS = pcm16(demo())
 SECONDS = len(DIGITS) / 32_000
@@ -203,18 +204,20 @@ def test_finalize_is_answered_even_without_words(digits_server: Server) -> None:
 
 @pytest.mark.parametrize("model", ["nova-3", str(TINY_MODEL)])
 def test_a_finalize_in_a_silence_changes_no_word(digits_server: Server, model: str) -> None:
-    """At twelve places of a long pause, up to the sample at which the next word begins, and at all of them."""
-    speech = next(at for at in range(QUIET, len(DIGITS) // 2, 160) if np.abs(demo()[at : at + 160]).max() > 0.02)
-    places = [2 * round(at) for at in np.linspace(QUIET - 4_000, speech, 12)]
-    for cuts in [[place] for place in places] + [places]:
-        said_in_parts: list[bytes | Message] = []
-        for begin, end in itertools.pairwise([0, *cuts, len(DIGITS)]):
-            said_in_parts += [*pieces(DIGITS[begin:end]), FINALIZE]
-        heard = converse(digits_server, [*said_in_parts, CLOSE], model=model, endpointing="false")
-        assert said(heard) == SAID, [place / 32_000 for place in cuts]
-        words = [word for told in finals(heard) for word in told["channel"]["alternatives"][0]["words"]]
-        assert words == sorted(words, key=lambda word: (word["start"], word["end"]))
-        check_tiles(heard, SECONDS)
+    """At twelve places of the silence before a word, up to the sample at which it begins, and at all of them."""
+    samples, words = spoken_apart(8)
+    data = pcm16(samples)
+    begin, end = silences(words, samples)[1]
+    places = [2 * round(at) for at in np.linspace(begin, end, 12)]
+    for cuts in ([], *([place] for place in places), places):
+        packets: list[bytes | Message] = []
+        for start, until in itertools.pairwise([0, *cuts, len(data)]):
+            packets += [*pieces(data[start:until]), FINALIZE]
+        heard = converse(digits_server, [*packets, CLOSE], model=model, endpointing="false")
+        assert said(heard) == " ".join(word.text for word in words), [place / 32_000 for place in cuts]
+        told = [word for final in finals(heard) for word in final["channel"]["alternatives"][0]["words"]]
+        assert told == sorted(told, key=lambda word: (word["start"], word["end"]))
+        check_tiles(heard, len(data) / 32_000)
 
 
 def test_a_finalize_after_each_word_loses_none(digits_server: Server) -> None:
