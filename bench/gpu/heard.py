@@ -65,9 +65,9 @@ def _fill(inputs: Inputs, samples: torch.Tensor, age: int, chunk: int, listened:
     given = samples[:, begin : begin + inputs.samples.shape[1]]
     inputs.samples[:, : given.shape[1]].copy_(given)
     known = samples.shape[1] - first
-    row = {"age": age, "frames": chunk * STEP_FRAMES, "place": first - begin, "known": known}
+    row = {"age": age, "fresh": int(age == 0), "frames": chunk * STEP_FRAMES, "place": first - begin, "known": known}
     row |= {"ear": ear - begin, "steps": steps, "begins": int(listened == 0)}
-    inputs.fill([number for slot in range(len(samples)) for number in numbers_of(slot=slot, **row)], scratch)
+    inputs.fill([number for slot in range(len(samples)) for number in numbers_of(slot=slot, into=slot, **row)], scratch)
 
 
 def tokens_a_second(checkpoint: Checkpoint, device: torch.device) -> Told:

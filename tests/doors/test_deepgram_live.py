@@ -20,6 +20,7 @@ from websockets.typing import Subprotocol
 from tests.audio.recordings import encode
 from tests.doors.serving import PATIENCE, SAID, TINY_MODEL, Server, demo
 from tests.doors.talking import Message, _reset, pcm16, pieces
+from tests.vad.digits import silences, spoken_apart
 
 DIGITS = pcm16(demo())
 SECONDS = len(DIGITS) / 32_000
@@ -199,6 +200,35 @@ def test_finalize_is_answered_even_without_words(digits_server: Server) -> None:
         connection.send(json.dumps(CLOSE))
         heard, code, _ = rest(connection)
         assert ([told["type"] for told in heard], code) == (["Metadata"], 1000)
+
+
+@pytest.mark.parametrize("model", ["nova-3", str(TINY_MODEL)])
+def test_a_finalize_in_a_silence_changes_no_word(digits_server: Server, model: str) -> None:
+    """At twelve places of the silence before a word, up to the sample at which it begins, and at all of them."""
+    samples, words = spoken_apart(8)
+    data = pcm16(samples)
+    begin, end = silences(words, samples)[1]
+    places = [2 * round(at) for at in np.linspace(begin, end, 12)]
+    for cuts in ([], *([place] for place in places), places):
+        packets: list[bytes | Message] = []
+        for start, until in itertools.pairwise([0, *cuts, len(data)]):
+            packets += [*pieces(data[start:until]), FINALIZE]
+        heard = converse(digits_server, [*packets, CLOSE], model=model, endpointing="false")
+        assert said(heard) == " ".join(word.text for word in words), [place / 32_000 for place in cuts]
+        told = [word for final in finals(heard) for word in final["channel"]["alternatives"][0]["words"]]
+        assert told == sorted(told, key=lambda word: (word["start"], word["end"]))
+        check_tiles(heard, len(data) / 32_000)
+
+
+def test_a_finalize_after_each_word_loses_none(digits_server: Server) -> None:
+    """As a program does that asks as soon as its own detector hears that nobody speaks."""
+    quiet = [at for at in range(0, len(DIGITS) // 2, 160) if np.abs(demo()[max(at - 3_200, 0) : at + 1]).max() < 0.02]
+    first_of_each = [at for at in quiet if at - 160 not in quiet]
+    assert len(first_of_each) >= 4
+    packets: list[bytes | Message] = []
+    for begin, end in itertools.pairwise([0, *(2 * at for at in first_of_each), len(DIGITS)]):
+        packets += [*pieces(DIGITS[begin:end]), FINALIZE]
+    assert said(converse(digits_server, [*packets, CLOSE])) == SAID
 
 
 def test_starts_of_speech_and_ends_of_utterances(digits_server: Server) -> None:

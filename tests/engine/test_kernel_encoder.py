@@ -19,7 +19,7 @@ from conure.engine.packed import FILE, Packed
 from conure.engine.packing import is_packable
 from conure.models.config import AttentionContext, EncoderConfig
 from conure.native.library import available
-from tests.engine.test_onnx_stream_runner import SLOTS, SPOKEN, check_rows_alone, turns
+from tests.engine.test_onnx_stream_runner import SLOTS, SPOKEN, check_flushes, check_rows_alone, turns
 from tests.models.networks import STREAMING, checkpoint_of, network
 
 pytestmark = pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
@@ -69,6 +69,11 @@ def test_kernels_give_what_the_graph_gives(folders: dict[str, Path], name: str, 
 @pytest.mark.parametrize("chunk", [1, 2, 7])
 def test_a_row_does_not_depend_on_the_others(folders: dict[str, Path], chunk: int) -> None:
     check_rows_alone(OnnxStreamRunner(folders["streaming"], threads=2), chunk)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 14])
+def test_a_flush_changes_nothing_of_what_is_encoded_after_it(folders: dict[str, Path], chunk: int) -> None:
+    check_flushes(OnnxStreamRunner(folders["streaming"], threads=2), chunk)
 
 
 def test_a_row_takes_half_of_what_the_graph_takes(folders: dict[str, Path]) -> None:

@@ -161,6 +161,37 @@ def check_rows_alone(runner: StreamRunner[Any], chunk: int) -> None:
                 assert torch.equal(mine.run(runner, alone)[0], encoded[turn.rows.tolist().index(row)])
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 7, 14])
+@pytest.mark.parametrize("name", ["onnx fp32", "onnx int8", "torch"])
+def test_a_flush_changes_nothing_of_what_is_encoded_after_it(name: str, chunk: int) -> None:
+    onnx, plain = runners("streaming", "int8" if name.endswith("int8") else "fp32")
+    check_flushes(plain if name == "torch" else onnx, chunk, within=1e-5 * (name == "torch"))
+
+
+def check_flushes(runner: StreamRunner[Any], chunk: int, within: float = 0.0) -> None:
+    """Rows that are flushed before their chunk comes, some of them while others move on, give what they give without:
+    bit for bit where a row does not depend on the others."""
+    rng, generator = random.Random(chunk), np.random.default_rng(chunk)
+    plain, flushed = runner.allocate(SLOTS), runner.allocate(SLOTS)
+    for turn in turns("streaming", chunk, 20, seed=chunk):
+        expected = turn.run(runner, plain)
+        flushed.reset(turn.opened)
+        for _ in range(rng.randint(0, 2)):
+            noise = generator.standard_normal(turn.mel.shape, np.float32)
+            frames = np.array([rng.randint(0, 8 * chunk) for _ in turn.rows])
+            runner.step(noise, frames, flushed, turn.rows, turn.prompts, np.ones(len(frames), bool))
+        stays = np.array([rng.random() < 0.5 for _ in turn.rows])
+        some = [runner.step(turn.mel, turn.frames, flushed, turn.rows, turn.prompts, stays)]
+        moved = turn.rows[~stays]
+        if stays.any():
+            some.append(runner.step(turn.mel[stays], turn.frames[stays], flushed, turn.rows[stays], turn.prompts, None))
+        for place, row in enumerate(turn.rows.tolist()):
+            encoded, _ = some[0] if row in moved else some[1]
+            at = place if row in moved else int(stays[:place].sum())
+            count = len(expected[place])
+            torch.testing.assert_close(torch.as_tensor(encoded[at][:count]), expected[place], atol=within, rtol=0)
+
+
 def test_streamed_equals_whole() -> None:
     onnx, plain = runners("streaming")
     whole, lengths = mel([433])

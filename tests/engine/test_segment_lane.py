@@ -161,13 +161,12 @@ def test_silence_and_faint_noise_are_not_transcribed() -> None:
 
 
 def test_markers_follow_what_came_before_them() -> None:
-    first, words = recording(digits(4, 0.1, 0.3, 5, first=0.0))
-    second, more = recording(digits(3, 0.1, 0.3, 6, first=0.0), seed=1)
-    faint = (1e-4 * np.random.default_rng(2).standard_normal(1_000)).astype(np.float32)
-    talk, chance = knowing((first, words), (second, more), (faint, [])), random.Random(0)
+    samples, all_words = recording([*digits(4, 0.1, 0.3, 5, first=0.0), *digits(3, 0.1, 0.3, 6)])
+    words, more, cut = all_words[:4], all_words[4:], round(all_words[3].end * RATE)
+    talk, chance = knowing((samples, all_words)), random.Random(0)
     talk.open(0)
-    for number, samples in enumerate((first, second, faint)):
-        talk.say(0, samples, chance)
+    for number, part in enumerate((samples[:cut], samples[cut:], samples[:0])):
+        talk.say(0, part, chance)
         talk.finish(0, marker=number)
     talk.finish(0)
     markers = [index for index, answer in enumerate(talk.answers) if isinstance(answer, Marker)]

@@ -45,7 +45,7 @@ def test_it_is_the_middle_of_the_module(chunk: int, bias: bool, kernels: bool) -
         before = moved[rows[:2]] * (age[rows[:2]] > 0)[:, None, None]
         expected, moved[rows[:2]] = convolution.step(x[:2], there, before)
         mixed = convolution.pointwise_conv1(x)
-        middle = filter_step(mixed, cache, rows, age[rows], counts, **filter_of(convolution), kernels=kernels)
+        middle = filter_step(mixed, cache, rows, rows, age[rows], counts, **filter_of(convolution), kernels=kernels)
         assert_near(convolution.pointwise_conv2(middle)[:2], expected)
         assert_near(cache[rows[:2]], moved[rows[:2]].transpose(1, 2))
         assert cache[SCRATCH].isnan().all()
@@ -59,6 +59,7 @@ def inputs(chunk: int, width: int, dtype: torch.dtype) -> dict[str, Any]:
         "x": noise(4, chunk, 2 * width, dtype=dtype),
         "cache": noise(6, 8, width, dtype=dtype),
         "rows": whole(3, 1, 5, 5),
+        "into": whole(3, 1, 5, 5),
         "age": whole(0, 7, 10**12, 0),
         "counts": whole(chunk, max(1, chunk - 1), 0, 0),
         "weight": noise(9, width, dtype=dtype),
@@ -88,6 +89,7 @@ def test_the_kernel_gives_what_its_twin_gives(chunk: int, width: int, dtype: tor
 def test_where_chunks_end_does_not_matter() -> None:
     given = inputs(4, 32, torch.float16)
     given["counts"], given["rows"] = torch.full_like(given["counts"], 4), whole(0, 1, 2, 3)
+    given["into"] = given["rows"]
     again = {**given, "cache": given["cache"].clone(), "counts": torch.full_like(given["counts"], 1)}
     parts = [
         filter_step(**{**again, "x": given["x"][:, step : step + 1].contiguous(), "age": given["age"] + step})
@@ -95,6 +97,18 @@ def test_where_chunks_end_does_not_matter() -> None:
     ]
     assert torch.equal(filter_step(**given), torch.cat(parts, 1))
     assert torch.equal(given["cache"], again["cache"])
+
+
+@pytest.mark.parametrize("kernels", [False, True])
+def test_a_chunk_that_is_tried_leaves_what_it_reads_as_it_was(kernels: bool) -> None:
+    given = inputs(4, 32, torch.float32)
+    cache = given["cache"].clone()
+    expected = filter_step(**{**given, "cache": cache}, kernels=kernels)
+    given["into"] = whole(0, 0, 5, 5)
+    before = given["cache"].clone()
+    assert torch.equal(filter_step(**given, kernels=kernels), expected)
+    assert torch.equal(given["cache"][1:], before[1:])
+    assert not torch.equal(given["cache"][0], before[0])
 
 
 def test_by_default_the_device_says_whether_kernels_run() -> None:

@@ -64,7 +64,7 @@ def assert_turns_agree(encoder: Encoder, chunk: int, kernels: bool, turns: int) 
         projected = noise(len(rows), chunk, 3, heads, width).unbind(2)
         near = by_distance(attention, projected[0], positions)
         mixed = attend_ring(
-            *(projected[0], *near, attention.pos_bias_u, *projected[1:], keys, values, rows, age[rows], counts),
+            *(projected[0], *near, attention.pos_bias_u, *projected[1:], keys, values, rows, rows, age[rows], counts),
             kernels=kernels,
         )
         expected = moved.attend(tuple(part[:2] for part in projected), rows[:2], counts[:2], positions)
@@ -102,6 +102,7 @@ def inputs(chunk: int, width: int, dtype: torch.dtype) -> dict[str, Any]:
         "keys": noise(6, heads, PAST, width, dtype=dtype),
         "values": noise(6, heads, PAST, width, dtype=dtype),
         "rows": whole(3, 1, 4, 5),
+        "into": whole(3, 1, 4, 5),
         "age": whole(0, 7, 10**12, 3),
         "counts": whole(chunk, chunk, max(1, chunk - 1), 0),
     }
@@ -128,6 +129,19 @@ def test_the_chunk_is_at_its_places_and_nothing_else_has_changed() -> None:
         for step in range(count):
             before[slot, :, (age + step) % PAST] = given["key"][row, step]
     assert torch.equal(given["keys"], before)
+
+
+@pytest.mark.parametrize("kernels", [False, True])
+def test_a_chunk_that_is_tried_leaves_what_it_reads_as_it_was(kernels: bool) -> None:
+    """Two rows write into one slot that nobody reads, and give what they give elsewhere."""
+    given = inputs(4, 16, torch.float32)
+    rings = {name: given[name].clone() for name in ("keys", "values")}
+    expected = attend_ring(**{**given, **rings}, kernels=kernels)
+    given["into"] = whole(0, 0, 4, 5)
+    before = given["keys"].clone()
+    assert torch.equal(attend_ring(**given, kernels=kernels), expected)
+    assert torch.equal(given["keys"][[1, 2, 3, 5]], before[[1, 2, 3, 5]])
+    assert torch.equal(given["keys"][4], rings["keys"][4])
 
 
 @pytest.mark.parametrize("name", ["key", "keys"])

@@ -41,6 +41,9 @@ def test_rings_give_what_moved_windows_give(encoder: EncoderConfig, chunk: int) 
         padded = torch.cat([mel, torch.randn(2, 8 * chunk, encoder.features)])
         frames = torch.cat([frames, torch.zeros(2, dtype=torch.long)])
         ages = torch.cat([age[chosen], torch.zeros(2, dtype=torch.long)])
+        # A chunk that is only tried, by all rows, is as if it had not been.
+        tried = torch.randn_like(padded)
+        live.step(tried, frames, torch.cat([chosen, pad]), ages, rings, torch.full_like(ages, SLOTS))
         got, got_counts = live.step(padded, frames, torch.cat([chosen, pad]), ages, rings)
         assert got_counts.tolist() == [*counts.tolist(), 0, 0]
         assert got.isfinite().all()

@@ -265,17 +265,61 @@ def test_an_utterance_before_the_one_that_goes_on_does_not_end_it() -> None:
     assert len([event for event in on.told if isinstance(event, SpeechStarted)]) == 2
 
 
-def test_nothing_before_a_finalize_is_heard_again() -> None:
+def test_a_new_engine_cuts_where_the_one_before_did_and_nothing_is_told_twice() -> None:
+    """The word at the first cut is told by the old engine, and half of it again by the new one before the cut."""
+    cuts, begin = (2.55, 3.05), 2.08
+
+    async def play(on: Scene) -> None:
+        on.speak("a", 1.0)
+        await cut(on, 0.0, 1.5)
+        await cut(on, 1.5, cuts[0])
+        on.speak("bk", 2.9)
+        await cut(on, *cuts)
+        await on.session.push(audio(1, first=round(cuts[1] * RATE)))
+        on.hear("", 3.1)
+        on.session.finalize(9)
+        on.engine.restart()
+        order = [type(request) for request in on.engine.asked]
+        assert order == [engine.Open, *[engine.Audio, engine.Finalize] * 3]
+        np.testing.assert_array_equal(on.engine.samples(), audio(cuts[1] + 1 - begin, first=round(begin * RATE)))
+        sizes = [len(request.samples) for request in on.engine.of(engine.Audio)]
+        assert np.cumsum(sizes).tolist() == [round((at - begin) * RATE) for at in (*cuts, cuts[1] + 1)]
+        markers = [request.marker for request in on.engine.of(engine.Finalize)]
+        assert markers[-1] == 9
+        on.engine.say(engine.Heard(on.number, (), cuts[0] - begin), engine.Marker(on.number, markers[0]))
+        on.speak("k", 2.98 - begin)
+        on.end(cuts[1] - begin)
+        on.engine.say(engine.Marker(on.number, markers[1]))
+        on.speak("c", 3.2 - begin)
+        on.engine.say(engine.Marker(on.number, 9))
+
+    async def cut(on: Scene, begin: float, at: float) -> None:
+        await on.session.push(audio(at - begin, first=round(begin * RATE)))
+        on.session.finalize(round(at * 100))
+        on.engine.say(engine.Heard(on.number, (), at), engine.Marker(on.number, round(at * 100)))
+
+    on = scene(play)
+    assert on.texts() == ["a", "bk", "c"]
+    assert [event.number for event in on.told if isinstance(event, Marker)] == [150, 255, 305, 9]
+    assert [event.utterance for event in on.told if isinstance(event, SpeechStarted)] == [1, 2, 3]
+
+
+def test_an_engine_that_dies_while_it_repeats_is_followed_by_one_that_repeats_all() -> None:
     async def play(on: Scene) -> None:
         await on.session.push(audio(3.05))
-        on.speak("a", 1.0)
+        on.speak("a", 2.5)
         on.session.finalize(1)
-        on.engine.say(engine.Marker(on.number, 1))
+        on.engine.say(engine.Heard(on.number, (), 3.05), engine.Marker(on.number, 1))
         await on.session.push(audio(1, first=round(3.05 * RATE)))
-        on.engine.restart()
-        np.testing.assert_array_equal(on.engine.samples(), audio(1, first=round(3.05 * RATE)))
+        for _ in range(2):
+            on.engine.restart()
+            assert len(on.engine.of(engine.Finalize)) == 1
+        on.speak("a", 0.42)
+        on.engine.say(engine.Marker(on.number, 0))
+        on.speak("b", 1.3)
+        on.end(1.9)
 
-    assert scene(play).texts() == ["a"]
+    assert scene(play).texts() == ["a", "b"]
 
 
 def test_other_words_the_second_time_are_told() -> None:

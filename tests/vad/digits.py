@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import wave
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,8 @@ RATE = 16_000
 FOLDER = Path(__file__).parents[1] / "data" / "digits"
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 SPEAKERS = ["george", "jackson", "lucas"]
+QUIET = 0.1
+"""Seconds after a word from which on all is silence: the digits are cut close."""
 
 
 @cache
@@ -36,3 +39,19 @@ def recording(parts, noise=1e-4, seed=0):
     for start, clip in clips:
         samples[start : start + len(clip)] += clip
     return samples, words
+
+
+def spoken_apart(seed, count=5, pause=(0.4, 1.1)):
+    """Digits with silences of some length around them, and a second of it at the end -> as `recording`."""
+    chance = random.Random(seed)
+    parts = [(chance.uniform(*pause), chance.randrange(10), SPEAKERS[seed % 3]) for _ in range(count)]
+    samples, words = recording(parts, seed=seed)
+    silence = 1e-4 * np.random.default_rng(seed).standard_normal(RATE)
+    return np.concatenate([samples, silence.astype(np.float32)]), words
+
+
+def silences(words, samples):
+    """From which sample to which nobody speaks, before each word and after the last one."""
+    ends = [0.0, *(word.end + QUIET for word in words)]
+    starts = [*(word.start for word in words), len(samples) / RATE]
+    return [(int(end * RATE), int(start * RATE)) for end, start in zip(ends, starts, strict=True) if start > end]

@@ -26,8 +26,8 @@ class EmittedToken:
     log_probability: float
     confidence: float
 
-    def timed(self, origin: float = 0.0, end: float = math.inf) -> Token:
-        """In seconds, where the first step is at `origin`; nothing lasts beyond `end`."""
-        begins = min(origin + self.step * STEP_SECONDS, end)
-        ends = min(origin + (self.step + self.duration) * STEP_SECONDS, end)
+    def timed(self, origin: float = 0.0, end: float = math.inf, since: float = 0.0) -> Token:
+        """In seconds, where the first step is at `origin`; nothing lasts beyond `end`, or begins before `since`."""
+        begins = max(min(origin + self.step * STEP_SECONDS, end), since)
+        ends = max(min(origin + (self.step + self.duration) * STEP_SECONDS, end), since)
         return Token(self.id, round(begins, 3), round(ends, 3), self.log_probability, self.confidence)

@@ -3,20 +3,21 @@
     [ left context | chunk | right context ] ──> encoder ──> the chunk's steps ──> greedy tokens, state carried on
 
 Its convolutions look ahead, so nothing but samples can be kept from chunk to chunk. Latency is the chunk and what is
-to its right. A stream's first windows begin with the clip, the last ones end with it.
+to its right. A stream's first windows begin with it, the last ones before a cut end there.
 
 A feature's mean over the clip cannot be known, so where the model wants it taken out it is the window's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from conure.engine.buffered_runner import BufferedRunner
-from conure.engine.chunk_lane import RATE, Part, Stream
+from conure.engine.chunk_lane import Part, Stream
 from conure.engine.direct_lane import DirectLane
 from conure.engine.messages import StreamOptions
 from conure.models.config import STEP_FRAMES, STEP_MS, AttentionContext
@@ -68,33 +69,39 @@ class BufferedLane(DirectLane):
         self.state.reset(np.array([row]))
 
     def _recognize(self, parts: Sequence[Part]) -> list[Sequence[Token]]:
-        rows = np.array([part.stream.lease.row for part in parts])
-        encoded, counts = self._encode(parts)
-        with self.stages.time("decoding"):
-            found = self.runner.decoder.decode_rows(encoded, counts, self.state, rows)
-        return [
-            tuple(token.timed(part.stream.origin / RATE) for token in emitted)
-            for part, emitted in zip(parts, found, strict=True)
-        ]
+        """Parts of as many chunks go together; a flush may have several."""
+        by_chunks: dict[int, list[int]] = defaultdict(list)
+        for place, part in enumerate(parts):
+            by_chunks[-(-part.frames // (part.stream.chunk * STEP_FRAMES))].append(place)
+        found: dict[int, Sequence[Token]] = {}
+        for chunks, places in by_chunks.items():
+            some = [parts[place] for place in places]
+            found |= zip(places, self._hear(some, chunks), strict=True)
+        return [found[place] for place in range(len(parts))]
 
-    def _encode(self, parts: Sequence[Part]) -> tuple[Any, Any]:
-        """The steps of each part's chunk, [B, C, D], and how many they are, [B]."""
-        first = [self._kept(part.stream) for part in parts]
-        until = [self._window_end(part) for part in parts]
-        windows = np.subtract(until, first)
-        left = np.array([(part.stream.frames - begin) // STEP_FRAMES for part, begin in zip(parts, first, strict=True)])
+    def _hear(self, parts: Sequence[Part], chunks: int) -> Iterator[Sequence[Token]]:
+        """The tokens of parts that have so many chunks each."""
+        rows = np.array([part.stream.lease.row for part in parts])
+        encoded, counts = self._encode(parts, chunks)
+        with self.stages.time("decoding"):
+            found = self.runner.decoder.decode_rows(encoded, counts, self.state, rows, self._flushes(parts))
+        return map(self._timed, parts, found)
+
+    def _encode(self, parts: Sequence[Part], chunks: int) -> tuple[Any, Any]:
+        """The steps of each part's chunks, [B, chunks * C, D], and how many they are, [B]. A chunk is a window."""
+        context = self.contexts[parts[0].stream.options.latency_ms]
+        size = parts[0].stream.chunk * STEP_FRAMES
+        begins = np.array([part.first + size * chunk for part in parts for chunk in range(chunks)])
+        first = (begins - context.left * STEP_FRAMES).clip(0)
+        known = np.repeat([part.end // self.front.config.hop for part in parts], chunks)
+        windows = np.minimum(begins + size + context.right * STEP_FRAMES, known) - first
+        whose = [part for part in parts for _ in range(chunks)]
         prompts = None
         if self.runner.config.prompts:
-            prompts = np.array([part.stream.options.prompt or 0 for part in parts])
-        context = self.contexts[parts[0].stream.options.latency_ms]
+            prompts = np.array([part.stream.options.prompt or 0 for part in whose])
         with self.stages.time("features"):
-            mel = self.front.normalize(self._mel(parts, first, int(windows.max())), windows)
+            mel = self.front.normalize(self._mel(whose, first.tolist(), int(windows.max())), windows)
         with self.stages.time("encoder"):
-            return self.runner.encode(mel, windows, left, context, prompts)
-
-    def _window_end(self, part: Part) -> int:
-        """The frame after the last one that the chunk may see."""
-        whole = part.stream.frames + part.stream.chunk * STEP_FRAMES + self._beyond(part.stream)
-        if not part.stream.cuts:
-            return whole
-        return min(whole, (part.end - part.stream.origin) // self.front.config.hop)
+            encoded, counts = self.runner.encode(mel, windows, (begins - first) // STEP_FRAMES, context, prompts)
+        # Of several windows all but the last give whole chunks.
+        return encoded.reshape(len(parts), -1, encoded.shape[2]), counts.reshape(len(parts), chunks).sum(1)

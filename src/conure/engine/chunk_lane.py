@@ -3,8 +3,11 @@
     samples ──> the model's own way from a chunk to tokens ─┐
         └─────> speech probabilities, every 32 ms ──────────┴──> hearing ──> answers, in the stream's order
 
-A stream is cut into clips by `finalize`: what is left of the clip is worked in as its last, shorter chunk, and the row
-starts afresh with the next sample. Between such cuts the tokens are those of the whole clip.
+A cut (`finalize`) flushes what has come: a last, shorter chunk is worked in, with zeros after the cut in place of what
+is not known yet, and its tokens are told. It resets nothing. The row stays at the beginning of that chunk, and works it
+in again when it is whole, with the audio that came instead of the zeros. So the encoder's steps are those of a stream
+without cuts. The decoder goes on after the flush's last token; blanks after that one are looked at again, for they may
+be blanks only because zeros followed.
 
 A stream that ends keeps its row until its last answer is made, then it is gone: answers are made in `run` alone, so
 none can be for a later tenant of the row.
@@ -12,6 +15,7 @@ none can be for a later tenant of the row.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,10 +23,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conure.audio.features_stream import Front, first_sample, samples_of, span_samples
 from conure.audio.spoken import Spoken
-from conure.decoding.emitted import STEP_SECONDS
+from conure.decoding.emitted import STEP_SECONDS, EmittedToken
 from conure.engine.hearing import Hearing
 from conure.engine.listening import Ear, Speech
 from conure.engine.messages import Answer, Cancelled, Finished, Marker, Samples, StreamOptions
@@ -44,7 +49,7 @@ LARGE_ROWS = 64
 
 @dataclass(slots=True)
 class Cut:
-    """Where a clip of the stream ends."""
+    """Where a final is asked for."""
 
     sample: int
     marker: int | None
@@ -62,12 +67,16 @@ class Stream:
     chunk: int
     """Encoder steps that a turn works in."""
     frames: int
-    """Frames of the clip that were worked in; below 0 where the first chunk begins with virtual ones."""
+    """Frames that were worked in; below 0 where the first chunk begins with virtual ones."""
+    flushed: int = 0
+    """Frames after those that were flushed."""
+    reached: int = 0
+    """The sample up to which it was worked in, in flushes too."""
+    since: int = 0
+    """The sample of the last cut."""
     whole_at: int = 0
     """The sample from which on the next chunk is whole."""
     ear: Ear = field(default_factory=Ear)
-    origin: int = 0
-    """The sample at which the clip began."""
     cuts: deque[Cut] = field(default_factory=deque)
     pushed: float = 0.0
     """When samples came last."""
@@ -83,23 +92,26 @@ class Part:
     """What one stream brings to a turn."""
 
     stream: Stream
+    first: int
+    """The frame that it begins with."""
     frames: int
-    """At most 8 a step of the chunk."""
     end: int
     """Where the samples end that the features may see."""
     cut: Cut | None
     """The cut that these frames reach."""
     reached: int
     """The place up to which the stream is worked in with this turn."""
-    origin: int
-    """The sample at which its clip began."""
+    since: int
+    """The sample of the cut before it."""
+    flush: bool = False
+    """The row stays where it is: not all is there that its frames would see."""
 
 
 class ChunkLane(ABC):
     """The bookkeeping; how a chunk becomes tokens is the model's."""
 
     lead = 0
-    """Virtual frames before a clip's first one."""
+    """Virtual frames before a stream's first one."""
 
     def __init__(self, front: Front, slots: int, end_token: int | None = None) -> None:
         self.front = front
@@ -129,7 +141,7 @@ class ChunkLane(ABC):
 
     @abstractmethod
     def _reset(self, row: int) -> None:
-        """Makes a row ready for a new clip."""
+        """Makes a row ready for a new stream."""
 
     @abstractmethod
     def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
@@ -206,7 +218,7 @@ class ChunkLane(ABC):
     def behind(self, number: int) -> float:
         """Seconds of audio that came and were not worked in."""
         stream = self._streams[number]
-        return (stream.ear.samples.end - stream.origin - max(stream.frames, 0) * self.front.config.hop) / RATE
+        return (stream.ear.samples.end - stream.reached) / RATE
 
     def largest_turn(self, latency_ms: int) -> int:
         """Rows of the largest turn whose cost is worth measuring: more of them cost as much each."""
@@ -219,7 +231,7 @@ class ChunkLane(ABC):
     def _expect(self, stream: Stream) -> None:
         """Notes when the next chunk will be whole."""
         frames = stream.frames + stream.chunk * STEP_FRAMES + self._beyond(stream)
-        stream.whole_at = stream.origin + samples_of(frames, self.front.config)
+        stream.whole_at = samples_of(frames, self.front.config)
 
     def _see(self, stream: Stream, now: float) -> None:
         """Notes that it is ready, and since when, or that it is not."""
@@ -235,20 +247,21 @@ class ChunkLane(ABC):
             self._ready[number] = work
 
     def _part(self, stream: Stream) -> Part:
-        hop, most = self.front.config.hop, stream.chunk * STEP_FRAMES
-        if not stream.cuts:
-            reached = stream.origin + max(stream.frames + most, 0) * hop
-            return Part(stream, most, stream.ear.samples.end, None, reached, stream.origin)
-        cut = stream.cuts[0]
-        left = (cut.sample - stream.origin) // hop - stream.frames
-        frames = min(left, most) if left > 0 and cut.sample - stream.origin >= hop else 0
-        if left > most:
-            reached = stream.origin + max(stream.frames + frames, 0) * hop
-            return Part(stream, frames, cut.sample, None, reached, stream.origin)
-        return Part(stream, frames, cut.sample, cut, cut.sample, stream.origin)
+        """What it brings to the next turn: a whole chunk, or, where a cut comes before its end, a flush."""
+        hop, first, most = self.front.config.hop, stream.frames, stream.chunk * STEP_FRAMES
+        cut = stream.cuts[0] if stream.cuts else None
+        if cut is not None and cut.sample < stream.whole_at:
+            frames = cut.sample // hop - first if cut.sample >= hop else 0
+            frames = frames if frames > stream.flushed else 0
+            reached = max(stream.reached, cut.sample)
+            return Part(stream, first, frames, cut.sample, cut, reached, stream.since, flush=True)
+        if cut is not None and cut.sample // hop > first + most:
+            cut = None
+        reached = max(stream.reached, cut.sample if cut else (first + most) * hop)
+        return Part(stream, first, most, stream.ear.samples.end, cut, reached, stream.since)
 
     def _mel(self, parts: Sequence[Part], first: Sequence[int], frames: int) -> Any:
-        """So many frames of each part's clip from its `first` one on, [B, T, F], not normalised."""
+        """So many frames of each part's stream from its `first` one on, [B, T, F], not normalised."""
         config = self.front.config
         spans = np.empty((len(parts), span_samples(frames, config)), np.float32)
         known = []
@@ -257,25 +270,37 @@ class ChunkLane(ABC):
         return self.front.of_spans(spans, np.array(known))
 
     def _read(self, part: Part, begin: int, span: Samples) -> int:
-        """The samples of a part's clip that frames from `begin` on are made of; tells how many of them are known."""
+        """The samples that a part's frames from `begin` on are made of; tells how many of them are known."""
         place = first_sample(begin, self.front.config)
-        # The clip before is not to be heard in this one.
-        lost = max(0, -place)
-        span[:lost] = 0
-        part.stream.ear.samples.read(part.origin + place + lost, span[lost:], part.end)
-        return part.end - part.origin - place
+        part.stream.ear.samples.read(place, span, part.end)
+        return part.end - place
+
+    @staticmethod
+    def _flushes(parts: Sequence[Part]) -> NDArray[np.bool_] | None:
+        """Which parts are flushes, [B]; None where none is, as nearly always."""
+        return np.array([part.flush for part in parts]) if any(part.flush for part in parts) else None
+
+    @staticmethod
+    def _timed(part: Part, emitted: Sequence[EmittedToken]) -> Sequence[Token]:
+        """In times of the stream: what is told at a cut is before it, and what is told later after it."""
+        since, end = part.since / RATE, part.cut.sample / RATE if part.cut else math.inf
+        return tuple(token.timed(end=end, since=since) for token in emitted)
 
     def _advance(self, part: Part, now: float) -> None:
         """The stream stands where this part of it ends; what is needed of it must have been read."""
         stream, cut = part.stream, part.cut
-        stream.frames += part.frames
+        stream.reached = part.reached
+        if part.flush:
+            stream.flushed = max(stream.flushed, part.frames)
+        else:
+            stream.frames += part.frames
+            stream.flushed = max(0, stream.flushed - part.frames)
         if cut:
             stream.cuts.popleft()
             stream.closing = cut.marker is None
-            stream.origin, stream.frames = cut.sample, -self.lead
-            self._reset(stream.lease.row)
+            stream.since = cut.sample
         self._expect(stream)
-        needed = stream.origin + max(first_sample(self._kept(stream), self.front.config), 0)
+        needed = max(first_sample(self._kept(stream), self.front.config), 0)
         stream.ear.samples.forget(min(needed, stream.ear.listened))
         stream.spoken.forget(part.reached)
         self._ready.pop(stream.number, None)

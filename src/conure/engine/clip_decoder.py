@@ -39,6 +39,12 @@ Remembered = TypeVar("Remembered", bound=DecoderRows)
 class StreamDecoder(ClipDecoder, Protocol[Remembered]):
     def allocate(self, rows: int) -> Remembered: ...
 
-    def decode_rows(self, encoded: Any, counts: Any, memory: Remembered, rows: np.ndarray) -> Tokens:
-        """encoded [B, C, D], counts [B] of the rows [B] -> the chunk's tokens; the rows are moved on in place."""
+    def decode_rows(
+        self, encoded: Any, counts: Any, memory: Remembered, rows: np.ndarray, flush: np.ndarray | None = None
+    ) -> Tokens:
+        """encoded [B, C, D], counts [B] of the rows [B] -> the chunk's tokens; the rows are moved on in place.
+
+        A row whose chunk is flushed (bool [B]) takes its tokens up and stays where it is: the chunk will come again,
+        with more to its right, and is then looked at from the end of the last token on.
+        """
         ...

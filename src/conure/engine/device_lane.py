@@ -119,15 +119,16 @@ class DeviceLane(ChunkLane):
         listened: list[int] = []
         for part, row in zip(parts, inputs.samples.numpy(), strict=False):
             stream, ear = part.stream, part.stream.ear
-            first, heard = first_sample(stream.frames, config), ear.listened
+            first, heard = first_sample(part.first, config), ear.listened
             lost = max(0, -first)
-            begin = min(part.origin + first + lost, heard)
+            begin = min(first + lost, heard)
             samples = ear.samples.view(begin, begin + width)
             row[: len(samples)] = samples
-            place, known = part.origin + first - begin, part.end - part.origin - first
-            age, steps = (stream.frames + LEAD_FRAMES) // STEP_FRAMES, (part.reached - heard) // STEP
-            numbers += (stream.lease.row, age, part.frames, place, lost, known, stream.options.prompt or 0)
-            numbers += (heard - begin, steps, heard == 0)
+            place, known = first - begin, part.end - first
+            age, steps = (part.first + LEAD_FRAMES) // STEP_FRAMES, (part.reached - heard) // STEP
+            into = self.state.scratch if part.flush else stream.lease.row
+            numbers += (stream.lease.row, into, age, age + stream.flushed == 0)
+            numbers += (part.frames, place, lost, known, stream.options.prompt or 0, heard - begin, steps, heard == 0)
             listened.append(heard)
             ear.listened = heard + steps * STEP
         inputs.fill(numbers, self.state.scratch)
@@ -154,8 +155,7 @@ class DeviceLane(ChunkLane):
                     if self._streams.get(part.stream.number) is part.stream:
                         answers.append(Heard(part.stream.number, (), part.reached / RATE))
                     continue
-                tokens = [token.timed(part.origin / RATE) for token in emitted]
-                answers += self._tell(part, tokens, speech.steps(row))
+                answers += self._tell(part, self._timed(part, emitted), speech.steps(row))
         return answers
 
 

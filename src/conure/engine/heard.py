@@ -29,13 +29,17 @@ class Heard:
         """Their old steps are never seen again."""
         self.age[rows] = 0
 
-    def hear(self, row: int, mel: np.ndarray) -> tuple[int, np.ndarray]:
-        """A row's frames [T, F] behind those before them, and how many steps these make again."""
+    def hear(self, row: int, mel: np.ndarray, *, keep: bool = True) -> tuple[int, np.ndarray]:
+        """A row's frames [T, F] behind those before them, and how many steps these make again.
+
+        Without `keep` the frames will come again.
+        """
         lost = min(int(self.age[row]), LOST)
         before = self.frames[row, len(self.frames[row]) - _frames_of(lost) :]
         piece = np.concatenate([before, mel[LEAD_FRAMES * (lost == 0) :]])
-        recent = piece[-self.frames.shape[1] :]
-        self.frames[row, -len(recent) :] = recent
+        if keep:
+            recent = piece[-self.frames.shape[1] :]
+            self.frames[row, -len(recent) :] = recent
         return lost, piece
 
     def move_on(self, rows: np.ndarray, counts: np.ndarray) -> None:

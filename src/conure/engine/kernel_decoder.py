@@ -71,10 +71,21 @@ class KernelDecoder:
         """Fresh rows of streams."""
         return DecoderMemory(self._transducing.heads, rows)
 
-    def decode_rows(self, encoded: Any, counts: Any, memory: DecoderMemory, rows: Any) -> Tokens:
-        """encoded [B, C, D] and counts [B] of a chunk for rows [B] of the memory -> their tokens; in place."""
+    def decode_rows(
+        self, encoded: Any, counts: Any, memory: DecoderMemory, rows: Any, flush: np.ndarray | None = None
+    ) -> Tokens:
+        """encoded [B, C, D] and counts [B] of a chunk for rows [B] of the memory -> their tokens; in place.
+
+        Rows that are flushed are as `StreamDecoder` has them.
+        """
         encoded, counts, rows = np.asarray(encoded), np.asarray(counts), np.asarray(rows)
-        return _emitted(self._transducing.decode(encoded, counts, memory, rows))
+        if flush is None:
+            return _emitted(self._transducing.decode(encoded, counts, memory, rows))
+        decoded, ahead = memory.decoded[rows], memory.ahead[rows]
+        written = self._transducing.decode(encoded, counts, memory, rows)
+        seen = np.maximum(ahead, np.minimum(written.ends() - decoded, counts))
+        memory.stay(rows[flush], decoded[flush], seen[flush])
+        return _emitted(written)
 
     @property
     def _transducing(self) -> Decoder:

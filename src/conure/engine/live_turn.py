@@ -33,10 +33,12 @@ __all__ = ["NUMBERS", "Inputs", "LiveTurn", "Results", "most_samples", "most_sou
 HOP = 160
 MORE_TOKENS = 3
 """Tokens of a chunk, beyond one in two steps, that the first steps of the decoder are enough for."""
-NUMBERS = ("slot", "age", "frames", "place", "lost", "known", "prompt", "ear", "steps", "begins")
-"""Slot of the stream; encoder steps it has had; frames of the chunk; where in the samples the first frame's begin, how
-many of them belong to the clip before, and up to which they are known; the prompt; where the detector goes on, how many
-steps it makes, and whether it begins anew."""
+NUMBERS = ("slot", "into", "age", "fresh", "frames", "place", "lost", "known", "prompt", "ear", "steps", "begins")
+"""Slot of the stream; the one that is written of the encoder's, which is the scratch slot where the chunk is flushed;
+encoder steps it has had; whether its decoder begins anew; frames of the chunk; where in the samples the first frame's
+begin, how many of them are before the stream, and up to which they are known; the prompt; where the detector goes on,
+how many steps it makes, and whether it begins anew."""
+SLOT, INTO, FRESH = (NUMBERS.index(name) for name in ("slot", "into", "fresh"))
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Inputs:
     """What differs from row to row. Rows that nobody fills are padding."""
 
     numbers: Tensor
-    """[10, B] int64, a row for each of NUMBERS."""
+    """[12, B] int64, a row for each of NUMBERS."""
     samples: Tensor
     """What the chunk's frames are made of, and what the detector hears, [B, N]."""
 
@@ -59,7 +61,8 @@ class Inputs:
         given = np.array(numbers, np.int64).reshape(-1, len(NUMBERS))
         array[:, : len(given)] = given.T
         array[:, len(given) :] = 0
-        array[0, len(given) :] = scratch
+        array[[SLOT, INTO], len(given) :] = scratch
+        array[FRESH, len(given) :] = 1
 
     def write(self, other: Inputs) -> None:
         for part in fields(self):
@@ -148,13 +151,13 @@ class LiveTurn:
 
     def _work(self) -> None:
         runner, state, given = self._runner, self._state, self._given
-        slots, age, frames, place, lost, known, prompts, ear, steps, begins = given.numbers.unbind()
+        slots, into, age, fresh, frames, place, lost, known, prompts, ear, steps, begins = given.numbers.unbind()
         spans = self._from(place, self._span) * (self._span >= lost[:, None])
         mel = runner.front.of_spans(spans, known).to(runner.dtype)
-        encoded, counts = runner.encoder.step(mel, frames, slots, age, state.encoder)
+        encoded, counts = runner.encoder.step(mel, frames, slots, age, state.encoder, into)
         encoded = runner.network.prompted(encoded, prompts if runner.config.prompts else None)
-        spoken = state.decoder.gather(slots).anew(age == 0, state.start)
-        self._loop.begin(encoded.float(), counts, spoken)
+        spoken = state.decoder.gather(slots).anew(fresh.bool(), state.start)
+        self._loop.begin(encoded.float(), counts, spoken, into != slots)
         self._decode()
         sounds = self._from(ear, self._sound)
         self._made.speech.copy_(runner.silero.listen(sounds, steps, begins.bool(), slots, state.ears))
@@ -181,16 +184,17 @@ class LiveTurn:
         """Something to hear while it is recorded: in the scratch slot, by rows that remember nothing."""
         self._given.samples.normal_(0, 0.1)
         frames, steps = self.chunk * STEP_FRAMES, most_sounds(self.chunk)
-        values = (self._state.scratch, 0, frames, 0, 0, len(self._span), 0, 0, steps, 1)
+        scratch = self._state.scratch
+        values = (scratch, scratch, 0, 1, frames, 0, 0, len(self._span), 0, 0, steps, 1)
         for number, value in zip(self._given.numbers, values, strict=True):
             number.fill_(value)
 
 
 def most_sounds(chunk: int) -> int:
-    """Steps of the detector that a chunk may complete, with what was left of the one before and of a clip's end."""
+    """Steps of the detector that a chunk may complete, with what was left of the one before and of a stream's end."""
     return ((chunk * STEP_FRAMES + 1) * HOP - 1 + STEP - 1) // STEP
 
 
 def most_samples(chunk: int) -> int:
-    """That a row brings: those of the frames, and what the detector is behind and, at a clip's end, ahead of them."""
+    """That a row brings: those of the frames, and what the detector is behind and, at a cut, ahead of them."""
     return span_samples(chunk * STEP_FRAMES, MelConfig()) + STEP

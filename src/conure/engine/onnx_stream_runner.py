@@ -74,8 +74,13 @@ class OnnxStreamRunner:
         state: StreamState[Heard],
         rows: np.ndarray,
         prompts: np.ndarray | None = None,
+        flush: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows without frames are left out."""
+        """Rows without frames are left out.
+
+        A chunk that is flushed is written into the rings as any other is, after the row's last step. They hold a chunk
+        more than a step sees, and the chunk that comes again is written over it.
+        """
         if self.config.prompts and prompts is None:
             raise ValueError("this model needs a prompt slot for every row")
         chunk, memory = mel.shape[1] // STEP_FRAMES, state.encoder
@@ -85,20 +90,31 @@ class OnnxStreamRunner:
         if not busy.any():
             return encoded, counts
         who, steps = rows[busy], counts[busy]
-        x = self._subsample(mel[busy], frames[busy].tolist(), memory, who)
+        moves = np.ones(len(who), bool) if flush is None else ~flush[busy]
+        x = self._subsample(mel[busy], frames[busy].tolist(), memory, who, moves)
         told = None if prompts is None or not self.config.prompts else np.repeat(prompts[busy], chunk)
         y = self._encoder.encode(x, memory, who, steps, told)
         encoded[busy] = y.reshape(-1, *encoded.shape[1:])
-        memory.move_on(who, steps)
+        memory.move_on(who[moves], steps[moves])
         return encoded, counts
 
-    def decode(self, encoded: np.ndarray, counts: np.ndarray, state: StreamState[Heard], rows: np.ndarray) -> Tokens:
-        return self.decoder.decode_rows(encoded, counts, state.decoder, rows)
+    def decode(
+        self,
+        encoded: np.ndarray,
+        counts: np.ndarray,
+        state: StreamState[Heard],
+        rows: np.ndarray,
+        flush: np.ndarray | None = None,
+    ) -> Tokens:
+        return self.decoder.decode_rows(encoded, counts, state.decoder, rows, flush)
 
-    def _subsample(self, mel: np.ndarray, frames: list[int], memory: Heard, rows: np.ndarray) -> np.ndarray:
+    def _subsample(
+        self, mel: np.ndarray, frames: list[int], memory: Heard, rows: np.ndarray, moves: np.ndarray
+    ) -> np.ndarray:
         """mel [B, 8C, F] -> what the subsampling projects, [B * C, channels * bands]; zeros after a row's last step."""
         chunk = mel.shape[1] // STEP_FRAMES
         pieces = [
-            memory.hear(row, mel[place, :count]) for place, (row, count) in enumerate(zip(rows, frames, strict=True))
+            memory.hear(row, mel[place, :count], keep=moves[place])
+            for place, (row, count) in enumerate(zip(rows, frames, strict=True))
         ]
         return self._front.chunks(pieces, chunk).reshape(len(rows) * chunk, -1)

@@ -66,9 +66,13 @@ class PlainDecoder:
         return PlainRows(unspoken.repeated(rows), unspoken)
 
     @torch.inference_mode()
-    def decode_rows(self, encoded: Any, counts: Any, memory: PlainRows, rows: np.ndarray) -> Tokens:
-        places = memory.places(rows)
+    def decode_rows(
+        self, encoded: Any, counts: Any, memory: PlainRows, rows: np.ndarray, flush: np.ndarray | None = None
+    ) -> Tokens:
+        places, counts = memory.places(rows), torch.as_tensor(counts)
         before = memory.state.gather(places)
-        found, after = decode_transducer(self.heads, torch.as_tensor(encoded), torch.as_tensor(counts), before)
+        found, after = decode_transducer(self.heads, torch.as_tensor(encoded), counts, before)
+        if flush is not None:
+            after = after.staying(memory.places(flush), before, counts, found.ends())
         memory.state.scatter(places, after)
         return list(found)

@@ -9,6 +9,10 @@ guess is given up when its utterance is over.
 
 What the detector is sure is no speech is not transcribed. An utterance that ends by its length ends between two words;
 the next one begins there, and its clip somewhat before.
+
+A cut (`finalize`) ends an utterance wherever it is, and changes nothing else: the detector goes on, and the clip of the
+next utterance may begin before the cut, so that it hears its first word with what was before it. Words that were told
+at the cut are not told again.
 """
 
 from __future__ import annotations
@@ -39,7 +43,9 @@ from conure.engine.scheduler import Expected, LiveWork
 from conure.engine.segment_stream import SegmentStream
 from conure.engine.stages import Stages
 from conure.engine.utterance import Utterance, right_of
+from conure.text.joining import Border
 from conure.text.tokenizer import Tokenizer
+from conure.text.words import words_from_tokens
 from conure.types import Token
 from conure.vad.cuts import CutSettings
 from conure.vad.endpoints import Began, Ended, Endpointing, EndReason
@@ -208,7 +214,7 @@ class SegmentLane:
             return
         if stream.goes_on is None:
             stream.clear = max(stream.clear, self._clear(stream))
-            yield Heard(stream.number, (), stream.clear / RATE)
+            yield Heard(stream.number, (), max(stream.clear, stream.origin) / RATE)
         else:
             yield Listened(stream.number, stream.ear.listened / RATE)
         needed = stream.goes_on.first if stream.goes_on else stream.clear
@@ -216,10 +222,10 @@ class SegmentLane:
 
     def _clear(self, stream: SegmentStream) -> int:
         """What was listened to and cannot become part of an utterance any more."""
-        short = self.settings.short_seconds * RATE
+        short, padded = self.settings.short_seconds * RATE, stream.ear.listened - round(self.settings.padding * RATE)
         if not stream.spoke and stream.ear.listened - stream.origin <= short:
-            return stream.origin
-        return stream.ear.listened - round(self.settings.padding * RATE)
+            return min(stream.origin, padded)
+        return padded
 
     def _step(self, stream: SegmentStream, start: float, end: float, probability: float) -> Iterator[Answer]:
         stream.likeliest = max(stream.likeliest, probability)
@@ -234,7 +240,10 @@ class SegmentLane:
     def _begin(self, stream: SegmentStream, at: float) -> None:
         at = max(at, stream.origin / RATE)
         first = max(stream.clear, round((at - self.settings.padding) * RATE))
-        stream.goes_on = Utterance(at, first, next_guess=round((at + stream.latency) * RATE))
+        border = stream.border if stream.border and first < stream.border.at * RATE else None
+        stream.goes_on = Utterance(
+            at, first, seam=border, since=stream.origin / RATE, next_guess=round((at + stream.latency) * RATE)
+        )
         stream.spoke = True
 
     def _started(self, stream: SegmentStream, at: float) -> SpeechStarted:
@@ -268,7 +277,7 @@ class SegmentLane:
             self.drop(stream.number)
             yield Finished(stream.number)
             return
-        stream.origin = stream.clear = cut.sample
+        stream.origin = cut.sample
         stream.likeliest, stream.spoke, stream.heard_rest = 0.0, False, False
         yield Marker(stream.number, cut.marker)
 
@@ -334,7 +343,7 @@ class SegmentLane:
             own, seam = said.cut(tokens, end, self.tokenizer)
             at = until = seam.at
             first = right_of(seam, said.first)
-            after = Utterance(at, first, seam=seam, next_guess=end)
+            after = Utterance(at, first, seam=seam, since=said.since, next_guess=end)
             stream.utterances.resume(at, over.at, said.is_told)
         else:
             own = said.final(tokens, self.tokenizer)
@@ -345,6 +354,9 @@ class SegmentLane:
             yield UtteranceEnded(stream.number, at, over.reason)
         stream.goes_on, stream.over, stream.over_since = after, None, None
         stream.clear = end if after is None else after.first
+        if over.reason == "asked":
+            stream.border = Border(until, tuple(words_from_tokens(own, self.tokenizer)))
+            stream.clear = max(said.first, end - round(self.settings.padding * RATE))
         if after and said.is_told:
             yield self._started(stream, at)
         yield from self._follow(stream)

@@ -15,6 +15,8 @@ from conure.engine.listening import Ear, Speech
 from conure.engine.messages import Samples, StreamOptions
 from conure.engine.scheduler import LiveWork
 from conure.engine.utterance import Utterance
+from conure.text.joining import Border
+from conure.types import Word
 from conure.vad.endpoints import Ended
 from conure.vad.silero import STEP
 from conure.vad.utterances import Utterances
@@ -37,19 +39,21 @@ class SegmentStream:
     steps: deque[Speech] = field(default_factory=deque)
     """What the ear has heard and was not followed yet: what comes after an utterance that is over."""
     origin: int = 0
-    """The sample at which the clip between two cuts began."""
+    """The sample of the last cut."""
+    border: Border[Word] | None = None
+    """At that cut, where it cut an utterance off."""
     cuts: deque[Cut] = field(default_factory=deque)
     goes_on: Utterance | None = None
     over: Ended | None = None
     """How the utterance ended whose tokens are not known yet."""
     clear: int = 0
-    """All before this sample was transcribed, or holds no speech."""
+    """No utterance to come hears what is before this sample."""
     likeliest: float = 0.0
-    """The highest probability of speech since the clip began."""
+    """The highest probability of speech since the last cut."""
     spoke: bool = False
     """Whether there was an utterance since."""
     heard_rest: bool = False
-    """Whether the ear has heard what is left of the clip after its last whole step."""
+    """Whether the ear has heard what is left before the next cut after its last whole step."""
     since: float | None = None
     """When there was something to listen to."""
     over_since: float | None = None

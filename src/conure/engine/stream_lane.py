@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from conure.engine.chunk_lane import RATE, Part
+from conure.engine.chunk_lane import Part
 from conure.engine.direct_lane import DirectLane
 from conure.engine.stream_runner import StreamRunner
 from conure.models.config import LEAD_FRAMES, STEP_FRAMES
@@ -45,13 +45,11 @@ class StreamLane(DirectLane):
         prompts = None
         if self.runner.config.prompts:
             prompts = np.array([part.stream.options.prompt or 0 for part in parts])
+        flush = self._flushes(parts)
         with self.stages.time("features"):
-            mel = self._mel(parts, [part.stream.frames for part in parts], parts[0].stream.chunk * STEP_FRAMES)
+            mel = self._mel(parts, [part.first for part in parts], parts[0].stream.chunk * STEP_FRAMES)
         with self.stages.time("encoder"):
-            encoded, counts = self.runner.step(mel, frames, self.state, rows, prompts)
+            encoded, counts = self.runner.step(mel, frames, self.state, rows, prompts, flush)
         with self.stages.time("decoding"):
-            found = self.runner.decode(encoded, counts, self.state, rows)
-        return [
-            tuple(token.timed(part.stream.origin / RATE) for token in emitted)
-            for part, emitted in zip(parts, found, strict=True)
-        ]
+            found = self.runner.decode(encoded, counts, self.state, rows, flush)
+        return [self._timed(part, emitted) for part, emitted in zip(parts, found, strict=True)]

@@ -32,13 +32,20 @@ class StreamRunner(Protocol[Memory]):
         state: StreamState[Memory],
         rows: np.ndarray,
         prompts: np.ndarray | None = None,
+        flush: np.ndarray | None = None,
     ) -> tuple[Any, Any]:
         """mel [B, 8C, F] of the front, frames [B], the rows of `state` they are for -> encoded [B, C, D], counts [B].
 
-        As Encoder.step has it; the rows of the encoder's state are moved on in place.
+        As Encoder.step has it; the rows of the encoder's state are moved on in place, but for those whose chunk is
+        flushed (bool [B]): of these nothing changes that is read again.
         """
         ...
 
-    def decode(self, encoded: Any, counts: Any, state: StreamState[Memory], rows: np.ndarray) -> Tokens:
-        """What `step` gave -> the tokens of each row's chunk; the rows of the decoder's state are moved on in place."""
+    def decode(
+        self, encoded: Any, counts: Any, state: StreamState[Memory], rows: np.ndarray, flush: np.ndarray | None = None
+    ) -> Tokens:
+        """What `step` gave -> the tokens of each row's chunk; the rows of the decoder's state are moved on in place.
+
+        Those that are flushed are as `StreamDecoder.decode_rows` has them.
+        """
         ...

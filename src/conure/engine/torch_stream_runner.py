@@ -48,6 +48,7 @@ class TorchStreamRunner:
         state: StreamState[EncoderState],
         rows: np.ndarray,
         prompts: np.ndarray | None = None,
+        flush: np.ndarray | None = None,
     ) -> tuple[Tensor, Tensor]:
         device = self.heads.device
         mel = torch.as_tensor(mel, device=device)
@@ -59,9 +60,18 @@ class TorchStreamRunner:
             self._positions[chunk] = self.network.encoder.positions(past + chunk - 1, 1 - chunk)
         before = state.encoder.gather(places)
         encoded, counts, after = self.network.encoder.step(mel.to(self.dtype), lengths, before, self._positions[chunk])
+        if flush is not None:
+            after = after.kept_where(torch.as_tensor(flush, device=device), before)
         state.encoder.scatter(places, after)
         return self.network.prompted(encoded, slots).float(), counts
 
-    def decode(self, encoded: Tensor, counts: Tensor, state: StreamState[Any], rows: np.ndarray) -> Tokens:
+    def decode(
+        self,
+        encoded: Tensor,
+        counts: Tensor,
+        state: StreamState[Any],
+        rows: np.ndarray,
+        flush: np.ndarray | None = None,
+    ) -> Tokens:
         assert isinstance(state.decoder, PlainRows)
-        return self.decoder.decode_rows(encoded, counts, state.decoder, rows)
+        return self.decoder.decode_rows(encoded, counts, state.decoder, rows, flush)

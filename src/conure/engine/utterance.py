@@ -9,9 +9,9 @@ after it: so in a long utterance, too, a guess is at most WINDOW / FACTOR second
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from conure.text.joining import Seam, find_seam
+from conure.text.joining import Border, Seam, find_seam
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
 from conure.types import Token, Word
@@ -38,13 +38,15 @@ class Utterance:
     """The sample with which its audio begins."""
     is_told: bool = False
     """Whether its beginning was told of."""
-    seam: Seam[Word] | None = None
-    """With the utterance before, where that ended by its length."""
+    seam: Seam[Word] | Border[Word] | None = None
+    """With the utterance before, where that ended by its length, or was cut off and this one hears its end again."""
+    since: float = 0.0
+    """The last cut before it: its audio may begin earlier, its words do not."""
     next_guess: int = 0
     """The sample that a guess must hear to be worth it."""
     guess_first: int = field(init=False)
     """Where the audio of the next guess begins."""
-    _guess_seam: Seam[Word] | None = field(init=False)
+    _guess_seam: Seam[Word] | Border[Word] | None = field(init=False)
     _kept: list[Word] = field(init=False, default_factory=list)
     """Guessed words before it."""
 
@@ -53,7 +55,9 @@ class Utterance:
 
     def final(self, tokens: Sequence[Token], tokenizer: Tokenizer) -> list[Token]:
         """All tokens of its audio -> those that are its own."""
-        return list(tokens) if self.seam is None else _tokens(self.seam.join(words_from_tokens(tokens, tokenizer)))
+        if self.seam is not None:
+            tokens = _tokens(self.seam.join(words_from_tokens(tokens, tokenizer)))
+        return _after(tokens, self.since)
 
     def cut(self, tokens: Sequence[Token], end: int, tokenizer: Tokenizer) -> tuple[list[Token], Seam[Word]]:
         """The same where it ends by its length: those before a seam, and the seam with the next one."""
@@ -73,8 +77,15 @@ class Utterance:
             seam = find_seam(words, self.guess_first / RATE, until / RATE)
             self._kept += seam.before
             self.guess_first, self._guess_seam = right_of(seam, self.guess_first), seam
-        return _tokens(guessed)
+        return _after(_tokens(guessed), self.since)
 
 
 def _tokens(words: Sequence[Word]) -> list[Token]:
     return [token for word in words for token in word.tokens]
+
+
+def _after(tokens: Sequence[Token], since: float) -> list[Token]:
+    """What is told after a cut is not before it."""
+    if all(token.start >= since for token in tokens):
+        return list(tokens)
+    return [replace(token, start=max(token.start, since), end=max(token.end, since)) for token in tokens]

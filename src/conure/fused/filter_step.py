@@ -19,6 +19,7 @@ def filter_step(
     x: Tensor,
     cache: Tensor,
     rows: Tensor,
+    into: Tensor,
     age: Tensor,
     counts: Tensor,
     weight: Tensor,
@@ -29,11 +30,12 @@ def filter_step(
 ) -> Tensor:
     """One chunk x [B, C, 2D], values then gates -> [B, C, D]; its last k - 1 gated steps go into the cache.
 
-    `cache` [slots, k - 1, D] is read and written at the slots `rows` [B]; a row whose `age` [B] is 0 has nothing there
-    yet. Steps from counts[b] on are as if they were zero. A row that brings none writes nothing; such rows alone may
-    share a slot. weight [k, D] and bias [D] are the filter's; without a norm there is no kernel.
+    `cache` [slots, k - 1, D] is read at the slots `rows` [B] and written at `into` [B]: the same ones, or one that
+    nobody reads, which rows may share, where the chunk is only tried. A row whose `age` [B] is 0 has nothing there yet.
+    Steps from counts[b] on are as if they were zero. A row that brings none writes nothing; such rows may share a slot,
+    too. weight [k, D] and bias [D] are the filter's; without a norm there is no kernel.
     """
-    given = (x, cache, rows, age, counts, weight, bias)
+    given = (x, cache, rows, into, age, counts, weight, bias)
     if norm is not None and (available(x.device) if kernels is None else kernels):
         from conure.fused.filter_step_kernel import launch
 
@@ -45,6 +47,7 @@ def filter_step_plainly(
     x: Tensor,
     cache: Tensor,
     rows: Tensor,
+    into: Tensor,
     age: Tensor,
     counts: Tensor,
     weight: Tensor,
@@ -58,5 +61,5 @@ def filter_step_plainly(
     gated = F.glu(x, -1).masked_fill(~there[..., None], 0.0)
     seen = torch.cat([before.masked_fill((age == 0)[:, None, None], 0.0), gated], 1)
     filtered = F.conv1d(seen.transpose(1, 2), weight.T[:, None], bias, groups=width).transpose(1, 2)
-    cache[rows] = torch.where((counts > 0)[:, None, None], seen[:, chunk:], before)
+    cache[into] = torch.where((counts > 0)[:, None, None], seen[:, chunk:], cache[into])
     return F.silu(filtered if norm is None else norm(filtered))

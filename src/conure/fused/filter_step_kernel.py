@@ -14,6 +14,7 @@ def launch(
     x: Tensor,
     cache: Tensor,
     rows: Tensor,
+    into: Tensor,
     age: Tensor,
     counts: Tensor,
     weight: Tensor,
@@ -28,7 +29,7 @@ def launch(
         raise ValueError("x, cache and weight must be contiguous")
     out = torch.empty(batch, chunk, cache.shape[2], dtype=x.dtype, device=x.device)
     filter_step_kernel[(batch,)](
-        *(x, cache, rows, age, counts, weight, bias, norm_weight, norm_bias, out, epsilon),
+        *(x, cache, rows, into, age, counts, weight, bias, norm_weight, norm_bias, out, epsilon),
         **meta(chunk, cache.shape[2], weight.shape[0]),
     )
     return out
@@ -50,6 +51,7 @@ def filter_step_kernel(
     x,
     cache,
     rows,
+    into,
     ages,
     counts,
     weight,
@@ -67,7 +69,9 @@ def filter_step_kernel(
     slot, age, count = tl.load(rows + b), tl.load(ages + b), tl.load(counts + b)
     column = tl.arange(0, COLUMNS)
     inside = column < WIDTH
-    cache += slot * ((TAPS - 1) * WIDTH) + column
+    cache += column
+    to = cache + tl.load(into + b) * ((TAPS - 1) * WIDTH)
+    cache += slot * ((TAPS - 1) * WIDTH)
     x += b * (CHUNK * 2 * WIDTH) + column
     out += b * (CHUNK * WIDTH) + column
     start = tl.zeros((COLUMNS,), tl.float32)
@@ -95,4 +99,4 @@ def filter_step_kernel(
         y = centred * tl.rsqrt(tl.sum(centred * centred, 0) / WIDTH + epsilon) * scale + shift
         tl.store(out + step * WIDTH, y * tl.sigmoid(y), mask=inside)
     for tap in tl.static_range(TAPS - 1):
-        tl.store(cache + tap * WIDTH, window[CHUNK + tap], mask=inside & (count > 0))
+        tl.store(to + tap * WIDTH, window[CHUNK + tap], mask=inside & (count > 0))

@@ -24,6 +24,7 @@ def attend_ring(
     keys: Tensor,
     values: Tensor,
     rows: Tensor,
+    into: Tensor,
     age: Tensor,
     counts: Tensor,
     *,
@@ -32,14 +33,15 @@ def attend_ring(
     """One chunk of C steps -> mixed values [B, C, h * d]; its keys and values go into the rings.
 
     query, key and value [B, C, h, d] are views of one tensor. `keys` and `values` are the rings [slots, h, L, d] with
-    L >= C, of which row b has slot rows[b]. `age` [B] counts the steps a row has had, `counts` [B] those that it
-    brings now, C at most. A row that brings none gets zeros and writes nothing; such rows alone may share a slot.
+    L >= C, of which row b reads slot rows[b] and writes slot into[b]: the same one, or one that nobody reads, which
+    rows may share, where the chunk is only tried. `age` [B] counts the steps a row has had, `counts` [B] those that it
+    brings now, C at most. A row that brings none gets zeros and writes nothing; such rows may share a slot, too.
 
     Scores by distance are handed in, for distances L + C - 1 .. 1 - C, the largest first: near [h, B * C, P] are of
     the queries themselves and near_bias [h, P] of what is added to all of them; columns past L + 2C - 1 are ignored.
     bias_u [h, d] is added to queries where they meet keys.
     """
-    given = (query, near, near_bias, bias_u, key, value, keys, values, rows, age, counts)
+    given = (query, near, near_bias, bias_u, key, value, keys, values, rows, into, age, counts)
     if available(query.device) if kernels is None else kernels:
         from conure.fused.ring_attention_kernel import launch
 
@@ -57,6 +59,7 @@ def attend_ring_plainly(
     keys: Tensor,
     values: Tensor,
     rows: Tensor,
+    into: Tensor,
     age: Tensor,
     counts: Tensor,
 ) -> Tensor:
@@ -74,8 +77,8 @@ def attend_ring_plainly(
     scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1).masked_fill(~seen, 0.0).to(value.dtype)
     mixed: Tensor = weights @ all_values.masked_fill(~seen.transpose(-1, -2), 0.0)
-    _write(keys, key, rows, age, counts)
-    _write(values, value, rows, age, counts)
+    _write(keys, key, into, age, counts)
+    _write(values, value, into, age, counts)
     return mixed.transpose(1, 2).flatten(2)
 
 

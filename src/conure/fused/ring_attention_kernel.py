@@ -23,6 +23,7 @@ def launch(
     keys: Tensor,
     values: Tensor,
     rows: Tensor,
+    into: Tensor,
     age: Tensor,
     counts: Tensor,
 ) -> Tensor:
@@ -37,7 +38,7 @@ def launch(
         raise ValueError(f"a chunk of {chunk} steps does not fit into rings of {past}")
     out = torch.empty(batch, chunk, heads * width, dtype=query.dtype, device=query.device)
     attend_ring_kernel[(heads, batch)](
-        *(query, key, value, near, near_bias, bias_u, keys, values, rows, age, counts, out),
+        *(query, key, value, near, near_bias, bias_u, keys, values, rows, into, age, counts, out),
         *query.stride()[:3],
         *near.stride()[:2],
         near_bias.stride(0),
@@ -70,6 +71,7 @@ def attend_ring_kernel(
     keys,
     values,
     rows,
+    into,
     ages,
     counts,
     out,
@@ -138,6 +140,7 @@ def attend_ring_kernel(
 
     # A full ring gives the places of its oldest steps away, which all threads must have read by now.
     tl.debug_barrier()
+    ring = (tl.load(into + b) * HEADS + head) * (PAST * WIDTH)
     past = ring + ((age + step) % PAST)[:, None] * WIDTH + column[None, :]
     tl.store(keys + past, new_key, mask=own)
     tl.store(values + past, new_value, mask=own)

@@ -41,7 +41,9 @@ def disagreement(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> s
 
 
 def _runs(noise: Callable[..., Tensor], device: torch.device) -> Iterator[tuple[str, Run]]:
-    rows, age, counts = (torch.tensor(values, device=device) for values in ([2, 0], [40, 5], [CHUNK, 1]))
+    # The second row only tries its chunk.
+    numbers = [2, 0], [2, 1], [40, 5], [CHUNK, 1]
+    rows, into, age, counts = (torch.tensor(values, device=device) for values in numbers)
     query, key, value = noise(2, CHUNK, 3, HEADS, WIDTH).unbind(2)
     distances = PAST + 2 * CHUNK - 1
     by_distance = noise(HEADS, 2 * CHUNK, distances), noise(HEADS, distances), noise(HEADS, WIDTH)
@@ -49,7 +51,7 @@ def _runs(noise: Callable[..., Tensor], device: torch.device) -> Iterator[tuple[
 
     def ring(kernels: bool) -> list[Tensor]:
         own = [part.clone() for part in rings]
-        given = query, *by_distance, key, value, *own, rows, age, counts
+        given = query, *by_distance, key, value, *own, rows, into, age, counts
         return [attend_ring(*given, kernels=kernels)[:, :1], *own]
 
     yield "attention to rings", ring
@@ -63,7 +65,7 @@ def _runs(noise: Callable[..., Tensor], device: torch.device) -> Iterator[tuple[
 
     def filtered(kernels: bool) -> list[Tensor]:
         own = cache.clone()
-        return [filter_step(mixed, own, rows, age, counts, weight, None, norm, kernels=kernels)[:, :1], own]
+        return [filter_step(mixed, own, rows, into, age, counts, weight, None, norm, kernels=kernels)[:, :1], own]
 
     yield "the filter", filtered
     hidden, heads, bias = noise(5, WIDTH).float(), noise(300, WIDTH).float(), noise(300).float()

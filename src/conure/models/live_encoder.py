@@ -35,6 +35,8 @@ class _Positions:
 class _Rows:
     slots: Tensor
     """[B], int64, as are the others."""
+    into: Tensor
+    """The slots that are written."""
     age: Tensor
     """Steps before the chunk."""
     counts: Tensor
@@ -59,20 +61,30 @@ class LiveEncoder:
             self._positions[chunk] = [_positions(layer, table) for layer, table in layers]
 
     @torch.inference_mode()
-    def step(self, mel: Tensor, frames: Tensor, slots: Tensor, age: Tensor, state: RingState) -> tuple[Tensor, Tensor]:
+    def step(
+        self,
+        mel: Tensor,
+        frames: Tensor,
+        slots: Tensor,
+        age: Tensor,
+        state: RingState,
+        into: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """One chunk of C steps: mel [B, 8C, F] -> encoded [B, C, D], counts [B].
 
         `frames`, `slots` and `age`, [B] int64, are the mel frames as Encoder.step counts them, the rows of the state,
-        and the steps that each stream has had. Rows without frames may change a slot that nobody reads, which padding
-        names over and over.
+        and the steps that each stream has had. What rows remember afterwards goes `into` other slots than it was read
+        from, where that is told: a row that only tries its chunk, or has no frames, names one that nobody reads, and
+        so may others.
         """
+        into = slots if into is None else into
         self.prepare(mel.shape[1] // 8)
         front = self.encoder.pre_encode
         before = tuple(cache.index_select(0, slots) for cache in state.subsampling)
         x, counts, after = front.step(mel, frames, age == 0, before)
         for cache, new in zip(state.subsampling, after, strict=True):
-            cache.index_copy_(0, slots, new)
-        return self._through_layers(self.encoder._scale(x), _Rows(slots, age, counts), state), counts
+            cache.index_copy_(0, into, new)
+        return self._through_layers(self.encoder._scale(x), _Rows(slots, into, age, counts), state), counts
 
     def _through_layers(self, x: Tensor, rows: _Rows, state: RingState) -> Tensor:
         for index, (layer, positions) in enumerate(zip(self._layers(), self._positions[x.shape[1]], strict=True)):
@@ -108,12 +120,14 @@ def _through(
             keys,
             values,
             rows.slots,
+            rows.into,
             rows.age,
             rows.counts,
         )
 
     def filtered(mixed: Tensor) -> Tensor:
         own = layer.filter
-        return filter_step(mixed, convolution, rows.slots, rows.age, rows.counts, own.weight, own.bias, own.norm)
+        places = rows.slots, rows.into, rows.age, rows.counts
+        return filter_step(mixed, convolution, *places, own.weight, own.bias, own.norm)
 
     return layer.through(x, heard, filtered)

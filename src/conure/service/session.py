@@ -21,6 +21,7 @@ from conure.engine.handle import EngineHandle
 from conure.engine.messages import Samples, StreamOptions
 from conure.engine.plan import ModelCard
 from conure.errors import ConureError
+from conure.service.answered_cuts import AnsweredCuts
 from conure.service.events import (
     LAST,
     Cancelled,
@@ -110,8 +111,7 @@ class LiveSession:
         self._utterances = 0
         self._heard_again = False
         """The utterance began before the engine did."""
-        self._origin = 0
-        """The sample before which nothing needs to be heard again: where the last finalize cut the stream."""
+        self._cuts = AnsweredCuts()
         self._final_until = self._repeated_until = self._known_until = 0.0
         """End of the last word of a final; the same when the engine began, and up to where partials were told then."""
         self._told = self._told_until = self._warned = 0.0
@@ -209,6 +209,10 @@ class LiveSession:
     # What the engine says.
 
     def answered(self, answer: engine.Answer) -> None:
+        if not self._cuts.knows(answer):
+            self._take(answer)
+
+    def _take(self, answer: engine.Answer) -> None:
         match answer:
             case engine.Opened() if not self.opening.done():
                 self.opening.set_result(None)
@@ -225,7 +229,8 @@ class LiveSession:
             case engine.UtteranceEnded(_, at, reason):
                 self._end_utterance(self._time(at), reason)
             case engine.Marker(_, marker):
-                self._origin, _ = place, _ = self._asked.popleft()
+                place, _ = self._asked.popleft()
+                self._cuts.add(place, self._kept_from())
                 self._progress.set()
                 self._end_utterance(self.until, "asked")
                 self._tell_in_order(Marker(marker, place / RATE))
@@ -236,7 +241,7 @@ class LiveSession:
                 self._end(_last_of(answer))
 
     def restarted(self) -> None:
-        """Everything that is not final is said to the new engine again."""
+        """Everything that is not final is said to the new engine again, and some of what came before it."""
         self._begin = self._kept_from()
         if self._utterance:
             self._utterance.hear_again(self._begin / RATE)
@@ -244,7 +249,7 @@ class LiveSession:
         self._repeated_until, self._known_until = self._final_until, self._followed
         self._open(self._late_from(self._begin))
         at = self._begin
-        for place, marker in self._asked:
+        for place, marker in (*self._cuts.again(self._begin), *self._asked):
             at = self._send_again(at, place)
             self._handle.ask(self._cut(marker))
         self._send_again(at, self._audio.end)
@@ -391,8 +396,7 @@ class LiveSession:
         heard = self._utterance.start if self._utterance else self.until
         wanted = max(int((heard - MARGIN) * RATE), int((self._followed - MOST_KEPT) * RATE))
         chunk = self.options.latency_ms * RATE // 1000
-        aligned = self._origin + max(wanted - self._origin, 0) // chunk * chunk
-        return max(aligned, self._audio.first)
+        return max(wanted // chunk * chunk, self._audio.first)
 
 
 def _last_of(answer: engine.Failed | engine.Cancelled) -> Event:

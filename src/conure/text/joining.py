@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["Joiner", "Seam", "find_seam", "letters_of"]
+__all__ = ["Border", "Joiner", "Seam", "find_seam", "letters_of"]
 
 TOLERANCE = 0.5
 """Seconds by which two pieces may differ about the time of one word."""
@@ -86,6 +86,26 @@ class Seam(Generic[Said]):
         coming = [w for w in words if _middle(w) >= self.at and not any(_is_same_sound(w, one) for one in settled)]
         left, right = _join_overlap(list(self.after), coming, self.at, self.until)
         return left + right
+
+
+@dataclass(frozen=True)
+class Border(Generic[Said]):
+    """Where a piece was cut off and told, whatever was being said. The next piece hears some of its end again."""
+
+    at: float
+    before: tuple[Said, ...]
+    """The left piece's words."""
+
+    def join(self, words: Sequence[Said]) -> list[Said]:
+        """The words of the right piece, which began some time before the border -> those that the left one did not
+        tell. A word across the border may have been told in part; one that begins after it never was."""
+        last = self.before[-2:]
+        return [
+            word
+            for word in words
+            if _starts(word) >= self.at
+            or (_ends(word) > self.at and not any(_is_same_sound(word, other) for other in last))
+        ]
 
 
 def find_seam(words: Sequence[Said], first: float, last: float) -> Seam[Said]:
