@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 import warnings
 from typing import Literal
 
-__all__ = ["Detail", "configure", "configured"]
+__all__ = ["Detail", "Rarely", "configure", "configured"]
 
 Detail = Literal["quiet", "verbose", "debug"]
 
@@ -36,6 +37,32 @@ def configured() -> tuple[Detail, bool]:
         if isinstance(handler.formatter, OneLine):
             return handler.formatter.detail, handler.formatter.as_json
     return "quiet", False
+
+
+class Rarely:
+    """Lines about what strangers can make happen as often as they like: one of each in so many seconds."""
+
+    def __init__(self, log: logging.Logger, seconds: float = 10.0) -> None:
+        self._log, self._seconds = log, seconds
+        self._last: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def warning(self, message: str, *args: object) -> None:
+        self._write(logging.WARNING, message, args)
+
+    def error(self, message: str, *args: object) -> None:
+        self._write(logging.ERROR, message, args)
+
+    def _write(self, level: int, message: str, args: tuple[object, ...]) -> None:
+        """`message` tells which lines are alike."""
+        now = time.monotonic()
+        if now - self._last.get(message, float("-inf")) < self._seconds:
+            self._left_out[message] = self._left_out.get(message, 0) + 1
+            return
+        self._last[message] = now
+        left_out = self._left_out.pop(message, 0)
+        told = f" ({left_out} more since the last time)" if left_out else ""
+        self._log.log(level, "%s%s", message % args, told, stacklevel=3)
 
 
 class StderrHandler(logging.Handler):

@@ -15,6 +15,8 @@ __all__ = [
     "BATCH_ROWS",
     "CAPACITY",
     "CLIPS_WAITING",
+    "CONNECTIONS",
+    "CONNECTIONS_ENDED",
     "ENGINE_RESTARTS",
     "FINAL_SECONDS",
     "FIRST_PARTIAL_SECONDS",
@@ -63,6 +65,16 @@ FINAL_SECONDS = Histogram(
 )
 CLIPS_WAITING = Gauge("conure_clips_waiting", "Pieces of files that wait for the engine.", registry=REGISTRY)
 ENGINE_RESTARTS = Gauge("conure_engine_restarts", "Times that the engine was started again.", registry=REGISTRY)
+
+CONNECTIONS = Gauge(
+    "conure_connections", "Open connections, by whether they have shown a key.", ["identified"], registry=REGISTRY
+)
+CONNECTIONS_ENDED = Counter(
+    "conure_connections_ended",
+    "Connections that the server ended, by port and why.",
+    ["port", "why"],
+    registry=REGISTRY,
+)
 
 
 class Family(Struct):

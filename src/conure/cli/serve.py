@@ -53,6 +53,8 @@ class Options:
     cors: Annotated[str | None, knob("cors")] = None
     slots: Annotated[int | None, knob("slots")] = None
     device_memory: Annotated[float | None, knob("device_memory")] = None
+    max_connections: Annotated[int | None, knob("max_connections")] = None
+    max_unidentified: Annotated[int | None, knob("max_unidentified")] = None
     resume_seconds: Annotated[float | None, knob("resume_seconds")] = None
     drain_seconds: Annotated[float | None, knob("drain_seconds")] = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from conure.doors.connections import Connections
 from conure.service.access import Access, Anyone
 from conure.service.callbacks import Callbacks
 from conure.service.client_secrets import ClientSecrets
@@ -24,6 +25,8 @@ class Behind:
     access: Access = Anyone()  # noqa: RUF009  it has no state
     most_bytes: int = 2**31
     """Of a recording that is uploaded, or fetched."""
+    connections: Connections = field(default_factory=Connections)
+    """Of all ports of this process."""
     fetcher: Fetcher = field(default_factory=lambda: Fetcher(Outside()))
     callbacks: Callbacks = field(default_factory=lambda: Callbacks(Outside()))
     secrets: ClientSecrets = ClientSecrets(b"")  # noqa: RUF009  it has no state

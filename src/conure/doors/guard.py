@@ -26,7 +26,7 @@ __all__ = ["Guard", "Pages", "guarded"]
 HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[\w.-]+)(:[0-9]+)?", re.ASCII)
 HARMLESS = ("GET", "HEAD", "OPTIONS")
 EVERY = "*"
-EXPOSED = ("Conure-Ignored", "Retry-After", "dg-request-id")
+EXPOSED = ("Allow", "Conure-Ignored", "Conure-Problems", "Retry-After", "WWW-Authenticate", "dg-error", "dg-request-id")
 """Headers of answers that pages may read."""
 LONGEST_PREFLIGHT = 600
 """Seconds for which a browser remembers what it may."""

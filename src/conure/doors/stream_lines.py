@@ -8,8 +8,12 @@ import contextlib
 import msgspec
 
 from conure.client import protocol
+from conure.doors.acceptor import Acceptor
 from conure.doors.behind import Behind
+from conure.doors.connections import Connection
 from conure.doors.conversation import Conversation
+from conure.doors.stream_port import StreamPort, serve_streams
+from conure.safe_text import one_line
 
 __all__ = ["LONGEST_LINE", "serve_lines"]
 
@@ -22,26 +26,31 @@ HTTP = (b" HTTP/1.1\r\n", b" HTTP/1.0\r\n")
 """How a request ends its first line: a web page may send one to any port, with lines that we would take."""
 PARTING = 5.0
 """Seconds for a client to read the rest."""
-BACKLOG = 1024
-"""Connections that wait to be accepted."""
 
 _from_json = msgspec.json.Decoder(protocol.FromClient)
 _to_json = msgspec.json.Encoder()
 
 
-async def serve_lines(behind: Behind, host: str, port: int, *, shared: bool = False) -> asyncio.Server:
+async def serve_lines(behind: Behind, host: str, port: int, *, shared: bool = False) -> Acceptor:
     """Several processes may share the port."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection) -> None:
         with contextlib.suppress(asyncio.CancelledError):  # the server stops; asyncio would print it as an error
-            await _Connection(behind, reader, writer).serve()
+            await _Connection(behind, reader, writer, connection).serve()
 
-    return await asyncio.start_server(serve, host, port, limit=LONGEST_LINE, backlog=BACKLOG, reuse_port=shared or None)
+    of_lines = StreamPort("tcp", _error_line, LONGEST_LINE)
+    return await serve_streams(of_lines, behind.connections, serve, host, port, shared=shared)
+
+
+def _error_line(message: str, hint: str) -> bytes:
+    return _to_json.encode(protocol.Error(message=message, hint=hint)) + b"\n"
 
 
 class _Connection:
-    def __init__(self, behind: Behind, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(
+        self, behind: Behind, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection
+    ) -> None:
+        self._reader, self._writer, self._connection = reader, writer, connection
         self._conversation = Conversation(behind.live, behind.access, self._send)
         if not behind.access.needs_key:
             self._conversation.identify(None)
@@ -94,10 +103,12 @@ class _Connection:
             await self._refuse(str(error))
         else:
             await self._conversation.read(message)
+            if self._conversation.is_known:
+                self._connection.identified()
 
     async def _refuse(self, fault: str) -> None:
         hint = 'send one line of JSON a message: {"type": "audio", "data": "<base64>"}'
-        await self._conversation.say(protocol.Error(message=f"not understood: {fault}", hint=hint))
+        await self._conversation.say(protocol.Error(message=one_line(f"not understood: {fault}"), hint=hint))
 
     async def _send(self, message: protocol.FromServer) -> None:
         try:

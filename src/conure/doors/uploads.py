@@ -14,6 +14,7 @@ from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from conure.doors.media_type import FORM, media_type
 from conure.errors import AudioTooLong, BadOption
 
 __all__ = ["form_of", "received", "while_there"]
@@ -39,8 +40,8 @@ async def received(request: Request, most_bytes: int) -> AsyncIterator[BinaryIO]
 @contextlib.asynccontextmanager
 async def form_of(request: Request, most_bytes: int) -> AsyncIterator[FormData]:
     """The fields of a form and its files, which are gone afterwards. Raises also BadOption for what is no form."""
-    kind = request.headers.get("content-type", "")
-    if not kind.startswith("multipart/form-data"):
+    if media_type(request.headers) != FORM:
+        kind = request.headers.get("content-type", "")
         raise BadOption(f"the content type is {kind!r}", "send multipart/form-data with the recording as `file`")
     parser = MultiPartParser(
         request.headers, _bounded(request, most_bytes), max_files=8, max_fields=1000, max_part_size=MOST_FIELD_BYTES

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import BinaryIO
-from urllib.parse import quote
 
 from fastapi.responses import Response
 from starlette.datastructures import FormData
@@ -17,14 +16,12 @@ from conure.doors.openai.event_stream import EventStream
 from conure.doors.openai.form import file_of
 from conure.doors.openai.rendering import as_json, known_language, plain, transcription, verbose
 from conure.engine.plan import ModelCard
+from conure.safe_text import header_text
 from conure.service.access import Caller
 from conure.text.tokenizer import Tokenizer
 from conure.types import Transcript, Word
 
 __all__ = ["Wanted", "wanted_of"]
-
-READABLE = " ,.:;()"
-"""Left as they are in a header."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Wanted:
             return self._json(as_json(transcription(transcript, language, self._logprobs)))
         if form == "verbose_json":
             return self._json(as_json(verbose(transcript, language, self.asked.timestamp_granularities)))
-        problems = quote("; ".join(transcript.problems), safe=READABLE)
+        problems = header_text("; ".join(transcript.problems))
         headers = self.headers | ({"Conure-Problems": problems} if problems else {})
         kind = "text/vtt" if form == "vtt" else "text/plain"
         return Response(plain(transcript, form), headers=headers, media_type=kind)

@@ -13,6 +13,7 @@ from conure.doors.behind import Behind
 from conure.doors.credentials import secret_of
 from conure.doors.failures import FAILURES, failure_of, retry_of, told
 from conure.errors import BadRequest, ConureError
+from conure.safe_text import metadata_text, status_text
 from conure.service.access import Caller
 from conure.service.events import Failed
 
@@ -50,7 +51,7 @@ def answering(
 async def refuse(context: Context, error: ConureError | Failed) -> NoReturn:
     retry = retry_of(error)
     trailing = () if retry is None else (("retry-after", f"{max(retry, 1):.0f}"),)
-    await context.abort(grpc.StatusCode[failure_of(error).grpc], told(error), trailing)
+    await context.abort(grpc.StatusCode[failure_of(error).grpc], status_text(told(error)), trailing)
 
 
 def parsed(kind: type[Request], data: bytes) -> Request:
@@ -63,5 +64,5 @@ def parsed(kind: type[Request], data: bytes) -> Request:
 
 def noted(**notes: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """Metadata; without what there is nothing to say of."""
-    texts = {name: ", ".join(texts) for name, texts in notes.items()}
-    return tuple((f"conure-{name}", text.encode("ascii", "replace").decode()) for name, text in texts.items() if text)
+    told = {name: metadata_text(", ".join(texts)) for name, texts in notes.items()}
+    return tuple((f"conure-{name}", text) for name, text in told.items() if text)
