@@ -1,6 +1,7 @@
 """What happens, one line per event, on stderr: only warnings unless asked for more.
 
-Every module logs to `logging.getLogger(__name__)`; what a user must know is not logged but raised or printed.
+Every module logs to `logging.getLogger(__name__)`; what a user must know is not logged but raised or printed. Warnings
+of libraries take the same way, but for those that repeat whatever a stranger sends.
 """
 
 from __future__ import annotations
@@ -12,21 +13,30 @@ import time
 import warnings
 from typing import Literal
 
+from conure.safe_text import one_line
+
 __all__ = ["Detail", "Rarely", "configure", "configured"]
 
 Detail = Literal["quiet", "verbose", "debug"]
 
+LONGEST_MESSAGE = 10_000
+"""Characters."""
 LEVELS = {"quiet": logging.WARNING, "verbose": logging.INFO, "debug": logging.DEBUG}
+TALKATIVE = ("python_multipart", "python_multipart.multipart", "multipart", "multipart.multipart")
+"""Libraries that warn of every form that is none."""
 
 
 def configure(detail: Detail, *, as_json: bool = False) -> None:
-    """Send our log to stderr; calling it again replaces what was set. Other people's warnings show in debug only."""
+    """Send all logs to stderr; calling it again replaces what was set. Python's warnings show in debug only."""
     handler = StderrHandler()
     handler.setFormatter(OneLine(detail, as_json=as_json))
-    ours = logging.getLogger("conure")
+    ours, others = logging.getLogger("conure"), logging.getLogger()
     ours.handlers[:] = [handler]
     ours.setLevel(LEVELS[detail])
     ours.propagate = False
+    others.handlers[:] = [other for other in others.handlers if not isinstance(other, StderrHandler)] + [handler]
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING if detail == "debug" else logging.ERROR)
     if detail != "debug":
         warnings.simplefilter("ignore")
 
@@ -74,7 +84,7 @@ class StderrHandler(logging.Handler):
 
 
 class OneLine(logging.Formatter):
-    """`warning: message` when quiet; else time, level and place too; a traceback only in debug."""
+    """`warning: message` when quiet; else time, level and place too. Errors have their traceback, and in debug all."""
 
     def __init__(self, detail: Detail, *, as_json: bool) -> None:
         super().__init__(datefmt="%H:%M:%S")
@@ -82,16 +92,20 @@ class OneLine(logging.Formatter):
         self.as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        message = " ".join(record.getMessage().split())
+        message = one_line(record.getMessage(), LONGEST_MESSAGE)
+        traceback = self._traceback(record)
         level = record.levelname.lower()
         if self.as_json:
             fields = {"time": round(record.created, 3), "level": level, "place": record.name, "message": message}
             if stream := getattr(record, "stream", None):
                 fields["stream"] = stream
-            return json.dumps({"log": fields})
+            return json.dumps({"log": fields | ({"traceback": traceback} if traceback else {})})
         if self.detail == "quiet":
-            return f"{level}: {message}"
-        line = f"{self.formatTime(record, self.datefmt)} {level:7} {record.name}: {message}"
-        if record.exc_info and self.detail == "debug":
-            line += "\n" + self.formatException(record.exc_info)
-        return line
+            line = f"{level}: {message}"
+        else:
+            line = f"{self.formatTime(record, self.datefmt)} {level:7} {record.name}: {message}"
+        return f"{line}\n{traceback}" if traceback else line
+
+    def _traceback(self, record: logging.LogRecord) -> str | None:
+        is_shown = self.detail == "debug" or record.levelno >= logging.ERROR
+        return self.formatException(record.exc_info) if record.exc_info and record.exc_info[0] and is_shown else None

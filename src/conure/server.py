@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -172,6 +173,7 @@ async def _grpc(behind: Behind, settings: Settings, shared: bool, stack: context
     port = wanted(settings.grpc_port)
     if port is None:
         return None
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes a line of its own for each handshake that fails
     from conure.doors.riva.serving import serve_riva  # noqa: PLC0415  its libraries are there in `conure[grpc]` alone
 
     certificate, key = settings.tls_certificate, settings.tls_key

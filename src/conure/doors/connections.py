@@ -5,8 +5,8 @@
 
 A stranger needs no more than a socket to take one of ours, so those that have shown no key share a part of the room,
 and the newest has the better claim to it: whoever has a key shows it with its first bytes, and whoever sits in the way
-has sat there longest. Where there are no keys, whoever has said something whole is let in. Connections that only wait for a
-next request make room, too. What is left over is the reserve of those that have a key.
+has sat there longest. Where there are no keys, whoever has said something whole is let in. Connections that only wait
+for a next request make room, too. What is left over is the reserve of those that have a key.
 
 The time-outs that need to know what is said are in the protocols, but the seconds are here.
 """
@@ -160,8 +160,12 @@ class Connection:
     def end(self, why: str) -> None:
         """Politely; what is not read of it is dropped after a while."""
         self.ended(why)
-        if self._speaker:
-            self._speaker.end(why)
+        try:
+            if self._speaker:
+                self._speaker.end(why)
+        except Exception:  # it must not keep the one from coming in for which it is ended
+            log.exception("a connection of port %s did not end well", self.port)
+            self.abort()
 
     def ended(self, why: str) -> None:
         """Its speaker has ended it, or is about to."""
@@ -178,6 +182,8 @@ class Connection:
     def abort(self) -> None:
         if self._transport:
             self._transport.abort()
+        elif self._speaker:
+            self._speaker.end(CROWDED)
 
     def gone(self) -> None:
         self._all.gone(self)
@@ -235,7 +241,9 @@ class Connections:
     def make_room(self) -> bool:
         """Ends one that nobody would miss; whether there was one."""
         if self._ending:
-            self._ending.popitem()[0].abort()
+            hurried = next(iter(self._ending))
+            del self._ending[hurried]
+            hurried.abort()
             return True
         for waiting in (self._unidentified, self._idle):
             if waiting:

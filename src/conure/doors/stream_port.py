@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -101,8 +102,8 @@ class _Streams(asyncio.StreamReaderProtocol):
 
     def _say_last(self, message: str, hint: str) -> None:
         self._is_over = True
-        self._stream.write(self._port.say(message, hint))
-        if self._stream.can_write_eof():
+        with contextlib.suppress(RuntimeError):  # it has said its last word already
+            self._stream.write(self._port.say(message, hint))
             self._stream.write_eof()
         self._serving.linger()
         super().eof_received()  # whoever reads here has heard all
