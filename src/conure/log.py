@@ -19,8 +19,6 @@ __all__ = ["Detail", "Rarely", "configure", "configured"]
 
 Detail = Literal["quiet", "verbose", "debug"]
 
-LONGEST_MESSAGE = 10_000
-"""Characters."""
 LEVELS = {"quiet": logging.WARNING, "verbose": logging.INFO, "debug": logging.DEBUG}
 TALKATIVE = ("python_multipart", "python_multipart.multipart", "multipart", "multipart.multipart")
 """Libraries that warn of every form that is none."""
@@ -92,7 +90,7 @@ class OneLine(logging.Formatter):
         self.as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        message = one_line(record.getMessage(), LONGEST_MESSAGE)
+        message = one_line(record.getMessage())
         traceback = self._traceback(record)
         level = record.levelname.lower()
         if self.as_json:

@@ -27,7 +27,7 @@ __all__ = [
     "status_text",
 ]
 
-LONGEST_LINE = 2_000
+LONGEST_LINE = 10_000
 """Characters of a message."""
 LONGEST_HEADER = 1_000
 """Bytes; some clients take no line over 8 KiB, and some no head over 16."""

@@ -65,6 +65,13 @@ class Acceptor:
         self._begun: set[asyncio.Task[None]] = set()
         self._accepting = [self._loop.create_task(self._accept(listener)) for listener in self.sockets]
 
+    async def __aenter__(self) -> Acceptor:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+        await self.wait_closed()
+
     @property
     def number(self) -> int:
         """Of the port."""

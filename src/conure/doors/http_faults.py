@@ -29,7 +29,7 @@ class HttpFault(BadRequest):
         self.code = code
 
 
-NO_HTTP = HttpFault("bad_http", "this is no request of HTTP/1.1", "the port speaks HTTP/1.1 and WebSocket")
+NO_HTTP = HttpFault("bad_http", "this is no request of HTTP", "the port speaks version 1.1 and WebSocket")
 ENCRYPTED = HttpFault("bad_http", "this port is not encrypted", "use http:// or ws://")
 TOO_LATE = HttpFault("request_timeout", "the head of the request did not come in time", "send it at once")
 ENCRYPTED_ONLY = HttpFault("bad_http", "this port is encrypted", "use https:// or wss://")
@@ -55,11 +55,11 @@ def head_too_long(what: str) -> HttpFault:
 
 
 def other_version(version: str) -> HttpFault:
-    return HttpFault("http_version", f"HTTP/{version} is not spoken here", "speak HTTP/1.1")
+    return HttpFault("http_version", f"version {version} of HTTP is not spoken here", "speak version 1.1")
 
 
 def no_handshake(fault: str) -> HttpFault:
-    return HttpFault("bad_http", fault, "open it with GET over HTTP/1.1, version 13")
+    return HttpFault("bad_http", fault, "open it with GET, in version 13 of the protocol")
 
 
 def no_such_path(path: str, kind: str) -> HttpFault:

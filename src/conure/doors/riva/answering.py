@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import NoReturn, TypeVar
@@ -10,6 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from conure.doors.behind import Behind
+from conure.doors.connections import IDLE_SECONDS
 from conure.doors.credentials import secret_of
 from conure.doors.failures import FAILURES, failure_of, retry_of, told
 from conure.errors import BadRequest, ConureError
@@ -34,7 +36,8 @@ def answering(
     async def call(requests: AsyncIterator[bytes], context: Context) -> Message | None:
         try:
             headers = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
-            return await answer(requests, context, behind.access.identify(secret_of(headers)))
+            caller = behind.access.identify(secret_of(headers))
+            return await answer(_patient(requests), context, caller)
         except ConureError as error:
             await refuse(context, error)
         except grpc.aio.AbortError:
@@ -46,6 +49,26 @@ def answering(
             await context.abort(grpc.StatusCode[FAILURES["error"].grpc], "our fault; the server's log has more")
 
     return call
+
+
+class Silent(BadRequest):
+    """A call over which nothing is sent any more."""
+
+    code = "idle"
+
+
+async def _patient(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Raises Silent where a message does not come in time. A recording is one message, and may take long to come."""
+    messages = aiter(requests)
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                message = await anext(messages)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise Silent(f"nothing was sent for {IDLE_SECONDS:g} s", "call again") from None
+        yield message
 
 
 async def refuse(context: Context, error: ConureError | Failed) -> NoReturn:

@@ -54,7 +54,7 @@ async def serve_wyoming(behind: Behind, host: str, port: int, *, shared: bool = 
 
 
 def _error_event(message: str, hint: str) -> bytes:
-    return encoded("error", {"text": f"{message}: {hint}", "code": "bad_message"})
+    return encoded("error", {"text": f"{message}: {hint}", "code": BadRequest.code})
 
 
 Said = TypeVar("Said")
