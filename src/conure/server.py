@@ -156,7 +156,8 @@ async def opened(
         told = await listen("status_port", lambda port: serve_status(behind, host, port, shared=shared))
         if place.own_door:
             stack.callback((await serve_relayed(behind, place.own_door)).close)
-        app = identifying(hearing_out(guarded(plain_paths(web_app(behind, closed)), _pages(settings))), behind)
+        app = plain_paths(guarded(web_app(behind, closed), _pages(settings)))
+        app = identifying(hearing_out(app), behind)
         web = _WebServer(app, settings, connections, shared)
         serving = asyncio.create_task(web.serve())
         await web.wait_until_listening(serving)

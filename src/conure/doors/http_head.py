@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import h11
@@ -16,6 +17,8 @@ LONGEST_TARGET, LONGEST_HEAD = 2**16 + 2**12, 2**17
 MOST_HEADERS = 500
 
 
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""In a header's value no protocol allows it, though h11 does."""
 TOO_LONG = 431
 """h11's word for a first line that does not end, and for headers that do not."""
 
@@ -51,5 +54,7 @@ def _fault_of(head: h11.Request) -> HttpFault | None:
         return target_too_long(LONGEST_TARGET)
     if len(head.headers) > MOST_HEADERS:
         return head_too_long(f"{MOST_HEADERS} headers")
+    if any(CONTROL.search(value) for _, value in head.headers):
+        return NO_HTTP
     size = sum(len(name) + len(value) + 4 for name, value in head.headers)
     return TOO_LONG_HEAD if size > LONGEST_HEAD else None

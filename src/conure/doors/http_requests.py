@@ -25,7 +25,7 @@ from websockets.version import version as websockets_version
 from conure.doors.acceptor import HTTP2, is_tls
 from conure.doors.connections import BODY_BYTES, BODY_SECONDS, CROWDED, HEAD_SECONDS, Connection
 from conure.doors.direct_socket import DirectSocket
-from conure.doors.http_faults import ENCRYPTED, FULL, STALLED, TOO_LATE, no_handshake
+from conure.doors.http_faults import ENCRYPTED, FULL, OURS, STALLED, TOO_LATE, no_handshake
 from conure.doors.http_head import Head
 from conure.doors.identification import CONNECTION
 from conure.doors.protocol_forms import answered
@@ -34,7 +34,8 @@ from conure.log import Rarely
 
 __all__ = ["HttpRequests", "raw_answer"]
 
-rarely = Rarely(logging.getLogger(__name__))
+log = logging.getLogger(__name__)
+rarely = Rarely(log)
 
 GO_AWAY = bytes.fromhex("000000 04 00 00000000") + bytes.fromhex("000008 07 00 00000000 00000000 0000000d")
 """HTTP/2: no settings, then HTTP_1_1_REQUIRED."""
@@ -72,7 +73,11 @@ class HttpRequests(H11Protocol):
         self._came += len(data)
         if self._phase != "body" and self._is_other_protocol(data):
             return
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except Exception:  # what a stranger sends may not leave a connection without an answer
+            log.exception("a request could not be read")
+            self._refuse(OURS)
         if not self._is_over and self.transport.get_protocol() is self:
             self._follow()
 
@@ -88,6 +93,12 @@ class HttpRequests(H11Protocol):
         if why == CROWDED or not self._is_over:
             self._is_over = True
             self.transport.close()
+
+    def shutdown(self) -> None:
+        if self._is_over:
+            self.transport.close()
+        else:
+            super().shutdown()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         headers = Headers([(name.decode("ascii"), value.decode(*DECODED)) for name, value in self.headers])
