@@ -137,3 +137,10 @@ def test_no_stream_is_late_and_clips_take_what_is_left(chosen: list[tuple[float,
     load = sum({kind: 0.01 / float(kind) for kind in {s.kind for s in sources}}.values()) * len(sources)
     if load < 0.5:
         assert done == slices
+
+
+def test_a_stream_that_stopped_sending_is_not_waited_for() -> None:
+    stream = Expected("live", 10.0, 10.08)
+    assert not stream.is_silent(9.0)
+    assert not stream.is_silent(10.5)
+    assert stream.is_silent(12.0)

@@ -212,8 +212,8 @@ class Engine:
         live = [work for lane in lanes for work in lane.ready()]
         clips = {work: lane for lane in self.clips.values() for work in lane.ready()}
         spare = clips or any(work.spare for work in live)
-        expected = [work for lane in lanes for work in lane.expected()] if spare else []
         begin = self._clock()
+        expected = [work for lane in lanes for work in lane.expected() if not work.is_silent(begin)] if spare else []
         match self.scheduler.choose(begin, live, expected, list(clips)):
             case StreamTurn(kind, streams, size):
                 lane = self._streams[streams[0]]
