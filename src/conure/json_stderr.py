@@ -10,6 +10,7 @@ Lines that libraries in C write past Python are not seen here.
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import logging
@@ -18,7 +19,7 @@ import threading
 import time
 import warnings
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
 from conure.safe_text import one_line
 
@@ -60,12 +61,19 @@ class JsonStderr(io.TextIOBase):
     def flush(self) -> None:
         self._stream.flush()
 
+    def finish(self) -> None:
+        """Writes what has no end of a line yet."""
+        if self._rest.strip():
+            self.write("\n")
+        self.flush()
+
 
 def take_stderr() -> None:
     """Of this process; more than once does no harm."""
     if isinstance(sys.stderr, JsonStderr):
         return
-    sys.stderr = JsonStderr(sys.stderr)
+    sys.stderr = taken = JsonStderr(sys.stderr)
+    atexit.register(taken.finish)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
     sys.unraisablehook = _unraisable
@@ -100,5 +108,12 @@ def _unraisable(hooked: sys.UnraisableHookArgs) -> None:
     log.error("%s: %s", hooked.err_msg or "an exception was ignored", error, exc_info=error)
 
 
-def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     logging.getLogger("py.warnings").warning("%s: %s (%s:%s)", category.__name__, message, filename, lineno)

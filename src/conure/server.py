@@ -239,7 +239,7 @@ class _WebServer(uvicorn.Server):
 
     async def startup(self, sockets: object = None) -> None:
         """Raises OSError where the port cannot be had."""
-        self.servers: list[Acceptor] = []  # type: ignore[assignment]  it has what uvicorn asks of a server
+        self.servers: list[Acceptor] = []  # type: ignore[assignment]
         if self._asked is not None:
             listening = listening_sockets(self._settings.host, self._asked, shared=self._shared)
             self.servers.append(Acceptor(listening, self._port(), self._speak))

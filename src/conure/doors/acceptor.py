@@ -180,7 +180,12 @@ def is_tls(head: bytes) -> bool:
 async def _peeked(loop: asyncio.AbstractEventLoop, client: socket.socket) -> bytes:
     """The first bytes, which stay there; none where it has left."""
     readable = loop.create_future()
-    loop.add_reader(client, lambda: readable.done() or readable.set_result(None))
+
+    def tell() -> None:
+        if not readable.done():
+            readable.set_result(None)
+
+    loop.add_reader(client, tell)
     try:
         await readable
     finally:

@@ -52,8 +52,8 @@ class DirectSocket(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.conn = _AfterHead(max_size=self.config.ws_max_size, logger=self.logger)
         self.connection = connection
-        self._is_alive = False
-        """Something was said since it was last looked at, by either side."""
+        self._is_alive = self._has_spoken = False
+        """Something was said since it was last looked at, by either side; the client has said something at all."""
         self._take: Take | None = None
         self._is_awaited = False
         """The door has dealt with everything before, and waits for more."""
@@ -118,7 +118,7 @@ class DirectSocket(WebSocketsSansIOProtocol):
             self._is_awaited = False
 
     async def send(self, message: Any) -> None:
-        self._is_alive = True
+        self._is_alive = self._has_spoken
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and self.close_sent:
             self.handshake_complete = True  # it was refused with an answer, which uvicorn would take for an error
@@ -139,7 +139,7 @@ class DirectSocket(WebSocketsSansIOProtocol):
         self.queue.put_nowait({"type": "websocket.disconnect", "code": self.conn.close_sent.code})
 
     def _hear(self) -> None:
-        self._is_alive = True
+        self._is_alive = self._has_spoken = True
         if not self.connection.is_known:
             self.connection.spoke()
 

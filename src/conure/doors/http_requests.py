@@ -49,7 +49,7 @@ class HttpRequests(H11Protocol):
         super().__init__(*args, **kwargs)
         self.app_state = {**self.app_state, CONNECTION: connection}
         self.connection = connection
-        self.conn = Head(h11.SERVER)
+        self.conn: Head = Head(h11.SERVER)
         self._came = 0
         """Bytes since it was last looked at how fast a body comes."""
         self._phase = ""
@@ -187,7 +187,7 @@ class HttpRequests(H11Protocol):
         try:
             answer = self.conn.send(h11.Response(status_code=said.status_code, headers=headers, reason=phrase))
             if cycle is None or cycle.scope["method"] != "HEAD":
-                answer += self.conn.send(h11.Data(data=said.body))
+                answer += self.conn.send(h11.Data(data=bytes(said.body)))
             answer += self.conn.send(h11.EndOfMessage())
         except h11.LocalProtocolError:  # an answer has begun
             self._is_over = True
@@ -213,7 +213,7 @@ def raw_answer(fault: ConureError) -> bytes:
     said = answered("", fault)
     head = [f"HTTP/1.1 {said.status_code} {HTTPStatus(said.status_code).phrase}".encode()]
     head += [name + b": " + value for name, value in [*said.raw_headers, (b"connection", b"close")]]
-    return b"\r\n".join([*head, b"", said.body])
+    return b"\r\n".join([*head, b"", bytes(said.body)])
 
 
 def _handshake_fault(event: h11.Request, request: Request) -> ConureError | None:

@@ -34,7 +34,7 @@ EVERY_PATH = "*"
 def plain_paths(app: ASGIApp) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            scope = scope | {"path": _plain(scope["path"])}
+            scope = {**scope, "path": _plain(scope["path"])}
             if scope.get("method") == "HEAD":  # the web server, which has the scope as it was, drops the body
                 scope["method"] = "GET"
         await app(scope, receive, send)
@@ -90,12 +90,12 @@ def _answer(routes: Iterable[BaseRoute], scope: Scope) -> Response:
 
 def _allowed(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:
     """Methods with which the path is served."""
-    found = [method for method in METHODS if _matches(routes, scope | {"method": method})]
+    found = [method for method in METHODS if _matches(routes, {**scope, "method": method})]
     return [*found, "HEAD"] if "GET" in found else found
 
 
 def _is_socket(routes: Iterable[BaseRoute], scope: Scope) -> bool:
-    return _matches(routes, scope | {"type": "websocket"})
+    return _matches(routes, {**scope, "type": "websocket"})
 
 
 def _matches(routes: Iterable[BaseRoute], scope: Scope) -> bool:
