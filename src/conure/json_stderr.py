@@ -54,7 +54,8 @@ class JsonStderr(io.TextIOBase):
 
     def write(self, text: str) -> int:
         with self._lock:
-            *lines, self._rest = (self._rest + text).split("\n")
+            between = "\n" if self._rest and text.startswith("{") else ""  # an object never goes on with a line
+            *lines, self._rest = (self._rest + between + text).split("\n")
             self._stream.write("".join(f"{_as_object(line)}\n" for line in lines if line.strip()))
         return len(text)
 
