@@ -23,10 +23,13 @@
     └── EngineFailed        our fault, and the log tells why; or a process that read a recording died
 
 Each error carries one line that names the offending value and, where there is one, a hint that says
-how to mend it. Lower floors never mention HTTP or exit codes.
+how to mend it. Both may repeat what a stranger sent: no terminal obeys them, and every encoding takes
+them. Lower floors never mention HTTP or exit codes.
 """
 
 from __future__ import annotations
+
+from conure.safe_text import one_line
 
 __all__ = [
     "AudioNotFound",
@@ -54,14 +57,14 @@ __all__ = [
 
 
 class ConureError(Exception):
-    """A mistake we know, with the offending value in its message."""
+    """A mistake we know, with the offending value in its message, which is made one line that can be printed."""
 
     code = "error"
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = one_line(message)
+        self.hint = hint if hint is None else one_line(hint)
+        super().__init__(self.message)
 
 
 class BadRequest(ConureError, ValueError):

@@ -17,6 +17,8 @@ __all__ = [
     "BATCH_ROWS",
     "CAPACITY",
     "CLIPS_WAITING",
+    "CONNECTIONS",
+    "CONNECTIONS_ENDED",
     "ENGINE_RESTARTS",
     "FINAL_SECONDS",
     "FIRST_PARTIAL_SECONDS",
@@ -69,6 +71,15 @@ ENGINE_RESTARTS = Gauge("conure_engine_restarts", "Times that the engine was sta
 
 BACKGROUND_FAILURES = Counter(
     "conure_background_failures", "Background tasks that ended unexpectedly, by name.", ["task"], registry=REGISTRY
+)
+CONNECTIONS = Gauge(
+    "conure_connections", "Open connections, by whether they have shown a key.", ["identified"], registry=REGISTRY
+)
+CONNECTIONS_ENDED = Counter(
+    "conure_connections_ended",
+    "Connections that the server ended, by port and why.",
+    ["port", "why"],
+    registry=REGISTRY,
 )
 
 

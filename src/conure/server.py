@@ -9,22 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
-import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from conure.background import failed, start
+from conure.doors.acceptor import Acceptor, Port
 from conure.doors.app import web_app
 from conure.doors.behind import Behind
+from conure.doors.connections import REST_SECONDS, Connection, Connections, Room
 from conure.doors.direct_socket import DirectSocket
 from conure.doors.guard import Pages, guarded
 from conure.doors.health import serve_status
 from conure.doors.hearing_out import hearing_out
-from conure.doors.http_requests import HttpRequests
+from conure.doors.http_faults import ENCRYPTED_ONLY, FULL
+from conure.doors.http_requests import HttpRequests, raw_answer
+from conure.doors.identification import identifying
 from conure.doors.mistakes import ending_by_name
+from conure.doors.paths import plain_paths
 from conure.doors.relay import serve_relayed
 from conure.doors.stream_lines import serve_lines
 from conure.doors.uploads import Uploads
@@ -43,7 +49,7 @@ from conure.service.live import LiveService
 from conure.service.models import Models
 from conure.service.outside import Outside
 from conure.service.place import ALONE, Place
-from conure.service.ports import shared_sockets, taken, wanted
+from conure.service.ports import listening_sockets, taken, wanted
 from conure.service.serving import Ports, Serving, serving_of
 from conure.service.status import OwnStatus, Status
 from conure.service.tokenizers import Tokenizers
@@ -133,11 +139,15 @@ async def opened(
     fetcher, callbacks = Fetcher(outside, place), Callbacks(outside, place)
     signed = ClientSecrets(place.secret)
     uploads = Uploads(int(settings.max_upload_mb * 1e6), place.share(settings.max_uploads))
-    behind = Behind(live, files, status or OwnStatus(live), access, uploads, fetcher, callbacks, signed)
+    connections = Connections(
+        Room.found(settings.max_connections, settings.max_unidentified), needs_key=access.needs_key
+    )
+    behind = Behind(live, files, status or OwnStatus(live), access, uploads, connections, fetcher, callbacks, signed)
     closed = closed_doors(settings)
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(connections.close)
 
-        async def listen(name: str, start: Callable[[int], Awaitable[asyncio.Server]]) -> int | None:
+        async def listen(name: str, start: Callable[[int], Awaitable[Acceptor]]) -> int | None:
             port = wanted(getattr(settings, name))
             if port is None:
                 return None
@@ -146,8 +156,7 @@ async def opened(
             except OSError:
                 raise taken(name, port) from None
             stack.callback(server.close)
-            number: int = server.sockets[0].getsockname()[1]
-            return number
+            return server.number
 
         tcp = await listen("tcp_port", lambda port: serve_lines(behind, host, port, shared=shared))
         grpc = await _grpc(behind, settings, shared, stack)
@@ -155,9 +164,10 @@ async def opened(
         told = await listen("status_port", lambda port: serve_status(behind, host, port, shared=shared))
         if place.own_door:
             stack.callback((await serve_relayed(behind, place.own_door)).close)
-        app = hearing_out(guarded(ending_by_name(web_app(behind, closed)), _pages(settings)))
-        web = _WebServer(app, settings, wanted(settings.port))
-        serving = start(web.serve(_web_sockets(settings, shared)), WEB)
+        app = plain_paths(guarded(ending_by_name(web_app(behind, closed)), _pages(settings)))
+        app = identifying(hearing_out(app), behind)
+        web = _WebServer(app, settings, connections, shared)
+        serving = start(web.serve(), WEB)
         await web.wait_until_listening(serving)
         keep_what_is_there()
         doors = Doors(behind, web, Ports(web.port, tcp, grpc, wyoming, told))
@@ -172,6 +182,7 @@ async def _grpc(behind: Behind, settings: Settings, shared: bool, stack: context
     port = wanted(settings.grpc_port)
     if port is None:
         return None
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes a line of its own for each handshake that fails
     from conure.doors.riva.serving import serve_riva  # noqa: PLC0415  its libraries are there in `conure[grpc]` alone
 
     certificate, key = settings.tls_certificate, settings.tls_key
@@ -184,14 +195,6 @@ async def _grpc(behind: Behind, settings: Settings, shared: bool, stack: context
 def _pages(settings: Settings) -> Pages:
     origins = tuple(filter(None, map(str.strip, settings.cors.split(","))))
     return Pages(origins, own_names=not (settings.keys or settings.open_to_all), host=settings.host)
-
-
-def _web_sockets(settings: Settings, shared: bool) -> list[socket.socket] | None:
-    """What the web server is to listen on, where that is not for itself to find; nothing where it is off."""
-    port = wanted(settings.port)
-    if port is None:
-        return []
-    return shared_sockets(settings.host, port) if shared else None
 
 
 async def _until_stopped(doors: Doors, handle: EngineHandle, drain_seconds: float) -> None:
@@ -226,16 +229,14 @@ async def _until_stopped(doors: Doors, handle: EngineHandle, drain_seconds: floa
 
 
 class _WebServer(uvicorn.Server):
-    def __init__(self, app: ASGIApp, settings: Settings, port: int | None) -> None:
+    """With a way of its own to accept connections, all else is uvicorn's."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, connections: Connections, shared: bool) -> None:
         config = uvicorn.Config(
             app,
-            host=settings.host,
-            port=port or 0,
             log_config=None,
-            log_level="warning",  # what it tells else has the query in it, and that may have a key
+            log_level="error",  # what it tells else has the query in it, and that may have a key
             access_log=False,
-            ssl_certfile=settings.tls_certificate,
-            ssl_keyfile=settings.tls_key,
             lifespan="off",
             http=HttpRequests,
             ws=DirectSocket,
@@ -243,22 +244,48 @@ class _WebServer(uvicorn.Server):
             ws_ping_interval=PING_SECONDS,
             ws_ping_timeout=PONG_SECONDS,
             ws_per_message_deflate=False,
+            timeout_keep_alive=REST_SECONDS,
         )
         super().__init__(config)
-        self._asked = port or 0
+        self._settings, self._connections, self._shared = settings, connections, shared
+        self._asked = wanted(settings.port)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are ours: streams finish first."""
         yield
 
+    async def startup(self, sockets: object = None) -> None:
+        """Raises OSError where the port cannot be had."""
+        self.servers: list[Acceptor] = []  # type: ignore[assignment]
+        if self._asked is not None:
+            listening = listening_sockets(self._settings.host, self._asked, shared=self._shared)
+            self.servers.append(Acceptor(listening, self._port(), self._speak))
+        self.started = True
+
     @property
     def port(self) -> int | None:
         """None where it does not listen."""
-        return self.servers[0].sockets[0].getsockname()[1] if self.servers else None
+        return self.servers[0].number if self.servers else None
 
     async def wait_until_listening(self, serving: asyncio.Task[None]) -> None:
         while not self.started:
             if serving.done():
-                raise taken("port", self._asked)
+                serving.exception()
+                raise taken("port", self._asked or 0)
             await asyncio.sleep(0.005)
+
+    def _port(self) -> Port:
+        context = _encryption(self._settings)
+        return Port("web", self._connections, raw_answer(FULL), context, raw_answer(ENCRYPTED_ONLY))
+
+    def _speak(self, connection: Connection) -> HttpRequests:
+        return HttpRequests(self.config, self.server_state, {}, connection=connection)
+
+
+def _encryption(settings: Settings) -> ssl.SSLContext | None:
+    if not (settings.tls_certificate and settings.tls_key):
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    return context

@@ -164,6 +164,12 @@ class Settings(BaseSettings):
     device_memory: float | None = Field(None, gt=0, le=1)
     """The part of a GPU's free memory that is taken, from 0 to 1; without it 0.9 is planned with and not enforced."""
 
+    max_connections: int | None = Field(None, ge=2)
+    """Connections that each process has at once, whoever has them; without it as many as its descriptors allow."""
+
+    max_unidentified: int | None = Field(None, ge=1)
+    """Of these, those that have shown no key, or without keys have said nothing yet; without it half, at most 4,096."""
+
     resume_seconds: float = Field(30.0, ge=0, le=3600)
     """How long a client whose connection broke may stay away."""
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from conure.cli import progress
-from conure.printable import one_line
+from conure.safe_text import one_line
 
 
 class Terminal(io.StringIO):

@@ -37,7 +37,24 @@ VALUES: tuple[Any, ...] = (
     *("", " ", "\0", "\n", "x" * 10_000, "\ud800", "💥" * 50, "NaN", "-1", "true", "null", "../../etc/passwd", "%s%n"),
     *("http://127.0.0.1:1/", "AAA", "AAAA" * 5_000, "=" * 9, "en", "tlh", "pcm16", "audio", "close", b"", b"\xff" * 9),
 )
-NAMES = ("type", "data", "id", "model", "language", "session", "audio", "", "\0", "x" * 300, "__class__", "constructor")
+NAMES = (
+    "type",
+    "data",
+    "id",
+    "model",
+    "language",
+    "session",
+    "audio",
+    "",
+    "\0",
+    "x" * 300,
+    "__class__",
+    "constructor",
+    "a\r\nX-Evil: 1",
+    "\x1b[31m",
+    "\u202e",
+    "é, ü",
+)
 
 
 def mutated(said: Said, chance: Random) -> Said:

@@ -210,7 +210,7 @@ def test_a_query_that_cannot_be_met(server: Server, query: str, code: str) -> No
 
 
 def test_there_is_no_other_socket(server: Server) -> None:
-    with pytest.raises(InvalidStatus, match="403"), connect(server.url("/v2/none")):
+    with pytest.raises(InvalidStatus, match="404"), connect(server.url("/v2/none")):
         pass
 
 

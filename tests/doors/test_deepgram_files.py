@@ -216,9 +216,9 @@ def test_a_url_is_told_from_audio_by_its_first_byte(server: Server) -> None:
     assert listen(server, samples, "encoding=linear16&sample_rate=16000").alternative["transcript"] == SAID
 
 
-def test_a_name_that_no_header_holds(server: Server) -> None:
+def test_a_name_is_escaped_in_a_header(server: Server) -> None:
     told = listen(server, DEMO.read_bytes(), urllib.parse.urlencode({"a\r\nb: c": "1", "ü": "1", "fine": "1"}))
-    assert told.headers["Conure-Ignored"] == "fine"
+    assert told.headers["Conure-Ignored"] == "a%0D%0Ab:%20c, %C3%BC, fine"
     assert [each["parameter"] for each in told.body["metadata"]["warnings"]] == ["a\r\nb: c", "ü", "fine"]
 
 

@@ -193,7 +193,7 @@ def test_refusals() -> None:
     assert refused.status_code == 429
     assert refused.headers["retry-after"] == "7"
     assert refused.headers["dg-request-id"] == "the-id"
-    assert refusal(UnsupportedAudio("ü\n中"), "").headers["dg-error"] == "ü ?"
+    assert refusal(UnsupportedAudio("ü\n中"), "").headers["dg-error"] == "%C3%BC %E4%B8%AD"
 
 
 def test_reasons_of_a_close_are_short_enough() -> None:

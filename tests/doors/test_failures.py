@@ -19,7 +19,7 @@ from tests.doors.serving import ROOT
 
 SOURCES = [path for part in ("doors", "engine", "service") for path in (ROOT / "src" / "conure" / part).rglob("*.py")]
 CODE = re.compile(r"[a-z]+(_[a-z]+)*")
-SAYING = {"Failed": (0, 1), "Error": (), "failure_of": (0,)}
+SAYING = {"Failed": (0, 1), "Error": (), "failure_of": (0,), "HttpFault": (0,)}
 """Where a call has a code, but for `code=`: events name it first, the engine's answers after the stream's number."""
 
 

@@ -348,13 +348,13 @@ def test_a_form_that_is_cut_off_is_told_so(server: Server, kept: int) -> None:
     [
         ("GET", TRANSCRIPTIONS, 405, "POST"),
         ("DELETE", "/v1/audio/translations", 405, "POST"),
-        ("POST", "/v1/models", 405, "GET"),
-        ("DELETE", "/v1/models/tiny", 405, "GET"),
+        ("POST", "/v1/models", 405, "GET, HEAD"),
+        ("DELETE", "/v1/models/tiny", 405, "GET, HEAD"),
         ("POST", "/v1/audio/speech", 404, None),
         ("GET", "/v1/audio/", 404, None),
-        ("POST", TRANSCRIPTIONS + "/", 404, None),
+        ("POST", TRANSCRIPTIONS + "/x", 404, None),
         ("GET", "/v1/models/none", 404, None),
-        ("GET", "/v1/models/", 404, None),
+        ("GET", "/v1/chat/completions", 404, None),
         ("GET", "/v1/models/%0d%0ax", 404, None),
     ],
 )

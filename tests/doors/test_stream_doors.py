@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 
 import av
 import msgspec
@@ -277,3 +277,12 @@ def test_what_comes_after_close_is_refused_by_name(server: Server, door: Door) -
     codes = [told["code"] for told in heard if told["type"] == "error"]
     assert set(codes) <= {"bad_option"}  # none where the stream had ended before they came
     assert heard[-1]["type"] == "finished"
+
+
+def test_recordings_do_not_wait_for_streams_that_say_nothing(server: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(socket_of(server, "/v1/stream?events=true&model=small"))
+        server.settled(40)
+        status, told = server.post("/v1/transcribe", DEMO.read_bytes())
+        assert (status, json.loads(told)["text"]) == (200, SAID)

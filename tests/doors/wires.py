@@ -149,7 +149,15 @@ def _request(path: str, kind: str, body: bytes, chance: Random | None) -> bytes:
         headers[chance.randrange(3)] = chance.choice(STRANGE_HEADERS)
     if chance is not None and chance.random() < WRONG:
         path = chance.choice(
-            (path + "?model=\xff&language=%00", path + "?" + "a=b&" * 500, path + "/..", path.upper(), "//")
+            (
+                path + "?model=\xff&language=%00",
+                path + "?" + "a=b&" * 500,
+                path + "/..",
+                path.upper(),
+                "//",
+                "/" + path + "/",
+                path + "?%0d%0aX:1=%1b&%ed%a0%80=1",
+            )
         )
     method = (
         "POST"

@@ -206,3 +206,10 @@ def test_recordings_sent_live_at_once_make_nobody_late(
     assert all(source.next > 20.0 - 2 * source.chunk for source in sources)
     if len(sources) <= 3 and not slices:
         assert all(source.next > 60.0 for source in sources if source.ahead)
+
+
+def test_a_stream_that_stopped_sending_is_not_waited_for() -> None:
+    stream = Expected("live", 10.0, 10.08)
+    assert not stream.is_silent(9.0)
+    assert not stream.is_silent(10.5)
+    assert stream.is_silent(12.0)

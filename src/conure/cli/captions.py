@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 from conure.cli.outputs import write_stdout
 from conure.client import Event, Final, Partial
-from conure.printable import one_line
+from conure.safe_text import one_line
 
 __all__ = ["Captions", "StreamForm"]
 

@@ -20,7 +20,7 @@ from rich.table import Column
 from rich.text import Text
 
 from conure.cli.reporting import console, tell
-from conure.printable import one_line
+from conure.safe_text import one_line
 
 __all__ = ["audio_bar", "download_bar", "spinner"]
 

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from conure import log
 from conure.errors import Busy, ConureError, EngineFailed, OutOfMemory
-from conure.printable import one_line
+from conure.safe_text import one_line
 
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "PLAIN", "REFUSED", "Common", "Reporter", "console", "tell"]
 

@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from conure.cli.knobs import knob
 from conure.cli.reporting import DONE, PLAIN, Common
 from conure.engine.plan import ModelCard
+from conure.json_stderr import take_stderr
 from conure.settings import Settings, load_settings
 from conure.types import RunnerChoice
 
@@ -53,6 +54,8 @@ class Options:
     cors: Annotated[str | None, knob("cors")] = None
     slots: Annotated[int | None, knob("slots")] = None
     device_memory: Annotated[float | None, knob("device_memory")] = None
+    max_connections: Annotated[int | None, knob("max_connections")] = None
+    max_unidentified: Annotated[int | None, knob("max_unidentified")] = None
     resume_seconds: Annotated[float | None, knob("resume_seconds")] = None
     drain_seconds: Annotated[float | None, knob("drain_seconds")] = None
 
@@ -71,6 +74,8 @@ app = App(
 def serve(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
     """A server for live audio and recordings. Ctrl-C or SIGTERM: open streams finish, then it ends."""
     common.begin()
+    if common.json:
+        take_stderr()
     settings = _settings(options)
     from conure.cli.serving import run  # noqa: PLC0415  --help shall not wait for what it loads
 

@@ -31,7 +31,7 @@ from conure.errors import (
     NoSuchTrack,
     UnsupportedAudio,
 )
-from conure.printable import one_line
+from conure.safe_text import one_line
 from conure.settings import Settings, load_settings
 from conure.types import RunnerChoice, Transcript
 

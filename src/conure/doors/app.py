@@ -19,6 +19,7 @@ from conure.doors.openai.rest import openai_rest
 from conure.doors.page import page
 from conure.doors.parakeet.socket import socket as parakeet_socket
 from conure.doors.parakeet.uploads import uploads as parakeet_uploads
+from conure.doors.paths import answer_unrouted
 from conure.doors.realtime.secret_minting import secret_minting
 from conure.doors.realtime.socket import realtime_socket
 from conure.doors.recordings import recordings
@@ -54,6 +55,7 @@ def web_app(behind: Behind, closed: Collection[str] = ()) -> FastAPI:
         if name not in closed:
             app.include_router(door(behind))
     app.include_router(health(behind))
+    answer_unrouted(app)
     return app
 
 

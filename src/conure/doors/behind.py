@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from conure.doors.connections import Connections
 from conure.doors.uploads import Uploads
 from conure.service.access import Access, Anyone
 from conure.service.callbacks import Callbacks
@@ -24,6 +25,8 @@ class Behind:
     status: Status
     access: Access = Anyone()  # noqa: RUF009  it has no state
     uploads: Uploads = field(default_factory=lambda: Uploads(2**31, 128))
+    connections: Connections = field(default_factory=Connections)
+    """Of all ports of this process."""
     fetcher: Fetcher = field(default_factory=lambda: Fetcher(Outside()))
     callbacks: Callbacks = field(default_factory=lambda: Callbacks(Outside()))
     secrets: ClientSecrets = ClientSecrets(b"")  # noqa: RUF009  it has no state

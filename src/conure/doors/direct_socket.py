@@ -15,17 +15,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, ClassVar
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
-from websockets.protocol import OPEN
+from websockets.protocol import OPEN, Protocol
+from websockets.server import ServerProtocol
 
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # it was installed without its extension
     from websockets.utils import apply_mask
+
+from conure.doors.connections import CROWDED, FIRST_MESSAGE_SECONDS, IDLE_SECONDS, Connection
+from conure.doors.failures import FAILURES
+from conure.safe_text import close_reason
 
 __all__ = ["DIRECT", "GIVE_TO", "DirectSocket", "Take"]
 
@@ -57,8 +62,12 @@ class DirectSocket(WebSocketsSansIOProtocol):
     unfinished: ClassVar[int] = 0
     """Bytes of large messages that are not whole yet, of all connections."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, connection: Connection, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.conn = _AfterHead(max_size=self.config.ws_max_size, logger=self.logger)
+        self.connection = connection
+        self._is_alive = self._has_spoken = False
+        """Something was said since it was last looked at, by either side; the client has said something at all."""
         self._take: Take | None = None
         self._is_joined = True
         """Whether messages may be handed over as one."""
@@ -69,7 +78,24 @@ class DirectSocket(WebSocketsSansIOProtocol):
         self._is_awaited = False
         """The door has dealt with everything before, and waits for more."""
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.connection.speak(self, self.transport)
+        self.connection.expect(FIRST_MESSAGE_SECONDS, self._look_whether_alive)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.connection.gone()
+        self._weigh()
+
+    def end(self, why: str) -> None:
+        """Where there is no room, or nothing was said for long."""
+        self._fail("busy" if why == CROWDED else "idle", "no room for more" if why == CROWDED else "nothing is said")
+        if why == CROWDED:
+            self.transport.close()
+
     def handle_connect(self, event: Request) -> None:
+        """Called by whoever has read the head."""
         super().handle_connect(event)
         if self.response.status_code == 101:
             extensions = self.scope["extensions"] or {}
@@ -82,12 +108,9 @@ class DirectSocket(WebSocketsSansIOProtocol):
         if self._is_awaited and self._take and self._is_between_messages():
             data = _hand_over(data, self._take, self._is_joined)
             if not data:
+                self._hear()
                 return
         super().data_received(data)
-        self._weigh()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
         self._weigh()
 
     def _weigh(self) -> None:
@@ -111,6 +134,7 @@ class DirectSocket(WebSocketsSansIOProtocol):
                 self.conn.send_close(NO_TEXT)
                 self.handle_parser_exception()
             return
+        self._hear()
         size = sum(map(len, self.frames)) + MESSAGE_COST
         was_paused, self.read_paused = self.read_paused, True  # else reading would be paused now
         super().send_receive_event_to_app()
@@ -137,6 +161,7 @@ class DirectSocket(WebSocketsSansIOProtocol):
         return message
 
     async def send(self, message: Any) -> None:
+        self._is_alive = self._has_spoken
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and self.close_sent:
             self.handshake_complete = True  # it was refused with an answer, which uvicorn would take for an error
@@ -155,6 +180,34 @@ class DirectSocket(WebSocketsSansIOProtocol):
             self.transport.write_eof()
         self.close_timer = self.loop.call_later(FLUSH_SECONDS, self.transport.close)
         self.queue.put_nowait({"type": "websocket.disconnect", "code": self.conn.close_sent.code})
+
+    def _hear(self) -> None:
+        self._is_alive = self._has_spoken = True
+        if not self.connection.is_known:
+            self.connection.spoke()
+
+    def _look_whether_alive(self) -> None:
+        if self._is_alive:
+            self._is_alive = False
+            self.connection.expect(IDLE_SECONDS, self._look_whether_alive)
+        else:
+            self.connection.end("idle")
+
+    def _fail(self, code: str, reason: str) -> None:
+        if self.close_sent:
+            return
+        if self.conn.state is OPEN:
+            self.conn.send_close(FAILURES[code].close, close_reason(f"{code}: {reason}"))
+            self.handle_parser_exception()
+        else:
+            self.transport.close()
+
+
+class _AfterHead(ServerProtocol):
+    """Begins with the first frame: the head was read by whoever had the connection before."""
+
+    def parse(self) -> Generator[None]:
+        return Protocol.parse(self)
 
 
 def _is_text(data: bytes) -> bool:

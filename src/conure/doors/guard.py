@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from conure.doors.refusing import refused
+from conure.doors.protocol_forms import answered
 from conure.errors import Forbidden
 
 __all__ = ["Guard", "Pages", "guarded"]
@@ -26,7 +26,7 @@ __all__ = ["Guard", "Pages", "guarded"]
 HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[\w.-]+)(:[0-9]+)?", re.ASCII)
 HARMLESS = ("GET", "HEAD", "OPTIONS")
 EVERY = "*"
-EXPOSED = ("Conure-Ignored", "Retry-After", "dg-request-id")
+EXPOSED = ("Allow", "Conure-Ignored", "Conure-Problems", "Retry-After", "WWW-Authenticate", "dg-error", "dg-request-id")
 """Headers of answers that pages may read."""
 LONGEST_PREFLIGHT = 600
 """Seconds for which a browser remembers what it may."""
@@ -66,7 +66,8 @@ class Guard:
         if fault is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket" or (await receive())["type"] != "http.disconnect":
-            await refused(fault)(scope, receive, send)  # before a WebSocket is accepted it is an answer over HTTP, too
+            # before a WebSocket is accepted it is an answer over HTTP, too
+            await answered(scope["path"], fault)(scope, receive, send)
 
     def _fault(self, scope: Scope) -> Forbidden | None:
         host = origin = ""

@@ -13,10 +13,13 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from conure.doors.acceptor import Acceptor
 from conure.doors.answers import REFUSALS, Bare, Health, Readiness
 from conure.doors.behind import Behind
+from conure.doors.connections import Connection
 from conure.doors.credentials import secret_of
 from conure.doors.refusing import refused
+from conure.doors.stream_port import StreamPort, serve_streams
 from conure.errors import ConureError
 
 __all__ = ["health", "serve_status"]
@@ -62,19 +65,23 @@ def health(behind: Behind) -> APIRouter:
     return router
 
 
-async def serve_status(behind: Behind, host: str, port: int, *, shared: bool = False) -> asyncio.Server:
+async def serve_status(behind: Behind, host: str, port: int, *, shared: bool = False) -> Acceptor:
     """A port that says how the server is, in one line of JSON, and hangs up. Several processes may share it."""
 
-    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection) -> None:
         found = await behind.status.tell()
         told = {"type": "status", "connected_streams": found["streams"]}
         told |= _bare(found) if behind.access.needs_key else found  # nobody can show a key here
-        with contextlib.suppress(OSError):  # it left before it was told
+        with contextlib.suppress(OSError, RuntimeError):  # it left before it was told, or was told something else
             writer.write(msgspec.json.encode(told) + b"\n")
             await writer.drain()
         writer.close()
 
-    return await asyncio.start_server(tell, host, port, reuse_port=shared or None)
+    return await serve_streams(StreamPort("status", _error_line), behind.connections, tell, host, port, shared=shared)
+
+
+def _error_line(message: str, hint: str) -> bytes:
+    return msgspec.json.encode({"type": "error", "message": message, "hint": hint}) + b"\n"
 
 
 def _bare(told: dict[str, Any]) -> dict[str, Any]:

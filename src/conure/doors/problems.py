@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
+from conure.safe_text import header_text
 from conure.types import Transcript
 
 __all__ = ["problems_header"]
 
-READABLE = " ,.:;()"
-"""Left as they are in a header."""
-
 
 def problems_header(transcript: Transcript) -> dict[str, str]:
     """`Conure-Problems`, where there are some."""
-    problems = quote("; ".join(transcript.problems), safe=READABLE)
+    problems = header_text("; ".join(transcript.problems))
     return {"Conure-Problems": problems} if problems else {}

@@ -15,10 +15,14 @@ import msgspec
 
 from conure.background import failed
 from conure.client import protocol
+from conure.doors.acceptor import Acceptor
 from conure.doors.behind import Behind
+from conure.doors.connections import Connection
 from conure.doors.conversation import Conversation
 from conure.doors.lines import LONGEST_LINE, LONGEST_TEXT, Foreign, LineReader
 from conure.doors.mistakes import CONNECTION, told_mistake
+from conure.doors.stream_port import StreamPort, serve_streams
+from conure.safe_text import one_line
 
 __all__ = ["serve_lines"]
 
@@ -34,23 +38,26 @@ LIMIT = 2**16
 """Bytes that wait to be taken from the socket."""
 PROBES, PROBE_SECONDS = 3, 0.7
 """Receipts to one that shut its side, and the time for each to be refused by one that is gone."""
-BACKLOG = 1024
-"""Connections that wait to be accepted."""
 
 _from_json = msgspec.json.Decoder(protocol.FromClient)
 _to_json = msgspec.json.Encoder()
 
 
-async def serve_lines(behind: Behind, host: str, port: int, *, shared: bool = False) -> asyncio.Server:
+async def serve_lines(behind: Behind, host: str, port: int, *, shared: bool = False) -> Acceptor:
     """Several processes may share the port."""
 
     numbers = behind.live.place.numbers()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection) -> None:
         with contextlib.suppress(asyncio.CancelledError):  # the server stops; asyncio would print it as an error
-            await _Connection(behind, reader, writer).serve(next(numbers))
+            await _Connection(behind, reader, writer, connection).serve(next(numbers))
 
-    return await asyncio.start_server(serve, host, port, limit=LIMIT, backlog=BACKLOG, reuse_port=shared or None)
+    of_lines = StreamPort("tcp", _error_line, LIMIT)
+    return await serve_streams(of_lines, behind.connections, serve, host, port, shared=shared)
+
+
+def _error_line(message: str, hint: str) -> bytes:
+    return _to_json.encode(protocol.Error(message=message, hint=hint)) + b"\n"
 
 
 class _Refused(ConnectionError):
@@ -58,8 +65,10 @@ class _Refused(ConnectionError):
 
 
 class _Connection:
-    def __init__(self, behind: Behind, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(
+        self, behind: Behind, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection
+    ) -> None:
+        self._reader, self._writer, self._connection = reader, writer, connection
         self._lines = LineReader(reader)
         self._conversation = Conversation(behind.live, behind.access, self._send)
         if not behind.access.needs_key:
@@ -138,10 +147,12 @@ class _Connection:
             await self._refuse(str(error))
         else:
             await self._conversation.read(message)
+            if self._conversation.is_known:
+                self._connection.identified()
 
     async def _refuse(self, fault: str) -> None:
         hint = 'send one line of JSON a message: {"type": "audio", "data": "<base64>"}; WebSocket takes audio as it is'
-        await self._conversation.say(protocol.Error(message=f"not understood: {fault}", hint=hint))
+        await self._conversation.say(protocol.Error(message=one_line(f"not understood: {fault}"), hint=hint))
 
     async def _send(self, message: protocol.FromServer) -> None:
         try:

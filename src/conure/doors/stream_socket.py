@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from typing import Any, Protocol
 
 import msgspec
@@ -23,6 +22,7 @@ from conure.doors.direct_socket import DIRECT, GIVE_TO
 from conure.doors.mistakes import told_mistake
 from conure.doors.sending import TooSlow, in_time
 from conure.errors import Unauthorized
+from conure.safe_text import one_line
 
 __all__ = ["stream_socket"]
 
@@ -151,7 +151,7 @@ class _Connection:
 
     async def _refuse(self, error: Exception) -> None:
         hint = 'see the protocol: {"type": "audio", "data": "<base64>"}, or binary audio'
-        await self._conversation.say(protocol.Error(message=f"not understood: {error}", hint=hint))
+        await self._conversation.say(protocol.Error(message=one_line(f"not understood: {error}"), hint=hint))
 
     async def _send(self, message: protocol.FromServer) -> None:
         try:
@@ -166,6 +166,6 @@ class _Connection:
 def _value(text: str) -> Any:
     """Numbers, true, false, null and objects as in JSON; everything else is text."""
     try:
-        return json.loads(text)
+        return msgspec.json.decode(text)
     except (ValueError, RecursionError):
         return text

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from conure import metrics
 from conure.background import start
+from conure.doors.media_type import FORM, media_type
 from conure.errors import AudioTooLong, BadOption, Busy, StorageFull
 
 __all__ = ["Uploads", "on_disk", "while_there"]
@@ -73,8 +74,8 @@ class Uploads:
     @contextlib.asynccontextmanager
     async def form(self, request: Request) -> AsyncIterator[FormData]:
         """The fields of a form and its files, which are gone afterwards. Raises also BadOption for what is no form."""
-        kind = request.headers.get("content-type", "")
-        if not kind.startswith("multipart/form-data"):
+        if media_type(request.headers) != FORM:
+            kind = request.headers.get("content-type", "")
             raise BadOption(f"the content type is {kind!r}", "send multipart/form-data with the recording as `file`")
         with self.place():
             form = await self._parsed(request)

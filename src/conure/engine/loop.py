@@ -217,7 +217,7 @@ class Engine:
         clips = {work: lane for lane in self.clips.values() for work in lane.ready()}
         begin = self._clock()
         spare = clips or any(work.spare or work.firm_from > begin for work in live)
-        expected = [work for lane in lanes for work in lane.expected()] if spare else []
+        expected = [work for lane in lanes for work in lane.expected() if not work.is_silent(begin)] if spare else []
         match self.scheduler.choose(begin, live, expected, list(clips)):
             case StreamTurn(kind, streams, size):
                 lane = self._streams[streams[0]]

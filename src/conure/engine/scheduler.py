@@ -18,6 +18,8 @@ __all__ = ["MOST_ROWS", "ClipTurn", "ClipWork", "Expected", "LiveWork", "Schedul
 
 MOST_ROWS = 256
 """Streams in a turn."""
+SILENT_SECONDS = 1.0
+"""After which a stream that sends nothing is not planned with; when it goes on it may wait for one slice of a clip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,10 @@ class Expected:
     kind: Hashable
     ready: float
     due: float
+
+    def is_silent(self, now: float) -> bool:
+        """It should have had its chunk long ago: nobody knows when it goes on, and no recording waits for it."""
+        return now - self.ready > SILENT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from conure.engine.startup import start_engine
 from conure.engine.wire import DEVICE_FAILED_EXIT, Broken
 from conure.errors import ConureError
 from conure.garbage import keep_what_is_there
+from conure.json_stderr import take_stderr
 
 __all__ = ["work"]
 
@@ -50,6 +51,8 @@ def work(
         signal.signal(number, signal.SIG_IGN)
     detail, as_json = logged
     logs.configure(detail, as_json=as_json)
+    if as_json:
+        take_stderr()
     connections = Connections()
     try:
         engine, cards = start_engine(plan, connections.deliver)

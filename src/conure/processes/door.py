@@ -22,6 +22,7 @@ from conure.engine.transport import RING_SAMPLES, SocketTransport
 from conure.engine.wire import Broken
 from conure.errors import ConureError
 from conure.event_loop import event_loop
+from conure.json_stderr import take_stderr
 from conure.processes.counting import SharedCounts
 from conure.processes.exchange import All, Ask, Channel, Drain, Drained, Granted, Opened, Over, Report, Stop, Tell, Told
 from conure.server import WEB, Doors, opened
@@ -44,6 +45,8 @@ def work(settings: Settings, plan: Plan, place: Place, end: socket.socket, logge
         signal.signal(number, signal.SIG_IGN)
     detail, as_json = logged
     logs.configure(detail, as_json=as_json)
+    if as_json:
+        take_stderr()
     with asyncio.Runner(loop_factory=event_loop) as runner:
         runner.run(_run(settings, plan, place, end))
 

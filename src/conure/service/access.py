@@ -56,6 +56,10 @@ class Access(Protocol):
         """Raises Unauthorized where a key is needed and this is none."""
         ...
 
+    def knows(self, secret: str) -> bool:
+        """Whether it is one that `identify` takes; nothing is counted."""
+        ...
+
     def named(self, name: str) -> Caller:
         """One that was identified before. Raises Unauthorized where its key is gone."""
         ...
@@ -93,6 +97,9 @@ class Anyone:
 
     def identify(self, secret: str | None) -> Caller:
         return ANYONE
+
+    def knows(self, secret: str) -> bool:
+        return True
 
     def named(self, name: str) -> Caller:
         return ANYONE

@@ -88,6 +88,9 @@ class KeyedAccess:
             return _Keyholder(key.name, self._keys, self._counts)
         raise _refused(Unauthorized("the key is not known", "was it removed, or cut off? `conure keys` lists those"))
 
+    def knows(self, secret: str) -> bool:
+        return self._keys.find(secret, time.monotonic()) is not None
+
     def named(self, name: str) -> Caller:
         if self._keys.named(name, time.monotonic()) is None:
             raise _refused(_gone(name))

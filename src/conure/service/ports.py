@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
+import sys
 from collections.abc import Iterator
 
 from conure.errors import BadOption
 
-__all__ = ["reserved", "shared_sockets", "taken", "wanted"]
+__all__ = ["listening_sockets", "reserved", "shared_sockets", "taken", "wanted"]
+
+BACKLOG = 2048
+"""Connections that wait to be accepted, where the system allows so many."""
+NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""A host may have an address of IPv6 where there is no IPv6."""
 
 
 def wanted(port: int | str | None) -> int | None:
@@ -42,16 +49,48 @@ def reserved(host: str, asked: int | str | None, name: str) -> Iterator[int | No
 
 def shared_sockets(host: str, port: int) -> list[socket.socket]:
     """Bound to every address of the host, and not listening yet."""
-    sockets = []
-    for family, address in _addresses(host, port):
-        bound = socket.socket(family)
-        sockets.append(bound)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind(address)
+    return _bound(host, port, shared=True)
+
+
+def listening_sockets(host: str, port: int, *, shared: bool) -> list[socket.socket]:
+    """At every address of the host, on one port also where that is 0; several processes may share it.
+
+    Raises OSError.
+    """
+    sockets = _bound(host, port, shared=shared)
+    for listener in sockets:
+        listener.setblocking(False)
+        listener.listen(BACKLOG)
     return sockets
+
+
+def _bound(host: str, port: int, *, shared: bool) -> list[socket.socket]:
+    with contextlib.ExitStack() as undo:
+        sockets: list[socket.socket] = []
+        for family, address in _addresses(host, port):
+            number = port or (sockets[0].getsockname()[1] if sockets else 0)
+            try:
+                bound = undo.enter_context(socket.socket(family))
+                _set_options(bound, shared)
+                bound.bind((address[0], number))
+            except OSError as error:
+                if error.errno not in NO_SUCH_FAMILY:
+                    raise
+            else:
+                sockets.append(bound)
+        if not sockets:
+            raise OSError(errno.EADDRNOTAVAIL, f"{host} is no address of this machine")
+        undo.pop_all()
+        return sockets
+
+
+def _set_options(bound: socket.socket, shared: bool) -> None:
+    if sys.platform != "win32":  # where it would let others take the port
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if bound.family == socket.AF_INET6:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
 def taken(name: str, port: int) -> BadOption:

@@ -76,8 +76,9 @@ def tag_of(name: str) -> str:
     """The tag that a name of a language stands for: en of English and of eng; what is none is left as it is."""
     name = name.strip()
     locale = parse_locale(name)
-    is_tag = locale is None or _spelled(name).split("-")[0] == locale.language
-    return name if is_tag else "-".join(filter(None, locale))
+    if locale is None or _spelled(name).split("-")[0] == locale.language:
+        return name
+    return "-".join(filter(None, locale))
 
 
 def find_locale(name: str, known: Iterable[str]) -> str | None:

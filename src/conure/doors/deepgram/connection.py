@@ -25,6 +25,7 @@ from conure.doors.deepgram.options import Query
 from conure.doors.direct_socket import DIRECT, GIVE_TO
 from conure.doors.sending import TOO_SLOW, TooSlow, in_time
 from conure.errors import ConureError
+from conure.safe_text import header_names
 from conure.service.channel_streams import ChannelStreams
 from conure.service.events import LAST, Event, Failed, Finished
 from conure.service.live import Wanted
@@ -103,7 +104,7 @@ async def serve(
     for stream in streams.streams:
         stream.note("is of request %s", request_id)
     connection = _Connection(socket, streams, speak(asked, streams, request_id))
-    headers = {REQUEST_ID: request_id} | ({IGNORED: ", ".join(asked.ignored)} if asked.ignored else {})
+    headers = {REQUEST_ID: request_id} | ({IGNORED: header_names(asked.ignored)} if asked.ignored else {})
     await connection.serve(headers)
 
 
@@ -132,7 +133,7 @@ class _Connection:
 
     async def _accept(self, headers: dict[str, str]) -> None:
         chosen = next((name for name in subprotocols(self._socket.headers) if name.lower() in SCHEMES), None)
-        raw = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        raw = [(name.lower().encode(), value.encode("ascii")) for name, value in headers.items()]
         await self._sent(self._socket.accept(chosen, raw))
         await self._say(self._dialect.greeting())
         if direct := self._socket.scope.get("extensions", {}).get(DIRECT):

@@ -6,23 +6,25 @@ from fastapi.responses import JSONResponse
 
 from conure.doors.failures import failure_of, retry_of, told
 from conure.errors import ConureError
+from conure.safe_text import close_reason, header_text
 from conure.service.events import Failed
 
-__all__ = ["REQUEST_ID", "body", "close_of", "refusal", "status"]
+__all__ = ["FAULT", "REQUEST_ID", "body", "close_of", "refusal", "status"]
 
 REQUEST_ID = "dg-request-id"
 """A header of every answer."""
 BAD_REQUEST = 400
 TAKEN_FOR_BAD = (404, 415)
 """An unknown model and bad audio are bad requests to Deepgram, for which its SDK has an exception."""
-LONGEST_REASON = 123
-"""Bytes of a WebSocket's close reason."""
+NO_PATH = "unknown_path"
+FAULT = "dg-error"
+"""A header of refusals: the message, percent-encoded where it is not plain ASCII."""
 
 
 def status(error: ConureError) -> int:
     """Of HTTP."""
     code = failure_of(error).http
-    return BAD_REQUEST if code in TAKEN_FOR_BAD else code
+    return BAD_REQUEST if code in TAKEN_FOR_BAD and error.code != NO_PATH else code
 
 
 def body(error: ConureError, request_id: str) -> dict[str, str]:
@@ -32,7 +34,7 @@ def body(error: ConureError, request_id: str) -> dict[str, str]:
 def refusal(error: ConureError, request_id: str) -> JSONResponse:
     """Also of a WebSocket's handshake."""
     retry = retry_of(error)
-    headers = {REQUEST_ID: request_id, "dg-error": _one_line(told(error))}
+    headers = {REQUEST_ID: request_id, FAULT: header_text(told(error))}
     if retry is not None:
         headers["Retry-After"] = str(round(retry))
     return JSONResponse(body(error, request_id), status(error), headers)
@@ -41,10 +43,4 @@ def refusal(error: ConureError, request_id: str) -> JSONResponse:
 def close_of(error: ConureError | Failed) -> tuple[int, str]:
     """Code and reason; the reason begins with Deepgram's own code."""
     failure = failure_of(error)
-    reason = f"{failure.deepgram}: {told(error)}".encode()
-    return failure.close, reason[:LONGEST_REASON].decode(errors="ignore")
-
-
-def _one_line(text: str) -> str:
-    """As a header may have it."""
-    return " ".join(text.split()).encode("latin-1", "replace").decode("latin-1")
+    return failure.close, close_reason(f"{failure.deepgram}: {told(error)}")

@@ -22,6 +22,7 @@ from conure.doors.deepgram.errors import REQUEST_ID, body, refusal
 from conure.doors.deepgram.options import Query
 from conure.doors.deepgram.transcripts import answer
 from conure.doors.deepgram.wanted import Wanted
+from conure.doors.media_type import JSON, media_type
 from conure.doors.uploads import on_disk, while_there
 from conure.errors import BadOption, ConureError
 from conure.service.access import Caller
@@ -132,7 +133,7 @@ class _Asked:
 
 def _is_json(request: Request, file: BinaryIO, wanted: Wanted) -> bool:
     """Told so; or untold, where no container begins like that."""
-    if request.headers.get("content-type", "").startswith("application/json"):
+    if media_type(request.headers) == JSON:
         return True
     return wanted.audio is None and _head(file).lstrip().startswith(b"{")
 

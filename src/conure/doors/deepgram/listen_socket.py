@@ -18,6 +18,7 @@ from conure.doors.deepgram.results import Manner, Results
 from conure.doors.deepgram.words import model_info, model_uuid
 from conure.doors.failures import told
 from conure.errors import BadOption
+from conure.safe_text import one_line
 from conure.service.channel_streams import ChannelStreams
 from conure.service.events import LAST, Event, Failed
 from conure.service.live import Wanted
@@ -138,7 +139,7 @@ class _Listener:
         try:
             message = _decoder.decode(text)
         except (msgspec.MsgspecError, RecursionError) as error:
-            return [{"type": "Error", "variant": "SchemaError", "description": str(error), "message": text}]
+            return [{"type": "Error", "variant": "SchemaError", "description": one_line(str(error)), "message": text}]
         match message:
             case _Finalize():
                 await self._finalize()

@@ -14,6 +14,7 @@ from conure.doors.deepgram.connection import Asked, Message, Over, serve
 from conure.doors.deepgram.options import Query
 from conure.doors.failures import failure_of, told
 from conure.errors import BadOption
+from conure.safe_text import one_line
 from conure.service.channel_streams import ChannelStreams
 from conure.service.events import Event, Failed, Warned
 from conure.service.live import Wanted
@@ -139,7 +140,7 @@ class _Listener:
         try:
             message = _decoder.decode(text)
         except (msgspec.MsgspecError, RecursionError) as error:
-            return self._unreadable(str(error))
+            return self._unreadable(one_line(str(error)))
         match message:
             case _ForceEndTurn():
                 self._forced += 1

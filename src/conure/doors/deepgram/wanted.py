@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from conure.audio.formats import AudioFormat, encoding_named
 from conure.doors.deepgram.options import Query
 from conure.engine.plan import ModelCard
 from conure.errors import BadOption
+from conure.safe_text import header_names
 from conure.service.callbacks import Callback
 from conure.service.models import Models
 from conure.service.outside import address_of
@@ -38,8 +38,6 @@ IN_CONTAINERS = ("amr-nb", "amr-wb", "speex", "g729")
 """Encodings that are read where they are in a file of their own, which tells what it is."""
 UTT_SPLIT = 0.8
 METHODS = ("POST", "PUT")
-HEADER_SAFE = re.compile(r"[\w.\[\]-]{1,40}", re.ASCII)
-MOST_IN_HEADER = 32
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,7 @@ class Wanted:
 
     @property
     def ignored_header(self) -> str:
-        """Only names that a header can hold."""
-        return ", ".join([name for name in self.ignored if HEADER_SAFE.fullmatch(name)][:MOST_IN_HEADER])
+        return header_names(self.ignored)
 
 
 def _language(query: Query, card: ModelCard) -> str | None:

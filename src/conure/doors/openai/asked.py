@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.datastructures import FormData
@@ -11,6 +10,7 @@ from starlette.datastructures import FormData
 from conure.doors.openai.errors import BadField
 from conure.doors.openai.form import FILE, fields_of
 from conure.engine.plan import ModelCard
+from conure.safe_text import header_names
 from conure.service.languages import check_language
 
 __all__ = ["ResponseFormat", "Transcribing", "asked_of", "form_schema", "ignored_header", "language_of"]
@@ -21,8 +21,6 @@ LISTS = (
     *("known_speaker_names", "known_speaker_references"),
 )
 AUTO = "auto"
-MOST_NAMES, LONGEST_NAME = 32, 64
-"""Of fields that are named in an answer's header."""
 
 
 class ServerVad(BaseModel):
@@ -103,8 +101,8 @@ def language_of(asked: Transcribing, card: ModelCard) -> str | None:
 
 def ignored_header(names: list[str]) -> dict[str, str]:
     """`Conure-Ignored`, where there is something to name. Names come from the client, who may write anything."""
-    told = [quote(name[:LONGEST_NAME], safe="[]", errors="replace") for name in names[:MOST_NAMES] if name]
-    return {"Conure-Ignored": ", ".join(told)} if told else {}
+    told = header_names(names)
+    return {"Conure-Ignored": told} if told else {}
 
 
 def form_schema() -> dict[str, Any]:

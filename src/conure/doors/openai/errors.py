@@ -16,7 +16,7 @@ from conure.doors.failures import failure_of, openai_status_of, retry_of, told
 from conure.doors.openai.shapes import ErrorAnswer, ErrorObject
 from conure.errors import BadOption, ConureError, EngineFailed
 
-__all__ = ["BadField", "OpenAIRoute", "error_of", "no_such_path", "not_allowed", "refused"]
+__all__ = ["BadField", "OpenAIRoute", "error_of", "refused"]
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ CODES = {
     "unknown_model": "model_not_found",
     "unauthorized": "invalid_api_key",
     "too_many": "rate_limit_exceeded",
+    "unknown_path": "unknown_url",
+    "wrong_method": "method_not_supported",
 }
 """Codes that OpenAI has for what we call otherwise."""
 FIELDS = {
@@ -70,24 +72,10 @@ def refused(error: ConureError) -> Response:
     return _response(openai_status_of(error), error_of(error), headers)
 
 
-def no_such_path(request: Request) -> Response:
-    return _told(404, f"there is no {request.url.path} here", "unknown_url", {})
-
-
-def not_allowed(request: Request, allowed: str) -> Response:
-    told = f"{request.url.path} is not for {request.method} but for {allowed}"
-    return _told(405, told, "method_not_supported", {"Allow": allowed})
-
-
 def error_of(error: ConureError) -> ErrorAnswer:
     param = error.field if isinstance(error, BadField) else FIELDS.get(error.code)
     kind, code = failure_of(error).openai, CODES.get(error.code, error.code)
     return ErrorAnswer(error=ErrorObject(message=told(error), type=kind, param=param, code=code))
-
-
-def _told(status: int, message: str, code: str, headers: dict[str, str]) -> Response:
-    told = ErrorObject(message=message, type="invalid_request_error", param=None, code=code)
-    return _response(status, ErrorAnswer(error=told), headers)
 
 
 def _response(status: int, said: ErrorAnswer, headers: dict[str, str]) -> Response:

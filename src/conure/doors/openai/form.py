@@ -5,11 +5,11 @@ x=a&x=b    x[]=a&x[]=b    x[0]=a&x[1]=b    x=["a", "b"]    x[type]=a&x[size]=1  
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 from typing import Any, BinaryIO
 
+import msgspec
 from starlette.datastructures import FormData, UploadFile
 
 from conure.doors.openai.errors import BadField
@@ -74,6 +74,6 @@ def _single(name: str, parts: list[tuple[str, str]]) -> Any:
 
 def _json(value: str) -> Any:
     try:
-        return json.loads(value)
+        return msgspec.json.decode(value)
     except (ValueError, RecursionError):
         return None

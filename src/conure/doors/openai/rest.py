@@ -14,7 +14,7 @@ from conure.doors.behind import Behind
 from conure.doors.credentials import secret_of
 from conure.doors.openai.answering import wanted_of
 from conure.doors.openai.asked import form_schema
-from conure.doors.openai.errors import OpenAIRoute, no_such_path, not_allowed
+from conure.doors.openai.errors import OpenAIRoute
 from conure.doors.openai.models import listed, named
 from conure.doors.openai.shapes import ErrorAnswer, Model, ModelList, Transcription, VerboseTranscription
 from conure.doors.uploads import while_there
@@ -32,7 +32,6 @@ class _AnyText(PathConvertor):
 
 register_url_convertor("anything", _AnyText())
 
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
 MISTAKES: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorAnswer, "description": "What is wrong, and with which field."},
@@ -52,16 +51,6 @@ def openai_rest(behind: Behind) -> APIRouter:
     router = APIRouter(route_class=OpenAIRoute, tags=["OpenAI"])
     _add_transcriptions(router, behind)
     _add_models(router, behind)
-
-    @router.api_route("/v1/audio/{path:anything}", methods=METHODS, include_in_schema=False)
-    @router.api_route("/v1/models", methods=METHODS, include_in_schema=False)
-    @router.api_route("/v1/models/{path:anything}", methods=METHODS, include_in_schema=False)
-    async def nothing_else(request: Request) -> Response:
-        if request.url.path in (TRANSCRIPTIONS, TRANSLATIONS):
-            return not_allowed(request, "POST")
-        if request.url.path.startswith("/v1/models"):
-            return not_allowed(request, "GET")
-        return no_such_path(request)
 
     return router
 

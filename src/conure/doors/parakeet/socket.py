@@ -23,6 +23,7 @@ from conure.doors.direct_socket import DIRECT, GIVE_TO
 from conure.doors.failures import failure_of, told
 from conure.doors.sending import TOO_SLOW, TooSlow, in_time
 from conure.errors import BadOption, Busy, ConureError, TooMany
+from conure.safe_text import close_reason
 from conure.service.events import Failed, Final, Finished
 from conure.service.languages import only_language
 from conure.service.live import LiveService, LiveStream, Wanted
@@ -32,8 +33,6 @@ __all__ = ["socket"]
 
 FINALIZE, COMPLETE = "finalize", "stream_complete"
 TRY_AGAIN = 1013
-MOST_REASON = 123
-"""Bytes of a close frame that may be words."""
 
 
 def socket(behind: Behind) -> APIRouter:
@@ -158,5 +157,4 @@ def _refusal(error: ConureError, live: LiveService) -> tuple[int, str]:
 def _close_of(why: ConureError | Failed) -> tuple[int, str]:
     if why.code == "server_stopped":
         return TRY_AGAIN, "draining"
-    reason = f"{why.code}: {told(why)}".encode()[:MOST_REASON].decode(errors="ignore")
-    return failure_of(why).close, reason
+    return failure_of(why).close, close_reason(f"{why.code}: {told(why)}")

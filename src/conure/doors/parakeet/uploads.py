@@ -22,15 +22,18 @@ from starlette.types import Scope
 from conure.doors.behind import Behind
 from conure.doors.credentials import secret_of
 from conure.doors.failures import retry_of, status_of, told
+from conure.doors.media_type import FORM as MULTIPART
+from conure.doors.media_type import media_type
 from conure.doors.parakeet.speakers import without_effect
 from conure.doors.problems import problems_header
 from conure.doors.uploads import while_there
 from conure.engine.plan import ModelCard
 from conure.errors import BadOption, ConureError
+from conure.safe_text import header_names
 from conure.service.languages import only_language
 from conure.types import Transcript
 
-__all__ = ["uploads"]
+__all__ = ["refused", "uploads"]
 
 Render = Callable[[Transcript, ModelCard], dict[str, Any]]
 
@@ -71,8 +74,8 @@ class _FormRoute(APIRoute):
     """Leaves what is no form to whoever else has the path."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        kind = Headers(scope=scope).get("content-type", "")
-        return super().matches(scope) if kind.startswith("multipart/form-data") else (Match.NONE, {})
+        is_form = media_type(Headers(scope=scope)) == MULTIPART
+        return super().matches(scope) if is_form else (Match.NONE, {})
 
 
 def uploads(behind: Behind) -> APIRouter:
@@ -87,8 +90,8 @@ def uploads(behind: Behind) -> APIRouter:
                 work = behind.files.transcribe(file.file, card, None, caller)
                 transcript = await while_there(request, work)
         except ConureError as error:
-            return _refused(error)
-        headers = ({"Conure-Ignored": ", ".join(ignored)} if ignored else {}) | problems_header(transcript)
+            return refused(error)
+        headers = ({"Conure-Ignored": header_names(ignored)} if ignored else {}) | problems_header(transcript)
         return JSONResponse(render(transcript, card), headers=headers)
 
     @forms.post("/v1/transcribe", response_model=None, include_in_schema=False)
@@ -124,7 +127,7 @@ def _speakers(transcript: Transcript, card: ModelCard) -> dict[str, Any]:
     return plain | {"segments": segments, "detected_language": language}
 
 
-def _refused(error: ConureError) -> JSONResponse:
+def refused(error: ConureError) -> JSONResponse:
     retry = retry_of(error)
     status = WRONG_FIELD if isinstance(error, BadOption) else status_of(error)
     headers = {} if retry is None else {"Retry-After": str(round(retry))}

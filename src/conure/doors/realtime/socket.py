@@ -17,6 +17,7 @@ from conure.doors.realtime.conversation import Conversation, Dialect, Over
 from conure.doors.realtime.messages import APPEND, Message, Misstep, Said, body_of, event_id_of, said_of
 from conure.doors.sending import TOO_SLOW, TooSlow, in_time
 from conure.errors import BadOption, ConureError
+from conure.safe_text import close_reason
 
 __all__ = ["realtime_socket"]
 
@@ -77,7 +78,7 @@ async def _deny(socket: WebSocket, error: ConureError) -> None:
         if DENIAL in socket.scope.get("extensions", {}):
             await socket.send_denial_response(JSONResponse({"error": body_of(error)}, failure.http))
         else:
-            await socket.close(failure.close, error.message)
+            await socket.close(failure.close, close_reason(error.message))
 
 
 class _Connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import NoReturn, TypeVar
 
@@ -10,10 +11,12 @@ from google.protobuf.message import DecodeError, Message
 
 from conure.background import failed
 from conure.doors.behind import Behind
+from conure.doors.connections import IDLE_SECONDS
 from conure.doors.credentials import secret_of
 from conure.doors.failures import FAILURES, failure_of, retry_of, told
 from conure.doors.mistakes import CONNECTION
 from conure.errors import BadRequest, ConureError
+from conure.safe_text import metadata_text, status_text
 from conure.service.access import Caller
 from conure.service.events import Failed
 
@@ -32,7 +35,8 @@ def answering(
     async def call(requests: AsyncIterator[bytes], context: Context) -> Message | None:
         try:
             headers = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
-            return await answer(requests, context, behind.access.identify(secret_of(headers)))
+            caller = behind.access.identify(secret_of(headers))
+            return await answer(_patient(requests), context, caller)
         except ConureError as error:
             await refuse(context, error)
         except grpc.aio.AbortError:
@@ -46,10 +50,30 @@ def answering(
     return call
 
 
+class Silent(BadRequest):
+    """A call over which nothing is sent any more."""
+
+    code = "idle"
+
+
+async def _patient(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Raises Silent where a message does not come in time. A recording is one message, and may take long to come."""
+    messages = aiter(requests)
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                message = await anext(messages)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise Silent(f"nothing was sent for {IDLE_SECONDS:g} s", "call again") from None
+        yield message
+
+
 async def refuse(context: Context, error: ConureError | Failed) -> NoReturn:
     retry = retry_of(error)
     trailing = () if retry is None else (("retry-after", f"{max(retry, 1):.0f}"),)
-    await context.abort(grpc.StatusCode[failure_of(error).grpc], told(error), trailing)
+    await context.abort(grpc.StatusCode[failure_of(error).grpc], status_text(told(error)), trailing)
 
 
 def parsed(kind: type[Request], data: bytes) -> Request:
@@ -62,5 +86,5 @@ def parsed(kind: type[Request], data: bytes) -> Request:
 
 def noted(**notes: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """Metadata; without what there is nothing to say of."""
-    texts = {name: ", ".join(texts) for name, texts in notes.items()}
-    return tuple((f"conure-{name}", text.encode("ascii", "replace").decode()) for name, text in texts.items() if text)
+    told = {name: metadata_text(", ".join(texts)) for name, texts in notes.items()}
+    return tuple((f"conure-{name}", text) for name, text in told.items() if text)

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from conure.background import repeat
 from conure.doors.behind import Behind
+from conure.doors.connections import HANDSHAKE_SECONDS, REST_SECONDS
 from conure.doors.riva.answering import Context, answering, noted, parsed
 from conure.doors.riva.models import models_of
 from conure.doors.riva.recognition import recognize
@@ -52,6 +53,14 @@ KEEPALIVE = {
 }
 """A client whose machine is gone is noticed, and clients may look after us as often."""
 
+PATIENCE = {
+    "grpc.server_handshake_timeout_ms": round(1000 * HANDSHAKE_SECONDS),
+    "grpc.max_connection_idle_ms": 1000 * REST_SECONDS,
+    "grpc.max_concurrent_streams": 1_000,
+}
+"""For TLS and the first frames of HTTP/2 together, and for a connection without calls, whose client connects again
+without being asked; and how many calls one may carry."""
+
 
 class RivaServer:
     def __init__(self, server: grpc.aio.Server, port: int, following: asyncio.Task[None]) -> None:
@@ -70,7 +79,10 @@ async def serve_riva(
 ) -> RivaServer:
     """Several processes may share the port. `tls`: certificate and key. Raises BadOption for what cannot be used."""
     longest = min(behind.uploads.most_bytes, LONGEST_MESSAGE)
-    options = KEEPALIVE | {"grpc.so_reuseport": int(shared), "grpc.max_receive_message_length": longest}
+    most = {"grpc.max_allowed_incoming_connections": behind.connections.room.grpc}
+    options = (
+        KEEPALIVE | PATIENCE | most | {"grpc.so_reuseport": int(shared), "grpc.max_receive_message_length": longest}
+    )
     credentials = _credentials(*tls) if tls else None
     server = grpc.aio.server(options=list(options.items()))
     server.add_generic_rpc_handlers((_riva(behind),))

@@ -18,10 +18,13 @@ from msgspec import Struct
 
 from conure.audio.formats import AudioFormat, Encoding
 from conure.background import failed
+from conure.doors.acceptor import Acceptor
 from conure.doors.behind import Behind
+from conure.doors.connections import Connection
 from conure.doors.failures import retry_of, told
 from conure.doors.mistakes import CONNECTION, told_mistake
 from conure.doors.sending import in_time
+from conure.doors.stream_port import StreamPort, serve_streams
 from conure.doors.wyoming.info import info
 from conure.doors.wyoming.turn import Turn, wanted
 from conure.doors.wyoming.wire import LONGEST_LINE, Message, encoded, read_message
@@ -39,18 +42,21 @@ PARTING = 5.0
 """Seconds for a client to read the rest."""
 LINGERING = 30.0
 """The same where it may still be sending: what it was told would be lost if it found the connection closed."""
-BACKLOG = 1024
-"""Connections that wait to be accepted."""
 
 
-async def serve_wyoming(behind: Behind, host: str, port: int, *, shared: bool = False) -> asyncio.Server:
+async def serve_wyoming(behind: Behind, host: str, port: int, *, shared: bool = False) -> Acceptor:
     """Several processes may share the port."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection) -> None:
         with contextlib.suppress(asyncio.CancelledError):  # the server stops; asyncio would print it as an error
-            await _Connection(behind, reader, writer).serve()
+            await _Connection(behind, reader, writer, connection).serve()
 
-    return await asyncio.start_server(serve, host, port, limit=LONGEST_LINE, backlog=BACKLOG, reuse_port=shared or None)
+    of_events = StreamPort("wyoming", _error_event, LONGEST_LINE, begins=b"{")
+    return await serve_streams(of_events, behind.connections, serve, host, port, shared=shared)
+
+
+def _error_event(message: str, hint: str) -> bytes:
+    return encoded("error", {"text": f"{message}: {hint}", "code": BadRequest.code})
 
 
 Said = TypeVar("Said")
@@ -80,8 +86,10 @@ class _Refused(ConnectionError):
 
 
 class _Connection:
-    def __init__(self, behind: Behind, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._behind, self._reader, self._writer = behind, reader, writer
+    def __init__(
+        self, behind: Behind, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection
+    ) -> None:
+        self._behind, self._reader, self._writer, self._connection = behind, reader, writer, connection
         self._caller: Caller
         self._tasks = asyncio.TaskGroup()
         self._asked = _Asked()
@@ -140,9 +148,12 @@ class _Connection:
             while not (await asyncio.wait([reading], timeout=patience))[0]:
                 if not (self._turn and self._turn.is_behind):
                     await self._refuse(Failed("idle", f"nothing was said for {patience:g} s", "connect again"))
-            return reading.result()
+            message = reading.result()
         finally:
             reading.cancel()
+        if message is not None:
+            self._connection.spoke()
+        return message
 
     async def _take(self, message: Message) -> None:
         """What is not known is left to those who know it, as the protocol wants."""
