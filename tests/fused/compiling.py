@@ -28,7 +28,7 @@ from conure.fused import token_scores_kernel as scores
 H200 = GPUTarget("cuda", 90, 32)
 OPTIONS = ("num_warps", "num_stages")
 HALF = "*bf16"
-INTEGERS = dict.fromkeys(("rows", "ages", "counts", "ids", "times", "duration"), "*i64")
+INTEGERS = dict.fromkeys(("rows", "into", "ages", "counts", "ids", "times", "duration"), "*i64")
 FLOATS = dict.fromkeys(("tops", "sums", "powers", "log_probabilities", "confidences"), "*fp32") | {"best": "*i32"}
 
 
