@@ -17,19 +17,43 @@ export HF_HUB_DISABLE_UPDATE_CHECK ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 export NPM_CONFIG_UPDATE_NOTIFIER ?= false
 
-.PHONY: demo test test-fast test-lowest conformance page browser lint parity train bench install clean
+.PHONY: demo test test-fast test-lowest coverage covered conformance page browser lint parity train bench install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py $(ARGS)
 
 # Two at a time, as much of a test is waiting; a thread each, as they share the cores.
+# What is covered is measured and told at the end where that costs little: by Python 3.14. It takes half as much time
+# again by an older one, which `make coverage` spends.
+COVERAGE ?= $(shell $(PYTHON) -c "import sys; print('yes' if sys.version_info >= (3, 14) else '')")
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	rm -rf build/coverage && mkdir -p build/coverage
+	OMP_NUM_THREADS=1 $(BIN)/$(if $(COVERAGE),coverage run -m )pytest -n 2 --dist loadfile
 	$(MAKE) browser
+	$(if $(COVERAGE),$(MAKE) covered)
+
+coverage:
+	$(MAKE) test COVERAGE=yes
+
+# The files of which least is covered, and the whole.
+covered:
+	$(BIN)/coverage combine -q build/coverage
+	$(BIN)/coverage html -q -d build/coverage/html
+	$(BIN)/coverage report > build/coverage/report.txt
+	head -n 32 build/coverage/report.txt && tail -n 3 build/coverage/report.txt
 
 # Pure units, in seconds: no torch (it cannot even be imported there), no server, no other process.
 test-fast: $(VENV)/dev
 	$(BIN)/pytest -m fast -n 2 --dist loadfile
+
+# The lowest versions that pyproject.toml promises, in an environment of their own, and the fast tier there.
+test-lowest: $(VENV)/dev
+	rm -rf $(VENV)/lowest
+	$(BIN)/python -m venv $(VENV)/lowest
+	$(BIN)/python -m tools.lowest > $(VENV)/lowest/requirements.txt
+	$(VENV)/lowest/bin/pip install -q --only-binary :all: -r $(VENV)/lowest/requirements.txt
+	$(VENV)/lowest/bin/pip install -q --no-deps -e .
+	OMP_NUM_THREADS=1 $(VENV)/lowest/bin/python -m pytest -m fast -n 2 --dist loadfile
 
 # Other people's clients, in an environment of their own.
 conformance: $(VENV)/dev $(VENV)/clients/installed

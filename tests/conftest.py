@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,16 @@ def pytest_collection_finish() -> None:
         patch.setenv("TRITON_INTERPRET", "1")
         for name in KERNELS:
             importlib.import_module(f"conure.fused.{name}_kernel")
+
+
+@pytest.fixture(autouse=True)
+def _log_stays_as_it_was() -> Iterator[None]:
+    """A command that runs in this process sets it for its own, and the next test would see no line of it."""
+    ours = logging.getLogger("conure")
+    before = ours.handlers[:], ours.level, ours.propagate
+    yield
+    ours.handlers[:], ours.propagate = before[0], before[2]
+    ours.setLevel(before[1])
 
 
 @pytest.fixture(scope="session")

@@ -90,8 +90,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         watched = Watched(audit, web, process, time.monotonic())
         yield watched
     finally:
-        process.kill()
-        process.wait()
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):  # strace does not take it along
+                child.kill()
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
