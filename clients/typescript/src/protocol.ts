@@ -162,7 +162,7 @@ export interface Marker {
   id: number;
 }
 
-/** How long ago the audio came that was last worked in. */
+/** How late live audio is. What was sent before it would have been spoken is not. */
 export interface Lag {
   type: "lag";
   seq: number;

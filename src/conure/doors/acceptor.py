@@ -16,8 +16,10 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from conure import metrics
+from conure.background import note, repeat, start
 from conure.doors.connections import FLUSH_SECONDS, HANDSHAKE_SECONDS, Connection, Connections
 from conure.log import Rarely
 
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 rarely = Rarely(log)
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+ACCEPT, HANDSHAKE = "accept", "handshake"
+"""Names of tasks."""
 PAUSE_SECONDS = 0.2
 """After which a port looks again whether there are descriptors."""
 TLS = (b"\x16\x03", 2)
@@ -63,7 +67,7 @@ class Acceptor:
         self._port, self._protocols = port, protocols
         self._loop = asyncio.get_running_loop()
         self._begun: set[asyncio.Task[None]] = set()
-        self._accepting = [self._loop.create_task(self._accept(listener)) for listener in self.sockets]
+        self._accepting = [repeat(partial(self._accept, listener), ACCEPT) for listener in self.sockets]
 
     async def __aenter__(self) -> Acceptor:
         return self
@@ -114,7 +118,8 @@ class Acceptor:
                 client.send(b"" if self._port.context else self._port.refusal)
             client.close()
             return
-        task = self._loop.create_task(self._hand_on(client, connection))
+        task = start(self._hand_on(client, connection), HANDSHAKE)
+        note(task, HANDSHAKE)
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
         connection.speak(_Handshake(task), None)

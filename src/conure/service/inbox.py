@@ -9,17 +9,17 @@ Whoever sends is never kept waiting, so a connection is read on whatever is wait
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from conure.audio.spool import Spool, SpoolSpace
+from conure.background import failed, start
 
 __all__ = ["Consumer", "Inbox"]
 
-log = logging.getLogger(__name__)
-
+INBOX = "inbox"
+"""The name of its task."""
 SMALL = 80
 """Bytes of a packet, below which it waits for others: 2.5 ms of PCM at 16 kHz."""
 GATHER = 0.005
@@ -104,7 +104,7 @@ class Inbox:
 
     def _work(self, delay: float) -> None:
         if self._working is None:
-            self._working = asyncio.create_task(self._hand_on(delay), name="inbox")
+            self._working = start(self._hand_on(delay), INBOX)
 
     async def _hand_on(self, delay: float) -> None:
         try:
@@ -112,7 +112,7 @@ class Inbox:
             while self._actions or len(self._spool):
                 await self._next()
         except Exception as error:
-            log.exception("a stream's audio could not be handed on")
+            failed(INBOX, error)
             self._consumer.fail(error)
         finally:
             self._working = None

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from conure.audio.formats import AudioFormat, Encoding
-from conure.background import failed
+from conure.background import failed, start
 from conure.doors.acceptor import Acceptor
 from conure.doors.behind import Behind
 from conure.doors.connections import Connection
@@ -143,7 +143,7 @@ class _Connection:
     async def _next(self) -> Message | None:
         """None at the end."""
         patience = SILENT_SECONDS if self._turn else IDLE_SECONDS
-        reading = asyncio.ensure_future(read_message(self._reader))
+        reading = start(read_message(self._reader), "wyoming message")
         try:
             while not (await asyncio.wait([reading], timeout=patience))[0]:
                 if not (self._turn and self._turn.is_behind):
