@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from tests.tiers import FAST, NEEDS, needs
 # Who starts tests in the background may have them ignore it, and what they start would do so, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+GPU = Path("/dev/nvidiactl")
+"""There where NVIDIA's driver is."""
 HEAVY = {"torch", "triton"}
 KERNELS = (
     *("clip_attention", "filter_step", "joint_step", "label_step", "lstm_step"),
@@ -35,6 +38,9 @@ class _Without:
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr == FAST:
         sys.meta_path.insert(0, _Without())  # type: ignore[arg-type]
+    elif not GPU.exists():
+        # Triton decides when a kernel is first imported, by whomever, whether it is interpreted.
+        os.environ["TRITON_INTERPRET"] = "1"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -53,14 +59,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Triton decides when it is first imported, by whomever, whether it interprets kernels."""
-    torch = sys.modules.get("torch")
-    if torch is None or torch.cuda.is_available():
-        return
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ImportError):
-        patch.setenv("TRITON_INTERPRET", "1")
-        for name in KERNELS:
-            importlib.import_module(f"conure.fused.{name}_kernel")
+    """From here on kernels are interpreted where a test says so alone; those that are imported stay what they are."""
+    if "torch" in sys.modules and not GPU.exists():
+        with contextlib.suppress(ImportError):
+            for name in KERNELS:
+                importlib.import_module(f"conure.fused.{name}_kernel")
+    os.environ.pop("TRITON_INTERPRET", None)
 
 
 @pytest.fixture(autouse=True)

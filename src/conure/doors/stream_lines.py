@@ -34,6 +34,7 @@ PARTING = 5.0
 """Seconds for a client to read the rest."""
 LINGERING = 10.0
 """The same where it may still be sending: what it was told would be lost if it found the connection closed."""
+FORM = 'send one line of JSON a message: {"type": "audio", "data": "<base64>"}; WebSocket takes audio as it is'
 LIMIT = 2**16
 """Bytes that wait to be taken from the socket."""
 PROBES, PROBE_SECONDS = 3, 0.7
@@ -52,7 +53,7 @@ async def serve_lines(behind: Behind, host: str, port: int, *, shared: bool = Fa
         with contextlib.suppress(asyncio.CancelledError):  # the server stops; asyncio would print it as an error
             await _Connection(behind, reader, writer, connection).serve(next(numbers))
 
-    of_lines = StreamPort("tcp", _error_line, LIMIT)
+    of_lines = StreamPort("tcp", _error_line, LIMIT, form=FORM)
     return await serve_streams(of_lines, behind.connections, serve, host, port, shared=shared)
 
 
@@ -151,8 +152,7 @@ class _Connection:
                 self._connection.identified()
 
     async def _refuse(self, fault: str) -> None:
-        hint = 'send one line of JSON a message: {"type": "audio", "data": "<base64>"}; WebSocket takes audio as it is'
-        await self._conversation.say(protocol.Error(message=one_line(f"not understood: {fault}"), hint=hint))
+        await self._conversation.say(protocol.Error(message=one_line(f"not understood: {fault}"), hint=FORM))
 
     async def _send(self, message: protocol.FromServer) -> None:
         try:

@@ -26,9 +26,10 @@ Say = Callable[[str, str], bytes]
 class StreamPort:
     """What a port is called, and what it says to those whom nobody serves."""
 
-    def __init__(self, name: str, say: Say, limit: int = 2**16, begins: bytes = b"") -> None:
-        """`limit`: bytes of the longest line. `begins`: the first byte of all that speak the protocol."""
-        self.name, self.say, self.limit, self.begins = name, say, limit, begins
+    def __init__(self, name: str, say: Say, limit: int = 2**16, begins: bytes = b"", form: str = "") -> None:
+        """`limit`: bytes of the longest line. `begins`: the first byte of all that speak the protocol. `form`: how to
+        speak it."""
+        self.name, self.say, self.limit, self.begins, self.form = name, say, limit, begins, form
 
 
 async def serve_streams(
@@ -69,9 +70,10 @@ class _Streams(asyncio.StreamReaderProtocol):
             return
         if self._is_first:
             self._is_first = False
-            if hint := self._other_protocol(data):
+            if found := self._other_protocol(data):
+                message, hint = found
                 self._serving.ended("other_protocol")
-                self._say_last("this is another protocol", hint)
+                self._say_last(message, self._port.form or hint)
                 return
         super().data_received(data)
 
@@ -86,18 +88,18 @@ class _Streams(asyncio.StreamReaderProtocol):
         if not self._serving.is_known and not self._is_first:
             self._serving.end(LATE)
 
-    def _other_protocol(self, data: bytes) -> str | None:
-        """What to do about it, where the first bytes are of something that is not spoken here."""
+    def _other_protocol(self, data: bytes) -> tuple[str, str] | None:
+        """What it is and what to do about it, where the first bytes are of something that is not spoken here."""
         if is_tls(data):
             number = self._stream.get_extra_info("sockname")[1]
             rarely.warning(
                 "a client speaks TLS to port %s, which is never encrypted: it should connect without", number
             )
-            return "connect without TLS"
+            return "this port does not speak TLS", "connect without TLS"
         if data.startswith(HTTP2):
-            return "connect without HTTP/2"
+            return "this port does not speak HTTP", "connect without HTTP/2"
         if self._port.begins and not data.startswith(self._port.begins):
-            return f"begin with {self._port.begins.decode()!r}"
+            return "this is another protocol", f"begin with {self._port.begins.decode()!r}"
         return None
 
     def _say_last(self, message: str, hint: str) -> None:
