@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from conure.doors.connections import Connections
 from conure.doors.direct_socket import DIRECT, GIVE_TO, DirectSocket
 from conure.doors.http_requests import HttpRequests
 from tests.waiting import PATIENCE, until
@@ -64,8 +65,19 @@ class App:
 
 @contextlib.asynccontextmanager
 async def port(app: App) -> AsyncIterator[str]:
+    connections = Connections()
+
+    def speak(**options: Any) -> HttpRequests:
+        return HttpRequests(connection=connections.begin("web"), **options)
+
     config = uvicorn.Config(
-        app, port=0, log_config=None, lifespan="off", http=HttpRequests, ws=DirectSocket, ws_per_message_deflate=False
+        app,
+        port=0,
+        log_config=None,
+        lifespan="off",
+        http=speak,  # type: ignore[arg-type]
+        ws=DirectSocket,
+        ws_per_message_deflate=False,
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve())

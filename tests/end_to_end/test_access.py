@@ -197,7 +197,7 @@ def test_what_keeps_a_server_from_starting(tmp_path: Path) -> None:
     assert "--open-to-all" in told
     assert "does not exist" in refused("--keys", str(tmp_path / "none.json"))
     expired = ("--tls-certificate", str(TLS / "expired.pem"), "--tls-key", str(TLS / "expired.key.pem"))
-    assert "expired on Jan 1 00:00:00 2021" in refused(*expired)
+    assert "expired on Jan  1 00:00:00 2021" in refused(*expired)
     assert "no certificate" in refused("--tls-key", str(TLS / "expired.key.pem"))
 
 
