@@ -40,6 +40,15 @@ COMMANDS = {
     "transcribe": [*CONURE, "transcribe", str(DEMO), "--model", "tiny", "--output", "said.txt"],
     "transcribe several": [*CONURE, "transcribe", str(DEMO), str(DEMO), "--model", "tiny", "-f", "json"],
     "bench": [*CONURE, "bench", "live", "--model", "tiny", *("--streams", "1", "--seconds", "1", "--promise", "60000")],
+    "bench clips": [
+        *CONURE,
+        "bench",
+        "clips",
+        "--model",
+        "tiny",
+        *("--at-once", "2", "--length", "11", "--seconds", "1"),
+    ],
+    "listen": [*CONURE, "listen", "--model", "tiny", "--file", str(DEMO), "--pace", "0"],
     "a program": [sys.executable, "-c", LIBRARY],
 }
 
