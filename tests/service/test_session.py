@@ -26,7 +26,8 @@ from conure.service.events import (
     Warned,
 )
 from conure.service.second_pass import SecondPassOptions
-from conure.service.session import LiveSession, SessionOptions
+from conure.service.session import LiveSession
+from conure.service.session_options import SessionOptions
 from conure.text.tokenizer import LabelTokenizer
 from tests.service.standing_in import CLIPS, LIVE, TOKENIZER, Engine, audio, tokens
 from tests.waiting import PATIENCE, until

@@ -24,7 +24,7 @@ from conure.service.events import Event, Failed
 from conure.service.inbox import Inbox
 from conure.service.intake import Intake
 from conure.service.live import LiveService, LiveStream, Wanted
-from conure.service.session import LAG_EVERY
+from conure.service.session_options import LAG_EVERY
 from conure.vad.endpoints import Endpointing
 
 __all__ = ["ChannelStreams"]

@@ -19,7 +19,7 @@ from conure.service.live_stream import LiveStream
 from conure.service.models import Models
 from conure.service.place import ALONE, Place
 from conure.service.second_pass import SecondPassOptions
-from conure.service.session import LAG_EVERY, SessionOptions
+from conure.service.session_options import LAG_EVERY, SessionOptions
 from conure.service.tokenizers import Tokenizers
 from conure.vad.endpoints import Endpointing
 

@@ -21,7 +21,8 @@ from conure.service.events import LAST, Event, Failed, Final, Finished, Lag, Mar
 from conure.service.inbox import Inbox
 from conure.service.intake import Intake
 from conure.service.place import Place
-from conure.service.session import LAG_EVERY, LiveSession, SessionOptions
+from conure.service.session import LiveSession
+from conure.service.session_options import LAG_EVERY, SessionOptions
 from conure.vad.endpoints import Endpointing
 
 __all__ = ["LiveStream"]

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from conure.audio.spoken import Spoken
 from conure.engine import messages as engine
 from conure.engine.handle import EngineHandle
 from conure.engine.messages import Samples, StreamOptions
-from conure.engine.plan import ModelCard
 from conure.errors import ConureError
 from conure.service.answered_cuts import AnsweredCuts
 from conure.service.events import (
@@ -34,17 +33,16 @@ from conure.service.events import (
     UtteranceEnded,
     Warned,
 )
-from conure.service.second_pass import SecondPass, SecondPassOptions
+from conure.service.second_pass import SecondPass
+from conure.service.session_options import LAG_EVERY, SessionOptions
 from conure.service.utterance import Utterance, final_of
-from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
 from conure.types import Token
 from conure.vad.endpoints import Endpointing
 
-__all__ = ["LAG_EVERY", "LiveSession", "SessionOptions"]
+__all__ = ["LiveSession"]
 
 RATE = 16_000
-END = "<EOU>"
 MARGIN = 1.0
 """Seconds before an utterance that are kept with it: a detector hears a beginning late."""
 MOST_KEPT = 120.0
@@ -59,31 +57,11 @@ MOST_TWICE = 60.0
 """Seconds of the longest utterance that is heard a second time."""
 PIECE = 5 * RATE
 """Samples that go to the engine at once."""
-LAG_EVERY = 1.0
 LAG_AUDIO = 5.0
-"""Seconds of audio after which it is told sooner: who sends faster than people speak may send no more."""
+"""Seconds of audio after which it is told sooner."""
 LAG_WARNED = 2.0
 LAG_LIMIT = 15.0
 RETRY_AFTER = 5.0
-
-
-@dataclass(frozen=True)
-class SessionOptions:
-    model: ModelCard
-    tokenizer: Tokenizer
-    latency_ms: int
-    endpointing: Endpointing = field(default_factory=Endpointing)
-    language: str | None = None
-    prompt: int | None = None
-    finals: SecondPassOptions | None = None
-    """Finals from another model."""
-    lag_every: float = LAG_EVERY
-    """Seconds between two lags."""
-
-    @property
-    def hears_ends(self) -> bool:
-        """The network itself says when an utterance is over."""
-        return END in self.tokenizer.pieces
 
 
 class LiveSession:

@@ -18,7 +18,7 @@ from conure.safe_text import one_line
 from conure.service.channel_streams import ChannelStreams
 from conure.service.events import Event, Failed, Warned
 from conure.service.live import Wanted
-from conure.service.session import LAG_EVERY
+from conure.service.session_options import LAG_EVERY
 from conure.service.turns import Patience, Turn, Turns
 from conure.text.words import join_words
 from conure.types import Word

@@ -12,7 +12,7 @@ from conure.doors.riva.riva_audio_pb2 import AudioEncoding
 from conure.errors import BadOption
 from conure.service.live import Wanted
 from conure.service.models import Models
-from conure.service.session import LAG_EVERY
+from conure.service.session_options import LAG_EVERY
 from conure.vad.endpoints import Endpointing
 
 __all__ = ["HEAD", "Options", "audio_of", "options_of"]

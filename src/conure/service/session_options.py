@@ -1,0 +1,34 @@
+"""What is wanted of a live stream, once its model is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from conure.engine.plan import ModelCard
+from conure.service.second_pass import SecondPassOptions
+from conure.text.tokenizer import Tokenizer
+from conure.vad.endpoints import Endpointing
+
+__all__ = ["LAG_EVERY", "SessionOptions"]
+
+END = "<EOU>"
+LAG_EVERY = 1.0
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    model: ModelCard
+    tokenizer: Tokenizer
+    latency_ms: int
+    endpointing: Endpointing = field(default_factory=Endpointing)
+    language: str | None = None
+    prompt: int | None = None
+    finals: SecondPassOptions | None = None
+    """Finals from another model."""
+    lag_every: float = LAG_EVERY
+    """Seconds between two lags."""
+
+    @property
+    def hears_ends(self) -> bool:
+        """The network itself says when an utterance is over."""
+        return END in self.tokenizer.pieces
