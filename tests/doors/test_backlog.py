@@ -22,12 +22,14 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from conure import metrics
 from conure.client import Client, Finished
 from conure.doors.riva.riva_asr_pb2 import RecognitionConfig
 from conure.engine import messages as engine
 from tests.doors.riva.calling import Riva, audio, configured
 from tests.doors.standing import RATE, Standing, standing
 from tests.doors.test_wyoming import chunk, frame
+from tests.waiting import until
 
 SECONDS = 150
 """Far more than the engine is given ahead, and than is kept in memory."""
@@ -47,11 +49,20 @@ def base64ed(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
+def times_full() -> float:
+    """How often there was no room for audio; it is counted in this process."""
+    return float(metrics.REFUSED.labels("backlog_full")._value.get())
+
+
 async def at_socket(
-    place: Standing, path: str, said: list[bytes | str], first: list[bytes | str] | None = None
+    place: Standing, path: str, said: list[bytes | str], first: list[bytes | str] | None = None, *, fills: bool = False
 ) -> tuple[list[Any], ClientConnection]:
-    """Says all of it, then pings, and is answered though nothing is heard yet; what it is told then, to the end."""
+    """Says all of it, then pings, and is answered though nothing is heard yet; what it is told then, to the end.
+
+    `fills`: it is more than there is room for, and nothing is heard before that is known.
+    """
     told: list[Any] = []
+    before = times_full()
     async with connect(place.url(path), compression=None, max_size=None) as socket:
 
         async def read() -> None:
@@ -67,6 +78,8 @@ async def at_socket(
         for _ in range(3):
             await (await socket.ping())
         assert not socket.close_code
+        if fills:
+            await until(lambda: times_full() > before)
         place.engine.let_go()
         await reading
     return told, socket
@@ -379,7 +392,7 @@ SMALL_ROOM = {"max_backlog_mb": 3.0}
 
 async def _too_much(place: Standing, path: str) -> tuple[list[Any], ClientConnection]:
     """What it is told, the engine being let go when there is no room left."""
-    told, socket = await at_socket(place, path, [*pieces(PCM, 32_000)])
+    told, socket = await at_socket(place, path, [*pieces(PCM, 32_000)], fills=True)
     number = next(iter(place.engine.heard))
     heard = place.engine.samples_of(number)
     assert len(heard) >= 3e6 / 2
@@ -411,15 +424,18 @@ def test_more_than_there_is_room_for_is_told() -> None:
         assert socket.close_code == 1013
 
     async def parakeet(place: Standing) -> None:
-        _, socket = await at_socket(place, "/v3/stream", [*pieces(PCM, 32_000)])
+        _, socket = await at_socket(place, "/v3/stream", [*pieces(PCM, 32_000)], fills=True)
         assert socket.close_code == 1013
         assert (socket.close_reason or "").startswith("backlog_full")
 
     async def riva(place: Standing) -> None:
+        before = times_full()
+
         async def requests() -> AsyncIterator[Any]:
             yield configured(RecognitionConfig(sample_rate_hertz=RATE))
             for piece in pieces(PCM, 32_000):
                 yield audio(piece)
+            await until(lambda: times_full() > before)
             place.engine.let_go()
 
         async with grpc.aio.insecure_channel(f"127.0.0.1:{place.ports.grpc}") as channel:
