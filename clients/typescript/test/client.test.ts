@@ -1,5 +1,6 @@
 import { expect, inject, test } from "vitest";
 import { CannotConnect, Client, ServerError, type Event, type Stream } from "../src/index.js";
+import { serve } from "./server.js";
 import { PCM, SAID, WAV, packets } from "./speech.js";
 
 const client = new Client(inject("url"));
@@ -98,11 +99,14 @@ test("what the server refuses says why and what to do", async () => {
 });
 
 test("leaving a stream frees it", async () => {
-  const stream = await client.stream();
+  const server = await serve("free"); // nobody else has streams there
+  const own = new Client(server.url);
+  const stream = await own.stream();
   await stream.send(PCM.subarray(0, 6400));
-  expect((await client.status()).streams).toBe(1);
+  expect((await own.status()).streams).toBe(1);
   stream.cancel();
-  await expect.poll(async () => (await client.status()).streams).toBe(0);
+  await expect.poll(async () => (await own.status()).streams).toBe(0);
+  await server.kill("SIGTERM");
 });
 
 test("another client hears a stream that was left to its end", async () => {
