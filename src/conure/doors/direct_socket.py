@@ -66,6 +66,7 @@ class DirectSocket(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.conn = _AfterHead(max_size=self.config.ws_max_size, logger=self.logger)
         self.connection = connection
+        self._is_gone = False
         self._is_alive = self._has_spoken = False
         """Something was said since it was last looked at, by either side; the client has said something at all."""
         self._take: Take | None = None
@@ -85,6 +86,7 @@ class DirectSocket(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._is_gone = True
         self.connection.gone()
         self._weigh()
 
@@ -115,7 +117,7 @@ class DirectSocket(WebSocketsSansIOProtocol):
 
     def _weigh(self) -> None:
         """What is not whole yet of a large message; where there is too much of it a client is told to try again."""
-        size = 0 if self.disconnected else len(self.conn.reader.buffer) + (self.conn.current_size or 0)
+        size = 0 if self._is_gone else len(self.conn.reader.buffer) + (self.conn.current_size or 0)
         before, self._unfinished = self._unfinished, size if size >= LARGE else 0
         DirectSocket.unfinished += self._unfinished - before
         if self._unfinished > before and DirectSocket.unfinished > MOST_UNFINISHED and self.conn.state is OPEN:
