@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.tiers import FAST, NEEDS, needs
 
@@ -20,6 +21,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GPU = Path("/dev/nvidiactl")
 """There where NVIDIA's driver is."""
+# How long an example takes depends on what else the machine does.
+settings.register_profile("conure", deadline=None)
+settings.load_profile("conure")
+
 HEAVY = {"torch", "triton"}
 KERNELS = (
     *("clip_attention", "filter_step", "joint_step", "label_step", "lstm_step"),

@@ -45,7 +45,7 @@ def test_it_fits_its_place(text: str) -> None:
     assert len(status_text(text)) <= 500
 
 
-@given(st.text(max_size=30))
+@given(st.text(max_size=15))
 def test_a_header_can_be_read_back(text: str) -> None:
     meant = " ".join(text.split())
     assert unquote(header_text(meant)) == meant

@@ -24,7 +24,7 @@ def serve() -> Iterator[Serve]:
     with serving_in_a_thread() as start:
         yield start
         assert not [thread for thread in threading.enumerate() if thread.name == "conure client"]
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before  # one of another test may have ended
 
 
 def test_a_stream_with_a_break(serve: Serve) -> None:
