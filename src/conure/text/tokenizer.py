@@ -16,6 +16,7 @@ import sentencepiece
 import tokenizers
 
 from conure.errors import BadCheckpoint
+from conure.safe_text import one_line
 
 __all__ = [
     "HuggingFaceTokenizer",
@@ -27,6 +28,9 @@ __all__ = [
     "language_of_piece",
     "read_tokenizer",
 ]
+
+LONGEST_REASON = 80
+"""Characters of a library's own word on what is wrong."""
 
 WORD_START = "▁"
 MAX_BYTES = 64 * 2**20
@@ -105,7 +109,9 @@ class SentencePieceTokenizer(_Pieces):
         try:
             pieces = tuple(self._model.id_to_piece(index) for index in ids)
         except UnicodeDecodeError as error:
-            raise BadCheckpoint(f"tokenizer.model has a piece that is no text: {_one_line(error)}") from error
+            raise BadCheckpoint(
+                f"tokenizer.model has a piece that is no text: {one_line(str(error), LONGEST_REASON)}"
+            ) from error
         super().__init__(data, pieces, frozenset(hidden))
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -124,7 +130,7 @@ class HuggingFaceTokenizer(_Pieces):
         except BaseException as error:  # the library raises nothing narrower, and panics are no Exception
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
-            raise BadCheckpoint(f"tokenizer.json is not a tokenizer: {_one_line(error)}") from error
+            raise BadCheckpoint(f"tokenizer.json is not a tokenizer: {one_line(str(error), LONGEST_REASON)}") from error
         size = self._model.get_vocab_size(with_added_tokens=True)
         pieces = tuple(self._model.id_to_token(index) or "" for index in range(min(size, vocabulary or size)))
         added = self._model.get_added_tokens_decoder()
@@ -180,9 +186,7 @@ def _labels(data: bytes) -> list[str]:
     try:
         "".join(labels).encode()
     except UnicodeEncodeError as error:
-        raise BadCheckpoint(f"labels.json has a label that is no text: {_one_line(error)}") from error
+        raise BadCheckpoint(
+            f"labels.json has a label that is no text: {one_line(str(error), LONGEST_REASON)}"
+        ) from error
     return labels
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error)[:80].split())
