@@ -127,7 +127,7 @@ export class Stream implements AsyncIterable<Event> {
     return stream;
   }
 
-  /** What `Client.resume` takes to hear what comes after the event of that number, within `ready.resume_seconds`. */
+  /** A ticket for `Client.resume`: the stream after event `seq`, valid for `ready.resume_seconds`. */
   ticket(seq: number): Ticket {
     return { token: this.ready.token, seq, before: { ...this.#before } };
   }

@@ -1,4 +1,4 @@
-/** What another page or process takes to hear the rest of a stream; it is a secret, and can be written as JSON. */
+/** Lets another page or process resume a stream. It is a secret, and can be stored as JSON. */
 export interface Ticket {
   token: string;
   /** Of the last event that was read. */

@@ -99,7 +99,7 @@ test("what the server refuses says why and what to do", async () => {
 });
 
 test("leaving a stream frees it", async () => {
-  const server = await serve("free"); // nobody else has streams there
+  const server = await serve("free"); // no other test opens streams on it
   const own = new Client(server.url);
   const stream = await own.stream();
   await stream.send(PCM.subarray(0, 6400));
@@ -109,7 +109,7 @@ test("leaving a stream frees it", async () => {
   await server.kill("SIGTERM");
 });
 
-test("another client hears a stream that was left to its end", async () => {
+test("a second client resumes a stream that the first one left", async () => {
   const first = await client.stream(WHOLE);
   const reading = all(first).catch((error: unknown) => error);
   for (const packet of packets()) await first.send(packet);
