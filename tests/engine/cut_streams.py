@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from conure.decoding.flushed import FlushedTokens
 from conure.decoding.transducer import TransducerState, decode_transducer
 from conure.models.network import Network
 
@@ -23,24 +23,22 @@ def decode_with_cuts(
     encode: Callable[[np.ndarray], Tensor | None],
     whole: Callable[[int], int],
 ) -> list[list[tuple[int, int]]]:
-    """(token, step) between cuts, the last of which is the end of the stream. For RNNT.
+    """(token, step) between cuts, the last of which is the end of the stream.
 
     `encode` gives the steps of a clip [1, S, D]; `whole` tells how many steps of a stream of so many samples will not
-    change, whatever comes. Between cuts they are decoded once and in order. At a cut so are the others, but what is
-    after the last token that they gave is decoded again when it will not change any more.
+    change, whatever comes. They are decoded once and in order. At a cut the others are decoded from a copy of the
+    state, and what that gives is left out when it comes again.
     """
-    state, at, heard = TransducerState.start(net, 1), 0, []
+    state, at, heard, flushed = TransducerState.start(net, 1), 0, [], FlushedTokens()
     for cut in cuts:
-        encoded = encode(samples[:cut])
-        count = 0 if encoded is None else encoded.shape[1]
-        fixed, told = min(whole(cut), count), []
-        for end in (fixed, count):
-            if encoded is None or end <= at:
-                continue
-            state = replace(state, decoded=torch.tensor([at]), ahead=torch.tensor([0]))
-            tokens, state = decode_transducer(net, encoded[:, at:end], torch.tensor([end - at]), state)
-            found = [(token.id, token.step) for token in tokens.row(0)]
-            at = fixed if end == fixed else max([at, *(step + 1 for _, step in found)])
-            told += found
-        heard.append(told)
+        encoded, told = encode(samples[:cut]), []
+        if encoded is not None:
+            fixed = min(whole(cut), encoded.shape[1])
+            found, state = decode_transducer(net, encoded[:, at:fixed], torch.tensor([fixed - at]), state)
+            told += flushed.new(found.row(0), flush=False)
+            rest = encoded[:, fixed:]
+            found, _ = decode_transducer(net, rest, torch.tensor([rest.shape[1]]), state)
+            told += flushed.new(found.row(0), flush=True)
+            at = fixed
+        heard.append([(token.id, token.step) for token in told])
     return heard

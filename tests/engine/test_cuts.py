@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -100,7 +101,7 @@ def live() -> Opened:
 
 def live_lane(live: Opened, slots: int) -> StreamLane:
     assert live.streams is not None
-    return StreamLane(live.streams, load_silero(), slots, live.checkpoint.tokenizer.pieces.index("<EOU>"))
+    return StreamLane(live.streams, load_silero(), slots, live.checkpoint.tokenizer)
 
 
 def check_order(talk: Talk, tokenizer: Tokenizer) -> None:
@@ -149,6 +150,20 @@ def test_a_cut_within_a_word_loses_no_other(live: Opened, latency: int) -> None:
         assert heard[len(heard) - len(expected[at + 1 :]) :] == expected[at + 1 :]
         assert len(heard) <= len(expected) + 1
         check_order(talk, tokenizer)
+
+
+@pytest.mark.parametrize("latency", [80, 560, 1120])
+def test_cuts_anywhere_lose_no_token(live: Opened, latency: int) -> None:
+    """Whatever a flush makes of half a word, each token of the stream without cuts is told as often as there."""
+    samples, _ = spoken_apart(0)
+    chance = random.Random(latency)
+    cuts = [sorted(chance.randrange(1, len(samples)) for _ in range(count)) for count in (1, 2, 5, 20) * 8]
+    talks = [Talk(samples, some) for some in [[], *cuts]]
+    hear(live_lane(live, len(talks)), talks, latency)
+    expected, *found = (Counter(token.id for tokens in talk.told for token in tokens) for talk in talks)
+    assert expected.total() >= 5
+    for counts, some in zip(found, cuts, strict=True):
+        assert counts >= expected, some
 
 
 def knowing_lane(samples: np.ndarray, words: list[Word], slots: int) -> SegmentLane:

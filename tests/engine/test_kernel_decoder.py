@@ -14,8 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conure.decoding.emitted import EmittedToken
-from conure.decoding.label_loop import LabelLoop
-from conure.decoding.transducer import TransducerState
 from conure.engine.convert import convert
 from conure.engine.converted import is_usable, read_converted
 from conure.engine.converted_decoder import open_decoder
@@ -183,35 +181,23 @@ def test_rows_are_moved_on_in_place(shape: str, chunk: int, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_flush_is_taken_up_to_the_end_of_its_last_token(shape: str, tmp_path: Path) -> None:
-    """By the kernels, by the loop that looks and by the one that is recorded; others of the batch move on."""
+def test_a_flush_gives_tokens_and_changes_nothing(shape: str, tmp_path: Path) -> None:
+    """By the kernels and by the plain loop; others of the batch move on."""
     net, chunk, slots, rng = heads(shape), 7, np.array([2, 0, 3]), np.random.default_rng(3)
     kernels, plain = native(net, tmp_path), PlainDecoder(net)
-    memories = kernels.allocate(4), plain.allocate(4)
-    loop, state, told = LabelLoop(net, 3, chunk, chunk * 3, 2), TransducerState.start(net, 3), 0
+    flushing, steady = ((kernels.allocate(4), plain.allocate(4)) for _ in range(2))
+    told = 0
     for turn in range(24):
         steps, flush = encoded(3, chunk, seed=turn), rng.random(3) < 0.6
         counts = np.where(flush, rng.integers(0, chunk + 1, 3), chunk)
-        before = memories[0].ahead[slots], memories[0].decoded[slots]
-        expected = plain.decode_rows(steps, counts, memories[1], slots, flush)
-        assert_same(kernels.decode_rows(steps, counts, memories[0], slots, flush), expected)
-        loop.begin(torch.from_numpy(steps), torch.from_numpy(counts), state, torch.from_numpy(flush))
-        loop.advance()
-        assert not loop.unfinished
-        assert_same(list(loop.tokens.rows(0, 3)), expected)
-        state = loop.state()
-        kept = memories[1].state
-        for mine, other in (
-            (memories[0].ahead[slots], kept.ahead[slots]),
-            (memories[0].decoded[slots], kept.decoded[slots]),
-        ):
-            assert mine.tolist() == other.tolist()
-        assert state.ahead.tolist() == kept.ahead[slots].tolist()
-        for row in np.flatnonzero(flush):
-            ends = [token.step + token.duration - before[1][row] for token in expected[row][-1:]]
-            assert memories[0].decoded[slots[row]] == before[1][row]
-            assert memories[0].ahead[slots[row]] == max(before[0][row], min(counts[row], *ends) if ends else 0)
-            told += len(ends)
+        expected = plain.decode_rows(steps, counts, flushing[1], slots, flush)
+        assert_same(kernels.decode_rows(steps, counts, flushing[0], slots, flush), expected)
+        told += sum(len(tokens) for tokens, is_flush in zip(expected, flush, strict=True) if is_flush)
+        moves = ~flush
+        if moves.any():
+            moved = [tokens for tokens, is_flush in zip(expected, flush, strict=True) if not is_flush]
+            assert_same(kernels.decode_rows(steps[moves], counts[moves], steady[0], slots[moves]), moved)
+            assert_same(plain.decode_rows(steps[moves], counts[moves], steady[1], slots[moves]), moved)
     assert told > 10
 
 

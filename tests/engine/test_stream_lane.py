@@ -6,6 +6,7 @@ A cut makes a final of what came before it, and changes nothing of what is heard
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -199,6 +200,8 @@ def test_streams_hear_what_is_heard_offline(net: Network, converted: Path, runne
     converse(streams, callers, seed)
     for caller in callers:
         assert caller.heard() == caller.expected(net)
+        without_cuts = Counter(token for token, _ in offline(net, caller.samples, caller.chunk))
+        assert Counter(token for clip in caller.heard() for token, _ in clip) >= without_cuts
         assert [type(a) for a in caller.answers if isinstance(a, Marker | Finished)] == [
             *[Marker] * (len(caller.clips) - 1),
             Finished,

@@ -49,12 +49,6 @@ class Tokens:
         """Appends one token to every row where `mask` [B] is true."""
         append(self.columns, mask, (ids, steps, durations, log_probs, confidences))
 
-    def ends(self) -> Tensor:
-        """The step after the last token of each row, [B]; 0 where there is none."""
-        last = (self.counts - 1).clamp(min=0)[:, None]
-        ends = self.steps.gather(1, last) + self.durations.gather(1, last)
-        return ends[:, 0] * (self.counts > 0)
-
     def row(self, index: int) -> list[EmittedToken]:
         return next(iter(self.rows(index, index + 1)))
 

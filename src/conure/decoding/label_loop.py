@@ -29,26 +29,18 @@ class LabelLoop:
         self.steps = spoken.predicted.new_zeros(rows, steps, spoken.predicted.shape[1])
         self.counts = torch.zeros_like(spoken.ahead)
         self.decoded = torch.zeros_like(spoken.ahead)
-        self.flush = torch.zeros_like(spoken.ahead, dtype=torch.bool)
-        self.begun = torch.zeros_like(spoken.ahead)
-        """Where each row's cursor began."""
         self.cursor = spoken.cursor()
         self.tokens = Tokens.allocate(rows, steps * heads.config.max_symbols, heads.device)
         self.unfinished = torch.zeros((), dtype=torch.bool, device=heads.device)
 
-    def begin(self, encoded: Tensor, counts: Tensor, state: TransducerState, flush: Tensor | None = None) -> None:
+    def begin(self, encoded: Tensor, counts: Tensor, state: TransducerState) -> None:
         """encoded [b, s, D] and counts [b] of the first rows, no more and no longer than there is room for; the other
-        rows have nothing. The state is of all rows, and so is `flush`: rows that will stay where they are."""
+        rows have nothing. The state is of all rows."""
         rows, steps = encoded.shape[:2]
         self.steps[:rows, :steps].copy_(self.heads.project(encoded))
         self.counts.zero_()
         self.counts[:rows].copy_(counts)
         self.decoded.copy_(state.decoded)
-        self.begun.copy_(state.ahead)
-        if flush is None:
-            self.flush.zero_()
-        else:
-            self.flush.copy_(flush)
         self.cursor.write(state.cursor())
         self.tokens.counts.zero_()
         torch.any(self.cursor.time < self.counts, dim=0, out=self.unfinished)
@@ -65,5 +57,5 @@ class LabelLoop:
     def state(self) -> TransducerState:
         """After the last step of all rows; its tensors are the loop's own."""
         cursor = self.cursor
-        before = TransducerState(cursor.hidden, cursor.cell, cursor.predicted, self.begun, self.decoded)
-        return before.after(cursor, self.counts).staying(self.flush, before, self.counts, self.tokens.ends())
+        before = TransducerState(cursor.hidden, cursor.cell, cursor.predicted, cursor.time, self.decoded)
+        return before.after(cursor, self.counts)

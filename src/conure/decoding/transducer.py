@@ -10,7 +10,7 @@ Sources: Xu et al. (TDT, 2023); Bataev et al., "Label-Looping" (2024). What one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -70,21 +70,13 @@ class TransducerState:
             cursor.hidden, cursor.cell, cursor.predicted, cursor.time - counts, self.decoded + counts
         )
 
-    def staying(self, flush: Tensor, before: TransducerState, counts: Tensor, ends: Tensor) -> TransducerState:
-        """Rows of which `flush` [B] is true stand where they were `before` the chunk of so many steps, [B], and have
-        looked at it up to where their last token `ends`, [B]; the others stand after it."""
-        seen = torch.maximum(before.ahead, torch.minimum(ends - before.decoded, counts))
-        ahead = torch.where(flush, seen, self.ahead)
-        decoded = torch.where(flush, before.decoded, self.decoded)
-        return replace(self, ahead=ahead, decoded=decoded)
-
     def gather(self, rows: Tensor) -> TransducerState:
         """A copy of some rows, in the order asked for."""
         parts = (self.hidden[:, rows], self.cell[:, rows], self.predicted[rows], self.ahead[rows], self.decoded[rows])
         return TransducerState(*parts)
 
     def anew(self, fresh: Tensor, start: TransducerState) -> TransducerState:
-        """The rows that are `fresh` [B] bool as `start`, of one row, has them; the others as they are."""
+        """The rows that are `fresh` [B] bool as `start`, of one row or as many, has them; the others as they are."""
         own = fresh[:, None]
         return TransducerState(
             torch.where(own, start.hidden, self.hidden),

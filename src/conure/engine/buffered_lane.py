@@ -21,6 +21,7 @@ from conure.engine.chunk_lane import Part, Stream
 from conure.engine.direct_lane import DirectLane
 from conure.engine.messages import StreamOptions
 from conure.models.config import STEP_FRAMES, STEP_MS, AttentionContext
+from conure.text.tokenizer import Tokenizer
 from conure.types import Token
 from conure.vad.silero import Silero
 
@@ -44,8 +45,8 @@ def live_contexts(contexts: Sequence[AttentionContext]) -> dict[int, AttentionCo
 
 
 class BufferedLane(DirectLane):
-    def __init__(self, runner: BufferedRunner, silero: Silero, slots: int, end_token: int | None = None) -> None:
-        super().__init__(runner.front, silero, slots, end_token)
+    def __init__(self, runner: BufferedRunner, silero: Silero, slots: int, tokenizer: Tokenizer | None = None) -> None:
+        super().__init__(runner.front, silero, slots, tokenizer)
         self.runner = runner
         self.contexts = live_contexts(runner.config.encoder.contexts)
         self.state = runner.decoder.allocate(slots + 1)

@@ -8,12 +8,13 @@ from conure.engine.live_runner import LiveRunner
 from conure.engine.memory import CLIP
 from conure.engine.recorded_decoder import RecordedDecoder
 from conure.engine.runner import Runner
+from conure.text.tokenizer import Tokenizer
 
 __all__ = ["open_device_lane", "prepare_clips"]
 
 
-def open_device_lane(runner: LiveRunner, slots: int, end_token: int | None) -> DeviceLane:
-    lane = DeviceLane(runner, slots, end_token)
+def open_device_lane(runner: LiveRunner, slots: int, tokenizer: Tokenizer) -> DeviceLane:
+    lane = DeviceLane(runner, slots, tokenizer)
     lane.prepare()
     return lane
 

@@ -4,10 +4,9 @@
         └─────> speech probabilities, every 32 ms ──────────┴──> hearing ──> answers, in the stream's order
 
 A cut (`finalize`) flushes what has come: a last, shorter chunk is worked in, with zeros after the cut in place of what
-is not known yet, and its tokens are told. It resets nothing. The row stays at the beginning of that chunk, and works it
-in again when it is whole, with the audio that came instead of the zeros. So the encoder's steps are those of a stream
-without cuts. The decoder goes on after the flush's last token; blanks after that one are looked at again, for they may
-be blanks only because zeros followed.
+is not known yet, and its tokens are told. It changes nothing of the row, which stays at the beginning of that chunk
+and works it in when it is whole, with the audio that came instead of the zeros. So the encoder's steps and the
+decoder's tokens are those of a stream without cuts; `decoding/flushed.py` leaves out those that a flush told.
 
 A stream that ends keeps its row until its last answer is made, then it is gone: answers are made in `run` alone, so
 none can be for a later tenant of the row.
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from conure.audio.features_stream import Front, first_sample, samples_of, span_samples
 from conure.audio.spoken import Spoken
 from conure.decoding.emitted import STEP_SECONDS, EmittedToken
+from conure.decoding.flushed import FlushedTokens, sounds_of
 from conure.engine.hearing import Hearing
 from conure.engine.listening import Ear, Speech
 from conure.engine.messages import Answer, Cancelled, Finished, Marker, Samples, StreamOptions
@@ -35,12 +35,15 @@ from conure.engine.scheduler import MOST_ROWS, Expected, LiveWork
 from conure.engine.slots import Lease, Slots
 from conure.engine.stages import Stages
 from conure.models.config import STEP_FRAMES, STEP_MS
+from conure.text.tokenizer import Tokenizer
 from conure.types import Token
 from conure.vad.endpoints import Endpointing
 
 __all__ = ["ChunkLane", "Cut", "Part", "Stream"]
 
 RATE = 16_000
+END = "<EOU>"
+"""The token by which some networks tell that an utterance is over."""
 AHEAD = 1.0
 """Seconds before it would have been spoken from which on audio is heard as that of live streams is."""
 LARGE_ROWS = 64
@@ -64,12 +67,11 @@ class Stream:
     hearing: Hearing
     kind: tuple[object, int]
     """What its turns are shared with."""
+    flushed: FlushedTokens
     chunk: int
     """Encoder steps that a turn works in."""
     frames: int
     """Frames that were worked in; below 0 where the first chunk begins with virtual ones."""
-    flushed: int = 0
-    """Frames after those that were flushed."""
     reached: int = 0
     """The sample up to which it was worked in, in flushes too."""
     since: int = 0
@@ -113,9 +115,12 @@ class ChunkLane(ABC):
     lead = 0
     """Virtual frames before a stream's first one."""
 
-    def __init__(self, front: Front, slots: int, end_token: int | None = None) -> None:
+    def __init__(self, front: Front, slots: int, tokenizer: Tokenizer | None = None) -> None:
+        """Without a tokenizer, no token ends an utterance and tokens are alike only if they are the same."""
+        pieces = tokenizer.pieces if tokenizer else ()
         self.front = front
-        self.end_token = end_token
+        self._end_token = pieces.index(END) if END in pieces else None
+        self._sounds = sounds_of(pieces)
         self.stages = Stages()
         self.slots = Slots(slots)
         self._streams: dict[int, Stream] = {}
@@ -169,8 +174,9 @@ class ChunkLane(ABC):
         if lease is None:
             return False
         self._reset(lease.row)
-        hearing, kind = Hearing(number, options.endpointing, self.end_token), (self, options.latency_ms)
-        stream = Stream(number, lease, options, hearing, kind, self._chunk(options), -self.lead)
+        hearing, kind = Hearing(number, options.endpointing, self._end_token), (self, options.latency_ms)
+        flushed = FlushedTokens(self._sounds)
+        stream = Stream(number, lease, options, hearing, kind, flushed, self._chunk(options), -self.lead)
         stream.late_until = round(late * RATE)
         self._expect(stream)
         self._streams[number] = stream
@@ -251,8 +257,8 @@ class ChunkLane(ABC):
         hop, first, most = self.front.config.hop, stream.frames, stream.chunk * STEP_FRAMES
         cut = stream.cuts[0] if stream.cuts else None
         if cut is not None and cut.sample < stream.whole_at:
-            frames = cut.sample // hop - first if cut.sample >= hop else 0
-            frames = frames if frames > stream.flushed else 0
+            is_new = cut.sample >= hop and cut.sample > stream.reached
+            frames = cut.sample // hop - first if is_new else 0
             reached = max(stream.reached, cut.sample)
             return Part(stream, first, frames, cut.sample, cut, reached, stream.since, flush=True)
         if cut is not None and cut.sample // hop > first + most:
@@ -284,17 +290,15 @@ class ChunkLane(ABC):
     def _timed(part: Part, emitted: Sequence[EmittedToken]) -> Sequence[Token]:
         """In times of the stream: what is told at a cut is before it, and what is told later after it."""
         since, end = part.since / RATE, part.cut.sample / RATE if part.cut else math.inf
+        emitted = part.stream.flushed.new(emitted, part.flush)
         return tuple(token.timed(end=end, since=since) for token in emitted)
 
     def _advance(self, part: Part, now: float) -> None:
         """The stream stands where this part of it ends; what is needed of it must have been read."""
         stream, cut = part.stream, part.cut
         stream.reached = part.reached
-        if part.flush:
-            stream.flushed = max(stream.flushed, part.frames)
-        else:
+        if not part.flush:
             stream.frames += part.frames
-            stream.flushed = max(0, stream.flushed - part.frames)
         if cut:
             stream.cuts.popleft()
             stream.closing = cut.marker is None

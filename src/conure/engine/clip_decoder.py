@@ -44,7 +44,6 @@ class StreamDecoder(ClipDecoder, Protocol[Remembered]):
     ) -> Tokens:
         """encoded [B, C, D], counts [B] of the rows [B] -> the chunk's tokens; the rows are moved on in place.
 
-        A row whose chunk is flushed (bool [B]) takes its tokens up and stays where it is: the chunk will come again,
-        with more to its right, and is then looked at from the end of the last token on.
+        A row whose chunk is flushed (bool [B]) is as it was before: the chunk will come again, with more to its right.
         """
         ...

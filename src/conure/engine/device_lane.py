@@ -25,6 +25,7 @@ from conure.engine.live_state import LiveState
 from conure.engine.live_turn import Inputs, LiveTurn, Results
 from conure.engine.messages import Answer, Heard
 from conure.models.config import LEAD_FRAMES, STEP_FRAMES, STEP_MS
+from conure.text.tokenizer import Tokenizer
 from conure.vad.silero_weights import STEP
 
 __all__ = ["DeviceLane", "sizes_of"]
@@ -52,8 +53,8 @@ class _UnderWay:
 class DeviceLane(ChunkLane):
     lead = LEAD_FRAMES
 
-    def __init__(self, runner: LiveRunner, slots: int, end_token: int | None = None) -> None:
-        super().__init__(runner.front, slots, end_token)
+    def __init__(self, runner: LiveRunner, slots: int, tokenizer: Tokenizer | None = None) -> None:
+        super().__init__(runner.front, slots, tokenizer)
         self.runner = runner
         self.state = LiveState.allocate(runner, slots)
         self._turns: dict[tuple[int, int], LiveTurn] = {}
@@ -127,7 +128,7 @@ class DeviceLane(ChunkLane):
             place, known = first - begin, part.end - first
             age, steps = (part.first + LEAD_FRAMES) // STEP_FRAMES, (part.reached - heard) // STEP
             into = self.state.scratch if part.flush else stream.lease.row
-            numbers += (stream.lease.row, into, age, age + stream.flushed == 0)
+            numbers += (stream.lease.row, into, age, age == 0)
             numbers += (part.frames, place, lost, known, stream.options.prompt or 0, heard - begin, steps, heard == 0)
             listened.append(heard)
             ear.listened = heard + steps * STEP

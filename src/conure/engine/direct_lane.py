@@ -9,6 +9,7 @@ from conure.audio.features_stream import Front
 from conure.engine.chunk_lane import ChunkLane, Part
 from conure.engine.listening import listen
 from conure.engine.messages import Answer
+from conure.text.tokenizer import Tokenizer
 from conure.types import Token
 from conure.vad.silero import Silero
 
@@ -16,8 +17,8 @@ __all__ = ["DirectLane"]
 
 
 class DirectLane(ChunkLane):
-    def __init__(self, front: Front, silero: Silero, slots: int, end_token: int | None = None) -> None:
-        super().__init__(front, slots, end_token)
+    def __init__(self, front: Front, silero: Silero, slots: int, tokenizer: Tokenizer | None = None) -> None:
+        super().__init__(front, slots, tokenizer)
         self.silero = silero
 
     @abstractmethod

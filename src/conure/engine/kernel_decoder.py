@@ -81,10 +81,10 @@ class KernelDecoder:
         encoded, counts, rows = np.asarray(encoded), np.asarray(counts), np.asarray(rows)
         if flush is None:
             return _emitted(self._transducing.decode(encoded, counts, memory, rows))
-        decoded, ahead = memory.decoded[rows], memory.ahead[rows]
+        flushed = rows[flush]
+        before = memory.copy(flushed)
         written = self._transducing.decode(encoded, counts, memory, rows)
-        seen = np.maximum(ahead, np.minimum(written.ends() - decoded, counts))
-        memory.stay(rows[flush], decoded[flush], seen[flush])
+        memory.write(flushed, before)
         return _emitted(written)
 
     @property

@@ -34,7 +34,7 @@ HOP = 160
 MORE_TOKENS = 3
 """Tokens of a chunk, beyond one in two steps, that the first steps of the decoder are enough for."""
 NUMBERS = ("slot", "into", "age", "fresh", "frames", "place", "lost", "known", "prompt", "ear", "steps", "begins")
-"""Slot of the stream; the one that is written of the encoder's, which is the scratch slot where the chunk is flushed;
+"""Slot of the stream; the one that is written, which is the scratch slot where the chunk is flushed;
 encoder steps it has had; whether its decoder begins anew; frames of the chunk; where in the samples the first frame's
 begin, how many of them are before the stream, and up to which they are known; the prompt; where the detector goes on,
 how many steps it makes, and whether it begins anew."""
@@ -157,7 +157,7 @@ class LiveTurn:
         encoded, counts = runner.encoder.step(mel, frames, slots, age, state.encoder, into)
         encoded = runner.network.prompted(encoded, prompts if runner.config.prompts else None)
         spoken = state.decoder.gather(slots).anew(fresh.bool(), state.start)
-        self._loop.begin(encoded.float(), counts, spoken, into != slots)
+        self._loop.begin(encoded.float(), counts, spoken)
         self._decode()
         sounds = self._from(ear, self._sound)
         self._made.speech.copy_(runner.silero.listen(sounds, steps, begins.bool(), slots, state.ears))
@@ -169,7 +169,7 @@ class LiveTurn:
 
     def _decode(self) -> None:
         self._loop.advance()
-        self._state.decoder.scatter(self._given.numbers[0], self._loop.state())
+        self._state.decoder.scatter(self._given.numbers[INTO], self._loop.state())
 
     def _bring(self) -> None:
         self._landed[0].write(self._made)

@@ -73,6 +73,6 @@ class PlainDecoder:
         before = memory.state.gather(places)
         found, after = decode_transducer(self.heads, torch.as_tensor(encoded), counts, before)
         if flush is not None:
-            after = after.staying(memory.places(flush), before, counts, found.ends())
+            after = after.anew(memory.places(flush), before)
         memory.state.scatter(places, after)
         return list(found)

@@ -35,7 +35,6 @@ MEMORY = 0.25
 """Of the memory that is free, for the rows of live models."""
 CARD_MEMORY = 0.9
 """The same of a card, for everything; the rest is for kernels and for what lies between tensors."""
-END = "<EOU>"
 
 
 class Lanes:
@@ -131,15 +130,14 @@ def _clip_lane(opened: Opened, grant: Grant) -> ClipLane:
 def _live_lane(opened: Opened, slots: int) -> LiveLane:
     """The lane that fits the network: cache-aware, with windows, or whole utterances."""
     tokenizer = opened.checkpoint.tokenizer
-    end = tokenizer.pieces.index(END) if END in tokenizer.pieces else None
     if opened.device_streams is not None:
         from conure.engine.card_lanes import open_device_lane  # noqa: PLC0415  it loads torch
 
-        return open_device_lane(opened.device_streams, slots, end)
+        return open_device_lane(opened.device_streams, slots, tokenizer)
     if opened.streams is not None:
-        return StreamLane(opened.streams, load_silero(), slots, end)
+        return StreamLane(opened.streams, load_silero(), slots, tokenizer)
     if opened.windows is not None:
-        return BufferedLane(opened.windows, load_silero(), slots, end)
+        return BufferedLane(opened.windows, load_silero(), slots, tokenizer)
     assert opened.clips is not None
     return SegmentLane(opened.clips, load_silero(), tokenizer, slots)
 

@@ -14,6 +14,7 @@ from conure.engine.chunk_lane import Part
 from conure.engine.direct_lane import DirectLane
 from conure.engine.stream_runner import StreamRunner
 from conure.models.config import LEAD_FRAMES, STEP_FRAMES
+from conure.text.tokenizer import Tokenizer
 from conure.types import Token
 from conure.vad.silero import Silero
 
@@ -23,8 +24,10 @@ __all__ = ["StreamLane"]
 class StreamLane(DirectLane):
     lead = LEAD_FRAMES
 
-    def __init__(self, runner: StreamRunner[Any], silero: Silero, slots: int, end_token: int | None = None) -> None:
-        super().__init__(runner.front, silero, slots, end_token)
+    def __init__(
+        self, runner: StreamRunner[Any], silero: Silero, slots: int, tokenizer: Tokenizer | None = None
+    ) -> None:
+        super().__init__(runner.front, silero, slots, tokenizer)
         self.runner = runner
         self.state = runner.allocate(slots + 1)
 

@@ -131,9 +131,13 @@ class DecoderMemory:
             part[rows] = 0
         self.said[rows] = self._start
 
-    def stay(self, rows: np.ndarray, decoded: np.ndarray, ahead: np.ndarray) -> None:
-        """Rows [B] stand after so many steps [B], of whose next ones so many [B] were looked at."""
-        self.decoded[rows], self.ahead[rows] = decoded, ahead
+    def copy(self, rows: np.ndarray) -> list[np.ndarray]:
+        """What `write` puts back."""
+        return [part[rows] for part in self._parts]
+
+    def write(self, rows: np.ndarray, parts: list[np.ndarray]) -> None:
+        for part, values in zip(self._parts, parts, strict=True):
+            part[rows] = values
 
 
 class Written:
@@ -148,11 +152,6 @@ class Written:
     @property
     def columns(self) -> tuple[np.ndarray, ...]:
         return self.ids, self.steps, self.durations, self.log_probabilities, self.confidences
-
-    def ends(self) -> np.ndarray:
-        """The step after the last token of each row, [B]; 0 where there is none."""
-        rows, last = np.arange(len(self.counts)), self.counts - 1
-        return np.where(last < 0, 0, self.steps[rows, last] + self.durations[rows, last])
 
 
 class Decoder:
