@@ -27,6 +27,8 @@ KILLS = 50
 STREAMS = 10
 PATIENCE = 120.0
 TICK = 0.002
+SHORT = 0.2
+"""Seconds for one step of a start."""
 AT_ONCE = 10
 """Requests in a tick: some 5,000 in a second, where the machine keeps up."""
 BETWEEN = 0.03
@@ -192,6 +194,65 @@ def test_when_none_of_several_starts_it_is_the_end(stub: type[StubProcess]) -> N
 
 
 def test_an_engine_that_says_nothing_is_killed_and_those_after_it(
+@pytest.mark.parametrize("first", [1, 2], ids=["the first", "the one after a crash"])
+def test_one_that_hangs_while_it_starts_is_killed_and_followed(
+    first: int, stub: type[StubProcess], caplog: pytest.LogCaptureFixture
+) -> None:
+    stub.hangs_at_start = range(first, first + 2)
+
+    async def work() -> None:
+        handle = EngineHandle(ProcessTransport(Plan(), start_seconds=SHORT))
+        await handle.start()
+        stream = Asking(handle)
+        if first == 2:
+            stub.last.kill()
+        stream.ask()
+        await until(lambda: stream.is_done)
+        assert handle.restarts == first + 1
+        assert handle.is_ready
+        await handle.stop()
+
+    asyncio.run(work())
+    hung = f"did not get on for {SHORT:g} s (start_seconds) while it was opening a model; it was killed"
+    assert caplog.text.count(f"{hung}; starting it again") == 2
+
+
+def test_when_all_hang_while_they_start_it_is_the_end(stub: type[StubProcess]) -> None:
+    stub.hangs_at_start = range(1, 1000)
+    with pytest.raises(EngineFailed, match=r"none of the last 5 engines said a word; .* while it was opening a model"):
+        asyncio.run(EngineHandle(ProcessTransport(Plan(), start_seconds=SHORT)).start())
+    assert stub.started == MOST_STARTS
+
+
+def test_one_that_gets_on_may_take_its_time(stub: type[StubProcess]) -> None:
+    """All steps together take longer than one may."""
+    stub.steps = (0.8,) * 4
+
+    async def work() -> None:
+        handle = EngineHandle(ProcessTransport(Plan(), start_seconds=2.0))
+        await handle.start()
+        assert handle.restarts == 0
+        await handle.stop()
+
+    asyncio.run(work())
+
+
+def test_a_start_is_over_where_nobody_waits_for_it(stub: type[StubProcess]) -> None:
+    stub.hangs_at_start = range(1, 1000)
+
+    async def work() -> None:
+        handle = EngineHandle(ProcessTransport(Plan()))
+        starting = asyncio.create_task(handle.start())
+        await until(lambda: stub.started == 1)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        assert len(asyncio.all_tasks()) == 1
+        stub.last.kill()
+        await handle.stop()
+
+    asyncio.run(work())
+
+
     stub: type[StubProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes requests, and is ready to nobody."""

@@ -34,7 +34,7 @@ from conure.engine.messages import (
     ping_of,
 )
 from conure.engine.plan import ModelCard
-from conure.engine.transport import EngineLost, Transport
+from conure.engine.transport import Transport
 from conure.engine.watchdog import MOST_MISSED, Watchdog
 from conure.errors import ConureError, EngineFailed
 
@@ -93,7 +93,10 @@ class EngineHandle:
         return self._is_open and self._watchdog.answers
 
     async def start(self) -> None:
-        """Returns when the engine answers. Raises ConureError where it never will."""
+        """Returns when the engine answers. Raises ConureError where it never will.
+
+        One that dies while it starts is told of at once; one that hangs may have waited for something that is over.
+        """
         try:
             await self._begin()
         except EngineLost as lost:
@@ -103,12 +106,15 @@ class EngineHandle:
             "sending requests to the engine": self._send,
             "watching the engine": self._watch,
         }
+        except EngineHung as hung:
+            await self._begin_again(hung)
         self._tasks = [keep(work(), name, self._give_up) for name, work in works.items()]
         await self._answered.wait()
         if self._failure:
             await self.stop()
             raise self._failure
 
+            "watching this process": self._feel,
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -219,17 +225,21 @@ class EngineHandle:
                 raise EngineFailed(f"{starts}; of the last one: {last}", "see the log")
             self.restarts += 1
             log.error("%s; starting it again", last)
-            await asyncio.sleep(self._watchdog.pause)
-            try:
-                await self._begin()
-            except (EngineLost, ConureError) as again:  # while it started
-                last = again
+        await self._begin_again(lost)
         log.warning("the engine is back after %.1f s; %d streams go on", time.monotonic() - began, self.registered)
         for number, receiver in list(self._receivers.items()):
             try:
                 receiver.restarted()
             except Exception as error:
                 self._end(number, receiver, error)
+
+    async def _begin_again(self, lost: EngineLost) -> None:
+        """Until an engine takes requests. Raises EngineFailed where none of several does."""
+            await asyncio.sleep(self._watchdog.pause)
+            try:
+                await self._begin()
+            except (EngineLost, ConureError) as again:  # while it started
+                last = again
 
     def _give_up(self, error: ConureError) -> None:
         if self._failure:

@@ -28,7 +28,7 @@ from conure.engine.device import device_failed, told
 from conure.engine.frames import frame
 from conure.engine.plan import Plan
 from conure.engine.startup import start_engine
-from conure.engine.wire import DEVICE_FAILED_EXIT, Broken
+from conure.engine.wire import DEVICE_FAILED_EXIT, Broken, Starting
 from conure.errors import ConureError
 from conure.garbage import keep_what_is_there
 from conure.json_stderr import take_stderr
@@ -55,7 +55,12 @@ def work(
         take_stderr()
     connections = Connections()
     try:
-        engine, cards = start_engine(plan, connections.deliver)
+        engine, cards = start_engine(plan, connections.deliver, begin)
+
+    def begin(step: str) -> None:
+        with contextlib.suppress(OSError):  # it was told to stop meanwhile
+            end.sendall(frame(msgpack.encode([Starting(step)])))
+
     except ConureError as error:
         broken = Broken(type(error).__name__, error.message, error.hint)
         with contextlib.suppress(OSError):  # it was told to stop meanwhile
