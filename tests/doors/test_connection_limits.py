@@ -246,6 +246,13 @@ def test_lines(said: bytes, told: bytes) -> None:
     async def run() -> bytes:
         held = Connections()
         port = StreamPort("tcp", lambda message, hint: f"E {hint}".encode())
+@pytest.mark.parametrize("most", [None, 2, 10, 10**6])
+def test_grpc_has_room_left_to_tell_that_there_is_none(most: int | None) -> None:
+    room = Room.found(most)
+    assert 1 <= room.grpc < room.grpc_accepted
+    assert room.grpc <= (most or room.grpc)
+
+
         async with await serve_streams(port, held, echo, "127.0.0.1", 0) as server, asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.number)
             writer.write(said)

@@ -38,6 +38,7 @@ __all__ = [
     "IDLE_SECONDS",
     "LATE",
     "REST_SECONDS",
+    "REFUSED",
     "Connection",
     "Connections",
     "Room",
@@ -82,7 +83,9 @@ class Room:
     unidentified: int = WITHOUT_LIMIT // 2
     """Of these, those that have shown no key."""
     grpc: int = WITHOUT_LIMIT // 4
-    """Beside them: gRPC accepts its connections itself."""
+    """Beside them, those of gRPC whose calls are answered; calls of others are told that there is no room."""
+    grpc_accepted: int = WITHOUT_LIMIT // 2
+    """That gRPC, which accepts its connections itself, accepts at all: what is more it closes without a word."""
 
     @staticmethod
     def found(most: int | None = None, unidentified: int | None = None) -> Room:
@@ -92,14 +95,15 @@ class Room:
         """
         limit = _raised_limit()
         if limit is None:
-            free, grpc = WITHOUT_LIMIT, WITHOUT_LIMIT // 4
+            free, accepted = WITHOUT_LIMIT, WITHOUT_LIMIT // 2
         else:
             free = limit - _open_descriptors() - max(16, limit // 8)
-            grpc = max(LEAST, min(free // 4, WITHOUT_LIMIT))
-            free -= grpc
+            accepted = max(LEAST, min(free // 4, WITHOUT_LIMIT))
+            free -= accepted
         total = max(LEAST, min(free, most or free))
         strangers = unidentified or min(total // 2, MOST_UNIDENTIFIED)
-        return Room(total, max(1, min(strangers, total - 1)), min(grpc, most or grpc))
+        answered = accepted - max(1, accepted // 8)
+        return Room(total, max(1, min(strangers, total - 1)), min(answered, most or answered), accepted)
 
 
 class Speaker(Protocol):
