@@ -25,6 +25,7 @@ from typing import Protocol
 import psutil
 
 from conure import metrics
+from conure.event_loop import held_up
 from conure.log import Rarely
 
 __all__ = [
@@ -37,8 +38,8 @@ __all__ = [
     "HEAD_SECONDS",
     "IDLE_SECONDS",
     "LATE",
-    "REST_SECONDS",
     "REFUSED",
+    "REST_SECONDS",
     "Connection",
     "Connections",
     "Room",
@@ -161,6 +162,11 @@ class Connection:
     def expect_nothing(self) -> None:
         self._deadline = float("inf")
 
+    def wait_longer(self, seconds: float) -> None:
+        self._deadline += seconds
+        if self._stuck:
+            self._stuck += seconds
+
     def end(self, why: str) -> None:
         """Politely; what is not read of it is dropped after a while."""
         self.ended(why)
@@ -222,6 +228,8 @@ class Connections:
         self._idle: dict[Connection, None] = {}
         self._ending: dict[Connection, None] = {}
         self._looking: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """The clock at the next look."""
         self._rarely = Rarely(log)
 
     def __len__(self) -> int:
@@ -291,13 +299,16 @@ class Connections:
 
     def _keep_looking(self) -> None:
         if self._looking is None:
+            self._due = time.monotonic() + LOOK_SECONDS
             self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         self._looking = None
         now = time.monotonic()
+        was_held_up = held_up(self._due, now)  # and what clients have sent meanwhile is still to be read
         for connection in list(self._open):
             try:
+                connection.wait_longer(was_held_up)
                 connection.look(now)
             except Exception:  # one that fails keeps none from being looked at
                 log.exception("a connection could not be ended")
