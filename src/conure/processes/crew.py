@@ -140,7 +140,7 @@ class Crew:
         )
         process.start()
         theirs.close()
-        most_missed = math.ceil(self._settings.start_seconds / LOOK)
+        most_missed = max(math.ceil(self._settings.start_seconds / LOOK), MOST_MISSED)
         door = self._doors[number] = _Door(number, process, await Channel.over(ours), most_missed)
         hearing = start(self._serve(door), "listening to a process with connections")
         self._hearing.add(hearing)
@@ -219,7 +219,7 @@ class _Door:
     def __init__(
         self, number: int, process: multiprocessing.process.BaseProcess, channel: Channel, most_missed: int
     ) -> None:
-        """`most_missed`: looks in a row without a word while it starts."""
+        """`most_missed`: looks without a word while it starts."""
         loop = asyncio.get_running_loop()
         self.fate = f"process {number}, which holds connections, died"
         self.number = number
