@@ -1,11 +1,14 @@
-"""The event loop that servers and crowds of clients run on."""
+"""The event loop that servers and crowds of clients run on, and how it is known that it stood still."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 
-__all__ = ["event_loop"]
+__all__ = ["event_loop", "held_up"]
+
+HELD_UP = 2.0
+"""Seconds by which a timer is late where not this loop was slow, but the whole process did not run."""
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
@@ -15,3 +18,13 @@ def event_loop() -> asyncio.AbstractEventLoop:
     import uvloop  # noqa: PLC0415  it is not there on Windows
 
     return uvloop.new_event_loop()
+
+
+def held_up(due: float, now: float) -> float:
+    """Seconds for which this process was stopped, or got no processor, when a timer of `due` rings at `now`; mostly 0.
+
+    What the process was sent meanwhile may still have to be read, and who waits for its answer could say nothing:
+    whatever is held against others by the clock has to let that time be.
+    """
+    late = now - due
+    return late if late > HELD_UP else 0.0

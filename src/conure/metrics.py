@@ -19,6 +19,8 @@ __all__ = [
     "CLIPS_WAITING",
     "CONNECTIONS",
     "CONNECTIONS_ENDED",
+    "DOOR_RESTARTS",
+    "DOORS_SILENT",
     "ENGINE_RESTARTS",
     "FINAL_SECONDS",
     "FIRST_PARTIAL_SECONDS",
@@ -68,6 +70,15 @@ FINAL_SECONDS = Histogram(
 )
 CLIPS_WAITING = Gauge("conure_clips_waiting", "Pieces of files that wait for the engine.", registry=REGISTRY)
 ENGINE_RESTARTS = Gauge("conure_engine_restarts", "Times that the engine was started again.", registry=REGISTRY)
+DOOR_RESTARTS = Counter(
+    "conure_door_restarts",
+    "Times that a process with connections was started again, by what became of the one before.",
+    ["why"],
+    registry=REGISTRY,
+)
+DOORS_SILENT = Gauge(
+    "conure_doors_silent", "Processes with connections that do not answer the first process now.", registry=REGISTRY
+)
 
 BACKGROUND_FAILURES = Counter(
     "conure_background_failures", "Background tasks that ended unexpectedly, by name.", ["task"], registry=REGISTRY

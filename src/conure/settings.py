@@ -170,6 +170,9 @@ class Settings(BaseSettings):
     max_unidentified: int | None = Field(None, ge=1)
     """Of these, those that have shown no key, or without keys have said nothing yet; without it half, at most 4,096."""
 
+    start_seconds: float = Field(900.0, gt=0, allow_inf_nan=False)
+    """The longest that the engine may take for one step of its start, such as opening a model; then it is killed."""
+
     resume_seconds: float = Field(30.0, ge=0, le=3600)
     """How long a client whose connection broke may stay away."""
 

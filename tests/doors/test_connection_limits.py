@@ -8,6 +8,7 @@ import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,6 +106,31 @@ def test_what_does_not_come_is_not_waited_for(said: bytes, told: bytes) -> None:
     heard = talked(talk)
     assert heard.startswith(told)
     assert bool(heard) == bool(told)
+
+
+def test_time_in_which_the_process_was_stopped_makes_nobody_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a machine that was suspended finds it: the clock has gone on, and nobody could say anything."""
+    passed = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
+    monkeypatch.setattr(connections, "time", clock)
+    monkeypatch.setattr(http_requests, "HEAD_SECONDS", 2 * PATIENCE)
+
+    async def run() -> bytes:
+        async with listening() as (server, held), asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.number)
+            writer.write(b"GET / HTTP/1.1\r\n")
+            while not any(one._deadline < float("inf") for one in held._open):
+                await asyncio.sleep(0)
+            passed[0] = 3 * PATIENCE
+            due = held._due
+            while held._due == due:
+                await asyncio.sleep(0.01)
+            writer.write(b"Host: x\r\nConnection: close\r\n\r\n")
+            told = await reader.read()
+            writer.close()
+            return told
+
+    assert asyncio.run(run()).startswith(b"HTTP/1.1 200")
 
 
 def test_a_head_that_comes_byte_by_byte_is_late() -> None:
@@ -223,6 +249,13 @@ def test_a_port_goes_on_when_there_are_descriptors_again(monkeypatch: pytest.Mon
             return told
 
     assert asyncio.run(run()).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("most", [None, 2, 10, 10**6])
+def test_grpc_has_room_left_to_tell_that_there_is_none(most: int | None) -> None:
+    room = Room.found(most)
+    assert 1 <= room.grpc < room.grpc_accepted
+    assert room.grpc <= (most or room.grpc)
 
 
 def _lowest_free() -> int:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
 from conure.client import Client, Endpointing, Final, Finished, ServerBusy, Stream
+from conure.engine.watchdog import MOST_STARTS
+from conure.event_loop import HELD_UP
 from tests.doors.serving import PATIENCE, SAID, Server, demo, started, wait_for
 from tests.doors.talking import pcm16
 
@@ -105,11 +111,36 @@ def kill_twice(server: Server) -> None:
 
 def hold_up(server: Server) -> None:
     """As a machine does that is short of memory."""
-    engine = server.engine()
-    engine.suspend()
-    wait_for(lambda: engine.status() == psutil.STATUS_STOPPED)
-    os.kill(server.process.pid, 0)
-    engine.resume()
+    with suspended(server.engine()):
+        os.kill(server.process.pid, 0)
+
+
+@contextmanager
+def suspended(process: psutil.Process) -> Iterator[None]:
+    process.suspend()
+    try:
+        wait_for(lambda: process.status() == psutil.STATUS_STOPPED)
+        yield
+    finally:
+        process.resume()
+
+
+def hold_up_door(server: Server) -> None:
+    """For so long that it is noticed, and not so long that it is killed."""
+    name, pid = next((name, pid) for name, pid in server.health()["processes"].items() if name.startswith("door"))
+    number = name.removeprefix("door ")
+    silent, door = f"process {number}, which holds connections, does not answer", psutil.Process(pid)
+    before = server.errors.count(silent)
+    with suspended(door):
+        wait_for(lambda: server.errors.count(silent) > before)
+    wait_for(lambda: f"process {number}, which holds connections, answers again" in server.errors)
+
+
+def hold_up_server(server: Server) -> None:
+    """The process that looks after the others, which is also the one with the doors where there is one."""
+    process = psutil.Process(server.process.pid)
+    with suspended(process):
+        time.sleep(HELD_UP + 1)  # so that it is known for what it was
 
 
 def ready(server: Server) -> bool:
@@ -122,8 +153,8 @@ def ready(server: Server) -> bool:
 @pytest.mark.parametrize(
     ("options", "troubles"),
     [
-        ((), [kill, hold_up, kill, kill_twice, kill]),
-        (("--processes", "2"), [kill, hold_up, kill_twice]),
+        ((), [kill, hold_up, kill, hold_up_server, kill_twice, kill]),
+        (("--processes", "2"), [kill, hold_up, hold_up_door, kill_twice, hold_up_server]),
     ],
     ids=["one process", "two processes"],
 )
@@ -149,6 +180,25 @@ def test_nobody_is_left_of_a_server_that_is_killed(cache: Path) -> None:
         again = started("tiny", cache, "--port", str(server.web), "--tcp-port", str(server.tcp))
         with again as second:
             assert ready(second)
+
+
+@pytest.mark.parametrize("options", [(), ("--processes", "2")], ids=["one process", "two processes"])
+def test_a_server_whose_engines_hang_while_they_start_ends(options: tuple[str, ...], cache: Path) -> None:
+    """Their processes are there and say nothing; it is told of each, and none is left."""
+    module, ports = "tests.end_to_end.hanging_server", ("--port", "free", "--tcp-port", "free", "--grpc-port", "0")
+    command = [sys.executable, "-m", module, "serve", "--model", "tiny", *ports, "--wyoming-port", "0"]
+    done = subprocess.run(
+        [*command, "--status-port", "0", "--start-seconds", "1", *options],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=os.environ | {"CONURE_CACHE": str(cache)},
+    )
+    assert done.returncode == 1
+    hung = "the engine did not get on for 1 s (start_seconds) while it was starting its process; it was killed"
+    assert done.stderr.count(f"{hung}; starting it again") == MOST_STARTS - 1
+    assert "none of the last 5 engines said a word" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_server_whose_engine_does_not_come_back_ends(cache: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -26,6 +27,7 @@ PIECES = pieces(DIGITS)
 HALF = len(PIECES) // 2
 CLOSE: Message = {"type": "close"}
 LIVE_SECONDS = 'conure_audio_seconds_total{kind="live"}'
+DIED, HUNG = 'conure_door_restarts_total{why="died"}', 'conure_door_restarts_total{why="hung"}'
 
 
 @pytest.fixture(scope="module")
@@ -252,18 +254,19 @@ def test_a_killed_engine_takes_no_word_along(server: Server) -> None:
 
 def test_a_killed_process_takes_its_own_streams_alone(server: Server) -> None:
     name = next(iter(doors(server)))
-    counted = server.metric(LIVE_SECONDS)
+    counted, restarts = server.metric(LIVE_SECONDS), server.metric(DIED)
     with ExitStack() as stack:
-        lost = [stack.enter_context(held_by(server, socket_of, name)) for _ in range(3)]
+        lost = [stack.enter_context(held_by(server, door, name)) for door in (socket_of, lines, socket_of)]
         kept = stack.enter_context(held_by(server, socket_of, other(server, name)))
         tokens = [begun(client)["token"] for client in lost]
         begun(kept)
         pid = doors(server)[name]
         psutil.Process(pid).kill()
-        for client in lost:
+        for client in lost:  # at once, and not when the next one is there
             while client.hear() is not None:
                 pass
         wait_for(lambda: is_replaced(server, name))
+        assert server.metric(DIED) == restarts + 1
         assert server.health()["streams"] == 1
         assert finals(converse(kept, [*PIECES[HALF:], CLOSE])) == SAID
     with socket_of(server) as client:
@@ -274,6 +277,53 @@ def test_a_killed_process_takes_its_own_streams_alone(server: Server) -> None:
             assert finals(converse(client, [TINY, *PIECES, CLOSE])) == SAID
     assert server.metric(LIVE_SECONDS) > counted
     assert "which holds connections, died; starting another" in server.errors
+
+
+def test_a_process_that_hangs_is_replaced(cache: Path) -> None:
+    """It is there, its connections are open, and nothing comes of them."""
+    module = "tests.end_to_end.impatient_server"
+    with started(str(TINY_MODEL), cache, "--processes", "2", module=module) as server, ExitStack() as stack:
+        name = next(iter(doors(server)))
+        lost = stack.enter_context(held_by(server, socket_of, name))
+        kept = stack.enter_context(held_by(server, socket_of, other(server, name)))
+        begun(lost)
+        begun(kept)
+        psutil.Process(doors(server)[name]).suspend()
+        while lost.hear() is not None:
+            pass
+        wait_for(lambda: is_replaced(server, name))
+        assert server.metric(HUNG) == 1
+        assert server.metric(DIED) == server.metric("conure_doors_silent") == 0
+        assert finals(converse(kept, [*PIECES[HALF:], CLOSE])) == SAID
+        assert server.health()["engine_restarts"] == 0
+        assert server.stop() == 0
+        assert "does not answer" in server.errors
+        assert "which holds connections, hangs and is killed; starting another" in server.errors
+
+
+def test_a_first_process_that_stands_still_holds_nobody_up(cache: Path) -> None:
+    """Streams go on, and new ones are taken. How the server is cannot be told, and it is said so."""
+    with started(str(TINY_MODEL), cache, "--processes", "2") as server, socket_of(server) as client:
+        begun(client)
+        server.process.send_signal(signal.SIGSTOP)
+        wait_for(lambda: psutil.Process(server.process.pid).status() == psutil.STATUS_STOPPED)
+        with ThreadPoolExecutor() as threads:  # each is waited for
+            line = threads.submit(server.told)
+            answers = [threads.submit(server.get, path) for path in ("/health", "/metrics")]
+        assert line.result()["type"] == "error"
+        for status, told in (answer.result() for answer in answers):
+            assert (status, json.loads(told)["error"]["code"]) == (503, "busy")
+        assert server.get("/ready")[0] == 200
+        assert finals(converse(client, [*PIECES[HALF:], CLOSE])) == SAID
+        with lines(server) as another:
+            assert finals(converse(another, [TINY, *PIECES, CLOSE])) == SAID
+        before = set(server.lines)
+        server.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: server.get("/health")[0] == 200)
+        assert server.health()["engine_restarts"] == 0
+        assert len(doors(server)) == 2
+        assert server.stop() == 0
+        assert not [line for line in set(server.lines) - before if "kill" in line or "died" in line]
 
 
 def test_open_streams_go_on_to_their_end(cache: Path) -> None:
@@ -316,12 +366,16 @@ def test_told_twice_it_stops_at_once(cache: Path) -> None:
         assert "Traceback" not in server.errors
 
 
-def test_nobody_outlives_the_parent(cache: Path) -> None:
+@pytest.mark.parametrize("stopped", [(), ("door 1", "engine")], ids=["all at work", "some stopped"])
+def test_nobody_outlives_the_parent(stopped: tuple[str, ...], cache: Path) -> None:
     with started(str(TINY_MODEL), cache, "--processes", "2") as server:
         family = psutil.Process(server.process.pid).children(recursive=True)
         assert len(family) >= 3
         with socket_of(server) as client:
             begun(client)
+            processes = server.health()["processes"]
+            for name in stopped:
+                psutil.Process(processes[name]).suspend()
             server.process.kill()
             assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
 

@@ -18,7 +18,7 @@ from conure.engine.frames import frame, receive_frame
 from conure.engine.messages import Finalize, Open, Opened, Ping, Pong
 from conure.engine.messages import Marker as Answered
 from conure.engine.ring import SampleRing
-from conure.engine.wire import FromEngine, Ready, RequestReader, connect_reader
+from conure.engine.wire import FromEngine, Ready, RequestReader, Starting, connect_reader
 
 __all__ = ["StubListener", "StubProcess"]
 
@@ -55,6 +55,10 @@ class StubProcess:
     """Numbers of those that die before they are ready."""
     silent: range = range(0)
     """Numbers of those that never answer."""
+    hangs_at_start: range = range(0)
+    """Numbers of those that say what they begin with, and then nothing until they are killed."""
+    steps: tuple[float, ...] = ()
+    """Seconds that each step of a start takes."""
 
     def __init__(self, target: Any, args: tuple[Any, ...], name: str) -> None:
         _, theirs, ring, *_ = args
@@ -63,11 +67,12 @@ class StubProcess:
         self._end: socket.socket = theirs.dup()
         self._ring: str = ring
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._dead = threading.Event()
+        self._killed, self._dead = threading.Event(), threading.Event()
 
     @classmethod
     def reset(cls) -> None:
-        cls.started, cls.dies_at_start, cls.silent = 0, range(0), range(0)
+        cls.started, cls.steps = 0, ()
+        cls.dies_at_start = cls.silent = cls.hangs_at_start = range(0)
 
     def start(self) -> None:
         StubProcess.last, self.pid = self, 1
@@ -80,6 +85,7 @@ class StubProcess:
         with contextlib.suppress(OSError):
             self._end.shutdown(socket.SHUT_RDWR)
         self._end.close()
+        self._killed.set()
 
     def is_alive(self) -> bool:
         return not self._dead.is_set()
@@ -90,12 +96,22 @@ class StubProcess:
     def _run(self) -> None:
         if self._number in self.dies_at_start:
             self.kill()
+        elif self._number in self.hangs_at_start:
+            self._say("opening a model")
+            self._killed.wait()
         else:
+            for seconds in self.steps:
+                time.sleep(seconds)
+                self._say("opening a model")
             serve(self._end, SampleRing.attach(self._ring), silent=self._number in self.silent)
         time.sleep(DYING)
         self.exitcode = self.exitcode or 0
         self._end.close()
         self._dead.set()
+
+    def _say(self, step: str) -> None:
+        with contextlib.suppress(OSError):
+            self._end.sendall(frame(msgpack.encode([Starting(step)])))
 
 
 class StubListener:

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conure.engine.frames import frame
+from conure.engine import connections
+from conure.engine.frames import frame, receive_frame
 from conure.engine.handle import EngineHandle
-from conure.engine.messages import Audio, Failed, Finished, Open, Opened, StreamOptions, Turned
+from conure.engine.messages import Audio, Failed, Finished, Open, Opened, Room, StreamOptions, Turned
 from conure.engine.plan import Plan
+from conure.engine.ring import SampleRing
 from conure.engine.transport import ProcessTransport, SocketTransport
+from conure.engine.wire import FromEngine, answer_reader
 from conure.errors import EngineFailed
 from conure.models.network import Network
 from tests.engine.live_model import save_live_model
@@ -91,6 +94,26 @@ def test_each_hears_of_its_own(net: Network, model: Path, tmp_path: Path) -> Non
             assert place.turns
 
     asyncio.run(talk())
+
+
+def test_whoever_started_it_may_stand_still() -> None:
+    """What is counted of turns waits up to a bound, then is left out; it cuts nobody off."""
+    theirs, ours = socket.socketpair()
+    ring = SampleRing.create(16)
+    with ours:
+        connection = connections._Connection(connections.STARTER, theirs, SampleRing.attach(ring.name))
+        turn, room = Turned("small", 160, 1, 0.01, 1, 0, {"encoder" * 50: 0.01}), Room("small", (1,))
+        for _ in range(5 * connections.MOST_WAITING):
+            connection.tell([turn])
+        connection.tell([room])
+        heard: list[FromEngine] = []
+        while heard[-1:] != [room]:
+            payload = receive_frame(ours)
+            assert payload is not None, "it was cut off"
+            heard += answer_reader().decode(payload)
+        assert turn in heard
+        connection.close()
+    ring.close()
 
 
 def test_who_leaves_frees_its_slots(model: Path, tmp_path: Path) -> None:

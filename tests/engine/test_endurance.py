@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ from tests.engine.stub_engine import StubListener, StubProcess
 KILLS = 50
 STREAMS = 10
 PATIENCE = 120.0
+SHORT = 0.2
+"""Seconds for one step of a start."""
 TICK = 0.002
 AT_ONCE = 10
 """Requests in a tick: some 5,000 in a second, where the machine keeps up."""
@@ -191,6 +194,65 @@ def test_when_none_of_several_starts_it_is_the_end(stub: type[StubProcess]) -> N
     asyncio.run(work())
 
 
+@pytest.mark.parametrize("first", [1, 2], ids=["the first", "the one after a crash"])
+def test_one_that_hangs_while_it_starts_is_killed_and_followed(
+    first: int, stub: type[StubProcess], caplog: pytest.LogCaptureFixture
+) -> None:
+    stub.hangs_at_start = range(first, first + 2)
+
+    async def work() -> None:
+        handle = EngineHandle(ProcessTransport(Plan(), start_seconds=SHORT))
+        await handle.start()
+        stream = Asking(handle)
+        if first == 2:
+            stub.last.kill()
+        stream.ask()
+        await until(lambda: stream.is_done)
+        assert handle.restarts == first + 1
+        assert handle.is_ready
+        await handle.stop()
+
+    asyncio.run(work())
+    hung = f"did not get on for {SHORT:g} s (start_seconds) while it was opening a model; it was killed"
+    assert caplog.text.count(f"{hung}; starting it again") == 2
+
+
+def test_when_all_hang_while_they_start_it_is_the_end(stub: type[StubProcess]) -> None:
+    stub.hangs_at_start = range(1, 1000)
+    with pytest.raises(EngineFailed, match=r"none of the last 5 engines said a word; .* while it was opening a model"):
+        asyncio.run(EngineHandle(ProcessTransport(Plan(), start_seconds=SHORT)).start())
+    assert stub.started == MOST_STARTS
+
+
+def test_one_that_gets_on_may_take_its_time(stub: type[StubProcess]) -> None:
+    """All steps together take longer than one may."""
+    stub.steps = (0.8,) * 4
+
+    async def work() -> None:
+        handle = EngineHandle(ProcessTransport(Plan(), start_seconds=2.0))
+        await handle.start()
+        assert handle.restarts == 0
+        await handle.stop()
+
+    asyncio.run(work())
+
+
+def test_a_start_is_over_where_nobody_waits_for_it(stub: type[StubProcess]) -> None:
+    stub.hangs_at_start = range(1, 1000)
+
+    async def work() -> None:
+        handle = EngineHandle(ProcessTransport(Plan()))
+        starting = asyncio.create_task(handle.start())
+        await until(lambda: stub.started == 1)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        assert len(asyncio.all_tasks()) == 1
+        stub.last.kill()
+        await handle.stop()
+
+    asyncio.run(work())
+
+
 def test_an_engine_that_says_nothing_is_killed_and_those_after_it(
     stub: type[StubProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +274,40 @@ def test_an_engine_that_says_nothing_is_killed_and_those_after_it(
         await handle.stop()
 
     asyncio.run(work())
+
+
+@LOOPS
+def test_what_is_late_because_this_process_was_held_up(
+    loop: Loop, stub: type[StubProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is held against no stream, from the first answer on."""
+    monkeypatch.setattr("conure.event_loop.HELD_UP", 0.1)
+    monkeypatch.setattr(handles, "PULSE", 0.01)
+    backs = []
+
+    class Looking(Asking):
+        def answered(self, answer: Answer) -> None:
+            super().answered(answer)
+            backs.append(self._handle.back_since)
+
+    async def work() -> None:
+        handle = EngineHandle(ProcessTransport(Plan()))
+        await handle.start()
+        await asyncio.sleep(5 * handles.PULSE)
+        stream = Looking(handle)
+        stream.ask()
+        await until(lambda: stream.is_done)
+        backs.clear()
+        stream.ask()
+        await asyncio.sleep(0)  # it is sent
+        began = time.monotonic()
+        time.sleep(1.0)
+        await until(lambda: stream.is_done)
+        await handle.stop()
+        assert min(backs) > began
+        assert handle.restarts == 0
+
+    run(loop, work)
 
 
 def test_one_that_was_held_up_is_back_when_it_speaks(stub: type[StubProcess]) -> None:

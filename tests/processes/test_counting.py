@@ -8,7 +8,8 @@ from typing import cast
 
 import pytest
 
-from conure.errors import TooMany
+from conure.errors import Busy, TooMany
+from conure.processes import exchange
 from conure.processes.counting import CommonLedger, SharedCounts
 from conure.processes.exchange import Begin, Channel, End, Message, Reserve, Spend
 from conure.service.limits import Limits
@@ -44,6 +45,24 @@ def play(scene: Callable[[Parent], Awaitable[None]]) -> None:
 
 def nothing(error: TooMany) -> None:
     raise AssertionError(error)
+
+
+def test_a_parent_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks is told so, and what may have begun is taken back."""
+    monkeypatch.setattr(exchange, "PATIENCE", 0.05)
+    said: list[Message] = []
+
+    class Silent:
+        def say(self, message: Message) -> None:
+            said.append(message)
+
+    async def ask() -> None:
+        counts = SharedCounts(cast(Channel, Silent()))
+        with pytest.raises(Busy, match="first process does not answer"):
+            await counts.begin("a", ONE_MINUTE, "files", nothing)
+
+    asyncio.run(ask())
+    assert [type(message) for message in said] == [Begin, End]
 
 
 def test_what_one_process_reserves_another_cannot_have() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import cast
@@ -113,6 +114,23 @@ def test_who_does_not_come_back_is_forgotten() -> None:
         assert not place.engine.receivers
 
     at(play, resume_seconds=0.02)
+
+
+def test_who_could_not_be_heard_may_still_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process was stopped for longer than a client may stay away: it may have knocked meanwhile."""
+    monkeypatch.setattr("conure.event_loop.HELD_UP", 0.1)
+
+    async def play(place: Place) -> None:
+        stream = await place.open()
+        await stream.feed(bytes(6_400), 0)
+        place.service.detach(stream, place.service.attach(stream), may_return=True)
+        time.sleep(1.0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert place.service.find(stream.token) is stream
+        await until(lambda: place.service.find(stream.token) is None)
+
+    at(play, resume_seconds=0.3)
 
 
 def test_the_connection_before_cannot_let_go_of_it() -> None:

@@ -56,6 +56,7 @@ class Options:
     device_memory: Annotated[float | None, knob("device_memory")] = None
     max_connections: Annotated[int | None, knob("max_connections")] = None
     max_unidentified: Annotated[int | None, knob("max_unidentified")] = None
+    start_seconds: Annotated[float | None, knob("start_seconds")] = None
     resume_seconds: Annotated[float | None, knob("resume_seconds")] = None
     drain_seconds: Annotated[float | None, knob("drain_seconds")] = None
 

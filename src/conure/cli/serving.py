@@ -52,7 +52,7 @@ async def _run(settings: Settings, plan: Plan, announce: Announce) -> None:
 
 
 async def _run_one(settings: Settings, plan: Plan, on_ready: Callable[[Serving], None]) -> None:
-    handle = EngineHandle(ProcessTransport(plan))
+    handle = EngineHandle(ProcessTransport(plan, start_seconds=settings.start_seconds))
     engine = start(handle.start(), "starting the engine")
     try:
         server = await asyncio.to_thread(import_module, "conure.server")

@@ -25,6 +25,7 @@ from typing import Protocol
 import psutil
 
 from conure import metrics
+from conure.event_loop import held_up
 from conure.log import Rarely
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "HEAD_SECONDS",
     "IDLE_SECONDS",
     "LATE",
+    "REFUSED",
     "REST_SECONDS",
     "Connection",
     "Connections",
@@ -82,7 +84,9 @@ class Room:
     unidentified: int = WITHOUT_LIMIT // 2
     """Of these, those that have shown no key."""
     grpc: int = WITHOUT_LIMIT // 4
-    """Beside them: gRPC accepts its connections itself."""
+    """Beside them, those of gRPC whose calls are answered; calls of others are told that there is no room."""
+    grpc_accepted: int = WITHOUT_LIMIT // 2
+    """That gRPC, which accepts its connections itself, accepts at all: what is more it closes without a word."""
 
     @staticmethod
     def found(most: int | None = None, unidentified: int | None = None) -> Room:
@@ -92,14 +96,15 @@ class Room:
         """
         limit = _raised_limit()
         if limit is None:
-            free, grpc = WITHOUT_LIMIT, WITHOUT_LIMIT // 4
+            free, accepted = WITHOUT_LIMIT, WITHOUT_LIMIT // 2
         else:
             free = limit - _open_descriptors() - max(16, limit // 8)
-            grpc = max(LEAST, min(free // 4, WITHOUT_LIMIT))
-            free -= grpc
+            accepted = max(LEAST, min(free // 4, WITHOUT_LIMIT))
+            free -= accepted
         total = max(LEAST, min(free, most or free))
         strangers = unidentified or min(total // 2, MOST_UNIDENTIFIED)
-        return Room(total, max(1, min(strangers, total - 1)), min(grpc, most or grpc))
+        answered = accepted - max(1, accepted // 8)
+        return Room(total, max(1, min(strangers, total - 1)), min(answered, most or answered), accepted)
 
 
 class Speaker(Protocol):
@@ -156,6 +161,11 @@ class Connection:
 
     def expect_nothing(self) -> None:
         self._deadline = float("inf")
+
+    def wait_longer(self, seconds: float) -> None:
+        self._deadline += seconds
+        if self._stuck:
+            self._stuck += seconds
 
     def end(self, why: str) -> None:
         """Politely; what is not read of it is dropped after a while."""
@@ -218,6 +228,8 @@ class Connections:
         self._idle: dict[Connection, None] = {}
         self._ending: dict[Connection, None] = {}
         self._looking: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """The clock at the next look."""
         self._rarely = Rarely(log)
 
     def __len__(self) -> int:
@@ -287,13 +299,16 @@ class Connections:
 
     def _keep_looking(self) -> None:
         if self._looking is None:
+            self._due = time.monotonic() + LOOK_SECONDS
             self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         self._looking = None
         now = time.monotonic()
+        was_held_up = held_up(self._due, now)  # and what clients have sent meanwhile is still to be read
         for connection in list(self._open):
             try:
+                connection.wait_longer(was_held_up)
                 connection.look(now)
             except Exception:  # one that fails keeps none from being looked at
                 log.exception("a connection could not be ended")

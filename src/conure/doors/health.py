@@ -40,13 +40,14 @@ def health(behind: Behind) -> APIRouter:
     async def alive(request: Request) -> JSONResponse:
         """The process answers; 200 while it does. A key for status shows more."""
         secret = secret_of(request.headers, request.query_params)
-        if secret is None and behind.access.needs_key:
-            return JSONResponse(_bare(await status.tell()))
+        is_stranger = secret is None and behind.access.needs_key
         try:
-            await check(secret)
+            if not is_stranger:
+                await check(secret)
+            told = await status.tell()
         except ConureError as error:
             return refused(error)
-        return JSONResponse(await status.tell())
+        return JSONResponse(_bare(told) if is_stranger else told)
 
     @router.get("/ready", responses={200: {"model": Readiness}, 503: {"model": Readiness}})
     async def ready() -> JSONResponse:
@@ -58,9 +59,10 @@ def health(behind: Behind) -> APIRouter:
         """For Prometheus."""
         try:
             await check(secret_of(request.headers, request.query_params))
+            measured = await status.measured()
         except ConureError as error:
             return refused(error)
-        return Response(await status.measured(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(measured, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
 
@@ -69,9 +71,12 @@ async def serve_status(behind: Behind, host: str, port: int, *, shared: bool = F
     """A port that says how the server is, in one line of JSON, and hangs up. Several processes may share it."""
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection) -> None:
-        found = await behind.status.tell()
-        told = {"type": "status", "connected_streams": found["streams"]}
-        told |= _bare(found) if behind.access.needs_key else found  # nobody can show a key here
+        try:
+            found = await behind.status.tell()
+            told = {"type": "status", "connected_streams": found["streams"]}
+            told |= _bare(found) if behind.access.needs_key else found  # nobody can show a key here
+        except ConureError as error:
+            told = {"type": "error", "message": error.message, "hint": error.hint}
         with contextlib.suppress(OSError, RuntimeError):  # it left before it was told, or was told something else
             writer.write(msgspec.json.encode(told) + b"\n")
             await writer.drain()

@@ -35,6 +35,8 @@ STARTER = 0
 """The connection of whoever started the engine: it is told of turns, and the engine ends with it."""
 MOST_WAITING = 1000
 """Deliveries that one connection has not read."""
+MOST_TURNS_WAITING = MOST_WAITING // 2
+"""The same, with those that tell of turns alone: what is counted may be left out, and ends nobody who is held up."""
 LAST_WORDS = 5.0
 """Seconds for them to be read when the engine ends."""
 LAST_TURN = 10.0
@@ -133,7 +135,10 @@ class _Connection:
         self._writing = thread(self._write, "writing answers", lambda _: self.cut())
 
     def tell(self, messages: list[FromEngine]) -> None:
-        if self._outbox.qsize() < MOST_WAITING:
+        waiting = self._outbox.qsize()
+        if waiting >= MOST_TURNS_WAITING and all(isinstance(message, Turned) for message in messages):
+            return
+        if waiting < MOST_WAITING:
             self._outbox.put(messages)
         else:
             log.error("connection %d does not read; it is cut off", self.number)

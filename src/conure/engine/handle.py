@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from conure.background import failed, keep
+from conure.engine.line import EngineHung, EngineLost
 from conure.engine.messages import (
     DEVICE_FAILED,
     ENDS,
@@ -34,9 +35,10 @@ from conure.engine.messages import (
     ping_of,
 )
 from conure.engine.plan import ModelCard
-from conure.engine.transport import EngineLost, Transport
+from conure.engine.transport import Transport
 from conure.engine.watchdog import MOST_MISSED, Watchdog
 from conure.errors import ConureError, EngineFailed
+from conure.event_loop import held_up
 
 __all__ = ["EngineHandle", "Receiver"]
 
@@ -45,6 +47,8 @@ log = logging.getLogger(__name__)
 GATHER = 0.004
 """Seconds from one message to the engine to the next: under load it and we wake up for many packets at once."""
 PING_EVERY = 2.0
+PULSE = 0.5
+"""Seconds from one look at whether this process runs to the next."""
 
 
 class Receiver(Protocol):
@@ -79,7 +83,10 @@ class EngineHandle:
         """By name, and by the name that was asked for."""
         self.restarts = 0
         self.back_since = 0.0
-        """The clock when the engine last came back: a new one, or one that was held up and said nothing."""
+        """The clock when the engine last came back: a new one, or one that was held up and said nothing, as it does
+        where this process was held up itself."""
+        self._pulse = float("inf")
+        """The clock at the next look at whether this process runs."""
         self.on_turn: Callable[[Turned], None] | None = None
 
     @property
@@ -93,15 +100,21 @@ class EngineHandle:
         return self._is_open and self._watchdog.answers
 
     async def start(self) -> None:
-        """Returns when the engine answers. Raises ConureError where it never will."""
+        """Returns when the engine answers. Raises ConureError where it never will.
+
+        One that dies while it starts is told of at once; one that hangs may have waited for something that is over.
+        """
         try:
             await self._begin()
+        except EngineHung as hung:
+            await self._begin_again(hung)
         except EngineLost as lost:
             raise EngineFailed(f"{lost} while it started", "see its log") from None
         works = {
             "receiving the engine's answers": self._receive,
             "sending requests to the engine": self._send,
             "watching the engine": self._watch,
+            "watching this process": self._feel,
         }
         self._tasks = [keep(work(), name, self._give_up) for name, work in works.items()]
         await self._answered.wait()
@@ -173,8 +186,9 @@ class EngineHandle:
             except EngineLost as lost:
                 await self._restart(lost)
                 continue
-            if not self._watchdog.answers:
-                self.back_since = time.monotonic()
+            now = time.monotonic()
+            if not self._watchdog.answers or held_up(self._pulse, now):
+                self.back_since = now
             self._watchdog.heard(messages)
             self._answered.set()
             for message in messages:
@@ -211,6 +225,16 @@ class EngineHandle:
     async def _restart(self, lost: EngineLost) -> None:
         began = time.monotonic()
         self._is_open = False
+        await self._begin_again(lost)
+        log.warning("the engine is back after %.1f s; %d streams go on", time.monotonic() - began, self.registered)
+        for number, receiver in list(self._receivers.items()):
+            try:
+                receiver.restarted()
+            except Exception as error:
+                self._end(number, receiver, error)
+
+    async def _begin_again(self, lost: EngineLost) -> None:
+        """Until an engine takes requests. Raises EngineFailed where none of several does."""
         last: EngineLost | ConureError = lost
         while not self._is_open:
             self._requests.clear()
@@ -224,12 +248,6 @@ class EngineHandle:
                 await self._begin()
             except (EngineLost, ConureError) as again:  # while it started
                 last = again
-        log.warning("the engine is back after %.1f s; %d streams go on", time.monotonic() - began, self.registered)
-        for number, receiver in list(self._receivers.items()):
-            try:
-                receiver.restarted()
-            except Exception as error:
-                self._end(number, receiver, error)
 
     def _give_up(self, error: ConureError) -> None:
         if self._failure:
@@ -245,6 +263,16 @@ class EngineHandle:
                 receiver.lost(error)
             except Exception as again:
                 failed("stream", again)
+
+    async def _feel(self) -> None:
+        """Nothing that was late because this process was held up is held against a stream."""
+        while True:
+            self._pulse = time.monotonic() + PULSE
+            await asyncio.sleep(PULSE)
+            now = time.monotonic()
+            if seconds := held_up(self._pulse, now):
+                self.back_since = now
+                log.warning("this process was held up for %.1f s", seconds)
 
     async def _watch(self) -> None:
         """Kills an engine that hangs."""

@@ -36,6 +36,13 @@ MEMORY = 0.25
 CARD_MEMORY = 0.9
 """The same of a card, for everything; the rest is for kernels and for what lies between tensors."""
 
+Begin = Callable[[str], None]
+"""Told of each step of the start, which may take minutes."""
+
+
+def _nobody(_: str) -> None:
+    """Wants to know."""
+
 
 class Lanes:
     """What an engine is built from."""
@@ -48,11 +55,12 @@ class Lanes:
         """Of live models on the CPU, what their networks were read from."""
 
 
-def build_lanes(plan: Plan) -> Lanes:
+def build_lanes(plan: Plan, begin: Begin = _nobody) -> Lanes:
     """Raises what opening a model raises, and OutOfMemory."""
     lanes, device = Lanes(), choose_device(plan.device, plan.runner)
     budget = _on_card(device, plan)
-    models = {asked: _open(asked, plan) for asked in dict.fromkeys(plan.live + plan.clips)}
+    models = {asked: _open(asked, plan, begin) for asked in dict.fromkeys(plan.live + plan.clips)}
+    begin("sharing the memory out")
     give_back()
     needs = [need_of(opened, asked, plan) for asked, opened in models.items()]
     grants = _grants(budget or _on_cpu(device, needs), needs)
@@ -76,7 +84,8 @@ def _on_cpu(device: Device, needs: Sequence[Need]) -> int:
     return max(int(free_bytes(device) * MEMORY), least(needs))
 
 
-def _open(asked: str, plan: Plan) -> Opened:
+def _open(asked: str, plan: Plan, begin: Begin) -> Opened:
+    begin(f"opening {asked}")
     try:
         return open_model(asked, plan, live=asked in plan.live, clips=asked in plan.clips)
     except RuntimeError as error:
@@ -142,10 +151,15 @@ def _live_lane(opened: Opened, slots: int) -> LiveLane:
     return SegmentLane(opened.clips, load_silero(), tokenizer, slots)
 
 
-def start_engine(plan: Plan, deliver: Callable[[list[Answer | Note]], None]) -> tuple[Engine, list[ModelCard]]:
+def start_engine(
+    plan: Plan, deliver: Callable[[list[Answer | Note]], None], begin: Begin = _nobody
+) -> tuple[Engine, list[ModelCard]]:
     """An engine that knows what its turns cost; its `run` is the caller's. Raises what opening a model raises."""
-    lanes, costs = build_lanes(plan), Costs()
-    measured = {place: _measured(card, lanes, plan, costs) for place, card in enumerate(lanes.cards) if card.latencies}
+    lanes, costs, measured = build_lanes(plan, begin), Costs(), {}
+    for place, card in enumerate(lanes.cards):
+        if card.latencies:
+            begin(f"measuring {card.name}")
+            measured[place] = _measured(card, lanes, plan, costs)
     on_cpu = [model for model in measured.values() if model.card.name in lanes.sources]
     look = SecondLook(on_cpu, costs, time.monotonic()) if on_cpu else None
     cards = [measured[place].card if place in measured else card for place, card in enumerate(lanes.cards)]

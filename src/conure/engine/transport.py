@@ -15,43 +15,34 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from msgspec import MsgspecError, msgpack
-
-from conure import errors
 from conure import log as logs
 from conure.background import thread
-from conure.engine.frames import drained, read_frame, write_frame
+from conure.engine.line import EngineHung, EngineLost, Line
 from conure.engine.messages import Answer, Note, Request
 from conure.engine.plan import ModelCard, Plan
 from conure.engine.ring import SampleRing
 from conure.engine.wire import (
     DEVICE_FAILED_EXIT,
-    Broken,
     Connect,
-    FromEngine,
-    NoRoom,
-    Ready,
-    RequestWriter,
-    answer_reader,
 )
 from conure.errors import ConureError, EngineFailed
 
-__all__ = ["RING_SAMPLES", "EngineLost", "ProcessTransport", "SocketTransport", "ThreadTransport", "Transport"]
+__all__ = [
+    "RING_SAMPLES",
+    "ProcessTransport",
+    "SocketTransport",
+    "ThreadTransport",
+    "Transport",
+]
 
 log = logging.getLogger(__name__)
 
 RING_SAMPLES = 2**24
 """17 minutes of audio, 64 MiB: what all streams together may have on the way."""
-RETRY = 0.005
 END_PATIENCE = 5.0
 """Seconds that a process is given to end by itself."""
-
-
-class EngineLost(Exception):
-    """The engine is no longer there; its text says what became of it."""
-
-    def __init__(self, text: str = "the engine died") -> None:
-        super().__init__(text)
+START_SECONDS = 900.0
+"""For each step of an engine's start, unless told otherwise: large models are converted when they are first used."""
 
 
 class Transport(Protocol):
@@ -61,7 +52,10 @@ class Transport(Protocol):
         ...
 
     async def start(self) -> tuple[ModelCard, ...]:
-        """Starts an engine and waits until it takes requests. Raises ConureError where it never will."""
+        """Starts an engine and waits until it takes requests.
+
+        Raises ConureError where it never will, EngineLost where it died, EngineHung where it took too long.
+        """
         ...
 
     async def send(self, requests: list[Request]) -> None:
@@ -134,91 +128,6 @@ class ThreadTransport:
         self._engine.stop()
 
 
-class _Line:
-    """A socket to an engine in another process, and the ring beside it.
-
-    Everything raises EngineLost where the other side is gone, however that is noticed.
-    """
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ring: SampleRing) -> None:
-        self._reader, self._writer, self._ring = reader, writer, ring
-        self._requests, self._answers = RequestWriter(ring), answer_reader()
-        self._is_closed = False
-
-    @staticmethod
-    async def over(end: socket.socket, ring: SampleRing) -> _Line:
-        return _Line(*await asyncio.open_connection(sock=end, limit=2**22), ring)
-
-    async def ready(self) -> Ready:
-        """Waits for the engine. Raises ConureError where it never will be there."""
-        match await self._receive():
-            case [Ready() as ready]:
-                return ready
-            case [Broken(name, message, hint)]:
-                kind: type[ConureError] = getattr(errors, name, EngineFailed)
-                raise kind(message, hint)
-        raise EngineLost
-
-    def greet(self, first: Connect) -> None:
-        self._write(msgpack.encode(first))
-
-    async def send(self, requests: list[Request]) -> None:
-        try:
-            self._write(self._encoded(requests))
-            await drained(self._writer)
-        except ConnectionError:
-            raise EngineLost from None
-        except NoRoom:
-            await self._send_slowly(requests)
-
-    async def _send_slowly(self, requests: list[Request]) -> None:
-        """In halves, and what cannot be halved when there is room for it."""
-        if self._reader.at_eof() or self._writer.is_closing():
-            raise EngineLost
-        if len(requests) == 1:
-            await asyncio.sleep(RETRY)
-        middle = len(requests) // 2
-        for half in (requests[:middle], requests[middle:]):
-            if half:
-                await self.send(half)
-
-    def _encoded(self, requests: list[Request]) -> bytes:
-        if self._is_closed:  # and its ring with it
-            raise EngineLost
-        return self._requests.encode(requests)
-
-    def _write(self, payload: bytes) -> None:
-        try:
-            write_frame(self._writer, payload)
-        except ConnectionError:
-            raise EngineLost from None
-
-    async def receive(self) -> list[Answer | Note]:
-        return [message for message in await self._receive() if not isinstance(message, Ready | Broken)]
-
-    async def _receive(self) -> list[FromEngine]:
-        payload = await read_frame(self._reader)
-        if payload is None:
-            raise EngineLost
-        try:
-            return self._answers.decode(payload)
-        except MsgspecError as error:
-            raise EngineLost(f"the engine's answer cannot be read: {error}") from error
-
-    def hang_up(self) -> None:
-        self._writer.close()
-
-    def abort(self) -> None:
-        """At once, whatever is still to be written."""
-        self._writer.transport.abort()
-
-    def close(self) -> None:
-        """When the other side is gone, or will not use the ring any more."""
-        self._is_closed = True
-        self._writer.close()
-        self._ring.close()
-
-
 def _work(
     plan: Plan,
     end: socket.socket,
@@ -238,11 +147,19 @@ class ProcessTransport:
     Who connects to `listener` may ask the engine as well; who does while there is none waits for the next one.
     """
 
-    def __init__(self, plan: Plan, listener: socket.socket | None = None, ring_samples: int = RING_SAMPLES) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        listener: socket.socket | None = None,
+        ring_samples: int = RING_SAMPLES,
+        start_seconds: float = START_SECONDS,
+    ) -> None:
+        """`start_seconds`: the longest that one step of the engine's start may take."""
         self._plan = plan
+        self._start_seconds = start_seconds
         self._listener = listener
         self._ring_samples = ring_samples
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self._process: multiprocessing.process.BaseProcess | None = None
         self._was_ready = False
         self.process: int | None = None
@@ -254,16 +171,20 @@ class ProcessTransport:
         except OSError as error:
             raise EngineLost(f"the engine's process cannot be started: {error.strerror or error}") from error
         try:
-            ready = await line.ready()
+            ready = await line.ready(self._start_seconds)
             self._was_ready = True
             return ready.cards
+        except EngineHung:
+            self.kill()
+            await self._end()
+            raise
         except EngineLost as lost:
             raise await self._mourned(lost) from None
         except ConureError:
             await self.stop()
             raise
 
-    async def _begin(self) -> _Line:
+    async def _begin(self) -> Line:
         ours, theirs = socket.socketpair()
         with theirs, contextlib.ExitStack() as undone:
             undone.callback(ours.close)
@@ -277,7 +198,7 @@ class ProcessTransport:
             self._process.start()
             undone.pop_all()
         self.process = self._process.pid
-        return await _Line.over(ours, ring)
+        return await Line.over(ours, ring)
 
     async def send(self, requests: list[Request]) -> None:
         if self._line is None:
@@ -336,7 +257,7 @@ class SocketTransport:
         self._path = path
         self._connection = connection
         self._ring_samples = ring_samples
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self.process: int | None = None
 
     async def start(self) -> tuple[ModelCard, ...]:
@@ -347,7 +268,7 @@ class SocketTransport:
             end.close()
             raise EngineFailed("there is no engine any more", "see the log") from None
         ring = SampleRing.create(self._ring_samples)
-        line = self._line = await _Line.over(end, ring)
+        line = self._line = await Line.over(end, ring)
         try:
             line.greet(Connect(self._connection, ring.name))
             ready = await line.ready()

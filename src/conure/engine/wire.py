@@ -27,6 +27,7 @@ __all__ = [
     "Ready",
     "RequestReader",
     "RequestWriter",
+    "Starting",
     "answer_reader",
     "connect_reader",
 ]
@@ -63,7 +64,14 @@ class Broken(Struct, frozen=True, tag=True):
     hint: str | None
 
 
-FromEngine = Answer | Note | Ready | Broken
+class Starting(Struct, frozen=True, tag=True):
+    """The engine begins the next step of its start."""
+
+    step: str
+    """For the log."""
+
+
+FromEngine = Answer | Note | Ready | Broken | Starting
 
 
 class _Packets(Struct, frozen=True, tag=True):

@@ -28,10 +28,11 @@ from conure.engine.device import device_failed, told
 from conure.engine.frames import frame
 from conure.engine.plan import Plan
 from conure.engine.startup import start_engine
-from conure.engine.wire import DEVICE_FAILED_EXIT, Broken
+from conure.engine.wire import DEVICE_FAILED_EXIT, Broken, Starting
 from conure.errors import ConureError
 from conure.garbage import keep_what_is_there
 from conure.json_stderr import take_stderr
+from conure.parent_end import notice_parent_end
 
 __all__ = ["work"]
 
@@ -47,6 +48,7 @@ def work(
     listener: socket.socket | None = None,
 ) -> None:
     """Runs until the other end of the socket is closed. Who connects to `listener` may ask, too."""
+    notice_parent_end()
     for number in (signal.SIGINT, signal.SIGTERM):  # they may come to all of a group: the server drains first
         signal.signal(number, signal.SIG_IGN)
     detail, as_json = logged
@@ -54,8 +56,13 @@ def work(
     if as_json:
         take_stderr()
     connections = Connections()
+
+    def begin(step: str) -> None:
+        with contextlib.suppress(OSError):  # it was told to stop meanwhile
+            end.sendall(frame(msgpack.encode([Starting(step)])))
+
     try:
-        engine, cards = start_engine(plan, connections.deliver)
+        engine, cards = start_engine(plan, connections.deliver, begin)
     except ConureError as error:
         broken = Broken(type(error).__name__, error.message, error.hint)
         with contextlib.suppress(OSError):  # it was told to stop meanwhile

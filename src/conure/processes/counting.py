@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from conure.errors import TooMany
-from conure.processes.exchange import Begin, Channel, End, Granted, Over, Reserve, Spend
+from conure.errors import Busy, TooMany
+from conure.processes.exchange import Begin, Channel, End, Granted, Over, Reserve, Spend, answer_of
 from conure.service.access import Scope
 from conure.service.callers import Tell
 from conure.service.limits import Ledger, Limits
@@ -35,7 +35,9 @@ class SharedCounts:
         number = next(self._numbers)
         try:
             await self._ask(Begin(number, key, limits, scope))
-        except asyncio.CancelledError:
+        except TooMany:
+            raise
+        except (asyncio.CancelledError, Busy):
             self._parent.say(End(number))  # it may have begun
             raise
         self._tell[number] = tell
@@ -52,11 +54,11 @@ class SharedCounts:
         del self._tell[number]
 
     async def _ask(self, question: Begin | Reserve) -> None:
-        """Raises TooMany."""
+        """Raises TooMany, and Busy where the parent does not answer."""
         asked = self._asked[question.number] = asyncio.get_running_loop().create_future()
         self._parent.say(question)
         try:
-            await asked
+            await answer_of(asked)
         finally:
             del self._asked[question.number]
 

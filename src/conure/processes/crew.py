@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import multiprocessing
 import socket
 import time
@@ -46,8 +47,15 @@ PATIENCE = 2.0
 """Seconds that one is waited for that does not answer; then what it said last counts."""
 PAUSE = 1.0
 """Seconds before it is tried again to start one."""
-LOOK = 5.0
-"""Seconds between looks at what they have counted, which goes on to count when one dies."""
+LOOK = 2.0
+"""Seconds between looks at each: whether it answers, and what it has counted, which goes on to count when it dies."""
+LATE = 3
+"""Looks in a row without a word, after which no answer is waited for."""
+MOST_MISSED = 8
+"""The same, after which it is taken for dead: its streams would end anyway, so far behind they are, and the kernel goes
+on to deal it connections."""
+UNASKED = 0
+"""The number of the question at a look, whose answer nobody waits for."""
 END_PATIENCE = 5.0
 """Seconds that a process is given to end by itself."""
 MOST_DEATHS = 5
@@ -91,7 +99,7 @@ class Crew:
     async def ask(self) -> All:
         """How all of them are, together."""
         number = next(self._asks)
-        asked = [door for door in self._doors.values() if door.opened.done()]
+        asked = [door for door in self._doors.values() if door.opened.done() and not door.is_silent]
         if waiting := [door.ask(number) for door in asked]:
             await asyncio.wait(waiting, timeout=PATIENCE)
         for door in asked:
@@ -132,7 +140,8 @@ class Crew:
         )
         process.start()
         theirs.close()
-        door = self._doors[number] = _Door(number, process, await Channel.over(ours))
+        most_missed = max(math.ceil(self._settings.start_seconds / LOOK), MOST_MISSED)
+        door = self._doors[number] = _Door(number, process, await Channel.over(ours), most_missed)
         hearing = start(self._serve(door), "listening to a process with connections")
         self._hearing.add(hearing)
         hearing.add_done_callback(self._hearing.discard)
@@ -148,6 +157,7 @@ class Crew:
         self._ledger.leave(door.number)
         await asyncio.to_thread(door.end)
         del self._doors[door.number]
+        self._count_silent()
         self._counted = metrics.total([self._counted, metrics.counts(door.report.measured)])
         if door.leave() and not self._ending:
             await self._replace(door)
@@ -155,6 +165,7 @@ class Crew:
     async def _hear(self, door: _Door) -> None:
         asking: set[asyncio.Task[None]] = set()
         while message := await door.channel.hear():
+            door.heard()
             match message:
                 case Ask(number):
                     task = start(self._tell(door, number), "telling how the server is")
@@ -182,6 +193,7 @@ class Crew:
             log.error("%s; starting another", fate)
             try:
                 (await self._begin()).replaces = True
+                metrics.DOOR_RESTARTS.labels("hung" if door.is_hung else "died").inc()
                 return
             except OSError as error:
                 fate = f"a process for connections cannot be started: {error.strerror or error}"
@@ -193,13 +205,21 @@ class Crew:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK)
-            await self.ask()
+            for door in self._doors.values():
+                door.look()
+            self._count_silent()
+
+    def _count_silent(self) -> None:
+        metrics.DOORS_SILENT.set(sum(door.is_silent for door in self._doors.values()))
 
 
 class _Door:
     """One of them."""
 
-    def __init__(self, number: int, process: multiprocessing.process.BaseProcess, channel: Channel) -> None:
+    def __init__(
+        self, number: int, process: multiprocessing.process.BaseProcess, channel: Channel, most_missed: int
+    ) -> None:
+        """`most_missed`: looks without a word while it starts."""
         loop = asyncio.get_running_loop()
         self.fate = f"process {number}, which holds connections, died"
         self.number = number
@@ -212,6 +232,9 @@ class _Door:
         """The last one."""
         self.replaces = False
         """It came for one that died."""
+        self.is_hung = False
+        """It was killed for saying nothing."""
+        self._missed, self._most_missed, self._was_heard = 0, most_missed, False
         self._process = process
         assert process.pid
         self.pid = process.pid
@@ -221,6 +244,28 @@ class _Door:
         told = self.told[number] = asyncio.get_running_loop().create_future()
         self.channel.say(Tell(number))
         return told
+
+    @property
+    def is_silent(self) -> bool:
+        """It has said something, but not for a while."""
+        return self._was_heard and self._missed >= LATE
+
+    def look(self) -> None:
+        """Looks are counted, not time: while the parent is held up itself, nobody misses one."""
+        was_silent = self.is_silent
+        self._missed += 1
+        if self._missed > self._most_missed:
+            self.is_hung = True
+            self.fate = f"process {self.number}, which holds connections, hangs and is killed"
+            self.kill()
+        elif self.is_silent and not was_silent:
+            log.warning("process %d, which holds connections, does not answer", self.number)
+        self.channel.say(Tell(UNASKED))
+
+    def heard(self) -> None:
+        if self.is_silent:
+            log.warning("process %d, which holds connections, answers again", self.number)
+        self._missed, self._most_missed, self._was_heard = 0, MOST_MISSED, True
 
     def take(self, message: object) -> None:
         match message:

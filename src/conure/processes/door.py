@@ -23,8 +23,23 @@ from conure.engine.wire import Broken
 from conure.errors import ConureError
 from conure.event_loop import event_loop
 from conure.json_stderr import take_stderr
+from conure.parent_end import notice_parent_end
 from conure.processes.counting import SharedCounts
-from conure.processes.exchange import All, Ask, Channel, Drain, Drained, Granted, Opened, Over, Report, Stop, Tell, Told
+from conure.processes.exchange import (
+    All,
+    Ask,
+    Channel,
+    Drain,
+    Drained,
+    Granted,
+    Opened,
+    Over,
+    Report,
+    Stop,
+    Tell,
+    Told,
+    answer_of,
+)
 from conure.server import WEB, Doors, opened
 from conure.service.live import LiveService
 from conure.service.place import Place
@@ -41,6 +56,7 @@ LAST_WORDS = 2.0
 
 def work(settings: Settings, plan: Plan, place: Place, end: socket.socket, logged: tuple[logs.Detail, bool]) -> None:
     """Runs until the parent says so, or has gone."""
+    notice_parent_end()
     for number in (signal.SIGINT, signal.SIGTERM):  # they may come to all of a group: the parent says what to do
         signal.signal(number, signal.SIG_IGN)
     detail, as_json = logged
@@ -166,11 +182,12 @@ class _SharedStatus:
             asked.set_result(answer)
 
     async def _ask(self) -> All:
+        """Raises Busy."""
         number = next(self._numbers)
         answer: asyncio.Future[All] = asyncio.get_running_loop().create_future()
         self._asked[number] = answer
         try:
             self._parent.say(Ask(number))
-            return await answer
+            return await answer_of(answer)
         finally:
             self._asked.pop(number, None)

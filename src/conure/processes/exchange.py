@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct, msgpack
 
 from conure.engine.frames import read_frame, write_frame
 from conure.engine.wire import Broken
+from conure.errors import Busy
 from conure.metrics import Family
 from conure.service.access import Scope
 from conure.service.limits import Limits
@@ -38,7 +39,13 @@ __all__ = [
     "Stop",
     "Tell",
     "Told",
+    "answer_of",
 ]
+
+PATIENCE, LOOKS = 5.0, 5
+"""Seconds that a door waits for its parent's answer; looks at it in that time, which a door that is held up misses."""
+
+Answer = TypeVar("Answer")
 
 
 class Report(Struct, frozen=True):
@@ -165,3 +172,12 @@ class Channel:
 
     def close(self) -> None:
         self._writer.close()
+
+
+async def answer_of(asked: asyncio.Future[Answer]) -> Answer:
+    """What the parent says to a question. Raises Busy where it says nothing: it may be stopped."""
+    for _ in range(LOOKS):
+        done, _ = await asyncio.wait([asked], timeout=PATIENCE / LOOKS)
+        if done:
+            return asked.result()
+    raise Busy("the server's first process does not answer", "it is stopped or has too much to do; its log may tell")

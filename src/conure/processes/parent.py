@@ -70,7 +70,7 @@ async def _run(
     settings: Settings, plan: Plan, place: Place, listener: socket.socket, on_ready: Callable[..., None]
 ) -> None:
     since, draining = time.monotonic(), asyncio.Event()
-    handle = EngineHandle(ProcessTransport(plan, listener, RING_SAMPLES))
+    handle = EngineHandle(ProcessTransport(plan, listener, RING_SAMPLES, settings.start_seconds))
 
     def answer(streams: int, measured: list[Family]) -> All:
         processes = {"server": os.getpid()} | crew.processes

@@ -12,6 +12,7 @@ from conure.audio.spool import SpoolSpace
 from conure.engine.handle import EngineHandle
 from conure.engine.plan import ModelCard
 from conure.errors import BadOption, Busy
+from conure.event_loop import held_up
 from conure.service.access import ANYONE, Caller
 from conure.service.events import Failed
 from conure.service.languages import check_language, prompt_slot
@@ -134,8 +135,7 @@ class LiveService:
             return
         if not stream.ended:
             stream.note("its connection is gone; it may come back for %g s", self.resume_seconds)
-        loop = asyncio.get_running_loop()
-        self._expiries[stream.token] = loop.call_later(self.resume_seconds, self._expire, stream)
+        self._wait_for(stream)
         left = [other for token in self._expiries if (other := self._streams[token]).ended]
         for other in left[:-MOST_LEFT]:
             self.forget(other)
@@ -146,7 +146,14 @@ class LiveService:
         stream.cancel()
         self._streams.pop(stream.token, None)
 
-    def _expire(self, stream: LiveStream) -> None:
+    def _wait_for(self, stream: LiveStream) -> None:
+        loop, due = asyncio.get_running_loop(), time.monotonic() + self.resume_seconds
+        self._expiries[stream.token] = loop.call_later(self.resume_seconds, self._expire, stream, due)
+
+    def _expire(self, stream: LiveStream, due: float) -> None:
+        if held_up(due, time.monotonic()):  # its client may have knocked meanwhile
+            self._wait_for(stream)
+            return
         if not stream.ended:
             stream.note("its client did not come back")
         self.forget(stream)

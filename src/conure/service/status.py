@@ -25,10 +25,12 @@ class Status(Protocol):
         """Whether streams are taken."""
         ...
 
-    async def tell(self) -> dict[str, Any]: ...
+    async def tell(self) -> dict[str, Any]:
+        """Raises Busy where that cannot be found out."""
+        ...
 
     async def measured(self) -> bytes:
-        """In the text format of Prometheus."""
+        """In the text format of Prometheus. Raises Busy."""
         ...
 
 

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from conure.doors.behind import Behind
+from conure.doors.connections import Connections, Room
 from conure.doors.riva.riva_asr_pb2 import (
     RecognitionConfig,
     StreamingRecognizeRequest,
@@ -66,16 +67,18 @@ CHANNEL = [("grpc.http2.bdp_probe", 0)]
 
 
 class Place:
-    def __init__(self, access: Access | None = None) -> None:
+    def __init__(self, access: Access | None = None, room: Room | None = None) -> None:
         self.engine = Engine()
         handle = cast(EngineHandle, self.engine)
         tokenizers = Tokenizers()
         tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
         self.live = LiveService(handle, Models(handle, ["live"], ["clips"]), tokenizers)
         files = FileService(handle, tokenizers)
-        self.behind = Behind(self.live, files, OwnStatus(self.live), access or Locked(), Uploads(2**20, 8))
+        uploads, connections = Uploads(2**20, 8), Connections(room)
+        self.behind = Behind(self.live, files, OwnStatus(self.live), access or Locked(), uploads, connections)
         self.channel: Any = None
         self.riva: Riva = cast(Riva, None)
+        self.port = 0
 
     async def opened(self, *requests: StreamingRecognizeRequest) -> Any:
         """A stream that has said so much, and has audio in the engine."""
@@ -85,6 +88,11 @@ class Place:
         await until(lambda: self.engine.of(engine.Audio))
         return call
 
+    def another(self) -> Any:
+        """A channel with a connection of its own."""
+        own = ("grpc.use_local_subchannel_pool", 1)
+        return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", [*CHANNEL, own])
+
     @property
     def number(self) -> int:
         return max(self.engine.receivers)
@@ -93,13 +101,15 @@ class Place:
         self.engine.say(engine.Heard(self.number, tokens(letters, at), at + 0.5))
 
 
-def at(play: Callable[[Place], Awaitable[None]], access: Access | None = None, **options: Any) -> Place:
+def at(
+    play: Callable[[Place], Awaitable[None]], access: Access | None = None, room: Room | None = None, **options: Any
+) -> Place:
     async def run() -> Place:
-        place = Place(access)
+        place = Place(access, room)
         server = await serve_riva(place.behind, "127.0.0.1", 0, **options)
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", CHANNEL) as channel:
-                place.channel, place.riva = channel, Riva(channel)
+                place.channel, place.riva, place.port = channel, Riva(channel), server.port
                 await asyncio.wait_for(play(place), PATIENCE)
             await until(lambda: not len(place.live) and not place.engine.receivers)
         finally:

@@ -12,6 +12,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from conure import metrics
+from conure.doors.connections import Room
+from conure.doors.riva import peers
 from conure.doors.riva.riva_asr_pb2 import (
     RivaSpeechRecognitionConfigRequest,
 )
@@ -61,6 +64,55 @@ def test_health_follows_the_engine() -> None:
                     pass
 
     at(play)
+
+
+def test_connections_beyond_their_share_are_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    """The call is refused and the connection stays, so that health is told, and the next call may go well."""
+
+    async def play(place: Place) -> None:
+        first = await place.opened()
+        same = place.riva.models(RivaSpeechRecognitionConfigRequest(), **KEYED)
+        assert (await same).model_config
+        async with place.another() as channel:
+            more = Riva(channel)
+            before = refused_connections()
+            for call in (
+                more.models(RivaSpeechRecognitionConfigRequest(), **KEYED),
+                more.stream(iter([configured(CONFIG), SECOND]), **KEYED),
+            ):
+                trailing = await refusal(call, grpc.StatusCode.RESOURCE_EXHAUSTED, "max_connections", "ulimit -n")
+                assert trailing["retry-after"]
+            assert refused_connections() == before + 2
+            told = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=SERVICE))
+            assert told.status == health_pb2.HealthCheckResponse.SERVING
+            first.cancel()
+            await until(lambda: not place.engine.receivers)
+            assert (await more.models(RivaSpeechRecognitionConfigRequest(), **KEYED)).model_config
+
+    at(play, room=Room(grpc=1, grpc_accepted=8))
+    assert "calls of a gRPC connection are refused: 1 others have some; max_connections" in caplog.text
+    assert caplog.text.count("are refused") == 1
+
+
+def test_the_log_tells_of_connections_that_grpc_closes(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "LOOK", 0.05)
+
+    async def play(place: Place) -> None:
+        check = health_pb2.HealthCheckRequest(service=SERVICE)
+        async with place.another() as second, place.another() as third:
+            for channel in (place.channel, second):
+                await health_pb2_grpc.HealthStub(channel).Check(check)
+            await refusal(health_pb2_grpc.HealthStub(third).Check(check), grpc.StatusCode.UNAVAILABLE)
+            await until(lambda: "gRPC has 2 connections and closes all others without a word" in caplog.text)
+
+    at(play, room=Room(grpc=1, grpc_accepted=2))
+
+
+def refused_connections() -> float:
+    labels = {"port": "grpc", "why": "refused"}
+    return metrics.REGISTRY.get_sample_value("conure_connections_ended_total", labels) or 0.0
 
 
 def test_reflection_tells_the_services() -> None:

@@ -25,6 +25,7 @@ from conure.doors.deepgram.options import Query
 from conure.doors.direct_socket import DIRECT, GIVE_TO
 from conure.doors.sending import TOO_SLOW, TooSlow, in_time
 from conure.errors import ConureError
+from conure.event_loop import held_up
 from conure.safe_text import header_names
 from conure.service.channel_streams import ChannelStreams
 from conure.service.events import LAST, Event, Failed, Finished
@@ -178,7 +179,10 @@ class _Connection:
             if silent >= limit:
                 fault = f"neither audio nor a message for {limit:g} s"
                 raise Over(*close_of(Failed("idle", fault, 'send audio, or {"type": "KeepAlive"}')))
+            due = time.monotonic() + limit - silent
             await asyncio.sleep(limit - silent)
+            if held_up(due, now := time.monotonic()) and self._heard is not None:
+                self._heard = now  # what it has said meanwhile is still to be read
 
     def _forgive(self) -> None:
         """A client whose audio is still to be heard need say nothing."""

@@ -15,6 +15,7 @@ from conure.doors.connections import IDLE_SECONDS
 from conure.doors.credentials import secret_of
 from conure.doors.failures import FAILURES, failure_of, retry_of, told
 from conure.doors.mistakes import CONNECTION
+from conure.doors.riva.peers import Peers
 from conure.errors import BadRequest, ConureError
 from conure.safe_text import metadata_text, status_text
 from conure.service.access import Caller
@@ -28,7 +29,7 @@ Request = TypeVar("Request", bound=Message)
 
 
 def answering(
-    behind: Behind, answer: Callable[[AsyncIterator[bytes], Context, Caller], Awaitable[Message | None]]
+    behind: Behind, peers: Peers, answer: Callable[[AsyncIterator[bytes], Context, Caller], Awaitable[Message | None]]
 ) -> Call:
     """A call whose errors are those of the one table. Who may not come in is told before anything is read."""
 
@@ -36,7 +37,8 @@ def answering(
         try:
             headers = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
             caller = behind.access.identify(secret_of(headers))
-            return await answer(_patient(requests), context, caller)
+            with peers.call(context.peer()):
+                return await answer(_patient(requests), context, caller)
         except ConureError as error:
             await refuse(context, error)
         except grpc.aio.AbortError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from conure.doors.behind import Behind
 from conure.doors.connections import HANDSHAKE_SECONDS, REST_SECONDS
 from conure.doors.riva.answering import Context, answering, noted, parsed
 from conure.doors.riva.models import models_of
+from conure.doors.riva.peers import Peers
 from conure.doors.riva.recognition import recognize
 from conure.doors.riva.riva_asr_pb2 import (
     DESCRIPTOR,
@@ -63,14 +64,15 @@ without being asked; and how many calls one may carry."""
 
 
 class RivaServer:
-    def __init__(self, server: grpc.aio.Server, port: int, following: asyncio.Task[None]) -> None:
+    def __init__(self, server: grpc.aio.Server, port: int, beside: Sequence[asyncio.Task[None]]) -> None:
         self.port = port
         self._server = server
-        self._following = following
+        self._beside = beside
 
     async def close(self) -> None:
         """No new calls; those that are open have a second to hear how they end."""
-        self._following.cancel()
+        for task in self._beside:
+            task.cancel()
         await self._server.stop(LAST_WORDS)
 
 
@@ -79,13 +81,14 @@ async def serve_riva(
 ) -> RivaServer:
     """Several processes may share the port. `tls`: certificate and key. Raises BadOption for what cannot be used."""
     longest = min(behind.uploads.most_bytes, LONGEST_MESSAGE)
-    most = {"grpc.max_allowed_incoming_connections": behind.connections.room.grpc}
+    room = behind.connections.room
+    peers, most = Peers(room), {"grpc.max_allowed_incoming_connections": room.grpc_accepted}
     options = (
         KEEPALIVE | PATIENCE | most | {"grpc.so_reuseport": int(shared), "grpc.max_receive_message_length": longest}
     )
     credentials = _credentials(*tls) if tls else None
     server = grpc.aio.server(options=list(options.items()))
-    server.add_generic_rpc_handlers((_riva(behind),))
+    server.add_generic_rpc_handlers((_riva(behind, peers),))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -98,10 +101,11 @@ async def serve_riva(
         raise taken("grpc_port", port) from None
     await _tell_health(servicer, behind.status)
     await server.start()
-    return RivaServer(server, bound, repeat(lambda: _follow(servicer, behind.status), "telling gRPC's health"))
+    health_too = repeat(lambda: _follow(servicer, behind.status), "telling gRPC's health")
+    return RivaServer(server, bound, [health_too, repeat(lambda: peers.watch(bound), "looking at gRPC's connections")])
 
 
-def _riva(behind: Behind) -> grpc.GenericRpcHandler[bytes, Message]:
+def _riva(behind: Behind, peers: Peers) -> grpc.GenericRpcHandler[bytes, Message]:
     """Messages come as bytes: who may not come in is told before they are read, and what is no message is refused."""
 
     async def recognized(requests: AsyncIterator[bytes], context: Context, caller: Caller) -> RecognizeResponse:
@@ -121,7 +125,7 @@ def _riva(behind: Behind) -> grpc.GenericRpcHandler[bytes, Message]:
 
     def unary(call: Any, response: Any) -> grpc.RpcMethodHandler[bytes, Message]:
         return grpc.stream_unary_rpc_method_handler(
-            answering(behind, call), response_serializer=response.SerializeToString
+            answering(behind, peers, call), response_serializer=response.SerializeToString
         )
 
     return grpc.method_handlers_generic_handler(
@@ -130,7 +134,7 @@ def _riva(behind: Behind) -> grpc.GenericRpcHandler[bytes, Message]:
             "Recognize": unary(recognized, RecognizeResponse),
             "GetRivaSpeechRecognitionConfig": unary(configured, RivaSpeechRecognitionConfigResponse),
             "StreamingRecognize": grpc.stream_stream_rpc_method_handler(
-                answering(behind, streamed), response_serializer=StreamingRecognizeResponse.SerializeToString
+                answering(behind, peers, streamed), response_serializer=StreamingRecognizeResponse.SerializeToString
             ),
         },
     )

@@ -1,0 +1,18 @@
+"""`conure` whose engines hang when they start."""
+
+import time
+from typing import Any
+
+from conure.cli.main import run
+from conure.engine import transport
+
+
+def hang(*_: Any) -> None:
+    """In the place of `transport._work`."""
+    while True:
+        time.sleep(60)
+
+
+if __name__ == "__main__":
+    transport._work = hang
+    run()
