@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 
 import pytest
 
@@ -143,6 +144,35 @@ def test_tags_around_frames_are_no_damage():
 def test_zero_bytes_at_the_end_are_no_damage():
     for kind in ("adts", "flv", "mpeg", "swf", "webm of a browser"):
         assert told(made(kind) + bytes(1_000))[1] == [], kind
+
+
+@pytest.mark.parametrize("number", [0, 5, 0x85, 0xFF])
+def test_a_block_of_no_track_is_told(number):
+    recording = bytearray(made("webm of a browser"))
+    at = recording.rfind(b"\xa3", 0, len(recording) - 2_000)
+    while recording[at + 3] != 0x81:  # a block: name, length, track
+        at = recording.rfind(b"\xa3", 0, at)
+    recording[at + 3] = number
+    assert f"damaged at byte {at}: what is there may be left out" in told(bytes(recording))[1]
+
+
+def test_dsf_and_dsdiff_tell_that_they_are_cut():
+    bits = random.Random(0).randbytes(4_096 * 100)
+    size = 28 + 52 + 12 + len(bits)
+    dsf = b"DSD " + struct.pack("<QQQ", 28, size, 0)
+    dsf += b"fmt " + struct.pack("<QIIIIIIQII", 52, 1, 0, 1, 1, 2_822_400, 1, 8 * len(bits), 4_096, 0)
+    dsf += b"data" + struct.pack("<Q", 12 + len(bits)) + bits
+    parts = ((b"FS  ", struct.pack(">I", 2_822_400)), (b"CHNL", b"\0\1C000"), (b"CMPR", b"DSD \x0enot compressed\0"))
+    properties = b"SND " + b"".join(name + struct.pack(">Q", len(part)) + part for name, part in parts)
+    chunks = ((b"FVER", b"\1\5\0\0"), (b"PROP", properties), (b"DSD ", bits))
+    content = b"DSD " + b"".join(name + struct.pack(">Q", len(part)) + part for name, part in chunks)
+    dsdiff = b"FRM8" + struct.pack(">Q", len(content)) + content
+    for recording in (dsf, dsdiff):
+        seconds, problems = told(recording)
+        assert seconds > 1.1
+        assert problems == []
+        for part in (0.3, 0.6, 0.9):
+            assert "cut off" in told(recording[: round(part * len(recording))])[1][-1]
 
 
 def test_fragments_of_mp4_that_arrive_are_checked():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import zlib
 
+from conure.audio.matroska_check import MatroskaCheck
+from conure.audio.ogg_check import OggCheck
 from conure.audio.structure import DAMAGED, MORE, OVER, StructureCheck
 
 __all__ = ["CONTAINER_CHECKS"]
@@ -130,6 +131,22 @@ class GxfCheck(StructureCheck):
         return max(16, int.from_bytes(held[at + 6 : at + 10])) if known else DAMAGED
 
 
+class MusepackCheck(StructureCheck):
+    """Stream version 8: packets of two letters and a length, in groups of seven bits."""
+
+    head = 12
+    FIRST, NAME = 4, re.compile(rb"[A-Z]{2}")
+
+    def step(self, held: bytearray, at: int) -> int:
+        if held.startswith(b"MPCK", at):
+            return self.FIRST
+        size, place, more = 0, at + 2, True
+        while more and place < at + self.head:
+            size, more = size << 7 | held[place] & 127, held[place] > 127
+            place += 1
+        return size if self.NAME.match(held, at) and not more and size > 2 else DAMAGED
+
+
 class ProgramStreamCheck(StructureCheck):
     """MPEG-PS: packs and packets."""
 
@@ -185,106 +202,6 @@ class TransportStreamCheck(StructureCheck):
         return good * self._size or DAMAGED
 
 
-class MatroskaCheck(StructureCheck):
-    """Matroska and WebM: elements in elements."""
-
-    head = 12
-    SEGMENT, CLUSTER, GROUP = 0x18538067, 0x1F43B675, 0xA0
-    ENTERED = (SEGMENT, CLUSTER, GROUP)
-    OF_SEGMENT = frozenset(
-        (CLUSTER, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367)
-    )
-    """With the seek head, info, tracks, cues, attachments, chapters, tags."""
-    KNOWN = OF_SEGMENT | frozenset(
-        (0x1A45DFA3, SEGMENT, GROUP, 0xEC, 0xBF, 0xE7, 0xAB, 0xA7, 0x5854, 0xA3, 0xAF, 0xA1, 0x9B, 0xFB, 0xFA, 0xFD)
-    )
-    KNOWN |= frozenset((0x75A1, 0x75A2, 0xA4, 0x8E, 0xA2, 0xC8, 0x1B538667))
-    FOREVER = 1 << 62
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._ends = [self.FOREVER]
-        """Of the elements that are gone through; a length that is not known lasts until the next one of its kind."""
-
-    def step(self, held: bytearray, at: int) -> int:
-        place = self._base + at
-        while place >= self._ends[-1]:
-            if place > self._ends.pop():
-                return DAMAGED
-        first = held[at]
-        name_size = 9 - first.bit_length()
-        if name_size > 4:
-            return DAMAGED
-        name = first if name_size == 1 else int.from_bytes(held[at : at + name_size])
-        size_first = held[at + name_size]
-        size_size = 9 - size_first.bit_length()
-        if name not in self.KNOWN or size_size > 8:
-            return DAMAGED
-        head = name_size + size_size
-        size = int.from_bytes(held[at + name_size : at + head]) & (1 << 7 * size_size) - 1
-        is_known = size != (1 << 7 * size_size) - 1
-        if name in self.OF_SEGMENT and len(self._ends) > 2:
-            if self._ends[-1] != self.FOREVER:
-                return DAMAGED
-            del self._ends[2:]
-        if not is_known and name not in (self.SEGMENT, self.CLUSTER):
-            return DAMAGED
-        end = place + head + size if is_known else self.FOREVER
-        if end > self._ends[-1] and is_known:
-            return DAMAGED
-        if name in self.ENTERED:
-            self._ends.append(end)
-            return head
-        return head + size
-
-
-class OggCheck(StructureCheck):
-    """Pages with a number and a check each."""
-
-    head = 27
-    FIRST = 2
-    REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-    """Ogg's check begins with the highest bit of a byte, zlib's with the lowest."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._numbers: dict[bytes, int] = {}
-        """Of the last page of each stream that held sound."""
-
-    @property
-    def problem(self) -> str | None:
-        place = self.damaged_at
-        return None if place is None else f"the page at byte {place} is damaged or missing, and left out"
-
-    def step(self, held: bytearray, at: int) -> int:
-        if not held.startswith(b"OggS", at):
-            return DAMAGED
-        table = at + self.head
-        content = table + held[at + 26]
-        if len(held) < content:
-            return MORE
-        end = content + sum(held[table:content])
-        if len(held) < end:
-            return MORE
-        page = bytes(held[at:end])
-        stream, number = page[14:18], int.from_bytes(page[18:22], "little")
-        expected = self._numbers.get(stream, number)
-        if self._check_of(page) != page[22:26] or (number != expected and not page[5] & self.FIRST):
-            return DAMAGED
-        if (any(page[6:14]) and page[6:14] != b"\xff" * 8) or stream in self._numbers:
-            self._numbers[stream] = number + 1 & 0xFFFFFFFF
-        return end - at
-
-    def finish(self, length: int, is_cut: bool) -> None:
-        if not self._is_over and not is_cut and self._held:
-            self._end(self._base)
-
-    def _check_of(self, page: bytes) -> bytes:
-        reversed_page = (page[:22] + bytes(4) + page[26:]).translate(self.REVERSED)
-        value = zlib.crc32(reversed_page, 0xFFFFFFFF) ^ 0xFFFFFFFF
-        return value.to_bytes(4).translate(self.REVERSED)
-
-
 CONTAINER_CHECKS: tuple[tuple[re.Pattern[bytes], type[StructureCheck]], ...] = tuple(
     (re.compile(pattern, re.DOTALL), check)
     for pattern, check in (
@@ -297,6 +214,7 @@ CONTAINER_CHECKS: tuple[tuple[re.Pattern[bytes], type[StructureCheck]], ...] = t
         (rb"RIFF.{4}AVI ", AviCheck),
         (rb"\x06\x0e\x2b\x34", MxfCheck),
         (rb"\0\0\0\0\x01.{8}..\xe1\xe2", GxfCheck),
+        (rb"MPCK", MusepackCheck),
         (rb"\0\0\x01\xba", ProgramStreamCheck),
         (rb"\x47|.{4}\x47", TransportStreamCheck),
     )

@@ -115,6 +115,17 @@ def _sox(head: bytes, file: SourceFile, start: int) -> int | None:
     return 4 + first + 4 * count if 0 < count < 2**60 else None
 
 
+def _dsf(head: bytes, file: SourceFile, start: int) -> int | None:
+    size = int.from_bytes(head[12:20], "little")
+    return size if 0 < size < 2**62 else None
+
+
+def _dff(head: bytes, file: SourceFile, start: int) -> int | None:
+    """DSDIFF."""
+    size = int.from_bytes(head[4:12])
+    return 12 + size if 0 < size < 2**62 else None
+
+
 def _avr(head: bytes, file: SourceFile, start: int) -> int | None:
     """Audio Visual Research: samples of each channel, after a head."""
     if len(head) < AVR_HEAD:
@@ -203,6 +214,8 @@ ANNOUNCED: tuple[tuple[re.Pattern[bytes], Told, int], ...] = (
     (re.compile(rb"FWS"), _swf, SLACK),
     (re.compile(rb"\.SoX"), _sox, 0),
     (re.compile(rb"2BIT"), _avr, SLACK),
+    (re.compile(rb"DSD \x1c\0{7}"), _dsf, SLACK),
+    (re.compile(rb"FRM8.{8}DSD ", re.DOTALL), _dff, SLACK),
     (re.compile(rb"FORM.{4}(?!AIF)", re.DOTALL), _form, SLACK),
     (re.compile(rb"\.RMF"), _real, SLACK),
     (re.compile(rb"Creative Voice File\x1a"), _voc, 0),
