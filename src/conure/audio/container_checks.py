@@ -52,7 +52,7 @@ class FlvCheck(StructureCheck):
     def step(self, held: bytearray, at: int) -> int:
         if held.startswith(b"FLV", at):
             return int.from_bytes(held[at + 5 : at + 9]) + 4
-        known = held[at] & 0xDF in (8, 9, 18) and not any(held[at + 8 : at + 11])
+        known = held[at] & 0xDF in (8, 9, 15, 18) and not any(held[at + 8 : at + 11])
         return 15 + int.from_bytes(held[at + 1 : at + 4]) if known else DAMAGED
 
 
@@ -60,7 +60,7 @@ class RealCheck(StructureCheck):
     """Chunks, of which the one with the packets is gone through."""
 
     head = 8
-    CHUNK = re.compile(rb"\.RMF|PROP|MDPR|CONT|INDX|DATA|RMMD|RMJE|RJMD|RMMD")
+    CHUNK = re.compile(rb"\.RMF|PROP|MDPR|CONT|INDX|DATA|RMMD|RMJE|RJMD")
     DATA_HEAD = 18
 
     def step(self, held: bytearray, at: int) -> int:
