@@ -215,8 +215,9 @@ def test_a_gap_becomes_silence():
     pages = [place for place in range(len(recording)) if recording[place : place + 4] == b"OggS"]
     samples, reader = read(recording[: pages[3]] + recording[pages[4] :])
     assert reader.seconds_read == pytest.approx(4.0, abs=0.1)
-    assert len(reader.problems) == 1
+    assert len(reader.problems) == 2
     assert "a gap in the recording" in reader.problems[0]
+    assert f"the page at byte {pages[3]} is damaged or missing" in reader.problems[1]
     assert level_of(samples[0, -12_000:-4_000], 440) == pytest.approx(0.25, rel=0.1)
 
 

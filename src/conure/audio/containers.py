@@ -29,8 +29,24 @@ CONTAINERS = (
 files or the network; images and subtitles are no recordings; headerless PCM leaves its rate open."""
 
 LENGTH_IN_HEADER = (
-    *("aiff", "ape", "caf", "dsf", "flac", "flv", "lc3", "matroska", "mov", "mpc", "mpc8", "mxf", "nistsphere", "osq"),
-    *("qoa", "rm", "sox", "tak", "tta", "wv"),
+    *(
+        "aiff",
+        "ape",
+        "asf",
+        "caf",
+        "dsf",
+        "flac",
+        "flv",
+        "lc3",
+        "matroska",
+        "mov",
+        "mpc",
+        "mpc8",
+        "mxf",
+        "nistsphere",
+        "osq",
+    ),
+    *("qoa", "rm", "sox", "tak", "tta", "wtv", "wv"),
 )
 """Containers whose header holds the length. That of others is an estimate from the bit rate."""
 

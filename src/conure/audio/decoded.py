@@ -15,6 +15,7 @@ from av.packet import Packet
 
 from conure.audio.clock import Clock, follows
 from conure.audio.containers import DECODING, FRAME_LIMIT, announced_seconds, open_container
+from conure.audio.extent import Extent, has_extent
 from conure.audio.frames import check_shape
 from conure.audio.parts import Part, parts_of, rewind
 from conure.audio.source import CONVERT, SourceFile
@@ -27,6 +28,11 @@ MOST_PARTS = 10_000
 """Recordings that are read of one source."""
 SHORTER_BY = 0.25
 """Seconds that may be missing from the announced length; encoders pad, edit lists trim."""
+SHORTER_ELSEWHERE = 0.1
+"""Of other containers than MP4."""
+SHORTER_BY_SAMPLES = 0.01
+"""Of those that count samples, without any loss in their codec."""
+LOSSLESS = ("ape", "flac", "sox", "tak", "tta", "wv")
 
 
 class Decoded:
@@ -120,19 +126,25 @@ class Decoded:
         streams = [one.stream for one in tracks]
         for stream in streams:
             stream.codec_context.options = FRAME_LIMIT | DECODING.get(container.format.name, {})
-        return container, tracks, self._packets(container, streams)
+        return container, tracks, self._packets(part, container, streams)
 
-    def _packets(self, container: InputContainer, streams: list[AudioStream]) -> Packets:
+    def _packets(self, part: Part, container: InputContainer, streams: list[AudioStream]) -> Packets:
         """None takes out what a decoder still holds."""
         error: OSError | av.FFmpegError | None = None
+        extent = Extent() if has_extent(part, container.format.name) else None
         try:
-            for packet in container.demux(streams):
-                yield cast(AudioStream, packet.stream), cast("Packet[AudioStream]", packet)
+            for packet in container.demux() if extent else container.demux(streams):
+                if extent:
+                    extent.add(packet)
+                if not extent or packet.stream in streams:
+                    yield cast(AudioStream, packet.stream), cast("Packet[AudioStream]", packet)
         except IndexError:
             pass  # PyAV looks for a stream that came up late, when ours has come to its end
         except av.FFmpegError as stopped:
             error = stopped
             yield from ((stream, None) for stream in streams)
+        if extent and (problem := extent.problem(part)):
+            self.note(problem)
         if error := self._file.error or error:
             self.note(f"cannot be read beyond {clock_time(self.reached)}: {error.strerror}")
 
@@ -150,8 +162,10 @@ class Decoded:
             self._has_begun = True
             yield self._clock.gap_before(frame), frame
         here = self.reached - begun
-        left_out = max(0, container.start_time or 0) / av.time_base + self._clock.leapt - leapt
-        if seconds and is_exact and not part.missing and seconds - here - left_out > SHORTER_BY:
+        left_out = self._clock.leapt - leapt
+        if _kind(container) not in LOSSLESS:
+            left_out += max(0, container.start_time or 0) / av.time_base
+        if seconds and is_exact and not part.missing and seconds - here - left_out > _may_lack(container):
             part.missing = f"cut off: {clock_time(seconds)} announced, {clock_time(here)} there"
 
     def _decode(self, stream: AudioStream, packets: Packets) -> Iterator[AudioFrame]:
@@ -183,7 +197,16 @@ class Decoded:
 
 def _missing(part: Part | None) -> list[str]:
     """It may be known only now that the next one was asked for."""
-    return [part.missing] if part and part.missing else []
+    return [problem for problem in (part.missing, part.damage) if problem] if part else []
+
+
+def _kind(container: InputContainer) -> str:
+    return container.format.name.split(",")[0]
+
+
+def _may_lack(container: InputContainer) -> float:
+    kind = _kind(container)
+    return SHORTER_BY_SAMPLES if kind in LOSSLESS else SHORTER_BY if kind == "mov" else SHORTER_ELSEWHERE
 
 
 def clock_time(seconds: float) -> str:

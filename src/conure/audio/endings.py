@@ -21,6 +21,8 @@ LONGEST_PAGE, PAGE_HEAD, LAST_PAGE = 65_307, 27, 4
 STREAMED_SIZE = 0x7FFF0000
 """A RIFF size from here on stands for "unknown" in files that were written to a pipe."""
 MOST_CHUNKS = 100_000
+LAST_BLOCK = 9
+"""Kinds of blocks of Creative's files."""
 SWF_NOT_KNOWN = 100 << 20
 """FFmpeg writes it to a pipe."""
 XING_BEFORE = 200
@@ -36,7 +38,7 @@ def missing_end(file: SourceFile, start: int, length: int) -> str | None:
         return f"cut off: {start + announced} bytes announced, {length} there"
     if head.startswith(b"OggS"):
         last = file.part(max(start, length - LONGEST_PAGE), LONGEST_PAGE)
-        return _missing_page(last) or _missing_start(file.part(start, LONGEST_PAGE))
+        return _missing_page(last)
     return None
 
 
@@ -44,38 +46,6 @@ def _missing_page(last: bytes) -> str | None:
     page = last[max(0, last.rfind(b"OggS")) :]
     if len(page) < PAGE_HEAD or not page[5] & LAST_PAGE or len(page) < _page_length(page):
         return "cut off, or not finished: its last page is missing"
-    if _page_check(page[: _page_length(page)]) != int.from_bytes(page[22:26], "little"):
-        return "its last page is damaged, and left out"
-    return None
-
-
-def _page_check(page: bytes) -> int:
-    """Ogg's checksum: a cyclic redundancy check, most significant bit first."""
-    value = 0
-    for byte in page[:22] + bytes(4) + page[26:]:
-        value = (value << 8 & 0xFFFFFFFF) ^ PAGE_CHECK[value >> 24 ^ byte]
-    return value
-
-
-def _check_of(byte: int) -> int:
-    value = byte << 24
-    for _ in range(8):
-        value = (value << 1 & 0xFFFFFFFF) ^ (0x04C11DB7 if value & 0x80000000 else 0)
-    return value
-
-
-def _missing_start(first: bytes) -> str | None:
-    """A damaged page is left out. Where others are before and after it there is a gap, but not with the first."""
-    place = 0
-    while len(page := first[place : place + LONGEST_PAGE]) >= PAGE_HEAD and page.startswith(b"OggS"):
-        page = page[: _page_length(page)]
-        if len(page) < PAGE_HEAD or place + len(page) == len(first):
-            break
-        if _page_check(page) != int.from_bytes(page[22:26], "little"):
-            return f"the page at byte {place} is damaged, and left out"
-        if any(page[6:14]):  # the time at its end: it holds sound
-            break
-        place += len(page)
     return None
 
 
@@ -145,6 +115,25 @@ def _sox(head: bytes, file: SourceFile, start: int) -> int | None:
     return 4 + first + 4 * count if 0 < count < 2**60 else None
 
 
+def _dsf(head: bytes, file: SourceFile, start: int) -> int | None:
+    size = int.from_bytes(head[12:20], "little")
+    return size if 0 < size < 2**62 else None
+
+
+def _dff(head: bytes, file: SourceFile, start: int) -> int | None:
+    """DSDIFF."""
+    size = int.from_bytes(head[4:12])
+    return 12 + size if 0 < size < 2**62 else None
+
+
+def _avr(head: bytes, file: SourceFile, start: int) -> int | None:
+    """Audio Visual Research: samples of each channel, after a head."""
+    if len(head) < AVR_HEAD:
+        return None
+    channels, bits, count = 2 if head[12:14] != b"\0\0" else 1, int.from_bytes(head[14:16]), int.from_bytes(head[26:30])
+    return AVR_HEAD + count * channels * (bits // 8) if count else None
+
+
 def _form(head: bytes, file: SourceFile, start: int) -> int | None:
     """8SVX and others of IFF."""
     size = int.from_bytes(head[4:8]) + 8
@@ -172,6 +161,8 @@ def _voc(head: bytes, file: SourceFile, start: int) -> int | None:
         block = file.part(place, 4)
         if len(block) < 4 or not block[0]:
             return place + 1 - start
+        if block[0] > LAST_BLOCK:
+            return None
         place += 4 + int.from_bytes(block[1:], "little")
     return None
 
@@ -210,7 +201,7 @@ def _chunks(head: bytes, file: SourceFile, start: int) -> int | None:
     return None
 
 
-PAGE_CHECK = [_check_of(byte) for byte in range(256)]
+AVR_HEAD = 128
 ASF_HEAD = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
@@ -222,6 +213,9 @@ ANNOUNCED: tuple[tuple[re.Pattern[bytes], Told, int], ...] = (
     (re.compile(rb"FLV\x01"), _flv, SLACK),
     (re.compile(rb"FWS"), _swf, SLACK),
     (re.compile(rb"\.SoX"), _sox, 0),
+    (re.compile(rb"2BIT"), _avr, SLACK),
+    (re.compile(rb"DSD \x1c\0{7}"), _dsf, SLACK),
+    (re.compile(rb"FRM8.{8}DSD ", re.DOTALL), _dff, SLACK),
     (re.compile(rb"FORM.{4}(?!AIF)", re.DOTALL), _form, SLACK),
     (re.compile(rb"\.RMF"), _real, SLACK),
     (re.compile(rb"Creative Voice File\x1a"), _voc, 0),

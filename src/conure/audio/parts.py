@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
-from conure.audio.boxes import survey_boxes
+from conure.audio.boxes import BoxCheck, BoxedFile, survey_boxes
 from conure.audio.chunked import chunked_sounds, layout_of
+from conure.audio.container_checks import CONTAINER_CHECKS
 from conure.audio.endings import missing_end
+from conure.audio.frame_checks import FRAME_CHECKS
 from conure.audio.restarts import FRAGMENTED, Kind, PipedPart, SeekingPart, kind_of
 from conure.audio.source import HEAD, INDEX_LAST, SourceFile
+from conure.audio.structure import CheckedFile, Readable
 from conure.audio.window import Window
 
-__all__ = ["Part", "Readable", "parts_of", "rewind"]
-
-
-class Readable(Protocol):
-    """What FFmpeg reads; it has `seek` and `tell`, too, if it can seek."""
-
-    def read(self, size: int) -> bytes: ...
-
-    def seekable(self) -> bool: ...
+__all__ = ["Part", "parts_of", "rewind"]
 
 
 @dataclass
@@ -35,6 +30,10 @@ class Part:
     """As its head tells them, where FFmpeg is not told."""
     missing: str | None = None
     """What its end lacks; of some it is known only when the next one was asked for."""
+    damage: str | None = None
+    """Where its structure is broken; known when the next one was asked for."""
+    fragments: int = 0
+    """Bytes of samples in fragments of MP4."""
 
 
 def rewind(file: Readable) -> None:
@@ -60,7 +59,7 @@ def parts_of(file: SourceFile) -> Iterator[Part]:
     if length is None:
         if FRAGMENTED.signature.pattern.match(file.head):
             kind = FRAGMENTED
-        yield from _piped(window, kind) if kind else [Part(file, file.head)]
+        yield from _piped(window, kind) if kind else _whole(file, None)
         return
     file.seek(0)
     if file.head[4:8] in INDEX_LAST:
@@ -68,25 +67,43 @@ def parts_of(file: SourceFile) -> Iterator[Part]:
     elif kind:
         yield from _seeking(file, kind, length)
     else:
-        yield Part(file, file.head, missing=missing_end(file, 0, length))
+        yield from _whole(file, missing_end(file, 0, length))
+
+
+def _checked(file: Readable, head: bytes) -> CheckedFile:
+    found = next((check for begin, check in (*CONTAINER_CHECKS, *FRAME_CHECKS) if begin.match(head)), None)
+    return CheckedFile(file, found() if found else None)
+
+
+def _whole(file: SourceFile, missing: str | None) -> Iterator[Part]:
+    checked = _checked(file, file.head)
+    part = Part(checked, file.head, missing=missing)
+    yield part
+    checked.pass_over(missing is not None)
+    part.damage = checked.problem
 
 
 def _boxed(file: SourceFile, length: int) -> Iterator[Part]:
     """MP4 and QuickTime, each with an index of its own."""
     start = 0
     while start < length:
-        end, missing = survey_boxes(file, start, length)
-        part = file if end - start == length else SeekingPart(file, start, None, end)
-        yield Part(part, file.part(start, len(file.head)), missing=missing)
-        start = end
+        boxes = survey_boxes(file, start, length)
+        is_all = not boxes.repairs and boxes.readable_end - start == length
+        part = file if is_all else BoxedFile(SeekingPart(file, start, None, boxes.readable_end), boxes.repairs)
+        head = file.part(start, len(file.head))
+        yield Part(part, head, missing=boxes.missing, damage=boxes.damage, fragments=boxes.fragments)
+        start = boxes.end
 
 
 def _seeking(file: SourceFile, kind: Kind, length: int) -> Iterator[Part]:
     start: int | None = 0
     while start is not None:
-        seeking = SeekingPart(file, start, kind)
-        part = Part(seeking, file.part(start, len(file.head)), missing=missing_end(file, start, length))
+        seeking, head = SeekingPart(file, start, kind), file.part(start, len(file.head))
+        checked = _checked(seeking, head)
+        part = Part(checked, head, missing=missing_end(file, start, length))
         yield part
+        checked.pass_over(part.missing is not None)
+        part.damage = checked.problem
         seeking.pass_over()
         start = seeking.end
         if start is not None:
@@ -95,9 +112,11 @@ def _seeking(file: SourceFile, kind: Kind, length: int) -> Iterator[Part]:
 
 def _piped(window: Window, kind: Kind) -> Iterator[Part]:
     while window.has(1):
-        piped = PipedPart(window, kind)
-        part = Part(piped, bytes(window.held[:HEAD]))
+        piped, head = PipedPart(window, kind), bytes(window.held[:HEAD])
+        checked = CheckedFile(piped, BoxCheck()) if kind is FRAGMENTED else _checked(piped, head)
+        part = Part(checked, head)
         yield part
-        left = piped.pass_over()
+        left = checked.pass_over(is_cut=False)
+        part.damage = checked.problem
         if left and not window.held:
             part.missing = f"{left} bytes or more after its end are left out"

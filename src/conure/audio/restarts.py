@@ -147,13 +147,6 @@ class PipedPart:
     def seekable(self) -> bool:
         return False
 
-    def pass_over(self) -> int:
-        """How many bytes there were that FFmpeg did not want."""
-        passed = 0
-        while part := self.read(PART):
-            passed += len(part)
-        return passed
-
 
 def _pages(window: Window) -> int:
     """Bytes of the pages of Ogg that begin a stream, from the first one on."""

@@ -111,7 +111,7 @@ def decode(stream: AudioStream, packet: Packet[AudioStream] | None) -> list[Audi
     try:
         return [frame for frame in stream.decode(packet) if frame.samples]
     except av.FFmpegError:
-        return None
+        return None if packet is None or packet.size else []  # some writers end with a packet that holds nothing
 
 
 class Survey:
