@@ -30,7 +30,7 @@ from conure.cli.tables import table
 from conure.service.archive import Archive
 from conure.service.recognizer import Recognizer, load
 from conure.types import Transcript, Word
-from conure.vad.cuts import CutSettings, Cutter
+from conure.vad.segmentation import CutSettings, Cutter
 from conure.vad.silero import load_silero
 
 WORKERS = (1, 2, 4, 8, 15)

@@ -22,8 +22,8 @@ import numpy as np
 from bench.engine_trial import Held, Trial
 from bench.random_model import random_live_checkpoint
 from conure.bench.machine import machine
-from conure.bench.numbers import largest
-from conure.bench.speech import voices
+from conure.bench.sample_speech import voices
+from conure.bench.statistics import largest
 from conure.cli.tables import table
 from conure.engine.messages import (
     Samples,

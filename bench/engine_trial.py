@@ -13,22 +13,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from conure.bench.numbers import Spread, spread_of
-from conure.engine.live_lane import LiveLane
+from conure.bench.statistics import Spread, spread_of
+from conure.engine.lanes.lane import StreamingLane
 from conure.engine.loop import Engine
 from conure.engine.messages import (
     ENDS,
     Answer,
     Audio,
+    ClipTokens,
     Close,
     Finished,
-    Heard,
-    Listened,
     Note,
     Open,
     Samples,
+    StepTaken,
     StreamOptions,
-    Turned,
+    StreamTokens,
 )
 
 __all__ = ["GRACE", "Held", "Trial"]
@@ -67,7 +67,7 @@ class Trial:
     """So many streams of the first of the lanes, from open to close."""
 
     def __init__(
-        self, lanes: Mapping[str, LiveLane], said: Sequence[Samples], streams: int, latency: int, packet: float
+        self, lanes: Mapping[str, StreamingLane], said: Sequence[Samples], streams: int, latency: int, packet: float
     ) -> None:
         self.said, self.streams, self.latency, self.packet = said, streams, latency, packet
         self.model = next(iter(lanes))
@@ -75,7 +75,7 @@ class Trial:
         self.interval = latency / 1000 / streams
         self.lags: list[float] = []
         self.finals: list[float] = []
-        self.turns: list[Turned] = []
+        self.turns: list[StepTaken] = []
         self.late = 0.0
         self._closed: dict[int, float] = {}
         self._ended: set[int] = set()
@@ -139,9 +139,9 @@ class Trial:
         reached: dict[int, float] = {}
         """By stream: where an utterance ends within a chunk, the turn has heard more than the answer covers."""
         for answer in answers:
-            if isinstance(answer, Turned):
+            if isinstance(answer, StepTaken):
                 self.turns.append(answer)
-            elif isinstance(answer, Heard | Listened) and answer.stream not in self._closed:
+            elif isinstance(answer, StreamTokens | ClipTokens) and answer.stream not in self._closed:
                 reached[answer.stream] = max(reached.get(answer.stream, 0.0), answer.until)
             elif isinstance(answer, ENDS):
                 self._end(answer, now)

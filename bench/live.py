@@ -18,13 +18,13 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from conure.bench.live import LiveBench, measure
 from conure.bench.machine import machine
 from conure.bench.report import as_dict, line
+from conure.bench.sample_speech import voices
 from conure.bench.server import NO_CLIPS, Server, start_server, the_server_at
-from conure.bench.speech import voices
+from conure.bench.stream_bench import StreamBench, measure
 from conure.bench.trial import Trial
-from conure.bench.uploads import uploading
+from conure.bench.upload_load import uploading
 from conure.cli.bench_live import render
 
 UPLOAD_SECONDS = 60.0
@@ -33,7 +33,7 @@ DATA = Path(__file__).parents[1] / "tests" / "data"
 
 def main() -> None:
     options = _parser().parse_args()
-    bench = LiveBench(
+    bench = StreamBench(
         audio=options.data,
         streams=options.streams,
         latency_ms=options.latency,

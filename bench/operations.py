@@ -20,7 +20,7 @@ from pathlib import Path
 from bench.random_model import LIVE_PAST, build, random_live_checkpoint
 from bench.report import replace_between
 from conure.audio.mel import MelConfig
-from conure.decoding.emitted import STEP_SECONDS
+from conure.decoding.emitted_token import STEP_SECONDS
 from conure.models.config import STEP_FRAMES, EncoderConfig, NetworkConfig
 from conure.models.conformer import LONG_CONTEXT, LONG_STEPS
 from conure.models.folded_encoder import MOST_REACH

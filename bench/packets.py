@@ -37,42 +37,42 @@ from websockets.asyncio.client import connect
 
 from conure.audio.formats import AudioFormat
 from conure.bench.machine import machine
-from conure.bench.speech import RATE, shipped, voices
+from conure.bench.sample_speech import RATE, shipped, voices
 from conure.cli.tables import table
 from conure.client import protocol
-from conure.doors.behind import Behind
-from conure.doors.conversation import Conversation
-from conure.doors.direct_socket import DIRECT, GIVE_TO, DirectSocket
-from conure.doors.stream_socket import stream_socket
-from conure.engine.frames import frame
-from conure.engine.handle import EngineHandle
+from conure.engine.client import EngineClient
+from conure.engine.ipc.frames import frame
+from conure.engine.ipc.sample_ring import SampleRing
+from conure.engine.ipc.transport import RING_SAMPLES
+from conure.engine.ipc.wire import RequestReader, RequestWriter, answer_reader
 from conure.engine.messages import (
     Answer,
     Audio,
     Close,
     Finished,
-    Heard,
     Note,
     Open,
-    Opened,
     Ping,
     Pong,
     Request,
     SpeechStarted,
+    StreamOpened,
+    StreamTokens,
 )
-from conure.engine.plan import ModelCard
-from conure.engine.ring import SampleRing
-from conure.engine.transport import RING_SAMPLES
-from conure.engine.wire import RequestReader, RequestWriter, answer_reader
+from conure.engine.plan import ModelInfo
 from conure.event_loop import event_loop
+from conure.protocols.http.uvicorn_websocket import DIRECT, GIVE_TO, DirectWebSocket
+from conure.protocols.native.connection import NativeConnection
+from conure.protocols.native.websocket import stream_socket
+from conure.protocols.services import Services
 from conure.server import LONGEST_MESSAGE
-from conure.service.access import Anyone
-from conure.service.files import FileService
-from conure.service.intake import Intake
-from conure.service.live import LiveService, Wanted
-from conure.service.models import Models
+from conure.service.access import AnonymousAccess
+from conure.service.file_service import FileService
+from conure.service.live_service import LiveService, StreamRequest
+from conure.service.model_directory import ModelDirectory
 from conure.service.status import OwnStatus
-from conure.service.tokenizers import Tokenizers
+from conure.service.stream_decoder import StreamAudioDecoder
+from conure.service.tokenizer_cache import TokenizerCache
 from conure.types import Token
 
 TOKENIZER = Path(__file__).parents[1] / "src" / "conure" / "data" / "tiny" / "tokenizer.model"
@@ -98,8 +98,8 @@ class StandIn:
         self._told: asyncio.Queue[bytes] = asyncio.Queue()
         self._heard: dict[int, int] = {}
 
-    async def start(self) -> tuple[ModelCard, ...]:
-        card = ModelCard(
+    async def start(self) -> tuple[ModelInfo, ...]:
+        card = ModelInfo(
             MODEL,
             MODEL,
             TOKENIZER.name,
@@ -131,7 +131,7 @@ class StandIn:
         match request:
             case Open(stream):
                 self._heard[stream] = 0
-                yield Opened(stream)
+                yield StreamOpened(stream)
                 yield SpeechStarted(stream, 0.0)
             case Audio(stream, samples):
                 before = self._heard[stream]
@@ -145,8 +145,8 @@ class StandIn:
                 yield Pong(number)
 
 
-def word(stream: int, until: float) -> Heard:
-    return Heard(stream, (Token(7, round(until - 0.08, 3), until),), until)
+def word(stream: int, until: float) -> StreamTokens:
+    return StreamTokens(stream, (Token(7, round(until - 0.08, 3), until),), until)
 
 
 def main() -> None:
@@ -175,31 +175,33 @@ async def _measure(packet_ms: int, options: argparse.Namespace) -> dict[str, flo
     packet = pcm[: 2 * RATE * packet_ms // 1000]
     found = await _stages(packet, options)
     found["queued"] = await _at_sockets(_empty(), packet_ms, options.streams)
-    found["socket"] = await _at_sockets(_empty(), packet_ms, options.streams, ws=DirectSocket)
+    found["socket"] = await _at_sockets(_empty(), packet_ms, options.streams, ws=DirectWebSocket)
     async with service(options.latency) as (live, stand_in):
         app = FastAPI()
-        app.include_router(stream_socket(Behind(live, FileService(live.handle, Tokenizers()), OwnStatus(live))))
-        found["whole"] = await _at_sockets(app, packet_ms, options.streams, stand_in, DirectSocket)
+        app.include_router(stream_socket(Services(live, FileService(live.handle, TokenizerCache()), OwnStatus(live))))
+        found["whole"] = await _at_sockets(app, packet_ms, options.streams, stand_in, DirectWebSocket)
     return found
 
 
 @contextlib.asynccontextmanager
 async def service(latency: int) -> Any:
     stand_in = StandIn(latency)
-    handle = EngineHandle(stand_in)
+    handle = EngineClient(stand_in)
     await handle.start()
     try:
-        yield LiveService(handle, Models(handle, (MODEL,), ()), Tokenizers()), stand_in
+        yield LiveService(handle, ModelDirectory(handle, (MODEL,), ()), TokenizerCache()), stand_in
     finally:
         await handle.stop()
 
 
 async def _stages(packet: bytes, options: argparse.Namespace) -> dict[str, float]:
     """Each is measured with all that comes after it, and what comes after it is taken off."""
-    intake = Intake(AudioFormat())
+    intake = StreamAudioDecoder(AudioFormat())
     samples = await intake.push(packet)
     async with service(options.latency) as (live, stand_in):
-        streams = [await live.open(Wanted(latency_ms=options.latency), AudioFormat()) for _ in range(options.streams)]
+        streams = [
+            await live.open(StreamRequest(latency_ms=options.latency), AudioFormat()) for _ in range(options.streams)
+        ]
         talks = [await _conversation(live, options.latency) for _ in range(options.streams)]
         numbers = [stream.session._number for stream in streams]
         handle = live.handle
@@ -223,23 +225,23 @@ async def _now(call: Callable[[Any], Any], given: Any) -> None:
     call(given)
 
 
-async def _said(talk: Conversation, packet: bytes) -> None:
+async def _said(talk: NativeConnection, packet: bytes) -> None:
     """As the socket does it: now and then a receipt is due."""
     if not talk.take(packet):
         await talk.read(packet)
 
 
-async def _ask(handle: EngineHandle, number: int, samples: Any) -> None:
+async def _ask(handle: EngineClient, number: int, samples: Any) -> None:
     handle.ask(Audio(number, samples))
 
 
-async def _conversation(live: LiveService, latency: int) -> Conversation:
+async def _conversation(live: LiveService, latency: int) -> NativeConnection:
     encoder = msgpack.Encoder()
 
     async def send(message: protocol.FromServer) -> None:
         encoder.encode(message)
 
-    talk = Conversation(live, Anyone(), send)
+    talk = NativeConnection(live, AnonymousAccess(), send)
     await talk.read(protocol.Config(latency_ms=latency))
     talk.telling = asyncio.create_task(talk.tell())  # type: ignore[attr-defined]
     return talk

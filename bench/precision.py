@@ -22,14 +22,14 @@ import numpy as np
 import torch
 
 from conure.audio.files import open_audio
-from conure.engine.clips import transcribe_clips
-from conure.engine.opening import choose_device
-from conure.engine.torch_runner import TorchRunner
+from conure.engine.backends.registry import choose_device
+from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
+from conure.engine.lanes.clips import transcribe_clips
 from conure.models.checkpoint import Checkpoint
-from conure.models.eight_bit import quantise
-from conure.models.finding import find_checkpoint
+from conure.models.checkpoint_paths import find_checkpoint
 from conure.models.folded_encoder import FoldedEncoder
-from conure.models.loading import build_network
+from conure.models.fp8_linear import quantise
+from conure.models.loader import build_network
 from tools.train.corpus import normalise_text, read_corpus
 from tools.train.evaluate import real_strings
 
@@ -58,22 +58,22 @@ def main() -> None:
         print(row(speech, runners, checkpoint), flush=True)
 
 
-def exact(checkpoint: Checkpoint, device: torch.device) -> TorchRunner:
-    return TorchRunner(*build_network(checkpoint), device, torch.float32, folded=True)
+def exact(checkpoint: Checkpoint, device: torch.device) -> TorchClipRunner:
+    return TorchClipRunner(*build_network(checkpoint), device, torch.float32, folded=True)
 
 
-def halves(checkpoint: Checkpoint, device: torch.device) -> TorchRunner:
-    return TorchRunner(*build_network(checkpoint), device, torch.bfloat16, folded=True)
+def halves(checkpoint: Checkpoint, device: torch.device) -> TorchClipRunner:
+    return TorchClipRunner(*build_network(checkpoint), device, torch.bfloat16, folded=True)
 
 
-def eights(checkpoint: Checkpoint, device: torch.device) -> TorchRunner:
+def eights(checkpoint: Checkpoint, device: torch.device) -> TorchClipRunner:
     runner = halves(checkpoint, device)
     assert isinstance(runner.encoder, FoldedEncoder)
     quantise(runner.encoder)
     return runner
 
 
-PRECISIONS: dict[str, Callable[[Checkpoint, torch.device], TorchRunner]] = {
+PRECISIONS: dict[str, Callable[[Checkpoint, torch.device], TorchClipRunner]] = {
     "float32": exact,
     "bfloat16": halves,
     "e4m3": eights,
@@ -98,7 +98,7 @@ def read(path: Path) -> np.ndarray:
         return np.concatenate([block[0] for block in reader.blocks()])
 
 
-def row(speech: Speech, runners: dict[str, TorchRunner], checkpoint: Checkpoint) -> str:
+def row(speech: Speech, runners: dict[str, TorchClipRunner], checkpoint: Checkpoint) -> str:
     cells = [speech.name, str(len(speech.clips)), str(sum(len(text.split()) for text in speech.texts))]
     first: list[str] | None = None
     for runner in runners.values():

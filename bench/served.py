@@ -21,15 +21,15 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from bench.packets import service
 from bench.speakers import LATENCY_MS
-from conure.doors.behind import Behind
-from conure.doors.direct_socket import DIRECT, GIVE_TO, DirectSocket
-from conure.doors.stream_socket import stream_socket
-from conure.doors.uploads import received
 from conure.event_loop import event_loop
+from conure.protocols.http.uploads import received
+from conure.protocols.http.uvicorn_websocket import DIRECT, GIVE_TO, DirectWebSocket
+from conure.protocols.native.websocket import stream_socket
+from conure.protocols.services import Services
 from conure.server import LONGEST_MESSAGE
-from conure.service.files import FileService
+from conure.service.file_service import FileService
 from conure.service.status import OwnStatus
-from conure.service.tokenizers import Tokenizers
+from conure.service.tokenizer_cache import TokenizerCache
 
 __all__ = ["OF_HTTP", "OF_SOCKETS", "serve"]
 
@@ -51,7 +51,7 @@ def serve(name: str, application: str, port: int) -> None:
 
             _run(serve_picows(application, port))
         case "short way":
-            _run(_uvicorn(make(), port, DirectSocket, "auto"))
+            _run(_uvicorn(make(), port, DirectWebSocket, "auto"))
         case _:
             _run(_uvicorn(make(), port, WebSocketsSansIOProtocol, name.partition(", ")[2] or "auto"))
 
@@ -77,7 +77,7 @@ def make() -> FastAPI:
 @contextlib.asynccontextmanager
 async def _with_door(app: FastAPI) -> AsyncIterator[None]:
     async with service(LATENCY_MS) as (live, _):
-        app.include_router(stream_socket(Behind(live, FileService(live.handle, Tokenizers()), OwnStatus(live))))
+        app.include_router(stream_socket(Services(live, FileService(live.handle, TokenizerCache()), OwnStatus(live))))
         yield
 
 

@@ -14,8 +14,8 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
 from bench.packets import service
 from bench.speakers import LATENCY_MS
 from conure.client import protocol
-from conure.doors.conversation import Conversation
-from conure.service.live import LiveService
+from conure.protocols.native.connection import NativeConnection
+from conure.service.live_service import LiveService
 
 __all__ = ["serve_picows"]
 
@@ -37,7 +37,7 @@ class Door(WSListener):  # type: ignore[misc]
 
     def __init__(self, live: LiveService) -> None:
         super().__init__()
-        self._talk = Conversation(live, self._send)
+        self._talk = NativeConnection(live, self._send)
         self._queue: asyncio.Queue[bytes | protocol.FromClient] = asyncio.Queue()
 
     def on_ws_connected(self, transport: WSTransport) -> None:

@@ -25,10 +25,10 @@ from pathlib import Path
 
 from bench.live import DATA, add_server, server_of
 from conure.bench.machine import machine
-from conure.bench.numbers import slope, spread_of
+from conure.bench.paced_stream import Notes, PacedStream, PacedStreamSettings
+from conure.bench.sample_speech import shipped, voices
 from conure.bench.server import NO_CLIPS, Server
-from conure.bench.speech import shipped, voices
-from conure.bench.stream import Asked, Notes, PacedStream
+from conure.bench.statistics import slope, spread_of
 from conure.bench.trial import hear_alone
 from conure.cli.tables import table
 
@@ -57,7 +57,7 @@ class Sample:
 @dataclass
 class Soak:
     server: Server
-    asked: Asked
+    asked: PacedStreamSettings
     pieces: Sequence[bytes]
     alone: Sequence[Sequence[str]]
     until: float
@@ -165,7 +165,7 @@ def main() -> None:
 
 
 def _soak(server: Server, options: argparse.Namespace) -> Soak:
-    asked = Asked(server.stream_url, options.latency)
+    asked = PacedStreamSettings(server.stream_url, options.latency)
     pieces = [piece for seconds in LENGTHS for piece in voices(options.data, seconds, 3)]
     alone = hear_alone(asked, pieces)
     return Soak(server, asked, pieces, alone, time.monotonic() + 60 * options.minutes, random.Random(options.seed))

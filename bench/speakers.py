@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from bench.visits import upgrade
-from conure.bench.speech import RATE, shipped, voices
+from conure.bench.sample_speech import RATE, shipped, voices
 
 __all__ = ["LATENCY_MS", "Asked", "Heard", "HttpAsked", "post", "speak"]
 

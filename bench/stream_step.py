@@ -28,15 +28,15 @@ import torch
 from bench.random_model import LIVE_PAST as PAST
 from bench.random_model import random_live_checkpoint
 from bench.yardstick import int8_rate
-from conure.engine.convert import convert
-from conure.engine.converted import is_usable
-from conure.engine.graph_names import STREAM_FILE
-from conure.engine.kernel_encoder import KernelEncoder
-from conure.engine.onnx_stream_runner import OnnxStreamRunner
-from conure.engine.stream_runner import StreamRunner
-from conure.engine.torch_stream_runner import TorchStreamRunner
+from conure.engine.backends.cpu.native_stream_encoder import NativeStreamEncoder
+from conure.engine.backends.cpu.stream_runner import CpuStreamRunner
+from conure.engine.backends.stream_runner import StreamRunner
+from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
+from conure.engine.convert.convert import convert
+from conure.engine.convert.converted_folder import is_usable
+from conure.engine.convert.graph_names import STREAM_FILE
 from conure.models.config import STEP_FRAMES
-from conure.models.loading import build_network
+from conure.models.loader import build_network
 
 STEP_MS = 80
 
@@ -48,9 +48,9 @@ def main() -> None:
     if not is_usable(folder):
         convert(random_live_checkpoint(options.layers), folder, options.precision)
     before = int8_rate(options.threads)
-    runners = [OnnxStreamRunner(folder, options.threads)]
+    runners = [CpuStreamRunner(folder, options.threads)]
     if options.graph:
-        runners.append(OnnxStreamRunner(folder, options.threads, kernels=False))
+        runners.append(CpuStreamRunner(folder, options.threads, kernels=False))
     found = [(runner.description, measure(runner, chunk, options)) for chunk in options.chunks for runner in runners]
     if options.operators:
         for runner in runners:
@@ -160,9 +160,9 @@ def noise(*shape: int) -> np.ndarray:
 KERNELS = ("normalise", "quantise", "multiply", "attend", "filter")
 
 
-def _print_operators(runner: OnnxStreamRunner, folder: Path, options: argparse.Namespace) -> None:
+def _print_operators(runner: CpuStreamRunner, folder: Path, options: argparse.Namespace) -> None:
     """What the layers spend on each kind of operator."""
-    native = isinstance(runner._encoder, KernelEncoder)
+    native = isinstance(runner._encoder, NativeStreamEncoder)
     turn = Turn(runner, options.batches[-1], options.chunks[-1])
     turn.fill()
     kinds = _native_operators(runner, turn, options) if native else _graph_operators(runner, turn, folder, options)
@@ -171,7 +171,7 @@ def _print_operators(runner: OnnxStreamRunner, folder: Path, options: argparse.N
         print(f"{kind:28} {sum(durations):8.2f} ms in {len(durations)}")
 
 
-def _native_operators(runner: OnnxStreamRunner, turn: Turn, options: argparse.Namespace) -> dict[str, list[float]]:
+def _native_operators(runner: CpuStreamRunner, turn: Turn, options: argparse.Namespace) -> dict[str, list[float]]:
     """Each call's least."""
     kernels, calls = runner._encoder.layers.kernels, collections.Counter[str]()
     least: dict[tuple[str, int], float] = collections.defaultdict(lambda: float("inf"))
@@ -198,7 +198,7 @@ def _native_operators(runner: OnnxStreamRunner, turn: Turn, options: argparse.Na
 
 
 def _graph_operators(
-    runner: OnnxStreamRunner, turn: Turn, folder: Path, options: argparse.Namespace
+    runner: CpuStreamRunner, turn: Turn, folder: Path, options: argparse.Namespace
 ) -> dict[str, list[float]]:
     """Each node's least, as ONNX Runtime's profile has it."""
     settings = onnxruntime.SessionOptions()

@@ -20,10 +20,10 @@ import numpy as np
 from bench.audio import speech
 from bench.report import replace_between
 from bench.yardstick import int8_rate
-from conure.engine.kernel_clips import KernelClips
-from conure.engine.onnx_runner import OnnxRunner
-from conure.engine.opening import open_runner
-from conure.models.slices import finish
+from conure.engine.backends.cpu.clip_runner import CpuClipRunner
+from conure.engine.backends.cpu.native_clip_encoder import NativeClipEncoder
+from conure.engine.backends.registry import open_runner
+from conure.models.preemptible import finish
 
 PARTS = ("features", "subsampling", "encoder", "decoding")
 KERNELS = ("multiply", "attend_clips", "quantise", "filter_clips", "normalise")
@@ -41,15 +41,15 @@ def main() -> None:
     runner, _ = open_runner(
         options.models / "conure", runner="onnx-int8", cache=options.models / "cache", threads=options.threads
     )
-    assert isinstance(runner, OnnxRunner)
-    forms = runner, OnnxRunner(runner.folder, options.threads, kernels=False)
+    assert isinstance(runner, CpuClipRunner)
+    forms = runner, CpuClipRunner(runner.folder, options.threads, kernels=False)
     samples = np.repeat(speech(options.seconds)[None], options.clips, 0)
     rates, clocks, kernels = [], [Clock() for _ in forms], Clock()
     for _ in range(options.rounds):
         rates.append(int8_rate(options.threads))
         for form, clock in zip(forms, clocks, strict=True):
             run(form, samples, clock)
-        if isinstance(runner.encoder, KernelClips):
+        if isinstance(runner.encoder, NativeClipEncoder):
             with kernels.watching(runner.encoder.layers.kernels, dict.fromkeys(KERNELS)):
                 run(runner, samples, Clock())
     seconds = options.seconds * options.clips
@@ -96,7 +96,7 @@ class Clock:
         return lambda *given, **named: self.time(name, lambda: inner(*given, **named))
 
 
-def run(runner: OnnxRunner, samples: np.ndarray, clock: Clock) -> None:
+def run(runner: CpuClipRunner, samples: np.ndarray, clock: Clock) -> None:
     lengths = np.full(len(samples), samples.shape[1])
     with clock.watching(runner._front, {"clip": "subsampling"}):
         mel, frames = clock.time("features", lambda: runner.features(samples, lengths))

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import onnxruntime
 
-from conure.engine.onnx_graph import Graph, Weights
+from conure.engine.convert.onnx_graph import Graph, Weights
 
 __all__ = ["int8_rate"]
 

@@ -18,9 +18,9 @@ TESTS = ROOT / "tests"
     ("name", "expected"),
     [
         ("text/test_words.py", set()),
-        ("vad/test_cuts.py", set()),
+        ("vad/test_segmentation.py", set()),
         ("decoding/test_decoding.py", {"torch"}),
-        ("doors/test_openai_rest.py", {"server", "process"}),
+        ("protocols/test_openai_rest.py", {"server", "process"}),
         ("cli/test_process.py", {"process"}),
         ("end_to_end/test_tiny.py", {"torch", "process"}),
     ],
@@ -34,7 +34,7 @@ def test_what_files_need(name: str, expected: set[str]) -> None:
     [
         ("from tests.parity import references", {"torch"}),
         ("from conure import engine, vad", set()),
-        ("from conure.engine import torch_runner", {"torch"}),
+        ("from conure.engine.backends.torch_eager import clip_runner", {"torch"}),
         ("import conure.bench.server", {"server"}),
         ("if TYPE_CHECKING:\n    import torch", set()),
         ("def later():\n    import torch", set()),
@@ -54,7 +54,7 @@ def test_the_fast_tier_is_collected_without_torch() -> None:
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
     assert "tests/text/test_words.py::" in done.stdout
-    assert "tests/engine/test_torch_runner.py::" not in done.stdout
+    assert "tests/engine/test_torch_eager.py::" not in done.stdout
 
 
 def test_each_test_knows_its_tier(request: pytest.FixtureRequest) -> None:

@@ -18,9 +18,9 @@ PLACES = {"conure": ROOT / "src", "tests": ROOT, "bench": ROOT, "tools": ROOT}
 FAST = "fast"
 NEEDS = ("torch", "server", "process")
 """Marks; a test without any is fast."""
-TORCH = {"torch", "conure.engine.opening", "conure.engine.torch_opening"}
+TORCH = {"torch", "conure.engine.backends.registry", "conure.engine.backends.torch_eager.open"}
 """The second loads it where a model has to be converted."""
-SERVERS = {"tests.doors.serving", "conure.bench.server", "conure.bench.batches"}
+SERVERS = {"tests.protocols.servers", "conure.bench.server", "conure.bench.batch_bench"}
 PROCESSES = {"subprocess", "multiprocessing"}
 
 

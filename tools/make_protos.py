@@ -11,9 +11,9 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
-__all__ = ["DOOR", "generated"]
+__all__ = ["RIVA", "generated"]
 
-DOOR = Path(__file__).parents[1] / "src" / "conure" / "doors" / "riva"
+RIVA = Path(__file__).parents[1] / "src" / "conure" / "protocols" / "riva"
 MODULES = ("riva_common", "riva_audio", "riva_asr")
 FOLDER = "riva/proto"
 """Where the files are in the names by which other programs know them."""
@@ -29,7 +29,7 @@ def generated() -> dict[str, str]:
 
     with tempfile.TemporaryDirectory() as out:
         arguments = [
-            f"-I{FOLDER}={DOOR / 'protos'}",
+            f"-I{FOLDER}={RIVA / 'protos'}",
             f"-I{files('grpc_tools') / '_proto'}",
             f"--python_out={out}",
             f"--pyi_out={out}",
@@ -42,14 +42,14 @@ def generated() -> dict[str, str]:
 
 
 def _ours(text: str) -> str:
-    text = text.replace("from riva.proto import", "from conure.doors.riva import")
-    text = text.replace("'riva.proto.riva_", "'conure.doors.riva.riva_")
+    text = text.replace("from riva.proto import", "from conure.protocols.riva import")
+    text = text.replace("'riva.proto.riva_", "'conure.protocols.riva.riva_")
     return VERSION_CHECK.sub("", text)
 
 
 def main() -> None:
     for name, text in generated().items():
-        (DOOR / name).write_text(text)
+        (RIVA / name).write_text(text)
 
 
 if __name__ == "__main__":

@@ -15,20 +15,20 @@ from bench.gpu.edits import edits
 from bench.gpu.heard import Heard, hear
 from bench.gpu.streams import live_runner, were_recorded
 from bench.gpu.told import Told
-from conure.engine.clips import transcribe_clips
-from conure.engine.recording import Recorder, as_it_is
-from conure.engine.torch_runner import TorchRunner
+from conure.engine.backends.cuda.graph_capture import GraphCapturer, as_it_is
+from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
+from conure.engine.lanes.clips import transcribe_clips
 from conure.fused.available import available, without_kernels
 from conure.models import conure_file
 from conure.models.checkpoint import Checkpoint
 from conure.models.config import LEAD_FRAMES, STEP_FRAMES
-from conure.models.live_encoder import LiveEncoder
-from conure.models.loading import build_network
+from conure.models.loader import build_network
+from conure.models.static_encoder import StaticEncoder
 
 __all__ = ["encoders", "in_float32", "words"]
 
 CPU = torch.device("cpu")
-FORMS: tuple[tuple[str, torch.dtype, Recorder | None], ...] = (
+FORMS: tuple[tuple[str, torch.dtype, GraphCapturer | None], ...] = (
     ("float32, as it is", torch.float32, as_it_is),
     ("float32, recorded", torch.float32, None),
     ("bfloat16, as it is", torch.bfloat16, as_it_is),
@@ -55,7 +55,7 @@ def encoders(checkpoint: Checkpoint, device: torch.device) -> Told:
     generator = torch.Generator().manual_seed(0)
     mels = [torch.randn(3, 2 * STEP_FRAMES, 128, generator=generator) for _ in range(40)]
     with in_float32(), without_kernels():
-        plain = LiveEncoder(live_runner(checkpoint, CPU, as_it_is).encoder.encoder, 70)
+        plain = StaticEncoder(live_runner(checkpoint, CPU, as_it_is).encoder.encoder, 70)
         expected = _run(plain, mels, CPU, torch.float32)
     for dtype in (torch.float32, torch.bfloat16):
         # Kernels take long to compile for float32, which nobody runs them in.
@@ -68,7 +68,7 @@ def encoders(checkpoint: Checkpoint, device: torch.device) -> Told:
     return told
 
 
-def _run(encoder: LiveEncoder, mels: list[torch.Tensor], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+def _run(encoder: StaticEncoder, mels: list[torch.Tensor], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     state = encoder.allocate(4)
     slots, frames = torch.tensor([2, 0, 1], device=device), torch.full((3,), 2 * STEP_FRAMES, device=device)
     told = []
@@ -97,16 +97,16 @@ def _embedded(name: str) -> Checkpoint:
 def _clips(told: Told, checkpoint: Checkpoint, device: torch.device) -> None:
     clips = [speech(11.0), speech(4.0)] if device.type == "cuda" else [speech(3.0)]
     with in_float32():
-        expected = _tokens(TorchRunner(*build_network(checkpoint), CPU), clips)
+        expected = _tokens(TorchClipRunner(*build_network(checkpoint), CPU), clips)
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
         own = without_kernels() if dtype == torch.float32 else contextlib.nullcontext()
         with told.failures(f"clips in {name}"), own:
-            got = _tokens(TorchRunner(*build_network(checkpoint), device, dtype, folded=True), clips)
+            got = _tokens(TorchClipRunner(*build_network(checkpoint), device, dtype, folded=True), clips)
             told.row("clips", name, f"{sum(map(len, expected))}", f"{edits(got, expected)}", "")
 
 
-def _tokens(runner: TorchRunner, clips: list[np.ndarray]) -> list[list[int]]:
+def _tokens(runner: TorchClipRunner, clips: list[np.ndarray]) -> list[list[int]]:
     return [[token.id for token in row] for row in transcribe_clips(runner, clips)]
 
 

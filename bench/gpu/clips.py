@@ -18,18 +18,18 @@ from bench.gpu.floors import COLUMNS, beside
 from bench.gpu.told import Told, milliseconds
 from bench.operations import clip as floor_of
 from conure.audio.features import LogMel
-from conure.decoding.emitted import EmittedToken
-from conure.engine.clip_decoder import ClipDecoder
-from conure.engine.clips import transcribe_clips
-from conure.engine.plain_decoder import PlainDecoder
-from conure.engine.recorded_decoder import RecordedDecoder
-from conure.engine.recording import CudaRecorder, as_it_is
-from conure.engine.torch_runner import TorchRunner
+from conure.decoding.emitted_token import EmittedToken
+from conure.engine.backends.cuda.graph_capture import CudaGraphCapturer, as_it_is
+from conure.engine.backends.cuda.graph_decoder import GraphDecoder
+from conure.engine.backends.decoder import ClipDecoder
+from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
+from conure.engine.backends.torch_eager.decoder import TorchDecoder
+from conure.engine.lanes.clips import transcribe_clips
 from conure.fused.available import without_kernels
-from conure.models.eight_bit import quantise
 from conure.models.folded_encoder import FoldedEncoder
+from conure.models.fp8_linear import quantise
 from conure.models.network import Network
-from conure.models.slices import finish
+from conure.models.preemptible import finish
 
 __all__ = ["ENCODER", "by_batch", "compiled_forms", "decoders", "forms", "long_clips"]
 
@@ -43,7 +43,7 @@ ENCODER = ("features", "subsampling", "positions", "products", "attention")
 FEW_ROUNDS = 3
 
 
-def by_batch(runner: TorchRunner, device: torch.device) -> Told:
+def by_batch(runner: TorchClipRunner, device: torch.device) -> Told:
     """Samples on the host to tokens on the host; then encoder and decoder, each alone."""
     columns = ("seconds", "batch", "of", "p50 ms", "p99 ms", *COLUMNS, "times real time", "tokens a second", "GB")
     told = Told("Clips by batch", columns)
@@ -54,7 +54,7 @@ def by_batch(runner: TorchRunner, device: torch.device) -> Told:
     return told
 
 
-def _rows(told: Told, runner: TorchRunner, seconds: int, batch: int, device: torch.device) -> None:
+def _rows(told: Told, runner: TorchClipRunner, seconds: int, batch: int, device: torch.device) -> None:
     clips, floor = [speech(seconds)] * batch, floor_of(runner.network.config, batch, seconds)
 
     def whole() -> list[list[EmittedToken]]:
@@ -83,7 +83,7 @@ def _given(seconds: int, batch: int, device: torch.device) -> tuple[Tensor, Tens
     return samples, torch.full((batch,), samples.shape[1], device=device)
 
 
-Form = tuple[str, Callable[[], TorchRunner], Callable[[], AbstractContextManager[None]]]
+Form = tuple[str, Callable[[], TorchClipRunner], Callable[[], AbstractContextManager[None]]]
 """What it is called, what makes it, and what it runs within."""
 
 
@@ -134,19 +134,19 @@ def _runner(
     *,
     folded: bool = True,
     compiled: bool = False,
-) -> TorchRunner:
+) -> TorchClipRunner:
     network = build()
-    return TorchRunner(network, LogMel(network.config.mel), device, dtype, folded=folded, compiled=compiled)
+    return TorchClipRunner(network, LogMel(network.config.mel), device, dtype, folded=folded, compiled=compiled)
 
 
-def _eight_bit(build: Callable[[], Network], device: torch.device) -> TorchRunner:
+def _eight_bit(build: Callable[[], Network], device: torch.device) -> TorchClipRunner:
     runner = _runner(build, device, torch.bfloat16)
     assert isinstance(runner.encoder, FoldedEncoder)
     quantise(runner.encoder)
     return runner
 
 
-def long_clips(runner: TorchRunner, device: torch.device) -> Told:
+def long_clips(runner: TorchClipRunner, device: torch.device) -> Told:
     """One at a time: attention grows with their square, and from 20 minutes on is local."""
     told = Told("Long clips", ("seconds", "times real time", "p50 ms", "p99 ms", *COLUMNS, "GB"))
     for seconds in LONG if device.type == "cuda" else (4,):
@@ -160,7 +160,7 @@ def long_clips(runner: TorchRunner, device: torch.device) -> Told:
     return told
 
 
-def decoders(runner: TorchRunner, device: torch.device, *, conditional: bool = False) -> Told:
+def decoders(runner: TorchClipRunner, device: torch.device, *, conditional: bool = False) -> Told:
     """The same encoded clips, decoder by decoder; all must give the same tokens, and do but for rounding."""
     told = Told("Decoders", ("seconds", "batch", "decoder", "p50 ms", "p99 ms", *COLUMNS, "edits of the plain one's"))
     seconds = 30 if device.type == "cuda" else 1
@@ -168,7 +168,7 @@ def decoders(runner: TorchRunner, device: torch.device, *, conditional: bool = F
         encoded, counts = finish(runner.encode(*_given(seconds, batch, device)))
         floor = floor_of(runner.network.config, batch, seconds)
         with without_kernels():
-            expected = _tokens(PlainDecoder(runner.heads), encoded, counts)
+            expected = _tokens(TorchDecoder(runner.heads), encoded, counts)
         for name, make, context in _decoders(runner, device, conditional=conditional):
             with told.failures(f"{name}, batch {batch}"), context():
                 decoder = make()
@@ -184,15 +184,15 @@ def _tokens(decoder: ClipDecoder, encoded: Tensor, counts: Tensor) -> list[list[
 
 
 def _decoders(
-    runner: TorchRunner, device: torch.device, *, conditional: bool
+    runner: TorchClipRunner, device: torch.device, *, conditional: bool
 ) -> Iterator[tuple[str, Callable[[], ClipDecoder], Callable[[], AbstractContextManager[None]]]]:
-    heads, recorder = runner.heads, CudaRecorder(device) if device.type == "cuda" else as_it_is
-    yield "looks after each token, torch", lambda: PlainDecoder(heads), without_kernels
-    yield "looks after each token, kernels", lambda: PlainDecoder(heads), contextlib.nullcontext
-    yield "loops, torch, window 4", lambda: RecordedDecoder(heads, recorder, 4), without_kernels
+    heads, recorder = runner.heads, CudaGraphCapturer(device) if device.type == "cuda" else as_it_is
+    yield "looks after each token, torch", lambda: TorchDecoder(heads), without_kernels
+    yield "looks after each token, kernels", lambda: TorchDecoder(heads), contextlib.nullcontext
+    yield "loops, torch, window 4", lambda: GraphDecoder(heads, recorder, 4), without_kernels
     for window in (1, 2, 4):
-        make = partial(RecordedDecoder, heads, recorder, window)
+        make = partial(GraphDecoder, heads, recorder, window)
         yield f"loops, kernels, window {window}", make, contextlib.nullcontext
     if conditional:
-        again = partial(RecordedDecoder, heads, recorder, conditional=True)
+        again = partial(GraphDecoder, heads, recorder, conditional=True)
         yield "loop that repeats itself, kernels", again, contextlib.nullcontext

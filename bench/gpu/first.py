@@ -28,10 +28,10 @@ def main() -> None:
 
     from bench.audio import speech  # noqa: PLC0415
     from bench.gpu.streams import live_runner  # noqa: PLC0415
-    from conure.engine.clips import transcribe_clips  # noqa: PLC0415
-    from conure.engine.live_state import LiveState  # noqa: PLC0415
-    from conure.engine.live_turn import LiveTurn  # noqa: PLC0415
-    from conure.engine.torch_runner import TorchRunner  # noqa: PLC0415
+    from conure.engine.backends.cuda.stream_state import CudaStreamState  # noqa: PLC0415
+    from conure.engine.backends.cuda.stream_step import CudaStreamStep  # noqa: PLC0415
+    from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner  # noqa: PLC0415
+    from conure.engine.lanes.clips import transcribe_clips  # noqa: PLC0415
     from conure.models import conure_file  # noqa: PLC0415
 
     reach("imports")
@@ -41,14 +41,14 @@ def main() -> None:
     checkpoint = conure_file.read(folder)
     reach("weights in memory")
     runner = live_runner(checkpoint, device)
-    clips = TorchRunner(runner.network, runner.front, device)
+    clips = TorchClipRunner(runner.network, runner.front, device)
     reach("weights on the device")
     transcribe_clips(clips, [speech(3.0)])
     reach("a recording's transcript")
     chunks = sorted((context.right + 1 for context in runner.config.encoder.contexts), reverse=True)
     with torch.inference_mode():
-        state = LiveState.allocate(runner, SLOTS)
-        turns = [LiveTurn(runner, state, size, chunk) for chunk in chunks for size in SIZES]
+        state = CudaStreamState.allocate(runner, SLOTS)
+        turns = [CudaStreamStep(runner, state, size, chunk) for chunk in chunks for size in SIZES]
     reach(f"{len(turns)} turns of streams recorded")
     for stage, seconds in stages:
         print(f"{seconds:.2f}\t{stage}")

@@ -11,11 +11,11 @@ from bench.audio import speech
 from bench.gpu.device import wait
 from bench.gpu.streams import SAMPLES, live_runner, numbers_of, were_recorded
 from bench.gpu.told import Told
-from conure.audio.features_stream import first_sample
 from conure.audio.mel import MelConfig
-from conure.engine.live_runner import LiveRunner
-from conure.engine.live_state import LiveState
-from conure.engine.live_turn import Inputs, LiveTurn
+from conure.audio.stream_features import first_sample
+from conure.engine.backends.cuda.stream_model import CudaStreamModel
+from conure.engine.backends.cuda.stream_state import CudaStreamState
+from conure.engine.backends.cuda.stream_step import CudaStreamStep, StepInputs
 from conure.models.checkpoint import Checkpoint
 from conure.models.config import LEAD_FRAMES, STEP_FRAMES
 from conure.vad.silero_weights import STEP
@@ -36,11 +36,11 @@ class Heard:
 
 
 @torch.inference_mode()
-def hear(runner: LiveRunner, clips: np.ndarray, chunk: int) -> Heard:
+def hear(runner: CudaStreamModel, clips: np.ndarray, chunk: int) -> Heard:
     """clips [B, N] of one length, of which whole chunks are heard."""
     rows = len(clips)
-    state = LiveState.allocate(runner, rows)
-    turn = LiveTurn(runner, state, rows, chunk)
+    state = CudaStreamState.allocate(runner, rows)
+    turn = CudaStreamStep(runner, state, rows, chunk)
     wait(runner.device)  # where nothing is recorded, nobody has waited for what was written
     samples = torch.from_numpy(np.pad(clips, ((0, 0), (BEFORE, 0))))
     heard, listened = Heard([[] for _ in clips]), 0
@@ -58,7 +58,9 @@ def hear(runner: LiveRunner, clips: np.ndarray, chunk: int) -> Heard:
     return heard
 
 
-def _fill(inputs: Inputs, samples: torch.Tensor, age: int, chunk: int, listened: int, steps: int, scratch: int) -> None:
+def _fill(
+    inputs: StepInputs, samples: torch.Tensor, age: int, chunk: int, listened: int, steps: int, scratch: int
+) -> None:
     """The next chunk of all rows, in the slots of their numbers."""
     first, ear = age * SAMPLES, BEFORE + listened
     begin = min(first, ear)

@@ -19,7 +19,7 @@ from conure.models.checkpoint import Checkpoint
 from conure.models.config import AttentionContext
 
 if TYPE_CHECKING:
-    from conure.bench.numbers import Spread
+    from conure.bench.statistics import Spread
 
 __all__ = ["host", "paced"]
 
@@ -43,10 +43,10 @@ def paced(checkpoint: Checkpoint, device: torch.device, goals: Iterable[Goal]) -
 
 def _pace(told: Told, checkpoint: Checkpoint, device: torch.device, goal: Goal) -> None:
     from bench.engine_trial import Trial  # noqa: PLC0415
-    from conure.engine.device_lane import DeviceLane  # noqa: PLC0415
+    from conure.engine.lanes.cuda_lane import CudaLane  # noqa: PLC0415
 
     runner = live_runner(_of_one_chunk(checkpoint, goal.chunk), device)
-    lane = DeviceLane(runner, goal.streams)
+    lane = CudaLane(runner, goal.streams)
     lane.prepare()
     were_recorded(runner, told)
     for streams in (goal.streams // 2, goal.streams):
@@ -87,10 +87,10 @@ def host(checkpoint: Checkpoint, cases: Sequence[tuple[int, int]]) -> Told:
 
 def _host_seconds(checkpoint: Checkpoint, latency: int, streams: int) -> tuple[float, ...]:
     """Of a turn of all streams: pushing, choosing, filling, telling, and all of it."""
-    from conure.engine.device_lane import DeviceLane, sizes_of  # noqa: PLC0415
+    from conure.engine.lanes.cuda_lane import CudaLane, sizes_of  # noqa: PLC0415
     from conure.engine.messages import StreamOptions  # noqa: PLC0415
 
-    lane = DeviceLane(live_runner(checkpoint, torch.device("cpu"), _nothing), streams)
+    lane = CudaLane(live_runner(checkpoint, torch.device("cpu"), _nothing), streams)
     for number in range(streams):
         lane.open(number, StreamOptions("live", latency_ms=latency))
     samples, size = speech(latency / 1000 * 16), latency * 16

@@ -10,7 +10,7 @@ import torch
 from bench.gpu.streams import RIGHTS
 from bench.random_model import build, calibrate, random_live_checkpoint
 from conure.audio.features import LogMel
-from conure.engine.torch_runner import TorchRunner
+from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
 from conure.models.checkpoint import Checkpoint
 from conure.models.network import Network
 
@@ -32,10 +32,10 @@ class Networks:
         return random_live_checkpoint(self.layers, self.width, self.device, RIGHTS)
 
     @cached_property
-    def runner(self) -> TorchRunner:
+    def runner(self) -> TorchClipRunner:
         """Of clips."""
         network = self.network()
-        return TorchRunner(network, LogMel(network.config.mel), self.device)
+        return TorchClipRunner(network, LogMel(network.config.mel), self.device)
 
     def network(self) -> Network:
         """A copy that may be folded, of parakeet-tdt-0.6b-v3's sizes."""

@@ -14,7 +14,7 @@ from bench.gpu.agreement import in_float32
 from bench.gpu.device import free
 from bench.gpu.streams import random_silero
 from bench.gpu.told import NOTHING, Told
-from conure.decoding.emitted import ALPHA
+from conure.decoding.emitted_token import ALPHA
 from conure.fused.available import available
 from conure.fused.clip_attention import attend_clip
 from conure.fused.token_scores import best_tokens

@@ -16,15 +16,15 @@ from bench.gpu.floors import COLUMNS, beside
 from bench.gpu.told import Told, milliseconds
 from bench.operations import turn as floor_of
 from bench.random_model import LIVE_PAST
-from conure.engine.live_runner import LiveRunner
-from conure.engine.live_state import LiveState
-from conure.engine.live_turn import NUMBERS, Inputs, LiveTurn
-from conure.engine.recording import Recorder, as_it_is
-from conure.engine.torch_stream_runner import TorchStreamRunner
+from conure.engine.backends.cuda.graph_capture import GraphCapturer, as_it_is
+from conure.engine.backends.cuda.stream_model import CudaStreamModel
+from conure.engine.backends.cuda.stream_state import CudaStreamState
+from conure.engine.backends.cuda.stream_step import NUMBERS, CudaStreamStep, StepInputs
+from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
 from conure.fused.available import without_kernels
 from conure.models.checkpoint import Checkpoint
 from conure.models.config import STEP_FRAMES
-from conure.models.loading import build_network
+from conure.models.loader import build_network
 from conure.vad.silero_torch import SlotSilero
 from conure.vad.silero_weights import SHAPES, STEP
 
@@ -77,13 +77,16 @@ def random_silero(device: torch.device) -> SlotSilero:
 
 
 def live_runner(
-    checkpoint: Checkpoint, device: torch.device, recorder: Recorder | None = None, dtype: torch.dtype | None = None
-) -> LiveRunner:
+    checkpoint: Checkpoint,
+    device: torch.device,
+    recorder: GraphCapturer | None = None,
+    dtype: torch.dtype | None = None,
+) -> CudaStreamModel:
     network, front = build_network(checkpoint, device=device)
-    return LiveRunner(network, front, device, dtype, recorder, random_silero(device))
+    return CudaStreamModel(network, front, device, dtype, recorder, random_silero(device))
 
 
-def were_recorded(runner: LiveRunner, told: Told) -> None:
+def were_recorded(runner: CudaStreamModel, told: Told) -> None:
     """Says it where turns are not recorded although they should be."""
     if getattr(runner.recorder, "failed", False):
         told.failed = True
@@ -93,9 +96,9 @@ def were_recorded(runner: LiveRunner, told: Told) -> None:
 class Rounds:
     """Turns of so many rows at a time, in slots all over, until all streams have had one."""
 
-    def __init__(self, runner: LiveRunner, state: LiveState, rows: int, chunk: int) -> None:
+    def __init__(self, runner: CudaStreamModel, state: CudaStreamState, rows: int, chunk: int) -> None:
         self.runner = runner
-        self._turn = LiveTurn(runner, state, rows, chunk)
+        self._turn = CudaStreamStep(runner, state, rows, chunk)
         wait(runner.device)  # where nothing is recorded, nobody has waited for what was written
         generator = np.random.default_rng(rows)
         slots = generator.permutation(state.scratch)
@@ -117,7 +120,7 @@ class Rounds:
         self._turn.land()
 
 
-def _numbers(inputs: Inputs, slots: Sequence[int], chunk: int, scratch: int) -> torch.Tensor:
+def _numbers(inputs: StepInputs, slots: Sequence[int], chunk: int, scratch: int) -> torch.Tensor:
     """Of a turn of streams that remember as much as they can."""
     frames, known, steps = chunk * STEP_FRAMES, inputs.samples.shape[1], chunk * SAMPLES // STEP
     numbers: list[int] = []
@@ -158,9 +161,9 @@ Form = tuple[str, Callable[[], AbstractContextManager[None]], Callable[[], Calla
 
 
 def _forms(checkpoint: Checkpoint, device: torch.device, rows: int, chunk: int) -> Iterator[Form]:
-    def rings(recorder: Recorder | None) -> Rounds:
+    def rings(recorder: GraphCapturer | None) -> Rounds:
         runner = live_runner(checkpoint, device, recorder)
-        return Rounds(runner, LiveState.allocate(runner, rows), rows, chunk)
+        return Rounds(runner, CudaStreamState.allocate(runner, rows), rows, chunk)
 
     def moved() -> Callable[[], None]:
         return _moved(TorchStreamRunner(*build_network(checkpoint, device=device), device), rows, chunk)
@@ -199,7 +202,7 @@ def held(checkpoint: Checkpoint, device: torch.device, goals: Sequence[Goal]) ->
     for goal in goals:
         with told.failures(f"{goal.streams} streams at {goal.milliseconds} ms"):
             runner = live_runner(checkpoint, device)
-            state = LiveState.allocate(runner, goal.streams)
+            state = CudaStreamState.allocate(runner, goal.streams)
             for rows in goal.rows:
                 _hold(runner, state, goal, rows, told)
             were_recorded(runner, told)
@@ -207,7 +210,7 @@ def held(checkpoint: Checkpoint, device: torch.device, goals: Sequence[Goal]) ->
     return told
 
 
-def _hold(runner: LiveRunner, state: LiveState, goal: Goal, rows: int, told: Told) -> None:
+def _hold(runner: CudaStreamModel, state: CudaStreamState, goal: Goal, rows: int, told: Told) -> None:
     chunk = goal.chunk
     spread = timed(runner.device, Rounds(runner, state, rows, chunk), HELD_ROUNDS)
     in_time = int(goal.milliseconds / 1e3 / spread.median) * rows

@@ -7,7 +7,7 @@ import harness
 import numpy as np
 
 import conure
-from conure.engine.clips import transcribe_clips
+from conure.engine.lanes.clips import transcribe_clips
 
 
 def load(task: dict) -> tuple[harness.Transcribe, str]:

@@ -23,7 +23,7 @@ from typing import TextIO
 
 from conure.safe_text import one_line
 
-__all__ = ["JsonStderr", "take_stderr"]
+__all__ = ["JsonStderr", "redirect_stderr"]
 
 log = logging.getLogger("conure")
 
@@ -69,7 +69,7 @@ class JsonStderr(io.TextIOBase):
         self.flush()
 
 
-def take_stderr() -> None:
+def redirect_stderr() -> None:
     """Of this process; more than once does no harm."""
     if isinstance(sys.stderr, JsonStderr):
         return

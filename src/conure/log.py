@@ -15,7 +15,7 @@ from typing import Literal
 
 from conure.safe_text import one_line
 
-__all__ = ["Detail", "Rarely", "configure", "configured"]
+__all__ = ["Detail", "RateLimitedLog", "configure", "configured"]
 
 Detail = Literal["quiet", "verbose", "debug"]
 
@@ -47,7 +47,7 @@ def configured() -> tuple[Detail, bool]:
     return "quiet", False
 
 
-class Rarely:
+class RateLimitedLog:
     """Lines about what strangers can make happen as often as they like: one of each in so many seconds."""
 
     def __init__(self, log: logging.Logger, seconds: float = 10.0) -> None:

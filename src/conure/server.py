@@ -18,44 +18,44 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from conure.background import failed, start
-from conure.doors.acceptor import Acceptor, Port
-from conure.doors.app import web_app
-from conure.doors.behind import Behind
-from conure.doors.connections import REST_SECONDS, Connection, Connections, Room
-from conure.doors.direct_socket import DirectSocket
-from conure.doors.guard import Pages, guarded
-from conure.doors.health import serve_status
-from conure.doors.hearing_out import hearing_out
-from conure.doors.http_faults import ENCRYPTED_ONLY, FULL
-from conure.doors.http_requests import HttpRequests, raw_answer
-from conure.doors.identification import identifying
-from conure.doors.mistakes import ending_by_name
-from conure.doors.paths import plain_paths
-from conure.doors.relay import serve_relayed
-from conure.doors.stream_lines import serve_lines
-from conure.doors.uploads import Uploads
-from conure.doors.wyoming.door import serve_wyoming
-from conure.engine.handle import EngineHandle
+from conure.engine.client import EngineClient
 from conure.engine.plan import Plan
-from conure.garbage import keep_what_is_there
+from conure.gc_freeze import freeze_heap
+from conure.protocols.http.acceptor import Acceptor, Port
+from conure.protocols.http.app import web_app
+from conure.protocols.http.connection_limits import REST_SECONDS, Capacity, Connection, ConnectionLimits
+from conure.protocols.http.health import serve_status
+from conure.protocols.http.http_errors import ENCRYPTED_ONLY, FULL
+from conure.protocols.http.identification import identifying
+from conure.protocols.http.origin_guard import AllowedOrigins, guarded
+from conure.protocols.http.paths import plain_paths
+from conure.protocols.http.request_drain import drain_refused_body
+from conure.protocols.http.uploads import Uploads
+from conure.protocols.http.uvicorn_http import LimitedHttpProtocol, raw_answer
+from conure.protocols.http.uvicorn_websocket import DirectWebSocket
+from conure.protocols.internal_errors import ending_by_name
+from conure.protocols.native.stream_relay import serve_relayed
+from conure.protocols.native.tcp import serve_tcp
+from conure.protocols.services import Services
+from conure.protocols.wyoming.server import serve_wyoming
+from conure.service.bind_policy import disabled_protocols
 from conure.service.callbacks import Callbacks
-from conure.service.callers import Counts, OwnCounts, access_of
+from conure.service.callers import LocalUsage, UsageCounts, access_of
 from conure.service.client_secrets import ClientSecrets
 from conure.service.engine_metrics import count_engine
-from conure.service.fetching import Fetcher
-from conure.service.files import FileService
-from conure.service.listening import closed_doors
-from conure.service.live import LiveService
-from conure.service.models import Models
-from conure.service.outside import Outside
-from conure.service.place import ALONE, Place
-from conure.service.ports import listening_sockets, taken, wanted
-from conure.service.serving import Ports, Serving, serving_of
+from conure.service.file_service import FileService
+from conure.service.live_service import LiveService
+from conure.service.model_directory import ModelDirectory
+from conure.service.process_identity import ALONE, ProcessIdentity
+from conure.service.safe_http import SafeHttp
+from conure.service.server_info import Ports, ServerInfo, server_info
+from conure.service.shared_ports import listening_sockets, taken, wanted
 from conure.service.status import OwnStatus, Status
-from conure.service.tokenizers import Tokenizers
+from conure.service.tokenizer_cache import TokenizerCache
+from conure.service.url_fetcher import Fetcher
 from conure.settings import Settings
 
-__all__ = ["WEB", "Doors", "opened", "serve"]
+__all__ = ["WEB", "ProtocolServers", "opened", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ PING_SECONDS, PONG_SECONDS = 20.0, 120.0
 minutes of audio."""
 
 
-async def serve(settings: Settings, handle: EngineHandle, plan: Plan, on_ready: Callable[[Serving], None]) -> None:
+async def serve(settings: Settings, handle: EngineClient, plan: Plan, on_ready: Callable[[ServerInfo], None]) -> None:
     """Over an engine that has started, until it is told to stop.
 
     Raises ConureError where a door cannot be opened, or there is no engine any more.
@@ -74,7 +74,7 @@ async def serve(settings: Settings, handle: EngineHandle, plan: Plan, on_ready: 
     try:
         count_engine(handle)
         async with opened(settings, handle, plan) as doors:
-            on_ready(serving_of(settings, handle.cards, doors.ports))
+            on_ready(server_info(settings, handle.cards, doors.ports))
             await _until_stopped(doors, handle, settings.drain_seconds)
     finally:
         await handle.stop()
@@ -85,10 +85,10 @@ LAST_WORDS = 1.0
 WEB = "serving the web"
 
 
-class Doors:
+class ProtocolServers:
     """All that are open, and what is behind them."""
 
-    def __init__(self, behind: Behind, web: _WebServer, ports: Ports) -> None:
+    def __init__(self, behind: Services, web: _WebServer, ports: Ports) -> None:
         self.live = behind.live
         self.ports = ports
         self.serving: asyncio.Task[None]
@@ -118,32 +118,32 @@ class Doors:
 @contextlib.asynccontextmanager
 async def opened(
     settings: Settings,
-    handle: EngineHandle,
+    handle: EngineClient,
     plan: Plan,
-    place: Place = ALONE,
+    place: ProcessIdentity = ALONE,
     status: Status | None = None,
-    counts: Counts | None = None,
-) -> AsyncIterator[Doors]:
+    counts: UsageCounts | None = None,
+) -> AsyncIterator[ProtocolServers]:
     """Doors over an engine that has started. Where there are several processes they share the ports.
 
     `status`, `counts`: what is told of the whole server, and what keys have had, where it is more than this process.
     """
     host, shared = settings.host, place.among > 1
-    tokenizers = Tokenizers()
-    models = Models(handle, plan.live, plan.clips)
+    tokenizers = TokenizerCache()
+    models = ModelDirectory(handle, plan.live, plan.clips)
     most_backlog = place.share(int(settings.max_backlog_mb * 1e6))
     live = LiveService(handle, models, tokenizers, settings.resume_seconds, place, most_backlog)
     files = FileService(handle, tokenizers, settings.max_hours * 3600, place)
-    access = access_of(settings, counts or OwnCounts())
-    outside = Outside(settings.fetch_private)
+    access = access_of(settings, counts or LocalUsage())
+    outside = SafeHttp(settings.fetch_private)
     fetcher, callbacks = Fetcher(outside, place), Callbacks(outside, place)
     signed = ClientSecrets(place.secret)
     uploads = Uploads(int(settings.max_upload_mb * 1e6), place.share(settings.max_uploads))
-    connections = Connections(
-        Room.found(settings.max_connections, settings.max_unidentified), needs_key=access.needs_key
+    connections = ConnectionLimits(
+        Capacity.found(settings.max_connections, settings.max_unidentified), needs_key=access.needs_key
     )
-    behind = Behind(live, files, status or OwnStatus(live), access, uploads, connections, fetcher, callbacks, signed)
-    closed = closed_doors(settings)
+    behind = Services(live, files, status or OwnStatus(live), access, uploads, connections, fetcher, callbacks, signed)
+    closed = disabled_protocols(settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(connections.close)
 
@@ -158,19 +158,19 @@ async def opened(
             stack.callback(server.close)
             return server.number
 
-        tcp = await listen("tcp_port", lambda port: serve_lines(behind, host, port, shared=shared))
+        tcp = await listen("tcp_port", lambda port: serve_tcp(behind, host, port, shared=shared))
         grpc = await _grpc(behind, settings, shared, stack)
         wyoming = await listen("wyoming_port", lambda port: serve_wyoming(behind, host, port, shared=shared))
         told = await listen("status_port", lambda port: serve_status(behind, host, port, shared=shared))
         if place.own_door:
             stack.callback((await serve_relayed(behind, place.own_door)).close)
         app = plain_paths(guarded(ending_by_name(web_app(behind, closed)), _pages(settings)))
-        app = identifying(hearing_out(app), behind)
+        app = identifying(drain_refused_body(app), behind)
         web = _WebServer(app, settings, connections, shared)
         serving = start(web.serve(), WEB)
         await web.wait_until_listening(serving)
-        keep_what_is_there()
-        doors = Doors(behind, web, Ports(web.port, tcp, grpc, wyoming, told))
+        freeze_heap()
+        doors = ProtocolServers(behind, web, Ports(web.port, tcp, grpc, wyoming, told))
         doors.serving = serving
         try:
             yield doors
@@ -178,12 +178,12 @@ async def opened(
             await doors.close()
 
 
-async def _grpc(behind: Behind, settings: Settings, shared: bool, stack: contextlib.AsyncExitStack) -> int | None:
+async def _grpc(behind: Services, settings: Settings, shared: bool, stack: contextlib.AsyncExitStack) -> int | None:
     port = wanted(settings.grpc_port)
     if port is None:
         return None
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes a line of its own for each handshake that fails
-    from conure.doors.riva.serving import serve_riva  # noqa: PLC0415  its libraries are there in `conure[grpc]` alone
+    from conure.protocols.riva.server import serve_riva  # noqa: PLC0415  its libraries are there in `conure[grpc]` alone
 
     certificate, key = settings.tls_certificate, settings.tls_key
     tls = (certificate, key) if certificate and key else None
@@ -192,12 +192,12 @@ async def _grpc(behind: Behind, settings: Settings, shared: bool, stack: context
     return server.port
 
 
-def _pages(settings: Settings) -> Pages:
+def _pages(settings: Settings) -> AllowedOrigins:
     origins = tuple(filter(None, map(str.strip, settings.cors.split(","))))
-    return Pages(origins, own_names=not (settings.keys or settings.open_to_all), host=settings.host)
+    return AllowedOrigins(origins, own_names=not (settings.keys or settings.open_to_all), host=settings.host)
 
 
-async def _until_stopped(doors: Doors, handle: EngineHandle, drain_seconds: float) -> None:
+async def _until_stopped(doors: ProtocolServers, handle: EngineClient, drain_seconds: float) -> None:
     """Raises ConureError where there is no engine any more, nor will there be one, or the web server has ended."""
     asked = asyncio.Event()
     draining: asyncio.Task[None] | None = None
@@ -231,15 +231,15 @@ async def _until_stopped(doors: Doors, handle: EngineHandle, drain_seconds: floa
 class _WebServer(uvicorn.Server):
     """With a way of its own to accept connections, all else is uvicorn's."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, connections: Connections, shared: bool) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, connections: ConnectionLimits, shared: bool) -> None:
         config = uvicorn.Config(
             app,
             log_config=None,
             log_level="error",  # what it tells else has the query in it, and that may have a key
             access_log=False,
             lifespan="off",
-            http=HttpRequests,
-            ws=DirectSocket,
+            http=LimitedHttpProtocol,
+            ws=DirectWebSocket,
             ws_max_size=LONGEST_MESSAGE,
             ws_ping_interval=PING_SECONDS,
             ws_ping_timeout=PONG_SECONDS,
@@ -279,8 +279,8 @@ class _WebServer(uvicorn.Server):
         context = _encryption(self._settings)
         return Port("web", self._connections, raw_answer(FULL), context, raw_answer(ENCRYPTED_ONLY))
 
-    def _speak(self, connection: Connection) -> HttpRequests:
-        return HttpRequests(self.config, self.server_state, {}, connection=connection)
+    def _speak(self, connection: Connection) -> LimitedHttpProtocol:
+        return LimitedHttpProtocol(self.config, self.server_state, {}, connection=connection)
 
 
 def _encryption(settings: Settings) -> ssl.SSLContext | None:

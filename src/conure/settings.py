@@ -28,9 +28,9 @@ from pydantic_settings import (
 from conure.errors import BadOption
 from conure.types import RunnerChoice
 
-__all__ = ["DOORS", "Port", "Settings", "config_file", "load_settings"]
+__all__ = ["PROTOCOLS", "Port", "Settings", "config_file", "load_settings"]
 
-DOORS = ("native", "marker", "openai", "realtime", "deepgram", "riva", "parakeet", "wyoming", "page")
+PROTOCOLS = ("native", "marker", "openai", "realtime", "deepgram", "riva", "parakeet", "wyoming", "page")
 """What may be closed with `without`."""
 
 Port = Annotated[int, Field(ge=0, le=65535)] | Literal["free"]
@@ -63,8 +63,8 @@ def _origins(pages: str) -> str:
 
 def _known_doors(names: str) -> str:
     for name in filter(None, map(str.strip, names.split(","))):
-        if name not in DOORS:
-            raise ValueError(f"{name!r} is no door; known are: {', '.join(DOORS)}")
+        if name not in PROTOCOLS:
+            raise ValueError(f"{name!r} is no door; known are: {', '.join(PROTOCOLS)}")
     return names
 
 

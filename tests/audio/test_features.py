@@ -11,8 +11,8 @@ import torch
 from conure.audio import features
 from conure.audio import mel as mel_module
 from conure.audio.features import LogMel
-from conure.audio.features_stream import MelStream
-from conure.audio.mel import MelConfig, MelFront
+from conure.audio.mel import MelConfig, MelExtractor
+from conure.audio.stream_features import MelStream
 from conure.native.library import available
 
 
@@ -23,7 +23,7 @@ def noise(samples: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("features", [80, 128])
 @pytest.mark.parametrize("sizes", [(1,), (160,), (7, 333, 1280), (100_000,)])
 def test_chunk_by_chunk_equals_the_whole(features: int, sizes: tuple[int, ...]) -> None:
-    front = MelFront(MelConfig(features=features, normalize="NA"))
+    front = MelExtractor(MelConfig(features=features, normalize="NA"))
     samples = noise(16_123 if sizes != (1,) else 700).numpy()
     whole, frames = front(samples[None], np.array([len(samples)]))
     stream, parts, at, rng = MelStream(front), [], 0, random.Random(0)
@@ -45,7 +45,7 @@ def test_arrays_and_tensors_have_the_same_numbers(
     if not kernels:
         monkeypatch.setattr(mel_module, "available", lambda: False)
     config = MelConfig(normalize=normalize)
-    arrays, tensors = MelFront(config), LogMel(config)
+    arrays, tensors = MelExtractor(config), LogMel(config)
     monkeypatch.setattr(tensors, "log_mel", tensors.plain_log_mel)
     samples, lengths = torch.stack([noise(48_000, seed) for seed in range(3)]), torch.tensor([48_000, 9_999, 100])
     got, expected = arrays(samples.numpy(), lengths.numpy()), tensors(samples, lengths)
@@ -71,7 +71,7 @@ def test_clips_of_a_batch_equal_each_alone(normalize: str) -> None:
 
 
 def test_a_clip_without_samples_has_no_frames() -> None:
-    mel, frames = MelFront(MelConfig())(np.zeros((1, 0), np.float32), np.array([0]))
+    mel, frames = MelExtractor(MelConfig())(np.zeros((1, 0), np.float32), np.array([0]))
     assert frames.tolist() == [0]
     assert not mel.any()
 

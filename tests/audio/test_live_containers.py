@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conure.audio import handover
-from conure.audio import live as live_module
+from conure.audio import byte_pipe as handover
+from conure.audio import live_decoder as live_module
 from conure.audio.files import open_audio
 from conure.audio.formats import AudioFormat
-from conure.audio.live import LiveDecoder
+from conure.audio.live_decoder import LiveDecoder
 from conure.errors import UnsupportedAudio
 from tests.audio.recordings import encode, film, flac_of_silence, tone
 from tests.audio.test_containers import POINTING, OneWay
-from tests.audio.test_live import cut
+from tests.audio.test_live_decoder import cut
 from tests.waiting import wait_for
 
 JFK = Path(__file__).parents[2] / "src/conure/data/jfk.flac"

@@ -10,12 +10,12 @@ import pytest
 
 from conure.audio.files import open_audio
 from conure.audio.formats import AudioFormat
-from conure.audio.live import LiveDecoder
+from conure.audio.live_decoder import LiveDecoder
 from conure.errors import ConureError
 from tests.audio.recordings import encode, film, tone
 from tests.audio.test_containers import OneWay
-from tests.audio.test_endings import ANNOUNCING, SILENT
 from tests.audio.test_tracks import mixed
+from tests.audio.test_truncation import ANNOUNCING, SILENT
 
 MOST_SECONDS = 3_600.0
 NUMBERS = [bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80\0\0\0", b"\0\0\0\x80", b"\xff" * 8]

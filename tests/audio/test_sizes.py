@@ -10,7 +10,7 @@ import pytest
 
 from conure.audio.files import open_audio
 from conure.audio.formats import AudioFormat
-from conure.audio.live import LiveDecoder
+from conure.audio.live_decoder import LiveDecoder
 from tests.audio.recordings import encode, tone
 from tests.audio.test_containers import OneWay
 

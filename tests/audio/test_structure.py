@@ -8,13 +8,13 @@ import struct
 
 import pytest
 
-from conure.audio.boxes import BoxCheck
 from conure.audio.container_checks import CONTAINER_CHECKS
 from conure.audio.files import open_audio
 from conure.audio.frame_checks import FRAME_CHECKS
+from conure.audio.mp4_boxes import BoxCheck
 from tests.audio.recordings import film, tone
 from tests.audio.test_containers import OneWay
-from tests.audio.test_endings import ANNOUNCING, FRAGMENTED, SECONDS, SILENT, encode, made, told
+from tests.audio.test_truncation import ANNOUNCING, FRAGMENTED, SECONDS, SILENT, encode, made, told
 
 TOLERATED = 0.13
 """Seconds of sound that may be lost without a word: gaps within the jitter of time stamps."""

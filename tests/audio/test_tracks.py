@@ -12,7 +12,7 @@ from av.stream import Disposition
 from conure.audio import tracks as tracks_module
 from conure.audio.files import open_audio
 from conure.audio.formats import AudioFormat
-from conure.audio.live import LiveDecoder
+from conure.audio.live_decoder import LiveDecoder
 from conure.errors import NoSuchTrack
 from tests.audio.recordings import encoded, film, level_of, tone
 from tests.audio.test_containers import OneWay

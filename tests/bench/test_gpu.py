@@ -17,7 +17,7 @@ from bench.gpu.networks import Networks
 from bench.gpu.streams import numbers_of
 from bench.operations import step, turn
 from bench.random_model import LIVE_PAST, random_live_checkpoint
-from conure.engine.live_turn import NUMBERS
+from conure.engine.backends.cuda.stream_step import NUMBERS
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]

@@ -15,8 +15,8 @@ from bench.operations import TURNS, WINDOW, attention, clip, decoding, positions
 from conure.audio.features import LogMel
 from conure.audio.mel import MelConfig
 from conure.models.config import AttentionContext, EncoderConfig
+from conure.models.encoder_state import EncoderState
 from conure.models.folded_encoder import FoldedEncoder
-from conure.models.state import EncoderState
 from tests.models.networks import OFFLINE, STREAMING, mel, network
 
 FRAMES, ROWS = 403, 3

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from conure.bench.numbers import Spread
 from conure.bench.report import as_dict, best_of, facts, line, spreads
+from conure.bench.statistics import Spread
 from conure.bench.trial import Trial
 
 QUICK = Spread(count=100, p50=0.1, p90=0.15, p99=0.25, most=0.3)

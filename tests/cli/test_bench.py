@@ -14,12 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from conure.bench.sample_speech import voices
 from conure.bench.server import start_server
-from conure.bench.speech import voices
-from conure.bench.uploads import wav
+from conure.bench.upload_load import wav
+from tests.cli.conftest import Call
 from tests.waiting import PATIENCE
-
-from .conftest import Call
 
 DIGITS = Path(__file__).parents[1] / "data" / "demo.flac"
 BENCH = [sys.executable, "-m", "conure", "bench", "--model", "tiny", "--audio", str(DIGITS)]

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import constants
 
-from conure.cli import checkup, checkup_setup, doctor
-from conure.cli.checkup import Check
+from conure.cli import doctor
+from conure.cli import machine_checks as checkup
+from conure.cli import setup_checks as checkup_setup
+from conure.cli.machine_checks import Check
 from conure.models import hub
-
-from .conftest import Call
+from tests.cli.conftest import Call
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,7 @@ import pytest
 from conure.cli.inputs import find_inputs
 from conure.cli.outputs import write_atomically
 from conure.errors import BadOption
-
-from .conftest import Call
+from tests.cli.conftest import Call
 
 Touch = Callable[..., None]
 

@@ -9,8 +9,7 @@ import pytest
 
 from conure import errors
 from conure.settings import Settings
-
-from .conftest import Call
+from tests.cli.conftest import Call
 
 MODELS = ["models", "models pull", "models info", "models convert"]
 KEYS = ["keys", "keys add", "keys list", "keys remove"]

@@ -10,8 +10,7 @@ import pytest
 
 from conure.cli.main import main
 from conure.service.keys import KeyFile, read_keys
-
-from .conftest import Call
+from tests.cli.conftest import Call
 
 FILE = ("--keys", "keys.json")
 

@@ -10,13 +10,12 @@ import pytest
 
 from conure.cli import downloads
 from conure.cli import models as command
-from conure.engine import opening
+from conure.engine.backends import registry as opening
 from conure.errors import ModelNotFound
 from conure.models import hub
 from conure.models.catalog import MODELS
-from conure.models.wanted import Progress, Wanted
-
-from .conftest import Call
+from conure.models.hub_repository import HubRepository, Progress
+from tests.cli.conftest import Call
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +23,7 @@ def hub_of_the_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str
     """What is on disk, by repository. A download puts it there; that of "gone/model" fails."""
     here: dict[str, Path] = {}
 
-    def fetch(wanted: Wanted, progress: Progress | None = None) -> Path:
+    def fetch(wanted: HubRepository, progress: Progress | None = None) -> Path:
         if wanted.repository == "gone/model":
             raise ModelNotFound("gone/model is not on disk and cannot be downloaded", "pull it elsewhere")
         if progress is not None:
@@ -92,8 +91,8 @@ def test_a_wrong_call(call: Call) -> None:
 
 
 def test_a_revision_is_part_of_a_name(tmp_path: Path) -> None:
-    assert downloads.wanted("parakeet@abc") == Wanted("nvidia/parakeet-tdt-0.6b-v3", "abc")
-    assert downloads.wanted("some/body@v2") == Wanted("some/body", "v2")
+    assert downloads.wanted("parakeet@abc") == HubRepository("nvidia/parakeet-tdt-0.6b-v3", "abc")
+    assert downloads.wanted("some/body@v2") == HubRepository("some/body", "v2")
     assert downloads.wanted("tiny") is None
     assert downloads.wanted("nonsense") is None
     (tmp_path / "x.nemo").touch()

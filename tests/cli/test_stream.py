@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conure.cli.lags import Lags, percentile
+from conure.cli.latency import Latencies, percentile
 from conure.client.protocol import Error, Failed
-
-from ..client.speaking import Cut, FakeServer, Script, serving_in_a_thread
-from .conftest import Call
+from tests.cli.conftest import Call
+from tests.client.scripted_server import Cut, FakeServer, Script, serving_in_a_thread
 
 Serve = Callable[[Script], FakeServer]
 
@@ -116,7 +115,7 @@ def test_calls_that_cannot_be_done(call: Call, samples: Any, line: str, code: in
 
 
 def test_lags() -> None:
-    lags = Lags(0.02)
+    lags = Latencies(0.02)
     assert lags.since(0.02, 5.0) is None
     assert lags.after_last() is None
     for number in range(4):

@@ -16,8 +16,7 @@ import pytest
 from conure.cli import transcribe as command
 from conure.cli.main import main
 from conure.types import Segment, Transcript, Word
-
-from .conftest import Call, FakeRecognizer
+from tests.cli.conftest import Call, FakeRecognizer
 
 Touch = Callable[..., None]
 

@@ -10,9 +10,8 @@ import pytest
 
 from conure.client import BlockingClient, Final, Finished, Marker, Partial, ServerBusy, StreamClosed
 from conure.client.protocol import Cancel, Error
+from tests.client.scripted_server import Cut, FakeServer, Script, in_packets, serving_in_a_thread, speech
 from tests.waiting import wait_for
-
-from .speaking import Cut, FakeServer, Script, in_packets, serving_in_a_thread, speech
 
 Serve = Callable[[Script], FakeServer]
 

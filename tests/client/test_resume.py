@@ -8,12 +8,11 @@ import random
 import pytest
 
 from conure.client import Client, ConnectionLost, Event, Final, Finished, Marker, Partial, Stream
+from conure.client.codec import WireFormat
 from conure.client.protocol import Error
-from conure.client.wire import WireFormat
+from tests.client.scripted_server import Cut, FakeServer, Script, in_packets, serving, speech
+from tests.client.test_stream import alone, everything
 from tests.waiting import until
-
-from .speaking import Cut, FakeServer, Script, in_packets, serving, speech
-from .test_stream import alone, everything
 
 PACKET = 40
 """Bytes: no whole words, so that breaks fall into them."""

@@ -28,11 +28,10 @@ from conure.client import (
     StreamClosed,
     StreamFailed,
 )
+from conure.client.codec import WireFormat
 from conure.client.protocol import Cancel, Error, Failed, FromServer
-from conure.client.wire import WireFormat
+from tests.client.scripted_server import WORD, Script, in_packets, serving, speech
 from tests.waiting import PATIENCE, until
-
-from .speaking import WORD, Script, in_packets, serving, speech
 
 
 def alone(work: Coroutine[Any, Any, None]) -> None:

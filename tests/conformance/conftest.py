@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doors.serving import Server, started
+from tests.protocols.servers import Server, started
 
 PYTHON = os.environ["CONURE_PYTHON"]
 """Has Conure, which is not in the clients' environment."""

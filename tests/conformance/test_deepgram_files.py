@@ -24,7 +24,7 @@ from livekit.plugins import deepgram
 
 from tests.conformance.conftest import PYTHON
 from tests.conformance.speech import PCM, RATE, SAID, WAV, packets
-from tests.doors.serving import PATIENCE, Server, started
+from tests.protocols.servers import PATIENCE, Server, started
 
 WORDS = SAID.split()
 

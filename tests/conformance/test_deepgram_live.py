@@ -45,7 +45,7 @@ from pipecat.services.deepgram.stt import DeepgramSTTService
 from pipecat.workers.runner import WorkerRunner
 
 from tests.conformance.speech import RATE, SAID, packets
-from tests.doors.serving import Server
+from tests.protocols.servers import Server
 from tests.waiting import PATIENCE
 
 RAW: dict[str, Any] = {"model": "nova-3", "encoding": "linear16", "sample_rate": RATE}

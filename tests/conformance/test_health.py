@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import openai
 
-from tests.doors.serving import Server
+from tests.protocols.servers import Server
 
 
 def test_the_server_is_ready(server: Server) -> None:

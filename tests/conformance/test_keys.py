@@ -22,7 +22,7 @@ from wyoming.error import Error
 
 from tests.conformance.conftest import PYTHON
 from tests.conformance.speech import PCM, RATE, SAID, WAV
-from tests.doors.serving import ROOT, Server, started
+from tests.protocols.servers import ROOT, Server, started
 
 NOBODY = "cnr_000000000000_bm9ib2R5IGhhcyB0aGlzIHNlY3JldA"
 LIVE = {"encoding": "linear16", "sample_rate": RATE}

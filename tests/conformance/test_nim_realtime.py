@@ -14,7 +14,7 @@ from riva.client.asr import AudioChunkFileIterator
 from riva.client.realtime import RealtimeClientASR
 
 from tests.conformance.speech import SAID, WAV, packets
-from tests.doors.serving import Server
+from tests.protocols.servers import Server
 from tests.waiting import PATIENCE
 
 

@@ -32,7 +32,7 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.openai.stt import OpenAIRealtimeSTTService
 
 from tests.conformance.speech import PCM, RATE, SAID, packets
-from tests.doors.serving import Server
+from tests.protocols.servers import Server
 from tests.waiting import PATIENCE
 
 ASR = "conversation.item.input_audio_transcription"

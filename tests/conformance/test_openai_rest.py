@@ -29,7 +29,7 @@ from pipecat.services.openai.stt import OpenAISTTService
 from pipecat.tests.utils import run_test
 
 from tests.conformance.speech import PCM, RATE, SAID, WAV, packets
-from tests.doors.serving import MOST_UPLOAD, PATIENCE, Server
+from tests.protocols.servers import MOST_UPLOAD, PATIENCE, Server
 
 SPEECH = WAV.read_bytes()
 KEY = "any"

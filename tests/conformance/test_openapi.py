@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.conformance.speech import SAID, WAV
-from tests.doors.serving import Server
+from tests.protocols.servers import Server
 from tests.waiting import PATIENCE
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

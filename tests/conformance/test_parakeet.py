@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.conformance.speech import RATE, SAID, WAV, packets
-from tests.doors.serving import PATIENCE, Server
+from tests.protocols.servers import PATIENCE, Server
 
 
 @pytest.mark.parametrize(("path", "fields"), [("/v1/transcribe", None), ("/v2/transcribe", {"diarize": "true"})])

@@ -30,7 +30,7 @@ from pipecat.services.openai.stt import OpenAIRealtimeSTTService
 from pipecat.workers.runner import WorkerRunner
 
 from tests.conformance.speech import RATE, SAID, packets
-from tests.doors.serving import PATIENCE, Server
+from tests.protocols.servers import PATIENCE, Server
 
 PACKET_MS = 20
 SILENCE = InputAudioRawFrame(bytes(2 * RATE * PACKET_MS // 1000), RATE, 1)

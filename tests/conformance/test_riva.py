@@ -34,11 +34,11 @@ from pipecat.services.nvidia.stt import NvidiaSegmentedSTTService, NvidiaSTTServ
 from pipecat.workers.runner import WorkerRunner
 from riva.client.asr import streaming_request_generator
 
-import conure.doors.riva.riva_asr_pb2 as ours
-import conure.doors.riva.riva_audio_pb2 as our_audio
-import conure.doors.riva.riva_common_pb2 as our_common
+import conure.protocols.riva.riva_asr_pb2 as ours
+import conure.protocols.riva.riva_audio_pb2 as our_audio
+import conure.protocols.riva.riva_common_pb2 as our_common
 from tests.conformance.speech import PCM, RATE, SAID, WAV, packets
-from tests.doors.serving import Server, wait_for
+from tests.protocols.servers import Server, wait_for
 
 FIRST, REST = SAID.split()[:4], SAID.split()[4:]
 HALF = 3.92

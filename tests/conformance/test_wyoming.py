@@ -18,7 +18,7 @@ from wyoming.info import AsrProgram, Describe, Info
 from wyoming.ping import Ping, Pong
 
 from tests.conformance.speech import RATE, SAID, WAV, packets
-from tests.doors.serving import PATIENCE, Server
+from tests.protocols.servers import PATIENCE, Server
 
 WIDTH, CHANNELS = 2, 1
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from conure.decoding.emitted import ALPHA, EmittedToken
+from conure.decoding.emitted_token import ALPHA, EmittedToken
 
 __all__ = ["HISTORIES", "Scripted", "sureness"]
 

@@ -10,8 +10,8 @@ import torch
 
 from conure.decoding.confidence import confidence
 from conure.decoding.ctc import decode_ctc
-from conure.decoding.emitted import EmittedToken
-from conure.decoding.label_loop import LabelLoop
+from conure.decoding.emitted_token import EmittedToken
+from conure.decoding.label_looping import LabelLooping
 from conure.decoding.transducer import TransducerState, decode_transducer
 from conure.fused.available import available
 from conure.models.network import Heads
@@ -175,7 +175,7 @@ def test_kernels_decode_to_the_same(durations: tuple[int, ...], window: int, mon
 
 def looped(net: Heads, steps: torch.Tensor, counts: torch.Tensor, times: int, window: int) -> list[list[EmittedToken]]:
     """By a loop that does not look, in chunks of 9 steps, with one turn too many in each."""
-    loop, state = LabelLoop(net, len(counts), 9, times, window), TransducerState.start(net, len(counts))
+    loop, state = LabelLooping(net, len(counts), 9, times, window), TransducerState.start(net, len(counts))
     parts: list[list[EmittedToken]] = [[] for _ in counts]
     for start in range(0, steps.shape[1], 9):
         part = steps[:, start : start + 9]

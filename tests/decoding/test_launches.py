@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from conure.decoding.label_loop import LabelLoop
+from conure.decoding.label_looping import LabelLooping
 from conure.decoding.transducer import TransducerState
 from tests.decoding.test_decoding import COUNTS, encoded, heads
 from tests.engine.tape import places_of
@@ -70,7 +70,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 def test_a_step_is_a_dozen_launches(durations: tuple[int, ...], window: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     net = heads(durations, 2.0).requires_grad_(False)
-    loop = LabelLoop(net, 4, 40, 3, window)
+    loop = LabelLooping(net, 4, 40, 3, window)
     loop.begin(encoded(), COUNTS, TransducerState.start(net, 4))
     loop.advance()  # constants are made in the first run
     with launches(monkeypatch) as counted:

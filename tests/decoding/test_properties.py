@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conure.decoding.ctc import decode_ctc
-from conure.decoding.emitted import EmittedToken
-from conure.decoding.hypothesis import Tokens
-from conure.decoding.label_loop import LabelLoop
+from conure.decoding.emitted_token import EmittedToken
+from conure.decoding.label_looping import LabelLooping
+from conure.decoding.token_buffer import TokenBuffer
 from conure.decoding.transducer import TransducerState, decode_transducer
 from tests.decoding.scripted import HISTORIES, Scripted
 
 DURATIONS = [(), (0, 1, 2, 3, 4), (0, 1), (1, 2, 8)]
-Decode = Callable[[Tensor, Tensor, Any], tuple[Tokens, Any]]
+Decode = Callable[[Tensor, Tensor, Any], tuple[TokenBuffer, Any]]
 
 
 @st.composite
@@ -68,7 +68,7 @@ def test_a_transducer_is_the_textbook_loop(
 ) -> None:
     heads, steps, counts = script
 
-    def decode(part: Tensor, some: Tensor, state: TransducerState | None) -> tuple[Tokens, TransducerState]:
+    def decode(part: Tensor, some: Tensor, state: TransducerState | None) -> tuple[TokenBuffer, TransducerState]:
         return decode_transducer(heads, part, some, state, window)  # type: ignore[arg-type]
 
     wanted = [heads.textbook_transducer(row[:count].tolist()) for row, count in zip(steps, counts, strict=True)]
@@ -81,9 +81,9 @@ def test_a_loop_that_does_not_look_is_too_whatever_it_does_too_much(
     script: tuple[Scripted, Tensor, Tensor], window: int, times: int, more: int, places: list[int]
 ) -> None:
     heads, steps, counts = script
-    loop = LabelLoop(heads, len(counts), steps.shape[1], times, window)  # type: ignore[arg-type]
+    loop = LabelLooping(heads, len(counts), steps.shape[1], times, window)  # type: ignore[arg-type]
 
-    def decode(part: Tensor, some: Tensor, state: TransducerState | None) -> tuple[Tokens, TransducerState]:
+    def decode(part: Tensor, some: Tensor, state: TransducerState | None) -> tuple[TokenBuffer, TransducerState]:
         loop.begin(part, some, state or TransducerState.start(heads, len(counts)))  # type: ignore[arg-type]
         while loop.unfinished:
             loop.advance()
@@ -128,7 +128,7 @@ appended = st.lists(st.tuples(st.lists(st.booleans(), min_size=3, max_size=3), s
 def test_tokens_are_lists_that_grow_under_a_mask(
     appended: list[tuple[list[bool], int]], begin: int, count: int
 ) -> None:
-    tokens = Tokens.allocate(3, 9, torch.device("cpu"))
+    tokens = TokenBuffer.allocate(3, 9, torch.device("cpu"))
     plain: list[list[EmittedToken]] = [[], [], []]
     for mask, number in appended:
         whole = torch.tensor([number, number + 1, number + 2])

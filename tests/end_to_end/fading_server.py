@@ -5,9 +5,9 @@ import signal
 from typing import Any
 
 from conure.cli.main import run
-from conure.engine import transport
+from conure.engine.ipc import transport
+from conure.engine.main import work
 from conure.engine.plan import Plan
-from conure.engine.worker import work
 
 
 def work_once(plan: Plan, *rest: Any) -> None:

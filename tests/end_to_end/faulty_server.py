@@ -3,7 +3,7 @@
 from typing import Any
 
 from conure.cli.main import run
-from conure.service.live import LiveStream
+from conure.service.live_service import LiveStream
 
 
 async def feed(*_: Any) -> None:

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from conure.cli.main import run
-from conure.engine import transport
+from conure.engine.ipc import transport
 
 
 def hang(*_: Any) -> None:

@@ -24,8 +24,8 @@ from websockets.sync.client import connect
 from conure.client import Client, Finished
 from conure.service.keys import new_key, written
 from conure.service.limits import NO_LIMITS, Limits
-from tests.doors.serving import DEMO, PATIENCE, ROOT, SAID, TINY_MODEL, Server, demo, started, wait_for
-from tests.doors.talking import TINY, Lines, Message, Socket, converse, finals, lines, pcm16, pieces, socket_of
+from tests.protocols.live_clients import TINY, Lines, Message, Socket, converse, finals, lines, pcm16, pieces, socket_of
+from tests.protocols.servers import DEMO, PATIENCE, ROOT, SAID, TINY_MODEL, Server, demo, started, wait_for
 
 TLS = ROOT / "tests" / "data" / "tls"
 DIGITS = pcm16(demo())

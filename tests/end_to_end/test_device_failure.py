@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.doors.serving import SAID, demo, started
-from tests.doors.talking import converse, finals, lines, pcm16, pieces, socket_of
+from tests.protocols.live_clients import converse, finals, lines, pcm16, pieces, socket_of
+from tests.protocols.servers import SAID, demo, started
 
 CONFIG = {"type": "config", "endpointing": {"silence": 1.5}}
 DIGITS = pcm16(demo())

@@ -17,8 +17,8 @@ import pytest
 from conure.client import Client, Endpointing, Final, Finished, ServerBusy, Stream
 from conure.engine.watchdog import MOST_STARTS
 from conure.event_loop import HELD_UP
-from tests.doors.serving import PATIENCE, SAID, Server, demo, started, wait_for
-from tests.doors.talking import pcm16
+from tests.protocols.live_clients import pcm16
+from tests.protocols.servers import PATIENCE, SAID, Server, demo, started, wait_for
 
 STREAMS = 10
 PACE = 0.1

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tests.doors.serving import PATIENCE, ROOT
+from tests.protocols.servers import PATIENCE, ROOT
 
 FAULTS = """
 import logging, sys, threading, warnings

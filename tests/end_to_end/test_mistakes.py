@@ -12,8 +12,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.doors.serving import PATIENCE, Server, demo, started
-from tests.doors.talking import lines, pcm16, socket_of
+from tests.protocols.live_clients import lines, pcm16, socket_of
+from tests.protocols.servers import PATIENCE, Server, demo, started
 
 AUDIO = pcm16(demo())[:6_400]
 COUNTED = 'conure_background_failures_total{task="serving a connection"}'

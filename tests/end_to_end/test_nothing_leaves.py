@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from conure.telemetry import SWITCHES
-from tests.doors.serving import DEMO, DOORS, PORTS, ROOT, SAID
 from tests.end_to_end.auditing import Audit
+from tests.protocols.servers import DEMO, DOORS, PORTS, ROOT, SAID
 from tests.waiting import PATIENCE, wait_for
 
 AFTER_SECONDS = 20

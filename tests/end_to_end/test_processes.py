@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from conure.client import Client, Endpointing, Event, Final, Finished
-from tests.doors.serving import DEMO, PATIENCE, SAID, TINY_MODEL, Server, demo, started, wait_for
-from tests.doors.talking import TINY, Lines, Message, Socket, converse, finals, lines, pcm16, pieces, socket_of
-from tests.doors.talking import Client as Talker
+from tests.protocols.live_clients import TINY, Lines, Message, Socket, converse, finals, lines, pcm16, pieces, socket_of
+from tests.protocols.live_clients import Client as Talker
+from tests.protocols.servers import DEMO, PATIENCE, SAID, TINY_MODEL, Server, demo, started, wait_for
 
 Door = Callable[[Server], AbstractContextManager[Talker]]
 DIGITS = pcm16(demo())

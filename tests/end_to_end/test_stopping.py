@@ -13,8 +13,8 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
-from tests.doors.serving import DEMO, PATIENCE, SAID, TINY_MODEL, Server, demo, started, wait_for
-from tests.doors.talking import TINY, Client, Message, converse, finals, lines, pcm16, pieces, socket_of
+from tests.protocols.live_clients import TINY, Client, Message, converse, finals, lines, pcm16, pieces, socket_of
+from tests.protocols.servers import DEMO, PATIENCE, SAID, TINY_MODEL, Server, demo, started, wait_for
 
 DIGITS = pcm16(demo())
 HALF = len(pieces(DIGITS)) // 2

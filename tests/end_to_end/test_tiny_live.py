@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from conure.audio.files import open_audio
-from conure.engine.messages import Finished, Heard, StreamOptions, UtteranceEnded
-from conure.engine.opening import Opened, open_model
+from conure.engine.backends.registry import OpenedModel, open_model
+from conure.engine.lanes.stream_lane import StreamLane
+from conure.engine.messages import Finished, StreamOptions, StreamTokens, UtteranceEnded
 from conure.engine.plan import Plan
-from conure.engine.stream_lane import StreamLane
 from conure.text.words import join_words, words_from_tokens
 from conure.types import Token
-from conure.vad.endpoints import Endpointing
+from conure.vad.endpointing import Endpointing
 from conure.vad.silero import load_silero
 from tests.end_to_end.test_tiny import edits
 
@@ -28,7 +28,7 @@ DEFAULT = Endpointing()
 
 
 @pytest.fixture(scope="module")
-def opened() -> Opened:
+def opened() -> OpenedModel:
     return open_model("tiny-live", Plan(device="cpu"), live=True, clips=False)
 
 
@@ -38,7 +38,7 @@ def samples_of(path: Path) -> np.ndarray:
 
 
 def heard(
-    opened: Opened, clips: list[np.ndarray], latency: int, endpointing: Endpointing = DEFAULT
+    opened: OpenedModel, clips: list[np.ndarray], latency: int, endpointing: Endpointing = DEFAULT
 ) -> tuple[list[str], list[list[str]]]:
     """The text of each clip, all of them streamed at once; and why its utterances ended."""
     assert opened.streams is not None
@@ -53,7 +53,7 @@ def heard(
     finished = 0
     while finished < len(clips):
         for answer in lane.run([work.stream for work in lane.ready()], 0.0):
-            if isinstance(answer, Heard):
+            if isinstance(answer, StreamTokens):
                 tokens[answer.stream] += answer.tokens
             elif isinstance(answer, UtteranceEnded):
                 reasons[answer.stream].append(answer.reason)
@@ -62,13 +62,13 @@ def heard(
 
 
 @pytest.mark.parametrize("latency", MEASURED)
-def test_error_rate_on_unseen_speakers(opened: Opened, latency: int) -> None:
+def test_error_rate_on_unseen_speakers(opened: OpenedModel, latency: int) -> None:
     texts, _ = heard(opened, [samples_of(DATA / "strings" / name) for name in STRINGS], latency)
     wrong = sum(edits(said.split(), text.split()) for said, text in zip(STRINGS.values(), texts, strict=True))
     assert wrong / sum(len(said.split()) for said in STRINGS.values()) <= MEASURED[latency] + MARGIN
 
 
-def test_the_model_says_when_an_utterance_is_over(opened: Opened) -> None:
+def test_the_model_says_when_an_utterance_is_over(opened: OpenedModel) -> None:
     """Most strings are ended by the token, where no silence would end them."""
     silence = np.zeros(24_000, np.float32)
     clips = [np.concatenate([samples_of(DATA / "strings" / name), silence]) for name in STRINGS]
@@ -76,7 +76,7 @@ def test_the_model_says_when_an_utterance_is_over(opened: Opened) -> None:
     assert sum("end_token" in found for found in reasons) > 0.8 * len(clips)
 
 
-def test_the_demo(opened: Opened) -> None:
+def test_the_demo(opened: OpenedModel) -> None:
     for latency in MEASURED:
         assert heard(opened, [samples_of(DATA / "demo.flac")], latency)[0] == [
             "seven three nine zero one five eight two"

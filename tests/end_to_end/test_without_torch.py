@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conure.engine.opening import open_runner
+from conure.engine.backends.registry import open_runner
 from conure.native.library import available
 from tests.waiting import PATIENCE
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conure.decoding.flushed import FlushedTokens
+from conure.decoding.flushed_tokens import FlushedTokens
 from conure.decoding.transducer import TransducerState, decode_transducer
 from conure.models.network import Network
 

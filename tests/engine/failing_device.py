@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from conure.engine.lanes.stream_lane import StreamLane
+from conure.engine.main import work
 from conure.engine.messages import Answer
 from conure.engine.plan import Plan
-from conure.engine.stream_lane import StreamLane
-from conure.engine.worker import work
 
 __all__ = ["work_until_the_device_fails"]
 

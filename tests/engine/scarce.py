@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from conure.engine.runner import Runner
-from conure.models.slices import Slices
+from conure.engine.backends.clip_runner import ClipRunner
+from conure.models.preemptible import Preemptible
 
 __all__ = ["ScarceRunner"]
 
@@ -19,12 +19,12 @@ class ScarceRunner:
 
     description = "scarce"
 
-    def __init__(self, runner: Runner, seconds: float) -> None:
+    def __init__(self, runner: ClipRunner, seconds: float) -> None:
         self.runner, self.seconds = runner, seconds
         self.config, self.device, self.decoder = runner.config, runner.device, runner.decoder
         self.tried: list[float] = []
 
-    def encode(self, samples: Any, lengths: Any, prompts: Any = None) -> Slices[tuple[Any, Any]]:
+    def encode(self, samples: Any, lengths: Any, prompts: Any = None) -> Preemptible[tuple[Any, Any]]:
         slices = self.runner.encode(samples, lengths, prompts)
         self.tried.append(samples.size / RATE)
         if samples.size > self.seconds * RATE:

@@ -14,11 +14,11 @@ from typing import Any
 
 from msgspec import msgpack
 
-from conure.engine.frames import frame, receive_frame
-from conure.engine.messages import Finalize, Open, Opened, Ping, Pong
+from conure.engine.ipc.frames import frame, receive_frame
+from conure.engine.ipc.sample_ring import SampleRing
+from conure.engine.ipc.wire import FromEngine, Ready, RequestReader, Starting, connect_reader
+from conure.engine.messages import Finalize, Open, Ping, Pong, StreamOpened
 from conure.engine.messages import Marker as Answered
-from conure.engine.ring import SampleRing
-from conure.engine.wire import FromEngine, Ready, RequestReader, Starting, connect_reader
 
 __all__ = ["StubListener", "StubProcess"]
 
@@ -36,7 +36,7 @@ def serve(end: socket.socket, ring: SampleRing, *, silent: bool = False) -> None
             for request in reader.decode(payload):
                 match request:
                     case Open(stream):
-                        answers.append(Opened(stream))
+                        answers.append(StreamOpened(stream))
                     case Finalize(stream, marker):
                         answers.append(Answered(stream, marker))
                     case Ping(number):

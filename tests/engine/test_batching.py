@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from conure.engine.batching import batches, bucket
+from conure.engine.lanes.batching import bucket, form_batches
 from conure.models.config import LONG_STEPS
 
 
 def test_a_batch_times_its_longest_stays_within_the_limit() -> None:
     lengths = [5, 90, 30, 31, 7, 60, 200, 1]
-    found = list(batches(lengths, 100))
+    found = list(form_batches(lengths, 100))
     assert sorted(index for batch in found for index in batch) == list(range(len(lengths)))
     assert all(len(batch) == 1 or max(lengths[index] for index in batch) * len(batch) <= 100 for batch in found)
     assert found[0] == [6]
 
 
 def test_long_clips_have_batches_of_their_own() -> None:
-    assert list(batches([5, 90, 30, 91], 1000, apart=30)) == [[3, 1], [2, 0]]
+    assert list(form_batches([5, 90, 30, 91], 1000, apart=30)) == [[3, 1], [2, 0]]
 
 
 def test_a_bucket_holds_its_steps_and_is_one_itself() -> None:

@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from conure.audio.features import LogMel
-from conure.engine.clip_lane import ClipLane
-from conure.engine.cost import Costs
-from conure.engine.messages import Answer, Clip, Failed, Finished, Heard
-from conure.engine.scheduler import ClipTurn, ClipWork, Scheduler
-from conure.engine.torch_runner import TorchRunner
+from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
+from conure.engine.lanes.clip_lane import ClipLane
+from conure.engine.messages import Answer, Clip, Failed, Finished, StreamTokens
+from conure.engine.scheduler import ClipStep, ClipWork, Scheduler
+from conure.engine.step_costs import StepCosts
 from tests.engine.scarce import ScarceRunner
 from tests.models.networks import OFFLINE, network
 
 
-def runner() -> TorchRunner:
+def runner() -> TorchClipRunner:
     net = network(OFFLINE, ctc=True)
-    return TorchRunner(net, LogMel(net.config.mel), torch.device("cpu"))
+    return TorchClipRunner(net, LogMel(net.config.mel), torch.device("cpu"))
 
 
 def lane() -> ClipLane:
@@ -35,13 +35,13 @@ def finish(clips: ClipLane, scheduler: Scheduler) -> list[Answer]:
     answers: list[Answer] = []
     while len(clips):
         turn = scheduler.choose(0.0, [], [], clips.ready())
-        assert isinstance(turn, ClipTurn)
+        assert isinstance(turn, ClipStep)
         answers += clips.run(turn.work)
     return answers
 
 
 def test_an_urgent_clip_overtakes_a_batch_that_was_begun() -> None:
-    clips, scheduler = lane(), Scheduler(Costs())
+    clips, scheduler = lane(), Scheduler(StepCosts())
     clips.submit(clip(1), 0.0)
     clips.submit(clip(2), 0.0)
     (work,) = clips.ready()
@@ -77,13 +77,13 @@ def test_a_batch_that_nobody_waits_for_is_given_up() -> None:
 
 def test_batches_become_as_small_as_the_memory_is(caplog: pytest.LogCaptureFixture) -> None:
     scarce = ScarceRunner(runner(), 6.0)
-    clips, scheduler = ClipLane(scarce, batch_seconds=30.0), Scheduler(Costs())
+    clips, scheduler = ClipLane(scarce, batch_seconds=30.0), Scheduler(StepCosts())
     for round_ in range(2):
         numbers = list(range(10 * round_, 10 * round_ + 10))
         for number in numbers:
             clips.submit(clip(number, seconds=2), 0.0)
         answers = finish(clips, scheduler)
-        assert [answer.stream for answer in answers if isinstance(answer, Heard)] == numbers
+        assert [answer.stream for answer in answers if isinstance(answer, StreamTokens)] == numbers
         assert len([answer for answer in answers if isinstance(answer, Finished)]) == 10
     assert scarce.tried[0] == 20.0
     assert clips.batch_seconds == 5.0
@@ -94,7 +94,7 @@ def test_batches_become_as_small_as_the_memory_is(caplog: pytest.LogCaptureFixtu
 
 
 def test_a_clip_that_does_not_fit_fails_and_the_others_go_on() -> None:
-    clips, scheduler = ClipLane(ScarceRunner(runner(), 6.0)), Scheduler(Costs())
+    clips, scheduler = ClipLane(ScarceRunner(runner(), 6.0)), Scheduler(StepCosts())
     for number, seconds in enumerate((1, 9, 2)):
         assert clips.submit(clip(number, seconds=seconds), 0.0) == []
     answers = finish(clips, scheduler)
@@ -108,7 +108,7 @@ def test_a_clip_that_does_not_fit_fails_and_the_others_go_on() -> None:
 def test_what_there_is_no_memory_for_is_not_tried() -> None:
     """Memory for 12 s, and clips take as much as they are long, but 2 s more each."""
     scarce = ScarceRunner(runner(), 12.0)
-    clips, scheduler = ClipLane(scarce, most_rows=lambda seconds: int(12 // (seconds + 2))), Scheduler(Costs())
+    clips, scheduler = ClipLane(scarce, most_rows=lambda seconds: int(12 // (seconds + 2))), Scheduler(StepCosts())
     (failed,) = clips.submit(clip(1, seconds=11), 0.0)
     assert isinstance(failed, Failed)
     assert (failed.stream, failed.code) == (1, "out_of_memory")

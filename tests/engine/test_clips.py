@@ -9,21 +9,21 @@ import pytest
 import torch
 
 from conure.audio.features import LogMel
-from conure.decoding.emitted import EmittedToken
-from conure.engine import clips
-from conure.engine.clips import transcribe_batch, transcribe_clips
-from conure.engine.runner import Runner
-from conure.engine.torch_runner import TorchRunner
+from conure.decoding.emitted_token import EmittedToken
+from conure.engine.backends.clip_runner import ClipRunner
+from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
+from conure.engine.lanes import clips
+from conure.engine.lanes.clips import transcribe_batch, transcribe_clips
 from conure.errors import OutOfMemory
-from conure.models.slices import finish
+from conure.models.preemptible import finish
 from tests.engine.scarce import RATE, ScarceRunner
 from tests.models.networks import OFFLINE, network
 
 
 @pytest.fixture(scope="module")
-def runner() -> Runner:
+def runner() -> ClipRunner:
     net = network(OFFLINE, ctc=True)
-    return TorchRunner(net, LogMel(net.config.mel), torch.device("cpu"))
+    return TorchClipRunner(net, LogMel(net.config.mel), torch.device("cpu"))
 
 
 def noises(*seconds: float) -> list[np.ndarray]:
@@ -36,7 +36,7 @@ def said(tokens: list[EmittedToken] | OutOfMemory) -> list[tuple[int, int]]:
     return [(token.id, token.step) for token in tokens]
 
 
-def test_halves_say_what_the_whole_says(runner: Runner) -> None:
+def test_halves_say_what_the_whole_says(runner: ClipRunner) -> None:
     batch, missing = noises(4, 3, 4, 1, 2, 4, 3), list[float]()
     expected = finish(transcribe_batch(runner, batch))
     found = finish(transcribe_batch(ScarceRunner(runner, 9.0), batch, did_not_fit=missing.append))
@@ -45,7 +45,7 @@ def test_halves_say_what_the_whole_says(runner: Runner) -> None:
     assert missing == [28.0, 12.0, 16.0]
 
 
-def test_a_clip_that_does_not_fit_alone_is_named(runner: Runner) -> None:
+def test_a_clip_that_does_not_fit_alone_is_named(runner: ClipRunner) -> None:
     batch = noises(1, 20, 2)
     found = finish(transcribe_batch(ScarceRunner(runner, 9.0), batch))
     assert isinstance(found[1], OutOfMemory)
@@ -57,7 +57,7 @@ def test_a_clip_that_does_not_fit_alone_is_named(runner: Runner) -> None:
         transcribe_clips(ScarceRunner(runner, 9.0), batch)
 
 
-def test_nothing_of_a_batch_is_left_when_its_halves_begin(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_a_batch_is_left_when_its_halves_begin(runner: ClipRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[torch.Tensor]] = []
     left: list[bool] = []
     subsample = runner.network.encoder.subsample  # type: ignore[attr-defined]
@@ -73,7 +73,7 @@ def test_nothing_of_a_batch_is_left_when_its_halves_begin(runner: Runner, monkey
     assert left == [False]
 
 
-def test_other_errors_are_not_taken_for_it(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_taken_for_it(runner: ClipRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 

@@ -13,18 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conure.engine import connections
-from conure.engine.frames import frame, receive_frame
-from conure.engine.handle import EngineHandle
-from conure.engine.messages import Audio, Failed, Finished, Open, Opened, Room, StreamOptions, Turned
+from conure.engine.client import EngineClient
+from conure.engine.ipc import connections
+from conure.engine.ipc.frames import frame, receive_frame
+from conure.engine.ipc.sample_ring import SampleRing
+from conure.engine.ipc.transport import ProcessTransport, SocketTransport
+from conure.engine.ipc.wire import FromEngine, answer_reader
+from conure.engine.messages import Audio, Failed, Finished, Open, QueueRoom, StepTaken, StreamOpened, StreamOptions
 from conure.engine.plan import Plan
-from conure.engine.ring import SampleRing
-from conure.engine.transport import ProcessTransport, SocketTransport
-from conure.engine.wire import FromEngine, answer_reader
 from conure.errors import EngineFailed
 from conure.models.network import Network
 from tests.engine.live_model import save_live_model
-from tests.engine.test_handle import PATIENCE, Listener, say
+from tests.engine.test_client import PATIENCE, Listener, say
 from tests.engine.test_stream_lane import net, noise, offline
 from tests.waiting import until
 
@@ -41,16 +41,16 @@ def model(net: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class House:
     """An engine, whoever started it, and two that ask it."""
 
-    def __init__(self, path: Path, starter: EngineHandle, transport: ProcessTransport) -> None:
+    def __init__(self, path: Path, starter: EngineClient, transport: ProcessTransport) -> None:
         self.path = path
         self.starter = starter
-        self.turns: list[Turned] = []
+        self.turns: list[StepTaken] = []
         starter.on_turn = self.turns.append
-        self.askers: list[EngineHandle] = []
+        self.askers: list[EngineClient] = []
         self._transport = transport
 
-    async def asker(self, number: int) -> EngineHandle:
-        asker = EngineHandle(SocketTransport(self.path, number, 2**20), number)
+    async def asker(self, number: int) -> EngineClient:
+        asker = EngineClient(SocketTransport(self.path, number, 2**20), number)
         await asker.start()
         self.askers.append(asker)
         return asker
@@ -66,7 +66,7 @@ async def house(model: Path, folder: Path) -> AsyncIterator[House]:
         listener.bind(str(folder / "engine"))
         listener.listen()
         transport = ProcessTransport(Plan(live=(str(model),), device="cpu", slots=SLOTS), listener)
-        starter = EngineHandle(transport)
+        starter = EngineClient(transport)
         await starter.start()
         place = House(folder / "engine", starter, transport)
         try:
@@ -102,7 +102,7 @@ def test_whoever_started_it_may_stand_still() -> None:
     ring = SampleRing.create(16)
     with ours:
         connection = connections._Connection(connections.STARTER, theirs, SampleRing.attach(ring.name))
-        turn, room = Turned("small", 160, 1, 0.01, 1, 0, {"encoder" * 50: 0.01}), Room("small", (1,))
+        turn, room = StepTaken("small", 160, 1, 0.01, 1, 0, {"encoder" * 50: 0.01}), QueueRoom("small", (1,))
         for _ in range(5 * connections.MOST_WAITING):
             connection.tell([turn])
         connection.tell([room])
@@ -117,13 +117,13 @@ def test_whoever_started_it_may_stand_still() -> None:
 
 
 def test_who_leaves_frees_its_slots(model: Path, tmp_path: Path) -> None:
-    async def taken(asker: EngineHandle, count: int) -> list[bool]:
+    async def taken(asker: EngineClient, count: int) -> list[bool]:
         listeners = [Listener() for _ in range(count)]
         for listener in listeners:
             asker.ask(Open(asker.register(listener), StreamOptions("small", 1120), again=True))
         await until(lambda: all(listener.answers for listener in listeners))
-        assert all(isinstance(listener.answers[0], Opened | Failed) for listener in listeners)
-        return [isinstance(listener.answers[0], Opened) for listener in listeners]
+        assert all(isinstance(listener.answers[0], StreamOpened | Failed) for listener in listeners)
+        return [isinstance(listener.answers[0], StreamOpened) for listener in listeners]
 
     async def talk() -> None:
         async with house(model, tmp_path) as place:
@@ -184,7 +184,7 @@ def test_who_does_not_read_holds_nobody_up(net: Network, model: Path, tmp_path: 
 
 def test_without_an_engine_it_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(EngineFailed, match="there is no engine"):
-        asyncio.run(EngineHandle(SocketTransport(tmp_path / "none", 1), 1).start())
+        asyncio.run(EngineClient(SocketTransport(tmp_path / "none", 1), 1).start())
 
 
 def test_who_hangs_up_before_it_was_introduced(net: Network, model: Path, tmp_path: Path) -> None:

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from conure.decoding.emitted import STEP_SECONDS
-from conure.engine.live_lane import LiveLane
-from conure.engine.messages import Answer, Finished, Heard, Marker, StreamOptions
-from conure.engine.opening import Opened, open_model
+from conure.decoding.emitted_token import STEP_SECONDS
+from conure.engine.backends.registry import OpenedModel, open_model
+from conure.engine.lanes.lane import StreamingLane
+from conure.engine.lanes.segment_lane import SegmentLane
+from conure.engine.lanes.stream_lane import StreamLane
+from conure.engine.messages import Answer, Finished, Marker, StreamOptions, StreamTokens
 from conure.engine.plan import Plan
-from conure.engine.segment_lane import SegmentLane
-from conure.engine.stream_lane import StreamLane
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
 from conure.types import Token, Word
 from conure.vad.silero import load_silero
-from tests.engine.knowing import TOKENIZER, KnowingRunner
+from tests.engine.known_words import TOKENIZER, KnowingRunner
 from tests.vad.digits import RATE, silences, spoken_apart
 
 PACKET = 1280
@@ -52,7 +52,7 @@ class Talk:
         return [word.text for word in self.words(tokenizer)]
 
 
-def hear(lane: LiveLane, talks: Sequence[Talk], latency: int) -> None:
+def hear(lane: StreamingLane, talks: Sequence[Talk], latency: int) -> None:
     """All of them side by side, packet by packet."""
     for number, _ in enumerate(talks):
         assert lane.open(number, StreamOptions("m", latency))
@@ -76,7 +76,7 @@ def hear(lane: LiveLane, talks: Sequence[Talk], latency: int) -> None:
 
 
 def _take(talk: Talk, answer: Answer) -> None:
-    if isinstance(answer, Heard):
+    if isinstance(answer, StreamTokens):
         talk.told[-1] += answer.tokens
     elif isinstance(answer, Marker):
         assert answer.marker == sorted(talk.cuts)[len(talk.told) - 1]
@@ -95,11 +95,11 @@ def cuts_in(places: Sequence[tuple[int, int]], chance: random.Random) -> list[in
 
 
 @pytest.fixture(scope="module")
-def live() -> Opened:
+def live() -> OpenedModel:
     return open_model("tiny-live", Plan(device="cpu"), live=True, clips=False)
 
 
-def live_lane(live: Opened, slots: int) -> StreamLane:
+def live_lane(live: OpenedModel, slots: int) -> StreamLane:
     assert live.streams is not None
     return StreamLane(live.streams, load_silero(), slots, live.checkpoint.tokenizer)
 
@@ -115,7 +115,7 @@ def check_order(talk: Talk, tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("latency", LATENCIES)
-def test_cuts_in_silence_change_no_word(live: Opened, latency: int) -> None:
+def test_cuts_in_silence_change_no_word(live: OpenedModel, latency: int) -> None:
     tokenizer, chance = live.checkpoint.tokenizer, random.Random(latency)
     for seed in (2, 8):
         samples, words = spoken_apart(seed)
@@ -131,7 +131,7 @@ def test_cuts_in_silence_change_no_word(live: Opened, latency: int) -> None:
 
 
 @pytest.mark.parametrize("latency", [80, 560, 1120])
-def test_a_cut_within_a_word_loses_no_other(live: Opened, latency: int) -> None:
+def test_a_cut_within_a_word_loses_no_other(live: OpenedModel, latency: int) -> None:
     tokenizer = live.checkpoint.tokenizer
     samples, words = spoken_apart(4)
     places = [(at, word) for at, word in enumerate(words) if word.start is not None and word.end is not None]
@@ -153,7 +153,7 @@ def test_a_cut_within_a_word_loses_no_other(live: Opened, latency: int) -> None:
 
 
 @pytest.mark.parametrize("latency", [80, 560, 1120])
-def test_cuts_anywhere_lose_no_token(live: Opened, latency: int) -> None:
+def test_cuts_anywhere_lose_no_token(live: OpenedModel, latency: int) -> None:
     """Whatever a flush makes of half a word, each token of the stream without cuts is told as often as there."""
     samples, _ = spoken_apart(0)
     chance = random.Random(latency)

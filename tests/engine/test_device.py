@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from conure.engine.device import device_failed, free_bytes, hold_to, out_of_memory, told
+from conure.engine.backends.device import device_failed, free_bytes, hold_to, out_of_memory, told
 
 MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),

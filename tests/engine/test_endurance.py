@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from conure import metrics
-from conure.engine import handle as handles
-from conure.engine import transport, watchdog
-from conure.engine.handle import EngineHandle
+from conure.engine import client as handles
+from conure.engine import watchdog
+from conure.engine.client import EngineClient
+from conure.engine.ipc import transport
+from conure.engine.ipc.transport import ProcessTransport, SocketTransport
 from conure.engine.messages import Answer, Audio, Finalize, Marker, Open, StreamOptions
 from conure.engine.plan import Plan
-from conure.engine.transport import ProcessTransport, SocketTransport
 from conure.engine.watchdog import MOST_STARTS
 from conure.errors import ConureError, EngineFailed
 from conure.event_loop import event_loop
@@ -42,7 +43,7 @@ Loop = Callable[[], asyncio.AbstractEventLoop]
 class Asking:
     """A stream that asks for one marker after the other, and asks again for those that a dead engine has not given."""
 
-    def __init__(self, handle: EngineHandle) -> None:
+    def __init__(self, handle: EngineClient) -> None:
         self.heard: list[int] = []
         self.asked = 0
         self.error: ConureError | None = None
@@ -87,7 +88,7 @@ async def until(come_true: Callable[[], bool]) -> None:
             await asyncio.sleep(TICK)
 
 
-async def endure(handle: EngineHandle, kill: Callable[[], None]) -> None:
+async def endure(handle: EngineClient, kill: Callable[[], None]) -> None:
     """Steady load while the engine is killed so many times; then all must have been answered."""
     await handle.start()
     streams = [Asking(handle) for _ in range(STREAMS)]
@@ -133,7 +134,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[StubProcess]]:
 @LOOPS
 def test_a_process_that_is_killed_under_load(loop: Loop, stub: type[StubProcess]) -> None:
     async def work() -> None:
-        handle = EngineHandle(ProcessTransport(Plan(), ring_samples=2**18))
+        handle = EngineClient(ProcessTransport(Plan(), ring_samples=2**18))
         await endure(handle, lambda: stub.last.kill())
         await handle.stop()
 
@@ -144,7 +145,7 @@ def test_a_process_that_is_killed_under_load(loop: Loop, stub: type[StubProcess]
 def test_an_engine_that_others_start_is_killed_under_load(loop: Loop, tmp_path: Path) -> None:
     async def work() -> None:
         engine = StubListener(str(tmp_path / "engine"))
-        handle = EngineHandle(SocketTransport(tmp_path / "engine", 3, 2**18), 3)
+        handle = EngineClient(SocketTransport(tmp_path / "engine", 3, 2**18), 3)
         await endure(handle, engine.kill)
         await handle.stop()
         engine.close()
@@ -155,14 +156,14 @@ def test_an_engine_that_others_start_is_killed_under_load(loop: Loop, tmp_path: 
 def test_one_that_dies_while_it_starts_at_first_is_told(stub: type[StubProcess]) -> None:
     stub.dies_at_start = range(1, 2)
     with pytest.raises(EngineFailed, match=r"the engine died \(killed by SIGKILL\) while it started"):
-        asyncio.run(EngineHandle(ProcessTransport(Plan())).start())
+        asyncio.run(EngineClient(ProcessTransport(Plan())).start())
 
 
 def test_some_that_die_while_they_start_again_are_followed_by_one_that_lives(stub: type[StubProcess]) -> None:
     stub.dies_at_start = range(2, 1 + MOST_STARTS)
 
     async def work() -> None:
-        handle = EngineHandle(ProcessTransport(Plan()))
+        handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
         stream = Asking(handle)
         stub.last.kill()
@@ -179,7 +180,7 @@ def test_when_none_of_several_starts_it_is_the_end(stub: type[StubProcess]) -> N
     stub.dies_at_start = range(2, 1000)
 
     async def work() -> None:
-        handle = EngineHandle(ProcessTransport(Plan()))
+        handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
         stream = Asking(handle)
         stub.last.kill()
@@ -201,7 +202,7 @@ def test_one_that_hangs_while_it_starts_is_killed_and_followed(
     stub.hangs_at_start = range(first, first + 2)
 
     async def work() -> None:
-        handle = EngineHandle(ProcessTransport(Plan(), start_seconds=SHORT))
+        handle = EngineClient(ProcessTransport(Plan(), start_seconds=SHORT))
         await handle.start()
         stream = Asking(handle)
         if first == 2:
@@ -220,7 +221,7 @@ def test_one_that_hangs_while_it_starts_is_killed_and_followed(
 def test_when_all_hang_while_they_start_it_is_the_end(stub: type[StubProcess]) -> None:
     stub.hangs_at_start = range(1, 1000)
     with pytest.raises(EngineFailed, match=r"none of the last 5 engines said a word; .* while it was opening a model"):
-        asyncio.run(EngineHandle(ProcessTransport(Plan(), start_seconds=SHORT)).start())
+        asyncio.run(EngineClient(ProcessTransport(Plan(), start_seconds=SHORT)).start())
     assert stub.started == MOST_STARTS
 
 
@@ -229,7 +230,7 @@ def test_one_that_gets_on_may_take_its_time(stub: type[StubProcess]) -> None:
     stub.steps = (0.8,) * 4
 
     async def work() -> None:
-        handle = EngineHandle(ProcessTransport(Plan(), start_seconds=2.0))
+        handle = EngineClient(ProcessTransport(Plan(), start_seconds=2.0))
         await handle.start()
         assert handle.restarts == 0
         await handle.stop()
@@ -241,7 +242,7 @@ def test_a_start_is_over_where_nobody_waits_for_it(stub: type[StubProcess]) -> N
     stub.hangs_at_start = range(1, 1000)
 
     async def work() -> None:
-        handle = EngineHandle(ProcessTransport(Plan()))
+        handle = EngineClient(ProcessTransport(Plan()))
         starting = asyncio.create_task(handle.start())
         await until(lambda: stub.started == 1)
         starting.cancel()
@@ -260,7 +261,7 @@ def test_an_engine_that_says_nothing_is_killed_and_those_after_it(
     stub.silent = range(2, 1000)
 
     async def work() -> None:
-        handle = EngineHandle(ProcessTransport(Plan()))
+        handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
         stub.last.kill()
         await until(lambda: not handle.is_ready)
@@ -291,7 +292,7 @@ def test_what_is_late_because_this_process_was_held_up(
             backs.append(self._handle.back_since)
 
     async def work() -> None:
-        handle = EngineHandle(ProcessTransport(Plan()))
+        handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
         await asyncio.sleep(5 * handles.PULSE)
         stream = Looking(handle)
@@ -312,7 +313,7 @@ def test_what_is_late_because_this_process_was_held_up(
 
 def test_one_that_was_held_up_is_back_when_it_speaks(stub: type[StubProcess]) -> None:
     async def work() -> None:
-        handle = EngineHandle(ProcessTransport(Plan()))
+        handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
         began = handle.back_since
         for _ in range(watchdog.LATE):
@@ -335,7 +336,7 @@ def test_a_stream_that_cannot_take_its_answers_ends_alone(stub: type[StubProcess
             raise ZeroDivisionError("a mistake of ours")
 
     async def work() -> None:
-        handle = EngineHandle(ProcessTransport(Plan()))
+        handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
         broken, sound = Broken(handle), Asking(handle)
         for stream in (broken, sound):
@@ -361,7 +362,7 @@ def test_a_task_that_fails_is_the_end_by_name(
 
     async def work() -> None:
         carrier = ProcessTransport(Plan())
-        handle = EngineHandle(carrier)
+        handle = EngineClient(carrier)
         await handle.start()
         stream = Asking(handle)
         monkeypatch.setattr(carrier, method, broken)

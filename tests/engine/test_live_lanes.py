@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from conure.audio.features import LogMel
-from conure.engine.buffered_lane import BufferedLane
-from conure.engine.live_lane import LiveLane
-from conure.engine.messages import ENDS, Answer, Heard, Marker, StreamOptions
-from conure.engine.segment_lane import SegmentLane
-from conure.engine.stream_lane import StreamLane
-from conure.engine.torch_buffered_runner import TorchBufferedRunner
-from conure.engine.torch_stream_runner import TorchStreamRunner
+from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
+from conure.engine.backends.torch_eager.window_runner import TorchWindowRunner
+from conure.engine.lanes.lane import StreamingLane
+from conure.engine.lanes.segment_lane import SegmentLane
+from conure.engine.lanes.stream_lane import StreamLane
+from conure.engine.lanes.window_lane import WindowLane
+from conure.engine.messages import ENDS, Answer, Marker, StreamOptions, StreamTokens
 from conure.models.config import AttentionContext
-from conure.vad.endpoints import Endpointing
+from conure.vad.endpointing import Endpointing
 from conure.vad.silero import load_silero
-from tests.engine.knowing import TOKENIZER, KnowingRunner
+from tests.engine.known_words import TOKENIZER, KnowingRunner
 from tests.models.networks import OFFLINE, STREAMING, network
 from tests.vad.digits import RATE, recording
 
@@ -30,18 +30,18 @@ HEADS = {"predictor_width": 16, "predictor_layers": 1, "joint_width": 16, "max_s
 SLOTS = 3
 
 
-def stream_lane() -> LiveLane:
+def stream_lane() -> StreamingLane:
     net = network(change(STREAMING, contexts=(AttentionContext(14, 1), AttentionContext(14, 3))), **HEADS)
     return StreamLane(TorchStreamRunner(net, LogMel(net.config.mel), torch.device("cpu")), load_silero(), SLOTS)
 
 
-def buffered_lane() -> LiveLane:
+def buffered_lane() -> StreamingLane:
     contexts = (AttentionContext(), AttentionContext(8, 1, 1), AttentionContext(8, 2, 2))
     net = network(change(OFFLINE, style="chunked_limited_with_rc", contexts=contexts), **HEADS)
-    return BufferedLane(TorchBufferedRunner(net, LogMel(net.config.mel), torch.device("cpu")), load_silero(), SLOTS)
+    return WindowLane(TorchWindowRunner(net, LogMel(net.config.mel), torch.device("cpu")), load_silero(), SLOTS)
 
 
-def segment_lane() -> LiveLane:
+def segment_lane() -> StreamingLane:
     return SegmentLane(KnowingRunner([]), load_silero(), TOKENIZER, SLOTS)  # type: ignore[arg-type]
 
 
@@ -52,7 +52,7 @@ LANES = {"stream": stream_lane, "buffered": buffered_lane, "segment": segment_la
 class Crowd:
     """Streams that come, talk and go as they like."""
 
-    lane: LiveLane
+    lane: StreamingLane
     chance: random.Random
     told: dict[int, list[Answer]] = field(default_factory=dict)
     markers: dict[int, list[int]] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class Crowd:
 @pytest.mark.parametrize("make", LANES.values(), ids=LANES)
 @pytest.mark.parametrize("seed", range(3))
 def test_every_stream_ends_once_whatever_is_asked(
-    make: Callable[[], LiveLane], seed: int, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], StreamingLane], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(KnowingRunner, "_hear", lambda *_: [])
     chance = random.Random(seed)
@@ -134,7 +134,7 @@ def test_every_stream_ends_once_whatever_is_asked(
         assert isinstance(answers[-1], ENDS)
         marked = [answer.marker for answer in answers if isinstance(answer, Marker)]
         assert marked == crowd.markers[number][: len(marked)]
-        reached = [answer.until for answer in answers if isinstance(answer, Heard)]
+        reached = [answer.until for answer in answers if isinstance(answer, StreamTokens)]
         assert reached == sorted(reached)
     assert len(crowd.lane) == 0
     assert crowd.lane.ready() == []
@@ -142,7 +142,7 @@ def test_every_stream_ends_once_whatever_is_asked(
 
 
 @pytest.mark.parametrize("make", LANES.values(), ids=LANES)
-def test_what_was_not_worked_in_is_told(make: Callable[[], LiveLane]) -> None:
+def test_what_was_not_worked_in_is_told(make: Callable[[], StreamingLane]) -> None:
     lane = make()
     assert lane.open(0, StreamOptions("m"))
     lane.push(0, np.zeros(3 * RATE, np.float32), 0.0)

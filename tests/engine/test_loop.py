@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from conure.engine.chunk_lane import ChunkLane
-from conure.engine.clip_lane import ClipLane
-from conure.engine.live_lane import LiveLane
+from conure.engine.backends.cuda.graph_capture import as_it_is
+from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
+from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
+from conure.engine.lanes.chunk_lane import ChunkLane
+from conure.engine.lanes.clip_lane import ClipLane
+from conure.engine.lanes.lane import StreamingLane
+from conure.engine.lanes.segment_lane import SegmentLane
+from conure.engine.lanes.stream_lane import StreamLane
 from conure.engine.loop import Engine
 from conure.engine.messages import (
     DEVICE_FAILED,
@@ -27,24 +32,19 @@ from conure.engine.messages import (
     Failed,
     Finalize,
     Finished,
-    Guessed,
-    Heard,
     Marker,
     Note,
     Open,
-    Opened,
+    PartialTokens,
     Request,
+    StreamOpened,
     StreamOptions,
+    StreamTokens,
 )
-from conure.engine.recording import as_it_is
-from conure.engine.segment_lane import SegmentLane
-from conure.engine.stream_lane import StreamLane
-from conure.engine.torch_runner import TorchRunner
-from conure.engine.torch_stream_runner import TorchStreamRunner
 from conure.models.network import Network
-from conure.vad.endpoints import Endpointing
+from conure.vad.endpointing import Endpointing
 from conure.vad.silero import load_silero
-from tests.engine.knowing import TOKENIZER, KnowingRunner
+from tests.engine.known_words import TOKENIZER, KnowingRunner
 from tests.engine.scarce import ScarceRunner
 from tests.engine.test_stream_lane import device_lane, lane, net, noise, offline
 from tests.vad.digits import recording
@@ -92,14 +92,14 @@ def make(request: pytest.FixtureRequest) -> Make:
     return made
 
 
-def clip_runner(streams: StreamLane) -> TorchRunner:
+def clip_runner(streams: StreamLane) -> TorchClipRunner:
     runner = streams.runner
     assert isinstance(runner, TorchStreamRunner)
-    return TorchRunner(runner.network, runner.front, torch.device("cpu"))
+    return TorchClipRunner(runner.network, runner.front, torch.device("cpu"))
 
 
 @contextmanager
-def running(streams: LiveLane) -> Iterator[tuple[Engine, Listener]]:
+def running(streams: StreamingLane) -> Iterator[tuple[Engine, Listener]]:
     listener = Listener()
     clips = {"small": ClipLane(clip_runner(streams))} if isinstance(streams, StreamLane) else {}
     engine = Engine({"small": streams}, clips, listener)
@@ -123,10 +123,10 @@ def test_a_stream_is_answered_in_order(net: Network, make: Make) -> None:
         engine.ask(Close(1))
         listener.wait_for_ends(1)
     answers = listener.of(1)
-    assert isinstance(answers[0], Opened)
+    assert isinstance(answers[0], StreamOpened)
     assert isinstance(answers[-1], Finished)
     assert Marker(1, 7) in answers
-    heard = [token.id for answer in answers if isinstance(answer, Heard) for token in answer.tokens]
+    heard = [token.id for answer in answers if isinstance(answer, StreamTokens) for token in answer.tokens]
     assert heard == [token for token, _ in offline(net, samples, 2)]
 
 
@@ -149,7 +149,7 @@ def test_clips_are_heard_beside_streams(net: Network) -> None:
     del clips[13]
     for number, clip in clips.items():
         heard, finished = listener.of(number)
-        assert isinstance(heard, Heard)
+        assert isinstance(heard, StreamTokens)
         assert [(token.id, token.start) for token in heard.tokens] == [
             (token, pytest.approx(min(step * 0.08, len(clip) / 16_000), abs=1e-3))
             for token, step in offline(net, clip, 2)
@@ -163,11 +163,11 @@ def test_a_model_that_hears_whole_clips_is_live_too() -> None:
     with running(streams) as (engine, listener):
         engine.ask(Open(1, StreamOptions("small")))
         engine.ask(Audio(1, samples[:14_000]))
-        listener.wait_for(lambda answer: isinstance(answer, Guessed) and len(answer.tokens) > 0)
+        listener.wait_for(lambda answer: isinstance(answer, PartialTokens) and len(answer.tokens) > 0)
         engine.ask(Audio(1, samples[14_000:]))
         engine.ask(Close(1))
         listener.wait_for_ends(1)
-    heard = [TOKENIZER.pieces[token.id] for a in listener.of(1) if isinstance(a, Heard) for token in a.tokens]
+    heard = [TOKENIZER.pieces[token.id] for a in listener.of(1) if isinstance(a, StreamTokens) for token in a.tokens]
     assert heard == [f"▁{word.text}" for word in words]
     assert isinstance(listener.of(1)[-1], Finished)
 
@@ -184,7 +184,7 @@ def test_what_cannot_be_opened_is_told_why(net: Network, make: Make) -> None:
     assert codes == {1: "unknown_model", 2: "bad_option", 4: "busy"}
     hints = [answer.hint for answer in listener.answers if isinstance(answer, Failed)]
     assert hints[:2] == ["there are: small", "it has: 80, 160, 320, 560, 1120"]
-    assert listener.of(3) == [Opened(3), Cancelled(3)]
+    assert listener.of(3) == [StreamOpened(3), Cancelled(3)]
 
 
 def test_who_sends_too_fast_is_cut_off_by_name(net: Network, make: Make) -> None:
@@ -253,7 +253,7 @@ def test_clips_that_do_not_fit_the_memory_leave_the_engine_alive(net: Network) -
     assert [type(answer) for answer in listener.of(1)] == [Failed]
     for number in (0, 2, 3, 4, 9):
         heard, finished = listener.of(number)
-        assert isinstance(heard, Heard)
+        assert isinstance(heard, StreamTokens)
         expected = [token for token, _ in offline(net, clips[number % 9], 2)]
         assert [token.id for token in heard.tokens] == expected
         assert finished == Finished(number)
@@ -290,7 +290,7 @@ def test_a_device_that_fails_ends_all_by_its_name(
     with running(streams) as (engine, listener):
         engine.ask(Open(1, StreamOptions("small")))
         engine.ask(Clip(2, "small", np.zeros(90_000, np.float32)))
-        listener.wait_for(lambda answer: isinstance(answer, Opened))
+        listener.wait_for(lambda answer: isinstance(answer, StreamOpened))
         monkeypatch.setattr(streams, method, broken)
         engine.ask(asked)
         listener.wait_for_ends(1)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conure.engine.memory import CLIP, Clips, Grant, Need, Streams, least, share, table
+from conure.engine.memory.plan import CLIP, Clips, Grant, Need, Streams, least, share, table
 from conure.errors import OutOfMemory
 
 SIZES = st.integers(0, 10**9)

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from conure.audio.features import LogMel
-from conure.engine.buffered_lane import live_contexts
-from conure.engine.memory import Streams
-from conure.engine.needs import need_of
-from conure.engine.opening import Opened
-from conure.engine.plain_decoder import PlainRows
+from conure.engine.backends.registry import OpenedModel
+from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
+from conure.engine.backends.torch_eager.decoder import TorchDecoderState
+from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
+from conure.engine.backends.torch_eager.window_runner import TorchWindowRunner
+from conure.engine.lanes.segment_lane import BATCH_SECONDS
+from conure.engine.lanes.window_lane import live_contexts
+from conure.engine.memory.needs import need_of
+from conure.engine.memory.plan import Streams
+from conure.engine.memory.step_memory import clip_bytes, turn_bytes
 from conure.engine.plan import Plan
-from conure.engine.segment_lane import BATCH_SECONDS
-from conure.engine.torch_buffered_runner import TorchBufferedRunner
-from conure.engine.torch_runner import TorchRunner
-from conure.engine.torch_stream_runner import TorchStreamRunner
-from conure.engine.workspace import clip_bytes, turn_bytes
 from conure.models.config import STEP_FRAMES, AttentionContext
 from conure.models.network import Network
 from tests.engine.live_bytes import LiveBytes
@@ -37,7 +37,7 @@ UNIFIED = replace(
 )
 
 
-def needed(opened: Opened) -> Streams:
+def needed(opened: OpenedModel) -> Streams:
     need = need_of(opened, "model", PLAN)
     assert need.streams
     assert need.streams.asked == 7
@@ -46,18 +46,18 @@ def needed(opened: Opened) -> Streams:
     return need.streams
 
 
-def windowed() -> tuple[Network, TorchBufferedRunner]:
+def windowed() -> tuple[Network, TorchWindowRunner]:
     net = network(UNIFIED, **RNNT)
-    return net, TorchBufferedRunner(net, LogMel(net.config.mel), CPU, torch.bfloat16)
+    return net, TorchWindowRunner(net, LogMel(net.config.mel), CPU, torch.bfloat16)
 
 
 def test_chunks() -> None:
     """The state of the lane is the rows, a spare one, and one of a decoder that has said nothing."""
     net = talking_network()
     runner = TorchStreamRunner(net, LogMel(net.config.mel), CPU, torch.bfloat16)
-    need = needed(Opened(checkpoint_of(net), CARD, streams=runner))
+    need = needed(OpenedModel(checkpoint_of(net), CARD, streams=runner))
     state = runner.allocate(8)
-    assert isinstance(state.decoder, PlainRows)
+    assert isinstance(state.decoder, TorchDecoderState)
     for chunk in (1, 2, 4, 7, 14):
         mel, frames = torch.zeros(1, STEP_FRAMES * chunk, 32), np.array([STEP_FRAMES * chunk])
         runner.step(mel, frames, state, np.array([0]))
@@ -70,7 +70,7 @@ def test_chunks() -> None:
 
 def test_windows() -> None:
     net, runner = windowed()
-    need = needed(Opened(checkpoint_of(net), CARD, windows=runner))
+    need = needed(OpenedModel(checkpoint_of(net), CARD, windows=runner))
     context = live_contexts(net.config.encoder.contexts)[880]
     steps = context.left + (context.chunk or 0) + context.right
     rows, frames = 6, steps * STEP_FRAMES
@@ -82,7 +82,7 @@ def test_windows() -> None:
 @pytest.mark.parametrize(("rows", "seconds"), [(60, 1.0), (12, 5.0), (2, 30.0), (1, BATCH_SECONDS)])
 def test_whole_utterances(rows: int, seconds: float) -> None:
     net = network(OFFLINE, **RNNT)
-    runner = TorchRunner(net, LogMel(net.config.mel), CPU)
-    need = needed(Opened(checkpoint_of(net), CARD, runner))
+    runner = TorchClipRunner(net, LogMel(net.config.mel), CPU)
+    need = needed(OpenedModel(checkpoint_of(net), CARD, runner))
     assert need.row == need.turn == 0
     assert clip_bytes(net.config, 2, rows, seconds) <= need.bytes(1)

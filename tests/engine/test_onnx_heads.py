@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from conure.decoding.transducer import decode_transducer
-from conure.engine.convert import convert
-from conure.engine.converted import read_converted
-from conure.engine.onnx_heads import OnnxHeads
+from conure.engine.backends.cpu.onnx_heads import OnnxHeads
+from conure.engine.convert.convert import convert
+from conure.engine.convert.converted_folder import read_converted
 from conure.models.network import Heads
 from tests.parity.references import reference
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conure.engine.admission import capacity, load
-from conure.engine.cost import Costs
-from conure.engine.scheduler import ClipTurn, ClipWork, Expected, LiveWork, Scheduler, StreamTurn
+from conure.engine.scheduler import ClipStep, ClipWork, Expected, LiveWork, Scheduler, StreamStep
+from conure.engine.step_costs import StepCosts
 
 
 def test_costs_follow_what_was_measured() -> None:
-    costs = Costs()
+    costs = StepCosts()
     assert costs.guess("a", 4) == 0.0
     costs.learn("a", 4, 1.0)
     assert costs.guess("a", 5) == 1.25
@@ -27,7 +27,7 @@ def test_costs_follow_what_was_measured() -> None:
 
 
 def test_between_known_sizes_costs_lie_on_a_line() -> None:
-    costs = Costs()
+    costs = StepCosts()
     costs.learn("a", 1, 1.0)
     costs.learn("a", 16, 4.0)
     assert costs.guess("a", 6) == 2.0
@@ -35,7 +35,7 @@ def test_between_known_sizes_costs_lie_on_a_line() -> None:
 
 
 def test_capacity_is_what_fits_the_chunk() -> None:
-    costs = Costs()
+    costs = StepCosts()
     costs.learn("a", 1, 0.010)
     costs.learn("a", 32, 0.072)
     assert capacity(costs, "a", 0.08, most=100) == 32
@@ -49,78 +49,78 @@ def test_capacity_is_what_fits_the_chunk() -> None:
 def test_the_most_urgent_comes_first_and_takes_its_kind_along() -> None:
     live = [LiveWork(1, "slow", 5.0), LiveWork(2, "fast", 4.0), LiveWork(3, "fast", 9.0), LiveWork(4, "slow", 4.5)]
     clips = [ClipWork(7, "clip", 1, 0.0)]
-    assert Scheduler(Costs()).choose(0.0, live, [], clips) == StreamTurn("fast", (2, 3), 2)
+    assert Scheduler(StepCosts()).choose(0.0, live, [], clips) == StreamStep("fast", (2, 3), 2)
     alone = [replace(work, most=1) for work in (live[0], live[3])]
-    assert Scheduler(Costs()).choose(0.0, alone, [], clips) == StreamTurn("slow", (4,), 1)
+    assert Scheduler(StepCosts()).choose(0.0, alone, [], clips) == StreamStep("slow", (4,), 1)
 
 
 def test_clips_are_begun_only_where_they_end_in_time() -> None:
-    costs = Costs()
+    costs = StepCosts()
     costs.learn("clip", 1, 0.05)
     costs.learn("live", 1, 0.03)
     scheduler, clips = Scheduler(costs), [ClipWork(8, "clip", 1, 2.0), ClipWork(7, "clip", 1, 1.0)]
-    assert scheduler.choose(10.0, [], [], clips) == ClipTurn(clips[1])
-    assert scheduler.choose(10.0, [], [Expected("live", 10.02, 10.10)], clips) == ClipTurn(clips[1])
+    assert scheduler.choose(10.0, [], [], clips) == ClipStep(clips[1])
+    assert scheduler.choose(10.0, [], [Expected("live", 10.02, 10.10)], clips) == ClipStep(clips[1])
     assert scheduler.choose(10.0, [], [Expected("live", 10.0, 10.07)], clips) is None
-    assert scheduler.choose(10.0, [], [Expected("live", 10.06, 10.07)], clips) == ClipTurn(clips[1])
+    assert scheduler.choose(10.0, [], [Expected("live", 10.06, 10.07)], clips) == ClipStep(clips[1])
     assert scheduler.choose(10.0, [], [], []) is None
 
 
 def test_what_somebody_waits_for_comes_before_other_clips_and_after_streams() -> None:
-    costs = Costs()
+    costs = StepCosts()
     costs.learn("guess", 4, 0.05)
     costs.learn("live", 1, 0.03)
     scheduler = Scheduler(costs)
     guesses = [LiveWork(1, "guess", 5.0, size=2, spare=True), LiveWork(2, "guess", 6.0, size=2, spare=True)]
     old, urgent = ClipWork(7, "clip", 1, 0.0), ClipWork(8, "clip", 1, 3.0, due=5.5)
-    assert scheduler.choose(4.0, [*guesses, LiveWork(3, "live", 9.0)], [], [old]) == StreamTurn("live", (3,), 1)
-    assert scheduler.choose(4.0, guesses, [], [old, urgent]) == StreamTurn("guess", (1, 2), 4)
-    assert scheduler.choose(4.0, guesses[1:], [], [old, urgent]) == ClipTurn(urgent)
+    assert scheduler.choose(4.0, [*guesses, LiveWork(3, "live", 9.0)], [], [old]) == StreamStep("live", (3,), 1)
+    assert scheduler.choose(4.0, guesses, [], [old, urgent]) == StreamStep("guess", (1, 2), 4)
+    assert scheduler.choose(4.0, guesses[1:], [], [old, urgent]) == ClipStep(urgent)
     soon = [Expected("live", 4.01, 4.07)]
-    assert scheduler.choose(4.0, guesses, soon, [old, urgent]) == ClipTurn(urgent)
+    assert scheduler.choose(4.0, guesses, soon, [old, urgent]) == ClipStep(urgent)
     assert scheduler.choose(4.0, guesses, soon, []) is None
 
 
 def test_audio_ahead_of_its_time_fills_the_time_that_is_left() -> None:
-    costs = Costs()
+    costs = StepCosts()
     costs.learn("a", 1, 0.05)
     costs.learn("live", 1, 0.03)
     costs.learn("clip", 1, 0.05)
     scheduler = Scheduler(costs)
     ahead = LiveWork(1, "a", 30.0, firm_from=20.0, since=2.0)
     live = LiveWork(2, "live", 10.1)
-    assert scheduler.choose(10.0, [ahead, live], [], []) == StreamTurn("live", (2,), 1)
-    assert scheduler.choose(10.0, [ahead], [], []) == StreamTurn("a", (1,), 1)
+    assert scheduler.choose(10.0, [ahead, live], [], []) == StreamStep("live", (2,), 1)
+    assert scheduler.choose(10.0, [ahead], [], []) == StreamStep("a", (1,), 1)
     assert scheduler.choose(10.0, [ahead], [Expected("live", 10.02, 10.07)], []) is None
-    assert scheduler.choose(20.0, [ahead], [Expected("live", 20.02, 20.07)], []) == StreamTurn("a", (1,), 1)
+    assert scheduler.choose(20.0, [ahead], [Expected("live", 20.02, 20.07)], []) == StreamStep("a", (1,), 1)
 
 
 def test_audio_ahead_of_its_time_takes_turns_with_clips() -> None:
     older, younger = ClipWork(7, "clip", 1, 1.0), ClipWork(8, "clip", 1, 3.0)
     ahead = LiveWork(1, "a", 30.0, firm_from=20.0, since=2.0)
-    assert Scheduler(Costs()).choose(10.0, [ahead], [], [older, younger]) == ClipTurn(older)
-    assert Scheduler(Costs()).choose(10.0, [ahead], [], [younger]) == StreamTurn("a", (1,), 1)
+    assert Scheduler(StepCosts()).choose(10.0, [ahead], [], [older, younger]) == ClipStep(older)
+    assert Scheduler(StepCosts()).choose(10.0, [ahead], [], [younger]) == StreamStep("a", (1,), 1)
 
 
 def test_no_more_of_it_shares_a_turn_than_there_is_time_for() -> None:
-    costs = Costs()
+    costs = StepCosts()
     costs.learn("a", 1, 0.02)
     costs.learn("a", 16, 0.32)
     costs.learn("live", 1, 0.01)
     ahead = [LiveWork(number, "a", 30.0 + number, firm_from=20.0) for number in range(16)]
     turn = Scheduler(costs).choose(10.0, ahead, [Expected("live", 10.05, 10.13)], [])
-    assert turn == StreamTurn("a", (0, 1, 2, 3), 4)
+    assert turn == StreamStep("a", (0, 1, 2, 3), 4)
     alone = [replace(work, alone=True) for work in ahead]
-    assert Scheduler(costs).choose(10.0, alone, [], []) == StreamTurn("a", (0,), 1)
+    assert Scheduler(costs).choose(10.0, alone, [], []) == StreamStep("a", (0,), 1)
 
 
 def test_audio_ahead_of_its_time_makes_no_other_late_for_it() -> None:
     """It will be due, too: what is begun before must leave it its time."""
-    costs = Costs()
+    costs = StepCosts()
     costs.learn("clip", 1, 0.3)
     ahead = LiveWork(1, "a", 10.2, firm_from=10.05, since=5.0)
     costs.learn("a", 1, 0.05)
-    assert Scheduler(costs).choose(10.0, [ahead], [], [ClipWork(7, "clip", 1, 1.0)]) == StreamTurn("a", (1,), 1)
+    assert Scheduler(costs).choose(10.0, [ahead], [], [ClipWork(7, "clip", 1, 1.0)]) == StreamStep("a", (1,), 1)
 
 
 @dataclass
@@ -144,7 +144,7 @@ class Source:
 
 def simulate(sources: list[Source], slices: int, seconds: float) -> tuple[list[float], int]:
     """Lags of all chunks beyond their due time, and slices of clips that were done."""
-    costs = Costs()
+    costs = StepCosts()
     scheduler, now, late, left = Scheduler(costs), 0.0, [], slices
     while now < seconds:
         live = [
@@ -154,7 +154,7 @@ def simulate(sources: list[Source], slices: int, seconds: float) -> tuple[list[f
         ]
         expected = [Expected(s.kind, s.next, s.next + s.chunk) for s in sources if s.next > now and not s.ahead]
         turn = scheduler.choose(now, live, expected, [ClipWork(0, "clip", 1, 0.0)] if left else [])
-        if isinstance(turn, StreamTurn):
+        if isinstance(turn, StreamStep):
             cost = 0.01 + 0.002 * len(turn.streams)
             costs.learn(turn.kind, len(turn.streams), cost)
             now += cost
@@ -162,7 +162,7 @@ def simulate(sources: list[Source], slices: int, seconds: float) -> tuple[list[f
                 source = sources[stream]
                 late.append(now - source.next - source.chunk)
                 source.done += 1
-        elif isinstance(turn, ClipTurn):
+        elif isinstance(turn, ClipStep):
             costs.learn("clip", 1, 0.03)
             now, left = now + 0.03, left - 1
         else:

@@ -11,28 +11,28 @@ import numpy as np
 import pytest
 import soundfile
 
-from conure.engine.clips import transcribe_clips
+from conure.engine.backends.clip_runner import ClipRunner
+from conure.engine.backends.registry import open_runner
+from conure.engine.lanes.clips import transcribe_clips
+from conure.engine.lanes.segment_lane import SegmentLane
+from conure.engine.lanes.utterance import FACTOR, WINDOW
 from conure.engine.messages import (
     Answer,
     Failed,
     Finished,
-    Guessed,
-    Heard,
     Marker,
+    PartialTokens,
     SpeechStarted,
     StreamOptions,
+    StreamTokens,
     UtteranceEnded,
 )
-from conure.engine.opening import open_runner
-from conure.engine.runner import Runner
-from conure.engine.segment_lane import SegmentLane
-from conure.engine.utterance import FACTOR, WINDOW
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
 from conure.types import Token, Word
-from conure.vad.endpoints import Endpointing
+from conure.vad.endpointing import Endpointing
 from conure.vad.silero import load_silero
-from tests.engine.knowing import TOKENIZER, KnowingRunner
+from tests.engine.known_words import TOKENIZER, KnowingRunner
 from tests.engine.scarce import ScarceRunner
 from tests.vad.digits import NAMES, RATE, SPEAKERS, recording, spoken
 
@@ -80,7 +80,7 @@ class Talk:
             pass
 
     def tokens(self, number: int = 0) -> list[Token]:
-        return [t for a in self.answers if isinstance(a, Heard) and a.stream == number for t in a.tokens]
+        return [t for a in self.answers if isinstance(a, StreamTokens) and a.stream == number for t in a.tokens]
 
     def text(self, tokenizer: Tokenizer = TOKENIZER, number: int = 0) -> str:
         return text(self.tokens(number), tokenizer)
@@ -130,7 +130,7 @@ def test_utterances_take_turns_and_own_what_was_heard() -> None:
     assert all(isinstance(turn, (SpeechStarted, UtteranceEnded)[index % 2]) for index, turn in enumerate(turns))
     reached = 0.0
     for answer in talk.answers:
-        if isinstance(answer, Heard):
+        if isinstance(answer, StreamTokens):
             assert answer.until >= reached
             assert all(token.end >= reached - 0.5 and token.start <= answer.until for token in answer.tokens)
             reached = answer.until
@@ -181,7 +181,7 @@ def test_guesses_follow_the_speaker_within_their_bound() -> None:
     talk = knowing((samples, words))
     talk.open(0, latency_ms=160, endpointing=Endpointing(longest=None))
     talk.say(0, samples, random.Random(0))
-    guesses = [answer for answer in talk.answers if isinstance(answer, Guessed)]
+    guesses = [answer for answer in talk.answers if isinstance(answer, PartialTokens)]
     assert talk.guess_work <= FACTOR * len(samples) / RATE + WINDOW
     assert talk.guess_work > len(samples) / RATE
     for before, after in pairwise(guesses):
@@ -207,7 +207,7 @@ def test_no_guess_while_there_is_anything_else_to_do() -> None:
     assert not final.spare
     while talk.lane.ready():
         talk.answers += talk.lane.run([0], 0.0)
-    assert not [answer for answer in talk.answers if isinstance(answer, Guessed)]
+    assert not [answer for answer in talk.answers if isinstance(answer, PartialTokens)]
     assert Marker(0, 1) in talk.answers
 
 
@@ -230,12 +230,12 @@ def test_streams_share_batches_and_hear_themselves_alone() -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny() -> tuple[Runner, Tokenizer]:
+def tiny() -> tuple[ClipRunner, Tokenizer]:
     runner, checkpoint = open_runner("tiny", device="cpu")
     return runner, checkpoint.tokenizer
 
 
-def test_the_embedded_model_hears_the_demo(tiny: tuple[Runner, Tokenizer]) -> None:
+def test_the_embedded_model_hears_the_demo(tiny: tuple[ClipRunner, Tokenizer]) -> None:
     runner, tokenizer = tiny
     samples = soundfile.read(DATA / "demo.flac", dtype="float32")[0]
     said = text([token.timed() for token in transcribe_clips(runner, [samples])[0]], tokenizer)
@@ -244,11 +244,11 @@ def test_the_embedded_model_hears_the_demo(tiny: tuple[Runner, Tokenizer]) -> No
     talk.say(0, samples, random.Random(0))
     talk.finish(0)
     assert talk.text(tokenizer) == said
-    guesses = [text(answer.tokens, tokenizer) for answer in talk.answers if isinstance(answer, Guessed)]
+    guesses = [text(answer.tokens, tokenizer) for answer in talk.answers if isinstance(answer, PartialTokens)]
     assert any(guess and said.startswith(guess) for guess in guesses)
 
 
-def test_a_seam_in_real_speech_loses_and_doubles_nothing(tiny: tuple[Runner, Tokenizer]) -> None:
+def test_a_seam_in_real_speech_loses_and_doubles_nothing(tiny: tuple[ClipRunner, Tokenizer]) -> None:
     runner, tokenizer = tiny
     samples = soundfile.read(DATA / "demo.flac", dtype="float32")[0]
     said = text([token.timed() for token in transcribe_clips(runner, [samples])[0]], tokenizer)

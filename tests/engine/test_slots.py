@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conure.engine.slots import Slots
+from conure.engine.lanes.slots import Slots
 
 
 def test_the_lowest_free_row_comes_first() -> None:

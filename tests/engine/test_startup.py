@@ -11,13 +11,13 @@ import torch
 
 from conure.audio.features import LogMel
 from conure.engine import startup
-from conure.engine.clip_lane import ClipLane
-from conure.engine.needs import need_of
-from conure.engine.opening import Opened
+from conure.engine.backends.registry import OpenedModel
+from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
+from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
+from conure.engine.lanes.clip_lane import ClipLane
+from conure.engine.memory.needs import need_of
 from conure.engine.plan import Plan
 from conure.engine.startup import Lanes, build_lanes
-from conure.engine.torch_runner import TorchRunner
-from conure.engine.torch_stream_runner import TorchStreamRunner
 from conure.errors import OutOfMemory
 from conure.models.network import Network
 from tests.engine.live_model import save_live_model, talking_network
@@ -33,17 +33,17 @@ def net() -> Network:
 
 
 @pytest.fixture
-def models(net: Network) -> dict[str, Opened]:
+def models(net: Network) -> dict[str, OpenedModel]:
     """As they would be on a card."""
     front, whole = LogMel(net.config.mel), network(OFFLINE, ctc=True)
-    clips, streams = TorchRunner(net, front, CPU), TorchStreamRunner(net, front, CPU)
-    live = Opened(replace(checkpoint_of(net), name="live"), CARD, clips, streams)
-    other = TorchRunner(whole, LogMel(whole.config.mel), CPU)
-    return {"live": live, "whole": Opened(replace(checkpoint_of(whole), name="whole"), CARD, other)}
+    clips, streams = TorchClipRunner(net, front, CPU), TorchStreamRunner(net, front, CPU)
+    live = OpenedModel(replace(checkpoint_of(net), name="live"), CARD, clips, streams)
+    other = TorchClipRunner(whole, LogMel(whole.config.mel), CPU)
+    return {"live": live, "whole": OpenedModel(replace(checkpoint_of(whole), name="whole"), CARD, other)}
 
 
 @pytest.fixture
-def held(models: dict[str, Opened], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def held(models: dict[str, OpenedModel], monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What torch is held to, on a card with 200 MB."""
     told: list[int] = []
     monkeypatch.setattr(startup, "choose_device", lambda *_: CARD)
@@ -53,7 +53,7 @@ def held(models: dict[str, Opened], monkeypatch: pytest.MonkeyPatch) -> list[int
     return told
 
 
-def taken(lanes: Lanes, models: dict[str, Opened], plan: Plan) -> int:
+def taken(lanes: Lanes, models: dict[str, OpenedModel], plan: Plan) -> int:
     """Bytes, as the plan counts them, of the lanes at work."""
     total = 0
     for name, opened in models.items():
@@ -69,7 +69,7 @@ def taken(lanes: Lanes, models: dict[str, Opened], plan: Plan) -> int:
 
 @pytest.mark.parametrize(("part", "expected"), [(None, []), (0.5, [100_000_000])])
 def test_a_card_is_shared_out(
-    models: dict[str, Opened],
+    models: dict[str, OpenedModel],
     held: list[int],
     caplog: pytest.LogCaptureFixture,
     part: float | None,
@@ -89,7 +89,7 @@ def test_a_card_is_shared_out(
     assert lines[2].endswith(f"of {budget / 1e6:.1f} MB are spare")
 
 
-def test_a_clip_too_long_for_a_card_is_not_taken(models: dict[str, Opened], held: list[int]) -> None:
+def test_a_clip_too_long_for_a_card_is_not_taken(models: dict[str, OpenedModel], held: list[int]) -> None:
     lane = build_lanes(PLAN).clips["whole"]
     assert isinstance(lane, ClipLane)
     assert lane._most_rows

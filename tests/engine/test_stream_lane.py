@@ -18,30 +18,30 @@ import pytest
 import torch
 
 from conure.audio.features import LogMel
-from conure.audio.features_stream import ready_frames
-from conure.engine.chunk_lane import ChunkLane
-from conure.engine.convert import convert
-from conure.engine.device_lane import DeviceLane
-from conure.engine.live_lane import LiveLane
-from conure.engine.live_runner import LiveRunner
+from conure.audio.stream_features import ready_frames
+from conure.engine.backends.cpu.stream_runner import CpuStreamRunner
+from conure.engine.backends.cuda.graph_capture import GraphCapturer, as_it_is
+from conure.engine.backends.cuda.stream_model import CudaStreamModel
+from conure.engine.backends.stream_runner import StreamRunner
+from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
+from conure.engine.convert.convert import convert
+from conure.engine.lanes.chunk_lane import ChunkLane
+from conure.engine.lanes.cuda_lane import CudaLane
+from conure.engine.lanes.lane import StreamingLane
+from conure.engine.lanes.stream_lane import StreamLane
 from conure.engine.messages import (
     Answer,
     Cancelled,
     Finished,
-    Heard,
     Marker,
     SpeechStarted,
     StreamOptions,
+    StreamTokens,
     UtteranceEnded,
 )
-from conure.engine.onnx_stream_runner import OnnxStreamRunner
-from conure.engine.recording import Recorder, as_it_is
-from conure.engine.stream_lane import StreamLane
-from conure.engine.stream_runner import StreamRunner
-from conure.engine.torch_stream_runner import TorchStreamRunner
 from conure.models.config import LEAD_FRAMES, STEP_FRAMES, AttentionContext
 from conure.models.network import Network
-from conure.vad.endpoints import Endpointing
+from conure.vad.endpointing import Endpointing
 from conure.vad.silero import load_silero
 from tests.engine.cut_streams import decode_with_cuts
 from tests.engine.live_model import LEFT, talking_network
@@ -65,15 +65,15 @@ def lane(net: Network, slots: int = 8, folder: Path | None = None) -> ChunkLane:
     """On the modules, or on what was converted of them into `folder`."""
     runner: StreamRunner[Any] = TorchStreamRunner(net, LogMel(net.config.mel), torch.device("cpu"))
     if folder is not None:
-        runner = OnnxStreamRunner(folder, threads=1)
+        runner = CpuStreamRunner(folder, threads=1)
     return StreamLane(runner, load_silero(), slots)
 
 
-def device_lane(net: Network, recorder: Recorder, slots: int = 8) -> DeviceLane:
+def device_lane(net: Network, recorder: GraphCapturer, slots: int = 8) -> CudaLane:
     """With features as a device makes them."""
     front = LogMel(net.config.mel)
     front.log_mel = front.plain_log_mel  # type: ignore[method-assign]
-    return DeviceLane(LiveRunner(deepcopy(net), front, torch.device("cpu"), recorder=recorder), slots)
+    return CudaLane(CudaStreamModel(deepcopy(net), front, torch.device("cpu"), recorder=recorder), slots)
 
 
 def offline(net: Network, samples: np.ndarray, chunk: int) -> list[tuple[int, int]]:
@@ -125,7 +125,7 @@ class Caller:
         """(token, start) of each clip."""
         clips: list[list[tuple[int, float]]] = [[]]
         for answer in self.answers:
-            if isinstance(answer, Heard):
+            if isinstance(answer, StreamTokens):
                 clips[-1] += [(token.id, token.start) for token in answer.tokens]
             elif isinstance(answer, Marker):
                 clips.append([])
@@ -153,7 +153,7 @@ def timed(heard: list[list[tuple[int, int]]], cuts: list[int]) -> list[list[tupl
     ]
 
 
-def converse(lane: LiveLane, callers: list[Caller], seed: int) -> None:
+def converse(lane: StreamingLane, callers: list[Caller], seed: int) -> None:
     """Packets and turns in any order, until all streams have finished."""
     rng = random.Random(seed)
     queues = {caller.number: caller.sends(rng) for caller in callers}
@@ -243,5 +243,5 @@ def test_utterances_take_turns_and_own_what_was_heard(net: Network) -> None:
     for answer in answers:
         if isinstance(answer, SpeechStarted):
             begun = answer.at
-        elif isinstance(answer, Heard):
+        elif isinstance(answer, StreamTokens):
             assert all(token.start >= begun for token in answer.tokens)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from conure.audio.features import LogMel
-from conure.engine.ahead import ahead
-from conure.engine.clips import transcribe_clips
-from conure.engine.padding import pad, pad_all
-from conure.engine.torch_runner import TorchRunner
+from conure.engine.backends.padding import pad, pad_all
+from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
+from conure.engine.lanes.clips import transcribe_clips
+from conure.engine.prefetch import prefetch
 from tests.models.networks import OFFLINE, network
 
 DEVICES = pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_batches_arrive_in_order(device: str) -> None:
 @DEVICES
 def test_tokens_come_in_the_order_of_the_clips(device: str) -> None:
     net = network(OFFLINE, ctc=True)
-    runner = TorchRunner(net, LogMel(net.config.mel), torch.device(device), torch.float32)
+    runner = TorchClipRunner(net, LogMel(net.config.mel), torch.device(device), torch.float32)
     clips = [clip(length) for length in (1600, 48_000, 9000, 32_000, 16_000, 20_000)]
     together = transcribe_clips(runner, clips, batch_seconds=4.0)
     alone = [transcribe_clips(runner, [one])[0] for one in clips]
@@ -66,7 +66,7 @@ def test_one_is_made_while_another_is_in_use() -> None:
             made.append(number)
             yield number
 
-    coming = ahead(numbers(), "numbers")
+    coming = prefetch(numbers(), "numbers")
     assert next(coming) == 1
     assert [1, *coming] == [1, 2, 3, 4]
     assert made == [1, 2, 3, 4]
@@ -74,4 +74,4 @@ def test_one_is_made_while_another_is_in_use() -> None:
 
 def test_what_fails_in_the_thread_fails_here() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(ahead((1 // n for n in (1, 0)), "fails"))
+        list(prefetch((1 // n for n in (1, 0)), "fails"))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from conure.engine.messages import Heard, Pong
+from conure.engine.messages import Pong, StreamTokens
 from conure.engine.watchdog import LATE, LONGEST, MOST_MISSED, MOST_STARTS, Watchdog
 
 PONG = Pong(0)
-WORK = Heard(1, (), 0.16)
+WORK = StreamTokens(1, (), 0.16)
 
 
 def alive() -> Watchdog:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from conure.engine.ipc.sample_ring import SampleRing
+from conure.engine.ipc.wire import NoRoom, RequestReader, RequestWriter
 from conure.engine.messages import (
     Audio,
     Close,
@@ -16,8 +18,6 @@ from conure.engine.messages import (
     connection_of,
     numbers_of,
 )
-from conure.engine.ring import SampleRing
-from conure.engine.wire import NoRoom, RequestReader, RequestWriter
 
 
 @pytest.fixture

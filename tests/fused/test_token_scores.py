@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conure.decoding.confidence import confidence
-from conure.decoding.emitted import ALPHA
+from conure.decoding.emitted_token import ALPHA
 from conure.fused import token_scores_kernel
 from conure.fused.token_scores import best_tokens
 from tests.fused.devices import DTYPES, noise

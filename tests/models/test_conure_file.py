@@ -12,7 +12,7 @@ import torch
 from conure.errors import BadCheckpoint
 from conure.models.checkpoint import Checkpoint
 from conure.models.conure_file import is_conure_folder, read, save
-from conure.models.loading import build_network, read_checkpoint
+from conure.models.loader import build_network, read_checkpoint
 from conure.text.tokenizer import LabelTokenizer
 from tests.models.networks import OFFLINE, STREAMING, mel, network
 

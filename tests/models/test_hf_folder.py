@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from conure.errors import BadCheckpoint
 from conure.models.config import AttentionContext
-from conure.models.loading import read_checkpoint
+from conure.models.loader import read_checkpoint
 
 DATA = Path(__file__).parents[1] / "data" / "parity"
 TDT, RNNT, CTC, STREAMING = "hf_parakeet_tdt", "hf_parakeet_rnnt", "hf_parakeet_ctc", "hf_nemotron_asr_streaming"

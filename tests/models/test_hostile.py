@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from conure.errors import BadCheckpoint, ConureError
 from conure.models import conure_file
-from conure.models.loading import read_checkpoint
+from conure.models.loader import read_checkpoint
 from tests.models.published import MODELS, PROMPTS
 from tests.models.publishing import change_config, write_archive
 

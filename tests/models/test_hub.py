@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from conure.errors import ModelNotFound, UnknownModel
 from conure.models import hub
 from conure.models.hub import fetch, is_on_disk
-from conure.models.wanted import Wanted, is_hub_id, pinned
+from conure.models.hub_repository import HubRepository, is_hub_id, pinned
 from tests.full_disk import most_bytes_a_file
 
 WEIGHTS = bytes(range(256)) * 4096
@@ -137,11 +137,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def wanted(tmp_path: Path) -> Wanted:
-    return Wanted("org/model", cache=tmp_path / "cache")
+def wanted(tmp_path: Path) -> HubRepository:
+    return HubRepository("org/model", cache=tmp_path / "cache")
 
 
-def test_only_the_archive_is_fetched(server: Hub, wanted: Wanted) -> None:
+def test_only_the_archive_is_fetched(server: Hub, wanted: HubRepository) -> None:
     server.repositories["org/model"] = {"README.md": b"x", "model.nemo": WEIGHTS, "pytorch_model.bin": b"pickle"}
     path = fetch(wanted)
     assert path.name == "model.nemo"
@@ -149,14 +149,14 @@ def test_only_the_archive_is_fetched(server: Hub, wanted: Wanted) -> None:
     assert server.fetched() == ["model.nemo"]
 
 
-def test_safetensors_come_with_their_json_and_tokenizer(server: Hub, wanted: Wanted) -> None:
+def test_safetensors_come_with_their_json_and_tokenizer(server: Hub, wanted: HubRepository) -> None:
     files = ["config.json", "tokenizer.json", "model.safetensors", "processor_config.json"]
     server.repositories["org/model"] = dict.fromkeys([*files, "pytorch_model.bin", "flax.msgpack"], b"{}")
     folder = fetch(wanted)
     assert sorted(path.name for path in folder.iterdir()) == sorted(files)
 
 
-def test_all_shards_are_fetched_and_needed(server: Hub, wanted: Wanted) -> None:
+def test_all_shards_are_fetched_and_needed(server: Hub, wanted: HubRepository) -> None:
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     index = json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}).encode()
     files = dict.fromkeys(["config.json", "tokenizer.json", *shards], b"{}")
@@ -167,7 +167,7 @@ def test_all_shards_are_fetched_and_needed(server: Hub, wanted: Wanted) -> None:
     assert not is_on_disk(wanted)
 
 
-def test_the_second_time_nothing_is_asked(server: Hub, wanted: Wanted) -> None:
+def test_the_second_time_nothing_is_asked(server: Hub, wanted: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
     assert not is_on_disk(wanted)
     first = fetch(wanted)
@@ -177,7 +177,7 @@ def test_the_second_time_nothing_is_asked(server: Hub, wanted: Wanted) -> None:
     assert server.requests == []
 
 
-def test_progress_counts_to_the_end(server: Hub, wanted: Wanted) -> None:
+def test_progress_counts_to_the_end(server: Hub, wanted: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
     seen: list[tuple[int, int | None]] = []
     fetch(wanted, lambda done, total: seen.append((done, total)))
@@ -185,7 +185,7 @@ def test_progress_counts_to_the_end(server: Hub, wanted: Wanted) -> None:
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_a_broken_line_is_taken_up_where_it_broke(server: Hub, wanted: Wanted) -> None:
+def test_a_broken_line_is_taken_up_where_it_broke(server: Hub, wanted: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
     server.break_downloads = 2
     seen: list[int] = []
@@ -197,7 +197,7 @@ def test_a_broken_line_is_taken_up_where_it_broke(server: Hub, wanted: Wanted) -
     assert seen[-1] == len(WEIGHTS)
 
 
-def test_a_download_given_up_is_resumed_by_the_next_call(server: Hub, wanted: Wanted) -> None:
+def test_a_download_given_up_is_resumed_by_the_next_call(server: Hub, wanted: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
 
     def give_up(done: int, _: int | None) -> None:
@@ -212,7 +212,7 @@ def test_a_download_given_up_is_resumed_by_the_next_call(server: Hub, wanted: Wa
     assert [span for method, _, span in server.requests if method == "GET" and span]
 
 
-def test_a_damaged_download_is_thrown_away(server: Hub, wanted: Wanted) -> None:
+def test_a_damaged_download_is_thrown_away(server: Hub, wanted: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
     server.damage = True
     with pytest.raises(ModelNotFound, match="damaged"):
@@ -221,7 +221,7 @@ def test_a_damaged_download_is_thrown_away(server: Hub, wanted: Wanted) -> None:
     assert fetch(wanted).read_bytes() == WEIGHTS
 
 
-def test_a_large_and_a_small_file_lie_in_the_same_cache(server: Hub, wanted: Wanted) -> None:
+def test_a_large_and_a_small_file_lie_in_the_same_cache(server: Hub, wanted: HubRepository) -> None:
     files = {"config.json": b"{}", "tokenizer.json": b"[]", "model.safetensors": WEIGHTS}
     server.repositories["org/model"] = files
     folder = fetch(wanted)
@@ -231,25 +231,25 @@ def test_a_large_and_a_small_file_lie_in_the_same_cache(server: Hub, wanted: Wan
 
 def test_a_revision_is_pinned(server: Hub, tmp_path: Path) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
-    pinned = Wanted("org/model", "v1", tmp_path)
+    pinned = HubRepository("org/model", "v1", tmp_path)
     assert fetch(pinned).read_bytes() == WEIGHTS
     assert any("/resolve/v1/" in path for _, path, _ in server.requests)
     assert is_on_disk(pinned)
-    assert not is_on_disk(Wanted("org/model", None, tmp_path))
+    assert not is_on_disk(HubRepository("org/model", None, tmp_path))
 
 
 def test_an_unknown_revision_is_named(server: Hub, tmp_path: Path) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
     with pytest.raises(ModelNotFound, match="no revision 'v9'"):
-        fetch(Wanted("org/model", "v9", tmp_path))
+        fetch(HubRepository("org/model", "v9", tmp_path))
 
 
-def test_an_unknown_repository_is_named(server: Hub, wanted: Wanted) -> None:
+def test_an_unknown_repository_is_named(server: Hub, wanted: HubRepository) -> None:
     with pytest.raises(UnknownModel, match="org/model"):
         fetch(wanted)
 
 
-def test_a_repository_without_a_checkpoint_is_refused(server: Hub, wanted: Wanted) -> None:
+def test_a_repository_without_a_checkpoint_is_refused(server: Hub, wanted: HubRepository) -> None:
     server.repositories["org/model"] = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}
     with pytest.raises(ModelNotFound, match="neither"):
         fetch(wanted)
@@ -257,12 +257,14 @@ def test_a_repository_without_a_checkpoint_is_refused(server: Hub, wanted: Wante
 
 
 @pytest.mark.parametrize("switch", ["argument", "environment"])
-def test_offline_says_what_to_do(server: Hub, wanted: Wanted, switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_says_what_to_do(
+    server: Hub, wanted: HubRepository, switch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
     if switch == "environment":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     else:
-        wanted = Wanted(wanted.repository, None, wanted.cache, offline=True)
+        wanted = HubRepository(wanted.repository, None, wanted.cache, offline=True)
     with pytest.raises(ModelNotFound) as caught:
         fetch(wanted)
     assert server.requests == []
@@ -272,14 +274,14 @@ def test_offline_says_what_to_do(server: Hub, wanted: Wanted, switch: str, monke
     assert "trying things out" in hint
 
 
-def test_offline_still_reads_the_cache(server: Hub, wanted: Wanted) -> None:
+def test_offline_still_reads_the_cache(server: Hub, wanted: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
     path = fetch(wanted)
-    assert fetch(Wanted(wanted.repository, None, wanted.cache, offline=True)) == path
+    assert fetch(HubRepository(wanted.repository, None, wanted.cache, offline=True)) == path
 
 
 def test_without_a_network_the_error_says_what_to_do(
-    server: Hub, wanted: Wanted, monkeypatch: pytest.MonkeyPatch
+    server: Hub, wanted: HubRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ModelNotFound, match="cannot be downloaded") as caught:
@@ -299,10 +301,10 @@ def test_without_a_network_the_error_says_what_to_do(
     ],
 )
 def test_which_files_make_a_checkpoint(files: list[str], chosen: list[str]) -> None:
-    assert hub._choose(Wanted("org/model"), files) == chosen
+    assert hub._choose(HubRepository("org/model"), files) == chosen
 
 
-def test_one_of_several_archives_is_named(server: Hub, wanted: Wanted) -> None:
+def test_one_of_several_archives_is_named(server: Hub, wanted: HubRepository) -> None:
     server.repositories["org/model"] = {"a.nemo": WEIGHTS, "b.nemo": WEIGHTS[::-1]}
     with pytest.raises(ModelNotFound, match=r"several checkpoints: a\.nemo, b\.nemo") as caught:
         fetch(wanted)
@@ -315,7 +317,7 @@ def test_one_of_several_archives_is_named(server: Hub, wanted: Wanted) -> None:
     assert "a.nemo, b.nemo" in (caught.value.hint or "")
 
 
-def test_a_full_disk_is_named_with_what_is_needed(server: Hub, wanted: Wanted) -> None:
+def test_a_full_disk_is_named_with_what_is_needed(server: Hub, wanted: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
     told = pytest.raises(ModelNotFound, match=r"no space is left in .* needed, .* free")
     with most_bytes_a_file(len(WEIGHTS) // 2), told:

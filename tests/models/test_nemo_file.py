@@ -19,7 +19,8 @@ import pytest
 import torch
 
 from conure.errors import BadCheckpoint, ModelError
-from conure.models import nemo_file, unpacked
+from conure.models import archive_extraction as unpacked
+from conure.models import nemo_file
 from conure.models.nemo_file import parse_config, read_nemo
 from tests.full_disk import most_bytes_a_file
 

@@ -14,7 +14,7 @@ from conure.errors import BadCheckpoint
 from conure.models import catalog
 from conure.models.checkpoint import Checkpoint
 from conure.models.config import AttentionContext
-from conure.models.loading import build_network, read_checkpoint
+from conure.models.loader import build_network, read_checkpoint
 from tests.models.published import FOLDERS, MODELS, PROMPTS, Folder, Published
 from tests.models.publishing import (
     LAYERS,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from conure.models.config import LEAD_FRAMES, AttentionContext
+from conure.models.encoder_state import EncoderState
 from conure.models.network import Network
-from conure.models.state import EncoderState
 from tests.models.networks import STREAMING, mel, network
 
 PAST = 70

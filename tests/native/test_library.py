@@ -19,7 +19,7 @@ from conure.native.library import (
     Kernels,
     Norm,
     Rings,
-    Turn,
+    StepStruct,
     Weight,
     available,
     pack,
@@ -140,7 +140,7 @@ def test_attention_over_rings(
         counts = np.where(rng.random(3) < 0.8, chunk, rng.integers(1, chunk + 1, 3))
         projected = noise(rng, 3 * chunk, 3 * both)
         projected[:, :both] *= width**-0.5
-        turn, out = Turn(rows, ages[rows], counts, chunk), np.empty((3 * chunk, both), np.float32)
+        turn, out = StepStruct(rows, ages[rows], counts, chunk), np.empty((3 * chunk, both), np.float32)
         got = kernels.attend(own, rings, turn, projected, out)
         for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
             mine = projected[place * chunk : place * chunk + count].reshape(count, 3, heads, width)
@@ -163,7 +163,7 @@ def test_a_key_that_outweighs_all_others(kernels: Kernels) -> None:
     own, rings = Attention(np.zeros(16, np.float32), np.zeros((1, 16, 64), np.float16), 4, 2), Rings(1, 1, 16, 6)
     projected = np.zeros((2, 48), np.float32)
     projected[:, :16], projected[0, 16:32], projected[:, 32:] = 5, 5, [[0.1], [1e-30]]
-    turn = Turn(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([2]), 2)
+    turn = StepStruct(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([2]), 2)
     got = kernels.attend(own, rings, turn, projected, np.empty((2, 16), np.float32))
     np.testing.assert_allclose(got, 0.1, rtol=1e-3)
 
@@ -171,7 +171,7 @@ def test_a_key_that_outweighs_all_others(kernels: Kernels) -> None:
 def test_keys_too_large_for_half_precision_stay_finite(kernels: Kernels) -> None:
     own, rings = Attention(np.zeros(16, np.float32), np.zeros((1, 16, 64), np.float16), 4, 2), Rings(1, 1, 16, 6)
     projected = np.full((2, 48), 1e6, np.float32)
-    turn = Turn(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([2]), 2)
+    turn = StepStruct(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([2]), 2)
     assert np.isfinite(kernels.attend(own, rings, turn, projected, np.empty((2, 16), np.float32))).all()
 
 
@@ -185,7 +185,7 @@ def test_the_filter_goes_on_where_it_ended(kernels: Kernels, rng: np.random.Gene
     memory[:] = 7  # what a row's stream before left there
     for _ in range(12):
         rows, x = rng.choice(SLOTS, 3, replace=False), noise(rng, 3 * chunk, width)
-        got = kernels.filter(own, memory, Turn(rows, ages[rows], np.full(3, chunk), chunk), x, np.empty_like(x))
+        got = kernels.filter(own, memory, StepStruct(rows, ages[rows], np.full(3, chunk), chunk), x, np.empty_like(x))
         for place, row in enumerate(rows):
             mine = slice(place * chunk, (place + 1) * chunk)
             heard[row] = np.concatenate([heard[row], x[mine]])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from conure.audio.features import LogMel
 from conure.models.checkpoint import Checkpoint
-from conure.models.loading import build_network, read_checkpoint
+from conure.models.loader import build_network, read_checkpoint
 from conure.models.network import Network
 
 DATA = Path(__file__).parents[1] / "data" / "parity"

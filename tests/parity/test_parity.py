@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from conure.decoding.ctc import decode_ctc
-from conure.decoding.emitted import ALPHA
+from conure.decoding.emitted_token import ALPHA
 from conure.decoding.transducer import decode_transducer
 from conure.models.config import LEAD_FRAMES, AttentionContext
-from conure.models.state import EncoderState
+from conure.models.encoder_state import EncoderState
 from conure.text.words import words_from_tokens
 from conure.types import Token
 from tests.parity.references import (

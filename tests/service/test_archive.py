@@ -14,10 +14,11 @@ import pytest
 import conure
 from conure.errors import AudioNotFound, AudioTooLong, BadOption, EngineFailed, UnsupportedAudio, UnsupportedLanguage
 from conure.service import archive as archives
-from conure.service import reader, readers
+from conure.service import decode_pool as readers
+from conure.service import decode_worker as reader
 from conure.service.archive import Archive
 from conure.types import Word
-from conure.vad.cuts import CutSettings
+from conure.vad.segmentation import CutSettings
 from tests.service.voices import STRINGS, save, speech
 
 pytestmark = [pytest.mark.torch, pytest.mark.process]
@@ -44,7 +45,7 @@ def nothing_is_left():
 
 def reading_processes():
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if any("conure.service.reading" in part for part in child.cmdline())]
+    return [child for child in children if any("conure.service.decode_process" in part for part in child.cmdline())]
 
 
 def told(transcript):

@@ -12,7 +12,7 @@ import pytest
 
 from conure.errors import AudioNotFound, BadOption, Busy
 from conure.service.callbacks import MOST, Callback, Callbacks
-from conure.service.outside import Outside, address_of
+from conure.service.safe_http import SafeHttp, address_of
 
 BODY = b'{"fine": true}'
 
@@ -55,7 +55,7 @@ def owed(url: str, method: str = "POST", delays: Sequence[float] = (0.0, 0.0)) -
     closed: list[str] = []
 
     async def run() -> None:
-        callbacks = Callbacks(Outside(private=True), delays=delays)
+        callbacks = Callbacks(SafeHttp(private=True), delays=delays)
         async with AsyncExitStack() as needed:
             needed.callback(closed.append, "file")
             callbacks.begin(Callback(address_of(url), method), _body, needed)
@@ -98,7 +98,7 @@ def test_work_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         async def fail() -> bytes:
             raise RuntimeError("broken")
 
-        callbacks = Callbacks(Outside(private=True))
+        callbacks = Callbacks(SafeHttp(private=True))
         callbacks.begin(Callback(address_of("http://127.0.0.1:1/")), fail, AsyncExitStack())
         await callbacks.drain(60)
 
@@ -107,7 +107,7 @@ def test_work_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_addresses_are_looked_at() -> None:
-    callbacks = Callbacks(Outside())
+    callbacks = Callbacks(SafeHttp())
     with pytest.raises(BadOption, match="public"):
         asyncio.run(callbacks.check(Callback(address_of("http://127.0.0.1:1/"))))
     with pytest.raises(AudioNotFound):
@@ -120,7 +120,7 @@ def test_they_are_bounded_and_given_up_at_the_end(caplog: pytest.LogCaptureFixtu
             return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
         closed: list[str] = []
-        callbacks, callback = Callbacks(Outside()), Callback(address_of("http://example.com/"))
+        callbacks, callback = Callbacks(SafeHttp()), Callback(address_of("http://example.com/"))
         for _ in range(MOST):
             needed = AsyncExitStack()
             needed.callback(closed.append, "file")

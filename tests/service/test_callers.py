@@ -11,8 +11,8 @@ import pytest
 
 from conure.errors import Forbidden, TooMany, Unauthorized
 from conure.service import keys as key_files
-from conure.service.access import ANYONE, FREE, Anyone, Caller, Scope
-from conure.service.callers import KeyedAccess, OwnCounts, access_of
+from conure.service.access import ANYONE, FREE, AnonymousAccess, Caller, Scope
+from conure.service.callers import KeyedAccess, LocalUsage, access_of
 from conure.service.keys import SCOPES, KeyFile, new_key, written
 from conure.service.limits import NO_LIMITS, Limits
 from conure.settings import load_settings
@@ -25,7 +25,7 @@ class Door:
         self.file = folder / "keys.json"
         self.key, self.secret = new_key("phone", datetime.now(UTC), tuple(scopes), limits)
         self.file.write_text(written([self.key]))
-        self.access = KeyedAccess(KeyFile(self.file), OwnCounts())
+        self.access = KeyedAccess(KeyFile(self.file), LocalUsage())
 
     def caller(self) -> Caller:
         return self.access.identify(self.secret)
@@ -108,8 +108,8 @@ def test_a_key_that_was_removed_begins_nothing(tmp_path: Path, monkeypatch: pyte
 
 
 def test_without_a_file_anyone_may_come(tmp_path: Path) -> None:
-    access = access_of(load_settings(), OwnCounts())
-    assert isinstance(access, Anyone)
+    access = access_of(load_settings(), LocalUsage())
+    assert isinstance(access, AnonymousAccess)
     assert access.identify(None) is access.identify("x") is access.named("") is ANYONE
     assert not access.needs_key
-    assert access_of(load_settings(keys=Door(tmp_path).file), OwnCounts()).needs_key
+    assert access_of(load_settings(keys=Door(tmp_path).file), LocalUsage()).needs_key

@@ -13,9 +13,9 @@ from conure.errors import BadOption, Busy
 from conure.service.access import ANYONE, Visit
 from conure.service.channel_streams import ChannelStreams
 from conure.service.events import Cancelled, Event, Failed, Finished, Lag, Marker
-from conure.service.live import Wanted
+from conure.service.live_service import StreamRequest
 from tests.audio.recordings import encode, tone
-from tests.service.test_live import Place, at, until
+from tests.service.test_live_service import Place, at, until
 
 STEREO = AudioFormat("f32", channels=2)
 RAMP = np.stack([np.arange(1_000) / 1_000, -np.arange(1_000) / 2_000]).astype("<f4")
@@ -38,7 +38,7 @@ class Few:
 
 
 async def opened(place: Place, audio: AudioFormat = STEREO, channels: int = 2) -> ChannelStreams:
-    return await ChannelStreams.open(place.service, Wanted(), audio, ANYONE, channels)
+    return await ChannelStreams.open(place.service, StreamRequest(), audio, ANYONE, channels)
 
 
 def heard(place: Place, number: int) -> np.ndarray:
@@ -100,7 +100,7 @@ def test_channels_of_a_container() -> None:
 def test_all_or_none_are_opened(most: int) -> None:
     async def of(place: Place) -> None:
         with pytest.raises(Busy, match="no more"):
-            await ChannelStreams.open(place.service, Wanted(), AudioFormat("pcm16", channels=3), Few(most), 3)
+            await ChannelStreams.open(place.service, StreamRequest(), AudioFormat("pcm16", channels=3), Few(most), 3)
         assert len(place.service) == 0
         assert not place.engine.receivers
         assert len(place.engine.of(engine.Cancel)) == most

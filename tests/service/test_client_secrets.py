@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from conure.doors.credentials import secret_of
 from conure.errors import BadOption
+from conure.protocols.http.credentials import secret_of
 from conure.service.client_secrets import ClientSecrets
 
 SESSION = {"type": "transcription", "include": None}

@@ -9,7 +9,7 @@ import pytest
 
 from conure.service.event_log import KEPT, MOST_WAITING, EventLog
 from conure.service.events import Event, Finished, Lag, Marker, Partial, SpeechStarted
-from tests.service.standing_in import tokens
+from tests.service.fake_engine import tokens
 from tests.waiting import PATIENCE
 
 ME, OTHER = 1, 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from conure.engine.opening import choose_device
+from conure.engine.backends.registry import choose_device
 from conure.errors import AudioTooLong, BadOption, UnsupportedLanguage
 from conure.service.languages import prompt_slot
 from conure.service.recognizer import Recognizer, load

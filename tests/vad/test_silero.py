@@ -7,12 +7,11 @@ import pytest
 from conure.errors import BadCheckpoint, MissingBackend
 from conure.native.library import available
 from conure.vad import silero, silero_weights
-from conure.vad.cuts import Cutter
 from conure.vad.ggml import read_tensors
+from conure.vad.segmentation import Cutter
 from conure.vad.silero import Silero, SileroState, load_silero
 from conure.vad.silero_weights import silero_tensors
-
-from .digits import FOLDER, SPEAKERS, recording, spoken
+from tests.vad.digits import FOLDER, SPEAKERS, recording, spoken
 
 
 def listen(samples, block=160_000):

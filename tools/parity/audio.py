@@ -11,7 +11,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from .storage import write_tensors
+from tools.parity.storage import write_tensors
 
 SAMPLE_RATE = 16_000
 FILE_NAME = "audio.safetensors"

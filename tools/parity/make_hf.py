@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from tokenizers import AddedToken
 from transformers.convert_slow_tokenizer import ParakeetConverter
 
-from .audio import SAMPLE_RATE, load_audio
-from .storage import Tensors, counts, padded, save_reference
+from tools.parity.audio import SAMPLE_RATE, load_audio
+from tools.parity.storage import Tensors, counts, padded, save_reference
 
 COMMON_NAMES = {
     r"^encoder\.pre_encode\.out\.": "encoder.subsampling.linear.",

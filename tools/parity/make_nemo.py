@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from .audio import load_audio
-from .families import DURATIONS, FAMILIES, FULL, SMALL, Family, Size
-from .nemo_decode import use_transducer_decoding
-from .nemo_model import build_model, save_archive
-from .nemo_reference import Reference, make_reference, save_mel, variants
-from .storage import save_reference
-from .teach import choose_tokens, ctc_targets, teach_ctc, teach_transducer, transducer_path
-from .weights import randomize, round_to_bfloat16
+from tools.parity.audio import load_audio
+from tools.parity.families import DURATIONS, FAMILIES, FULL, SMALL, Family, Size
+from tools.parity.nemo_decode import use_transducer_decoding
+from tools.parity.nemo_model import build_model, save_archive
+from tools.parity.nemo_reference import Reference, make_reference, save_mel, variants
+from tools.parity.storage import save_reference
+from tools.parity.teach import choose_tokens, ctc_targets, teach_ctc, teach_transducer, transducer_path
+from tools.parity.weights import randomize, round_to_bfloat16
 
 FULL_FAMILIES = ("tdt", "nemotron", "ctc", "tdt_bias", "nemotron_prompt")
 UNCOMPRESSED = ("tdt", "nemotron")

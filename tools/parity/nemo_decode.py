@@ -8,7 +8,7 @@ from nemo.collections.asr.parts.submodules.rnnt_decoding import RNNTBPEDecodingC
 from nemo.collections.asr.parts.utils.rnnt_utils import batched_hyps_to_hypotheses
 from omegaconf import OmegaConf
 
-from .families import DURATIONS, Family
+from tools.parity.families import DURATIONS, Family
 
 MAX_SYMBOLS = 10
 CONFIDENCE = {

@@ -20,8 +20,8 @@ from nemo.collections.asr.models.rnnt_bpe_models_prompt import EncDecRNNTBPEMode
 from nemo.utils import logging as nemo_logging
 from omegaconf import OmegaConf
 
-from .families import Family, Size, model_config
-from .tokenizer import make_tokenizer
+from tools.parity.families import Family, Size, model_config
+from tools.parity.tokenizer import make_tokenizer
 
 nemo_logging.setLevel(logging.ERROR)
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from .families import PROMPT_DICTIONARY, Family
-from .nemo_decode import (
+from tools.parity.families import PROMPT_DICTIONARY, Family
+from tools.parity.nemo_decode import (
     MAX_SYMBOLS,
     Walk,
     decode_transducer,
@@ -16,8 +16,8 @@ from .nemo_decode import (
     use_transducer_decoding,
     walk_greedily,
 )
-from .nemo_stream import Streamed, stream_buffered, stream_cache_aware
-from .storage import Tensors, counts, padded, write_tensors
+from tools.parity.nemo_stream import Streamed, stream_buffered, stream_cache_aware
+from tools.parity.storage import Tensors, counts, padded, write_tensors
 
 STREAMED_CLIP = 0
 PROMPTED_LANGUAGES = ("en-US", "auto", "no")  # one for each clip

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from nemo.collections.asr.parts.utils.streaming_utils import ContextSize, StreamingBatchedAudioBuffer
 
-from .nemo_decode import decode_chunk
+from tools.parity.nemo_decode import decode_chunk
 
 SAMPLES_PER_STEP = 1280
 

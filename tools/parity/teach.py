@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
-from .tokenizer import made_up_sentence
+from tools.parity.tokenizer import made_up_sentence
 
 STEPS = 1000
 GOOD_LOSS = 0.06

@@ -13,7 +13,7 @@ import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from conure.audio.parts import Part
+from conure.audio.parts import SourcePart
 from conure.audio.source import CONVERT, INDEX_LAST, RETRY, SourceFile
 from conure.errors import AudioNotFound, UnsupportedAudio
 
@@ -93,7 +93,7 @@ def index_first(file: SourceFile) -> Iterator[None]:
         raise UnsupportedAudio(f"{file.name}: {reason}", hint) from error
 
 
-def open_container(source: SourceFile, part: Part, arriving: bool = False) -> InputContainer:
+def open_container(source: SourceFile, part: SourcePart, arriving: bool = False) -> InputContainer:
     """Of a part of the source. `arriving`: samples are wanted as soon as may be."""
     kind, options = None, {}
     if arriving:

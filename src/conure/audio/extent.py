@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from av.packet import Packet
 
-from conure.audio.parts import Part
+from conure.audio.parts import SourcePart
 from conure.audio.source import SourceFile
 
 __all__ = ["Extent", "has_extent"]
@@ -25,7 +25,7 @@ NUT_BETWEEN = 64
 """Bytes of a packet's head, and of what says where in time it is."""
 
 
-def has_extent(part: Part, kind: str) -> bool:
+def has_extent(part: SourcePart, kind: str) -> bool:
     """Whether all packets have to be seen; `kind`: the container's name."""
     return part.fragments > 0 or (kind == "nut" and part.file.seekable())
 
@@ -47,7 +47,7 @@ class Extent:
             self._end = place + size
             self._longest, self._last = max(self._longest, self._last), size
 
-    def problem(self, part: Part) -> str | None:
+    def problem(self, part: SourcePart) -> str | None:
         """Once all packets are there. The file is left anywhere."""
         if self._first is None:
             return None

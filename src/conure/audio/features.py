@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from conure.audio.mel import STD_GUARD, MelConfig, MelFront, mel_filterbank
+from conure.audio.mel import STD_GUARD, MelConfig, MelExtractor, mel_filterbank
 
 __all__ = ["LogMel", "frame_mask"]
 
@@ -73,11 +73,11 @@ class LogMel(nn.Module):
         room = self.config.fft - self.config.window
         return nn.functional.pad(self.window, (room // 2, room - room // 2))
 
-    def _on_host(self) -> MelFront:
+    def _on_host(self) -> MelExtractor:
         """Made once: window and filterbank do not change."""
         if self not in _ON_HOST:
             window, filters = (part.float().cpu().numpy() for part in (self.window, self.filterbank))
-            _ON_HOST[self] = MelFront(self.config, window, filters)
+            _ON_HOST[self] = MelExtractor(self.config, window, filters)
         return _ON_HOST[self]
 
     def of_spans(self, samples: Tensor | np.ndarray, known: Tensor | np.ndarray) -> Tensor:
@@ -119,4 +119,4 @@ def _by_sizes(frames: Tensor) -> Tensor:
     return torch.cat([torch.fft.rfft(part) for part in parts])[:count]
 
 
-_ON_HOST: WeakKeyDictionary[LogMel, MelFront] = WeakKeyDictionary()
+_ON_HOST: WeakKeyDictionary[LogMel, MelExtractor] = WeakKeyDictionary()

@@ -20,8 +20,8 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 
-from conure.audio.decoded import Decoded, clock_time
-from conure.audio.frames import LOUDEST, shape_of, to_float
+from conure.audio.av_frames import LOUDEST, shape_of, to_float
+from conure.audio.decoder import FrameReader, clock_time
 from conure.audio.resample import Resampler, Samples
 from conure.audio.source import CONVERT, Source, SourceFile, open_source
 from conure.errors import AudioTooLong, UnsupportedAudio
@@ -48,7 +48,7 @@ def open_audio(
     """
     with ExitStack() as stack:
         file = open_source(source, stack)
-        decoded = Decoded(file, track=track, most_seconds=max_seconds)
+        decoded = FrameReader(file, track=track, most_seconds=max_seconds)
         reader = AudioReader(file, decoded, rate=rate, split=channels == "split", max_seconds=max_seconds)
         stack.push(reader.closing.pop_all())
         reader.closing = stack.pop_all()
@@ -61,7 +61,7 @@ class AudioReader:
     def __init__(
         self,
         file: SourceFile,
-        decoded: Decoded,
+        decoded: FrameReader,
         *,
         rate: int,
         split: bool,

@@ -16,7 +16,7 @@ import numpy as np
 
 from conure.native.library import FFT, Kernels, Mel, available
 
-__all__ = ["STD_GUARD", "MelConfig", "MelFront", "known_places", "mel_filterbank"]
+__all__ = ["STD_GUARD", "MelConfig", "MelExtractor", "known_places", "mel_filterbank"]
 
 STD_GUARD = 1e-5
 CACHED_SAMPLES = 65_536
@@ -66,7 +66,7 @@ def known_places(lengths: np.ndarray, size: int) -> np.ndarray:
     return known
 
 
-class MelFront:
+class MelExtractor:
     """samples [B, N] and lengths [B] -> mel [B, T, features] and frames [B]; padding is 0.
 
     A row has `length // hop` frames, T those of N samples. A checkpoint's own window [window] and filterbank

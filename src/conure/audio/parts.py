@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
-from conure.audio.boxes import BoxCheck, BoxedFile, survey_boxes
-from conure.audio.chunked import chunked_sounds, layout_of
+from conure.audio.concatenation import FRAGMENTED, Kind, PipedPart, SeekingPart, kind_of
 from conure.audio.container_checks import CONTAINER_CHECKS
-from conure.audio.endings import missing_end
 from conure.audio.frame_checks import FRAME_CHECKS
-from conure.audio.restarts import FRAGMENTED, Kind, PipedPart, SeekingPart, kind_of
+from conure.audio.mp4_boxes import BoxCheck, BoxedFile, survey_boxes
+from conure.audio.pcm_file import layout_of, pcm_files
+from conure.audio.peek_buffer import PeekBuffer
 from conure.audio.source import HEAD, INDEX_LAST, SourceFile
 from conure.audio.structure import CheckedFile, Readable
-from conure.audio.window import Window
+from conure.audio.truncation import missing_end
 
-__all__ = ["Part", "parts_of", "rewind"]
+__all__ = ["SourcePart", "parts_of", "rewind"]
 
 
 @dataclass
-class Part:
+class SourcePart:
     """One recording. It is read to its end before the next one is asked for."""
 
     file: Readable
@@ -41,15 +41,15 @@ def rewind(file: Readable) -> None:
     cast(SourceFile, file).seek(0)
 
 
-def parts_of(file: SourceFile) -> Iterator[Part]:
+def parts_of(file: SourceFile) -> Iterator[SourcePart]:
     """From the first byte on."""
     kind, layout, length = kind_of(file.head), layout_of(file.head), file.length()
-    window = Window(file)
+    window = PeekBuffer(file)
     if layout:
         is_read = False
-        for sound in chunked_sounds(window, layout):
+        for sound in pcm_files(window, layout):
             is_read = True
-            part = Part(sound, sound.head, sound.seconds)
+            part = SourcePart(sound, sound.head, sound.seconds)
             yield part
             sound.pass_over()
             part.missing = sound.missing
@@ -75,15 +75,15 @@ def _checked(file: Readable, head: bytes) -> CheckedFile:
     return CheckedFile(file, found() if found else None)
 
 
-def _whole(file: SourceFile, missing: str | None) -> Iterator[Part]:
+def _whole(file: SourceFile, missing: str | None) -> Iterator[SourcePart]:
     checked = _checked(file, file.head)
-    part = Part(checked, file.head, missing=missing)
+    part = SourcePart(checked, file.head, missing=missing)
     yield part
     checked.pass_over(missing is not None)
     part.damage = checked.problem
 
 
-def _boxed(file: SourceFile, length: int) -> Iterator[Part]:
+def _boxed(file: SourceFile, length: int) -> Iterator[SourcePart]:
     """MP4 and QuickTime, each with an index of its own."""
     start = 0
     while start < length:
@@ -91,16 +91,16 @@ def _boxed(file: SourceFile, length: int) -> Iterator[Part]:
         is_all = not boxes.repairs and boxes.readable_end - start == length
         part = file if is_all else BoxedFile(SeekingPart(file, start, None, boxes.readable_end), boxes.repairs)
         head = file.part(start, len(file.head))
-        yield Part(part, head, missing=boxes.missing, damage=boxes.damage, fragments=boxes.fragments)
+        yield SourcePart(part, head, missing=boxes.missing, damage=boxes.damage, fragments=boxes.fragments)
         start = boxes.end
 
 
-def _seeking(file: SourceFile, kind: Kind, length: int) -> Iterator[Part]:
+def _seeking(file: SourceFile, kind: Kind, length: int) -> Iterator[SourcePart]:
     start: int | None = 0
     while start is not None:
         seeking, head = SeekingPart(file, start, kind), file.part(start, len(file.head))
         checked = _checked(seeking, head)
-        part = Part(checked, head, missing=missing_end(file, start, length))
+        part = SourcePart(checked, head, missing=missing_end(file, start, length))
         yield part
         checked.pass_over(part.missing is not None)
         part.damage = checked.problem
@@ -110,11 +110,11 @@ def _seeking(file: SourceFile, kind: Kind, length: int) -> Iterator[Part]:
             part.missing = None
 
 
-def _piped(window: Window, kind: Kind) -> Iterator[Part]:
+def _piped(window: PeekBuffer, kind: Kind) -> Iterator[SourcePart]:
     while window.has(1):
         piped, head = PipedPart(window, kind), bytes(window.held[:HEAD])
         checked = CheckedFile(piped, BoxCheck()) if kind is FRAGMENTED else _checked(piped, head)
-        part = Part(checked, head)
+        part = SourcePart(checked, head)
         yield part
         left = checked.pass_over(is_cut=False)
         part.damage = checked.problem

@@ -19,11 +19,11 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
 
-from conure.audio.frames import check_shape, to_float
+from conure.audio.av_frames import check_shape, to_float
 from conure.audio.source import CONVERT
 from conure.errors import NoSuchTrack, UnsupportedAudio
 
-__all__ = ["Packets", "Survey", "Track", "decode", "tracks_of"]
+__all__ = ["Packets", "TrackSurvey", "Track", "decode", "tracks_of"]
 
 SOUND, HUM = 1e-3, 1e-5
 """Root mean square of a frame, from which on a track has sound, or not quite nothing; full scale is 1."""
@@ -114,7 +114,7 @@ def decode(stream: AudioStream, packet: Packet[AudioStream] | None) -> list[Audi
         return None if packet is None or packet.size else []  # some writers end with a packet that holds nothing
 
 
-class Survey:
+class TrackSurvey:
     """Chooses among tracks while they are decoded."""
 
     def __init__(self, name: str, tracks: Sequence[Track], may_look_on: bool, most_seconds: float | None) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from conure.bench.clips import ClipsTrial
-from conure.bench.numbers import Spread
+from conure.bench.clip_bench import ClipTrial
+from conure.bench.statistics import Spread
 from conure.bench.trial import Trial
 
 __all__ = [
@@ -39,18 +39,18 @@ def line(trial: Trial) -> str:
     return f"{trial.streams} streams: {trial.fault or f'{told}, all in time'}"
 
 
-def clips_row(trial: ClipsTrial) -> tuple[str, str]:
+def clips_row(trial: ClipTrial) -> tuple[str, str]:
     """What was tried, and what came of it."""
     many = "one at a time" if trial.at_once == 1 else f"{trial.at_once} at once"
     speed = f"{trial.speed:.1f} hours an hour"
     return f"recordings, {many}", speed if trial.same else f"{speed}, not all heard as alone"
 
 
-def clips_line(trial: ClipsTrial) -> str:
+def clips_line(trial: ClipTrial) -> str:
     return ": ".join(clips_row(trial))
 
 
-def clips_facts(trials: Sequence[ClipsTrial], price: float | None) -> list[tuple[str, str]]:
+def clips_facts(trials: Sequence[ClipTrial], price: float | None) -> list[tuple[str, str]]:
     """What there is to say of recordings: alone, then several at once."""
     last = trials[-1]
     found = [
@@ -63,7 +63,7 @@ def clips_facts(trials: Sequence[ClipsTrial], price: float | None) -> list[tuple
     return found
 
 
-def clips_as_dict(trials: Sequence[ClipsTrial], price: float | None) -> dict[str, Any]:
+def clips_as_dict(trials: Sequence[ClipTrial], price: float | None) -> dict[str, Any]:
     speed = max((trial.speed for trial in trials), default=None)
     return {
         "hours_an_hour": speed,

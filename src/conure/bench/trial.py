@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from conure.bench.crowd import alone, gather
-from conure.bench.numbers import PRECISION, Spread, largest, spread_of
+from conure.bench.load_generator import alone, gather
+from conure.bench.paced_stream import PacedStreamSettings
 from conure.bench.server import Server
-from conure.bench.stream import Asked
+from conure.bench.statistics import PRECISION, Spread, largest, spread_of
 from conure.errors import ConureError
 
 __all__ = ["Load", "Trial", "hear_alone", "search", "try_load"]
@@ -25,7 +25,7 @@ GUESSES = 0.1
 class Load:
     """What is tried: each stream speaks with one of the voices."""
 
-    asked: Asked
+    asked: PacedStreamSettings
     voices: Sequence[bytes]
     within: float
     """Seconds over which the beginnings are spread."""
@@ -94,7 +94,7 @@ class Trial:
         return self.told_lag if self.by_utterances else self.lag
 
 
-def hear_alone(asked: Asked, voices: Sequence[bytes]) -> list[list[str]]:
+def hear_alone(asked: PacedStreamSettings, voices: Sequence[bytes]) -> list[list[str]]:
     """The words of each voice. Raises ConureError where the server does not finish them."""
     found = alone(asked, voices)
     for notes in found:

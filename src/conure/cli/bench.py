@@ -11,14 +11,14 @@ from cyclopts import App, Parameter
 
 from conure.cli import bench_clips, bench_live
 from conure.cli.bench_options import Start, chosen, interruptible
-from conure.cli.knobs import knob
 from conure.cli.outputs import write_stdout
-from conure.cli.reporting import DONE, INTERRUPTED, PLAIN, REFUSED, Common, tell
+from conure.cli.reporter import DONE, INTERRUPTED, PLAIN, REFUSED, Common, tell
+from conure.cli.setting_flags import knob
 from conure.cli.tables import table
 from conure.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from conure.bench.survey import Findings, Survey
+    from conure.bench.capacity_search import CapacityFindings, CapacitySearch
 
 __all__ = ["app", "bench"]
 
@@ -75,18 +75,18 @@ def bench(*, options: Options = DEFAULTS, start: Start = START, common: Common =
     ends it with what was found so far.
     """
     common.begin()
-    from conure.bench.survey import Findings, survey  # noqa: PLC0415  --help shall not wait for audio and sockets
+    from conure.bench.capacity_search import CapacityFindings, search_capacity  # noqa: PLC0415  --help shall not wait for audio and sockets
 
     if options.plot is not None:
-        from conure.bench.figures import ensure_drawing  # noqa: PLC0415
+        from conure.bench.plots import ensure_drawing  # noqa: PLC0415
 
         ensure_drawing(options.plot)
     settings = _settings(options, start)
-    asked, found = _survey(options, start), Findings()
+    asked, found = _survey(options, start), CapacityFindings()
     _download(settings)
     tell("half an hour or more" if options.thorough else "two to three minutes; --thorough takes longer and finds more")
     with interruptible() as outcome:
-        survey(asked, found, tell)
+        search_capacity(asked, found, tell)
         if options.plot is not None:
             _draw(options.plot, settings, found)
     write_stdout(_as_json(found, options.price) if common.json else _render(found, options.price))
@@ -95,18 +95,18 @@ def bench(*, options: Options = DEFAULTS, start: Start = START, common: Common =
     return DONE if found.promised else REFUSED
 
 
-def _survey(options: Options, start: Start) -> Survey:
-    from conure.bench.clips import ClipsBench  # noqa: PLC0415
-    from conure.bench.live import LiveBench  # noqa: PLC0415
-    from conure.bench.speech import shipped  # noqa: PLC0415
-    from conure.bench.survey import QUICK, THOROUGH, Survey  # noqa: PLC0415
+def _survey(options: Options, start: Start) -> CapacitySearch:
+    from conure.bench.capacity_search import QUICK, THOROUGH, CapacitySearch  # noqa: PLC0415
+    from conure.bench.clip_bench import ClipBench  # noqa: PLC0415
+    from conure.bench.sample_speech import shipped  # noqa: PLC0415
+    from conure.bench.stream_bench import StreamBench  # noqa: PLC0415
 
     effort, audio = THOROUGH if options.thorough else QUICK, options.audio or shipped()
     seconds = effort.seconds if options.seconds is None else options.seconds
-    return Survey(
+    return CapacitySearch(
         choice=chosen(start, model=options.model, live=options.live, clips=options.clips),
-        live=LiveBench(audio=audio, latency_ms=options.latency, seconds=seconds, promise_ms=options.promise),
-        clips=ClipsBench(audio=audio, at_once=options.at_once, seconds=seconds),
+        live=StreamBench(audio=audio, latency_ms=options.latency, seconds=seconds, promise_ms=options.promise),
+        clips=ClipBench(audio=audio, at_once=options.at_once, seconds=seconds),
         effort=effort,
         curve=options.plot is not None,
     )
@@ -125,18 +125,18 @@ def _settings(options: Options, start: Start) -> Settings:
 def _download(settings: Settings) -> None:
     """Here it has a bar; the server that is started would do it without."""
     from conure.cli.downloads import ensure_on_disk  # noqa: PLC0415
-    from conure.service.planning import plan_of  # noqa: PLC0415
+    from conure.service.engine_plan import plan_of  # noqa: PLC0415
 
     plan = plan_of(settings)
     for name in dict.fromkeys(plan.live + plan.clips):
         ensure_on_disk(name)
 
 
-def _draw(folder: Path, settings: Settings, found: Findings) -> None:
-    from conure.bench.batches import every_size, measure_batches  # noqa: PLC0415
-    from conure.bench.figures import draw  # noqa: PLC0415
+def _draw(folder: Path, settings: Settings, found: CapacityFindings) -> None:
+    from conure.bench.batch_bench import every_size, measure_batches  # noqa: PLC0415
     from conure.bench.machine import machine_line  # noqa: PLC0415
-    from conure.service.planning import plan_of  # noqa: PLC0415
+    from conure.bench.plots import draw  # noqa: PLC0415
+    from conure.service.engine_plan import plan_of  # noqa: PLC0415
 
     plan = plan_of(settings)
     tell(f"batches of {plan.clips[0]}, in the engine alone")
@@ -147,16 +147,16 @@ def _draw(folder: Path, settings: Settings, found: Findings) -> None:
             tell(f"wrote {path}")
 
 
-def _render(found: Findings, price: float | None) -> str:
+def _render(found: CapacityFindings, price: float | None) -> str:
+    from conure.bench.capacity_report import advice, memory, summary  # noqa: PLC0415
     from conure.bench.machine import machine_line  # noqa: PLC0415
-    from conure.bench.survey_report import advice, memory, summary  # noqa: PLC0415
 
     facts = table([("machine", machine_line()), *summary(found, price)])
     return "\n".join([facts, table(memory(found)), advice(found)] if found.best else [facts, advice(found)])
 
 
-def _as_json(found: Findings, price: float | None) -> str:
+def _as_json(found: CapacityFindings, price: float | None) -> str:
+    from conure.bench.capacity_report import capacity_as_dict  # noqa: PLC0415
     from conure.bench.machine import machine  # noqa: PLC0415
-    from conure.bench.survey_report import survey_as_dict  # noqa: PLC0415
 
-    return json.dumps({"machine": machine()} | survey_as_dict(found, price), indent=1) + "\n"
+    return json.dumps({"machine": machine()} | capacity_as_dict(found, price), indent=1) + "\n"

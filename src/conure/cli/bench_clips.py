@@ -11,13 +11,13 @@ from cyclopts import Parameter
 
 from conure.cli.bench_live import server_of
 from conure.cli.bench_options import Start, chosen, interruptible
-from conure.cli.knobs import knob
 from conure.cli.outputs import write_stdout
-from conure.cli.reporting import DONE, INTERRUPTED, PLAIN, Common, tell
+from conure.cli.reporter import DONE, INTERRUPTED, PLAIN, Common, tell
+from conure.cli.setting_flags import knob
 from conure.cli.tables import table
 
 if TYPE_CHECKING:
-    from conure.bench.clips import ClipsTrial
+    from conure.bench.clip_bench import ClipTrial
 
 __all__ = ["EXAMPLES", "clips"]
 
@@ -51,21 +51,21 @@ def clips(*, options: Options = DEFAULTS, start: Start = START, common: Common =
     Ctrl-C ends it with what was found so far.
     """
     common.begin()
-    from conure.bench.clips import ClipsBench, measure_clips  # noqa: PLC0415  --help shall not wait for audio
+    from conure.bench.clip_bench import ClipBench, measure_clips  # noqa: PLC0415  --help shall not wait for audio
     from conure.bench.report import clips_line  # noqa: PLC0415
+    from conure.bench.sample_speech import shipped  # noqa: PLC0415
     from conure.bench.server import NO_LIVE  # noqa: PLC0415
-    from conure.bench.speech import shipped  # noqa: PLC0415
 
-    bench = ClipsBench(
+    bench = ClipBench(
         audio=options.audio or shipped(),
         at_once=options.at_once,
         length=options.length,
         seconds=options.seconds,
         model=options.model if options.url else None,
     )
-    trials: list[ClipsTrial] = []
+    trials: list[ClipTrial] = []
 
-    def note(trial: ClipsTrial) -> None:
+    def note(trial: ClipTrial) -> None:
         trials.append(trial)
         tell(clips_line(trial))
 
@@ -77,14 +77,14 @@ def clips(*, options: Options = DEFAULTS, start: Start = START, common: Common =
     return INTERRUPTED if outcome.interrupted else DONE
 
 
-def _render(trials: list[ClipsTrial], price: float | None) -> str:
+def _render(trials: list[ClipTrial], price: float | None) -> str:
     from conure.bench.machine import machine_line  # noqa: PLC0415
     from conure.bench.report import clips_facts  # noqa: PLC0415
 
     return table([("machine", machine_line()), *clips_facts(trials, price)])
 
 
-def _as_json(trials: list[ClipsTrial], price: float | None) -> str:
+def _as_json(trials: list[ClipTrial], price: float | None) -> str:
     from conure.bench.machine import machine  # noqa: PLC0415
     from conure.bench.report import clips_as_dict  # noqa: PLC0415
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from conure.bench.choice import Choice, flags
+from conure.bench.server_flags import Choice, flags
 from conure.cli.bench_options import Start, chosen, interruptible
-from conure.cli.knobs import knob, server_key
 from conure.cli.outputs import write_stdout
-from conure.cli.reporting import DONE, INTERRUPTED, PLAIN, REFUSED, Common, tell
+from conure.cli.reporter import DONE, INTERRUPTED, PLAIN, REFUSED, Common, tell
+from conure.cli.setting_flags import knob, server_key
 from conure.cli.tables import table
 from conure.errors import BadOption
 
@@ -61,12 +61,12 @@ def live(*, options: Options = DEFAULTS, start: Start = START, common: Common = 
     none is refused, and each transcript is that of the stream alone. Ctrl-C ends it with what was found so far.
     """
     common.begin()
-    from conure.bench.live import LiveBench, measure  # noqa: PLC0415  --help shall not wait for audio and sockets
     from conure.bench.report import line  # noqa: PLC0415
+    from conure.bench.sample_speech import shipped  # noqa: PLC0415
     from conure.bench.server import NO_CLIPS  # noqa: PLC0415
-    from conure.bench.speech import shipped  # noqa: PLC0415
+    from conure.bench.stream_bench import StreamBench, measure  # noqa: PLC0415  --help shall not wait for audio and sockets
 
-    bench = LiveBench(
+    bench = StreamBench(
         audio=options.audio or shipped(),
         streams=options.streams,
         latency_ms=options.latency,

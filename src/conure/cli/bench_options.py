@@ -10,8 +10,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from conure.bench.choice import Choice
-from conure.cli.knobs import knob
+from conure.bench.server_flags import Choice
+from conure.cli.setting_flags import knob
 from conure.errors import ConureError
 from conure.types import RunnerChoice
 

@@ -8,9 +8,9 @@ from dataclasses import asdict
 
 from cyclopts import App
 
-from conure.cli.checkup import Check, check_machine, check_packages
+from conure.cli.machine_checks import Check, check_machine, check_packages
 from conure.cli.outputs import write_stdout
-from conure.cli.reporting import DONE, FAILED, PLAIN, Common
+from conure.cli.reporter import DONE, FAILED, PLAIN, Common
 from conure.cli.tables import table
 
 __all__ = ["app", "doctor"]
@@ -47,7 +47,7 @@ def _check_all() -> list[Check]:
     packages = check_packages()
     checks = [*packages, *check_machine()]
     if all(check.ok for check in packages):
-        from conure.cli.checkup_setup import check_setup  # noqa: PLC0415  it needs those packages
+        from conure.cli.setup_checks import check_setup  # noqa: PLC0415  it needs those packages
 
         checks += check_setup()
     return checks

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from conure.models import catalog
-from conure.models.wanted import Wanted, is_hub_id, pinned
+from conure.models.hub_repository import HubRepository, is_hub_id, pinned
 
 __all__ = ["ensure_on_disk", "wanted"]
 
 
-def wanted(name: str) -> Wanted | None:
+def wanted(name: str) -> HubRepository | None:
     """The hub repository that a model's name stands for; None for files, folders and what is inside Conure."""
     plain, revision, file = pinned(name)
     entry = catalog.find(plain)
     if entry is not None:
-        return Wanted(entry.repository, revision, file=file) if entry.repository else None
+        return HubRepository(entry.repository, revision, file=file) if entry.repository else None
     if Path(name).expanduser().exists() or not is_hub_id(plain):
         return None
-    return Wanted(plain, revision, file=file)
+    return HubRepository(plain, revision, file=file)
 
 
 def ensure_on_disk(name: str) -> Path | None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter, validators
 
-from conure.cli.knobs import knob
 from conure.cli.outputs import write_atomically, write_stdout
-from conure.cli.reporting import DONE, PLAIN, Common
+from conure.cli.reporter import DONE, PLAIN, Common
+from conure.cli.setting_flags import knob
 from conure.cli.tables import table
 from conure.errors import BadOption
 from conure.settings import load_settings

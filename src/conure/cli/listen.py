@@ -15,16 +15,16 @@ import numpy as np
 from cyclopts import App, Parameter, validators
 
 from conure.cli.captions import Captions, StreamForm
-from conure.cli.knobs import knob
 from conure.cli.microphone import microphone
-from conure.cli.reporting import DONE, PLAIN, Common, tell
+from conure.cli.reporter import DONE, PLAIN, Common, tell
+from conure.cli.setting_flags import knob
 from conure.errors import ConureError, EngineFailed
 from conure.settings import Settings, load_settings
 from conure.types import RunnerChoice
 
 if TYPE_CHECKING:
     from conure.client import Event as Heard
-    from conure.service.live import LiveStream
+    from conure.service.live_service import LiveStream
 
 __all__ = ["Options", "app", "listen"]
 
@@ -81,7 +81,7 @@ def listen(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
         live=options.model, device=options.device, runner=options.runner, language=options.language
     )
     from conure.cli.downloads import ensure_on_disk  # noqa: PLC0415  it loads the hub's library
-    from conure.service.models import live_name  # noqa: PLC0415
+    from conure.service.model_directory import live_name  # noqa: PLC0415
 
     ensure_on_disk(live_name(settings.live))
     asyncio.run(_listen(options, settings))
@@ -90,20 +90,20 @@ def listen(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
 
 async def _listen(options: Options, settings: Settings) -> None:
     from conure.audio.formats import AudioFormat  # noqa: PLC0415  --help shall not wait for these
-    from conure.engine.handle import EngineHandle  # noqa: PLC0415
+    from conure.engine.client import EngineClient  # noqa: PLC0415
+    from conure.engine.ipc.transport import ThreadTransport  # noqa: PLC0415
     from conure.engine.plan import Plan  # noqa: PLC0415
-    from conure.engine.transport import ThreadTransport  # noqa: PLC0415
-    from conure.service.live import LiveService, Wanted  # noqa: PLC0415
-    from conure.service.models import Models, live_name  # noqa: PLC0415
-    from conure.service.tokenizers import Tokenizers  # noqa: PLC0415
+    from conure.service.live_service import LiveService, StreamRequest  # noqa: PLC0415
+    from conure.service.model_directory import ModelDirectory, live_name  # noqa: PLC0415
+    from conure.service.tokenizer_cache import TokenizerCache  # noqa: PLC0415
 
     name = live_name(settings.live)
     plan = Plan((name,), device=settings.device, runner=settings.runner, threads=settings.threads, cache=settings.cache)
-    handle = EngineHandle(ThreadTransport(plan))
+    handle = EngineClient(ThreadTransport(plan))
     await handle.start()
     try:
-        live = LiveService(handle, Models(handle, plan.live, ()), Tokenizers())
-        wanted = Wanted(latency_ms=options.latency, language=settings.language)
+        live = LiveService(handle, ModelDirectory(handle, plan.live, ()), TokenizerCache())
+        wanted = StreamRequest(latency_ms=options.latency, language=settings.language)
         stream = await live.open(wanted, AudioFormat("f32", RATE))
         tell(f"listening with {stream.options.model.name} at {stream.options.latency_ms} ms")
         reader = live.attach(stream)
@@ -162,7 +162,7 @@ async def _packets(options: Options) -> AsyncGenerator[Any]:
 
 async def _show(stream: LiveStream, reader: int, form: StreamForm) -> None:
     from conure.client import protocol  # noqa: PLC0415
-    from conure.doors.rendering import render_event  # noqa: PLC0415
+    from conure.protocols.native.events import render_event  # noqa: PLC0415
     from conure.service.events import LAST, Failed  # noqa: PLC0415
 
     captions, told, config = Captions(form), 0, protocol.Config()

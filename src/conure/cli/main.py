@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
-from conure.cli.reporting import DONE, INTERRUPTED, Reporter
+from conure.cli.reporter import DONE, INTERRUPTED, Reporter
 from conure.errors import BadOption, ConureError
 
 __all__ = ["main", "run"]

@@ -12,13 +12,13 @@ from cyclopts import App, Parameter
 from conure.cli.downloads import ensure_on_disk, wanted
 from conure.cli.outputs import write_stdout
 from conure.cli.progress import spinner
-from conure.cli.reporting import PLAIN, Common
+from conure.cli.reporter import PLAIN, Common
 from conure.cli.tables import table
 from conure.errors import BadOption, ConureError
 from conure.models import catalog, hub
 from conure.models.catalog import CatalogModel
-from conure.models.disk import is_full, no_room
-from conure.models.wanted import Wanted
+from conure.models.disk_space import is_full, no_room
+from conure.models.hub_repository import HubRepository
 from conure.settings import load_settings
 
 __all__ = ["app", "convert", "info", "list_models", "models_on_disk", "pull"]
@@ -146,9 +146,9 @@ def _convert(source: str, output: str | None, dtype: str) -> Path:
     import torch  # noqa: PLC0415  it takes seconds, and only this command needs it
     from safetensors import SafetensorError  # noqa: PLC0415
 
-    from conure.models import conure_file, loading  # noqa: PLC0415
+    from conure.models import conure_file, loader  # noqa: PLC0415
 
-    checkpoint = loading.load_checkpoint(source)
+    checkpoint = loader.load_checkpoint(source)
     folder = Path(output or checkpoint.name.replace("/", "--"))
     if not (_is_new(folder) or conure_file.is_conure_folder(folder)):
         raise BadOption(f"{folder} exists and is no model of Conure's", hint="name another folder with -o")
@@ -162,7 +162,7 @@ def _convert(source: str, output: str | None, dtype: str) -> Path:
 
 def _make_onnx(folder: Path, runner: str) -> None:
     """Opening a runner makes what it needs and is not in the cache."""
-    from conure.engine.opening import open_runner  # noqa: PLC0415  it loads torch
+    from conure.engine.backends.registry import open_runner  # noqa: PLC0415  it loads torch
 
     settings = load_settings(runner=runner, device="cpu")
     open_runner(folder, device=settings.device, runner=settings.runner, cache=settings.cache, threads=settings.threads)
@@ -180,9 +180,9 @@ def _describe(name: str) -> dict[str, Any]:
         return facts or {"name": name, "on disk": False}
     if entry is not None and not facts["on disk"]:
         return facts
-    from conure.models import loading  # noqa: PLC0415  it loads torch
+    from conure.models import loader  # noqa: PLC0415  it loads torch
 
-    return facts | loading.describe(loading.load_checkpoint(name))
+    return facts | loader.describe(loader.load_checkpoint(name))
 
 
 def _facts(model: CatalogModel) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def _facts(model: CatalogModel) -> dict[str, Any]:
 
 def _is_on_disk(model: CatalogModel) -> bool:
     if model.repository:
-        return hub.is_on_disk(Wanted(model.repository))
+        return hub.is_on_disk(HubRepository(model.repository))
     return (resources.files("conure") / "data" / model.name / "config.json").is_file()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from conure.cli.inputs import MEDIA_SUFFIXES, Input
-from conure.cli.rendering import SUFFIXES, Form
+from conure.cli.transcript_formats import SUFFIXES, Form
 from conure.errors import BadOption
 
 __all__ = ["CannotWrite", "Outputs", "form_of", "is_folder", "write_atomically", "write_stdout"]

@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from conure.cli.reporting import console, tell
+from conure.cli.reporter import console, tell
 from conure.safe_text import one_line
 
 __all__ = ["audio_bar", "download_bar", "spinner"]

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from conure.cli.knobs import knob
-from conure.cli.reporting import DONE, PLAIN, Common
-from conure.engine.plan import ModelCard
-from conure.json_stderr import take_stderr
+from conure.cli.reporter import DONE, PLAIN, Common
+from conure.cli.setting_flags import knob
+from conure.engine.plan import ModelInfo
+from conure.json_stderr import redirect_stderr
 from conure.settings import Settings, load_settings
 from conure.types import RunnerChoice
 
 if TYPE_CHECKING:
-    from conure.service.serving import Serving
+    from conure.service.server_info import ServerInfo
 
 __all__ = ["Options", "app", "serve"]
 
@@ -76,9 +76,9 @@ def serve(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
     """A server for live audio and recordings. Ctrl-C or SIGTERM: open streams finish, then it ends."""
     common.begin()
     if common.json:
-        take_stderr()
+        redirect_stderr()
     settings = _settings(options)
-    from conure.cli.serving import run  # noqa: PLC0415  --help shall not wait for what it loads
+    from conure.cli.run_server import run  # noqa: PLC0415  --help shall not wait for what it loads
 
     run(settings, _announce)
     return DONE
@@ -89,9 +89,9 @@ def _settings(options: Options) -> Settings:
     return load_settings(**asdict(options) | both)
 
 
-def _announce(serving: Serving, settings: Settings, seconds: float) -> None:
+def _announce(serving: ServerInfo, settings: Settings, seconds: float) -> None:
     """Six lines on stderr: models, device, plan, doors, who may use them, ready."""
-    from conure.service.listening import who_may  # noqa: PLC0415  --help shall not wait for it
+    from conure.service.bind_policy import access_summary  # noqa: PLC0415  --help shall not wait for it
 
     live = ", ".join(card.name for card in serving.models if card.latencies)
     clips = ", ".join(card.name for card in serving.models if card.clips)
@@ -102,12 +102,12 @@ def _announce(serving: Serving, settings: Settings, seconds: float) -> None:
         f"device  {settings.device}: {runners}",
         f"plan    streams in time: {rooms}",
         f"doors   {', '.join(f'{name} {address}' for name, address in serving.addresses.items())}",
-        f"access  {who_may(settings)}",
+        f"access  {access_summary(settings)}",
         f"ready   in {seconds:.1f} s",
     )
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def _room(card: ModelCard) -> str:
+def _room(card: ModelInfo) -> str:
     counts = zip(card.latencies, card.capacity, strict=True)
     return ", ".join(f"{count} at {latency} ms" for latency, count in counts)

@@ -14,9 +14,9 @@ from cyclopts import App, Parameter, validators
 
 from conure.cli.captions import Captions, StreamForm
 from conure.cli.inputs import STDIN, find_inputs
-from conure.cli.knobs import knob, server_key
-from conure.cli.lags import Lags, percentile
-from conure.cli.reporting import PLAIN, Common, Reporter, tell
+from conure.cli.latency import Latencies, percentile
+from conure.cli.reporter import PLAIN, Common, Reporter, tell
+from conure.cli.setting_flags import knob, server_key
 from conure.client import BadInput, Client, ClientError, Event, Final, Finished, Partial, Stream, Warned
 from conure.errors import BadOption
 
@@ -126,7 +126,7 @@ class _Show:
         self.reader = reader
         self.options = options
         self.report = report
-        self.lags = Lags(PACKET_SECONDS)
+        self.lags = Latencies(PACKET_SECONDS)
         self.captions = Captions(options.form)
         self.problems: list[str] = []
 

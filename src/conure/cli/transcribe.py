@@ -17,11 +17,11 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from conure.cli.inputs import STDIN, Input, Inputs, find_inputs
-from conure.cli.knobs import knob
 from conure.cli.outputs import CannotWrite, Outputs, form_of, is_folder, write_atomically, write_stdout
 from conure.cli.progress import audio_bar, spinner
-from conure.cli.rendering import Form, render
-from conure.cli.reporting import PLAIN, Common, Reporter
+from conure.cli.reporter import PLAIN, Common, Reporter
+from conure.cli.setting_flags import knob
+from conure.cli.transcript_formats import Form, render
 from conure.errors import (
     AudioNotFound,
     AudioTooLong,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from conure.client.blocking import BlockingClient, BlockingStream
 from conure.client.client import Client
-from conure.client.clip import Segment, Transcript
 from conure.client.errors import (
     BadInput,
     BadMessage,
@@ -24,7 +23,7 @@ from conure.client.errors import (
     StreamClosed,
     StreamFailed,
 )
-from conure.client.inbox import Event
+from conure.client.event_queue import Event
 from conure.client.protocol import (
     Cancelled,
     Endpointing,
@@ -39,6 +38,7 @@ from conure.client.protocol import (
     Warned,
     Word,
 )
+from conure.client.recording import Segment, Transcript
 from conure.client.stream import Stream
 
 __all__ = [

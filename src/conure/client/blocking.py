@@ -13,10 +13,10 @@ from typing import Any, Self, TypeVar
 from numpy.typing import NDArray
 
 from conure.client.client import Client
-from conure.client.clip import Transcript
 from conure.client.errors import StreamClosed
-from conure.client.inbox import Event
+from conure.client.event_queue import Event
 from conure.client.protocol import Ready
+from conure.client.recording import Transcript
 from conure.client.stream import Stream
 
 __all__ = ["BlockingClient", "BlockingStream"]

@@ -7,12 +7,12 @@ from pathlib import Path, PurePath
 from typing import get_args
 
 from conure.client.audio import Encoding
-from conure.client.clip import Transcript, send_clip, shown
-from conure.client.connecting import Address
+from conure.client.codec import WireFormat
+from conure.client.connection import Address
 from conure.client.errors import BadInput
 from conure.client.protocol import Config, Endpointing, Finals, Hello
+from conure.client.recording import Transcript, send_clip, shown
 from conure.client.stream import Stream
-from conure.client.wire import WireFormat
 
 __all__ = ["Client"]
 

@@ -19,7 +19,8 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from conure.client.audio import Encoding, bytes_per_second, packets, to_bytes
-from conure.client.connecting import (
+from conure.client.codec import Codec, WireFormat
+from conure.client.connection import (
     FAREWELL_SECONDS,
     Address,
     Patience,
@@ -34,8 +35,7 @@ from conure.client.errors import (
     ServerBusy,
     StreamClosed,
 )
-from conure.client.inbox import Event, Inbox
-from conure.client.outbox import Outbox
+from conure.client.event_queue import Event, EventQueue
 from conure.client.protocol import (
     Cancel,
     Cancelled,
@@ -53,7 +53,7 @@ from conure.client.protocol import (
     Received,
     Resume,
 )
-from conure.client.wire import Wire, WireFormat
+from conure.client.send_queue import SendQueue
 
 __all__ = ["Stream"]
 
@@ -74,15 +74,15 @@ class Stream:
         self._address = address
         self._hello = hello
         self._config = config
-        self._wire = Wire(wire_format)
+        self._wire = Codec(wire_format)
         self._sending = asyncio.Lock()
-        self._inbox = Inbox()
+        self._inbox = EventQueue()
         self._seq = 0
         self._asked = 0
         self._unanswered: set[int] = set()
         self._closing = False
         self._patience: Patience | None = None
-        self._outbox: Outbox
+        self._outbox: SendQueue
         self._task: asyncio.Task[None]
         self.ready: Ready
         """What the server said when the stream was opened, or taken up again: its model, latency, token."""
@@ -93,7 +93,7 @@ class Stream:
         socket, ready = await open_socket(self._address, self._wire, (self._hello, self._config))
         self.ready = ready
         rate = bytes_per_second(self._encoding, self._hello.sample_rate, self._hello.channels)
-        self._outbox = Outbox(round(rate * (ready.resume_seconds + MARGIN_SECONDS)))
+        self._outbox = SendQueue(round(rate * (ready.resume_seconds + MARGIN_SECONDS)))
         self._task = asyncio.create_task(self._run(socket), name=f"stream {ready.stream_id}")
         return self
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from conure.decoding.emitted import ALPHA
+from conure.decoding.emitted_token import ALPHA
 from conure.fused.token_scores import tsallis_confidence
 
 __all__ = ["confidence"]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from conure.decoding.confidence import confidence
-from conure.decoding.hypothesis import Tokens
+from conure.decoding.token_buffer import TokenBuffer
 from conure.models.network import Heads
 
 __all__ = ["CtcState", "decode_ctc"]
@@ -33,7 +33,9 @@ class CtcState:
 
 
 @torch.inference_mode()
-def decode_ctc(heads: Heads, encoded: Tensor, counts: Tensor, state: CtcState | None = None) -> tuple[Tokens, CtcState]:
+def decode_ctc(
+    heads: Heads, encoded: Tensor, counts: Tensor, state: CtcState | None = None
+) -> tuple[TokenBuffer, CtcState]:
     """encoded [B, S, D], counts [B] -> tokens of this chunk and the state after it.
 
     A token's confidence is the least of its run, as in NeMo; its probability is that of its first step.
@@ -48,7 +50,7 @@ def decode_ctc(heads: Heads, encoded: Tensor, counts: Tensor, state: CtcState | 
     spoken = valid & (best != heads.config.blank)
     before = torch.cat([state.last[:, None], best[:, :-1]], 1)
     starts = spoken & (best != before)
-    tokens = Tokens.allocate(rows, size, encoded.device)
+    tokens = TokenBuffer.allocate(rows, size, encoded.device)
     # Every spoken step belongs to the token begun last; what begins a chunk as a run's tail to none.
     column = starts.cumsum(1) - 1
     column = torch.where(spoken & (column >= 0), column, size)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from conure.decoding.hypothesis import Tokens
-from conure.decoding.scores import Scores, scores_of
+from conure.decoding.joint_scores import JointScores, scores_of
+from conure.decoding.token_buffer import TokenBuffer
 from conure.fused.available import available
 from conure.fused.label_step import Rules, label_step, walk
 from conure.models.network import Heads
@@ -45,13 +45,13 @@ class Cursor:
         return Cursor(*(part.clone(memory_format=torch.contiguous_format) for part in parts))
 
 
-def look(heads: Heads, steps: Tensor, cursor: Cursor, window: int) -> Scores:
+def look(heads: Heads, steps: Tensor, cursor: Cursor, window: int) -> JointScores:
     """What the joint says of so many steps from where each row is: projected steps [B, S, J]."""
     return scores_of(heads, steps, cursor.time, cursor.predicted, window)
 
 
 def emit(
-    heads: Heads, scores: Scores, counts: Tensor, decoded: Tensor, cursor: Cursor, tokens: Tokens
+    heads: Heads, scores: JointScores, counts: Tensor, decoded: Tensor, cursor: Cursor, tokens: TokenBuffer
 ) -> tuple[Tensor, Tensor]:
     """Walks over blanks to the next token of each row that has one there, appends it and moves on.
 

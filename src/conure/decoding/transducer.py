@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from conure.decoding.cursor import Cursor, emit, look, remember
-from conure.decoding.hypothesis import Tokens
+from conure.decoding.token_buffer import TokenBuffer
 from conure.models.network import Heads
 
 __all__ = ["TransducerState", "decode_transducer"]
@@ -102,14 +102,14 @@ def decode_transducer(
     counts: Tensor,
     state: TransducerState | None = None,
     window: int = WINDOW,
-) -> tuple[Tokens, TransducerState]:
+) -> tuple[TokenBuffer, TransducerState]:
     """encoded [B, S, D], counts [B] -> tokens of this chunk and the state after it.
 
     Looks after each token whether there are more. `label_loop` gives the same without looking.
     """
     rows = encoded.shape[0]
     state = state or TransducerState.start(heads, rows)
-    tokens = Tokens.allocate(rows, encoded.shape[1] * heads.config.max_symbols, encoded.device)
+    tokens = TokenBuffer.allocate(rows, encoded.shape[1] * heads.config.max_symbols, encoded.device)
     steps, cursor = heads.project(encoded), state.cursor().copy()
     while bool((cursor.time < counts).any()):
         scores = look(heads, steps, cursor, window)

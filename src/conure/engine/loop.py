@@ -20,10 +20,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from conure.engine.admission import MOST_LOAD, load
-from conure.engine.clip_lane import ClipLane
-from conure.engine.cost import Costs
-from conure.engine.device import device_failed, told
-from conure.engine.live_lane import LiveLane
+from conure.engine.backends.device import device_failed, told
+from conure.engine.lanes.clip_lane import ClipLane
+from conure.engine.lanes.lane import StreamingLane
 from conure.engine.messages import (
     DEVICE_FAILED,
     ENDS,
@@ -38,15 +37,16 @@ from conure.engine.messages import (
     Leave,
     Note,
     Open,
-    Opened,
     Ping,
     Pong,
     Request,
-    Turned,
+    StepTaken,
+    StreamOpened,
     connection_of,
 )
-from conure.engine.scheduler import ClipTurn, Scheduler, StreamTurn
-from conure.engine.second_look import SecondLook
+from conure.engine.recalibration import Recalibration
+from conure.engine.scheduler import ClipStep, Scheduler, StreamStep
+from conure.engine.step_costs import StepCosts
 
 __all__ = ["Engine"]
 
@@ -64,7 +64,7 @@ SPARE_PATIENCE = 0.002
 class _Turn:
     """One that was begun."""
 
-    lane: LiveLane | ClipLane
+    lane: StreamingLane | ClipLane
     kind: Hashable
     latency: int | None
     size: int
@@ -74,24 +74,24 @@ class _Turn:
 class Engine:
     def __init__(
         self,
-        lanes: Mapping[str, LiveLane],
+        lanes: Mapping[str, StreamingLane],
         clips: Mapping[str, ClipLane],
         deliver: Callable[[list[Answer | Note]], None],
         clock: Callable[[], float] = time.monotonic,
-        costs: Costs | None = None,
-        look: SecondLook | None = None,
+        costs: StepCosts | None = None,
+        look: Recalibration | None = None,
     ) -> None:
         """`look`: what measures again what turns cost, where nobody needs the time."""
         self.lanes = dict(lanes)
         self.clips = dict(clips)
-        self.costs = costs or Costs()
+        self.costs = costs or StepCosts()
         self.scheduler = Scheduler(self.costs)
         self._look = look
         self._deliver = deliver
         self._undelivered: list[Answer | Note] = []
         self._clock = clock
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._streams: dict[int, LiveLane | ClipLane] = {}
+        self._streams: dict[int, StreamingLane | ClipLane] = {}
         self._names = {id(lane): name for name, lane in (*lanes.items(), *clips.items())}
         self._latencies: dict[int, int] = {}
         """Of live streams."""
@@ -154,7 +154,7 @@ class Engine:
             if connection_of(stream) == connection:
                 self._answer(lane.cancel(stream))
 
-    def _tell(self, lane: LiveLane, request: Audio | Finalize | Close | Configure) -> None:
+    def _tell(self, lane: StreamingLane, request: Audio | Finalize | Close | Configure) -> None:
         now = self._clock()
         match request:
             case Audio(stream, samples):
@@ -195,7 +195,7 @@ class Engine:
         elif lane.open(request.stream, options, request.late):
             self._streams[request.stream] = lane
             self._latencies[request.stream] = options.latency_ms
-            self._answer([Opened(request.stream)])
+            self._answer([StreamOpened(request.stream)])
         else:
             message = f"all {lane.capacity} streams are taken"
             self._answer([Failed(request.stream, "busy", message, retry_after=RETRY_AFTER)])
@@ -204,7 +204,7 @@ class Engine:
         """Whether it may be refused for want of time: not the only stream, nor one that was taken before."""
         return bool(self._latencies) and not request.again
 
-    def _load_with(self, lane: LiveLane, latency_ms: int) -> float:
+    def _load_with(self, lane: StreamingLane, latency_ms: int) -> float:
         """The part of the time that streams need, and one more of that kind."""
         kinds = [(self._streams[stream], latency // STEP_MS) for stream, latency in self._latencies.items()]
         streams = Counter([*kinds, (lane, latency_ms // STEP_MS)])
@@ -219,12 +219,12 @@ class Engine:
         spare = clips or any(work.spare or work.firm_from > begin for work in live)
         expected = [work for lane in lanes for work in lane.expected() if not work.is_silent(begin)] if spare else []
         match self.scheduler.choose(begin, live, expected, list(clips)):
-            case StreamTurn(kind, streams, size):
+            case StreamStep(kind, streams, size):
                 lane = self._streams[streams[0]]
                 assert not isinstance(lane, ClipLane)
                 self._settle_others(lane)
                 self._run_streams(lane, kind, streams, size)
-            case ClipTurn(work):
+            case ClipStep(work):
                 self._settle_others(None)
                 begin = self._clock()
                 answers = clips[work].run(work)
@@ -247,7 +247,7 @@ class Engine:
             look.wait(now)
         return 0.0
 
-    def _run_streams(self, lane: LiveLane, kind: Hashable, streams: Sequence[int], size: int) -> None:
+    def _run_streams(self, lane: StreamingLane, kind: Hashable, streams: Sequence[int], size: int) -> None:
         """Where answers are left for the next turn, one is measured up to the next, or until it is settled."""
         turn = _Turn(lane, kind, self._latencies[streams[0]], size, self._clock())
         goes_on = self._unsettled is not None
@@ -258,7 +258,7 @@ class Engine:
             self._answer(answers)
         self._unsettled = None if lane.is_settled else turn
 
-    def _settle_others(self, lane: LiveLane | None) -> None:
+    def _settle_others(self, lane: StreamingLane | None) -> None:
         """Answers that are still to come, of any lane but this one."""
         turn = self._unsettled
         if turn is not None and turn.lane is not lane:
@@ -272,10 +272,10 @@ class Engine:
         self._answer(answers)
         self._undelivered.append(self._turned(turn.lane, turn.latency, turn.size, seconds))
 
-    def _turned(self, lane: LiveLane | ClipLane, latency: int | None, size: int, seconds: float) -> Turned:
+    def _turned(self, lane: StreamingLane | ClipLane, latency: int | None, size: int, seconds: float) -> StepTaken:
         clips = sum(len(lane) for lane in self.clips.values())
         stages = {} if isinstance(lane, ClipLane) else lane.stages.take()
-        return Turned(self._names[id(lane)], latency, size, seconds, len(self._latencies), clips, stages)
+        return StepTaken(self._names[id(lane)], latency, size, seconds, len(self._latencies), clips, stages)
 
     def _fail_all(self, code: str, message: str) -> None:
         for stream, lane in list(self._streams.items()):

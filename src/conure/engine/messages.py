@@ -16,9 +16,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from conure.engine.plan import ModelCard
+from conure.engine.plan import ModelInfo
 from conure.types import Token
-from conure.vad.endpoints import Endpointing, EndReason
+from conure.vad.endpointing import Endpointing, EndReason
 
 __all__ = [
     "DEVICE_FAILED",
@@ -34,21 +34,21 @@ __all__ = [
     "Failed",
     "Finalize",
     "Finished",
-    "Guessed",
-    "Heard",
+    "PartialTokens",
+    "StreamTokens",
     "Leave",
-    "Listened",
+    "ClipTokens",
     "Marker",
     "Note",
     "Open",
-    "Opened",
+    "StreamOpened",
     "Ping",
     "Pong",
     "Request",
-    "Room",
+    "QueueRoom",
     "SpeechStarted",
     "StreamOptions",
-    "Turned",
+    "StepTaken",
     "UtteranceEnded",
     "connection_of",
     "numbers_of",
@@ -153,7 +153,7 @@ class Leave(Struct, frozen=True, tag=True):
 Request = Open | Audio | Clip | Finalize | Configure | Close | Cancel | Ping | Leave
 
 
-class Opened(Struct, frozen=True, tag=True):
+class StreamOpened(Struct, frozen=True, tag=True):
     stream: int
 
 
@@ -162,7 +162,7 @@ class SpeechStarted(Struct, frozen=True, tag=True):
     at: float
 
 
-class Heard(Struct, frozen=True, tag=True):
+class StreamTokens(Struct, frozen=True, tag=True):
     """What was said since the last one; it will not change."""
 
     stream: int
@@ -171,7 +171,7 @@ class Heard(Struct, frozen=True, tag=True):
     """All audio before is worked in."""
 
 
-class Guessed(Struct, frozen=True, tag=True):
+class PartialTokens(Struct, frozen=True, tag=True):
     """What seems to have been said since the last Heard. The next one replaces it, and a Heard makes it void."""
 
     stream: int
@@ -180,7 +180,7 @@ class Guessed(Struct, frozen=True, tag=True):
     """Up to where it was listened."""
 
 
-class Listened(Struct, frozen=True, tag=True):
+class ClipTokens(Struct, frozen=True, tag=True):
     """An utterance goes on, and will be heard when it is over."""
 
     stream: int
@@ -224,14 +224,25 @@ class Cancelled(Struct, frozen=True, tag=True):
     stream: int
 
 
-Answer = Opened | SpeechStarted | Heard | Guessed | Listened | UtteranceEnded | Marker | Finished | Failed | Cancelled
+Answer = (
+    StreamOpened
+    | SpeechStarted
+    | StreamTokens
+    | PartialTokens
+    | ClipTokens
+    | UtteranceEnded
+    | Marker
+    | Finished
+    | Failed
+    | Cancelled
+)
 
 
 class Pong(Struct, frozen=True, tag=True):
     number: int
 
 
-class Turned(Struct, frozen=True, tag=True):
+class StepTaken(Struct, frozen=True, tag=True):
     """A turn was made; its answers come with it."""
 
     model: str
@@ -247,19 +258,19 @@ class Turned(Struct, frozen=True, tag=True):
     """Seconds of its parts, as far as they were measured."""
 
 
-class Room(Struct, frozen=True, tag=True):
+class QueueRoom(Struct, frozen=True, tag=True):
     """A model was measured again: so many streams are promised to be in time."""
 
     model: str
     capacity: tuple[int, ...]
     """For each latency."""
 
-    def on(self, card: ModelCard) -> ModelCard:
+    def on(self, card: ModelInfo) -> ModelInfo:
         """The card with it, where it is that model's; one for clips alone may have the same name."""
         return replace(card, capacity=self.capacity) if card.name == self.model and card.latencies else card
 
 
-Note = Pong | Turned | Room
+Note = Pong | StepTaken | QueueRoom
 """Told of the engine, not of a stream."""
 
 DEVICE_FAILED = "device_failed"

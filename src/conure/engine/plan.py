@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conure.types import RunnerChoice
 
-__all__ = ["ModelCard", "Plan"]
+__all__ = ["ModelInfo", "Plan"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class ModelInfo:
     """What whoever talks to the engine needs to know of one of its models."""
 
     name: str

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from conure.engine.cost import Costs
+from conure.engine.step_costs import StepCosts
 
-__all__ = ["MOST_ROWS", "ClipTurn", "ClipWork", "Expected", "LiveWork", "Scheduler", "StreamTurn"]
+__all__ = ["MOST_ROWS", "ClipStep", "ClipWork", "Expected", "LiveWork", "Scheduler", "StreamStep"]
 
 MOST_ROWS = 256
 """Streams in a turn."""
@@ -72,24 +72,24 @@ class ClipWork:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamTurn:
+class StreamStep:
     kind: Hashable
     streams: tuple[int, ...]
     size: int
 
 
 @dataclass(frozen=True, slots=True)
-class ClipTurn:
+class ClipStep:
     work: ClipWork
 
 
 class Scheduler:
-    def __init__(self, costs: Costs) -> None:
+    def __init__(self, costs: StepCosts) -> None:
         self.costs = costs
 
     def choose(
         self, now: float, live: Sequence[LiveWork], expected: Sequence[Expected], clips: Sequence[ClipWork]
-    ) -> StreamTurn | ClipTurn | None:
+    ) -> StreamStep | ClipStep | None:
         """The next turn; None where there is nothing to do, or nothing that may be begun now."""
         if firm := [work for work in live if not work.spare and work.firm_from <= now]:
             return self._streams(firm)
@@ -98,14 +98,14 @@ class Scheduler:
         for first in sorted(spare, key=_urgency):
             if isinstance(first, ClipWork):
                 if self.fits(now + self.costs.guess(first.kind, first.size), coming):
-                    return ClipTurn(first)
+                    return ClipStep(first)
             else:
                 same = [first] if first.alone else [work for work in live if work.kind == first.kind]
                 if turn := self._fitting(now, same, coming):
                     return turn
         return None
 
-    def _fitting(self, now: float, live: Sequence[LiveWork], expected: Sequence[Expected]) -> StreamTurn | None:
+    def _fitting(self, now: float, live: Sequence[LiveWork], expected: Sequence[Expected]) -> StreamStep | None:
         """All of them, or as many as fit; guesses are made for all at once."""
         turn = self._streams(live)
         while not self.fits(now + self.costs.guess(turn.kind, turn.size), expected):
@@ -115,10 +115,10 @@ class Scheduler:
             turn = self._streams([work for work in live if work.stream in chosen])
         return turn
 
-    def _streams(self, live: Sequence[LiveWork]) -> StreamTurn:
+    def _streams(self, live: Sequence[LiveWork]) -> StreamStep:
         first = min(live, key=lambda work: work.due)
         same = sorted((work for work in live if work.kind == first.kind), key=lambda work: work.due)[: first.most]
-        return StreamTurn(first.kind, tuple(work.stream for work in same), sum(work.size for work in same))
+        return StreamStep(first.kind, tuple(work.stream for work in same), sum(work.size for work in same))
 
     def fits(self, over: float, expected: Sequence[Expected]) -> bool:
         """Whether a turn that is over then keeps no stream from being in time.

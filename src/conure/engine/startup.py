@@ -8,22 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from conure.engine.buffered_lane import BufferedLane
-from conure.engine.clip_lane import ClipLane
-from conure.engine.cost import Costs
-from conure.engine.device import Device, free_bytes, give_back, hold_to, out_of_memory, told
-from conure.engine.kept_turns import KeptTurns
-from conure.engine.live_lane import LiveLane
+from conure.engine.backends.device import Device, free_bytes, give_back, hold_to, out_of_memory, told
+from conure.engine.backends.registry import OpenedModel, choose_device, default_cache, open_model
+from conure.engine.calibration import measure
+from conure.engine.calibration_cache import CalibrationCache
+from conure.engine.lanes.clip_lane import ClipLane
+from conure.engine.lanes.lane import StreamingLane
+from conure.engine.lanes.segment_lane import SegmentLane
+from conure.engine.lanes.stream_lane import StreamLane
+from conure.engine.lanes.window_lane import WindowLane
 from conure.engine.loop import Engine
-from conure.engine.measuring import measure
-from conure.engine.memory import Grant, Need, least, share, table
+from conure.engine.memory.needs import need_of
+from conure.engine.memory.plan import Grant, Need, least, share, table
 from conure.engine.messages import Answer, Note
-from conure.engine.needs import need_of
-from conure.engine.opening import Opened, choose_device, default_cache, open_model
-from conure.engine.plan import ModelCard, Plan
-from conure.engine.second_look import Measured, SecondLook
-from conure.engine.segment_lane import SegmentLane
-from conure.engine.stream_lane import StreamLane
+from conure.engine.plan import ModelInfo, Plan
+from conure.engine.recalibration import CalibratedModel, Recalibration
+from conure.engine.step_costs import StepCosts
 from conure.errors import OutOfMemory
 from conure.vad.silero import load_silero
 
@@ -48,9 +48,9 @@ class Lanes:
     """What an engine is built from."""
 
     def __init__(self) -> None:
-        self.live: dict[str, LiveLane] = {}
+        self.live: dict[str, StreamingLane] = {}
         self.clips: dict[str, ClipLane] = {}
-        self.cards: list[ModelCard] = []
+        self.cards: list[ModelInfo] = []
         self.sources: dict[str, Path] = {}
         """Of live models on the CPU, what their networks were read from."""
 
@@ -84,7 +84,7 @@ def _on_cpu(device: Device, needs: Sequence[Need]) -> int:
     return max(int(free_bytes(device) * MEMORY), least(needs))
 
 
-def _open(asked: str, plan: Plan, begin: Begin) -> Opened:
+def _open(asked: str, plan: Plan, begin: Begin) -> OpenedModel:
     begin(f"opening {asked}")
     try:
         return open_model(asked, plan, live=asked in plan.live, clips=asked in plan.clips)
@@ -102,9 +102,9 @@ def _grants(budget: int, needs: Sequence[Need]) -> list[Grant]:
     return grants
 
 
-def _card(opened: Opened, asked: str, plan: Plan, grant: Grant, lanes: Lanes) -> ModelCard:
+def _card(opened: OpenedModel, asked: str, plan: Plan, grant: Grant, lanes: Lanes) -> ModelInfo:
     checkpoint = opened.checkpoint
-    card = ModelCard(
+    card = ModelInfo(
         name=asked if any(card.name == checkpoint.name for card in lanes.cards) else checkpoint.name,
         asked=asked,
         tokenizer_file=checkpoint.tokenizer.file_name,
@@ -125,10 +125,10 @@ def _card(opened: Opened, asked: str, plan: Plan, grant: Grant, lanes: Lanes) ->
     return card
 
 
-def _clip_lane(opened: Opened, grant: Grant) -> ClipLane:
+def _clip_lane(opened: OpenedModel, grant: Grant) -> ClipLane:
     assert opened.clips is not None
     if opened.device.type != "cpu":
-        from conure.engine.card_lanes import prepare_clips  # noqa: PLC0415  it loads torch
+        from conure.engine.backends.cuda.prepare import prepare_clips  # noqa: PLC0415  it loads torch
 
         prepare_clips(opened.clips)
     if grant.need.clips is None:
@@ -136,38 +136,38 @@ def _clip_lane(opened: Opened, grant: Grant) -> ClipLane:
     return ClipLane(opened.clips, grant.seconds, grant.most_clips)
 
 
-def _live_lane(opened: Opened, slots: int) -> LiveLane:
+def _live_lane(opened: OpenedModel, slots: int) -> StreamingLane:
     """The lane that fits the network: cache-aware, with windows, or whole utterances."""
     tokenizer = opened.checkpoint.tokenizer
     if opened.device_streams is not None:
-        from conure.engine.card_lanes import open_device_lane  # noqa: PLC0415  it loads torch
+        from conure.engine.backends.cuda.prepare import open_device_lane  # noqa: PLC0415  it loads torch
 
         return open_device_lane(opened.device_streams, slots, tokenizer)
     if opened.streams is not None:
         return StreamLane(opened.streams, load_silero(), slots, tokenizer)
     if opened.windows is not None:
-        return BufferedLane(opened.windows, load_silero(), slots, tokenizer)
+        return WindowLane(opened.windows, load_silero(), slots, tokenizer)
     assert opened.clips is not None
     return SegmentLane(opened.clips, load_silero(), tokenizer, slots)
 
 
 def start_engine(
     plan: Plan, deliver: Callable[[list[Answer | Note]], None], begin: Begin = _nobody
-) -> tuple[Engine, list[ModelCard]]:
+) -> tuple[Engine, list[ModelInfo]]:
     """An engine that knows what its turns cost; its `run` is the caller's. Raises what opening a model raises."""
-    lanes, costs, measured = build_lanes(plan, begin), Costs(), {}
+    lanes, costs, measured = build_lanes(plan, begin), StepCosts(), {}
     for place, card in enumerate(lanes.cards):
         if card.latencies:
             begin(f"measuring {card.name}")
             measured[place] = _measured(card, lanes, plan, costs)
     on_cpu = [model for model in measured.values() if model.card.name in lanes.sources]
-    look = SecondLook(on_cpu, costs, time.monotonic()) if on_cpu else None
+    look = Recalibration(on_cpu, costs, time.monotonic()) if on_cpu else None
     cards = [measured[place].card if place in measured else card for place, card in enumerate(lanes.cards)]
     return Engine(lanes.live, lanes.clips, deliver, costs=costs, look=look), cards
 
 
-def _measured(card: ModelCard, lanes: Lanes, plan: Plan, costs: Costs) -> Measured:
+def _measured(card: ModelInfo, lanes: Lanes, plan: Plan, costs: StepCosts) -> CalibratedModel:
     lane, source = lanes.live[card.name], lanes.sources.get(card.name)
-    kept = KeptTurns.of(plan.cache or default_cache(), source, card, lane.capacity) if source else None
+    kept = CalibrationCache.of(plan.cache or default_cache(), source, card, lane.capacity) if source else None
     card, turns = measure(card, lane, costs, kept)
-    return Measured(card, lane, turns, kept)
+    return CalibratedModel(card, lane, turns, kept)

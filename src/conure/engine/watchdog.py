@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from conure.engine.messages import (
     Answer,
+    ClipTokens,
     Finished,
-    Guessed,
-    Heard,
-    Listened,
     Marker,
     Note,
-    Turned,
+    PartialTokens,
+    StepTaken,
+    StreamTokens,
     UtteranceEnded,
 )
 
@@ -28,7 +28,7 @@ MOST_STARTS = 5
 SHORTEST, LONGEST = 0.2, 5.0
 """Seconds before a start that follows one which brought no work; they double from one to the next."""
 
-WORK = (Turned, Heard, Guessed, Listened, UtteranceEnded, Marker, Finished)
+WORK = (StepTaken, StreamTokens, PartialTokens, ClipTokens, UtteranceEnded, Marker, Finished)
 """A word of these tells that turns are made; another one, that the engine is there."""
 
 

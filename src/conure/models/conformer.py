@@ -16,8 +16,8 @@ from conure.audio.features import frame_mask
 from conure.models.attention import Attention, sinusoids
 from conure.models.config import LONG_CONTEXT, LONG_STEPS, AttentionContext, EncoderConfig
 from conure.models.convolution import Convolution
-from conure.models.slices import Slices, finish
-from conure.models.state import EncoderState
+from conure.models.encoder_state import EncoderState
+from conure.models.preemptible import Preemptible, finish
 from conure.models.subsampling import Subsampling
 
 __all__ = ["Encoder", "SpeakerActivity"]
@@ -165,7 +165,7 @@ class Encoder(nn.Module):
         counts: Tensor,
         context: AttentionContext | None = None,
         speakers: SpeakerActivity | None = None,
-    ) -> Slices[Tensor]:
+    ) -> Preemptible[Tensor]:
         """The same in slices of a layer."""
         x = self.dropout(self._scale(x))
         steps = x.shape[1]

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from conure.errors import BadCheckpoint
 from conure.models.checkpoint import Checkpoint
 from conure.models.config import NetworkConfig
-from conure.models.described import CONFIG, FILTERBANK, WINDOW, describe_checkpoint, is_conure_folder, read_described
 from conure.models.hf_folder import read_safetensors
+from conure.models.manifest import CONFIG, FILTERBANK, WINDOW, describe_checkpoint, is_conure_folder, read_described
 from conure.models.weights import Renamed, check_tensors, from_conure, infer_config, is_learned, told_by
 
 __all__ = ["is_conure_folder", "read", "save"]

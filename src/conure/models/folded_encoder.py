@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from conure.models.conformer import Encoder
-from conure.models.folded import FoldedLayer
+from conure.models.folded_layers import FoldedLayer
 
 __all__ = ["FoldedEncoder"]
 

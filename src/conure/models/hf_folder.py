@@ -17,9 +17,9 @@ from torch import Tensor
 
 from conure.audio.mel import MelConfig
 from conure.errors import BadCheckpoint
-from conure.models import checked
-from conure.models.checked import shown, some_of
+from conure.models import config_values as checked
 from conure.models.config import AttentionContext, NetworkConfig
+from conure.models.config_values import shown, some_of
 from conure.models.json_file import read_bounded, read_json
 from conure.models.weights import MAX_TENSORS, Told
 

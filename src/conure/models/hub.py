@@ -29,9 +29,9 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
 from conure.errors import ConureError, ModelNotFound, UnknownModel
-from conure.models.checked import some_of
-from conure.models.disk import is_full, no_room
-from conure.models.wanted import Progress, Wanted
+from conure.models.config_values import some_of
+from conure.models.disk_space import is_full, no_room
+from conure.models.hub_repository import HubRepository, Progress
 
 __all__ = ["fetch", "is_on_disk", "on_disk"]
 
@@ -48,12 +48,12 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 _INDEX = "model.safetensors.index.json"
 
 
-def is_on_disk(wanted: Wanted) -> bool:
+def is_on_disk(wanted: HubRepository) -> bool:
     """Whether the whole checkpoint lies in the cache."""
     return on_disk(wanted) is not None
 
 
-def on_disk(wanted: Wanted) -> Path | None:
+def on_disk(wanted: HubRepository) -> Path | None:
     """The checkpoint in the cache: a .nemo file or a folder. None when it is missing or half there."""
     try:
         folder = snapshot_download(
@@ -64,7 +64,7 @@ def on_disk(wanted: Wanted) -> Path | None:
     return _whole_checkpoint(Path(folder), wanted)
 
 
-def _whole_checkpoint(folder: Path, wanted: Wanted) -> Path | None:
+def _whole_checkpoint(folder: Path, wanted: HubRepository) -> Path | None:
     names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     files = _choose(wanted, names)
     if not files:
@@ -83,7 +83,7 @@ def _shards(folder: Path) -> list[str]:
         return []
 
 
-def _choose(wanted: Wanted, files: Iterable[str]) -> list[str]:
+def _choose(wanted: HubRepository, files: Iterable[str]) -> list[str]:
     """The files of one checkpoint among all of a repository: the .nemo, which has every head, else safetensors."""
     top = [file for file in files if "/" not in file]
     archives = _archives(top)
@@ -105,7 +105,7 @@ def _archives(files: Iterable[str]) -> list[str]:
     return sorted(file for file in files if "/" not in file and file.endswith(".nemo"))
 
 
-def _no_choice(wanted: Wanted, files: Iterable[str]) -> ModelNotFound:
+def _no_choice(wanted: HubRepository, files: Iterable[str]) -> ModelNotFound:
     """Why none of a repository's files was chosen."""
     archives = _archives(files)
     if wanted.file:
@@ -116,7 +116,7 @@ def _no_choice(wanted: Wanted, files: Iterable[str]) -> ModelNotFound:
     return ModelNotFound(f"{wanted.label} has neither one .nemo file nor safetensors that Conure reads")
 
 
-def fetch(wanted: Wanted, progress: Progress | None = None) -> Path:
+def fetch(wanted: HubRepository, progress: Progress | None = None) -> Path:
     """The checkpoint on disk, downloaded when the cache does not have it."""
     if found := on_disk(wanted):
         return found
@@ -134,7 +134,7 @@ def fetch(wanted: Wanted, progress: Progress | None = None) -> Path:
     return found
 
 
-def _download(wanted: Wanted, progress: Progress | None) -> None:
+def _download(wanted: HubRepository, progress: Progress | None) -> None:
     info = HfApi().model_info(wanted.repository, revision=wanted.revision, files_metadata=True)
     sizes = {file.rfilename: file.size for file in info.siblings or ()}
     files = _choose(wanted, sizes)
@@ -151,12 +151,12 @@ def _download(wanted: Wanted, progress: Progress | None) -> None:
         raise ModelNotFound(f"{wanted.label} cannot be downloaded: {reason}", "HF_HOME names another folder") from error
 
 
-def _cache(wanted: Wanted) -> Path:
+def _cache(wanted: HubRepository) -> Path:
     return wanted.cache or Path(constants.HF_HUB_CACHE)
 
 
 def _download_files(
-    wanted: Wanted, sizes: Mapping[str, int | None], total: int | None, progress: Progress | None
+    wanted: HubRepository, sizes: Mapping[str, int | None], total: int | None, progress: Progress | None
 ) -> None:
     done = 0
     for file in sizes:
@@ -169,7 +169,7 @@ def _download_files(
             progress(done, total)
 
 
-def _download_large(wanted: Wanted, file: str, bar: Any) -> None:
+def _download_large(wanted: HubRepository, file: str, bar: Any) -> None:
     """Puts a file where huggingface_hub looks for it; what came before a break is kept and taken up again."""
     url = hf_hub_url(wanted.repository, file, revision=wanted.revision)
     told = get_hf_file_metadata(url)
@@ -233,14 +233,14 @@ def _bar(progress: Progress | None, before: int, total: int | None) -> Any:
     return Bar
 
 
-def _by_hand(wanted: Wanted) -> str:
+def _by_hand(wanted: HubRepository) -> str:
     return (
         f"run `conure models pull {wanted.label}` where there is a network; or download the .nemo file of "
         f"{constants.ENDPOINT}/{wanted.repository} elsewhere, copy it here and give its path as the model; {TINY}"
     )
 
 
-def _explain(wanted: Wanted, error: Exception) -> ConureError:
+def _explain(wanted: HubRepository, error: Exception) -> ConureError:
     if isinstance(error, GatedRepoError):
         return ModelNotFound(f"{wanted.label} asks for its terms to be accepted", "accept them there and set HF_TOKEN")
     if isinstance(error, RepositoryNotFoundError | HFValidationError):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conure.errors import BadCheckpoint
-from conure.models.checked import shown
+from conure.models.config_values import shown
 
 __all__ = ["read_bounded", "read_json"]
 

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 from conure.audio.mel import MelConfig
 from conure.errors import BadCheckpoint
-from conure.models import checked
-from conure.models.checked import shown
+from conure.models import config_values as checked
 from conure.models.config import AttentionContext, ContextStyle
+from conure.models.config_values import shown
 from conure.models.weights import Told
 
 __all__ = ["NemoConfig"]

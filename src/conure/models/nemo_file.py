@@ -24,9 +24,9 @@ import yaml
 from torch import Tensor
 
 from conure.errors import BadCheckpoint, ModelError
-from conure.models.checked import shown
-from conure.models.pickled import check_pickle
-from conure.models.unpacked import plain_file
+from conure.models.archive_extraction import plain_file
+from conure.models.config_values import shown
+from conure.models.pickle_check import check_pickle
 
 __all__ = ["NemoFile", "read_nemo"]
 

@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 from conure.audio.mel import MelConfig
 from conure.errors import BadCheckpoint
-from conure.models.checked import MAX_FFT, shown, some_of
 from conure.models.config import AttentionContext, ContextStyle, EncoderConfig, NetworkConfig
+from conure.models.config_values import MAX_FFT, shown, some_of
 from conure.models.network import Network
 
 __all__ = [

@@ -31,7 +31,7 @@ __all__ = [
     "Norm",
     "Quantised",
     "Rings",
-    "Turn",
+    "StepStruct",
     "Weight",
     "address",
     "aligned",
@@ -205,7 +205,7 @@ class Rings:
         self.struct = _Rings(address(self.keys), address(self.values), ring, stride)
 
 
-class Turn:
+class StepStruct:
     """Rows [B] that bring `counts` [B] of a chunk's steps, `ages` [B] steps after their start."""
 
     def __init__(self, slots: np.ndarray, ages: np.ndarray, counts: np.ndarray, chunk: int) -> None:
@@ -297,13 +297,15 @@ class Kernels:
         self._library.conure_multiply(self._pool, *structs)
         return out
 
-    def attend(self, own: Attention, rings: Rings, turn: Turn, projected: np.ndarray, out: np.ndarray) -> np.ndarray:
+    def attend(
+        self, own: Attention, rings: Rings, turn: StepStruct, projected: np.ndarray, out: np.ndarray
+    ) -> np.ndarray:
         """projected [B * C, 3 * h * d] are queries, keys, values; -> out [B * C, h * d]."""
         structs = (ctypes.byref(part.struct) for part in (own, rings, turn))
         self._library.conure_attend(self._pool, *structs, address(projected), address(out))
         return out
 
-    def filter(self, own: Filter, memory: np.ndarray, turn: Turn, x: np.ndarray, out: np.ndarray) -> np.ndarray:
+    def filter(self, own: Filter, memory: np.ndarray, turn: StepStruct, x: np.ndarray, out: np.ndarray) -> np.ndarray:
         """x [B * C, D] behind what is in memory [slots, ring, D], which takes it up; -> out [B * C, D]."""
         structs = (ctypes.byref(own.struct), address(memory), memory.shape[1], ctypes.byref(turn.struct))
         self._library.conure_filter(self._pool, *structs, address(x), address(out))

@@ -25,18 +25,18 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from conure.background import start
-from conure.engine.handle import EngineHandle
+from conure.engine.client import EngineClient
+from conure.engine.ipc.transport import ProcessTransport
 from conure.engine.plan import Plan
-from conure.engine.transport import ProcessTransport
 from conure.errors import BadOption
-from conure.garbage import keep_what_is_there
+from conure.gc_freeze import freeze_heap
 from conure.metrics import Family
-from conure.processes.crew import Crew
-from conure.processes.exchange import All
+from conure.processes.control_protocol import All
+from conure.processes.supervisor import Supervisor
 from conure.service.engine_metrics import count_engine
-from conure.service.place import Place
-from conure.service.ports import reserved
-from conure.service.serving import PORTS, Ports, Serving, serving_of
+from conure.service.process_identity import ProcessIdentity
+from conure.service.server_info import PORTS, Ports, ServerInfo, server_info
+from conure.service.shared_ports import reserved
 from conure.service.status import facts
 from conure.settings import Settings
 
@@ -50,33 +50,33 @@ LAST_WORDS = 1.0
 """Seconds for clients to hear that there is no engine any more."""
 
 
-async def supervise(settings: Settings, plan: Plan, processes: int, on_ready: Callable[[Serving], None]) -> None:
+async def supervise(settings: Settings, plan: Plan, processes: int, on_ready: Callable[[ServerInfo], None]) -> None:
     """Until it is told to stop. Raises ConureError where it cannot start, or could not go on."""
     if sys.platform != "linux":
         raise BadOption(f"{processes} processes need Linux, which deals connections out to them", "take one")
     with contextlib.ExitStack() as stack:
         numbers = {name: stack.enter_context(reserved(settings.host, getattr(settings, name), name)) for name in PORTS}
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conure-")))
-        place = Place(among=processes, folder=folder)
+        place = ProcessIdentity(among=processes, folder=folder)
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(str(place.engine))
         listener.listen(2 * processes)
         fixed = settings.model_copy(update={name: number or 0 for name, number in numbers.items()})
         ports = Ports(**{PORTS[name]: number for name, number in numbers.items()})
-        await _run(fixed, plan, place, listener, lambda models: on_ready(serving_of(fixed, models, ports)))
+        await _run(fixed, plan, place, listener, lambda models: on_ready(server_info(fixed, models, ports)))
 
 
 async def _run(
-    settings: Settings, plan: Plan, place: Place, listener: socket.socket, on_ready: Callable[..., None]
+    settings: Settings, plan: Plan, place: ProcessIdentity, listener: socket.socket, on_ready: Callable[..., None]
 ) -> None:
     since, draining = time.monotonic(), asyncio.Event()
-    handle = EngineHandle(ProcessTransport(plan, listener, RING_SAMPLES, settings.start_seconds))
+    handle = EngineClient(ProcessTransport(plan, listener, RING_SAMPLES, settings.start_seconds))
 
     def answer(streams: int, measured: list[Family]) -> All:
         processes = {"server": os.getpid()} | crew.processes
         return All(0, facts(handle, since, streams, processes, draining=draining.is_set()), measured)
 
-    crew = Crew(settings, plan, place, answer)
+    crew = Supervisor(settings, plan, place, answer)
     engine = start(handle.start(), "starting the engine")
     doors = start(_after_its_start(crew.start), "starting processes with connections")
     try:
@@ -85,7 +85,7 @@ async def _run(
             if task.done():
                 task.result()
         count_engine(handle)
-        keep_what_is_there()
+        freeze_heap()
         on_ready(handle.cards)
         await _until_stopped(crew, handle, draining, settings.drain_seconds)
     finally:
@@ -102,7 +102,7 @@ async def _after_its_start(begin: Callable[[], Awaitable[None]]) -> None:
     await begin()
 
 
-async def _until_stopped(crew: Crew, handle: EngineHandle, draining: asyncio.Event, drain_seconds: float) -> None:
+async def _until_stopped(crew: Supervisor, handle: EngineClient, draining: asyncio.Event, drain_seconds: float) -> None:
     """Raises ConureError where there is no engine any more, or nobody who has connections."""
     asked: asyncio.Queue[None] = asyncio.Queue()
     loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-__all__ = ["ANYONE", "FREE", "Access", "Anyone", "Caller", "Scope", "Visit"]
+__all__ = ["ANYONE", "FREE", "Access", "AnonymousAccess", "Caller", "Scope", "Visit"]
 
 Scope = Literal["live", "files", "status"]
 """What a key may be for: live streams, recordings, and what the server tells of itself."""
@@ -90,7 +90,7 @@ class _Nobody:
 ANYONE: Caller = _Nobody()
 
 
-class Anyone:
+class AnonymousAccess:
     """Of a server without keys."""
 
     needs_key = False

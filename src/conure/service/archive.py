@@ -20,15 +20,15 @@ from typing import Generic, TypeVar
 
 from conure import errors
 from conure.audio.files import Source
-from conure.cores import processors
+from conure.cpu_count import processors
 from conure.errors import AudioNotFound, AudioTooLong, ConureError, EngineFailed, NoSuchTrack, UnsupportedAudio
-from conure.service.reader import Reader, Task
-from conure.service.readers import Readers
-from conure.service.reading import Answer, Cut, Ended, Failed, Opened, Samples
-from conure.service.recording import HeldPiece, Recording
-from conure.service.stock import Stock
+from conure.service.decode_pool import DecodePool
+from conure.service.decode_process import Answer, Cut, Ended, Failed, Opened, Samples
+from conure.service.decode_worker import DecodeTask, DecodeWorker
+from conure.service.recording_words import HeldPiece, RecordingWords
+from conure.service.segment_queue import SegmentQueue
 from conure.types import Word
-from conure.vad.cuts import CutSettings
+from conure.vad.segmentation import CutSettings
 
 __all__ = ["Archive", "Progress"]
 
@@ -70,14 +70,14 @@ class Archive(Generic[Tokens]):
         """`transcribe` is called in a thread of its own with one batch of clips, mono at 16 kHz; `words_of` gets the
         tokens of a clip and its seconds, and gives words in times of the clip."""
         workers = _workers(sources, workers)
-        self._tasks = (Task(number, source, split, max_seconds, track) for number, source in enumerate(sources))
+        self._tasks = (DecodeTask(number, source, split, max_seconds, track) for number, source in enumerate(sources))
         self._transcribe = transcribe
         self._words_of = words_of
         self._progress = progress
         self._enough = LOOK_AHEAD * batch_seconds
-        self._stock = Stock(batch_seconds)
+        self._stock = SegmentQueue(batch_seconds)
         self._running: deque[tuple[list[HeldPiece], Future[Sequence[Tokens | Exception]]]] = deque()
-        self._open: dict[int, Recording] = {}
+        self._open: dict[int, RecordingWords] = {}
         """Those that were begun and not yet given, in their order."""
         self._words = 0
         """Of recordings that are open."""
@@ -85,10 +85,10 @@ class Archive(Generic[Tokens]):
         """Seconds of those that are not open any more."""
         self._are_all_begun = False
         on_their_way = (2 + LOOK_AHEAD) * batch_seconds / workers + 4 * cut.max_seconds
-        self._readers = Readers(workers, cut, int(on_their_way * RATE))
+        self._readers = DecodePool(workers, cut, int(on_their_way * RATE))
         self._device = ThreadPoolExecutor(1, "conure-device")
 
-    def results(self) -> Generator[Recording, None, None]:
+    def results(self) -> Generator[RecordingWords, None, None]:
         """Each recording in the order given, when it is over. Raises errors of ours that concern more than one.
 
         Nothing is left running when it has ended or was closed.
@@ -97,7 +97,7 @@ class Archive(Generic[Tokens]):
             coming = next(self._tasks, None)
             while coming or self._open:
                 while coming and not self._is_far_ahead() and self._readers.ask(coming):
-                    self._open[coming.number] = Recording(coming)
+                    self._open[coming.number] = RecordingWords(coming)
                     coming = next(self._tasks, None)
                 self._are_all_begun = coming is None
                 self._feed()
@@ -141,7 +141,7 @@ class Archive(Generic[Tokens]):
                 return [error]
         return [tokens for clip in clips for tokens in self._try([clip])]
 
-    def _hear(self, reader: Reader, answer: Answer) -> None:
+    def _hear(self, reader: DecodeWorker, answer: Answer) -> None:
         match answer:
             case Opened(number, channels, hint):
                 self._open[number].channels, self._open[number].hint = channels, hint
@@ -172,7 +172,7 @@ class Archive(Generic[Tokens]):
                     self._settle(recording, piece, tokens)
             self._report()
 
-    def _settle(self, recording: Recording, piece: HeldPiece, tokens: Tokens | Exception) -> None:
+    def _settle(self, recording: RecordingWords, piece: HeldPiece, tokens: Tokens | Exception) -> None:
         try:
             if isinstance(tokens, Exception):
                 raise tokens
@@ -180,13 +180,13 @@ class Archive(Generic[Tokens]):
         except Exception as error:
             self._fail(recording, error)
 
-    def _fail(self, recording: Recording, error: Exception) -> None:
+    def _fail(self, recording: RecordingWords, error: Exception) -> None:
         for piece in self._stock.drop(recording):
             piece.reader.free([piece.cut.at])
         self._words -= len(recording.words)
         recording.fail(error)
 
-    def _over(self) -> Iterator[Recording]:
+    def _over(self) -> Iterator[RecordingWords]:
         while self._open:
             number, recording = next(iter(self._open.items()))
             if not recording.is_over:

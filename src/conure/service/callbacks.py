@@ -15,8 +15,8 @@ import httpx2
 
 from conure.background import start
 from conure.errors import Busy, ConureError
-from conure.service.outside import Outside
-from conure.service.place import ALONE, Place
+from conure.service.process_identity import ALONE, ProcessIdentity
+from conure.service.safe_http import SafeHttp
 
 __all__ = ["Callback", "Callbacks"]
 
@@ -36,7 +36,7 @@ class Callback:
 
 
 class Callbacks:
-    def __init__(self, outside: Outside, place: Place = ALONE, delays: Sequence[float] = DELAYS) -> None:
+    def __init__(self, outside: SafeHttp, place: ProcessIdentity = ALONE, delays: Sequence[float] = DELAYS) -> None:
         self._outside = outside
         self._most = place.share(MOST)
         self._delays = delays

@@ -1,6 +1,6 @@
 """Callers with keys: who they are, what they may, and how what they have is counted.
 
-secret ──> the file of keys ──> a caller ──> `begin` ──> `Counts`, which all processes share
+secret ──> the file of keys ──> a caller ──> `begin` ──> `UsageCounts`, which all processes share
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Protocol
 
 from conure import metrics
 from conure.errors import ConureError, Forbidden, TooMany, Unauthorized
-from conure.service.access import FREE, Access, Anyone, Caller, Scope, Visit
+from conure.service.access import FREE, Access, AnonymousAccess, Caller, Scope, Visit
 from conure.service.keys import Key, KeyFile
 from conure.service.limits import NO_LIMITS, Ledger, Limits
 from conure.settings import Settings
 
-__all__ = ["Counts", "KeyedAccess", "OwnCounts", "Tell", "access_of"]
+__all__ = ["UsageCounts", "KeyedAccess", "LocalUsage", "Tell", "access_of"]
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ TOGETHER = 1.0
 Tell = Callable[[TooMany], None]
 
 
-class Counts(Protocol):
+class UsageCounts(Protocol):
     """What keys have had, in the whole server. A visit has a number from `begin` to `end`."""
 
     async def begin(self, key: str, limits: Limits, scope: Scope, tell: Tell) -> int:
@@ -44,7 +44,7 @@ class Counts(Protocol):
     def end(self, number: int) -> None: ...
 
 
-class OwnCounts:
+class LocalUsage:
     """Of a server of one process."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class KeyedAccess:
 
     needs_key = True
 
-    def __init__(self, keys: KeyFile, counts: Counts) -> None:
+    def __init__(self, keys: KeyFile, counts: UsageCounts) -> None:
         self._keys = keys
         self._counts = counts
 
@@ -97,15 +97,15 @@ class KeyedAccess:
         return _Keyholder(name, self._keys, self._counts)
 
 
-def access_of(settings: Settings, counts: Counts) -> Access:
+def access_of(settings: Settings, counts: UsageCounts) -> Access:
     """Raises BadOption for a file of keys that is none, or empty."""
-    return KeyedAccess(KeyFile(settings.keys), counts) if settings.keys else Anyone()
+    return KeyedAccess(KeyFile(settings.keys), counts) if settings.keys else AnonymousAccess()
 
 
 class _Keyholder:
     """What it may is looked up when it begins something: the key may have changed since it came."""
 
-    def __init__(self, name: str, keys: KeyFile, counts: Counts) -> None:
+    def __init__(self, name: str, keys: KeyFile, counts: UsageCounts) -> None:
         self.name = name
         self._keys = keys
         self._counts = counts
@@ -128,14 +128,14 @@ class _Keyholder:
 
 
 class _Counted:
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, counts: UsageCounts) -> None:
         self._counts = counts
         self._number = 0
         self._unspent = 0.0
         self._over: TooMany | None = None
 
     @staticmethod
-    async def begun(counts: Counts, key: Key, scope: Scope) -> _Counted:
+    async def begun(counts: UsageCounts, key: Key, scope: Scope) -> _Counted:
         visit = _Counted(counts)
         visit._number = await counts.begin(key.id, key.limits, scope, visit._tell)
         return visit

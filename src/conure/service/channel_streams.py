@@ -21,11 +21,11 @@ from conure.engine.messages import Samples
 from conure.errors import BacklogFull, BadOption, UnsupportedAudio
 from conure.service.access import ANYONE, Caller
 from conure.service.events import Event, Failed
-from conure.service.inbox import Inbox
-from conure.service.intake import Intake
-from conure.service.live import LiveService, LiveStream, Wanted
+from conure.service.live_service import LiveService, LiveStream, StreamRequest
+from conure.service.request_queue import RequestQueue
 from conure.service.session_options import LAG_EVERY
-from conure.vad.endpoints import Endpointing
+from conure.service.stream_decoder import StreamAudioDecoder
+from conure.vad.endpointing import Endpointing
 
 __all__ = ["ChannelStreams"]
 
@@ -36,19 +36,19 @@ SAMPLES = AudioFormat("f32")
 class ChannelStreams:
     """Belongs to one connection, which nobody comes back to. One call of `feed`, `finalize`, `close` at a time."""
 
-    def __init__(self, live: LiveService, streams: Sequence[LiveStream], intake: Intake | None) -> None:
+    def __init__(self, live: LiveService, streams: Sequence[LiveStream], intake: StreamAudioDecoder | None) -> None:
         """`intake`: tells the channels apart; None where there is one stream."""
         self.streams = tuple(streams)
         self.closing = False
         """No more audio is taken."""
         self._live = live
         self._intake = intake
-        self._inbox = Inbox(self, live.space) if intake else None
+        self._inbox = RequestQueue(self, live.space) if intake else None
         self._readers = [live.attach(stream) for stream in streams]
 
     @classmethod
     async def open(
-        cls, live: LiveService, wanted: Wanted, audio: AudioFormat, caller: Caller = ANYONE, channels: int = 1
+        cls, live: LiveService, wanted: StreamRequest, audio: AudioFormat, caller: Caller = ANYONE, channels: int = 1
     ) -> Self:
         """All or none. `channels`: 1 for the mean of those that the audio has, or as many as it has for each.
 
@@ -67,7 +67,7 @@ class ChannelStreams:
                 opened.callback(live.forget, stream)
                 streams.append(stream)
             opened.pop_all()
-        return cls(live, streams, Intake(audio, split=True) if apart else None)
+        return cls(live, streams, StreamAudioDecoder(audio, split=True) if apart else None)
 
     @property
     def seconds(self) -> float:

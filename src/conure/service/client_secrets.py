@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from conure.errors import BadOption
 
-__all__ = ["LEAST_SECONDS", "MOST_SECONDS", "ClientSecrets", "Minted", "Opened"]
+__all__ = ["LEAST_SECONDS", "MOST_SECONDS", "ClientSecrets", "MintedSecret", "OpenedSecret"]
 
 PREFIX = "ek_"
 LEAST_SECONDS, MOST_SECONDS = 10, 7200
@@ -29,7 +29,7 @@ MOST_SESSION = 4096
 """Bytes of a session in JSON: a secret has to fit into a header."""
 
 
-class Opened(Struct, frozen=True):
+class OpenedSecret(Struct, frozen=True):
     caller: str
     """Name of the key that it was minted with; empty where there are no keys."""
     expires_at: int
@@ -38,12 +38,12 @@ class Opened(Struct, frozen=True):
     """What was asked for when it was minted."""
 
 
-class Minted(Struct, frozen=True):
+class MintedSecret(Struct, frozen=True):
     value: str
     expires_at: int
 
 
-_opened = msgspec.json.Decoder(Opened)
+_opened = msgspec.json.Decoder(OpenedSecret)
 
 
 class ClientSecrets:
@@ -51,17 +51,17 @@ class ClientSecrets:
         """`key`: the same in all processes of a server, and known to nobody else. Without keys it may be empty."""
         self._key, self._now = key, now
 
-    def mint(self, caller: str, seconds: int, session: dict[str, Any]) -> Minted:
+    def mint(self, caller: str, seconds: int, session: dict[str, Any]) -> MintedSecret:
         """Raises BadOption for a time that is not taken, and for a session that does not fit."""
         if not LEAST_SECONDS <= seconds <= MOST_SECONDS:
             raise BadOption(f"a secret for {seconds} seconds", f"it must be {LEAST_SECONDS} to {MOST_SECONDS}")
         if (size := len(msgspec.json.encode(session))) > MOST_SESSION:
             raise BadOption(f"a session of {size} bytes", f"a secret takes {MOST_SESSION}; say the rest when connected")
         expires_at = int(self._now()) + seconds
-        said = msgspec.json.encode(Opened(caller, expires_at, session))
-        return Minted(f"{PREFIX}{_text(said)}.{_text(self._signature(said))}", expires_at)
+        said = msgspec.json.encode(OpenedSecret(caller, expires_at, session))
+        return MintedSecret(f"{PREFIX}{_text(said)}.{_text(self._signature(said))}", expires_at)
 
-    def open(self, secret: str | None) -> Opened | None:
+    def open(self, secret: str | None) -> OpenedSecret | None:
         """None for what is none, was minted elsewhere, or has expired."""
         if not secret or not secret.startswith(PREFIX):
             return None

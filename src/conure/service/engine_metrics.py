@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from conure import metrics
-from conure.engine.handle import EngineHandle
-from conure.engine.messages import Turned
+from conure.engine.client import EngineClient
+from conure.engine.messages import StepTaken
 
 __all__ = ["count_engine"]
 
 
-def count_engine(handle: EngineHandle) -> None:
+def count_engine(handle: EngineClient) -> None:
     """From now on. The engine must have started."""
     handle.on_turn = _count
     metrics.ENGINE_RESTARTS.set_function(lambda: handle.restarts)
@@ -20,12 +20,12 @@ def count_engine(handle: EngineHandle) -> None:
             metrics.CAPACITY.labels(card.name, latency).set_function(partial(_capacity, handle, number, place))
 
 
-def _capacity(handle: EngineHandle, card: int, place: int) -> float:
+def _capacity(handle: EngineClient, card: int, place: int) -> float:
     """Of a later engine, or after another look, it may be another one."""
     return handle.cards[card].capacity[place]
 
 
-def _count(turn: Turned) -> None:
+def _count(turn: StepTaken) -> None:
     live = turn.latency_ms is not None
     metrics.TURN_SECONDS.labels(turn.model, "live" if live else "clips").observe(turn.seconds)
     if live:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from conure.types import Token, Word
-from conure.vad.endpoints import EndReason
+from conure.vad.endpointing import EndReason
 
 __all__ = [
     "LAST",

@@ -12,18 +12,18 @@ from typing import Any
 from conure import metrics
 from conure.audio.formats import AudioFormat
 from conure.audio.spool import SpoolSpace
-from conure.engine.handle import EngineHandle
+from conure.engine.client import EngineClient
 from conure.engine.messages import Samples
 from conure.errors import BacklogFull, BadOption, Busy, ConureError, EngineFailed, TooMany, UnsupportedAudio
 from conure.service.access import Visit
 from conure.service.event_log import EventLog
 from conure.service.events import LAST, Event, Failed, Final, Finished, Lag, Marker, Partial, SpeechStarted, Warned
-from conure.service.inbox import Inbox
-from conure.service.intake import Intake
-from conure.service.place import Place
-from conure.service.session import LiveSession
+from conure.service.live_session import LiveSession
+from conure.service.process_identity import ProcessIdentity
+from conure.service.request_queue import RequestQueue
 from conure.service.session_options import LAG_EVERY, SessionOptions
-from conure.vad.endpoints import Endpointing
+from conure.service.stream_decoder import StreamAudioDecoder
+from conure.vad.endpointing import Endpointing
 
 __all__ = ["LiveStream"]
 
@@ -40,10 +40,10 @@ class LiveStream:
 
     def __init__(
         self,
-        handle: EngineHandle,
+        handle: EngineClient,
         options: SessionOptions,
         audio: AudioFormat,
-        place: Place,
+        place: ProcessIdentity,
         visit: Visit,
         space: SpoolSpace,
     ) -> None:
@@ -58,8 +58,8 @@ class LiveStream:
         self._asked: dict[int | None, float] = {}
         self._speech: float | None = None
         self.audio = audio
-        self._intake = Intake(audio)
-        self._inbox = Inbox(self, space)
+        self._intake = StreamAudioDecoder(audio)
+        self._inbox = RequestQueue(self, space)
         self._closing = False
         """No more audio is taken."""
         self._spoiled: ConureError | None = None

@@ -12,20 +12,20 @@ from typing import TypeVar
 
 from conure.audio.files import AudioReader, Source, open_audio
 from conure.audio.resample import Samples
-from conure.decoding.emitted import EmittedToken
-from conure.engine.clips import best_batch_seconds, transcribe_clips
-from conure.engine.opening import open_runner
-from conure.engine.runner import Runner
+from conure.decoding.emitted_token import EmittedToken
+from conure.engine.backends.clip_runner import ClipRunner
+from conure.engine.backends.registry import open_runner
+from conure.engine.lanes.clips import best_batch_seconds, transcribe_clips
 from conure.models.checkpoint import Checkpoint
 from conure.service.archive import Archive, Progress
-from conure.service.finishing import words_of_clip
+from conure.service.clip_words import words_of_clip
 from conure.service.languages import check_language, prompt_slot
-from conure.service.long_audio import LongAudio
+from conure.service.segmented_recording import SegmentedRecording
 from conure.settings import load_settings
 from conure.text.segments import segments_from_words
 from conure.text.words import join_words
 from conure.types import RunnerChoice, Transcript, Word
-from conure.vad.cuts import CutSettings
+from conure.vad.segmentation import CutSettings
 
 __all__ = ["Progress", "Recognizer", "load"]
 
@@ -60,7 +60,7 @@ class Recognizer:
 
     def __init__(
         self,
-        runner: Runner,
+        runner: ClipRunner,
         checkpoint: Checkpoint,
         *,
         segment_seconds: float = 30.0,
@@ -182,7 +182,7 @@ class Recognizer:
         language = check_language(self.name, language, self.languages, self.checkpoint.config.prompt_ids)
         prompt = prompt_slot(self.name, language, self.checkpoint.config.prompt_ids)
         cut = CutSettings(max_seconds=self.segment_seconds)
-        long_audio = LongAudio(partial(self._words, prompt=prompt), cut=cut, batch_seconds=self.batch_seconds)
+        long_audio = SegmentedRecording(partial(self._words, prompt=prompt), cut=cut, batch_seconds=self.batch_seconds)
         report = None if progress is None else partial(_report, progress, reader)
         words: list[list[Word]] = [[] for _ in range(reader.channels)]
         for channel, word in long_audio.words(reader.blocks(), report):

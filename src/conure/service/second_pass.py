@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from conure.engine import messages as engine
-from conure.engine.handle import EngineHandle
+from conure.engine.client import EngineClient
 from conure.engine.messages import Samples
-from conure.engine.plan import ModelCard
+from conure.engine.plan import ModelInfo
 from conure.errors import ConureError
 from conure.service.events import Final
 from conure.service.utterance import Utterance, final_of
@@ -22,7 +22,7 @@ __all__ = ["SecondPass", "SecondPassOptions"]
 
 @dataclass(frozen=True)
 class SecondPassOptions:
-    model: ModelCard
+    model: ModelInfo
     tokenizer: Tokenizer
     budget: float = 1.0
     """Seconds after the end of the utterance."""
@@ -36,7 +36,7 @@ class SecondPass:
 
     def __init__(
         self,
-        handle: EngineHandle,
+        handle: EngineClient,
         options: SecondPassOptions,
         samples: Samples,
         begin: float,
@@ -57,7 +57,7 @@ class SecondPass:
 
     def answered(self, answer: engine.Answer) -> None:
         match answer:
-            case engine.Heard(_, tokens):
+            case engine.StreamTokens(_, tokens):
                 self._tokens += [
                     replace(t, start=round(t.start + self._begin, 3), end=round(t.end + self._begin, 3)) for t in tokens
                 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from conure.engine.plan import ModelCard
+from conure.engine.plan import ModelInfo
 from conure.service.second_pass import SecondPassOptions
 from conure.text.tokenizer import Tokenizer
-from conure.vad.endpoints import Endpointing
+from conure.vad.endpointing import Endpointing
 
 __all__ = ["LAG_EVERY", "SessionOptions"]
 
@@ -17,7 +17,7 @@ LAG_EVERY = 1.0
 
 @dataclass(frozen=True)
 class SessionOptions:
-    model: ModelCard
+    model: ModelInfo
     tokenizer: Tokenizer
     latency_ms: int
     endpointing: Endpointing = field(default_factory=Endpointing)

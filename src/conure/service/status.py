@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 
 from conure import metrics
-from conure.engine.handle import EngineHandle
+from conure.engine.client import EngineClient
 
 if TYPE_CHECKING:
-    from conure.service.live import LiveService
+    from conure.service.live_service import LiveService
 
 __all__ = ["OwnStatus", "Status", "facts", "memory_of"]
 
@@ -54,7 +54,7 @@ class OwnStatus:
 
 
 def facts(
-    handle: EngineHandle, since: float, streams: int, processes: dict[str, int], *, draining: bool
+    handle: EngineClient, since: float, streams: int, processes: dict[str, int], *, draining: bool
 ) -> dict[str, Any]:
     """`since`: the clock when the server began. `processes`: ids of those beside the engine."""
     engine = {"engine": handle.process} if handle.process else {}

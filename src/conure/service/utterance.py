@@ -10,7 +10,7 @@ from conure.service.events import Final, Partial
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import join_words, words_from_tokens
 from conure.types import Token, Word
-from conure.vad.endpoints import EndReason
+from conure.vad.endpointing import EndReason
 
 __all__ = ["Utterance", "final_of"]
 

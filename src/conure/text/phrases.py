@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from conure.text.joining import letters_of
+from conure.text.overlap_merge import letters_of
 from conure.types import Word
 
 __all__ = ["find_phrase", "replace_phrase"]

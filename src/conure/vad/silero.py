@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conure.native.library import available
-from conure.native.silero import SileroKernel
+from conure.native.silero_kernel import SileroKernel
 from conure.vad.silero_weights import MEMORY, STEP, Tensors, silero_tensors
 
 __all__ = ["STEP", "Silero", "SileroState", "SileroStream", "load_silero"]

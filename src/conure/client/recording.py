@@ -1,0 +1,87 @@
+"""A recording to the server, its transcript back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx2
+from msgspec import MsgspecError, Struct, field, json
+
+from conure.client.connection import Address, told_by_http
+from conure.client.errors import BadInput, BadMessage, CannotConnect, ClientError
+from conure.client.protocol import Word
+
+__all__ = ["Segment", "Transcript", "send_clip", "shown"]
+
+PIECE = 1 << 20
+
+
+class Segment(Struct, kw_only=True):
+    text: str
+    start: float | None = None
+    end: float | None = None
+    words: list[Word] = field(default_factory=list)
+
+
+class Transcript(Struct, kw_only=True):
+    text: str
+    duration: float
+    """Seconds."""
+    language: str | None = None
+    model: str | None = None
+    segments: list[Segment] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What of the audio could not be read."""
+
+
+async def send_clip(address: Address, source: str | Path | bytes, asked: dict[str, str]) -> Transcript:
+    """POST the bytes of a file, piece by piece, and read the transcript.
+
+    Raises BadInput, CannotConnect, ServerError (ServerBusy) or BadMessage.
+    """
+    url = address.of("/v1/transcribe", socket=False)
+    patience = httpx2.Timeout(None, connect=address.open_timeout)  # a long recording takes its time
+    try:
+        with await asyncio.to_thread(_open, source) as file:
+            async with httpx2.AsyncClient(headers=dict(address.headers), timeout=patience) as http:
+                answer = await http.post(url, params=asked, content=_pieces(file))
+    except httpx2.TransportError as error:
+        raise CannotConnect(
+            f"{address.url} cannot be reached: {error or type(error).__name__}", "does `conure serve` run there?"
+        ) from error
+    return _transcript(answer.status_code, answer.content, address.url)
+
+
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(file.read, PIECE):
+        yield piece
+
+
+def _open(source: str | Path | bytes) -> BinaryIO:
+    if isinstance(source, bytes):
+        return BytesIO(source)
+    try:
+        return Path(source).open("rb")
+    except OSError as error:
+        raise BadInput(f"{shown(str(source))} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL in the name
+        raise BadInput(f"{source!r} cannot be read: {error}") from error
+
+
+def shown(name: str) -> str:
+    """A file's name as text that can be sent: bytes that are no UTF-8 are written \\xe9."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _transcript(status: int, body: bytes, url: str) -> Transcript:
+    if status != 200:
+        error: ClientError = told_by_http(status, body, url)
+        raise error
+    try:
+        return json.decode(body, type=Transcript)
+    except (MsgspecError, UnicodeDecodeError) as error:
+        raise BadMessage(f"{url} answered {body[:60]!r}: {error}", "is it a Conure server?") from error

@@ -1,0 +1,67 @@
+"""Tokens as decoders write them: preallocated tensors, one row a clip or stream.
+
+A decoder appends under a mask and never asks how many there are, so its loop needs no word from the
+device between symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from conure.decoding.emitted_token import EmittedToken
+from conure.fused.label_step import Written, append
+
+__all__ = ["TokenBuffer"]
+
+
+@dataclass(frozen=True)
+class TokenBuffer:
+    """Each [B, U + 1]; the last column is scratch for rows that do not append. `counts` is [B]."""
+
+    ids: Tensor
+    steps: Tensor
+    durations: Tensor
+    log_probabilities: Tensor
+    confidences: Tensor
+    counts: Tensor
+
+    @staticmethod
+    def allocate(rows: int, capacity: int, device: torch.device) -> TokenBuffer:
+        def whole() -> Tensor:
+            return torch.zeros(rows, capacity + 1, dtype=torch.long, device=device)
+
+        def real() -> Tensor:
+            return torch.zeros(rows, capacity + 1, device=device)
+
+        return TokenBuffer(whole(), whole(), whole(), real(), real(), torch.zeros_like(whole()[:, 0]))
+
+    @property
+    def columns(self) -> Written:
+        return self.ids, self.steps, self.durations, self.log_probabilities, self.confidences, self.counts
+
+    def append(
+        self, mask: Tensor, ids: Tensor, steps: Tensor, durations: Tensor, log_probs: Tensor, confidences: Tensor
+    ) -> None:
+        """Appends one token to every row where `mask` [B] is true."""
+        append(self.columns, mask, (ids, steps, durations, log_probs, confidences))
+
+    def row(self, index: int) -> list[EmittedToken]:
+        return next(iter(self.rows(index, index + 1)))
+
+    def rows(self, begin: int, end: int) -> Iterator[list[EmittedToken]]:
+        """Those of some rows, brought from the device together."""
+        counts = self.counts[begin:end].tolist()
+        most = max(counts, default=0)
+        values = [column[begin:end, :most].tolist() for column in self.columns[:-1]]
+        for count, *row in zip(counts, *values, strict=True):
+            yield [EmittedToken(*value) for value in zip(*(column[:count] for column in row), strict=True)]
+
+    def __iter__(self) -> Iterator[list[EmittedToken]]:
+        return self.rows(0, len(self))
+
+    def __len__(self) -> int:
+        return self.counts.shape[0]

@@ -1,0 +1,32 @@
+"""What subsamples for a converted network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from conure.engine.backends.cpu.native_subsampling import NativeSubsampling
+from conure.models.config import EncoderConfig
+from conure.native.library import available
+
+__all__ = ["CpuSubsampling", "open_subsampling"]
+
+
+class CpuSubsampling(Protocol):
+    """As `NativeSubsampling` has it."""
+
+    def clip(self, mel: np.ndarray, count: int) -> np.ndarray: ...
+
+    def chunks(self, pieces: Sequence[tuple[int, np.ndarray]], chunk: int) -> np.ndarray: ...
+
+
+def open_subsampling(folder: Path, config: EncoderConfig, threads: int, *, kernels: bool = True) -> CpuSubsampling:
+    """The native kernel; without kernels, or where there are none, the graph."""
+    if kernels and available() and NativeSubsampling.is_in(folder):
+        return NativeSubsampling(folder, config, threads)
+    from conure.engine.backends.cpu.onnx_subsampling import OnnxSubsampling  # noqa: PLC0415  it loads ONNX Runtime
+
+    return OnnxSubsampling(folder, config, threads)

@@ -1,0 +1,1 @@
+"""Networks on an NVIDIA GPU: CUDA graphs, state in slots, uploads from pinned memory."""

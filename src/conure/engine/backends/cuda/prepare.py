@@ -1,0 +1,25 @@
+"""Lanes of models on a card, recorded before the first stream comes."""
+
+from __future__ import annotations
+
+from conure.engine.backends.clip_runner import ClipRunner
+from conure.engine.backends.cuda.graph_decoder import GraphDecoder
+from conure.engine.backends.cuda.stream_model import CudaStreamModel
+from conure.engine.lanes.clips import CARD_BATCH_SECONDS
+from conure.engine.lanes.cuda_lane import CudaLane
+from conure.engine.memory.plan import CLIP
+from conure.text.tokenizer import Tokenizer
+
+__all__ = ["open_device_lane", "prepare_clips"]
+
+
+def open_device_lane(runner: CudaStreamModel, slots: int, tokenizer: Tokenizer) -> CudaLane:
+    lane = CudaLane(runner, slots, tokenizer)
+    lane.prepare()
+    return lane
+
+
+def prepare_clips(runner: ClipRunner) -> None:
+    """Transducers of networks on a card are recorded; CTC heads need no loop."""
+    if isinstance(runner.decoder, GraphDecoder):
+        runner.decoder.prepare(int(CARD_BATCH_SECONDS) // CLIP)

@@ -1,0 +1,78 @@
+"""The loops over tokens in torch, which look after each token whether there are more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conure.decoding.ctc import decode_ctc
+from conure.decoding.transducer import TransducerState, decode_transducer
+from conure.engine.backends.decoder import Tokens
+from conure.models.network import Heads
+from conure.models.preemptible import Preemptible
+
+__all__ = ["SLICE_STEPS", "TorchDecoder", "TorchDecoderState"]
+
+SLICE_STEPS = 64
+"""Encoder steps (5 s) decoded in a slice."""
+
+
+@dataclass(frozen=True)
+class TorchDecoderState:
+    """What transducers remember of streams."""
+
+    state: TransducerState
+    unspoken: TransducerState
+    """One row that has decoded nothing."""
+
+    @property
+    def bytes(self) -> int:
+        return self.state.bytes
+
+    def reset(self, rows: np.ndarray) -> None:
+        self.state.scatter(self.places(rows), self.unspoken.repeated(len(rows)))
+
+    def places(self, rows: np.ndarray) -> Tensor:
+        return torch.as_tensor(rows, device=self.state.decoded.device)
+
+
+class TorchDecoder:
+    """The transducer where there is one, else CTC; of streams the transducer alone. Encoded steps may be arrays."""
+
+    def __init__(self, heads: Heads) -> None:
+        self.heads = heads
+
+    @torch.inference_mode()
+    def decode(self, encoded: Any, counts: Any) -> Preemptible[Tokens]:
+        encoded, counts = torch.as_tensor(encoded), torch.as_tensor(counts)
+        if not self.heads.config.predictor_width:
+            return list(decode_ctc(self.heads, encoded, counts)[0])
+        tokens: Tokens = [[] for _ in counts]
+        state = None
+        for begin in range(0, encoded.shape[1], SLICE_STEPS):
+            yield
+            part = encoded[:, begin : begin + SLICE_STEPS]
+            found, state = decode_transducer(self.heads, part, (counts - begin).clamp(0, part.shape[1]), state)
+            for row, emitted in zip(tokens, found, strict=True):
+                row += emitted
+        return tokens
+
+    def allocate(self, rows: int) -> TorchDecoderState:
+        unspoken = TransducerState.start(self.heads, 1)
+        return TorchDecoderState(unspoken.repeated(rows), unspoken)
+
+    @torch.inference_mode()
+    def decode_rows(
+        self, encoded: Any, counts: Any, memory: TorchDecoderState, rows: np.ndarray, flush: np.ndarray | None = None
+    ) -> Tokens:
+        places, counts = memory.places(rows), torch.as_tensor(counts)
+        before = memory.state.gather(places)
+        found, after = decode_transducer(self.heads, torch.as_tensor(encoded), counts, before)
+        if flush is not None:
+            after = after.anew(memory.places(flush), before)
+        memory.state.scatter(places, after)
+        return list(found)

@@ -1,0 +1,1 @@
+"""Between processes: framed messages, shared memory for samples, and the transports that start or reach an engine."""

@@ -1,0 +1,58 @@
+"""Live streams of one cache-aware model: each chunk is encoded once, and the row remembers what the next one needs.
+
+mel of the chunk ──> encoder step ──> greedy tokens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from conure.engine.backends.stream_runner import StreamRunner
+from conure.engine.lanes.chunk_lane import ChunkPart
+from conure.engine.lanes.eager_lane import EagerLane
+from conure.models.config import LEAD_FRAMES, STEP_FRAMES
+from conure.text.tokenizer import Tokenizer
+from conure.types import Token
+from conure.vad.silero import Silero
+
+__all__ = ["StreamLane"]
+
+
+class StreamLane(EagerLane):
+    lead = LEAD_FRAMES
+
+    def __init__(
+        self, runner: StreamRunner[Any], silero: Silero, slots: int, tokenizer: Tokenizer | None = None
+    ) -> None:
+        super().__init__(runner.front, silero, slots, tokenizer)
+        self.runner = runner
+        self.state = runner.allocate(slots + 1)
+
+    def give_back(self) -> None:
+        """The memory that rows took when they were first written; only while there is no stream."""
+        self.state = self.runner.allocate(self.capacity + 1)
+
+    @property
+    def latencies(self) -> tuple[int, ...]:
+        return self.runner.config.encoder.latencies
+
+    def _reset(self, row: int) -> None:
+        self.state.reset(np.array([row]))
+
+    def _recognize(self, parts: Sequence[ChunkPart]) -> list[Sequence[Token]]:
+        rows = np.array([part.stream.lease.row for part in parts])
+        frames = np.array([part.frames for part in parts])
+        prompts = None
+        if self.runner.config.prompts:
+            prompts = np.array([part.stream.options.prompt or 0 for part in parts])
+        flush = self._flushes(parts)
+        with self.stages.time("features"):
+            mel = self._mel(parts, [part.first for part in parts], parts[0].stream.chunk * STEP_FRAMES)
+        with self.stages.time("encoder"):
+            encoded, counts = self.runner.step(mel, frames, self.state, rows, prompts, flush)
+        with self.stages.time("decoding"):
+            found = self.runner.decode(encoded, counts, self.state, rows, flush)
+        return [self._timed(part, emitted) for part, emitted in zip(parts, found, strict=True)]

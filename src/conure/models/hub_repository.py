@@ -1,0 +1,51 @@
+"""A repository of the Hugging Face hub, by its name alone: nothing of the hub is loaded here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Progress", "HubRepository", "is_hub_id", "pinned"]
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that are there and all bytes, None where the hub does not tell."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class HubRepository:
+    """A repository of the hub, and how to get at it."""
+
+    repository: str
+    revision: str | None = None
+    """Branch, tag or commit; None is the main branch."""
+    cache: Path | None = None
+    """Where the hub's cache lies; None is where huggingface_hub keeps it."""
+    offline: bool = False
+    file: str | None = None
+    """The .nemo file that is meant, where the repository has several."""
+
+    @property
+    def name(self) -> str:
+        """The repository without its owner."""
+        return self.repository.rpartition("/")[2]
+
+    @property
+    def label(self) -> str:
+        return "@".join(part for part in (self.repository, self.revision, self.file) if part)
+
+
+def pinned(name: str) -> tuple[str, str | None, str | None]:
+    """Of name@revision, name@file.nemo or name@revision@file.nemo: the name, the revision and the file."""
+    name, *pins = name.split("@")
+    files = [pin for pin in pins if pin.endswith(".nemo")]
+    revisions = [pin for pin in pins if pin and not pin.endswith(".nemo")]
+    return name, next(iter(revisions), None), next(iter(files), None)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form org/name."""
+    return _HUB_ID.fullmatch(name) is not None and not name.endswith(".nemo")

@@ -1,0 +1,22 @@
+"""Long work that stops between short slices, so that something more urgent may be done in between."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TypeVar
+
+__all__ = ["Preemptible", "finish"]
+
+Result = TypeVar("Result")
+Preemptible = Generator[None, None, Result]
+"""A generator that yields after each slice and returns its result."""
+
+
+def finish(slices: Preemptible[Result]) -> Result:
+    """All that is left of it, at once."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            result: Result = end.value
+            return result

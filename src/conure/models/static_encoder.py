@@ -1,0 +1,133 @@
+"""The encoder's step for thousands of live streams: static shapes, state changed where it lies, nothing asked.
+
+Everything that differs between rows is a tensor, and what they remember is read and written by slot, so a call can be
+recorded and played again for other streams. The plain twin is `conformer.Encoder.step`, which takes rows out, moves
+their past along and puts them back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from conure.fused.filter_step import filter_step
+from conure.fused.ring_attention import attend_ring
+from conure.models.folded_encoder import FoldedEncoder
+from conure.models.folded_layers import FoldedLayer
+from conure.models.ring_state import RingState
+
+__all__ = ["StaticEncoder"]
+
+
+@dataclass(frozen=True)
+class _Positions:
+    """What a layer makes of the distances between a chunk and what it sees."""
+
+    table: Tensor
+    """[h, d, P]."""
+    bias: Tensor
+    """What the learned bias of positions adds, [h, P]."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    slots: Tensor
+    """[B], int64, as are the others."""
+    into: Tensor
+    """The slots that are written."""
+    age: Tensor
+    """Steps before the chunk."""
+    counts: Tensor
+    """Steps of the chunk."""
+
+
+class StaticEncoder:
+    def __init__(self, encoder: FoldedEncoder, past: int) -> None:
+        """Rows remember `past` steps."""
+        self.encoder = encoder
+        self.past = past
+        self._positions: dict[int, list[_Positions]] = {}
+
+    def allocate(self, slots: int) -> RingState:
+        return RingState.allocate(self.encoder.config, slots, self.past, self.encoder.pre_encode.out.weight)
+
+    def prepare(self, chunk: int) -> None:
+        """Makes what steps of so many encoder steps need, once."""
+        if chunk not in self._positions:
+            tables = self.encoder.positions(self.past + chunk - 1, 1 - chunk)
+            layers = zip(self._layers(), tables, strict=True)
+            self._positions[chunk] = [_positions(layer, table) for layer, table in layers]
+
+    @torch.inference_mode()
+    def step(
+        self,
+        mel: Tensor,
+        frames: Tensor,
+        slots: Tensor,
+        age: Tensor,
+        state: RingState,
+        into: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """One chunk of C steps: mel [B, 8C, F] -> encoded [B, C, D], counts [B].
+
+        `frames`, `slots` and `age`, [B] int64, are the mel frames as Encoder.step counts them, the rows of the state,
+        and the steps that each stream has had. What rows remember afterwards goes `into` other slots than it was read
+        from, where that is told: a row that only tries its chunk, or has no frames, names one that nobody reads, and
+        so may others.
+        """
+        into = slots if into is None else into
+        self.prepare(mel.shape[1] // 8)
+        front = self.encoder.pre_encode
+        before = tuple(cache.index_select(0, slots) for cache in state.subsampling)
+        x, counts, after = front.step(mel, frames, age == 0, before)
+        for cache, new in zip(state.subsampling, after, strict=True):
+            cache.index_copy_(0, into, new)
+        return self._through_layers(self.encoder._scale(x), _Rows(slots, into, age, counts), state), counts
+
+    def _through_layers(self, x: Tensor, rows: _Rows, state: RingState) -> Tensor:
+        for index, (layer, positions) in enumerate(zip(self._layers(), self._positions[x.shape[1]], strict=True)):
+            x = self.encoder._hear_speakers(index, x, None)
+            ring = state.keys[index], state.values[index], state.convolution[index]
+            x = _through(layer, x, rows, positions, ring)
+        return x
+
+    def _layers(self) -> list[FoldedLayer]:
+        return list(self.encoder.layers)  # type: ignore[arg-type]
+
+
+def _positions(layer: FoldedLayer, table: Tensor) -> _Positions:
+    bias = layer.bias_v[:, None] @ table.transpose(1, 2)
+    return _Positions(table.transpose(1, 2).contiguous(), bias[:, 0])
+
+
+def _through(
+    layer: FoldedLayer, x: Tensor, rows: _Rows, positions: _Positions, ring: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
+    """One layer: x [B, C, D]; ring: keys and values [slots, h, L, d], gated steps [slots, kernel - 1, D]."""
+    keys, values, convolution = ring
+
+    def heard(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        near = query.flatten(0, 1).transpose(0, 1) @ positions.table
+        return attend_ring(
+            query,
+            near,
+            positions.bias,
+            layer.bias_u,
+            key,
+            value,
+            keys,
+            values,
+            rows.slots,
+            rows.into,
+            rows.age,
+            rows.counts,
+        )
+
+    def filtered(mixed: Tensor) -> Tensor:
+        own = layer.filter
+        places = rows.slots, rows.into, rows.age, rows.counts
+        return filter_step(mixed, convolution, *places, own.weight, own.bias, own.norm)
+
+    return layer.through(x, heard, filtered)

@@ -1,0 +1,122 @@
+"""What went wrong, as each protocol has it: one line for every code of an error, and of an event that ends a stream.
+
+A door that has no word of its own for a failure takes the nearest one here, and always gives our message and hint.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from conure.errors import ConureError, Unauthorized
+from conure.service.events import Failed
+
+__all__ = [
+    "FAILURES",
+    "ErrorCode",
+    "OpenAIType",
+    "failure_of",
+    "headers_of",
+    "openai_status_of",
+    "retry_of",
+    "status_of",
+    "told",
+]
+
+OpenAIType = Literal[
+    "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCode:
+    http: int
+    close: int
+    """Of a WebSocket."""
+    grpc: str
+    """Name of the status."""
+    openai: OpenAIType
+    deepgram: str
+    """`err_code`, and where a WebSocket is closed the beginning of its reason."""
+    openai_http: int | None = None
+    """The status where OpenAI's differs, by which its clients choose the class of an error."""
+
+
+_BAD = ErrorCode(400, 1008, "INVALID_ARGUMENT", "invalid_request_error", "Bad Request")
+_AUDIO = ErrorCode(415, 1008, "INVALID_ARGUMENT", "invalid_request_error", "DATA-0000", openai_http=400)
+_OURS = ErrorCode(500, 1011, "INTERNAL", "server_error", "INTERNAL_SERVER_ERROR")
+_BUSY = ErrorCode(503, 1013, "RESOURCE_EXHAUSTED", "server_error", "SERVICE_UNAVAILABLE")
+_STOPPED = ErrorCode(503, 1012, "UNAVAILABLE", "server_error", "SERVICE_UNAVAILABLE")
+
+FAILURES: dict[str, ErrorCode] = {
+    "error": _OURS,
+    "bad_request": _BAD,
+    "bad_message": _BAD,
+    "bad_option": _BAD,
+    "unsupported_language": _BAD,
+    "unknown_model": ErrorCode(404, 1008, "NOT_FOUND", "invalid_request_error", "Bad Request"),
+    "unsupported_audio": _AUDIO,
+    "no_such_track": _BAD,
+    "audio_too_long": ErrorCode(413, 1009, "INVALID_ARGUMENT", "invalid_request_error", "PAYLOAD_TOO_LARGE"),
+    "audio_not_found": ErrorCode(404, 1008, "NOT_FOUND", "invalid_request_error", "REMOTE_CONTENT_ERROR"),
+    "unauthorized": ErrorCode(401, 1008, "UNAUTHENTICATED", "authentication_error", "INVALID_AUTH"),
+    "forbidden": ErrorCode(403, 1008, "PERMISSION_DENIED", "permission_error", "INSUFFICIENT_PERMISSIONS"),
+    "too_many": ErrorCode(429, 1013, "RESOURCE_EXHAUSTED", "rate_limit_error", "TOO_MANY_REQUESTS"),
+    "busy": _BUSY,
+    "storage_full": ErrorCode(507, 1013, "RESOURCE_EXHAUSTED", "server_error", "SERVICE_UNAVAILABLE"),
+    "backlog_full": _BUSY,
+    "bad_http": _BAD,
+    "unknown_path": ErrorCode(404, 1008, "UNIMPLEMENTED", "invalid_request_error", "Not Found"),
+    "wrong_method": ErrorCode(405, 1008, "UNIMPLEMENTED", "invalid_request_error", "Method Not Allowed"),
+    "request_timeout": ErrorCode(408, 1008, "DEADLINE_EXCEEDED", "invalid_request_error", "REQUEST_TIMEOUT"),
+    "address_too_long": ErrorCode(414, 1008, "INVALID_ARGUMENT", "invalid_request_error", "Bad Request"),
+    "upgrade_required": ErrorCode(426, 1008, "UNIMPLEMENTED", "invalid_request_error", "Bad Request"),
+    "head_too_long": ErrorCode(431, 1008, "INVALID_ARGUMENT", "invalid_request_error", "Bad Request"),
+    "http_version": ErrorCode(505, 1011, "UNIMPLEMENTED", "server_error", "Bad Request"),
+    "model_error": _OURS,
+    "model_not_found": _OURS,
+    "bad_checkpoint": _OURS,
+    "missing_backend": _OURS,
+    "out_of_memory": ErrorCode(507, 1011, "RESOURCE_EXHAUSTED", "server_error", "INTERNAL_SERVER_ERROR"),
+    "engine_failed": _OURS,
+    "lag_exceeded": ErrorCode(503, 1013, "RESOURCE_EXHAUSTED", "server_error", "NET-0000"),
+    "client_too_slow": ErrorCode(408, 1008, "ABORTED", "invalid_request_error", "NET-0000"),
+    "idle": ErrorCode(408, 1011, "DEADLINE_EXCEEDED", "invalid_request_error", "NET-0001"),
+    "server_stopped": _STOPPED,
+    "displaced": ErrorCode(409, 1008, "ABORTED", "invalid_request_error", "Bad Request"),
+}
+
+
+def failure_of(error: ConureError | Failed | str) -> ErrorCode:
+    """Of an error, an event, or a code."""
+    return FAILURES.get(error if isinstance(error, str) else error.code, _OURS)
+
+
+def status_of(error: ConureError | Failed) -> int:
+    """Of HTTP."""
+    return failure_of(error).http
+
+
+def openai_status_of(error: ConureError | Failed) -> int:
+    """Of HTTP, as OpenAI has it."""
+    failure = failure_of(error)
+    return failure.openai_http or failure.http
+
+
+def retry_of(error: ConureError | Failed) -> float | None:
+    """Seconds after which the same may go well."""
+    retry: float | None = getattr(error, "retry_after", None)
+    return retry
+
+
+def headers_of(error: ConureError | Failed) -> dict[str, str]:
+    """Of an answer over HTTP."""
+    retry = retry_of(error)
+    headers = {} if retry is None else {"Retry-After": str(max(1, math.ceil(retry)))}
+    return headers | ({"WWW-Authenticate": "Bearer"} if error.code == Unauthorized.code else {})
+
+
+def told(error: ConureError | Failed) -> str:
+    """The message and its hint, for protocols that have one text for both."""
+    return f"{error.message}: {error.hint}" if error.hint else error.message

@@ -1,0 +1,1 @@
+"""Conure's own protocol: live streams over WebSocket and TCP, recordings over HTTP."""

@@ -1,0 +1,45 @@
+"""A stream that another process of the server has, as the process sees it that has the connection."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from msgspec import msgpack
+
+from conure.client import protocol
+from conure.engine.ipc.frames import frame, read_frame
+
+__all__ = ["RemoteStream"]
+
+_from_server: msgpack.Decoder[protocol.FromServer] = msgpack.Decoder(protocol.FromServer)
+_encoder = msgpack.Encoder()
+
+
+class RemoteStream:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @staticmethod
+    async def at(path: Path) -> RemoteStream | None:
+        """None where nobody is: the process has ended, and its streams with it."""
+        try:
+            return RemoteStream(*await asyncio.open_unix_connection(path))
+        except OSError:
+            return None
+
+    async def say(self, message: protocol.FromClient | bytes) -> None:
+        """Waits where the other process does. What is said to one that has gone is for nobody."""
+        try:
+            self._writer.write(frame(_encoder.encode(message)))
+            await self._writer.drain()
+        except (OSError, RuntimeError):
+            pass  # who hears notices
+
+    async def hear(self) -> protocol.FromServer | None:
+        """None where nothing more will be said."""
+        said = await read_frame(self._reader)
+        return None if said is None else _from_server.decode(said)
+
+    def close(self) -> None:
+        self._writer.close()

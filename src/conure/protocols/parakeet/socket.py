@@ -1,0 +1,160 @@
+"""Live audio at `/v3/stream?sample_rate=&vad_threshold=&hangover_s=`: finals alone, one message an utterance.
+
+server  {"type": "ready"}
+client  binary PCM16, mono; at the end the text `finalize`
+server  {"text", "start", "end", "speaker": null, "is_user": false, "person_id": null, "detected_language"} ...
+        then closes with 1000 stream_complete; else the code and reason of the close tell what was wrong
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from starlette.datastructures import QueryParams
+
+from conure.audio.formats import AudioFormat
+from conure.errors import BadOption, Busy, ConureError, TooMany
+from conure.protocols.error_codes import failure_of, told
+from conure.protocols.http.credentials import secret_of
+from conure.protocols.http.uvicorn_websocket import DIRECT, GIVE_TO
+from conure.protocols.send_timeout import TOO_SLOW, ClientTooSlow, in_time
+from conure.protocols.services import Services
+from conure.safe_text import close_reason
+from conure.service.events import Failed, Final, Finished
+from conure.service.languages import only_language
+from conure.service.live_service import LiveService, LiveStream, StreamRequest
+from conure.vad.endpointing import Endpointing
+
+__all__ = ["socket"]
+
+FINALIZE, COMPLETE = "finalize", "stream_complete"
+TRY_AGAIN = 1013
+
+
+def socket(behind: Services) -> APIRouter:
+    router, live = APIRouter(), behind.live
+
+    @router.websocket("/v3/stream")
+    async def stream(socket: WebSocket) -> None:
+        with contextlib.suppress(WebSocketDisconnect):
+            await socket.accept()
+            try:
+                caller = behind.access.identify(secret_of(socket.headers, socket.query_params))
+                wanted, audio = _asked(socket.query_params)
+                opened = await live.open(wanted, audio, caller)
+            except ConureError as error:
+                code, reason = _refusal(error, live)
+                await socket.close(code, reason)
+            else:
+                await _Connection(socket, live, opened).serve()
+
+    return router
+
+
+class _Connection:
+    def __init__(self, socket: WebSocket, live: LiveService, stream: LiveStream) -> None:
+        self._socket, self._live, self._stream = socket, live, stream
+        self._reader = live.attach(stream)
+        self._only_language = only_language(stream.options.model.languages)
+
+    async def serve(self) -> None:
+        try:
+            await self._send({"type": "ready"})
+            if direct := self._socket.scope.get("extensions", {}).get(DIRECT):
+                direct[GIVE_TO](self._take)
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read())
+                code, reason = await self._tell()
+                reading.cancel()
+            with contextlib.suppress(RuntimeError):
+                await in_time(self._socket.close(code, reason))
+        except* (WebSocketDisconnect, ClientTooSlow):
+            pass
+        finally:
+            self._live.forget(self._stream)  # nobody can come back to it
+
+    def _take(self, data: bytes) -> bool:
+        return self._stream.take(data, self._reader)
+
+    async def _read(self) -> None:
+        """After `finalize` nothing more is heard, but that the client leaves."""
+        is_over = False
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect
+            text, data = message.get("text"), message.get("bytes")
+            if is_over:
+                continue
+            if data is not None:
+                await self._stream.feed(data, self._reader)
+            elif text is not None and text.strip() == FINALIZE:
+                is_over = True
+                await self._stream.close(self._reader)
+
+    async def _tell(self) -> tuple[int, str]:
+        """How the connection is to be closed."""
+        async for event in self._stream.events(self._reader):
+            match event:
+                case Final() if event.text:
+                    await self._send(self._segment(event))
+                case Finished():
+                    return 1000, COMPLETE
+                case Failed():
+                    return _close_of(event)
+        return 1011, "cancelled"
+
+    def _segment(self, final: Final) -> dict[str, Any]:
+        nobody = {"speaker": None, "is_user": False, "person_id": None}
+        times = {"text": final.text, "start": final.start, "end": final.end}
+        return times | nobody | {"detected_language": final.language or self._only_language}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        try:
+            await in_time(self._socket.send_json(message))
+        except RuntimeError as error:
+            raise WebSocketDisconnect from error
+        except ClientTooSlow:
+            self._stream.session.stop(TOO_SLOW)
+            raise
+
+
+def _asked(query: QueryParams) -> tuple[StreamRequest, AudioFormat]:
+    """Raises BadOption."""
+    endpointing = Endpointing()
+    if "vad_threshold" in query:
+        endpointing = replace(endpointing, speech=_number(query, "vad_threshold"))
+    if "hangover_s" in query:  # then nothing sooner ends an utterance, whatever the model says
+        endpointing = replace(endpointing, silence=_number(query, "hangover_s"), end_token=None)
+    rate = _number(query, "sample_rate") if "sample_rate" in query else 16_000.0
+    if not rate.is_integer():
+        raise BadOption(f"sample_rate is {rate:g}", "send a whole number, best 16000")
+    return StreamRequest(endpointing=endpointing), AudioFormat(sample_rate=int(rate))
+
+
+def _number(query: QueryParams, name: str) -> float:
+    try:
+        return float(query[name])
+    except ValueError:
+        raise BadOption(f"{name} is {query[name]!r}", "send a number") from None
+
+
+def _refusal(error: ConureError, live: LiveService) -> tuple[int, str]:
+    """Before there was a stream."""
+    if isinstance(error, TooMany):
+        return TRY_AGAIN, "allocation_rejected"
+    if not isinstance(error, Busy):
+        return _close_of(error)
+    if live.draining:
+        return TRY_AGAIN, "draining"
+    return TRY_AGAIN, "capacity_full" if live.handle.is_ready else "service_not_ready"
+
+
+def _close_of(why: ConureError | Failed) -> tuple[int, str]:
+    if why.code == "server_stopped":
+        return TRY_AGAIN, "draining"
+    return failure_of(why).close, close_reason(f"{why.code}: {told(why)}")

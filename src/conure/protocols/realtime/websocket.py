@@ -1,0 +1,141 @@
+"""`/v1/realtime` over WebSocket: who comes, in which dialect, and what goes back and forth."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, get_args
+
+import msgspec
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from fastapi.responses import JSONResponse
+
+from conure.errors import BadOption, ConureError
+from conure.protocols.error_codes import failure_of
+from conure.protocols.http.credentials import secret_of, subprotocols
+from conure.protocols.realtime.connection import ConnectionOver, Dialect, RealtimeConnection
+from conure.protocols.realtime.messages import (
+    APPEND,
+    BadClientEvent,
+    ClientEvent,
+    Message,
+    body_of,
+    client_event,
+    event_id_of,
+)
+from conure.protocols.send_timeout import TOO_SLOW, ClientTooSlow, in_time
+from conure.protocols.services import Services
+from conure.safe_text import close_reason
+
+__all__ = ["realtime_socket"]
+
+SPOKEN = ("realtime", "openai-realtime")
+"""Subprotocols; the first that a client offers is taken."""
+DENIAL = "websocket.http.response"
+BAD_REQUEST = 1008
+
+_encode = msgspec.json.Encoder().encode
+
+
+def realtime_socket(behind: Services) -> APIRouter:
+    router = APIRouter()
+
+    @router.websocket("/v1/realtime")
+    async def realtime(socket: WebSocket) -> None:
+        secret = secret_of(socket.headers, socket.query_params)
+        connection = _Connection(socket)
+        try:
+            opened = behind.secrets.open(secret)
+            caller = behind.access.named(opened.caller) if opened else behind.access.identify(secret)
+            conversation = RealtimeConnection(behind.live, caller, _dialect(socket), connection.say)
+            conversation.begin([*([opened.session] if opened else []), *_asked(socket)])
+        except ConureError as error:
+            await _deny(socket, error)
+        else:
+            await connection.serve(conversation)
+
+    return router
+
+
+def _dialect(socket: WebSocket) -> Dialect:
+    """As the address says it, or by what only one of them offers. Raises BadOption."""
+    if (named := socket.query_params.get("dialect")) is not None:
+        known: tuple[Dialect, ...] = get_args(Dialect)
+        for dialect in known:
+            if named == dialect:
+                return dialect
+        raise BadOption(f"dialect {named!r} is not known", f"it is one of {', '.join(known)}")
+    offered = subprotocols(socket.headers)
+    if any(name.startswith("realtime-token.") for name in offered):
+        return "nim"
+    if "openai-realtime" in offered:
+        return "responses"
+    is_flat = "realtime=v1" in socket.headers.get("openai-beta", "") or "openai-beta.realtime-v1" in offered
+    return "flat" if is_flat else "openai"
+
+
+def _asked(socket: WebSocket) -> list[dict[str, Any]]:
+    model = socket.query_params.get("model")
+    return [{"input_audio_transcription": {"model": model}}] if model else []
+
+
+async def _deny(socket: WebSocket, error: ConureError) -> None:
+    """Before it is a WebSocket, where the web server can do that."""
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        failure = failure_of(error)
+        if DENIAL in socket.scope.get("extensions", {}):
+            await socket.send_denial_response(JSONResponse({"error": body_of(error)}, failure.http))
+        else:
+            await socket.close(failure.close, close_reason(error.message))
+
+
+class _Connection:
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+
+    async def serve(self, conversation: RealtimeConnection) -> None:
+        offered = subprotocols(self._socket.headers)
+        code = BAD_REQUEST
+        try:
+            await self._socket.accept(next((name for name in offered if name in SPOKEN), None))
+            await conversation.greet()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(conversation.tell())
+                tasks.create_task(self._read(conversation))
+        except* WebSocketDisconnect:
+            pass
+        except* ClientTooSlow:
+            conversation.leave(TOO_SLOW)
+        except* ConnectionOver as over:
+            code = _code(over)
+        finally:
+            conversation.leave()
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect, ClientTooSlow):
+            await in_time(self._socket.close(code))
+
+    async def say(self, message: Message) -> None:
+        try:
+            await in_time(self._socket.send_text(_encode(message).decode()))
+        except RuntimeError as error:
+            raise WebSocketDisconnect from error
+
+    async def _read(self, conversation: RealtimeConnection) -> None:
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect
+            text, audio = message.get("text") or "", message.get("bytes")
+            try:
+                said = client_event(text) if audio is None else ClientEvent(APPEND, audio=audio)
+            except BadClientEvent as fault:
+                await conversation.refuse(fault, event_id_of(text))
+            else:
+                await conversation.read(said)
+
+
+def _code(over: BaseExceptionGroup[ConnectionOver]) -> int:
+    first: BaseException = over
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    assert isinstance(first, ConnectionOver)
+    return first.code

@@ -1,0 +1,27 @@
+"""How long a client may take to read what it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+from conure.service.events import Failed
+
+__all__ = ["TOO_SLOW", "ClientTooSlow", "in_time"]
+
+MOST_SECONDS = 20.0
+TOO_SLOW = Failed("client_too_slow", f"nothing was read for {MOST_SECONDS:g} s", "read events as they come")
+"""How its stream ends."""
+
+
+class ClientTooSlow(ConnectionError):
+    """The client has not read for so long that its connection is given up."""
+
+
+async def in_time(sending: Awaitable[None]) -> None:
+    """Raises TooSlow where it takes too long."""
+    try:
+        async with asyncio.timeout(MOST_SECONDS):
+            await sending
+    except TimeoutError:
+        raise ClientTooSlow(TOO_SLOW.message) from None

@@ -1,0 +1,204 @@
+"""The engine behind its asyncio face: on a thread and in a process, and after the process was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conure.engine import startup
+from conure.engine.client import EngineClient
+from conure.engine.ipc import transport
+from conure.engine.ipc.transport import ProcessTransport, ThreadTransport, Transport
+from conure.engine.messages import (
+    ENDS,
+    Answer,
+    Audio,
+    Cancel,
+    Cancelled,
+    Clip,
+    Close,
+    Failed,
+    Finished,
+    Open,
+    StreamOpened,
+    StreamOptions,
+    StreamTokens,
+)
+from conure.engine.plan import Plan
+from conure.errors import ConureError, EngineFailed, UnknownModel
+from conure.models.network import Network
+from tests.engine.failing_device import work_until_the_device_fails
+from tests.engine.live_model import save_live_model
+from tests.engine.test_stream_lane import net, noise, offline
+from tests.waiting import PATIENCE
+
+__all__ = ["net"]
+
+
+class Listener:
+    """Keeps answers, and waits for what it is to hear."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.ended = asyncio.Event()
+        self.restarts = asyncio.Event()
+        self.error: ConureError | None = None
+
+    def answered(self, answer: Answer) -> None:
+        self.answers.append(answer)
+        if isinstance(answer, ENDS):
+            self.ended.set()
+
+    def restarted(self) -> None:
+        self.restarts.set()
+
+    def lost(self, error: ConureError) -> None:
+        self.error = error
+        self.ended.set()
+
+    def tokens(self) -> list[int]:
+        return [token.id for answer in self.answers if isinstance(answer, StreamTokens) for token in answer.tokens]
+
+
+@pytest.fixture(scope="module")
+def model(net: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_live_model(net, tmp_path_factory.mktemp("models") / "small")
+
+
+@asynccontextmanager
+async def started(carrier: Transport) -> AsyncIterator[EngineClient]:
+    handle = EngineClient(carrier)
+    await handle.start()
+    try:
+        yield handle
+    finally:
+        await handle.stop()
+
+
+def plan(model: Path) -> Plan:
+    return Plan(live=(str(model),), clips=(str(model),), device="cpu", slots=16)
+
+
+def say(handle: EngineClient, number: int, samples: np.ndarray) -> None:
+    handle.ask(Open(number, StreamOptions("small")))
+    for begin in range(0, len(samples), 3_000):
+        handle.ask(Audio(number, samples[begin : begin + 3_000]))
+    handle.ask(Close(number))
+
+
+@pytest.mark.parametrize("kind", [ThreadTransport, ProcessTransport])
+def test_streams_and_clips_are_answered(
+    kind: type[ThreadTransport | ProcessTransport], net: Network, model: Path
+) -> None:
+    clips = [noise(np.random.default_rng(seed), 40_000) for seed in range(3)]
+
+    async def talk() -> None:
+        async with started(kind(plan(model))) as handle:
+            card = handle.models["small"]
+            assert card.latencies == (80, 160, 320, 560, 1120)
+            assert len(card.capacity) == 5
+            listeners = [Listener() for _ in range(6)]
+            for index, listener in enumerate(listeners):
+                number = handle.register(listener)
+                if index < 3:
+                    say(handle, number, clips[index])
+                else:
+                    handle.ask(Clip(number, "small", clips[index - 3]))
+            for index, listener in enumerate(listeners):
+                await asyncio.wait_for(listener.ended.wait(), PATIENCE)
+                assert isinstance(listener.answers[-1], Finished)
+                assert listener.tokens() == [token for token, _ in offline(net, clips[index % 3], 2)]
+            assert isinstance(listeners[0].answers[0], StreamOpened)
+            assert handle.registered == 0
+
+    asyncio.run(talk())
+
+
+def test_a_killed_engine_comes_back(net: Network, model: Path) -> None:
+    samples = noise(np.random.default_rng(5), 40_000)
+
+    async def talk() -> None:
+        process = ProcessTransport(plan(model))
+        async with started(process) as handle:
+            listener = Listener()
+            number = handle.register(listener)
+            handle.ask(Open(number, StreamOptions("small")))
+            handle.ask(Audio(number, samples[:20_000]))
+            await asyncio.sleep(0.2)
+            assert process._process.pid
+            os.kill(process._process.pid, signal.SIGKILL)
+            await asyncio.wait_for(listener.restarts.wait(), PATIENCE)
+            listener.answers.clear()
+            say(handle, number, samples)
+            await asyncio.wait_for(listener.ended.wait(), PATIENCE)
+            assert listener.tokens() == [token for token, _ in offline(net, samples, 2)]
+            assert handle.restarts == 1
+
+    asyncio.run(talk())
+
+
+def test_an_engine_whose_device_failed_comes_back(
+    net: Network, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = noise(np.random.default_rng(6), 40_000)
+    monkeypatch.setattr(transport, "_work", work_until_the_device_fails)
+
+    async def talk() -> None:
+        process = ProcessTransport(replace(plan(model), cache=tmp_path))
+        async with started(process) as handle:
+            listener = Listener()
+            number = handle.register(listener)
+            handle.ask(Open(number, StreamOptions("small", 80)))
+            handle.ask(Audio(number, samples))
+            await asyncio.wait_for(listener.restarts.wait(), PATIENCE)
+            assert not any(isinstance(answer, ENDS) for answer in listener.answers)
+            listener.answers.clear()
+            say(handle, number, samples)
+            await asyncio.wait_for(listener.ended.wait(), PATIENCE)
+            assert listener.tokens() == [token for token, _ in offline(net, samples, 2)]
+
+    asyncio.run(talk())
+    assert "the engine's device failed; starting it again" in caplog.text
+
+
+def test_a_thread_cannot_start_on_a_device_that_failed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(startup, "open_model", broken)
+    with pytest.raises(EngineFailed, match="the device failed: CUDA error: an illegal memory access"):
+        asyncio.run(EngineClient(ThreadTransport(plan(model))).start())
+
+
+def test_an_engine_that_cannot_start_tells_why(tmp_path: Path) -> None:
+    async def talk() -> None:
+        for kind in (ThreadTransport, ProcessTransport):
+            with pytest.raises(UnknownModel, match="no such model"):
+                await EngineClient(kind(Plan(live=(str(tmp_path / "none"),)))).start()
+
+    asyncio.run(talk())
+
+
+def test_too_many_streams_are_refused(model: Path) -> None:
+    async def talk() -> None:
+        async with started(ThreadTransport(Plan(live=(str(model),), device="cpu", slots=1))) as handle:
+            first, second = Listener(), Listener()
+            for listener in (first, second):
+                handle.ask(Open(handle.register(listener), StreamOptions("small", 1120)))
+            await asyncio.wait_for(second.ended.wait(), PATIENCE)
+            assert isinstance(second.answers[-1], Failed)
+            assert second.answers[-1].code == "busy"
+            assert second.answers[-1].retry_after
+            handle.ask(Cancel(1))
+            await asyncio.wait_for(first.ended.wait(), PATIENCE)
+            assert isinstance(first.answers[-1], Cancelled)
+
+    asyncio.run(talk())

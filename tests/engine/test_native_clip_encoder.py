@@ -1,0 +1,185 @@
+"""The native kernels give what the graph gives of the same weights, for clips of any length, whoever is beside them."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conure.engine.backends.cpu.clip_runner import TOGETHER_STEPS, CpuClipRunner
+from conure.engine.backends.cpu.native_clip_encoder import seen
+from conure.engine.backends.cpu.window_runner import CpuWindowRunner
+from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
+from conure.engine.backends.torch_eager.window_runner import TorchWindowRunner
+from conure.engine.convert.convert import convert
+from conure.engine.convert.graph_names import REACH
+from conure.models import config as shapes
+from conure.models.config import STEP_FRAMES, AttentionContext, EncoderConfig
+from conure.models.loader import build_network
+from conure.models.preemptible import finish
+from conure.native.library import available
+from tests.models.networks import OFFLINE, STREAMING, checkpoint_of, network
+from tests.parity.references import relative_error
+
+pytestmark = pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+
+BOUND = 0.04
+"""Largest accepted error against the modules in float32, relative to the norm: that of the graph in int8, too."""
+STEP = 16_000 * 8 // 100
+
+WIDE = replace(OFFLINE, width=64, channels=16)
+SHAPES: dict[str, EncoderConfig] = {
+    "offline": WIDE,
+    "wider heads": replace(WIDE, width=128, heads=2),
+    "batch norm and biases": replace(WIDE, norm="batch_norm", bias=True, scale_input=True),
+    "limited": replace(WIDE, contexts=(AttentionContext(5, 3),)),
+    "past only": replace(WIDE, contexts=(AttentionContext(-1, 0),)),
+    "local": replace(WIDE, local=True, contexts=(AttentionContext(16, 16),)),
+    "global step": replace(WIDE, local=True, contexts=(AttentionContext(16, 16),), global_tokens=1),
+    "global steps": replace(
+        WIDE, local=True, contexts=(AttentionContext(5, 5),), global_tokens=20, global_spacing=3, scale_input=True
+    ),
+    "streaming": replace(STREAMING, width=64, channels=16),
+    "right context": replace(WIDE, style="chunked_limited_with_rc", contexts=(AttentionContext(8, 2, 4),)),
+    "one speaker alone": replace(WIDE, speaker_layers=(0,)),
+    "prompted": WIDE,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folders() -> Iterator[None]:
+    with tempfile.TemporaryDirectory() as folder:
+        _Place.folder = Path(folder)
+        yield
+    runners.cache_clear()
+
+
+class _Place:
+    folder: Path
+
+
+@functools.cache
+def runners(name: str) -> tuple[CpuClipRunner, CpuClipRunner, TorchClipRunner]:
+    """In kernels, in the graph, and as modules."""
+    checkpoint = checkpoint_of(network(SHAPES[name], ctc=True, prompts=5 * (name == "prompted")))
+    folder = _Place.folder / name
+    convert(checkpoint, folder, "int8")
+    net, front = build_network(checkpoint)
+    plain = TorchClipRunner(net, front, torch.device("cpu"))
+    return CpuClipRunner(folder, 2), CpuClipRunner(folder, 1, kernels=False), plain
+
+
+def noise(*steps: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(3)
+    samples = generator.standard_normal((len(steps), max(steps) * STEP), np.float32) * np.float32(0.1)
+    return samples, np.array(steps) * STEP
+
+
+def error(got: Any, expected: Any, counts: Any) -> float:
+    return relative_error(*map(torch.as_tensor, (got, expected, counts)))
+
+
+def prompts_for(name: str, clips: int) -> np.ndarray | None:
+    return np.arange(clips) % 5 if name == "prompted" else None
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_kernels_give_what_the_modules_give(name: str) -> None:
+    """Of a tile's rows, around a block of keys, and of more than that."""
+    native, graph, plain = runners(name)
+    assert native.description == "native int8, 2 threads"
+    assert graph.description == "onnx int8, 1 thread"
+    clips = noise(1, 5, 6, 7, 63, 64, 65, 130, 150)
+    prompts = prompts_for(name, len(clips[1]))
+    expected, counts = finish(plain.encode(*clips, prompts))
+    errors = []
+    for runner in (native, graph):
+        got, found = finish(runner.encode(*clips, prompts))
+        assert found.tolist() == counts.tolist()
+        errors.append(error(got, expected, counts))
+    assert errors[0] < BOUND
+    assert errors[0] < 1.5 * errors[1], "kernels err more than the graph"
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_clip_does_not_depend_on_the_others(name: str) -> None:
+    native, _, _ = runners(name)
+    samples, lengths = noise(40, 3, 70, 0, 12, 400, 120)
+    prompts = prompts_for(name, len(lengths))
+    together, counts = finish(native.encode(samples, lengths, prompts))
+    assert int(counts.sum()) > TOGETHER_STEPS, "they are not all encoded at once"
+    for row, length in enumerate(lengths.tolist()):
+        one = slice(row, row + 1)
+        alone, count = finish(
+            native.encode(samples[one, :length], lengths[one], None if prompts is None else prompts[one])
+        )
+        assert np.array_equal(together[row, : int(count[0])], alone[0, : int(count[0])])
+
+
+@pytest.mark.parametrize("name", ["offline", "wider heads", "past only"])
+def test_clips_longer_than_the_tables(name: str) -> None:
+    native, _, plain = runners(name)
+    clips = noise(REACH + 20, 5)
+    got, counts = finish(native.encode(*clips))
+    assert error(got, finish(plain.encode(*clips))[0], counts) < BOUND
+
+
+def test_longer_tables_do_not_change_short_clips() -> None:
+    native, _, _ = runners("offline")
+    before, _ = finish(native.encode(*noise(40)))
+    finish(native.encode(*noise(REACH + 20)))
+    assert np.array_equal(before, finish(native.encode(*noise(40)))[0])
+
+
+def test_very_long_clips_are_attended_to_locally(monkeypatch: pytest.MonkeyPatch) -> None:
+    native, _, plain = runners("offline")
+    for module in ("conure.engine.backends.cpu.native_clip_encoder", "conure.models.conformer"):
+        monkeypatch.setattr(f"{module}.LONG_STEPS", 100)
+        monkeypatch.setattr(f"{module}.LONG_CONTEXT", AttentionContext(8, 8))
+    clips = noise(101)
+    got, counts = finish(native.encode(*clips))
+    assert error(got, finish(plain.encode(*clips))[0], counts) < BOUND
+    assert shapes.LONG_STEPS > 10_000
+
+
+@pytest.mark.parametrize("context", [(8, 2, 4), (6, 1, 1), (0, 0, 3), (-1, -1, 2), (5, 3, None), (-1, -1, None)])
+def test_windows_see_what_they_are_told(context: tuple[int, int, int | None]) -> None:
+    native, _, plain = runners("right context")
+    windows = CpuWindowRunner(native), TorchWindowRunner(plain.network, plain.front, torch.device("cpu"))
+    frames, left = np.array([19 * STEP_FRAMES, 0, 7 * STEP_FRAMES - 3]), np.array([6, 0, 0])
+    shape = 3, int(frames.max()), plain.network.config.mel.features
+    mel, told = np.random.default_rng(5).standard_normal(shape, np.float32), AttentionContext(*context)
+    (got, counts), (expected, _) = (runner.encode(mel, frames, left, told) for runner in windows)
+    assert error(got, expected, counts) < BOUND
+
+
+def test_a_slice_is_a_layer() -> None:
+    native, _, _ = runners("offline")
+    slices = native.encode(*noise(10))
+    assert sum(1 for _ in slices) == 1 + WIDE.layers
+
+
+@given(
+    steps=st.integers(1, 40),
+    style=st.sampled_from(["regular", "chunked_limited", "chunked_limited_with_rc"]),
+    left=st.integers(-1, 12),
+    right=st.integers(-1, 12),
+    chunk=st.integers(1, 5),
+)
+def test_each_step_sees_what_the_modules_let_it_see(steps: int, style: str, left: int, right: int, chunk: int) -> None:
+    config = replace(OFFLINE, style=style, contexts=(AttentionContext(left, right),))  # type: ignore[arg-type]
+    context = AttentionContext(left, right, chunk if style == "chunked_limited_with_rc" else None)
+    first, end = seen(steps, config, context)
+    column = np.arange(steps)
+    got = (column >= first[:, None]) & (column < end[:, None])
+    expected = network(config).encoder._visible(steps, context, torch.device("cpu"))
+    assert np.array_equal(got, expected.numpy())

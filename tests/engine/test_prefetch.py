@@ -1,0 +1,155 @@
+"""Audio that comes before it would have been spoken is work for time that is left, until it would have been."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import pytest
+
+from conure.engine.backends.cuda.graph_capture import as_it_is
+from conure.engine.lanes.chunk_lane import AHEAD
+from conure.engine.lanes.lane import StreamingLane
+from conure.engine.lanes.segment_lane import SegmentLane
+from conure.engine.loop import SPARE_PATIENCE, Engine
+from conure.engine.messages import StreamOptions
+from conure.engine.scheduler import Expected, LiveWork
+from conure.engine.step_costs import StepCosts
+from conure.models.network import Network
+from conure.vad.silero import load_silero
+from tests.engine.known_words import TOKENIZER, KnowingRunner
+from tests.engine.test_stream_lane import device_lane, lane, net, noise
+from tests.vad.digits import recording
+
+__all__ = ["net"]
+
+RATE, CHUNK = 16_000, 0.16
+PACKET = RATE // 50
+Make = Callable[[Network], StreamingLane]
+
+
+@pytest.fixture(params=["direct", "device"])
+def chunks(request: pytest.FixtureRequest, net: Network) -> StreamingLane:
+    made = lane(net) if request.param == "direct" else device_lane(net, as_it_is)
+    assert made.open(1, StreamOptions("small", latency_ms=160))
+    return made
+
+
+def work_of(streams: StreamingLane) -> LiveWork | None:
+    return next(iter(streams.ready()), None)
+
+
+def speak(streams: StreamingLane, samples: np.ndarray, now: float) -> list[tuple[float, LiveWork]]:
+    """As a person does, each chunk being heard as soon as it is whole; when, and as what."""
+    found = []
+    for begin in range(0, len(samples), PACKET):
+        now += PACKET / RATE
+        streams.push(1, samples[begin : begin + PACKET], now)
+        while work := work_of(streams):
+            found.append((now, work))
+            streams.run([1], now)
+    return found
+
+
+def test_live_audio_is_never_ahead(chunks: StreamingLane) -> None:
+    rng = np.random.default_rng(0)
+    found = speak(chunks, noise(rng, 3 * RATE), 100.0)
+    assert len(found) >= 17
+    for now, work in found:
+        assert work.firm_from < now
+        assert work.due == pytest.approx(now + CHUNK, abs=0.03)
+
+
+def test_a_recording_sent_at_once_is_ahead_until_it_would_have_been_spoken(chunks: StreamingLane) -> None:
+    rng = np.random.default_rng(0)
+    chunks.push(1, noise(rng, 20 * RATE), 100.0)
+    found = []
+    while work := work_of(chunks):
+        found.append(work)
+        chunks.run([1], 100.0)
+    steps = np.diff([work.due for work in found])
+    np.testing.assert_allclose(steps, CHUNK, atol=1e-6)
+    assert found[0].firm_from < 100.0
+    assert found[-1].due == pytest.approx(119.0, abs=2 * CHUNK)
+    for work in found:
+        assert work.firm_from == pytest.approx(work.due - CHUNK - AHEAD)
+
+
+def test_who_was_ahead_is_live_again_when_it_is_heard(chunks: StreamingLane) -> None:
+    rng = np.random.default_rng(0)
+    chunks.push(1, noise(rng, 20 * RATE), 100.0)
+    while work_of(chunks):
+        chunks.run([1], 101.0)
+    for now, work in speak(chunks, noise(rng, RATE), 101.0)[1:]:
+        assert work.due == pytest.approx(now + CHUNK, abs=0.03)
+
+
+def test_audio_that_is_late_already_is_not_ahead(net: Network) -> None:
+    """After a crash the new engine is told how much it has to make up for."""
+    streams, rng = lane(net), np.random.default_rng(0)
+    assert streams.open(1, StreamOptions("small", latency_ms=160), late=8.0)
+    streams.push(1, noise(rng, 12 * RATE), 100.0)
+    found = []
+    while work := work_of(streams):
+        found.append(work)
+        streams.run([1], 100.0)
+    assert all(work.firm_from < 100.0 for work in found[:49])
+    assert found[-1].firm_from > 100.0
+
+
+def test_the_end_of_a_recording_comes_in_its_time(chunks: StreamingLane) -> None:
+    rng = np.random.default_rng(0)
+    chunks.push(1, noise(rng, 2 * RATE), 100.0)
+    chunks.finalize(1, None, 100.0)
+    found = []
+    while work := work_of(chunks):
+        found.append(work)
+        chunks.run([1], 100.0)
+        if not len(chunks):
+            break
+        if chunks.settle():
+            break
+    assert found[-1].due <= 101.0 + CHUNK + 1e-6
+
+
+def test_utterances_of_a_recording_are_ahead_too() -> None:
+    samples, words = recording([(0.5, 3, "lucas"), (1.0, 1, "lucas"), (1.5, 4, "lucas")])
+    samples = np.concatenate([samples, np.zeros(20 * RATE, np.float32)])
+    streams = SegmentLane(KnowingRunner([(samples, words)]), load_silero(), TOKENIZER, slots=1)  # type: ignore[arg-type]
+    assert streams.open(1, StreamOptions("small"))
+    streams.push(1, samples, 100.0)
+    ends = 0
+    while work := work_of(streams):
+        kind = work.kind[1]  # type: ignore[index]
+        if kind == "final" and not work.kind[3]:  # type: ignore[index]
+            ends += 1
+            assert work.alone
+            assert 100.0 < work.due < 100.0 + len(samples) / RATE
+            assert work.firm_from < work.due - AHEAD
+        streams.run([1], 100.0)
+    assert ends == 3
+
+
+class Waiting:
+    """A lane whose one stream is ahead of its time, while another will soon have a chunk."""
+
+    def ready(self) -> list[LiveWork]:
+        return [LiveWork(1, "ahead", 30.0, firm_from=20.0)]
+
+    def expected(self) -> list[Expected]:
+        return [Expected("live", 10.02, 10.07)]
+
+
+@pytest.mark.parametrize(("now", "runs"), [(9.0, True), (10.0, False), (20.0, True)])
+def test_the_loop_lets_it_wait_for_live_streams(now: float, runs: bool) -> None:
+    costs = StepCosts()
+    costs.learn("ahead", 1, 0.05)
+    costs.learn("live", 1, 0.03)
+    ran: list[object] = []
+    loop = Engine({"m": cast(StreamingLane, Waiting())}, {}, lambda _: None, clock=lambda: now, costs=costs)
+    loop._streams = {1: cast(StreamingLane, Waiting())}
+    loop._run_streams = lambda *turn: ran.append(turn)  # type: ignore[method-assign]
+    patience = loop._turn()
+    assert bool(ran) is runs
+    assert patience == (0.0 if runs else SPARE_PATIENCE)

@@ -1,0 +1,107 @@
+"""What keys have had, counted by the parent of several processes: as in one process, over messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import pytest
+
+from conure.errors import Busy, TooMany
+from conure.processes import control_protocol as exchange
+from conure.processes.control_protocol import Begin, ControlChannel, End, Message, Reserve, Spend
+from conure.processes.shared_limits import SharedLedger, SharedUsage
+from conure.service.limits import Limits
+
+ONE_MINUTE = Limits(audio_minutes_per_day=1.0)
+
+
+class Parent:
+    """Answers in the next round of the event loop."""
+
+    def __init__(self) -> None:
+        self._ledger = SharedLedger()
+
+    def counts(self, process: int) -> SharedUsage:
+        counts: SharedUsage
+
+        class Line:
+            def say(_, said: Message) -> None:  # noqa: N805
+                answer = self._ledger.answer(process, cast(Begin | Reserve | Spend | End, said), 0.0)
+                if answer:
+                    asyncio.get_running_loop().call_soon(counts.take, answer)
+
+        counts = SharedUsage(cast(ControlChannel, Line()))
+        return counts
+
+    def lose(self, process: int) -> None:
+        self._ledger.leave(process)
+
+
+def play(scene: Callable[[Parent], Awaitable[None]]) -> None:
+    asyncio.run(scene(Parent()))  # type: ignore[arg-type]
+
+
+def nothing(error: TooMany) -> None:
+    raise AssertionError(error)
+
+
+def test_a_parent_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks is told so, and what may have begun is taken back."""
+    monkeypatch.setattr(exchange, "PATIENCE", 0.05)
+    said: list[Message] = []
+
+    class Silent:
+        def say(self, message: Message) -> None:
+            said.append(message)
+
+    async def ask() -> None:
+        counts = SharedUsage(cast(ControlChannel, Silent()))
+        with pytest.raises(Busy, match="first process does not answer"):
+            await counts.begin("a", ONE_MINUTE, "files", nothing)
+
+    asyncio.run(ask())
+    assert [type(message) for message in said] == [Begin, End]
+
+
+def test_what_one_process_reserves_another_cannot_have() -> None:
+    async def scene(parent: Parent) -> None:
+        first, second = parent.counts(1), parent.counts(2)
+        one = await first.begin("a", ONE_MINUTE, "files", nothing)
+        two = await second.begin("a", ONE_MINUTE, "files", nothing)
+        await first.reserve(one, 90.0)
+        with pytest.raises(TooMany, match="under way"):
+            await second.reserve(two, 1.0)
+        with pytest.raises(TooMany):
+            await second.begin("a", ONE_MINUTE, "files", nothing)
+        first.end(one)
+        await second.reserve(two, 1.0)
+
+    play(scene)
+
+
+def test_a_process_that_dies_gives_back_what_it_reserved() -> None:
+    async def scene(parent: Parent) -> None:
+        first, second = parent.counts(1), parent.counts(2)
+        await first.reserve(await first.begin("a", ONE_MINUTE, "files", nothing), 90.0)
+        parent.lose(1)
+        await second.reserve(await second.begin("a", ONE_MINUTE, "files", nothing), 90.0)
+
+    play(scene)
+
+
+def test_what_is_spent_beyond_the_reservation_is_told() -> None:
+    async def scene(parent: Parent) -> None:
+        told: list[TooMany] = []
+        counts = parent.counts(1)
+        number = await counts.begin("a", ONE_MINUTE, "files", told.append)
+        await counts.reserve(number, 80.0)
+        counts.spend(number, 70.0)
+        await asyncio.sleep(0)
+        assert not told
+        counts.spend(number, 20.0)
+        await asyncio.sleep(0)
+        assert len(told) == 1
+
+    play(scene)

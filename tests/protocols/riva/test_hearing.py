@@ -1,0 +1,260 @@
+"""Speech through the Riva door of a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+
+import grpc
+import numpy as np
+import pytest
+
+from conure.protocols.riva.riva_asr_pb2 import (
+    EndpointingConfig,
+    RecognitionConfig,
+    RecognizeRequest,
+    RivaSpeechRecognitionConfigRequest,
+    StreamingRecognizeRequest,
+)
+from conure.protocols.riva.riva_audio_pb2 import AudioEncoding
+from tests.audio.recordings import encode
+from tests.protocols.live_clients import pcm16, pieces
+from tests.protocols.riva.calling import FORCE, PCM, Riva, audio, calling, configured, finals, interims
+from tests.protocols.servers import PATIENCE, QUIET, SAID, Server, demo
+
+DIGITS = pcm16(demo())
+FIRST, SECOND = SAID.split()[:4], SAID.split()[4:]
+SENT: dict[str, tuple[AudioEncoding, int]] = {
+    "pcm 16 kHz": (AudioEncoding.LINEAR_PCM, 16_000),
+    "pcm 8 kHz": (AudioEncoding.LINEAR_PCM, 8_000),
+    "pcm 44.1 kHz": (AudioEncoding.LINEAR_PCM, 44_100),
+    "pcm 48 kHz": (AudioEncoding.LINEAR_PCM, 48_000),
+    "bare pcm": (AudioEncoding.ENCODING_UNSPECIFIED, 16_000),
+    "mulaw": (AudioEncoding.MULAW, 8_000),
+    "alaw": (AudioEncoding.ALAW, 8_000),
+    "flac": (AudioEncoding.FLAC, 16_000),
+    "ogg": (AudioEncoding.OGGOPUS, 48_000),
+    "wav": (AudioEncoding.ENCODING_UNSPECIFIED, 22_050),
+    "wav as pcm": (AudioEncoding.LINEAR_PCM, 16_000),
+    "any flac": (AudioEncoding.ENCODING_UNSPECIFIED, 16_000),
+}
+FORMS = {
+    "pcm": ("s16le", "pcm_s16le"),
+    "mulaw": ("mulaw", "pcm_mulaw"),
+    "alaw": ("alaw", "pcm_alaw"),
+    "flac": ("flac", "flac"),
+    "ogg": ("ogg", "libopus"),
+    "wav": ("wav", "pcm_s16le"),
+}
+
+
+@cache
+def sent(name: str) -> bytes:
+    rate = SENT[name][1]
+    form = next(form for form in FORMS if form in name and not (form == "pcm" and "wav" in name))
+    container, codec = FORMS[form]
+    return encode(demo(rate)[None], rate, container, codec)
+
+
+def config_of(name: str, **fields: object) -> RecognitionConfig:
+    encoding, rate = SENT[name]
+    return RecognitionConfig(encoding=encoding, sample_rate_hertz=rate, model="tiny", **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def riva(server: Server) -> Iterator[Riva]:
+    with calling(server) as client:
+        yield client
+    server.settled(0)
+
+
+def said(found: list[str]) -> str:
+    return " ".join(filter(None, found))
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_a_recording(riva: Riva, name: str) -> None:
+    request = RecognizeRequest(config=config_of(name, enable_word_time_offsets=True), audio=sent(name))
+    (result,) = riva.recognize(request, timeout=PATIENCE).results
+    assert result.alternatives[0].transcript == SAID
+    assert result.audio_processed == pytest.approx(len(DIGITS) / 32_000, abs=0.1)
+    words = result.alternatives[0].words
+    assert [word.word for word in words] == SAID.split()
+    times = [time for word in words for time in (word.start_time, word.end_time)]
+    assert times == sorted(times)
+    assert 0 < times[-1] <= len(DIGITS) / 32
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_a_stream(riva: Riva, name: str) -> None:
+    requests = [configured(config_of(name)), *(audio(piece) for piece in pieces(sent(name)))]
+    results = riva.heard(requests)
+    assert said(finals(results)) == SAID
+    assert not results[0].is_final
+
+
+def test_packets_may_be_of_any_size(riva: Riva) -> None:
+    odd = [audio(DIGITS[:1]), audio(b""), audio(DIGITS[1:5]), audio(DIGITS[5:4321]), audio(DIGITS[4321:])]
+    assert said(finals(riva.heard([configured(), *odd]))) == SAID
+
+
+def test_interims_grow_until_their_final(riva: Riva) -> None:
+    """Each utterance is told from its beginning, and begins after the one before it."""
+    config = RecognitionConfig(enable_word_time_offsets=True)
+    config.MergeFrom(PCM)
+    results = riva.heard([configured(config), *(audio(piece) for piece in pieces(DIGITS))])
+    reached, shown = 0, False
+    for result in results:
+        assert result.channel_tag == 1
+        if not result.is_final:
+            assert 0 <= result.stability < 1
+            assert not result.alternatives[0].words
+            shown = True
+            continue
+        assert shown
+        words = result.alternatives[0].words
+        assert result.alternatives[0].transcript.split() == [word.word for word in words]
+        for word in words:
+            assert reached <= word.start_time <= word.end_time
+            reached = word.end_time
+        assert reached <= result.audio_processed * 1000 + 100
+        shown = False
+    assert not shown
+    processed = [result.audio_processed for result in results]
+    assert processed == sorted(processed)
+
+
+def test_finals_alone(riva: Riva) -> None:
+    results = riva.heard([configured(interim=False), *(audio(piece) for piece in pieces(DIGITS))])
+    assert interims(results) == []
+    assert said(finals(results)) == SAID
+
+
+def test_one_utterance_where_pauses_may_be_long(riva: Riva) -> None:
+    config = RecognitionConfig(endpointing_config=EndpointingConfig(stop_history=3000))
+    config.MergeFrom(PCM)
+    assert finals(riva.heard([configured(config), *(audio(piece) for piece in pieces(DIGITS))])) == [SAID]
+
+
+def test_two_passes_end_in_one_final(riva: Riva) -> None:
+    given = EndpointingConfig(stop_history=2500, stop_history_eou=200)
+    config = RecognitionConfig(endpointing_config=given)
+    config.MergeFrom(PCM)
+    results = riva.heard([configured(config), *(audio(piece) for piece in pieces(DIGITS))])
+    first = [result for result in results if result.stability == 1 and not result.is_final]
+    assert len(first) > 1
+    assert [result.is_final for result in results].count(True) == 1
+    texts = [result.alternatives[0].transcript for result in first]
+    assert all(after.startswith(before) for before, after in pairwise(texts))
+    assert results[-1].alternatives[0].transcript.startswith(texts[-1])
+
+
+def test_a_final_when_it_is_asked_for(riva: Riva) -> None:
+    """Everything before the request is in finals before the answer, with the audio of the request itself."""
+    config = RecognitionConfig(endpointing_config=EndpointingConfig(stop_history=3000))
+    config.MergeFrom(PCM)
+    first, rest = DIGITS[: 2 * QUIET], DIGITS[2 * QUIET :]
+    asked = StreamingRecognizeRequest(audio_content=first[-3200:], runtime_config={"force_eou": "true"})
+    sent = [configured(config), audio(first[:-3200]), asked, *(audio(piece) for piece in pieces(rest)), FORCE, FORCE]
+    found = finals(riva.heard(sent))
+    assert found == [" ".join(FIRST), " ".join(SECOND), ""]
+
+
+def test_channels_apart(riva: Riva) -> None:
+    silent = np.zeros(len(DIGITS) // 2, "<i2")
+    stereo = np.stack([silent, np.frombuffer(DIGITS, "<i2")], axis=1).tobytes()
+    config = RecognitionConfig(
+        audio_channel_count=2,
+        enable_separate_recognition_per_channel=True,
+        endpointing_config=EndpointingConfig(stop_history=3000),
+    )
+    config.MergeFrom(PCM)
+    results = riva.heard([configured(config), *(audio(piece) for piece in pieces(stereo))])
+    heard = {tag: said(finals(result for result in results if result.channel_tag == tag)) for tag in (1, 2)}
+    assert heard == {1: "", 2: SAID}
+    whole = riva.recognize(RecognizeRequest(config=config, audio=stereo), timeout=PATIENCE).results
+    assert [(result.channel_tag, result.alternatives[0].transcript) for result in whole] == [(1, ""), (2, SAID)]
+
+
+def test_channels_together(riva: Riva) -> None:
+    stereo = np.repeat(np.frombuffer(DIGITS, "<i2"), 2).tobytes()
+    config = RecognitionConfig(audio_channel_count=2)
+    config.MergeFrom(PCM)
+    assert said(finals(riva.heard([configured(config), audio(stereo)]))) == SAID
+    (result,) = riva.recognize(RecognizeRequest(config=config, audio=stereo), timeout=PATIENCE).results
+    assert result.alternatives[0].transcript == SAID
+
+
+def test_languages(riva: Riva) -> None:
+    for code in ("en-US", "en", "multi", "auto", ""):
+        config = RecognitionConfig(language_code=code)
+        config.MergeFrom(PCM)
+        (result,) = riva.recognize(RecognizeRequest(config=config, audio=DIGITS), timeout=PATIENCE).results
+        assert result.alternatives[0].transcript == SAID
+        told = code if code == "en-US" else "en"  # the model has no other
+        assert list(result.alternatives[0].language_code) == [told]
+        heard = riva.heard([configured(config), *(audio(piece) for piece in pieces(DIGITS))])
+        assert {tuple(final.alternatives[0].language_code) for final in heard if final.is_final} == {(told,)}
+
+
+def test_languages_that_the_model_does_not_have(riva: Riva) -> None:
+    config = RecognitionConfig(language_code="tlh")
+    config.MergeFrom(PCM)
+    with pytest.raises(grpc.RpcError) as recognized:
+        riva.recognize(RecognizeRequest(config=config, audio=DIGITS), timeout=PATIENCE)
+    with pytest.raises(grpc.RpcError) as streamed:
+        riva.heard([configured(config)])
+    for raised in (recognized, streamed):
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "'tlh'" in raised.value.details()
+        assert "it knows: en" in raised.value.details()
+
+
+@pytest.mark.parametrize("data", [b"", b"fLaC" + bytes(100), b"OggS" * 100])
+def test_what_is_no_audio(riva: Riva, data: bytes) -> None:
+    config = RecognitionConfig(encoding=AudioEncoding.FLAC, model="tiny")
+    with pytest.raises(grpc.RpcError) as raised:
+        riva.recognize(RecognizeRequest(config=config, audio=data), timeout=PATIENCE)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    if not data:
+        return
+    with pytest.raises(grpc.RpcError) as raised:
+        riva.heard([configured(config), audio(data), audio(bytes(100_000))])
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_no_samples_at_all(riva: Riva) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        riva.recognize(RecognizeRequest(config=PCM), timeout=PATIENCE)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_what_was_cut_off_is_told(riva: Riva) -> None:
+    config = RecognitionConfig(encoding=AudioEncoding.FLAC, model="tiny")
+    whole = sent("flac")
+    _, call = riva.recognize.with_call(
+        RecognizeRequest(config=config, audio=whole[: len(whole) // 2]), timeout=PATIENCE
+    )
+    assert dict(call.trailing_metadata())["conure-problems"]
+
+
+def test_models(riva: Riva, server: Server) -> None:
+    told = riva.models(RivaSpeechRecognitionConfigRequest(), timeout=PATIENCE).model_config
+    found = {(config.model_name, config.parameters["type"]) for config in told}
+    assert {("small", "online"), ("tiny", "online"), ("tiny", "offline")} <= found
+    tiny = riva.models(RivaSpeechRecognitionConfigRequest(model_name="tiny"), timeout=PATIENCE).model_config
+    assert {config.model_name for config in tiny} == {"tiny"}
+    assert {config.parameters["language_code"] for config in tiny} == {"en"}
+
+
+def test_many_come_and_go(riva: Riva, server: Server) -> None:
+    """In the middle of everything; nothing of them is left."""
+    riva.heard([configured(), audio(DIGITS)])
+    server.settled(0)
+    for _ in range(20):
+        call = riva.stream(iter([configured(), audio(DIGITS[:64_000])]), timeout=PATIENCE)
+        next(call)
+        call.cancel()
+    server.settled(0)
+    assert said(finals(riva.heard([configured(), audio(DIGITS)]))) == SAID

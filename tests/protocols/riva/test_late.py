@@ -1,0 +1,12 @@
+"""A server without this door needs none of its libraries."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def test_nothing_of_grpc_is_loaded_before_its_port_is_opened() -> None:
+    modules = "conure.server, conure.processes.server_process"
+    program = f"import sys, {modules}; assert not {{'grpc', 'google.protobuf'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,195 @@
+"""The port: health, reflection, certificates, and how it is shared."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from conure import metrics
+from conure.engine import messages as engine
+from conure.errors import BadOption
+from conure.protocols.http.connection_limits import Capacity
+from conure.protocols.riva import peers
+from conure.protocols.riva.riva_asr_pb2 import (
+    RivaSpeechRecognitionConfigRequest,
+)
+from conure.protocols.riva.server import SERVICE, serve_riva
+from tests.protocols.riva.calling import Riva, configured
+from tests.protocols.riva.playing import CONFIG, KEYED, SECOND, Place, at, ended, refusal, until
+from tests.waiting import PATIENCE
+
+
+def test_no_new_streams_while_it_stops() -> None:
+    async def play(place: Place) -> None:
+        call = await place.opened()
+        stub = health_pb2_grpc.HealthStub(place.channel)
+        for name in ("", SERVICE):
+            told = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert told.status == health_pb2.HealthCheckResponse.SERVING
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=""))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        draining = asyncio.create_task(place.live.drain(20.0))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
+        refused = place.riva.stream(iter([configured(CONFIG), SECOND]), **KEYED)
+        trailing = await refusal(refused, grpc.StatusCode.RESOURCE_EXHAUSTED, "draining")
+        assert trailing["retry-after"]
+        place.hear("ab", 0.2)
+        assert (await call.read()).results
+        await call.done_writing()
+        await until(lambda: place.engine.of(engine.Close))
+        place.engine.say(engine.Finished(place.number))
+        await ended(call)
+        assert await call.code() is grpc.StatusCode.OK
+        await draining
+
+    at(play)
+
+
+def test_health_follows_the_engine() -> None:
+    async def play(place: Place) -> None:
+        stub = health_pb2_grpc.HealthStub(place.channel)
+        for is_ready in (True, False, True):
+            place.engine.is_ready = is_ready
+            status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
+            async with asyncio.timeout(PATIENCE):
+                while (await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE))).status != status:
+                    pass
+
+    at(play)
+
+
+def test_connections_beyond_their_share_are_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    """The call is refused and the connection stays, so that health is told, and the next call may go well."""
+
+    async def play(place: Place) -> None:
+        first = await place.opened()
+        same = place.riva.models(RivaSpeechRecognitionConfigRequest(), **KEYED)
+        assert (await same).model_config
+        async with place.another() as channel:
+            more = Riva(channel)
+            before = refused_connections()
+            for call in (
+                more.models(RivaSpeechRecognitionConfigRequest(), **KEYED),
+                more.stream(iter([configured(CONFIG), SECOND]), **KEYED),
+            ):
+                trailing = await refusal(call, grpc.StatusCode.RESOURCE_EXHAUSTED, "max_connections", "ulimit -n")
+                assert trailing["retry-after"]
+            assert refused_connections() == before + 2
+            told = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=SERVICE))
+            assert told.status == health_pb2.HealthCheckResponse.SERVING
+            first.cancel()
+            await until(lambda: not place.engine.receivers)
+            assert (await more.models(RivaSpeechRecognitionConfigRequest(), **KEYED)).model_config
+
+    at(play, room=Capacity(grpc=1, grpc_accepted=8))
+    assert "calls of a gRPC connection are refused: 1 others have some; max_connections" in caplog.text
+    assert caplog.text.count("are refused") == 1
+
+
+def test_the_log_tells_of_connections_that_grpc_closes(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "LOOK", 0.05)
+
+    async def play(place: Place) -> None:
+        check = health_pb2.HealthCheckRequest(service=SERVICE)
+        async with place.another() as second, place.another() as third:
+            for channel in (place.channel, second):
+                await health_pb2_grpc.HealthStub(channel).Check(check)
+            await refusal(health_pb2_grpc.HealthStub(third).Check(check), grpc.StatusCode.UNAVAILABLE)
+            await until(lambda: "gRPC has 2 connections and closes all others without a word" in caplog.text)
+
+    at(play, room=Capacity(grpc=1, grpc_accepted=2))
+
+
+def refused_connections() -> float:
+    labels = {"port": "grpc", "why": "refused"}
+    return metrics.REGISTRY.get_sample_value("conure_connections_ended_total", labels) or 0.0
+
+
+def test_reflection_tells_the_services() -> None:
+    async def play(place: Place) -> None:
+        stub = reflection_pb2_grpc.ServerReflectionStub(place.channel)
+        asked = reflection_pb2.ServerReflectionRequest
+        call = stub.ServerReflectionInfo(iter([asked(list_services=""), asked(file_containing_symbol=SERVICE)]))
+        names = {service.name for service in (await call.read()).list_services_response.service}
+        assert {SERVICE, "grpc.health.v1.Health"} <= names
+        assert (await call.read()).file_descriptor_response.file_descriptor_proto
+
+    at(play)
+
+
+def test_a_port_that_is_taken() -> None:
+    async def run() -> None:
+        place = Place()
+        server = await serve_riva(place.behind, "127.0.0.1", 0)
+        with pytest.raises(BadOption, match=f"port {server.port} is taken"):
+            await serve_riva(place.behind, "127.0.0.1", server.port)
+        await server.close()
+
+    asyncio.run(run())
+
+
+def test_several_processes_may_share_a_port() -> None:
+    async def run() -> None:
+        first = await serve_riva(Place().behind, "127.0.0.1", 0, shared=True)
+        second = await serve_riva(Place().behind, "127.0.0.1", first.port, shared=True)
+        assert first.port == second.port
+        await first.close()
+        await second.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+def test_it_is_encrypted(pair: tuple[Path, Path]) -> None:
+    async def play(place: Place) -> None:
+        call = place.riva.models(RivaSpeechRecognitionConfigRequest(), **KEYED)
+        await refusal(call, grpc.StatusCode.UNAVAILABLE)
+
+    at(play, tls=pair)
+
+    async def run() -> None:
+        server = await serve_riva(Place().behind, "127.0.0.1", 0, tls=pair)
+        trusted = grpc.ssl_channel_credentials(pair[0].read_bytes())
+        async with grpc.aio.secure_channel(f"127.0.0.1:{server.port}", trusted) as channel:
+            told = await Riva(channel).models(RivaSpeechRecognitionConfigRequest(), **KEYED)
+        assert [config.model_name for config in told.model_config] == ["live", "clips"]
+        assert [config.parameters["type"] for config in told.model_config] == ["online", "offline"]
+        await server.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("wrong", ["missing", "not PEM", "another's key"])
+def test_a_certificate_that_cannot_be_used(pair: tuple[Path, Path], tmp_path: Path, wrong: str) -> None:
+    certificate, key = pair
+    if wrong == "another's key":
+        subprocess.run(["openssl", "genrsa", "-out", str(tmp_path / "key"), "2048"], check=True, capture_output=True)
+        key = tmp_path / "key"
+    else:
+        certificate = tmp_path / "certificate"
+        if wrong == "not PEM":
+            certificate.write_text("certificate")
+    with pytest.raises(BadOption, match="certificate"):
+        asyncio.run(serve_riva(Place().behind, "127.0.0.1", 0, tls=(certificate, key)))

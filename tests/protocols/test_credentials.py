@@ -1,0 +1,49 @@
+"""Where clients of different protocols put their keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from conure.protocols.http.credentials import secret_of, subprotocols
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "Bearer s3cret"},
+        {"authorization": "bearer   s3cret "},
+        {"authorization": "Token s3cret"},
+        {"x-api-key": "s3cret"},
+        {"api-key": "s3cret"},
+        {"sec-websocket-protocol": "token, s3cret"},
+        {"sec-websocket-protocol": "realtime, openai-insecure-api-key.s3cret, openai-beta.realtime-v1"},
+        {"sec-websocket-protocol": "realtime,realtime-token.s3cret"},
+    ],
+)
+def test_a_key_is_found(headers: dict[str, str]) -> None:
+    assert secret_of(headers) == "s3cret"
+
+
+def test_a_header_comes_before_the_query() -> None:
+    assert secret_of({}, {"api_key": "query"}) == "query"
+    assert secret_of({"authorization": "Bearer header"}, {"api_key": "query"}) == "header"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer"},
+        {"authorization": "Basic dXNlcjpwYXNz"},
+        {"x-api-key": " "},
+        {"sec-websocket-protocol": "token"},
+        {"sec-websocket-protocol": "realtime, realtime-token."},
+    ],
+)
+def test_there_is_none(headers: dict[str, str]) -> None:
+    assert secret_of(headers) is None
+
+
+def test_subprotocols() -> None:
+    assert subprotocols({"sec-websocket-protocol": "a, b ,,c"}) == ["a", "b", "c"]
+    assert subprotocols({}) == []

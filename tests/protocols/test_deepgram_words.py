@@ -1,0 +1,203 @@
+"""Deepgram's parameters, words, paragraphs and errors, without a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from conure.engine.plan import ModelInfo
+from conure.errors import BadOption, TooMany, UnsupportedAudio
+from conure.protocols.deepgram.errors import close_of, refusal
+from conure.protocols.deepgram.file_params import FileParams
+from conure.protocols.deepgram.query import DeepgramQuery
+from conure.protocols.deepgram.transcripts import answer
+from conure.protocols.deepgram.words import alternative, model_info, model_uuid
+from conure.service.events import Failed
+from conure.text.segments import segments_from_words
+from conure.types import Transcript, Word
+
+CARD = ModelInfo("parakeet-tdt-0.6b-v3", "parakeet", "", b"", 0, languages=("en", "de"))
+ENGLISH = ModelInfo("mine", "mine", "", b"", 0, languages=("en",))
+
+
+class OneModel:
+    """Stands in for the server's models."""
+
+    def __init__(self, card: ModelInfo) -> None:
+        self._card = card
+
+    def clips(self, name: str | None) -> ModelInfo:
+        return self._card
+
+
+def wanted(*pairs: tuple[str, str], card: ModelInfo = CARD) -> FileParams:
+    return FileParams.of(DeepgramQuery(pairs), OneModel(card))  # type: ignore[arg-type]
+
+
+def said(text: str, start: float = 0.0, pauses: dict[int, float] | None = None) -> tuple[Word, ...]:
+    """A word a second, each half a second long; before some there is a longer pause."""
+    words = []
+    for at, part in enumerate(text.split()):
+        start += (pauses or {}).get(at, 0.0)
+        words.append(Word(part, start, start + 0.5, 0.8))
+        start += 1.0
+    return tuple(words)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_so"), [("true", True), ("True", True), ("1", True), ("", True), ("false", False), (" FALSE ", False)]
+)
+def test_flags(value: str, is_so: bool) -> None:
+    assert DeepgramQuery([("punctuate", value)]).flag("punctuate") is is_so
+
+
+def test_flags_that_are_none() -> None:
+    assert DeepgramQuery([]).flag("punctuate", True)
+    assert DeepgramQuery([("x", "false"), ("x", "true")]).flag("x")
+    with pytest.raises(BadOption, match="'maybe'"):
+        DeepgramQuery([("x", "maybe")]).flag("x")
+
+
+def test_numbers() -> None:
+    query = DeepgramQuery([("a", "0.8"), ("b", ""), ("c", "x"), ("d", "inf"), ("e", "16000")])
+    assert query.number("a", 1) == 0.8
+    assert query.number("b", 1) == 1
+    assert query.whole("e", 1) == 16000
+    for name in "cd":
+        with pytest.raises(BadOption, match=name):
+            query.number(name, 1)
+    with pytest.raises(BadOption, match=r"a is 0\.8"):
+        query.whole("a", 1)
+
+
+def test_milliseconds_may_be_switched_on_and_off() -> None:
+    query = DeepgramQuery([("on", "true"), ("off", "false"), ("some", "300"), ("bad", "-1"), ("worse", "soon")])
+    found = [query.milliseconds(name) for name in ("on", "off", "some", "none")]
+    assert found == [True, False, 300.0, None]
+    for name in ("bad", "worse"):
+        with pytest.raises(BadOption, match=name):
+            query.milliseconds(name)
+
+
+def test_what_is_ignored_is_what_was_asked_for() -> None:
+    query = DeepgramQuery(
+        [("diarize", "true"), ("redact", "pci"), ("redact", "ssn"), ("numerals", "false"), ("tag", "x"), ("b", "")]
+    )
+    assert query.ignored({"tag"}) == ["diarize", "redact"]
+    assert query.texts("redact") == ["pci", "ssn"]
+    assert query.text("redact") == "ssn"
+    assert query.text("b") is None
+    assert "b" in query
+
+
+def test_words_as_written_and_as_said() -> None:
+    words = said("Hello, World — 50%.")
+    written = alternative(words, written=True)
+    assert written["transcript"] == "Hello, World — 50%."
+    assert [(word["word"], word["punctuated_word"]) for word in written["words"]] == [
+        ("hello", "Hello,"),
+        ("world", "World"),
+        ("—", "—"),
+        ("50%", "50%."),
+    ]
+    bare = alternative(words, written=False)
+    assert bare["transcript"] == "hello world 50%"
+    assert [word["word"] for word in bare["words"]] == ["hello", "world", "50%"]
+    assert all("punctuated_word" not in word for word in bare["words"])
+    assert bare["confidence"] == 0.8
+    assert "languages" not in bare
+    assert alternative(words, True, ["en"])["languages"] == ["en"]
+
+
+def test_nothing_and_nothing_known() -> None:
+    assert alternative((), True) == {"transcript": "", "confidence": 0.0, "words": []}
+    assert alternative((Word("a"),), True)["confidence"] is None
+
+
+def test_models_have_names_that_stay() -> None:
+    assert model_uuid(CARD) == model_uuid(CARD) != model_uuid(ENGLISH)
+    assert model_info(CARD)["arch"] == "parakeet-tdt"
+    assert model_info(ENGLISH)["name"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "card", "language"),
+    [
+        ([], CARD, None),
+        ([("language", "de")], CARD, "de"),
+        ([("language", "multi")], CARD, None),
+        ([("language", "multi")], ENGLISH, "multi"),
+        ([("language", "de"), ("detect_language", "true")], CARD, None),
+        ([("language", "de"), ("detect_language", "false")], CARD, "de"),
+        ([("detect_language", "en"), ("detect_language", "fr")], CARD, None),
+    ],
+)
+def test_languages(pairs: list[tuple[str, str]], card: ModelInfo, language: str | None) -> None:
+    assert wanted(*pairs, card=card).language == language
+
+
+def test_a_model_of_one_language_detects_none() -> None:
+    assert wanted(("detect_language", "true"), card=ENGLISH).ignored == ("detect_language",)
+    assert wanted(("detect_language", "true")).ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "written"), [("punctuate", True), ("smart_format", True), ("paragraphs", True), ("numerals", False)]
+)
+def test_what_asks_for_marks(name: str, written: bool) -> None:
+    assert wanted((name, "true")).written is written
+
+
+def paragraphs(words: tuple[Word, ...]) -> dict[str, Any]:
+    segments = answer(wanted(("paragraphs", "true")), [transcript(words)], "id", "sha")
+    found: dict[str, Any] = segments["results"]["channels"][0]["alternatives"][0]["paragraphs"]
+    return found
+
+
+def transcript(words: tuple[Word, ...]) -> Transcript:
+    return Transcript("", 9.0, segments=tuple(segments_from_words(words)))
+
+
+def test_paragraphs_end_at_pauses() -> None:
+    told = paragraphs(said("One two. Three. Four five.", pauses={3: 1.5}))
+    assert told["transcript"] == "\nOne two. Three.\n\nFour five."
+    first, second = told["paragraphs"]
+    assert first["sentences"] == [
+        {"text": "One two.", "start": 0.0, "end": 1.5},
+        {"text": "Three.", "start": 2.0, "end": 2.5},
+    ]
+    assert (first["num_words"], first["start"], first["end"]) == (3, 0.0, 2.5)
+    assert second["num_words"] == 2
+
+
+def test_paragraphs_end_when_they_are_long() -> None:
+    told = paragraphs(said("One. " * 14))
+    assert [paragraph["num_words"] for paragraph in told["paragraphs"]] == [6, 6, 2]
+    assert paragraphs(()) == {"transcript": "\n", "paragraphs": []}
+
+
+def test_utterances_of_channels_are_in_their_order() -> None:
+    left, right = said("one two", pauses={1: 4.0}), said("three", start=2.0)
+    told = answer(wanted(("utterances", "true")), [transcript(left), transcript(right)], "id", "sha")["results"]
+    assert [(each["channel"], each["transcript"]) for each in told["utterances"]] == [
+        (0, "one"),
+        (1, "three"),
+        (0, "two"),
+    ]
+    assert len(told["channels"]) == 2
+
+
+def test_refusals() -> None:
+    refused = refusal(TooMany("two streams are open", "close one", 7.4), "the-id")
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "7"
+    assert refused.headers["dg-request-id"] == "the-id"
+    assert refusal(UnsupportedAudio("ü\n中"), "").headers["dg-error"] == "%C3%BC %E4%B8%AD"
+
+
+def test_reasons_of_a_close_are_short_enough() -> None:
+    code, reason = close_of(Failed("idle", "ü" * 200))
+    assert code == 1011
+    assert reason.startswith("NET-0001: ü")
+    assert len(reason.encode()) <= 123

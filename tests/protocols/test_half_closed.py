@@ -1,0 +1,231 @@
+"""Clients that shut their side of a connection when they have said all, as `nc` does, and wait for answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+
+from conure.event_loop import event_loop
+from conure.protocols.http import uvicorn_http as http_requests
+from conure.protocols.http.connection_limits import ConnectionLimits
+from conure.protocols.http.uvicorn_http import LimitedHttpProtocol
+from tests.protocols.live_clients import TINY, Message, converse, finals, lines, pcm16, pieces, spoken
+from tests.protocols.servers import DEMO, PATIENCE, QUIET, SAID, Server, demo
+from tests.protocols.test_wyoming import chunk, frame, request
+
+DIGITS = pcm16(demo())
+CLOSE = {"type": "close"}
+PLAIN = TINY | {"events": False}
+
+
+def written(*messages: Message) -> bytes:
+    return b"".join(json.dumps(message).encode() + b"\n" for message in messages)
+
+
+def answered(port: int, said: bytes) -> bytes:
+    """All that comes back to one who says so much and shuts its side."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+        connection.sendall(said)
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as answer:
+            return answer.read()
+
+
+def told(answer: bytes) -> list[Any]:
+    """But for the greeting, which other protocols may not hear."""
+    said = [json.loads(line) for line in answer.splitlines()]
+    return [message for message in said if message["type"] != "hello"]
+
+
+AUDIO = [spoken(piece) for piece in pieces(DIGITS)]
+
+
+@pytest.mark.parametrize("config", [TINY, PLAIN], ids=["events", "results"])
+@pytest.mark.parametrize("end", [written(CLOSE), b"", b'{"type": "close"}'], ids=["close", "nothing", "no newline"])
+def test_lines(server: Server, config: Message, end: bytes) -> None:
+    heard = told(answered(server.tcp, written(config, *AUDIO) + end))
+    if config is TINY:
+        assert finals(heard) == SAID
+        assert heard[-1]["type"] == "finished"
+    else:
+        assert (heard[-1]["text"], heard[-1]["is_final"]) == (SAID, True)
+    server.settled(0)
+
+
+def test_what_is_no_stream_opens_none(server: Server) -> None:
+    assert told(answered(server.tcp, b"")) == []
+    assert told(answered(server.tcp, written({"type": "hello"}))) == []
+    assert told(answered(server.tcp, written({"type": "ping", "id": 7}))) == [{"type": "pong", "id": 7}]
+
+
+@pytest.mark.parametrize("is_rude", [False, True], ids=["closed", "reset"])
+def test_a_connection_that_is_gone_is_no_end(server: Server, is_rude: bool) -> None:
+    """Nobody is there to read: the client comes back, and goes on."""
+    middle = 2 * QUIET
+    with lines(server) as client:
+        for message in (TINY, *pieces(DIGITS[:middle])):
+            client.say(message)
+        ready = client.hear()
+        assert ready is not None
+        client.say({"type": "ping", "id": 1})
+        while (message := client.hear()) != {"type": "pong", "id": 1}:
+            assert message is not None
+        if is_rude:
+            client.cut()
+        else:
+            client.connection.close()
+            client._lines.close()
+    with lines(server) as again:
+        again.say({"type": "resume", "token": ready["token"], "seq": 0})
+        back = again.hear()
+        assert back is not None
+        assert back["received"] == middle
+        assert finals(converse(again, [*pieces(DIGITS[middle:]), CLOSE])) == SAID
+
+
+FOREIGN = {
+    "pcm": DIGITS[:64_000],
+    "silence": bytes(320),
+    "mulaw": b"\xff\x7f\xfe\x7e" * 500,
+    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "http2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "tls": bytes.fromhex("16030100c8010000c40303") + bytes(range(190)),
+    "wav": b"RIFF\x24\x00\x00\x80WAVEfmt \x10\x00\x00\x00" + bytes(1_000),
+    "flac": DEMO.read_bytes()[:10_000],
+    "a very long word": b"x" * 100_000,
+}
+NAMED = {"http": "does not speak HTTP", "http2": "does not speak HTTP", "tls": "does not speak TLS"}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("is_shut", [False, True])
+def test_what_is_no_line_is_told_once(server: Server, kind: str, is_shut: bool) -> None:
+    """With the right form, whether the client waits or says more; then the server hangs up."""
+    with socket.create_connection((server.host, server.tcp), timeout=PATIENCE) as connection:
+        connection.sendall(FOREIGN[kind])
+        if is_shut:
+            connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as answer:
+            (error,) = told(answer.read())
+    assert (error["type"], error["code"]) == ("error", "bad_message")
+    assert NAMED.get(kind, "") in error["message"]
+    assert '{"type": "audio"' in error["hint"]
+
+
+def test_audio_after_lines_is_told_once(server: Server) -> None:
+    heard = told(answered(server.tcp, written(TINY) + DIGITS))
+    assert [message["type"] for message in heard if message["type"] != "received"] == ["ready", "error"]
+    server.settled(0)
+
+
+@pytest.mark.parametrize("said", [request(), request().removesuffix(frame("audio-stop"))], ids=["stop", "nothing"])
+def test_wyoming(server: Server, said: bytes) -> None:
+    answer = answered(server.ports["wyoming"], said)
+    assert answer.count(b'"transcript-stop"') == 1
+    assert json.dumps(SAID).encode() in answer
+
+
+def test_wyoming_in_the_middle_of_a_message(server: Server) -> None:
+    answer = answered(server.ports["wyoming"], chunk(DIGITS[:6_400])[:-100])
+    assert b"transcript" not in answer
+    server.settled(0)
+
+
+def head(**headers: object) -> bytes:
+    lines = [
+        "POST /v1/transcribe HTTP/1.1",
+        "Host: 127.0.0.1",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join([*lines, "", ""]).replace("_", "-").encode()
+
+
+def chunked(data: bytes) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces(data, 3_000))
+
+
+def test_uploads(server: Server) -> None:
+    recording = DEMO.read_bytes()
+    whole = head(Content_Length=len(recording)) + recording
+    in_chunks = head(Transfer_Encoding="chunked") + chunked(recording) + b"0\r\n\r\n"
+    for said in (whole, in_chunks):
+        answer = answered(server.web, said)
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        assert json.dumps(SAID).encode() in answer
+
+
+@pytest.mark.parametrize("kind", ["length", "chunked", "head"])
+def test_uploads_that_are_cut_off(server: Server, kind: str) -> None:
+    recording = DEMO.read_bytes()
+    said = {
+        "length": head(Content_Length=len(recording)) + recording[:10_000],
+        "chunked": head(Transfer_Encoding="chunked") + chunked(recording[:10_000]),
+        "head": head(Content_Length=len(recording))[:-10],
+    }[kind]
+    answer = answered(server.web, said)
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert b"ended before the request did" in answer
+
+
+@asynccontextmanager
+async def answering(app: Any) -> AsyncIterator[int]:
+    """The port of our web server before that application."""
+    connections = ConnectionLimits()
+
+    def speak(**options: Any) -> LimitedHttpProtocol:
+        return LimitedHttpProtocol(connection=connections.begin("web"), **options)
+
+    config = uvicorn.Config(app, port=0, log_config=None, lifespan="off", http=speak)  # type: ignore[arg-type]
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await serving
+    connections.close()
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_an_upload_is_worked_on_while_somebody_waits(is_gone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose client has closed the connection looks the same, and is given up."""
+    monkeypatch.setattr(http_requests, "PROBE_SECONDS", 0.05)
+    left = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        leaving = asyncio.ensure_future(receive())
+        done, _ = await asyncio.wait([leaving], timeout=PATIENCE if is_gone else 0.5)
+        if done:
+            left.set()
+            return
+        leaving.cancel()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    async def play() -> None:
+        async with answering(app) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head(Content_Length=4) + b"1234")
+            await writer.drain()
+            if is_gone:
+                writer.close()
+                await asyncio.wait_for(left.wait(), PATIENCE)
+            else:
+                writer.write_eof()
+                *interim, answer = (await reader.read()).split(b"HTTP/1.1 ")
+                assert answer.startswith(b"200 ")
+                assert b"done" in answer
+                assert {part[:4] for part in interim[1:]} == {b"100 "}
+                writer.close()
+
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.run(play())

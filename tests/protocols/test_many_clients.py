@@ -1,0 +1,119 @@
+"""Strangers who open more sockets than the server has: whoever has a key gets in, and nobody waits for them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import stat
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from bench.visits import upgrade
+from conure.service.keys import new_key, written
+from tests.protocols.live_clients import TINY, converse, finals, pcm16, pieces, socket_of
+from tests.protocols.servers import DEMO, PATIENCE, ROOT, SAID, Server, demo, started
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of descriptors")
+
+LIMIT, CROWD = 128, 160
+TLS = ROOT / "tests" / "data" / "tls"
+HEAD = b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\n"
+CROWDS = {
+    "silent": ("web", b""),
+    "half a head": ("web", b"GET / HTTP/1.1\r\nHost: loc"),
+    "a body that stalls": ("web", HEAD + b"Content-Length: 9000\r\n\r\nx"),
+    "a WebSocket and no key": ("web", upgrade("/v1/stream?events=true")),
+    "no HTTP": ("web", b"\0\0\r\n\r\n"),
+    "TLS that stalls": ("web", b"\x16\x03\x01\x02\x00"),
+    "half a line": ("tcp", b'{"type": "hel'),
+    "half an event": ("wyoming", b'{"type": "desc'),
+    "a greeting of HTTP/2": ("grpc", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"),
+}
+
+
+def narrow(folder: Path) -> str:
+    """Python with few descriptors."""
+    script = folder / "python"
+    script.write_text(f'#!/bin/sh\nulimit -n {LIMIT}\nexec {sys.executable} "$@"\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return str(script)
+
+
+@pytest.fixture(scope="module")
+def keyed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("narrow")
+    key, secret = new_key("somebody", datetime.now(UTC))
+    (folder / "keys.json").write_text(written([key]))
+    with started("tiny", cache, "--keys", str(folder / "keys.json"), python=narrow(folder), key=secret) as server:
+        yield server
+        assert server.stop() == 0
+        assert "Traceback" not in server.errors
+
+
+@pytest.fixture(scope="module")
+def open_to_all(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with started("tiny", cache, python=narrow(tmp_path_factory.mktemp("narrow"))) as server:
+        yield server
+        assert server.stop() == 0
+        assert "Traceback" not in server.errors
+
+
+def crowd(server: Server, port: str, said: bytes, stack: ExitStack) -> None:
+    for _ in range(CROWD):
+        with contextlib.suppress(ConnectionError):
+            address = server.host, server.ports[port]
+            connection = stack.enter_context(socket.create_connection(address, timeout=PATIENCE))
+            connection.sendall(said)
+
+
+def check_that_it_serves(server: Server) -> None:
+    for _ in range(3):
+        status, told = server.post("/v1/transcribe", DEMO.read_bytes())
+        assert (status, SAID.encode() in told) == (200, True)
+    with socket_of(server) as client:
+        assert finals(converse(client, [TINY, *pieces(pcm16(demo())), {"type": "close"}])) == SAID
+
+
+@pytest.mark.parametrize("name", CROWDS)
+def test_who_has_a_key_gets_in(keyed: Server, name: str) -> None:
+    port, said = CROWDS[name]
+    with ExitStack() as stack:
+        crowd(keyed, port, said, stack)
+        check_that_it_serves(keyed)
+
+
+@pytest.mark.parametrize("name", [name for name in CROWDS if name != "a body that stalls"])
+def test_who_says_something_gets_in_where_there_are_no_keys(open_to_all: Server, name: str) -> None:
+    port, said = CROWDS[name]
+    with ExitStack() as stack:
+        crowd(open_to_all, port, said, stack)
+        check_that_it_serves(open_to_all)
+
+
+def test_that_they_were_many_is_told_and_counted(keyed: Server) -> None:
+    with ExitStack() as stack:
+        crowd(keyed, "web", b"GET / HT", stack)
+        assert keyed.metric('conure_connections_ended_total{port="web",why="crowded"}') > 0
+        assert keyed.metric('conure_connections{identified="false"}') < LIMIT / 2
+    told = [line for line in keyed.lines if "that have shown no key, and no room for more of them" in line]
+    assert 1 <= len(told) < CROWD / 4  # a few lines, not one each
+
+
+def test_handshakes_that_stall_before_an_encrypted_port(cache: Path, tmp_path: Path) -> None:
+    files = ("--tls-certificate", str(TLS / "localhost.pem"), "--tls-key", str(TLS / "localhost.key.pem"))
+    trusting = ssl.create_default_context(cafile=TLS / "localhost.pem")
+    with started("tiny", cache, *files, python=narrow(tmp_path)) as server, ExitStack() as stack:
+        for said in (b"", b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\n\r\n"):
+            crowd(server, "web", said, stack)
+            request = urllib.request.Request(f"https://localhost:{server.web}/v1/transcribe", data=DEMO.read_bytes())
+            with urllib.request.urlopen(request, timeout=PATIENCE, context=trusting) as answer:
+                assert SAID.encode() in answer.read()
+        assert server.stop() == 0
+        assert "Traceback" not in server.errors

@@ -1,0 +1,234 @@
+"""OpenAI's REST interface where keys, limits and the engine refuse, or fail in the middle: without an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, BinaryIO, cast
+
+import httpx2
+import pytest
+
+from conure.engine.plan import ModelInfo
+from conure.errors import Busy, EngineFailed, OutOfMemory, TooMany, Unauthorized
+from conure.protocols import transcription_progress as making
+from conure.protocols.http.app import web_app
+from conure.protocols.services import Services
+from conure.service.access import ANYONE, Caller
+from conure.service.model_directory import ModelDirectory
+from conure.text.segments import segments_from_words
+from conure.text.tokenizer import LabelTokenizer
+from conure.text.words import join_words
+from conure.types import Token, Transcript, Word
+from tests.protocols.forms import TRANSCRIPTIONS, Field, parts
+from tests.waiting import until
+
+PIECES = ("▁you", "▁l", "i", "ke", "▁日", "本", "。", "<0xC3>", "<0x89>", "▁")
+CARD = ModelInfo(
+    "european", "european", "labels.json", json.dumps(PIECES).encode(), len(PIECES), ("en", "de"), clips=True
+)
+
+
+def word(text: str, start: float, *ids: int) -> Word:
+    tokens = tuple(Token(token, start, start + 0.2, -0.5) for token in ids)
+    return Word(text, start, start + 0.2, 0.9, tokens)
+
+
+WORDS = [word("you", 0.0, 0), word("like", 1.5, 1, 2, 3), word("日本。", 3.0, 4, 5, 6), word("É", 4.5, 9, 7, 8)]
+TEXT = "you like 日本。É"
+
+
+class Locked:
+    def identify(self, secret: str | None) -> Caller:
+        if secret != "right":
+            raise Unauthorized("this server needs a key", "send it as a bearer token")
+        return ANYONE
+
+
+class Files:
+    """Says words one by one, and then fails where it is to, or never comes to an end."""
+
+    def __init__(
+        self, words: list[Word], failure: Exception | None = None, *, wait: float = 0.0, endless: bool = False
+    ) -> None:
+        """`wait` seconds before each word and at the end."""
+        self.words, self.failure, self.wait, self.endless = words, failure, wait, endless
+        self.begun = self.cancelled = False
+
+    async def transcribe(
+        self,
+        file: BinaryIO,
+        card: ModelInfo,
+        language: str | None,
+        caller: Caller,
+        heard: Callable[[Word], None] | None = None,
+        track: int | None = None,
+    ) -> Transcript:
+        try:
+            for word in self.words:
+                if self.wait:
+                    await asyncio.sleep(self.wait)
+                if heard:
+                    heard(word)
+            await asyncio.sleep(self.wait)
+            self.begun = True
+            if self.endless:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        if self.failure:
+            raise self.failure
+        return Transcript(
+            join_words(self.words), 5.0, language, card.name, segments=tuple(segments_from_words(self.words))
+        )
+
+
+def behind(files: Files | None = None, access: Any = None) -> Services:
+    tokenizers = SimpleNamespace(of=lambda card: LabelTokenizer(PIECES))
+    handle = SimpleNamespace(cards=(CARD,), models={CARD.name: CARD})
+    live = SimpleNamespace(models=ModelDirectory(cast(Any, handle), (), (CARD.name,)), tokenizers=tokenizers)
+    there = {"access": access} if access else {}
+    return Services(cast(Any, live), cast(Any, files or Files(WORDS)), cast(Any, None), **there)
+
+
+def ask(
+    behind: Services, *fields: Field, path: str = TRANSCRIPTIONS, key: str = "", method: str = "POST"
+) -> httpx2.Response:
+    async def asked() -> httpx2.Response:
+        transport = httpx2.ASGITransport(web_app(behind, ("native", "marker")))
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        async with httpx2.AsyncClient(transport=transport, base_url="http://x", headers=headers) as client:
+            form = parts(fields, b"speech") if method == "POST" else None
+            return await client.request(method, path, files=form)
+
+    return asyncio.run(asked())
+
+
+def events(answer: httpx2.Response) -> list[dict[str, Any]]:
+    return [json.loads(block.removeprefix("data: ")) for block in answer.text.removesuffix("\n\n").split("\n\n")]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", TRANSCRIPTIONS),
+        ("POST", "/v1/audio/translations"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/european"),
+    ],
+)
+def test_a_key_is_needed(method: str, path: str) -> None:
+    for key in ("", "wrong"):
+        answer = ask(behind(access=Locked()), path=path, key=key, method=method)
+        assert answer.status_code == 401
+        assert answer.json()["error"]["code"] == "invalid_api_key"
+        assert answer.json()["error"]["type"] == "authentication_error"
+    assert ask(behind(access=Locked()), path=path, key="right", method=method).status_code in (200, 400)
+
+
+@pytest.mark.parametrize("stream", ["false", "true"])
+@pytest.mark.parametrize(
+    ("failure", "status", "kind", "code", "retry"),
+    [
+        (Busy("64 recordings wait already", "try again", 2.2), 503, "server_error", "busy", "3"),
+        (TooMany("3 recordings at once", None, 0.1), 429, "rate_limit_error", "rate_limit_exceeded", "1"),
+        (OutOfMemory("too little"), 507, "server_error", "out_of_memory", None),
+        (EngineFailed("it broke"), 500, "server_error", "engine_failed", None),
+        (ZeroDivisionError("a mistake of ours"), 500, "server_error", "engine_failed", None),
+    ],
+)
+def test_what_cannot_be_done_is_told_with_its_status(
+    stream: str, failure: Exception, status: int, kind: str, code: str, retry: str | None
+) -> None:
+    answer = ask(behind(Files([], failure)), ("stream", stream))
+    told = answer.json()["error"]
+    assert (answer.status_code, told["type"], told["code"]) == (status, kind, code)
+    assert answer.headers.get("retry-after") == retry
+
+
+@pytest.mark.parametrize("failure", [EngineFailed("it broke"), ZeroDivisionError("a mistake of ours")])
+def test_what_fails_in_the_middle_is_the_last_event(failure: Exception) -> None:
+    answer = ask(behind(Files(WORDS[:2], failure, wait=0.01)), ("stream", "true"))
+    *deltas, last = events(answer)
+    assert answer.status_code == 200
+    assert "".join(event["delta"] for event in deltas) == "you like"
+    assert last["error"]["type"] == "server_error"
+
+
+def test_words_are_told_as_they_come() -> None:
+    *deltas, done = events(ask(behind(Files(WORDS, wait=0.02)), ("stream", "true"), ("include", "logprobs")))
+    assert [event["delta"] for event in deltas] == ["you", " like", " 日本。", "É"]
+    assert [token["token"] for token in done["logprobs"]] == ["you", " l", "i", "ke", " 日", "本", "。", "", "�", "�"]
+    assert b"".join(bytes(token["bytes"]) for token in done["logprobs"]).decode() == done["text"] == TEXT
+
+
+def test_words_that_come_together_are_told_in_sentences() -> None:
+    *deltas, done = events(ask(behind(Files(WORDS)), ("stream", "true")))
+    assert len(deltas) == 2
+    assert "".join(event["delta"] for event in deltas) == done["text"] == TEXT
+
+
+def test_a_long_silence_is_bridged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "SILENCE", 0.01)
+    answer = ask(behind(Files(WORDS[:1], wait=0.1)), ("stream", "true"))
+    blocks = answer.text.split("\n\n")
+    assert blocks[0] == ": still transcribing"
+    assert [json.loads(block[6:])["type"] for block in blocks if block.startswith("data: ")] == [
+        "transcript.text.delta",
+        "transcript.text.done",
+    ]
+
+
+def test_a_language_that_is_not_known_is_not_made_up() -> None:
+    assert "languages" not in ask(behind()).json()
+    told = ask(behind(), ("response_format", "verbose_json")).json()
+    assert told["language"] == ""
+    assert "language_code" not in told
+    told = ask(behind(), ("response_format", "verbose_json"), ("language", "de-AT")).json()
+    assert (told["language"], told["language_code"]) == ("german", "de")
+
+
+def test_segments_add_up_to_the_text() -> None:
+    told = ask(behind(), ("response_format", "verbose_json")).json()
+    assert len(told["segments"]) == 2
+    assert "".join(segment["text"] for segment in told["segments"]) == told["text"] == TEXT
+    assert all(segment["avg_logprob"] == -0.5 for segment in told["segments"])
+    assert [token for segment in told["segments"] for token in segment["tokens"]] == [0, 1, 2, 3, 4, 5, 6, 9, 7, 8]
+
+
+def test_a_model_without_times_gives_text_alone() -> None:
+    files = Files([Word("you")])
+    assert ask(behind(files)).json()["text"] == "you"
+    for form in ("srt", "vtt", "verbose_json"):
+        assert ask(behind(files), ("response_format", form)).status_code == 400
+
+
+@pytest.mark.parametrize("stream", ["false", "true"])
+def test_who_hangs_up_is_not_worked_for(stream: str) -> None:
+    files = Files(WORDS, endless=True)
+
+    async def hang_up() -> None:
+        form = httpx2.Request("POST", "http://x" + TRANSCRIPTIONS, files=parts([("stream", stream)], b"speech"))
+        said = [{"type": "http.request", "body": form.read(), "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            if said:
+                return said.pop()
+            await until(lambda: sent if stream == "true" else files.begun)
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        sent: list[Any] = []
+        headers = [(name.lower().encode(), value.encode()) for name, value in form.headers.items()]
+        scope = {"type": "http", "method": "POST", "path": TRANSCRIPTIONS, "headers": headers, "query_string": b""}
+        await web_app(behind(files), ("native", "marker"))(scope, receive, send)
+        begun = [message.get("status") for message in sent if message["type"] == "http.response.start"]
+        assert begun == ([200] if stream == "true" else [499])
+
+    asyncio.run(hang_up())
+    assert files.cancelled

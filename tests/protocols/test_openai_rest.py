@@ -1,0 +1,417 @@
+"""OpenAI's REST interface over a real server, as raw HTTP: every field in every form, every format, every refusal."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import wave
+import zlib
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+
+from conure.audio.files import open_audio
+from conure.cli.transcript_formats import render
+from conure.text.segments import segments_from_words
+from conure.types import Transcript, Word
+from tests.audio.test_tracks import mixed
+from tests.protocols.forms import TRANSCRIPTIONS, Field, send
+from tests.protocols.servers import DEMO, MOST_UPLOAD, PATIENCE, SAID, Server, demo
+
+FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+PART = b"--x\r\nContent-Disposition: form-data; "
+SEGMENT_FIELDS = {
+    *("id", "seek", "start", "end", "text", "tokens"),
+    *("temperature", "avg_logprob", "compression_ratio", "no_speech_prob"),
+}
+
+
+def wav(samples: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(16_000)
+        writer.writeframes((samples * 32767).astype("<i2").tobytes())
+    return file.getvalue()
+
+
+def events(answer: httpx2.Response) -> list[dict[str, Any]]:
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    blocks = answer.text.removesuffix("\n\n").split("\n\n")
+    return [json.loads(block.removeprefix("data: ")) for block in blocks]
+
+
+def transcript(server: Server) -> Transcript:
+    """Of the demo, by the native door."""
+    told = json.loads(server.post("/v1/transcribe", DEMO.read_bytes())[1])
+    words = [Word(**word) for segment in told["segments"] for word in segment["words"]]
+    return Transcript(told["text"], told["duration"], segments=tuple(segments_from_words(words)))
+
+
+def error(answer: httpx2.Response) -> dict[str, Any]:
+    told: dict[str, Any] = answer.json()["error"]
+    assert told.keys() == {"message", "type", "param", "code"}
+    assert told["message"]
+    return told
+
+
+def test_json_has_the_text_the_language_and_the_usage(server: Server) -> None:
+    assert send(server, ("model", "tiny")).json() == {
+        "text": SAID,
+        "languages": [{"code": "en"}],
+        "usage": {"type": "duration", "seconds": 7.181},
+    }
+
+
+@pytest.mark.parametrize(("form", "like"), [("text", "txt"), ("srt", "srt"), ("vtt", "vtt")])
+def test_texts_are_those_of_the_command(server: Server, form: str, like: Any) -> None:
+    answer = send(server, ("response_format", form))
+    assert answer.headers["content-type"].startswith("text/")
+    assert answer.text == render(transcript(server), like)
+
+
+def test_segments_have_all_ten_fields(server: Server) -> None:
+    told = send(server, ("response_format", "verbose_json")).json()
+    assert (told["task"], told["language"], told["language_code"]) == ("transcribe", "english", "en")
+    assert told["duration"] == told["usage"]["seconds"] == 7.181
+    assert "words" not in told
+    assert told["text"] == "".join(segment["text"] for segment in told["segments"]) == SAID
+    (segment,) = told["segments"]
+    assert segment.keys() == SEGMENT_FIELDS
+    assert (segment["id"], segment["temperature"], segment["no_speech_prob"]) == (0, 0.0, 0.0)
+    assert segment["seek"] == round(segment["start"] * 100)
+    assert 0 < segment["start"] < segment["end"] <= 7.181
+    assert len(segment["tokens"]) >= len(SAID.split())
+    assert -1 < segment["avg_logprob"] < 0
+    assert segment["compression_ratio"] == len(SAID) / len(zlib.compress(SAID.encode()))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given"),
+    [(["word"], {"words"}), (["segment"], {"segments"}), (["word", "segment"], {"words", "segments"})],
+)
+def test_granularities(server: Server, wanted: list[str], given: set[str]) -> None:
+    told = send(
+        server, ("response_format", "verbose_json"), *(("timestamp_granularities[]", name) for name in wanted)
+    ).json()
+    assert told.keys() & {"words", "segments"} == given
+
+
+def test_words_are_those_of_the_transcript(server: Server) -> None:
+    told = send(server, ("response_format", "verbose_json"), ("timestamp_granularities[]", "word")).json()
+    said = [(word.text, word.start, word.end, word.confidence) for word in transcript(server).words]
+    assert [tuple(word[key] for key in ("word", "start", "end", "confidence")) for word in told["words"]] == said
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("include", "logprobs")],
+        [("include[]", "logprobs")],
+        [("include[0]", "logprobs")],
+        [("include", '["logprobs"]')],
+        [("include[]", '["logprobs"]')],
+        [("include[]", "logprobs"), ("include[]", "logprobs")],
+    ],
+)
+def test_log_probabilities_in_every_form_of_a_list(server: Server, fields: list[Field]) -> None:
+    told = send(server, *fields).json()["logprobs"]
+    assert "".join(token["token"] for token in told) == SAID
+    assert bytes(byte for token in told for byte in token["bytes"]) == SAID.encode()
+    assert all(-20 < token["logprob"] < 0 for token in told)
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ([("chunking_strategy", "auto")], ""),
+        ([("chunking_strategy", '{"type": "server_vad", "threshold": 0.4}')], "chunking_strategy"),
+        (
+            [("chunking_strategy[type]", "server_vad"), ("chunking_strategy[silence_duration_ms]", "300")],
+            "chunking_strategy",
+        ),
+        ([("keywords[]", "Kowalczyk"), ("keywords[]", "[draft")], "keywords"),
+        ([("keywords", '["one", "two"]')], "keywords"),
+        ([("prompt", "digits")], "prompt"),
+        ([("prompt", ""), ("language", ""), ("temperature", "")], ""),
+        ([("temperature", "0")], ""),
+        ([("temperature", "0.4")], "temperature"),
+        ([("language", "en")], ""),
+        ([("language", "en-US"), ("languages[]", "en")], ""),
+        ([("language", "auto")], ""),
+        ([("language", "English")], ""),
+        ([("language", " en ")], ""),
+        ([("language", "eng")], ""),
+        ([("languages[]", "en")], ""),
+        ([("languages", '["en", "en-GB"]')], "languages"),
+        ([("model", "whisper-1"), ("stream", "false")], ""),
+        ([("vad_filter", "true"), ("hotwords[]", "x"), ("päth,x", "x")], "vad_filter, hotwords[], p%C3%A4th%2Cx"),
+    ],
+)
+def test_what_has_no_effect_is_named(server: Server, fields: list[Field], ignored: str) -> None:
+    answer = send(server, *fields)
+    assert answer.json()["text"] == SAID
+    assert answer.headers.get("conure-ignored", "") == ignored
+
+
+def test_a_header_does_not_grow_with_the_form(server: Server) -> None:
+    answer = send(server, *((f"{number}{'x' * 500}", "1") for number in range(200)))
+    assert answer.json()["text"] == SAID
+    assert len(answer.headers["conure-ignored"]) < 4096
+
+
+@pytest.mark.parametrize("name", ["speech", "speech.mp3", "../../etc/passwd", "http://127.0.0.1/x.wav", "a\\b", "😀"])
+def test_the_name_of_the_file_does_not_matter(server: Server, name: str) -> None:
+    assert send(server, name=name).json()["text"] == SAID
+
+
+def test_deltas_add_up_to_the_text(server: Server) -> None:
+    pause = np.zeros(32_000, np.float32)
+    audio = wav(np.concatenate([demo(), pause, demo(), pause, demo()]))
+    answer = send(server, ("stream", "true"), ("include[]", "logprobs"), ("response_format", "json"), file=audio)
+    *deltas, done = events(answer)
+    assert {event["type"] for event in deltas} == {"transcript.text.delta"}
+    assert len(deltas) > 1
+    assert done["type"] == "transcript.text.done"
+    assert done["text"] == "".join(event["delta"] for event in deltas) == " ".join([SAID] * 3)
+    assert done["logprobs"] == [token for event in deltas for token in event["logprobs"]]
+    assert all("".join(token["token"] for token in event["logprobs"]) == event["delta"] for event in deltas)
+    usage = done["usage"]
+    assert usage["type"] == "tokens"
+    assert usage["input_tokens"] == usage["input_token_details"]["audio_tokens"] == np.ceil(len(audio) // 2 / 1280)
+    assert usage["output_tokens"] == len(done["logprobs"])
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+
+
+def test_a_stream_names_what_has_no_effect_and_refuses_with_a_status(server: Server) -> None:
+    answer = send(server, ("stream", "true"), ("prompt", "digits"))
+    assert answer.headers["conure-ignored"] == "prompt"
+    assert "logprobs" not in events(answer)[-1]
+    refused = send(server, ("stream", "true"), file=b"this is not audio" * 100)
+    assert refused.status_code == 400
+    assert error(refused)["code"] == "unsupported_audio"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_where_nobody_speaks_there_is_no_text(server: Server, form: str) -> None:
+    silence = wav(np.zeros(48_000, np.float32))
+    answer = send(server, ("response_format", form), file=silence)
+    assert answer.status_code == 200
+    if form in ("json", "verbose_json"):
+        assert answer.json()["text"] == ""
+        assert answer.json().get("segments", []) == []
+    else:
+        assert answer.text == {"text": "\n", "srt": "", "vtt": "WEBVTT\n\n"}[form]
+
+
+def test_a_stream_of_silence_has_one_event(server: Server) -> None:
+    (done,) = events(send(server, ("stream", "true"), file=wav(np.zeros(48_000, np.float32))))
+    assert (done["type"], done["text"]) == ("transcript.text.done", "")
+
+
+def test_a_track_is_chosen(server: Server) -> None:
+    with open_audio(DEMO) as reader:
+        speech = np.concatenate(list(reader.blocks()), axis=1)
+    film = mixed(np.zeros_like(speech), speech)
+    told = send(server, file=film).json()
+    assert told["text"] == SAID
+    assert "1 (aac), which is silent" in told["problems"][0]
+    assert send(server, ("track", "1"), file=film).json()["text"] == ""
+    for wrong, code in (("3", "no_such_track"), ("0", None), ("two", None)):
+        answer = send(server, ("track", wrong), file=film)
+        assert answer.status_code == 400
+        assert code is None or answer.json()["error"]["code"] == code
+
+
+@pytest.mark.parametrize("form", ["json", "verbose_json", "text"])
+def test_what_of_a_recording_could_not_be_read_is_told(server: Server, form: str) -> None:
+    data = DEMO.read_bytes()
+    answer = send(server, ("response_format", form), file=data[: len(data) // 2])
+    assert answer.status_code == 200
+    told = answer.headers["conure-problems"] if form == "text" else " ".join(answer.json()["problems"])
+    assert "cut off" in told
+
+
+@pytest.mark.parametrize(
+    ("fields", "file", "status", "param", "code"),
+    [
+        ([("model", "tiny")], None, 400, "file", "bad_option"),
+        ([("file", "/etc/passwd")], None, 400, "file", "bad_option"),
+        ([("file", "https://example.org/speech.wav")], None, 400, "file", "bad_option"),
+        ([], b"", 400, "file", "unsupported_audio"),
+        ([], b"this is not audio, whoever asks" * 100, 400, "file", "unsupported_audio"),
+        ([], b"#EXTM3U\nhttp://127.0.0.1/secret\n", 400, "file", "unsupported_audio"),
+        ([], bytes(MOST_UPLOAD + 1), 413, "file", "audio_too_long"),
+        ([("prompt", "x" * (2**25 + 1))], b"", 413, "file", "audio_too_long"),
+        ([("model", "none")], b"x", 404, "model", "model_not_found"),
+        ([("model", "../../etc/passwd")], b"x", 404, "model", "model_not_found"),
+        ([("model", "small")], b"x", 400, None, "bad_option"),
+        ([("model", "tiny"), ("model", "tiny")], b"x", 400, "model", "bad_option"),
+        ([("model[x]", "tiny")], b"x", 400, "model", "bad_option"),
+        ([("language", "de")], b"x", 400, "language", "unsupported_language"),
+        ([("languages[]", "en"), ("languages[]", "de")], b"x", 400, "language", "unsupported_language"),
+        ([("languages", '["\\ud800"]')], b"x", 400, "language", "unsupported_language"),
+        ([("response_format", "xml")], b"x", 400, "response_format", "bad_option"),
+        ([("response_format", "diarized_json")], b"x", 400, "response_format", "bad_option"),
+        ([("stream", "perhaps")], b"x", 400, "stream", "bad_option"),
+        ([("stream", "true"), ("response_format", "srt")], b"x", 400, "response_format", "bad_option"),
+        ([("temperature", "hot")], b"x", 400, "temperature", "bad_option"),
+        ([("temperature", "1.5")], b"x", 400, "temperature", "bad_option"),
+        ([("temperature", "nan")], b"x", 400, "temperature", "bad_option"),
+        ([("timestamp_granularities[]", "word")], b"x", 400, "timestamp_granularities", "bad_option"),
+        (
+            [("timestamp_granularities[]", "letter"), ("response_format", "verbose_json")],
+            *(b"x", 400, "timestamp_granularities", "bad_option"),
+        ),
+        ([("include[]", "magic")], b"x", 400, "include", "bad_option"),
+        ([("include[]", "logprobs"), ("response_format", "text")], b"x", 400, "include", "bad_option"),
+        ([("chunking_strategy", "never")], b"x", 400, "chunking_strategy", "bad_option"),
+        ([("chunking_strategy", '{"type": "client_vad"}')], b"x", 400, "chunking_strategy", "bad_option"),
+        ([("chunking_strategy[type]", "server_vad"), ("chunking_strategy[threshold]", "2")], b"x", 400, None, None),
+        ([("chunking_strategy", "{" * 100_000)], b"x", 400, "chunking_strategy", "bad_option"),
+        ([("keywords", '[["nested"]]')], b"x", 400, "keywords", "bad_option"),
+        ([("known_speaker_names[]", "Ann")], b"x", 400, "known_speaker_names", "bad_option"),
+        ([("known_speaker_references[]", "data:x")], b"x", 400, "known_speaker_references", "bad_option"),
+    ],
+)
+def test_refusals(
+    server: Server, fields: list[Field], file: bytes | None, status: int, param: str | None, code: str | None
+) -> None:
+    answer = send(server, *fields, file=file)
+    told = error(answer)
+    assert (answer.status_code, told["type"]) == (status, "invalid_request_error")
+    assert param in (told["param"], None)
+    assert code in (told["code"], None)
+
+
+def test_a_language_is_refused_with_those_there_are(server: Server) -> None:
+    assert "it knows: en" in error(send(server, ("language", "tlh")))["message"]
+
+
+def test_two_recordings_and_a_file_for_a_text(server: Server) -> None:
+    for name in ("file", "prompt"):
+        answer = httpx2.post(
+            server.base + TRANSCRIPTIONS, files=[("file", ("a", DEMO.read_bytes())), (name, ("b", b"x"))]
+        )
+        assert answer.status_code == 400
+        assert error(answer)["param"] == name
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("", b""),
+        ("application/json", b'{"file": "/etc/passwd", "model": "tiny"}'),
+        ("audio/flac", DEMO.read_bytes()),
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=x", b"nonsense"),
+        (
+            "multipart/form-data; boundary=x; charset=idna",
+            PART + b'name="\xff"\r\n\r\n',
+        ),
+        (
+            "multipart/form-data; boundary=x",
+            PART + b'name="file"; filename="a"\r\n\r\n',
+        ),
+        ("application/x-www-form-urlencoded", b"model=tiny"),
+    ],
+)
+def test_what_is_no_form(server: Server, kind: str, body: bytes) -> None:
+    answer = httpx2.post(server.base + TRANSCRIPTIONS, content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 400
+    error(answer)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 20, 500, 5_000, -3, -60, -300])
+def test_a_form_that_is_cut_off_is_told_so(server: Server, kept: int) -> None:
+    """Not that there is no recording, nor transcribed without the fields that are missing."""
+    request = httpx2.Request(
+        "POST",
+        server.base + TRANSCRIPTIONS,
+        files={"file": DEMO.read_bytes()},
+        data={"model": "tiny", "language": "en"},
+    )
+    content = request.read()
+    assert content.endswith(b"--\r\n")
+    kind = {"Content-Type": request.headers["content-type"]}
+    answer = httpx2.post(server.base + TRANSCRIPTIONS, content=content[:kept], headers=kind)
+    assert answer.status_code == 400
+    assert "cut off" in error(answer)["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allowed"),
+    [
+        ("GET", TRANSCRIPTIONS, 405, "POST"),
+        ("DELETE", "/v1/audio/translations", 405, "POST"),
+        ("POST", "/v1/models", 405, "GET, HEAD"),
+        ("DELETE", "/v1/models/tiny", 405, "GET, HEAD"),
+        ("POST", "/v1/audio/speech", 404, None),
+        ("GET", "/v1/audio/", 404, None),
+        ("POST", TRANSCRIPTIONS + "/x", 404, None),
+        ("GET", "/v1/models/none", 404, None),
+        ("GET", "/v1/chat/completions", 404, None),
+        ("GET", "/v1/models/%0d%0ax", 404, None),
+    ],
+)
+def test_other_paths_and_methods(server: Server, method: str, path: str, status: int, allowed: str | None) -> None:
+    answer = httpx2.request(method, server.base + path)
+    assert (answer.status_code, answer.headers.get("allow")) == (status, allowed)
+    assert error(answer)["type"] == "invalid_request_error"
+
+
+def test_translations_are_refused_with_the_reason(server: Server) -> None:
+    answer = httpx2.post(server.base + "/v1/audio/translations", files={"file": ("a", DEMO.read_bytes())})
+    assert answer.status_code == 400
+    assert "translates" in error(answer)["message"]
+
+
+def test_models(server: Server) -> None:
+    told = httpx2.get(server.base + "/v1/models").json()
+    assert told["object"] == "list"
+    found = {model["id"]: model for model in told["data"]}
+    assert {"tiny", "small", "whisper-1", "gpt-live-transcribe"} <= found.keys()
+    assert all(model["object"] == "model" and model["created"] > 0 for model in told["data"])
+    tiny, small = found["tiny"], found["small"]
+    assert (tiny["recordings"], tiny["languages"]) == (True, ["en"])
+    assert (small["recordings"], small["live"]) == (False, True)
+    assert small["latencies_ms"]
+    assert (tiny["owned_by"], small["owned_by"]) == ("conure", "local")
+    assert (found["whisper-1"]["root"], found["gpt-live-transcribe"]["root"]) == ("tiny", "small")
+
+
+@pytest.mark.parametrize(
+    ("name", "root"), [("tiny", "tiny"), ("small", "small"), ("whisper-large-v3", "tiny"), ("nova-3", "tiny")]
+)
+def test_a_model_by_any_name_that_is_understood(server: Server, name: str, root: str) -> None:
+    told = httpx2.get(f"{server.base}/v1/models/{name}").json()
+    assert (told["id"], told["root"]) == (name, root)
+
+
+def test_the_document_has_the_form(server: Server) -> None:
+    paths = httpx2.get(server.base + "/openapi.json").json()["paths"]
+    content = paths[TRANSCRIPTIONS]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert content["required"] == ["file"]
+    assert {"model", "language", "languages", "include", "chunking_strategy", "stream"} <= content["properties"].keys()
+    assert "$ref" not in json.dumps(content)
+    assert {"/v1/audio/translations", "/v1/models", "/v1/models/{model}"} <= paths.keys()
+    assert not any("{path}" in path for path in paths)
+
+
+@pytest.mark.parametrize("sent", [0, 100, 40_000, None])
+@pytest.mark.parametrize("stream", ["false", "true"])
+def test_a_client_that_hangs_up(server: Server, sent: int | None, stream: str) -> None:
+    request = httpx2.Request(
+        "POST",
+        server.base + TRANSCRIPTIONS,
+        files=[("stream", (None, stream)), ("file", ("a", DEMO.read_bytes()))],
+    )
+    body = request.read()
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    with socket.create_connection((server.host, server.web), timeout=PATIENCE) as connection:
+        connection.sendall(f"POST {TRANSCRIPTIONS} HTTP/1.1\r\n{head}\r\n".encode() + body[:sent])
+    assert send(server).json()["text"] == SAID

@@ -1,0 +1,284 @@
+"""Forms and the stream of finals: what they answer, what they refuse, and who has the path that two doors share."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from tests.protocols.live_clients import pcm16, pieces
+from tests.protocols.servers import DEMO, MOST_UPLOAD, PATIENCE, SAID, Server, demo, started, wait_for
+from tests.protocols.test_wyoming import connected, request
+
+DIGITS = pcm16(demo())
+SEGMENT = {"text", "start", "end", "speaker", "is_user", "person_id", "detected_language"}
+Answer = tuple[int, Any, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def narrow(cache: Path) -> Iterator[Server]:
+    """Room for one stream, and the native door closed."""
+    with started("tiny", cache, "--slots", "1", "--without", "native", "--drain-seconds", "600") as running:
+        yield running
+        assert running.stop() == 0
+        assert "Traceback" not in running.errors
+
+
+def posted(
+    server: Server, path: str, fields: dict[str, str], file: bytes | None = None, named: bytes = b"../a b.wav"
+) -> Answer:
+    """Status, JSON and headers."""
+    boundary = uuid.uuid4().hex
+    parts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}'.encode() for name, value in fields.items()]
+    if file is not None:
+        head = b'Content-Disposition: form-data; name="file"; filename="%s"\r\nContent-Type: audio/wav\r\n\r\n' % named
+        parts.append(head + file)
+    body = b"".join(f"--{boundary}\r\n".encode() + part + b"\r\n" for part in parts) + f"--{boundary}--\r\n".encode()
+    request = urllib.request.Request(server.base + path, data=body)
+    request.add_header("Content-Type", f"multipart/form-data; boundary={boundary}")
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            return response.status, json.loads(response.read()), dict(response.headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read()), dict(error.headers)
+
+
+def test_segments(server: Server) -> None:
+    status, told, headers = posted(server, "/v1/transcribe", {}, DEMO.read_bytes())
+    assert status == 200
+    assert told.keys() == {"text", "segments"}
+    assert told["text"] == SAID
+    assert " ".join(segment["text"] for segment in told["segments"]) == SAID
+    for segment in told["segments"]:
+        assert segment.keys() == {"text", "start", "end"}
+        assert 0 <= segment["start"] < segment["end"] <= 7.2
+    assert "conure-ignored" not in headers
+
+
+@pytest.mark.parametrize("named", [b"caf\xe9.wav", "鵝\x1b[31m.wav".encode(), b"", b"x" * 2_000, b"\xed\xb3\xa9.wav"])
+def test_a_file_may_have_any_name(server: Server, named: bytes) -> None:
+    status, told, _ = posted(server, "/v2/transcribe", {}, DEMO.read_bytes(), named)
+    assert (status, told["text"]) == (200, SAID)
+
+
+@pytest.mark.parametrize("path", ["/v1/transcribe", "/v2/transcribe"])
+def test_what_could_not_be_read_is_told(server: Server, path: str) -> None:
+    data = DEMO.read_bytes()
+    status, _, headers = posted(server, path, {}, data[: len(data) // 2])
+    assert status == 200
+    assert "cut off" in headers["conure-problems"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ({}, None),
+        ({"diarize": "false"}, None),
+        ({"diarize": "True"}, "diarize"),
+        ({"diarize": "true", "num_speakers": "2"}, "diarize, num_speakers"),
+        ({"min_speakers": "2", "max_speakers": "2"}, "min_speakers, max_speakers"),
+        ({"num_speakers": "", "other": "7"}, None),
+    ],
+)
+def test_speakers_are_null(server: Server, fields: dict[str, str], ignored: str | None) -> None:
+    status, told, headers = posted(server, "/v2/transcribe", fields, DEMO.read_bytes())
+    assert status == 200
+    assert told.keys() == {"text", "segments", "detected_language"}
+    assert told["text"] == SAID
+    assert told["detected_language"] == "en"  # the only one that the model knows
+    assert [segment["speaker"] for segment in told["segments"]] == [None] * len(told["segments"])
+    assert headers.get("conure-ignored") == ignored
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({"min_speakers": "3", "max_speakers": "2"}, "min_speakers (3) cannot exceed max_speakers (2)"),
+        (
+            {"num_speakers": "2", "min_speakers": "1"},
+            "num_speakers cannot be combined with min_speakers or max_speakers",
+        ),
+        ({"num_speakers": "0"}, "num_speakers is '0': send a whole number greater than 0"),
+        ({"max_speakers": "-1"}, "max_speakers is '-1': send a whole number greater than 0"),
+        ({"min_speakers": "1.5"}, "min_speakers is '1.5': send a whole number greater than 0"),
+        ({"min_speakers": "9" * 5000}, f"min_speakers is '{'9' * 5000}': send a whole number greater than 0"),
+        ({"diarize": "maybe"}, "diarize is 'maybe': send true or false"),
+    ],
+)
+def test_fields_that_are_wrong(server: Server, fields: dict[str, str], detail: str) -> None:
+    assert posted(server, "/v2/transcribe", fields, DEMO.read_bytes())[:2] == (422, {"detail": detail})
+
+
+@pytest.mark.parametrize("path", ["/v1/transcribe", "/v2/transcribe"])
+@pytest.mark.parametrize(
+    ("fields", "file", "status", "named"),
+    [
+        ({}, None, 422, "no file"),
+        ({"file": "words"}, None, 422, "no file"),
+        ({}, b"", 415, "empty"),
+        ({}, b"this is not audio" * 100, 415, "audio"),
+        ({}, bytes(MOST_UPLOAD + 1), 413, "bytes"),
+    ],
+)
+def test_recordings_that_are_none(
+    server: Server, path: str, fields: dict[str, str], file: bytes | None, status: int, named: str
+) -> None:
+    answered, told, _ = posted(server, path, fields, file)
+    assert answered == status
+    assert told.keys() == {"detail"}
+    assert named in told["detail"]
+
+
+def test_a_client_that_hangs_up(server: Server) -> None:
+    for sent in (0, 100):
+        head = b"POST /v2/transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        with socket.create_connection((server.host, server.web), timeout=PATIENCE) as connection:
+            connection.sendall(head + b"Content-Length: 1000\r\n\r\n" + b"--x" + b" " * sent)
+    assert posted(server, "/v1/transcribe", {}, DEMO.read_bytes())[0] == 200
+
+
+def test_what_is_no_form_is_for_the_native_door(server: Server, narrow: Server) -> None:
+    assert json.loads(server.post("/v1/transcribe", DEMO.read_bytes())[1])["duration"] == pytest.approx(7.181)
+    assert narrow.post("/v1/transcribe", DEMO.read_bytes())[0] == 404
+    assert posted(narrow, "/v1/transcribe", {}, DEMO.read_bytes())[:2] == (
+        200,
+        posted(server, "/v1/transcribe", {}, DEMO.read_bytes())[1],
+    )
+    status, body = server.post("/v2/transcribe", b"x")
+    assert status == 422
+    assert "multipart/form-data" in json.loads(body)["detail"]
+
+
+@contextmanager
+def streaming(server: Server, query: str = "") -> Iterator[ClientConnection]:
+    with connect(server.url("/v3/stream" + query), compression=None, open_timeout=PATIENCE) as connection:
+        assert json.loads(connection.recv(PATIENCE)) == {"type": "ready"}
+        yield connection
+
+
+def rest(connection: ClientConnection) -> tuple[list[dict[str, Any]], int | None, str | None]:
+    heard = []
+    try:
+        while True:
+            heard.append(json.loads(connection.recv(PATIENCE)))
+    except ConnectionClosed:
+        return heard, connection.close_code, connection.close_reason
+
+
+def refused(server: Server, query: str = "") -> tuple[int | None, str | None]:
+    with connect(server.url("/v3/stream" + query), compression=None, open_timeout=PATIENCE) as connection:
+        heard, code, reason = rest(connection)
+    assert not heard
+    return code, reason
+
+
+@pytest.mark.parametrize(("query", "least", "most"), [("", 1, 8), ("?hangover_s=0.2", 5, 8), ("?hangover_s=3", 1, 1)])
+def test_an_utterance_a_message(narrow: Server, query: str, least: int, most: int) -> None:
+    with streaming(narrow, query) as connection:
+        for piece in pieces(DIGITS):
+            connection.send(piece)
+        connection.send("finalize")
+        heard, code, reason = rest(connection)
+    assert (code, reason) == (1000, "stream_complete")
+    assert least <= len(heard) <= most
+    assert " ".join(told["text"] for told in heard) == SAID
+    times = [time for told in heard for time in (told["start"], told["end"])]
+    assert times == sorted(times)
+    for told in heard:
+        assert told.keys() == SEGMENT
+        assert (told["speaker"], told["is_user"], told["person_id"]) == (None, False, None)
+        assert told["detected_language"] == "en"
+    narrow.settled(0)
+
+
+def test_audio_at_another_rate_cut_anywhere(narrow: Server) -> None:
+    with streaming(narrow, "?sample_rate=48000&vad_threshold=0.4") as connection:
+        for piece in pieces(pcm16(demo(48_000)), 9_999):
+            connection.send(piece)
+        connection.send("keep going")  # a text that is not known is left alone
+        connection.send("finalize")
+        connection.send(b"too late")
+        heard, code, _ = rest(connection)
+    assert code == 1000
+    assert " ".join(told["text"] for told in heard) == SAID
+    narrow.settled(0)
+
+
+def test_nothing_was_said(narrow: Server) -> None:
+    with streaming(narrow) as connection:
+        connection.send(bytes(32_000))
+        connection.send("finalize")
+        assert rest(connection) == ([], 1000, "stream_complete")
+    narrow.settled(0)
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("?sample_rate=fast", "sample_rate is 'fast'"),
+        ("?sample_rate=16000.5", "sample_rate"),
+        ("?sample_rate=inf", "sample_rate"),
+        ("?sample_rate=4000", "4000"),
+        ("?vad_threshold=2", "2.0"),
+        ("?hangover_s=nan", "nan"),
+        ("?hangover_s=-1", "-1"),
+        (f"?hangover_s={'x' * 1000}", "hangover_s"),
+        (f"?hangover_s={'%C3%A4' * 100}", "hangover_s"),
+    ],
+)
+def test_a_query_that_is_wrong(server: Server, query: str, named: str) -> None:
+    code, reason = refused(server, query)
+    assert code == 1008
+    assert reason is not None
+    assert reason.startswith("bad_option: ")
+    assert named in reason
+
+
+def test_a_client_that_goes_takes_its_stream_along(server: Server) -> None:
+    with streaming(server) as connection:
+        connection.send(DIGITS)
+        assert server.health()["streams"] == 1
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        connection.socket.shutdown(socket.SHUT_RDWR)
+    server.settled(0)
+
+
+def test_no_room(narrow: Server) -> None:
+    with streaming(narrow) as connection:
+        assert refused(narrow) == (1013, "capacity_full")
+        with connected(narrow) as client:
+            client.say(request(asked={}))
+            error = client.until("error")[-1][1]
+            assert error["code"] == "busy"
+            assert "(retry after 5 s)" in error["text"]
+        connection.send("finalize")
+        assert rest(connection)[1:] == (1000, "stream_complete")
+
+
+def test_a_server_that_stops(narrow: Server) -> None:
+    """The last one: it ends the server."""
+    with streaming(narrow) as connection:
+        connection.send(DIGITS)
+        narrow.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: narrow.health()["status"] == "draining")
+        assert refused(narrow) == (1013, "draining")
+        status, told, headers = posted(narrow, "/v1/transcribe", {}, DEMO.read_bytes())
+        assert (status, headers["retry-after"]) == (503, "5")
+        assert "about to stop" in told["detail"]
+        connection.send("finalize")
+        heard, code, _ = rest(connection)
+    assert code == 1000
+    assert " ".join(told["text"] for told in heard) == SAID
+    assert narrow.wait() == 0

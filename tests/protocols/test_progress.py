@@ -1,0 +1,71 @@
+"""How far it is, as lines: before a recording that fails when the test wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx2
+import pytest
+
+from conure.errors import ConureError, UnsupportedAudio
+from conure.protocols.native.progress_stream import ProgressStream
+from conure.service.file_service import Progress
+from conure.types import Transcript
+
+Transcribe = Callable[[Progress], Any]
+
+
+def told(transcribe: Transcribe) -> tuple[int, list[dict[str, Any]]]:
+    closed = []
+
+    async def ask() -> httpx2.Response:
+        held = AsyncExitStack()
+        held.callback(closed.append, True)
+        transport = httpx2.ASGITransport(app=ProgressStream(held, transcribe))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.post("/")
+
+    answer = asyncio.run(ask())
+    assert closed == [True]
+    return answer.status_code, [json.loads(line) for line in answer.text.splitlines()]
+
+
+def working(*reached: float, error: Exception | None = None) -> Transcribe:
+    async def transcribe(progress: Progress) -> Transcript:
+        for seconds in reached:
+            progress(seconds, None)
+            await asyncio.sleep(0.01)
+        if error:
+            raise error
+        return Transcript(text="one", duration=3.0)
+
+    return transcribe
+
+
+def test_how_far_it_is_and_at_the_end_the_transcript() -> None:
+    status, lines = told(working(1.0, 2.0))
+    assert status == 200
+    assert lines[:-1] == [{"type": "progress", "seconds": seconds, "of": None} for seconds in (1.0, 2.0)]
+    assert (lines[-1]["type"], lines[-1]["text"], lines[-1]["problems"]) == ("transcript", "one", [])
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(UnsupportedAudio("no audio"), "unsupported_audio"), (RuntimeError("secret"), "engine_failed")],
+)
+def test_what_fails_on_the_way_is_the_last_line(error: Exception, code: str, caplog: pytest.LogCaptureFixture) -> None:
+    status, lines = told(working(1.0, error=error))
+    assert status == 200
+    assert [line["type"] for line in lines] == ["progress", "error"]
+    assert lines[-1]["code"] == code
+    assert "secret" not in lines[-1]["message"]
+    assert ("secret" in caplog.text) is not isinstance(error, ConureError)
+
+
+def test_what_fails_before_is_told_by_http() -> None:
+    status, (line,) = told(working(error=UnsupportedAudio("no audio")))
+    assert (status, line["error"]["code"]) == (415, "unsupported_audio")

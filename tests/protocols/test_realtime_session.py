@@ -1,0 +1,132 @@
+"""What a session means: how turns end, what audio comes, which latency."""
+
+from __future__ import annotations
+
+import pytest
+
+from conure.audio.formats import AudioFormat
+from conure.engine.plan import ModelInfo
+from conure.protocols.realtime.nim import NimSession
+from conure.protocols.realtime.session import BadSession, Session, nearest
+from conure.protocols.realtime.session_schemas import changes_of, flat_shape, shape
+from conure.vad.endpointing import Endpointing
+
+CARD = ModelInfo("live", "live", "", b"", 20, latencies=(80, 160, 560, 1120))
+
+
+def heard(**changes: object) -> Session:
+    return Session().updated({"audio": {"input": changes}})
+
+
+@pytest.mark.parametrize(
+    ("turns", "hears_ends", "endpointing"),
+    [
+        (None, True, Endpointing(silence=None, end_token=None, blanks=None, longest=None)),
+        ({"type": "server_vad"}, True, Endpointing(silence=0.5, end_token=None)),
+        ({"silence_duration_ms": 200, "threshold": 0.8}, False, Endpointing(silence=0.2, end_token=None, speech=0.8)),
+        ({"silence_duration_ms": 5000}, False, Endpointing(silence=5.0, end_token=None, blanks=5.0)),
+        ({"threshold": 0}, False, Endpointing(silence=0.5, end_token=None, speech=0.01)),
+        ({"threshold": 1}, False, Endpointing(silence=0.5, end_token=None, speech=0.99)),
+        ({"type": "semantic_vad"}, True, Endpointing(silence=4.0, blanks=4.0)),
+        ({"type": "semantic_vad", "eagerness": "low"}, True, Endpointing(silence=8.0, blanks=8.0)),
+        ({"type": "semantic_vad", "eagerness": "high"}, True, Endpointing(silence=2.0)),
+        ({"type": "semantic_vad", "eagerness": "high"}, False, Endpointing(silence=0.4)),
+    ],
+)
+def test_how_turns_end(turns: dict[str, object] | None, hears_ends: bool, endpointing: Endpointing) -> None:
+    assert heard(turn_detection=turns).endpointing(hears_ends) == endpointing
+
+
+def test_one_way_to_end_turns_leaves_nothing_to_another() -> None:
+    session = heard(turn_detection={"type": "server_vad", "threshold": 0.9})
+    session = session.updated({"audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}})
+    session = session.updated({"audio": {"input": {"turn_detection": {"type": "server_vad"}}}})
+    assert session == Session()
+
+
+@pytest.mark.parametrize(
+    ("asked", "audio"),
+    [
+        ({"type": "audio/pcm"}, AudioFormat("pcm16", 24_000)),
+        ({"type": "audio/pcm", "rate": 8_000}, AudioFormat("pcm16", 8_000)),
+        ({"type": "audio/pcmu"}, AudioFormat("mulaw", 8_000)),
+        ({"type": "audio/pcma"}, AudioFormat("alaw", 8_000)),
+    ],
+)
+def test_what_audio_comes(asked: dict[str, object], audio: AudioFormat) -> None:
+    assert heard(format=asked).audio(b"RIFF") == audio
+
+
+def test_a_format_leaves_its_rate_to_no_other() -> None:
+    session = heard(format={"type": "audio/pcm", "rate": 16_000})
+    assert session.updated({"audio": {"input": {"format": {"type": "audio/pcmu"}}}}).audio(b"").sample_rate == 8_000
+
+
+@pytest.mark.parametrize(
+    ("delay", "latency"), [("minimal", 80), ("low", 160), ("medium", 160), ("high", 560), ("xhigh", 1120), (None, None)]
+)
+def test_delay_is_the_nearest_latency(delay: str | None, latency: int | None) -> None:
+    wanted = heard(transcription={"delay": delay}).wanted(CARD)
+    assert (wanted.model, wanted.latency_ms) == ("live", latency)
+    assert nearest(CARD, 10_000) == 1120
+
+
+@pytest.mark.parametrize(
+    ("asked", "language"),
+    [
+        ({"language": "de"}, "de"),
+        ({"languages": ["de"]}, "de"),
+        ({"languages": ["de", "en"]}, None),
+        ({"languages": []}, None),
+        ({"language": None}, None),
+    ],
+)
+def test_several_languages_are_for_the_model(asked: dict[str, object], language: str | None) -> None:
+    assert heard(transcription=asked).wanted(CARD).language == language
+
+
+def test_what_has_no_effect_is_said_back() -> None:
+    asked = {"model": "whisper-1", "language": None, "keywords": ["Kowalczyk"], "prompt": "numbers"}
+    session = heard(transcription=asked, noise_reduction={"type": "near_field", "strength": 0.5})
+    told = shape(session, "sess_1")["audio"]["input"]
+    assert told["transcription"] == asked
+    assert told["noise_reduction"] == {"type": "near_field", "strength": 0.5}
+    assert heard(transcription=None).common.input.transcription.model is None
+
+
+def test_both_shapes_say_the_same() -> None:
+    flat = {
+        "input_audio_format": "g711_ulaw",
+        "input_audio_transcription": {"model": "whisper-1", "language": "en"},
+        "turn_detection": None,
+        "input_audio_noise_reduction": None,
+        "include": ["item.input_audio_transcription.logprobs"],
+    }
+    session = Session().updated(changes_of(flat))
+    told = flat_shape(session, "sess_1")
+    assert {name: told[name] for name in flat} == flat
+    assert Session().updated(changes_of(shape(session, "sess_1"))) == session
+
+
+def test_a_wrong_value_is_named() -> None:
+    with pytest.raises(BadSession, match="silence_duration_ms") as wrong:
+        heard(turn_detection={"silence_duration_ms": 0})
+    assert wrong.value.param == "session.audio.input.turn_detection.silence_duration_ms"
+
+
+def test_endpointing_of_nim() -> None:
+    session = NimSession().updated({"endpointing_config": {"stop_history": 800, "stop_history_eou": 240}})
+    assert session.endpointing(hears_ends=True) == Endpointing(silence=0.8, end_token=0.24)
+    zeros = NimSession().updated({"endpointing_config": {"stop_history": 0, "start_history": 0}})
+    assert zeros.endpointing(hears_ends=True) == Endpointing()
+
+
+WAV_HEAD = b"RIFF\0\0\0\0WAVEfmt "
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "encoding"),
+    [("none", WAV_HEAD, "container"), ("none", b"\0\0\0\0", "pcm16"), ("pcm16", WAV_HEAD, "pcm16")],
+)
+def test_files_of_nim_tell_themselves(name: str, head: bytes, encoding: str) -> None:
+    assert NimSession().updated({"input_audio_format": name}).audio(head).encoding == encoding

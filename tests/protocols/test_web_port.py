@@ -1,0 +1,163 @@
+"""The web port before an application of its own: what is used of uvicorn and websockets is there, and does as thought.
+
+The doors themselves are tried before a server in a process of its own; this is told in the fast tier, with the oldest
+versions that are allowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
+
+from conure.protocols.http.connection_limits import ConnectionLimits
+from conure.protocols.http.uvicorn_http import LimitedHttpProtocol
+from conure.protocols.http.uvicorn_websocket import DIRECT, GIVE_TO, DirectWebSocket
+from tests.waiting import PATIENCE, until
+
+Receive, Send = Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]
+PACKETS = [bytes([number]) * size for number, size in enumerate((1, 2, 125, 126, 640, 65_535, 65_536, 90_000))]
+
+
+class App:
+    """Notes what came on which way, answers `?` with all of it, refuses `/no`, and ends at `end`."""
+
+    def __init__(self) -> None:
+        self.directly: list[bytes] = []
+        self.heard: list[bytes | str] = []
+        self.codes: list[int] = []
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+            await send({"type": "http.response.body", "body": b"ok"})
+            return
+        await receive()
+        if scope["path"] == "/no":
+            await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+            await send({"type": "websocket.http.response.body", "body": b"no"})
+            return
+        scope["extensions"][DIRECT][GIVE_TO](self._take)
+        await send({"type": "websocket.accept"})
+        while (told := await receive())["type"] == "websocket.receive":
+            said = told.get("text") or told.get("bytes")
+            if said == "?":
+                await send({"type": "websocket.send", "text": json.dumps(sum(map(len, self.directly)))})
+            elif said == "end":
+                await send({"type": "websocket.close", "code": 1012})
+            else:
+                self.heard.append(said)
+        self.codes.append(told["code"])
+
+    def _take(self, data: bytes) -> bool:
+        self.directly.append(data)
+        self.heard.append(data)
+        return True
+
+
+@contextlib.asynccontextmanager
+async def port(app: App) -> AsyncIterator[str]:
+    connections = ConnectionLimits()
+
+    def speak(**options: Any) -> LimitedHttpProtocol:
+        return LimitedHttpProtocol(connection=connections.begin("web"), **options)
+
+    config = uvicorn.Config(
+        app,
+        port=0,
+        log_config=None,
+        lifespan="off",
+        http=speak,  # type: ignore[arg-type]
+        ws=DirectWebSocket,
+        ws_per_message_deflate=False,
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())
+    await until(lambda: server.started or serving.done())
+    host, number = server.servers[0].sockets[0].getsockname()[:2]
+    try:
+        yield f"{host}:{number}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def at(play: Callable[[ClientConnection, App], Awaitable[None]]) -> App:
+    app = App()
+
+    async def run() -> None:
+        async with asyncio.timeout(PATIENCE), port(app) as address:
+            async with connect(f"ws://{address}/yes", max_size=None, compression=None) as connection:
+                await play(connection, app)
+            await until(lambda: app.codes)
+
+    asyncio.run(run())
+    return app
+
+
+def test_whole_messages_go_directly_and_all_keep_their_order() -> None:
+    async def play(connection: ClientConnection, _: App) -> None:
+        for packet in PACKETS:
+            await connection.send(packet)
+            await connection.send([packet[:1], packet[1:]])
+            await connection.send("between")
+        await (await connection.ping())
+        await connection.send("?")
+        assert json.loads(await connection.recv()) > 0
+
+    app = at(play)
+    assert app.heard == [said for packet in PACKETS for said in (packet, packet, "between")]
+    assert app.codes == [1000]
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (Frame(Opcode.TEXT, b"\xff").serialize(mask=True), 1007),
+        (Frame(Opcode.BINARY, b"1234").serialize(mask=False), 1002),
+        (b"\xff\xff\xff\xff\xff\xff\xff", 1002),
+    ],
+    ids=["no text", "not masked", "no frame"],
+)
+def test_what_is_no_message_ends_the_connection_with_a_reason(frame: bytes, code: int) -> None:
+    async def play(connection: ClientConnection, _: App) -> None:
+        connection.transport.write(frame)
+        with pytest.raises(ConnectionClosed):
+            await connection.recv()
+        assert connection.close_code == code
+
+    assert at(play).codes == [code]
+
+
+def test_the_door_ends_it() -> None:
+    async def play(connection: ClientConnection, _: App) -> None:
+        await connection.send("end")
+        with pytest.raises(ConnectionClosed):
+            await connection.recv()
+        assert connection.close_code == 1012
+
+    at(play)
+
+
+def test_a_refusal_is_an_answer_and_http_is_answered_beside() -> None:
+    async def run() -> None:
+        async with asyncio.timeout(PATIENCE), port(App()) as address:
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(f"ws://{address}/no")
+            assert (refused.value.response.status_code, refused.value.response.body) == (401, b"no")
+            host, _, number = address.partition(":")
+            reader, writer = await asyncio.open_connection(host, int(number))
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).endswith(b"ok")
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(run())

@@ -1,0 +1,134 @@
+"""Who reads recordings: what comes out is what is cut here, in bounded memory, without torch."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from conure.audio.files import open_audio
+from conure.service.decode_process import Cut, Ended, Failed, Opened, Ready, Waiting
+from conure.service.decode_worker import DecodeTask, start_process, start_thread
+from conure.service.segmenter import cut_pieces
+from conure.vad.segmentation import CutSettings
+from tests.service.voices import RATE, STRINGS, save, speech
+from tests.waiting import PATIENCE
+
+CUT = CutSettings(max_seconds=8)
+ROOM = 20 * RATE
+
+
+@pytest.fixture(params=[start_process, start_thread])
+def reader(request):
+    reader = request.param(CUT, ROOM)
+    yield reader
+    reader.stop()
+
+
+def read(reader, task):
+    """What is said of a recording, and the samples of its pieces; pieces are freed when the reader waits for room."""
+    said, pieces, held = [], [], []
+    reader.ask(task)
+    while not any(isinstance(one, Ended | Failed) for one in said):
+        answers = reader.receive()
+        assert answers is not None
+        for answer in answers:
+            if isinstance(answer, Cut):
+                held.append(answer)
+                assert sum(piece.count for piece in held) <= ROOM
+                pieces.append(reader.samples[answer.at : answer.at + answer.count].copy())
+            if isinstance(answer, Waiting):
+                reader.free([piece.at for piece in held])
+                held.clear()
+        said += answers
+    reader.free([piece.at for piece in held])
+    reader.finished()
+    return [one for one in said if not isinstance(one, Ready)], pieces
+
+
+def cut_here(path, channels):
+    with open_audio(path, channels=channels) as source:
+        found = [piece for _, pieces in cut_pieces(source.blocks(), CUT) for piece in pieces]
+    return [(channel, piece.start, piece.overlap) for channel, piece in found], [piece.samples for _, piece in found]
+
+
+@pytest.mark.parametrize("channels", ["mix", "split"])
+def test_pieces_are_those_that_are_cut_here(reader, tmp_path, channels):
+    path = save(tmp_path / "long.flac", speech(70), speech(70, first=9))
+    said, pieces = read(reader, DecodeTask(3, path, channels == "split", None))
+    places, expected = cut_here(path, channels)
+    assert [(one.channel, one.start, one.overlap) for one in said if isinstance(one, Cut)] == places
+    assert len(pieces) == len(expected)
+    assert all(np.array_equal(piece, other) for piece, other in zip(pieces, expected, strict=True))
+    assert any(isinstance(one, Waiting) for one in said)
+    assert said[0] == Opened(3, 1 + (channels == "split"), pytest.approx(70.0))
+    assert said[-1] == Ended(3, str(path), pytest.approx(70.0), [])
+
+
+def test_a_failure_is_told_and_the_next_one_is_read(reader, tmp_path):
+    bad = tmp_path / "bad.txt"
+    bad.write_bytes(b"no sound")
+    (failed,), _ = read(reader, DecodeTask(0, bad, False, None))
+    assert failed == Failed(0, "UnsupportedAudio", f"{bad}: is not audio, or damaged from its start", failed.hint)
+    assert failed.hint.startswith("check that it plays")
+    said, _ = read(reader, DecodeTask(1, STRINGS[0], False, 1.0))
+    assert (said[-1].kind, said[-1].number) == ("AudioTooLong", 1)
+    said, (piece,) = read(reader, DecodeTask(2, STRINGS[0], False, None))
+    assert said[-1].seconds == pytest.approx(len(piece) / RATE)
+
+
+def test_what_this_process_has_open_is_read_in_a_thread(tmp_path):
+    reader = start_thread(CUT, ROOM)
+    try:
+        _, (piece,) = read(reader, DecodeTask(0, STRINGS[0].read_bytes(), False, None))
+        with STRINGS[0].open("rb") as file:
+            _, (same,) = read(reader, DecodeTask(1, file, False, None))
+    finally:
+        reader.stop()
+    assert np.array_equal(piece, same)
+    assert reader.files == {}
+
+
+def test_what_another_process_would_not_find_is_not_for_it(tmp_path):
+    assert DecodeTask(0, STRINGS[0], False, None).is_on_disk
+    assert DecodeTask(0, str(STRINGS[0]), False, None).is_on_disk
+    for source in (b"", tmp_path, tmp_path / "gone.wav", "/dev/stdin", "/proc/self/exe"):
+        assert not DecodeTask(0, source, False, None).is_on_disk
+
+
+def test_it_ends_when_nobody_listens(tmp_path):
+    """In the middle of a recording, too."""
+    path = save(tmp_path / "long.wav", speech(70))
+    for tasks in ([], [DecodeTask(0, path, False, None)]):
+        reader = start_process(CUT, ROOM)
+        for task in tasks:
+            reader.ask(task)
+            while not any(isinstance(answer, Waiting) for answer in reader.receive()):
+                pass
+        reader.end.close()
+        assert reader.process.wait(60) == 0
+
+
+def test_processes_that_read_load_no_torch_and_no_second_detector():
+    """Each would take 300 MB and seconds; ONNX Runtime, where the kernel hears speech, 45 MB and 0.4 s."""
+    code = """if True:
+        import sys
+        from conure.service.decode_process import main
+        from conure.vad.silero import load_silero
+        load_silero()
+        from conure.native.library import available
+        print("torch" in sys.modules, "conure.cli" in sys.modules, available() != ("onnxruntime" in sys.modules))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout == "False False True\n", done.stderr
+
+
+def test_a_name_that_is_not_utf8(reader, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.flac")
+    save(tmp_path / "plain.flac", speech(2)).rename(path)
+    said, pieces = read(reader, DecodeTask(1, path, False, None))
+    assert pieces
+    assert said[-1].name.endswith("caf\\xe9.flac")
+    said, _ = read(reader, DecodeTask(2, tmp_path / os.fsdecode(b"gone\xe9.flac"), False, None))
+    assert said[-1].message.endswith("gone\\xe9.flac: No such file or directory")

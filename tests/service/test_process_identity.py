@@ -1,0 +1,29 @@
+"""Tokens tell where their streams are, and what is bounded for all is shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conure.service.process_identity import ALONE, ProcessIdentity
+
+FOLDER = Path("/run/house")
+SECOND = ProcessIdentity(2, 4, FOLDER)
+
+
+def test_a_token_leads_to_its_process() -> None:
+    token = SECOND.sign("a-secret_1")
+    assert SECOND.elsewhere(token) is None
+    assert ProcessIdentity(3, 4, FOLDER).elsewhere(token) == SECOND.own_door
+    assert ALONE.sign("a-secret_1") == "a-secret_1"
+    assert ALONE.elsewhere(token) is None
+
+
+@pytest.mark.parametrize("token", ["", "secret", ".secret", "../x.secret", "-1.secret", "²1.secret", "1e3.secret"])
+def test_what_is_no_token_leads_nowhere(token: str) -> None:
+    assert SECOND.elsewhere(token) is None
+
+
+def test_a_share_is_never_nothing() -> None:
+    assert (ALONE.share(8), SECOND.share(8), SECOND.share(3)) == (8, 2, 1)

@@ -1,0 +1,132 @@
+"""Where utterances begin and end."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conure.errors import BadOption
+from conure.vad.endpointing import Endpointer, Endpointing, SpeechBegan, SpeechEnded
+
+STEP = 0.032
+
+
+def hear(endpointer: Endpointer, probabilities: list[float], start: int = 0) -> list[SpeechBegan | SpeechEnded]:
+    """What the detector's steps begin and end; `start` is the first one's number."""
+    heard = (
+        endpointer.step(STEP * i, STEP * (i + 1), probability) for i, probability in enumerate(probabilities, start)
+    )
+    return [event for event in heard if event is not None]
+
+
+def test_silence_after_speech_ends_an_utterance() -> None:
+    events = hear(Endpointer(Endpointing()), [0.0] * 10 + [0.9] * 30 + [0.0] * 40)
+    assert events == [SpeechBegan(pytest.approx(10 * STEP)), SpeechEnded(pytest.approx(59 * STEP), "silence")]
+
+
+def test_one_loud_step_begins_nothing() -> None:
+    assert hear(Endpointer(Endpointing()), [0.0, 0.9, 0.0] * 50) == []
+
+
+def test_a_token_begins_an_utterance_that_the_detector_missed() -> None:
+    endpointer = Endpointer(Endpointing(blanks=1.0))
+    assert hear(endpointer, [0.1] * 20) == []
+    assert endpointer.token(0.4, 0.6) == SpeechBegan(0.4)
+    assert [event.reason for event in hear(endpointer, [0.1] * 40, start=20) if isinstance(event, SpeechEnded)] == [
+        "silence"
+    ]
+
+
+def test_a_token_late_in_the_pause_makes_it_start_anew() -> None:
+    endpointer = Endpointer(Endpointing(silence=0.5))
+    hear(endpointer, [0.9] * 20 + [0.0] * 14)
+    endpointer.token(1.0, 1.08)
+    (ended,) = hear(endpointer, [0.0] * 40, start=34)
+    assert ended == SpeechEnded(pytest.approx(1.58, abs=STEP), "silence")
+
+
+def test_an_end_token_ends_sooner_but_not_in_the_middle_of_speech() -> None:
+    endpointer = Endpointer(Endpointing(silence=0.8, end_token=0.1))
+    hear(endpointer, [0.9] * 20)
+    endpointer.token(0.3, 0.5)
+    endpointer.token(0.6, 0.64, is_end=True)
+    assert hear(endpointer, [0.9] * 20, start=20) == []
+    (ended,) = hear(endpointer, [0.0] * 10, start=40)
+    assert ended == SpeechEnded(pytest.approx(44 * STEP), "end_token")
+
+
+def test_a_word_after_the_end_token_takes_it_back() -> None:
+    endpointer = Endpointer(Endpointing(silence=0.8, end_token=0.1))
+    hear(endpointer, [0.9] * 20)
+    endpointer.token(0.6, 0.64, is_end=True)
+    endpointer.token(0.64, 0.72)
+    assert hear(endpointer, [0.0] * 20, start=20) == []
+
+
+def test_noise_that_sounds_like_speech_ends_by_blanks_and_speech_by_its_length() -> None:
+    noise = Endpointer(Endpointing(blanks=2.0))
+    hear(noise, [0.9] * 10)
+    noise.token(0.1, 0.3)
+    ended, again = hear(noise, [0.9] * 80, start=10)
+    assert ended == SpeechEnded(pytest.approx(2.3, abs=STEP), "blanks")
+    assert isinstance(again, SpeechBegan)
+    _, ended = hear(Endpointer(Endpointing(blanks=None, longest=2.0)), [0.9] * 63)
+    assert ended == SpeechEnded(pytest.approx(2.0, abs=STEP), "length")
+
+
+def test_asking_ends_what_goes_on_and_nothing_else() -> None:
+    endpointer = Endpointer(Endpointing())
+    assert endpointer.end(0.5, "asked") is None
+    hear(endpointer, [0.9] * 20)
+    assert endpointer.end(0.7, "asked") == SpeechEnded(0.7, "asked")
+    assert endpointer.end(0.7, "closed") is None
+
+
+@pytest.mark.parametrize("wrong", [{"silence": 0.0}, {"longest": -1.0}, {"blanks": float("inf")}, {"speech": 1.0}])
+def test_settings_that_cannot_be(wrong: dict[str, float]) -> None:
+    with pytest.raises(BadOption):
+        Endpointing(**wrong)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.3, 0.4, 0.6, 0.9]), st.booleans(), st.booleans()), max_size=300),
+    st.sampled_from([None, 0.2, 0.6]),
+)
+def test_beginnings_and_ends_take_turns_in_order(heard: list[tuple[float, bool, bool]], silence: float | None) -> None:
+    endpointer = Endpointer(Endpointing(silence=silence, longest=4.0, blanks=1.5))
+    events: list[SpeechBegan | SpeechEnded] = []
+    for index, (probability, says, is_end) in enumerate(heard):
+        start, end = STEP * index, STEP * (index + 1)
+        told = [endpointer.token(start, end, is_end) if says else None, endpointer.step(start, end, probability)]
+        events += [event for event in told if event is not None]
+    assert all(isinstance(event, (SpeechBegan, SpeechEnded)[index % 2]) for index, event in enumerate(events))
+    times = [event.at for event in events]
+    assert times == sorted(times)
+    lengths = [end - begin for begin, end in zip(times[::2], times[1::2], strict=False)]
+    assert all(length <= 4.0 + 2 * STEP for length in lengths)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_steps_told_at_once_are_those_told_one_by_one(seed: int) -> None:
+    """Blocks that can be skimmed leave the endpointer where their steps would; the others it does not change."""
+    rng = random.Random(seed)
+    settings = Endpointing(silence=0.3, end_token=0.1, blanks=1.0, longest=3.0)
+    skims, steps, at, skimmed = Endpointer(settings), Endpointer(settings), 0, 0
+    for _ in range(300):
+        level = rng.choice([0.05, 0.42, 0.9])
+        block = [min(1.0, max(0.0, rng.gauss(level, 0.02))) for _ in range(rng.randint(1, 6))]
+        places = [(at + index) * 0.032 for index in range(len(block) + 1)]
+        at += len(block)
+        if rng.random() < 0.1:
+            said = places[0], places[0] + 0.08, rng.random() < 0.3
+            assert skims.token(*said) == steps.token(*said)
+        told = [steps.step(*step) for step in zip(places, places[1:], block, strict=False)]
+        if skims.skim(places[-1], min(block), max(block)):
+            assert told == [None] * len(block)
+            skimmed += 1
+        else:
+            assert told == [skims.step(*step) for step in zip(places, places[1:], block, strict=False)]
+        assert vars(skims) == vars(steps)
+    assert 30 < skimmed < 300

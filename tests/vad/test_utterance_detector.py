@@ -1,0 +1,68 @@
+"""Utterances that a detector alone finds: sure ones as asked for, faint ones so that no word is missed."""
+
+from __future__ import annotations
+
+from conure.vad.endpointing import Endpointing, SpeechBegan, SpeechEnded
+from conure.vad.segmentation import CutSettings
+from conure.vad.utterance_detector import Utterances
+
+STEP = 0.032
+
+
+def hear(
+    utterances: Utterances, probabilities: list[float], start: int = 0
+) -> tuple[list[SpeechBegan | SpeechEnded], list[tuple[float, float]]]:
+    """Events, and what was open from when to when."""
+    events: list[SpeechBegan | SpeechEnded] = []
+    spans: list[tuple[float, float]] = []
+    for index, probability in enumerate(probabilities, start):
+        before = utterances.began
+        event = utterances.step(STEP * index, STEP * (index + 1), probability)
+        if event is not None:
+            events.append(event)
+        if isinstance(event, SpeechEnded):
+            spans.append((before or 0.0, event.at))
+    return events, spans
+
+
+def utterances(**settings: float | None) -> Utterances:
+    return Utterances(Endpointing(**settings), CutSettings())  # type: ignore[arg-type]
+
+
+def test_clear_speech_is_as_the_endpointer_has_it() -> None:
+    events, _ = hear(utterances(), [0.0] * 20 + [0.9] * 30 + [0.0] * 30)
+    assert events == [SpeechBegan(20 * STEP), SpeechEnded(69 * STEP, "silence")]
+
+
+def test_a_faint_word_is_kept_but_not_announced() -> None:
+    events, spans = hear(utterances(), [0.0] * 20 + [0.25] + [0.0] * 30)
+    assert [type(event) for event in events] == [SpeechEnded]
+    assert spans[0][0] == 20 * STEP
+
+
+def test_noise_is_nothing_and_at_the_start_less_is_enough() -> None:
+    assert hear(utterances(), [0.05] * 12 + [0.17] * 200) == ([], [])
+    assert len(hear(utterances(), [0.12] * 2 + [0.0] * 30)[1]) == 1
+
+
+def test_speech_that_begins_faint_is_one_utterance() -> None:
+    events, spans = hear(utterances(), [0.0] * 20 + [0.3] * 5 + [0.9] * 10 + [0.0] * 30)
+    assert events[0] == SpeechBegan(25 * STEP)
+    assert spans == [(20 * STEP, events[1].at)]
+
+
+def test_no_utterance_is_longer_than_asked_or_than_a_clip_may_be() -> None:
+    for longest, most in ((4.0, 4.0), (None, 30.0), (600.0, 30.0), (0.1, 2.0)):
+        _, spans = hear(utterances(longest=longest, silence=None), [0.9] * 1000)
+        assert most <= spans[0][1] - spans[0][0] <= most + STEP
+
+
+def test_what_goes_on_after_a_cut_ends_by_silence() -> None:
+    one = utterances(longest=4.0)
+    events, _ = hear(one, [0.9] * 125)
+    one.resume(3.0, 4.0, is_sure=True)
+    after, spans = hear(one, [0.0] * 40, start=125)
+    assert isinstance(events[-1], SpeechEnded)
+    assert [event.reason for event in after if isinstance(event, SpeechEnded)] == ["silence"]
+    assert spans[0][0] == 3.0
+    assert one.end(9.0, "asked") is None
