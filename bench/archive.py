@@ -30,7 +30,7 @@ from conure.cli.tables import table
 from conure.service.archive import Archive
 from conure.service.recognizer import Recognizer, load
 from conure.types import Transcript, Word
-from conure.vad.segmentation import CutSettings, Cutter
+from conure.vad.segmentation import SegmentationSettings, Segmenter
 from conure.vad.silero import load_silero
 
 WORKERS = (1, 2, 4, 8, 15)
@@ -79,10 +79,10 @@ def stages_of(path: Path) -> tuple[float, np.ndarray]:
     with open_audio(path) as reader:
         blocks = [block[0] for block in reader.blocks()]
     decoded = time.process_time()
-    stream = load_silero().open()
+    stream = load_silero().open_stream()
     heard = [*(stream.push(block) for block in blocks), stream.finish()]
     detected = time.process_time()
-    cutter = Cutter(CutSettings())
+    cutter = Segmenter(SegmentationSettings())
     for block, told in zip([*blocks, np.zeros(0, np.float32)], heard, strict=True):
         cutter.push(block, told)
     cutter.finish()
@@ -103,7 +103,7 @@ def read_only(files: Sequence[Path], workers: int) -> Iterable[float]:
     def transcribe(clips: Sequence[np.ndarray]) -> list[list[Word]]:
         return [[] for _ in clips]
 
-    cut = CutSettings()
+    cut = SegmentationSettings()
     archive = Archive(files, transcribe, lambda words, _: words, cut=cut, batch_seconds=BATCH_SECONDS, workers=workers)
     return [recording.seconds for recording in archive.results()]
 

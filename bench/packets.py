@@ -60,8 +60,8 @@ from conure.engine.messages import (
     StreamTokens,
 )
 from conure.engine.plan import ModelInfo
-from conure.event_loop import event_loop
-from conure.protocols.http.uvicorn_websocket import DIRECT, GIVE_TO, DirectWebSocket
+from conure.event_loop import new_event_loop
+from conure.protocols.http.uvicorn_websocket import DIRECT_AUDIO, SET_RECEIVER, DirectWebSocket
 from conure.protocols.native.connection import NativeConnection
 from conure.protocols.native.websocket import stream_socket
 from conure.protocols.services import Services
@@ -70,7 +70,7 @@ from conure.service.access import AnonymousAccess
 from conure.service.file_service import FileService
 from conure.service.live_service import LiveService, StreamRequest
 from conure.service.model_directory import ModelDirectory
-from conure.service.status import OwnStatus
+from conure.service.status import ProcessStatus
 from conure.service.stream_decoder import StreamAudioDecoder
 from conure.service.tokenizer_cache import TokenizerCache
 from conure.types import Token
@@ -151,7 +151,7 @@ def word(stream: int, until: float) -> StreamTokens:
 
 def main() -> None:
     options = _parser().parse_args()
-    with asyncio.Runner(loop_factory=event_loop) as loop:
+    with asyncio.Runner(loop_factory=new_event_loop) as loop:
         found = {size: loop.run(_measure(size, options)) for size in options.packets_ms}
     print(f"{machine()['processor']}, {machine()['cores']} cores; microseconds of one core")
     print(_table(found, options.latency), end="")
@@ -178,7 +178,9 @@ async def _measure(packet_ms: int, options: argparse.Namespace) -> dict[str, flo
     found["socket"] = await _at_sockets(_empty(), packet_ms, options.streams, ws=DirectWebSocket)
     async with service(options.latency) as (live, stand_in):
         app = FastAPI()
-        app.include_router(stream_socket(Services(live, FileService(live.handle, TokenizerCache()), OwnStatus(live))))
+        app.include_router(
+            stream_socket(Services(live, FileService(live.engine, TokenizerCache()), ProcessStatus(live)))
+        )
         found["whole"] = await _at_sockets(app, packet_ms, options.streams, stand_in, DirectWebSocket)
     return found
 
@@ -197,21 +199,21 @@ async def service(latency: int) -> Any:
 async def _stages(packet: bytes, options: argparse.Namespace) -> dict[str, float]:
     """Each is measured with all that comes after it, and what comes after it is taken off."""
     intake = StreamAudioDecoder(AudioFormat())
-    samples = await intake.push(packet)
+    samples = await intake.decode(packet)
     async with service(options.latency) as (live, stand_in):
         streams = [
             await live.open(StreamRequest(latency_ms=options.latency), AudioFormat()) for _ in range(options.streams)
         ]
         talks = [await _conversation(live, options.latency) for _ in range(options.streams)]
         numbers = [stream.session._number for stream in streams]
-        handle = live.handle
-        heard = await _rounds(options, stand_in, [lambda: _now(intake.take, packet)] * options.streams)
+        handle = live.engine
+        heard = await _rounds(options, stand_in, [lambda: _now(intake.decode_now, packet)] * options.streams)
         asked = await _rounds(options, stand_in, [lambda n=n: _ask(handle, n, samples) for n in numbers])
         pushed = await _rounds(options, stand_in, [lambda s=s: _now(s.session.take, samples) for s in streams])
         read = await _rounds(options, stand_in, [lambda t=t: _said(t, packet) for t in talks])
         answer = await _answers(options, live, [talk._stream.session._number for talk in talks if talk._stream])
         for talk in talks:
-            talk.leave()
+            talk.disconnect()
     return {
         "conversation": read - pushed - heard,
         "intake": heard,
@@ -227,8 +229,8 @@ async def _now(call: Callable[[Any], Any], given: Any) -> None:
 
 async def _said(talk: NativeConnection, packet: bytes) -> None:
     """As the socket does it: now and then a receipt is due."""
-    if not talk.take(packet):
-        await talk.read(packet)
+    if not talk.try_push_audio(packet):
+        await talk.handle_message(packet)
 
 
 async def _ask(handle: EngineClient, number: int, samples: Any) -> None:
@@ -242,7 +244,7 @@ async def _conversation(live: LiveService, latency: int) -> NativeConnection:
         encoder.encode(message)
 
     talk = NativeConnection(live, AnonymousAccess(), send)
-    await talk.read(protocol.Config(latency_ms=latency))
+    await talk.handle_message(protocol.Config(latency_ms=latency))
     talk.telling = asyncio.create_task(talk.tell())  # type: ignore[attr-defined]
     return talk
 
@@ -270,7 +272,7 @@ async def _answers(options: argparse.Namespace, live: LiveService, numbers: list
         payload = encoder.encode([word(number, 1000.0 + turn) for number in numbers])
         begin = time.thread_time()
         for answer in decoder.decode(payload):
-            live.handle._take(answer)  # type: ignore[arg-type]
+            live.engine._take(answer)  # type: ignore[arg-type]
         for _ in range(3):
             await asyncio.sleep(0)
         spent.append(time.thread_time() - begin)
@@ -284,8 +286,8 @@ def _empty() -> FastAPI:
     @app.websocket("/v1/stream")
     async def stream(socket: WebSocket) -> None:
         await socket.accept()
-        if direct := socket.scope["extensions"].get(DIRECT):
-            direct[GIVE_TO](lambda data: True)
+        if direct := socket.scope["extensions"].get(DIRECT_AUDIO):
+            direct[SET_RECEIVER](lambda data: True)
         with contextlib.suppress(WebSocketDisconnect):
             while (await socket.receive())["type"] != "websocket.disconnect":
                 pass

@@ -21,14 +21,14 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from bench.packets import service
 from bench.speakers import LATENCY_MS
-from conure.event_loop import event_loop
+from conure.event_loop import new_event_loop
 from conure.protocols.http.uploads import received
-from conure.protocols.http.uvicorn_websocket import DIRECT, GIVE_TO, DirectWebSocket
+from conure.protocols.http.uvicorn_websocket import DIRECT_AUDIO, SET_RECEIVER, DirectWebSocket
 from conure.protocols.native.websocket import stream_socket
 from conure.protocols.services import Services
 from conure.server import LONGEST_MESSAGE
 from conure.service.file_service import FileService
-from conure.service.status import OwnStatus
+from conure.service.status import ProcessStatus
 from conure.service.tokenizer_cache import TokenizerCache
 
 __all__ = ["OF_HTTP", "OF_SOCKETS", "serve"]
@@ -77,14 +77,16 @@ def make() -> FastAPI:
 @contextlib.asynccontextmanager
 async def _with_door(app: FastAPI) -> AsyncIterator[None]:
     async with service(LATENCY_MS) as (live, _):
-        app.include_router(stream_socket(Services(live, FileService(live.handle, TokenizerCache()), OwnStatus(live))))
+        app.include_router(
+            stream_socket(Services(live, FileService(live.engine, TokenizerCache()), ProcessStatus(live)))
+        )
         yield
 
 
 async def _nowhere(socket: WebSocket) -> None:
     await socket.accept()
-    if direct := (socket.scope.get("extensions") or {}).get(DIRECT):
-        direct[GIVE_TO](lambda data: True)
+    if direct := (socket.scope.get("extensions") or {}).get(DIRECT_AUDIO):
+        direct[SET_RECEIVER](lambda data: True)
     with contextlib.suppress(WebSocketDisconnect):
         while (message := await socket.receive())["type"] != "websocket.disconnect":
             if message.get("text"):
@@ -92,7 +94,7 @@ async def _nowhere(socket: WebSocket) -> None:
 
 
 def _run(server: Any) -> None:
-    with asyncio.Runner(loop_factory=event_loop) as loop:
+    with asyncio.Runner(loop_factory=new_event_loop) as loop:
         loop.run(server)
 
 

@@ -42,23 +42,23 @@ class Door(WSListener):  # type: ignore[misc]
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
-        self._tasks = [asyncio.create_task(self._talk.tell()), asyncio.create_task(self._read())]
+        self._tasks = [asyncio.create_task(self._talk.send_events()), asyncio.create_task(self._read())]
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         data = frame.get_payload_as_bytes()
         if frame.msg_type == WSMsgType.TEXT:
             self._queue.put_nowait(_from_json.decode(data))
-        elif not self._queue.empty() or not self._talk.take(data):
+        elif not self._queue.empty() or not self._talk.try_push_audio(data):
             self._queue.put_nowait(data)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         for task in self._tasks:
             task.cancel()
-        self._talk.leave()
+        self._talk.disconnect()
 
     async def _read(self) -> None:
         while True:
-            await self._talk.read(await self._queue.get())
+            await self._talk.handle_message(await self._queue.get())
 
     async def _send(self, message: protocol.FromServer) -> None:
         self._transport.send(WSMsgType.TEXT, _to_json.encode(message))

@@ -115,7 +115,7 @@ def _search(options: argparse.Namespace) -> list[Row]:
                 for part in PARTS:
                     count = round(options.sockets * part)
                     spent, heard = _speak(name, application, count, packet_ms, options.seconds)
-                    if heard.p99 <= SOON and not heard.is_behind:
+                    if heard.p99 <= SOON and not heard.has_backlog:
                         break
                 rows.append(
                     {

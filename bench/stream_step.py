@@ -146,11 +146,13 @@ class Turn:
         mel = noise(1, longest * STEP_FRAMES, self.mel.shape[2])
         for row in self.rows:
             for _ in range(-(-PAST // longest)):
-                self.runner.step(mel, np.array([mel.shape[1]]), self.state, row[None])
+                self.runner.encode_chunk(mel, np.array([mel.shape[1]]), self.state, row[None])
 
     def run(self, clock: Clock) -> None:
-        encoded, counts = clock.time("encoder", lambda: self.runner.step(self.mel, self.frames, self.state, self.rows))
-        clock.time("decoding", lambda: self.runner.decode(encoded, counts, self.state, self.rows))
+        encoded, counts = clock.time(
+            "encoder", lambda: self.runner.encode_chunk(self.mel, self.frames, self.state, self.rows)
+        )
+        clock.time("decoding", lambda: self.runner.decode_chunk(encoded, counts, self.state, self.rows))
 
 
 def noise(*shape: int) -> np.ndarray:

@@ -22,8 +22,8 @@ from bench.report import replace_between
 from bench.yardstick import int8_rate
 from conure.engine.backends.cpu.clip_runner import CpuClipRunner
 from conure.engine.backends.cpu.native_clip_encoder import NativeClipEncoder
-from conure.engine.backends.registry import open_runner
-from conure.models.preemptible import finish
+from conure.engine.backends.registry import open_clip_runner
+from conure.models.preemptible import run_to_end
 
 PARTS = ("features", "subsampling", "encoder", "decoding")
 KERNELS = ("multiply", "attend_clips", "quantise", "filter_clips", "normalise")
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--report", type=Path, default=Path(__file__).parents[1] / "docs" / "performance.md")
     options = parser.parse_args()
-    runner, _ = open_runner(
+    runner, _ = open_clip_runner(
         options.models / "conure", runner="onnx-int8", cache=options.models / "cache", threads=options.threads
     )
     assert isinstance(runner, CpuClipRunner)
@@ -99,9 +99,9 @@ class Clock:
 def run(runner: CpuClipRunner, samples: np.ndarray, clock: Clock) -> None:
     lengths = np.full(len(samples), samples.shape[1])
     with clock.watching(runner._front, {"clip": "subsampling"}):
-        mel, frames = clock.time("features", lambda: runner.features(samples, lengths))
-        encoded, counts = clock.time("encode", lambda: finish(runner.encode_mel(mel, frames)))
-        clock.time("decoding", lambda: finish(runner.decoder.decode(encoded, counts)))
+        mel, frames = clock.time("features", lambda: runner.feature_extractor(samples, lengths))
+        encoded, counts = clock.time("encode", lambda: run_to_end(runner.encode_mel(mel, frames)))
+        clock.time("decoding", lambda: run_to_end(runner.decoder.decode(encoded, counts)))
 
 
 def _told(options: argparse.Namespace, rates: list[float]) -> str:

@@ -14,7 +14,14 @@ import pytest
 
 import conure
 from conure import background, metrics
-from conure.background import keep, note, repeat, start, thread, watch_over
+from conure.background import (
+    log_unhandled_errors,
+    report_if_failed,
+    start_critical_task,
+    start_restarting_task,
+    start_task,
+    thread,
+)
 from conure.errors import BadOption, ConureError, EngineFailed
 
 SOURCES = Path(conure.__file__).parent
@@ -67,7 +74,7 @@ def test_whoever_starts_a_task_gets_its_error() -> None:
     async def talk() -> None:
         before = counted("a task")
         with pytest.raises(ZeroDivisionError):
-            await start(broken(), "a task")
+            await start_task(broken(), "a task")
         assert counted("a task") == before
 
     asyncio.run(talk())
@@ -81,7 +88,7 @@ def test_the_end_of_a_kept_task_is_told(work: object, fate: str, caplog: pytest.
     async def talk() -> None:
         told: asyncio.Future[ConureError] = asyncio.get_running_loop().create_future()
         before = counted("a kept task")
-        keep(work(), "a kept task", told.set_result)  # type: ignore[operator]
+        start_critical_task(work(), "a kept task", told.set_result)  # type: ignore[operator]
         error = await asyncio.wait_for(told, PATIENCE)
         assert isinstance(error, EngineFailed)
         assert fate in error.message
@@ -97,7 +104,7 @@ def test_a_mistake_that_we_know_is_told_as_it_is() -> None:
 
     async def talk() -> None:
         told: asyncio.Future[ConureError] = asyncio.get_running_loop().create_future()
-        keep(refused(), "a kept task", told.set_result)
+        start_critical_task(refused(), "a kept task", told.set_result)
         assert isinstance(await asyncio.wait_for(told, PATIENCE), BadOption)
 
     asyncio.run(talk())
@@ -106,7 +113,7 @@ def test_a_mistake_that_we_know_is_told_as_it_is() -> None:
 def test_a_kept_task_that_is_cancelled_is_none_that_failed() -> None:
     async def talk() -> None:
         told: list[ConureError] = []
-        task = keep(endless(), "a kept task", told.append)
+        task = start_critical_task(endless(), "a kept task", told.append)
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
@@ -132,7 +139,7 @@ def test_a_repeated_task_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
             if begun % 2:
                 await broken()
 
-        task = repeat(work, "a repeated task")
+        task = start_restarting_task(work, "a repeated task")
         await asyncio.wait_for(often.wait(), PATIENCE)
         assert counted("a repeated task") == before + 4
         task.cancel()
@@ -163,7 +170,7 @@ def test_what_nobody_asks_for_is_noted() -> None:
     sound: Future[None] = Future()
     lost: Future[None] = Future()
     for future in (sound, lost):
-        note(future, "a future")
+        report_if_failed(future, "a future")
     sound.set_result(None)
     lost.set_exception(ZeroDivisionError())
     assert counted("a future") == before + 1
@@ -174,7 +181,7 @@ def test_tasks_of_libraries_are_watched(caplog: pytest.LogCaptureFixture) -> Non
 
     async def talk() -> None:
         loop = asyncio.get_running_loop()
-        watch_over(loop)
+        log_unhandled_errors(loop)
         task = loop.create_task(broken())
         await asyncio.wait([task])
         del task

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conure.cpu_count import SIBLINGS, cores, processors
+from conure.cpu_count import SIBLINGS, core_count, processor_count
 
 
 @pytest.fixture
@@ -25,12 +25,12 @@ def write(path: Path, text: str) -> None:
 
 
 def test_processors_of_one_core_count_as_one(root: Path) -> None:
-    assert (processors(root), cores(root)) == (8, 4)
+    assert (processor_count(root), core_count(root)) == (8, 4)
 
 
 def test_only_those_that_it_may_run_on_count(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 2, 5}, raising=False)
-    assert (processors(root), cores(root)) == (3, 2)
+    assert (processor_count(root), core_count(root)) == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -39,34 +39,34 @@ def test_only_those_that_it_may_run_on_count(root: Path, monkeypatch: pytest.Mon
 def test_a_container_has_what_it_is_granted(root: Path, quota: str, expected: int) -> None:
     write(root / "proc/self/cgroup", "0::/\n")
     write(root / "sys/fs/cgroup/cpu.max", quota + "\n")
-    assert cores(root) == expected
+    assert core_count(root) == expected
 
 
 def test_the_least_of_all_groups_counts(root: Path) -> None:
     write(root / "proc/self/cgroup", "0::/pod/box\n")
     write(root / "sys/fs/cgroup/pod/cpu.max", "300000 100000\n")
     write(root / "sys/fs/cgroup/pod/box/cpu.max", "max 100000\n")
-    assert (processors(root), cores(root)) == (3, 3)
+    assert (processor_count(root), core_count(root)) == (3, 3)
 
 
 def test_the_first_version_of_control_groups(root: Path) -> None:
     write(root / "proc/self/cgroup", "4:memory:/box\n3:cpu,cpuacct:/box\n")
     write(root / "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us", "200000\n")
     write(root / "sys/fs/cgroup/cpu/box/cpu.cfs_period_us", "100000\n")
-    assert cores(root) == 2
+    assert core_count(root) == 2
 
 
 def test_no_limit_is_no_limit(root: Path) -> None:
     write(root / "proc/self/cgroup", "3:cpu:/\n")
     write(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n")
     write(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n")
-    assert cores(root) == 4
+    assert core_count(root) == 4
 
 
 def test_where_nothing_is_told_each_processor_is_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
-    assert cores(tmp_path) == processors(tmp_path) == 3
+    assert core_count(tmp_path) == processor_count(tmp_path) == 3
 
 
 def test_this_machine_has_one() -> None:
-    assert 1 <= cores() <= processors() <= (os.cpu_count() or 1)
+    assert 1 <= core_count() <= processor_count() <= (os.cpu_count() or 1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from conure.errors import BadOption
 from conure.safe_text import (
-    LONGEST_CLOSE_REASON,
+    MAX_CLOSE_REASON_BYTES,
     close_reason,
     header_names,
     header_text,
@@ -41,7 +41,7 @@ def test_it_fits_its_place(text: str) -> None:
         assert len(header) <= 1_000
     reason = close_reason(text)
     assert reason.isprintable()
-    assert len(reason.encode()) <= LONGEST_CLOSE_REASON
+    assert len(reason.encode()) <= MAX_CLOSE_REASON_BYTES
     assert len(status_text(text)) <= 500
 
 

@@ -15,10 +15,10 @@ from bench.gpu.edits import edits
 from bench.gpu.heard import Heard, hear
 from bench.gpu.streams import live_runner, were_recorded
 from bench.gpu.told import Told
-from conure.engine.backends.cuda.graph_capture import GraphCapturer, as_it_is
+from conure.engine.backends.cuda.graph_capture import GraphCapturer, no_capture
 from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
 from conure.engine.lanes.clips import transcribe_clips
-from conure.fused.available import available, without_kernels
+from conure.fused.available import has_fused_kernels, without_kernels
 from conure.models import conure_file
 from conure.models.checkpoint import Checkpoint
 from conure.models.config import LEAD_FRAMES, STEP_FRAMES
@@ -29,9 +29,9 @@ __all__ = ["encoders", "in_float32", "words"]
 
 CPU = torch.device("cpu")
 FORMS: tuple[tuple[str, torch.dtype, GraphCapturer | None], ...] = (
-    ("float32, as it is", torch.float32, as_it_is),
+    ("float32, as it is", torch.float32, no_capture),
     ("float32, recorded", torch.float32, None),
-    ("bfloat16, as it is", torch.bfloat16, as_it_is),
+    ("bfloat16, as it is", torch.bfloat16, no_capture),
     ("bfloat16, recorded", torch.bfloat16, None),
 )
 
@@ -51,18 +51,18 @@ def in_float32() -> Iterator[None]:
 def encoders(checkpoint: Checkpoint, device: torch.device) -> Told:
     """Relative distances of the streaming step from the modules in float32 on the CPU, over chunks of some rows."""
     told = Told("The streaming step, against float32 on the CPU", ("form", "relative distance"))
-    told.note("Triton kernels run." if available(device) else "Triton kernels do not run here.")
+    told.note("Triton kernels run." if has_fused_kernels(device) else "Triton kernels do not run here.")
     generator = torch.Generator().manual_seed(0)
     mels = [torch.randn(3, 2 * STEP_FRAMES, 128, generator=generator) for _ in range(40)]
     with in_float32(), without_kernels():
-        plain = StaticEncoder(live_runner(checkpoint, CPU, as_it_is).encoder.encoder, 70)
+        plain = StaticEncoder(live_runner(checkpoint, CPU, no_capture).encoder.encoder, 70)
         expected = _run(plain, mels, CPU, torch.float32)
     for dtype in (torch.float32, torch.bfloat16):
         # Kernels take long to compile for float32, which nobody runs them in.
-        for kernels in (False, True) if available(device) and dtype == torch.bfloat16 else (False,):
+        for kernels in (False, True) if has_fused_kernels(device) and dtype == torch.bfloat16 else (False,):
             name = f"{str(dtype).removeprefix('torch.')}, {'kernels' if kernels else 'torch'}"
             with told.failures(name), contextlib.nullcontext() if kernels else without_kernels():
-                runner = live_runner(checkpoint, device, as_it_is, dtype)
+                runner = live_runner(checkpoint, device, no_capture, dtype)
                 got = _run(runner.encoder, mels, device, dtype)
                 told.row(name, f"{float((got - expected).norm() / expected.norm()):.1e}")
     return told
@@ -114,7 +114,7 @@ def _streams(told: Told, checkpoint: Checkpoint, device: torch.device) -> None:
     voice, heard = speech(22.0), (11 if device.type == "cuda" else 2) * 16_000
     clips = np.stack([voice[at : at + heard] for at in (0, 16_000, 40_000)])
     with in_float32(), without_kernels():
-        expected = hear(live_runner(checkpoint, CPU, as_it_is, torch.float32), clips, 2)
+        expected = hear(live_runner(checkpoint, CPU, no_capture, torch.float32), clips, 2)
     found: dict[str, Heard] = {}
     for name, dtype, recorder in FORMS:
         with told.failures(f"streams in {name}"):

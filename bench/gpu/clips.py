@@ -19,7 +19,7 @@ from bench.gpu.told import Told, milliseconds
 from bench.operations import clip as floor_of
 from conure.audio.features import LogMel
 from conure.decoding.emitted_token import EmittedToken
-from conure.engine.backends.cuda.graph_capture import CudaGraphCapturer, as_it_is
+from conure.engine.backends.cuda.graph_capture import CudaGraphCapturer, no_capture
 from conure.engine.backends.cuda.graph_decoder import GraphDecoder
 from conure.engine.backends.decoder import ClipDecoder
 from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
@@ -29,7 +29,7 @@ from conure.fused.available import without_kernels
 from conure.models.folded_encoder import FoldedEncoder
 from conure.models.fp8_linear import quantise
 from conure.models.network import Network
-from conure.models.preemptible import finish
+from conure.models.preemptible import run_to_end
 
 __all__ = ["ENCODER", "by_batch", "compiled_forms", "decoders", "forms", "long_clips"]
 
@@ -66,10 +66,10 @@ def _rows(told: Told, runner: TorchClipRunner, seconds: int, batch: int, device:
     cells = *milliseconds(took), *beside(took.median, floor), f"{seconds * batch / took.median:.0f}"
     told.row(f"{seconds}", f"{batch}", "all", *cells, f"{tokens / seconds / batch:.1f}", f"{memory / 1e9:.1f}")
     samples, lengths = _given(seconds, batch, device)
-    encoded, counts = finish(runner.encode(samples, lengths))
+    encoded, counts = run_to_end(runner.encode(samples, lengths))
     parts: tuple[tuple[str, tuple[str, ...], Callable[[], object]], ...] = (
-        ("encoder", ENCODER, lambda: finish(runner.encode(samples, lengths))),
-        ("decoder", ("decoding",), lambda: finish(runner.decoder.decode(encoded, counts))),
+        ("encoder", ENCODER, lambda: run_to_end(runner.encode(samples, lengths))),
+        ("decoder", ("decoding",), lambda: run_to_end(runner.decoder.decode(encoded, counts))),
     )
     for name, stages, call in parts:
         took = timed(device, call)
@@ -111,7 +111,7 @@ def _compared(title: str, kinds: Iterator[Form], cases: tuple[tuple[int, int], .
             for seconds, batch in cases:
                 with told.failures(f"{name}, {batch} x {seconds} s"), context():
                     samples, lengths = _given(seconds, batch, device)
-                    took = timed(device, lambda a=samples, b=lengths, r=runner: finish(r.encode(a, b)))
+                    took = timed(device, lambda a=samples, b=lengths, r=runner: run_to_end(r.encode(a, b)))
                     floor = floor_of(runner.network.config, batch, seconds)
                     cells = *milliseconds(took), *beside(took.median, floor, ENCODER)
                     told.row(f"{seconds}", f"{batch}", name, *cells, f"{seconds * batch / took.median:.0f}")
@@ -165,7 +165,7 @@ def decoders(runner: TorchClipRunner, device: torch.device, *, conditional: bool
     told = Told("Decoders", ("seconds", "batch", "decoder", "p50 ms", "p99 ms", *COLUMNS, "edits of the plain one's"))
     seconds = 30 if device.type == "cuda" else 1
     for batch in (1, 32, 256) if device.type == "cuda" else (3,):
-        encoded, counts = finish(runner.encode(*_given(seconds, batch, device)))
+        encoded, counts = run_to_end(runner.encode(*_given(seconds, batch, device)))
         floor = floor_of(runner.network.config, batch, seconds)
         with without_kernels():
             expected = _tokens(TorchDecoder(runner.heads), encoded, counts)
@@ -173,20 +173,20 @@ def decoders(runner: TorchClipRunner, device: torch.device, *, conditional: bool
             with told.failures(f"{name}, batch {batch}"), context():
                 decoder = make()
                 differ = edits(_tokens(decoder, encoded, counts), expected)
-                took = timed(device, lambda d=decoder, e=encoded, c=counts: finish(d.decode(e, c)))
+                took = timed(device, lambda d=decoder, e=encoded, c=counts: run_to_end(d.decode(e, c)))
                 cells = *milliseconds(took), *beside(took.median, floor, ("decoding",))
                 told.row(f"{seconds}", f"{batch}", name, *cells, f"{differ} of {sum(map(len, expected))}")
     return told
 
 
 def _tokens(decoder: ClipDecoder, encoded: Tensor, counts: Tensor) -> list[list[int]]:
-    return [[token.id for token in row] for row in finish(decoder.decode(encoded, counts))]
+    return [[token.id for token in row] for row in run_to_end(decoder.decode(encoded, counts))]
 
 
 def _decoders(
     runner: TorchClipRunner, device: torch.device, *, conditional: bool
 ) -> Iterator[tuple[str, Callable[[], ClipDecoder], Callable[[], AbstractContextManager[None]]]]:
-    heads, recorder = runner.heads, CudaGraphCapturer(device) if device.type == "cuda" else as_it_is
+    heads, recorder = runner.heads, CudaGraphCapturer(device) if device.type == "cuda" else no_capture
     yield "looks after each token, torch", lambda: TorchDecoder(heads), without_kernels
     yield "looks after each token, kernels", lambda: TorchDecoder(heads), contextlib.nullcontext
     yield "loops, torch, window 4", lambda: GraphDecoder(heads, recorder, 4), without_kernels

@@ -41,7 +41,7 @@ def main() -> None:
     checkpoint = conure_file.read(folder)
     reach("weights in memory")
     runner = live_runner(checkpoint, device)
-    clips = TorchClipRunner(runner.network, runner.front, device)
+    clips = TorchClipRunner(runner.network, runner.feature_extractor, device)
     reach("weights on the device")
     transcribe_clips(clips, [speech(3.0)])
     reach("a recording's transcript")

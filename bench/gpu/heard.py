@@ -45,13 +45,13 @@ def hear(runner: CudaStreamModel, clips: np.ndarray, chunk: int) -> Heard:
     samples = torch.from_numpy(np.pad(clips, ((0, 0), (BEFORE, 0))))
     heard, listened = Heard([[] for _ in clips]), 0
     for age in range(0, clips.shape[1] // SAMPLES - chunk, chunk):
-        inputs = turn.inputs()
+        inputs = turn.next_inputs()
         reached = ((age + chunk) * STEP_FRAMES - LEAD_FRAMES) * HOP
         steps = (reached - listened) // STEP
         _fill(inputs, samples, age, chunk, listened, steps, state.scratch)
         listened += steps * STEP
         turn.launch(inputs)
-        results = turn.land()
+        results = turn.collect()
         for row, tokens in zip(heard.tokens, results.tokens(rows), strict=True):
             row += [token.id for token in tokens]
         heard.speech.append(results.speech[:, :steps].numpy().copy())

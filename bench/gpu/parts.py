@@ -15,7 +15,7 @@ from bench.gpu.device import free
 from bench.gpu.streams import random_silero
 from bench.gpu.told import NOTHING, Told
 from conure.decoding.emitted_token import ALPHA
-from conure.fused.available import available
+from conure.fused.available import has_fused_kernels
 from conure.fused.clip_attention import attend_clip
 from conure.fused.token_scores import best_tokens
 from conure.vad.silero_weights import STEP
@@ -98,7 +98,7 @@ def _ways(device: torch.device) -> Iterator[tuple[str, bool, AbstractContextMana
     """As the process has products of float32, which is tf32 where a runner was made, and in full."""
     yield "torch", False, contextlib.nullcontext()
     yield "torch, products in full", False, in_float32()
-    if available(device):
+    if has_fused_kernels(device):
         yield "kernel", True, contextlib.nullcontext()
 
 
@@ -111,7 +111,7 @@ def _listened(device: torch.device) -> Tensor:
     told = []
     for at in range(0, samples.shape[1] - 3 * STEP + 1, 3 * STEP):
         fresh = torch.full((3,), at == 0, device=device)
-        told.append(silero.listen(samples[:, at : at + 3 * STEP], counts, fresh, rows, state).cpu())
+        told.append(silero.detect(samples[:, at : at + 3 * STEP], counts, fresh, rows, state).cpu())
     return torch.cat(told, 1)
 
 

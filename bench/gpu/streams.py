@@ -16,10 +16,10 @@ from bench.gpu.floors import COLUMNS, beside
 from bench.gpu.told import Told, milliseconds
 from bench.operations import turn as floor_of
 from bench.random_model import LIVE_PAST
-from conure.engine.backends.cuda.graph_capture import GraphCapturer, as_it_is
+from conure.engine.backends.cuda.graph_capture import GraphCapturer, no_capture
 from conure.engine.backends.cuda.stream_model import CudaStreamModel
 from conure.engine.backends.cuda.stream_state import CudaStreamState
-from conure.engine.backends.cuda.stream_step import NUMBERS, CudaStreamStep, StepInputs
+from conure.engine.backends.cuda.stream_step import INPUT_FIELDS, CudaStreamStep, StepInputs
 from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
 from conure.fused.available import without_kernels
 from conure.models.checkpoint import Checkpoint
@@ -88,7 +88,7 @@ def live_runner(
 
 def were_recorded(runner: CudaStreamModel, told: Told) -> None:
     """Says it where turns are not recorded although they should be."""
-    if getattr(runner.recorder, "failed", False):
+    if getattr(runner.capturer, "failed", False):
         told.failed = True
         told.note("CUDA graphs failed: see the warning above. What is called recorded was not.")
 
@@ -102,7 +102,7 @@ class Rounds:
         wait(runner.device)  # where nothing is recorded, nobody has waited for what was written
         generator = np.random.default_rng(rows)
         slots = generator.permutation(state.scratch)
-        sets = [self._turn.inputs() for _ in range(2)]
+        sets = [self._turn.next_inputs() for _ in range(2)]
         for inputs in sets:
             inputs.samples.normal_(0, 0.1)
         self._numbers = [
@@ -113,11 +113,11 @@ class Rounds:
 
     def __call__(self) -> None:
         """One turn, from inputs that stand ready to its results."""
-        inputs = self._turn.inputs()
+        inputs = self._turn.next_inputs()
         inputs.numbers.copy_(self._numbers[self._next])
         self._next = (self._next + 1) % len(self._numbers)
         self._turn.launch(inputs)
-        self._turn.land()
+        self._turn.collect()
 
 
 def _numbers(inputs: StepInputs, slots: Sequence[int], chunk: int, scratch: int) -> torch.Tensor:
@@ -132,7 +132,7 @@ def _numbers(inputs: StepInputs, slots: Sequence[int], chunk: int, scratch: int)
 
 def numbers_of(**given: int) -> list[int]:
     """Of a row; what is not given is zero."""
-    return [given.get(name, 0) for name in NUMBERS]
+    return [given.get(name, 0) for name in INPUT_FIELDS]
 
 
 def variants(checkpoint: Checkpoint, device: torch.device) -> Told:
@@ -169,8 +169,8 @@ def _forms(checkpoint: Checkpoint, device: torch.device, rows: int, chunk: int) 
         return _moved(TorchStreamRunner(*build_network(checkpoint, device=device), device), rows, chunk)
 
     yield "windows moved, modules, decoder that looks", contextlib.nullcontext, moved
-    yield "rings, torch", without_kernels, partial(rings, as_it_is)
-    yield "rings, kernels", contextlib.nullcontext, partial(rings, as_it_is)
+    yield "rings, torch", without_kernels, partial(rings, no_capture)
+    yield "rings, kernels", contextlib.nullcontext, partial(rings, no_capture)
     if device.type == "cuda":
         yield "rings, torch, recorded", without_kernels, partial(rings, None)
         yield "rings, kernels, recorded", contextlib.nullcontext, partial(rings, None)
@@ -188,8 +188,8 @@ def _moved(runner: TorchStreamRunner, rows: int, chunk: int) -> Callable[[], Non
 
     @torch.inference_mode()
     def once() -> None:
-        encoded, counts = runner.step(mel, frames, state, places)
-        runner.decode(encoded, counts, state, places)
+        encoded, counts = runner.encode_chunk(mel, frames, state, places)
+        runner.decode_chunk(encoded, counts, state, places)
 
     return once
 

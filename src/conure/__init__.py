@@ -25,7 +25,7 @@ __all__ = ["ConureError", "Recognizer", "Segment", "Transcript", "Word", "load"]
 
 _LATE = {"Recognizer", "load"}
 
-telemetry.switch_off()
+telemetry.disable_telemetry()
 
 
 def __getattr__(name: str) -> Any:

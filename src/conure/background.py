@@ -1,12 +1,12 @@
-"""Tasks and threads that run in the background: every one has a name, and none ends unnoticed.
+"""Tasks and threads that run in the background: each has a name, and none ends unnoticed.
 
-    start    whoever starts it awaits it, and gets its error
-    keep     it runs until its owner cancels it; where it ends otherwise its owner is told, and ends, too
-    repeat   it is begun again where it ends
-    thread   on a thread; where it fails its owner is told
+    start_task               the caller awaits it and gets its error
+    start_critical_task      runs until its owner cancels it; if it ends otherwise, its owner is told and ends, too
+    start_restarting_task    is started again when it ends
+    thread                   on a thread; if it fails, its owner is told
 
-What ends unexpectedly is logged under its name and counted (`conure_background_failures_total`). `watch_over` does so
-for tasks that libraries start, whose errors nobody else would ask for.
+What ends unexpectedly is logged under its name and counted (`conure_background_failures_total`).
+`log_unhandled_errors` does so for tasks that libraries start and nobody awaits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from typing import Any, TypeVar
 
 from conure.errors import ConureError, EngineFailed
 
-__all__ = ["failed", "keep", "note", "repeat", "start", "thread", "watch_over"]
+__all__ = [
+    "report_failure",
+    "start_critical_task",
+    "report_if_failed",
+    "start_restarting_task",
+    "start_task",
+    "thread",
+    "log_unhandled_errors",
+]
 
 log = logging.getLogger(__name__)
 
@@ -34,24 +42,24 @@ Failed = Callable[[ConureError], object]
 """Told what became of a task or thread that should have gone on."""
 
 
-def start(work: Coroutine[Any, Any, Result], name: str) -> asyncio.Task[Result]:
+def start_task(work: Coroutine[Any, Any, Result], name: str) -> asyncio.Task[Result]:
     """A task that the caller awaits. `name` is a constant: it is a label of a metric."""
     return asyncio.get_running_loop().create_task(work, name=name)
 
 
-def keep(work: Coroutine[Any, Any, None], name: str, on_end: Failed) -> asyncio.Task[None]:
+def start_critical_task(work: Coroutine[Any, Any, None], name: str, on_end: Failed) -> asyncio.Task[None]:
     """A task without an end of its own: `on_end` is called where it fails or returns, not where it is cancelled."""
-    task = start(work, name)
+    task = start_task(work, name)
 
     def ended(task: asyncio.Task[None]) -> None:
         if not task.cancelled():
-            on_end(failed(name, task.exception()))
+            on_end(report_failure(name, task.exception()))
 
     task.add_done_callback(ended)
     return task
 
 
-def repeat(begin: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+def start_restarting_task(begin: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
     """A task that is begun again, after a pause, where it fails or returns; until it is cancelled."""
 
     async def go_on() -> None:
@@ -61,10 +69,10 @@ def repeat(begin: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None
                 await begin()
             except Exception as found:
                 error = found
-            failed(name, error)
+            report_failure(name, error)
             await asyncio.sleep(PAUSE)
 
-    return start(go_on(), name)
+    return start_task(go_on(), name)
 
 
 def thread(
@@ -76,7 +84,7 @@ def thread(
         try:
             run()
         except Exception as error:
-            found = failed(name, error)
+            found = report_failure(name, error)
             if on_failure:
                 on_failure(found)
 
@@ -85,17 +93,17 @@ def thread(
     return started
 
 
-def note(work: asyncio.Future[Any] | Future[Any], name: str) -> None:
+def report_if_failed(work: asyncio.Future[Any] | Future[Any], name: str) -> None:
     """Whether that fails is asked by nobody else."""
 
     def ended(work: Any) -> None:
         if not work.cancelled() and (error := work.exception()):
-            failed(name, error)
+            report_failure(name, error)
 
     work.add_done_callback(ended)
 
 
-def failed(name: str, error: BaseException | None) -> ConureError:
+def report_failure(name: str, error: BaseException | None) -> ConureError:
     """Logs and counts what ended unexpectedly; the error to tell of it. None: it returned."""
     _count(name)
     if isinstance(error, ConureError):
@@ -109,7 +117,7 @@ def failed(name: str, error: BaseException | None) -> ConureError:
     return EngineFailed(f"{name} ended unexpectedly: {fate}", "the log tells more with --debug; please report it")
 
 
-def watch_over(loop: asyncio.AbstractEventLoop) -> None:
+def log_unhandled_errors(loop: asyncio.AbstractEventLoop) -> None:
     """Logs and counts errors of tasks and callbacks that nobody asks for."""
 
     def unasked(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

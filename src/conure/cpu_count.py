@@ -10,19 +10,19 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["cores", "processors"]
+__all__ = ["core_count", "processor_count"]
 
 ROOT = Path("/")
 SIBLINGS = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 CGROUPS = "sys/fs/cgroup"
 
 
-def processors(root: Path = ROOT) -> int:
+def processor_count(root: Path = ROOT) -> int:
     """Those that this process may run on, within what its container is granted."""
     return _within(len(_allowed()), root)
 
 
-def cores(root: Path = ROOT) -> int:
+def core_count(root: Path = ROOT) -> int:
     """The same, where processors that share a core count as one."""
     return _within(len({_core(number, root) for number in _allowed()}), root)
 

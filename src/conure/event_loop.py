@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 
-__all__ = ["event_loop", "held_up"]
+__all__ = ["new_event_loop", "held_up"]
 
 HELD_UP = 2.0
 """Seconds by which a timer is late where not this loop was slow, but the whole process did not run."""
 
 
-def event_loop() -> asyncio.AbstractEventLoop:
+def new_event_loop() -> asyncio.AbstractEventLoop:
     """The fastest that there is: a server wakes up for every packet of every stream."""
     if sys.platform == "win32":
         return asyncio.new_event_loop()

@@ -30,7 +30,7 @@ __all__ = [
     "STREAMS",
     "STREAMS_ENDED",
     "STAGE_SECONDS",
-    "TURN_SECONDS",
+    "STEP_SECONDS",
     "collect",
     "counts",
     "render",
@@ -54,7 +54,7 @@ AUDIO_SECONDS = Counter("conure_audio_seconds", "Audio received, live or in file
 BACKLOG_BYTES = Gauge(
     "conure_backlog_bytes", "Audio in temporary files, which came faster than it is heard.", registry=REGISTRY
 )
-TURN_SECONDS = Histogram(
+STEP_SECONDS = Histogram(
     "conure_turn_seconds", "What one turn of the engine takes.", ["model", "stage"], buckets=SECONDS, registry=REGISTRY
 )
 STAGE_SECONDS = Counter(

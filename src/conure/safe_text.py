@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 __all__ = [
-    "LONGEST_CLOSE_REASON",
+    "MAX_CLOSE_REASON_BYTES",
     "close_reason",
     "header_names",
     "header_text",
@@ -35,7 +35,7 @@ LONGEST_NAME, MOST_NAMES = 64, 32
 """Of a list in a header: characters, and names."""
 LONGEST_STATUS = 500
 """Characters, each of which may be 12 bytes on the wire; clients take a trailer of 8 KiB."""
-LONGEST_CLOSE_REASON = 123
+MAX_CLOSE_REASON_BYTES = 123
 """Bytes."""
 MORE = "..."
 KEPT = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) not in "%")
@@ -69,8 +69,8 @@ def status_text(text: str) -> str:
 
 
 def close_reason(text: str) -> str:
-    data = one_line(text, LONGEST_CLOSE_REASON).encode()
-    return data[:LONGEST_CLOSE_REASON].decode(errors="ignore")
+    data = one_line(text, MAX_CLOSE_REASON_BYTES).encode()
+    return data[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
 
 
 def _escaped(character: str) -> str:

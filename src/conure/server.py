@@ -17,45 +17,45 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from conure.background import failed, start
+from conure.background import report_failure, start_task
 from conure.engine.client import EngineClient
 from conure.engine.plan import Plan
 from conure.gc_freeze import freeze_heap
 from conure.protocols.http.acceptor import Acceptor, Port
 from conure.protocols.http.app import web_app
-from conure.protocols.http.connection_limits import REST_SECONDS, Capacity, Connection, ConnectionLimits
+from conure.protocols.http.connection_limits import KEEP_ALIVE_SECONDS, Capacity, Connection, ConnectionLimits
 from conure.protocols.http.health import serve_status
-from conure.protocols.http.http_errors import ENCRYPTED_ONLY, FULL
-from conure.protocols.http.identification import identifying
-from conure.protocols.http.origin_guard import AllowedOrigins, guarded
-from conure.protocols.http.paths import plain_paths
+from conure.protocols.http.http_errors import NO_CAPACITY, PLAIN_ON_TLS_PORT
+from conure.protocols.http.identification import identify_connections
+from conure.protocols.http.origin_guard import AllowedOrigins, guard_origins
+from conure.protocols.http.paths import normalize_paths
 from conure.protocols.http.request_drain import drain_refused_body
 from conure.protocols.http.uploads import Uploads
-from conure.protocols.http.uvicorn_http import LimitedHttpProtocol, raw_answer
+from conure.protocols.http.uvicorn_http import LimitedHttpProtocol, raw_error_response
 from conure.protocols.http.uvicorn_websocket import DirectWebSocket
-from conure.protocols.internal_errors import ending_by_name
-from conure.protocols.native.stream_relay import serve_relayed
+from conure.protocols.internal_errors import catch_internal_errors
+from conure.protocols.native.stream_relay import serve_stream_relay
 from conure.protocols.native.tcp import serve_tcp
 from conure.protocols.services import Services
 from conure.protocols.wyoming.server import serve_wyoming
 from conure.service.bind_policy import disabled_protocols
 from conure.service.callbacks import Callbacks
-from conure.service.callers import LocalUsage, UsageCounts, access_of
+from conure.service.callers import LocalUsage, UsageCounts, open_access
 from conure.service.client_secrets import ClientSecrets
-from conure.service.engine_metrics import count_engine
+from conure.service.engine_metrics import register_engine_metrics
 from conure.service.file_service import FileService
 from conure.service.live_service import LiveService
 from conure.service.model_directory import ModelDirectory
-from conure.service.process_identity import ALONE, ProcessIdentity
+from conure.service.process_identity import SINGLE_PROCESS, ProcessIdentity
 from conure.service.safe_http import SafeHttp
 from conure.service.server_info import Ports, ServerInfo, server_info
-from conure.service.shared_ports import listening_sockets, taken, wanted
-from conure.service.status import OwnStatus, Status
+from conure.service.shared_ports import open_listeners, port_in_use, port_to_bind
+from conure.service.status import ProcessStatus, Status
 from conure.service.tokenizer_cache import TokenizerCache
-from conure.service.url_fetcher import Fetcher
+from conure.service.url_fetcher import UrlFetcher
 from conure.settings import Settings
 
-__all__ = ["WEB", "ProtocolServers", "opened", "serve"]
+__all__ = ["WEB", "ProtocolServers", "open_servers", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ async def serve(settings: Settings, handle: EngineClient, plan: Plan, on_ready: 
     Raises ConureError where a door cannot be opened, or there is no engine any more.
     """
     try:
-        count_engine(handle)
-        async with opened(settings, handle, plan) as doors:
+        register_engine_metrics(handle)
+        async with open_servers(settings, handle, plan) as doors:
             on_ready(server_info(settings, handle.cards, doors.ports))
             await _until_stopped(doors, handle, settings.drain_seconds)
     finally:
@@ -91,7 +91,7 @@ class ProtocolServers:
     def __init__(self, behind: Services, web: _WebServer, ports: Ports) -> None:
         self.live = behind.live
         self.ports = ports
-        self.serving: asyncio.Task[None]
+        self.web_task: asyncio.Task[None]
         """Is done when the web server has ended."""
         self._files = behind.files
         self._callbacks = behind.callbacks
@@ -107,7 +107,7 @@ class ProtocolServers:
     async def close(self) -> None:
         """At once."""
         self._web.should_exit = self._web.force_exit = True
-        await asyncio.wait([self.serving])
+        await asyncio.wait([self.web_task])
         self.live.stop()
         self._files.stop()
         await self._callbacks.close()
@@ -116,11 +116,11 @@ class ProtocolServers:
 
 
 @contextlib.asynccontextmanager
-async def opened(
+async def open_servers(
     settings: Settings,
     handle: EngineClient,
     plan: Plan,
-    place: ProcessIdentity = ALONE,
+    place: ProcessIdentity = SINGLE_PROCESS,
     status: Status | None = None,
     counts: UsageCounts | None = None,
 ) -> AsyncIterator[ProtocolServers]:
@@ -128,50 +128,52 @@ async def opened(
 
     `status`, `counts`: what is told of the whole server, and what keys have had, where it is more than this process.
     """
-    host, shared = settings.host, place.among > 1
+    host, shared = settings.host, place.process_count > 1
     tokenizers = TokenizerCache()
     models = ModelDirectory(handle, plan.live, plan.clips)
-    most_backlog = place.share(int(settings.max_backlog_mb * 1e6))
+    most_backlog = place.share_of(int(settings.max_backlog_mb * 1e6))
     live = LiveService(handle, models, tokenizers, settings.resume_seconds, place, most_backlog)
     files = FileService(handle, tokenizers, settings.max_hours * 3600, place)
-    access = access_of(settings, counts or LocalUsage())
+    access = open_access(settings, counts or LocalUsage())
     outside = SafeHttp(settings.fetch_private)
-    fetcher, callbacks = Fetcher(outside, place), Callbacks(outside, place)
+    fetcher, callbacks = UrlFetcher(outside, place), Callbacks(outside, place)
     signed = ClientSecrets(place.secret)
-    uploads = Uploads(int(settings.max_upload_mb * 1e6), place.share(settings.max_uploads))
+    uploads = Uploads(int(settings.max_upload_mb * 1e6), place.share_of(settings.max_uploads))
     connections = ConnectionLimits(
-        Capacity.found(settings.max_connections, settings.max_unidentified), needs_key=access.needs_key
+        Capacity.from_descriptor_limit(settings.max_connections, settings.max_unidentified), needs_key=access.needs_key
     )
-    behind = Services(live, files, status or OwnStatus(live), access, uploads, connections, fetcher, callbacks, signed)
+    behind = Services(
+        live, files, status or ProcessStatus(live), access, uploads, connections, fetcher, callbacks, signed
+    )
     closed = disabled_protocols(settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(connections.close)
 
         async def listen(name: str, start: Callable[[int], Awaitable[Acceptor]]) -> int | None:
-            port = wanted(getattr(settings, name))
+            port = port_to_bind(getattr(settings, name))
             if port is None:
                 return None
             try:
                 server = await start(port)
             except OSError:
-                raise taken(name, port) from None
+                raise port_in_use(name, port) from None
             stack.callback(server.close)
-            return server.number
+            return server.port
 
         tcp = await listen("tcp_port", lambda port: serve_tcp(behind, host, port, shared=shared))
         grpc = await _grpc(behind, settings, shared, stack)
         wyoming = await listen("wyoming_port", lambda port: serve_wyoming(behind, host, port, shared=shared))
         told = await listen("status_port", lambda port: serve_status(behind, host, port, shared=shared))
-        if place.own_door:
-            stack.callback((await serve_relayed(behind, place.own_door)).close)
-        app = plain_paths(guarded(ending_by_name(web_app(behind, closed)), _pages(settings)))
-        app = identifying(drain_refused_body(app), behind)
+        if place.own_socket:
+            stack.callback((await serve_stream_relay(behind, place.own_socket)).close)
+        app = normalize_paths(guard_origins(catch_internal_errors(web_app(behind, closed)), _pages(settings)))
+        app = identify_connections(drain_refused_body(app), behind)
         web = _WebServer(app, settings, connections, shared)
-        serving = start(web.serve(), WEB)
+        serving = start_task(web.serve(), WEB)
         await web.wait_until_listening(serving)
         freeze_heap()
         doors = ProtocolServers(behind, web, Ports(web.port, tcp, grpc, wyoming, told))
-        doors.serving = serving
+        doors.web_task = serving
         try:
             yield doors
         finally:
@@ -179,7 +181,7 @@ async def opened(
 
 
 async def _grpc(behind: Services, settings: Settings, shared: bool, stack: contextlib.AsyncExitStack) -> int | None:
-    port = wanted(settings.grpc_port)
+    port = port_to_bind(settings.grpc_port)
     if port is None:
         return None
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes a line of its own for each handshake that fails
@@ -194,7 +196,7 @@ async def _grpc(behind: Services, settings: Settings, shared: bool, stack: conte
 
 def _pages(settings: Settings) -> AllowedOrigins:
     origins = tuple(filter(None, map(str.strip, settings.cors.split(","))))
-    return AllowedOrigins(origins, own_names=not (settings.keys or settings.open_to_all), host=settings.host)
+    return AllowedOrigins(origins, local_names_only=not (settings.keys or settings.open_to_all), host=settings.host)
 
 
 async def _until_stopped(doors: ProtocolServers, handle: EngineClient, drain_seconds: float) -> None:
@@ -204,10 +206,10 @@ async def _until_stopped(doors: ProtocolServers, handle: EngineClient, drain_sec
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    lost = start(handle.until_failed(), "waiting for the engine's end")
-    while not doors.serving.done():
-        waiting = start(asked.wait(), "waiting for a signal")
-        tasks = {doors.serving, waiting, lost} | ({draining} if draining else set())
+    lost = start_task(handle.until_failed(), "waiting for the engine's end")
+    while not doors.web_task.done():
+        waiting = start_task(asked.wait(), "waiting for a signal")
+        tasks = {doors.web_task, waiting, lost} | ({draining} if draining else set())
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if lost in done:
@@ -216,16 +218,16 @@ async def _until_stopped(doors: ProtocolServers, handle: EngineClient, drain_sec
         if waiting in done and draining is None:
             asked.clear()
             log.warning("stopping: %d streams are open and may go on for %g s", len(doors.live), drain_seconds)
-            draining = start(doors.drain(drain_seconds), "draining")
-        elif doors.serving not in done:
+            draining = start_task(doors.drain(drain_seconds), "draining")
+        elif doors.web_task not in done:
             break
     lost.cancel()
     if draining:
         draining.cancel()
     if lost.done():
         raise lost.result()
-    if doors.serving.done():
-        raise failed(WEB, doors.serving.exception())
+    if doors.web_task.done():
+        raise report_failure(WEB, doors.web_task.exception())
 
 
 class _WebServer(uvicorn.Server):
@@ -244,11 +246,11 @@ class _WebServer(uvicorn.Server):
             ws_ping_interval=PING_SECONDS,
             ws_ping_timeout=PONG_SECONDS,
             ws_per_message_deflate=False,
-            timeout_keep_alive=REST_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
         super().__init__(config)
         self._settings, self._connections, self._shared = settings, connections, shared
-        self._asked = wanted(settings.port)
+        self._asked = port_to_bind(settings.port)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -259,25 +261,27 @@ class _WebServer(uvicorn.Server):
         """Raises OSError where the port cannot be had."""
         self.servers: list[Acceptor] = []  # type: ignore[assignment]
         if self._asked is not None:
-            listening = listening_sockets(self._settings.host, self._asked, shared=self._shared)
+            listening = open_listeners(self._settings.host, self._asked, shared=self._shared)
             self.servers.append(Acceptor(listening, self._port(), self._speak))
         self.started = True
 
     @property
     def port(self) -> int | None:
         """None where it does not listen."""
-        return self.servers[0].number if self.servers else None
+        return self.servers[0].port if self.servers else None
 
     async def wait_until_listening(self, serving: asyncio.Task[None]) -> None:
         while not self.started:
             if serving.done():
                 serving.exception()
-                raise taken("port", self._asked or 0)
+                raise port_in_use("port", self._asked or 0)
             await asyncio.sleep(0.005)
 
     def _port(self) -> Port:
         context = _encryption(self._settings)
-        return Port("web", self._connections, raw_answer(FULL), context, raw_answer(ENCRYPTED_ONLY))
+        return Port(
+            "web", self._connections, raw_error_response(NO_CAPACITY), context, raw_error_response(PLAIN_ON_TLS_PORT)
+        )
 
     def _speak(self, connection: Connection) -> LimitedHttpProtocol:
         return LimitedHttpProtocol(self.config, self.server_state, {}, connection=connection)

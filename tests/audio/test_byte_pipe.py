@@ -19,10 +19,10 @@ def copying(handover, size=100):
     def decode():
         try:
             while data := handover.read(size):
-                handover.give(np.frombuffer(data, np.uint8).astype(np.float32))
-            handover.leave(None)
+                handover.push_samples(np.frombuffer(data, np.uint8).astype(np.float32))
+            handover.finish(None)
         except PipeAbandoned:
-            handover.leave(None)
+            handover.finish(None)
 
     thread = threading.Thread(target=decode)
     thread.start()
@@ -33,19 +33,19 @@ def test_samples_come_with_the_bytes_they_are_made_of():
     handover = BytePipe()
     thread = copying(handover)
     for data in (bytes(range(250)), b"", b"\x07"):
-        handover.put(data)
-        assert handover.settle(LONG, LONG).tolist() == list(data)
+        handover.push_bytes(data)
+        assert handover.take_samples(LONG, LONG).tolist() == list(data)
     handover.end()
-    assert len(handover.settle(LONG, LONG)) == 0
+    assert len(handover.take_samples(LONG, LONG)) == 0
     thread.join()
 
 
 def test_a_push_waits_while_too_many_bytes_are_unread():
     handover = BytePipe()
-    handover.put(bytes(UNREAD_MOST))
+    handover.push_bytes(bytes(UNREAD_MOST))
     assert not handover.is_full
-    assert len(handover.settle(0.0, 0.0)) == 0
-    handover.put(b"1")
+    assert len(handover.take_samples(0.0, 0.0)) == 0
+    handover.push_bytes(b"1")
     assert handover.is_full
     with pytest.raises(UnsupportedAudio, match=f"{UNREAD_MOST + 1} bytes wait"):
         handover.settle(0.0, 0.0)
@@ -58,31 +58,31 @@ def test_a_push_waits_while_too_many_bytes_are_unread():
 
 def test_the_decoder_waits_while_too_many_samples_are_untaken():
     handover = BytePipe()
-    handover.put(bytes(4 * UNTAKEN_MOST))
+    handover.push_bytes(bytes(4 * UNTAKEN_MOST))
     handover.end()
     thread = copying(handover, UNTAKEN_MOST // 2)
-    assert len(handover.settle(0.0, LONG)) == 4 * UNTAKEN_MOST
+    assert len(handover.take_samples(0.0, LONG)) == 4 * UNTAKEN_MOST
     thread.join()
 
 
 @pytest.mark.parametrize("error", [None, UnsupportedAudio("broken")])
 def test_when_the_decoder_leaves_nobody_waits(error):
     handover = BytePipe()
-    handover.put(b"12345")
-    handover.leave(error)
-    handover.put(b"678")
+    handover.push_bytes(b"12345")
+    handover.finish(error)
+    handover.push_bytes(b"678")
     assert handover.left_over == 8
     if error is None:
-        assert len(handover.settle(LONG, LONG)) == 0
+        assert len(handover.take_samples(LONG, LONG)) == 0
     else:
         with pytest.raises(UnsupportedAudio, match="broken"):
-            handover.settle(LONG, LONG)
+            handover.take_samples(LONG, LONG)
 
 
 def test_for_an_abandoned_decoder_it_is_the_end():
     handover = BytePipe()
-    handover.put(b"12345")
+    handover.push_bytes(b"12345")
     handover.abandon()
     assert handover.read(1) == b""
     with pytest.raises(PipeAbandoned):
-        handover.give(np.zeros(2 * UNTAKEN_MOST, np.float32))
+        handover.push_samples(np.zeros(2 * UNTAKEN_MOST, np.float32))

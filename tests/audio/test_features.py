@@ -13,7 +13,7 @@ from conure.audio import mel as mel_module
 from conure.audio.features import LogMel
 from conure.audio.mel import MelConfig, MelExtractor
 from conure.audio.stream_features import MelStream
-from conure.native.library import available
+from conure.native.library import has_native_kernels
 
 
 def noise(samples: int, seed: int = 0) -> torch.Tensor:
@@ -43,16 +43,16 @@ def test_arrays_and_tensors_have_the_same_numbers(
 ) -> None:
     """Those of a device are the plain ones in torch."""
     if not kernels:
-        monkeypatch.setattr(mel_module, "available", lambda: False)
+        monkeypatch.setattr(mel_module, "has_native_kernels", lambda: False)
     config = MelConfig(normalize=normalize)
     arrays, tensors = MelExtractor(config), LogMel(config)
-    monkeypatch.setattr(tensors, "log_mel", tensors.plain_log_mel)
+    monkeypatch.setattr(tensors, "log_mel", tensors.log_mel_reference)
     samples, lengths = torch.stack([noise(48_000, seed) for seed in range(3)]), torch.tensor([48_000, 9_999, 100])
     got, expected = arrays(samples.numpy(), lengths.numpy()), tensors(samples, lengths)
     assert got[1].tolist() == expected[1].tolist()
     np.testing.assert_allclose(got[0], expected[0], atol=5e-4, rtol=0)
     spans, known = samples[:, :5000], torch.tensor([5000, 3000, 1])
-    got_spans, expected_spans = arrays.of_spans(spans.numpy(), known.numpy()), tensors.of_spans(spans, known)
+    got_spans, expected_spans = arrays.extract_spans(spans.numpy(), known.numpy()), tensors.extract_spans(spans, known)
     np.testing.assert_allclose(got_spans, expected_spans, atol=5e-4, rtol=0)
 
 
@@ -86,35 +86,35 @@ def test_a_checkpoints_own_window_and_filterbank_are_used() -> None:
     torch.testing.assert_close(doubled(samples, lengths)[0], expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+@pytest.mark.skipif(not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI")
 @pytest.mark.parametrize("features", [80, 128])
 @pytest.mark.parametrize(("rows", "frames"), [(1, 1), (1, 16), (3, 7), (5, 40)])
 @pytest.mark.parametrize("loudness", [0.0, 1e-4, 0.1, 1.0])
 def test_the_kernel_gives_what_the_plain_spectra_give(features: int, rows: int, frames: int, loudness: float) -> None:
     front = LogMel(MelConfig(features=features))
     samples = noise(rows * (512 + 160 * (frames - 1))).view(rows, -1) * 10 * loudness
-    got, expected = front.log_mel(samples), front.plain_log_mel(samples)
+    got, expected = front.log_mel(samples), front.log_mel_reference(samples)
     assert got.shape == (rows, frames, features)
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+@pytest.mark.skipif(not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI")
 def test_the_kernel_finds_a_tone_where_it_is() -> None:
     front = LogMel(MelConfig())
     time = torch.arange(512) / 16_000
     for hertz in (125, 1000, 5000):
         tone = torch.sin(2 * torch.pi * hertz * time)[None]
-        assert front.log_mel(tone).argmax() == front.plain_log_mel(tone).argmax()
+        assert front.log_mel(tone).argmax() == front.log_mel_reference(tone).argmax()
 
 
-@pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+@pytest.mark.skipif(not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI")
 def test_the_kernel_uses_a_checkpoints_own_window_and_filterbank() -> None:
     config = MelConfig()
     filters = torch.zeros(80, 257)
     filters[3, 10:20], filters[4, 256], filters[5] = 1.0, 2.0, 0.5
     front = LogMel(config, torch.rand(400, generator=torch.Generator().manual_seed(1)), filters)
     samples = noise(512 + 1600)[None]
-    torch.testing.assert_close(front.log_mel(samples), front.plain_log_mel(samples), atol=1e-4, rtol=0)
+    torch.testing.assert_close(front.log_mel(samples), front.log_mel_reference(samples), atol=1e-4, rtol=0)
 
 
 def test_numbers_of_64_bits_are_not_taken_for_others() -> None:

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from conure.audio.formats import ENCODINGS, AudioFormat, encoding_named, to_float
+from conure.audio.formats import ENCODINGS, AudioFormat, parse_encoding, to_float
 from conure.errors import BadOption
 
 FFMPEG = {
@@ -58,7 +58,7 @@ def test_no_alias_is_told_twice():
     names = [name for encoding, aliases in ENCODINGS.items() for name in (encoding, *aliases)]
     assert len(names) == len(set(names))
     assert all(re.fullmatch("[a-z0-9_]+", name) for name in names)
-    assert [encoding_named(name) for name in names] == [
+    assert [parse_encoding(name) for name in names] == [
         encoding for encoding, aliases in ENCODINGS.items() for _ in (encoding, *aliases)
     ]
 
@@ -83,14 +83,14 @@ def test_no_alias_is_told_twice():
     ],
 )
 def test_names_that_other_programs_use(name, encoding):
-    assert encoding_named(name) == encoding
-    assert AudioFormat.named(name, 8_000, 2) == AudioFormat(encoding, 8_000, 2)
+    assert parse_encoding(name) == encoding
+    assert AudioFormat.from_name(name, 8_000, 2) == AudioFormat(encoding, 8_000, 2)
 
 
 @pytest.mark.parametrize("name", ["", "g729", "pcm 16", "audio/", "s16be"])
 def test_an_unknown_name_is_told_with_the_known_ones(name):
     with pytest.raises(BadOption, match=re.escape(repr(name))) as raised:
-        encoding_named(name)
+        parse_encoding(name)
     assert all(encoding in raised.value.hint for encoding in ENCODINGS)
 
 

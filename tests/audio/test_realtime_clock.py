@@ -14,58 +14,58 @@ PACKET = RATE // 50
 def live(seconds: float, begin: float = 100.0) -> RealtimeClock:
     spoken = RealtimeClock()
     for number in range(round(seconds * 50)):
-        spoken.arrive(PACKET, begin + (number + 1) / 50)
+        spoken.add_packet(PACKET, begin + (number + 1) / 50)
     return spoken
 
 
 def test_live_audio_was_spoken_until_it_came() -> None:
     spoken = live(2.0)
     for place in (PACKET, RATE // 2, RATE, 2 * RATE):
-        assert spoken.at(place) == pytest.approx(100.0 + place / RATE, abs=1e-6)
-    assert spoken.late(RATE, 102.5) == pytest.approx(1.5)
-    assert spoken.late(2 * RATE, 109.0) == 0.0
+        assert spoken.spoken_at(place) == pytest.approx(100.0 + place / RATE, abs=1e-6)
+    assert spoken.lag(RATE, 102.5) == pytest.approx(1.5)
+    assert spoken.lag(2 * RATE, 109.0) == 0.0
 
 
 def test_audio_that_came_at_once_is_spoken_from_then_on() -> None:
     spoken = RealtimeClock()
-    spoken.arrive(600 * RATE, 100.0)
-    assert spoken.at(300 * RATE) == pytest.approx(400.0 - LONGEST_PACKET)
-    assert spoken.late(0, 150.0) == pytest.approx(50.0 + LONGEST_PACKET)
-    assert spoken.late(60 * RATE, 150.0) == 0.0
+    spoken.add_packet(600 * RATE, 100.0)
+    assert spoken.spoken_at(300 * RATE) == pytest.approx(400.0 - LONGEST_PACKET)
+    assert spoken.lag(0, 150.0) == pytest.approx(50.0 + LONGEST_PACKET)
+    assert spoken.lag(60 * RATE, 150.0) == 0.0
 
 
 @given(st.lists(st.integers(1, 40_000), min_size=1, max_size=40))
 def test_the_size_of_packets_makes_no_difference(sizes: list[int]) -> None:
     spoken = RealtimeClock()
     for size in sizes:
-        spoken.arrive(size, 100.0)
+        spoken.add_packet(size, 100.0)
     place = sum(sizes)
-    assert 100.0 - LONGEST_PACKET - 1e-6 <= spoken.at(place) - place / RATE <= 100.0
+    assert 100.0 - LONGEST_PACKET - 1e-6 <= spoken.spoken_at(place) - place / RATE <= 100.0
     assert len(spoken._marks) == 1
 
 
 def test_a_pause_is_not_made_up_for() -> None:
     spoken = live(1.0)
-    spoken.arrive(PACKET, 111.02)
-    assert spoken.late(RATE, 112.0) == pytest.approx(1.0)
-    assert spoken.at(RATE + PACKET) == pytest.approx(111.02)
+    spoken.add_packet(PACKET, 111.02)
+    assert spoken.lag(RATE, 112.0) == pytest.approx(1.0)
+    assert spoken.spoken_at(RATE + PACKET) == pytest.approx(111.02)
 
 
 def test_who_was_ahead_and_is_heard_is_live_again() -> None:
     spoken = RealtimeClock()
-    spoken.arrive(10 * RATE, 100.0)
-    assert spoken.late(10 * RATE, 101.0) == 0.0
-    spoken.catch_up(101.0)
-    spoken.arrive(PACKET, 101.02)
-    assert spoken.at(10 * RATE + PACKET) == pytest.approx(101.02)
-    assert spoken.late(10 * RATE, 102.0) == pytest.approx(1.0)
+    spoken.add_packet(10 * RATE, 100.0)
+    assert spoken.lag(10 * RATE, 101.0) == 0.0
+    spoken.reset_lead(101.0)
+    spoken.add_packet(PACKET, 101.02)
+    assert spoken.spoken_at(10 * RATE + PACKET) == pytest.approx(101.02)
+    assert spoken.lag(10 * RATE, 102.0) == pytest.approx(1.0)
 
 
 def test_what_begins_again_is_late_from_then_on() -> None:
     spoken = live(5.0)
-    spoken.begin_again(2 * RATE, 200.0)
-    assert spoken.late(2 * RATE, 200.5) == pytest.approx(0.5)
-    assert spoken.at(5 * RATE) == pytest.approx(203.0)
+    spoken.restart(2 * RATE, 200.0)
+    assert spoken.lag(2 * RATE, 200.5) == pytest.approx(0.5)
+    assert spoken.spoken_at(5 * RATE) == pytest.approx(203.0)
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 0.05), st.integers(1, 3_000)), max_size=100))
@@ -73,7 +73,7 @@ def test_what_is_kept_is_bounded_by_what_waits(packets: list[tuple[float, int]])
     spoken, now, place = RealtimeClock(), 100.0, 0
     for pause, size in packets:
         now += pause
-        spoken.arrive(size, now)
+        spoken.add_packet(size, now)
         place += size
-        spoken.forget(place - size)
+        spoken.discard_before(place - size)
         assert len(spoken._marks) <= 3

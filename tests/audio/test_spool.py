@@ -39,18 +39,18 @@ def test_first_in_first_out(steps: list[tuple[bool, int]], random: object) -> No
     for number, (is_put, size) in enumerate(steps):
         if is_put:
             data = bytes([number]) * size
-            spool.put(data)
+            spool.append(data)
             wanted += data
         else:
-            taken = spool.take(size)
+            taken = spool.read(size)
             assert len(taken) <= size
             assert taken or not len(spool)
             got += taken
         assert len(got) + len(spool) == len(wanted)
-    while taken := spool.take(IN_MEMORY):
+    while taken := spool.read(IN_MEMORY):
         got += taken
     assert got == wanted
-    assert space.used == 0
+    assert space.used_bytes == 0
     assert files() == 0 or not len(spool)
     spool.close()
 
@@ -60,35 +60,35 @@ def test_what_is_little_needs_no_file() -> None:
     before = files()
     for _ in range(3):
         for _ in range(IN_MEMORY // 1_000):
-            spool.put(bytes(1_000))
+            spool.append(bytes(1_000))
         assert files() == before
-        while spool.take(777):
+        while spool.read(777):
             pass
 
 
 def test_room_is_shared_and_given_back() -> None:
     space = SpoolSpace(5 * IN_MEMORY)
     one, other = Spool(space), Spool(space)
-    one.put(bytes(3 * IN_MEMORY))
+    one.append(bytes(3 * IN_MEMORY))
     with pytest.raises(BacklogFull, match=r"reached 5\.24288 MB"):
-        other.put(bytes(3 * IN_MEMORY))
+        other.append(bytes(3 * IN_MEMORY))
     assert len(other) == 0
     one.close()
     one.close()
-    assert space.used == 0
-    other.put(bytes(3 * IN_MEMORY))
-    assert space.used == 3 * IN_MEMORY
+    assert space.used_bytes == 0
+    other.append(bytes(3 * IN_MEMORY))
+    assert space.used_bytes == 3 * IN_MEMORY
     other.close()
 
 
 def test_a_file_does_not_grow_for_ever() -> None:
     """One who is always a little ahead for hours needs the room of that little."""
     spool, largest = Spool(SpoolSpace(2**40)), 0
-    spool.put(bytes(2 * IN_MEMORY))
+    spool.append(bytes(2 * IN_MEMORY))
     for _ in range(60):
-        spool.put(bytes(2 * IN_MEMORY))
+        spool.append(bytes(2 * IN_MEMORY))
         for _ in range(8):
-            spool.take(spools.BLOCK)
+            spool.read(spools.BLOCK)
         held = [file for file in (spool._reading, spool._writing) if file]
         largest = max(largest, sum(os.fstat(file._file.fileno()).st_size for file in held))
     assert largest <= 10 * IN_MEMORY
@@ -97,20 +97,20 @@ def test_a_file_does_not_grow_for_ever() -> None:
 
 def test_a_full_disk_is_told_and_nothing_before_is_lost(tmp_path: Path) -> None:
     space, spool = SpoolSpace(2**40), Spool(SpoolSpace(2**40))
-    spool.put(b"a" * (2 * IN_MEMORY))
+    spool.append(b"a" * (2 * IN_MEMORY))
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3 * IN_MEMORY, limit[1]))  # the kernel refuses what goes beyond
     try:
         with pytest.raises(BacklogFull, match="File too large"):
-            spool.put(b"b" * (2 * IN_MEMORY))
+            spool.append(b"b" * (2 * IN_MEMORY))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    spool.put(b"c")
+    spool.append(b"c")
     got = b""
-    while taken := spool.take(IN_MEMORY):
+    while taken := spool.read(IN_MEMORY):
         got += taken
     assert got == b"a" * (2 * IN_MEMORY) + b"c"
-    assert space.used == 0
+    assert space.used_bytes == 0
     spool.close()
 
 
@@ -118,6 +118,6 @@ def test_a_folder_that_is_not_there_is_a_full_disk(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     space = SpoolSpace(2**40)
     with pytest.raises(BacklogFull, match="no room") as raised:
-        Spool(space).put(bytes(2 * IN_MEMORY))
+        Spool(space).append(bytes(2 * IN_MEMORY))
     assert "TMPDIR" in (raised.value.hint or "")
-    assert space.used == 0
+    assert space.used_bytes == 0

@@ -12,7 +12,7 @@ import pytest
 from conure.audio.containers import is_container
 from conure.audio.files import open_audio
 from conure.audio.formats import AudioFormat, Encoding, to_float
-from conure.audio.wav_header import as_wav
+from conure.audio.wav_header import with_wav_header
 from conure.errors import UnsupportedAudio
 
 
@@ -22,7 +22,7 @@ def test_every_encoding(encoding: Encoding, channels: int) -> None:
     rng = np.random.default_rng(channels)
     samples = rng.uniform(-1, 1, 4000 * channels).astype("<f4")
     data = samples.tobytes() if encoding == "f32" else rng.integers(0, 256, 8000 * channels, np.uint8).tobytes()
-    file = as_wav(io.BytesIO(data), AudioFormat(encoding, 8000, channels))
+    file = with_wav_header(io.BytesIO(data), AudioFormat(encoding, 8000, channels))
     with open_audio(file, rate=8000, channels="split") as reader:
         read = np.concatenate(list(reader.blocks()), axis=1)
         assert reader.problems == []
@@ -37,7 +37,7 @@ def test_it_is_what_others_write() -> None:
         file.setsampwidth(2)
         file.setframerate(44_100)
         file.writeframes(data)
-    headed = as_wav(io.BytesIO(data), AudioFormat("pcm16", 44_100, 2))
+    headed = with_wav_header(io.BytesIO(data), AudioFormat("pcm16", 44_100, 2))
     with wave.open(headed) as file:
         assert file.getparams()[:4] == (2, 2, 44_100, 3000)
         assert file.readframes(3000) == data
@@ -45,13 +45,13 @@ def test_it_is_what_others_write() -> None:
 
 
 def test_half_a_sample_at_the_end_is_left_out() -> None:
-    with open_audio(as_wav(io.BytesIO(bytes(801)), AudioFormat("pcm16", 8000)), rate=8000) as reader:
+    with open_audio(with_wav_header(io.BytesIO(bytes(801)), AudioFormat("pcm16", 8000)), rate=8000) as reader:
         assert sum(block.shape[1] for block in reader.blocks()) == 400
 
 
 def test_nothing_is_no_audio() -> None:
     with pytest.raises(UnsupportedAudio):
-        open_audio(as_wav(io.BytesIO(), AudioFormat("mulaw", 8000)))
+        open_audio(with_wav_header(io.BytesIO(), AudioFormat("mulaw", 8000)))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from bench.gpu.networks import Networks
 from bench.gpu.streams import numbers_of
 from bench.operations import step, turn
 from bench.random_model import LIVE_PAST, random_live_checkpoint
-from conure.engine.backends.cuda.stream_step import NUMBERS
+from conure.engine.backends.cuda.stream_step import INPUT_FIELDS
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -57,8 +57,8 @@ def test_edits(found: list[int], expected: list[int], count: int) -> None:
 
 def test_numbers_of_a_row_are_in_the_turn_s_order() -> None:
     row = numbers_of(steps=3, slot=5)
-    assert len(row) == len(NUMBERS)
-    assert (row[NUMBERS.index("slot")], row[NUMBERS.index("steps")], sum(row)) == (5, 3, 8)
+    assert len(row) == len(INPUT_FIELDS)
+    assert (row[INPUT_FIELDS.index("slot")], row[INPUT_FIELDS.index("steps")], sum(row)) == (5, 3, 8)
 
 
 def test_a_turn_is_a_step_and_what_is_around_it() -> None:

@@ -22,7 +22,7 @@ from tests.cli.conftest import Call
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(hub, "on_disk", lambda _: None)
+    monkeypatch.setattr(hub, "cached_path", lambda _: None)
 
 
 def setup_check(name: str) -> Check:
@@ -98,7 +98,7 @@ def test_the_default_model_is_missing_only_where_it_cannot_come(monkeypatch: pyt
     monkeypatch.setattr(checkup_setup, "_hub_problem", lambda: None)
     check = setup_check("model")
     assert (check.ok, check.fix) == (True, "conure models pull parakeet-tdt-0.6b-v3")
-    monkeypatch.setattr(hub, "on_disk", lambda _: Path("there"))
+    monkeypatch.setattr(hub, "cached_path", lambda _: Path("there"))
     assert setup_check("model") == Check("model", "parakeet-tdt-0.6b-v3 is on disk")
     monkeypatch.setenv("CONURE_MODEL", "nonsense")
     assert setup_check("model") == Check("model", "nonsense is unknown", False, "conure models")
@@ -150,7 +150,7 @@ def test_where_packages_are_missing_nothing_that_needs_them_is_looked_at(monkeyp
     ],
 )
 def test_which_kernels_run(monkeypatch: pytest.MonkeyPatch, there: bool, flags: set[str], found: str, fix: str) -> None:
-    monkeypatch.setattr(checkup_setup.library, "available", lambda: there)
+    monkeypatch.setattr(checkup_setup.library, "has_native_kernels", lambda: there)
     monkeypatch.setattr(checkup_setup, "cpu_flags", lambda: flags)
     check = checkup_setup._kernels()
     assert check.ok

@@ -23,7 +23,7 @@ def test_add_list_remove(call: Call, folder: Path) -> None:
     other = call("keys", "add", "all", *FILE).out.strip()
     assert (folder / "keys.json").stat().st_mode & 0o777 == 0o600
     keys = KeyFile(folder / "keys.json")
-    key, whole = keys.find(secret, 0.0), keys.find(other, 0.0)
+    key, whole = keys.find_by_secret(secret, 0.0), keys.find_by_secret(other, 0.0)
     assert key is not None
     assert whole is not None
     assert (key.name, key.scopes, key.limits.streams, key.limits.requests_per_minute) == (

@@ -31,8 +31,8 @@ def hub_of_the_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str
             progress(2, 2)
         return here.setdefault(wanted.repository, tmp_path / wanted.repository)
 
-    monkeypatch.setattr(hub, "on_disk", lambda wanted: here.get(wanted.repository))
-    monkeypatch.setattr(hub, "is_on_disk", lambda wanted: wanted.repository in here)
+    monkeypatch.setattr(hub, "cached_path", lambda wanted: here.get(wanted.repository))
+    monkeypatch.setattr(hub, "is_cached", lambda wanted: wanted.repository in here)
     monkeypatch.setattr(hub, "fetch", fetch)
     return here
 
@@ -134,7 +134,7 @@ def test_convert_leaves_other_folders_alone(call: Call, touch: Callable[..., Non
 
 def test_convert_makes_the_onnx_form_too(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[tuple[Path, dict[str, object]]] = []
-    monkeypatch.setattr(opening, "open_runner", lambda model, **options: asked.append((model, options)))
+    monkeypatch.setattr(opening, "open_clip_runner", lambda model, **options: asked.append((model, options)))
     assert call("models", "convert", str(NEMO), "--onnx", "int8").code == 0
     (model, options) = asked[0]
     assert model == Path("tdt")

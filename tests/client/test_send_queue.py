@@ -22,7 +22,7 @@ async def fill(outbox: SendQueue, *items: Any) -> None:
 async def drain(outbox: SendQueue) -> list[Any]:
     taken = []
     while outbox._waiting:
-        taken.append(await outbox.take())
+        taken.append(await outbox.get())
     return taken
 
 
@@ -33,7 +33,7 @@ def test_a_request_right_at_the_end_of_what_was_received_is_written_again() -> N
         await drain(outbox)
         outbox.rewind(4)
         assert await drain(outbox) == [Finalize(id=2), b"ef", Close()]
-        outbox.answered(2)
+        outbox.finalize_answered(2)
         outbox.rewind(5)
         assert await drain(outbox) == [b"f", Close()]
         outbox.rewind(6)
@@ -48,10 +48,10 @@ def test_an_answer_that_comes_before_the_request_is_written_again() -> None:
         await fill(outbox, b"ab", Finalize(id=1), b"cd")
         await drain(outbox)
         outbox.rewind(2)
-        outbox.answered(1)
+        outbox.finalize_answered(1)
         assert await drain(outbox) == [b"cd"]
-        outbox.forget(4)
-        assert outbox.held == 0
+        outbox.acknowledge(4)
+        assert outbox.held_bytes == 0
 
     asyncio.run(work())
 
@@ -60,11 +60,11 @@ def test_what_a_server_cannot_have() -> None:
     async def work() -> None:
         outbox = SendQueue(1000)
         await fill(outbox, b"abcd", b"ef")
-        await outbox.take()
+        await outbox.get()
         with pytest.raises(BadMessage, match="5 bytes"):
-            outbox.forget(5)
-        outbox.forget(4)
-        outbox.forget(2)  # late news
+            outbox.acknowledge(5)
+        outbox.acknowledge(4)
+        outbox.acknowledge(2)  # late news
         assert outbox.received == 4
         with pytest.raises(ConnectionLost, match="2 bytes"):
             outbox.rewind(2)
@@ -82,12 +82,12 @@ def test_it_is_bounded_and_an_end_wakes_who_waits() -> None:
             assert not waiting.done()
             waiting.cancel()
             await asyncio.wait([waiting])
-        assert outbox.held == 90
+        assert outbox.held_bytes == 90
         waiting = asyncio.create_task(outbox.put(bytes(20)))
         await drain(outbox)
-        outbox.forget(90)
+        outbox.acknowledge(90)
         await waiting
-        assert outbox.held == 20
+        assert outbox.held_bytes == 20
         waiting = asyncio.create_task(outbox.put(bytes(90)))
         await asyncio.sleep(0)
         outbox.end(StreamClosed("over"))
@@ -113,10 +113,10 @@ def test_every_byte_arrives_once(sizes: list[int], breaks: list[tuple[int, int]]
             start += size
         had = b""
         for packets, share in breaks:
-            written = b"".join([await outbox.take() for _ in range(min(packets, len(outbox._waiting)))])  # type: ignore[misc]
+            written = b"".join([await outbox.get() for _ in range(min(packets, len(outbox._waiting)))])  # type: ignore[misc]
             had += written[: len(written) * share // 100]
             outbox.rewind(len(had))
-            assert outbox.held == len(audio) - len(had)
+            assert outbox.held_bytes == len(audio) - len(had)
         assert had + b"".join(await drain(outbox)) == audio
 
     asyncio.run(work())

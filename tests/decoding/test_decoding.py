@@ -13,7 +13,7 @@ from conure.decoding.ctc import decode_ctc
 from conure.decoding.emitted_token import EmittedToken
 from conure.decoding.label_looping import LabelLooping
 from conure.decoding.transducer import TransducerState, decode_transducer
-from conure.fused.available import available
+from conure.fused.available import has_fused_kernels
 from conure.models.network import Heads
 from tests.models.networks import OFFLINE, network
 
@@ -164,7 +164,7 @@ def test_kernels_decode_to_the_same(durations: tuple[int, ...], window: int, mon
     expected, before = decode_transducer(net, steps, counts)
     assert int(expected.counts.sum()) > 4
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert available(net.device)
+    assert has_fused_kernels(net.device)
     tokens, state = decode_transducer(net, steps, counts, window=window)
     for found in (tokens, looped(net, steps, counts, 2, window)):
         for got, wanted in zip(found, expected, strict=True):
@@ -200,7 +200,7 @@ def assert_same(got: list[EmittedToken], wanted: list[EmittedToken]) -> None:
 def test_the_state_before_a_chunk_stays_as_it_was() -> None:
     net, steps = heads((), 2.0), encoded()
     _, state = decode_transducer(net, steps[:, :9], COUNTS.clamp(max=9))
-    before = state.repeated(1)
+    before = state.repeat(1)
     decode_transducer(net, steps[:, 9:], (COUNTS - 9).clamp(min=0), state)
     for part in fields(state):
         assert torch.equal(getattr(state, part.name), getattr(before, part.name))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conure.decoding.emitted_token import EmittedToken
-from conure.decoding.flushed_tokens import TOLERANCE, FlushedTokens, sounds_of
+from conure.decoding.flushed_tokens import TOLERANCE, FlushedTokens, spoken_forms
 
 PIECES = ("▁one", "▁two", "▁One", "▁", ".", ",", "<EOU>", "one")
 ONE, TWO, CAPITAL, SPACE, STOP, COMMA, END, INNER = range(len(PIECES))
@@ -19,7 +19,7 @@ def tokens(*pairs: tuple[int, int]) -> list[EmittedToken]:
 
 
 def new(flushed: FlushedTokens, *pairs: tuple[int, int], flush: bool = False) -> list[tuple[int, int]]:
-    return [(token.id, token.step) for token in flushed.new(tokens(*pairs), flush)]
+    return [(token.id, token.step) for token in flushed.remove_known(tokens(*pairs), flush)]
 
 
 def test_what_a_flush_gave_is_left_out_even_if_it_comes_late() -> None:
@@ -50,7 +50,7 @@ def test_a_later_flush_gives_only_what_the_earlier_did_not() -> None:
 
 
 def test_case_and_the_choice_of_a_mark_make_no_new_token() -> None:
-    flushed = FlushedTokens(sounds_of(PIECES))
+    flushed = FlushedTokens(spoken_forms(PIECES))
     new(flushed, (CAPITAL, 10), (STOP, 11), (END, 12), flush=True)
     assert new(flushed, (ONE, 10), (COMMA, 11), (SPACE, 12), (TWO, 13)) == [(SPACE, 12), (TWO, 13)]
 

@@ -161,9 +161,9 @@ def test_rows_of_a_state_are_taken_put_back_and_begun_anew(
     assert rows_of(state.gather(torch.tensor(rows))) == [before[row] for row in rows]
     start = TransducerState.start(heads, 1)  # type: ignore[arg-type]
     (new,) = rows_of(start)
-    assert rows_of(start.repeated(2)) == [new, new]
+    assert rows_of(start.repeat(2)) == [new, new]
     mask = [bool(fresh >> row & 1) for row in range(3)]
-    assert rows_of(state.anew(torch.tensor(mask), start)) == [
+    assert rows_of(state.reset_where(torch.tensor(mask), start)) == [
         new if is_fresh else old for is_fresh, old in zip(mask, before, strict=True)
     ]
     assert rows_of(state) == before
@@ -182,8 +182,8 @@ def test_a_token_lies_between_its_steps_and_before_the_end(
     step: int, duration: int, origin: float, room: float
 ) -> None:
     emitted, end = EmittedToken(1, step, duration, -0.1, 0.9), origin + room
-    token = emitted.timed(origin, end)
+    token = emitted.to_token(origin, end)
     assert token.start <= token.end <= round(end, 3)
     assert token.start == pytest.approx(min(origin + 0.08 * step, end), abs=6e-4)
     assert token.end == pytest.approx(min(origin + 0.08 * (step + duration), end), abs=6e-4)
-    assert emitted.timed().start == pytest.approx(0.08 * step, abs=6e-4)
+    assert emitted.to_token().start == pytest.approx(0.08 * step, abs=6e-4)

@@ -11,6 +11,6 @@ async def feed(*_: Any) -> None:
 
 
 if __name__ == "__main__":
-    LiveStream.feed = feed  # type: ignore[method-assign]
-    LiveStream.take = lambda *_: False  # type: ignore[method-assign]
+    LiveStream.push_audio = feed  # type: ignore[method-assign]
+    LiveStream.push_audio_now = lambda *_: False  # type: ignore[method-assign]
     run()

@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.sync.client import connect
 
 from conure.client import Client, Finished
-from conure.service.keys import new_key, written
+from conure.service.keys import encode_keys, new_key
 from conure.service.limits import NO_LIMITS, Limits
 from tests.protocols.live_clients import TINY, Lines, Message, Socket, converse, finals, lines, pcm16, pieces, socket_of
 from tests.protocols.servers import DEMO, PATIENCE, ROOT, SAID, TINY_MODEL, Server, demo, started, wait_for
@@ -44,7 +44,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "short": Limits(audio_minutes_per_day=0.2),
     }
     made = {name: new_key(name, datetime.now(UTC), limits=limits) for name, limits in asked.items()}
-    file.write_text(written(key for key, _ in made.values()))
+    file.write_text(encode_keys(key for key, _ in made.values()))
     return {name: secret for name, (_, secret) in made.items()} | {"file": str(file)}
 
 

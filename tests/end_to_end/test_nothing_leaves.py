@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conure.telemetry import SWITCHES
+from conure.telemetry import TELEMETRY_VARIABLES
 from tests.end_to_end.auditing import Audit
 from tests.protocols.servers import DEMO, DOORS, PORTS, ROOT, SAID
 from tests.waiting import PATIENCE, wait_for
@@ -128,10 +128,10 @@ def test_a_stream_goes_to_the_server_alone_which_turns_to_nobody(server: Watched
 @pytest.mark.parametrize("first", ["conure", "conure.client", "bench", "tools"])
 def test_whatever_is_imported_first(first: str, tmp_path: Path) -> None:
     audit = Audit(tmp_path)
-    names = {name: f"os.environ.get({name!r})" for name in SWITCHES}
+    names = {name: f"os.environ.get({name!r})" for name in TELEMETRY_VARIABLES}
     line = f"import os, {first}, onnxruntime; print({', '.join(names.values())})"
     done = run(audit, [sys.executable, "-c", line], PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "src")]))
-    assert done.stdout.split() == list(SWITCHES.values()), done.stderr
+    assert done.stdout.split() == list(TELEMETRY_VARIABLES.values()), done.stderr
     assert_silent(audit)
 
 

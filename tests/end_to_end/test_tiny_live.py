@@ -41,9 +41,9 @@ def heard(
     opened: OpenedModel, clips: list[np.ndarray], latency: int, endpointing: Endpointing = DEFAULT
 ) -> tuple[list[str], list[list[str]]]:
     """The text of each clip, all of them streamed at once; and why its utterances ended."""
-    assert opened.streams is not None
+    assert opened.stream_runner is not None
     tokenizer = opened.checkpoint.tokenizer
-    lane = StreamLane(opened.streams, load_silero(), len(clips), tokenizer.pieces.index("<EOU>"))
+    lane = StreamLane(opened.stream_runner, load_silero(), len(clips), tokenizer.pieces.index("<EOU>"))
     tokens: list[list[Token]] = [[] for _ in clips]
     reasons: list[list[str]] = [[] for _ in clips]
     for number, clip in enumerate(clips):

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from conure.engine.backends.registry import open_runner
-from conure.native.library import available
+from conure.engine.backends.registry import open_clip_runner
+from conure.native.library import has_native_kernels
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(
-    not available(),
+    not has_native_kernels(),
     reason="without kernels the loop over tokens is in torch",
 )
 
@@ -66,7 +66,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With both tiny models, converted."""
     folder = tmp_path_factory.mktemp("cache")
     for model in ("tiny", "tiny-live"):
-        open_runner(model, device="cpu", cache=folder)
+        open_clip_runner(model, device="cpu", cache=folder)
     return folder
 
 

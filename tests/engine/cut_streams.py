@@ -35,10 +35,10 @@ def decode_with_cuts(
         if encoded is not None:
             fixed = min(whole(cut), encoded.shape[1])
             found, state = decode_transducer(net, encoded[:, at:fixed], torch.tensor([fixed - at]), state)
-            told += flushed.new(found.row(0), flush=False)
+            told += flushed.remove_known(found.row(0), flush=False)
             rest = encoded[:, fixed:]
             found, _ = decode_transducer(net, rest, torch.tensor([rest.shape[1]]), state)
-            told += flushed.new(found.row(0), flush=True)
+            told += flushed.remove_known(found.row(0), flush=True)
             at = fixed
         heard.append([(token.id, token.step) for token in told])
     return heard

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conure.engine.lanes.batching import bucket, form_batches
-from conure.models.config import LONG_STEPS
+from conure.models.config import MAX_FULL_ATTENTION_STEPS
 
 
 def test_a_batch_times_its_longest_stays_within_the_limit() -> None:
@@ -36,4 +36,4 @@ def test_few_lengths_occur_and_little_is_padded(octave: int, found: int) -> None
 
 
 def test_padding_makes_no_clip_a_long_one() -> None:
-    assert bucket(LONG_STEPS) == LONG_STEPS
+    assert bucket(MAX_FULL_ATTENTION_STEPS) == MAX_FULL_ATTENTION_STEPS

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conure.engine import calibration as measuring
-from conure.engine.backends.cuda.graph_capture import as_it_is
+from conure.engine.backends.cuda.graph_capture import no_capture
 from conure.engine.calibration import measure
 from conure.engine.calibration_cache import CalibrationCache
 from conure.engine.lanes.chunk_lane import ChunkLane
@@ -97,12 +97,12 @@ def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path, machine: M
 
 def test_turns_on_a_device_are_measured_at_their_largest(net: Network, machine: Machine) -> None:
     """So that streams are not refused for what more rows were only guessed to cost."""
-    streams = device_lane(net, as_it_is, slots=70)
+    streams = device_lane(net, no_capture, slots=70)
     assert list(measuring._turns(streams, 80)) == [(1, 0.001), (8, 0.008), (64, 0.064), (70, 0.07)]
 
 
 def test_a_turn_on_a_device_is_measured_to_its_end(net: Network) -> None:
-    streams = device_lane(net, as_it_is)
+    streams = device_lane(net, no_capture)
     assert measuring._turn(streams, 160, 3) > 0
     assert streams.is_settled
     assert len(streams) == 0

@@ -25,7 +25,7 @@ from conure.engine.convert.graph_names import REACH
 from conure.engine.convert.saturation import adds_in_16_bits
 from conure.models.config import STEP_FRAMES, AttentionContext
 from conure.models.loader import build_network
-from conure.models.preemptible import finish
+from conure.models.preemptible import run_to_end
 from tests.models.networks import OFFLINE, STREAMING, checkpoint_of, network
 from tests.parity.references import FAMILIES, RELATIVE, recordings, reference, relative_error
 
@@ -106,8 +106,8 @@ def error_of(
     name: str, precision: Precision, samples: np.ndarray, lengths: np.ndarray, prompts: np.ndarray | None = None
 ) -> float:
     onnx, plain = runners(name, precision)
-    got, counts = finish(onnx.encode(samples, lengths, prompts))
-    expected, expected_counts = finish(plain.encode(samples, lengths, prompts))
+    got, counts = run_to_end(onnx.encode(samples, lengths, prompts))
+    expected, expected_counts = run_to_end(plain.encode(samples, lengths, prompts))
     assert counts.tolist() == expected_counts.tolist()
     assert got.shape == expected.shape
     return _error(got, expected, counts)
@@ -134,8 +134,8 @@ def test_weights_of_seven_bits_stay_within_theirs(name: str, tmp_path: Path, mon
     monkeypatch.setattr(converting, "saturates", lambda _: True)
     convert(reference(name).checkpoint, tmp_path / "reduced", "int8")
     onnx, (_, plain) = CpuClipRunner(tmp_path / "reduced", threads=1, kernels=False), runners(name)
-    got, counts = finish(onnx.encode(*spoken(), prompts_for(name)))
-    expected, _ = finish(plain.encode(*spoken(), prompts_for(name)))
+    got, counts = run_to_end(onnx.encode(*spoken(), prompts_for(name)))
+    expected, _ = run_to_end(plain.encode(*spoken(), prompts_for(name)))
     assert _error(got, expected, counts) < REDUCED_RELATIVE
 
 
@@ -143,7 +143,7 @@ def test_weights_of_seven_bits_stay_within_theirs(name: str, tmp_path: Path, mon
 def test_fp32_gives_the_tokens_of_the_modules(name: str) -> None:
     rows = []
     for runner in runners(name):
-        tokens = finish(runner.decoder.decode(*finish(runner.encode(*spoken(), prompts_for(name)))))
+        tokens = run_to_end(runner.decoder.decode(*run_to_end(runner.encode(*spoken(), prompts_for(name)))))
         rows.append([[(token.id, token.step, token.duration) for token in row] for row in tokens])
     assert rows[0] == rows[1]
 
@@ -169,9 +169,9 @@ def test_clips_longer_than_the_tables(precision: Precision) -> None:
 
 def test_longer_tables_do_not_change_short_clips() -> None:
     onnx, _ = runners("offline", "int8")
-    before, _ = finish(onnx.encode(*noise(40 * STEP)))
-    finish(onnx.encode(*noise((REACH + 20) * STEP)))
-    after, _ = finish(onnx.encode(*noise(40 * STEP)))
+    before, _ = run_to_end(onnx.encode(*noise(40 * STEP)))
+    run_to_end(onnx.encode(*noise((REACH + 20) * STEP)))
+    after, _ = run_to_end(onnx.encode(*noise(40 * STEP)))
     assert np.array_equal(before, after)
 
 
@@ -179,9 +179,9 @@ def test_longer_tables_do_not_change_short_clips() -> None:
 def test_a_batch_gives_what_each_clip_gives_alone(precision: Precision) -> None:
     onnx, _ = runners("tdt", precision)
     samples, lengths = spoken()
-    together, counts = finish(onnx.encode(samples, lengths))
+    together, counts = run_to_end(onnx.encode(samples, lengths))
     for row, length in enumerate(lengths.tolist()):
-        alone, count = finish(onnx.encode(samples[row : row + 1, :length], lengths[row : row + 1]))
+        alone, count = run_to_end(onnx.encode(samples[row : row + 1, :length], lengths[row : row + 1]))
         assert _error(together[row : row + 1], alone, count) < RELATIVE
         assert counts[row] == count
 
@@ -190,9 +190,9 @@ def test_a_batch_gives_what_each_clip_gives_alone(precision: Precision) -> None:
 def test_a_row_without_a_frame_leaves_the_others_alone(name: str) -> None:
     onnx, plain = runners(name)
     samples, lengths = noise(20 * STEP, 0)
-    together, counts = finish(onnx.encode(samples, lengths))
-    alone, _ = finish(onnx.encode(samples[:1], lengths[:1]))
-    assert counts.tolist() == finish(plain.encode(samples, lengths))[1].tolist()
+    together, counts = run_to_end(onnx.encode(samples, lengths))
+    alone, _ = run_to_end(onnx.encode(samples[:1], lengths[:1]))
+    assert counts.tolist() == run_to_end(plain.encode(samples, lengths))[1].tolist()
     assert _error(together[:1], alone, counts[:1]) < RELATIVE
     assert np.isfinite(together).all()
 
@@ -200,7 +200,7 @@ def test_a_row_without_a_frame_leaves_the_others_alone(name: str) -> None:
 def test_a_language_prompt_must_be_given() -> None:
     onnx, _ = runners("nemotron_prompt")
     with pytest.raises(ValueError, match="prompt slot"):
-        finish(onnx.encode(*spoken()))
+        run_to_end(onnx.encode(*spoken()))
 
 
 def test_nothing_of_the_encoder_is_loaded_but_by_its_graph() -> None:
@@ -218,7 +218,7 @@ def test_the_frames_of_a_step_are_what_pieces_are_cut_by() -> None:
 @pytest.mark.parametrize("context", [(8, 2, 4), (6, 1, 1), (0, 0, 3), (-1, -1, 2), (5, 3, None), (-1, -1, None)])
 def test_windows_see_what_they_are_told(context: tuple[int, int, int | None]) -> None:
     onnx, plain = runners("right context")
-    windows = CpuWindowRunner(onnx), TorchWindowRunner(plain.network, plain.front, torch.device("cpu"))
+    windows = CpuWindowRunner(onnx), TorchWindowRunner(plain.network, plain.feature_extractor, torch.device("cpu"))
     frames, left = np.array([19 * STEP_FRAMES, 0, 7 * STEP_FRAMES - 3]), np.array([6, 0, 5])
     shape = 3, frames.max(), plain.config.mel.features
     mel = np.random.default_rng(5).standard_normal(shape, np.float32)

@@ -15,7 +15,7 @@ from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
 from conure.engine.lanes import clips
 from conure.engine.lanes.clips import transcribe_batch, transcribe_clips
 from conure.errors import OutOfMemory
-from conure.models.preemptible import finish
+from conure.models.preemptible import run_to_end
 from tests.engine.scarce import RATE, ScarceRunner
 from tests.models.networks import OFFLINE, network
 
@@ -38,8 +38,8 @@ def said(tokens: list[EmittedToken] | OutOfMemory) -> list[tuple[int, int]]:
 
 def test_halves_say_what_the_whole_says(runner: ClipRunner) -> None:
     batch, missing = noises(4, 3, 4, 1, 2, 4, 3), list[float]()
-    expected = finish(transcribe_batch(runner, batch))
-    found = finish(transcribe_batch(ScarceRunner(runner, 9.0), batch, did_not_fit=missing.append))
+    expected = run_to_end(transcribe_batch(runner, batch))
+    found = run_to_end(transcribe_batch(ScarceRunner(runner, 9.0), batch, did_not_fit=missing.append))
     assert [said(tokens) for tokens in found] == [said(tokens) for tokens in expected]
     assert any(said(tokens) for tokens in found)
     assert missing == [28.0, 12.0, 16.0]
@@ -47,12 +47,12 @@ def test_halves_say_what_the_whole_says(runner: ClipRunner) -> None:
 
 def test_a_clip_that_does_not_fit_alone_is_named(runner: ClipRunner) -> None:
     batch = noises(1, 20, 2)
-    found = finish(transcribe_batch(ScarceRunner(runner, 9.0), batch))
+    found = run_to_end(transcribe_batch(ScarceRunner(runner, 9.0), batch))
     assert isinstance(found[1], OutOfMemory)
     assert "a clip of 20 s" in found[1].message
     assert found[1].hint
     for row in (0, 2):
-        assert said(found[row]) == said(finish(transcribe_batch(runner, [batch[row]]))[0])
+        assert said(found[row]) == said(run_to_end(transcribe_batch(runner, [batch[row]]))[0])
     with pytest.raises(OutOfMemory, match="a clip of 20 s"):
         transcribe_clips(ScarceRunner(runner, 9.0), batch)
 
@@ -68,8 +68,8 @@ def test_nothing_of_a_batch_is_left_when_its_halves_begin(runner: ClipRunner, mo
         return x, counts
 
     monkeypatch.setattr(runner.network.encoder, "subsample", watched)  # type: ignore[attr-defined]
-    monkeypatch.setattr(clips, "give_back", lambda: left.append(held[-1]() is not None))
-    finish(transcribe_batch(ScarceRunner(runner, 9.0), noises(5, 5)))
+    monkeypatch.setattr(clips, "release_cached_memory", lambda: left.append(held[-1]() is not None))
+    run_to_end(transcribe_batch(ScarceRunner(runner, 9.0), noises(5, 5)))
     assert left == [False]
 
 
@@ -79,4 +79,4 @@ def test_other_errors_are_not_taken_for_it(runner: ClipRunner, monkeypatch: pyte
 
     monkeypatch.setattr(runner, "encode", broken)
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        finish(transcribe_batch(runner, noises(1, 1)))
+        run_to_end(transcribe_batch(runner, noises(1, 1)))

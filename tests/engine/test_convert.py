@@ -23,7 +23,7 @@ from conure.engine.convert.saturation import adds_in_16_bits, probe, saturates
 from conure.errors import ModelError
 from conure.models.checkpoint import Checkpoint
 from conure.models.loader import read_checkpoint
-from conure.models.preemptible import finish
+from conure.models.preemptible import run_to_end
 from tests.full_disk import most_bytes_a_file
 from tests.parity.references import FOLDER, recordings
 
@@ -56,7 +56,9 @@ def test_a_checkpoint_is_converted_once(source: Path, tmp_path: Path) -> None:
     load = Loader(source)
     folders = {converted_folder(source, "int8", tmp_path / "cache", load) for _ in range(3)}
     assert load.calls == 1
-    encoded, counts = finish(CpuClipRunner(folders.pop(), threads=1).encode(*(part.numpy() for part in recordings())))
+    encoded, counts = run_to_end(
+        CpuClipRunner(folders.pop(), threads=1).encode(*(part.numpy() for part in recordings()))
+    )
     assert np.isfinite(encoded).all()
     assert counts.min() > 0
 
@@ -147,7 +149,7 @@ def test_what_is_kept_is_enough_to_decode(ready: Path) -> None:
     assert {name.split(".")[0] for name in kept.heads()} == {"joint", "ctc_head"}
     samples = torch.randn(1, 4000)
     own = LogMel(original.config.mel, original.window, original.filterbank)
-    assert np.array_equal(kept.front().log_mel(samples.numpy()), own.log_mel(samples).numpy())
+    assert np.array_equal(kept.feature_extractor().log_mel(samples.numpy()), own.log_mel(samples).numpy())
 
 
 def test_this_processor_is_asked_how_it_adds(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:

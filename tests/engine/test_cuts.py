@@ -100,8 +100,8 @@ def live() -> OpenedModel:
 
 
 def live_lane(live: OpenedModel, slots: int) -> StreamLane:
-    assert live.streams is not None
-    return StreamLane(live.streams, load_silero(), slots, live.checkpoint.tokenizer)
+    assert live.stream_runner is not None
+    return StreamLane(live.stream_runner, load_silero(), slots, live.checkpoint.tokenizer)
 
 
 def check_order(talk: Talk, tokenizer: Tokenizer) -> None:

@@ -7,11 +7,11 @@ import torch
 
 from conure.decoding.emitted_token import EmittedToken
 from conure.engine.backends.cuda import graph_decoder as recorded_decoder
-from conure.engine.backends.cuda.graph_capture import as_it_is
+from conure.engine.backends.cuda.graph_capture import no_capture
 from conure.engine.backends.cuda.graph_decoder import GraphDecoder, window_for
 from conure.engine.backends.torch_eager.decoder import TorchDecoder
 from conure.models.network import Heads
-from conure.models.preemptible import finish
+from conure.models.preemptible import run_to_end
 from tests.engine.tape import TapeRecorder
 from tests.models.networks import OFFLINE, network
 
@@ -31,11 +31,11 @@ def heads(durations: tuple[int, ...]) -> Heads:
 @torch.inference_mode()
 def test_recorded_equals_plain(durations: tuple[int, ...], recorded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorded_decoder, "RECORDED_STEPS", 37)
-    net, recorder = heads(durations), TapeRecorder() if recorded else as_it_is
+    net, recorder = heads(durations), TapeRecorder() if recorded else no_capture
     plain, decoder = TorchDecoder(net), GraphDecoder(net, recorder)
     for counts in ([90, 41, 0], [7], [37, 38, 1], [100, 3, 50, 74]):
         encoded, sizes = torch.randn(len(counts), max(counts), OFFLINE.width), torch.tensor(counts)
-        expected, got = finish(plain.decode(encoded, sizes)), finish(decoder.decode(encoded, sizes))
+        expected, got = run_to_end(plain.decode(encoded, sizes)), run_to_end(decoder.decode(encoded, sizes))
         assert sum(map(len, expected)) > 2
         for mine, other in zip(got, expected, strict=True):
             assert [(t.id, t.step, t.duration) for t in mine] == [(t.id, t.step, t.duration) for t in other]
@@ -47,9 +47,9 @@ def test_recorded_equals_plain(durations: tuple[int, ...], recorded: bool, monke
 def test_batches_that_are_decoded_in_turns_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorded_decoder, "RECORDED_STEPS", 23)
     net = heads((0, 1, 2, 3, 4))
-    plain, decoder = TorchDecoder(net), GraphDecoder(net, as_it_is)
+    plain, decoder = TorchDecoder(net), GraphDecoder(net, no_capture)
     batches = [(torch.randn(2, 90, OFFLINE.width), torch.tensor([90, 60])) for _ in range(3)]
-    expected = [finish(plain.decode(*batch)) for batch in batches]
+    expected = [run_to_end(plain.decode(*batch)) for batch in batches]
     running = {index: decoder.decode(*batch) for index, batch in enumerate(batches)}
     found: dict[int, list[list[EmittedToken]]] = {}
     next(running.pop(2))  # one that is given up, whose loop another may have

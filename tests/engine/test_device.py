@@ -8,7 +8,13 @@ import psutil
 import pytest
 import torch
 
-from conure.engine.backends.device import device_failed, free_bytes, hold_to, out_of_memory, told
+from conure.engine.backends.device import (
+    error_summary,
+    free_bytes,
+    is_device_failure,
+    is_out_of_memory,
+    limit_gpu_memory,
+)
 
 MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -28,23 +34,23 @@ if hasattr(torch, "AcceleratorError"):
     FAILURES.append(torch.AcceleratorError("CUDA error: unspecified launch failure"))
 
 
-@pytest.mark.parametrize("error", MEMORY, ids=told)
+@pytest.mark.parametrize("error", MEMORY, ids=error_summary)
 def test_no_memory(error: RuntimeError) -> None:
-    assert out_of_memory(error)
-    assert device_failed(error)
+    assert is_out_of_memory(error)
+    assert is_device_failure(error)
 
 
-@pytest.mark.parametrize("error", FAILURES, ids=told)
+@pytest.mark.parametrize("error", FAILURES, ids=error_summary)
 def test_a_failure(error: RuntimeError) -> None:
-    assert device_failed(error)
-    assert not out_of_memory(error)
-    assert "\n" not in told(error)
+    assert is_device_failure(error)
+    assert not is_out_of_memory(error)
+    assert "\n" not in error_summary(error)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("the card is gone"), ValueError("CUDA error: none")], ids=str)
 def test_others_are_ours(error: Exception) -> None:
-    assert not device_failed(error)
-    assert not out_of_memory(error)
+    assert not is_device_failure(error)
+    assert not is_out_of_memory(error)
 
 
 def test_what_is_free_on_the_cpu() -> None:
@@ -58,7 +64,7 @@ def test_torch_is_held_to_a_part_of_a_card(monkeypatch: pytest.MonkeyPatch, devi
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=1_000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 100)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *asked: held.append(asked))
-    hold_to(torch.device(device), 400)
-    hold_to(torch.device(device), 2_000)
-    hold_to(torch.device("cpu"), 400)
+    limit_gpu_memory(torch.device(device), 400)
+    limit_gpu_memory(torch.device(device), 2_000)
+    limit_gpu_memory(torch.device("cpu"), 400)
     assert held == [(0.5, index), (1.0, index)]

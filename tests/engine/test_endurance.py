@@ -22,7 +22,7 @@ from conure.engine.messages import Answer, Audio, Finalize, Marker, Open, Stream
 from conure.engine.plan import Plan
 from conure.engine.watchdog import MOST_STARTS
 from conure.errors import ConureError, EngineFailed
-from conure.event_loop import event_loop
+from conure.event_loop import new_event_loop
 from tests.engine.stub_engine import StubListener, StubProcess
 
 KILLS = 50
@@ -36,7 +36,7 @@ AT_ONCE = 10
 BETWEEN = 0.03
 """Seconds from one kill to the next."""
 SAMPLES = np.zeros(160, np.float32)
-LOOPS = pytest.mark.parametrize("loop", [event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
+LOOPS = pytest.mark.parametrize("loop", [new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
 

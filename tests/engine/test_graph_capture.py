@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from conure.engine.backends.cuda.graph_capture import CudaGraphCapturer, as_it_is, recorder_for
+from conure.engine.backends.cuda.graph_capture import CudaGraphCapturer, graph_capturer_for, no_capture
 
 CPU = torch.device("cpu")
 card = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no card")
@@ -31,7 +31,7 @@ class Product:
 
 
 def test_a_processor_records_nothing() -> None:
-    assert recorder_for(CPU) is as_it_is
+    assert graph_capturer_for(CPU) is no_capture
 
 
 @card

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from conure.engine.backends.cuda.graph_capture import as_it_is
+from conure.engine.backends.cuda.graph_capture import no_capture
 from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
 from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
 from conure.engine.lanes.chunk_lane import ChunkLane
@@ -82,7 +82,7 @@ Make = Callable[..., ChunkLane]
 
 
 def on_device(net: Network, slots: int = 8) -> ChunkLane:
-    return device_lane(net, as_it_is, slots)
+    return device_lane(net, no_capture, slots)
 
 
 @pytest.fixture(params=[lane, on_device], ids=["direct", "device"])
@@ -95,7 +95,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 def clip_runner(streams: StreamLane) -> TorchClipRunner:
     runner = streams.runner
     assert isinstance(runner, TorchStreamRunner)
-    return TorchClipRunner(runner.network, runner.front, torch.device("cpu"))
+    return TorchClipRunner(runner.network, runner.feature_extractor, torch.device("cpu"))
 
 
 @contextmanager

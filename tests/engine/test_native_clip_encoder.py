@@ -25,12 +25,14 @@ from conure.engine.convert.graph_names import REACH
 from conure.models import config as shapes
 from conure.models.config import STEP_FRAMES, AttentionContext, EncoderConfig
 from conure.models.loader import build_network
-from conure.models.preemptible import finish
-from conure.native.library import available
+from conure.models.preemptible import run_to_end
+from conure.native.library import has_native_kernels
 from tests.models.networks import OFFLINE, STREAMING, checkpoint_of, network
 from tests.parity.references import relative_error
 
-pytestmark = pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+pytestmark = pytest.mark.skipif(
+    not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI"
+)
 
 BOUND = 0.04
 """Largest accepted error against the modules in float32, relative to the norm: that of the graph in int8, too."""
@@ -100,10 +102,10 @@ def test_kernels_give_what_the_modules_give(name: str) -> None:
     assert graph.description == "onnx int8, 1 thread"
     clips = noise(1, 5, 6, 7, 63, 64, 65, 130, 150)
     prompts = prompts_for(name, len(clips[1]))
-    expected, counts = finish(plain.encode(*clips, prompts))
+    expected, counts = run_to_end(plain.encode(*clips, prompts))
     errors = []
     for runner in (native, graph):
-        got, found = finish(runner.encode(*clips, prompts))
+        got, found = run_to_end(runner.encode(*clips, prompts))
         assert found.tolist() == counts.tolist()
         errors.append(error(got, expected, counts))
     assert errors[0] < BOUND
@@ -115,11 +117,11 @@ def test_a_clip_does_not_depend_on_the_others(name: str) -> None:
     native, _, _ = runners(name)
     samples, lengths = noise(40, 3, 70, 0, 12, 400, 120)
     prompts = prompts_for(name, len(lengths))
-    together, counts = finish(native.encode(samples, lengths, prompts))
+    together, counts = run_to_end(native.encode(samples, lengths, prompts))
     assert int(counts.sum()) > TOGETHER_STEPS, "they are not all encoded at once"
     for row, length in enumerate(lengths.tolist()):
         one = slice(row, row + 1)
-        alone, count = finish(
+        alone, count = run_to_end(
             native.encode(samples[one, :length], lengths[one], None if prompts is None else prompts[one])
         )
         assert np.array_equal(together[row, : int(count[0])], alone[0, : int(count[0])])
@@ -129,15 +131,15 @@ def test_a_clip_does_not_depend_on_the_others(name: str) -> None:
 def test_clips_longer_than_the_tables(name: str) -> None:
     native, _, plain = runners(name)
     clips = noise(REACH + 20, 5)
-    got, counts = finish(native.encode(*clips))
-    assert error(got, finish(plain.encode(*clips))[0], counts) < BOUND
+    got, counts = run_to_end(native.encode(*clips))
+    assert error(got, run_to_end(plain.encode(*clips))[0], counts) < BOUND
 
 
 def test_longer_tables_do_not_change_short_clips() -> None:
     native, _, _ = runners("offline")
-    before, _ = finish(native.encode(*noise(40)))
-    finish(native.encode(*noise(REACH + 20)))
-    assert np.array_equal(before, finish(native.encode(*noise(40)))[0])
+    before, _ = run_to_end(native.encode(*noise(40)))
+    run_to_end(native.encode(*noise(REACH + 20)))
+    assert np.array_equal(before, run_to_end(native.encode(*noise(40)))[0])
 
 
 def test_very_long_clips_are_attended_to_locally(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,15 +148,15 @@ def test_very_long_clips_are_attended_to_locally(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(f"{module}.LONG_STEPS", 100)
         monkeypatch.setattr(f"{module}.LONG_CONTEXT", AttentionContext(8, 8))
     clips = noise(101)
-    got, counts = finish(native.encode(*clips))
-    assert error(got, finish(plain.encode(*clips))[0], counts) < BOUND
-    assert shapes.LONG_STEPS > 10_000
+    got, counts = run_to_end(native.encode(*clips))
+    assert error(got, run_to_end(plain.encode(*clips))[0], counts) < BOUND
+    assert shapes.MAX_FULL_ATTENTION_STEPS > 10_000
 
 
 @pytest.mark.parametrize("context", [(8, 2, 4), (6, 1, 1), (0, 0, 3), (-1, -1, 2), (5, 3, None), (-1, -1, None)])
 def test_windows_see_what_they_are_told(context: tuple[int, int, int | None]) -> None:
     native, _, plain = runners("right context")
-    windows = CpuWindowRunner(native), TorchWindowRunner(plain.network, plain.front, torch.device("cpu"))
+    windows = CpuWindowRunner(native), TorchWindowRunner(plain.network, plain.feature_extractor, torch.device("cpu"))
     frames, left = np.array([19 * STEP_FRAMES, 0, 7 * STEP_FRAMES - 3]), np.array([6, 0, 0])
     shape = 3, int(frames.max()), plain.network.config.mel.features
     mel, told = np.random.default_rng(5).standard_normal(shape, np.float32), AttentionContext(*context)

@@ -22,11 +22,13 @@ from conure.engine.convert.convert import convert
 from conure.engine.convert.converted_folder import is_usable, read_converted
 from conure.engine.convert.pack_heads import write_heads
 from conure.models.network import Heads
-from conure.models.preemptible import finish
-from conure.native.library import available
+from conure.models.preemptible import run_to_end
+from conure.native.library import has_native_kernels
 from tests.models.networks import OFFLINE, checkpoint_of, network
 
-pytestmark = pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+pytestmark = pytest.mark.skipif(
+    not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI"
+)
 
 TDT, NEVER_STILL = (0, 1, 2, 3, 4), (1, 2, 3, 4)
 COUNTS = np.array([40, 23, 1, 0])
@@ -68,7 +70,7 @@ def encoded(rows: int = len(COUNTS), steps: int = 40, seed: int = 5, slowness: i
 
 
 def plainly(net: Heads, steps: np.ndarray, counts: np.ndarray) -> list[list[EmittedToken]]:
-    return finish(TorchDecoder(net).decode(torch.from_numpy(steps), torch.from_numpy(counts)))
+    return run_to_end(TorchDecoder(net).decode(torch.from_numpy(steps), torch.from_numpy(counts)))
 
 
 def brief(rows: list[list[EmittedToken]]) -> list[list[tuple[int, int, int]]]:
@@ -89,7 +91,7 @@ def test_floats_give_what_torch_gives(shape: str, threads: int, tmp_path: Path) 
     for seed, blank in ((0, 1.0), (1, 2.0), (2, 3.0)):
         net, steps = heads(shape, seed, blank), encoded(seed=seed)
         expected = plainly(net, steps, COUNTS)
-        assert_same(finish(native(net, tmp_path, threads).decode(steps, COUNTS)), expected)
+        assert_same(run_to_end(native(net, tmp_path, threads).decode(steps, COUNTS)), expected)
         emitted += sum(map(len, expected))
     assert emitted > 50
 
@@ -101,7 +103,7 @@ def test_bytes_give_what_onnx_runtime_gives(shape: str, tmp_path: Path) -> None:
     convert(checkpoint_of(net), tmp_path, "int8")
     expected = plainly(OnnxHeads(read_converted(tmp_path), threads=1), steps, COUNTS)
     assert sum(map(len, expected)) > 15
-    assert_same(finish(native(net, tmp_path, 2, int8=True).decode(steps, COUNTS)), expected, within=0.1)
+    assert_same(run_to_end(native(net, tmp_path, 2, int8=True).decode(steps, COUNTS)), expected, within=0.1)
 
 
 def test_a_network_that_never_blanks_is_moved_on(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_a_network_that_never_blanks_is_moved_on(tmp_path: Path) -> None:
                 torch.tensor([1e4, 0, 0, 0, 0])[: len(net.config.durations)]
             )
         decoder, steps = native(net, tmp_path), encoded()
-        tokens = finish(decoder.decode(steps, COUNTS))
+        tokens = run_to_end(decoder.decode(steps, COUNTS))
         assert [len(row) for row in tokens] == [3 * count for count in COUNTS]
         assert [token.step for token in tokens[1]] == [step for step in range(23) for _ in range(3)]
         assert_same(tokens, plainly(net, steps, COUNTS))
@@ -125,7 +127,7 @@ def test_of_equal_scores_the_first_is_taken(tmp_path: Path) -> None:
         net.joint.head.bias.zero_()
         net.joint.head.bias[[7, 19]] = 1
         net.joint.head.bias[[-1, -3]] = 1
-    tokens = finish(native(net, tmp_path).decode(encoded(), COUNTS))
+    tokens = run_to_end(native(net, tmp_path).decode(encoded(), COUNTS))
     assert {(token.id, token.duration) for row in tokens for token in row} == {(7, 2)}
     assert_same(tokens, plainly(net, encoded(), COUNTS))
 
@@ -136,10 +138,12 @@ def test_a_row_does_not_depend_on_the_others(rows: int, int8: bool, tmp_path: Pa
     """As many as are decoded together, and more."""
     decoder = native(heads("tdt"), tmp_path, 2, int8=int8)
     steps, counts = encoded(rows, 30), np.random.default_rng(0).integers(0, 31, rows)
-    together = finish(decoder.decode(steps, counts))
+    together = run_to_end(decoder.decode(steps, counts))
     assert sum(map(len, together)) > rows
     for row in range(rows):
-        assert_same(finish(decoder.decode(steps[row : row + 1], counts[row : row + 1])), together[row : row + 1], 1e-5)
+        assert_same(
+            run_to_end(decoder.decode(steps[row : row + 1], counts[row : row + 1])), together[row : row + 1], 1e-5
+        )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -149,7 +153,7 @@ def test_a_clip_of_many_slices(shape: str, tmp_path: Path) -> None:
     slices = native(net, tmp_path).decode(steps, counts)
     for _ in range(3):
         next(slices)
-    assert_same(finish(slices), plainly(net, steps, counts))
+    assert_same(run_to_end(slices), plainly(net, steps, counts))
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7])
@@ -172,7 +176,7 @@ def test_rows_are_moved_on_in_place(shape: str, chunk: int, tmp_path: Path) -> N
                 else np.zeros((0, chunk, ENCODER.width), np.float32)
             )
             some = np.minimum(counts[who] - places[who], chunk)
-            for row, emitted in zip(who, decoder.decode_rows(part, some, memory, slots[who]), strict=True):
+            for row, emitted in zip(who, decoder.decode_chunk(part, some, memory, slots[who]), strict=True):
                 found[row] += emitted
             places[who] += some
         assert_same(found, plainly(net, steps, counts))
@@ -190,14 +194,14 @@ def test_a_flush_gives_tokens_and_changes_nothing(shape: str, tmp_path: Path) ->
     for turn in range(24):
         steps, flush = encoded(3, chunk, seed=turn), rng.random(3) < 0.6
         counts = np.where(flush, rng.integers(0, chunk + 1, 3), chunk)
-        expected = plain.decode_rows(steps, counts, flushing[1], slots, flush)
-        assert_same(kernels.decode_rows(steps, counts, flushing[0], slots, flush), expected)
+        expected = plain.decode_chunk(steps, counts, flushing[1], slots, flush)
+        assert_same(kernels.decode_chunk(steps, counts, flushing[0], slots, flush), expected)
         told += sum(len(tokens) for tokens, is_flush in zip(expected, flush, strict=True) if is_flush)
         moves = ~flush
         if moves.any():
             moved = [tokens for tokens, is_flush in zip(expected, flush, strict=True) if not is_flush]
-            assert_same(kernels.decode_rows(steps[moves], counts[moves], steady[0], slots[moves]), moved)
-            assert_same(plain.decode_rows(steps[moves], counts[moves], steady[1], slots[moves]), moved)
+            assert_same(kernels.decode_chunk(steps[moves], counts[moves], steady[0], slots[moves]), moved)
+            assert_same(plain.decode_chunk(steps[moves], counts[moves], steady[1], slots[moves]), moved)
     assert told > 10
 
 
@@ -218,7 +222,7 @@ def test_any_cutting_into_chunks_gives_the_same(data: st.DataObject, tmp_path_fa
     while at < count:
         size = data.draw(st.integers(1, 9))
         part = steps[:, at : at + size]
-        (emitted,) = decoder.decode_rows(part, np.array([part.shape[1]]), memory, np.zeros(1, np.int64))
+        (emitted,) = decoder.decode_chunk(part, np.array([part.shape[1]]), memory, np.zeros(1, np.int64))
         found += emitted
         at += size
     assert_same([found], plainly(net, steps, np.array([count])))
@@ -234,14 +238,14 @@ def test_ctc_gives_what_torch_gives(slowness: int, tmp_path: Path) -> None:
     expected = plainly(net, steps, counts)
     assert sum(map(len, expected)) > 50
     assert any(token.step < LABELLED_STEPS < token.step + token.duration for token in expected[0])
-    assert_same(finish(native(net, tmp_path, 2).decode(steps, counts)), expected)
+    assert_same(run_to_end(native(net, tmp_path, 2).decode(steps, counts)), expected)
 
 
 def test_steps_may_lie_apart(tmp_path: Path) -> None:
     decoder, steps = native(heads("tdt"), tmp_path), encoded()
-    expected = finish(decoder.decode(steps, COUNTS))
+    expected = run_to_end(decoder.decode(steps, COUNTS))
     for given_steps in (np.asfortranarray(steps), steps.astype(np.float64), torch.from_numpy(steps)):
-        assert finish(decoder.decode(given_steps, COUNTS)) == expected
+        assert run_to_end(decoder.decode(given_steps, COUNTS)) == expected
 
 
 def test_streams_need_a_transducer(tmp_path: Path) -> None:

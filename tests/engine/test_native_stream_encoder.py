@@ -18,11 +18,13 @@ from conure.engine.convert.convert import convert
 from conure.engine.convert.converted_folder import is_usable
 from conure.engine.convert.pack_encoder import is_packable
 from conure.models.config import AttentionContext, EncoderConfig
-from conure.native.library import available
+from conure.native.library import has_native_kernels
 from tests.engine.test_stream_runner import SLOTS, SPOKEN, check_flushes, check_rows_alone, turns
 from tests.models.networks import STREAMING, checkpoint_of, network
 
-pytestmark = pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+pytestmark = pytest.mark.skipif(
+    not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI"
+)
 
 RELATIVE = 0.03
 """Largest accepted error against the graph, relative to a chunk's norm: halves of keys and values, and what they turn
@@ -92,7 +94,7 @@ def test_a_folder_without_weights_for_the_kernels_is_made_anew(
     (folder / converted.MANIFEST).write_text(json.dumps(manifest))
     assert not is_usable(folder)
     assert CpuStreamRunner(folder, 1).description.startswith("onnx int8")
-    monkeypatch.setattr(converted, "available", lambda: False)
+    monkeypatch.setattr(converted, "has_native_kernels", lambda: False)
     assert is_usable(folder)
 
 

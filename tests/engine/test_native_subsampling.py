@@ -19,9 +19,11 @@ from conure.engine.convert.clip_graphs import export_front
 from conure.engine.convert.pack_subsampling import write_front
 from conure.models.config import LEAD_FRAMES, STEP_FRAMES, EncoderConfig
 from conure.models.subsampling import Subsampling
-from conure.native.library import available
+from conure.native.library import has_native_kernels
 
-pytestmark = pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+pytestmark = pytest.mark.skipif(
+    not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI"
+)
 
 INT8_RELATIVE = 0.012
 """Largest accepted error of products of bytes, relative to the norm."""

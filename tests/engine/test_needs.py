@@ -42,7 +42,7 @@ def needed(opened: OpenedModel) -> Streams:
     assert need.streams
     assert need.streams.asked == 7
     assert need.clips is None
-    assert need.weights == opened.checkpoint.bytes_in(2)
+    assert need.weights == opened.checkpoint.weight_bytes(2)
     return need.streams
 
 
@@ -55,14 +55,14 @@ def test_chunks() -> None:
     """The state of the lane is the rows, a spare one, and one of a decoder that has said nothing."""
     net = talking_network()
     runner = TorchStreamRunner(net, LogMel(net.config.mel), CPU, torch.bfloat16)
-    need = needed(OpenedModel(checkpoint_of(net), CARD, streams=runner))
+    need = needed(OpenedModel(checkpoint_of(net), CARD, stream_runner=runner))
     state = runner.allocate(8)
     assert isinstance(state.decoder, TorchDecoderState)
     for chunk in (1, 2, 4, 7, 14):
         mel, frames = torch.zeros(1, STEP_FRAMES * chunk, 32), np.array([STEP_FRAMES * chunk])
-        runner.step(mel, frames, state, np.array([0]))
+        runner.encode_chunk(mel, frames, state, np.array([0]))
         assert need.turn >= turn_bytes(net.config, 2, chunk)
-    tensors = [*vars(state.decoder.state).values(), *vars(state.decoder.unspoken).values()]
+    tensors = [*vars(state.decoder.state).values(), *vars(state.decoder.initial).values()]
     tensors += {id(p.untyped_storage()): p for table in runner._positions.values() for p in table}.values()
     kept = state.encoder.bytes + sum(tensor.nbytes for tensor in tensors)
     assert kept <= need.bytes(7) - 7 * need.turn <= 1.1 * kept
@@ -70,7 +70,7 @@ def test_chunks() -> None:
 
 def test_windows() -> None:
     net, runner = windowed()
-    need = needed(OpenedModel(checkpoint_of(net), CARD, windows=runner))
+    need = needed(OpenedModel(checkpoint_of(net), CARD, window_runner=runner))
     context = live_contexts(net.config.encoder.contexts)[880]
     steps = context.left + (context.chunk or 0) + context.right
     rows, frames = 6, steps * STEP_FRAMES

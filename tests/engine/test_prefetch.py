@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from conure.engine.backends.cuda.graph_capture import as_it_is
+from conure.engine.backends.cuda.graph_capture import no_capture
 from conure.engine.lanes.chunk_lane import AHEAD
 from conure.engine.lanes.lane import StreamingLane
 from conure.engine.lanes.segment_lane import SegmentLane
@@ -31,7 +31,7 @@ Make = Callable[[Network], StreamingLane]
 
 @pytest.fixture(params=["direct", "device"])
 def chunks(request: pytest.FixtureRequest, net: Network) -> StreamingLane:
-    made = lane(net) if request.param == "direct" else device_lane(net, as_it_is)
+    made = lane(net) if request.param == "direct" else device_lane(net, no_capture)
     assert made.open(1, StreamOptions("small", latency_ms=160))
     return made
 

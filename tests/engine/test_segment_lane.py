@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from conure.engine.backends.clip_runner import ClipRunner
-from conure.engine.backends.registry import open_runner
+from conure.engine.backends.registry import open_clip_runner
 from conure.engine.lanes.clips import transcribe_clips
 from conure.engine.lanes.segment_lane import SegmentLane
 from conure.engine.lanes.utterance import FACTOR, WINDOW
@@ -231,14 +231,14 @@ def test_streams_share_batches_and_hear_themselves_alone() -> None:
 
 @pytest.fixture(scope="module")
 def tiny() -> tuple[ClipRunner, Tokenizer]:
-    runner, checkpoint = open_runner("tiny", device="cpu")
+    runner, checkpoint = open_clip_runner("tiny", device="cpu")
     return runner, checkpoint.tokenizer
 
 
 def test_the_embedded_model_hears_the_demo(tiny: tuple[ClipRunner, Tokenizer]) -> None:
     runner, tokenizer = tiny
     samples = soundfile.read(DATA / "demo.flac", dtype="float32")[0]
-    said = text([token.timed() for token in transcribe_clips(runner, [samples])[0]], tokenizer)
+    said = text([token.to_token() for token in transcribe_clips(runner, [samples])[0]], tokenizer)
     talk = Talk(SegmentLane(runner, load_silero(), tokenizer, slots=1))
     talk.open(0, latency_ms=1120, endpointing=Endpointing(silence=None))
     talk.say(0, samples, random.Random(0))
@@ -251,7 +251,7 @@ def test_the_embedded_model_hears_the_demo(tiny: tuple[ClipRunner, Tokenizer]) -
 def test_a_seam_in_real_speech_loses_and_doubles_nothing(tiny: tuple[ClipRunner, Tokenizer]) -> None:
     runner, tokenizer = tiny
     samples = soundfile.read(DATA / "demo.flac", dtype="float32")[0]
-    said = text([token.timed() for token in transcribe_clips(runner, [samples])[0]], tokenizer)
+    said = text([token.to_token() for token in transcribe_clips(runner, [samples])[0]], tokenizer)
     talk = Talk(SegmentLane(runner, load_silero(), tokenizer, slots=1))
     talk.open(0, endpointing=Endpointing(longest=2.5, silence=None))
     talk.say(0, samples, random.Random(0))

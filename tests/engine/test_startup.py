@@ -48,7 +48,7 @@ def held(models: dict[str, OpenedModel], monkeypatch: pytest.MonkeyPatch) -> lis
     told: list[int] = []
     monkeypatch.setattr(startup, "choose_device", lambda *_: CARD)
     monkeypatch.setattr(startup, "free_bytes", lambda _: 200_000_000)
-    monkeypatch.setattr(startup, "hold_to", lambda _, size: told.append(size))
+    monkeypatch.setattr(startup, "limit_gpu_memory", lambda _, size: told.append(size))
     monkeypatch.setattr(startup, "open_model", lambda asked, *_, **__: models[asked])
     return told
 

@@ -13,7 +13,7 @@ import torch
 
 from conure.audio.features import LogMel
 from conure.audio.mel import MelConfig
-from conure.engine.backends.cuda.graph_capture import as_it_is
+from conure.engine.backends.cuda.graph_capture import no_capture
 from conure.engine.backends.cuda.stream_model import CudaStreamModel
 from conure.engine.backends.cuda.stream_state import CudaStreamState
 from conure.engine.backends.cuda.stream_step import CudaStreamStep
@@ -26,7 +26,7 @@ from conure.engine.memory.step_memory import clip_bytes, recorded_turn_bytes, st
 from conure.models.config import STEP_FRAMES, AttentionContext, EncoderConfig, NetworkConfig
 from conure.models.encoder_state import EncoderState
 from conure.models.network import Network
-from conure.models.preemptible import finish
+from conure.models.preemptible import run_to_end
 from tests.engine.live_bytes import LiveBytes
 from tests.engine.live_model import talking_network
 from tests.models.networks import OFFLINE, STREAMING, checkpoint_of, network
@@ -79,12 +79,12 @@ def network_of(encoder: EncoderConfig, heads: dict[str, object]) -> Network:
 def counted(runner: TorchClipRunner | TorchStreamRunner) -> LiveBytes:
     """All but weights."""
     net = runner.network
-    return LiveBytes([*net.parameters(), *net.buffers(), *runner.front.buffers()])
+    return LiveBytes([*net.parameters(), *net.buffers(), *runner.feature_extractor.buffers()])
 
 
 @pytest.fixture(autouse=True)
 def features_as_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LogMel, "log_mel", LogMel.plain_log_mel)
+    monkeypatch.setattr(LogMel, "log_mel", LogMel.log_mel_reference)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -93,7 +93,7 @@ def test_a_batch_of_clips(case: str) -> None:
     runner = TorchClipRunner(network_of(encoder, heads), LogMel(MelConfig(features=encoder.features)), CPU)
     noise = np.random.default_rng(0).normal(0, 0.1, (rows, int(seconds * 16_000))).astype(np.float32)
     with counted(runner) as live:
-        finish(transcribe_batch(runner, list(noise)))
+        run_to_end(transcribe_batch(runner, list(noise)))
     assert live.most <= clip_bytes(runner.network.config, 4, rows, seconds) <= 2 * live.most
 
 
@@ -111,11 +111,11 @@ def test_a_turn_of_streams(chunk: int, channels: int) -> None:
     runner, rows = TorchStreamRunner(net, LogMel(net.config.mel), CPU), 4
     state, frames = runner.allocate(rows), STEP_FRAMES * chunk
     mel, given, every = torch.zeros(rows, frames, 32), np.full(rows, frames), np.arange(rows)
-    runner.step(mel, given, state, every)  # makes the table of positions
+    runner.encode_chunk(mel, given, state, every)  # makes the table of positions
     live, memory = counted(runner), state.encoder
     live.leave_out([*memory.subsampling, memory.keys, memory.values, memory.convolution, *runner._positions[chunk]])
     with live:
-        runner.step(mel, given, state, every)
+        runner.encode_chunk(mel, given, state, every)
     assert live.most <= rows * turn_bytes(net.config, 4, chunk)
 
 
@@ -125,8 +125,8 @@ def test_a_turn_of_streams(chunk: int, channels: int) -> None:
 def test_a_recorded_turn_takes_no_more_than_is_planned(chunk: int, large: bool) -> None:
     net = network_of(LARGER_STREAMING, RNNT) if large else talking_network()
     front, rows = LogMel(net.config.mel), 4
-    front.log_mel = front.plain_log_mel  # type: ignore[method-assign]
-    runner = CudaStreamModel(net, front, CPU, recorder=as_it_is)
+    front.log_mel = front.log_mel_reference  # type: ignore[method-assign]
+    runner = CudaStreamModel(net, front, CPU, recorder=no_capture)
     state = CudaStreamState.allocate(runner, rows)
     turn = CudaStreamStep(runner, state, rows, chunk)
     turn._work()  # what is made once is there
@@ -160,7 +160,7 @@ LARGER_STREAMING = replace(STREAMING, features=80, layers=2, width=64, kernel=5,
 def test_weights_are_known_to_the_byte(encoder: EncoderConfig) -> None:
     """But for the counters of norms, which nobody reads."""
     net = network(encoder, **RNNT, prompts=3)
-    expected = checkpoint_of(net).bytes_in(2)
+    expected = checkpoint_of(net).weight_bytes(2)
     runner = TorchClipRunner(net, LogMel(net.config.mel), CPU, torch.bfloat16)
     placed = runner.network.state_dict()
     assert expected == sum(t.nbytes for name, t in placed.items() if not name.endswith("num_batches_tracked"))

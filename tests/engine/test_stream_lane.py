@@ -20,7 +20,7 @@ import torch
 from conure.audio.features import LogMel
 from conure.audio.stream_features import ready_frames
 from conure.engine.backends.cpu.stream_runner import CpuStreamRunner
-from conure.engine.backends.cuda.graph_capture import GraphCapturer, as_it_is
+from conure.engine.backends.cuda.graph_capture import GraphCapturer, no_capture
 from conure.engine.backends.cuda.stream_model import CudaStreamModel
 from conure.engine.backends.stream_runner import StreamRunner
 from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
@@ -72,7 +72,7 @@ def lane(net: Network, slots: int = 8, folder: Path | None = None) -> ChunkLane:
 def device_lane(net: Network, recorder: GraphCapturer, slots: int = 8) -> CudaLane:
     """With features as a device makes them."""
     front = LogMel(net.config.mel)
-    front.log_mel = front.plain_log_mel  # type: ignore[method-assign]
+    front.log_mel = front.log_mel_reference  # type: ignore[method-assign]
     return CudaLane(CudaStreamModel(deepcopy(net), front, torch.device("cpu"), recorder=recorder), slots)
 
 
@@ -194,7 +194,7 @@ def test_streams_hear_what_is_heard_offline(net: Network, converted: Path, runne
         for number, chunk in enumerate([1, 2, 2, 4, 7, 14, 14, 1])
     ]
     if runner in ("device", "recorded"):
-        streams = device_lane(net, as_it_is if runner == "device" else TapeRecorder())
+        streams = device_lane(net, no_capture if runner == "device" else TapeRecorder())
     else:
         streams = lane(net, folder=converted if runner == "onnx" else None)
     converse(streams, callers, seed)

@@ -79,7 +79,7 @@ class Turn:
     def run(self, runner: StreamRunner[Any], state: StreamState[Any]) -> list[Tensor]:
         """Encoded steps of each row of the turn, [counts, D]."""
         state.reset(self.opened)
-        encoded, counts = runner.step(self.mel, self.frames, state, self.rows, self.prompts)
+        encoded, counts = runner.encode_chunk(self.mel, self.frames, state, self.rows, self.prompts)
         assert encoded.shape == (len(self.rows), self.mel.shape[1] // 8, encoded.shape[2])
         return [torch.as_tensor(row[:count]) for row, count in zip(encoded, counts.tolist(), strict=True)]
 
@@ -179,12 +179,14 @@ def check_flushes(runner: StreamRunner[Any], chunk: int, within: float = 0.0) ->
         for _ in range(rng.randint(0, 2)):
             noise = generator.standard_normal(turn.mel.shape, np.float32)
             frames = np.array([rng.randint(0, 8 * chunk) for _ in turn.rows])
-            runner.step(noise, frames, flushed, turn.rows, turn.prompts, np.ones(len(frames), bool))
+            runner.encode_chunk(noise, frames, flushed, turn.rows, turn.prompts, np.ones(len(frames), bool))
         stays = np.array([rng.random() < 0.5 for _ in turn.rows])
-        some = [runner.step(turn.mel, turn.frames, flushed, turn.rows, turn.prompts, stays)]
+        some = [runner.encode_chunk(turn.mel, turn.frames, flushed, turn.rows, turn.prompts, stays)]
         moved = turn.rows[~stays]
         if stays.any():
-            some.append(runner.step(turn.mel[stays], turn.frames[stays], flushed, turn.rows[stays], turn.prompts, None))
+            some.append(
+                runner.encode_chunk(turn.mel[stays], turn.frames[stays], flushed, turn.rows[stays], turn.prompts, None)
+            )
         for place, row in enumerate(turn.rows.tolist()):
             encoded, _ = some[0] if row in moved else some[1]
             at = place if row in moved else int(stays[:place].sum())
@@ -202,7 +204,7 @@ def test_streamed_equals_whole() -> None:
         chunk = np.zeros((1, 16, STREAMING.features), np.float32)
         part = whole[0, at : at + 16 - lead]
         chunk[0, lead : lead + len(part)] = part
-        encoded, steps = onnx.step(chunk, np.array([lead + len(part)]), state, np.array([0]))
+        encoded, steps = onnx.encode_chunk(chunk, np.array([lead + len(part)]), state, np.array([0]))
         parts.append(torch.from_numpy(encoded[0, : steps[0]]))
         at += len(part)
     torch.testing.assert_close(torch.cat(parts), expected[0, : int(counts)], atol=1e-4, rtol=0)
@@ -214,7 +216,7 @@ def test_pools_are_changed_where_they_are() -> None:
     state = onnx.allocate(2)
     before = {name: pool.numpy().copy() for name, pool in state.encoder.pools.items()}
     noise = np.random.default_rng(0).standard_normal((1, 16, STREAMING.features), np.float32)
-    onnx.step(noise, np.array([16]), state, np.array([1]))
+    onnx.encode_chunk(noise, np.array([16]), state, np.array([1]))
     for name, pool in state.encoder.pools.items():
         changed = (pool.numpy() != before[name]).any(-1)
         written = 2 * (1 if name.startswith("filtered") else STREAMING.heads)
@@ -232,7 +234,7 @@ def test_both_sorts_of_graphs_read_one_file_of_weights() -> None:
 def test_a_language_prompt_must_be_given() -> None:
     onnx, _ = runners("prompted")
     with pytest.raises(ValueError, match="prompt slot"):
-        onnx.step(np.zeros((1, 16, 32), np.float32), np.array([16]), onnx.allocate(1), np.array([0]))
+        onnx.encode_chunk(np.zeros((1, 16, 32), np.float32), np.array([16]), onnx.allocate(1), np.array([0]))
 
 
 def test_a_network_for_clips_alone_is_refused(tmp_path: Path) -> None:

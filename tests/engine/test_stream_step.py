@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from conure.engine.backends.cuda.graph_capture import as_it_is
+from conure.engine.backends.cuda.graph_capture import no_capture
 from conure.engine.lanes.cuda_lane import CudaLane, sizes_of
 from conure.engine.messages import Finished, StreamOptions, StreamTokens
 from conure.models.network import Network
@@ -85,7 +85,7 @@ def chatterbox() -> Network:
 
 
 def test_more_tokens_than_the_first_steps_look_for(chatterbox: Network) -> None:
-    lane, samples = device_lane(chatterbox, as_it_is), np.random.default_rng(1).standard_normal(20_000)
+    lane, samples = device_lane(chatterbox, no_capture), np.random.default_rng(1).standard_normal(20_000)
     lane.open(0, StreamOptions("m", latency_ms=160))
     lane.push(0, samples.astype(np.float32), 0.0)
     lane.finalize(0, None, 0.0)
@@ -108,7 +108,7 @@ def test_sizes_hold_all_slots_and_bound_the_steps() -> None:
 
 
 def test_a_stream_that_is_cancelled_under_way_is_told_nothing_more() -> None:
-    lane = device_lane(talking_network(), as_it_is, slots=1)
+    lane = device_lane(talking_network(), no_capture, slots=1)
     lane.open(0, StreamOptions("m", latency_ms=80))
     lane.push(0, np.random.default_rng(2).standard_normal(1280).astype(np.float32), 0.0)
     assert lane.run([0], 0.0) == []

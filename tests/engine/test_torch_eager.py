@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from conure.audio.features import LogMel
-from conure.engine.backends.torch_eager.clip_runner import CHUNK_STEPS, TorchClipRunner
+from conure.engine.backends.torch_eager.clip_runner import SUBSAMPLING_STEPS, TorchClipRunner
 from conure.models.config import AttentionContext, EncoderConfig
-from conure.models.preemptible import finish
+from conure.models.preemptible import run_to_end
 from tests.models.networks import OFFLINE, STREAMING, network
 
 LOCAL = replace(OFFLINE, local=True, contexts=(AttentionContext(20, 20),))
@@ -51,8 +51,8 @@ class NoWaiting(TorchDispatchMode):
 def test_folded_and_bucketed_equals_plain(encoder: EncoderConfig, longest: int) -> None:
     samples, lengths = noise([longest, longest * 2 // 3, 1600])
     prompts = torch.tensor([0, 2, 1])
-    got, counts = finish(runner(encoder, folded=True).encode(samples, lengths, prompts))
-    expected, expected_counts = finish(runner(encoder, folded=False).encode(samples, lengths, prompts))
+    got, counts = run_to_end(runner(encoder, folded=True).encode(samples, lengths, prompts))
+    expected, expected_counts = run_to_end(runner(encoder, folded=False).encode(samples, lengths, prompts))
     assert counts.tolist() == expected_counts.tolist()
     assert got.shape[1] % 8 == 0
     for row, count in enumerate(counts.tolist()):
@@ -60,13 +60,13 @@ def test_folded_and_bucketed_equals_plain(encoder: EncoderConfig, longest: int) 
 
 
 @ENCODERS
-@pytest.mark.parametrize("steps", [40, CHUNK_STEPS + 20])
+@pytest.mark.parametrize("steps", [40, SUBSAMPLING_STEPS + 20])
 def test_nothing_waits_for_the_device(encoder: EncoderConfig, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LogMel, "log_mel", LogMel.plain_log_mel)  # as a card makes them
+    monkeypatch.setattr(LogMel, "log_mel", LogMel.log_mel_reference)  # as a card makes them
     on_card = runner(encoder, folded=True)
     samples, lengths = noise([steps * STEP, 20 * STEP])
     with NoWaiting():
-        encoded, _ = finish(on_card.encode(samples, lengths, torch.tensor([0, 1])))
+        encoded, _ = run_to_end(on_card.encode(samples, lengths, torch.tensor([0, 1])))
     assert encoded.isfinite().all()
 
 
@@ -74,7 +74,7 @@ def test_compiled_equals_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced and taken apart, which is where it may go wrong; what C++ torch makes of it takes a minute of g++."""
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager", fullgraph=True))
     samples, lengths = noise([20 * STEP, 9 * STEP])
-    got, counts = finish(runner(OFFLINE, folded=True, compiled=True).encode(samples, lengths))
-    expected, _ = finish(runner(OFFLINE, folded=True).encode(samples, lengths))
+    got, counts = run_to_end(runner(OFFLINE, folded=True, compiled=True).encode(samples, lengths))
+    expected, _ = run_to_end(runner(OFFLINE, folded=True).encode(samples, lengths))
     for row, count in enumerate(counts.tolist()):
         torch.testing.assert_close(got[row, :count], expected[row, :count], atol=5e-5, rtol=0)

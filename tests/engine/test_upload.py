@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conure.audio.features import LogMel
-from conure.engine.backends.padding import pad, pad_all
+from conure.engine.backends.padding import pad, padded_batches
 from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
 from conure.engine.lanes.clips import transcribe_clips
 from conure.engine.prefetch import prefetch
@@ -37,7 +37,7 @@ def test_short_clips_are_padded_with_silence() -> None:
 @DEVICES
 def test_batches_arrive_in_order(device: str) -> None:
     given = [[clip(3000 + n), clip(1700)] for n in range(20)]
-    arrived = [tuple(map(torch.as_tensor, padded)) for padded in pad_all(torch.device(device), given)]
+    arrived = [tuple(map(torch.as_tensor, padded)) for padded in padded_batches(torch.device(device), given)]
     assert len(arrived) == len(given)
     for clips, (samples, lengths) in zip(given, arrived, strict=True):
         expected, expected_lengths = map(torch.from_numpy, pad(clips))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conure.fused import self_test
-from conure.fused.available import available, without_kernels
+from conure.fused.available import has_fused_kernels, without_kernels
 from tests.fused.devices import DEVICE
 
 
@@ -28,9 +28,9 @@ def test_the_self_test_names_a_kernel_that_does_not(monkeypatch: pytest.MonkeyPa
 
 def test_on_a_processor_only_where_they_are_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    assert available(cpu)
+    assert has_fused_kernels(cpu)
     monkeypatch.delenv("TRITON_INTERPRET")
-    assert not available(cpu)
+    assert not has_fused_kernels(cpu)
 
 
 def test_not_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_not_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     module._installed.cache_clear()
-    assert not available(torch.device("cpu"))
+    assert not has_fused_kernels(torch.device("cpu"))
     monkeypatch.undo()
     module._installed.cache_clear()
 
@@ -46,6 +46,6 @@ def test_not_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_they_can_be_refused() -> None:
     with without_kernels():
         with without_kernels():
-            assert not available(DEVICE)
-        assert not available(DEVICE)
-    assert available(DEVICE)
+            assert not has_fused_kernels(DEVICE)
+        assert not has_fused_kernels(DEVICE)
+    assert has_fused_kernels(DEVICE)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conure.fused.label_step import Rules, Scored, Written, append, label_step
+from conure.fused.label_step import Rules, Scored, TokenColumns, append_tokens, label_step
 from tests.fused.devices import DEVICE, whole
 
 BLANK, ROWS, ROOM = 7, 40, 45
@@ -24,12 +24,12 @@ class Place:
     decoded: Tensor
     time: Tensor
     repeats: Tensor
-    written: Written
+    written: TokenColumns
 
     def copy(self) -> Place:
         return Place(*(part.clone() for part in vars(self).values() if isinstance(part, Tensor)), self.copied())
 
-    def copied(self) -> Written:
+    def copied(self) -> TokenColumns:
         ids, steps, durations, log_probabilities, confidences, counts = (part.clone() for part in self.written)
         return ids, steps, durations, log_probabilities, confidences, counts
 
@@ -122,7 +122,7 @@ def test_a_token_is_appended_where_the_mask_says() -> None:
     mask = draw(0, 1, ROWS).bool()
     numbers, reals = torch.full_like(written[-1], 5), torch.full((ROWS,), 0.5, device=DEVICE)
     for _ in range(2):
-        append(written, mask, (numbers, numbers, numbers, reals, reals))
+        append_tokens(written, mask, (numbers, numbers, numbers, reals, reals))
     assert torch.equal(written[-1], 2 * mask)
     for column in written[:-1]:
         assert torch.equal(column[:, :3] > 0, torch.stack([mask, mask, torch.zeros_like(mask)], 1))

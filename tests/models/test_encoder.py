@@ -59,7 +59,7 @@ def test_local_attention_equals_full_attention_under_a_band(window: int) -> None
 )
 @torch.inference_mode()
 def test_long_clips_are_attended_to_locally(form, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conformer, "LONG_STEPS", 51)
+    monkeypatch.setattr(conformer, "MAX_FULL_ATTENTION_STEPS", 51)
     monkeypatch.setattr(conformer, "LONG_CONTEXT", AttentionContext(4, 4))
     full = network(OFFLINE).encoder
     local = network(replace(OFFLINE, local=True, contexts=(AttentionContext(4, 4),))).encoder
@@ -76,7 +76,7 @@ def test_limited_contexts_stay_as_they_are_in_long_clips(monkeypatch: pytest.Mon
     net = network(STREAMING)
     whole, frames = mel([411])
     expected, _ = net.encode(whole, frames)
-    monkeypatch.setattr(conformer, "LONG_STEPS", 10)
+    monkeypatch.setattr(conformer, "MAX_FULL_ATTENTION_STEPS", 10)
     assert torch.equal(net.encode(whole, frames)[0], expected)
 
 

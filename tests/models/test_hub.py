@@ -17,8 +17,8 @@ from huggingface_hub import constants
 
 from conure.errors import ModelNotFound, UnknownModel
 from conure.models import hub
-from conure.models.hub import fetch, is_on_disk
-from conure.models.hub_repository import HubRepository, is_hub_id, pinned
+from conure.models.hub import fetch, is_cached
+from conure.models.hub_repository import HubRepository, is_hub_id, parse_pins
 from tests.full_disk import most_bytes_a_file
 
 WEIGHTS = bytes(range(256)) * 4096
@@ -162,17 +162,17 @@ def test_all_shards_are_fetched_and_needed(server: Hub, wanted: HubRepository) -
     files = dict.fromkeys(["config.json", "tokenizer.json", *shards], b"{}")
     server.repositories["org/model"] = files | {"model.safetensors.index.json": index}
     folder = fetch(wanted)
-    assert is_on_disk(wanted)
+    assert is_cached(wanted)
     (folder / shards[1]).unlink()
-    assert not is_on_disk(wanted)
+    assert not is_cached(wanted)
 
 
 def test_the_second_time_nothing_is_asked(server: Hub, wanted: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
-    assert not is_on_disk(wanted)
+    assert not is_cached(wanted)
     first = fetch(wanted)
     server.requests.clear()
-    assert is_on_disk(wanted)
+    assert is_cached(wanted)
     assert fetch(wanted) == first
     assert server.requests == []
 
@@ -206,7 +206,7 @@ def test_a_download_given_up_is_resumed_by_the_next_call(server: Hub, wanted: Hu
 
     with pytest.raises(KeyboardInterrupt):
         fetch(wanted, give_up)
-    assert not is_on_disk(wanted)
+    assert not is_cached(wanted)
     server.requests.clear()
     assert fetch(wanted).read_bytes() == WEIGHTS
     assert [span for method, _, span in server.requests if method == "GET" and span]
@@ -234,8 +234,8 @@ def test_a_revision_is_pinned(server: Hub, tmp_path: Path) -> None:
     pinned = HubRepository("org/model", "v1", tmp_path)
     assert fetch(pinned).read_bytes() == WEIGHTS
     assert any("/resolve/v1/" in path for _, path, _ in server.requests)
-    assert is_on_disk(pinned)
-    assert not is_on_disk(HubRepository("org/model", None, tmp_path))
+    assert is_cached(pinned)
+    assert not is_cached(HubRepository("org/model", None, tmp_path))
 
 
 def test_an_unknown_revision_is_named(server: Hub, tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_a_full_disk_is_named_with_what_is_needed(server: Hub, wanted: HubReposi
     ],
 )
 def test_revisions_and_files_are_pinned(name: str, parts: tuple[str, str | None, str | None]) -> None:
-    assert pinned(name) == parts
+    assert parse_pins(name) == parts
 
 
 def test_what_a_hub_id_looks_like() -> None:

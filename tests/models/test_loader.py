@@ -44,7 +44,7 @@ def test_every_family_loads_strictly_and_runs(name: str) -> None:
     checkpoint = load_checkpoint(DATA / name)
     family, heads = FAMILIES[name]
     assert checkpoint.family == family
-    assert checkpoint.decoder == heads[0]
+    assert checkpoint.default_head == heads[0]
     told = describe(checkpoint)
     assert tuple(told["heads"]) == heads
     assert told["parameters"] > 50_000

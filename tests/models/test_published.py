@@ -35,7 +35,7 @@ def hear(checkpoint: Checkpoint) -> None:
         mel, frames = front(torch.randn(1, 16_000), torch.tensor([16_000]))
         encoded, counts = network.encode(mel, frames, prompts)
         assert encoded.isfinite().all()
-        decode = decode_ctc if checkpoint.decoder == "ctc" else decode_transducer
+        decode = decode_ctc if checkpoint.default_head == "ctc" else decode_transducer
         tokens, _ = decode(network, encoded, counts)
     checkpoint.tokenizer.decode([token.id for row in tokens for token in row])
 
@@ -55,13 +55,13 @@ def test_every_published_archive_loads(model: Published, tmp_path: Path) -> None
     assert (encoder.features, config.mel.normalize) == (model.mels, "NA" if model.streaming else "per_feature")
     assert encoder.bias == model.encoder.get("use_bias", True)
     assert encoder.scale_input == model.xscaling
-    assert encoder.cache_aware == model.streaming
+    assert encoder.is_cache_aware == model.streaming
     assert config.durations == ((0, 1, 2, 3, 4) if model.tdt else ())
-    assert config.predictor_layers == (0 if checkpoint.decoder == "ctc" else model.lstms)
+    assert config.predictor_layers == (0 if checkpoint.default_head == "ctc" else model.lstms)
     entry = catalog.find(model.name)
     if entry is not None:
-        assert (checkpoint.family, checkpoint.decoder) == (entry.family, entry.head)
-        assert encoder.cache_aware == entry.live
+        assert (checkpoint.family, checkpoint.default_head) == (entry.family, entry.head)
+        assert encoder.is_cache_aware == entry.is_live
     hear(checkpoint)
 
 

@@ -19,11 +19,11 @@ from conure.models.nemo_file import NemoFile, read_nemo
 from conure.models.weights import (
     Renamed,
     check_tensors,
+    declared_by,
     from_hugging_face,
     from_nemo,
     infer_config,
     network_tensors,
-    told_by,
 )
 from tests.models.networks import OFFLINE, STREAMING, network
 
@@ -46,7 +46,7 @@ def infer(name: str, tensors: dict[str, Tensor] | None = None, **settings: Any) 
             part = part.setdefault(key, {})
         part.pop(last, None) if value is ... else part.__setitem__(last, value)
     renamed = from_nemo(raw.tensors if tensors is None else tensors)
-    inferred = infer_config(renamed, NemoConfig(config).told())
+    inferred = infer_config(renamed, NemoConfig(config).declared())
     check_tensors(inferred, renamed.tensors)
     return inferred
 
@@ -67,7 +67,7 @@ def parts(config: NetworkConfig) -> Renamed:
 )
 def test_a_shape_is_inferred_back_from_its_tensors(encoder: Any, heads: dict[str, Any]) -> None:
     config = network(encoder, **heads).config
-    assert infer_config(parts(config), told_by(config)) == config
+    assert infer_config(parts(config), declared_by(config)) == config
 
 
 def test_what_tensors_tell_is_not_believed_of_the_config() -> None:
@@ -164,7 +164,7 @@ def test_mel_bands_and_causality_follow_from_the_subsampling() -> None:
     for encoder in (replace(OFFLINE, features=80), replace(OFFLINE, features=128), replace(STREAMING, features=128)):
         config = network(encoder, ctc=True).config
         lying = replace(
-            told_by(config), mel=replace(config.mel, features=64), causal_subsampling=not encoder.causal_subsampling
+            declared_by(config), mel=replace(config.mel, features=64), causal_subsampling=not encoder.causal_subsampling
         )
         bank = torch.zeros(encoder.features, 257)
         inferred = infer_config(replace(parts(config), filterbank=bank), lying).encoder
@@ -176,7 +176,7 @@ def test_mel_bands_and_causality_follow_from_the_subsampling() -> None:
 def test_a_filterbank_that_does_not_fit_is_refused() -> None:
     config = network(OFFLINE, ctc=True).config
     with pytest.raises(BadCheckpoint, match="mel bands"):
-        infer_config(replace(parts(config), filterbank=torch.zeros(64, 257)), told_by(config))
+        infer_config(replace(parts(config), filterbank=torch.zeros(64, 257)), declared_by(config))
 
 
 def test_contexts_of_every_style() -> None:

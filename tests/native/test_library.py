@@ -21,11 +21,13 @@ from conure.native.library import (
     Rings,
     StepStruct,
     Weight,
-    available,
+    has_native_kernels,
     pack,
 )
 
-pytestmark = pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+pytestmark = pytest.mark.skipif(
+    not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI"
+)
 
 SLOTS = 5
 
@@ -218,16 +220,16 @@ def test_pools_end_with_their_threads() -> None:
 
 
 def test_nothing_is_there_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    monkeypatch.setattr(library, "LIBRARY", f"{tmp_path}/none.so")
+    monkeypatch.setattr(library, "LIBRARY_PATH", f"{tmp_path}/none.so")
     library.library.cache_clear()
-    library.available.cache_clear()
+    library.has_native_kernels.cache_clear()
     try:
-        assert not library.available()
+        assert not library.has_native_kernels()
         with pytest.raises(OSError, match=r"none\.so"):
             Kernels(1)
     finally:
         library.library.cache_clear()
-        library.available.cache_clear()
+        library.has_native_kernels.cache_clear()
 
 
 COUNTS = (1, 7, 70)

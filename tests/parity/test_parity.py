@@ -113,7 +113,7 @@ def stream(family: Reference, context: AttentionContext) -> tuple[Tensor, Tensor
     for start in range(0, int(frames.max()) + LEAD_FRAMES, 8 * chunk):
         given = (frames + LEAD_FRAMES - start).clamp(0, 8 * chunk)
         encoded, counts, state = encoder.step(mel[:, start : start + 8 * chunk], given, state, positions)
-        parts.append(family.network.prompted(encoded, family.prompts))
+        parts.append(family.network.apply_prompt(encoded, family.prompts))
         total += counts
     return torch.cat(parts, 1), total
 
@@ -202,10 +202,10 @@ def test_each_row_has_its_own_language(family: Reference) -> None:
     assert len(set(family.prompts.tolist())) > 1
     unprompted, counts = family.network.encode(*family.mel)
     assert relative_error(unprompted, family.tensors["unprompted"], counts) < RELATIVE
-    encoded = family.network.prompted(unprompted, family.prompts)
+    encoded = family.network.apply_prompt(unprompted, family.prompts)
     assert relative_error(encoded, family.tensors["encoder"], counts) < RELATIVE
     for row, slot in enumerate(family.prompts.tolist()):
-        alone = family.network.prompted(unprompted[row : row + 1], torch.tensor([slot]))
+        alone = family.network.apply_prompt(unprompted[row : row + 1], torch.tensor([slot]))
         torch.testing.assert_close(alone[0], encoded[row], atol=1e-6, rtol=0)
 
 

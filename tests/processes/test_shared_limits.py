@@ -10,7 +10,7 @@ import pytest
 
 from conure.errors import Busy, TooMany
 from conure.processes import control_protocol as exchange
-from conure.processes.control_protocol import Begin, ControlChannel, End, Message, Reserve, Spend
+from conure.processes.control_protocol import BeginUsage, ControlChannel, EndUsage, Message, ReserveUsage, SpendUsage
 from conure.processes.shared_limits import SharedLedger, SharedUsage
 from conure.service.limits import Limits
 
@@ -28,7 +28,9 @@ class Parent:
 
         class Line:
             def say(_, said: Message) -> None:  # noqa: N805
-                answer = self._ledger.answer(process, cast(Begin | Reserve | Spend | End, said), 0.0)
+                answer = self._ledger.answer(
+                    process, cast(BeginUsage | ReserveUsage | SpendUsage | EndUsage, said), 0.0
+                )
                 if answer:
                     asyncio.get_running_loop().call_soon(counts.take, answer)
 
@@ -62,7 +64,7 @@ def test_a_parent_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
             await counts.begin("a", ONE_MINUTE, "files", nothing)
 
     asyncio.run(ask())
-    assert [type(message) for message in said] == [Begin, End]
+    assert [type(message) for message in said] == [BeginUsage, EndUsage]
 
 
 def test_what_one_process_reserves_another_cannot_have() -> None:

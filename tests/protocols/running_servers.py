@@ -15,8 +15,8 @@ from conure.engine import messages as engine
 from conure.engine.client import EngineClient
 from conure.engine.messages import Answer, Request
 from conure.engine.plan import Plan
-from conure.event_loop import event_loop
-from conure.server import ProtocolServers, opened
+from conure.event_loop import new_event_loop
+from conure.server import ProtocolServers, open_servers
 from conure.service.tokenizer_cache import TokenizerCache
 from conure.settings import Settings
 from tests.service.fake_engine import TOKENIZER, Engine
@@ -86,7 +86,7 @@ async def _standing(**settings: Any) -> AsyncIterator[Standing]:
     held = Holding()
     ports = dict.fromkeys(("port", "tcp_port", "grpc_port", "wyoming_port"), "free")
     chosen = Settings(status_port=0, **(ports | settings))
-    async with opened(chosen, cast(EngineClient, held), Plan(("live",), ("clips",))) as doors:
+    async with open_servers(chosen, cast(EngineClient, held), Plan(("live",), ("clips",))) as doors:
         yield Standing(held, doors)
 
 
@@ -97,13 +97,13 @@ def standing(play: Callable[[Standing], Awaitable[None]], **settings: Any) -> Ho
         async with _standing(**settings) as place:
             async with asyncio.timeout(PATIENCE):
                 await play(place)
-                while len(place.doors.live) or place.engine.receivers or place.doors.live.space.used:
+                while len(place.doors.live) or place.engine.receivers or place.doors.live.spool_space.used_bytes:
                     await asyncio.sleep(0.01)
                 while any(task.get_name() == "inbox" for task in asyncio.all_tasks()):
                     await asyncio.sleep(0.01)
             return place.engine
 
-    with _known_tokenizer(), asyncio.Runner(loop_factory=event_loop) as runner:
+    with _known_tokenizer(), asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(run())
 
 

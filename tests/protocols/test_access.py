@@ -23,7 +23,7 @@ from websockets.typing import Subprotocol
 from conure.cli.main import main
 from conure.client import Client, Finished, ServerBusy, ServerError, StreamFailed
 from conure.service.access import Scope
-from conure.service.keys import Key, new_key, read_keys, written
+from conure.service.keys import Key, encode_keys, new_key, read_keys
 from conure.service.limits import NO_LIMITS, Limits
 from tests.protocols.live_clients import TINY, Message, converse, finals, lines, pcm16, pieces, socket_of, spoken
 from tests.protocols.servers import DEMO, PATIENCE, SAID, Server, demo, started, wait_for
@@ -52,7 +52,7 @@ class Keys:
 
     def write(self, keys: list[Key]) -> None:
         other = self.file.with_suffix(".new")
-        other.write_text(written(keys))
+        other.write_text(encode_keys(keys))
         other.replace(self.file)
 
 

@@ -202,7 +202,7 @@ async def lines(place: Standing) -> None:
     writer.write(b'{"type": "close"}\n')
     writer.write_eof()
     await writer.drain()
-    while sum(place.doors.live._streams[token].received for token in place.doors.live._streams) < len(PCM):
+    while sum(place.doors.live._streams[token].received_bytes for token in place.doors.live._streams) < len(PCM):
         await asyncio.sleep(0.01)
     place.engine.let_go()
     *_, last = (await reader.read()).splitlines()
@@ -342,13 +342,13 @@ def test_who_leaves_in_the_middle_leaves_nothing(path: str, is_rude: bool) -> No
         for piece in pieces(PCM, 100_000):
             await socket.send(piece)
         await (await socket.ping())
-        assert place.doors.live.space.used
+        assert place.doors.live.spool_space.used_bytes
         assert _files() > before
         if is_rude:
             socket.transport.abort()
         else:
             await socket.close()
-        while place.doors.live.space.used:
+        while place.doors.live.spool_space.used_bytes:
             await asyncio.sleep(0.01)
         assert _files() == before
 

@@ -25,8 +25,8 @@ from conure.protocols.http.connection_limits import Capacity, Connection, Connec
 from conure.protocols.http.identification import CONNECTION
 from conure.protocols.http.uvicorn_http import LimitedHttpProtocol
 from conure.protocols.http.uvicorn_websocket import DirectWebSocket
-from conure.protocols.tcp_port import TcpPort, serve_streams
-from conure.service.shared_ports import listening_sockets
+from conure.protocols.tcp_port import TcpPort, serve_tcp_port
+from conure.service.shared_ports import open_listeners
 
 SHORT = 0.2
 PATIENCE = 60.0
@@ -73,7 +73,7 @@ async def listening(room: Capacity | None = None) -> AsyncIterator[tuple[Accepto
     def speak(connection: Connection) -> LimitedHttpProtocol:
         return LimitedHttpProtocol(config, state, {}, connection=connection)
 
-    async with Acceptor(listening_sockets("127.0.0.1", 0, shared=False), port, speak) as server:
+    async with Acceptor(open_listeners("127.0.0.1", 0, shared=False), port, speak) as server:
         yield server, held
         async with asyncio.timeout(PATIENCE):
             while len(held):  # every connection is told of when it has gone
@@ -84,7 +84,7 @@ async def listening(room: Capacity | None = None) -> AsyncIterator[tuple[Accepto
 def talked(talk: Talk, room: Capacity | None = None) -> Any:
     async def run() -> Any:
         async with listening(room) as (server, _), asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.number)
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             try:
                 return await talk(reader, writer)
             finally:
@@ -121,7 +121,7 @@ def test_time_in_which_the_process_was_stopped_makes_nobody_late(monkeypatch: py
 
     async def run() -> bytes:
         async with listening() as (server, held), asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.number)
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(b"GET / HTTP/1.1\r\n")
             while not any(one._deadline < float("inf") for one in held._open):
                 await asyncio.sleep(0)
@@ -190,13 +190,13 @@ def test_the_newest_has_the_better_claim(monkeypatch: pytest.MonkeyPatch) -> Non
 
     async def run() -> list[bytes]:
         async with listening(Capacity(total=4, unidentified=2)) as (server, held), asyncio.timeout(PATIENCE):
-            known = await asyncio.open_connection("127.0.0.1", server.number)
+            known = await asyncio.open_connection("127.0.0.1", server.port)
             known[1].write(HEAD)
-            while not any(one.is_known for one in held._open):
+            while not any(one.is_identified for one in held._open):
                 await asyncio.sleep(0.01)
             crowd = []
             for _ in range(6):
-                crowd.append(await asyncio.open_connection("127.0.0.1", server.number))
+                crowd.append(await asyncio.open_connection("127.0.0.1", server.port))
                 crowd[-1][1].write(b"GET / HTTP/1.1\r\n")
                 await asyncio.sleep(0.01)
             heard = [await reader.read() for reader, _ in crowd]
@@ -219,11 +219,11 @@ def test_where_all_are_at_work_a_new_one_is_told(monkeypatch: pytest.MonkeyPatch
         async with listening(Capacity(total=2, unidentified=1)) as (server, held), asyncio.timeout(PATIENCE):
             busy = []
             for number in range(2):
-                busy.append(await asyncio.open_connection("127.0.0.1", server.number))
+                busy.append(await asyncio.open_connection("127.0.0.1", server.port))
                 busy[-1][1].write(HEAD)
-                while sum(one.is_known for one in held._open) <= number:
+                while sum(one.is_identified for one in held._open) <= number:
                     await asyncio.sleep(0.01)
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.number)
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             told = await reader.read()
             for _, one in (*busy, (reader, writer)):
                 one.close()
@@ -242,7 +242,7 @@ def test_a_port_goes_on_when_there_are_descriptors_again(monkeypatch: pytest.Mon
             client.setblocking(False)
             resource.setrlimit(resource.RLIMIT_NOFILE, (_lowest_free(), hard))
             try:
-                await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", server.number))
+                await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", server.port))
                 await asyncio.sleep(0.1)  # it is tried meanwhile, and cannot be accepted
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -257,7 +257,7 @@ def test_a_port_goes_on_when_there_are_descriptors_again(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("most", [None, 2, 10, 10**6])
 def test_grpc_has_room_left_to_tell_that_there_is_none(most: int | None) -> None:
-    room = Capacity.found(most)
+    room = Capacity.from_descriptor_limit(most)
     assert 1 <= room.grpc < room.grpc_accepted
     assert room.grpc <= (most or room.grpc)
 
@@ -270,7 +270,7 @@ def _lowest_free() -> int:
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection) -> None:
     while line := await reader.readline():
-        connection.spoke()
+        connection.mark_message_received()
         writer.write(line)
     writer.close()
 
@@ -283,8 +283,8 @@ def test_lines(said: bytes, told: bytes) -> None:
     async def run() -> bytes:
         held = ConnectionLimits()
         port = TcpPort("tcp", lambda message, hint: f"E {hint}".encode())
-        async with await serve_streams(port, held, echo, "127.0.0.1", 0) as server, asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.number)
+        async with await serve_tcp_port(port, held, echo, "127.0.0.1", 0) as server, asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(said)
             heard = await reader.read()
             writer.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conure.protocols.http.credentials import secret_of, subprotocols
+from conure.protocols.http.credentials import offered_subprotocols, read_credential
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,12 @@ from conure.protocols.http.credentials import secret_of, subprotocols
     ],
 )
 def test_a_key_is_found(headers: dict[str, str]) -> None:
-    assert secret_of(headers) == "s3cret"
+    assert read_credential(headers) == "s3cret"
 
 
 def test_a_header_comes_before_the_query() -> None:
-    assert secret_of({}, {"api_key": "query"}) == "query"
-    assert secret_of({"authorization": "Bearer header"}, {"api_key": "query"}) == "header"
+    assert read_credential({}, {"api_key": "query"}) == "query"
+    assert read_credential({"authorization": "Bearer header"}, {"api_key": "query"}) == "header"
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,9 @@ def test_a_header_comes_before_the_query() -> None:
     ],
 )
 def test_there_is_none(headers: dict[str, str]) -> None:
-    assert secret_of(headers) is None
+    assert read_credential(headers) is None
 
 
 def test_subprotocols() -> None:
-    assert subprotocols({"sec-websocket-protocol": "a, b ,,c"}) == ["a", "b", "c"]
-    assert subprotocols({}) == []
+    assert offered_subprotocols({"sec-websocket-protocol": "a, b ,,c"}) == ["a", "b", "c"]
+    assert offered_subprotocols({}) == []

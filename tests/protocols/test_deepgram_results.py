@@ -112,7 +112,7 @@ def test_no_utterance_ends_between_its_start_and_its_words(begin: float, step: f
     """Whoever answers at UtteranceEnd would cut off who has just begun to speak."""
     later = begin + 0.9
     passed = [Lag(0.0, step * turn) for turn in range(1, 200) if 1.0 < step * turn < later]
-    events = sorted([*passed, SpeechStarted(2, begin)], key=lambda event: getattr(event, "until", begin))
+    events = sorted([*passed, SpeechStarted(2, begin)], key=lambda event: getattr(event, "processed_until", begin))
     manner = ResultOptions(utterance_end=1.0, speech_starts=True)
     heard = told(manner, SpeechStarted(1, 0.1), *over("a", 1.0), *events, *over("b", later + 0.1, begin=later))
     kinds = [message["type"] for message in heard if message["type"] != "Results"]

@@ -8,7 +8,7 @@ import pytest
 
 from conure.engine.plan import ModelInfo
 from conure.errors import BadOption, TooMany, UnsupportedAudio
-from conure.protocols.deepgram.errors import close_of, refusal
+from conure.protocols.deepgram.errors import close_code_and_reason, error_response
 from conure.protocols.deepgram.file_params import FileParams
 from conure.protocols.deepgram.query import DeepgramQuery
 from conure.protocols.deepgram.transcripts import answer
@@ -189,15 +189,15 @@ def test_utterances_of_channels_are_in_their_order() -> None:
 
 
 def test_refusals() -> None:
-    refused = refusal(TooMany("two streams are open", "close one", 7.4), "the-id")
+    refused = error_response(TooMany("two streams are open", "close one", 7.4), "the-id")
     assert refused.status_code == 429
     assert refused.headers["retry-after"] == "7"
     assert refused.headers["dg-request-id"] == "the-id"
-    assert refusal(UnsupportedAudio("ü\n中"), "").headers["dg-error"] == "%C3%BC %E4%B8%AD"
+    assert error_response(UnsupportedAudio("ü\n中"), "").headers["dg-error"] == "%C3%BC %E4%B8%AD"
 
 
 def test_reasons_of_a_close_are_short_enough() -> None:
-    code, reason = close_of(Failed("idle", "ü" * 200))
+    code, reason = close_code_and_reason(Failed("idle", "ü" * 200))
     assert code == 1011
     assert reason.startswith("NET-0001: ü")
     assert len(reason.encode()) <= 123

@@ -14,14 +14,14 @@ from websockets.frames import Close
 from conure import errors
 from conure.errors import Busy, ConureError, TooMany, Unauthorized
 from conure.protocols.error_codes import (
-    FAILURES,
+    ERROR_CODES,
     ErrorCode,
     OpenAIType,
-    failure_of,
-    headers_of,
-    retry_of,
-    status_of,
-    told,
+    error_code_for,
+    error_headers,
+    http_status_for,
+    message_with_hint,
+    retry_after_for,
 )
 from conure.service.events import Failed
 from tests.protocols.servers import ROOT
@@ -63,21 +63,21 @@ def raised() -> set[str]:
 
 def test_every_error_has_a_line() -> None:
     assert raised() >= {"error", "busy", "too_many", "unauthorized"}
-    assert raised() <= FAILURES.keys()
+    assert raised() <= ERROR_CODES.keys()
 
 
 def test_every_code_in_the_source_has_a_line() -> None:
     found = set(written())
     assert {"lag_exceeded", "server_stopped", "client_too_slow", "idle", "displaced"} <= found
-    assert found <= FAILURES.keys()
+    assert found <= ERROR_CODES.keys()
 
 
 def test_no_line_is_for_nothing() -> None:
     by_default = {"bad_message"}  # of protocol.Error
-    assert FAILURES.keys() == raised() | set(written()) | by_default
+    assert ERROR_CODES.keys() == raised() | set(written()) | by_default
 
 
-@pytest.mark.parametrize(("code", "failure"), FAILURES.items())
+@pytest.mark.parametrize(("code", "failure"), ERROR_CODES.items())
 def test_every_column_can_be_said(code: str, failure: ErrorCode) -> None:
     assert CODE.fullmatch(code)
     assert HTTPStatus(failure.http) >= 400
@@ -88,7 +88,7 @@ def test_every_column_can_be_said(code: str, failure: ErrorCode) -> None:
     assert failure.deepgram
 
 
-@pytest.mark.parametrize("failure", FAILURES.values())
+@pytest.mark.parametrize("failure", ERROR_CODES.values())
 def test_columns_agree_on_whose_fault_it_is(failure: ErrorCode) -> None:
     is_ours = failure.http >= 500
     assert (failure.close in (1011, 1012, 1013)) == (is_ours or failure.http in (408, 429)) or failure.http == 408
@@ -100,15 +100,15 @@ def test_columns_agree_on_whose_fault_it_is(failure: ErrorCode) -> None:
 
 def test_what_goes_well_later_says_when() -> None:
     error = TooMany("enough", "wait", 41.2)
-    assert (status_of(error), retry_of(error), failure_of(error).close) == (429, 41.2, 1013)
-    assert headers_of(error) == {"Retry-After": "42"}
-    assert headers_of(Busy("full", retry_after=0.1)) == {"Retry-After": "1"}
-    assert headers_of(Failed("lag_exceeded", "late", retry_after=2.0)) == {"Retry-After": "2"}
-    assert headers_of(ConureError("odd")) == {}
-    assert headers_of(Unauthorized("who?")) == {"WWW-Authenticate": "Bearer"}
+    assert (http_status_for(error), retry_after_for(error), error_code_for(error).close) == (429, 41.2, 1013)
+    assert error_headers(error) == {"Retry-After": "42"}
+    assert error_headers(Busy("full", retry_after=0.1)) == {"Retry-After": "1"}
+    assert error_headers(Failed("lag_exceeded", "late", retry_after=2.0)) == {"Retry-After": "2"}
+    assert error_headers(ConureError("odd")) == {}
+    assert error_headers(Unauthorized("who?")) == {"WWW-Authenticate": "Bearer"}
 
 
 def test_what_is_not_in_the_table_is_our_fault() -> None:
-    assert failure_of("never_heard_of") == failure_of("error")
-    assert told(TooMany("enough", "wait")) == "enough: wait"
-    assert told(Failed("idle", "nothing was said")) == "nothing was said"
+    assert error_code_for("never_heard_of") == error_code_for("error")
+    assert message_with_hint(TooMany("enough", "wait")) == "enough: wait"
+    assert message_with_hint(Failed("idle", "nothing was said")) == "nothing was said"

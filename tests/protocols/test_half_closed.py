@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from conure.event_loop import event_loop
+from conure.event_loop import new_event_loop
 from conure.protocols.http import uvicorn_http as http_requests
 from conure.protocols.http.connection_limits import ConnectionLimits
 from conure.protocols.http.uvicorn_http import LimitedHttpProtocol
@@ -180,7 +180,7 @@ async def answering(app: Any) -> AsyncIterator[int]:
     connections = ConnectionLimits()
 
     def speak(**options: Any) -> LimitedHttpProtocol:
-        return LimitedHttpProtocol(connection=connections.begin("web"), **options)
+        return LimitedHttpProtocol(connection=connections.admit("web"), **options)
 
     config = uvicorn.Config(app, port=0, log_config=None, lifespan="off", http=speak)  # type: ignore[arg-type]
     server = uvicorn.Server(config)
@@ -227,5 +227,5 @@ def test_an_upload_is_worked_on_while_somebody_waits(is_gone: bool, monkeypatch:
                 assert {part[:4] for part in interim[1:]} == {b"100 "}
                 writer.close()
 
-    with asyncio.Runner(loop_factory=event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(play())

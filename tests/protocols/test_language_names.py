@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from conure.models import catalog
-from conure.protocols.openai.language_names import code_of, name_of
+from conure.protocols.openai.language_names import language_code, language_name
 
 
 def test_every_language_of_the_catalogue_has_a_name() -> None:
-    codes = {code_of(language) for model in catalog.MODELS for language in model.languages}
+    codes = {language_code(language) for model in catalog.MODELS for language in model.languages}
     assert len(codes) > 30
-    assert all(name_of(code) != code for code in codes)
+    assert all(language_name(code) != code for code in codes)
 
 
 def test_a_region_does_not_matter() -> None:
-    assert [name_of(code_of(language)) for language in ("pt-BR", "en_US", "DE", "tlh")] == [
+    assert [language_name(language_code(language)) for language in ("pt-BR", "en_US", "DE", "tlh")] == [
         "portuguese",
         "english",
         "german",

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bench.visits import upgrade
-from conure.service.keys import new_key, written
+from conure.service.keys import encode_keys, new_key
 from tests.protocols.live_clients import TINY, converse, finals, pcm16, pieces, socket_of
 from tests.protocols.servers import DEMO, PATIENCE, ROOT, SAID, Server, demo, started
 
@@ -50,7 +50,7 @@ def narrow(folder: Path) -> str:
 def keyed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("narrow")
     key, secret = new_key("somebody", datetime.now(UTC))
-    (folder / "keys.json").write_text(written([key]))
+    (folder / "keys.json").write_text(encode_keys([key]))
     with started("tiny", cache, "--keys", str(folder / "keys.json"), python=narrow(folder), key=secret) as server:
         yield server
         assert server.stop() == 0

@@ -16,7 +16,7 @@ from conure.errors import Busy, EngineFailed, OutOfMemory, TooMany, Unauthorized
 from conure.protocols import transcription_progress as making
 from conure.protocols.http.app import web_app
 from conure.protocols.services import Services
-from conure.service.access import ANYONE, Caller
+from conure.service.access import ANONYMOUS, Caller
 from conure.service.model_directory import ModelDirectory
 from conure.text.segments import segments_from_words
 from conure.text.tokenizer import LabelTokenizer
@@ -44,7 +44,7 @@ class Locked:
     def identify(self, secret: str | None) -> Caller:
         if secret != "right":
             raise Unauthorized("this server needs a key", "send it as a bearer token")
-        return ANYONE
+        return ANONYMOUS
 
 
 class Files:

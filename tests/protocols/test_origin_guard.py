@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from conure.protocols.http.origin_guard import AllowedOrigins, guarded
+from conure.protocols.http.origin_guard import AllowedOrigins, guard_origins
 
 Message = dict[str, Any]
-LOCAL = AllowedOrigins(own_names=True, host="127.0.0.1")
+LOCAL = AllowedOrigins(local_names_only=True, host="127.0.0.1")
 
 
 def ask(
@@ -38,7 +38,7 @@ def ask(
     async def send(message: Any) -> None:
         said.append(message)
 
-    asyncio.run(guarded(app, pages)(scope, receive, send))
+    asyncio.run(guard_origins(app, pages)(scope, receive, send))
     if said[0]["type"] == "websocket.accept":
         return {"status": 0}
     told = {name.decode(): value.decode() for name, value in said[0]["headers"]}
@@ -70,7 +70,7 @@ def test_other_names_are_not_answered_where_there_are_no_keys(host: str | None) 
 
 
 def test_a_name_that_the_server_was_given() -> None:
-    assert ask(AllowedOrigins(own_names=True, host="Workstation"), "workstation:8000")["status"] == 200
+    assert ask(AllowedOrigins(local_names_only=True, host="Workstation"), "workstation:8000")["status"] == 200
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from conure.engine.client import EngineClient
 from conure.errors import TooMany, Unauthorized
 from conure.protocols.realtime.connection import ConnectionOver, Dialect, RealtimeConnection
 from conure.protocols.realtime.items import Items
-from conure.protocols.realtime.messages import ClientEvent, Message, Numbers
+from conure.protocols.realtime.messages import ClientEvent, IdSource, Message
 from conure.protocols.realtime.session import Session
-from conure.service.access import ANYONE, Caller, Scope, Visit
+from conure.service.access import ANONYMOUS, Caller, Scope, Usage
 from conure.service.events import Final, Partial, SpeechStarted, UtteranceEnded
 from conure.service.live_service import LiveService
 from conure.service.model_directory import ModelDirectory
@@ -32,7 +32,7 @@ class Removed:
 
     name = "browser"
 
-    async def begin(self, scope: Scope) -> Visit:
+    async def begin(self, scope: Scope) -> Usage:
         raise Unauthorized("the key 'browser' was removed")
 
 
@@ -41,25 +41,25 @@ class Spent:
 
     name = "browser"
 
-    async def begin(self, scope: Scope) -> Visit:
+    async def begin(self, scope: Scope) -> Usage:
         raise TooMany("the key has no more audio", retry_after=60.0)
 
 
 class Scene:
-    def __init__(self, caller: Caller = ANYONE) -> None:
+    def __init__(self, caller: Caller = ANONYMOUS) -> None:
         self.engine = Engine()
         handle, tokenizers = cast(EngineClient, self.engine), TokenizerCache()
         tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
         self.live = LiveService(handle, ModelDirectory(handle, ["live"], ["clips"]), tokenizers)
         self.told: list[Message] = []
         self.on = RealtimeConnection(self.live, caller, "openai", self._say)
-        self.on.begin([])
+        self.on.configure([])
 
     async def _say(self, message: Message) -> None:
         self.told.append(message)
 
     async def read(self, kind: str, **fields: object) -> None:
-        await self.on.read(ClientEvent(kind, **fields))  # type: ignore[arg-type]
+        await self.on.handle_event(ClientEvent(kind, **fields))  # type: ignore[arg-type]
 
     @property
     def number(self) -> int:
@@ -69,20 +69,20 @@ class Scene:
         return [told["type"] for told in self.told]
 
 
-def scene(play: Callable[[Scene], Awaitable[None]], caller: Caller = ANYONE) -> tuple[Scene, int | None]:
+def scene(play: Callable[[Scene], Awaitable[None]], caller: Caller = ANONYMOUS) -> tuple[Scene, int | None]:
     """And the code that it was closed with."""
 
     async def run() -> tuple[Scene, int | None]:
         made, closed = Scene(caller), None
         try:
             async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
-                telling = tasks.create_task(made.on.tell())
+                telling = tasks.create_task(made.on.send_events())
                 await play(made)
                 telling.cancel()
         except* ConnectionOver as over:
             closed = cast(ConnectionOver, over.exceptions[0]).code
         finally:
-            made.on.leave()
+            made.on.disconnect()
         return made, closed
 
     return asyncio.run(run())
@@ -170,7 +170,7 @@ def test_whatever_a_session_is_it_is_taken_or_refused(dialect: Dialect) -> None:
 
     async def play(on: Scene) -> None:
         for session in sessions:
-            on.on = RealtimeConnection(on.live, ANYONE, dialect, on._say)
+            on.on = RealtimeConnection(on.live, ANONYMOUS, dialect, on._say)
             await on.read("session.update", session=session)
             assert on.told[-1]["type"] in ("session.updated", "error"), session
 
@@ -180,8 +180,8 @@ def test_whatever_a_session_is_it_is_taken_or_refused(dialect: Dialect) -> None:
 
 
 def render(*events: object) -> list[Message]:
-    items = Items(Numbers(), is_flat=False)
-    return [told for event in events for told in items.tell(event, Session(), TOKENIZER)]  # type: ignore[arg-type]
+    items = Items(IdSource(), is_flat=False)
+    return [told for event in events for told in items.render_event(event, Session(), TOKENIZER)]  # type: ignore[arg-type]
 
 
 def final(text: str) -> Final:

@@ -7,8 +7,8 @@ import pytest
 from conure.audio.formats import AudioFormat
 from conure.engine.plan import ModelInfo
 from conure.protocols.realtime.nim import NimSession
-from conure.protocols.realtime.session import BadSession, Session, nearest
-from conure.protocols.realtime.session_schemas import changes_of, flat_shape, shape
+from conure.protocols.realtime.session import BadSession, Session, nearest_latency
+from conure.protocols.realtime.session_schemas import flat_session_body, session_changes, shape
 from conure.vad.endpointing import Endpointing
 
 CARD = ModelInfo("live", "live", "", b"", 20, latencies=(80, 160, 560, 1120))
@@ -66,9 +66,9 @@ def test_a_format_leaves_its_rate_to_no_other() -> None:
     ("delay", "latency"), [("minimal", 80), ("low", 160), ("medium", 160), ("high", 560), ("xhigh", 1120), (None, None)]
 )
 def test_delay_is_the_nearest_latency(delay: str | None, latency: int | None) -> None:
-    wanted = heard(transcription={"delay": delay}).wanted(CARD)
+    wanted = heard(transcription={"delay": delay}).stream_request(CARD)
     assert (wanted.model, wanted.latency_ms) == ("live", latency)
-    assert nearest(CARD, 10_000) == 1120
+    assert nearest_latency(CARD, 10_000) == 1120
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_delay_is_the_nearest_latency(delay: str | None, latency: int | None) ->
     ],
 )
 def test_several_languages_are_for_the_model(asked: dict[str, object], language: str | None) -> None:
-    assert heard(transcription=asked).wanted(CARD).language == language
+    assert heard(transcription=asked).stream_request(CARD).language == language
 
 
 def test_what_has_no_effect_is_said_back() -> None:
@@ -102,10 +102,10 @@ def test_both_shapes_say_the_same() -> None:
         "input_audio_noise_reduction": None,
         "include": ["item.input_audio_transcription.logprobs"],
     }
-    session = Session().updated(changes_of(flat))
-    told = flat_shape(session, "sess_1")
+    session = Session().updated(session_changes(flat))
+    told = flat_session_body(session, "sess_1")
     assert {name: told[name] for name in flat} == flat
-    assert Session().updated(changes_of(shape(session, "sess_1"))) == session
+    assert Session().updated(session_changes(shape(session, "sess_1"))) == session
 
 
 def test_a_wrong_value_is_named() -> None:

@@ -20,7 +20,7 @@ from websockets.frames import Frame, Opcode
 
 from conure.protocols.http.connection_limits import ConnectionLimits
 from conure.protocols.http.uvicorn_http import LimitedHttpProtocol
-from conure.protocols.http.uvicorn_websocket import DIRECT, GIVE_TO, DirectWebSocket
+from conure.protocols.http.uvicorn_websocket import DIRECT_AUDIO, SET_RECEIVER, DirectWebSocket
 from tests.waiting import PATIENCE, until
 
 Receive, Send = Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]
@@ -45,7 +45,7 @@ class App:
             await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
             await send({"type": "websocket.http.response.body", "body": b"no"})
             return
-        scope["extensions"][DIRECT][GIVE_TO](self._take)
+        scope["extensions"][DIRECT_AUDIO][SET_RECEIVER](self._take)
         await send({"type": "websocket.accept"})
         while (told := await receive())["type"] == "websocket.receive":
             said = told.get("text") or told.get("bytes")
@@ -68,7 +68,7 @@ async def port(app: App) -> AsyncIterator[str]:
     connections = ConnectionLimits()
 
     def speak(**options: Any) -> LimitedHttpProtocol:
-        return LimitedHttpProtocol(connection=connections.begin("web"), **options)
+        return LimitedHttpProtocol(connection=connections.admit("web"), **options)
 
     config = uvicorn.Config(
         app,

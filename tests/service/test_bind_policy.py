@@ -12,7 +12,7 @@ import pytest
 from conure.errors import BadOption, MissingBackend
 from conure.service import bind_policy as listening
 from conure.service.bind_policy import access_summary, bind_settings, disabled_protocols, is_loopback
-from conure.service.keys import new_key, written
+from conure.service.keys import encode_keys, new_key
 from conure.settings import PROTOCOLS, load_settings
 
 OFF = {"port": 0, "tcp_port": 0, "grpc_port": 0, "wyoming_port": 0, "status_port": 0}
@@ -26,7 +26,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
     file = tmp_path / "keys.json"
-    file.write_text(written([new_key("a", datetime.now(UTC))[0]]))
+    file.write_text(encode_keys([new_key("a", datetime.now(UTC))[0]]))
     return file
 
 

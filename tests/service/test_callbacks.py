@@ -12,7 +12,7 @@ import pytest
 
 from conure.errors import AudioNotFound, BadOption, Busy
 from conure.service.callbacks import MOST, Callback, Callbacks
-from conure.service.safe_http import SafeHttp, address_of
+from conure.service.safe_http import SafeHttp, parse_url
 
 BODY = b'{"fine": true}'
 
@@ -58,7 +58,7 @@ def owed(url: str, method: str = "POST", delays: Sequence[float] = (0.0, 0.0)) -
         callbacks = Callbacks(SafeHttp(private=True), delays=delays)
         async with AsyncExitStack() as needed:
             needed.callback(closed.append, "file")
-            callbacks.begin(Callback(address_of(url), method), _body, needed)
+            callbacks.schedule(Callback(parse_url(url), method), _body, needed)
         assert closed == []
         await callbacks.drain(60)
         await callbacks.close()
@@ -99,7 +99,7 @@ def test_work_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
             raise RuntimeError("broken")
 
         callbacks = Callbacks(SafeHttp(private=True))
-        callbacks.begin(Callback(address_of("http://127.0.0.1:1/")), fail, AsyncExitStack())
+        callbacks.schedule(Callback(parse_url("http://127.0.0.1:1/")), fail, AsyncExitStack())
         await callbacks.drain(60)
 
     asyncio.run(run())
@@ -109,9 +109,9 @@ def test_work_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_addresses_are_looked_at() -> None:
     callbacks = Callbacks(SafeHttp())
     with pytest.raises(BadOption, match="public"):
-        asyncio.run(callbacks.check(Callback(address_of("http://127.0.0.1:1/"))))
+        asyncio.run(callbacks.check_url(Callback(parse_url("http://127.0.0.1:1/"))))
     with pytest.raises(AudioNotFound):
-        asyncio.run(callbacks.check(Callback(address_of("http://nobody.invalid/"))))
+        asyncio.run(callbacks.check_url(Callback(parse_url("http://nobody.invalid/"))))
 
 
 def test_they_are_bounded_and_given_up_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -120,16 +120,16 @@ def test_they_are_bounded_and_given_up_at_the_end(caplog: pytest.LogCaptureFixtu
             return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
         closed: list[str] = []
-        callbacks, callback = Callbacks(SafeHttp()), Callback(address_of("http://example.com/"))
+        callbacks, callback = Callbacks(SafeHttp()), Callback(parse_url("http://example.com/"))
         for _ in range(MOST):
             needed = AsyncExitStack()
             needed.callback(closed.append, "file")
-            callbacks.begin(callback, forever, needed)
+            callbacks.schedule(callback, forever, needed)
         with pytest.raises(Busy, match=str(MOST)):
-            callbacks.begin(callback, forever, AsyncExitStack())
+            callbacks.schedule(callback, forever, AsyncExitStack())
         await callbacks.drain(0.01)
         with pytest.raises(Busy, match="about to stop"):
-            callbacks.begin(callback, forever, AsyncExitStack())
+            callbacks.schedule(callback, forever, AsyncExitStack())
         await callbacks.close()
         return closed
 

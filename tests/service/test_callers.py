@@ -11,9 +11,9 @@ import pytest
 
 from conure.errors import Forbidden, TooMany, Unauthorized
 from conure.service import keys as key_files
-from conure.service.access import ANYONE, FREE, AnonymousAccess, Caller, Scope
-from conure.service.callers import KeyedAccess, LocalUsage, access_of
-from conure.service.keys import SCOPES, KeyFile, new_key, written
+from conure.service.access import ANONYMOUS, UNLIMITED, AnonymousAccess, Caller, Scope
+from conure.service.callers import KeyedAccess, LocalUsage, open_access
+from conure.service.keys import SCOPES, KeyFile, encode_keys, new_key
 from conure.service.limits import NO_LIMITS, Limits
 from conure.settings import load_settings
 
@@ -24,7 +24,7 @@ class Door:
     def __init__(self, folder: Path, scopes: Sequence[Scope] = SCOPES, limits: Limits = NO_LIMITS) -> None:
         self.file = folder / "keys.json"
         self.key, self.secret = new_key("phone", datetime.now(UTC), tuple(scopes), limits)
-        self.file.write_text(written([self.key]))
+        self.file.write_text(encode_keys([self.key]))
         self.access = KeyedAccess(KeyFile(self.file), LocalUsage())
 
     def caller(self) -> Caller:
@@ -44,10 +44,10 @@ def test_who_has_no_key_is_told_how_to_send_one(tmp_path: Path) -> None:
 
 def test_what_a_key_is_not_for(tmp_path: Path) -> None:
     door = Door(tmp_path, ["live"])
-    assert asyncio.run(door.caller().begin("live"))
+    assert asyncio.run(door.caller().begin_usage("live"))
     for scope in ("files", "status"):
         with pytest.raises(Forbidden, match=f"'phone' is not for {scope}") as caught:
-            asyncio.run(door.caller().begin(scope))
+            asyncio.run(door.caller().begin_usage(scope))
         assert caught.value.hint == "it is for live"
 
 
@@ -55,13 +55,13 @@ def test_a_visit_is_counted_until_it_is_closed(tmp_path: Path) -> None:
     async def play() -> None:
         door = Door(tmp_path, limits=Limits(streams=1))
         caller = door.caller()
-        visit = await caller.begin("live")
+        visit = await caller.begin_usage("live")
         with pytest.raises(TooMany) as caught:
-            await door.caller().begin("live")
+            await door.caller().begin_usage("live")
         assert caught.value.retry_after > 0
         visit.close()
         visit.close()
-        (await caller.begin("live")).close()
+        (await caller.begin_usage("live")).close()
 
     asyncio.run(play())
 
@@ -70,11 +70,11 @@ def test_audio_is_counted_together_and_at_the_end(tmp_path: Path) -> None:
     async def play() -> None:
         door = Door(tmp_path, limits=Limits(audio_minutes_per_day=0.1))  # 6 s
         caller = door.caller()
-        first = await caller.begin("live")
+        first = await caller.begin_usage("live")
         for _ in range(275):
             first.spend(0.02)
         first.close()  # 5.5 s, some of them not told before
-        second = await caller.begin("files")
+        second = await caller.begin_usage("files")
         for _ in range(49):
             second.spend(0.02)
         with pytest.raises(TooMany):
@@ -83,15 +83,15 @@ def test_audio_is_counted_together_and_at_the_end(tmp_path: Path) -> None:
             second.spend(0.02)
         second.close()
         with pytest.raises(TooMany):
-            await caller.begin("live")
+            await caller.begin_usage("live")
 
     asyncio.run(play())
 
 
 def test_without_limits_nothing_is_counted(tmp_path: Path) -> None:
     door = Door(tmp_path)
-    assert asyncio.run(door.caller().begin("live")) is FREE
-    assert asyncio.run(Door(tmp_path, limits=Limits(requests_per_minute=1)).caller().begin("status")) is FREE
+    assert asyncio.run(door.caller().begin_usage("live")) is UNLIMITED
+    assert asyncio.run(Door(tmp_path, limits=Limits(requests_per_minute=1)).caller().begin_usage("status")) is UNLIMITED
 
 
 def test_a_key_that_was_removed_begins_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,17 +99,17 @@ def test_a_key_that_was_removed_begins_nothing(tmp_path: Path, monkeypatch: pyte
     door = Door(tmp_path)
     caller = door.caller()
     other, secret = new_key("other", datetime.now(UTC))
-    door.file.write_text(written([other]))
+    door.file.write_text(encode_keys([other]))
     with pytest.raises(Unauthorized, match="'phone' was removed"):
-        asyncio.run(caller.begin("live"))
+        asyncio.run(caller.begin_usage("live"))
     with pytest.raises(Unauthorized):
-        door.access.named("phone")
-    assert door.access.identify(secret).name == door.access.named("other").name == "other"
+        door.access.caller_named("phone")
+    assert door.access.identify(secret).name == door.access.caller_named("other").name == "other"
 
 
 def test_without_a_file_anyone_may_come(tmp_path: Path) -> None:
-    access = access_of(load_settings(), LocalUsage())
+    access = open_access(load_settings(), LocalUsage())
     assert isinstance(access, AnonymousAccess)
-    assert access.identify(None) is access.identify("x") is access.named("") is ANYONE
+    assert access.identify(None) is access.identify("x") is access.caller_named("") is ANONYMOUS
     assert not access.needs_key
-    assert access_of(load_settings(keys=Door(tmp_path).file), LocalUsage()).needs_key
+    assert open_access(load_settings(keys=Door(tmp_path).file), LocalUsage()).needs_key

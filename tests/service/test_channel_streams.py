@@ -10,7 +10,7 @@ import pytest
 from conure.audio.formats import AudioFormat
 from conure.engine import messages as engine
 from conure.errors import BadOption, Busy
-from conure.service.access import ANYONE, Visit
+from conure.service.access import ANONYMOUS, Usage
 from conure.service.channel_streams import ChannelStreams
 from conure.service.events import Cancelled, Event, Failed, Finished, Lag, Marker
 from conure.service.live_service import StreamRequest
@@ -30,15 +30,15 @@ class Few:
     def __init__(self, most: int) -> None:
         self.left = most
 
-    async def begin(self, scope: str) -> Visit:
+    async def begin(self, scope: str) -> Usage:
         self.left -= 1
         if self.left < 0:
             raise Busy("no more")
-        return await ANYONE.begin("live")
+        return await ANONYMOUS.begin_usage("live")
 
 
 async def opened(place: Place, audio: AudioFormat = STEREO, channels: int = 2) -> ChannelStreams:
-    return await ChannelStreams.open(place.service, StreamRequest(), audio, ANYONE, channels)
+    return await ChannelStreams.open(place.service, StreamRequest(), audio, ANONYMOUS, channels)
 
 
 def heard(place: Place, number: int) -> np.ndarray:
@@ -52,15 +52,15 @@ def test_each_channel_hears_its_own(size: int) -> None:
         streams = await opened(place)
         data = RAMP.T.tobytes()
         for begin in range(0, len(data), size):
-            assert not streams.take(data[begin : begin + size])
-            await streams.feed(data[begin : begin + size])
+            assert not streams.push_audio_now(data[begin : begin + size])
+            await streams.push_audio(data[begin : begin + size])
         await streams.close()
         await until(lambda: len(place.engine.of(engine.Close)) == 2)
         for row, number in zip(RAMP, place.engine.receivers, strict=True):
             np.testing.assert_array_equal(heard(place, number), row)
         assert streams.seconds == 1_000 / 16_000
         assert [asked.stream for asked in place.engine.of(engine.Close)] == list(place.engine.receivers)
-        await streams.feed(data)  # too late
+        await streams.push_audio(data)  # too late
         assert streams.seconds == 1_000 / 16_000
         streams.cancel()
 
@@ -70,8 +70,8 @@ def test_each_channel_hears_its_own(size: int) -> None:
 def test_one_stream_takes_the_bytes_as_they_are() -> None:
     async def of(place: Place) -> None:
         streams = await opened(place, channels=1)
-        assert streams.take(RAMP.T.tobytes())
-        await streams.feed(RAMP.T.tobytes())
+        assert streams.push_audio_now(RAMP.T.tobytes())
+        await streams.push_audio(RAMP.T.tobytes())
         (number,) = place.engine.receivers
         np.testing.assert_allclose(heard(place, number), np.tile(RAMP.mean(axis=0), 2), atol=1e-7)
         streams.cancel()
@@ -84,7 +84,7 @@ def test_channels_of_a_container() -> None:
         recording = encode(np.concatenate([tone(0.5), tone(0.5, hertz=1_000)]), container="flac", codec="flac")
         streams = await opened(place, AudioFormat("container"))
         for begin in range(0, len(recording), 500):
-            await streams.feed(recording[begin : begin + 500])
+            await streams.push_audio(recording[begin : begin + 500])
         await streams.close()
         await until(lambda: len(place.engine.of(engine.Close)) == 2)
         first, second = (heard(place, number) for number in place.engine.receivers)
@@ -144,8 +144,8 @@ def test_events_of_all_come_as_they_are_said() -> None:
 def test_what_cannot_be_read_fails_all() -> None:
     async def of(place: Place) -> None:
         streams = await opened(place)
-        await streams.feed(RAMP.T.tobytes())
-        await streams.feed(np.full(2, np.nan, "<f4").tobytes())
+        await streams.push_audio(RAMP.T.tobytes())
+        await streams.push_audio(np.full(2, np.nan, "<f4").tobytes())
         await until(lambda: len(place.engine.of(engine.Close)) == 2)
         numbers = list(place.engine.receivers)
         assert [len(heard(place, number)) for number in numbers] == [1_000, 1_000]

@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 
 from conure.audio.files import open_audio
-from conure.service.decode_process import Cut, Ended, Failed, Opened, Ready, Waiting
+from conure.service.decode_process import (
+    DecodedClip,
+    RecordingEnded,
+    RecordingFailed,
+    RecordingOpened,
+    WorkerBlocked,
+    WorkerReady,
+)
 from conure.service.decode_worker import DecodeTask, start_process, start_thread
 from conure.service.segmenter import cut_pieces
-from conure.vad.segmentation import CutSettings
+from conure.vad.segmentation import SegmentationSettings
 from tests.service.voices import RATE, STRINGS, save, speech
 from tests.waiting import PATIENCE
 
-CUT = CutSettings(max_seconds=8)
+CUT = SegmentationSettings(max_seconds=8)
 ROOM = 20 * RATE
 
 
@@ -30,21 +37,21 @@ def read(reader, task):
     """What is said of a recording, and the samples of its pieces; pieces are freed when the reader waits for room."""
     said, pieces, held = [], [], []
     reader.ask(task)
-    while not any(isinstance(one, Ended | Failed) for one in said):
+    while not any(isinstance(one, RecordingEnded | RecordingFailed) for one in said):
         answers = reader.receive()
         assert answers is not None
         for answer in answers:
-            if isinstance(answer, Cut):
+            if isinstance(answer, DecodedClip):
                 held.append(answer)
                 assert sum(piece.count for piece in held) <= ROOM
                 pieces.append(reader.samples[answer.at : answer.at + answer.count].copy())
-            if isinstance(answer, Waiting):
+            if isinstance(answer, WorkerBlocked):
                 reader.free([piece.at for piece in held])
                 held.clear()
         said += answers
     reader.free([piece.at for piece in held])
     reader.finished()
-    return [one for one in said if not isinstance(one, Ready)], pieces
+    return [one for one in said if not isinstance(one, WorkerReady)], pieces
 
 
 def cut_here(path, channels):
@@ -58,19 +65,21 @@ def test_pieces_are_those_that_are_cut_here(reader, tmp_path, channels):
     path = save(tmp_path / "long.flac", speech(70), speech(70, first=9))
     said, pieces = read(reader, DecodeTask(3, path, channels == "split", None))
     places, expected = cut_here(path, channels)
-    assert [(one.channel, one.start, one.overlap) for one in said if isinstance(one, Cut)] == places
+    assert [(one.channel, one.start, one.overlap) for one in said if isinstance(one, DecodedClip)] == places
     assert len(pieces) == len(expected)
     assert all(np.array_equal(piece, other) for piece, other in zip(pieces, expected, strict=True))
-    assert any(isinstance(one, Waiting) for one in said)
-    assert said[0] == Opened(3, 1 + (channels == "split"), pytest.approx(70.0))
-    assert said[-1] == Ended(3, str(path), pytest.approx(70.0), [])
+    assert any(isinstance(one, WorkerBlocked) for one in said)
+    assert said[0] == RecordingOpened(3, 1 + (channels == "split"), pytest.approx(70.0))
+    assert said[-1] == RecordingEnded(3, str(path), pytest.approx(70.0), [])
 
 
 def test_a_failure_is_told_and_the_next_one_is_read(reader, tmp_path):
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"no sound")
     (failed,), _ = read(reader, DecodeTask(0, bad, False, None))
-    assert failed == Failed(0, "UnsupportedAudio", f"{bad}: is not audio, or damaged from its start", failed.hint)
+    assert failed == RecordingFailed(
+        0, "UnsupportedAudio", f"{bad}: is not audio, or damaged from its start", failed.hint
+    )
     assert failed.hint.startswith("check that it plays")
     said, _ = read(reader, DecodeTask(1, STRINGS[0], False, 1.0))
     assert (said[-1].kind, said[-1].number) == ("AudioTooLong", 1)
@@ -104,7 +113,7 @@ def test_it_ends_when_nobody_listens(tmp_path):
         reader = start_process(CUT, ROOM)
         for task in tasks:
             reader.ask(task)
-            while not any(isinstance(answer, Waiting) for answer in reader.receive()):
+            while not any(isinstance(answer, WorkerBlocked) for answer in reader.receive()):
                 pass
         reader.end.close()
         assert reader.process.wait(60) == 0

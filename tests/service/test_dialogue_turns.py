@@ -6,18 +6,18 @@ import pytest
 
 from conure.errors import BadOption
 from conure.service.dialogue_turns import (
-    SHORTEST_PAUSE,
+    MIN_PAUSE,
     DialogueTurn,
     DialogueTurns,
-    Patience,
-    confidence_of,
-    silence_of,
+    EndOfTurnSettings,
+    confidence_after,
+    silence_for,
 )
 from conure.service.events import Event, Final, Finished, Lag, Marker, Partial, SpeechStarted, UtteranceEnded
 from conure.types import Word
 from conure.vad.endpointing import EndReason
 
-EAGER = Patience(eager=0.4)
+EAGER = EndOfTurnSettings(eager_threshold=0.4)
 
 
 def words(text: str, at: float) -> tuple[Word, ...]:
@@ -32,9 +32,9 @@ def over(text: str, at: float, reason: EndReason = "silence") -> list[Event]:
     return [UtteranceEnded(1, at, reason), Final(1, text, words(text, at - 1), 0.0, at, reason, "model", None, None)]
 
 
-def told(patience: Patience, *events: Event) -> list[DialogueTurn]:
+def told(patience: EndOfTurnSettings, *events: Event) -> list[DialogueTurn]:
     turns = DialogueTurns(patience)
-    return [turn for event in events for turn in turns.tell(event)]
+    return [turn for event in events for turn in turns.process_event(event)]
 
 
 def kinds(turns: list[DialogueTurn]) -> list[tuple[int, str, str]]:
@@ -42,32 +42,34 @@ def kinds(turns: list[DialogueTurn]) -> list[tuple[int, str, str]]:
 
 
 def test_confidence_grows_with_silence() -> None:
-    assert confidence_of(0) == 0
+    assert confidence_after(0) == 0
     for confidence in (0.3, 0.5, 0.7, 0.95):
-        assert confidence_of(silence_of(confidence)) == pytest.approx(confidence)
-    assert silence_of(1.0) == float("inf")
-    assert 0.55 < silence_of(0.7) < 0.65
+        assert confidence_after(silence_for(confidence)) == pytest.approx(confidence)
+    assert silence_for(1.0) == float("inf")
+    assert 0.55 < silence_for(0.7) < 0.65
 
 
 @pytest.mark.parametrize("values", [(0.4,), (1.1,), (0.7, 0.2), (0.7, 0.95), (0.7, None, 0.4), (0.7, None, 61.0)])
 def test_values_out_of_bounds_are_named(values: tuple[float, ...]) -> None:
     with pytest.raises(BadOption, match="eot_"):
-        Patience(*values)
+        EndOfTurnSettings(*values)
 
 
 def test_patience_as_endpointing() -> None:
-    usual = Patience().endpointing
-    assert usual.silence == pytest.approx(silence_of(0.7))
+    usual = EndOfTurnSettings().endpointing
+    assert usual.silence == pytest.approx(silence_for(0.7))
     assert usual.blanks == 5.0
-    assert EAGER.endpointing.silence == pytest.approx(silence_of(0.4))
-    assert Patience(0.5, 0.3).endpointing.silence == SHORTEST_PAUSE
-    assert Patience(0.5, 0.5).eager_end is None  # it would come no earlier
-    sure = Patience(1.0, timeout=3.0).endpointing
+    assert EAGER.endpointing.silence == pytest.approx(silence_for(0.4))
+    assert EndOfTurnSettings(0.5, 0.3).endpointing.silence == MIN_PAUSE
+    assert EndOfTurnSettings(0.5, 0.5).eager_end_silence is None  # it would come no earlier
+    sure = EndOfTurnSettings(1.0, timeout=3.0).endpointing
     assert (sure.silence, sure.end_token, sure.blanks) == (3.0, None, 3.0)
 
 
 def test_a_turn_of_one_utterance() -> None:
-    turns = told(Patience(), SpeechStarted(1, 0.5), partial("one", 1.0), partial("one two", 2.0), *over("one two", 3.0))
+    turns = told(
+        EndOfTurnSettings(), SpeechStarted(1, 0.5), partial("one", 1.0), partial("one two", 2.0), *over("one two", 3.0)
+    )
     assert kinds(turns) == [(0, "start", "one"), (0, "update", "one two"), (0, "end", "one two")]
     assert [turn.trigger for turn in turns] == [None, None, "model"]
     assert [turn.confidence for turn in turns] == [0.0, 0.0, 0.7]
@@ -75,7 +77,7 @@ def test_a_turn_of_one_utterance() -> None:
 
 
 def test_every_turn_has_a_beginning_and_its_own_number() -> None:
-    turns = told(Patience(), *over("one", 1.0), *over("two", 2.5))
+    turns = told(EndOfTurnSettings(), *over("one", 1.0), *over("two", 2.5))
     assert kinds(turns) == [(0, "start", "one"), (0, "end", "one"), (1, "start", "two"), (1, "end", "two")]
     assert [turn.start for turn in turns] == [0.0, 0.0, 1.0, 1.0]
 
@@ -114,7 +116,7 @@ def test_noise_after_an_eager_end_only_delays_the_end() -> None:
     [("end_token", ["start", "end"], "model"), ("blanks", ["start", "end"], "timeout")],
 )
 def test_other_ends(reason: EndReason, events: list[str], trigger: str) -> None:
-    for patience in (Patience(), EAGER):
+    for patience in (EndOfTurnSettings(), EAGER):
         turns = told(patience, *over("one", 1.0, reason))
         assert [turn.event for turn in turns] == events
         assert turns[-1].trigger == trigger
@@ -122,24 +124,24 @@ def test_other_ends(reason: EndReason, events: list[str], trigger: str) -> None:
 
 
 def test_a_silence_as_long_as_the_timeout_is_one() -> None:
-    assert told(Patience(1.0, timeout=2.0), *over("one", 3.0))[-1].trigger == "timeout"
+    assert told(EndOfTurnSettings(1.0, timeout=2.0), *over("one", 3.0))[-1].trigger == "timeout"
 
 
 def test_a_long_utterance_is_no_end() -> None:
     events = [*over("one", 30.0, "length"), SpeechStarted(2, 30.0), partial("two", 31.0), *over("two", 32.0)]
-    assert kinds(told(Patience(), *events)) == [
+    assert kinds(told(EndOfTurnSettings(), *events)) == [
         (0, "start", "one"),
         (0, "update", "one"),
         (0, "update", "one two"),
         (0, "end", "one two"),
     ]
-    silent = told(Patience(), *over("one", 30.0, "length"), Lag(0.0, 30.3), Lag(0.0, 30.7))
+    silent = told(EndOfTurnSettings(), *over("one", 30.0, "length"), Lag(0.0, 30.3), Lag(0.0, 30.7))
     assert [turn.event for turn in silent] == ["start", "update", "end"]
 
 
 @pytest.mark.parametrize(("reason", "last"), [("asked", Marker(1)), ("closed", Finished(4.0))])
 def test_who_asks_ends_a_turn(reason: EndReason, last: Event) -> None:
-    turns = told(Patience(), partial("one", 1.0), *over("one", 3.0, reason), last, last)
+    turns = told(EndOfTurnSettings(), partial("one", 1.0), *over("one", 3.0, reason), last, last)
     assert [(turn.event, turn.trigger) for turn in turns] == [("start", None), ("end", "manual")]
     eager = told(EAGER, *over("one", 1.0), last)
     assert [(turn.event, turn.trigger) for turn in eager][-1] == ("end", "manual")

@@ -21,14 +21,14 @@ def partial(text: str, letters: str = "", utterance: int = 1) -> Partial:
 
 def log_of(*events: Event) -> EventLog:
     log = EventLog()
-    log.hand_to(ME)
+    log.assign_reader(ME)
     for event in events:
         log.add(event)
     return log
 
 
 def taken(log: EventLog, after: int = 0) -> list[tuple[int, Event]]:
-    return asyncio.run(asyncio.wait_for(log.take(after, ME), PATIENCE))
+    return asyncio.run(asyncio.wait_for(log.read_after(after, ME), PATIENCE))
 
 
 def test_a_partial_replaces_the_one_before_and_keeps_its_tokens() -> None:
@@ -37,11 +37,13 @@ def test_a_partial_replaces_the_one_before_and_keeps_its_tokens() -> None:
     assert first == SpeechStarted(1, 0.0)
     assert second == replace_tokens(partial("a b"), "ab")
     assert third == Lag(0.2)
-    assert log.last == 5
+    assert log.last_number == 5
 
 
 def replace_tokens(event: Partial, letters: str) -> Partial:
-    return Partial(event.utterance, event.stable, event.tail, tuple(map(flat, tokens(letters, 0.0))), event.until)
+    return Partial(
+        event.utterance, event.stable, event.tail, tuple(map(flat, tokens(letters, 0.0))), event.processed_until
+    )
 
 
 def flat(token: object) -> object:
@@ -67,13 +69,13 @@ def test_tokens_that_were_taken_do_not_come_again() -> None:
 def test_events_are_there_again_until_there_are_too_many() -> None:
     log = log_of(*(Marker(number) for number in range(KEPT)))
     taken(log)
-    assert log.has(0)
+    assert log.can_replay_after(0)
     assert len(taken(log, 0)) == KEPT
     log.add(Marker(KEPT))
-    assert not log.has(0)
-    assert log.has(1)
-    assert not log.has(KEPT + 2)
-    assert not log.has(-1)
+    assert not log.can_replay_after(0)
+    assert log.can_replay_after(1)
+    assert not log.can_replay_after(KEPT + 2)
+    assert not log.can_replay_after(-1)
 
 
 def test_only_what_must_be_read_fills_it() -> None:
@@ -81,7 +83,7 @@ def test_only_what_must_be_read_fills_it() -> None:
     for _ in range(2 * MOST_WAITING):
         log.add(partial("a"))
         log.add(Lag(0.1))
-    assert log.waiting == 2
+    assert log.unread_count == 2
     for number in range(MOST_WAITING - 2):
         assert not log.is_full
         log.add(Marker(number))
@@ -93,17 +95,17 @@ def test_only_what_must_be_read_fills_it() -> None:
 def test_another_reader_turns_the_first_one_away() -> None:
     async def read() -> None:
         log = log_of()
-        first = asyncio.create_task(log.take(0, ME))
+        first = asyncio.create_task(log.read_after(0, ME))
         await asyncio.sleep(0)
-        log.hand_to(OTHER)
+        log.assign_reader(OTHER)
         assert await asyncio.wait_for(first, PATIENCE) == []
         log.add(Marker(1))
-        assert await log.take(0, ME) == []
-        assert await log.take(0, OTHER) == [(1, Marker(1))]
+        assert await log.read_after(0, ME) == []
+        assert await log.read_after(0, OTHER) == [(1, Marker(1))]
 
     asyncio.run(read())
 
 
 @pytest.mark.parametrize(("events", "over"), [((), False), ((Marker(1),), False), ((Marker(1), Finished(0.0)), True)])
 def test_it_knows_its_end(events: tuple[Event, ...], over: bool) -> None:
-    assert log_of(*events).is_over == over
+    assert log_of(*events).has_ended == over

@@ -21,7 +21,7 @@ from conure.errors import TooMany
 from conure.service.access import Caller, Scope
 from conure.service.callers import KeyedAccess, LocalUsage
 from conure.service.file_service import FileService
-from conure.service.keys import KeyFile, new_key, written
+from conure.service.keys import KeyFile, encode_keys, new_key
 from conure.service.limits import Limits
 from conure.service.tokenizer_cache import TokenizerCache
 from conure.types import Transcript, Word
@@ -141,7 +141,7 @@ def keyholder(minutes: float) -> Caller:
     """A caller with a key for so much audio in a day."""
     key, secret = new_key("a", datetime.now(UTC), limits=Limits(audio_minutes_per_day=minutes))
     file = Path(mkdtemp()) / "keys.json"
-    file.write_text(written([key]))
+    file.write_text(encode_keys([key]))
     return KeyedAccess(KeyFile(file), LocalUsage()).identify(secret)
 
 

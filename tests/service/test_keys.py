@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conure.errors import BadOption
-from conure.service.keys import Key, KeyFile, new_key, read_keys, written
+from conure.service.keys import Key, KeyFile, encode_keys, new_key, read_keys
 from conure.service.limits import Limits
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -21,7 +21,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 def put(path: Path, *keys: Key) -> None:
     """As the command does: another file in its place."""
     other = path.with_suffix(".new")
-    other.write_text(written(keys))
+    other.write_text(encode_keys(keys))
     other.replace(path)
 
 
@@ -35,14 +35,14 @@ def test_a_key_is_found_by_its_secret_alone(file: Path) -> None:
     put(file, first, second)
     keys = KeyFile(file)
     assert len(keys) == 2
-    assert keys.find(secret, 0.0) == first
-    assert keys.find(other, 0.0) == second
-    assert keys.find(secret[:-1], 0.0) is None
-    assert keys.find(secret + "x", 0.0) is None
-    assert keys.find(secret.replace(first.id, second.id), 0.0) is None
-    assert keys.find(first.hash, 0.0) is None
-    assert keys.named("b", 0.0) == second
-    assert keys.named("c", 0.0) is None
+    assert keys.find_by_secret(secret, 0.0) == first
+    assert keys.find_by_secret(other, 0.0) == second
+    assert keys.find_by_secret(secret[:-1], 0.0) is None
+    assert keys.find_by_secret(secret + "x", 0.0) is None
+    assert keys.find_by_secret(secret.replace(first.id, second.id), 0.0) is None
+    assert keys.find_by_secret(first.hash, 0.0) is None
+    assert keys.find_by_name("b", 0.0) == second
+    assert keys.find_by_name("c", 0.0) is None
 
 
 @given(text=st.text())
@@ -53,7 +53,7 @@ def test_anything_may_be_sent_as_a_key(text: str, tmp_path_factory: pytest.TempP
         put(file, key)
     keys = KeyFile(file)
     for secret in (text, f"cnr_{text}", f"cnr_{key.id}_{text}"):
-        assert keys.find(secret, 0.0) is None
+        assert keys.find_by_secret(secret, 0.0) is None
 
 
 KEY = new_key("a", NOW)
@@ -76,7 +76,7 @@ def test_secrets_are_compared_in_constant_time(file: Path, monkeypatch: pytest.M
     compared = []
     plain = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or plain(a, b))
-    assert KeyFile(file).find(secret, 0.0)
+    assert KeyFile(file).find_by_secret(secret, 0.0)
     assert len(compared) == 1
 
 
@@ -84,11 +84,11 @@ def test_a_file_that_changed_is_read_again_but_seldom(file: Path) -> None:
     (first, secret), (second, other) = new_key("a", NOW), new_key("b", NOW)
     put(file, first)
     keys = KeyFile(file)
-    assert keys.find(other, 0.0) is None
+    assert keys.find_by_secret(other, 0.0) is None
     put(file, second)
-    assert keys.find(other, 0.5) is None
-    assert keys.find(other, 1.5) == second
-    assert keys.find(secret, 1.5) is None
+    assert keys.find_by_secret(other, 0.5) is None
+    assert keys.find_by_secret(other, 1.5) == second
+    assert keys.find_by_secret(secret, 1.5) is None
 
 
 def test_a_broken_file_changes_nothing_and_one_that_is_gone_lets_nobody_in(
@@ -98,15 +98,15 @@ def test_a_broken_file_changes_nothing_and_one_that_is_gone_lets_nobody_in(
     put(file, key)
     keys = KeyFile(file)
     file.write_text("{")
-    assert keys.find(secret, 10.0) == key
+    assert keys.find_by_secret(secret, 10.0) == key
     assert "the keys from before still count" in caplog.text
     assert len(caplog.records) == 1
-    assert keys.find(secret, 20.0) == key
+    assert keys.find_by_secret(secret, 20.0) == key
     assert len(caplog.records) == 1
     os.remove(file)
-    assert keys.find(secret, 30.0) is None
+    assert keys.find_by_secret(secret, 30.0) is None
     put(file, key)
-    assert keys.find(secret, 40.0) == key
+    assert keys.find_by_secret(secret, 40.0) == key
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from conure.errors import UnsupportedLanguage
-from conure.models.catalog import LOCALES, advertised
-from conure.service.languages import check_language, prompt_slot
+from conure.models.catalog import LOCALES, advertised_languages
+from conure.service.languages import check_language, prompt_id_for
 from tests.models.published import PROMPTS
 
 DICTIONARY = tuple(PROMPTS.items())
@@ -14,21 +14,21 @@ MODEL = "nemotron-3.5-asr-streaming-0.6b"
 
 
 def test_the_published_dictionary_advertises_what_its_card_names() -> None:
-    assert advertised(DICTIONARY) == LOCALES
-    assert advertised(tuple(reversed(DICTIONARY))) == LOCALES
+    assert advertised_languages(DICTIONARY) == LOCALES
+    assert advertised_languages(tuple(reversed(DICTIONARY))) == LOCALES
 
 
 def test_another_dictionary_advertises_one_name_a_slot() -> None:
     told = {"auto": 9, "ja": 1, "ja-JA": 1, "ja-JP": 1, "xx-longer": 2, "xx": 2, "de": 3}
-    assert advertised(tuple(told.items())) == ("ja-JP", "xx-longer", "de")
-    assert advertised(()) == ()
+    assert advertised_languages(tuple(told.items())) == ("ja-JP", "xx-longer", "de")
+    assert advertised_languages(()) == ()
 
 
 @pytest.mark.parametrize("name", PROMPTS)
 @pytest.mark.parametrize("spelled", [str, str.lower, str.upper, lambda name: name.replace("-", "_")])
 def test_every_name_of_the_dictionary_is_taken(name: str, spelled) -> None:
     check_language(MODEL, spelled(name), LOCALES, DICTIONARY)
-    assert prompt_slot(MODEL, spelled(name), DICTIONARY) == PROMPTS[name]
+    assert prompt_id_for(MODEL, spelled(name), DICTIONARY) == PROMPTS[name]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_every_name_of_the_dictionary_is_taken(name: str, spelled) -> None:
 )
 def test_every_form_of_a_name_means_its_slot(name: str, meant: str) -> None:
     check_language(MODEL, name, LOCALES, DICTIONARY)
-    assert prompt_slot(MODEL, name, DICTIONARY) == PROMPTS[meant]
+    assert prompt_id_for(MODEL, name, DICTIONARY) == PROMPTS[meant]
 
 
 @pytest.mark.parametrize("name", ["tlh", "xx-XX", "deutsch-DE", "he-US"])
@@ -67,10 +67,10 @@ def test_a_model_without_a_prompt_takes_what_it_names() -> None:
     check_language("unknown", "de", ())
     with pytest.raises(UnsupportedLanguage, match="'de'"):
         check_language("tiny", "de", ("en",))
-    assert prompt_slot("tiny", "en", ()) is None
+    assert prompt_id_for("tiny", "en", ()) is None
 
 
 def test_without_a_language_the_model_finds_out() -> None:
-    assert prompt_slot(MODEL, None, DICTIONARY) == PROMPTS["auto"]
+    assert prompt_id_for(MODEL, None, DICTIONARY) == PROMPTS["auto"]
     with pytest.raises(UnsupportedLanguage, match="must be told"):
-        prompt_slot(MODEL, None, (("de", 1),))
+        prompt_id_for(MODEL, None, (("de", 1),))

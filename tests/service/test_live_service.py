@@ -39,7 +39,7 @@ class Place:
         self.service = LiveService(handle, ModelDirectory(handle, ["live"], ["clips"]), tokenizers, resume_seconds)
 
     async def open(self, audio: AudioFormat = F32, **wanted: object) -> LiveStream:
-        return await self.service.open(StreamRequest(**wanted), audio)  # type: ignore[arg-type]
+        return await self.service.open_stream(StreamRequest(**wanted), audio)  # type: ignore[arg-type]
 
     def number(self) -> int:
         return max(self.engine.receivers)
@@ -57,7 +57,7 @@ def at(play: Callable[[Place], Awaitable[None]], resume_seconds: float = 60.0) -
 async def rest_of(stream: LiveStream, reader: int) -> list[Event]:
     told: list[tuple[int, Event]] = []
     while not told or not isinstance(told[-1][1], Finished | Failed | Cancelled):
-        told += await asyncio.wait_for(stream.log.take(told[-1][0] if told else 0, reader), PATIENCE)
+        told += await asyncio.wait_for(stream.event_log.read_after(told[-1][0] if told else 0, reader), PATIENCE)
     return [event for _, event in told if not isinstance(event, Lag)]
 
 
@@ -97,10 +97,10 @@ def test_only_who_can_come_back_is_waited_for(may_return: bool, with_audio: bool
         stream = await place.open()
         reader = place.service.attach(stream)
         if with_audio:
-            await stream.feed(bytes(6_400), reader)
+            await stream.push_audio(bytes(6_400), reader)
         place.service.detach(stream, reader, may_return)
         assert len(place.service) == len(place.engine.receivers) == kept
-        assert (place.service.find(stream.token) is stream) == bool(kept)
+        assert (place.service.find_stream(stream.token) is stream) == bool(kept)
 
     at(play)
 
@@ -108,10 +108,10 @@ def test_only_who_can_come_back_is_waited_for(may_return: bool, with_audio: bool
 def test_who_does_not_come_back_is_forgotten() -> None:
     async def play(place: Place) -> None:
         stream = await place.open()
-        await stream.feed(bytes(6_400), 0)
+        await stream.push_audio(bytes(6_400), 0)
         place.service.detach(stream, place.service.attach(stream), may_return=True)
         await until(lambda: not len(place.service))
-        assert place.service.find(stream.token) is None
+        assert place.service.find_stream(stream.token) is None
         assert not place.engine.receivers
 
     at(play, resume_seconds=0.02)
@@ -123,13 +123,13 @@ def test_who_could_not_be_heard_may_still_come_back(monkeypatch: pytest.MonkeyPa
 
     async def play(place: Place) -> None:
         stream = await place.open()
-        await stream.feed(bytes(6_400), 0)
+        await stream.push_audio(bytes(6_400), 0)
         place.service.detach(stream, place.service.attach(stream), may_return=True)
         time.sleep(1.0)
         for _ in range(5):
             await asyncio.sleep(0)
-        assert place.service.find(stream.token) is stream
-        await until(lambda: place.service.find(stream.token) is None)
+        assert place.service.find_stream(stream.token) is stream
+        await until(lambda: place.service.find_stream(stream.token) is None)
 
     at(play, resume_seconds=0.3)
 
@@ -137,12 +137,12 @@ def test_who_could_not_be_heard_may_still_come_back(monkeypatch: pytest.MonkeyPa
 def test_the_connection_before_cannot_let_go_of_it() -> None:
     async def play(place: Place) -> None:
         stream = await place.open()
-        await stream.feed(bytes(6_400), 0)
+        await stream.push_audio(bytes(6_400), 0)
         first = place.service.attach(stream)
         second = place.service.attach(stream)
         place.service.detach(stream, first, may_return=False)
-        assert place.service.find(stream.token) is stream
-        assert stream.log.reader == second
+        assert place.service.find_stream(stream.token) is stream
+        assert stream.event_log.reader_id == second
 
     at(play)
 
@@ -153,11 +153,11 @@ def test_what_has_ended_is_kept_for_a_while_but_not_open(monkeypatch: pytest.Mon
     async def play(place: Place) -> None:
         streams = [await place.open() for _ in range(5)]
         for stream in streams:
-            await stream.feed(bytes(6_400), 0)
+            await stream.push_audio(bytes(6_400), 0)
             stream.session.cancel()
             place.service.detach(stream, place.service.attach(stream), may_return=True)
         assert len(place.service) == 0
-        assert [place.service.find(stream.token) is not None for stream in streams] == [False] * 2 + [True] * 3
+        assert [place.service.find_stream(stream.token) is not None for stream in streams] == [False] * 2 + [True] * 3
 
     at(play)
 
@@ -185,9 +185,9 @@ def test_audio_that_cannot_be_read_fails_the_stream_at_its_end() -> None:
     async def play(place: Place) -> None:
         stream = await place.open()
         reader, number = place.service.attach(stream), place.number()
-        await stream.feed(np.zeros(1_600, "<f4").tobytes(), reader)
-        await stream.feed(np.full(1_600, np.nan, "<f4").tobytes(), reader)
-        await stream.feed(bytes(6_400), reader)
+        await stream.push_audio(np.zeros(1_600, "<f4").tobytes(), reader)
+        await stream.push_audio(np.full(1_600, np.nan, "<f4").tobytes(), reader)
+        await stream.push_audio(bytes(6_400), reader)
         await stream.close(reader)
         assert [type(request) for request in place.engine.asked] == [engine.Open, engine.Audio, engine.Close]
         place.engine.say(engine.Finished(number))
@@ -204,7 +204,7 @@ def test_nothing_follows_the_end() -> None:
         await stream.close(0)
         await stream.close(0)
         with pytest.raises(BadOption, match="audio came after"):
-            await stream.feed(bytes(4), 0)
+            await stream.push_audio(bytes(4), 0)
         with pytest.raises(BadOption, match="finalize came after"):
             await stream.finalize(1, 0)
         assert len(place.engine.of(engine.Close)) == 1
@@ -223,14 +223,14 @@ def test_what_a_connection_gives_after_another_took_its_place_is_not_taken() -> 
     async def play(place: Place) -> None:
         stream = await place.open()
         first = place.service.attach(stream)
-        await stream.feed(bytes(6_400), first)
+        await stream.push_audio(bytes(6_400), first)
         second = place.service.attach(stream)
-        await stream.feed(bytes(6_400), first)
+        await stream.push_audio(bytes(6_400), first)
         await stream.finalize(1, first)
         await stream.close(first)
-        assert stream.received == 6_400
-        await stream.feed(bytes(6_400), second)
-        assert stream.received == 12_800
+        assert stream.received_bytes == 6_400
+        await stream.push_audio(bytes(6_400), second)
+        assert stream.received_bytes == 12_800
         assert not place.engine.of(engine.Finalize)
         assert not place.engine.of(engine.Close)
 
@@ -242,14 +242,14 @@ def test_a_container_is_whole_whoever_was_cut_off() -> None:
 
     async def play(place: Place) -> None:
         whole = await place.open(AudioFormat("container"))
-        await whole.feed(data, 0)
+        await whole.push_audio(data, 0)
         await whole.close(0)
         await until(lambda: place.engine.of(engine.Close))
         expected = place.engine.samples()
         place.engine.asked.clear()
         cut = await place.open(AudioFormat("container"))
-        while cut.received < len(data):  # a client goes on from there
-            await give_up_on(cut.feed(data[cut.received : cut.received + 10_000], 0))
+        while cut.received_bytes < len(data):  # a client goes on from there
+            await give_up_on(cut.push_audio(data[cut.received_bytes : cut.received_bytes + 10_000], 0))
         await give_up_on(cut.close(0))
         await cut.close(0)
         await until(lambda: place.engine.of(engine.Close))
@@ -282,7 +282,7 @@ def test_all_that_came_is_heard_before_a_finalize_is_asked() -> None:
     async def play(place: Place) -> None:
         stream = await place.open(AudioFormat("pcm16", 24_000))
         reader = place.service.attach(stream)
-        await stream.feed(bytes(48_000), reader)
+        await stream.push_audio(bytes(48_000), reader)
         assert len(place.engine.samples()) < 16_000  # a filter holds some back
         await stream.finalize(1, reader)
         assert len(place.engine.samples()) == 16_000

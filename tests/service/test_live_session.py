@@ -22,8 +22,8 @@ from conure.service.events import (
     Marker,
     Partial,
     SpeechStarted,
+    StreamWarning,
     UtteranceEnded,
-    Warned,
 )
 from conure.service.live_session import LiveSession
 from conure.service.second_pass import SecondPassOptions
@@ -43,7 +43,7 @@ class Scene:
         self.told: list[Event] = []
         self.lags: list[Lag] = []
         second = None if finals is None else SecondPassOptions(CLIPS, TOKENIZER, finals)
-        options = SessionOptions(LIVE, TOKENIZER, 160, finals=second)
+        options = SessionOptions(LIVE, TOKENIZER, 160, second_pass=second)
         self.session = LiveSession(self.engine, options, self._publish)  # type: ignore[arg-type]
         self.number = next(iter(self.engine.receivers))
 
@@ -88,7 +88,7 @@ def kinds(events: list[Event]) -> list[type]:
 
 def test_events_come_in_the_order_of_the_stream() -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(2))
+        await on.session.push_audio(audio(2))
         on.speak("ab", 0.4)
         on.hear("k", 0.56)
         on.end(1.2)
@@ -109,7 +109,7 @@ def test_events_come_in_the_order_of_the_stream() -> None:
 
 def test_an_end_that_is_said_late_begins_nothing() -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(3))
+        await on.session.push_audio(audio(3))
         on.speak("ab", 0.4)
         on.end(1.2)
         on.hear(".", 1.28)
@@ -121,13 +121,13 @@ def test_an_end_that_is_said_late_begins_nothing() -> None:
 
 
 def test_some_networks_hear_ends() -> None:
-    assert SessionOptions(LIVE, TOKENIZER, 160).hears_ends
-    assert not SessionOptions(LIVE, LabelTokenizer(["a", "b"]), 160).hears_ends
+    assert SessionOptions(LIVE, TOKENIZER, 160).has_end_token
+    assert not SessionOptions(LIVE, LabelTokenizer(["a", "b"]), 160).has_end_token
 
 
 def test_guesses_are_no_tokens() -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(2))
+        await on.session.push_audio(audio(2))
         on.engine.say(engine.SpeechStarted(on.number, 0.2))
         on.engine.say(engine.PartialTokens(on.number, tokens("ab", 0.2), 0.5))
         on.engine.say(engine.PartialTokens(on.number, tokens("acd", 0.2), 0.8))
@@ -143,7 +143,7 @@ def test_guesses_are_no_tokens() -> None:
 
 def test_a_second_pass_holds_up_finals_and_markers_but_not_partials() -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(4))
+        await on.session.push_audio(audio(4))
         on.speak("a", 0.4)
         on.end(1.0)
         on.speak("b", 1.4)
@@ -166,7 +166,7 @@ def test_a_second_pass_holds_up_finals_and_markers_but_not_partials() -> None:
 
 def test_a_second_pass_hears_the_utterance_with_its_margin() -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(4))
+        await on.session.push_audio(audio(4))
         on.speak("a", 1.0)
         on.end(2.5)
         (clip,) = on.engine.of(engine.Clip)
@@ -180,12 +180,12 @@ def test_a_second_pass_hears_the_utterance_with_its_margin() -> None:
 
 def test_a_second_pass_that_takes_too_long_is_done_without() -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(4))
+        await on.session.push_audio(audio(4))
         on.speak("a", 0.4)
         on.end(1.0)
         on.session.close()
         on.engine.say(engine.Finished(on.number))
-        await until(lambda: on.session.ended)
+        await until(lambda: on.session.has_ended)
         assert on.engine.of(engine.Cancel)
 
     on = scene(play, finals=0.05)
@@ -196,7 +196,7 @@ def test_a_second_pass_that_takes_too_long_is_done_without() -> None:
 
 def test_what_ends_a_session_ends_its_second_passes() -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(4))
+        await on.session.push_audio(audio(4))
         on.speak("a", 0.4)
         on.end(1.0)
         on.session.cancel()
@@ -209,13 +209,13 @@ def test_what_ends_a_session_ends_its_second_passes() -> None:
 
 def test_a_new_engine_hears_what_is_not_final() -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(6))
+        await on.session.push_audio(audio(6))
         on.speak("a", 0.4)
         on.end(1.0)
         on.speak("bk", 3.0)
         begin = 1.92  # a second before the utterance, where a chunk begins
         on.session.finalize(-1)
-        await on.session.push(audio(1, first=6 * RATE))
+        await on.session.push_audio(audio(1, first=6 * RATE))
         on.engine.restart()
         np.testing.assert_array_equal(on.engine.samples(), audio(7 - begin, first=round(begin * RATE)))
         order = [type(request) for request in on.engine.asked]
@@ -233,7 +233,7 @@ def test_a_new_engine_hears_what_is_not_final() -> None:
 
 def test_words_of_a_final_are_not_heard_again() -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(3))
+        await on.session.push_audio(audio(3))
         on.speak("ab", 2.0)
         on.end(2.2)
         on.engine.restart()
@@ -249,7 +249,7 @@ def test_words_of_a_final_are_not_heard_again() -> None:
 
 def test_an_utterance_before_the_one_that_goes_on_does_not_end_it() -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(3))
+        await on.session.push_audio(audio(3))
         on.speak("a", 1.0)
         on.end(1.3)
         on.speak("b", 1.6)
@@ -276,7 +276,7 @@ def test_a_new_engine_cuts_where_the_one_before_did_and_nothing_is_told_twice() 
         await cut(on, 1.5, cuts[0])
         on.speak("bk", 2.9)
         await cut(on, *cuts)
-        await on.session.push(audio(1, first=round(cuts[1] * RATE)))
+        await on.session.push_audio(audio(1, first=round(cuts[1] * RATE)))
         on.hear("", 3.1)
         on.session.finalize(9)
         on.engine.restart()
@@ -295,7 +295,7 @@ def test_a_new_engine_cuts_where_the_one_before_did_and_nothing_is_told_twice() 
         on.engine.say(engine.Marker(on.number, 9))
 
     async def cut(on: Scene, begin: float, at: float) -> None:
-        await on.session.push(audio(at - begin, first=round(begin * RATE)))
+        await on.session.push_audio(audio(at - begin, first=round(begin * RATE)))
         on.session.finalize(round(at * 100))
         on.engine.say(engine.StreamTokens(on.number, (), at), engine.Marker(on.number, round(at * 100)))
 
@@ -307,11 +307,11 @@ def test_a_new_engine_cuts_where_the_one_before_did_and_nothing_is_told_twice() 
 
 def test_an_engine_that_dies_while_it_repeats_is_followed_by_one_that_repeats_all() -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(3.05))
+        await on.session.push_audio(audio(3.05))
         on.speak("a", 2.5)
         on.session.finalize(1)
         on.engine.say(engine.StreamTokens(on.number, (), 3.05), engine.Marker(on.number, 1))
-        await on.session.push(audio(1, first=round(3.05 * RATE)))
+        await on.session.push_audio(audio(1, first=round(3.05 * RATE)))
         for _ in range(2):
             on.engine.restart()
             assert len(on.engine.of(engine.Finalize)) == 1
@@ -325,7 +325,7 @@ def test_an_engine_that_dies_while_it_repeats_is_followed_by_one_that_repeats_al
 
 def test_other_words_the_second_time_are_told() -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(3))
+        await on.session.push_audio(audio(3))
         on.speak("abc", 0.2)
         on.engine.restart()
         on.speak("a", 0.2)
@@ -340,7 +340,7 @@ def test_other_words_the_second_time_are_told() -> None:
 
 def test_who_sends_too_fast_is_kept_waiting() -> None:
     async def play(on: Scene) -> None:
-        pushing = asyncio.create_task(on.session.push(audio(60)))
+        pushing = asyncio.create_task(on.session.push_audio(audio(60)))
         await until(lambda: len(on.engine.samples()) >= 25 * RATE)
         assert not pushing.done()
         assert len(on.engine.samples()) == 25 * RATE
@@ -356,9 +356,9 @@ def test_who_sends_too_fast_is_kept_waiting() -> None:
 def test_many_requests_for_a_final_wait() -> None:
     async def play(on: Scene) -> None:
         for marker in range(sessions.MOST_ASKED):
-            await asyncio.wait_for(on.session.settle(), PATIENCE)
+            await asyncio.wait_for(on.session.wait_until_writable(), PATIENCE)
             on.session.finalize(marker)
-        waiting = asyncio.create_task(on.session.settle())
+        waiting = asyncio.create_task(on.session.wait_until_writable())
         await asyncio.sleep(0.01)
         assert not waiting.done()
         on.engine.say(engine.Marker(on.number, 0))
@@ -379,8 +379,8 @@ def test_lag_is_told_warned_of_and_ends_the_stream(clock: SimpleNamespace) -> No
     async def play(on: Scene) -> None:
         for second in range(20):
             clock.now += 1.0
-            await on.session.push(audio(1, first=second * RATE))
-            if not on.session.ended:
+            await on.session.push_audio(audio(1, first=second * RATE))
+            if not on.session.has_ended:
                 on.engine.say(engine.ClipTokens(on.number, 0.2 * (second + 1)))
 
     on = scene(play)
@@ -388,7 +388,7 @@ def test_lag_is_told_warned_of_and_ends_the_stream(clock: SimpleNamespace) -> No
     assert lags[:3] == [0.8, 1.6, 2.4]
     assert lags[-1] == 15.2
     warned, failed = on.told
-    assert isinstance(warned, Warned)
+    assert isinstance(warned, StreamWarning)
     assert "2.4 s behind" in warned.message
     assert isinstance(failed, Failed)
     assert (failed.code, failed.retry_after) == ("lag_exceeded", sessions.RETRY_AFTER)
@@ -398,14 +398,14 @@ def test_lag_is_told_warned_of_and_ends_the_stream(clock: SimpleNamespace) -> No
 
 def test_who_sends_all_at_once_is_late_only_where_the_engine_is(clock: SimpleNamespace) -> None:
     async def play(on: Scene) -> None:
-        pushing = asyncio.create_task(on.session.push(audio(600)))
+        pushing = asyncio.create_task(on.session.push_audio(audio(600)))
         await asyncio.sleep(0)
         for second in range(1, 300):  # at the pace of speech, and not a bit faster
             clock.now += 1.0
             on.engine.say(engine.ClipTokens(on.number, float(second)))
             await asyncio.sleep(0)
         for second in range(300, 330):
-            if not on.session.ended:
+            if not on.session.has_ended:
                 clock.now += 2.0
                 on.engine.say(engine.ClipTokens(on.number, float(second)))
                 await asyncio.sleep(0)
@@ -420,7 +420,7 @@ def test_who_sends_all_at_once_is_late_only_where_the_engine_is(clock: SimpleNam
 
 def test_an_hour_sent_at_once_ends_without_a_warning(clock: SimpleNamespace) -> None:
     async def play(on: Scene) -> None:
-        pushing = asyncio.create_task(on.session.push(audio(3_600)))
+        pushing = asyncio.create_task(on.session.push_audio(audio(3_600)))
         await asyncio.sleep(0)
         for second in range(10, 3_610, 10):
             clock.now += 5.0
@@ -437,11 +437,11 @@ def test_after_a_burst_lag_is_that_of_live_audio_again(clock: SimpleNamespace) -
     """A network that held up three seconds of speech makes later audio no less late."""
 
     async def play(on: Scene) -> None:
-        await on.session.push(audio(3))
+        await on.session.push_audio(audio(3))
         on.engine.say(engine.ClipTokens(on.number, 3.0))
         for second in range(3, 8):
             clock.now += 1.0
-            await on.session.push(audio(1, first=second * RATE))
+            await on.session.push_audio(audio(1, first=second * RATE))
         on.engine.say(engine.ClipTokens(on.number, 3.5))
 
     assert scene(play).lags[-1].seconds == 4.5
@@ -451,10 +451,10 @@ def test_a_restart_tells_the_new_engine_how_late_it_is(clock: SimpleNamespace) -
     async def play(on: Scene) -> None:
         for second in range(4):
             clock.now += 1.0
-            await on.session.push(audio(1, first=second * RATE))
+            await on.session.push_audio(audio(1, first=second * RATE))
         on.engine.say(engine.StreamTokens(on.number, (), 4.0))
         clock.now += 6.0
-        await on.session.push(audio(6, first=4 * RATE))
+        await on.session.push_audio(audio(6, first=4 * RATE))
         on.engine.restart()
         (opened,) = on.engine.of(engine.Open)
         assert isinstance(opened, engine.Open)
@@ -467,7 +467,7 @@ def test_a_restart_tells_the_new_engine_how_late_it_is(clock: SimpleNamespace) -
 
 def test_audio_that_came_ahead_of_its_time_is_not_urgent_after_a_restart(clock: SimpleNamespace) -> None:
     async def play(on: Scene) -> None:
-        await on.session.push(audio(20))
+        await on.session.push_audio(audio(20))
         on.engine.say(engine.StreamTokens(on.number, (), 10.0))
         on.engine.restart()
         (opened,) = on.engine.of(engine.Open)
@@ -483,7 +483,7 @@ def test_an_engine_that_was_held_up_is_nobodys_lag(clock: SimpleNamespace) -> No
     async def play(on: Scene) -> None:
         on.engine.say(engine.StreamOpened(on.number))
         for _ in range(10):
-            await on.session.push(audio(1.0))
+            await on.session.push_audio(audio(1.0))
             clock.now += 2.0
         on.engine.back_since = clock.now
         clock.now += 0.5
@@ -496,7 +496,7 @@ def test_an_engine_that_was_held_up_is_nobodys_lag(clock: SimpleNamespace) -> No
 
 def test_it_ends_once() -> None:
     async def play(on: Scene) -> None:
-        pushing = asyncio.create_task(on.session.push(audio(60)))
+        pushing = asyncio.create_task(on.session.push_audio(audio(60)))
         await asyncio.sleep(0)
         receiver = on.engine.receivers[on.number]
         receiver.lost(EngineFailed("gone"))

@@ -31,39 +31,39 @@ MODELS = ModelDirectory(cast(EngineClient, Engine()), ["live"], ["clips"])
     ],
 )
 def test_models_of_other_services_are_the_servers_own(name: str) -> None:
-    assert MODELS.live(name).name == "live"
-    assert MODELS.clips(name).name == "clips"
+    assert MODELS.find_live_model(name).name == "live"
+    assert MODELS.find_file_model(name).name == "clips"
 
 
 def test_the_first_is_the_default() -> None:
-    assert MODELS.live(None).name == "live"
-    assert MODELS.clips(None).name == "clips"
+    assert MODELS.find_live_model(None).name == "live"
+    assert MODELS.find_file_model(None).name == "clips"
 
 
 @pytest.mark.parametrize("name", ["clips", "CLIPS", " clips ", ""])
 def test_letters_and_blanks_do_not_matter(name: str) -> None:
-    assert MODELS.clips(name).name == "clips"
-    assert not name.strip() or MODELS.knows(name.strip())
+    assert MODELS.find_file_model(name).name == "clips"
+    assert not name.strip() or MODELS.is_known(name.strip())
 
 
 def test_models_of_ours_are_known_whoever_has_them() -> None:
     """Under the name of who has made another form of it; then it is that model that is meant, and no other."""
     with pytest.raises(UnknownModel, match="no model 'mlx-community"):
-        MODELS.clips("mlx-community/parakeet-tdt-0.6b-v3")
+        MODELS.find_file_model("mlx-community/parakeet-tdt-0.6b-v3")
     served = Engine()
     served.models["parakeet-tdt-0.6b-v3"] = served.models["clips"]
     models = ModelDirectory(cast(EngineClient, served), ["live"], ["parakeet-tdt-0.6b-v3"])
-    assert models.clips("mlx-community/Parakeet-TDT-0.6b-v3") is served.models["clips"]
+    assert models.find_file_model("mlx-community/Parakeet-TDT-0.6b-v3") is served.models["clips"]
 
 
 def test_other_names_are_refused() -> None:
     with pytest.raises(UnknownModel, match="no model 'gpt-5'"):
-        MODELS.live("gpt-5")
+        MODELS.find_live_model("gpt-5")
     with pytest.raises(BadOption, match="clips is not for live audio"):
-        MODELS.live("clips")
+        MODELS.find_live_model("clips")
 
 
 def test_known_names() -> None:
-    assert MODELS.knows("parakeet-tdt-0.6b-v3")
-    assert MODELS.knows("live")
-    assert not MODELS.knows("parakeet-1.1b-en-US-asr-streaming-silero-vad-sortformer")
+    assert MODELS.is_known("parakeet-tdt-0.6b-v3")
+    assert MODELS.is_known("live")
+    assert not MODELS.is_known("parakeet-1.1b-en-US-asr-streaming-silero-vad-sortformer")

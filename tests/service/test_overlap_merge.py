@@ -11,7 +11,7 @@ import pytest
 import conure
 from conure.errors import ModelNotFound
 from conure.service.segmented_recording import SegmentedRecording
-from conure.vad.segmentation import CutSettings, Cutter
+from conure.vad.segmentation import SegmentationSettings, Segmenter
 from conure.vad.silero import load_silero
 from tests.vad.digits import NAMES, RATE, SPEAKERS, recording, spoken
 from tests.vad.planted import KnowingRecogniser
@@ -60,7 +60,7 @@ class LocatingRecogniser:
 
 
 def seams(samples, settings):
-    stream, cutter = load_silero().open(), Cutter(settings)
+    stream, cutter = load_silero().open_stream(), Segmenter(settings)
     pieces = cutter.push(samples, np.concatenate([stream.push(samples), stream.finish()])) + cutter.finish()
     return {seam for piece in pieces for seam in (piece.left_seam, piece.right_seam)}
 
@@ -70,7 +70,7 @@ def seams(samples, settings):
 def test_every_digit_is_found_once(kind, limit, seed):
     samples, words = recording([*pauses(seed)[kind]])
     samples = np.concatenate([samples, np.zeros(RATE, np.float32)])
-    settings = CutSettings(max_seconds=limit)
+    settings = SegmentationSettings(max_seconds=limit)
     audio = SegmentedRecording(LocatingRecogniser(samples, words), cut=settings)
     found = [word.text for _, word in audio.words([samples[None]])]
     assert found == [word.text for word in words]

@@ -11,7 +11,7 @@ import soundfile
 
 from conure.engine.backends.registry import choose_device
 from conure.errors import AudioTooLong, BadOption, UnsupportedLanguage
-from conure.service.languages import prompt_slot
+from conure.service.languages import prompt_id_for
 from conure.service.recognizer import Recognizer, load
 from tests.parity.references import FOLDER, recordings, reference
 
@@ -84,9 +84,9 @@ def test_a_prompted_model_takes_a_language_and_refuses_others() -> None:
     recognizer = load(FOLDER / "nemotron_prompt.nemo")
     config = recognizer.checkpoint.config
     slots = dict(config.prompt_ids)
-    assert prompt_slot("m", None, config.prompt_ids) == slots["auto"]
-    assert prompt_slot("m", "de", config.prompt_ids) == slots["de-DE"]
-    assert prompt_slot("m", "NO", config.prompt_ids) == slots["no"]
+    assert prompt_id_for("m", None, config.prompt_ids) == slots["auto"]
+    assert prompt_id_for("m", "de", config.prompt_ids) == slots["de-DE"]
+    assert prompt_id_for("m", "NO", config.prompt_ids) == slots["no"]
     with pytest.raises(UnsupportedLanguage, match="'tlh'"):
         recognizer.transcribe(wav(clip(0)), language="tlh")
 

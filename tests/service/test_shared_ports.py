@@ -8,15 +8,15 @@ from contextlib import ExitStack
 import pytest
 
 from conure.errors import BadOption
-from conure.service.shared_ports import reserved, shared_sockets
+from conure.service.shared_ports import bind_shared, reserve_port
 
 HOST = "127.0.0.1"
 
 
 def test_those_who_share_a_port_all_get_connections() -> None:
     with ExitStack() as stack:
-        port = stack.enter_context(reserved(HOST, "free", "port"))
-        listening = [stack.enter_context(found) for _ in range(2) for found in shared_sockets(HOST, port)]
+        port = stack.enter_context(reserve_port(HOST, "free", "port"))
+        listening = [stack.enter_context(found) for _ in range(2) for found in bind_shared(HOST, port)]
         for found in listening:
             found.listen()
             found.settimeout(0)
@@ -36,16 +36,16 @@ def count(listening: socket.socket, stack: ExitStack) -> int:
 
 
 def test_a_reserved_port_is_nobody_elses() -> None:
-    with reserved(HOST, "free", "port") as port, socket.socket() as other, pytest.raises(OSError, match="in use"):
+    with reserve_port(HOST, "free", "port") as port, socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind((HOST, port))
 
 
 def test_a_port_that_others_share_is_taken() -> None:
-    with reserved(HOST, "free", "port") as port:
-        (listening,) = shared_sockets(HOST, port)
+    with reserve_port(HOST, "free", "port") as port:
+        (listening,) = bind_shared(HOST, port)
         with listening:
             listening.listen()
-            with pytest.raises(BadOption, match=f"port {port} is taken"), reserved(HOST, port, "tcp_port"):
+            with pytest.raises(BadOption, match=f"port {port} is taken"), reserve_port(HOST, port, "tcp_port"):
                 pass
-    with reserved(HOST, port, "port") as again:
+    with reserve_port(HOST, port, "port") as again:
         assert again == port

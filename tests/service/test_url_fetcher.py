@@ -12,8 +12,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import pytest
 
 from conure.errors import AudioNotFound, AudioTooLong, BadOption, Busy, ConureError
-from conure.service.safe_http import SafeHttp, address_of, is_public
-from conure.service.url_fetcher import MOST_AT_ONCE, Fetcher
+from conure.service.safe_http import SafeHttp, is_public, parse_url
+from conure.service.url_fetcher import MOST_AT_ONCE, UrlFetcher
 
 BODY = bytes(range(256)) * 300
 MOST = len(BODY)
@@ -100,7 +100,7 @@ class Names:
 
 def fetched(url: str, outside: SafeHttp, most: int = MOST, longest: float = 60.0) -> bytes:
     into = io.BytesIO()
-    asyncio.run(Fetcher(outside, longest=longest).fetch(url, into, most))
+    asyncio.run(UrlFetcher(outside, longest=longest).fetch(url, into, most))
     return into.getvalue()
 
 
@@ -140,7 +140,7 @@ def test_a_name_that_leads_inside_is_refused(site: ThreadingHTTPServer) -> None:
 
 def test_only_public_addresses_of_a_name_are_asked() -> None:
     names = Names(site=["10.0.0.1", PUBLIC, LOCAL])
-    assert asyncio.run(SafeHttp(False, names.resolve).check(address_of("https://site/a"))) == [PUBLIC]
+    assert asyncio.run(SafeHttp(False, names.resolve).resolve_allowed(parse_url("https://site/a"))) == [PUBLIC]
 
 
 def test_redirects_are_followed_and_looked_at_each(site: ThreadingHTTPServer) -> None:
@@ -215,12 +215,12 @@ def test_a_host_that_nobody_knows_or_that_is_not_there(site: ThreadingHTTPServer
 )
 def test_what_is_no_address_on_the_web(url: str) -> None:
     with pytest.raises(BadOption):
-        address_of(url)
+        parse_url(url)
 
 
 def test_more_at_once_are_refused(site: ThreadingHTTPServer) -> None:
     async def crowd() -> list[object]:
-        fetcher = Fetcher(SafeHttp(True, Names(site=[LOCAL]).resolve))
+        fetcher = UrlFetcher(SafeHttp(True, Names(site=[LOCAL]).resolve))
         tasks = [fetcher.fetch(at(site, "/fine"), io.BytesIO(), MOST) for _ in range(MOST_AT_ONCE + 1)]
         return list(await asyncio.gather(*tasks, return_exceptions=True))
 

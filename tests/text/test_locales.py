@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conure.text.locales import Locale, find_locale, parse_locale, tag_of
+from conure.text.locales import Locale, find_locale, language_tag, parse_locale
 
 KNOWN = ("ar", "de", "de-DE", "en-GB", "en-US", "enGB", "es", "es-ES", "es-US", "he-IL", "ja-JA", "ja-JP")
 KNOWN += ("nb-NO", "nn-NO", "no", "no-NO", "zh-CN", "zh-TW")
@@ -84,7 +84,7 @@ def test_parts_of_a_name() -> None:
     ],
 )
 def test_names_and_long_codes_become_tags(name: str, tag: str) -> None:
-    assert tag_of(name) == tag
+    assert language_tag(name) == tag
 
 
 @settings(deadline=None)

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from conure.text.overlap_merge import Joiner, find_seam
+from conure.text.overlap_merge import OverlapMerger, find_seam
 from conure.types import Word
 
 
@@ -13,15 +13,15 @@ def said(text, start, seconds=0.4):
 
 def joined(left, right, begin=10.0, end=12.0):
     """Two pieces that both heard all from `begin` to `end`."""
-    joiner = Joiner()
-    words = joiner.push(left) + joiner.push(right, begin, end - begin) + joiner.finish()
+    joiner = OverlapMerger()
+    words = joiner.add_clip(left) + joiner.add_clip(right, begin, end - begin) + joiner.finish()
     return " ".join(word.text for word in words)
 
 
 def test_at_a_clean_seam_all_words_stay():
-    joiner = Joiner()
-    assert joiner.push(said("one two", 9.0)) == []
-    assert [word.text for word in joiner.push(said("two three", 10.0), 10.0)] == ["one", "two"]
+    joiner = OverlapMerger()
+    assert joiner.add_clip(said("one two", 9.0)) == []
+    assert [word.text for word in joiner.add_clip(said("two three", 10.0), 10.0)] == ["one", "two"]
     assert [word.text for word in joiner.finish()] == ["two", "three"]
     assert joiner.finish() == []
 
@@ -92,9 +92,9 @@ def test_words_of_no_length_join_too():
 
 
 def test_two_forced_seams_in_a_row():
-    joiner = Joiner()
+    joiner = OverlapMerger()
     pieces = [(said("a b c d e", 0.1), 0.0, 0.0), (said("d e f g h", 1.6), 1.5, 1.0), (said("g h i", 3.1), 3.0, 1.0)]
-    words = [word for piece in pieces for word in joiner.push(*piece)] + joiner.finish()
+    words = [word for piece in pieces for word in joiner.add_clip(*piece)] + joiner.finish()
     assert "".join(word.text for word in words) == "abcdefghi"
 
 
@@ -108,7 +108,7 @@ def pieces_at_a_seam(words, last, lead, jitter, seed):
         return [Word(word.text, word.start + shift, word.end + shift) for word in whole]
 
     seam = find_seam(heard(0.0, last), 0.0, last)
-    return seam, seam.join(heard(seam.at - lead, 1e9))
+    return seam, seam.merge(heard(seam.at - lead, 1e9))
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -127,4 +127,4 @@ def test_a_piece_is_ended_before_the_next_is_heard_and_nothing_is_lost(seed):
 def test_a_seam_where_nothing_was_heard_is_late():
     seam = find_seam([], 0.0, 8.0)
     assert seam.at == 6.75
-    assert seam.join([Word("one", 6.0, 6.5), Word("two", 7.0, 7.4)]) == [Word("two", 7.0, 7.4)]
+    assert seam.merge([Word("one", 6.0, 6.5), Word("two", 7.0, 7.4)]) == [Word("two", 7.0, 7.4)]

@@ -15,7 +15,7 @@ STEP = 0.032
 def hear(endpointer: Endpointer, probabilities: list[float], start: int = 0) -> list[SpeechBegan | SpeechEnded]:
     """What the detector's steps begin and end; `start` is the first one's number."""
     heard = (
-        endpointer.step(STEP * i, STEP * (i + 1), probability) for i, probability in enumerate(probabilities, start)
+        endpointer.add_step(STEP * i, STEP * (i + 1), probability) for i, probability in enumerate(probabilities, start)
     )
     return [event for event in heard if event is not None]
 
@@ -32,7 +32,7 @@ def test_one_loud_step_begins_nothing() -> None:
 def test_a_token_begins_an_utterance_that_the_detector_missed() -> None:
     endpointer = Endpointer(Endpointing(blanks=1.0))
     assert hear(endpointer, [0.1] * 20) == []
-    assert endpointer.token(0.4, 0.6) == SpeechBegan(0.4)
+    assert endpointer.add_token(0.4, 0.6) == SpeechBegan(0.4)
     assert [event.reason for event in hear(endpointer, [0.1] * 40, start=20) if isinstance(event, SpeechEnded)] == [
         "silence"
     ]
@@ -41,7 +41,7 @@ def test_a_token_begins_an_utterance_that_the_detector_missed() -> None:
 def test_a_token_late_in_the_pause_makes_it_start_anew() -> None:
     endpointer = Endpointer(Endpointing(silence=0.5))
     hear(endpointer, [0.9] * 20 + [0.0] * 14)
-    endpointer.token(1.0, 1.08)
+    endpointer.add_token(1.0, 1.08)
     (ended,) = hear(endpointer, [0.0] * 40, start=34)
     assert ended == SpeechEnded(pytest.approx(1.58, abs=STEP), "silence")
 
@@ -49,8 +49,8 @@ def test_a_token_late_in_the_pause_makes_it_start_anew() -> None:
 def test_an_end_token_ends_sooner_but_not_in_the_middle_of_speech() -> None:
     endpointer = Endpointer(Endpointing(silence=0.8, end_token=0.1))
     hear(endpointer, [0.9] * 20)
-    endpointer.token(0.3, 0.5)
-    endpointer.token(0.6, 0.64, is_end=True)
+    endpointer.add_token(0.3, 0.5)
+    endpointer.add_token(0.6, 0.64, is_end=True)
     assert hear(endpointer, [0.9] * 20, start=20) == []
     (ended,) = hear(endpointer, [0.0] * 10, start=40)
     assert ended == SpeechEnded(pytest.approx(44 * STEP), "end_token")
@@ -59,15 +59,15 @@ def test_an_end_token_ends_sooner_but_not_in_the_middle_of_speech() -> None:
 def test_a_word_after_the_end_token_takes_it_back() -> None:
     endpointer = Endpointer(Endpointing(silence=0.8, end_token=0.1))
     hear(endpointer, [0.9] * 20)
-    endpointer.token(0.6, 0.64, is_end=True)
-    endpointer.token(0.64, 0.72)
+    endpointer.add_token(0.6, 0.64, is_end=True)
+    endpointer.add_token(0.64, 0.72)
     assert hear(endpointer, [0.0] * 20, start=20) == []
 
 
 def test_noise_that_sounds_like_speech_ends_by_blanks_and_speech_by_its_length() -> None:
     noise = Endpointer(Endpointing(blanks=2.0))
     hear(noise, [0.9] * 10)
-    noise.token(0.1, 0.3)
+    noise.add_token(0.1, 0.3)
     ended, again = hear(noise, [0.9] * 80, start=10)
     assert ended == SpeechEnded(pytest.approx(2.3, abs=STEP), "blanks")
     assert isinstance(again, SpeechBegan)
@@ -77,10 +77,10 @@ def test_noise_that_sounds_like_speech_ends_by_blanks_and_speech_by_its_length()
 
 def test_asking_ends_what_goes_on_and_nothing_else() -> None:
     endpointer = Endpointer(Endpointing())
-    assert endpointer.end(0.5, "asked") is None
+    assert endpointer.end_speech(0.5, "asked") is None
     hear(endpointer, [0.9] * 20)
-    assert endpointer.end(0.7, "asked") == SpeechEnded(0.7, "asked")
-    assert endpointer.end(0.7, "closed") is None
+    assert endpointer.end_speech(0.7, "asked") == SpeechEnded(0.7, "asked")
+    assert endpointer.end_speech(0.7, "closed") is None
 
 
 @pytest.mark.parametrize("wrong", [{"silence": 0.0}, {"longest": -1.0}, {"blanks": float("inf")}, {"speech": 1.0}])
@@ -99,7 +99,10 @@ def test_beginnings_and_ends_take_turns_in_order(heard: list[tuple[float, bool, 
     events: list[SpeechBegan | SpeechEnded] = []
     for index, (probability, says, is_end) in enumerate(heard):
         start, end = STEP * index, STEP * (index + 1)
-        told = [endpointer.token(start, end, is_end) if says else None, endpointer.step(start, end, probability)]
+        told = [
+            endpointer.add_token(start, end, is_end) if says else None,
+            endpointer.add_step(start, end, probability),
+        ]
         events += [event for event in told if event is not None]
     assert all(isinstance(event, (SpeechBegan, SpeechEnded)[index % 2]) for index, event in enumerate(events))
     times = [event.at for event in events]
@@ -121,12 +124,12 @@ def test_steps_told_at_once_are_those_told_one_by_one(seed: int) -> None:
         at += len(block)
         if rng.random() < 0.1:
             said = places[0], places[0] + 0.08, rng.random() < 0.3
-            assert skims.token(*said) == steps.token(*said)
-        told = [steps.step(*step) for step in zip(places, places[1:], block, strict=False)]
-        if skims.skim(places[-1], min(block), max(block)):
+            assert skims.add_token(*said) == steps.add_token(*said)
+        told = [steps.add_step(*step) for step in zip(places, places[1:], block, strict=False)]
+        if skims.add_steps(places[-1], min(block), max(block)):
             assert told == [None] * len(block)
             skimmed += 1
         else:
-            assert told == [skims.step(*step) for step in zip(places, places[1:], block, strict=False)]
+            assert told == [skims.add_step(*step) for step in zip(places, places[1:], block, strict=False)]
         assert vars(skims) == vars(steps)
     assert 30 < skimmed < 300

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conure.errors import BadOption
-from conure.vad.segmentation import RATE, STEP, CutSettings, Cutter
+from conure.vad.segmentation import RATE, STEP, SegmentationSettings, Segmenter
 from tests.vad.planted import probabilities, ramp
 
 
 def cut(samples, heard, block=160_000, **options):
     """Blocks of the given size, with the probabilities of the steps that each completes."""
-    cutter = Cutter(CutSettings(**options))
+    cutter = Segmenter(SegmentationSettings(**options))
     pieces, told = [], 0
     for first in range(0, len(samples), block):
         part = samples[first : first + block]
@@ -120,11 +120,11 @@ def test_sound_that_stays_doubtful_after_speech_is_left_out_in_the_end():
 @pytest.mark.parametrize("seconds", [1.0, math.nan, math.inf, -3.0])
 def test_a_limit_that_leaves_no_room_is_refused(seconds):
     with pytest.raises(BadOption):
-        CutSettings(max_seconds=seconds)
+        SegmentationSettings(max_seconds=seconds)
 
 
 def test_probabilities_that_are_missing_are_noticed():
-    cutter = Cutter()
+    cutter = Segmenter()
     cutter.push(ramp(1.0), np.zeros(3, np.float32))
     with pytest.raises(ValueError, match="3 probabilities"):
         cutter.finish()

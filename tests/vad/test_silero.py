@@ -5,23 +5,23 @@ import numpy as np
 import pytest
 
 from conure.errors import BadCheckpoint, MissingBackend
-from conure.native.library import available
+from conure.native.library import has_native_kernels
 from conure.vad import silero, silero_weights
 from conure.vad.ggml import read_tensors
-from conure.vad.segmentation import Cutter
+from conure.vad.segmentation import Segmenter
 from conure.vad.silero import Silero, SileroState, load_silero
 from conure.vad.silero_weights import silero_tensors
 from tests.vad.digits import FOLDER, SPEAKERS, recording, spoken
 
 
 def listen(samples, block=160_000):
-    stream = load_silero().open()
+    stream = load_silero().open_stream()
     heard = [stream.push(samples[first : first + block]) for first in range(0, len(samples), block)]
     return np.concatenate([*heard, stream.finish()])
 
 
 def pieces(samples):
-    cutter = Cutter()
+    cutter = Segmenter()
     return cutter.push(samples, listen(samples)) + cutter.finish()
 
 
@@ -49,7 +49,7 @@ def test_long_blocks_are_heard_in_parts(ten_digits, monkeypatch):
 
 def test_streams_do_not_disturb_each_other(ten_digits):
     network = load_silero()
-    one, other = network.open(), network.open()
+    one, other = network.open_stream(), network.open_stream()
     heard = []
     for first in range(0, len(ten_digits), 4096):
         heard.append(one.push(ten_digits[first : first + 4096]))
@@ -62,9 +62,9 @@ def test_streams_heard_together_are_heard_as_alone(ten_digits):
     rows = np.stack([ten_digits[first : first + 30 * 512] for first in (0, 7_000, 40_000)])
     states, together = [SileroState()] * 3, []
     for first in range(0, rows.shape[1], 5 * 512):
-        heard, states = network.listen_together(rows[:, first : first + 5 * 512], states)
+        heard, states = network.detect_batch(rows[:, first : first + 5 * 512], states)
         together.append(heard)
-    alone = [network.listen(row, SileroState())[0] for row in rows]
+    alone = [network.detect(row, SileroState())[0] for row in rows]
     np.testing.assert_allclose(np.concatenate(together, 1), alone, atol=1e-5)
 
 
@@ -79,17 +79,17 @@ def sounds():
     return said | clean | {name: np.resize(samples, 100_000) for name, samples in noises().items() if len(samples)}
 
 
-@pytest.mark.skipif(not available(), reason="no kernels here: no compiler, or a processor without VNNI")
+@pytest.mark.skipif(not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI")
 class TestKernel:
     def test_it_hears_what_the_plain_form_does(self, plain):
         for name, samples in sounds().items():
             steps = samples[: len(samples) // 512 * 512].astype(np.float32)
-            (heard, after), (wanted, state) = (net.listen(steps, SileroState()) for net in (load_silero(), plain))
+            (heard, after), (wanted, state) = (net.detect(steps, SileroState()) for net in (load_silero(), plain))
             np.testing.assert_allclose(heard, wanted, atol=1e-4, err_msg=name)
             np.testing.assert_allclose(after.values, state.values, atol=1e-2, err_msg=name)
 
     def test_blocks_of_any_size_give_the_same_bits(self, ten_digits):
-        chance, stream, heard, place = random.Random(0), load_silero().open(), [], 0
+        chance, stream, heard, place = random.Random(0), load_silero().open_stream(), [], 0
         while place < len(ten_digits):
             size = chance.choice([1, 300, 512, 3_000, 20_000, 60_000])
             heard.append(stream.push(ten_digits[place : place + size]))
@@ -100,12 +100,12 @@ class TestKernel:
     def test_streams_together_give_the_same_bits_as_alone(self, ten_digits, streams):
         network = load_silero()
         rows = np.stack([np.resize(ten_digits[700 * row :], 7 * 512) for row in range(streams)])
-        states = [network.listen(row[::-1], SileroState())[1] for row in rows]
+        states = [network.detect(row[::-1], SileroState())[1] for row in rows]
         kept = [state.values.copy() for state in states]
-        heard, after = network.listen_together(rows, states)
+        heard, after = network.detect_batch(rows, states)
         assert all(np.array_equal(state.values, values) for state, values in zip(states, kept, strict=True))
         for row, state, probabilities, end in zip(rows, states, heard, after, strict=True):
-            alone, wanted = network.listen(row, state)
+            alone, wanted = network.detect(row, state)
             assert np.array_equal(probabilities, alone)
             assert np.array_equal(end.values, wanted.values)
 

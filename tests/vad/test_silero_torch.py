@@ -63,7 +63,7 @@ def block(some: list[tuple[Tenant, int]], rows: int, most: int, scratch: int) ->
 
 def check(tenant: Tenant, state: SileroRows) -> None:
     """All that was heard in its slot, and what is remembered there, is as if it had been heard alone."""
-    (alone,), (after,) = load_silero().listen_together(tenant.steps.reshape(1, -1), [SileroState()])
+    (alone,), (after,) = load_silero().detect_batch(tenant.steps.reshape(1, -1), [SileroState()])
     np.testing.assert_allclose(tenant.heard, alone, **CLOSE)
     np.testing.assert_allclose(state.values[tenant.slot], after.values, atol=1e-4)
 
@@ -82,7 +82,7 @@ def test_rows_of_any_age_are_heard_as_alone(network: SlotSilero, speech: list[np
             tenants.append(Tenant(chance.choice(sorted(free)), waiting.pop()))
         chosen = chance.sample(tenants, chance.randint(1, len(tenants)))
         some = [(tenant, min(chance.randint(0, most), len(tenant.steps) - len(tenant.heard))) for tenant in chosen]
-        probabilities = network.listen(*block(some, rows, most, scratch=slots), state)
+        probabilities = network.detect(*block(some, rows, most, scratch=slots), state)
         assert probabilities.shape == (rows, most)
         for (tenant, count), steps in zip(some, probabilities.tolist(), strict=False):
             tenant.heard += steps[:count]
@@ -102,9 +102,9 @@ def test_streams_heard_together_are_heard_as_by_the_plain_form(
     state = network.allocate(rows)
     for first in range(0, min(len(clip) for clip in speech) - most + 1, most):
         samples = np.stack([clip[first : first + most].reshape(-1) for clip in speech])
-        wanted, plain = load_silero().listen_together(samples, plain)
+        wanted, plain = load_silero().detect_batch(samples, plain)
         counts, fresh = torch.full((rows,), most), torch.full((rows,), first == 0)
-        heard = network.listen(torch.from_numpy(samples), counts, fresh, torch.arange(rows), state)
+        heard = network.detect(torch.from_numpy(samples), counts, fresh, torch.arange(rows), state)
         np.testing.assert_allclose(heard, wanted, **CLOSE)
 
 
@@ -112,7 +112,7 @@ def test_slots_that_are_not_named_stay_as_they_are(network: SlotSilero, speech: 
     state = network.allocate(4)
     state.values.copy_(torch.randn(4, state.values.shape[1], generator=torch.Generator().manual_seed(0)))
     before = state.values.clone()
-    network.listen(*block([(Tenant(2, speech[0]), 2)], rows=1, most=2, scratch=3), state)
+    network.detect(*block([(Tenant(2, speech[0]), 2)], rows=1, most=2, scratch=3), state)
     assert torch.equal(state.values[[0, 1, 3]], before[[0, 1, 3]])
     assert not torch.equal(state.values[2], before[2])
 
@@ -153,7 +153,7 @@ def calls_of(work: Callable[[], object]) -> Calls:
 def test_nothing_is_asked_of_the_device_and_nothing_made_from_the_host(network: SlotSilero, most: int) -> None:
     state, samples = network.allocate(3), torch.zeros(2, most * STEP)
     told = (torch.tensor([most, 0]), torch.tensor([True, False]), torch.tensor([1, 2]))
-    calls = calls_of(lambda: network.listen(samples, *told, state))
+    calls = calls_of(lambda: network.detect(samples, *told, state))
     assert calls.names >= {"index_copy_", "addmm"}
     assert not calls.names & SYNCING
     assert not calls.made

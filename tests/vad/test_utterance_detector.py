@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from conure.vad.endpointing import Endpointing, SpeechBegan, SpeechEnded
-from conure.vad.segmentation import CutSettings
-from conure.vad.utterance_detector import Utterances
+from conure.vad.segmentation import SegmentationSettings
+from conure.vad.utterance_detector import UtteranceDetector
 
 STEP = 0.032
 
 
 def hear(
-    utterances: Utterances, probabilities: list[float], start: int = 0
+    utterances: UtteranceDetector, probabilities: list[float], start: int = 0
 ) -> tuple[list[SpeechBegan | SpeechEnded], list[tuple[float, float]]]:
     """Events, and what was open from when to when."""
     events: list[SpeechBegan | SpeechEnded] = []
     spans: list[tuple[float, float]] = []
     for index, probability in enumerate(probabilities, start):
-        before = utterances.began
-        event = utterances.step(STEP * index, STEP * (index + 1), probability)
+        before = utterances.speech_start
+        event = utterances.add_step(STEP * index, STEP * (index + 1), probability)
         if event is not None:
             events.append(event)
         if isinstance(event, SpeechEnded):
@@ -25,8 +25,8 @@ def hear(
     return events, spans
 
 
-def utterances(**settings: float | None) -> Utterances:
-    return Utterances(Endpointing(**settings), CutSettings())  # type: ignore[arg-type]
+def utterances(**settings: float | None) -> UtteranceDetector:
+    return UtteranceDetector(Endpointing(**settings), SegmentationSettings())  # type: ignore[arg-type]
 
 
 def test_clear_speech_is_as_the_endpointer_has_it() -> None:
@@ -65,4 +65,4 @@ def test_what_goes_on_after_a_cut_ends_by_silence() -> None:
     assert isinstance(events[-1], SpeechEnded)
     assert [event.reason for event in after if isinstance(event, SpeechEnded)] == ["silence"]
     assert spans[0][0] == 3.0
-    assert one.end(9.0, "asked") is None
+    assert one.end_speech(9.0, "asked") is None

@@ -58,7 +58,7 @@ class BytePipe:
 
     # --- the pushing side
 
-    def put(self, data: bytes) -> None:
+    def push_bytes(self, data: bytes) -> None:
         with self._changed:
             if self._left:
                 self.left_over += len(data)
@@ -80,7 +80,7 @@ class BytePipe:
             self._untaken.clear()
             self._changed.notify_all()
 
-    def settle(self, patience: float, longest: float) -> Samples:
+    def take_samples(self, patience: float, longest: float) -> Samples:
         """Samples [n], once the decoder has made all it can of the bytes.
 
         At most `patience` seconds later it gives what there is, and the rest another time. But where too many
@@ -153,7 +153,7 @@ class BytePipe:
     def seekable(self) -> bool:
         return False
 
-    def give(self, samples: Samples) -> None:
+    def push_samples(self, samples: Samples) -> None:
         """samples [n]; waits while too many are untaken. Raises Abandoned."""
         with self._changed:
             self._silent = 0
@@ -165,7 +165,7 @@ class BytePipe:
             if self._abandoned:
                 raise PipeAbandoned
 
-    def leave(self, error: Exception | None) -> None:
+    def finish(self, error: Exception | None) -> None:
         """The decoder is through, or failed."""
         with self._changed:
             self._left = True

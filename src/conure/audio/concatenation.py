@@ -9,7 +9,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from conure.audio.file_signatures import Signature, take_before
+from conure.audio.file_signatures import Signature, read_until
 from conure.audio.peek_buffer import PeekBuffer
 from conure.audio.source import SourceFile
 
@@ -84,7 +84,7 @@ class SeekingPart:
         if self.end is not None or self._signature is None:
             left = size if self.end is None else max(0, self.end - here)
             return self._file.read(min(size, left)) if left else b""
-        longest = self._signature.longest - 1
+        longest = self._signature.max_length - 1
         before = min(longest, here - self.start)
         self._file.seek(here - before)
         data = self._file.read(before + size + longest)
@@ -114,7 +114,7 @@ class SeekingPart:
     def tell(self) -> int:
         return self._file.tell() - self.start
 
-    def pass_over(self) -> None:
+    def skip_to_end(self) -> None:
         """What FFmpeg did not want."""
         self._file.seek(self._reached)
         while self.read(PART):
@@ -134,15 +134,15 @@ class PipedPart:
     def read(self, size: int) -> bytes:
         if not self._is_open:
             self._is_open = True
-            self._window.has(1)
-            self._unread = _pages(self._window) if self._kind.is_paged else self._kind.signature.longest
+            self._window.ensure(1)
+            self._unread = _pages(self._window) if self._kind.is_paged else self._kind.signature.max_length
         if self._unread:
-            if not self._window.held and not self._window.more():
+            if not self._window.held and not self._window.read_more():
                 return b""
             part = self._window.take(min(size, self._unread))
             self._unread -= len(part)
             return part
-        return take_before(self._window, size, self._ends)
+        return read_until(self._window, size, self._ends)
 
     def seekable(self) -> bool:
         return False
@@ -152,13 +152,13 @@ def _pages(window: PeekBuffer) -> int:
     """Bytes of the pages of Ogg that begin a stream, from the first one on."""
     size = 0
     for _ in range(MOST_STREAMS):
-        if not window.has(size + PAGE_HEAD):
+        if not window.ensure(size + PAGE_HEAD):
             break
         head = window.held[size : size + PAGE_HEAD]
         if not head.startswith(b"OggS") or not head[5] & FIRST_PAGE:
             break
         segments = head[26]
-        if not window.has(size + PAGE_HEAD + segments):
+        if not window.ensure(size + PAGE_HEAD + segments):
             break
         size += PAGE_HEAD + segments + sum(window.held[size + PAGE_HEAD : size + PAGE_HEAD + segments])
     return max(1, size)

@@ -18,7 +18,7 @@ from conure.audio.containers import DECODING, FRAME_LIMIT, announced_seconds, op
 from conure.audio.extent import Extent, has_extent
 from conure.audio.parts import SourcePart, parts_of, rewind
 from conure.audio.source import CONVERT, SourceFile
-from conure.audio.timestamps import TimestampClock, follows
+from conure.audio.timestamps import TimestampClock, timestamp_use
 from conure.audio.tracks import Packets, Track, TrackSurvey, decode, tracks_of
 from conure.errors import AudioNotFound, ConureError, NoSuchTrack, UnsupportedAudio
 
@@ -55,9 +55,9 @@ class FrameReader:
         self._has_begun = False
 
     @property
-    def reached(self) -> float:
+    def position(self) -> float:
         """Seconds up to the end of the last frame."""
-        return self._clock.reached
+        return self._clock.position
 
     def frames(self) -> Generator[tuple[float, AudioFrame], None, None]:
         """Raises UnsupportedAudio and AudioNotFound where there is none."""
@@ -77,7 +77,7 @@ class FrameReader:
                     raise
                 failed = failed or error
                 if self._has_begun:
-                    self.note(f"what comes after {clock_time(self.reached)} cannot be read: {self._bare(error)}")
+                    self.note(f"what comes after {clock_time(self.position)} cannot be read: {self._bare(error)}")
             before = part
         missing += _missing(before)
         if not self._has_begun:
@@ -104,15 +104,15 @@ class FrameReader:
                 survey = TrackSurvey(self._file.name, tracks, part.file.seekable(), self._most_seconds)
                 told = len(self.problems)
                 chosen = survey.choose(packets)
-                held, damage = survey.held_of(chosen)
+                held, damage = survey.decoded_frames(chosen)
                 if not survey.holds_all:
                     del self.problems[told:]  # they are found again
                     stack.close()
                     rewind(part.file)
                     container, tracks, packets = self._opened(part, stack, chosen.number)
                     chosen = tracks[0]
-                self._damaged += [self.reached] * damage
-                self.note(survey.note())
+                self._damaged += [self.position] * damage
+                self.note(survey.describe_choice())
             yield from self._stamped(part, container, chosen.stream, held, packets)
 
     def _note_undecodable(self, container: InputContainer) -> None:
@@ -148,22 +148,22 @@ class FrameReader:
         if extent and (problem := extent.problem(part)):
             self.note(problem)
         if error := self._file.error or error:
-            self.note(f"cannot be read beyond {clock_time(self.reached)}: {error.strerror}")
+            self.note(f"cannot be read beyond {clock_time(self.position)}: {error.strerror}")
 
     def _stamped(
         self, part: SourcePart, container: InputContainer, stream: AudioStream, held: list[AudioFrame], packets: Packets
     ) -> Iterator[tuple[float, AudioFrame]]:
         """Frames of one stream: some that were decoded before, and those of the packets that are of it."""
-        begun, leapt = self.reached, self._clock.leapt
+        begun, leapt = self.position, self._clock.leapt
         seconds, is_exact = announced_seconds(container, stream)
         if self.duration_hint is None:
             self.duration_hint = seconds if part.seconds is None else part.seconds
-        self._clock.begin(container.start_time, follows(container))
+        self._clock.begin(container.start_time, timestamp_use(container))
         for frame in chain(held, self._decode(stream, packets)):
             check_shape(self._file.name, frame)
             self._has_begun = True
             yield self._clock.gap_before(frame), frame
-        here = self.reached - begun
+        here = self.position - begun
         left_out = self._clock.leapt - leapt
         if _kind(container) not in LOSSLESS:
             left_out += max(0, container.start_time or 0) / av.time_base
@@ -175,7 +175,7 @@ class FrameReader:
             if of_stream is stream:
                 frames = decode(stream, packet)
                 if frames is None:
-                    self._damaged.append(self.reached)
+                    self._damaged.append(self.position)
                 yield from frames or ()
 
     def _note_losses(self) -> None:

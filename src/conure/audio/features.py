@@ -58,10 +58,10 @@ class LogMel(nn.Module):
     def log_mel(self, samples: Tensor) -> Tensor:
         """Emphasized samples [B, N] -> log-mel [B, 1 + (N - fft) // hop, features], without padding."""
         if samples.device.type != "cpu":
-            return self.plain_log_mel(samples)
+            return self.log_mel_reference(samples)
         return torch.from_numpy(self._on_host().log_mel(samples.numpy()))
 
-    def plain_log_mel(self, samples: Tensor) -> Tensor:
+    def log_mel_reference(self, samples: Tensor) -> Tensor:
         """The same on any device."""
         frames = samples.unfold(1, self.config.fft, self.config.hop) * self._padded()
         spectrum = torch.view_as_real(_transformed(frames))
@@ -80,7 +80,7 @@ class LogMel(nn.Module):
             _ON_HOST[self] = MelExtractor(self.config, window, filters)
         return _ON_HOST[self]
 
-    def of_spans(self, samples: Tensor | np.ndarray, known: Tensor | np.ndarray) -> Tensor:
+    def extract_spans(self, samples: Tensor | np.ndarray, known: Tensor | np.ndarray) -> Tensor:
         """As `features_stream.Front` has it."""
         device = self.window.device
         emphasized = self.emphasize_rest(torch.as_tensor(samples, device=device))

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from conure.audio.peek_buffer import PeekBuffer
 
-__all__ = ["Signature", "take_before"]
+__all__ = ["Signature", "read_until"]
 
 
 @dataclass(frozen=True)
 class Signature:
     pattern: re.Pattern[bytes]
-    begins: tuple[bytes, ...]
+    prefixes: tuple[bytes, ...]
     """The first letters of what it matches."""
-    longest: int
+    max_length: int
     """Bytes that a match may have."""
     anchor: tuple[bytes, int] | None = None
     """Letters that every match has, and their place in it, where that is found faster than the pattern."""
@@ -35,34 +35,34 @@ class Signature:
         return None
 
 
-def take_before(window: PeekBuffer, most: int, ends: Sequence[Signature]) -> bytes:
+def read_until(window: PeekBuffer, most: int, ends: Sequence[Signature]) -> bytes:
     """At most so many bytes, up to where one of the signatures begins; none where one does, or at the end.
 
     Of a pipe it takes what has come, but for bytes that may be the beginning of a signature.
     """
-    while window.held or window.more():
+    while window.held or window.read_more():
         count = min(most, len(window.held))
         found = min((at for end in ends if (at := _place(window, count, end)) is not None), default=None)
         if found is not None:
             return window.take(found)
-        if not window.is_over:
+        if not window.is_exhausted:
             count = min((_torn(window, count, end) for end in ends), default=count)
         if count:
             return window.take(count)
-        window.more()
+        window.read_more()
     return b""
 
 
 def _place(window: PeekBuffer, count: int, end: Signature) -> int | None:
     """Where it begins within so many bytes."""
-    at = end.search(window.held, count + end.longest - 1)
+    at = end.search(window.held, count + end.max_length - 1)
     return at if at is not None and at < count else None
 
 
 def _torn(window: PeekBuffer, count: int, end: Signature) -> int:
     """How many of so many bytes come before what may be the beginning of it, and is held in part."""
-    for at in range(max(0, len(window.held) - end.longest + 1), count):
-        part = bytes(window.held[at : at + len(end.begins[0])])
-        if any(begin.startswith(part) for begin in end.begins):
+    for at in range(max(0, len(window.held) - end.max_length + 1), count):
+        part = bytes(window.held[at : at + len(end.prefixes[0])])
+        if any(begin.startswith(part) for begin in end.prefixes):
             return at
     return count

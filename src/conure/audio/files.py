@@ -163,7 +163,7 @@ class AudioReader:
 
     def _check_length(self) -> None:
         limit = self._max_seconds
-        if limit is not None and self._decoded.reached > limit + 1e-6:
+        if limit is not None and self._decoded.position > limit + 1e-6:
             told = f"{limit / 3600:g} hours" if limit >= 3600 else f"{limit:g} seconds"
             raise AudioTooLong(
                 f"{self.name}: is longer than the limit of {told}", "raise the limit (max_hours) or cut the recording"
@@ -178,7 +178,7 @@ class AudioReader:
         peak = np.abs(samples).max()
         if not peak <= LOUDEST:  # NaN is neither below nor above
             fault = "far beyond full scale" if np.isfinite(peak) else "not finite numbers (NaN or infinity)"
-            where = clock_time(self._decoded.reached)
+            where = clock_time(self._decoded.position)
             raise UnsupportedAudio(f"{self.name}: holds samples that are {fault}, before {where}", CONVERT)
         return samples
 

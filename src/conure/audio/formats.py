@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from conure.errors import BadOption
 
-__all__ = ["ENCODINGS", "AudioFormat", "Encoding", "encoding_named", "to_float"]
+__all__ = ["ENCODINGS", "AudioFormat", "Encoding", "parse_encoding", "to_float"]
 
 Encoding = Literal["pcm16", "pcm8", "pcm24", "pcm32", "f32", "mulaw", "alaw", "container"]
 
@@ -60,9 +60,9 @@ class AudioFormat:
             raise BadOption(f"{self.channels} channels are not taken", f"send 1 to {MOST_CHANNELS}, best 1")
 
     @classmethod
-    def named(cls, encoding: str, sample_rate: int = 16_000, channels: int = 1) -> Self:
+    def from_name(cls, encoding: str, sample_rate: int = 16_000, channels: int = 1) -> Self:
         """With the encoding by any of its names."""
-        return cls(encoding_named(encoding), sample_rate, channels)
+        return cls(parse_encoding(encoding), sample_rate, channels)
 
     @property
     def frame_bytes(self) -> int:
@@ -70,7 +70,7 @@ class AudioFormat:
         return self.channels * SAMPLE_BYTES[self.encoding] if self.encoding in SAMPLE_BYTES else 1
 
 
-def encoding_named(name: str) -> Encoding:
+def parse_encoding(name: str) -> Encoding:
     """The encoding of that name or alias, or of a MIME type such as "audio/webm;codecs=opus"; BadOption if none."""
     plain = name.partition(";")[0].strip().lower().removeprefix("audio/").replace("-", "_")
     for encoding, aliases in ENCODINGS.items():

@@ -201,9 +201,9 @@ class _Container:
             return self._arrange(np.empty(0, np.float32))
         if not self._thread:
             decoding = partial(_decode, self._handover, self.problems, self._rows)
-            self._thread = thread(decoding, "decoding a container", self._handover.leave)
-        self._handover.put(data)
-        return self._arrange(self._handover.settle(PATIENCE, LONGEST_WAIT))
+            self._thread = thread(decoding, "decoding a container", self._handover.finish)
+        self._handover.push_bytes(data)
+        return self._arrange(self._handover.take_samples(PATIENCE, LONGEST_WAIT))
 
     def flush(self) -> Samples:
         return self._arrange(np.empty(0, np.float32))
@@ -212,7 +212,7 @@ class _Container:
         self._handover.end()
         if not self._thread:
             return self._arrange(np.empty(0, np.float32))
-        rest = self._arrange(self._handover.settle(0.0, LONGEST_WAIT))
+        rest = self._arrange(self._handover.take_samples(0.0, LONGEST_WAIT))
         self._thread.join(LEAVING)
         if self._handover.left_over:
             self.problems.append(f"{self._handover.left_over} bytes or more after its end are left out")
@@ -238,15 +238,15 @@ def _decode(handover: BytePipe, problems: list[str], rows: int | None) -> None:
                 reader = AudioReader(file, decoded, rate=RATE, split=rows is not None, max_seconds=None, piece=1)
                 stack.enter_context(reader)
             for block in reader.blocks(BLOCK_SECONDS):
-                handover.give(_interleaved(block, rows) if rows else block[0])
+                handover.push_samples(_interleaved(block, rows) if rows else block[0])
             problems += reader.problems
             if rows and reader.channels != rows:
                 problems.append(f"it has {reader.channels} channels, and {rows} were asked for")
-        handover.leave(None)
+        handover.finish(None)
     except PipeAbandoned:
-        handover.leave(None)
+        handover.finish(None)
     except Exception as error:  # raised again where the bytes are pushed: none is lost with the thread
-        handover.leave(error)
+        handover.finish(error)
 
 
 def _interleaved(block: Samples, rows: int) -> Samples:

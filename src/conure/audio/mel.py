@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conure.native.library import FFT, Kernels, Mel, available
+from conure.native.library import FFT_SIZE, Kernels, MelTables, has_native_kernels
 
 __all__ = ["STD_GUARD", "MelConfig", "MelExtractor", "known_places", "mel_filterbank"]
 
@@ -82,8 +82,8 @@ class MelExtractor:
         self._window = np.pad(window, (room // 2, room - room // 2))
         """In the middle of the FFT's samples."""
         self._filters = mel_filterbank(config) if filterbank is None else filterbank
-        is_native = available() and config.fft == FFT
-        self._native = Mel(self._window, self._filters, config.hop, config.log_guard) if is_native else None
+        is_native = has_native_kernels() and config.fft == FFT_SIZE
+        self._native = MelTables(self._window, self._filters, config.hop, config.log_guard) if is_native else None
 
     def __call__(self, samples: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         hop, half = self.config.hop, self.config.fft // 2
@@ -96,7 +96,7 @@ class MelExtractor:
         mel = self.log_mel(padded)[:, : max(samples.shape[1] // hop, 1)]
         return self.normalize(mel, frames), frames
 
-    def of_spans(self, samples: np.ndarray, known: np.ndarray) -> np.ndarray:
+    def extract_spans(self, samples: np.ndarray, known: np.ndarray) -> np.ndarray:
         """As `features_stream.Front` has it."""
         emphasized = self._emphasize_rest(samples)
         emphasized *= known_places(known - 1, emphasized.shape[1])
@@ -108,9 +108,9 @@ class MelExtractor:
             return _kernels().log_mel(self._native, np.ascontiguousarray(samples))
         rows = max(CACHED_SAMPLES // samples.shape[1], 1)
         parts = range(0, len(samples), rows)
-        return np.concatenate([self.plain_log_mel(samples[begin : begin + rows]) for begin in parts])
+        return np.concatenate([self.log_mel_reference(samples[begin : begin + rows]) for begin in parts])
 
-    def plain_log_mel(self, samples: np.ndarray) -> np.ndarray:
+    def log_mel_reference(self, samples: np.ndarray) -> np.ndarray:
         """The same without kernels."""
         every = np.lib.stride_tricks.sliding_window_view(samples, self.config.fft, axis=1)
         spectrum = np.fft.rfft(every[:, :: self.config.hop] * self._window)

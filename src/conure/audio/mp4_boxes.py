@@ -59,7 +59,7 @@ def survey_boxes(file: SourceFile, start: int, length: int) -> Boxes:
     for _ in range(MOST_BOXES):
         if place >= length:
             break
-        head = file.part(place, HEAD)
+        head = file.read_at(place, HEAD)
         if head[4:8] == b"ftyp" and place > start:
             boxes.end = boxes.readable_end = place
             return boxes
@@ -91,7 +91,7 @@ def _repaired(
     end, begin = place + size if size else length, None
     if head[4:8] == b"mdat":
         begin = _next_fragment(file, place + 8, min(end, length))
-    if begin is None and (size is None or end > length or (end < length and file.part(end, HEAD)[4:8] not in KNOWN)):
+    if begin is None and (size is None or end > length or (end < length and file.read_at(end, HEAD)[4:8] not in KNOWN)):
         begin = _next_fragment(file, place + 8, length)
     if begin is None:
         return size
@@ -110,13 +110,13 @@ def _repaired(
 
 
 def _announces_fragments(file: SourceFile, place: int, size: int | None) -> bool:
-    return b"mvex" in file.part(place, min(size or 0, LONGEST_INDEX))
+    return b"mvex" in file.read_at(place, min(size or 0, LONGEST_INDEX))
 
 
 def _next_fragment(file: SourceFile, place: int, end: int) -> int | None:
     """Where one begins within these bytes."""
     while place < end:
-        data = file.part(place, min(PART, end - place) + FRAGMENT_SIZE)
+        data = file.read_at(place, min(PART, end - place) + FRAGMENT_SIZE)
         found = FRAGMENT.search(data)
         if found and place + found.start() < end:
             return place + found.start() - 4

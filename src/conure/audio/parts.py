@@ -51,7 +51,7 @@ def parts_of(file: SourceFile) -> Iterator[SourcePart]:
             is_read = True
             part = SourcePart(sound, sound.head, sound.seconds)
             yield part
-            sound.pass_over()
+            sound.skip_to_end()
             part.missing = sound.missing
         if is_read:
             return
@@ -90,7 +90,7 @@ def _boxed(file: SourceFile, length: int) -> Iterator[SourcePart]:
         boxes = survey_boxes(file, start, length)
         is_all = not boxes.repairs and boxes.readable_end - start == length
         part = file if is_all else BoxedFile(SeekingPart(file, start, None, boxes.readable_end), boxes.repairs)
-        head = file.part(start, len(file.head))
+        head = file.read_at(start, len(file.head))
         yield SourcePart(part, head, missing=boxes.missing, damage=boxes.damage, fragments=boxes.fragments)
         start = boxes.end
 
@@ -98,20 +98,20 @@ def _boxed(file: SourceFile, length: int) -> Iterator[SourcePart]:
 def _seeking(file: SourceFile, kind: Kind, length: int) -> Iterator[SourcePart]:
     start: int | None = 0
     while start is not None:
-        seeking, head = SeekingPart(file, start, kind), file.part(start, len(file.head))
+        seeking, head = SeekingPart(file, start, kind), file.read_at(start, len(file.head))
         checked = _checked(seeking, head)
         part = SourcePart(checked, head, missing=missing_end(file, start, length))
         yield part
         checked.pass_over(part.missing is not None)
         part.damage = checked.problem
-        seeking.pass_over()
+        seeking.skip_to_end()
         start = seeking.end
         if start is not None:
             part.missing = None
 
 
 def _piped(window: PeekBuffer, kind: Kind) -> Iterator[SourcePart]:
-    while window.has(1):
+    while window.ensure(1):
         piped, head = PipedPart(window, kind), bytes(window.held[:HEAD])
         checked = CheckedFile(piped, BoxCheck()) if kind is FRAGMENTED else _checked(piped, head)
         part = SourcePart(checked, head)

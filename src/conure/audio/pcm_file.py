@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from conure.audio.file_signatures import take_before
+from conure.audio.file_signatures import read_until
 from conure.audio.pcm_layouts import LAYOUTS, ContainerChunk, Layout, PcmHeader
 from conure.audio.peek_buffer import PeekBuffer
 
@@ -35,7 +35,7 @@ def pcm_files(window: PeekBuffer, layout: Layout) -> Iterator[PcmFile]:
 
     None comes, and nothing is taken from the window, where FFmpeg has to find the samples by itself.
     """
-    start, head = window.at, layout.read_head(window)
+    start, head = window.position, layout.read_head(window)
     while head:
         sound = PcmFile(window, layout, head, start)
         yield sound
@@ -75,7 +75,7 @@ class PcmFile:
             part = self._samples(size)
             if part:
                 return part
-            if not self._window.has(1):
+            if not self._window.ensure(1):
                 self._end()
             elif self._layout.start.pattern.match(self._window.held):
                 self._restart(0)
@@ -93,14 +93,14 @@ class PcmFile:
     def seekable(self) -> bool:
         return False
 
-    def pass_over(self) -> None:
+    def skip_to_end(self) -> None:
         """What FFmpeg did not want."""
         self._unread = b""
         while self.read(PART):
             pass
 
     def _begin(self, head: PcmHeader, start: int) -> None:
-        self._start, self._first = start, self._window.at
+        self._start, self._first = start, self._window.position
         self._announced = self._left = head.size
         self._padding = -((head.size or 0) + head.skipped) % self._layout.align
         self._start_bytes = head.start
@@ -109,14 +109,14 @@ class PcmFile:
         ends = [self._layout.start]
         if self._left is None and self._layout.tail:
             ends.append(self._layout.tail)
-        part = take_before(self._window, size if self._left is None else min(size, self._left), ends)
+        part = read_until(self._window, size if self._left is None else min(size, self._left), ends)
         if self._left is not None:
             self._left -= len(part)
         return part
 
     def _find_more(self) -> bool:
         """At the announced end: whether samples follow, perhaps after chunks without any."""
-        while self._window.has(1):
+        while self._window.ensure(1):
             paddings = dict.fromkeys((self._padding, 0))
             padding = next((padding for padding in paddings if self._starts(padding)), None)
             if padding is not None:
@@ -127,22 +127,22 @@ class PcmFile:
                 return True
             if chunk.name == self._layout.sound:
                 self._left = self._announced = chunk.size
-                self._first = self._window.at
+                self._first = self._window.position
                 return True
         self._end()
         return False
 
     def _starts(self, padding: int) -> bool:
-        longest = self._layout.start.longest
-        return self._window.has(padding + longest) and bool(
+        longest = self._layout.start.max_length
+        return self._window.ensure(padding + longest) and bool(
             self._layout.start.pattern.match(self._window.held, padding)
         )
 
     def _restart(self, padding: int) -> bool:
         """Another recording begins: whether its samples go on here."""
-        whole = (self._window.at - self._first) % self._head.block == 0
+        whole = (self._window.position - self._first) % self._head.block == 0
         self._window.skip(padding)
-        start, head = self._window.at, self._layout.read_head(self._window)
+        start, head = self._window.position, self._layout.read_head(self._window)
         if head is None:
             self.missing = f"what begins at byte {start} is cut off, or damaged from its start"
             self._is_over = True
@@ -157,7 +157,7 @@ class PcmFile:
     def _chunk(self, padding: int) -> ContainerChunk | None:
         """Passes over a chunk, or over the head of one with samples; None where there is none."""
         window, layout = self._window, self._layout
-        if not window.has(padding + layout.head):
+        if not window.ensure(padding + layout.head):
             return None
         chunk = layout.chunk(bytes(window.held[padding : padding + layout.head]))
         if chunk is None:
@@ -166,7 +166,7 @@ class PcmFile:
             window.skip(padding + layout.head + self._head.skipped)
             size = None if chunk.size is None else max(0, chunk.size - self._head.skipped)
             return ContainerChunk(chunk.name, size)
-        if chunk.size is None or not (layout.knows(chunk.name) or self._leads_to_end(window.at + padding)):
+        if chunk.size is None or not (layout.knows(chunk.name) or self._leads_to_end(window.position + padding)):
             return None
         size = padding + layout.head + chunk.size
         if window.skip(size) < size:
@@ -180,7 +180,7 @@ class PcmFile:
         if length is None:
             return False
         for _ in range(MOST_CHUNKS):
-            head = self._window.look(place, layout.start.longest) or b""
+            head = self._window.peek_at(place, layout.start.max_length) or b""
             if layout.start.pattern.match(head):
                 return True
             chunk = layout.chunk(head[: layout.head]) if len(head) >= layout.head else None
@@ -196,7 +196,7 @@ class PcmFile:
 
     def _end(self) -> None:
         self._is_over = True
-        there, announced = self._window.at, None
+        there, announced = self._window.position, None
         if self._left:
             announced = self._first + (self._announced or 0)
         elif self._left is None and self._announced is None and self._start_bytes:
@@ -210,6 +210,6 @@ def _seconds(window: PeekBuffer, head: PcmHeader) -> float | None:
     if not head.rate:
         return None
     length = window.length()
-    there = None if length is None else max(0, length - window.at)
+    there = None if length is None else max(0, length - window.position)
     size = there if head.size is None or (there and head.size < there * 0.9) else head.size
     return size / head.rate if size else None

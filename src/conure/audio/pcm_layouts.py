@@ -107,20 +107,20 @@ class Layout(ABC):
     def read_head(self, window: PeekBuffer) -> PcmHeader | None:
         """Leaves the window before the first sample; or, where the recording is left to FFmpeg, as it is: None."""
         place, chunks = self.first, dict[bytes, bytes]()
-        while window.has(place + self.head):
+        while window.ensure(place + self.head):
             chunk = self.chunk(bytes(window.held[place : place + self.head]))
             place += self.head
             if chunk is None:
                 return None
             if chunk.name == self.sound:
-                window.has(place + SOUND_HEAD)
+                window.ensure(place + SOUND_HEAD)
                 head = self.sound_head(chunks, chunk, bytes(window.held[place : place + SOUND_HEAD]))
                 if head is None:
                     return None
-                start = bytes(window.held[: self.start.longest])
+                start = bytes(window.held[: self.start.max_length])
                 window.skip(place + head.skipped)
                 return replace(head, start=start)
-            if chunk.size is None or place + chunk.size > LONGEST_HEAD or not window.has(place + chunk.size):
+            if chunk.size is None or place + chunk.size > LONGEST_HEAD or not window.ensure(place + chunk.size):
                 return None
             if chunk.name in self.kept:
                 chunks[chunk.name] = bytes(window.held[place : place + chunk.size])
@@ -283,11 +283,11 @@ class Au(Layout):
         raise NotImplementedError
 
     def read_head(self, window: PeekBuffer) -> PcmHeader | None:
-        if not window.has(self.start.longest):
+        if not window.ensure(self.start.max_length):
             return None
-        head = bytes(window.held[: self.start.longest])
+        head = bytes(window.held[: self.start.max_length])
         first, size, encoding, rate, channels = struct.unpack(">IIIII", head[4:])
-        if not self.start.pattern.match(head) or first < len(head) or not window.has(first):
+        if not self.start.pattern.match(head) or first < len(head) or not window.ensure(first):
             return None
         block = channels * self.WIDTHS.get(encoding, 0)
         for_decoder = head[:8] + struct.pack(">I", NOT_KNOWN) + bytes(window.held[12:first])

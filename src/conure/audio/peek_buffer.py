@@ -15,24 +15,24 @@ class PeekBuffer:
 
     def __init__(self, file: SourceFile, at: int = 0) -> None:
         """`at`: where the file is."""
-        self.at = at
+        self.position = at
         """Place in the file of the first byte that is held."""
         self.held = bytearray()
-        self.is_over = False
+        self.is_exhausted = False
         """No bytes will come but those that are held."""
         self._file = file
 
-    def more(self) -> bool:
+    def read_more(self) -> bool:
         """Reads on; of a pipe as much as has come. False at the end."""
-        if not self.is_over:
+        if not self.is_exhausted:
             part = self._file.read(PART)
             self.held += part
-            self.is_over = not part
-        return not self.is_over
+            self.is_exhausted = not part
+        return not self.is_exhausted
 
-    def has(self, count: int) -> bool:
+    def ensure(self, count: int) -> bool:
         """Reads until so many bytes are held, if there are so many."""
-        while len(self.held) < count and self.more():
+        while len(self.held) < count and self.read_more():
             pass
         return len(self.held) >= count
 
@@ -40,19 +40,19 @@ class PeekBuffer:
         """Of what is held."""
         part = bytes(self.held[:count])
         del self.held[:count]
-        self.at += len(part)
+        self.position += len(part)
         return part
 
     def skip(self, count: int) -> int:
         """Leaves bytes out; how many there were."""
         left = count
-        while left and (self.held or self.more()):
+        while left and (self.held or self.read_more()):
             left -= len(self.take(left))
         return count - left
 
-    def look(self, place: int, count: int) -> bytes | None:
+    def peek_at(self, place: int, count: int) -> bytes | None:
         """Bytes anywhere in the file; None where it cannot seek."""
-        return self._file.part(place, count) if self._file.seekable() else None
+        return self._file.read_at(place, count) if self._file.seekable() else None
 
     def length(self) -> int | None:
         """Of the file; None where it cannot seek."""

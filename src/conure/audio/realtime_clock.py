@@ -33,7 +33,7 @@ class RealtimeClock:
         self._is_even = False
         """What comes next may go on from the last mark."""
 
-    def arrive(self, count: int, now: float) -> None:
+    def add_packet(self, count: int, now: float) -> None:
         """So many samples came. Called for every packet, and so as plain as it can be."""
         seconds = count / RATE
         begin = now - (seconds if seconds < LONGEST_PACKET else LONGEST_PACKET)
@@ -45,7 +45,7 @@ class RealtimeClock:
             self._time, self._is_even = begin + seconds, True
         self._end += count
 
-    def at(self, place: int) -> float:
+    def spoken_at(self, place: int) -> float:
         """When so many samples had been spoken."""
         first, begin = self._marks[0] if self._marks else (place, float("-inf"))
         for first_of_next, begin_of_next in self._marks:
@@ -54,25 +54,25 @@ class RealtimeClock:
             first, begin = first_of_next, begin_of_next
         return begin + (place - first) / RATE
 
-    def forget(self, before: int) -> None:
+    def discard_before(self, before: int) -> None:
         """Nobody will ask for samples before that one."""
         while len(self._marks) > 1 and self._marks[1][0] <= before:
             self._marks.popleft()
 
-    def late(self, place: int, now: float) -> float:
+    def lag(self, place: int, now: float) -> float:
         """Seconds since the sample there was spoken; 0 where there is none yet, or it came ahead of its time."""
         if place >= self._end:
             return 0.0
-        self.forget(place)
+        self.discard_before(place)
         first, begin = self._marks[0]
         return max(now - begin - (place - first) / RATE, 0.0)
 
-    def catch_up(self, now: float) -> None:
+    def reset_lead(self, now: float) -> None:
         """Nothing waits that could be heard: who was ahead of time sends as it is spoken from here on."""
         if now < self._time:
             self._time, self._is_even = now, False
 
-    def begin_again(self, place: int, now: float) -> None:
+    def restart(self, place: int, now: float) -> None:
         """What is there from that sample on counts as if it came now."""
         self._marks.clear()
         self._marks.append((place, now))

@@ -25,7 +25,7 @@ class SampleBuffer:
         self._size = 0
 
     @property
-    def first(self) -> int:
+    def start(self) -> int:
         """The first sample that is held."""
         return self._first
 
@@ -34,7 +34,7 @@ class SampleBuffer:
         """Samples of the stream so far, the forgotten ones counted."""
         return self._first + self._size
 
-    def push(self, samples: Samples) -> None:
+    def append(self, samples: Samples) -> None:
         size = self._size + len(samples)
         if size > len(self._data):
             grown = np.empty(max(2 * len(self._data), size), np.float32)
@@ -52,7 +52,7 @@ class SampleBuffer:
             raise ValueError(f"sample {begin} was forgotten, the first one held is {self._first}")
         return self._data[begin - self._first : min(end - self._first, self._size)]
 
-    def read(self, begin: int, out: Samples, end: int | None = None) -> None:
+    def read_into(self, begin: int, out: Samples, end: int | None = None) -> None:
         """Fills `out` with the stream from `begin` on, and with zeros before its start and from `end` on.
 
         Raises ValueError where samples are asked for that were forgotten.
@@ -70,7 +70,7 @@ class SampleBuffer:
         if first < last:
             out[first - begin : last - begin] = self._data[first - self._first : last - self._first]
 
-    def forget(self, before: int) -> None:
+    def discard_before(self, before: int) -> None:
         """Samples before that place are not needed any more; memory is given back when half of it is idle."""
         idle = before - self._first
         if idle * 2 < len(self._data) and idle < self._size:

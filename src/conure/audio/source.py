@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from conure.errors import AudioNotFound, UnsupportedAudio
-from conure.printable import shown
+from conure.printable import printable_name
 
 __all__ = ["CONVERT", "HEAD", "INDEX_LAST", "RETRY", "Source", "SourceFile", "open_pipe", "open_source"]
 
@@ -76,7 +76,7 @@ class SourceFile:
         self.seek(here)
         return length
 
-    def part(self, place: int, size: int) -> bytes:
+    def read_at(self, place: int, size: int) -> bytes:
         """Bytes anywhere in a file that can seek, which is left where it is."""
         here = self.tell()
         self.seek(place)
@@ -90,10 +90,10 @@ def open_source(source: Source, stack: ExitStack) -> SourceFile:
     if isinstance(source, bytes):
         name, file = "the audio", cast(BinaryIO, io.BytesIO(source))
     elif isinstance(source, str | Path):
-        name, file = shown(str(source)), stack.enter_context(_open_path(str(source)))
+        name, file = printable_name(str(source)), stack.enter_context(_open_path(str(source)))
     else:
         given = getattr(source, "name", None)  # a number, if made from a file descriptor
-        name, file = shown(given) if isinstance(given, str) else "the audio", source
+        name, file = printable_name(given) if isinstance(given, str) else "the audio", source
     try:
         opened = _at_start(name, file, stack)
     except OSError as error:
@@ -120,9 +120,11 @@ def _open_path(name: str) -> BinaryIO:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise _not_found(name, error) from error
     if stat.S_ISDIR(mode):
-        raise AudioNotFound(f"{shown(name)}: is a folder, not a file", "name the files in it")
+        raise AudioNotFound(f"{printable_name(name)}: is a folder, not a file", "name the files in it")
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-        raise AudioNotFound(f"{shown(name)}: is a device, not a file", "record to a file, or pipe the audio in")
+        raise AudioNotFound(
+            f"{printable_name(name)}: is a device, not a file", "record to a file, or pipe the audio in"
+        )
     try:
         return open(name, "rb")
     except OSError as error:
@@ -136,7 +138,7 @@ def _not_found(name: str, error: OSError | ValueError) -> AudioNotFound:
     elif re.match(r"\w+://", name):
         hint = "only files are read: download it first"
     reason = (isinstance(error, OSError) and error.strerror) or str(error)
-    return AudioNotFound(f"{shown(name)}: {reason}", hint)
+    return AudioNotFound(f"{printable_name(name)}: {reason}", hint)
 
 
 def _at_start(name: str, file: BinaryIO, stack: ExitStack) -> SourceFile:

@@ -25,20 +25,20 @@ class SpoolSpace:
     """Bytes that all spools together may have in files."""
 
     def __init__(self, most: int) -> None:
-        self.most = most
-        self.used = 0
+        self.max_bytes = most
+        self.used_bytes = 0
 
     def reserve(self, size: int) -> None:
         """Raises BacklogFull."""
-        if self.used + size > self.most:
+        if self.used_bytes + size > self.max_bytes:
             raise BacklogFull(
-                f"audio of all streams that waits to be transcribed has reached {self.most / 1e6:g} MB",
+                f"audio of all streams that waits to be transcribed has reached {self.max_bytes / 1e6:g} MB",
                 "send it as it is spoken, or raise max_backlog_mb",
             )
-        self.used += size
+        self.used_bytes += size
 
     def release(self, size: int) -> None:
-        self.used -= size
+        self.used_bytes -= size
 
 
 class Spool:
@@ -55,7 +55,7 @@ class Spool:
         files = (file.left for file in (self._reading, self._writing) if file)
         return len(self._head) + sum(files) + len(self._tail)
 
-    def put(self, data: bytes) -> None:
+    def append(self, data: bytes) -> None:
         """Raises BacklogFull, also where the disk is full; then nothing of the data was kept."""
         if len(self._tail) + len(data) > IN_MEMORY:
             self._write(bytes(self._tail) + data)
@@ -63,7 +63,7 @@ class Spool:
         else:
             self._tail += data
 
-    def take(self, most: int) -> bytes:
+    def read(self, most: int) -> bytes:
         """The next ones, at most so many; none only where there are none. Raises OSError."""
         if not self._head:
             self._head = memoryview(self._next())

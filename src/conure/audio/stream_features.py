@@ -14,7 +14,7 @@ import numpy as np
 from conure.audio.mel import MelConfig, MelExtractor
 from conure.audio.sample_buffer import SampleBuffer
 
-__all__ = ["FeatureExtractor", "MelStream", "first_sample", "ready_frames", "samples_of", "span_samples"]
+__all__ = ["FeatureExtractor", "MelStream", "first_sample", "ready_frames", "samples_for_frames", "span_samples"]
 
 
 class FeatureExtractor(Protocol):
@@ -22,7 +22,7 @@ class FeatureExtractor(Protocol):
 
     config: MelConfig
 
-    def of_spans(self, samples: np.ndarray, known: np.ndarray) -> Any:
+    def extract_spans(self, samples: np.ndarray, known: np.ndarray) -> Any:
         """Samples [B, N] from `first_sample` on, of which `known` [B] are real -> [B, T, features], not normalised.
 
         Frames are independent of one another, so rows may be anywhere in their streams. Zeros stand for what is
@@ -50,7 +50,7 @@ def ready_frames(samples: int, config: MelConfig) -> int:
     return max(0, (samples - config.window // 2) // config.hop + 1)
 
 
-def samples_of(frames: int, config: MelConfig) -> int:
+def samples_for_frames(frames: int, config: MelConfig) -> int:
     """Samples of a stream from which on it has so many frames, which is at least one."""
     return (frames - 1) * config.hop + config.window // 2
 
@@ -59,23 +59,23 @@ class MelStream:
     """One stream of samples. Not normalised: for models trained so ("NA") these are the final features."""
 
     def __init__(self, front: MelExtractor) -> None:
-        self.front = front
+        self.extractor = front
         self.samples = SampleBuffer()
         self.frames = 0
 
     def push(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
         """samples [N] -> the mel frames that have become complete, [T, features]."""
-        config = self.front.config
-        self.samples.push(samples)
+        config = self.extractor.config
+        self.samples.append(samples)
         total = self.samples.end // config.hop if last else ready_frames(self.samples.end, config)
         count = total - self.frames
         if count <= 0:
             return np.zeros((0, config.features), np.float32)
         begin = first_sample(self.frames, config)
         span = np.empty(span_samples(count, config), np.float32)
-        self.samples.read(begin, span)
+        self.samples.read_into(begin, span)
         known = np.array([self.samples.end - begin])
         self.frames = total
-        self.samples.forget(first_sample(total, config))
-        mel: np.ndarray = self.front.of_spans(span[None], known)[0]
+        self.samples.discard_before(first_sample(total, config))
+        mel: np.ndarray = self.extractor.extract_spans(span[None], known)[0]
         return mel

@@ -8,7 +8,7 @@ import av
 from av.audio.frame import AudioFrame
 from av.container import InputContainer
 
-__all__ = ["TimestampClock", "Follows", "follows"]
+__all__ = ["TimestampClock", "TimestampUse", "timestamp_use"]
 
 SHORTEST_GAP, LONGEST_GAP = 0.1, 3600.0
 """By which time stamps run ahead: less is jitter, more is a clock that was set anew."""
@@ -24,10 +24,10 @@ OF_THEIR_OWN = (
 AT_THE_START = ("avi",)
 """Those that tell when the sound begins, and no more."""
 
-Follows = Literal["always", "start", "never"]
+TimestampUse = Literal["always", "start", "never"]
 
 
-def follows(container: InputContainer) -> Follows:
+def timestamp_use(container: InputContainer) -> TimestampUse:
     """Where its time stamps count; elsewhere the recording is as long as its frames are."""
     kind = container.format.name.split(",")[0]
     return "always" if kind in OF_THEIR_OWN else "start" if kind in AT_THE_START else "never"
@@ -35,7 +35,7 @@ def follows(container: InputContainer) -> Follows:
 
 class TimestampClock:
     def __init__(self) -> None:
-        self.reached = 0.0
+        self.position = 0.0
         """End of the samples so far, gaps included."""
         self.filled = 0.0
         """Silence of the gaps, without that before the first sample."""
@@ -48,9 +48,9 @@ class TimestampClock:
         self._silence = 0.0
         self.begin(None, "never")
 
-    def begin(self, start_us: int | None, follows: Follows) -> None:
+    def begin(self, start_us: int | None, follows: TimestampUse) -> None:
         """The next frames are of another container, whose first time stamp is this one."""
-        self._base = self.reached
+        self._base = self.position
         """Time here at which the container's time is its origin."""
         self._origin = None if start_us is None else start_us / av.time_base
         self._follows = follows
@@ -63,18 +63,18 @@ class TimestampClock:
         if self._follows == "start":
             self._follows = "never"
         if gap and self._decoded:  # a sound that starts late has lost nothing
-            self.gaps.append(self.reached)
+            self.gaps.append(self.position)
             self.filled += gap
         length = frame.samples / frame.sample_rate
         self._silence += gap
         self._decoded += length
-        self.reached += gap + length
+        self.position += gap + length
         return gap
 
     def _ahead(self, time: float) -> float:
         if self._origin is None:
             self._origin = time
-        ahead = time - self._origin - (self.reached - self._base)
+        ahead = time - self._origin - (self.position - self._base)
         if abs(ahead) < SHORTEST_GAP:
             return 0.0
         room = FILLED_FREE + FILLED_MOST * self._decoded - self._silence
@@ -82,6 +82,6 @@ class TimestampClock:
             return ahead
         self._origin += ahead
         if ahead > 0:
-            self.leaps.append((self.reached, ahead))
+            self.leaps.append((self.position, ahead))
             self.leapt += ahead
         return 0.0

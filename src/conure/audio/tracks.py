@@ -74,7 +74,7 @@ class Track:
         """0 nothing, 1 silence, 2 next to it, 3 sound."""
         return 0 if not self.seconds else 1 + (self.loudest > HUM) + (self.loudest > SOUND)
 
-    def hear(self, frame: AudioFrame) -> None:
+    def measure(self, frame: AudioFrame) -> None:
         self.seconds += frame.samples / frame.sample_rate
         try:
             samples = to_float([frame])
@@ -139,11 +139,11 @@ class TrackSurvey:
                 break
         return self._best()
 
-    def held_of(self, track: Track) -> tuple[list[AudioFrame], int]:
+    def decoded_frames(self, track: Track) -> tuple[list[AudioFrame], int]:
         """What is not to be decoded again, and how many packets were damaged."""
         return (track.held, track.damaged) if self.holds_all else ([], 0)
 
-    def note(self) -> str:
+    def describe_choice(self) -> str:
         """What is left out."""
         chosen = self._best()
         others = sorted((track for track in self._tracks if track is not chosen), key=lambda track: track.number)
@@ -156,7 +156,7 @@ class TrackSurvey:
             track.damaged += 1
         for frame in frames or ():
             check_shape(self._name, frame)
-            track.hear(frame)
+            track.measure(frame)
             if self.holds_all:
                 track.held.append(frame)
                 self._samples += frame.samples * frame.layout.nb_channels

@@ -31,13 +31,13 @@ XING_BEFORE = 200
 
 def missing_end(file: SourceFile, start: int, length: int) -> str | None:
     """`length`: of the file, which is left at `start`, where the recording begins."""
-    head = file.part(start, HEAD)
+    head = file.read_at(start, HEAD)
     told, slack = next(((told, slack) for begin, told, slack in ANNOUNCED if begin.match(head)), (_chunks, 0))
     announced = told(head, file, start)
     if announced is not None and start + announced > length + slack:
         return f"cut off: {start + announced} bytes announced, {length} there"
     if head.startswith(b"OggS"):
-        last = file.part(max(start, length - LONGEST_PAGE), LONGEST_PAGE)
+        last = file.read_at(max(start, length - LONGEST_PAGE), LONGEST_PAGE)
         return _missing_page(last)
     return None
 
@@ -144,7 +144,7 @@ def _real(head: bytes, file: SourceFile, start: int) -> int | None:
     """RealMedia: parts with a name and a length each, up to the packets."""
     place = start
     for _ in range(64):
-        part = file.part(place, 8)
+        part = file.read_at(place, 8)
         size = int.from_bytes(part[4:8])
         if len(part) < 8 or size < 8:
             return None
@@ -158,7 +158,7 @@ def _voc(head: bytes, file: SourceFile, start: int) -> int | None:
     """Creative's: blocks, and an empty one at the end."""
     place = start + int.from_bytes(head[20:22], "little")
     for _ in range(MOST_CHUNKS):
-        block = file.part(place, 4)
+        block = file.read_at(place, 4)
         if len(block) < 4 or not block[0]:
             return place + 1 - start
         if block[0] > LAST_BLOCK:
@@ -174,7 +174,7 @@ def _mp3(head: bytes, file: SourceFile, start: int) -> int | None:
         sevens = head[6:10]
         tag = sevens[0] << 21 | sevens[1] << 14 | sevens[2] << 7 | sevens[3]
         place += 10 + tag + (10 if head[5] & 16 else 0)
-    frame = file.part(place, XING_BEFORE)
+    frame = file.read_at(place, XING_BEFORE)
     if frame[36:40] == b"VBRI":
         return place - start + int.from_bytes(frame[46:50])
     found = re.search(rb"(?:Xing|Info)\x00\x00\x00(.)", frame, re.DOTALL)
@@ -192,7 +192,7 @@ def _chunks(head: bytes, file: SourceFile, start: int) -> int | None:
         return None
     place, end = start + layout.first, None
     for _ in range(MOST_CHUNKS):
-        head = file.part(place, layout.head)
+        head = file.read_at(place, layout.head)
         chunk = layout.chunk(head) if len(head) == layout.head else None
         if chunk is None or chunk.size is None:
             return end

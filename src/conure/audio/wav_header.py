@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 
 from conure.audio.formats import AudioFormat, Encoding
 
-__all__ = ["as_wav"]
+__all__ = ["with_wav_header"]
 
 TAGS: dict[Encoding, tuple[int, int]] = {"pcm16": (1, 16), "f32": (3, 32), "alaw": (6, 8), "mulaw": (7, 8)}
 """Of WAV: the kind of samples, and bits of each."""
@@ -17,7 +17,7 @@ UNKNOWN_SIZE = 2**32 - 1
 """Stands for all that is there."""
 
 
-def as_wav(file: BinaryIO, audio: AudioFormat) -> BinaryIO:
+def with_wav_header(file: BinaryIO, audio: AudioFormat) -> BinaryIO:
     """What is read is a head and the file's bytes; nothing is copied. The file stays the caller's to close.
 
     KeyError for a container, which has a head of its own.

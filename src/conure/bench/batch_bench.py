@@ -98,10 +98,10 @@ def _work(end: Connection, plan: Plan, sizes: Sequence[tuple[int, float]]) -> No
 
 
 def _measure(plan: Plan, sizes: Sequence[tuple[int, float]]) -> Iterator[Batch]:
-    from conure.engine.backends.registry import open_runner  # noqa: PLC0415
+    from conure.engine.backends.registry import open_clip_runner  # noqa: PLC0415
     from conure.engine.lanes.clips import transcribe_clips  # noqa: PLC0415  only this process needs networks
 
-    runner, _ = open_runner(
+    runner, _ = open_clip_runner(
         plan.clips[0], device=plan.device, runner=plan.runner, cache=plan.cache, threads=plan.threads
     )
     longest = 0.0

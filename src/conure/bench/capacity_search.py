@@ -20,7 +20,7 @@ from conure.bench.server import Server, start_server
 from conure.bench.server_flags import Choice, command, flags
 from conure.bench.stream_bench import StreamBench, load_of
 from conure.bench.trial import Load, Trial, search, try_load
-from conure.cpu_count import processors
+from conure.cpu_count import processor_count
 
 __all__ = [
     "MARGIN",
@@ -142,7 +142,7 @@ def _choices(asked: CapacitySearch, found: CapacityFindings) -> Iterator[Choice]
     if not asked.effort.tunes:
         return
     if "threads" not in asked.choice:
-        count = processors()
+        count = processor_count()
         yield from ({**asked.choice, "threads": threads} for threads in sorted({1, count // 2, count} - {0}))
     processes = 0
     while "processes" not in asked.choice:

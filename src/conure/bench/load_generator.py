@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 
 from conure.bench.paced_stream import Notes, PacedStream, PacedStreamSettings
 from conure.errors import EngineFailed
-from conure.event_loop import event_loop
+from conure.event_loop import new_event_loop
 
 __all__ = ["LoadGenerator", "alone", "gather"]
 
@@ -113,7 +113,7 @@ def _receive(end: Connection) -> list[Notes]:
 
 def _work(end: Connection, part: _Part) -> None:
     nobody_asks = contextlib.suppress(EOFError, KeyboardInterrupt)
-    with nobody_asks, asyncio.Runner(loop_factory=event_loop) as loop:
+    with nobody_asks, asyncio.Runner(loop_factory=new_event_loop) as loop:
         loop.run(_speak(end, part))
 
 

@@ -14,7 +14,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from conure.background import start
+from conure.background import start_task
 from conure.bench.sample_speech import RATE
 from conure.client import protocol
 
@@ -153,7 +153,7 @@ class PacedStream:
             asked.url, additional_headers=asked.headers, compression=None, ping_interval=None
         )
         await self._say(first)
-        self._reading = start(self._read(), "reading what a stream hears")
+        self._reading = start_task(self._read(), "reading what a stream hears")
         await self._wait(self._ready)
 
     async def _hang_up(self) -> None:

@@ -125,9 +125,9 @@ def _settings(options: Options, start: Start) -> Settings:
 def _download(settings: Settings) -> None:
     """Here it has a bar; the server that is started would do it without."""
     from conure.cli.downloads import ensure_on_disk  # noqa: PLC0415
-    from conure.service.engine_plan import plan_of  # noqa: PLC0415
+    from conure.service.engine_plan import plan_from_settings  # noqa: PLC0415
 
-    plan = plan_of(settings)
+    plan = plan_from_settings(settings)
     for name in dict.fromkeys(plan.live + plan.clips):
         ensure_on_disk(name)
 
@@ -136,9 +136,9 @@ def _draw(folder: Path, settings: Settings, found: CapacityFindings) -> None:
     from conure.bench.batch_bench import every_size, measure_batches  # noqa: PLC0415
     from conure.bench.machine import machine_line  # noqa: PLC0415
     from conure.bench.plots import draw  # noqa: PLC0415
-    from conure.service.engine_plan import plan_of  # noqa: PLC0415
+    from conure.service.engine_plan import plan_from_settings  # noqa: PLC0415
 
-    plan = plan_of(settings)
+    plan = plan_from_settings(settings)
     tell(f"batches of {plan.clips[0]}, in the engine alone")
     try:
         measure_batches(plan, every_size(), found.batches.append)

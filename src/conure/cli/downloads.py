@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from conure.models import catalog
-from conure.models.hub_repository import HubRepository, is_hub_id, pinned
+from conure.models.hub_repository import HubRepository, is_hub_id, parse_pins
 
 __all__ = ["ensure_on_disk", "wanted"]
 
 
 def wanted(name: str) -> HubRepository | None:
     """The hub repository that a model's name stands for; None for files, folders and what is inside Conure."""
-    plain, revision, file = pinned(name)
+    plain, revision, file = parse_pins(name)
     entry = catalog.find(plain)
     if entry is not None:
         return HubRepository(entry.repository, revision, file=file) if entry.repository else None
@@ -28,7 +28,7 @@ def ensure_on_disk(name: str) -> Path | None:
         return None
     from conure.models import hub  # noqa: PLC0415  what is shipped or lies in a folder needs no hub
 
-    if (path := hub.on_disk(repository)) is not None:
+    if (path := hub.cached_path(repository)) is not None:
         return path
     from conure.cli.progress import download_bar  # noqa: PLC0415
 

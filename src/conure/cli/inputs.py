@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from conure.errors import AudioNotFound, ConureError
-from conure.printable import shown
+from conure.printable import printable_name
 
 __all__ = ["MEDIA_SUFFIXES", "STDIN", "Input", "Inputs", "find_inputs"]
 
@@ -61,7 +61,7 @@ def find_inputs(asked: Sequence[str]) -> Inputs:
                     seen.add(key)
                     inputs.found.append(item)
         except ConureError as error:
-            inputs.missing.append((shown(argument), error))
+            inputs.missing.append((printable_name(argument), error))
     return inputs
 
 
@@ -76,13 +76,13 @@ def _expand(argument: str, inputs: Inputs) -> Iterator[Input]:
         inputs.several = True
         yield from _search(path, within, inputs)
     elif argument and path.exists():
-        yield Input(shown(argument), path, PurePath(path.name))
+        yield Input(printable_name(argument), path, PurePath(path.name))
     elif glob.has_magic(argument):
         inputs.several = True
         yield from _match(argument)
     else:
         raise AudioNotFound(
-            f"{shown(argument) or repr(argument)}: no such file", "check the name; quote it if it has blanks"
+            f"{printable_name(argument) or repr(argument)}: no such file", "check the name; quote it if it has blanks"
         )
 
 
@@ -96,13 +96,14 @@ def _search(folder: Path, within: PurePath, inputs: Inputs) -> Iterator[Input]:
             path = Path(root, name)
             if path.suffix.lower() in MEDIA_SUFFIXES and not name.startswith(".") and _may_be_file(path):
                 found = True
-                yield Input(shown(str(path)), path, within / path.relative_to(folder))
+                yield Input(printable_name(str(path)), path, within / path.relative_to(folder))
     for error in unread:
-        name = shown(str(error.filename))
+        name = printable_name(str(error.filename))
         inputs.missing.append((name, AudioNotFound(f"{name}: cannot be read: {error.strerror}")))
     if not found and not unread:
         raise AudioNotFound(
-            f"{shown(str(folder))}: no recordings in this folder", "a file of another suffix can be named itself"
+            f"{printable_name(str(folder))}: no recordings in this folder",
+            "a file of another suffix can be named itself",
         )
 
 
@@ -115,6 +116,6 @@ def _match(pattern: str) -> Iterator[Input]:
     paths = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
     files = [path for path in paths if _may_be_file(path)]
     if not files:
-        raise AudioNotFound(f"{shown(pattern)}: no file matches", "** matches folders at any depth")
+        raise AudioNotFound(f"{printable_name(pattern)}: no file matches", "** matches folders at any depth")
     for path in files:
-        yield Input(shown(str(path)), path, PurePath(path.name))
+        yield Input(printable_name(str(path)), path, PurePath(path.name))

@@ -139,7 +139,7 @@ def _changing(given: Path | None, *, may_begin: bool = False) -> Iterator[list[K
     """The keys of the file, written when the block has changed them; nobody else changes them meanwhile."""
     from filelock import FileLock  # noqa: PLC0415  --help shall not wait for these
 
-    from conure.service.keys import read_keys, written  # noqa: PLC0415
+    from conure.service.keys import encode_keys, read_keys  # noqa: PLC0415
 
     path = _path(given)
     try:
@@ -148,7 +148,7 @@ def _changing(given: Path | None, *, may_begin: bool = False) -> Iterator[list[K
         with FileLock(path.with_name(f".{path.name}.lock"), mode=OWNER_ALONE):
             known = [] if may_begin and not path.exists() else read_keys(path)
             yield known
-            write_atomically(path, written(known), OWNER_ALONE)
+            write_atomically(path, encode_keys(known), OWNER_ALONE)
     except OSError as error:
         raise BadOption(f"{path} cannot be written: {error.strerror}", "name a file that you may write") from error
 

@@ -81,9 +81,9 @@ def listen(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
         live=options.model, device=options.device, runner=options.runner, language=options.language
     )
     from conure.cli.downloads import ensure_on_disk  # noqa: PLC0415  it loads the hub's library
-    from conure.service.model_directory import live_name  # noqa: PLC0415
+    from conure.service.model_directory import live_model_name  # noqa: PLC0415
 
-    ensure_on_disk(live_name(settings.live))
+    ensure_on_disk(live_model_name(settings.live))
     asyncio.run(_listen(options, settings))
     return DONE
 
@@ -94,17 +94,17 @@ async def _listen(options: Options, settings: Settings) -> None:
     from conure.engine.ipc.transport import ThreadTransport  # noqa: PLC0415
     from conure.engine.plan import Plan  # noqa: PLC0415
     from conure.service.live_service import LiveService, StreamRequest  # noqa: PLC0415
-    from conure.service.model_directory import ModelDirectory, live_name  # noqa: PLC0415
+    from conure.service.model_directory import ModelDirectory, live_model_name  # noqa: PLC0415
     from conure.service.tokenizer_cache import TokenizerCache  # noqa: PLC0415
 
-    name = live_name(settings.live)
+    name = live_model_name(settings.live)
     plan = Plan((name,), device=settings.device, runner=settings.runner, threads=settings.threads, cache=settings.cache)
     handle = EngineClient(ThreadTransport(plan))
     await handle.start()
     try:
         live = LiveService(handle, ModelDirectory(handle, plan.live, ()), TokenizerCache())
         wanted = StreamRequest(latency_ms=options.latency, language=settings.language)
-        stream = await live.open(wanted, AudioFormat("f32", RATE))
+        stream = await live.open_stream(wanted, AudioFormat("f32", RATE))
         tell(f"listening with {stream.options.model.name} at {stream.options.latency_ms} ms")
         reader = live.attach(stream)
         async with asyncio.TaskGroup() as tasks:
@@ -133,9 +133,9 @@ async def _give(stream: LiveStream, reader: int, options: Options) -> None:
     try:
         async with contextlib.aclosing(_packets(options)) as packets:
             async for packet in packets:
-                await stream.feed(np.asarray(packet, "<f4").tobytes(), reader)
+                await stream.push_audio(np.asarray(packet, "<f4").tobytes(), reader)
     except asyncio.CancelledError:
-        if stream.ended:
+        if stream.has_ended:
             raise
     await stream.close(reader)
 
@@ -163,18 +163,18 @@ async def _packets(options: Options) -> AsyncGenerator[Any]:
 async def _show(stream: LiveStream, reader: int, form: StreamForm) -> None:
     from conure.client import protocol  # noqa: PLC0415
     from conure.protocols.native.events import render_event  # noqa: PLC0415
-    from conure.service.events import LAST, Failed  # noqa: PLC0415
+    from conure.service.events import TERMINAL_EVENTS, Failed  # noqa: PLC0415
 
     captions, told, config = Captions(form), 0, protocol.Config()
     try:
         while True:
-            for seq, event in await stream.log.take(told, reader):
+            for seq, event in await stream.event_log.read_after(told, reader):
                 told = seq
                 if isinstance(event, Failed):
                     raise _error(event)
                 if rendered := render_event(seq, event, config, stream.problems):
                     captions.show(cast("Heard", rendered), None)
-                if isinstance(event, LAST):
+                if isinstance(event, TERMINAL_EVENTS):
                     return
     finally:
         captions.close()

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from conure.cpu_count import cores
+from conure.cpu_count import core_count
 
 __all__ = ["Check", "check_machine", "check_packages"]
 
@@ -109,13 +109,13 @@ def _accelerator() -> Check:
 
 def _card(torch: Any, index: int) -> str:
     """Its name, and whether our kernels give there what torch gives."""
-    agree = importlib.import_module("conure.fused.available").available(torch.device("cuda", index))
+    agree = importlib.import_module("conure.fused.available").has_fused_kernels(torch.device("cuda", index))
     return f"{torch.cuda.get_device_name(index)} {'with' if agree else 'without'} kernels"
 
 
 def _processor() -> Check:
     useful = [flag for flag in USEFUL_FLAGS if flag in cpu_flags()]
-    count = cores()
+    count = core_count()
     found = f"{count} core{'s' * (count != 1)}, {platform.machine()}"
     return Check("cpu", found + (f", {' '.join(useful)}" if useful else ""))
 

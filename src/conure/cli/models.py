@@ -17,7 +17,7 @@ from conure.cli.tables import table
 from conure.errors import BadOption, ConureError
 from conure.models import catalog, hub
 from conure.models.catalog import CatalogModel
-from conure.models.disk_space import is_full, no_room
+from conure.models.disk_space import is_disk_full, no_space_message
 from conure.models.hub_repository import HubRepository
 from conure.settings import load_settings
 
@@ -138,7 +138,7 @@ def _pull(name: str) -> str:
     if wanted(name) is None:
         if (entry := catalog.find(name)) is not None:
             return f"{entry.name} is inside Conure"
-        raise catalog.unknown(name)
+        raise catalog.unknown_model(name)
     return str(ensure_on_disk(name))
 
 
@@ -155,17 +155,19 @@ def _convert(source: str, output: str | None, dtype: str) -> Path:
     try:
         conure_file.save(checkpoint, folder, None if dtype == "keep" else getattr(torch, dtype))
     except (OSError, SafetensorError) as error:
-        reason = no_room(folder, int(checkpoint.megabytes * 1e6)) if is_full(error) else f"{error}"
+        reason = no_space_message(folder, int(checkpoint.megabytes * 1e6)) if is_disk_full(error) else f"{error}"
         raise BadOption(f"{folder} cannot be written: {reason}") from error
     return folder
 
 
 def _make_onnx(folder: Path, runner: str) -> None:
     """Opening a runner makes what it needs and is not in the cache."""
-    from conure.engine.backends.registry import open_runner  # noqa: PLC0415  it loads torch
+    from conure.engine.backends.registry import open_clip_runner  # noqa: PLC0415  it loads torch
 
     settings = load_settings(runner=runner, device="cpu")
-    open_runner(folder, device=settings.device, runner=settings.runner, cache=settings.cache, threads=settings.threads)
+    open_clip_runner(
+        folder, device=settings.device, runner=settings.runner, cache=settings.cache, threads=settings.threads
+    )
 
 
 def _is_new(folder: Path) -> bool:
@@ -176,7 +178,7 @@ def _describe(name: str) -> dict[str, Any]:
     entry = catalog.find(name.partition("@")[0])
     repository = wanted(name)
     facts = {} if entry is None else _facts(entry)
-    if repository is not None and hub.on_disk(repository) is None:
+    if repository is not None and hub.cached_path(repository) is None:
         return facts or {"name": name, "on disk": False}
     if entry is not None and not facts["on disk"]:
         return facts
@@ -190,7 +192,7 @@ def _facts(model: CatalogModel) -> dict[str, Any]:
         "name": model.name,
         "family": model.family,
         "languages": list(model.languages),
-        "kind": "live and clips" if model.live else "clips",
+        "kind": "live and clips" if model.is_live else "clips",
         "megabytes": model.megabytes,
         "on disk": _is_on_disk(model),
         "repository": model.repository or None,
@@ -201,7 +203,7 @@ def _facts(model: CatalogModel) -> dict[str, Any]:
 
 def _is_on_disk(model: CatalogModel) -> bool:
     if model.repository:
-        return hub.is_on_disk(HubRepository(model.repository))
+        return hub.is_cached(HubRepository(model.repository))
     return (resources.files("conure") / "data" / model.name / "config.json").is_file()
 
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from conure.background import start, watch_over
+from conure.background import log_unhandled_errors, start_task
 from conure.cli.downloads import ensure_on_disk
 from conure.engine.client import EngineClient
 from conure.engine.ipc.transport import ProcessTransport
 from conure.engine.plan import Plan
-from conure.event_loop import event_loop
+from conure.event_loop import new_event_loop
 from conure.service.bind_policy import bind_settings
-from conure.service.engine_plan import plan_of, processes_of
+from conure.service.engine_plan import plan_from_settings, server_process_count
 from conure.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,16 +29,16 @@ Announce = Callable[["ServerInfo", Settings, float], None]
 
 def run(settings: Settings, announce: Announce) -> None:
     """Until it is told to stop. Raises ConureError where it cannot start."""
-    settings, plan = bind_settings(settings), plan_of(settings)
+    settings, plan = bind_settings(settings), plan_from_settings(settings)
     for name in dict.fromkeys(plan.live + plan.clips):
         ensure_on_disk(name)  # with a bar, before the engine looks for it
-    with asyncio.Runner(loop_factory=event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_run(settings, plan, announce))
 
 
 async def _run(settings: Settings, plan: Plan, announce: Announce) -> None:
-    begun, processes = time.monotonic(), processes_of(settings)
-    watch_over(asyncio.get_running_loop())
+    begun, processes = time.monotonic(), server_process_count(settings)
+    log_unhandled_errors(asyncio.get_running_loop())
 
     def on_ready(serving: ServerInfo) -> None:
         announce(serving, settings, time.monotonic() - begun)
@@ -53,7 +53,7 @@ async def _run(settings: Settings, plan: Plan, announce: Announce) -> None:
 
 async def _run_one(settings: Settings, plan: Plan, on_ready: Callable[[ServerInfo], None]) -> None:
     handle = EngineClient(ProcessTransport(plan, start_seconds=settings.start_seconds))
-    engine = start(handle.start(), "starting the engine")
+    engine = start_task(handle.start(), "starting the engine")
     try:
         server = await asyncio.to_thread(import_module, "conure.server")
         await engine

@@ -44,7 +44,7 @@ def check_setup() -> list[Check]:
 
 def _kernels() -> Check:
     """Without them all runs, int8 streams at half the speed."""
-    if library.available():
+    if library.has_native_kernels():
         return Check("kernels", "native")
     if "avx512_vnni" not in cpu_flags():
         return Check("kernels", "ONNX Runtime's: the native ones want a processor with AVX-512 VNNI")
@@ -65,7 +65,7 @@ def _disk(name: str, folder: Path, variable: str) -> Check:
 def _models(settings: Settings) -> list[Check]:
     """The hub is asked only where the model has to come from there: whoever has it may want no connection at all."""
     repository = wanted(settings.model)
-    if repository is None or hub.is_on_disk(repository):
+    if repository is None or hub.is_cached(repository):
         problem, found = None, f"is not needed for {settings.model}, and was not asked"
     else:
         problem = _hub_problem()
@@ -95,7 +95,7 @@ def _model(name: str, hub_problem: str | None) -> Check:
     if repository is None:
         known = catalog.find(name) is not None or Path(name).expanduser().exists()
         return Check("model", f"{name}{'' if known else ' is unknown'}", known, None if known else "conure models")
-    if hub.is_on_disk(repository):
+    if hub.is_cached(repository):
         return Check("model", f"{name} is on disk")
     pull = f"conure models pull {name}"
     if hub_problem:

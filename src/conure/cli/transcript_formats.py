@@ -6,7 +6,7 @@ import json
 from typing import Literal
 
 from conure.text.subtitles import render_srt, render_vtt
-from conure.text.transcript_json import as_dict
+from conure.text.transcript_json import transcript_fields
 from conure.types import Transcript, Word
 
 __all__ = ["SUFFIXES", "Form", "render"]
@@ -26,7 +26,7 @@ def render(transcript: Transcript, form: Form, *, file: str | None = None) -> st
         return render_vtt(transcript.segments)
     if form == "words":
         return "".join(f"{_word_line(word)}\n" for word in transcript.words)
-    fields = ({} if file is None else {"file": file}) | as_dict(transcript)
+    fields = ({} if file is None else {"file": file}) | transcript_fields(transcript)
     return json.dumps(fields, ensure_ascii=False, indent=2 if file is None else None) + "\n"
 
 

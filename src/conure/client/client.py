@@ -11,7 +11,7 @@ from conure.client.codec import WireFormat
 from conure.client.connection import Address
 from conure.client.errors import BadInput
 from conure.client.protocol import Config, Endpointing, Finals, Hello
-from conure.client.recording import Transcript, send_clip, shown
+from conure.client.recording import Transcript, post_recording, printable_name
 from conure.client.stream import Stream
 
 __all__ = ["Client"]
@@ -89,5 +89,7 @@ class Client:
         if name is None and not isinstance(source, bytes):
             name = PurePath(source).name
         number = None if track is None else str(track)
-        asked = {"model": model, "language": language, "track": number, "name": name and shown(name)}
-        return await send_clip(self._address, source, {key: value for key, value in asked.items() if value is not None})
+        asked = {"model": model, "language": language, "track": number, "name": name and printable_name(name)}
+        return await post_recording(
+            self._address, source, {key: value for key, value in asked.items() if value is not None}
+        )

@@ -27,7 +27,7 @@ class Codec:
     """One way to write the protocol down."""
 
     def __init__(self, form: WireFormat = "binary") -> None:
-        self.form = form
+        self.wire_format = form
         codec: Any = msgspec.msgpack if form == "msgpack" else msgspec.json
         self._encoder = codec.Encoder()
         self._decoder = codec.Decoder(FromServer)
@@ -36,11 +36,11 @@ class Codec:
     def render(self, message: FromClient | bytes) -> str | bytes:
         """A message, or audio, as a text frame (str) or a binary one (bytes)."""
         if isinstance(message, bytes):
-            if self.form == "binary":
+            if self.wire_format == "binary":
                 return message
             message = Audio(data=message)
         encoded: bytes = self._encoder.encode(message)
-        return encoded if self.form == "msgpack" else encoded.decode()
+        return encoded if self.wire_format == "msgpack" else encoded.decode()
 
     def parse(self, data: str | bytes) -> FromServer | None:
         """The message, or None for one of a kind that came into the protocol after this client. Raises BadMessage."""

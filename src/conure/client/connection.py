@@ -25,14 +25,14 @@ from conure.client.errors import (
 )
 from conure.client.protocol import Config, Error, Failed, Hello, Ready, Resume
 
-__all__ = ["Address", "Patience", "open_socket", "refusal_of", "told_by_http"]
+__all__ = ["Address", "ReconnectBackoff", "open_socket", "error_from_message", "error_from_http"]
 
 BIGGEST_MESSAGE = 16 << 20
 """Bytes. A final of an hour with all its words has 2 MB."""
 FAREWELL_SECONDS = 1.0
 BUSY = ("busy", "too_many")
 """What goes well later."""
-FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
+FIRST_DELAY, MAX_DELAY = 0.1, 5.0
 """Seconds between attempts to come back: doubled each time, and any part of that, so that not all clients of a server
 that starts again come at once."""
 
@@ -53,7 +53,7 @@ class Address:
         if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
             raise BadInput(f"{self.url!r} is not the URL of a server", "write it as ws://localhost:8000")
 
-    def of(self, path: str, *, socket: bool) -> str:
+    def url_for(self, path: str, *, socket: bool) -> str:
         """The URL of a path on the server."""
         parts = urlsplit(self.url)
         scheme = ("ws" if socket else "http") + ("s" if parts.scheme in ("wss", "https") else "")
@@ -67,7 +67,7 @@ async def open_socket(
 
     Raises CannotConnect, ServerError (ServerBusy) or BadMessage.
     """
-    url = address.of("/v1/stream", socket=True) + ("?format=msgpack" if wire.form == "msgpack" else "")
+    url = address.url_for("/v1/stream", socket=True) + ("?format=msgpack" if wire.wire_format == "msgpack" else "")
     socket: ClientConnection | None = None
     try:
         async with asyncio.timeout(address.open_timeout):
@@ -99,11 +99,11 @@ def _ready(message: object) -> Ready:
     if isinstance(message, Ready):
         return message
     if isinstance(message, Error | Failed):
-        raise refusal_of(message)
+        raise error_from_message(message)
     raise BadMessage(f"the server began with {message!r} instead of `ready`")
 
 
-def refusal_of(message: Error | Failed) -> ServerError:
+def error_from_message(message: Error | Failed) -> ServerError:
     """What the server said, as an error."""
     kind = StreamFailed if isinstance(message, Failed) else ServerBusy if message.code in BUSY else ServerError
     return kind(message.message, code=message.code, hint=message.hint, retry_after=message.retry_after)
@@ -112,7 +112,7 @@ def refusal_of(message: Error | Failed) -> ServerError:
 def _translated(error: BaseException, address: Address) -> ClientError | None:
     hint = "does `conure serve` run there?"
     if isinstance(error, InvalidStatus):
-        return told_by_http(error.response.status_code, bytes(error.response.body or b""), address.url)
+        return error_from_http(error.response.status_code, bytes(error.response.body or b""), address.url)
     if isinstance(error, TimeoutError):
         return CannotConnect(f"{address.url} did not answer within {address.open_timeout:g} s", hint)
     if isinstance(error, ConnectionClosed):
@@ -126,17 +126,17 @@ class _Refusal(msgspec.Struct):
     error: Error
 
 
-def told_by_http(status: int, body: bytes, url: str) -> ClientError:
+def error_from_http(status: int, body: bytes, url: str) -> ClientError:
     """An answer that is none, as an error: what its body says, else what its status means."""
     try:
-        return refusal_of(msgspec.json.decode(body, type=_Refusal).error)
+        return error_from_message(msgspec.json.decode(body, type=_Refusal).error)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         if status >= 500:
             return CannotConnect(f"{url} answered HTTP {status}", "the server, or a proxy before it, is in trouble")
         return ServerError(f"{url} answered HTTP {status}", code=f"http_{status}", hint="is it a Conure server?")
 
 
-class Patience:
+class ReconnectBackoff:
     """How long, and how often, to try to come back after a break."""
 
     def __init__(self, seconds: float, now: float) -> None:
@@ -145,6 +145,6 @@ class Patience:
 
     def next_delay(self) -> float:
         """Seconds to wait before the next attempt."""
-        longest = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self.attempts, 16))
+        longest = min(MAX_DELAY, FIRST_DELAY * 2 ** min(self.attempts, 16))
         self.attempts += 1
         return random.uniform(0, longest)

@@ -29,7 +29,7 @@ MOST = 10_000
 
 class EventQueue:
     def __init__(self, most: int = MOST) -> None:
-        self.most = most
+        self.max_events = most
         self.is_over = False
         self._events: deque[Event] = deque()
         self._error: Exception | None = None
@@ -37,8 +37,8 @@ class EventQueue:
 
     def put(self, event: Event) -> None:
         """Raises ReaderTooSlow if as many as are kept lie unread."""
-        if len(self._events) >= self.most:
-            raise ReaderTooSlow(f"{self.most} events lie unread", "read the events while you send")
+        if len(self._events) >= self.max_events:
+            raise ReaderTooSlow(f"{self.max_events} events lie unread", "read the events while you send")
         self._events.append(event)
         self._filled.set()
 
@@ -49,7 +49,7 @@ class EventQueue:
             self._error = error
             self._filled.set()
 
-    async def take(self) -> Event | None:
+    async def get(self) -> Event | None:
         """The next event; None once there are no more. Raises what the stream ended with."""
         while not self._events and not self.is_over:
             self._filled.clear()

@@ -11,11 +11,11 @@ from typing import BinaryIO
 import httpx2
 from msgspec import MsgspecError, Struct, field, json
 
-from conure.client.connection import Address, told_by_http
+from conure.client.connection import Address, error_from_http
 from conure.client.errors import BadInput, BadMessage, CannotConnect, ClientError
 from conure.client.protocol import Word
 
-__all__ = ["Segment", "Transcript", "send_clip", "shown"]
+__all__ = ["Segment", "Transcript", "post_recording", "printable_name"]
 
 PIECE = 1 << 20
 
@@ -38,12 +38,12 @@ class Transcript(Struct, kw_only=True):
     """What of the audio could not be read."""
 
 
-async def send_clip(address: Address, source: str | Path | bytes, asked: dict[str, str]) -> Transcript:
+async def post_recording(address: Address, source: str | Path | bytes, asked: dict[str, str]) -> Transcript:
     """POST the bytes of a file, piece by piece, and read the transcript.
 
     Raises BadInput, CannotConnect, ServerError (ServerBusy) or BadMessage.
     """
-    url = address.of("/v1/transcribe", socket=False)
+    url = address.url_for("/v1/transcribe", socket=False)
     patience = httpx2.Timeout(None, connect=address.open_timeout)  # a long recording takes its time
     try:
         with await asyncio.to_thread(_open, source) as file:
@@ -67,19 +67,19 @@ def _open(source: str | Path | bytes) -> BinaryIO:
     try:
         return Path(source).open("rb")
     except OSError as error:
-        raise BadInput(f"{shown(str(source))} cannot be read: {error.strerror}") from error
+        raise BadInput(f"{printable_name(str(source))} cannot be read: {error.strerror}") from error
     except ValueError as error:  # a NUL in the name
         raise BadInput(f"{source!r} cannot be read: {error}") from error
 
 
-def shown(name: str) -> str:
+def printable_name(name: str) -> str:
     """A file's name as text that can be sent: bytes that are no UTF-8 are written \\xe9."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _transcript(status: int, body: bytes, url: str) -> Transcript:
     if status != 200:
-        error: ClientError = told_by_http(status, body, url)
+        error: ClientError = error_from_http(status, body, url)
         raise error
     try:
         return json.decode(body, type=Transcript)

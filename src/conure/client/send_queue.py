@@ -51,7 +51,7 @@ class SendQueue:
         self._freed = asyncio.Event()
 
     @property
-    def held(self) -> int:
+    def held_bytes(self) -> int:
         """Bytes that are kept."""
         return self._held
 
@@ -72,7 +72,7 @@ class SendQueue:
         self._waiting.append(item)
         self._filled.set()
 
-    async def take(self) -> bytes | Finalize | Close:
+    async def get(self) -> bytes | Finalize | Close:
         """The next to be written; from then on it counts as written."""
         while not self._waiting:
             self._filled.clear()
@@ -82,7 +82,7 @@ class SendQueue:
         self._written_end = item.end
         return item.what
 
-    def forget(self, received: int) -> None:
+    def acknowledge(self, received: int) -> None:
         """The server has so many bytes. Raises BadMessage if so many were not sent."""
         if received > self._written_end:
             raise BadMessage(f"the server has received {received} bytes of audio, and {self._written_end} were sent")
@@ -91,7 +91,7 @@ class SendQueue:
             self._held -= self._written.popleft().size
         self._freed.set()
 
-    def answered(self, number: int) -> None:
+    def finalize_answered(self, number: int) -> None:
         """The server has answered the finalize of that number."""
         for items in (self._written, self._waiting):
             for item in items:
@@ -108,7 +108,7 @@ class SendQueue:
             raise ConnectionLost(
                 f"the server has lost {lost} bytes of audio that it had received", "start a new stream"
             )
-        self.forget(received)
+        self.acknowledge(received)
         self._waiting.extendleft(reversed(self._written))
         self._written.clear()
         self._written_end = received

@@ -23,9 +23,9 @@ from conure.client.codec import Codec, WireFormat
 from conure.client.connection import (
     FAREWELL_SECONDS,
     Address,
-    Patience,
+    ReconnectBackoff,
+    error_from_message,
     open_socket,
-    refusal_of,
 )
 from conure.client.errors import (
     BadMessage,
@@ -81,7 +81,7 @@ class Stream:
         self._asked = 0
         self._unanswered: set[int] = set()
         self._closing = False
-        self._patience: Patience | None = None
+        self._patience: ReconnectBackoff | None = None
         self._outbox: SendQueue
         self._task: asyncio.Task[None]
         self.ready: Ready
@@ -144,7 +144,7 @@ class Stream:
 
     async def __anext__(self) -> Event:
         """The next event. Raises StreamFailed, ServerError, ConnectionLost, BadMessage or ReaderTooSlow."""
-        event = await self._inbox.take()
+        event = await self._inbox.get()
         if event is None:
             raise StopAsyncIteration
         return event
@@ -192,7 +192,7 @@ class Stream:
     async def _feed(self, socket: ClientConnection) -> None:
         with suppress(ConnectionClosed):  # who listens hears of it too
             while True:
-                await socket.send(self._wire.render(await self._outbox.take()))
+                await socket.send(self._wire.render(await self._outbox.get()))
 
     async def _listen(self, socket: ClientConnection) -> str | None:
         try:
@@ -211,9 +211,9 @@ class Stream:
     def _take(self, message: FromServer) -> None:
         match message:
             case Received(received=received):
-                self._outbox.forget(received)
+                self._outbox.acknowledge(received)
             case Error() | Failed():
-                raise refusal_of(message)
+                raise error_from_message(message)
             case Pong():
                 pass
             case message if isinstance(message, Event):
@@ -230,7 +230,7 @@ class Stream:
             if event.id not in self._unanswered:
                 return
             self._unanswered.remove(event.id)
-            self._outbox.answered(event.id)
+            self._outbox.finalize_answered(event.id)
         self._inbox.put(event)
         if isinstance(event, Finished | Cancelled):
             self._end(None)
@@ -240,7 +240,7 @@ class Stream:
         loop = asyncio.get_running_loop()
         since = loop.time()
         if self._patience is None:  # else the last connection brought nothing
-            self._patience = Patience(self.ready.resume_seconds, since)
+            self._patience = ReconnectBackoff(self.ready.resume_seconds, since)
         patience, wait = self._patience, 0.0
         last: Exception | None = None
         while True:

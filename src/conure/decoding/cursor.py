@@ -14,13 +14,13 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from conure.decoding.joint_scores import JointScores, scores_of
+from conure.decoding.joint_scores import JointScores, score_steps
 from conure.decoding.token_buffer import TokenBuffer
-from conure.fused.available import available
-from conure.fused.label_step import Rules, label_step, walk
+from conure.fused.available import has_fused_kernels
+from conure.fused.label_step import Rules, label_step, next_tokens
 from conure.models.network import Heads
 
-__all__ = ["Cursor", "emit", "look", "remember"]
+__all__ = ["Cursor", "emit_tokens", "score_window", "advance_predictor"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Cursor:
         return Cursor(*(part.clone(memory_format=torch.contiguous_format) for part in parts))
 
 
-def look(heads: Heads, steps: Tensor, cursor: Cursor, window: int) -> JointScores:
+def score_window(heads: Heads, steps: Tensor, cursor: Cursor, window: int) -> JointScores:
     """What the joint says of so many steps from where each row is: projected steps [B, S, J]."""
-    return scores_of(heads, steps, cursor.time, cursor.predicted, window)
+    return score_steps(heads, steps, cursor.time, cursor.predicted, window)
 
 
-def emit(
+def emit_tokens(
     heads: Heads, scores: JointScores, counts: Tensor, decoded: Tensor, cursor: Cursor, tokens: TokenBuffer
 ) -> tuple[Tensor, Tensor]:
     """Walks over blanks to the next token of each row that has one there, appends it and moves on.
@@ -60,15 +60,15 @@ def emit(
     """
     rules = Rules(heads.config.blank, heads.config.durations, heads.config.max_symbols)
     place = counts, decoded, cursor.time, cursor.repeats, tokens.columns, rules
-    if scores.sure is None:
-        return walk(scores.ids, scores.duration, scores.sureness, *place)
-    return label_step((scores.ids, scores.duration, *scores.sure), *place)
+    if scores.token_scores is None:
+        return next_tokens(scores.ids, scores.duration, scores.scores_at, *place)
+    return label_step((scores.ids, scores.duration, *scores.token_scores), *place)
 
 
-def remember(heads: Heads, cursor: Cursor, emits: Tensor, ids: Tensor) -> None:
+def advance_predictor(heads: Heads, cursor: Cursor, emits: Tensor, ids: Tensor) -> None:
     """Moves the prediction network on where a row has emitted."""
     memory = cursor.hidden, cursor.cell
-    if heads.predictor is not None and available(heads.device):
+    if heads.predictor is not None and has_fused_kernels(heads.device):
         heads.advance_in_place(ids, emits, memory, cursor.predicted)
         return
     predicted, after = heads.advance(ids, memory)

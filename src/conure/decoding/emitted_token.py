@@ -26,7 +26,7 @@ class EmittedToken:
     log_probability: float
     confidence: float
 
-    def timed(self, origin: float = 0.0, end: float = math.inf, since: float = 0.0) -> Token:
+    def to_token(self, origin: float = 0.0, end: float = math.inf, since: float = 0.0) -> Token:
         """In seconds, where the first step is at `origin`; nothing lasts beyond `end`, or begins before `since`."""
         begins = max(min(origin + self.step * STEP_SECONDS, end), since)
         ends = max(min(origin + (self.step + self.duration) * STEP_SECONDS, end), since)

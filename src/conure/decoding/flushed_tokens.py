@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from conure.decoding.emitted_token import EmittedToken
 from conure.text.tokenizer import WORD_START
 
-__all__ = ["TOLERANCE", "FlushedTokens", "sounds_of"]
+__all__ = ["TOLERANCE", "FlushedTokens", "spoken_forms"]
 
 TOLERANCE = 6
 """Steps (0.5 s) by which a flush and the row may differ about when a token is emitted."""
 MARK = "."
 
 
-def sounds_of(pieces: Sequence[str]) -> tuple[str, ...]:
+def spoken_forms(pieces: Sequence[str]) -> tuple[str, ...]:
     """What is said of each piece: its letters, whatever their case. All marks are alike: they are not said."""
     return tuple(_sound(piece) for piece in pieces)
 
@@ -33,7 +33,7 @@ class FlushedTokens:
         self._sounds = sounds
         self._waiting: list[EmittedToken] = []
 
-    def new(self, tokens: Sequence[EmittedToken], flush: bool) -> Sequence[EmittedToken]:
+    def remove_known(self, tokens: Sequence[EmittedToken], flush: bool) -> Sequence[EmittedToken]:
         """The tokens of a flush or of the row's next chunk -> those whose like no flush gave before."""
         if not self._waiting and not flush:
             return tokens

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from conure.decoding.confidence import confidence
 from conure.decoding.emitted_token import ALPHA
-from conure.fused.available import available
-from conure.fused.joint_step import joint_step, steps_from
+from conure.fused.available import has_fused_kernels
+from conure.fused.joint_step import gather_steps, joint_step
 from conure.fused.token_scores import best_tokens
 from conure.models.network import Heads
 from conure.models.transducer import Joint
 
-__all__ = ["JointScores", "scores_of"]
+__all__ = ["JointScores", "score_steps"]
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class JointScores:
     """Which of the durations is the best, [B, W]; None where the network predicts none."""
     logits: Tensor | None
     """[B, W, V + 1], where it is to be found from them how sure the network is."""
-    sure: tuple[Tensor, Tensor] | None = None
+    token_scores: tuple[Tensor, Tensor] | None = None
     """Log-probability and confidence of the best tokens, each [B, W], where they were found with them."""
 
-    def sureness(self, place: Tensor) -> tuple[Tensor, Tensor]:
+    def scores_at(self, place: Tensor) -> tuple[Tensor, Tensor]:
         """From the logits: those of the best token at one step of each row, place [B] -> [B], [B]."""
         assert self.logits is not None
         index = place[:, None, None].expand(-1, 1, self.logits.shape[2])
@@ -36,12 +36,12 @@ class JointScores:
         return chosen.amax(-1), confidence(chosen)
 
 
-def scores_of(heads: Heads, steps: Tensor, time: Tensor, predicted: Tensor, window: int) -> JointScores:
+def score_steps(heads: Heads, steps: Tensor, time: Tensor, predicted: Tensor, window: int) -> JointScores:
     """Projected steps [B, S, J], of which so many from `time` [B] on are looked at, and predictions [B, J]."""
     tokens = heads.config.vocabulary + 1
-    if heads.joint is not None and available(heads.device):
+    if heads.joint is not None and has_fused_kernels(heads.device):
         return _found_together(heads.joint, steps, time, predicted, window, tokens)
-    logits = heads.score(steps_from(steps, time, window), predicted)
+    logits = heads.score(gather_steps(steps, time, window), predicted)
     duration = logits[..., tokens:].argmax(-1) if heads.config.durations else None
     return JointScores(logits[..., :tokens].argmax(-1), duration, logits[..., :tokens])
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from conure.decoding.cursor import emit, look, remember
+from conure.decoding.cursor import advance_predictor, emit_tokens, score_window
 from conure.decoding.token_buffer import TokenBuffer
 from conure.decoding.transducer import TransducerState
 from conure.models.network import Heads
@@ -49,13 +49,13 @@ class LabelLooping:
         """Looks for more tokens of each row."""
         cursor = self.cursor
         for _ in range(self.times):
-            scores = look(self.heads, self.steps, cursor, self.window)
-            emits, ids = emit(self.heads, scores, self.counts, self.decoded, cursor, self.tokens)
-            remember(self.heads, cursor, emits, ids)
+            scores = score_window(self.heads, self.steps, cursor, self.window)
+            emits, ids = emit_tokens(self.heads, scores, self.counts, self.decoded, cursor, self.tokens)
+            advance_predictor(self.heads, cursor, emits, ids)
         torch.any(cursor.time < self.counts, dim=0, out=self.unfinished)
 
     def state(self) -> TransducerState:
         """After the last step of all rows; its tensors are the loop's own."""
         cursor = self.cursor
         before = TransducerState(cursor.hidden, cursor.cell, cursor.predicted, cursor.time, self.decoded)
-        return before.after(cursor, self.counts)
+        return before.at_chunk_end(cursor, self.counts)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from conure.decoding.emitted_token import EmittedToken
-from conure.fused.label_step import Written, append
+from conure.fused.label_step import TokenColumns, append_tokens
 
 __all__ = ["TokenBuffer"]
 
@@ -40,14 +40,14 @@ class TokenBuffer:
         return TokenBuffer(whole(), whole(), whole(), real(), real(), torch.zeros_like(whole()[:, 0]))
 
     @property
-    def columns(self) -> Written:
+    def columns(self) -> TokenColumns:
         return self.ids, self.steps, self.durations, self.log_probabilities, self.confidences, self.counts
 
     def append(
         self, mask: Tensor, ids: Tensor, steps: Tensor, durations: Tensor, log_probs: Tensor, confidences: Tensor
     ) -> None:
         """Appends one token to every row where `mask` [B] is true."""
-        append(self.columns, mask, (ids, steps, durations, log_probs, confidences))
+        append_tokens(self.columns, mask, (ids, steps, durations, log_probs, confidences))
 
     def row(self, index: int) -> list[EmittedToken]:
         return next(iter(self.rows(index, index + 1)))

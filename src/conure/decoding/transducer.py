@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from conure.decoding.cursor import Cursor, emit, look, remember
+from conure.decoding.cursor import Cursor, advance_predictor, emit_tokens, score_window
 from conure.decoding.token_buffer import TokenBuffer
 from conure.models.network import Heads
 
@@ -50,7 +50,7 @@ class TransducerState:
     def bytes(self) -> int:
         return sum(part.nbytes for part in (self.hidden, self.cell, self.predicted, self.ahead, self.decoded))
 
-    def repeated(self, rows: int) -> TransducerState:
+    def repeat(self, rows: int) -> TransducerState:
         """So many copies of a state of one row."""
         return TransducerState(
             self.hidden.repeat(1, rows, 1),
@@ -64,7 +64,7 @@ class TransducerState:
         """At the beginning of a chunk, of the state's own tensors."""
         return Cursor(self.ahead, torch.zeros_like(self.ahead), self.hidden, self.cell, self.predicted)
 
-    def after(self, cursor: Cursor, counts: Tensor) -> TransducerState:
+    def at_chunk_end(self, cursor: Cursor, counts: Tensor) -> TransducerState:
         """At the end of a chunk of so many steps a row, [B]."""
         return TransducerState(
             cursor.hidden, cursor.cell, cursor.predicted, cursor.time - counts, self.decoded + counts
@@ -75,7 +75,7 @@ class TransducerState:
         parts = (self.hidden[:, rows], self.cell[:, rows], self.predicted[rows], self.ahead[rows], self.decoded[rows])
         return TransducerState(*parts)
 
-    def anew(self, fresh: Tensor, start: TransducerState) -> TransducerState:
+    def reset_where(self, fresh: Tensor, start: TransducerState) -> TransducerState:
         """The rows that are `fresh` [B] bool as `start`, of one row or as many, has them; the others as they are."""
         own = fresh[:, None]
         return TransducerState(
@@ -112,8 +112,8 @@ def decode_transducer(
     tokens = TokenBuffer.allocate(rows, encoded.shape[1] * heads.config.max_symbols, encoded.device)
     steps, cursor = heads.project(encoded), state.cursor().copy()
     while bool((cursor.time < counts).any()):
-        scores = look(heads, steps, cursor, window)
-        emits, ids = emit(heads, scores, counts, state.decoded, cursor, tokens)
+        scores = score_window(heads, steps, cursor, window)
+        emits, ids = emit_tokens(heads, scores, counts, state.decoded, cursor, tokens)
         if bool(emits.any()):
-            remember(heads, cursor, emits, ids)
-    return tokens, state.after(cursor, counts)
+            advance_predictor(heads, cursor, emits, ids)
+    return tokens, state.at_chunk_end(cursor, counts)

@@ -11,10 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from conure.cpu_count import cores
+from conure.cpu_count import core_count
 from conure.engine.calibration_checks import Turns
 from conure.engine.plan import ModelInfo
-from conure.native.library import LIBRARY
+from conure.native.library import LIBRARY_PATH
 
 __all__ = ["CalibrationCache"]
 
@@ -33,9 +33,9 @@ class CalibrationCache:
     def of(cache: Path, source: Path, card: ModelInfo, slots: int) -> CalibrationCache:
         """Of a model that was read from a file or a folder, and has rows for so many streams."""
         about = {
-            "machine": [platform.node(), platform.machine(), _processor(), cores()],
+            "machine": [platform.node(), platform.machine(), _processor(), core_count()],
             "versions": [version(package) for package in PACKAGES],
-            "kernels": LIBRARY.stat().st_mtime_ns if LIBRARY.exists() else None,
+            "kernels": LIBRARY_PATH.stat().st_mtime_ns if LIBRARY_PATH.exists() else None,
             "model": [str(source), source.stat().st_mtime_ns],
             "runner": card.runner,
             "latencies": list(card.latencies),

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from conure.background import failed, keep
+from conure.background import report_failure, start_critical_task
 from conure.engine.ipc.line import EngineDisconnected, EngineHung
 from conure.engine.ipc.transport import Transport
 from conure.engine.messages import (
@@ -116,7 +116,7 @@ class EngineClient:
             "watching the engine": self._watch,
             "watching this process": self._feel,
         }
-        self._tasks = [keep(work(), name, self._give_up) for name, work in works.items()]
+        self._tasks = [start_critical_task(work(), name, self._give_up) for name, work in works.items()]
         await self._answered.wait()
         if self._failure:
             await self.stop()
@@ -214,13 +214,13 @@ class EngineClient:
 
     def _end(self, number: int, receiver: Receiver, error: Exception) -> None:
         """A receiver that failed: it ends, and no other one."""
-        told = failed("stream", error)
+        told = report_failure("stream", error)
         self.ask(Cancel(number))
         self.forget(number)
         try:
             receiver.lost(told)
         except Exception as again:
-            failed("stream", again)
+            report_failure("stream", again)
 
     async def _restart(self, lost: EngineDisconnected) -> None:
         began = time.monotonic()
@@ -262,7 +262,7 @@ class EngineClient:
             try:
                 receiver.lost(error)
             except Exception as again:
-                failed("stream", again)
+                report_failure("stream", again)
 
     async def _feel(self) -> None:
         """Nothing that was late because this process was held up is held against a stream."""

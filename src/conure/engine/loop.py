@@ -20,7 +20,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from conure.engine.admission import MOST_LOAD, load
-from conure.engine.backends.device import device_failed, told
+from conure.engine.backends.device import error_summary, is_device_failure
 from conure.engine.lanes.clip_lane import ClipLane
 from conure.engine.lanes.lane import StreamingLane
 from conure.engine.messages import (
@@ -113,9 +113,9 @@ class Engine:
                 patience = self._turn()
                 self._flush()
         except Exception as error:
-            if device_failed(error):
-                log.error("the device failed: %s", told(error))
-                self._fail_all(DEVICE_FAILED, f"the device failed: {told(error)}")
+            if is_device_failure(error):
+                log.error("the device failed: %s", error_summary(error))
+                self._fail_all(DEVICE_FAILED, f"the device failed: {error_summary(error)}")
             else:
                 log.exception("the engine failed")
                 self._fail_all("engine_failed", "the engine failed; its log tells why")

@@ -23,7 +23,7 @@ from typing import NoReturn
 from msgspec import msgpack
 
 from conure import log as logs
-from conure.engine.backends.device import device_failed, told
+from conure.engine.backends.device import error_summary, is_device_failure
 from conure.engine.ipc.connections import EngineConnections
 from conure.engine.ipc.frames import frame
 from conure.engine.ipc.wire import DEVICE_FAILED_EXIT, Broken, Starting
@@ -69,16 +69,16 @@ def work(
             end.sendall(frame(msgpack.encode([broken])))
         _leave(0)
     except Exception as error:
-        if not device_failed(error):
+        if not is_device_failure(error):
             raise
-        log.error("the device failed: %s", told(error))
+        log.error("the device failed: %s", error_summary(error))
         _leave(DEVICE_FAILED_EXIT)
     connections.serve(engine, cards, begun, (end, ring), listener)
     freeze_heap()
     try:
         engine.run()
     except Exception as error:
-        if not device_failed(error):
+        if not is_device_failure(error):
             raise
         _leave(DEVICE_FAILED_EXIT)
     finally:

@@ -8,8 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from conure.engine.backends.device import Device, free_bytes, give_back, hold_to, out_of_memory, told
-from conure.engine.backends.registry import OpenedModel, choose_device, default_cache, open_model
+from conure.engine.backends.device import (
+    Device,
+    error_summary,
+    free_bytes,
+    is_out_of_memory,
+    limit_gpu_memory,
+    release_cached_memory,
+)
+from conure.engine.backends.registry import OpenedModel, choose_device, default_cache_folder, open_model
 from conure.engine.calibration import measure
 from conure.engine.calibration_cache import CalibrationCache
 from conure.engine.lanes.clip_lane import ClipLane
@@ -61,7 +68,7 @@ def build_lanes(plan: Plan, begin: Begin = _nobody) -> Lanes:
     budget = _on_card(device, plan)
     models = {asked: _open(asked, plan, begin) for asked in dict.fromkeys(plan.live + plan.clips)}
     begin("sharing the memory out")
-    give_back()
+    release_cached_memory()
     needs = [need_of(opened, asked, plan) for asked, opened in models.items()]
     grants = _grants(budget or _on_cpu(device, needs), needs)
     for (asked, opened), grant in zip(models.items(), grants, strict=True):
@@ -75,7 +82,7 @@ def _on_card(device: Device, plan: Plan) -> int:
         return 0
     budget = int(free_bytes(device) * (plan.device_memory or CARD_MEMORY))
     if plan.device_memory:
-        hold_to(device, budget)
+        limit_gpu_memory(device, budget)
     return budget
 
 
@@ -89,9 +96,9 @@ def _open(asked: str, plan: Plan, begin: Begin) -> OpenedModel:
     try:
         return open_model(asked, plan, live=asked in plan.live, clips=asked in plan.clips)
     except RuntimeError as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        message = f"the weights of {asked} do not fit the memory of the device: {told(error)}"
+        message = f"the weights of {asked} do not fit the memory of the device: {error_summary(error)}"
     raise OutOfMemory(message, "take a smaller model, or fewer models")
 
 
@@ -126,29 +133,29 @@ def _card(opened: OpenedModel, asked: str, plan: Plan, grant: Grant, lanes: Lane
 
 
 def _clip_lane(opened: OpenedModel, grant: Grant) -> ClipLane:
-    assert opened.clips is not None
+    assert opened.clip_runner is not None
     if opened.device.type != "cpu":
-        from conure.engine.backends.cuda.prepare import prepare_clips  # noqa: PLC0415  it loads torch
+        from conure.engine.backends.cuda.prepare import capture_clip_decoder  # noqa: PLC0415  it loads torch
 
-        prepare_clips(opened.clips)
+        capture_clip_decoder(opened.clip_runner)
     if grant.need.clips is None:
-        return ClipLane(opened.clips)
-    return ClipLane(opened.clips, grant.seconds, grant.most_clips)
+        return ClipLane(opened.clip_runner)
+    return ClipLane(opened.clip_runner, grant.seconds, grant.most_clips)
 
 
 def _live_lane(opened: OpenedModel, slots: int) -> StreamingLane:
     """The lane that fits the network: cache-aware, with windows, or whole utterances."""
     tokenizer = opened.checkpoint.tokenizer
-    if opened.device_streams is not None:
-        from conure.engine.backends.cuda.prepare import open_device_lane  # noqa: PLC0415  it loads torch
+    if opened.cuda_model is not None:
+        from conure.engine.backends.cuda.prepare import open_cuda_lane  # noqa: PLC0415  it loads torch
 
-        return open_device_lane(opened.device_streams, slots, tokenizer)
-    if opened.streams is not None:
-        return StreamLane(opened.streams, load_silero(), slots, tokenizer)
-    if opened.windows is not None:
-        return WindowLane(opened.windows, load_silero(), slots, tokenizer)
-    assert opened.clips is not None
-    return SegmentLane(opened.clips, load_silero(), tokenizer, slots)
+        return open_cuda_lane(opened.cuda_model, slots, tokenizer)
+    if opened.stream_runner is not None:
+        return StreamLane(opened.stream_runner, load_silero(), slots, tokenizer)
+    if opened.window_runner is not None:
+        return WindowLane(opened.window_runner, load_silero(), slots, tokenizer)
+    assert opened.clip_runner is not None
+    return SegmentLane(opened.clip_runner, load_silero(), tokenizer, slots)
 
 
 def start_engine(
@@ -168,6 +175,6 @@ def start_engine(
 
 def _measured(card: ModelInfo, lanes: Lanes, plan: Plan, costs: StepCosts) -> CalibratedModel:
     lane, source = lanes.live[card.name], lanes.sources.get(card.name)
-    kept = CalibrationCache.of(plan.cache or default_cache(), source, card, lane.capacity) if source else None
+    kept = CalibrationCache.of(plan.cache or default_cache_folder(), source, card, lane.capacity) if source else None
     card, turns = measure(card, lane, costs, kept)
     return CalibratedModel(card, lane, turns, kept)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
-__all__ = ["available", "without_kernels"]
+__all__ = ["has_fused_kernels", "without_kernels"]
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _refused = 0
 """How many times over nobody is to have kernels."""
 
 
-def available(device: torch.device) -> bool:
+def has_fused_kernels(device: torch.device) -> bool:
     """Whether the kernels run on a device. The first answer for a GPU takes as long as it takes to compile them."""
     if _refused:
         return False

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conure.fused.available import available
+from conure.fused.available import has_fused_kernels
 
-__all__ = ["Beside", "attend_clip", "attend_clip_plainly", "attend_relative", "by_key"]
+__all__ = ["ExtraKeys", "attend_clip", "attend_clip_plainly", "attend_relative", "by_key"]
 
 
 @dataclass(frozen=True)
-class Beside:
+class ExtraKeys:
     """Steps that are seen beside the keys, without regard to distance; their scores are known."""
 
     scores: Tensor
@@ -44,7 +44,7 @@ def attend_clip(
     first counts[b] steps of its clip; what comes out for steps behind them is finite and means nothing.
     """
     given = (query, key, value, positions, bias_u, bias_v, counts)
-    if available(query.device) if kernels is None else kernels:
+    if has_fused_kernels(query.device) if kernels is None else kernels:
         from conure.fused.clip_attention_kernel import launch
 
         return launch(*given)
@@ -69,7 +69,7 @@ def attend_relative(
     bias_v: Tensor,
     keep: Tensor,
     dropout: float = 0.0,
-    beside: Beside | None = None,
+    beside: ExtraKeys | None = None,
 ) -> Tensor:
     """query [B, h, Q, d], key and value [B, h, K, d], positions [h, Q + K - 1, d] from the largest distance down,
     keep broadcast to [B, h, Q, K] -> [B, Q, h * d]. A query that may see nothing gives finite nonsense."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from conure.fused.available import available
+from conure.fused.available import has_fused_kernels
 
 __all__ = ["filter_step", "filter_step_plainly"]
 
@@ -36,7 +36,7 @@ def filter_step(
     too. weight [k, D] and bias [D] are the filter's; without a norm there is no kernel.
     """
     given = (x, cache, rows, into, age, counts, weight, bias)
-    if norm is not None and (available(x.device) if kernels is None else kernels):
+    if norm is not None and (has_fused_kernels(x.device) if kernels is None else kernels):
         from conure.fused.filter_step_kernel import launch
 
         return launch(*given, norm.weight, norm.bias, norm.eps)

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conure.fused.available import available
+from conure.fused.available import has_fused_kernels
 
-__all__ = ["joint_step", "joint_step_plainly", "steps_from"]
+__all__ = ["joint_step", "joint_step_plainly", "gather_steps"]
 
 
 def joint_step(
@@ -32,7 +32,7 @@ def joint_step(
     Steps beyond the last are as the last. Of equal durations the first is taken; scores are in float32.
     """
     given = (steps, time, predicted, window, weight, bias)
-    if available(steps.device) if kernels is None else kernels:
+    if has_fused_kernels(steps.device) if kernels is None else kernels:
         from conure.fused.joint_step_kernel import launch
 
         return launch(*given)
@@ -43,13 +43,13 @@ def joint_step_plainly(
     steps: Tensor, time: Tensor, predicted: Tensor, window: int, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """The same, operation by operation."""
-    hidden = F.relu(steps_from(steps, time, window) + predicted[:, None])
+    hidden = F.relu(gather_steps(steps, time, window) + predicted[:, None])
     if weight is None or bias is None:
         return hidden, None
     return hidden, F.linear(hidden.float(), weight.float(), bias.float()).argmax(-1)
 
 
-def steps_from(steps: Tensor, time: Tensor, window: int) -> Tensor:
+def gather_steps(steps: Tensor, time: Tensor, window: int) -> Tensor:
     """Steps [B, S, J] from `time` [B] on, [B, W, J]; those beyond the last are as the last."""
     index = (time[:, None] + _places(window, steps.device)).clamp(max=steps.shape[1] - 1)
     return steps.gather(1, index[..., None].expand(-1, -1, steps.shape[2]))

@@ -13,14 +13,23 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from conure.fused.available import available
+from conure.fused.available import has_fused_kernels
 
-__all__ = ["Rules", "Scored", "Written", "append", "durations_on", "label_step", "label_step_plainly", "walk"]
+__all__ = [
+    "Rules",
+    "Scored",
+    "TokenColumns",
+    "append_tokens",
+    "durations_on",
+    "label_step",
+    "label_step_plainly",
+    "next_tokens",
+]
 
 Scored = tuple[Tensor, Tensor | None, Tensor, Tensor]
 """Of each step that was looked at, [B, W]: the best token, which of the durations (None for RNNT), log-probability,
 confidence."""
-Written = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+TokenColumns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """Tokens so far: ids, steps, durations, log-probabilities and confidences [B, U + 1], whose last column is scratch,
 then how many there are, [B]."""
 
@@ -39,7 +48,7 @@ def label_step(
     decoded: Tensor,
     time: Tensor,
     repeats: Tensor,
-    written: Written,
+    written: TokenColumns,
     rules: Rules,
     *,
     kernels: bool | None = None,
@@ -50,7 +59,7 @@ def label_step(
     place: `time`, `repeats` (tokens emitted at that step) and what is `written`. All integers are int64.
     """
     given = (scored, counts, decoded, time, repeats, written, rules)
-    if available(time.device) if kernels is None else kernels:
+    if has_fused_kernels(time.device) if kernels is None else kernels:
         from conure.fused.label_step_kernel import launch
 
         return launch(*given)
@@ -63,7 +72,7 @@ def label_step_plainly(
     decoded: Tensor,
     time: Tensor,
     repeats: Tensor,
-    written: Written,
+    written: TokenColumns,
     rules: Rules,
 ) -> tuple[Tensor, Tensor]:
     """The same, operation by operation."""
@@ -73,10 +82,10 @@ def label_step_plainly(
         log_probabilities, confidences = (part.gather(1, place[:, None])[:, 0] for part in sure)
         return log_probabilities, confidences
 
-    return walk(ids, duration, sureness, counts, decoded, time, repeats, written, rules)
+    return next_tokens(ids, duration, sureness, counts, decoded, time, repeats, written, rules)
 
 
-def walk(
+def next_tokens(
     ids: Tensor,
     duration: Tensor | None,
     sureness: Callable[[Tensor], tuple[Tensor, Tensor]],
@@ -84,7 +93,7 @@ def walk(
     decoded: Tensor,
     time: Tensor,
     repeats: Tensor,
-    written: Written,
+    written: TokenColumns,
     rules: Rules,
 ) -> tuple[Tensor, Tensor]:
     """The same, where `sureness` tells log-probability and confidence of one of each row's steps, [B] -> [B], [B]."""
@@ -97,7 +106,7 @@ def walk(
     place = offset.clamp(max=window - 1)
     said, jump = (part.gather(1, place[:, None])[:, 0] for part in (ids, jumps))
     lasts = jump if rules.durations else jump.clamp(min=1)
-    append(written, emits, (said, time + decoded, lasts, *sureness(place)))
+    append_tokens(written, emits, (said, time + decoded, lasts, *sureness(place)))
     repeats.masked_fill_(offset > 0, 0).add_(emits & (jump == 0))
     moved = emits * jump + (repeats >= rules.max_symbols)
     time.add_(moved)
@@ -105,7 +114,7 @@ def walk(
     return emits, said
 
 
-def append(written: Written, mask: Tensor, token: tuple[Tensor, ...]) -> None:
+def append_tokens(written: TokenColumns, mask: Tensor, token: tuple[Tensor, ...]) -> None:
     """Writes one token, [B] each as the columns are, to every row where `mask` [B] is true."""
     *columns, counts = written
     place = torch.where(mask, counts, columns[0].shape[1] - 1)[:, None]

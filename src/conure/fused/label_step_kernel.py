@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from conure.fused.label_step import Rules, Scored, Written, durations_on
+from conure.fused.label_step import Rules, Scored, TokenColumns, durations_on
 
 __all__ = ["label_step_kernel", "launch", "meta"]
 
@@ -20,7 +20,7 @@ def launch(
     decoded: Tensor,
     time: Tensor,
     repeats: Tensor,
-    written: Written,
+    written: TokenColumns,
     rules: Rules,
 ) -> tuple[Tensor, Tensor]:
     """As `label_step.label_step`. Raises ValueError for tensors that are not contiguous."""

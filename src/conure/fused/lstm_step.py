@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from conure.fused.available import available
+from conure.fused.available import has_fused_kernels
 
 __all__ = ["lstm_step", "lstm_step_plainly"]
 
@@ -26,7 +26,7 @@ def lstm_step(
     forgetting, candidate and output, as torch has them.
     """
     given = (fresh, recurrent, fresh_bias, recurrent_bias, moves, hidden, cell)
-    if available(hidden.device) if kernels is None else kernels:
+    if has_fused_kernels(hidden.device) if kernels is None else kernels:
         from conure.fused.lstm_step_kernel import launch
 
         launch(*given)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from conure.fused.available import available
+from conure.fused.available import has_fused_kernels
 
 __all__ = ["attend_ring", "attend_ring_plainly"]
 
@@ -42,7 +42,7 @@ def attend_ring(
     bias_u [h, d] is added to queries where they meet keys.
     """
     given = (query, near, near_bias, bias_u, key, value, keys, values, rows, into, age, counts)
-    if available(query.device) if kernels is None else kernels:
+    if has_fused_kernels(query.device) if kernels is None else kernels:
         from conure.fused.ring_attention_kernel import launch
 
         return launch(*given)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from conure.fused.available import available
+from conure.fused.available import has_fused_kernels
 
 __all__ = ["best_tokens", "best_tokens_plainly", "tsallis_confidence"]
 
@@ -21,7 +21,7 @@ def best_tokens(
 
     Of equal logits the lowest id is taken. Logits are in float32 whatever the weights are.
     """
-    if available(hidden.device) if kernels is None else kernels:
+    if has_fused_kernels(hidden.device) if kernels is None else kernels:
         from conure.fused.token_scores_kernel import launch
 
         return launch(hidden, weight, bias, alpha)

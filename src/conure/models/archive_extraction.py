@@ -19,9 +19,9 @@ from typing import IO, Any
 import psutil
 
 from conure.errors import BadCheckpoint, ModelError
-from conure.models.disk_space import is_full, no_room
+from conure.models.disk_space import is_disk_full, no_space_message
 
-__all__ = ["plain_file"]
+__all__ = ["open_uncompressed"]
 
 MAX_INFLATION = 16
 """An archive may unpack to so many times its size; weights hardly shrink at all."""
@@ -41,7 +41,7 @@ OTHERS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
 
 
 @contextmanager
-def plain_file(file: IO[bytes]) -> Iterator[IO[bytes]]:
+def open_uncompressed(file: IO[bytes]) -> Iterator[IO[bytes]]:
     """The file itself, or what it holds compressed. Raises ModelError where there is no room for that."""
     head = file.read(8)
     size = file.seek(0, io.SEEK_END)
@@ -68,9 +68,9 @@ def _unpack(source: IO[bytes], plain: IO[bytes], size: int) -> None:
             plain.write(block)
             plain.flush()
         except OSError as error:
-            if not is_full(error):
+            if not is_disk_full(error):
                 raise
-            reason = no_room(Path(tempfile.gettempdir()), max(unpacked, size * LIKELY_INFLATION))
+            reason = no_space_message(Path(tempfile.gettempdir()), max(unpacked, size * LIKELY_INFLATION))
             raise ModelError(f"it is compressed and cannot be unpacked: {reason}", HINT) from error
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from conure.errors import UnknownModel
 
-__all__ = ["MODELS", "CatalogModel", "advertised", "find", "names", "resolve", "unknown"]
+__all__ = ["MODELS", "CatalogModel", "advertised_languages", "find", "names", "resolve", "unknown_model"]
 
 ENGLISH = ("en",)
 # fmt: off
@@ -39,7 +39,7 @@ class CatalogModel:
     megabytes: int
     repository: str = ""
     """Id on the Hugging Face hub; empty for what is shipped inside the package."""
-    live: bool = False
+    is_live: bool = False
     """Cache-aware: made for live audio. All models transcribe clips."""
     abilities: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -107,7 +107,7 @@ MODELS: tuple[CatalogModel, ...] = (
         ENGLISH,
         460,
         "nvidia/parakeet_realtime_eou_120m-v1",
-        live=True,
+        is_live=True,
         abilities=("marks the end of an utterance",),
         aliases=("parakeet-eou",),
     ),
@@ -118,7 +118,7 @@ MODELS: tuple[CatalogModel, ...] = (
         ENGLISH,
         2470,
         "nvidia/nemotron-speech-streaming-en-0.6b",
-        live=True,
+        is_live=True,
         abilities=(PUNCTUATION,),
         aliases=("nemotron",),
     ),
@@ -129,7 +129,7 @@ MODELS: tuple[CatalogModel, ...] = (
         LOCALES,
         2368,
         "nvidia/nemotron-3.5-asr-streaming-0.6b",
-        live=True,
+        is_live=True,
         abilities=(PUNCTUATION, DETECTS, "language prompt"),
         aliases=("nemotron-3.5",),
     ),
@@ -140,12 +140,14 @@ MODELS: tuple[CatalogModel, ...] = (
         ENGLISH,
         2490,
         "nvidia/multitalker-parakeet-streaming-0.6b-v1",
-        live=True,
+        is_live=True,
         abilities=(PUNCTUATION, "follows one of several speakers"),
         aliases=("multitalker",),
     ),
     CatalogModel("tiny", "parakeet-tdt-ctc", "tdt", ENGLISH, 8, abilities=("for trying things out only",)),
-    CatalogModel("tiny-live", "parakeet-eou", "rnnt", ENGLISH, 8, live=True, abilities=("for trying things out only",)),
+    CatalogModel(
+        "tiny-live", "parakeet-eou", "rnnt", ENGLISH, 8, is_live=True, abilities=("for trying things out only",)
+    ),
 )
 
 
@@ -163,7 +165,7 @@ def find(name: str) -> CatalogModel | None:
     return None
 
 
-def advertised(prompt_ids: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+def advertised_languages(prompt_ids: Sequence[tuple[str, int]]) -> tuple[str, ...]:
     """The languages to name of a prompt's dictionary, which holds aliases, and slots that nothing was trained for.
 
     Those of the published model where it has them all; else one name a slot, one of those or the longest.
@@ -182,11 +184,11 @@ def resolve(name: str) -> CatalogModel:
     """The model of a name. Raises UnknownModel with what was probably meant."""
     model = find(name)
     if model is None:
-        raise unknown(name)
+        raise unknown_model(name)
     return model
 
 
-def unknown(name: str) -> UnknownModel:
+def unknown_model(name: str) -> UnknownModel:
     """The error for a name that nothing goes by."""
     close = difflib.get_close_matches(name.lower(), names(), n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else "`conure models` lists those there are"

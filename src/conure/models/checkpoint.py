@@ -42,7 +42,7 @@ class Checkpoint:
     """The file or folder it was read from."""
 
     @property
-    def decoder(self) -> str:
+    def default_head(self) -> str:
         """The head used by default: tdt, rnnt or ctc."""
         return head_names(self.config)[0]
 
@@ -58,16 +58,16 @@ class Checkpoint:
             return "parakeet-eou"
         if encoder.style == "chunked_limited_with_rc":
             return "parakeet-unified"
-        if encoder.cache_aware:
+        if encoder.is_cache_aware:
             return "nemotron-streaming"
         return "parakeet-" + "-".join(head_names(self.config))
 
     @property
-    def parameters(self) -> int:
+    def parameter_count(self) -> int:
         """Numbers that were learned; statistics of norms are not."""
         return sum(t.numel() for name, t in self.tensors.items() if not name.endswith(("running_mean", "running_var")))
 
-    def bytes_in(self, size: int) -> int:
+    def weight_bytes(self, size: int) -> int:
         """Of the weights with so many bytes a number of the encoder and the language prompt; heads keep float32."""
         return sum(
             tensor.numel() * (size if name.startswith(("encoder.", "prompt.")) else FLOAT)

@@ -14,7 +14,7 @@ from pathlib import Path
 from conure.errors import ModelNotFound, UnknownModel
 from conure.models import catalog
 from conure.models.checkpoint import Checkpoint
-from conure.models.hub_repository import HubRepository, Progress, is_hub_id, pinned
+from conure.models.hub_repository import HubRepository, Progress, is_hub_id, parse_pins
 
 __all__ = ["CheckpointPath", "find_checkpoint"]
 
@@ -35,9 +35,9 @@ class CheckpointPath:
     def load(self) -> Checkpoint:
         from conure.models.loader import read_checkpoint  # noqa: PLC0415  it loads torch
 
-        return self.label(read_checkpoint(self.path))
+        return self.with_catalog_info(read_checkpoint(self.path))
 
-    def label(self, checkpoint: Checkpoint) -> Checkpoint:
+    def with_catalog_info(self, checkpoint: Checkpoint) -> Checkpoint:
         """The checkpoint under the name it was asked for by."""
         languages = self.languages or checkpoint.languages
         return replace(checkpoint, name=self.name or checkpoint.name, languages=languages)
@@ -53,7 +53,7 @@ def find_checkpoint(
 ) -> CheckpointPath:
     """Where that checkpoint is, once it is on disk."""
     asked = os.fspath(name_or_path)
-    name, told, file = pinned(asked)
+    name, told, file = parse_pins(asked)
     wanted = HubRepository(name, revision or told, cache, offline, file)
     if isinstance(name_or_path, str) and (entry := catalog.find(name)):
         path = _entry_path(entry, replace(wanted, repository=entry.repository), progress)
@@ -85,4 +85,4 @@ def _fetch(wanted: HubRepository, progress: Progress | None) -> Path:
 def _unknown(asked: str) -> UnknownModel:
     if asked.endswith(".nemo") or asked.startswith((".", "/", "~")):
         return UnknownModel(f"no such model file or folder: {asked}")
-    return catalog.unknown(asked)
+    return catalog.unknown_model(asked)

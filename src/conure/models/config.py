@@ -10,7 +10,7 @@ from conure.audio.mel import MelConfig
 __all__ = [
     "LEAD_FRAMES",
     "LONG_CONTEXT",
-    "LONG_STEPS",
+    "MAX_FULL_ATTENTION_STEPS",
     "STEP_FRAMES",
     "STEP_MS",
     "AttentionContext",
@@ -43,12 +43,12 @@ class AttentionContext:
     chunk: int | None = None
 
     @property
-    def sees_all(self) -> bool:
+    def is_unlimited(self) -> bool:
         """The whole clip, whatever the style."""
         return self.left < 0 and self.right < 0 and self.chunk is None
 
 
-LONG_STEPS = 15_360
+MAX_FULL_ATTENTION_STEPS = 15_360
 """20 minutes, a length that batches are padded to; what is longer is attended to locally. Attention grows with T^2:
 here its products are twice to three times all others of a layer of 1,024, and no network was trained to learn
 anything of a step from an hour before it."""
@@ -90,7 +90,7 @@ class EncoderConfig:
     dropout: float = 0.0
 
     @property
-    def cache_aware(self) -> bool:
+    def is_cache_aware(self) -> bool:
         """Can be run chunk by chunk with the numbers of the whole clip."""
         chunked = self.style == "chunked_limited" and all(c.left >= 0 and c.right >= 0 for c in self.contexts)
         return self.causal_subsampling and self.causal_convolution and chunked
@@ -100,12 +100,12 @@ class EncoderConfig:
         return range(0, min(steps, self.global_tokens * self.global_spacing), self.global_spacing)
 
     @property
-    def longest_past(self) -> int:
+    def max_past(self) -> int:
         """Steps before its chunk that a step may see."""
         return max(context.left for context in self.contexts)
 
     @property
-    def longest_chunk(self) -> int:
+    def max_chunk(self) -> int:
         """Of cache-aware networks, in steps."""
         return max(context.right + 1 for context in self.contexts)
 

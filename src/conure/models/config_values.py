@@ -25,8 +25,8 @@ __all__ = [
     "flag",
     "language_slots",
     "number",
-    "shown",
-    "some_of",
+    "short_repr",
+    "first_few",
     "whole",
     "wholes",
 ]
@@ -51,7 +51,7 @@ _repr = reprlib.Repr()
 _repr.maxlevel, _repr.maxstring, _repr.maxother = 2, 60, 60
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value for an error's line."""
     try:
         text = _repr.repr(value)
@@ -60,7 +60,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
-def some_of(names: Any) -> str:
+def first_few(names: Any) -> str:
     """The first few of many names, for a message of one line."""
     names = list(names)
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
@@ -68,7 +68,7 @@ def some_of(names: Any) -> str:
 
 
 def _short(name: str) -> str:
-    return name if name.isprintable() and len(name) <= SHOWN else shown(name)
+    return name if name.isprintable() and len(name) <= SHOWN else short_repr(name)
 
 
 def whole(value: Any, name: str, least: int, most: int) -> int:
@@ -77,7 +77,7 @@ def whole(value: Any, name: str, least: int, most: int) -> int:
         value = int(value)
     if type(value) is not int or not least <= value <= most:
         wanted = f"a whole number from {least} to {most}" if least < most else f"{least}"
-        raise BadCheckpoint(f"{name} is {shown(value)} and should be {wanted}")
+        raise BadCheckpoint(f"{name} is {short_repr(value)} and should be {wanted}")
     return value
 
 
@@ -90,29 +90,29 @@ def number(value: Any, name: str, least: float, most: float) -> float:
     except (ValueError, OverflowError):
         found = math.nan
     if not least <= found <= most:
-        raise BadCheckpoint(f"{name} is {shown(value)} and should be a number from {least:g} to {most:g}")
+        raise BadCheckpoint(f"{name} is {short_repr(value)} and should be a number from {least:g} to {most:g}")
     return found
 
 
 def flag(value: Any, name: str) -> bool:
     """True or false; a null is false."""
     if value is not None and type(value) is not bool:
-        raise BadCheckpoint(f"{name} is {shown(value)} and should be true or false")
+        raise BadCheckpoint(f"{name} is {short_repr(value)} and should be true or false")
     return bool(value)
 
 
 def wholes(value: Any, name: str, least: int, most: int, longest: int) -> list[int]:
     """A list of whole numbers."""
     if not isinstance(value, list) or len(value) > longest:
-        raise BadCheckpoint(f"{name} is {shown(value)} and should be a list of at most {longest} whole numbers")
+        raise BadCheckpoint(f"{name} is {short_repr(value)} and should be a list of at most {longest} whole numbers")
     return [whole(one, name, least, most) for one in value]
 
 
 def language_slots(value: Any, name: str) -> tuple[tuple[str, int], ...]:
     """Names of languages and their slots of the prompt."""
     if not isinstance(value, Mapping) or len(value) > MAX_PROMPTS:
-        raise BadCheckpoint(f"{name} is {shown(value)} and should give numbers to languages")
+        raise BadCheckpoint(f"{name} is {short_repr(value)} and should give numbers to languages")
     for language in value:
         if not isinstance(language, str) or not language.isprintable() or not 0 < len(language) <= MAX_NAME:
-            raise BadCheckpoint(f"{name} has the language {shown(language)}, which is no name")
+            raise BadCheckpoint(f"{name} has the language {short_repr(language)}, which is no name")
     return tuple((language, whole(slot, f"{name}.{language}", 0, MAX_PROMPTS)) for language, slot in value.items())

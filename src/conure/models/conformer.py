@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from conure.audio.features import frame_mask
 from conure.models.attention import Attention, sinusoids
-from conure.models.config import LONG_CONTEXT, LONG_STEPS, AttentionContext, EncoderConfig
+from conure.models.config import LONG_CONTEXT, MAX_FULL_ATTENTION_STEPS, AttentionContext, EncoderConfig
 from conure.models.convolution import Convolution
 from conure.models.encoder_state import EncoderState
-from conure.models.preemptible import Preemptible, finish
+from conure.models.preemptible import Preemptible, run_to_end
 from conure.models.subsampling import Subsampling
 
-__all__ = ["Encoder", "SpeakerActivity"]
+__all__ = ["Encoder", "SpeakerActivities"]
 
-SpeakerActivity = tuple[Tensor, Tensor]
+SpeakerActivities = tuple[Tensor, Tensor]
 """How much the wanted speaker and all others speak, each [B, S] in [0, 1], one value an encoder step."""
 
 
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
         mel: Tensor,
         frames: Tensor,
         context: AttentionContext | None = None,
-        speakers: SpeakerActivity | None = None,
+        speakers: SpeakerActivities | None = None,
         chunk_steps: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Whole clips: mel [B, T, F], frames [B] -> steps [B, S, D], counts [B].
@@ -154,17 +154,17 @@ class Encoder(nn.Module):
         x: Tensor,
         counts: Tensor,
         context: AttentionContext | None = None,
-        speakers: SpeakerActivity | None = None,
+        speakers: SpeakerActivities | None = None,
     ) -> Tensor:
         """Subsampled steps [B, S, D], counts [B] -> encoded [B, S, D]."""
-        return finish(self.layer_by_layer(x, counts, context, speakers))
+        return run_to_end(self.encode_by_layer(x, counts, context, speakers))
 
-    def layer_by_layer(
+    def encode_by_layer(
         self,
         x: Tensor,
         counts: Tensor,
         context: AttentionContext | None = None,
-        speakers: SpeakerActivity | None = None,
+        speakers: SpeakerActivities | None = None,
     ) -> Preemptible[Tensor]:
         """The same in slices of a layer."""
         x = self.dropout(self._scale(x))
@@ -178,17 +178,17 @@ class Encoder(nn.Module):
                 yield
             return x
         keep = valid[:, None, None]
-        if not context.sees_all:
+        if not context.is_unlimited:
             keep = keep & self._visible(steps, context, x.device)
         for index, positions in enumerate(self.positions(steps - 1, 1 - steps)):
-            x = self._hear_speakers(index, x, speakers)
+            x = self._apply_speakers(index, x, speakers)
             x = self.layers[index](x, positions, keep, valid)
             yield
         return x
 
     def _attention(self, context: AttentionContext, steps: int) -> tuple[AttentionContext, bool]:
         """How far a step sees in a clip so long, and whether that is attended to in blocks."""
-        if context.sees_all and steps > LONG_STEPS:
+        if context.is_unlimited and steps > MAX_FULL_ATTENTION_STEPS:
             return LONG_CONTEXT, True
         return context, self.config.local
 
@@ -213,7 +213,7 @@ class Encoder(nn.Module):
         frames: Tensor,
         state: EncoderState,
         positions: list[Tensor],
-        speakers: SpeakerActivity | None = None,
+        speakers: SpeakerActivities | None = None,
     ) -> tuple[Tensor, Tensor, EncoderState]:
         """One chunk of C steps of cache-aware streams: mel [B, 8C, F] -> encoded [B, C, D], counts [B], state.
 
@@ -231,7 +231,7 @@ class Encoder(nn.Module):
         keep, valid = self._step_masks(length, counts, chunk, past)
         caches = []
         for index, layer in enumerate(self._layers()):
-            x = self._hear_speakers(index, x, speakers)
+            x = self._apply_speakers(index, x, speakers)
             convolution = state.convolution[index] * ~fresh[:, None, None]
             before = (state.keys[index], state.values[index], convolution)
             x, after = layer.step(x, positions[index], keep, valid, before)
@@ -239,7 +239,7 @@ class Encoder(nn.Module):
         keys, values, convolutions = (torch.stack(parts) for parts in zip(*caches, strict=True))
         length = (length + counts).clamp(max=past)
         moved = EncoderState(subsampling, keys, values, convolutions, length, torch.ones_like(fresh))
-        return x, counts, moved.kept_where(idle, state)
+        return x, counts, moved.keep_rows(idle, state)
 
     def _step_masks(self, length: Tensor, counts: Tensor, chunk: int, past: int) -> tuple[Tensor, Tensor]:
         """Which keys (cached and new) a chunk sees, [B, 1, 1, L + C], and which of its steps count, [B, C].
@@ -251,7 +251,7 @@ class Encoder(nn.Module):
         keep = (position >= past - whole[:, None]) & (position < past + counts[:, None])
         return keep[:, None, None], frame_mask(counts, chunk)
 
-    def _hear_speakers(self, index: int, x: Tensor, speakers: SpeakerActivity | None) -> Tensor:
+    def _apply_speakers(self, index: int, x: Tensor, speakers: SpeakerActivities | None) -> Tensor:
         """Without activities the first layer hears one speaker alone, the others hear none apart."""
         name = str(index)
         if name not in self.speaker_kernels or (speakers is None and index > 0):

@@ -17,8 +17,8 @@ from conure.errors import BadCheckpoint
 from conure.models.checkpoint import Checkpoint
 from conure.models.config import NetworkConfig
 from conure.models.hf_folder import read_safetensors
-from conure.models.manifest import CONFIG, FILTERBANK, WINDOW, describe_checkpoint, is_conure_folder, read_described
-from conure.models.weights import Renamed, check_tensors, from_conure, infer_config, is_learned, told_by
+from conure.models.manifest import CONFIG, FILTERBANK, WINDOW, describe_checkpoint, is_conure_folder, read_manifest
+from conure.models.weights import Renamed, check_tensors, declared_by, from_conure, infer_config, is_learned
 
 __all__ = ["is_conure_folder", "read", "save"]
 
@@ -42,7 +42,7 @@ def save(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None = None)
 
 def read(folder: Path) -> Checkpoint:
     """Reads a folder back. Raises BadCheckpoint where it is broken or disagrees with itself."""
-    described = read_described(folder)
+    described = read_manifest(folder)
     held = from_conure(read_safetensors(folder / WEIGHTS))
     _check_config(described.config, held)
     check_tensors(described.config, held.tensors)
@@ -51,7 +51,7 @@ def read(folder: Path) -> Checkpoint:
 
 def _check_config(config: NetworkConfig, held: Renamed) -> None:
     """The tensors must tell the same shape, before a network of that shape is built."""
-    inferred = infer_config(held, told_by(config))
+    inferred = infer_config(held, declared_by(config))
     inferred = dataclasses.replace(
         inferred, encoder=dataclasses.replace(inferred.encoder, dropout=config.encoder.dropout)
     )

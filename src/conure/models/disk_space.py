@@ -7,17 +7,17 @@ import os
 import shutil
 from pathlib import Path
 
-__all__ = ["is_full", "no_room"]
+__all__ = ["is_disk_full", "no_space_message"]
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def is_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether that is why something was not written; the library of safetensors tells it in its message alone."""
     return getattr(error, "errno", None) in FULL or any(f"(os error {number})" in str(error) for number in FULL)
 
 
-def no_room(folder: Path, needed: int | None) -> str:
+def no_space_message(folder: Path, needed: int | None) -> str:
     """The sentence, without what was to be written."""
     there = folder.expanduser().absolute()
     while not there.exists() and there != there.parent:

@@ -82,7 +82,7 @@ class EncoderState:
         """Makes rows ready for new streams; their old caches are never read again."""
         self.started[torch.as_tensor(rows, device=self.started.device)] = False
 
-    def kept_where(self, keep: Tensor, old: EncoderState) -> EncoderState:
+    def keep_rows(self, keep: Tensor, old: EncoderState) -> EncoderState:
         """The rows of `old` where `keep` [B] is true, these elsewhere."""
 
         def pick(new: Tensor, before: Tensor, axis: int) -> Tensor:

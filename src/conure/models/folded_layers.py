@@ -20,11 +20,11 @@ from conure.models.convolution import Convolution
 from conure.models.global_attention import Projection, attend_with_global_steps
 from conure.models.local_attention import attend_locally
 
-__all__ = ["Attend", "Filter", "FoldedLayer", "Mix"]
+__all__ = ["AttendFunction", "Filter", "FoldedLayer", "FilterFunction"]
 
-Attend = Callable[..., Tensor]
+AttendFunction = Callable[..., Tensor]
 """Queries, keys and values [B, T, h, d] -> [B, T, D]; those of global steps follow where they are separate."""
-Mix = Callable[[Tensor], Tensor]
+FilterFunction = Callable[[Tensor], Tensor]
 """What the first mixing product gives, [B, T, 2 D], gated, filtered over time, normalised and activated: [B, T, D]."""
 
 
@@ -92,7 +92,7 @@ class FoldedLayer(nn.Module):
             query, key, value = (part.transpose(1, 2) for part in (query, key, value))
             return attend_relative(query, key, value, *given, keep)
 
-        return self.through(x, heard, lambda mixed: self.filter(mixed, valid))
+        return self.run(x, heard, lambda mixed: self.filter(mixed, valid))
 
     def local(self, x: Tensor, positions: Tensor, valid: Tensor, window: int) -> Tensor:
         """As `Layer.local` has it."""
@@ -104,9 +104,9 @@ class FoldedLayer(nn.Module):
                 return attend_with_global_steps(projected, asking, positions, u, v, valid, window, places)
             return attend_locally(*projected, positions, u, v, valid, window)
 
-        return self.through(x, heard, lambda mixed: self.filter(mixed, valid))
+        return self.run(x, heard, lambda mixed: self.filter(mixed, valid))
 
-    def through(self, x: Tensor, heard: Attend, filtered: Mix) -> Tensor:
+    def run(self, x: Tensor, heard: AttendFunction, filtered: FilterFunction) -> Tensor:
         """x [B, T, D] -> [B, T, D], whatever it attends to."""
         x = x + self.down1(F.silu(self.up1(self.norm_feed_forward1(x))))
         x = x + self.out(heard(*self._by_head(self.project(self.norm_attention(x)))))

@@ -50,7 +50,7 @@ class Fp8Linear(nn.Module):
         )
         return out.view(*x.shape[:-1], -1)
 
-    def plain(self, x: Tensor) -> Tensor:
+    def forward_reference(self, x: Tensor) -> Tensor:
         """The same in float32, of what 8 bits leave of both sides."""
         rows, scale = _eight_bits(x)
         bias = None if self.bias is None else self.bias.float()

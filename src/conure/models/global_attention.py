@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conure.fused.clip_attention import Beside
+from conure.fused.clip_attention import ExtraKeys
 from conure.models.local_attention import attend_locally
 
 __all__ = ["Projection", "attend_with_global_steps"]
@@ -46,7 +46,7 @@ def attend_with_global_steps(
     real = valid[:, steps]  # [B, G]
     scores = own.query @ own.key[:, :, steps].transpose(2, 3) * own.query.shape[3] ** -0.5
     scores = scores.masked_fill(~real[:, None, None], torch.finfo(scores.dtype).min / 2)
-    beside = Beside(scores, local.value[:, :, steps])
+    beside = ExtraKeys(scores, local.value[:, :, steps])
     mixed = attend_locally(*local, positions, bias_u, bias_v, valid, window, beside)
     asking = _asking(own.query[:, :, steps], real.sum(1))
     seen = F.scaled_dot_product_attention(asking, own.key, own.value, attn_mask=_finite(valid, scores.dtype))

@@ -19,11 +19,11 @@ from conure.audio.mel import MelConfig
 from conure.errors import BadCheckpoint
 from conure.models import config_values as checked
 from conure.models.config import AttentionContext, NetworkConfig
-from conure.models.config_values import shown, some_of
+from conure.models.config_values import first_few, short_repr
 from conure.models.json_file import read_bounded, read_json
-from conure.models.weights import MAX_TENSORS, Told
+from conure.models.weights import MAX_TENSORS, DeclaredConfig
 
-__all__ = ["HuggingFaceFolder", "check_blank", "hugging_face_told", "read_hf", "read_safetensors"]
+__all__ = ["HuggingFaceFolder", "check_blank", "declared_by_hugging_face", "read_hf", "read_safetensors"]
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
@@ -61,7 +61,7 @@ def read_hf(folder: Path) -> HuggingFaceFolder:
     processor = _read_optional(folder / PROCESSOR)
     features = processor.get("feature_extractor") or _read_optional(folder / PREPROCESSOR)
     if not isinstance(features, dict):
-        raise BadCheckpoint(f"{PROCESSOR}: feature_extractor is {shown(features)} and should be an object")
+        raise BadCheckpoint(f"{PROCESSOR}: feature_extractor is {short_repr(features)} and should be an object")
     tokenizer = next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None)
     if tokenizer is None:
         raise BadCheckpoint(f"{folder.name} has neither {' nor '.join(TOKENIZERS)}")
@@ -76,13 +76,13 @@ def read_hf(folder: Path) -> HuggingFaceFolder:
 def _check_model_type(config: Mapping[str, Any]) -> None:
     kind = config.get("model_type")
     if not isinstance(kind, str):
-        raise BadCheckpoint(f"{CONFIG}: model_type is {shown(kind)} and should be a name")
+        raise BadCheckpoint(f"{CONFIG}: model_type is {short_repr(kind)} and should be a name")
     if kind in OTHER_FAMILIES:
         raise BadCheckpoint(f"{kind} is {OTHER_FAMILIES[kind]}, which Conure does not read")
     if kind not in OFFLINE + STREAMING:
         known = ", ".join(OFFLINE + STREAMING)
         raise BadCheckpoint(
-            f"{CONFIG} has the model type {shown(kind)}", f"Conure reads {known}, .nemo and its own folders"
+            f"{CONFIG} has the model type {short_repr(kind)}", f"Conure reads {known}, .nemo and its own folders"
         )
 
 
@@ -106,7 +106,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     except BadCheckpoint:
         raise
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
-        raise BadCheckpoint(f"{path.name} is no whole safetensors file: {shown(str(error))}") from error
+        raise BadCheckpoint(f"{path.name} is no whole safetensors file: {short_repr(str(error))}") from error
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -125,29 +125,29 @@ def _read_shards(folder: Path, places: Any) -> dict[str, Tensor]:
     shards = sorted(set(places.values()))
     outside = [name for name in shards if Path(name).name != name or not name.endswith(".safetensors")]
     if outside or len(shards) > MAX_SHARDS:
-        raise BadCheckpoint(f"{INDEX} names shards outside the folder: {some_of(outside or shards)}")
+        raise BadCheckpoint(f"{INDEX} names shards outside the folder: {first_few(outside or shards)}")
     tensors: dict[str, Tensor] = {}
     for shard in shards:
         held = read_safetensors(folder / shard)
         stray = [name for name in held if places.get(name) != shard]
         if stray:
-            raise BadCheckpoint(f"{shard} holds tensors that {INDEX} does not place there: {some_of(stray)}")
+            raise BadCheckpoint(f"{shard} holds tensors that {INDEX} does not place there: {first_few(stray)}")
         tensors |= held
     if missing := places.keys() - tensors.keys():
-        raise BadCheckpoint(f"the shards lack {some_of(sorted(missing))}")
+        raise BadCheckpoint(f"the shards lack {first_few(sorted(missing))}")
     return tensors
 
 
-def hugging_face_told(folder: HuggingFaceFolder) -> Told:
+def declared_by_hugging_face(folder: HuggingFaceFolder) -> DeclaredConfig:
     """What the configs say that tensors do not. Defaults are those of transformers."""
     config, encoder = folder.config, folder.config.get("encoder_config") or {}
     if not isinstance(encoder, dict):
-        raise BadCheckpoint(f"{CONFIG}: encoder_config is {shown(encoder)} and should be an object")
+        raise BadCheckpoint(f"{CONFIG}: encoder_config is {short_repr(encoder)} and should be an object")
     _check_settings(config, encoder)
     streaming = config["model_type"] in STREAMING
     durations = config.get("durations", [0, 1, 2, 3, 4]) if config["model_type"] == "parakeet_tdt" else []
     durations = checked.wholes(durations, f"{CONFIG}: durations", 0, checked.MAX_DURATION, 100)
-    return Told(
+    return DeclaredConfig(
         mel=_mel(folder, encoder, streaming),
         scale_input=checked.flag(encoder.get("scale_input", True), f"{CONFIG}: encoder_config.scale_input"),
         causal_subsampling=streaming,
@@ -168,7 +168,7 @@ def check_blank(folder: HuggingFaceFolder, config: NetworkConfig) -> None:
     blank = folder.config.get(key, config.blank)
     if blank != config.blank:
         raise BadCheckpoint(
-            f"{CONFIG} has {key} {shown(blank)}; Conure supports the last token, {config.blank}, as blank"
+            f"{CONFIG} has {key} {short_repr(blank)}; Conure supports the last token, {config.blank}, as blank"
         )
 
 
@@ -181,9 +181,11 @@ def _check_settings(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> No
     }
     for key, value in expected.items():
         if encoder.get(key, value) != value:
-            raise BadCheckpoint(f"{CONFIG}: encoder_config.{key} is {shown(encoder[key])}; Conure supports {value!r}")
+            raise BadCheckpoint(
+                f"{CONFIG}: encoder_config.{key} is {short_repr(encoder[key])}; Conure supports {value!r}"
+            )
     if config["model_type"] != "parakeet_ctc" and config.get("hidden_act", "relu") != "relu":
-        raise BadCheckpoint(f"{CONFIG}: hidden_act is {shown(config['hidden_act'])}; Conure supports 'relu'")
+        raise BadCheckpoint(f"{CONFIG}: hidden_act is {short_repr(config['hidden_act'])}; Conure supports 'relu'")
 
 
 def _mel(folder: HuggingFaceFolder, encoder: Mapping[str, Any], streaming: bool) -> MelConfig:
@@ -191,7 +193,7 @@ def _mel(folder: HuggingFaceFolder, encoder: Mapping[str, Any], streaming: bool)
     plain = MelConfig()
     for key, value in (("sampling_rate", plain.sample_rate), ("hop_length", plain.hop)):
         if front.get(key, value) != value:
-            raise BadCheckpoint(f"{key} of the front-end is {shown(front[key])}; Conure supports {value}")
+            raise BadCheckpoint(f"{key} of the front-end is {short_repr(front[key])}; Conure supports {value}")
 
     def size(key: str, default: int) -> int:
         return checked.whole(front.get(key, default), f"{key} of the front-end", 1, checked.MAX_FFT)

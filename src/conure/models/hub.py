@@ -29,13 +29,13 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
 from conure.errors import ConureError, ModelNotFound, UnknownModel
-from conure.models.config_values import some_of
-from conure.models.disk_space import is_full, no_room
+from conure.models.config_values import first_few
+from conure.models.disk_space import is_disk_full, no_space_message
 from conure.models.hub_repository import HubRepository, Progress
 
-__all__ = ["fetch", "is_on_disk", "on_disk"]
+__all__ = ["fetch", "is_cached", "cached_path"]
 
-TINY = (
+TINY_HINT = (
     "or try `--model tiny`, a few MB inside Conure: it knows English digits, letters, commands and simple "
     "sentences, for trying things out only"
 )
@@ -48,12 +48,12 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 _INDEX = "model.safetensors.index.json"
 
 
-def is_on_disk(wanted: HubRepository) -> bool:
+def is_cached(wanted: HubRepository) -> bool:
     """Whether the whole checkpoint lies in the cache."""
-    return on_disk(wanted) is not None
+    return cached_path(wanted) is not None
 
 
-def on_disk(wanted: HubRepository) -> Path | None:
+def cached_path(wanted: HubRepository) -> Path | None:
     """The checkpoint in the cache: a .nemo file or a folder. None when it is missing or half there."""
     try:
         folder = snapshot_download(
@@ -109,16 +109,18 @@ def _no_choice(wanted: HubRepository, files: Iterable[str]) -> ModelNotFound:
     """Why none of a repository's files was chosen."""
     archives = _archives(files)
     if wanted.file:
-        return ModelNotFound(f"{wanted.repository} has no {wanted.file}", f"it has: {some_of(archives) or 'none'}")
+        return ModelNotFound(f"{wanted.repository} has no {wanted.file}", f"it has: {first_few(archives) or 'none'}")
     if archives:
         one = replace(wanted, file=archives[0]).label
-        return ModelNotFound(f"{wanted.label} has several checkpoints: {some_of(archives)}", f"name one of them: {one}")
+        return ModelNotFound(
+            f"{wanted.label} has several checkpoints: {first_few(archives)}", f"name one of them: {one}"
+        )
     return ModelNotFound(f"{wanted.label} has neither one .nemo file nor safetensors that Conure reads")
 
 
 def fetch(wanted: HubRepository, progress: Progress | None = None) -> Path:
     """The checkpoint on disk, downloaded when the cache does not have it."""
-    if found := on_disk(wanted):
+    if found := cached_path(wanted):
         return found
     if wanted.offline or constants.HF_HUB_OFFLINE:
         raise ModelNotFound(f"{wanted.label} is not on disk and downloads are switched off", _by_hand(wanted))
@@ -128,7 +130,7 @@ def fetch(wanted: HubRepository, progress: Progress | None = None) -> Path:
         if isinstance(error, ConureError):
             raise
         raise _explain(wanted, error) from error
-    found = on_disk(wanted)
+    found = cached_path(wanted)
     if found is None:
         raise ModelNotFound(f"{wanted.label} was downloaded and is not whole", "try again")
     return found
@@ -145,9 +147,9 @@ def _download(wanted: HubRepository, progress: Progress | None) -> None:
     try:
         _download_files(wanted, {file: sizes[file] for file in files}, total, progress)
     except OSError as error:
-        if not is_full(error):
+        if not is_disk_full(error):
             raise
-        reason = no_room(_cache(wanted), total)
+        reason = no_space_message(_cache(wanted), total)
         raise ModelNotFound(f"{wanted.label} cannot be downloaded: {reason}", "HF_HOME names another folder") from error
 
 
@@ -236,7 +238,7 @@ def _bar(progress: Progress | None, before: int, total: int | None) -> Any:
 def _by_hand(wanted: HubRepository) -> str:
     return (
         f"run `conure models pull {wanted.label}` where there is a network; or download the .nemo file of "
-        f"{constants.ENDPOINT}/{wanted.repository} elsewhere, copy it here and give its path as the model; {TINY}"
+        f"{constants.ENDPOINT}/{wanted.repository} elsewhere, copy it here and give its path as the model; {TINY_HINT}"
     )
 
 

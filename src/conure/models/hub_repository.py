@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Progress", "HubRepository", "is_hub_id", "pinned"]
+__all__ = ["Progress", "HubRepository", "is_hub_id", "parse_pins"]
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and all bytes, None where the hub does not tell."""
@@ -38,7 +38,7 @@ class HubRepository:
         return "@".join(part for part in (self.repository, self.revision, self.file) if part)
 
 
-def pinned(name: str) -> tuple[str, str | None, str | None]:
+def parse_pins(name: str) -> tuple[str, str | None, str | None]:
     """Of name@revision, name@file.nemo or name@revision@file.nemo: the name, the revision and the file."""
     name, *pins = name.split("@")
     files = [pin for pin in pins if pin.endswith(".nemo")]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conure.errors import BadCheckpoint
-from conure.models.config_values import shown
+from conure.models.config_values import short_repr
 
 __all__ = ["read_bounded", "read_json"]
 
@@ -31,7 +31,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(read_bounded(path))
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
-        raise BadCheckpoint(f"{path.name} is not JSON: {shown(str(error))}") from error
+        raise BadCheckpoint(f"{path.name} is not JSON: {short_repr(str(error))}") from error
     if not isinstance(value, dict):
-        raise BadCheckpoint(f"{path.name} is {shown(value)} and no JSON object")
+        raise BadCheckpoint(f"{path.name} is {short_repr(value)} and no JSON object")
     return value

@@ -15,11 +15,11 @@ import torch
 from conure.audio.features import LogMel
 from conure.errors import BadCheckpoint, ModelError
 from conure.models import conure_file
-from conure.models.catalog import advertised
+from conure.models.catalog import advertised_languages
 from conure.models.checkpoint import Checkpoint, head_names
 from conure.models.checkpoint_paths import find_checkpoint
-from conure.models.config_values import shown, some_of
-from conure.models.hf_folder import check_blank, hugging_face_told, read_hf
+from conure.models.config_values import first_few, short_repr
+from conure.models.hf_folder import check_blank, declared_by_hugging_face, read_hf
 from conure.models.hub_repository import Progress
 from conure.models.nemo_config import NemoConfig
 from conure.models.nemo_file import NemoFile, read_nemo
@@ -67,7 +67,7 @@ def _one_archive(folder: Path) -> Path | None:
     archives = sorted(path for path in folder.glob("*.nemo") if path.is_file())
     named = [path for path in archives if path.stem == folder.resolve().name]
     if len(archives) > 1 and not named:
-        names = some_of(path.name for path in archives)
+        names = first_few(path.name for path in archives)
         raise BadCheckpoint(f"the folder has several checkpoints: {names}", f"name one of them: {archives[0]}")
     return next(iter(named or archives), None)
 
@@ -77,7 +77,7 @@ def _from_nemo(path: Path) -> Checkpoint:
     settings = NemoConfig(raw.config)
     settings.check_family()
     renamed = from_nemo(raw.tensors)
-    config = infer_config(renamed, settings.told())
+    config = infer_config(renamed, settings.declared())
     check_tensors(config, renamed.tensors)
     return Checkpoint(
         config=config,
@@ -85,7 +85,7 @@ def _from_nemo(path: Path) -> Checkpoint:
         tokenizer=_nemo_tokenizer(raw, settings, config.vocabulary),
         window=renamed.window,
         filterbank=renamed.filterbank,
-        languages=advertised(config.prompt_ids),
+        languages=advertised_languages(config.prompt_ids),
         name=path.stem,
         source=os.fspath(path),
     )
@@ -97,11 +97,11 @@ def _nemo_tokenizer(raw: NemoFile, settings: NemoConfig, vocabulary: int) -> Tok
         told = settings.get("tokenizer.model_path")
         name = told.removeprefix("nemo:") if isinstance(told, str) else ""
         if name not in raw.files:
-            raise BadCheckpoint(f"the archive has no tokenizer {shown(told)}")
+            raise BadCheckpoint(f"the archive has no tokenizer {short_repr(told)}")
         return read_tokenizer("tokenizer.model", raw.files[name], vocabulary)
     labels = settings.get("decoder.vocabulary") or settings.get("labels")
     if kind is not None or not isinstance(labels, list):
-        raise BadCheckpoint(f"tokenizer.type is {shown(kind)}; Conure supports 'bpe' and plain labels")
+        raise BadCheckpoint(f"tokenizer.type is {short_repr(kind)}; Conure supports 'bpe' and plain labels")
     if not all(isinstance(label, str) for label in labels):
         raise BadCheckpoint("the labels are not all text")
     return read_tokenizer("labels.json", json.dumps(labels).encode(), vocabulary)
@@ -110,14 +110,14 @@ def _nemo_tokenizer(raw: NemoFile, settings: NemoConfig, vocabulary: int) -> Tok
 def _from_hugging_face(folder: Path) -> Checkpoint:
     raw = read_hf(folder)
     renamed = from_hugging_face(raw.tensors)
-    config = infer_config(renamed, hugging_face_told(raw))
+    config = infer_config(renamed, declared_by_hugging_face(raw))
     check_blank(raw, config)
     check_tensors(config, renamed.tensors)
     return Checkpoint(
         config=config,
         tensors=renamed.tensors,
         tokenizer=read_tokenizer(*raw.tokenizer, config.vocabulary),
-        languages=advertised(config.prompt_ids),
+        languages=advertised_languages(config.prompt_ids),
         name=folder.resolve().name,
         source=os.fspath(folder),
     )
@@ -151,10 +151,10 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "family": checkpoint.family,
         "heads": list(head_names(config)),
         "languages": list(checkpoint.languages),
-        "parameters": checkpoint.parameters,
+        "parameters": checkpoint.parameter_count,
         "megabytes": round(checkpoint.megabytes, 1),
         "stored_as": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.tensors.values()}),
-        "live": encoder.cache_aware,
+        "live": encoder.is_cache_aware,
         "layers": encoder.layers,
         "width": encoder.width,
         "attention_heads": encoder.heads,

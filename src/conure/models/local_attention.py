@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conure.fused.clip_attention import Beside, attend_relative
+from conure.fused.clip_attention import ExtraKeys, attend_relative
 
 __all__ = ["attend_locally"]
 
@@ -20,7 +20,7 @@ def attend_locally(
     bias_v: Tensor,
     valid: Tensor,
     window: int,
-    beside: Beside | None = None,
+    beside: ExtraKeys | None = None,
 ) -> Tensor:
     """Each step sees `window` steps to either side: query, key and value [B, h, T, d], valid [B, T] -> [B, T, h * d].
 
@@ -40,7 +40,7 @@ def attend_locally(
     query = query.transpose(1, 2).flatten(0, 1)  # [B * blocks, h, w, d]
     if beside is not None:
         scores = _blocks(beside.scores, blocks, window).transpose(1, 2).flatten(0, 1)
-        beside = Beside(scores, beside.values.repeat_interleave(blocks, 0))
+        beside = ExtraKeys(scores, beside.values.repeat_interleave(blocks, 0))
     out = attend_relative(query, key, value, positions, bias_u, bias_v, keep, beside=beside)
     return out.view(batch, blocks * window, -1)[:, :steps]
 

@@ -13,11 +13,11 @@ from conure.errors import BadCheckpoint
 from conure.models import config_values as checked
 from conure.models.checkpoint import Checkpoint
 from conure.models.config import NetworkConfig
-from conure.models.config_values import shown, some_of
+from conure.models.config_values import first_few, short_repr
 from conure.models.json_file import read_bounded, read_json
 from conure.text.tokenizer import read_tokenizer
 
-__all__ = ["CONFIG", "FILTERBANK", "WINDOW", "describe_checkpoint", "is_conure_folder", "read_described"]
+__all__ = ["CONFIG", "FILTERBANK", "WINDOW", "describe_checkpoint", "is_conure_folder", "read_manifest"]
 
 FORMAT = "conure"
 VERSION = 1
@@ -77,11 +77,11 @@ def is_conure_folder(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and read_json(folder / CONFIG).get("format") == FORMAT
 
 
-def read_described(folder: Path) -> Checkpoint:
+def read_manifest(folder: Path) -> Checkpoint:
     """The checkpoint without tensors. Raises BadCheckpoint where the folder is broken."""
     told = read_json(folder / CONFIG)
     if told.get("format") != FORMAT or told.get("version") != VERSION:
-        found = f"format {shown(told.get('format'))}, version {shown(told.get('version'))}"
+        found = f"format {short_repr(told.get('format'))}, version {short_repr(told.get('version'))}"
         raise BadCheckpoint(f"{folder.name} has {found}; this Conure reads {FORMAT!r}, version {VERSION}")
     config = cast("NetworkConfig", _build(NetworkConfig, told.get("network"), "network"))
     _check(config)
@@ -117,7 +117,7 @@ def _check(config: NetworkConfig) -> None:
 
 def _tokenizer_file(folder: Path, name: Any) -> tuple[str, bytes]:
     if not _is_text(name) or Path(name).name != name:
-        raise BadCheckpoint(f"{CONFIG} names a tokenizer outside the folder: {shown(name)}")
+        raise BadCheckpoint(f"{CONFIG} names a tokenizer outside the folder: {short_repr(name)}")
     return name, read_bounded(folder / name)
 
 
@@ -142,7 +142,7 @@ def _build(kind: Any, value: Any, path: str) -> Any:
         return checked.whole(value, f"{path} in {CONFIG}", *LIMITS.get(path, (0, LARGEST)))
     elif (kind is str and _is_text(value)) or (kind is bool and type(value) is bool):
         return value
-    raise BadCheckpoint(f"{path} in {CONFIG} is {shown(value)}, which does not fit")
+    raise BadCheckpoint(f"{path} in {CONFIG} is {short_repr(value)}, which does not fit")
 
 
 def _is_text(value: Any) -> bool:
@@ -151,8 +151,8 @@ def _is_text(value: Any) -> bool:
 
 def _build_dataclass(kind: Any, value: Any, path: str) -> Any:
     if not isinstance(value, dict):
-        raise BadCheckpoint(f"{path} in {CONFIG} is {shown(value)} and should be an object")
+        raise BadCheckpoint(f"{path} in {CONFIG} is {short_repr(value)} and should be an object")
     hints = typing.get_type_hints(kind)
     if unknown := value.keys() - hints.keys():
-        raise BadCheckpoint(f"{path} in {CONFIG} has settings of a newer Conure: {some_of(sorted(unknown))}")
+        raise BadCheckpoint(f"{path} in {CONFIG} has settings of a newer Conure: {first_few(sorted(unknown))}")
     return kind(**{name: _build(hints[name], inner, f"{path}.{name}") for name, inner in value.items()})

@@ -16,8 +16,8 @@ from conure.audio.mel import MelConfig
 from conure.errors import BadCheckpoint
 from conure.models import config_values as checked
 from conure.models.config import AttentionContext, ContextStyle
-from conure.models.config_values import shown
-from conure.models.weights import Told
+from conure.models.config_values import short_repr
+from conure.models.weights import DeclaredConfig
 
 __all__ = ["NemoConfig"]
 
@@ -76,13 +76,13 @@ class NemoConfig:
         """Refuses what we compute otherwise."""
         value = self.get(path, default)
         if value not in allowed:
-            raise BadCheckpoint(f"{path} is {shown(value)}; Conure supports {' or '.join(map(repr, allowed))}")
+            raise BadCheckpoint(f"{path} is {short_repr(value)}; Conure supports {' or '.join(map(repr, allowed))}")
 
     def class_name(self, path: str, default: str = "") -> str:
         """The last part of a dotted name."""
         value = self.get(path, default)
         if not isinstance(value, str | None):
-            raise BadCheckpoint(f"{path} is {shown(value)} and should be the name of a class")
+            raise BadCheckpoint(f"{path} is {short_repr(value)} and should be the name of a class")
         return (value or default).rpartition(".")[2]
 
     def check_family(self) -> None:
@@ -91,21 +91,21 @@ class NemoConfig:
         for mark, meaning in OTHER_FAMILIES.items():
             if mark in target:
                 raise BadCheckpoint(
-                    f"{shown(target)} is {meaning}; Conure reads FastConformer with CTC, RNNT or TDT heads"
+                    f"{short_repr(target)} is {meaning}; Conure reads FastConformer with CTC, RNNT or TDT heads"
                 )
         encoder = self.class_name("encoder._target_", "ConformerEncoder")
         if encoder != "ConformerEncoder":
-            raise BadCheckpoint(f"the encoder is {shown(encoder)}; Conure supports ConformerEncoder")
+            raise BadCheckpoint(f"the encoder is {short_repr(encoder)}; Conure supports ConformerEncoder")
         for part, known in (("decoder", ("RNNTDecoder", "ConvASRDecoder")), ("joint", ("RNNTJoint",))):
             kind = self.class_name(f"{part}._target_", known[0])
             if kind not in known:
-                raise BadCheckpoint(f"the {part} is {shown(kind)}; Conure supports {' and '.join(known)}")
+                raise BadCheckpoint(f"the {part} is {short_repr(kind)}; Conure supports {' and '.join(known)}")
 
-    def told(self) -> Told:
+    def declared(self) -> DeclaredConfig:
         self._check_network()
         style = str(self.get("encoder.att_context_style", "regular"))
         local = self.get("encoder.self_attention_model", "rel_pos") == "rel_pos_local_attn"
-        return Told(
+        return DeclaredConfig(
             mel=self._mel(),
             scale_input=self.flag("encoder.xscaling", default=True),
             causal_subsampling=self.flag("encoder.causal_downsampling", default=False),
@@ -183,7 +183,7 @@ class NemoConfig:
             return self._chunk_contexts()
         sizes = self.get("encoder.att_context_size") or [-1, -1]
         if not isinstance(sizes, list) or len(sizes) > checked.MAX_CONTEXTS:
-            raise BadCheckpoint(f"{CONTEXT} is {shown(sizes)} and should be a list")
+            raise BadCheckpoint(f"{CONTEXT} is {short_repr(sizes)} and should be a list")
         sizes = sizes if isinstance(sizes[0], list) else [sizes]
         for size in sizes:
             _check_context(size, style, local=local)
@@ -194,13 +194,13 @@ class NemoConfig:
         path = "encoder.att_chunk_context_size"
         choices = self.get(path, [[], [], []])
         if not isinstance(choices, list) or len(choices) != 3:
-            raise BadCheckpoint(f"{path} is {shown(choices)}; it takes three lists of numbers")
+            raise BadCheckpoint(f"{path} is {short_repr(choices)}; it takes three lists of numbers")
         choices = [
             checked.wholes(part, path, least, checked.MAX_CONTEXT, 100)
             for part, least in zip(choices, (-1, 1, -1), strict=True)
         ]
         if math.prod(map(len, choices)) > checked.MAX_CONTEXTS:
-            raise BadCheckpoint(f"{path} is {shown(choices)}: more than {checked.MAX_CONTEXTS} choices")
+            raise BadCheckpoint(f"{path} is {short_repr(choices)}: more than {checked.MAX_CONTEXTS} choices")
         chunked = (AttentionContext(left, right, chunk) for left, chunk, right in itertools.product(*choices))
         return (AttentionContext(), *chunked)
 
@@ -226,13 +226,15 @@ class NemoConfig:
 
 def _check_context(size: Any, style: str, *, local: bool) -> None:
     if not isinstance(size, list) or len(size) != 2:
-        raise BadCheckpoint(f"{CONTEXT} holds {shown(size)}; a context is [left, right]")
+        raise BadCheckpoint(f"{CONTEXT} holds {short_repr(size)}; a context is [left, right]")
     left, right = (checked.whole(side, CONTEXT, -1, checked.MAX_CONTEXT) for side in size)
     if local and not 0 < left == right <= checked.MAX_WINDOW:
-        raise BadCheckpoint(f"{CONTEXT} is {shown(size)}; of local attention both are equal, 1 to {checked.MAX_WINDOW}")
+        raise BadCheckpoint(
+            f"{CONTEXT} is {short_repr(size)}; of local attention both are equal, 1 to {checked.MAX_WINDOW}"
+        )
     if style != "chunked_limited":
         return
     if right < 0 and left >= 0:
-        raise BadCheckpoint(f"{CONTEXT} holds {shown(size)}: chunks need an end")
+        raise BadCheckpoint(f"{CONTEXT} holds {short_repr(size)}: chunks need an end")
     if left > 0 and left % (right + 1):
-        raise BadCheckpoint(f"{CONTEXT} holds {shown(size)}: {left} steps are no whole chunks of {right + 1}")
+        raise BadCheckpoint(f"{CONTEXT} holds {short_repr(size)}: {left} steps are no whole chunks of {right + 1}")

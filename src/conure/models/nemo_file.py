@@ -24,8 +24,8 @@ import yaml
 from torch import Tensor
 
 from conure.errors import BadCheckpoint, ModelError
-from conure.models.archive_extraction import plain_file
-from conure.models.config_values import shown
+from conure.models.archive_extraction import open_uncompressed
+from conure.models.config_values import short_repr
 from conure.models.pickle_check import check_pickle
 
 __all__ = ["NemoFile", "read_nemo"]
@@ -63,15 +63,15 @@ class NemoFile:
 def read_nemo(path: Path) -> NemoFile:
     """Reads an archive whole. Raises BadCheckpoint for one that is broken or hostile."""
     try:
-        with path.open("rb") as file, plain_file(file) as archive:
+        with path.open("rb") as file, open_uncompressed(file) as archive:
             return _read_archive(archive)
     except ModelError:
         raise
     except OSError as error:
         again = None if error.errno else "download it again"  # what gzip finds broken has no number
-        raise BadCheckpoint(f"the archive cannot be read: {error.strerror or shown(str(error))}", again) from error
+        raise BadCheckpoint(f"the archive cannot be read: {error.strerror or short_repr(str(error))}", again) from error
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RecursionError, *MALFORMED) as error:
-        raise BadCheckpoint(f"the archive cannot be read: {shown(str(error))}", "download it again") from error
+        raise BadCheckpoint(f"the archive cannot be read: {short_repr(str(error))}", "download it again") from error
 
 
 def _read_archive(archive: IO[bytes]) -> NemoFile:
@@ -174,7 +174,7 @@ def parse_config(data: bytes) -> dict[str, Any]:
         raise
     except (yaml.YAMLError, RecursionError, *MALFORMED) as error:
         reason = str(error).splitlines() or [type(error).__name__]
-        raise BadCheckpoint(f"{CONFIG} cannot be read: {shown(reason[0])}") from error
+        raise BadCheckpoint(f"{CONFIG} cannot be read: {short_repr(reason[0])}") from error
     if not isinstance(config, dict):
         raise BadCheckpoint(f"{CONFIG} is no mapping")
     return config
@@ -217,7 +217,7 @@ def _read_tensors(window: _Window) -> dict[str, Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises nothing narrower
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise BadCheckpoint(f"{WEIGHTS} cannot be read: {shown(reason[0])}") from error
+        raise BadCheckpoint(f"{WEIGHTS} cannot be read: {short_repr(reason[0])}") from error
     if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
         raise BadCheckpoint(f"{WEIGHTS} is no table of tensors")
     _check_storages(state, size)
@@ -233,7 +233,7 @@ def _check_zip(file: IO[bytes], size: int) -> None:
         archive = zipfile.ZipFile(_HeaderReader(file, MAX_DIRECTORY_BYTES))
         entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-        raise BadCheckpoint(f"{WEIGHTS} is cut off: {shown(str(error))}") from error
+        raise BadCheckpoint(f"{WEIGHTS} is cut off: {short_repr(str(error))}") from error
     if len({entry.filename for entry in entries}) != len(entries):
         raise BadCheckpoint(f"{WEIGHTS} has two entries of one name")
     stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
@@ -254,7 +254,7 @@ def _check_pickles(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo])
         try:
             data = archive.read(entry)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, RuntimeError, struct.error) as error:
-            raise BadCheckpoint(f"{WEIGHTS} is cut off: {shown(str(error))}") from error
+            raise BadCheckpoint(f"{WEIGHTS} is cut off: {short_repr(str(error))}") from error
         check_pickle(data, sizes, WEIGHTS)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conure.models.config import AttentionContext, NetworkConfig
-from conure.models.conformer import Encoder, SpeakerActivity
+from conure.models.conformer import Encoder, SpeakerActivities
 from conure.models.transducer import Joint, LstmState, Predictor
 
 __all__ = ["Heads", "Network", "Prompt"]
@@ -97,14 +97,14 @@ class Network(Heads):
         frames: Tensor,
         prompts: Tensor | None = None,
         context: AttentionContext | None = None,
-        speakers: SpeakerActivity | None = None,
+        speakers: SpeakerActivities | None = None,
         chunk_steps: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Whole clips: mel [B, T, F], frames [B], prompt slots [B] -> what the heads read, [B, S, D], [B]."""
         encoded, counts = self.encoder(mel, frames, context, speakers, chunk_steps)
-        return self.prompted(encoded, prompts), counts
+        return self.apply_prompt(encoded, prompts), counts
 
-    def prompted(self, encoded: Tensor, prompts: Tensor | None) -> Tensor:
+    def apply_prompt(self, encoded: Tensor, prompts: Tensor | None) -> Tensor:
         """Applies the language prompt, where the model has one."""
         if self.prompt is None or prompts is None:
             return encoded

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conure.errors import BadCheckpoint
-from conure.models.config_values import shown
+from conure.models.config_values import short_repr
 
 __all__ = ["check_pickle"]
 
@@ -62,7 +62,7 @@ def check_pickle(data: bytes, sizes: Mapping[str, int], name: str) -> None:
     except BadCheckpoint:
         raise
     except ValueError as error:
-        raise BadCheckpoint(f"{name} holds a pickle that is cut off: {shown(str(error))}") from error
+        raise BadCheckpoint(f"{name} holds a pickle that is cut off: {short_repr(str(error))}") from error
 
 
 class _Look:
@@ -102,7 +102,7 @@ class _Look:
 
     def _put(self, value: Any, kind: str) -> None:
         if kind == "GLOBAL" and value not in FUNCTIONS and value not in ITEM_BYTES:
-            called = shown(value.replace(" ", ".")).strip("'")
+            called = short_repr(value.replace(" ", ".")).strip("'")
             raise BadCheckpoint(f"{self.name} holds a pickle that would run code ({called}): refused", HINT)
         if self.values is not None:
             self.values.append(value)
@@ -113,7 +113,7 @@ class _Look:
             case ["storage", str(kind), str(key), str(), int(count)] if kind in ITEM_BYTES:
                 if not 0 <= count * ITEM_BYTES[kind] <= self.sizes.get(key, -1):
                     raise BadCheckpoint(
-                        f"{self.name} claims {shown(count)} numbers in {shown(key)}, more than were stored"
+                        f"{self.name} claims {short_repr(count)} numbers in {short_repr(key)}, more than were stored"
                     )
             case _:
                 raise BadCheckpoint(f"{self.name} holds a pickle that torch did not write: refused", HINT)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TypeVar
 
-__all__ = ["Preemptible", "finish"]
+__all__ = ["Preemptible", "run_to_end"]
 
 Result = TypeVar("Result")
 Preemptible = Generator[None, None, Result]
 """A generator that yields after each slice and returns its result."""
 
 
-def finish(slices: Preemptible[Result]) -> Result:
+def run_to_end(slices: Preemptible[Result]) -> Result:
     """All that is left of it, at once."""
     while True:
         try:

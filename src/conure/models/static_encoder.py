@@ -88,7 +88,7 @@ class StaticEncoder:
 
     def _through_layers(self, x: Tensor, rows: _Rows, state: RingState) -> Tensor:
         for index, (layer, positions) in enumerate(zip(self._layers(), self._positions[x.shape[1]], strict=True)):
-            x = self.encoder._hear_speakers(index, x, None)
+            x = self.encoder._apply_speakers(index, x, None)
             ring = state.keys[index], state.values[index], state.convolution[index]
             x = _through(layer, x, rows, positions, ring)
         return x
@@ -130,4 +130,4 @@ def _through(
         places = rows.slots, rows.into, rows.age, rows.counts
         return filter_step(mixed, convolution, *places, own.weight, own.bias, own.norm)
 
-    return layer.through(x, heard, filtered)
+    return layer.run(x, heard, filtered)

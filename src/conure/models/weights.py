@@ -1,7 +1,7 @@
 """Parameter names of NeMo and of transformers to ours, and the shape of a network told from its tensors.
 
 Tensors are believed before configs: published configs leave out biases, predictor sizes and mel bands, or
-tell them wrong. What tensors cannot tell comes in as `Told`. Everything is strict: a tensor that is missing,
+tell them wrong. What tensors cannot tell comes in as `DeclaredConfig`. Everything is strict: a tensor that is missing,
 left over or of another shape refuses the checkpoint.
 """
 
@@ -19,13 +19,13 @@ from torch.overrides import TorchFunctionMode
 from conure.audio.mel import MelConfig
 from conure.errors import BadCheckpoint
 from conure.models.config import AttentionContext, ContextStyle, EncoderConfig, NetworkConfig
-from conure.models.config_values import MAX_FFT, shown, some_of
+from conure.models.config_values import MAX_FFT, first_few, short_repr
 from conure.models.network import Network
 
 __all__ = [
     "MAX_TENSORS",
     "Renamed",
-    "Told",
+    "DeclaredConfig",
     "check_tensors",
     "empty_network",
     "from_conure",
@@ -34,7 +34,7 @@ __all__ = [
     "infer_config",
     "is_learned",
     "network_tensors",
-    "told_by",
+    "declared_by",
 ]
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -100,7 +100,7 @@ class Renamed:
 
 
 @dataclass(frozen=True)
-class Told:
+class DeclaredConfig:
     """What a checkpoint's config says and its tensors do not."""
 
     mel: MelConfig
@@ -137,10 +137,10 @@ def from_conure(tensors: Mapping[str, Tensor]) -> Renamed:
     return _rename(tensors, ())
 
 
-def told_by(config: NetworkConfig) -> Told:
+def declared_by(config: NetworkConfig) -> DeclaredConfig:
     """What a config of ours says beyond its tensors."""
     encoder = config.encoder
-    return Told(
+    return DeclaredConfig(
         mel=config.mel,
         scale_input=encoder.scale_input,
         causal_subsampling=encoder.causal_subsampling,
@@ -162,7 +162,7 @@ def _rename(tensors: Mapping[str, Tensor], rules: Rules) -> Renamed:
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if len(name) > MAX_NAME or not name.isprintable():
-            raise BadCheckpoint(f"a tensor is called {shown(name)}, which no network has")
+            raise BadCheckpoint(f"a tensor is called {short_repr(name)}, which no network has")
         if not is_learned(name):
             continue
         ours = _our_name(name, rules)
@@ -200,7 +200,7 @@ def _as_linear(ours: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def infer_config(renamed: Renamed, told: Told) -> NetworkConfig:
+def infer_config(renamed: Renamed, told: DeclaredConfig) -> NetworkConfig:
     """The shape of the network that these tensors belong to."""
     tensors = renamed.tensors
     encoder = _infer_encoder(renamed, told)
@@ -218,7 +218,7 @@ def infer_config(renamed: Renamed, told: Told) -> NetworkConfig:
         raise BadCheckpoint("the network takes a language prompt, and no prompt_dictionary names its slots")
     outside = [name for name, slot in told.prompt_ids if not 0 <= slot < prompts]
     if outside and prompts:
-        raise BadCheckpoint(f"the language prompt has {prompts} slots, too few for {some_of(outside)}")
+        raise BadCheckpoint(f"the language prompt has {prompts} slots, too few for {first_few(outside)}")
     return NetworkConfig(
         encoder=encoder,
         mel=_infer_mel(renamed, told, encoder.features),
@@ -234,7 +234,7 @@ def infer_config(renamed: Renamed, told: Told) -> NetworkConfig:
     )
 
 
-def _infer_encoder(renamed: Renamed, told: Told) -> EncoderConfig:
+def _infer_encoder(renamed: Renamed, told: DeclaredConfig) -> EncoderConfig:
     tensors, first = renamed.tensors, "encoder.layers.0."
     width = _size(tensors, "encoder.pre_encode.out.weight", 0)
     features, causal = _infer_features(renamed, told)
@@ -267,7 +267,7 @@ def _infer_encoder(renamed: Renamed, told: Told) -> EncoderConfig:
     )
 
 
-def _infer_features(renamed: Renamed, told: Told) -> tuple[int, bool]:
+def _infer_features(renamed: Renamed, told: DeclaredConfig) -> tuple[int, bool]:
     """Mel bands and whether the subsampling is causal, from the bands that are left after it."""
     channels = _size(renamed.tensors, "encoder.pre_encode.conv.0.weight", 0)
     flat = _size(renamed.tensors, "encoder.pre_encode.out.weight", 1)
@@ -289,7 +289,7 @@ def _bands_left(features: int, causal: bool) -> int:
     return features
 
 
-def _infer_mel(renamed: Renamed, told: Told, features: int) -> MelConfig:
+def _infer_mel(renamed: Renamed, told: DeclaredConfig, features: int) -> MelConfig:
     mel = replace(told.mel, features=features)
     if renamed.filterbank is not None:
         mel = replace(mel, fft=2 * (renamed.filterbank.shape[-1] - 1))
@@ -358,14 +358,14 @@ def check_tensors(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> None:
     expected = network_tensors(config)
     missing = expected.keys() - tensors.keys()
     if missing:
-        raise BadCheckpoint(f"the checkpoint lacks {len(missing)} tensors: {some_of(sorted(missing))}")
+        raise BadCheckpoint(f"the checkpoint lacks {len(missing)} tensors: {first_few(sorted(missing))}")
     left = tensors.keys() - expected.keys()
     if left:
-        raise BadCheckpoint(f"the checkpoint has {len(left)} tensors that no network takes: {some_of(sorted(left))}")
+        raise BadCheckpoint(f"the checkpoint has {len(left)} tensors that no network takes: {first_few(sorted(left))}")
     wrong = [
         f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
         for name, shape in expected.items()
         if tensors[name].shape != shape
     ]
     if wrong:
-        raise BadCheckpoint(f"{len(wrong)} tensors have another shape: {some_of(wrong)}")
+        raise BadCheckpoint(f"{len(wrong)} tensors have another shape: {first_few(wrong)}")

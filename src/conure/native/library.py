@@ -19,7 +19,7 @@ import numpy as np
 
 __all__ = [
     "BLOCK",
-    "FFT",
+    "FFT_SIZE",
     "LANES",
     "After",
     "Attention",
@@ -27,7 +27,7 @@ __all__ = [
     "Distances",
     "Filter",
     "Kernels",
-    "Mel",
+    "MelTables",
     "Norm",
     "Quantised",
     "Rings",
@@ -35,18 +35,18 @@ __all__ = [
     "Weight",
     "address",
     "aligned",
-    "available",
+    "has_native_kernels",
     "library",
     "pack",
 ]
 
-LIBRARY = Path(__file__).with_name("_kernels.so")
+LIBRARY_PATH = Path(__file__).with_name("_kernels.so")
 
 BLOCK = 64
 """Columns of a weight that lie together."""
 LANES = 16
 """Floats that are taken at a time: rows are multiples of it."""
-FFT = 512
+FFT_SIZE = 512
 QUAD, OFFSET, LINE = 4, 128, 64
 
 
@@ -181,12 +181,12 @@ class Filter:
         self.struct = _Filter(address(weight), address(bias), *weight.shape)
 
 
-class Mel:
+class MelTables:
     """Log-mel: window [512], filters [features, 257]; a frame begins each `hop` samples."""
 
     def __init__(self, window: np.ndarray, filters: np.ndarray, hop: int, guard: float) -> None:
-        if window.shape != (FFT,) or filters.shape[1] != FFT // 2 + 1:
-            raise ValueError(f"frames must be of {FFT} samples, not {len(window)}")
+        if window.shape != (FFT_SIZE,) or filters.shape[1] != FFT_SIZE // 2 + 1:
+            raise ValueError(f"frames must be of {FFT_SIZE} samples, not {len(window)}")
         self.hop, self.features = hop, len(filters)
         used = filters != 0
         ends = filters.shape[1] - used[:, ::-1].argmax(1)
@@ -323,10 +323,10 @@ class Kernels:
         self._library.conure_filter_clips(self._pool, *structs, before, address(x), address(out))
         return out
 
-    def log_mel(self, mel: Mel, samples: np.ndarray) -> np.ndarray:
+    def log_mel(self, mel: MelTables, samples: np.ndarray) -> np.ndarray:
         """samples [B, N], without padding -> [B, 1 + (N - 512) // hop, features]."""
         rows, size = samples.shape
-        frames = 1 + (size - FFT) // mel.hop
+        frames = 1 + (size - FFT_SIZE) // mel.hop
         out = aligned(rows, frames, mel.features)
         place = ctypes.byref(mel.struct)
         self._library.conure_log_mel(self._pool, place, address(samples), rows, size, frames, address(out))
@@ -349,7 +349,7 @@ def pack(weight: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def available() -> bool:
+def has_native_kernels() -> bool:
     """Whether kernels were built and this processor has what they need."""
     try:
         return bool(library().conure_supported())
@@ -359,7 +359,7 @@ def available() -> bool:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(LIBRARY))
+    library = ctypes.CDLL(str(LIBRARY_PATH))
     pointer, size = c_void_p, c_int64
     signatures = {
         "supported": (c_int, []),

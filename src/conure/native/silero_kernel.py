@@ -59,7 +59,7 @@ class SileroKernel:
         self._struct = _Silero(places[0], first.struct, places[1], *structs, places[2], float(head[1]))
         self._listen = library().conure_silero
 
-    def listen(self, samples: np.ndarray, memory: np.ndarray) -> np.ndarray:
+    def detect(self, samples: np.ndarray, memory: np.ndarray) -> np.ndarray:
         """samples [B, n * 512] of some streams -> probabilities [B, n].
 
         Memory [B, 64 + 128 + 128] holds each one's last samples, the LSTM's output and its cell, and moves on.

@@ -22,23 +22,23 @@ from conure.service.access import Scope
 from conure.service.limits import Limits
 
 __all__ = [
-    "All",
-    "Ask",
-    "Begin",
+    "StatusResponse",
+    "StatusRequest",
+    "BeginUsage",
     "ControlChannel",
     "Drain",
     "Drained",
-    "End",
-    "Granted",
+    "EndUsage",
+    "UsageGranted",
     "Message",
-    "Opened",
-    "Over",
+    "ServerOpened",
+    "LimitReached",
     "Report",
-    "Reserve",
-    "Spend",
+    "ReserveUsage",
+    "SpendUsage",
     "Stop",
-    "Tell",
-    "Told",
+    "ReportRequest",
+    "ReportResponse",
     "answer_of",
 ]
 
@@ -55,17 +55,17 @@ class Report(Struct, frozen=True):
     measured: list[Family] = []
 
 
-class Opened(Struct, frozen=True, tag=True):
+class ServerOpened(Struct, frozen=True, tag=True):
     """Its doors are open."""
 
 
-class Ask(Struct, frozen=True, tag=True):
+class StatusRequest(Struct, frozen=True, tag=True):
     """How is the whole server?"""
 
     number: int
 
 
-class All(Struct, frozen=True, tag=True):
+class StatusResponse(Struct, frozen=True, tag=True):
     """The answer."""
 
     number: int
@@ -73,20 +73,20 @@ class All(Struct, frozen=True, tag=True):
     measured: list[Family]
 
 
-class Tell(Struct, frozen=True, tag=True):
+class ReportRequest(Struct, frozen=True, tag=True):
     """How are you?"""
 
     number: int
 
 
-class Told(Struct, frozen=True, tag=True):
+class ReportResponse(Struct, frozen=True, tag=True):
     """The answer."""
 
     number: int
     report: Report
 
 
-class Begin(Struct, frozen=True, tag=True):
+class BeginUsage(Struct, frozen=True, tag=True):
     """May the key begin this?"""
 
     number: int
@@ -96,27 +96,27 @@ class Begin(Struct, frozen=True, tag=True):
     scope: Scope
 
 
-class Reserve(Struct, frozen=True, tag=True):
+class ReserveUsage(Struct, frozen=True, tag=True):
     """May so much audio be set aside for the visit?"""
 
     number: int
     seconds: float
 
 
-class Granted(Struct, frozen=True, tag=True):
+class UsageGranted(Struct, frozen=True, tag=True):
     """It may begin, or has its reservation."""
 
     number: int
 
 
-class Spend(Struct, frozen=True, tag=True):
+class SpendUsage(Struct, frozen=True, tag=True):
     """So much audio came."""
 
     number: int
     seconds: float
 
 
-class Over(Struct, frozen=True, tag=True):
+class LimitReached(Struct, frozen=True, tag=True):
     """It may not begin, or has had all that it may have."""
 
     number: int
@@ -125,7 +125,7 @@ class Over(Struct, frozen=True, tag=True):
     retry_after: float
 
 
-class End(Struct, frozen=True, tag=True):
+class EndUsage(Struct, frozen=True, tag=True):
     number: int
 
 
@@ -143,8 +143,19 @@ class Stop(Struct, frozen=True, tag=True):
     """At once."""
 
 
-Visits = Begin | Granted | Reserve | Spend | Over | End
-Message = Opened | Broken | Ask | All | Tell | Told | Visits | Drain | Drained | Stop
+Visits = BeginUsage | UsageGranted | ReserveUsage | SpendUsage | LimitReached | EndUsage
+Message = (
+    ServerOpened
+    | Broken
+    | StatusRequest
+    | StatusResponse
+    | ReportRequest
+    | ReportResponse
+    | Visits
+    | Drain
+    | Drained
+    | Stop
+)
 
 _encoder = msgpack.Encoder()
 _decoder: msgpack.Decoder[Message] = msgpack.Decoder(Message)
@@ -157,15 +168,15 @@ class ControlChannel:
         self._reader, self._writer = reader, writer
 
     @staticmethod
-    async def over(end: socket.socket) -> ControlChannel:
+    async def from_socket(end: socket.socket) -> ControlChannel:
         return ControlChannel(*await asyncio.open_connection(sock=end))
 
-    def say(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """What is said to who has gone is for nobody; who hears notices."""
         with contextlib.suppress(ConnectionError):
             write_frame(self._writer, _encoder.encode(message))
 
-    async def hear(self) -> Message | None:
+    async def receive(self) -> Message | None:
         """None when the other has gone."""
         said = await read_frame(self._reader)
         return None if said is None else _decoder.decode(said)

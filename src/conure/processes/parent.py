@@ -24,20 +24,20 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from conure.background import start
+from conure.background import start_task
 from conure.engine.client import EngineClient
 from conure.engine.ipc.transport import ProcessTransport
 from conure.engine.plan import Plan
 from conure.errors import BadOption
 from conure.gc_freeze import freeze_heap
 from conure.metrics import Family
-from conure.processes.control_protocol import All
+from conure.processes.control_protocol import StatusResponse
 from conure.processes.supervisor import Supervisor
-from conure.service.engine_metrics import count_engine
+from conure.service.engine_metrics import register_engine_metrics
 from conure.service.process_identity import ProcessIdentity
 from conure.service.server_info import PORTS, Ports, ServerInfo, server_info
-from conure.service.shared_ports import reserved
-from conure.service.status import facts
+from conure.service.shared_ports import reserve_port
+from conure.service.status import status_report
 from conure.settings import Settings
 
 __all__ = ["supervise"]
@@ -55,11 +55,13 @@ async def supervise(settings: Settings, plan: Plan, processes: int, on_ready: Ca
     if sys.platform != "linux":
         raise BadOption(f"{processes} processes need Linux, which deals connections out to them", "take one")
     with contextlib.ExitStack() as stack:
-        numbers = {name: stack.enter_context(reserved(settings.host, getattr(settings, name), name)) for name in PORTS}
+        numbers = {
+            name: stack.enter_context(reserve_port(settings.host, getattr(settings, name), name)) for name in PORTS
+        }
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conure-")))
-        place = ProcessIdentity(among=processes, folder=folder)
+        place = ProcessIdentity(process_count=processes, socket_folder=folder)
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-        listener.bind(str(place.engine))
+        listener.bind(str(place.engine_socket))
         listener.listen(2 * processes)
         fixed = settings.model_copy(update={name: number or 0 for name, number in numbers.items()})
         ports = Ports(**{PORTS[name]: number for name, number in numbers.items()})
@@ -72,19 +74,19 @@ async def _run(
     since, draining = time.monotonic(), asyncio.Event()
     handle = EngineClient(ProcessTransport(plan, listener, RING_SAMPLES, settings.start_seconds))
 
-    def answer(streams: int, measured: list[Family]) -> All:
+    def answer(streams: int, measured: list[Family]) -> StatusResponse:
         processes = {"server": os.getpid()} | crew.processes
-        return All(0, facts(handle, since, streams, processes, draining=draining.is_set()), measured)
+        return StatusResponse(0, status_report(handle, since, streams, processes, draining=draining.is_set()), measured)
 
     crew = Supervisor(settings, plan, place, answer)
-    engine = start(handle.start(), "starting the engine")
-    doors = start(_after_its_start(crew.start), "starting processes with connections")
+    engine = start_task(handle.start(), "starting the engine")
+    doors = start_task(_after_its_start(crew.start), "starting processes with connections")
     try:
         await asyncio.wait((engine, doors), return_when=asyncio.FIRST_EXCEPTION)
         for task in (engine, doors):  # what keeps the engine from starting keeps doors from opening
             if task.done():
                 task.result()
-        count_engine(handle)
+        register_engine_metrics(handle)
         freeze_heap()
         on_ready(handle.cards)
         await _until_stopped(crew, handle, draining, settings.drain_seconds)
@@ -108,8 +110,8 @@ async def _until_stopped(crew: Supervisor, handle: EngineClient, draining: async
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.put_nowait, None)
-    stopping = start(asked.get(), "waiting for a signal")
-    lost = start(handle.until_failed(), "waiting for the engine's end")
+    stopping = start_task(asked.get(), "waiting for a signal")
+    lost = start_task(handle.until_failed(), "waiting for the engine's end")
     await asyncio.wait((stopping, lost, crew.failed), return_when=asyncio.FIRST_COMPLETED)
     lost.cancel()
     if crew.failed.done():
@@ -122,8 +124,8 @@ async def _until_stopped(crew: Supervisor, handle: EngineClient, draining: async
     draining.set()
     open_now = (await crew.ask()).status["streams"]
     log.warning("stopping: %d streams are open and may go on for %g s", open_now, drain_seconds)
-    at_once = start(asked.get(), "waiting for another signal")
-    drained = start(crew.drain(drain_seconds), "draining")
+    at_once = start_task(asked.get(), "waiting for another signal")
+    drained = start_task(crew.drain(drain_seconds), "draining")
     await asyncio.wait((at_once, drained), return_when=asyncio.FIRST_COMPLETED)
     for task in (at_once, drained):
         task.cancel()

@@ -14,7 +14,16 @@ import asyncio
 import itertools
 
 from conure.errors import Busy, TooMany
-from conure.processes.control_protocol import Begin, ControlChannel, End, Granted, Over, Reserve, Spend, answer_of
+from conure.processes.control_protocol import (
+    BeginUsage,
+    ControlChannel,
+    EndUsage,
+    LimitReached,
+    ReserveUsage,
+    SpendUsage,
+    UsageGranted,
+    answer_of,
+)
 from conure.service.access import Scope
 from conure.service.callers import Tell
 from conure.service.limits import Ledger, Limits
@@ -34,38 +43,38 @@ class SharedUsage:
     async def begin(self, key: str, limits: Limits, scope: Scope, tell: Tell) -> int:
         number = next(self._numbers)
         try:
-            await self._ask(Begin(number, key, limits, scope))
+            await self._ask(BeginUsage(number, key, limits, scope))
         except TooMany:
             raise
         except (asyncio.CancelledError, Busy):
-            self._parent.say(End(number))  # it may have begun
+            self._parent.send(EndUsage(number))  # it may have begun
             raise
         self._tell[number] = tell
         return number
 
     async def reserve(self, number: int, seconds: float) -> None:
-        await self._ask(Reserve(number, seconds))
+        await self._ask(ReserveUsage(number, seconds))
 
     def spend(self, number: int, seconds: float) -> None:
-        self._parent.say(Spend(number, seconds))
+        self._parent.send(SpendUsage(number, seconds))
 
     def end(self, number: int) -> None:
-        self._parent.say(End(number))
+        self._parent.send(EndUsage(number))
         del self._tell[number]
 
-    async def _ask(self, question: Begin | Reserve) -> None:
+    async def _ask(self, question: BeginUsage | ReserveUsage) -> None:
         """Raises TooMany, and Busy where the parent does not answer."""
         asked = self._asked[question.number] = asyncio.get_running_loop().create_future()
-        self._parent.say(question)
+        self._parent.send(question)
         try:
             await answer_of(asked)
         finally:
             del self._asked[question.number]
 
-    def take(self, answer: Granted | Over) -> None:
+    def take(self, answer: UsageGranted | LimitReached) -> None:
         """What the parent says."""
         asked = self._asked.get(answer.number)
-        if isinstance(answer, Granted):
+        if isinstance(answer, UsageGranted):
             if asked and not asked.done():
                 asked.set_result(None)
             return
@@ -82,22 +91,24 @@ class SharedLedger:
     def __init__(self) -> None:
         self._ledger = Ledger()
 
-    def answer(self, process: int, said: Begin | Reserve | Spend | End, now: float) -> Granted | Over | None:
+    def answer(
+        self, process: int, said: BeginUsage | ReserveUsage | SpendUsage | EndUsage, now: float
+    ) -> UsageGranted | LimitReached | None:
         visit = (process, said.number)
         try:
             match said:
-                case Begin(number, key, limits, scope):
+                case BeginUsage(number, key, limits, scope):
                     self._ledger.begin(visit, key, limits, scope, now)
-                    return Granted(number)
-                case Reserve(number, seconds):
+                    return UsageGranted(number)
+                case ReserveUsage(number, seconds):
                     self._ledger.reserve(visit, seconds, now)
-                    return Granted(number)
-                case Spend(_, seconds):
+                    return UsageGranted(number)
+                case SpendUsage(_, seconds):
                     self._ledger.spend(visit, seconds, now)
-                case End():
+                case EndUsage():
                     self._ledger.end(visit)
         except TooMany as error:
-            return Over(said.number, error.message, error.hint, error.retry_after)
+            return LimitReached(said.number, error.message, error.hint, error.retry_after)
         return None
 
     def leave(self, process: int) -> None:

@@ -14,26 +14,26 @@ from dataclasses import replace
 
 from conure import errors, metrics
 from conure import log as logs
-from conure.background import failed, note, repeat, start
+from conure.background import report_failure, report_if_failed, start_restarting_task, start_task
 from conure.engine.ipc.wire import Broken
 from conure.engine.plan import Plan
 from conure.errors import ConureError, EngineFailed
 from conure.metrics import Family
 from conure.processes.control_protocol import (
-    All,
-    Ask,
-    Begin,
+    BeginUsage,
     ControlChannel,
     Drain,
     Drained,
-    End,
-    Opened,
+    EndUsage,
     Report,
-    Reserve,
-    Spend,
+    ReportRequest,
+    ReportResponse,
+    ReserveUsage,
+    ServerOpened,
+    SpendUsage,
+    StatusRequest,
+    StatusResponse,
     Stop,
-    Tell,
-    Told,
 )
 from conure.processes.shared_limits import SharedLedger
 from conure.service.process_identity import ProcessIdentity
@@ -61,7 +61,7 @@ END_PATIENCE = 5.0
 MOST_DEATHS = 5
 """In a row, without one of them having opened its doors; after more none is started any more."""
 
-Answer = Callable[[int, list[Family]], All]
+Answer = Callable[[int, list[Family]], StatusResponse]
 """Streams of all, and what all have measured, to the answer for who asked, but for its number."""
 
 
@@ -91,12 +91,12 @@ class Supervisor:
 
     async def start(self) -> None:
         """Returns when all have opened their doors. Raises ConureError where one cannot."""
-        doors = [await self._begin() for _ in range(self._place.among)]
-        self._looking = repeat(self._look, "looking after the processes with connections")
+        doors = [await self._begin() for _ in range(self._place.process_count)]
+        self._looking = start_restarting_task(self._look, "looking after the processes with connections")
         for door in doors:
             await door.opened
 
-    async def ask(self) -> All:
+    async def ask(self) -> StatusResponse:
         """How all of them are, together."""
         number = next(self._asks)
         asked = [door for door in self._doors.values() if door.opened.done() and not door.is_silent]
@@ -112,7 +112,7 @@ class Supervisor:
         """Returns when nothing is open anywhere any more."""
         self._ending = True
         for door in self._doors.values():
-            door.channel.say(Drain(seconds))
+            door.channel.send(Drain(seconds))
         while left := [door.drained for door in self._doors.values() if not door.drained.done()]:
             await asyncio.wait(left)
 
@@ -120,7 +120,7 @@ class Supervisor:
         """At once; who does not end by itself is killed."""
         self._ending = True
         for door in self._doors.values():
-            door.channel.say(Stop())
+            door.channel.send(Stop())
         if self._looking:
             self._looking.cancel()
         for last in (False, True):
@@ -141,8 +141,8 @@ class Supervisor:
         process.start()
         theirs.close()
         most_missed = max(math.ceil(self._settings.start_seconds / LOOK), MOST_MISSED)
-        door = self._doors[number] = _Door(number, process, await ControlChannel.over(ours), most_missed)
-        hearing = start(self._serve(door), "listening to a process with connections")
+        door = self._doors[number] = _Door(number, process, await ControlChannel.from_socket(ours), most_missed)
+        hearing = start_task(self._serve(door), "listening to a process with connections")
         self._hearing.add(hearing)
         hearing.add_done_callback(self._hearing.discard)
         return door
@@ -152,7 +152,7 @@ class Supervisor:
         try:
             await self._hear(door)
         except Exception as error:
-            failed("listening to a process with connections", error)
+            report_failure("listening to a process with connections", error)
             door.kill()
         self._ledger.leave(door.number)
         await asyncio.to_thread(door.end)
@@ -164,18 +164,18 @@ class Supervisor:
 
     async def _hear(self, door: _Door) -> None:
         asking: set[asyncio.Task[None]] = set()
-        while message := await door.channel.hear():
+        while message := await door.channel.receive():
             door.heard()
             match message:
-                case Ask(number):
-                    task = start(self._tell(door, number), "telling how the server is")
-                    note(task, "telling how the server is")
+                case StatusRequest(number):
+                    task = start_task(self._tell(door, number), "telling how the server is")
+                    report_if_failed(task, "telling how the server is")
                     asking.add(task)
                     task.add_done_callback(asking.discard)
-                case Begin() | Reserve() | Spend() | End():
+                case BeginUsage() | ReserveUsage() | SpendUsage() | EndUsage():
                     if answer := self._ledger.answer(door.number, message, time.monotonic()):
-                        door.channel.say(answer)
-                case Opened():
+                        door.channel.send(answer)
+                case ServerOpened():
                     self._deaths = 0
                     door.take(message)
                 case _:
@@ -183,7 +183,7 @@ class Supervisor:
 
     async def _tell(self, door: _Door, number: int) -> None:
         told = await self.ask()
-        door.channel.say(All(number, told.status, told.measured))
+        door.channel.send(StatusResponse(number, told.status, told.measured))
 
     async def _replace(self, door: _Door) -> None:
         """Where one cannot be started it counts as one that died."""
@@ -242,7 +242,7 @@ class _Door:
     def ask(self, number: int) -> asyncio.Future[None]:
         """Done when it has answered, or has gone."""
         told = self.told[number] = asyncio.get_running_loop().create_future()
-        self.channel.say(Tell(number))
+        self.channel.send(ReportRequest(number))
         return told
 
     @property
@@ -260,7 +260,7 @@ class _Door:
             self.kill()
         elif self.is_silent and not was_silent:
             log.warning("process %d, which holds connections, does not answer", self.number)
-        self.channel.say(Tell(UNASKED))
+        self.channel.send(ReportRequest(UNASKED))
 
     def heard(self) -> None:
         if self.is_silent:
@@ -269,11 +269,11 @@ class _Door:
 
     def take(self, message: object) -> None:
         match message:
-            case Opened():
+            case ServerOpened():
                 _settle(self.opened)
             case Drained():
                 _settle(self.drained)
-            case Told(number, report):
+            case ReportResponse(number, report):
                 self.report = report
                 if asked := self.told.get(number):
                     _settle(asked)

@@ -9,11 +9,11 @@ class AppendOnlyText:
     """One utterance's. What was told cannot be taken back."""
 
     def __init__(self) -> None:
-        self.told = ""
+        self.sent = ""
 
-    def more(self, text: str) -> str:
+    def advance(self, text: str) -> str:
         """What is new in it; nothing where it goes on otherwise than was told."""
-        if not text.startswith(self.told):
+        if not text.startswith(self.sent):
             return ""
-        more, self.told = text.removeprefix(self.told), text
+        more, self.sent = text.removeprefix(self.sent), text
         return more

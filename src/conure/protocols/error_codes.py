@@ -13,15 +13,15 @@ from conure.errors import ConureError, Unauthorized
 from conure.service.events import Failed
 
 __all__ = [
-    "FAILURES",
+    "ERROR_CODES",
     "ErrorCode",
     "OpenAIType",
-    "failure_of",
-    "headers_of",
-    "openai_status_of",
-    "retry_of",
-    "status_of",
-    "told",
+    "error_code_for",
+    "error_headers",
+    "openai_status_for",
+    "retry_after_for",
+    "http_status_for",
+    "message_with_hint",
 ]
 
 OpenAIType = Literal[
@@ -49,7 +49,7 @@ _OURS = ErrorCode(500, 1011, "INTERNAL", "server_error", "INTERNAL_SERVER_ERROR"
 _BUSY = ErrorCode(503, 1013, "RESOURCE_EXHAUSTED", "server_error", "SERVICE_UNAVAILABLE")
 _STOPPED = ErrorCode(503, 1012, "UNAVAILABLE", "server_error", "SERVICE_UNAVAILABLE")
 
-FAILURES: dict[str, ErrorCode] = {
+ERROR_CODES: dict[str, ErrorCode] = {
     "error": _OURS,
     "bad_request": _BAD,
     "bad_message": _BAD,
@@ -88,35 +88,35 @@ FAILURES: dict[str, ErrorCode] = {
 }
 
 
-def failure_of(error: ConureError | Failed | str) -> ErrorCode:
+def error_code_for(error: ConureError | Failed | str) -> ErrorCode:
     """Of an error, an event, or a code."""
-    return FAILURES.get(error if isinstance(error, str) else error.code, _OURS)
+    return ERROR_CODES.get(error if isinstance(error, str) else error.code, _OURS)
 
 
-def status_of(error: ConureError | Failed) -> int:
+def http_status_for(error: ConureError | Failed) -> int:
     """Of HTTP."""
-    return failure_of(error).http
+    return error_code_for(error).http
 
 
-def openai_status_of(error: ConureError | Failed) -> int:
+def openai_status_for(error: ConureError | Failed) -> int:
     """Of HTTP, as OpenAI has it."""
-    failure = failure_of(error)
+    failure = error_code_for(error)
     return failure.openai_http or failure.http
 
 
-def retry_of(error: ConureError | Failed) -> float | None:
+def retry_after_for(error: ConureError | Failed) -> float | None:
     """Seconds after which the same may go well."""
     retry: float | None = getattr(error, "retry_after", None)
     return retry
 
 
-def headers_of(error: ConureError | Failed) -> dict[str, str]:
+def error_headers(error: ConureError | Failed) -> dict[str, str]:
     """Of an answer over HTTP."""
-    retry = retry_of(error)
+    retry = retry_after_for(error)
     headers = {} if retry is None else {"Retry-After": str(max(1, math.ceil(retry)))}
     return headers | ({"WWW-Authenticate": "Bearer"} if error.code == Unauthorized.code else {})
 
 
-def told(error: ConureError | Failed) -> str:
+def message_with_hint(error: ConureError | Failed) -> str:
     """The message and its hint, for protocols that have one text for both."""
     return f"{error.message}: {error.hint}" if error.hint else error.message

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from fastapi.responses import Response
 
 from conure.errors import ConureError
-from conure.protocols.deepgram.errors import refusal as deepgram_refusal
-from conure.protocols.native.errors import refused
-from conure.protocols.openai.errors import refused as openai_refused
-from conure.protocols.parakeet.uploads import refused as parakeet_refused
+from conure.protocols.deepgram.errors import error_response as deepgram_refusal
+from conure.protocols.native.errors import error_response
+from conure.protocols.openai.errors import error_response as openai_refused
+from conure.protocols.parakeet.uploads import error_response as parakeet_refused
 
-__all__ = ["answered"]
+__all__ = ["error_response_for_path"]
 
 
 def _deepgram(error: ConureError) -> Response:
@@ -24,7 +24,7 @@ def _deepgram(error: ConureError) -> Response:
 
 
 FORMS: dict[str, Callable[[ConureError], Response]] = {
-    **dict.fromkeys(("/v1/stream", "/v1/transcribe"), refused),
+    **dict.fromkeys(("/v1/stream", "/v1/transcribe"), error_response),
     **dict.fromkeys(("/v1/listen", "/v2/listen", "/v1/speak", "/v1/read", "/v1/projects", "/v1/auth"), _deepgram),
     **dict.fromkeys(("/v2", "/v3"), parakeet_refused),
     "/v1": openai_refused,
@@ -32,9 +32,9 @@ FORMS: dict[str, Callable[[ConureError], Response]] = {
 """By the beginning of a path; the longest that fits counts."""
 
 
-def answered(path: str, error: ConureError) -> Response:
+def error_response_for_path(path: str, error: ConureError) -> Response:
     parts = path.lower().rstrip("/").split("/")
     for size in range(len(parts), 0, -1):
         if form := FORMS.get("/".join(parts[:size])):
             return form(error)
-    return refused(error)
+    return error_response(error)

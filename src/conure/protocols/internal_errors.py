@@ -9,21 +9,21 @@ from __future__ import annotations
 from msgspec import json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from conure.background import failed
+from conure.background import report_failure
 from conure.errors import EngineFailed
 
-__all__ = ["CONNECTION", "ending_by_name", "told_mistake"]
+__all__ = ["CONNECTION", "catch_internal_errors", "internal_error"]
 
 CONNECTION, REQUEST = "serving a connection", "answering a request"
 CLOSED = 1011
 
 
-def told_mistake() -> EngineFailed:
+def internal_error() -> EngineFailed:
     """What a client is told; the log has the rest."""
     return EngineFailed("the server made a mistake", "its log tells which")
 
 
-def ending_by_name(app: ASGIApp) -> ASGIApp:
+def catch_internal_errors(app: ASGIApp) -> ASGIApp:
     """The app, whose unforeseen errors end in an answer or with code 1011."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,9 +37,9 @@ def ending_by_name(app: ASGIApp) -> ASGIApp:
             await app(scope, receive, noted)
         except Exception as error:
             is_web_socket = scope["type"] == "websocket"
-            failed(CONNECTION if is_web_socket else REQUEST, error)
+            report_failure(CONNECTION if is_web_socket else REQUEST, error)
             if is_web_socket and "websocket.close" not in sent:
-                await send({"type": "websocket.close", "code": CLOSED, "reason": told_mistake().message})
+                await send({"type": "websocket.close", "code": CLOSED, "reason": internal_error().message})
             elif not is_web_socket and "http.response.start" not in sent:
                 await _refuse(send)
 
@@ -47,7 +47,7 @@ def ending_by_name(app: ASGIApp) -> ASGIApp:
 
 
 async def _refuse(send: Send) -> None:
-    error = told_mistake()
+    error = internal_error()
     body = json.encode(
         {"error": {"code": error.code, "message": error.message, "hint": error.hint, "retry_after": None}}
     )

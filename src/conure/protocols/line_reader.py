@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 
-__all__ = ["LONGEST_LINE", "LONGEST_TEXT", "NotLines", "LineReader"]
+__all__ = ["MAX_LINE_BYTES", "MAX_NON_JSON_BYTES", "NotLines", "LineReader"]
 
-LONGEST_LINE = 2**26
+MAX_LINE_BYTES = 2**26
 """Bytes: a quarter of an hour of PCM at 16 kHz in base64."""
-LONGEST_TEXT = 2**16
+MAX_NON_JSON_BYTES = 2**16
 """The same of a line that is no object."""
 READ = 2**18
 HTTP = re.compile(rb"[A-Z]+ \S+ HTTP/\d(\.\d)?\r?\n")
@@ -28,7 +28,7 @@ class LineReader:
         self._buffer = bytearray()
         self._searched = 0
 
-    async def next(self, longest: int = LONGEST_LINE) -> bytes:
+    async def read_line(self, longest: int = MAX_LINE_BYTES) -> bytes:
         """With its end, which the last one may lack; none at the end of all. One that was cancelled lost nothing.
 
         Raises Foreign, after which nothing can be read, and ConnectionError.
@@ -53,15 +53,15 @@ class LineReader:
         """The line so far. Raises Foreign."""
         if end > longest:
             raise NotLines(f"a line of more than {longest} bytes")
-        line = bytes(self._buffer[: min(end, LONGEST_TEXT + 1)]).lstrip()
+        line = bytes(self._buffer[: min(end, MAX_NON_JSON_BYTES + 1)]).lstrip()
         if not line or line.startswith(b"{"):
             return
         if line.startswith(TLS):
             raise NotLines("this port does not speak TLS")
         if HTTP.match(line):
             raise NotLines("this port does not speak HTTP")
-        if len(line) > LONGEST_TEXT:
-            raise NotLines(f"a line of more than {LONGEST_TEXT} bytes that is no object")
+        if len(line) > MAX_NON_JSON_BYTES:
+            raise NotLines(f"a line of more than {MAX_NON_JSON_BYTES} bytes that is no object")
         if line.translate(None, CONTROL) != line or not _is_text(line):
             raise NotLines("bytes that are no line of JSON")
 

@@ -25,10 +25,10 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from conure.audio.formats import AudioFormat
 from conure.errors import ConureError
 from conure.protocols.append_only_text import AppendOnlyText
-from conure.protocols.error_codes import failure_of, retry_of, told
-from conure.protocols.http.credentials import answer_to, secret_of
-from conure.protocols.http.uvicorn_websocket import DIRECT, GIVE_TO
-from conure.protocols.send_timeout import TOO_SLOW, ClientTooSlow, in_time
+from conure.protocols.error_codes import error_code_for, message_with_hint, retry_after_for
+from conure.protocols.http.credentials import accepted_subprotocol, read_credential
+from conure.protocols.http.uvicorn_websocket import DIRECT_AUDIO, SET_RECEIVER
+from conure.protocols.send_timeout import CLIENT_TOO_SLOW, ClientTooSlow, with_send_timeout
 from conure.protocols.services import Services
 from conure.service.events import Event, Failed, Final, Marker, Partial
 from conure.service.live_service import LiveService, LiveStream, StreamRequest
@@ -43,18 +43,18 @@ ALL_WELL = 1000
 
 def marker_socket(behind: Services) -> APIRouter:
     router, live = APIRouter(), behind.live
-    numbers = live.place.numbers()
+    numbers = live.identity.stream_numbers()
 
     @router.websocket("/ws")
     async def stream(socket: WebSocket) -> None:
         with contextlib.suppress(WebSocketDisconnect):
-            await socket.accept(answer_to(socket.headers))
+            await socket.accept(accepted_subprotocol(socket.headers))
             try:
-                caller = behind.access.identify(secret_of(socket.headers, socket.query_params))
-                opened = await live.open(StreamRequest(), AudioFormat(), caller)
+                caller = behind.access.identify(read_credential(socket.headers, socket.query_params))
+                opened = await live.open_stream(StreamRequest(), AudioFormat(), caller)
             except ConureError as error:
                 await socket.send_json(_failed(error))
-                await socket.close(failure_of(error).close)
+                await socket.close(error_code_for(error).close)
             else:
                 await _Connection(socket, live, opened, next(numbers)).serve()
 
@@ -79,18 +79,20 @@ class _Connection:
         self._reader = self._live.attach(self._stream)
         try:
             await self._send({"type": "Ready", "id": self._number})
-            if direct := self._socket.scope.get("extensions", {}).get(DIRECT):
-                direct[GIVE_TO](self._take_directly, joined=False)
+            if direct := self._socket.scope.get("extensions", {}).get(DIRECT_AUDIO):
+                direct[SET_RECEIVER](self._take_directly, joined=False)
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read())
                 await self._tell()
                 reading.cancel()
             with contextlib.suppress(RuntimeError):
-                await in_time(self._socket.close(failure_of(self._failed).close if self._failed else ALL_WELL))
+                await with_send_timeout(
+                    self._socket.close(error_code_for(self._failed).close if self._failed else ALL_WELL)
+                )
         except* (WebSocketDisconnect, ClientTooSlow):
             pass
         finally:
-            self._live.forget(self._stream)  # nobody can come back to it
+            self._live.discard(self._stream)  # nobody can come back to it
 
     async def _read(self) -> None:
         while True:
@@ -107,18 +109,18 @@ class _Connection:
 
     def _take_directly(self, data: bytes) -> bool:
         """Audio that is nothing but audio."""
-        return _unpacked(data) is None and self._stream.take(data, self._reader)
+        return _unpacked(data) is None and self._stream.push_audio_now(data, self._reader)
 
     async def _take(self, data: bytes) -> None:
         packed = _unpacked(data)
         if packed is None:
-            await self._stream.feed(data, self._reader)
+            await self._stream.push_audio(data, self._reader)
             return
         self._packed = True
         if packed["type"] == "Marker":
             await self._finalize({"type": "Marker", "id": -1})
         elif isinstance(packed.get("pcm_bytes"), bytes):
-            await self._stream.feed(packed["pcm_bytes"], self._reader)
+            await self._stream.push_audio(packed["pcm_bytes"], self._reader)
         else:
             await self._refuse("an Audio without pcm_bytes")
 
@@ -153,17 +155,17 @@ class _Connection:
 
     def _fresh(self, text: str, until: float) -> list[Any]:
         """What is new of the segment, of which the final has the last word."""
-        is_next = self._has_text and not self._growing.told
-        fresh = self._growing.more(text)
+        is_next = self._has_text and not self._growing.sent
+        fresh = self._growing.advance(text)
         if fresh and is_next:
             fresh = f" {fresh}"
         return [_said(fresh, until) | {"is_final": False}] if fresh else []
 
     async def _send(self, message: Any) -> None:
         try:
-            await in_time(self._send_now(message))
+            await with_send_timeout(self._send_now(message))
         except ClientTooSlow:
-            self._stream.session.stop(TOO_SLOW)
+            self._stream.session.stop(CLIENT_TOO_SLOW)
             raise
 
     async def _send_now(self, message: Any) -> None:
@@ -179,7 +181,12 @@ class _Connection:
 
 
 def _failed(error: ConureError | Failed) -> dict[str, Any]:
-    return {"type": "Error", "code": error.code, "message": told(error), "retry_after": retry_of(error)}
+    return {
+        "type": "Error",
+        "code": error.code,
+        "message": message_with_hint(error),
+        "retry_after": retry_after_for(error),
+    }
 
 
 def _said(text: str, until: float) -> dict[str, Any]:

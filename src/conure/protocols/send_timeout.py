@@ -7,10 +7,12 @@ from collections.abc import Awaitable
 
 from conure.service.events import Failed
 
-__all__ = ["TOO_SLOW", "ClientTooSlow", "in_time"]
+__all__ = ["CLIENT_TOO_SLOW", "ClientTooSlow", "with_send_timeout"]
 
-MOST_SECONDS = 20.0
-TOO_SLOW = Failed("client_too_slow", f"nothing was read for {MOST_SECONDS:g} s", "read events as they come")
+SEND_TIMEOUT_SECONDS = 20.0
+CLIENT_TOO_SLOW = Failed(
+    "client_too_slow", f"nothing was read for {SEND_TIMEOUT_SECONDS:g} s", "read events as they come"
+)
 """How its stream ends."""
 
 
@@ -18,10 +20,10 @@ class ClientTooSlow(ConnectionError):
     """The client has not read for so long that its connection is given up."""
 
 
-async def in_time(sending: Awaitable[None]) -> None:
+async def with_send_timeout(sending: Awaitable[None]) -> None:
     """Raises TooSlow where it takes too long."""
     try:
-        async with asyncio.timeout(MOST_SECONDS):
+        async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
             await sending
     except TimeoutError:
-        raise ClientTooSlow(TOO_SLOW.message) from None
+        raise ClientTooSlow(CLIENT_TOO_SLOW.message) from None

@@ -13,7 +13,7 @@ from conure.service.file_service import FileService
 from conure.service.live_service import LiveService
 from conure.service.safe_http import SafeHttp
 from conure.service.status import Status
-from conure.service.url_fetcher import Fetcher
+from conure.service.url_fetcher import UrlFetcher
 
 __all__ = ["Services"]
 
@@ -27,7 +27,7 @@ class Services:
     uploads: Uploads = field(default_factory=lambda: Uploads(2**31, 128))
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     """Of all ports of this process."""
-    fetcher: Fetcher = field(default_factory=lambda: Fetcher(SafeHttp()))
+    fetcher: UrlFetcher = field(default_factory=lambda: UrlFetcher(SafeHttp()))
     callbacks: Callbacks = field(default_factory=lambda: Callbacks(SafeHttp()))
     secrets: ClientSecrets = ClientSecrets(b"")  # noqa: RUF009  it has no state
     """Without keys they keep nobody out, so whoever likes may sign one."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from conure.background import start
+from conure.background import start_task
 from conure.errors import ConureError, EngineFailed
 from conure.types import Transcript
 
@@ -25,10 +25,10 @@ class TranscriptionProgress(Generic[News]):
         """`transcribe` is given a function that takes its news."""
         self._news: list[News] = []
         self._changed = asyncio.Event()
-        self._working = start(transcribe(self._take), "transcribing a recording")
+        self._working = start_task(transcribe(self._take), "transcribing a recording")
         self._working.add_done_callback(lambda _: self._changed.set())
 
-    async def news(self) -> list[News] | None:
+    async def next_updates(self) -> list[News] | None:
         """Waits for some; none after `SILENCE`, None when all have come."""
         try:
             async with asyncio.timeout(SILENCE):

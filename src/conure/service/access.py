@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-__all__ = ["ANYONE", "FREE", "Access", "AnonymousAccess", "Caller", "Scope", "Visit"]
+__all__ = ["ANONYMOUS", "UNLIMITED", "Access", "AnonymousAccess", "Caller", "Scope", "Usage"]
 
 Scope = Literal["live", "files", "status"]
 """What a key may be for: live streams, recordings, and what the server tells of itself."""
 
 
-class Visit(Protocol):
+class Usage(Protocol):
     """One stream or one recording of a caller."""
 
     async def reserve(self, seconds: float) -> None:
@@ -42,7 +42,7 @@ class Caller(Protocol):
         """Of its key, for the log; empty where there are no keys."""
         ...
 
-    async def begin(self, scope: Scope) -> Visit:
+    async def begin_usage(self, scope: Scope) -> Usage:
         """Raises Forbidden, TooMany with the seconds after which it may try again, or Unauthorized for a key that
         was removed."""
         ...
@@ -56,11 +56,11 @@ class Access(Protocol):
         """Raises Unauthorized where a key is needed and this is none."""
         ...
 
-    def knows(self, secret: str) -> bool:
+    def is_valid_key(self, secret: str) -> bool:
         """Whether it is one that `identify` takes; nothing is counted."""
         ...
 
-    def named(self, name: str) -> Caller:
+    def caller_named(self, name: str) -> Caller:
         """One that was identified before. Raises Unauthorized where its key is gone."""
         ...
 
@@ -76,18 +76,18 @@ class _Free:
         pass
 
 
-FREE: Visit = _Free()
+UNLIMITED: Usage = _Free()
 """Of a caller who may have as much as there is."""
 
 
 class _Nobody:
     name = ""
 
-    async def begin(self, scope: Scope) -> Visit:
-        return FREE
+    async def begin_usage(self, scope: Scope) -> Usage:
+        return UNLIMITED
 
 
-ANYONE: Caller = _Nobody()
+ANONYMOUS: Caller = _Nobody()
 
 
 class AnonymousAccess:
@@ -96,10 +96,10 @@ class AnonymousAccess:
     needs_key = False
 
     def identify(self, secret: str | None) -> Caller:
-        return ANYONE
+        return ANONYMOUS
 
-    def knows(self, secret: str) -> bool:
+    def is_valid_key(self, secret: str) -> bool:
         return True
 
-    def named(self, name: str) -> Caller:
-        return ANYONE
+    def caller_named(self, name: str) -> Caller:
+        return ANONYMOUS

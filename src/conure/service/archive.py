@@ -20,15 +20,15 @@ from typing import Generic, TypeVar
 
 from conure import errors
 from conure.audio.files import Source
-from conure.cpu_count import processors
+from conure.cpu_count import processor_count
 from conure.errors import AudioNotFound, AudioTooLong, ConureError, EngineFailed, NoSuchTrack, UnsupportedAudio
 from conure.service.decode_pool import DecodePool
-from conure.service.decode_process import Answer, Cut, Ended, Failed, Opened, Samples
+from conure.service.decode_process import Answer, DecodedClip, RecordingEnded, RecordingFailed, RecordingOpened, Samples
 from conure.service.decode_worker import DecodeTask, DecodeWorker
-from conure.service.recording_words import HeldPiece, RecordingWords
+from conure.service.recording_words import HeldClip, RecordingWords
 from conure.service.segment_queue import SegmentQueue
 from conure.types import Word
-from conure.vad.segmentation import CutSettings
+from conure.vad.segmentation import SegmentationSettings
 
 __all__ = ["Archive", "Progress"]
 
@@ -62,7 +62,7 @@ class Archive(Generic[Tokens]):
         split: bool = False,
         track: int | None = None,
         max_seconds: float | None = None,
-        cut: CutSettings,
+        cut: SegmentationSettings,
         batch_seconds: float,
         workers: int | None = None,
         progress: Progress | None = None,
@@ -76,7 +76,7 @@ class Archive(Generic[Tokens]):
         self._progress = progress
         self._enough = LOOK_AHEAD * batch_seconds
         self._stock = SegmentQueue(batch_seconds)
-        self._running: deque[tuple[list[HeldPiece], Future[Sequence[Tokens | Exception]]]] = deque()
+        self._running: deque[tuple[list[HeldClip], Future[Sequence[Tokens | Exception]]]] = deque()
         self._open: dict[int, RecordingWords] = {}
         """Those that were begun and not yet given, in their order."""
         self._words = 0
@@ -143,20 +143,20 @@ class Archive(Generic[Tokens]):
 
     def _hear(self, reader: DecodeWorker, answer: Answer) -> None:
         match answer:
-            case Opened(number, channels, hint):
+            case RecordingOpened(number, channels, hint):
                 self._open[number].channels, self._open[number].hint = channels, hint
-            case Cut(number):
+            case DecodedClip(number):
                 recording = self._open.get(number)
                 if recording is None or recording.error:
                     reader.free([answer.at])
                     return
-                piece = HeldPiece(recording, reader, answer, time.monotonic())
+                piece = HeldClip(recording, reader, answer, time.monotonic())
                 recording.pieces.append(piece)
                 self._stock.add(piece)
-            case Ended(number):
+            case RecordingEnded(number):
                 if number in self._open:
                     self._words += self._open[number].end(answer)
-            case Failed(number):
+            case RecordingFailed(number):
                 if number in self._open:
                     self._fail(self._open[number], _error(answer))
 
@@ -172,7 +172,7 @@ class Archive(Generic[Tokens]):
                     self._settle(recording, piece, tokens)
             self._report()
 
-    def _settle(self, recording: RecordingWords, piece: HeldPiece, tokens: Tokens | Exception) -> None:
+    def _settle(self, recording: RecordingWords, piece: HeldClip, tokens: Tokens | Exception) -> None:
         try:
             if isinstance(tokens, Exception):
                 raise tokens
@@ -211,11 +211,11 @@ class Archive(Generic[Tokens]):
 
 def _workers(sources: Iterable[Source], asked: int | None) -> int:
     """How many read: one core is left for whoever feeds the device."""
-    workers = asked or min(processors() - 1, MOST_WORKERS)
+    workers = asked or min(processor_count() - 1, MOST_WORKERS)
     return max(1, min(workers, len(sources)) if isinstance(sources, Sized) else workers)
 
 
-def _error(failed: Failed) -> Exception:
+def _error(failed: RecordingFailed) -> Exception:
     """As it was raised where the recording was read."""
     kind = getattr(errors, failed.kind, None)
     if kind is not None:

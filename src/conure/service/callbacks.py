@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import httpx2
 
-from conure.background import start
+from conure.background import start_task
 from conure.errors import Busy, ConureError
-from conure.service.process_identity import ALONE, ProcessIdentity
+from conure.service.process_identity import SINGLE_PROCESS, ProcessIdentity
 from conure.service.safe_http import SafeHttp
 
 __all__ = ["Callback", "Callbacks"]
@@ -36,18 +36,20 @@ class Callback:
 
 
 class Callbacks:
-    def __init__(self, outside: SafeHttp, place: ProcessIdentity = ALONE, delays: Sequence[float] = DELAYS) -> None:
+    def __init__(
+        self, outside: SafeHttp, place: ProcessIdentity = SINGLE_PROCESS, delays: Sequence[float] = DELAYS
+    ) -> None:
         self._outside = outside
-        self._most = place.share(MOST)
+        self._most = place.share_of(MOST)
         self._delays = delays
         self._owed: set[asyncio.Task[None]] = set()
         self._draining = False
 
-    async def check(self, callback: Callback) -> None:
+    async def check_url(self, callback: Callback) -> None:
         """Raises BadOption or AudioNotFound for an address that nothing may be sent to."""
-        await self._outside.check(callback.url)
+        await self._outside.resolve_allowed(callback.url)
 
-    def begin(self, callback: Callback, work: Callable[[], Awaitable[bytes]], needed: AsyncExitStack) -> None:
+    def schedule(self, callback: Callback, work: Callable[[], Awaitable[bytes]], needed: AsyncExitStack) -> None:
         """What the work gives, JSON, is sent there. Raises Busy, and then nothing is begun.
 
         `needed` is emptied, and what was in it closed when the work is done.
@@ -56,7 +58,7 @@ class Callbacks:
             raise Busy("the server is about to stop", "ask another server, or again", RETRY_AFTER)
         if len(self._owed) >= self._most:
             raise Busy(f"{len(self._owed)} callbacks are owed already", "try again in a while")
-        owed = start(self._keep(callback, work, needed.pop_all()), "sending a callback")
+        owed = start_task(self._keep(callback, work, needed.pop_all()), "sending a callback")
         self._owed.add(owed)
         owed.add_done_callback(self._owed.discard)
 

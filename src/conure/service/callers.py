@@ -13,12 +13,12 @@ from typing import Protocol
 
 from conure import metrics
 from conure.errors import ConureError, Forbidden, TooMany, Unauthorized
-from conure.service.access import FREE, Access, AnonymousAccess, Caller, Scope, Visit
+from conure.service.access import UNLIMITED, Access, AnonymousAccess, Caller, Scope, Usage
 from conure.service.keys import Key, KeyFile
 from conure.service.limits import NO_LIMITS, Ledger, Limits
 from conure.settings import Settings
 
-__all__ = ["UsageCounts", "KeyedAccess", "LocalUsage", "Tell", "access_of"]
+__all__ = ["UsageCounts", "KeyedAccess", "LocalUsage", "Tell", "open_access"]
 
 log = logging.getLogger(__name__)
 
@@ -84,20 +84,20 @@ class KeyedAccess:
     def identify(self, secret: str | None) -> Caller:
         if secret is None:
             raise _refused(Unauthorized("a key is needed", "send one: Authorization: Bearer cnr_..."))
-        if key := self._keys.find(secret, time.monotonic()):
+        if key := self._keys.find_by_secret(secret, time.monotonic()):
             return _Keyholder(key.name, self._keys, self._counts)
         raise _refused(Unauthorized("the key is not known", "was it removed, or cut off? `conure keys` lists those"))
 
-    def knows(self, secret: str) -> bool:
-        return self._keys.find(secret, time.monotonic()) is not None
+    def is_valid_key(self, secret: str) -> bool:
+        return self._keys.find_by_secret(secret, time.monotonic()) is not None
 
-    def named(self, name: str) -> Caller:
-        if self._keys.named(name, time.monotonic()) is None:
+    def caller_named(self, name: str) -> Caller:
+        if self._keys.find_by_name(name, time.monotonic()) is None:
             raise _refused(_gone(name))
         return _Keyholder(name, self._keys, self._counts)
 
 
-def access_of(settings: Settings, counts: UsageCounts) -> Access:
+def open_access(settings: Settings, counts: UsageCounts) -> Access:
     """Raises BadOption for a file of keys that is none, or empty."""
     return KeyedAccess(KeyFile(settings.keys), counts) if settings.keys else AnonymousAccess()
 
@@ -110,20 +110,20 @@ class _Keyholder:
         self._keys = keys
         self._counts = counts
 
-    async def begin(self, scope: Scope) -> Visit:
+    async def begin_usage(self, scope: Scope) -> Usage:
         try:
             return await self._begin(scope)
         except ConureError as error:
             raise _refused(error) from None
 
-    async def _begin(self, scope: Scope) -> Visit:
-        key = self._keys.named(self.name, time.monotonic())
+    async def _begin(self, scope: Scope) -> Usage:
+        key = self._keys.find_by_name(self.name, time.monotonic())
         if key is None:
             raise _gone(self.name)
         if scope not in key.scopes:
             raise Forbidden(f"the key {key.name!r} is not for {scope}", f"it is for {', '.join(key.scopes)}")
         if scope == "status" or key.limits == NO_LIMITS:
-            return FREE
+            return UNLIMITED
         return await _Counted.begun(self._counts, key, scope)
 
 

@@ -16,14 +16,14 @@ from functools import partial
 from typing import Self
 
 from conure.audio.formats import AudioFormat
-from conure.background import start
+from conure.background import start_task
 from conure.engine.messages import Samples
 from conure.errors import BacklogFull, BadOption, UnsupportedAudio
-from conure.service.access import ANYONE, Caller
+from conure.service.access import ANONYMOUS, Caller
 from conure.service.events import Event, Failed
 from conure.service.live_service import LiveService, LiveStream, StreamRequest
 from conure.service.request_queue import RequestQueue
-from conure.service.session_options import LAG_EVERY
+from conure.service.session_options import LAG_INTERVAL
 from conure.service.stream_decoder import StreamAudioDecoder
 from conure.vad.endpointing import Endpointing
 
@@ -39,16 +39,16 @@ class ChannelStreams:
     def __init__(self, live: LiveService, streams: Sequence[LiveStream], intake: StreamAudioDecoder | None) -> None:
         """`intake`: tells the channels apart; None where there is one stream."""
         self.streams = tuple(streams)
-        self.closing = False
+        self.is_closing = False
         """No more audio is taken."""
         self._live = live
         self._intake = intake
-        self._inbox = RequestQueue(self, live.space) if intake else None
+        self._inbox = RequestQueue(self, live.spool_space) if intake else None
         self._readers = [live.attach(stream) for stream in streams]
 
     @classmethod
     async def open(
-        cls, live: LiveService, wanted: StreamRequest, audio: AudioFormat, caller: Caller = ANYONE, channels: int = 1
+        cls, live: LiveService, wanted: StreamRequest, audio: AudioFormat, caller: Caller = ANONYMOUS, channels: int = 1
     ) -> Self:
         """All or none. `channels`: 1 for the mean of those that the audio has, or as many as it has for each.
 
@@ -63,8 +63,8 @@ class ChannelStreams:
         async with AsyncExitStack() as opened:
             streams = []
             for _ in range(channels):
-                stream = await live.open(wanted, SAMPLES if apart else audio, caller)
-                opened.callback(live.forget, stream)
+                stream = await live.open_stream(wanted, SAMPLES if apart else audio, caller)
+                opened.callback(live.discard, stream)
                 streams.append(stream)
             opened.pop_all()
         return cls(live, streams, StreamAudioDecoder(audio, split=True) if apart else None)
@@ -80,42 +80,42 @@ class ChannelStreams:
         return self._intake.problems if self._intake else self.streams[0].problems
 
     @property
-    def is_behind(self) -> bool:
+    def has_backlog(self) -> bool:
         """Audio waits that could be heard: the client need say nothing meanwhile."""
-        return bool(self._inbox and not self._inbox.is_empty) or any(stream.is_behind for stream in self.streams)
+        return bool(self._inbox and not self._inbox.is_empty) or any(stream.has_backlog for stream in self.streams)
 
-    async def feed(self, data: bytes) -> None:
+    async def push_audio(self, data: bytes) -> None:
         """Audio in the connection's format, cut anywhere. What cannot be heard yet is kept; nothing is waited for.
 
         What came before audio that cannot be read, or kept, is transcribed; then the streams fail.
         """
-        if self.closing:
+        if self.is_closing:
             return
         if self._inbox is None:
-            await self.streams[0].feed(data, self._readers[0])
+            await self.streams[0].push_audio(data, self._readers[0])
             return
         try:
-            self._inbox.put(data)
+            self._inbox.put_audio(data)
         except BacklogFull as error:
             await self._overflow(error)
 
-    def take(self, data: bytes) -> bool:
+    def push_audio_now(self, data: bytes) -> bool:
         """The same at once; False, and nothing was taken, where `feed` would refuse, or tell channels apart."""
-        return self._inbox is None and not self.closing and self.streams[0].take(data, self._readers[0])
+        return self._inbox is None and not self.is_closing and self.streams[0].push_audio_now(data, self._readers[0])
 
     async def finalize(self, marker: int) -> None:
         """That was all for now: each channel tells a Marker."""
-        if not self.closing:
+        if not self.is_closing:
             await self._then(partial(self._finalize, marker))
 
-    async def configure(self, endpointing: Endpointing, lag_every: float = LAG_EVERY) -> None:
+    async def configure(self, endpointing: Endpointing, lag_every: float = LAG_INTERVAL) -> None:
         """Of streams that are not told apart, for what comes from now on."""
         await self.streams[0].configure(endpointing, lag_every)
 
     async def close(self) -> None:
         """That was all; more than once does no harm."""
-        if not self.closing:
-            self.closing = True
+        if not self.is_closing:
+            self.is_closing = True
             await self._then(self._close)
 
     def stop(self, event: Failed) -> None:
@@ -125,13 +125,13 @@ class ChannelStreams:
 
     def cancel(self) -> None:
         """Nobody wants the rest; more than once does no harm."""
-        self.closing = True
+        self.is_closing = True
         if self._inbox:
             self._inbox.close()
         if self._intake:
             self._intake.close()
         for stream in self.streams:
-            self._live.forget(stream)
+            self._live.discard(stream)
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
         """Of all channels, in the order in which they come; ends when all have ended."""
@@ -141,14 +141,16 @@ class ChannelStreams:
             return
         pairs = zip(self.streams, self._readers, strict=True)
         told = [aiter(stream.events(reader)) for stream, reader in pairs]
-        waiting = {start(_anext(events), "reading events of a channel"): channel for channel, events in enumerate(told)}
+        waiting = {
+            start_task(_anext(events), "reading events of a channel"): channel for channel, events in enumerate(told)
+        }
         try:
             while waiting:
                 done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for each in sorted(done, key=waiting.__getitem__):
                     channel = waiting.pop(each)
                     if (came := each.result()) is not None:
-                        waiting[start(_anext(told[channel]), "reading events of a channel")] = channel
+                        waiting[start_task(_anext(told[channel]), "reading events of a channel")] = channel
                         yield channel, came
         finally:
             for each in waiting:
@@ -156,30 +158,30 @@ class ChannelStreams:
 
     async def _then(self, action: Callable[[], Awaitable[None]]) -> None:
         """After the audio that came so far."""
-        await (self._inbox.then(action) if self._inbox else action())
+        await (self._inbox.put_action(action) if self._inbox else action())
 
     # What the inbox asks for, one after the other, where channels are told apart.
 
     @property
-    def has_room(self) -> bool:
-        return bool(self._intake and self._intake.is_immediate) and all(stream.has_room for stream in self.streams)
+    def is_writable(self) -> bool:
+        return bool(self._intake and self._intake.is_immediate) and all(stream.is_writable for stream in self.streams)
 
-    def hear_now(self, data: bytes) -> None:
+    def process_now(self, data: bytes) -> None:
         assert self._intake
         try:
-            samples = self._intake.take(data)
+            samples = self._intake.decode_now(data)
         except UnsupportedAudio as error:
             self._spoil(error)
         else:
             for row, stream, reader in zip(samples, self.streams, self._readers, strict=True):
-                stream.take(row.tobytes(), reader)
+                stream.push_audio_now(row.tobytes(), reader)
 
-    async def hear(self, data: bytes) -> None:
+    async def process(self, data: bytes) -> None:
         assert self._intake
         for stream in self.streams:
-            await stream.settle()
+            await stream.wait_until_writable()
         try:
-            samples = await self._intake.push(data)
+            samples = await self._intake.decode(data)
         except UnsupportedAudio as error:
             self._spoil(error)
         else:
@@ -212,26 +214,26 @@ class ChannelStreams:
         """samples [channels, n]."""
         if samples.size:
             for row, stream, reader in zip(samples, self.streams, self._readers, strict=True):
-                await stream.feed(row.tobytes(), reader)
+                await stream.push_audio(row.tobytes(), reader)
 
     async def _overflow(self, error: BacklogFull) -> None:
         """What is kept is transcribed, what follows is not taken."""
-        self.closing = True
+        self.is_closing = True
 
         async def end() -> None:
             await self._finish()
             self._spoil(error)
 
         for stream in self.streams:
-            stream.warn_of(error)
+            stream.warn_before_failing(error)
         await self._then(end)
 
     def _spoil(self, error: UnsupportedAudio | BacklogFull) -> None:
-        self.closing = True
+        self.is_closing = True
         if self._inbox:
             self._inbox.close()
         for stream in self.streams:
-            stream.spoil(error)
+            stream.fail_after_audio(error)
 
 
 async def _anext(events: AsyncIterator[Event]) -> Event | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from conure.text.overlap_merge import Joiner
+from conure.text.overlap_merge import OverlapMerger
 from conure.types import Word
 
 __all__ = ["ChannelWords"]
@@ -15,15 +15,15 @@ class ChannelWords:
     """One recording. Its pieces come in the order of their channel; holds the words of one piece a channel."""
 
     def __init__(self) -> None:
-        self._joiners: dict[int, Joiner[Word]] = {}
+        self._joiners: dict[int, OverlapMerger[Word]] = {}
 
     def push(self, channel: int, words: Sequence[Word], start: float, overlap: float) -> list[tuple[int, Word]]:
         """The words of a piece in its own times -> (channel, word) that are settled now, in times of the recording.
 
         `start` is the piece's own, and `overlap` the seconds at its beginning that the piece before it heard, too.
         """
-        joiner = self._joiners.setdefault(channel, Joiner())
-        return [(channel, word) for word in joiner.push([_shifted(word, start) for word in words], start, overlap)]
+        joiner = self._joiners.setdefault(channel, OverlapMerger())
+        return [(channel, word) for word in joiner.add_clip([_shifted(word, start) for word in words], start, overlap)]
 
     def finish(self) -> list[tuple[int, Word]]:
         """What is left."""

@@ -21,15 +21,15 @@ from msgspec import Struct
 
 from conure.errors import BadOption
 
-__all__ = ["LEAST_SECONDS", "MOST_SECONDS", "ClientSecrets", "MintedSecret", "OpenedSecret"]
+__all__ = ["MIN_SECONDS", "MAX_SECONDS", "ClientSecrets", "MintedSecret", "SecretClaims"]
 
 PREFIX = "ek_"
-LEAST_SECONDS, MOST_SECONDS = 10, 7200
+MIN_SECONDS, MAX_SECONDS = 10, 7200
 MOST_SESSION = 4096
 """Bytes of a session in JSON: a secret has to fit into a header."""
 
 
-class OpenedSecret(Struct, frozen=True):
+class SecretClaims(Struct, frozen=True):
     caller: str
     """Name of the key that it was minted with; empty where there are no keys."""
     expires_at: int
@@ -43,7 +43,7 @@ class MintedSecret(Struct, frozen=True):
     expires_at: int
 
 
-_opened = msgspec.json.Decoder(OpenedSecret)
+_opened = msgspec.json.Decoder(SecretClaims)
 
 
 class ClientSecrets:
@@ -53,15 +53,15 @@ class ClientSecrets:
 
     def mint(self, caller: str, seconds: int, session: dict[str, Any]) -> MintedSecret:
         """Raises BadOption for a time that is not taken, and for a session that does not fit."""
-        if not LEAST_SECONDS <= seconds <= MOST_SECONDS:
-            raise BadOption(f"a secret for {seconds} seconds", f"it must be {LEAST_SECONDS} to {MOST_SECONDS}")
+        if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+            raise BadOption(f"a secret for {seconds} seconds", f"it must be {MIN_SECONDS} to {MAX_SECONDS}")
         if (size := len(msgspec.json.encode(session))) > MOST_SESSION:
             raise BadOption(f"a session of {size} bytes", f"a secret takes {MOST_SESSION}; say the rest when connected")
         expires_at = int(self._now()) + seconds
-        said = msgspec.json.encode(OpenedSecret(caller, expires_at, session))
+        said = msgspec.json.encode(SecretClaims(caller, expires_at, session))
         return MintedSecret(f"{PREFIX}{_text(said)}.{_text(self._signature(said))}", expires_at)
 
-    def open(self, secret: str | None) -> OpenedSecret | None:
+    def verify(self, secret: str | None) -> SecretClaims | None:
         """None for what is none, was minted elsewhere, or has expired."""
         if not secret or not secret.startswith(PREFIX):
             return None

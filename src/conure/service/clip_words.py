@@ -14,4 +14,4 @@ __all__ = ["words_of_clip"]
 
 def words_of_clip(tokens: Sequence[EmittedToken], tokenizer: Tokenizer, seconds: float) -> list[Word]:
     """Words with times from the clip's start; none ends after the clip does."""
-    return words_from_tokens([token.timed(end=seconds) for token in tokens], tokenizer)
+    return words_from_tokens([token.to_token(end=seconds) for token in tokens], tokenizer)

@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from conure.errors import EngineFailed
-from conure.printable import shown
-from conure.service.decode_process import Answer, Ended, Failed, Ready, Waiting
+from conure.printable import printable_name
+from conure.service.decode_process import Answer, RecordingEnded, RecordingFailed, WorkerBlocked, WorkerReady
 from conure.service.decode_worker import HAS_PROCESSES, DecodeTask, DecodeWorker, start_process, start_thread
-from conure.vad.segmentation import CutSettings
+from conure.vad.segmentation import SegmentationSettings
 
 __all__ = ["DecodePool"]
 
@@ -28,7 +28,7 @@ MOST_FALSE_STARTS = 3
 class DecodePool:
     """At most so many processes, and as many threads for what is not on disk. Serves one thread."""
 
-    def __init__(self, most: int, cut: CutSettings, samples: int) -> None:
+    def __init__(self, most: int, cut: SegmentationSettings, samples: int) -> None:
         """`samples`: what each may have on its way."""
         self.most = most
         self._cut = cut
@@ -70,11 +70,11 @@ class DecodePool:
                 yield from self._replace(reader)
                 continue
             for answer in answers:
-                if isinstance(answer, Ready):
+                if isinstance(answer, WorkerReady):
                     reader.is_ready, self._false_starts = True, 0
-                if isinstance(answer, Waiting):
+                if isinstance(answer, WorkerBlocked):
                     reader.is_waiting = True
-                if isinstance(answer, Ended | Failed):
+                if isinstance(answer, RecordingEnded | RecordingFailed):
                     reader.finished()
                 yield reader, answer
         while self._again and self._ask(self._again[0], self._processes, start_process, ASKED_AHEAD):
@@ -93,7 +93,11 @@ class DecodePool:
         self._waker.close()
 
     def _ask(
-        self, task: DecodeTask, those: list[DecodeWorker], start: Callable[[CutSettings, int], DecodeWorker], ahead: int
+        self,
+        task: DecodeTask,
+        those: list[DecodeWorker],
+        start: Callable[[SegmentationSettings, int], DecodeWorker],
+        ahead: int,
     ) -> bool:
         reader = min(those, key=lambda one: len(one.asked), default=None)
         if reader is None or (reader.asked and len(those) < self.most):
@@ -117,6 +121,9 @@ class DecodePool:
                 raise EngineFailed(message, "what they wrote on stderr tells why")
         elif reader.asked:
             task = reader.finished()
-            message = f"{shown(str(task.source))}: the process that read it died: {fate}"
-            yield reader, Failed(task.number, EngineFailed.__name__, message, "transcribe it alone, or convert it")
+            message = f"{printable_name(str(task.source))}: the process that read it died: {fate}"
+            yield (
+                reader,
+                RecordingFailed(task.number, EngineFailed.__name__, message, "transcribe it alone, or convert it"),
+            )
         self._again.extend(reader.asked)

@@ -23,23 +23,23 @@ from numpy.typing import NDArray
 from conure.audio.files import open_audio
 from conure.engine.ipc.frames import frame, receive_frame
 from conure.errors import ConureError
-from conure.printable import shown
+from conure.printable import printable_name
 from conure.service.region_allocator import RegionAllocator
 from conure.service.segmenter import cut_pieces
-from conure.vad.segmentation import ClipSpan, CutSettings
+from conure.vad.segmentation import ClipSpan, SegmentationSettings
 
 __all__ = [
     "Answer",
-    "Cut",
-    "Ended",
-    "Failed",
-    "Free",
-    "Opened",
-    "Read",
-    "Ready",
+    "DecodedClip",
+    "RecordingEnded",
+    "RecordingFailed",
+    "FreeRegions",
+    "RecordingOpened",
+    "ReadRecording",
+    "WorkerReady",
     "Request",
     "Setup",
-    "Waiting",
+    "WorkerBlocked",
     "main",
     "read_all",
 ]
@@ -50,7 +50,7 @@ MOST_PIECES = 512
 Samples = NDArray[np.float32]
 
 
-class Read(Struct, frozen=True, tag=True):
+class ReadRecording(Struct, frozen=True, tag=True):
     number: int
     path: bytes | None
     """As the file system has it, which need not be UTF-8. None where both sides are one process, which has the source
@@ -61,28 +61,28 @@ class Read(Struct, frozen=True, tag=True):
     """Of several audio tracks, from 1."""
 
 
-class Free(Struct, frozen=True, tag=True):
+class FreeRegions(Struct, frozen=True, tag=True):
     """Pieces at those places are not needed any more."""
 
     places: list[int]
 
 
-class Ready(Struct, frozen=True, tag=True):
+class WorkerReady(Struct, frozen=True, tag=True):
     """It takes requests."""
 
 
-class Waiting(Struct, frozen=True, tag=True):
+class WorkerBlocked(Struct, frozen=True, tag=True):
     """It goes on when pieces are freed."""
 
 
-class Opened(Struct, frozen=True, tag=True):
+class RecordingOpened(Struct, frozen=True, tag=True):
     number: int
     channels: int
     hint: float | None
     """Seconds, as the container tells them."""
 
 
-class Cut(Struct, frozen=True, tag=True):
+class DecodedClip(Struct, frozen=True, tag=True):
     """A piece: `count` samples at a place of the memory. Times are in seconds of the recording."""
 
     number: int
@@ -93,7 +93,7 @@ class Cut(Struct, frozen=True, tag=True):
     overlap: float
 
 
-class Ended(Struct, frozen=True, tag=True):
+class RecordingEnded(Struct, frozen=True, tag=True):
     """All pieces of the recording have come."""
 
     number: int
@@ -102,7 +102,7 @@ class Ended(Struct, frozen=True, tag=True):
     problems: list[str]
 
 
-class Failed(Struct, frozen=True, tag=True):
+class RecordingFailed(Struct, frozen=True, tag=True):
     """Nothing more comes of the recording."""
 
     number: int
@@ -114,8 +114,8 @@ class Failed(Struct, frozen=True, tag=True):
     """Where it happened, if nobody knows the mistake."""
 
 
-Request = Read | Free
-Answer = Ready | Waiting | Opened | Cut | Ended | Failed
+Request = ReadRecording | FreeRegions
+Answer = WorkerReady | WorkerBlocked | RecordingOpened | DecodedClip | RecordingEnded | RecordingFailed
 
 
 class Setup(Struct, frozen=True):
@@ -125,7 +125,7 @@ class Setup(Struct, frozen=True):
     """Descriptor of the socket."""
     memory: int
     """Descriptor of the memory."""
-    cut: CutSettings
+    cut: SegmentationSettings
 
 
 def main() -> None:
@@ -135,7 +135,9 @@ def main() -> None:
     read_all(socket.socket(fileno=setup.end), memory, setup.cut, {})
 
 
-def read_all(end: socket.socket, memory: Samples, cut: CutSettings, files: Mapping[int, BinaryIO | bytes]) -> None:
+def read_all(
+    end: socket.socket, memory: Samples, cut: SegmentationSettings, files: Mapping[int, BinaryIO | bytes]
+) -> None:
     """Runs until the other end of the socket is closed, and closes this one."""
     with end:
         try:
@@ -150,15 +152,15 @@ class _NobodyWaits(Exception):
 
 class _Reading:
     def __init__(
-        self, end: socket.socket, memory: Samples, cut: CutSettings, files: Mapping[int, BinaryIO | bytes]
+        self, end: socket.socket, memory: Samples, cut: SegmentationSettings, files: Mapping[int, BinaryIO | bytes]
     ) -> None:
         self._end = end
         self._memory = memory
         self._cut = cut
         self._files = files
         self._room = RegionAllocator(len(memory), MOST_PIECES)
-        self._asked: deque[Read] = deque()
-        self._unsent: list[Answer] = [Ready()]
+        self._asked: deque[ReadRecording] = deque()
+        self._unsent: list[Answer] = [WorkerReady()]
         self._decoder = msgpack.Decoder(Request)
         self._encoder = msgpack.Encoder()
 
@@ -169,39 +171,44 @@ class _Reading:
                 self._receive()
             self._read(self._asked.popleft())
 
-    def _read(self, asked: Read) -> None:
+    def _read(self, asked: ReadRecording) -> None:
         """What one recording has to say is sent together where it is short."""
         number = asked.number
         source = self._files[number] if asked.path is None else os.fsdecode(asked.path)
         try:
             channels: Literal["mix", "split"] = "split" if asked.split else "mix"
             with open_audio(source, channels=channels, track=asked.track, max_seconds=asked.max_seconds) as reader:
-                self._unsent.append(Opened(number, reader.channels, reader.duration_hint))
+                self._unsent.append(RecordingOpened(number, reader.channels, reader.duration_hint))
                 for _, pieces in cut_pieces(reader.blocks(), self._cut):
-                    if any(isinstance(told, Cut) for told in self._unsent):
+                    if any(isinstance(told, DecodedClip) for told in self._unsent):
                         self._send()
                     for channel, piece in pieces:
                         self._unsent.append(self._placed(number, channel, piece))
-                self._unsent.append(Ended(number, reader.name, reader.seconds_read, reader.problems))
+                self._unsent.append(RecordingEnded(number, reader.name, reader.seconds_read, reader.problems))
         except _NobodyWaits:
             raise
         except ConureError as error:
-            self._unsent.append(Failed(number, type(error).__name__, error.message, error.hint))
+            self._unsent.append(RecordingFailed(number, type(error).__name__, error.message, error.hint))
         except Exception as error:
             self._unsent.append(
-                Failed(number, type(error).__name__, shown(str(error)), trace=shown(traceback.format_exc()))
+                RecordingFailed(
+                    number,
+                    type(error).__name__,
+                    printable_name(str(error)),
+                    trace=printable_name(traceback.format_exc()),
+                )
             )
         self._send()
 
-    def _placed(self, number: int, channel: int, piece: ClipSpan) -> Cut:
+    def _placed(self, number: int, channel: int, piece: ClipSpan) -> DecodedClip:
         """Waits for room if need be."""
         count = len(piece.samples)
         while (at := self._room.place(count)) is None:
-            self._unsent.append(Waiting())
+            self._unsent.append(WorkerBlocked())
             self._send()
             self._receive()
         self._memory[at : at + count] = piece.samples
-        return Cut(number, channel, at, count, piece.start, piece.overlap)
+        return DecodedClip(number, channel, at, count, piece.start, piece.overlap)
 
     def _send(self) -> None:
         if self._unsent:
@@ -217,7 +224,7 @@ class _Reading:
         if payload is None:
             raise _NobodyWaits
         request = self._decoder.decode(payload)
-        if isinstance(request, Read):
+        if isinstance(request, ReadRecording):
             self._asked.append(request)
         else:
             for place in request.places:

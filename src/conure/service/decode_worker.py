@@ -28,8 +28,8 @@ from msgspec import json, msgpack
 from conure.audio.files import Source
 from conure.background import thread
 from conure.engine.ipc.frames import frame, receive_frame
-from conure.service.decode_process import Answer, Free, Read, Request, Samples, Setup, read_all
-from conure.vad.segmentation import CutSettings
+from conure.service.decode_process import Answer, FreeRegions, ReadRecording, Request, Samples, Setup, read_all
+from conure.vad.segmentation import SegmentationSettings
 
 __all__ = ["HAS_PROCESSES", "DecodeWorker", "DecodeTask", "start_process", "start_thread"]
 
@@ -89,12 +89,12 @@ class DecodeWorker:
             path = os.fsencode(task.source)
         else:
             self.files[task.number] = task.source
-        self._send(Read(task.number, path, task.split, task.max_seconds, task.track))
+        self._send(ReadRecording(task.number, path, task.split, task.max_seconds, task.track))
 
     def free(self, places: list[int]) -> None:
         """Pieces of its memory that nobody needs any more."""
         self.is_waiting = False
-        self._send(Free(places))
+        self._send(FreeRegions(places))
 
     def receive(self) -> list[Answer] | None:
         """What it said together; None where it is gone."""
@@ -130,7 +130,7 @@ class DecodeWorker:
         return f"killed by {signal.Signals(-code).name}" if -code in signal.valid_signals() else f"exit code {code}"
 
 
-def start_process(cut: CutSettings, samples: int) -> DecodeWorker:
+def start_process(cut: SegmentationSettings, samples: int) -> DecodeWorker:
     """Raises OSError where the machine has no more room for processes, memory or open files."""
     ours, theirs = socket.socketpair()
     with theirs:
@@ -150,7 +150,7 @@ def start_process(cut: CutSettings, samples: int) -> DecodeWorker:
     return DecodeWorker(ours, seen, process=process)
 
 
-def start_thread(cut: CutSettings, samples: int) -> DecodeWorker:
+def start_thread(cut: SegmentationSettings, samples: int) -> DecodeWorker:
     ours, theirs = socket.socketpair()
     reader = DecodeWorker(ours, np.empty(samples, np.float32))
     reading = partial(read_all, theirs, reader.samples, cut, reader.files)

@@ -8,10 +8,10 @@ from conure import metrics
 from conure.engine.client import EngineClient
 from conure.engine.messages import StepTaken
 
-__all__ = ["count_engine"]
+__all__ = ["register_engine_metrics"]
 
 
-def count_engine(handle: EngineClient) -> None:
+def register_engine_metrics(handle: EngineClient) -> None:
     """From now on. The engine must have started."""
     handle.on_turn = _count
     metrics.ENGINE_RESTARTS.set_function(lambda: handle.restarts)
@@ -27,7 +27,7 @@ def _capacity(handle: EngineClient, card: int, place: int) -> float:
 
 def _count(turn: StepTaken) -> None:
     live = turn.latency_ms is not None
-    metrics.TURN_SECONDS.labels(turn.model, "live" if live else "clips").observe(turn.seconds)
+    metrics.STEP_SECONDS.labels(turn.model, "live" if live else "clips").observe(turn.seconds)
     if live:
         metrics.BATCH_ROWS.labels(turn.model).observe(turn.rows)
     for stage, seconds in turn.stages.items():

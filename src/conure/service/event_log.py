@@ -10,7 +10,7 @@ from collections import deque
 
 from msgspec.structs import replace
 
-from conure.service.events import LAST, Event, Lag, Partial
+from conure.service.events import TERMINAL_EVENTS, Event, Lag, Partial
 
 __all__ = ["EventLog"]
 
@@ -24,9 +24,9 @@ class EventLog:
     """Has one reader at a time, known by a number; 0 is nobody."""
 
     def __init__(self) -> None:
-        self.last = 0
+        self.last_number = 0
         """Number of the last event."""
-        self.reader = 0
+        self.reader_id = 0
         self._taken = 0
         """Number of the last event that was taken."""
         self._waiting = 0
@@ -37,7 +37,7 @@ class EventLog:
         self._changed = asyncio.Event()
 
     @property
-    def waiting(self) -> int:
+    def unread_count(self) -> int:
         """Events that nobody has taken."""
         return self._waiting
 
@@ -46,37 +46,37 @@ class EventLog:
         return self._waiting >= MOST_WAITING
 
     @property
-    def is_over(self) -> bool:
+    def has_ended(self) -> bool:
         """The last event is the session's last."""
-        return bool(self._events) and isinstance(self._events[-1][1], LAST)
+        return bool(self._events) and isinstance(self._events[-1][1], TERMINAL_EVENTS)
 
     def add(self, event: Event) -> None:
         event = self._instead(event)
-        self.last += 1
-        self._events.append((self.last, event))
+        self.last_number += 1
+        self._events.append((self.last_number, event))
         self._waiting += 1
         while len(self._events) > KEPT and self._events[0][0] <= self._taken:
             self._forgotten = self._events.popleft()[0]
         self._changed.set()
 
-    def hand_to(self, reader: int) -> None:
+    def assign_reader(self, reader: int) -> None:
         """Who reads from now on; the one before finds nothing more."""
-        self.reader = reader
+        self.reader_id = reader
         self._changed.set()
 
-    def has(self, after: int) -> bool:
+    def can_replay_after(self, after: int) -> bool:
         """Whether what comes after that event is still there."""
-        return self._forgotten <= after <= self.last
+        return self._forgotten <= after <= self.last_number
 
-    async def take(self, after: int, reader: int) -> list[tuple[int, Event]]:
+    async def read_after(self, after: int, reader: int) -> list[tuple[int, Event]]:
         """Events after that number; waits for one. None for who is not the reader."""
-        while reader == self.reader and self.last <= after:
+        while reader == self.reader_id and self.last_number <= after:
             self._changed.clear()
             await self._changed.wait()
-        if reader != self.reader:
+        if reader != self.reader_id:
             return []
         found = [pair for pair in self._events if pair[0] > after]
-        self._taken, self._waiting = self.last, 0
+        self._taken, self._waiting = self.last_number, 0
         return found
 
     def _instead(self, event: Event) -> Event:

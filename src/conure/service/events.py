@@ -8,7 +8,7 @@ from conure.types import Token, Word
 from conure.vad.endpointing import EndReason
 
 __all__ = [
-    "LAST",
+    "TERMINAL_EVENTS",
     "Cancelled",
     "Event",
     "Failed",
@@ -19,7 +19,7 @@ __all__ = [
     "Partial",
     "SpeechStarted",
     "UtteranceEnded",
-    "Warned",
+    "StreamWarning",
 ]
 
 
@@ -38,7 +38,7 @@ class Partial(Struct, frozen=True):
     """May change."""
     tokens: tuple[Token, ...]
     """New since the last one."""
-    until: float
+    processed_until: float
     """Audio before this has been worked in."""
     stable_words: tuple[Word, ...] = ()
     tail_words: tuple[Word, ...] = ()
@@ -78,11 +78,11 @@ class Lag(Struct, frozen=True):
 
     seconds: float
     """Since the oldest audio was spoken that is not worked in; audio that came ahead of its time is not late."""
-    until: float = 0.0
+    processed_until: float = 0.0
     """Audio before this has been worked in."""
 
 
-class Warned(Struct, frozen=True):
+class StreamWarning(Struct, frozen=True):
     code: str
     message: str
 
@@ -103,7 +103,7 @@ class Cancelled(Struct, frozen=True):
     pass
 
 
-Event = SpeechStarted | Partial | UtteranceEnded | Final | Marker | Lag | Warned | Finished | Failed | Cancelled
+Event = SpeechStarted | Partial | UtteranceEnded | Final | Marker | Lag | StreamWarning | Finished | Failed | Cancelled
 
-LAST = (Finished, Failed, Cancelled)
+TERMINAL_EVENTS = (Finished, Failed, Cancelled)
 """A session ends with one of these, once."""

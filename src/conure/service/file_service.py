@@ -18,9 +18,9 @@ from conure.engine.client import EngineClient
 from conure.engine.messages import Samples
 from conure.engine.plan import ModelInfo
 from conure.errors import Busy, ConureError, EngineFailed, OutOfMemory, TooMany
-from conure.service.access import ANYONE, Caller, Visit
-from conure.service.languages import check_language, prompt_slot
-from conure.service.process_identity import ALONE, ProcessIdentity
+from conure.service.access import ANONYMOUS, Caller, Usage
+from conure.service.languages import check_language, prompt_id_for
+from conure.service.process_identity import SINGLE_PROCESS, ProcessIdentity
 from conure.service.segmented_recording import SegmentedRecording
 from conure.service.tokenizer_cache import TokenizerCache
 from conure.text.segments import segments_from_words
@@ -55,11 +55,11 @@ class FileService:
         handle: EngineClient,
         tokenizers: TokenizerCache,
         max_seconds: float | None = None,
-        place: ProcessIdentity = ALONE,
+        place: ProcessIdentity = SINGLE_PROCESS,
     ) -> None:
         self.max_seconds = max_seconds
-        at_once = place.share(MOST_AT_ONCE)
-        self._most_waiting = place.share(MOST_WAITING)
+        at_once = place.share_of(MOST_AT_ONCE)
+        self._most_waiting = place.share_of(MOST_WAITING)
         self._handle = handle
         self._tokenizers = tokenizers
         self._room = asyncio.Semaphore(at_once)
@@ -74,7 +74,7 @@ class FileService:
         file: BinaryIO,
         card: ModelInfo,
         language: str | None,
-        caller: Caller = ANYONE,
+        caller: Caller = ANONYMOUS,
         heard: Callable[[Word], None] | None = None,
         progress: Progress | None = None,
         track: int | None = None,
@@ -95,7 +95,7 @@ class FileService:
         file: BinaryIO,
         card: ModelInfo,
         language: str | None,
-        caller: Caller = ANYONE,
+        caller: Caller = ANONYMOUS,
         track: int | None = None,
     ) -> list[Transcript]:
         """Each channel apart."""
@@ -112,7 +112,7 @@ class FileService:
             raise Busy(f"{self._waiting} recordings wait already", "try again in a while")
         self._waiting += 1
         try:
-            visit = await caller.begin("files")  # who may not is told before it has waited
+            visit = await caller.begin_usage("files")  # who may not is told before it has waited
             try:
                 async with self._room:
                     if self._draining:
@@ -140,7 +140,7 @@ class FileService:
         for reading in self._readings:
             reading.abandon()
 
-    async def _transcribe(self, task: _Task, visit: Visit) -> list[Transcript]:
+    async def _transcribe(self, task: _Task, visit: Usage) -> list[Transcript]:
         loop, reading = asyncio.get_running_loop(), _Reading(visit)
         self._readings.add(reading)
         done = loop.run_in_executor(self._threads, self._read, reading, task, loop)
@@ -161,7 +161,7 @@ class FileService:
 
     def _read(self, reading: _Reading, task: _Task, loop: asyncio.AbstractEventLoop) -> list[Transcript]:
         """On a thread, which waits for the engine."""
-        card, prompt = task.card, prompt_slot(task.card.name, task.language, task.card.prompt_ids)
+        card, prompt = task.card, prompt_id_for(task.card.name, task.language, task.card.prompt_ids)
         long_audio = SegmentedRecording(
             lambda clips: reading.wait(asyncio.run_coroutine_threadsafe(self._words(card, prompt, clips), loop)),
             batch_seconds=BATCH_SECONDS_ON_CARD if "cuda" in card.runner else BATCH_SECONDS,
@@ -227,7 +227,7 @@ class _Abandoned(Exception):
 class _Reading:
     """A thread that reads a recording, as the event loop sees it."""
 
-    def __init__(self, visit: Visit) -> None:
+    def __init__(self, visit: Usage) -> None:
         self.seconds = 0.0
         """Of audio that was read, whatever became of it."""
         self.over: TooMany | None = None

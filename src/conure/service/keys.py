@@ -24,7 +24,7 @@ from conure.errors import BadOption
 from conure.service.access import Scope
 from conure.service.limits import NO_LIMITS, Limits
 
-__all__ = ["SCOPES", "Key", "KeyFile", "new_key", "read_keys", "written"]
+__all__ = ["SCOPES", "Key", "KeyFile", "new_key", "read_keys", "encode_keys"]
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def read_keys(path: Path) -> list[Key]:
     return keys
 
 
-def written(keys: Iterable[Key]) -> str:
+def encode_keys(keys: Iterable[Key]) -> str:
     """What is in the file."""
     return msgspec.json.format(msgspec.json.encode(_Kept(keys=list(keys))), indent=2).decode() + "\n"
 
@@ -94,14 +94,14 @@ class KeyFile:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def find(self, secret: str, now: float) -> Key | None:
+    def find_by_secret(self, secret: str, now: float) -> Key | None:
         """The key of that secret."""
         self._look(now)
         prefix, _, rest = secret.partition("_")
         key = self._keys.get(rest.partition("_")[0]) if prefix == PREFIX else None
         return key if key and hmac.compare_digest(_hashed(secret), key.hash) else None
 
-    def named(self, name: str, now: float) -> Key | None:
+    def find_by_name(self, name: str, now: float) -> Key | None:
         """As it is now, which may be otherwise than when it was found."""
         self._look(now)
         return next((key for key in self._keys.values() if key.name == name), None)

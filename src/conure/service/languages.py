@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conure.errors import UnsupportedLanguage
-from conure.text.locales import find_locale, tag_of
+from conure.text.locales import find_locale, language_tag
 
-__all__ = ["check_language", "only_language", "prompt_slot"]
+__all__ = ["check_language", "only_language", "prompt_id_for"]
 
 AUTO = "auto"
 """The prompt under which a model finds out by itself."""
@@ -21,7 +21,7 @@ def check_language(
     Raises UnsupportedLanguage where the model's languages are known and this is none of them.
     A model with a language prompt takes every name of its dictionary, also those that it does not advertise.
     """
-    tag = tag_of(language) if language else ""
+    tag = language_tag(language) if language else ""
     if not tag or tag.lower() == AUTO:
         return None
     if known and find_locale(tag, known) is None and find_locale(tag, dict(prompt_ids)) is None:
@@ -34,7 +34,7 @@ def only_language(known: Sequence[str]) -> str | None:
     return known[0] if len(known) == 1 else None
 
 
-def prompt_slot(model: str, language: str | None, prompt_ids: Sequence[tuple[str, int]]) -> int | None:
+def prompt_id_for(model: str, language: str | None, prompt_ids: Sequence[tuple[str, int]]) -> int | None:
     """The slot of the language prompt; None for models that take none."""
     slots = dict(prompt_ids)
     if not slots:

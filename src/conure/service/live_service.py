@@ -13,14 +13,14 @@ from conure.engine.client import EngineClient
 from conure.engine.plan import ModelInfo
 from conure.errors import BadOption, Busy
 from conure.event_loop import held_up
-from conure.service.access import ANYONE, Caller
+from conure.service.access import ANONYMOUS, Caller
 from conure.service.events import Failed
-from conure.service.languages import check_language, prompt_slot
+from conure.service.languages import check_language, prompt_id_for
 from conure.service.live_stream import LiveStream
 from conure.service.model_directory import ModelDirectory
-from conure.service.process_identity import ALONE, ProcessIdentity
+from conure.service.process_identity import SINGLE_PROCESS, ProcessIdentity
 from conure.service.second_pass import SecondPassOptions
-from conure.service.session_options import LAG_EVERY, SessionOptions
+from conure.service.session_options import LAG_INTERVAL, SessionOptions
 from conure.service.tokenizer_cache import TokenizerCache
 from conure.vad.endpointing import Endpointing
 
@@ -47,10 +47,10 @@ class StreamRequest:
     latency_ms: int | None = None
     language: str | None = None
     endpointing: Endpointing = field(default_factory=Endpointing)
-    finals: str | None = None
+    final_model: str | None = None
     """A model for a second pass."""
-    finals_budget: float = 1.0
-    lag_every: float = LAG_EVERY
+    final_budget_seconds: float = 1.0
+    lag_interval: float = LAG_INTERVAL
     """Seconds from one word on how far the stream is to the next."""
 
 
@@ -61,65 +61,65 @@ class LiveService:
         models: ModelDirectory,
         tokenizers: TokenizerCache,
         resume_seconds: float = RESUME_SECONDS,
-        place: ProcessIdentity = ALONE,
+        place: ProcessIdentity = SINGLE_PROCESS,
         most_backlog: int = MOST_BACKLOG,
     ) -> None:
         """`most_backlog`: bytes of audio that may wait in files because they came faster than they are heard."""
-        self.handle = handle
-        self.place = place
-        self.space = SpoolSpace(most_backlog)
+        self.engine = handle
+        self.identity = place
+        self.spool_space = SpoolSpace(most_backlog)
         self.models = models
         self.resume_seconds = resume_seconds
-        self.draining = False
+        self.is_draining = False
         self._streams: dict[str, LiveStream] = {}
         self.tokenizers = tokenizers
         self._expiries: dict[str, asyncio.TimerHandle] = {}
         self._connections = 0
         metrics.STREAMS.set_function(lambda: len(self))
-        metrics.BACKLOG_BYTES.set_function(lambda: self.space.used)
+        metrics.BACKLOG_BYTES.set_function(lambda: self.spool_space.used_bytes)
 
     def __len__(self) -> int:
         return sum(stream.is_open for stream in self._streams.values())
 
-    async def open(self, wanted: StreamRequest, audio: AudioFormat, caller: Caller = ANYONE) -> LiveStream:
+    async def open_stream(self, wanted: StreamRequest, audio: AudioFormat, caller: Caller = ANONYMOUS) -> LiveStream:
         """Raises UnknownModel, BadOption, UnsupportedLanguage, or Busy where there is no time for it.
 
         Also Unauthorized, Forbidden and TooMany, where the caller's key does not allow it, any more or now.
         """
-        if self.draining or not self.handle.is_ready:
-            reason = "draining" if self.draining else "engine_restarting"
+        if self.is_draining or not self.engine.is_ready:
+            reason = "draining" if self.is_draining else "engine_restarting"
             metrics.REFUSED.labels(reason).inc()
             raise Busy(f"no new streams: {reason.replace('_', ' ')}", "try again, or ask another server")
-        options, visit = self.options(wanted), await caller.begin("live")
+        options, visit = self.resolve_options(wanted), await caller.begin_usage("live")
         try:
-            stream = LiveStream(self.handle, options, audio, self.place, visit, self.space)
+            stream = LiveStream(self.engine, options, audio, self.identity, visit, self.spool_space)
         except BaseException:
             visit.close()
             raise
         self._streams[stream.token] = stream
         try:
-            refused = await asyncio.shield(stream.session.opening)
+            refused = await asyncio.shield(stream.session.admission)
         except asyncio.CancelledError:
-            self.forget(stream)
+            self.discard(stream)
             raise
         if isinstance(refused, Failed):
-            self.forget(stream)
+            self.discard(stream)
             metrics.REFUSED.labels(refused.code).inc()
             raise Busy(refused.message, refused.hint, refused.retry_after or RETRY_AFTER)
         for_whom = f" for {caller.name}" if caller.name else ""
-        stream.note("opened%s: %s at %d ms", for_whom, stream.options.model.name, stream.options.latency_ms)
+        stream.log_info("opened%s: %s at %d ms", for_whom, stream.options.model.name, stream.options.latency_ms)
         return stream
 
     def attach(self, stream: LiveStream) -> int:
         """Number of the connection that it belongs to from now on; the one before it finds no more events."""
         self._connections += 1
-        stream.log.hand_to(self._connections)
+        stream.event_log.assign_reader(self._connections)
         if timer := self._expiries.pop(stream.token, None):
             timer.cancel()
-            stream.note("its client is back")
+            stream.log_info("its client is back")
         return self._connections
 
-    def find(self, token: str) -> LiveStream | None:
+    def find_stream(self, token: str) -> LiveStream | None:
         return self._streams.get(token)
 
     def detach(self, stream: LiveStream, connection: int, may_return: bool) -> None:
@@ -127,20 +127,20 @@ class LiveService:
 
         Also where all has been sent: what was lost on the way is known to the client alone.
         """
-        if stream.log.reader != connection:
+        if stream.event_log.reader_id != connection:
             return
-        stream.log.hand_to(0)
-        if not may_return or (not stream.log.last and not stream.received):
-            self.forget(stream)
+        stream.event_log.assign_reader(0)
+        if not may_return or (not stream.event_log.last_number and not stream.received_bytes):
+            self.discard(stream)
             return
-        if not stream.ended:
-            stream.note("its connection is gone; it may come back for %g s", self.resume_seconds)
+        if not stream.has_ended:
+            stream.log_info("its connection is gone; it may come back for %g s", self.resume_seconds)
         self._wait_for(stream)
-        left = [other for token in self._expiries if (other := self._streams[token]).ended]
+        left = [other for token in self._expiries if (other := self._streams[token]).has_ended]
         for other in left[:-MOST_LEFT]:
-            self.forget(other)
+            self.discard(other)
 
-    def forget(self, stream: LiveStream) -> None:
+    def discard(self, stream: LiveStream) -> None:
         if timer := self._expiries.pop(stream.token, None):
             timer.cancel()
         stream.cancel()
@@ -154,13 +154,13 @@ class LiveService:
         if held_up(due, time.monotonic()):  # its client may have knocked meanwhile
             self._wait_for(stream)
             return
-        if not stream.ended:
-            stream.note("its client did not come back")
-        self.forget(stream)
+        if not stream.has_ended:
+            stream.log_info("its client did not come back")
+        self.discard(stream)
 
     async def drain(self, seconds: float) -> None:
         """No new streams; returns when those that are open have ended, or after so many seconds."""
-        self.draining = True
+        self.is_draining = True
         await self._until_none(seconds)
         for stream in self._streams.values():
             stream.session.stop(Failed("server_stopped", "the server has stopped", retry_after=5.0))
@@ -176,9 +176,9 @@ class LiveService:
         while len(self) and time.monotonic() < until:
             await asyncio.sleep(LOOK)
 
-    def options(self, wanted: StreamRequest) -> SessionOptions:
+    def resolve_options(self, wanted: StreamRequest) -> SessionOptions:
         """Of a stream as it would be opened. Raises UnknownModel, BadOption or UnsupportedLanguage."""
-        card = self.models.live(wanted.model)
+        card = self.models.find_live_model(wanted.model)
         language = check_language(card.name, wanted.language, card.languages, card.prompt_ids)
         return SessionOptions(
             model=card,
@@ -186,21 +186,21 @@ class LiveService:
             latency_ms=_latency(card, wanted.latency_ms),
             endpointing=wanted.endpointing,
             language=language,
-            prompt=prompt_slot(card.name, language, card.prompt_ids),
-            finals=self._finals(wanted),
-            lag_every=wanted.lag_every,
+            prompt=prompt_id_for(card.name, language, card.prompt_ids),
+            second_pass=self._finals(wanted),
+            lag_interval=wanted.lag_interval,
         )
 
     def _finals(self, wanted: StreamRequest) -> SecondPassOptions | None:
-        if wanted.finals is None:
+        if wanted.final_model is None:
             return None
-        if not 0 <= wanted.finals_budget <= MOST_BUDGET:
+        if not 0 <= wanted.final_budget_seconds <= MOST_BUDGET:
             raise BadOption(
-                f"a budget of {wanted.finals_budget:g} s for a final", f"it must be 0 to {MOST_BUDGET:g} seconds"
+                f"a budget of {wanted.final_budget_seconds:g} s for a final", f"it must be 0 to {MOST_BUDGET:g} seconds"
             )
-        card = self.models.clips(wanted.finals)
-        prompt = prompt_slot(card.name, wanted.language, card.prompt_ids)
-        return SecondPassOptions(card, self.tokenizers.of(card), wanted.finals_budget, prompt=prompt)
+        card = self.models.find_file_model(wanted.final_model)
+        prompt = prompt_id_for(card.name, wanted.language, card.prompt_ids)
+        return SecondPassOptions(card, self.tokenizers.of(card), wanted.final_budget_seconds, prompt=prompt)
 
 
 def _latency(card: ModelInfo, wanted: int | None) -> int:

@@ -22,7 +22,7 @@ from conure.engine.messages import Samples, StreamOptions
 from conure.errors import ConureError
 from conure.service.answered_finalizes import AnsweredFinalizes
 from conure.service.events import (
-    LAST,
+    TERMINAL_EVENTS,
     Cancelled,
     Event,
     Failed,
@@ -30,11 +30,11 @@ from conure.service.events import (
     Lag,
     Marker,
     SpeechStarted,
+    StreamWarning,
     UtteranceEnded,
-    Warned,
 )
 from conure.service.second_pass import SecondPass
-from conure.service.session_options import LAG_EVERY, SessionOptions
+from conure.service.session_options import LAG_INTERVAL, SessionOptions
 from conure.service.utterance import Utterance, final_of
 from conure.text.words import words_from_tokens
 from conure.types import Token
@@ -69,12 +69,12 @@ class LiveSession:
 
     def __init__(self, handle: EngineClient, options: SessionOptions, publish: Callable[[Event], None]) -> None:
         self.options = options
-        self.until = 0.0
+        self.processed_until = 0.0
         """Audio before this has been worked in."""
         self._followed = 0.0
         """The same, but for an utterance that is to be heard whole: what was listened to."""
         self.lag = 0.0
-        self.ended = False
+        self.has_ended = False
         self._handle = handle
         self._publish = publish
         self._audio = SampleBuffer()
@@ -94,7 +94,7 @@ class LiveSession:
         """End of the last word of a final; the same when the engine began, and up to where partials were told then."""
         self._told = self._told_until = self._warned = 0.0
         self._progress = asyncio.Event()
-        self.opening: asyncio.Future[Event | None] = asyncio.get_running_loop().create_future()
+        self.admission: asyncio.Future[Event | None] = asyncio.get_running_loop().create_future()
         """None when the engine has taken it; how it ended where it was not taken."""
         self._number = handle.register(self)
         self._open()
@@ -105,38 +105,38 @@ class LiveSession:
         return self._audio.end / RATE
 
     @property
-    def closing(self) -> bool:
+    def is_closing(self) -> bool:
         return bool(self._asked) and self._asked[-1][1] is None
 
-    async def push(self, samples: Samples) -> None:
+    async def push_audio(self, samples: Samples) -> None:
         """Mono, 16 kHz. Waits where much is waiting; what comes after the end is not wanted by anyone."""
         for begin in range(0, len(samples), PIECE):
-            await self.settle()
-            if self.ended or self.closing:
+            await self.wait_until_writable()
+            if self.has_ended or self.is_closing:
                 return
             self._send(samples[begin : begin + PIECE])
 
     @property
-    def has_room(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether `take` may be called: the stream goes on, and what comes need wait for nothing."""
         asked = self._asked
-        if self.ended or (asked and (len(asked) >= MOST_ASKED or self.closing)):
+        if self.has_ended or (asked and (len(asked) >= MOST_ASKED or self.is_closing)):
             return False
         return self._audio.end <= (self._followed + MOST_AHEAD) * RATE
 
     @property
-    def is_behind(self) -> bool:
+    def has_backlog(self) -> bool:
         """Audio waits to be worked in, or a request for what was heard."""
         return bool(self._asked) or self.seconds - self._followed > BEHIND
 
-    def take(self, samples: Samples) -> None:
+    def push_audio_now(self, samples: Samples) -> None:
         """As `push`, at once."""
         for begin in range(0, len(samples), PIECE):
             self._send(samples[begin : begin + PIECE])
 
-    async def settle(self) -> None:
+    async def wait_until_writable(self) -> None:
         """Waits until there is room for more."""
-        while self._is_full and not self.ended:
+        while self._is_full and not self.has_ended:
             self._progress.clear()
             await self._progress.wait()
 
@@ -145,8 +145,8 @@ class LiveSession:
         return self.seconds - self._followed > MOST_AHEAD or len(self._asked) >= MOST_ASKED
 
     def _send(self, piece: Samples) -> None:
-        self._audio.push(piece)
-        self._spoken.arrive(len(piece), time.monotonic())
+        self._audio.append(piece)
+        self._spoken.add_packet(len(piece), time.monotonic())
         self._handle.ask(engine.Audio(self._number, piece))
 
     def finalize(self, marker: int) -> None:
@@ -158,12 +158,12 @@ class LiveSession:
         self._ask(None)
 
     def _ask(self, marker: int | None) -> None:
-        if not self.ended and not self.closing:
+        if not self.has_ended and not self.is_closing:
             self._asked.append((self._audio.end, marker))
             self._handle.ask(self._cut(marker))
 
-    def configure(self, endpointing: Endpointing, lag_every: float = LAG_EVERY) -> None:
-        self.options = replace(self.options, endpointing=endpointing, lag_every=lag_every)
+    def configure(self, endpointing: Endpointing, lag_every: float = LAG_INTERVAL) -> None:
+        self.options = replace(self.options, endpointing=endpointing, lag_interval=lag_every)
         self._handle.ask(engine.Configure(self._number, endpointing))
 
     def cancel(self) -> None:
@@ -172,7 +172,7 @@ class LiveSession:
 
     def stop(self, event: Cancelled | Failed) -> None:
         """Ends it from this side."""
-        if not self.ended:
+        if not self.has_ended:
             self._handle.ask(engine.Cancel(self._number))
             self._end(event)
 
@@ -182,7 +182,7 @@ class LiveSession:
     def _open(self, late: float = 0.0) -> None:
         options = self.options
         stream = StreamOptions(options.model.name, options.latency_ms, options.endpointing, options.prompt)
-        self._handle.ask(engine.Open(self._number, stream, again=self.opening.done(), late=late))
+        self._handle.ask(engine.Open(self._number, stream, again=self.admission.done(), late=late))
 
     # What the engine says.
 
@@ -192,12 +192,12 @@ class LiveSession:
 
     def _take(self, answer: engine.Answer) -> None:
         match answer:
-            case engine.StreamOpened() if not self.opening.done():
-                self.opening.set_result(None)
+            case engine.StreamOpened() if not self.admission.done():
+                self.admission.set_result(None)
             case engine.SpeechStarted(_, at):
                 self._start_utterance(self._time(at))
             case engine.StreamTokens(_, tokens, until):
-                self.until = max(self.until, self._time(until))
+                self.processed_until = max(self.processed_until, self._time(until))
                 self._hear(self._news(tokens), (), until)
                 self._follow(until)
             case engine.PartialTokens(_, tokens, until):
@@ -210,10 +210,10 @@ class LiveSession:
                 place, _ = self._asked.popleft()
                 self._cuts.add(place, self._kept_from())
                 self._progress.set()
-                self._end_utterance(self.until, "asked")
+                self._end_utterance(self.processed_until, "asked")
                 self._tell_in_order(Marker(marker, place / RATE))
             case engine.Finished():
-                self._end_utterance(self.until, "closed")
+                self._end_utterance(self.processed_until, "closed")
                 self._tell_in_order(Finished(self.seconds))
             case engine.Failed() | engine.Cancelled():
                 self._end(_last_of(answer))
@@ -231,18 +231,18 @@ class LiveSession:
             at = self._send_again(at, place)
             self._handle.ask(self._cut(marker))
         self._send_again(at, self._audio.end)
-        self._spoken.begin_again(int(self._followed * RATE), time.monotonic())  # a restart is not held against it
+        self._spoken.restart(int(self._followed * RATE), time.monotonic())  # a restart is not held against it
 
     def _late_from(self, begin: int) -> float:
         """Seconds of audio from that sample on that should have been worked in by now."""
-        late = time.monotonic() - self._spoken.at(int(self._followed * RATE)) + self._followed - begin / RATE
+        late = time.monotonic() - self._spoken.spoken_at(int(self._followed * RATE)) + self._followed - begin / RATE
         return min(max(late, 0.0), (self._audio.end - begin) / RATE)
 
     def _send_again(self, at: int, end: int) -> int:
         """Audio from one sample to another; where it ends."""
         while at < end:
             piece = np.empty(min(PIECE, end - at), np.float32)
-            self._audio.read(at, piece)
+            self._audio.read_into(at, piece)
             self._handle.ask(engine.Audio(self._number, piece))
             at += len(piece)
         return at
@@ -281,34 +281,34 @@ class LiveSession:
         assert self._utterance is not None
         self._utterance.tokens += tokens
         if self._time(until) >= self._known_until:  # else the client knows it
-            reached = max(self.until, self._time(until))
+            reached = max(self.processed_until, self._time(until))
             self._tell(self._utterance.partial(self.options.tokenizer, guessed, reached))
 
     def _follow(self, until: float) -> None:
         self._followed = max(self._followed, self._time(until))
         self._measure_lag()
-        self._audio.forget(self._kept_from())
+        self._audio.discard_before(self._kept_from())
         self._progress.set()
 
     def _end_utterance(self, at: float, reason: engine.EndReason) -> None:
         if self._heard_again and self._utterance and at <= self._utterance.start:
             return  # one before it, which was heard again with it
         utterance, self._utterance, self._heard_again = self._utterance, None, False
-        if utterance is None or self.ended:
+        if utterance is None or self.has_ended:
             return
         if utterance.tokens:
             self._final_until = utterance.tokens[-1].end
         self._tell(UtteranceEnded(utterance.number, at, reason))
-        if self.ended:
+        if self.has_ended:
             return
         options = self.options
         words = words_from_tokens(utterance.tokens, options.tokenizer)
         final = final_of(utterance, words, at, reason, options.model.name, options.language)
-        if options.finals and words and at - utterance.start <= MOST_TWICE:
-            begin = max(int((utterance.start - options.finals.margin) * RATE), self._audio.first)
+        if options.second_pass and words and at - utterance.start <= MOST_TWICE:
+            begin = max(int((utterance.start - options.second_pass.margin) * RATE), self._audio.start)
             samples = np.empty(max(int(at * RATE) - begin, RATE), np.float32)
-            self._audio.read(begin, samples)
-            second = SecondPass(self._handle, options.finals, samples, begin / RATE, utterance, final)
+            self._audio.read_into(begin, samples)
+            second = SecondPass(self._handle, options.second_pass, samples, begin / RATE, utterance, final)
             second.when_done(self._tell_waiting)
             self._ordered.append(second)
         else:
@@ -317,7 +317,7 @@ class LiveSession:
     # What the client hears.
 
     def _tell(self, event: Event) -> None:
-        if not self.ended:
+        if not self.has_ended:
             self._publish(event)
 
     def _tell_in_order(self, event: Event) -> None:
@@ -333,48 +333,50 @@ class LiveSession:
             if event is None:
                 return
             self._ordered.popleft()
-            if isinstance(event, LAST):
+            if isinstance(event, TERMINAL_EVENTS):
                 self._end(event)
             else:
                 self._tell(event)
 
     def _end(self, event: Event) -> None:
-        if self.ended:
+        if self.has_ended:
             return
         self._publish(event)
-        self.ended = True
-        if not self.opening.done():
-            self.opening.set_result(event)
+        self.has_ended = True
+        if not self.admission.done():
+            self.admission.set_result(event)
         for waiting in self._ordered:
             if isinstance(waiting, SecondPass):
                 waiting.cancel()
         self._ordered.clear()
-        self._audio.forget(self._audio.end)  # who ended may be remembered for a while, or be garbage for long
+        self._audio.discard_before(self._audio.end)  # who ended may be remembered for a while, or be garbage for long
         self._handle.forget(self._number)
         self._progress.set()
 
     def _measure_lag(self) -> None:
         now = time.monotonic()
         held_up = now - self._handle.back_since  # while there was no engine nobody was too slow
-        self.lag = min(self._spoken.late(int(self._followed * RATE), now), held_up)
+        self.lag = min(self._spoken.lag(int(self._followed * RATE), now), held_up)
         if self.seconds - self._followed < self.options.latency_ms / 1000:
-            self._spoken.catch_up(now)
-        if now - self._told >= self.options.lag_every or self.until - self._told_until >= LAG_AUDIO:
-            self._told, self._told_until = now, self.until
-            self._tell(Lag(round(self.lag, 3), self.until))
+            self._spoken.reset_lead(now)
+        if now - self._told >= self.options.lag_interval or self.processed_until - self._told_until >= LAG_AUDIO:
+            self._told, self._told_until = now, self.processed_until
+            self._tell(Lag(round(self.lag, 3), self.processed_until))
         if self.lag > LAG_LIMIT:
             message = f"the transcript is {self.lag:.1f} s behind, more than {LAG_LIMIT:g} s"
             self.stop(Failed("lag_exceeded", message, "the machine is overloaded", RETRY_AFTER))
         elif self.lag > LAG_WARNED and now - self._warned > LAG_LIMIT:
             self._warned = now
-            self._tell(Warned("lag", f"the transcript is {self.lag:.1f} s behind; at {LAG_LIMIT:g} s the stream ends"))
+            self._tell(
+                StreamWarning("lag", f"the transcript is {self.lag:.1f} s behind; at {LAG_LIMIT:g} s the stream ends")
+            )
 
     def _kept_from(self) -> int:
         """The first sample that may be needed again: the first of a chunk, so that the same steps are heard again."""
-        heard = self._utterance.start if self._utterance else self.until
+        heard = self._utterance.start if self._utterance else self.processed_until
         wanted = max(int((heard - MARGIN) * RATE), int((self._followed - MOST_KEPT) * RATE))
         chunk = self.options.latency_ms * RATE // 1000
-        return max(wanted // chunk * chunk, self._audio.first)
+        return max(wanted // chunk * chunk, self._audio.start)
 
 
 def _last_of(answer: engine.Failed | engine.Cancelled) -> Event:

@@ -10,7 +10,7 @@ from conure.engine.plan import ModelInfo
 from conure.errors import BadOption, UnknownModel
 from conure.models import catalog
 
-__all__ = ["ModelDirectory", "live_name"]
+__all__ = ["ModelDirectory", "live_model_name"]
 
 TINY, TINY_LIVE = "tiny", "tiny-live"
 
@@ -25,7 +25,7 @@ ELSEWHERE = re.compile(
 come from there mean the model that a server has for the purpose. `tiny` is a model of ours where the server has it."""
 
 
-def live_name(name: str) -> str:
+def live_model_name(name: str) -> str:
     """`tiny` stands for both tiny models."""
     return TINY_LIVE if name == TINY else name
 
@@ -38,26 +38,26 @@ class ModelDirectory:
         self._live, self._clips = tuple(live), tuple(clips)
 
     @property
-    def for_live(self) -> tuple[ModelInfo, ...]:
+    def live_models(self) -> tuple[ModelInfo, ...]:
         """Those for streams, the server's default first."""
         return tuple(dict.fromkeys(self._handle.models[asked] for asked in self._live))
 
-    def live(self, name: str | None) -> ModelInfo:
+    def find_live_model(self, name: str | None) -> ModelInfo:
         """For streams; the server's default where there is no name. Raises UnknownModel or BadOption."""
         is_tiny = name is not None and name.strip().lower() == TINY
         meant = TINY_LIVE if is_tiny and TINY_LIVE in self._live else name
         return self._find(meant, self._live, "live audio")
 
-    def clips(self, name: str | None) -> ModelInfo:
+    def find_file_model(self, name: str | None) -> ModelInfo:
         """The same for recordings."""
         return self._find(name, self._clips, "recordings")
 
     @property
-    def served(self) -> tuple[ModelInfo, ...]:
+    def all_models(self) -> tuple[ModelInfo, ...]:
         """All of the server."""
         return self._handle.cards
 
-    def knows(self, name: str) -> bool:
+    def is_known(self, name: str) -> bool:
         """Whether it is the name of a model of this server, or of one that it could have."""
         return catalog.find(name) is not None or self._served(name) is not None
 

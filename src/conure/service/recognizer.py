@@ -14,18 +14,18 @@ from conure.audio.files import AudioReader, Source, open_audio
 from conure.audio.resample import Samples
 from conure.decoding.emitted_token import EmittedToken
 from conure.engine.backends.clip_runner import ClipRunner
-from conure.engine.backends.registry import open_runner
+from conure.engine.backends.registry import open_clip_runner
 from conure.engine.lanes.clips import best_batch_seconds, transcribe_clips
 from conure.models.checkpoint import Checkpoint
 from conure.service.archive import Archive, Progress
 from conure.service.clip_words import words_of_clip
-from conure.service.languages import check_language, prompt_slot
+from conure.service.languages import check_language, prompt_id_for
 from conure.service.segmented_recording import SegmentedRecording
 from conure.settings import load_settings
 from conure.text.segments import segments_from_words
 from conure.text.words import join_words
 from conure.types import RunnerChoice, Transcript, Word
-from conure.vad.segmentation import CutSettings
+from conure.vad.segmentation import SegmentationSettings
 
 __all__ = ["Progress", "Recognizer", "load"]
 
@@ -51,7 +51,7 @@ def load(
     use. Raises UnknownModel, ModelNotFound, BadCheckpoint or BadOption.
     """
     model = model or load_settings().model
-    opened, checkpoint = open_runner(model, device=device, runner=runner, cache=cache, threads=threads)
+    opened, checkpoint = open_clip_runner(model, device=device, runner=runner, cache=cache, threads=threads)
     return Recognizer(opened, checkpoint)
 
 
@@ -159,7 +159,7 @@ class Recognizer:
         split: bool,
         of: Callable[[list[Transcript]], Result],
     ) -> Iterator[Result | Exception]:
-        prompt = prompt_slot(self.name, language, self.checkpoint.config.prompt_ids)
+        prompt = prompt_id_for(self.name, language, self.checkpoint.config.prompt_ids)
         archive = Archive(
             sources,
             partial(self._tokens, prompt=prompt),
@@ -167,7 +167,7 @@ class Recognizer:
             split=split,
             track=track,
             max_seconds=max_seconds,
-            cut=CutSettings(max_seconds=self.segment_seconds),
+            cut=SegmentationSettings(max_seconds=self.segment_seconds),
             batch_seconds=self.batch_seconds,
             workers=workers,
             progress=progress,
@@ -180,8 +180,8 @@ class Recognizer:
 
     def _read(self, reader: AudioReader, language: str | None, progress: Progress | None) -> list[Transcript]:
         language = check_language(self.name, language, self.languages, self.checkpoint.config.prompt_ids)
-        prompt = prompt_slot(self.name, language, self.checkpoint.config.prompt_ids)
-        cut = CutSettings(max_seconds=self.segment_seconds)
+        prompt = prompt_id_for(self.name, language, self.checkpoint.config.prompt_ids)
+        cut = SegmentationSettings(max_seconds=self.segment_seconds)
         long_audio = SegmentedRecording(partial(self._words, prompt=prompt), cut=cut, batch_seconds=self.batch_seconds)
         report = None if progress is None else partial(_report, progress, reader)
         words: list[list[Word]] = [[] for _ in range(reader.channels)]

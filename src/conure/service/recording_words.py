@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from conure.service.channel_words import ChannelWords
-from conure.service.decode_process import Cut, Ended, Samples
+from conure.service.decode_process import DecodedClip, RecordingEnded, Samples
 from conure.service.decode_worker import DecodeTask, DecodeWorker
 from conure.types import Word
 
-__all__ = ["HeldPiece", "RecordingWords"]
+__all__ = ["HeldClip", "RecordingWords"]
 
 RATE = 16_000
 
 
 @dataclass(eq=False, slots=True)
-class HeldPiece:
+class HeldClip:
     """A piece in the memory of a reader."""
 
     recording: RecordingWords
     reader: DecodeWorker
-    cut: Cut
+    cut: DecodedClip
     since: float
     """When it came."""
     words: Sequence[Word] | None = None
@@ -43,7 +43,7 @@ class RecordingWords:
     channels: int = 1
     hint: float | None = None
     """Its seconds, as the container tells them."""
-    pieces: deque[HeldPiece] = field(default_factory=deque)
+    pieces: deque[HeldClip] = field(default_factory=deque)
     """Those whose words are not joined yet, in the order of the recording."""
     has_ended: bool = False
     """Whether there are no more."""
@@ -62,7 +62,7 @@ class RecordingWords:
     def is_over(self) -> bool:
         return self.error is not None or (self.has_ended and not self.pieces)
 
-    def hear(self, piece: HeldPiece, words: Sequence[Word]) -> int:
+    def hear(self, piece: HeldClip, words: Sequence[Word]) -> int:
         """The words of one of its pieces, in times of the piece -> how many are settled with it."""
         before = len(self.words)
         piece.words = words
@@ -73,7 +73,7 @@ class RecordingWords:
         self._settle()
         return len(self.words) - before
 
-    def end(self, ended: Ended) -> int:
+    def end(self, ended: RecordingEnded) -> int:
         """No piece comes after those that came -> how many words are settled with that."""
         before = len(self.words)
         self.has_ended = True

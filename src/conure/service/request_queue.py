@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from conure.audio.spool import Spool, SpoolSpace
-from conure.background import failed, start
+from conure.background import report_failure, start_task
 
-__all__ = ["Consumer", "RequestQueue"]
+__all__ = ["RequestConsumer", "RequestQueue"]
 
 INBOX = "inbox"
 """The name of its task."""
@@ -33,17 +33,17 @@ LOOK = 0.05
 Action = Callable[[], Awaitable[None]]
 
 
-class Consumer(Protocol):
+class RequestConsumer(Protocol):
     @property
-    def has_room(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether `hear` and actions would wait for nothing."""
         ...
 
-    def hear_now(self, data: bytes) -> None:
+    def process_now(self, data: bytes) -> None:
         """As `hear`, where there is room."""
         ...
 
-    async def hear(self, data: bytes) -> None:
+    async def process(self, data: bytes) -> None:
         """Waits until there is room, and while the audio is decoded."""
         ...
 
@@ -53,8 +53,8 @@ class Consumer(Protocol):
 
 
 class RequestQueue:
-    def __init__(self, consumer: Consumer, space: SpoolSpace) -> None:
-        self.received = 0
+    def __init__(self, consumer: RequestConsumer, space: SpoolSpace) -> None:
+        self.received_bytes = 0
         """Bytes of audio."""
         self._consumer = consumer
         self._spool = Spool(space)
@@ -70,28 +70,28 @@ class RequestQueue:
         """All was handed on."""
         return self._working is None
 
-    def put(self, data: bytes) -> None:
+    def put_audio(self, data: bytes) -> None:
         """Raises BacklogFull; then it was not taken."""
         size = len(data)
-        if self._working is None and SMALL <= size <= PIECE and self._consumer.has_room:
-            self.received += size
+        if self._working is None and SMALL <= size <= PIECE and self._consumer.is_writable:
+            self.received_bytes += size
             self._taken += size
-            self._consumer.hear_now(data)
+            self._consumer.process_now(data)
         elif not self._is_closed:
-            self._spool.put(data)
-            self.received += size
+            self._spool.append(data)
+            self.received_bytes += size
             self._work(GATHER if size < SMALL else 0.0)
 
-    async def then(self, action: Action) -> None:
+    async def put_action(self, action: Action) -> None:
         """After all audio that came so far. Waits only where thousands of actions wait before it."""
         while len(self._actions) >= MOST_ACTIONS:
             await asyncio.sleep(LOOK)
         if self._is_closed:
             return
-        if self._working is None and self._consumer.has_room:
+        if self._working is None and self._consumer.is_writable:
             await action()
             return
-        self._actions.append((self.received, action))
+        self._actions.append((self.received_bytes, action))
         self._work(0.0)
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class RequestQueue:
 
     def _work(self, delay: float) -> None:
         if self._working is None:
-            self._working = start(self._hand_on(delay), INBOX)
+            self._working = start_task(self._hand_on(delay), INBOX)
 
     async def _hand_on(self, delay: float) -> None:
         try:
@@ -112,17 +112,17 @@ class RequestQueue:
             while self._actions or len(self._spool):
                 await self._next()
         except Exception as error:
-            failed(INBOX, error)
+            report_failure(INBOX, error)
             self._consumer.fail(error)
         finally:
             self._working = None
 
     async def _next(self) -> None:
-        until = self._actions[0][0] if self._actions else self.received
+        until = self._actions[0][0] if self._actions else self.received_bytes
         if self._taken < until:
-            data = self._spool.take(min(until - self._taken, PIECE))
+            data = self._spool.read(min(until - self._taken, PIECE))
             self._taken += len(data)
-            await self._consumer.hear(data)
+            await self._consumer.process(data)
         else:
             _, action = self._actions.popleft()
             await action()

@@ -20,10 +20,10 @@ import httpx2
 
 from conure.errors import AudioNotFound, BadOption
 
-__all__ = ["SafeHttp", "Resolve", "address_of", "is_public"]
+__all__ = ["SafeHttp", "Resolver", "parse_url", "is_public"]
 
 Address = IPv4Address | IPv6Address
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port to addresses in numbers. OSError where there are none."""
 
 MOST_TRIED = 4
@@ -52,13 +52,13 @@ HEADERS = {"User-Agent": "Conure", "Accept": "*/*", "Accept-Encoding": "identity
 
 
 class SafeHttp:
-    def __init__(self, private: bool = False, resolve: Resolve | None = None, idle: float = IDLE_SECONDS) -> None:
+    def __init__(self, private: bool = False, resolve: Resolver | None = None, idle: float = IDLE_SECONDS) -> None:
         """`private` allows every address. `idle`: seconds without a byte that are waited."""
         self._private = private
         self._resolve = resolve or _resolved
         self._patience = httpx2.Timeout(idle, connect=min(idle, CONNECT_SECONDS))
 
-    async def check(self, url: httpx2.URL) -> list[str]:
+    async def resolve_allowed(self, url: httpx2.URL) -> list[str]:
         """Addresses that may be asked, one or more. Raises BadOption for none, AudioNotFound for an unknown host."""
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
@@ -82,7 +82,7 @@ class SafeHttp:
         Raises as `check`, and httpx2.TransportError. Connections are not kept: the next host at the same address need
         not be the one whose certificate was seen.
         """
-        addresses = await self.check(url)
+        addresses = await self.resolve_allowed(url)
         async with httpx2.AsyncClient(verify=_trusted(), trust_env=False, timeout=self._patience) as http:
             for address in addresses:
                 asked = http.build_request(
@@ -105,7 +105,7 @@ class SafeHttp:
                 return
 
 
-def address_of(text: str) -> httpx2.URL:
+def parse_url(text: str) -> httpx2.URL:
     """Raises BadOption for what is no address on the web."""
     try:
         url = httpx2.URL(text)

@@ -20,7 +20,7 @@ from conure.engine.prefetch import prefetch
 from conure.service.channel_words import ChannelWords
 from conure.service.segmenter import Detector, cut_pieces
 from conure.types import Word
-from conure.vad.segmentation import ClipSpan, CutSettings
+from conure.vad.segmentation import ClipSpan, SegmentationSettings
 
 __all__ = ["SegmentedRecording", "Progress", "Transcribe"]
 
@@ -52,14 +52,14 @@ class SegmentedRecording:
         self,
         transcribe: Transcribe,
         *,
-        cut: CutSettings | None = None,
+        cut: SegmentationSettings | None = None,
         batch_seconds: float = 240.0,
         look_ahead_seconds: float | None = None,
         open_detector: Callable[[], Detector] | None = None,
     ) -> None:
         """Looks two batches ahead, if not told otherwise."""
         self.transcribe = transcribe
-        self.cut = cut or CutSettings()
+        self.cut = cut or SegmentationSettings()
         self.batch_seconds = batch_seconds
         self.look_ahead_seconds = look_ahead_seconds or 2 * batch_seconds
         self.open_detector = open_detector

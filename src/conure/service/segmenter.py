@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from conure.vad.segmentation import ClipSpan, CutSettings, Cutter
+from conure.vad.segmentation import ClipSpan, SegmentationSettings, Segmenter
 from conure.vad.silero import load_silero
 
 __all__ = ["Detector", "cut_pieces"]
@@ -30,7 +30,7 @@ class Detector(Protocol):
 @dataclass
 class _Channel:
     detector: Detector
-    cutter: Cutter
+    cutter: Segmenter
 
     def push(self, samples: Samples) -> list[ClipSpan]:
         return self.cutter.push(samples, self.detector.push(samples))
@@ -40,18 +40,18 @@ class _Channel:
 
 
 def cut_pieces(
-    blocks: Iterable[Samples], cut: CutSettings, open_detector: Callable[[], Detector] | None = None
+    blocks: Iterable[Samples], cut: SegmentationSettings, open_detector: Callable[[], Detector] | None = None
 ) -> Iterator[tuple[float, list[tuple[int, ClipSpan]]]]:
     """Blocks [channels, n] at 16 kHz -> for each the seconds so far, and the pieces that are complete with it.
 
     Each piece has its channel. Once more after the last block, with what is left. The detector is Silero's network
     unless another one is given.
     """
-    open_detector = open_detector or load_silero().open
+    open_detector = open_detector or load_silero().open_stream
     channels: list[_Channel] = []
     reached = 0.0
     for block in blocks:
-        channels = channels or [_Channel(open_detector(), Cutter(cut)) for _ in block]
+        channels = channels or [_Channel(open_detector(), Segmenter(cut)) for _ in block]
         reached += block.shape[1] / RATE
         yield (
             reached,

@@ -29,14 +29,14 @@ class ServerInfo:
     models: tuple[ModelInfo, ...]
     host: str
     ports: Ports
-    encrypted: bool = False
+    is_encrypted: bool = False
     """HTTP, WebSocket and gRPC."""
 
     @property
     def addresses(self) -> dict[str, str]:
         """Of what is open, by name."""
         ports = self.ports
-        web = "https" if self.encrypted else "http"
+        web = "https" if self.is_encrypted else "http"
         named = {"web": ports.web, "tcp": ports.tcp, "grpc": ports.grpc, "wyoming": ports.wyoming}
         open_ones = {name: port for name, port in (named | {"status": ports.status}).items() if port is not None}
         return {
@@ -46,4 +46,4 @@ class ServerInfo:
 
 
 def server_info(settings: Settings, models: tuple[ModelInfo, ...], ports: Ports) -> ServerInfo:
-    return ServerInfo(models, settings.host, ports, encrypted=settings.tls_certificate is not None)
+    return ServerInfo(models, settings.host, ports, is_encrypted=settings.tls_certificate is not None)

@@ -9,10 +9,10 @@ from conure.service.second_pass import SecondPassOptions
 from conure.text.tokenizer import Tokenizer
 from conure.vad.endpointing import Endpointing
 
-__all__ = ["LAG_EVERY", "SessionOptions"]
+__all__ = ["LAG_INTERVAL", "SessionOptions"]
 
 END = "<EOU>"
-LAG_EVERY = 1.0
+LAG_INTERVAL = 1.0
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class SessionOptions:
     endpointing: Endpointing = field(default_factory=Endpointing)
     language: str | None = None
     prompt: int | None = None
-    finals: SecondPassOptions | None = None
+    second_pass: SecondPassOptions | None = None
     """Finals from another model."""
-    lag_every: float = LAG_EVERY
+    lag_interval: float = LAG_INTERVAL
     """Seconds between two lags."""
 
     @property
-    def hears_ends(self) -> bool:
+    def has_end_token(self) -> bool:
         """The network itself says when an utterance is over."""
         return END in self.tokenizer.pieces

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from conure.errors import BadOption
 
-__all__ = ["listening_sockets", "reserved", "shared_sockets", "taken", "wanted"]
+__all__ = ["open_listeners", "reserve_port", "bind_shared", "port_in_use", "port_to_bind"]
 
 BACKLOG = 2048
 """Connections that wait to be accepted, where the system allows so many."""
@@ -18,7 +18,7 @@ NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """A host may have an address of IPv6 where there is no IPv6."""
 
 
-def wanted(port: int | str | None) -> int | None:
+def port_to_bind(port: int | str | None) -> int | None:
     """The number to listen on, where 0 is one that is free; None for a port that is off."""
     if port == "free":
         return 0
@@ -26,33 +26,33 @@ def wanted(port: int | str | None) -> int | None:
 
 
 @contextlib.contextmanager
-def reserved(host: str, asked: int | str | None, name: str) -> Iterator[int | None]:
+def reserve_port(host: str, asked: int | str | None, name: str) -> Iterator[int | None]:
     """The port's number, which is kept for those who share it, whether they live or not; None for one that is off.
 
     Raises BadOption where somebody else has it.
     """
-    port = wanted(asked)
+    port = port_to_bind(asked)
     if port is None:
         yield None
         return
     try:
         with socket.create_server(_first(host, port)[1], family=_first(host, port)[0]) as alone:
             port = alone.getsockname()[1]  # nobody else shares it, either
-        sockets = shared_sockets(host, port)
+        sockets = bind_shared(host, port)
     except OSError:
-        raise taken(name, port) from None
+        raise port_in_use(name, port) from None
     with contextlib.ExitStack() as stack:
         for kept in sockets:
             stack.enter_context(kept)
         yield port
 
 
-def shared_sockets(host: str, port: int) -> list[socket.socket]:
+def bind_shared(host: str, port: int) -> list[socket.socket]:
     """Bound to every address of the host, and not listening yet."""
     return _bound(host, port, shared=True)
 
 
-def listening_sockets(host: str, port: int, *, shared: bool) -> list[socket.socket]:
+def open_listeners(host: str, port: int, *, shared: bool) -> list[socket.socket]:
     """At every address of the host, on one port also where that is 0; several processes may share it.
 
     Raises OSError.
@@ -93,7 +93,7 @@ def _set_options(bound: socket.socket, shared: bool) -> None:
         bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
-def taken(name: str, port: int) -> BadOption:
+def port_in_use(name: str, port: int) -> BadOption:
     flag = "--" + name.replace("_", "-")
     return BadOption(f"port {port} is taken", f"stop what listens there, or choose another with {flag}")
 

@@ -16,7 +16,7 @@ from conure.engine.client import EngineClient
 if TYPE_CHECKING:
     from conure.service.live_service import LiveService
 
-__all__ = ["OwnStatus", "Status", "facts", "memory_of"]
+__all__ = ["ProcessStatus", "Status", "status_report", "memory_usage"]
 
 
 class Status(Protocol):
@@ -25,16 +25,16 @@ class Status(Protocol):
         """Whether streams are taken."""
         ...
 
-    async def tell(self) -> dict[str, Any]:
+    async def report(self) -> dict[str, Any]:
         """Raises Busy where that cannot be found out."""
         ...
 
-    async def measured(self) -> bytes:
+    async def render_metrics(self) -> bytes:
         """In the text format of Prometheus. Raises Busy."""
         ...
 
 
-class OwnStatus:
+class ProcessStatus:
     """Of a server of one process, and its engine."""
 
     def __init__(self, live: LiveService) -> None:
@@ -43,17 +43,17 @@ class OwnStatus:
 
     @property
     def is_ready(self) -> bool:
-        return self._live.handle.is_ready and not self._live.draining
+        return self._live.engine.is_ready and not self._live.is_draining
 
-    async def tell(self) -> dict[str, Any]:
+    async def report(self) -> dict[str, Any]:
         live = self._live
-        return facts(live.handle, self._since, len(live), {"server": os.getpid()}, draining=live.draining)
+        return status_report(live.engine, self._since, len(live), {"server": os.getpid()}, draining=live.is_draining)
 
-    async def measured(self) -> bytes:
+    async def render_metrics(self) -> bytes:
         return metrics.render(metrics.collect())
 
 
-def facts(
+def status_report(
     handle: EngineClient, since: float, streams: int, processes: dict[str, int], *, draining: bool
 ) -> dict[str, Any]:
     """`since`: the clock when the server began. `processes`: ids of those beside the engine."""
@@ -65,7 +65,7 @@ def facts(
         "uptime_seconds": round(time.monotonic() - since, 1),
         "engine_restarts": handle.restarts,
         "processes": processes | engine,
-        "memory": memory_of(processes | engine),
+        "memory": memory_usage(processes | engine),
         "models": [
             {
                 "name": card.name,
@@ -80,7 +80,7 @@ def facts(
     }
 
 
-def memory_of(processes: Mapping[str, int]) -> dict[str, int]:
+def memory_usage(processes: Mapping[str, int]) -> dict[str, int]:
     """Bytes that each has, shared ones counted in each; without those that have just gone."""
     found = {}
     for name, number in processes.items():

@@ -10,7 +10,7 @@ import numpy as np
 
 from conure.audio.formats import AudioFormat
 from conure.audio.live_decoder import LiveDecoder
-from conure.background import note
+from conure.background import report_if_failed
 from conure.engine.messages import Samples
 
 __all__ = ["StreamAudioDecoder"]
@@ -29,7 +29,7 @@ class StreamAudioDecoder:
 
     def __init__(self, audio: AudioFormat, split: bool = False) -> None:
         """`split`: samples are [channels, n], else the mean of the channels, [n]."""
-        self.received = 0
+        self.received_bytes = 0
         """Bytes so far."""
         self._decoder = LiveDecoder(audio, split)
         self._nothing = np.empty((audio.channels, 0) if split else 0, np.float32)
@@ -42,10 +42,10 @@ class StreamAudioDecoder:
     def problems(self) -> list[str]:
         return self._decoder.problems
 
-    async def push(self, data: bytes) -> Samples:
+    async def decode(self, data: bytes) -> Samples:
         """At 16 kHz: what has become available."""
         await self._wait()
-        self.received += len(data)
+        self.received_bytes += len(data)
         return await self._decode(lambda: self._decoder.push(data))
 
     @property
@@ -53,9 +53,9 @@ class StreamAudioDecoder:
         """Whether `take` may be called: nothing has to be waited for."""
         return not self._on_thread and not self._is_finished
 
-    def take(self, data: bytes) -> Samples:
+    def decode_now(self, data: bytes) -> Samples:
         """As `push`, at once."""
-        self.received += len(data)
+        self.received_bytes += len(data)
         return self._decoder.push(data)
 
     def flush(self) -> Samples:
@@ -75,7 +75,9 @@ class StreamAudioDecoder:
             return
         self._is_closed = True
         if self._on_thread:
-            note(_threads.submit(self._decoder.close), "closing a decoder")  # it waits until its decoder has left
+            report_if_failed(
+                _threads.submit(self._decoder.close), "closing a decoder"
+            )  # it waits until its decoder has left
         else:
             self._decoder.close()
 

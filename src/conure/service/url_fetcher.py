@@ -8,10 +8,10 @@ from typing import BinaryIO
 import httpx2
 
 from conure.errors import AudioNotFound, AudioTooLong, BadOption, Busy
-from conure.service.process_identity import ALONE, ProcessIdentity
-from conure.service.safe_http import SafeHttp, address_of
+from conure.service.process_identity import SINGLE_PROCESS, ProcessIdentity
+from conure.service.safe_http import SafeHttp, parse_url
 
-__all__ = ["Fetcher"]
+__all__ = ["UrlFetcher"]
 
 MOST_AT_ONCE = 64
 """By all processes of the server; more are refused."""
@@ -21,11 +21,11 @@ LONGEST = 600.0
 PART = 2**16
 
 
-class Fetcher:
-    def __init__(self, outside: SafeHttp, place: ProcessIdentity = ALONE, longest: float = LONGEST) -> None:
+class UrlFetcher:
+    def __init__(self, outside: SafeHttp, place: ProcessIdentity = SINGLE_PROCESS, longest: float = LONGEST) -> None:
         self._outside = outside
         self._longest = longest
-        self._most = place.share(MOST_AT_ONCE)
+        self._most = place.share_of(MOST_AT_ONCE)
         self._underway = 0
 
     async def fetch(self, url: str, into: BinaryIO, most_bytes: int) -> None:
@@ -35,7 +35,7 @@ class Fetcher:
         self._underway += 1
         try:
             async with asyncio.timeout(self._longest):
-                await self._follow(address_of(url), into, most_bytes)
+                await self._follow(parse_url(url), into, most_bytes)
         except TimeoutError:
             raise AudioNotFound(f"the recording did not arrive within {self._longest:g} s", "send the bytes") from None
         finally:
@@ -58,7 +58,7 @@ class Fetcher:
 
 def _next(url: httpx2.URL, location: str) -> httpx2.URL:
     try:
-        return address_of(str(url.join(location)))
+        return parse_url(str(url.join(location)))
     except httpx2.InvalidURL:
         raise BadOption("the URL redirects to what is no URL", "give the one that it leads to") from None
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["ENGLISH", "Locale", "find_locale", "parse_locale", "tag_of"]
+__all__ = ["ENGLISH_NAMES", "Locale", "find_locale", "parse_locale", "language_tag"]
 
 # fmt: off
 CODES = {
@@ -17,7 +17,7 @@ CODES = {
     "slv": "sl", "spa": "es", "swe": "sv", "tha": "th", "tur": "tr", "ukr": "uk", "vie": "vi", "zho": "zh", "chi": "zh",
 }
 """Codes of three letters (ISO 639-2) for languages that have one of two."""
-ENGLISH = {
+ENGLISH_NAMES = {
     "ar": "arabic", "bg": "bulgarian", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "en": "english",
     "es": "spanish", "et": "estonian", "fi": "finnish", "fr": "french", "he": "hebrew", "hi": "hindi",
     "hr": "croatian", "hu": "hungarian", "it": "italian", "ja": "japanese", "ko": "korean", "lt": "lithuanian",
@@ -28,7 +28,7 @@ ENGLISH = {
 """Their English names, as OpenAI's clients write them."""
 # fmt: on
 OTHERS = {"castilian": "es", "flemish": "nl", "moldavian": "ro", "bokmal": "nb", "mandarin": "zh"}
-NAMED = {name: code for code, name in ENGLISH.items()} | OTHERS
+NAMED = {name: code for code, name in ENGLISH_NAMES.items()} | OTHERS
 OLDER = {"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro", "cmn": "zh", "arb": "ar"}
 """Subtags that mean another one: withdrawn ones, and the main language of a group."""
 USUAL_REGIONS = {("zh", "hans"): "cn", ("zh", "hant"): "tw"}
@@ -72,7 +72,7 @@ def parse_locale(name: str) -> Locale | None:
     return Locale(OLDER.get(language, language), script, region)
 
 
-def tag_of(name: str) -> str:
+def language_tag(name: str) -> str:
     """The tag that a name of a language stands for: en of English and of eng; what is none is left as it is."""
     name = name.strip()
     locale = parse_locale(name)

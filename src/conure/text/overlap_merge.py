@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["Border", "Joiner", "Seam", "find_seam", "letters_of"]
+__all__ = ["ForcedSeam", "OverlapMerger", "Seam", "find_seam", "normalized_letters"]
 
 TOLERANCE = 0.5
 """Seconds by which two pieces may differ about the time of one word."""
@@ -47,13 +47,13 @@ class Timed(Protocol):
 Said = TypeVar("Said", bound=Timed)
 
 
-class Joiner(Generic[Said]):
+class OverlapMerger(Generic[Said]):
     """The pieces of one recording, one after the other. Holds the words of one piece."""
 
     def __init__(self) -> None:
         self._held: list[Said] = []
 
-    def push(self, words: Sequence[Said], start: float = 0.0, overlap: float = 0.0) -> list[Said]:
+    def add_clip(self, words: Sequence[Said], start: float = 0.0, overlap: float = 0.0) -> list[Said]:
         """The words of a piece in times of the whole recording -> those that are settled now.
 
         `start` is the piece's own, and `overlap` the seconds at its beginning that the piece before it heard, too.
@@ -65,7 +65,7 @@ class Joiner(Generic[Said]):
 
     def finish(self) -> list[Said]:
         """What is left."""
-        return self.push(())
+        return self.add_clip(())
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Seam(Generic[Said]):
     after: tuple[Said, ...]
     """Words that the left piece heard beyond."""
 
-    def join(self, words: Sequence[Said]) -> list[Said]:
+    def merge(self, words: Sequence[Said]) -> list[Said]:
         """The words of the right piece, which began some time before the seam -> those from the seam on."""
         settled = self.before[-3:]
         coming = [w for w in words if _middle(w) >= self.at and not any(_is_same_sound(w, one) for one in settled)]
@@ -89,14 +89,14 @@ class Seam(Generic[Said]):
 
 
 @dataclass(frozen=True)
-class Border(Generic[Said]):
+class ForcedSeam(Generic[Said]):
     """Where a piece was cut off and told, whatever was being said. The next piece hears some of its end again."""
 
     at: float
     before: tuple[Said, ...]
     """The left piece's words."""
 
-    def join(self, words: Sequence[Said]) -> list[Said]:
+    def merge(self, words: Sequence[Said]) -> list[Said]:
         """The words of the right piece, which began some time before the border -> those that the left one did not
         tell. A word across the border may have been told in part; one that begins after it never was."""
         last = self.before[-2:]
@@ -164,7 +164,7 @@ def _longest_run(left: list[Said], right: list[Said], begin: float, end: float) 
 def _run_from(left: list[Said], right: list[Said], i: int, j: int) -> tuple[list[tuple[int, int]], float]:
     run: list[tuple[int, int]] = []
     score = 0.0
-    while i < len(left) and j < len(right) and letters_of(left[i].text) == letters_of(right[j].text):
+    while i < len(left) and j < len(right) and normalized_letters(left[i].text) == normalized_letters(right[j].text):
         apart = abs(_middle(left[i]) - _middle(right[j]))
         if apart >= TOLERANCE:
             break
@@ -176,7 +176,7 @@ def _run_from(left: list[Said], right: list[Said], i: int, j: int) -> tuple[list
 
 def _shared(left: list[Said], right: list[Said]) -> int:
     """Without times: how many words at the left's end are those at the right's beginning."""
-    ends, begins = [letters_of(word.text) for word in left], [letters_of(word.text) for word in right]
+    ends, begins = [normalized_letters(word.text) for word in left], [normalized_letters(word.text) for word in right]
     longest = min(len(left), len(right))
     return next((count for count in range(longest, 0, -1) if ends[-count:] == begins[:count]), 0)
 
@@ -187,10 +187,13 @@ def _is_same_sound(word: Timed, other: Timed) -> bool:
     shorter = min(_ends(word) - _starts(word), _ends(other) - _starts(other))
     if shared >= 0 and shared >= shorter / 2:
         return True
-    return letters_of(word.text) == letters_of(other.text) and abs(_middle(word) - _middle(other)) < TOLERANCE
+    return (
+        normalized_letters(word.text) == normalized_letters(other.text)
+        and abs(_middle(word) - _middle(other)) < TOLERANCE
+    )
 
 
-def letters_of(text: str) -> str:
+def normalized_letters(text: str) -> str:
     """A word without case and marks, on which two that heard it need not agree; marks alone stay."""
     letters = "".join(character for character in text.casefold() if character.isalnum())
     return letters or text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from conure.text.overlap_merge import letters_of
+from conure.text.overlap_merge import normalized_letters
 from conure.types import Word
 
 __all__ = ["find_phrase", "replace_phrase"]
@@ -13,8 +13,8 @@ __all__ = ["find_phrase", "replace_phrase"]
 
 def find_phrase(words: Sequence[Word], phrase: str) -> list[tuple[int, int]]:
     """Where its words follow one another: index of the first, and that after the last. None overlaps another."""
-    wanted = [letters_of(part) for part in phrase.split()]
-    said = [letters_of(word.text) for word in words]
+    wanted = [normalized_letters(part) for part in phrase.split()]
+    said = [normalized_letters(word.text) for word in words]
     found, at = [], 0
     while wanted and at + len(wanted) <= len(said):
         if said[at : at + len(wanted)] == wanted:

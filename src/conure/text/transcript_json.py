@@ -6,10 +6,10 @@ from typing import Any
 
 from conure.types import Segment, Transcript, Word
 
-__all__ = ["as_dict"]
+__all__ = ["transcript_fields"]
 
 
-def as_dict(transcript: Transcript) -> dict[str, Any]:
+def transcript_fields(transcript: Transcript) -> dict[str, Any]:
     """The JSON form; `channel` is there only where channels were transcribed apart."""
     fields: dict[str, Any] = {
         "text": transcript.text,

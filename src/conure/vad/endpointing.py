@@ -65,7 +65,7 @@ class Endpointer:
 
     def __init__(self, settings: Endpointing) -> None:
         self.settings = settings
-        self.began: float | None = None
+        self.speech_start: float | None = None
         """Start of the utterance that goes on; None where nobody speaks."""
         self._rising: float | None = None
         """Start of the speech that may become an utterance."""
@@ -73,21 +73,21 @@ class Endpointer:
         """End of the last speech or token, and of the last token, of this utterance."""
         self._is_over = False
 
-    def step(self, start: float, end: float, probability: float) -> SpeechBegan | SpeechEnded | None:
+    def add_step(self, start: float, end: float, probability: float) -> SpeechBegan | SpeechEnded | None:
         """The detector's next step, after the tokens that were said before its end."""
-        if self.began is None:
+        if self.speech_start is None:
             return self._rise(start, end, probability)
         if end > self._heard and probability >= self.settings.speech * GOES_ON:
             self._heard = end
         reason = self._reason(end)
-        return None if reason is None else self.end(end, reason)
+        return None if reason is None else self.end_speech(end, reason)
 
-    def skim(self, until: float, lowest: float, highest: float) -> bool:
+    def add_steps(self, until: float, lowest: float, highest: float) -> bool:
         """All steps up to there at once, by their least and largest probability: whether nothing follows from them.
 
         Where something may, nothing has changed, and they are to be told step by step.
         """
-        if self.began is None:
+        if self.speech_start is None:
             if highest >= self.settings.speech:
                 return False
             self._rising = None
@@ -103,26 +103,26 @@ class Endpointer:
         self._heard = heard
         return False
 
-    def token(self, start: float, end: float, is_end: bool = False) -> SpeechBegan | None:
+    def add_token(self, start: float, end: float, is_end: bool = False) -> SpeechBegan | None:
         """A token, or the one that tells that the utterance is over. A late one never reopens what has ended."""
         if is_end:
-            self._is_over = self.began is not None
+            self._is_over = self.speech_start is not None
             return None
-        began = None if self.began is not None else self._begin(start)
+        began = None if self.speech_start is not None else self._begin(start)
         self._said, self._heard, self._is_over = max(self._said, end), max(self._heard, end), False
         return began
 
-    def begin(self, at: float, until: float) -> SpeechBegan:
+    def begin_speech(self, at: float, until: float) -> SpeechBegan:
         """One that has gone on from `at` until now, because of what the caller knows."""
         began = self._begin(at)
         self._heard = max(at, until)
         return began
 
-    def end(self, at: float, reason: EndReason) -> SpeechEnded | None:
+    def end_speech(self, at: float, reason: EndReason) -> SpeechEnded | None:
         """Over, because of what the caller knows; None where nobody speaks."""
-        if self.began is None:
+        if self.speech_start is None:
             return None
-        self.began = self._rising = None
+        self.speech_start = self._rising = None
         return SpeechEnded(at, reason)
 
     def _rise(self, start: float, end: float, probability: float) -> SpeechBegan | None:
@@ -137,14 +137,14 @@ class Endpointer:
         return began
 
     def _begin(self, at: float) -> SpeechBegan:
-        self.began = self._heard = self._said = at
+        self.speech_start = self._heard = self._said = at
         self._is_over = False
         self._rising = None
         return SpeechBegan(at)
 
     def _reason(self, now: float) -> EndReason | None:
         """Why the utterance is over now."""
-        assert self.began is not None
+        assert self.speech_start is not None
         settings = self.settings
         silent = now - self._heard
         if self._is_over and _is_reached(settings.end_token, silent):
@@ -153,7 +153,7 @@ class Endpointer:
             return "silence"
         if _is_reached(settings.blanks, now - self._said):
             return "blanks"
-        if _is_reached(settings.longest, now - self.began):
+        if _is_reached(settings.longest, now - self.speech_start):
             return "length"
         return None
 

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 
 from conure.errors import BadOption
 
-__all__ = ["SHORTEST_LIMIT", "CutSettings", "Cutter", "ClipSpan", "Seam"]
+__all__ = ["MIN_CLIP_LIMIT", "SegmentationSettings", "Segmenter", "ClipSpan", "Seam"]
 
 RATE = 16_000
 STEP = 512
 """Samples for each probability: 32 ms."""
 TURN = 32
 """Steps between two looks for a cut."""
-SHORTEST_LIMIT = 2.0
+MIN_CLIP_LIMIT = 2.0
 """Seconds; there must be room for words between two forced seams."""
 
 Samples = NDArray[np.float32]
@@ -38,7 +38,7 @@ Seam = Literal["edge", "silence", "forced"]
 
 
 @dataclass(frozen=True)
-class CutSettings:
+class SegmentationSettings:
     """Lengths are in seconds.
 
     The thresholds are measured for Silero 6.2. Rain, noise, a tone and music stay below 0.17 and below 0.09 in their
@@ -70,8 +70,8 @@ class CutSettings:
     """Doubtful sound so soon after speech is kept, too."""
 
     def __post_init__(self) -> None:
-        if not SHORTEST_LIMIT <= self.max_seconds < float("inf"):
-            raise BadOption(f"pieces of at most {self.max_seconds:g} s", f"it must be {SHORTEST_LIMIT:g} s or more")
+        if not MIN_CLIP_LIMIT <= self.max_seconds < float("inf"):
+            raise BadOption(f"pieces of at most {self.max_seconds:g} s", f"it must be {MIN_CLIP_LIMIT:g} s or more")
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ class ClipSpan:
         return self.start + self.seconds
 
 
-class Cutter:
+class Segmenter:
     """One recording, or one channel of it."""
 
-    def __init__(self, settings: CutSettings | None = None) -> None:
-        self.settings = settings or CutSettings()
+    def __init__(self, settings: SegmentationSettings | None = None) -> None:
+        self.settings = settings or SegmentationSettings()
         self._window = _Window(self.settings)
         self._samples: Samples = np.zeros(0, np.float32)
         self._heard: Samples = np.zeros(0, np.float32)
@@ -122,7 +122,7 @@ class Cutter:
     def _turn(self, steps: int, is_last: bool) -> list[ClipSpan]:
         self._window.append(self._samples[: steps * STEP], self._heard[:steps])
         self._samples, self._heard = self._samples[steps * STEP :], self._heard[steps:]
-        return list(self._window.pieces(is_last))
+        return list(self._window.pop_clips(is_last))
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class _Cut:
 class _Window:
     """The samples and steps that are in no piece yet. Its start is always the start of a step."""
 
-    def __init__(self, settings: CutSettings) -> None:
+    def __init__(self, settings: SegmentationSettings) -> None:
         self.settings = settings
         self.longest = int(settings.max_seconds * RATE)
         self._buffer: Samples = np.zeros(self.longest + TURN * STEP, np.float32)
@@ -160,7 +160,7 @@ class _Window:
         self._size += len(samples)
         self._heard = np.concatenate([self._heard, probabilities])
 
-    def pieces(self, is_last: bool) -> Iterator[ClipSpan]:
+    def pop_clips(self, is_last: bool) -> Iterator[ClipSpan]:
         """Those that can be cut off now."""
         if self._is_whole and self._size <= self.longest:
             if is_last and self._speaks(len(self._heard), self._size <= self.settings.short_seconds * RATE):

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from conure.native.library import available
+from conure.native.library import has_native_kernels
 from conure.native.silero_kernel import SileroKernel
 from conure.vad.silero_weights import MEMORY, STEP, Tensors, silero_tensors
 
@@ -46,7 +46,7 @@ class SileroState:
 class Network(Protocol):
     """What a form of the network does."""
 
-    def listen(self, samples: Samples, memory: Samples) -> Samples:
+    def detect(self, samples: Samples, memory: Samples) -> Samples:
         """samples [B, n * STEP] -> probabilities [B, n]; memory [B, MEMORY] moves on."""
         ...
 
@@ -56,21 +56,21 @@ class Silero:
 
     def __init__(self, tensors: Tensors, *, kernels: bool = True) -> None:
         """Without `kernels`, or where there are none, ONNX Runtime computes."""
-        self._network = _kernel(tensors) if kernels and available() else _session(tensors)
+        self._network = _kernel(tensors) if kernels and has_native_kernels() else _session(tensors)
 
-    def open(self) -> SileroStream:
+    def open_stream(self) -> SileroStream:
         """A stream of its own state."""
         return SileroStream(self)
 
-    def listen(self, samples: Samples, state: SileroState) -> tuple[Samples, SileroState]:
+    def detect(self, samples: Samples, state: SileroState) -> tuple[Samples, SileroState]:
         """samples [n * STEP] -> probabilities [n] and the state after them."""
-        probabilities, states = self.listen_together(samples[None], [state])
+        probabilities, states = self.detect_batch(samples[None], [state])
         return probabilities[0], states[0]
 
-    def listen_together(self, samples: Samples, states: Sequence[SileroState]) -> tuple[Samples, list[SileroState]]:
+    def detect_batch(self, samples: Samples, states: Sequence[SileroState]) -> tuple[Samples, list[SileroState]]:
         """samples [B, n * STEP] of several streams -> probabilities [B, n] and the states after them."""
         memory = np.array([state.values for state in states])
-        probabilities = self._network.listen(np.ascontiguousarray(samples, np.float32), memory)
+        probabilities = self._network.detect(np.ascontiguousarray(samples, np.float32), memory)
         return probabilities, [SileroState(row) for row in memory]
 
 
@@ -113,6 +113,6 @@ class SileroStream:
         heard: list[Samples] = [np.zeros(0, np.float32)]
         for first in range(0, len(samples), MOST_STEPS * STEP):
             part = samples[first : first + MOST_STEPS * STEP]
-            probabilities, self._state = self._network.listen(part, self._state)
+            probabilities, self._state = self._network.detect(part, self._state)
             heard.append(probabilities)
         return np.concatenate(heard)

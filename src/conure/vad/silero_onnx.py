@@ -22,7 +22,7 @@ class SileroSession:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(silero_graph(tensors), options, providers=["CPUExecutionProvider"])
 
-    def listen(self, samples: Numbers, memory: Numbers) -> Numbers:
+    def detect(self, samples: Numbers, memory: Numbers) -> Numbers:
         """samples [B, n * STEP] -> probabilities [B, n]; memory [B, MEMORY] moves on."""
         context, hidden, cell = np.split(memory, (CONTEXT, CONTEXT + WIDTH), 1)
         known = np.concatenate([context, samples], 1)

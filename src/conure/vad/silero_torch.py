@@ -61,7 +61,7 @@ class SlotSilero:
         return SileroRows(self._basis.new_zeros(slots, MEMORY))
 
     @torch.inference_mode()
-    def listen(self, samples: Tensor, counts: Tensor, fresh: Tensor, rows: Tensor, state: SileroRows) -> Tensor:
+    def detect(self, samples: Tensor, counts: Tensor, fresh: Tensor, rows: Tensor, state: SileroRows) -> Tensor:
         """The next steps of some streams, whose state is moved on in place.
 
         samples [B, n * STEP] float32 for the slots `rows` [B], of which the first `counts` [B] steps, 0 to n, are real;

@@ -12,7 +12,7 @@ import pytest
 from conure.engine import messages as engine
 from conure.engine.client import EngineClient
 from conure.errors import Unauthorized
-from conure.event_loop import event_loop
+from conure.event_loop import new_event_loop
 from conure.protocols.http.connection_limits import Capacity, ConnectionLimits
 from conure.protocols.http.uploads import Uploads
 from conure.protocols.riva.riva_asr_pb2 import (
@@ -21,11 +21,11 @@ from conure.protocols.riva.riva_asr_pb2 import (
 )
 from conure.protocols.riva.server import serve_riva
 from conure.protocols.services import Services
-from conure.service.access import ANYONE, Access, Caller, Scope, Visit
+from conure.service.access import ANONYMOUS, Access, Caller, Scope, Usage
 from conure.service.file_service import FileService
 from conure.service.live_service import LiveService
 from conure.service.model_directory import ModelDirectory
-from conure.service.status import OwnStatus
+from conure.service.status import ProcessStatus
 from conure.service.tokenizer_cache import TokenizerCache
 from tests.protocols.riva.calling import Riva, audio, configured
 from tests.service.fake_engine import TOKENIZER, Engine, tokens
@@ -56,10 +56,10 @@ class _Held:
     def __init__(self, error: Exception | None) -> None:
         self._error = error
 
-    async def begin(self, scope: Scope) -> Visit:
+    async def begin(self, scope: Scope) -> Usage:
         if self._error:
             raise self._error
-        return await ANYONE.begin(scope)
+        return await ANONYMOUS.begin_usage(scope)
 
 
 CHANNEL = [("grpc.http2.bdp_probe", 0)]
@@ -75,7 +75,7 @@ class Place:
         self.live = LiveService(handle, ModelDirectory(handle, ["live"], ["clips"]), tokenizers)
         files = FileService(handle, tokenizers)
         uploads, connections = Uploads(2**20, 8), ConnectionLimits(room)
-        self.behind = Services(self.live, files, OwnStatus(self.live), access or Locked(), uploads, connections)
+        self.behind = Services(self.live, files, ProcessStatus(self.live), access or Locked(), uploads, connections)
         self.channel: Any = None
         self.riva: Riva = cast(Riva, None)
         self.port = 0
@@ -116,7 +116,7 @@ def at(
             await server.close()
         return place
 
-    with asyncio.Runner(loop_factory=event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(run())
 
 

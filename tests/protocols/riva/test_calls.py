@@ -247,7 +247,7 @@ def test_who_gives_up_a_recording_frees_it() -> None:
 
 
 def test_who_does_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "MOST_SECONDS", 0.3)
+    monkeypatch.setattr(sending, "SEND_TIMEOUT_SECONDS", 0.3)
 
     async def play(place: Place) -> None:
         call = await place.opened()

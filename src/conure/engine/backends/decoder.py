@@ -39,7 +39,7 @@ Remembered = TypeVar("Remembered", bound=DecoderRows)
 class StreamDecoder(ClipDecoder, Protocol[Remembered]):
     def allocate(self, rows: int) -> Remembered: ...
 
-    def decode_rows(
+    def decode_chunk(
         self, encoded: Any, counts: Any, memory: Remembered, rows: np.ndarray, flush: np.ndarray | None = None
     ) -> Tokens:
         """encoded [B, C, D], counts [B] of the rows [B] -> the chunk's tokens; the rows are moved on in place.

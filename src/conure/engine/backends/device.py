@@ -16,13 +16,13 @@ import psutil
 __all__ = [
     "CPU",
     "Device",
-    "card_in_sight",
-    "device_failed",
+    "has_gpu_driver",
+    "is_device_failure",
     "free_bytes",
-    "give_back",
-    "hold_to",
-    "out_of_memory",
-    "told",
+    "release_cached_memory",
+    "limit_gpu_memory",
+    "is_out_of_memory",
+    "error_summary",
 ]
 
 ALLOCATION = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED")
@@ -56,25 +56,25 @@ class _Cpu:
 CPU: Device = _Cpu()
 
 
-def card_in_sight() -> bool:
+def has_gpu_driver() -> bool:
     """False where there can be no card: to look for the driver takes no time, and to ask torch is to load it."""
     if sys.platform == "win32":
         return find_library("nvcuda") is not None
     return any(Path(driver).exists() for driver in DRIVERS)
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """There was too little memory for what was tried; what is there is sound."""
     return _is_of_torch(error, "OutOfMemoryError") or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in ALLOCATION)
     )
 
 
-def device_failed(error: BaseException) -> bool:
+def is_device_failure(error: BaseException) -> bool:
     """Nothing that is on the device can be trusted any more, or no turn can be made there."""
     return (
         _is_of_torch(error, "AcceleratorError")
-        or out_of_memory(error)
+        or is_out_of_memory(error)
         or (isinstance(error, RuntimeError) and any(word in str(error) for word in FAILURE))
     )
 
@@ -84,7 +84,7 @@ def _is_of_torch(error: BaseException, kind: str) -> bool:
     return any(one.__name__ == kind and one.__module__.partition(".")[0] == "torch" for one in type(error).__mro__)
 
 
-def told(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """Its first line: the others are advice on how to debug kernels."""
     return str(error).partition("\n")[0]
 
@@ -98,7 +98,7 @@ def free_bytes(device: Device) -> int:
     return psutil.virtual_memory().available
 
 
-def hold_to(device: Device, more: int) -> None:
+def limit_gpu_memory(device: Device, more: int) -> None:
     """Of a card's memory, torch takes so many bytes and what it has, and then says that there is none."""
     if device.type == "cuda":
         import torch  # noqa: PLC0415
@@ -110,7 +110,7 @@ def hold_to(device: Device, more: int) -> None:
         torch.cuda.set_per_process_memory_fraction(min((taken + more) / total, 1.0), index)
 
 
-def give_back() -> None:
+def release_cached_memory() -> None:
     """What torch keeps for the next tensors of the same sizes is free for others, and for tensors of other sizes."""
     if torch := sys.modules.get("torch"):
         torch.cuda.empty_cache()

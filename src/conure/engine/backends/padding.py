@@ -9,16 +9,16 @@ import numpy as np
 
 from conure.engine.backends.device import Device
 
-__all__ = ["Padded", "fill", "lengths_of", "pad", "pad_all", "pad_for"]
+__all__ = ["PaddedBatch", "fill", "lengths_of", "pad", "padded_batches", "pad_for_device"]
 
 MIN_SAMPLES = 1600
 """A tenth of a second: shorter clips get silence after them, for networks need a few steps to stand on."""
 
-Padded = tuple[Any, Any]
+PaddedBatch = tuple[Any, Any]
 """Samples [B, N] and lengths [B]: arrays, or tensors for a device."""
 
 
-def pad(clips: Sequence[np.ndarray]) -> Padded:
+def pad(clips: Sequence[np.ndarray]) -> PaddedBatch:
     """Mono float32 clips, each [N]."""
     lengths = lengths_of(clips)
     samples = np.empty((len(clips), lengths.max()), np.float32)
@@ -26,7 +26,7 @@ def pad(clips: Sequence[np.ndarray]) -> Padded:
     return samples, lengths
 
 
-def pad_for(device: Device, clips: Sequence[np.ndarray]) -> Padded:
+def pad_for_device(device: Device, clips: Sequence[np.ndarray]) -> PaddedBatch:
     """On the host; in memory that a card can read by itself."""
     if device.type != "cuda":
         return pad(clips)
@@ -35,7 +35,7 @@ def pad_for(device: Device, clips: Sequence[np.ndarray]) -> Padded:
     return pad_pinned(clips)
 
 
-def pad_all(device: Device, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[Padded]:
+def padded_batches(device: Device, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[PaddedBatch]:
     """Each batch padded, in the order given: on the host for the CPU, else on the device."""
     if device.type != "cuda":
         return map(pad, batches)

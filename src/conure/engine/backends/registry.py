@@ -14,7 +14,7 @@ from conure.engine.backends.clip_runner import ClipRunner, RunnerName
 from conure.engine.backends.cpu.clip_runner import CpuClipRunner
 from conure.engine.backends.cpu.stream_runner import CpuStreamRunner
 from conure.engine.backends.cpu.window_runner import CpuWindowRunner
-from conure.engine.backends.device import CPU, Device, card_in_sight
+from conure.engine.backends.device import CPU, Device, has_gpu_driver
 from conure.engine.backends.stream_runner import StreamRunner
 from conure.engine.backends.window_runner import WindowRunner
 from conure.engine.convert.converted_folder import Precision, converted_folder, read_converted
@@ -29,7 +29,7 @@ from conure.types import RunnerChoice
 if TYPE_CHECKING:
     from conure.engine.backends.cuda.stream_model import CudaStreamModel
 
-__all__ = ["OpenedModel", "choose_device", "choose_runner", "default_cache", "open_model", "open_runner"]
+__all__ = ["OpenedModel", "choose_device", "choose_runner", "default_cache_folder", "open_model", "open_clip_runner"]
 
 log = logging.getLogger(__name__)
 
@@ -44,21 +44,21 @@ class OpenedModel:
 
     checkpoint: Checkpoint
     device: Device
-    clips: ClipRunner | None = None
-    streams: StreamRunner[Any] | None = None
+    clip_runner: ClipRunner | None = None
+    stream_runner: StreamRunner[Any] | None = None
     """For cache-aware networks."""
-    device_streams: CudaStreamModel | None = None
+    cuda_model: CudaStreamModel | None = None
     """For the same on a GPU."""
-    windows: WindowRunner | None = None
+    window_runner: WindowRunner | None = None
     """For those that hear windows with a future in them."""
 
     @property
     def description(self) -> str:
-        runner = self.streams or self.device_streams or self.windows or self.clips
+        runner = self.stream_runner or self.cuda_model or self.window_runner or self.clip_runner
         return runner.description if runner else ""
 
 
-def open_runner(
+def open_clip_runner(
     model: str | Path,
     *,
     device: str = "auto",
@@ -74,14 +74,14 @@ def open_runner(
     """
     plan = Plan(device=device, runner=runner, cache=cache, threads=threads)
     opened = open_model(model, plan, live=False, clips=True, progress=progress)
-    assert opened.clips is not None
-    return opened.clips, opened.checkpoint
+    assert opened.clip_runner is not None
+    return opened.clip_runner, opened.checkpoint
 
 
 def open_model(
     model: str | Path, plan: Plan, *, live: bool, clips: bool, progress: Progress | None = None
 ) -> OpenedModel:
-    """The runners that a model needs for streams, for clips, or for both. Raises what `open_runner` raises."""
+    """The runners that a model needs for streams, for clips, or for both. Raises what `open_clip_runner` raises."""
     place = choose_device(plan.device, plan.runner)
     found = find_checkpoint(model, progress=progress)
     name, reason = choose_runner(plan.runner, place, found.bytes)
@@ -91,12 +91,12 @@ def open_model(
 
         return open_torch(found.load(), place, plan.threads, live=live, clips=clips)
     precision: Precision = "int8" if name == "onnx-int8" else "fp32"
-    folder = converted_folder(found.path, precision, plan.cache or default_cache(), found.load)
+    folder = converted_folder(found.path, precision, plan.cache or default_cache_folder(), found.load)
     threads = plan.threads or (1 if found.bytes < SMALL_BYTES else None)
     return _open_onnx(folder, found, place, threads, live=live, clips=clips)
 
 
-def default_cache() -> Path:
+def default_cache_folder() -> Path:
     from conure.settings import load_settings  # noqa: PLC0415  whoever has settings hands the folder over
 
     return load_settings().cache
@@ -105,18 +105,18 @@ def default_cache() -> Path:
 def _open_onnx(
     folder: Path, found: CheckpointPath, place: Device, threads: int | None, *, live: bool, clips: bool
 ) -> OpenedModel:
-    if live and read_converted(folder).checkpoint.config.encoder.cache_aware:
+    if live and read_converted(folder).checkpoint.config.encoder.is_cache_aware:
         streams = CpuStreamRunner(folder, threads)
         whole = CpuClipRunner(folder, threads) if clips else None
-        return OpenedModel(found.label(streams.checkpoint), place, whole, streams)
+        return OpenedModel(found.with_catalog_info(streams.checkpoint), place, whole, streams)
     runner = CpuClipRunner(folder, threads)
     windows = CpuWindowRunner(runner) if live and runner.config.encoder.style == WINDOWED else None
-    return OpenedModel(found.label(runner.checkpoint), place, runner, windows=windows)
+    return OpenedModel(found.with_catalog_info(runner.checkpoint), place, runner, window_runner=windows)
 
 
 def choose_device(asked: str, runner: RunnerChoice = "auto") -> Device:
     """auto, cpu, cuda or cuda:N. Raises BadOption where it is not there or the runner cannot use it."""
-    if asked == "cpu" or (asked == "auto" and (runner.startswith("onnx") or not card_in_sight())):
+    if asked == "cpu" or (asked == "auto" and (runner.startswith("onnx") or not has_gpu_driver())):
         return CPU
     import torch  # noqa: PLC0415
 

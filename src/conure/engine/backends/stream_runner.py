@@ -19,13 +19,13 @@ class StreamRunner(Protocol[Memory]):
     description: str
 
     @property
-    def front(self) -> FeatureExtractor:
+    def feature_extractor(self) -> FeatureExtractor:
         """What makes its features."""
         ...
 
     def allocate(self, rows: int) -> StreamState[Memory]: ...
 
-    def step(
+    def encode_chunk(
         self,
         mel: Any,
         frames: np.ndarray,
@@ -41,7 +41,7 @@ class StreamRunner(Protocol[Memory]):
         """
         ...
 
-    def decode(
+    def decode_chunk(
         self, encoded: Any, counts: Any, state: StreamState[Memory], rows: np.ndarray, flush: np.ndarray | None = None
     ) -> Tokens:
         """What `step` gave -> the tokens of each row's chunk; the rows of the decoder's state are moved on in place.

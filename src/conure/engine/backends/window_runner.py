@@ -19,7 +19,7 @@ class WindowRunner(Protocol):
     description: str
 
     @property
-    def front(self) -> FeatureExtractor:
+    def feature_extractor(self) -> FeatureExtractor:
         """What makes its features."""
         ...
 

@@ -53,7 +53,7 @@ def export_network(
     context = context or network.config.encoder.contexts[0]
     export_front(network.encoder.pre_encode, folder)
     encoders = {folder / ENCODER_FILE: lambda graph: _encoder(graph, network, products, context)}
-    if network.config.encoder.cache_aware:
+    if network.config.encoder.is_cache_aware:
         encoders[folder / STREAM_FILE] = lambda graph: write_step(graph, network, by_row)
     save_graphs((folder / ENCODER_FILE).with_suffix(".weights"), encoders)
 
@@ -89,7 +89,7 @@ def _encoder(graph: Graph, network: Network, products: Products, context: Attent
     writer = LayerWriter(graph, products, view, has_global_steps=isinstance(view, GlobalView))
     x = writer.layers(encoder, writer.subsampled(encoder, x), tables)
     if network.prompt is not None:
-        x = writer.prompted(network.prompt, x, graph.input("prompts", np.int64, [1]))
+        x = writer.apply_prompt(network.prompt, x, graph.input("prompts", np.int64, [1]))
     graph.output("encoded", x, np.float32, [1, "S", config.width])
 
 

@@ -21,7 +21,7 @@ from conure.engine.convert.saturation import probe, saturates
 from conure.models import conure_file
 from conure.models.checkpoint import Checkpoint
 from conure.models.loader import build_network
-from conure.native.library import available
+from conure.native.library import has_native_kernels
 
 __all__ = ["convert"]
 
@@ -39,11 +39,11 @@ def convert(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
     export_network(network, folder, Int8(reduced) if precision == "int8" else Float32(), by_row)
     export_heads(network, folder, by_row)
     packable = precision == "int8" and is_packable(network)
-    if packable and available():
+    if packable and has_native_kernels():
         write_packed(network, folder)
-    elif precision == "int8" and available():
+    elif precision == "int8" and has_native_kernels():
         log.info("%s runs in ONNX Runtime: native kernels have no %s", checkpoint.name, lacking(network))
-    if available():
+    if has_native_kernels():
         write_front(network.encoder.pre_encode, folder, int8=precision == "int8")
         write_heads(network, folder, int8=precision == "int8")
     kept = (*HEAD_TENSORS, *(POSITIONS.format(layer) for layer in range(checkpoint.config.encoder.layers)))

@@ -30,9 +30,9 @@ from conure.engine.convert.graph_names import EXPORT_VERSION, HEAD_TENSORS, POSI
 from conure.engine.convert.saturation import LEVELS, REDUCED_LEVELS, saturates
 from conure.errors import BadCheckpoint, ModelError
 from conure.models.checkpoint import Checkpoint
-from conure.models.disk_space import is_full, no_room
-from conure.models.manifest import FILTERBANK, WINDOW, read_described
-from conure.native.library import available
+from conure.models.disk_space import is_disk_full, no_space_message
+from conure.models.manifest import FILTERBANK, WINDOW, read_manifest
+from conure.native.library import has_native_kernels
 
 __all__ = [
     "MANIFEST",
@@ -75,7 +75,7 @@ class ConvertedModel:
         arrays = _arrays(self.folder, set(names).__contains__)
         return [arrays[name] for name in names]
 
-    def front(self) -> MelExtractor:
+    def feature_extractor(self) -> MelExtractor:
         """With the window and the filterbank of the network's own."""
         own = _arrays(self.folder, (WINDOW, FILTERBANK).__contains__)
         return MelExtractor(self.checkpoint.config.mel, own[WINDOW], own[FILTERBANK])
@@ -103,7 +103,7 @@ def converted_folder(source: Path, precision: Precision, cache: Path, load: Call
             if not is_usable(folder):
                 _make(folder, load(), precision)
     except (OSError, SafetensorError) as error:
-        reason = no_room(folder.parent, _size_of(source)) if is_full(error) else _reason(error)
+        reason = no_space_message(folder.parent, _size_of(source)) if is_disk_full(error) else _reason(error)
         hint = "the cache needs room for the converted model; another folder may be set with CONURE_CACHE"
         raise ModelError(f"{source.name} cannot be converted into {cache}: {reason}", hint) from error
     return folder
@@ -138,7 +138,7 @@ def is_usable(folder: Path) -> bool:
         manifest = _read_manifest(folder)
         if manifest["version"] != EXPORT_VERSION:
             return False
-        if available() and not _is_packed(folder, manifest):
+        if has_native_kernels() and not _is_packed(folder, manifest):
             return False
         whole = all(digest_of(folder / name) == digest for name, digest in manifest["files"].items())
         return whole and (manifest["precision"] == "fp32" or manifest["reduced"] or not saturates_here(folder))
@@ -164,7 +164,7 @@ def read_converted(folder: Path) -> ConvertedModel:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadCheckpoint(f"{folder.name} has no whole {MANIFEST}") from error
     levels = None if precision == "fp32" else REDUCED_LEVELS if manifest["reduced"] else LEVELS
-    return ConvertedModel(folder, read_described(folder), precision, levels)
+    return ConvertedModel(folder, read_manifest(folder), precision, levels)
 
 
 def fingerprint(source: Path) -> str:

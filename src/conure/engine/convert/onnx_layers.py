@@ -164,7 +164,7 @@ class LayerWriter(Generic[Own_contra]):
         added = Affine.of(others.linear2)
         return graph.op("Add", x, graph.constant(F.linear(F.relu(silence), added.weight, added.bias).numpy()))
 
-    def prompted(self, module: Prompt, x: str, slots: str) -> str:
+    def apply_prompt(self, module: Prompt, x: str, slots: str) -> str:
         graph, width = self.graph, module.linear2.out_features
         weight, bias = module.linear1.weight.float(), module.linear1.bias.float()
         table = graph.constant(weight[:, width:].T.numpy())

@@ -136,10 +136,10 @@ def _attention(module: Attention, config: EncoderConfig) -> Arrays:
     yield "attention.distances", values
     yield "attention.distances.scales", scales
     yield "attention.position", weight.astype(np.float16)
-    if not config.cache_aware:
+    if not config.is_cache_aware:
         return
     # Zeros follow, for the kernels read whole vectors from any column on.
-    past, chunk = config.longest_past, config.longest_chunk
+    past, chunk = config.max_past, config.max_chunk
     table = projected_distances(weight, heads, past + chunk, 1 - chunk)
     padding = 2 * LANES - table.shape[2] % LANES
     yield "attention.table", np.pad(table.astype(np.float16), ((0, 0), (0, 0), (0, padding)))

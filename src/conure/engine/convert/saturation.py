@@ -12,7 +12,7 @@ import io
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
 
-from conure.native.library import available
+from conure.native.library import has_native_kernels
 
 __all__ = ["LEVELS", "REDUCED_LEVELS", "adds_in_16_bits", "probe", "saturates"]
 
@@ -23,7 +23,7 @@ LEVELS, REDUCED_LEVELS = 127, 63
 @functools.cache
 def adds_in_16_bits() -> bool:
     """Whether this processor does; those that native kernels run on do not, and are not tried."""
-    return not available() and saturates(probe())
+    return not has_native_kernels() and saturates(probe())
 
 
 def saturates(graph: bytes) -> bool:

@@ -47,7 +47,7 @@ def write_step(graph: Graph, network: Network, products: Products) -> None:
     writer = LayerWriter(graph, products, StreamView(graph, config))
     x = writer.layers(encoder, writer.subsampled(encoder, x), caches)
     if network.prompt is not None:
-        x = writer.prompted(network.prompt, x, graph.input("prompts", np.int64, ["S"]))
+        x = writer.apply_prompt(network.prompt, x, graph.input("prompts", np.int64, ["S"]))
     graph.output("encoded", x, np.float32, ["S", config.width])
 
 
@@ -67,8 +67,8 @@ def _cache(graph: Graph, index: int, module: Attention, config: EncoderConfig) -
         graph.input(f"{name}.{index}", np.float32, [f"{name} steps", width])
         for name, width in zip(POOLS, widths, strict=True)
     )
-    weight, chunk = module.linear_pos.weight.float(), config.longest_chunk
-    encoding = sinusoids(config.longest_past + chunk, 1 - chunk, config.width, weight)
+    weight, chunk = module.linear_pos.weight.float(), config.max_chunk
+    encoding = sinusoids(config.max_past + chunk, 1 - chunk, config.width, weight)
     table = (weight @ encoding.T).reshape(module.heads, module.head_width, -1)
     return LayerCache(keys, values, filtered, graph.constant(table.numpy()))
 
@@ -84,8 +84,8 @@ class StreamView:
         self.filtered = graph.input("filtered", np.int64, ["B", "N"])
         self.to_filter = graph.input("to_filter", np.int64, ["S", 1])
         rows, self.keys = (graph.op("Shape", self.seen, start=axis, end=axis + 1) for axis in (0, 1))
-        self.chunk = graph.op("Sub", self.keys, graph.ints(config.longest_past))
-        self.first = graph.op("Sub", graph.ints(config.longest_chunk), self.chunk)
+        self.chunk = graph.op("Sub", self.keys, graph.ints(config.max_past))
+        self.first = graph.op("Sub", graph.ints(config.max_chunk), self.chunk)
         self.last = graph.op("Add", graph.op("Add", self.first, self.keys), self.chunk)
         self.by_row = graph.op("Concat", rows, graph.ints(-1, config.width), axis=0)
         self.by_head = graph.op("Concat", rows, graph.ints(-1, config.heads, config.width // config.heads), axis=0)

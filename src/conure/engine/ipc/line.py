@@ -10,7 +10,7 @@ import socket
 from msgspec import MsgspecError, msgpack
 
 from conure import errors
-from conure.background import start
+from conure.background import start_task
 from conure.engine.ipc.frames import drained, read_frame, write_frame
 from conure.engine.ipc.sample_ring import SampleRing
 from conure.engine.ipc.wire import Broken, Connect, FromEngine, NoRoom, Ready, RequestWriter, Starting, answer_reader
@@ -70,7 +70,7 @@ class Line:
     async def _next_step(self, seconds: float, step: str) -> list[FromEngine]:
         if math.isinf(seconds):
             return await self._receive()
-        receiving = start(self._receive(), "waiting for the engine's start")
+        receiving = start_task(self._receive(), "waiting for the engine's start")
         try:
             for _ in range(LOOKS):
                 done, _ = await asyncio.wait([receiving], timeout=seconds / LOOKS)

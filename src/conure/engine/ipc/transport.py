@@ -84,7 +84,7 @@ class ThreadTransport:
 
     async def start(self) -> tuple[ModelInfo, ...]:
         # They load networks, which the other ones never do.
-        from conure.engine.backends.device import device_failed, told  # noqa: PLC0415
+        from conure.engine.backends.device import error_summary, is_device_failure  # noqa: PLC0415
         from conure.engine.startup import start_engine  # noqa: PLC0415
 
         loop = asyncio.get_running_loop()
@@ -103,9 +103,11 @@ class ThreadTransport:
         try:
             self._engine, cards = await asyncio.to_thread(start_engine, self._plan, deliver)
         except RuntimeError as error:
-            if not device_failed(error):
+            if not is_device_failure(error):
                 raise
-            raise EngineFailed(f"the device failed: {told(error)}", "only a new process can use it again") from error
+            raise EngineFailed(
+                f"the device failed: {error_summary(error)}", "only a new process can use it again"
+            ) from error
         self._thread = thread(run, "engine", daemon=False)
         return tuple(cards)
 

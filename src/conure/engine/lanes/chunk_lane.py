@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conure.audio.realtime_clock import RealtimeClock
-from conure.audio.stream_features import FeatureExtractor, first_sample, samples_of, span_samples
+from conure.audio.stream_features import FeatureExtractor, first_sample, samples_for_frames, span_samples
 from conure.decoding.emitted_token import STEP_SECONDS, EmittedToken
-from conure.decoding.flushed_tokens import FlushedTokens, sounds_of
+from conure.decoding.flushed_tokens import FlushedTokens, spoken_forms
 from conure.engine.lanes.endpoint_merge import EndpointMerge
 from conure.engine.lanes.slots import Lease, Slots
 from conure.engine.lanes.vad_stream import Speech, VadStream
@@ -120,7 +120,7 @@ class ChunkLane(ABC):
         pieces = tokenizer.pieces if tokenizer else ()
         self.front = front
         self._end_token = pieces.index(END) if END in pieces else None
-        self._sounds = sounds_of(pieces)
+        self._sounds = spoken_forms(pieces)
         self.stages = StageTimer()
         self.slots = Slots(slots)
         self._streams: dict[int, ChunkStream] = {}
@@ -184,8 +184,8 @@ class ChunkLane(ABC):
 
     def push(self, number: int, samples: Samples, now: float) -> None:
         stream = self._streams[number]
-        stream.ear.samples.push(samples)
-        stream.spoken.arrive(len(samples), now)
+        stream.ear.samples.append(samples)
+        stream.spoken.add_packet(len(samples), now)
         stream.pushed = now
         if number not in self._ready:
             self._see(stream, now)
@@ -237,17 +237,17 @@ class ChunkLane(ABC):
     def _expect(self, stream: ChunkStream) -> None:
         """Notes when the next chunk will be whole."""
         frames = stream.frames + stream.chunk * STEP_FRAMES + self._beyond(stream)
-        stream.whole_at = samples_of(frames, self.front.config)
+        stream.whole_at = samples_for_frames(frames, self.front.config)
 
     def _see(self, stream: ChunkStream, now: float) -> None:
         """Notes that it is ready, and since when, or that it is not."""
         number = stream.number
         if stream.closing or not (stream.cuts or stream.ear.samples.end >= stream.whole_at):
             self._ready.pop(number, None)
-            stream.spoken.catch_up(now)
+            stream.spoken.reset_lead(now)
         elif number not in self._ready:
             end = min(stream.whole_at, stream.cuts[0].sample) if stream.cuts else stream.whole_at
-            whole = stream.spoken.at(end) if end > stream.late_until else now
+            whole = stream.spoken.spoken_at(end) if end > stream.late_until else now
             due, most = whole + stream.chunk * STEP_SECONDS, self._most_rows(stream.chunk)
             work = LiveWork(number, stream.kind, due, most=most, firm_from=whole - AHEAD, since=stream.pushed)
             self._ready[number] = work
@@ -273,12 +273,12 @@ class ChunkLane(ABC):
         known = []
         for part, begin, span in zip(parts, first, spans, strict=True):
             known.append(self._read(part, begin, span))
-        return self.front.of_spans(spans, np.array(known))
+        return self.front.extract_spans(spans, np.array(known))
 
     def _read(self, part: ChunkPart, begin: int, span: Samples) -> int:
         """The samples that a part's frames from `begin` on are made of; tells how many of them are known."""
         place = first_sample(begin, self.front.config)
-        part.stream.ear.samples.read(place, span, part.end)
+        part.stream.ear.samples.read_into(place, span, part.end)
         return part.end - place
 
     @staticmethod
@@ -290,8 +290,8 @@ class ChunkLane(ABC):
     def _timed(part: ChunkPart, emitted: Sequence[EmittedToken]) -> Sequence[Token]:
         """In times of the stream: what is told at a cut is before it, and what is told later after it."""
         since, end = part.since / RATE, part.cut.sample / RATE if part.cut else math.inf
-        emitted = part.stream.flushed.new(emitted, part.flush)
-        return tuple(token.timed(end=end, since=since) for token in emitted)
+        emitted = part.stream.flushed.remove_known(emitted, part.flush)
+        return tuple(token.to_token(end=end, since=since) for token in emitted)
 
     def _advance(self, part: ChunkPart, now: float) -> None:
         """The stream stands where this part of it ends; what is needed of it must have been read."""
@@ -305,8 +305,8 @@ class ChunkLane(ABC):
             stream.since = cut.sample
         self._expect(stream)
         needed = max(first_sample(self._kept(stream), self.front.config), 0)
-        stream.ear.samples.forget(min(needed, stream.ear.listened))
-        stream.spoken.forget(part.reached)
+        stream.ear.samples.discard_before(min(needed, stream.ear.listened))
+        stream.spoken.discard_before(part.reached)
         self._ready.pop(stream.number, None)
         self._see(stream, now)
 

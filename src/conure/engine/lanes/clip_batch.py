@@ -63,7 +63,7 @@ class ClipBatch:
                 if isinstance(error, OutOfMemory)
             ]
             return {number: tokens for number, tokens in found if not isinstance(tokens, OutOfMemory)}
-        self.pace.step()
+        self.pace.wait()
         return None
 
     def forget(self, number: int) -> bool:

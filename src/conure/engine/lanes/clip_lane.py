@@ -136,4 +136,4 @@ class ClipLane:
 
 def _tell(number: int, samples: Samples, tokens: list[EmittedToken]) -> list[Answer]:
     seconds = len(samples) / RATE
-    return [StreamTokens(number, tuple(token.timed(end=seconds) for token in tokens), seconds), Finished(number)]
+    return [StreamTokens(number, tuple(token.to_token(end=seconds) for token in tokens), seconds), Finished(number)]

@@ -11,12 +11,12 @@ import numpy as np
 
 from conure.decoding.emitted_token import EmittedToken
 from conure.engine.backends.clip_runner import ClipRunner
-from conure.engine.backends.device import Device, give_back, out_of_memory
-from conure.engine.backends.padding import Padded, pad_all, pad_for
+from conure.engine.backends.device import Device, is_out_of_memory, release_cached_memory
+from conure.engine.backends.padding import PaddedBatch, pad_for_device, padded_batches
 from conure.engine.lanes.batching import form_batches
 from conure.errors import OutOfMemory
-from conure.models.config import LONG_STEPS
-from conure.models.preemptible import Preemptible, finish
+from conure.models.config import MAX_FULL_ATTENTION_STEPS
+from conure.models.preemptible import Preemptible, run_to_end
 
 __all__ = ["best_batch_seconds", "too_long", "transcribe_batch", "transcribe_clips"]
 
@@ -43,10 +43,12 @@ def transcribe_clips(
     """Mono float32 clips at 16 kHz, each [N] -> the tokens of each, in the order given. Raises OutOfMemory."""
     tokens: list[list[EmittedToken]] = [[] for _ in clips]
     # A batch with a long clip is attended to locally, and what a clip says must not depend on its mates.
-    formed = list(form_batches([len(clip) for clip in clips], int(batch_seconds * RATE), LONG_STEPS * STEP_SAMPLES))
-    coming = pad_all(runner.device, ([clips[row] for row in rows] for rows in formed))
+    formed = list(
+        form_batches([len(clip) for clip in clips], int(batch_seconds * RATE), MAX_FULL_ATTENTION_STEPS * STEP_SAMPLES)
+    )
+    coming = padded_batches(runner.device, ([clips[row] for row in rows] for rows in formed))
     for rows, padded in zip(formed, coming, strict=True):
-        found = finish(transcribe_batch(runner, [clips[row] for row in rows], prompt, padded=padded))
+        found = run_to_end(transcribe_batch(runner, [clips[row] for row in rows], prompt, padded=padded))
         for row, emitted in zip(rows, found, strict=True):
             if isinstance(emitted, OutOfMemory):
                 raise emitted
@@ -59,7 +61,7 @@ def transcribe_batch(
     clips: Sequence[np.ndarray],
     prompt: int | None = None,
     did_not_fit: Callable[[float], None] | None = None,
-    padded: Padded | None = None,
+    padded: PaddedBatch | None = None,
 ) -> Preemptible[list[list[EmittedToken] | OutOfMemory]]:
     """One batch in short slices -> the tokens of each clip, or why it alone has none.
 
@@ -67,14 +69,14 @@ def transcribe_batch(
     where they were padded before.
     """
     try:
-        padded = padded or pad_for(runner.device, clips)
+        padded = padded or pad_for_device(runner.device, clips)
         return [*(yield from _transcribe(runner, padded, prompt))]
     except RuntimeError as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     # Only here is the error gone, and with it what its frames hold.
     padded = None
-    give_back()
+    release_cached_memory()
     longest = max(map(len, clips)) / RATE
     if did_not_fit:
         did_not_fit(longest * len(clips))
@@ -95,7 +97,7 @@ def too_long(seconds: float) -> OutOfMemory:
     )
 
 
-def _transcribe(runner: ClipRunner, given: Padded, prompt: int | None) -> Preemptible[list[list[EmittedToken]]]:
+def _transcribe(runner: ClipRunner, given: PaddedBatch, prompt: int | None) -> Preemptible[list[list[EmittedToken]]]:
     samples, lengths = given
     prompts = None if prompt is None else np.full(len(lengths), prompt)
     encoded, counts = yield from runner.encode(samples, lengths, prompts)

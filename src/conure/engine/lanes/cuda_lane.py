@@ -54,7 +54,7 @@ class CudaLane(ChunkLane):
     lead = LEAD_FRAMES
 
     def __init__(self, runner: CudaStreamModel, slots: int, tokenizer: Tokenizer | None = None) -> None:
-        super().__init__(runner.front, slots, tokenizer)
+        super().__init__(runner.feature_extractor, slots, tokenizer)
         self.runner = runner
         self.state = CudaStreamState.allocate(runner, slots)
         self._turns: dict[tuple[int, int], CudaStreamStep] = {}
@@ -80,7 +80,7 @@ class CudaLane(ChunkLane):
     def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
         parts = [self._part(self._streams[number]) for number in numbers]
         turn = self._turn(len(parts), parts[0].stream.chunk)
-        inputs = turn.inputs()
+        inputs = turn.next_inputs()
         with self.stages.time("filling"):
             listened = self._fill(inputs, parts)
             for part in parts:
@@ -139,7 +139,7 @@ class CudaLane(ChunkLane):
         if self._under_way is None:
             return None
         with self.stages.time("waiting"):
-            results = self._under_way.turn.land()
+            results = self._under_way.turn.collect()
         landed, self._under_way = (self._under_way, results), None
         return landed
 

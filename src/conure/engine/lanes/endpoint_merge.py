@@ -32,7 +32,7 @@ class EndpointMerge:
         for start, end, probability in speech:
             while pending and pending[0].start + STEP_SECONDS <= end:
                 yield from self._say(pending.popleft(), said)
-            event = self._endpointer.step(start, end, probability)
+            event = self._endpointer.add_step(start, end, probability)
             if event is None:
                 continue
             if isinstance(event, SpeechBegan):
@@ -47,15 +47,15 @@ class EndpointMerge:
 
     def skim(self, until: float, lowest: float, highest: float) -> bool:
         """Steps of the detector up to there, without tokens; False where they have to be told one by one."""
-        return self._endpointer.skim(until, lowest, highest)
+        return self._endpointer.add_steps(until, lowest, highest)
 
     def end(self, at: float, reason: EndReason) -> Iterator[Answer]:
         """Over, because of what the caller knows."""
-        if ended := self._endpointer.end(at, reason):
+        if ended := self._endpointer.end_speech(at, reason):
             yield UtteranceEnded(self.number, ended.at, ended.reason)
 
     def _say(self, token: Token, said: list[Token]) -> Iterator[Answer]:
         said.append(token)
-        began = self._endpointer.token(token.start, token.end, token.id == self.end_token)
+        began = self._endpointer.add_token(token.start, token.end, token.id == self.end_token)
         if began:
             yield SpeechStarted(self.number, began.at)

@@ -43,14 +43,14 @@ from conure.engine.messages import (
 )
 from conure.engine.scheduler import Expected, LiveWork
 from conure.engine.stage_timer import StageTimer
-from conure.text.overlap_merge import Border
+from conure.text.overlap_merge import ForcedSeam
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
 from conure.types import Token
 from conure.vad.endpointing import Endpointing, EndReason, SpeechBegan, SpeechEnded
-from conure.vad.segmentation import CutSettings
+from conure.vad.segmentation import SegmentationSettings
 from conure.vad.silero import MOST_STEPS, STEP, Silero
-from conure.vad.utterance_detector import Utterances
+from conure.vad.utterance_detector import UtteranceDetector
 
 __all__ = ["SegmentLane"]
 
@@ -65,13 +65,18 @@ class SegmentLane:
     latencies = LATENCIES
 
     def __init__(
-        self, runner: ClipRunner, silero: Silero, tokenizer: Tokenizer, slots: int, cuts: CutSettings | None = None
+        self,
+        runner: ClipRunner,
+        silero: Silero,
+        tokenizer: Tokenizer,
+        slots: int,
+        cuts: SegmentationSettings | None = None,
     ) -> None:
         self.runner = runner
         self.silero = silero
         self.tokenizer = tokenizer
         self.capacity = slots
-        self.settings = cuts or CutSettings()
+        self.settings = cuts or SegmentationSettings()
         self.stages = StageTimer()
         self._streams: dict[int, SegmentStream] = {}
         self._finals: ClipBatch | None = None
@@ -83,15 +88,15 @@ class SegmentLane:
     def open(self, number: int, options: StreamOptions, late: float = 0.0) -> bool:
         if len(self._streams) >= self.capacity:
             return False
-        stream = SegmentStream(number, options, Utterances(options.endpointing, self.settings))
+        stream = SegmentStream(number, options, UtteranceDetector(options.endpointing, self.settings))
         stream.late_until = round(late * RATE)
         self._streams[number] = stream
         return True
 
     def push(self, number: int, samples: Samples, now: float) -> None:
         stream = self._streams[number]
-        stream.ear.samples.push(samples)
-        stream.spoken.arrive(len(samples), now)
+        stream.ear.samples.append(samples)
+        stream.spoken.add_packet(len(samples), now)
         stream.pushed = now
         self._see(stream, now)
 
@@ -179,10 +184,10 @@ class SegmentLane:
         whole = stream.ear.samples.end - stream.ear.listened >= stream.listens
         if not (whole or stream.cuts or stream.steps):
             stream.since = None
-            stream.spoken.catch_up(now)
+            stream.spoken.reset_lead(now)
         elif stream.since is None:
             stream.since = now
-        stream.spoken.forget(stream.ear.listened)
+        stream.spoken.discard_before(stream.ear.listened)
         if stream.over is None:
             stream.over_since = None
         elif stream.over_since is None:
@@ -218,7 +223,7 @@ class SegmentLane:
         else:
             yield ClipTokens(stream.number, stream.ear.listened / RATE)
         needed = stream.goes_on.first if stream.goes_on else stream.clear
-        stream.ear.samples.forget(min(needed, stream.ear.listened))
+        stream.ear.samples.discard_before(min(needed, stream.ear.listened))
 
     def _clear(self, stream: SegmentStream) -> int:
         """What was listened to and cannot become part of an utterance any more."""
@@ -229,9 +234,9 @@ class SegmentLane:
 
     def _step(self, stream: SegmentStream, start: float, end: float, probability: float) -> Iterator[Answer]:
         stream.likeliest = max(stream.likeliest, probability)
-        event = stream.utterances.step(start, end, probability)
-        if stream.goes_on is None and stream.utterances.began is not None:
-            self._begin(stream, stream.utterances.began)
+        event = stream.utterances.add_step(start, end, probability)
+        if stream.goes_on is None and stream.utterances.speech_start is not None:
+            self._begin(stream, stream.utterances.speech_start)
         if isinstance(event, SpeechBegan) and stream.goes_on and not stream.goes_on.is_told:
             yield self._started(stream, event.at)
         elif isinstance(event, SpeechEnded):
@@ -261,7 +266,7 @@ class SegmentLane:
         if stream.over is None and stream.goes_on is not None:
             reason: EndReason = "closed" if cut.marker is None else "asked"
             at = cut.sample / RATE
-            stream.over = stream.utterances.end(at, reason) or SpeechEnded(at, reason)
+            stream.over = stream.utterances.end_speech(at, reason) or SpeechEnded(at, reason)
         if stream.over is None:
             yield from self._end_clip(stream, cut)
 
@@ -355,7 +360,7 @@ class SegmentLane:
         stream.goes_on, stream.over, stream.over_since = after, None, None
         stream.clear = end if after is None else after.first
         if over.reason == "asked":
-            stream.border = Border(until, tuple(words_from_tokens(own, self.tokenizer)))
+            stream.border = ForcedSeam(until, tuple(words_from_tokens(own, self.tokenizer)))
             stream.clear = max(said.first, end - round(self.settings.padding * RATE))
         if after and said.is_told:
             yield self._started(stream, at)
@@ -363,4 +368,4 @@ class SegmentLane:
 
 
 def _timed(emitted: Sequence[EmittedToken], first: int, end: int) -> list[Token]:
-    return [token.timed(first / RATE, end / RATE) for token in emitted]
+    return [token.to_token(first / RATE, end / RATE) for token in emitted]

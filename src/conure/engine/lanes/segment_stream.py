@@ -15,11 +15,11 @@ from conure.engine.lanes.utterance import Utterance
 from conure.engine.lanes.vad_stream import Speech, VadStream
 from conure.engine.messages import Samples, StreamOptions
 from conure.engine.scheduler import LiveWork
-from conure.text.overlap_merge import Border
+from conure.text.overlap_merge import ForcedSeam
 from conure.types import Word
 from conure.vad.endpointing import SpeechEnded
 from conure.vad.silero import STEP
-from conure.vad.utterance_detector import Utterances
+from conure.vad.utterance_detector import UtteranceDetector
 
 __all__ = ["SegmentStream"]
 
@@ -34,13 +34,13 @@ ONSET = 0.2
 class SegmentStream:
     number: int
     options: StreamOptions
-    utterances: Utterances
+    utterances: UtteranceDetector
     ear: VadStream = field(default_factory=VadStream)
     steps: deque[Speech] = field(default_factory=deque)
     """What the ear has heard and was not followed yet: what comes after an utterance that is over."""
     origin: int = 0
     """The sample of the last cut."""
-    border: Border[Word] | None = None
+    border: ForcedSeam[Word] | None = None
     """At that cut, where it cut an utterance off."""
     cuts: deque[Cut] = field(default_factory=deque)
     goes_on: Utterance | None = None
@@ -96,10 +96,10 @@ class SegmentStream:
 
     def work(self, kind: Hashable, end: int, since: float) -> LiveWork:
         """What is to be done with audio up to that sample, since it could be."""
-        whole = self.spoken.at(end) if end > self.late_until else since
+        whole = self.spoken.spoken_at(end) if end > self.late_until else since
         return LiveWork(self.number, kind, max(whole, since) + self.latency, firm_from=whole - AHEAD, since=self.pushed)
 
     def read(self, first: int, end: int) -> Samples:
         samples = np.empty(max(end - first, 0), np.float32)
-        self.ear.samples.read(first, samples, end)
+        self.ear.samples.read_into(first, samples, end)
         return samples

@@ -27,7 +27,7 @@ class StreamLane(EagerLane):
     def __init__(
         self, runner: StreamRunner[Any], silero: Silero, slots: int, tokenizer: Tokenizer | None = None
     ) -> None:
-        super().__init__(runner.front, silero, slots, tokenizer)
+        super().__init__(runner.feature_extractor, silero, slots, tokenizer)
         self.runner = runner
         self.state = runner.allocate(slots + 1)
 
@@ -52,7 +52,7 @@ class StreamLane(EagerLane):
         with self.stages.time("features"):
             mel = self._mel(parts, [part.first for part in parts], parts[0].stream.chunk * STEP_FRAMES)
         with self.stages.time("encoder"):
-            encoded, counts = self.runner.step(mel, frames, self.state, rows, prompts, flush)
+            encoded, counts = self.runner.encode_chunk(mel, frames, self.state, rows, prompts, flush)
         with self.stages.time("decoding"):
-            found = self.runner.decode(encoded, counts, self.state, rows, flush)
+            found = self.runner.decode_chunk(encoded, counts, self.state, rows, flush)
         return [self._timed(part, emitted) for part, emitted in zip(parts, found, strict=True)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from conure.text.overlap_merge import Border, Seam, find_seam
+from conure.text.overlap_merge import ForcedSeam, Seam, find_seam
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
 from conure.types import Token, Word
@@ -38,7 +38,7 @@ class Utterance:
     """The sample with which its audio begins."""
     is_told: bool = False
     """Whether its beginning was told of."""
-    seam: Seam[Word] | Border[Word] | None = None
+    seam: Seam[Word] | ForcedSeam[Word] | None = None
     """With the utterance before, where that ended by its length, or was cut off and this one hears its end again."""
     since: float = 0.0
     """The last cut before it: its audio may begin earlier, its words do not."""
@@ -46,7 +46,7 @@ class Utterance:
     """The sample that a guess must hear to be worth it."""
     guess_first: int = field(init=False)
     """Where the audio of the next guess begins."""
-    _guess_seam: Seam[Word] | Border[Word] | None = field(init=False)
+    _guess_seam: Seam[Word] | ForcedSeam[Word] | None = field(init=False)
     _kept: list[Word] = field(init=False, default_factory=list)
     """Guessed words before it."""
 
@@ -56,7 +56,7 @@ class Utterance:
     def final(self, tokens: Sequence[Token], tokenizer: Tokenizer) -> list[Token]:
         """All tokens of its audio -> those that are its own."""
         if self.seam is not None:
-            tokens = _tokens(self.seam.join(words_from_tokens(tokens, tokenizer)))
+            tokens = _tokens(self.seam.merge(words_from_tokens(tokens, tokenizer)))
         return _after(tokens, self.since)
 
     def cut(self, tokens: Sequence[Token], end: int, tokenizer: Tokenizer) -> tuple[list[Token], Seam[Word]]:
@@ -69,7 +69,7 @@ class Utterance:
         """Tokens of the audio from `guess_first` to `until` -> those of the utterance so far."""
         words = words_from_tokens(tokens, tokenizer)
         if self._guess_seam:
-            words = self._guess_seam.join(words)
+            words = self._guess_seam.merge(words)
         heard = until - self.guess_first
         self.next_guess = until + max(latency, heard // FACTOR)
         guessed = [*self._kept, *words]

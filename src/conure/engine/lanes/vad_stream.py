@@ -34,8 +34,8 @@ class VadStream:
     def rest(self, silero: Silero, end: int) -> Speech:
         """The step that begins now, as if the stream were silent from `end` on. It will be heard again."""
         samples = np.empty(STEP, np.float32)
-        self.samples.read(self.listened, samples, end)
-        probabilities, _ = silero.listen(samples, self.state)
+        self.samples.read_into(self.listened, samples, end)
+        probabilities, _ = silero.detect(samples, self.state)
         return self.listened / RATE, end / RATE, float(probabilities[0])
 
 
@@ -58,8 +58,8 @@ def _listen(silero: Silero, ears: Sequence[VadStream], count: int) -> Iterator[l
     """The next steps of each, so many."""
     samples = np.empty((len(ears), count * STEP), np.float32)
     for ear, row in zip(ears, samples, strict=True):
-        ear.samples.read(ear.listened, row)
-    probabilities, states = silero.listen_together(samples, [ear.state for ear in ears])
+        ear.samples.read_into(ear.listened, row)
+    probabilities, states = silero.detect_batch(samples, [ear.state for ear in ears])
     begins = np.array([ear.listened for ear in ears])[:, None] + STEP * np.arange(count)
     told = (begins / RATE).tolist(), ((begins + STEP) / RATE).tolist(), probabilities.tolist()
     for ear, state, *steps in zip(ears, states, *told, strict=True):

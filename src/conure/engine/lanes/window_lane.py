@@ -46,7 +46,7 @@ def live_contexts(contexts: Sequence[AttentionContext]) -> dict[int, AttentionCo
 
 class WindowLane(EagerLane):
     def __init__(self, runner: WindowRunner, silero: Silero, slots: int, tokenizer: Tokenizer | None = None) -> None:
-        super().__init__(runner.front, silero, slots, tokenizer)
+        super().__init__(runner.feature_extractor, silero, slots, tokenizer)
         self.runner = runner
         self.contexts = live_contexts(runner.config.encoder.contexts)
         self.state = runner.decoder.allocate(slots + 1)
@@ -85,7 +85,7 @@ class WindowLane(EagerLane):
         rows = np.array([part.stream.lease.row for part in parts])
         encoded, counts = self._encode(parts, chunks)
         with self.stages.time("decoding"):
-            found = self.runner.decoder.decode_rows(encoded, counts, self.state, rows, self._flushes(parts))
+            found = self.runner.decoder.decode_chunk(encoded, counts, self.state, rows, self._flushes(parts))
         return map(self._timed, parts, found)
 
     def _encode(self, parts: Sequence[ChunkPart], chunks: int) -> tuple[Any, Any]:

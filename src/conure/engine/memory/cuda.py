@@ -38,7 +38,7 @@ def need_of_card(opened: OpenedModel, model: str, plan: Plan) -> Need:
     config = opened.checkpoint.config
     streams = _streams_of(opened, config, plan.slots) if model in plan.live else None
     clips = Clips(partial(clip_bytes, config, SIZE), int(CARD_BATCH_SECONDS)) if model in plan.clips else None
-    return Need(model, opened.checkpoint.bytes_in(SIZE), streams, clips)
+    return Need(model, opened.checkpoint.weight_bytes(SIZE), streams, clips)
 
 
 def decoder_bytes(config: NetworkConfig) -> int:
@@ -49,11 +49,11 @@ def decoder_bytes(config: NetworkConfig) -> int:
 
 def _streams_of(opened: OpenedModel, config: NetworkConfig, slots: int | None) -> Streams:
     decoder = decoder_bytes(config)
-    if opened.device_streams:
+    if opened.cuda_model:
         return _recorded(config, decoder, slots)
-    if opened.streams:
+    if opened.stream_runner:
         return _chunked(config, decoder, slots)
-    if opened.windows:
+    if opened.window_runner:
         contexts = live_contexts(config.encoder.contexts).values()
         steps = max(context.left + (context.chunk or 0) + context.right for context in contexts)
         turn = window_bytes(config, SIZE, steps)
@@ -87,7 +87,7 @@ def _recorded(config: NetworkConfig, decoder: int, slots: int | None) -> Streams
 
 
 def _past(config: NetworkConfig) -> int:
-    return config.encoder.longest_past
+    return config.encoder.max_past
 
 
 def _chunks(config: NetworkConfig) -> list[int]:

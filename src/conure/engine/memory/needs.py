@@ -26,5 +26,5 @@ def need_of(opened: OpenedModel, model: str, plan: Plan) -> Need:
 
 def _rows_of(opened: OpenedModel, plan: Plan) -> Streams:
     """As the runner has them."""
-    row: int = opened.streams.allocate(1).encoder.bytes if opened.streams else 0
+    row: int = opened.stream_runner.allocate(1).encoder.bytes if opened.stream_runner else 0
     return Streams(row, MOST_SLOTS, plan.slots)

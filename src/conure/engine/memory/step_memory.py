@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conure.engine.backends.cuda.stream_step import NUMBERS, most_samples, most_sounds
-from conure.engine.backends.torch_eager.clip_runner import CHUNK_STEPS
+from conure.engine.backends.cuda.stream_step import INPUT_FIELDS, max_samples, max_vad_steps
+from conure.engine.backends.torch_eager.clip_runner import SUBSAMPLING_STEPS
 from conure.engine.backends.torch_eager.decoder import SLICE_STEPS
 from conure.models.config import STEP_FRAMES, EncoderConfig, NetworkConfig
 from conure.models.encoder_state import EncoderState
@@ -84,7 +84,7 @@ def recorded_turn_bytes(config: NetworkConfig, size: int, chunk: int) -> int:
     past = max(context.left for context in config.encoder.contexts)
     batch = _Batch(config, size, 1, chunk * STEP_FRAMES, chunk)
     taken = 4 * (past + chunk) * batch.step
-    samples = 5 * most_samples(chunk) * FLOAT
+    samples = 5 * max_samples(chunk) * FLOAT
     return samples + max(_features(batch), _subsampling(batch), taken + _step(batch, past + chunk), _decoding(batch))
 
 
@@ -93,8 +93,8 @@ def standing_turn_bytes(config: NetworkConfig, chunk: int) -> int:
     token = 3 * LONG + 2 * FLOAT
     steps = chunk * (config.joint_width * FLOAT + config.max_symbols * token) + token
     memory = 2 * config.predictor_layers * config.predictor_width + config.joint_width
-    heard = (most_samples(chunk) + most_sounds(chunk)) * FLOAT
-    return heard + steps + memory * FLOAT + (len(NUMBERS) + 5) * LONG
+    heard = (max_samples(chunk) + max_vad_steps(chunk)) * FLOAT
+    return heard + steps + memory * FLOAT + (len(INPUT_FIELDS) + 5) * LONG
 
 
 def position_bytes(config: EncoderConfig, size: int, distances: int) -> int:
@@ -111,7 +111,7 @@ def _features(batch: _Batch) -> int:
 
 def _subsampling(batch: _Batch) -> int:
     """The first convolution's image, masked, and its positive part; causal ones that go on keep the last one, too."""
-    frames, images = min(batch.frames, (CHUNK_STEPS + 1) * STEP_FRAMES), 3
+    frames, images = min(batch.frames, (SUBSAMPLING_STEPS + 1) * STEP_FRAMES), 3
     if batch.encoder.causal_subsampling:
         images = 4 if frames == batch.frames else 5
     mel = batch.frames * batch.encoder.features * (FLOAT + batch.size)

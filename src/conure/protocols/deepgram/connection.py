@@ -20,15 +20,15 @@ from fastapi import WebSocket, WebSocketDisconnect
 from conure.audio.formats import AudioFormat
 from conure.errors import ConureError
 from conure.event_loop import held_up
-from conure.protocols.deepgram.errors import REQUEST_ID, close_of, refusal
+from conure.protocols.deepgram.errors import REQUEST_ID, close_code_and_reason, error_response
 from conure.protocols.deepgram.query import DeepgramQuery
-from conure.protocols.http.credentials import secret_of, subprotocols
-from conure.protocols.http.uvicorn_websocket import DIRECT, GIVE_TO
-from conure.protocols.send_timeout import TOO_SLOW, ClientTooSlow, in_time
+from conure.protocols.http.credentials import offered_subprotocols, read_credential
+from conure.protocols.http.uvicorn_websocket import DIRECT_AUDIO, SET_RECEIVER
+from conure.protocols.send_timeout import CLIENT_TOO_SLOW, ClientTooSlow, with_send_timeout
 from conure.protocols.services import Services
 from conure.safe_text import header_names
 from conure.service.channel_streams import ChannelStreams
-from conure.service.events import LAST, Event, Failed, Finished
+from conure.service.events import TERMINAL_EVENTS, Event, Failed, Finished
 from conure.service.live_service import StreamRequest
 
 __all__ = ["IGNORED", "LiveParams", "Dialect", "Message", "ConnectionOver", "serve"]
@@ -45,7 +45,7 @@ Message = dict[str, Any]
 class LiveParams:
     """By the query."""
 
-    wanted: StreamRequest
+    request: StreamRequest
     audio: AudioFormat
     channels: int = 1
     """That are told apart."""
@@ -58,25 +58,25 @@ class Dialect(Protocol):
     idle: float
     """Seconds without a word or audio after which a client is taken for gone."""
 
-    def greeting(self) -> Iterable[Message]: ...
+    def render_greeting(self) -> Iterable[Message]: ...
 
-    def hear(self, data: bytes) -> None:
+    def on_audio(self, data: bytes) -> None:
         """Audio came; called for each packet."""
         ...
 
-    async def said(self, text: str) -> Iterable[Message]:
+    async def handle_message(self, text: str) -> Iterable[Message]:
         """Answers what a client says. Raises Over where it cannot go on."""
         ...
 
-    def told(self, channel: int, event: Event) -> Iterable[Message]:
+    def render_event(self, channel: int, event: Event) -> Iterable[Message]:
         """Of an event that is not the last one of all channels, or is."""
         ...
 
-    def parting(self) -> Iterable[Message]:
+    def render_end(self) -> Iterable[Message]:
         """When all channels have finished."""
         ...
 
-    def failure(self, failed: Failed) -> Iterable[Message]: ...
+    def render_failure(self, failed: Failed) -> Iterable[Message]: ...
 
 
 class ConnectionOver(Exception):
@@ -96,14 +96,14 @@ async def serve(
     """From the handshake to the end. A client that is refused hears why before there is a WebSocket."""
     request_id = str(uuid.uuid4())
     try:
-        caller = behind.access.identify(secret_of(socket.headers, socket.query_params))
+        caller = behind.access.identify(read_credential(socket.headers, socket.query_params))
         asked = ask(DeepgramQuery(socket.query_params.multi_items()))
-        streams = await ChannelStreams.open(behind.live, asked.wanted, asked.audio, caller, asked.channels)
+        streams = await ChannelStreams.open(behind.live, asked.request, asked.audio, caller, asked.channels)
     except ConureError as error:
-        await socket.send_denial_response(refusal(error, request_id))
+        await socket.send_denial_response(error_response(error, request_id))
         return
     for stream in streams.streams:
-        stream.note("is of request %s", request_id)
+        stream.log_info("is of request %s", request_id)
     connection = _Connection(socket, streams, speak(asked, streams, request_id))
     headers = {REQUEST_ID: request_id} | ({IGNORED: header_names(asked.ignored)} if asked.ignored else {})
     await connection.serve(headers)
@@ -133,12 +133,12 @@ class _Connection:
             self._streams.cancel()
 
     async def _accept(self, headers: dict[str, str]) -> None:
-        chosen = next((name for name in subprotocols(self._socket.headers) if name.lower() in SCHEMES), None)
+        chosen = next((name for name in offered_subprotocols(self._socket.headers) if name.lower() in SCHEMES), None)
         raw = [(name.lower().encode(), value.encode("ascii")) for name, value in headers.items()]
         await self._sent(self._socket.accept(chosen, raw))
-        await self._say(self._dialect.greeting())
-        if direct := self._socket.scope.get("extensions", {}).get(DIRECT):
-            direct[GIVE_TO](self._take)
+        await self._say(self._dialect.render_greeting())
+        if direct := self._socket.scope.get("extensions", {}).get(DIRECT_AUDIO):
+            direct[SET_RECEIVER](self._take)
 
     async def _read(self) -> None:
         while True:
@@ -147,10 +147,10 @@ class _Connection:
             self._heard = None
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect
-            if self._streams.closing:
+            if self._streams.is_closing:
                 continue  # it is read only to know whether the client is still there
             if message.get("text") is not None:
-                await self._say(await self._dialect.said(message["text"]))
+                await self._say(await self._dialect.handle_message(message["text"]))
             else:
                 await self._feed(message["bytes"])
 
@@ -159,14 +159,14 @@ class _Connection:
         if not data:
             await self._streams.close()
             return
-        self._dialect.hear(data)
-        await self._streams.feed(data)
+        self._dialect.on_audio(data)
+        await self._streams.push_audio(data)
 
     def _take(self, data: bytes) -> bool:
         """Audio the short way."""
-        if not data or not self._streams.take(data):
+        if not data or not self._streams.push_audio_now(data):
             return False
-        self._dialect.hear(data)
+        self._dialect.on_audio(data)
         self._heard = time.monotonic()
         return True
 
@@ -175,10 +175,12 @@ class _Connection:
         limit = self._dialect.idle
         while True:
             self._forgive()
-            silent = 0.0 if self._heard is None or self._streams.closing else time.monotonic() - self._heard
+            silent = 0.0 if self._heard is None or self._streams.is_closing else time.monotonic() - self._heard
             if silent >= limit:
                 fault = f"neither audio nor a message for {limit:g} s"
-                raise ConnectionOver(*close_of(Failed("idle", fault, 'send audio, or {"type": "KeepAlive"}')))
+                raise ConnectionOver(
+                    *close_code_and_reason(Failed("idle", fault, 'send audio, or {"type": "KeepAlive"}'))
+                )
             due = time.monotonic() + limit - silent
             await asyncio.sleep(limit - silent)
             if held_up(due, now := time.monotonic()) and self._heard is not None:
@@ -186,19 +188,19 @@ class _Connection:
 
     def _forgive(self) -> None:
         """A client whose audio is still to be heard need say nothing."""
-        if self._heard is not None and self._streams.is_behind:
+        if self._heard is not None and self._streams.has_backlog:
             self._heard = time.monotonic()
 
     async def _tell(self) -> None:
         async for channel, event in self._streams.events():
             self._forgive()
-            await self._say(self._dialect.told(channel, event))
+            await self._say(self._dialect.render_event(channel, event))
             if isinstance(event, Failed):
-                await self._say(self._dialect.failure(event))
-                raise ConnectionOver(*close_of(event))
-            if isinstance(event, LAST) and not isinstance(event, Finished):
+                await self._say(self._dialect.render_failure(event))
+                raise ConnectionOver(*close_code_and_reason(event))
+            if isinstance(event, TERMINAL_EVENTS) and not isinstance(event, Finished):
                 raise WebSocketDisconnect  # it was cancelled: nobody is there
-        await self._say(self._dialect.parting())
+        await self._say(self._dialect.render_end())
 
     async def _say(self, messages: Iterable[Message]) -> None:
         for message in messages:
@@ -206,16 +208,16 @@ class _Connection:
 
     async def _sent(self, sending: Awaitable[None]) -> None:
         try:
-            await in_time(sending)
+            await with_send_timeout(sending)
         except ClientTooSlow:
-            self._streams.stop(TOO_SLOW)
+            self._streams.stop(CLIENT_TOO_SLOW)
             raise
         except RuntimeError as error:  # it was closed meanwhile
             raise WebSocketDisconnect from error
 
     async def _close(self, code: int, reason: str) -> None:
         with contextlib.suppress(RuntimeError, WebSocketDisconnect, ClientTooSlow):
-            await in_time(self._socket.close(code, reason))
+            await with_send_timeout(self._socket.close(code, reason))
 
 
 def _leaves(group: BaseExceptionGroup[ConnectionOver]) -> Iterator[ConnectionOver]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conure.audio.formats import AudioFormat, encoding_named
+from conure.audio.formats import AudioFormat, parse_encoding
 from conure.engine.plan import ModelInfo
 from conure.errors import BadOption
 from conure.protocols.deepgram.query import DeepgramQuery
 from conure.safe_text import header_names
 from conure.service.callbacks import Callback
 from conure.service.model_directory import ModelDirectory
-from conure.service.safe_http import address_of
+from conure.service.safe_http import parse_url
 
 __all__ = ["DONE", "FileParams"]
 
@@ -67,7 +67,7 @@ class FileParams:
 
     @classmethod
     def of(cls, query: DeepgramQuery, models: ModelDirectory) -> FileParams:
-        card = models.clips(query.text("model"))
+        card = models.find_file_model(query.text("model"))
         punctuate, smart = query.flag("punctuate"), query.flag("smart_format")
         paragraphs = query.flag("paragraphs") or smart
         return cls(
@@ -126,7 +126,7 @@ def _callback(query: DeepgramQuery) -> Callback | None:
     method = (query.text("callback_method") or "POST").upper()
     if method not in METHODS:
         raise BadOption(f"callback_method is {method!r}", "it must be POST or PUT")
-    return Callback(address_of(url), method)
+    return Callback(parse_url(url), method)
 
 
 def _track(query: DeepgramQuery) -> int | None:
@@ -142,7 +142,7 @@ def _audio(query: DeepgramQuery) -> AudioFormat | None:
     name = query.text("encoding")
     if name is None or name.lower() in IN_CONTAINERS:
         return None
-    encoding = encoding_named(name)
+    encoding = parse_encoding(name)
     if encoding == "container":
         return None
     if query.text("sample_rate") is None:

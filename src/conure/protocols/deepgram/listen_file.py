@@ -15,15 +15,15 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from conure.audio.containers import is_container
-from conure.audio.wav_header import as_wav
+from conure.audio.wav_header import with_wav_header
 from conure.errors import BadOption, ConureError
-from conure.protocols.deepgram.errors import REQUEST_ID, body, refusal
+from conure.protocols.deepgram.errors import REQUEST_ID, body, error_response
 from conure.protocols.deepgram.file_params import FileParams
 from conure.protocols.deepgram.query import DeepgramQuery
 from conure.protocols.deepgram.transcripts import answer
-from conure.protocols.http.credentials import secret_of
+from conure.protocols.http.credentials import read_credential
 from conure.protocols.http.media_type import JSON, media_type
-from conure.protocols.http.uploads import on_disk, while_there
+from conure.protocols.http.uploads import cancel_on_disconnect, disk_errors_as_storage_full
 from conure.protocols.services import Services
 from conure.service.access import Caller
 
@@ -66,21 +66,21 @@ def listen_file(behind: Services) -> APIRouter:
         """Any container of sound or video, or samples as `encoding`, `sample_rate` and `channels` tell."""
         request_id = str(uuid.uuid4())
         try:
-            caller = behind.access.identify(secret_of(request.headers, request.query_params))
+            caller = behind.access.identify(read_credential(request.headers, request.query_params))
             wanted = FileParams.of(DeepgramQuery(request.query_params.multi_items()), behind.live.models)
             if wanted.callback:
-                await behind.callbacks.check(wanted.callback)
+                await behind.callbacks.check_url(wanted.callback)
             async with contextlib.AsyncExitStack() as stack:
-                file = await stack.enter_async_context(behind.uploads.received(request))
+                file = await stack.enter_async_context(behind.uploads.receive_body(request))
                 url = _url_in(file) if _is_json(request, file, wanted) else None
                 asked = _Asked(behind, file, url, wanted, caller, request_id)
                 if wanted.callback:
-                    behind.callbacks.begin(wanted.callback, asked.told_later, stack)
+                    behind.callbacks.schedule(wanted.callback, asked.told_later, stack)
                     said = {"request_id": request_id}
                 else:
-                    said = await while_there(request, asked.transcribed())
+                    said = await cancel_on_disconnect(request, asked.transcribed())
         except ConureError as error:
-            return refusal(error, request_id)
+            return error_response(error, request_id)
         return JSONResponse(said, headers=_headers(wanted, request_id))
 
     return router
@@ -107,12 +107,12 @@ class _Asked:
     async def transcribed(self) -> dict[str, Any]:
         behind, file, wanted = self.behind, self.file, self.wanted
         if self.url is not None:
-            with on_disk():
+            with disk_errors_as_storage_full():
                 file.truncate(0)
-                await behind.fetcher.fetch(self.url, file, behind.uploads.most_bytes)
+                await behind.fetcher.fetch(self.url, file, behind.uploads.max_bytes)
                 file.seek(0)
         sha256 = await _sha256(file)
-        recording = as_wav(file, wanted.audio) if wanted.audio and not is_container(_head(file)) else file
+        recording = with_wav_header(file, wanted.audio) if wanted.audio and not is_container(_head(file)) else file
         if wanted.multichannel:
             found = await behind.files.transcribe_channels(
                 recording, wanted.card, wanted.language, self.caller, wanted.track

@@ -16,12 +16,12 @@ from conure.protocols.deepgram.live_params import COMMON, audio_of, language_of
 from conure.protocols.deepgram.query import DeepgramQuery
 from conure.protocols.deepgram.results import ResultOptions, Results
 from conure.protocols.deepgram.words import model_info, model_uuid
-from conure.protocols.error_codes import told
+from conure.protocols.error_codes import message_with_hint
 from conure.protocols.services import Services
 from conure.safe_text import one_line
 from conure.service.channel_streams import ChannelStreams
-from conure.service.dialogue_turns import SHORTEST_PAUSE
-from conure.service.events import LAST, Event, Failed
+from conure.service.dialogue_turns import MIN_PAUSE
+from conure.service.events import TERMINAL_EVENTS, Event, Failed
 from conure.service.live_service import StreamRequest
 from conure.vad.endpointing import Endpointing
 
@@ -61,7 +61,7 @@ def _asked(query: DeepgramQuery) -> LiveParams:
         raise BadOption("multichannel came without channels", "say how many the recording has: channels=2")
     wanted = StreamRequest(model=query.text("model"), language=language_of(query), endpointing=_endpointing(query))
     if manner.utterance_end is not None:
-        wanted = replace(wanted, lag_every=LOOK_EVERY)
+        wanted = replace(wanted, lag_interval=LOOK_EVERY)
     return LiveParams(wanted, audio, audio.channels if apart else 1, query.ignored(KNOWN))
 
 
@@ -90,7 +90,7 @@ def _endpointing(query: DeepgramQuery) -> Endpointing:
     silence = query.milliseconds("endpointing")
     if silence is None or silence is True:
         return Endpointing()
-    seconds = max(silence / 1000, SHORTEST_PAUSE) if silence else None
+    seconds = max(silence / 1000, MIN_PAUSE) if silence else None
     return replace(Endpointing(), silence=seconds, end_token=None)
 
 
@@ -129,13 +129,13 @@ class _Listener:
         channels = len(streams.streams)
         self._results = [Results(manner, (index, channels), metadata) for index in range(channels)]
 
-    def greeting(self) -> Iterable[Message]:
+    def render_greeting(self) -> Iterable[Message]:
         return ()
 
-    def hear(self, data: bytes) -> None:
+    def on_audio(self, data: bytes) -> None:
         self._sha256.update(data)
 
-    async def said(self, text: str) -> Iterable[Message]:
+    async def handle_message(self, text: str) -> Iterable[Message]:
         try:
             message = _decoder.decode(text)
         except (msgspec.MsgspecError, RecursionError) as error:
@@ -149,13 +149,13 @@ class _Listener:
                 return [self._configure(message)]
         return ()
 
-    def told(self, channel: int, event: Event) -> Iterable[Message]:
+    def render_event(self, channel: int, event: Event) -> Iterable[Message]:
         results = self._results[channel]
         yield from results.tell(event)
-        if isinstance(event, LAST):
+        if isinstance(event, TERMINAL_EVENTS):
             yield from results.flush()
 
-    def parting(self) -> Iterable[Message]:
+    def render_end(self) -> Iterable[Message]:
         audio, streams = self._asked.audio, self._streams
         metadata = {
             "type": "Metadata",
@@ -170,8 +170,8 @@ class _Listener:
         warnings += [_warning("audio", problem) for problem in streams.problems]
         yield metadata | ({"warnings": warnings} if warnings else {})
 
-    def failure(self, failed: Failed) -> Iterable[Message]:
-        yield {"type": "Error", "variant": failed.code, "description": told(failed)}
+    def render_failure(self, failed: Failed) -> Iterable[Message]:
+        yield {"type": "Error", "variant": failed.code, "description": message_with_hint(failed)}
 
     async def _finalize(self) -> None:
         self._finalized += 1

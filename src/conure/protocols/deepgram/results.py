@@ -75,7 +75,7 @@ class Results:
                 yield from self._finish(event)
             case Marker(at=at):
                 yield self._final(self._take_held(), at, speech_final=True, from_finalize=True)
-            case Lag(until=until):
+            case Lag(processed_until=until):
                 yield from self._pass(until)
             case Finished(seconds):
                 yield from self._end(seconds)
@@ -94,11 +94,11 @@ class Results:
     def _follow(self, partial: Partial) -> Iterator[Message]:
         stable, tail = partial.stable_words[self._told :], partial.tail_words
         yield from self._hear((*stable, *tail))
-        if stable and partial.until - self._until > LONGEST:
+        if stable and partial.processed_until - self._until > LONGEST:
             yield self._final(stable, stable[-1].end or self._until, speech_final=False)
             self._told, stable = len(partial.stable_words), ()
         if self._manner.interim and (stable or tail):
-            yield self._results((*stable, *tail), max(partial.until, self._until))
+            yield self._results((*stable, *tail), max(partial.processed_until, self._until))
 
     def _finish(self, final: Final) -> Iterator[Message]:
         words, self._told = final.words[self._told :], 0

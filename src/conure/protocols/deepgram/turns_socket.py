@@ -12,14 +12,14 @@ from conure.errors import BadOption
 from conure.protocols.deepgram.connection import ConnectionOver, LiveParams, Message, serve
 from conure.protocols.deepgram.live_params import COMMON, audio_of, language_of
 from conure.protocols.deepgram.query import DeepgramQuery
-from conure.protocols.error_codes import failure_of, told
+from conure.protocols.error_codes import error_code_for, message_with_hint
 from conure.protocols.services import Services
 from conure.safe_text import one_line
 from conure.service.channel_streams import ChannelStreams
-from conure.service.dialogue_turns import DialogueTurn, DialogueTurns, Patience
-from conure.service.events import Event, Failed, Warned
+from conure.service.dialogue_turns import DialogueTurn, DialogueTurns, EndOfTurnSettings
+from conure.service.events import Event, Failed, StreamWarning
 from conure.service.live_service import StreamRequest
-from conure.service.session_options import LAG_EVERY
+from conure.service.session_options import LAG_INTERVAL
 from conure.text.words import join_words
 from conure.types import Word
 
@@ -61,19 +61,19 @@ def _asked(query: DeepgramQuery) -> LiveParams:
         model=query.text("model"),
         language=language_of(query),
         endpointing=patience.endpointing,
-        lag_every=_look_every(patience),
+        lag_interval=_look_every(patience),
     )
     return LiveParams(wanted, audio_of(query), ignored=query.ignored(KNOWN))
 
 
-def _look_every(patience: Patience) -> float:
-    return LAG_EVERY if patience.eager is None else LOOK_EVERY
+def _look_every(patience: EndOfTurnSettings) -> float:
+    return LAG_INTERVAL if patience.eager_threshold is None else LOOK_EVERY
 
 
-def _patience(query: DeepgramQuery) -> Patience:
+def _patience(query: DeepgramQuery) -> EndOfTurnSettings:
     """Raises BadOption."""
-    usual = Patience()
-    return Patience(
+    usual = EndOfTurnSettings()
+    return EndOfTurnSettings(
         query.number("eot_threshold", usual.threshold),
         query.number("eager_eot_threshold", 0.0) if query.text("eager_eot_threshold") else None,
         query.number("eot_timeout_ms", usual.timeout * 1000) / 1000,
@@ -122,21 +122,23 @@ class _Listener:
 
     idle = IDLE_SECONDS
 
-    def __init__(self, patience: Patience, asked: LiveParams, streams: ChannelStreams, request_id: str) -> None:
+    def __init__(
+        self, patience: EndOfTurnSettings, asked: LiveParams, streams: ChannelStreams, request_id: str
+    ) -> None:
         self._turns = DialogueTurns(patience)
         self._asked, self._streams, self._request_id = asked, streams, request_id
         self._sequence = 0
         self._forced = 0
 
-    def greeting(self) -> Iterator[Message]:
+    def render_greeting(self) -> Iterator[Message]:
         yield self._message("Connected")
         for name in self._asked.ignored:
             yield self._warning("PARAMETER_IGNORED", f"{name} has no effect here")
 
-    def hear(self, data: bytes) -> None:
+    def on_audio(self, data: bytes) -> None:
         pass  # nothing is told of the audio itself
 
-    async def said(self, text: str) -> Iterable[Message]:
+    async def handle_message(self, text: str) -> Iterable[Message]:
         try:
             message = _decoder.decode(text)
         except (msgspec.MsgspecError, RecursionError) as error:
@@ -151,18 +153,18 @@ class _Listener:
                 return [await self._configure(message)]
         return ()
 
-    def told(self, channel: int, event: Event) -> Iterator[Message]:
-        if isinstance(event, Warned):
+    def render_event(self, channel: int, event: Event) -> Iterator[Message]:
+        if isinstance(event, StreamWarning):
             yield self._warning(event.code.upper(), event.message)
-        for turn in self._turns.tell(event):
+        for turn in self._turns.process_event(event):
             yield self._turn_info(turn)
 
-    def parting(self) -> Iterator[Message]:
+    def render_end(self) -> Iterator[Message]:
         for problem in self._streams.problems:
             yield self._warning("AUDIO_INCOMPLETE", problem)
 
-    def failure(self, failed: Failed) -> Iterator[Message]:
-        yield self._error(failure_of(failed).deepgram, told(failed))
+    def render_failure(self, failed: Failed) -> Iterator[Message]:
+        yield self._error(error_code_for(failed).deepgram, message_with_hint(failed))
 
     def _unreadable(self, fault: str) -> Iterator[Message]:
         """In this version that is an end."""
@@ -175,24 +177,24 @@ class _Listener:
         if isinstance(patience, _Refused):
             code, description = patience.code, patience.description
             return self._message("ConfigureFailure", code=code, error_code=code, description=description)
-        self._turns.patience = patience
+        self._turns.settings = patience
         await self._streams.configure(patience.endpointing, _look_every(patience))
         thresholds = {"eot_threshold": patience.threshold, "eot_timeout_ms": round(patience.timeout * 1000)}
-        if patience.eager is not None:
-            thresholds["eager_eot_threshold"] = patience.eager
+        if patience.eager_threshold is not None:
+            thresholds["eager_eot_threshold"] = patience.eager_threshold
         return self._message("ConfigureSuccess", thresholds=thresholds, keyterms=[], numerals=False)
 
-    def _changed(self, asked: _Configure) -> Patience | _Refused:
+    def _changed(self, asked: _Configure) -> EndOfTurnSettings | _Refused:
         if asked.keyterms:
             return _Refused("KEYTERMS_NOT_SUPPORTED", "keyterms have no effect here")
         for name in ("language_hints", "numerals", "profanity_filter"):
             if getattr(asked, name):
                 return _Refused("FEATURE_NOT_SUPPORTED", f"{name} has no effect here")
-        patience, new = self._turns.patience, asked.thresholds or _Thresholds()
+        patience, new = self._turns.settings, asked.thresholds or _Thresholds()
         try:
-            return Patience(
+            return EndOfTurnSettings(
                 patience.threshold if new.eot_threshold is None else new.eot_threshold,
-                patience.eager if new.eager_eot_threshold is msgspec.UNSET else new.eager_eot_threshold,
+                patience.eager_threshold if new.eager_eot_threshold is msgspec.UNSET else new.eager_eot_threshold,
                 patience.timeout if new.eot_timeout_ms is None else new.eot_timeout_ms / 1000,
             )
         except BadOption as error:

@@ -19,11 +19,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from conure import metrics
-from conure.background import note, repeat, start
+from conure.background import report_if_failed, start_restarting_task, start_task
 from conure.log import RateLimitedLog
 from conure.protocols.http.connection_limits import FLUSH_SECONDS, HANDSHAKE_SECONDS, Connection, ConnectionLimits
 
-__all__ = ["HTTP2", "Acceptor", "Port", "is_tls"]
+__all__ = ["HTTP2_PREFACE", "Acceptor", "Port", "is_tls"]
 
 log = logging.getLogger(__name__)
 rarely = RateLimitedLog(log)
@@ -35,7 +35,7 @@ PAUSE_SECONDS = 0.2
 """After which a port looks again whether there are descriptors."""
 TLS = (b"\x16\x03", 2)
 """How a handshake begins: a record of its kind, of any version."""
-HTTP2 = b"PRI * HTTP/2"
+HTTP2_PREFACE = b"PRI * HTTP/2"
 """How a client begins that takes HTTP/2 for granted."""
 
 Protocols = Callable[[Connection], asyncio.BaseProtocol]
@@ -67,7 +67,7 @@ class Acceptor:
         self._port, self._protocols = port, protocols
         self._loop = asyncio.get_running_loop()
         self._begun: set[asyncio.Task[None]] = set()
-        self._accepting = [repeat(partial(self._accept, listener), ACCEPT) for listener in self.sockets]
+        self._accepting = [start_restarting_task(partial(self._accept, listener), ACCEPT) for listener in self.sockets]
 
     async def __aenter__(self) -> Acceptor:
         return self
@@ -77,7 +77,7 @@ class Acceptor:
         await self.wait_closed()
 
     @property
-    def number(self) -> int:
+    def port(self) -> int:
         """Of the port."""
         found: int = self.sockets[0].getsockname()[1]
         return found
@@ -112,17 +112,17 @@ class Acceptor:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     def _take(self, client: socket.socket) -> None:
-        connection = self._port.connections.begin(self._port.name)
+        connection = self._port.connections.admit(self._port.name)
         if connection is None:
             with contextlib.suppress(OSError):
                 client.send(b"" if self._port.context else self._port.refusal)
             client.close()
             return
-        task = start(self._hand_on(client, connection), HANDSHAKE)
-        note(task, HANDSHAKE)
+        task = start_task(self._hand_on(client, connection), HANDSHAKE)
+        report_if_failed(task, HANDSHAKE)
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
-        connection.speak(_Handshake(task), None)
+        connection.set_owner(_Handshake(task), None)
 
     async def _hand_on(self, client: socket.socket, connection: Connection) -> None:
         is_handed_on = False
@@ -144,7 +144,7 @@ class Acceptor:
             metrics.CONNECTIONS_ENDED.labels(self._port.name, "handshake").inc()
         finally:
             if not is_handed_on:
-                connection.gone()
+                connection.mark_closed()
                 client.close()
 
     async def _is_encrypted(self, client: socket.socket, connection: Connection) -> bool:
@@ -156,7 +156,7 @@ class Acceptor:
             return True
         if not head or is_tls(head):
             return bool(head)
-        connection.ended("not_encrypted")
+        connection.mark_closing("not_encrypted")
         with contextlib.suppress(OSError):
             client.send(self._port.plain_refusal)
             client.shutdown(socket.SHUT_WR)

@@ -17,12 +17,12 @@ from conure.protocols.http.health import health
 from conure.protocols.http.page import page
 from conure.protocols.http.paths import answer_unrouted
 from conure.protocols.marker_socket import marker_socket
-from conure.protocols.native.errors import refused
+from conure.protocols.native.errors import error_response
 from conure.protocols.native.transcribe import recordings
 from conure.protocols.native.websocket import stream_socket
 from conure.protocols.openai.rest import openai_rest
-from conure.protocols.parakeet.socket import socket as parakeet_socket
-from conure.protocols.parakeet.uploads import uploads as parakeet_uploads
+from conure.protocols.parakeet.socket import stream_router as parakeet_socket
+from conure.protocols.parakeet.uploads import uploads_router as parakeet_uploads
 from conure.protocols.realtime.client_secrets import client_secrets_router
 from conure.protocols.realtime.websocket import realtime_socket
 from conure.protocols.services import Services
@@ -67,4 +67,4 @@ async def _gone(request: Request, error: Exception) -> Response:
 async def _misread(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    return refused(BadOption(f"{first['loc'][-1]} is {first['input']!r}", first["msg"].lower()))
+    return error_response(BadOption(f"{first['loc'][-1]} is {first['input']!r}", first["msg"].lower()))

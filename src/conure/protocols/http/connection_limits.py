@@ -31,15 +31,15 @@ from conure.log import RateLimitedLog
 __all__ = [
     "BODY_BYTES",
     "BODY_SECONDS",
-    "CROWDED",
+    "OVER_CAPACITY",
     "FIRST_MESSAGE_SECONDS",
     "FLUSH_SECONDS",
     "HANDSHAKE_SECONDS",
     "HEAD_SECONDS",
     "IDLE_SECONDS",
-    "LATE",
+    "TIMED_OUT",
     "REFUSED",
-    "REST_SECONDS",
+    "KEEP_ALIVE_SECONDS",
     "Connection",
     "ConnectionLimits",
     "Capacity",
@@ -53,7 +53,7 @@ HANDSHAKE_SECONDS = 10.0
 """For a handshake of TLS."""
 BODY_SECONDS, BODY_BYTES = 30.0, 30
 """A body may take hours, but in each half minute at least so many bytes of it come."""
-REST_SECONDS = 75
+KEEP_ALIVE_SECONDS = 75
 """Between two requests; longer than clients keep a connection, so that none finds it closed under its request."""
 FIRST_MESSAGE_SECONDS, IDLE_SECONDS = 300.0, 3600.0
 """A WebSocket over which nothing is said in either direction but pings: from its beginning, and later."""
@@ -67,7 +67,7 @@ WITHOUT_LIMIT = 4_096
 """Connections where the system has no limit of descriptors."""
 MOST_UNIDENTIFIED = 4_096
 """Unless told otherwise; each takes some 30 KB."""
-LATE, CROWDED, REFUSED = "late", "crowded", "refused"
+TIMED_OUT, OVER_CAPACITY, REFUSED = "late", "crowded", "refused"
 """Why a connection ends: for its own sake, for that of others, or before it has begun."""
 LEAST = 4
 """Connections of any kind: less is no server."""
@@ -89,7 +89,7 @@ class Capacity:
     """That gRPC, which accepts its connections itself, accepts at all: what is more it closes without a word."""
 
     @staticmethod
-    def found(most: int | None = None, unidentified: int | None = None) -> Capacity:
+    def from_descriptor_limit(most: int | None = None, unidentified: int | None = None) -> Capacity:
         """What the limit of descriptors leaves beside what is open now and an eighth of all for files.
 
         `most`, `unidentified`: where that was asked for, if there is room.
@@ -107,7 +107,7 @@ class Capacity:
         return Capacity(total, max(1, min(strangers, total - 1)), min(answered, most or answered), accepted)
 
 
-class PeerAddress(Protocol):
+class ConnectionOwner(Protocol):
     """What speaks over a connection."""
 
     def end(self, why: str) -> None:
@@ -120,10 +120,10 @@ class Connection:
 
     def __init__(self, all_: ConnectionLimits, port: str) -> None:
         self.port = port
-        self.is_known = False
+        self.is_identified = False
         """It has shown a key; or has said something whole, where no key is needed."""
         self._all = all_
-        self._speaker: PeerAddress | None = None
+        self._speaker: ConnectionOwner | None = None
         self._transport: asyncio.Transport | None = None
         self._deadline = float("inf")
         self._late: Callable[[], None] = self._end_late
@@ -131,35 +131,35 @@ class Connection:
         self._unsent, self._stuck = 0, 0.0
         """Bytes that a connection that is closing has not sent, and since when that has not changed."""
 
-    def speak(self, speaker: PeerAddress, transport: asyncio.Transport | None) -> None:
+    def set_owner(self, speaker: ConnectionOwner, transport: asyncio.Transport | None) -> None:
         """Another one than before, after an upgrade. Without a transport it is in a handshake."""
         self._speaker, self._transport = speaker, transport
 
-    def identified(self) -> None:
+    def mark_identified(self) -> None:
         """A key was shown."""
-        if not self.is_known:
-            self.is_known = True
-            self._all.moved(self)
+        if not self.is_identified:
+            self.is_identified = True
+            self._all.update(self)
 
-    def spoke(self) -> None:
+    def mark_message_received(self) -> None:
         """The client has said something whole, which is enough where there are no keys."""
         if not self._all.needs_key:
-            self.identified()
+            self.mark_identified()
 
-    def rest(self) -> None:
+    def mark_idle(self) -> None:
         """Nothing is going on: it may be ended where there is no room."""
-        self._all.moved(self, idle=True)
+        self._all.update(self, idle=True)
 
-    def work(self) -> None:
+    def mark_busy(self) -> None:
         """It rests no more."""
-        self._all.moved(self)
+        self._all.update(self)
 
-    def expect(self, seconds: float, late: Callable[[], None] | None = None) -> None:
+    def set_deadline(self, seconds: float, late: Callable[[], None] | None = None) -> None:
         """Something within so many seconds; else `late` is called, or the connection is ended."""
         self._deadline = time.monotonic() + seconds
         self._late = late or self._end_late
 
-    def expect_nothing(self) -> None:
+    def clear_deadline(self) -> None:
         self._deadline = float("inf")
 
     def wait_longer(self, seconds: float) -> None:
@@ -167,9 +167,9 @@ class Connection:
         if self._stuck:
             self._stuck += seconds
 
-    def end(self, why: str) -> None:
+    def close(self, why: str) -> None:
         """Politely; what is not read of it is dropped after a while."""
-        self.ended(why)
+        self.mark_closing(why)
         try:
             if self._speaker:
                 self._speaker.end(why)
@@ -177,32 +177,32 @@ class Connection:
             log.exception("a connection of port %s did not end well", self.port)
             self.abort()
 
-    def ended(self, why: str) -> None:
+    def mark_closing(self, why: str) -> None:
         """Its speaker has ended it, or is about to."""
-        self.expect_nothing()
+        self.clear_deadline()
         if not self._is_ending:
             self._is_ending = True
-            self._all.ending(self)
+            self._all.mark_closing(self)
             metrics.CONNECTIONS_ENDED.labels(self.port, why).inc()
 
     def linger(self) -> None:
         """Its speaker has said its last word, and drops what still comes: a reset would overtake the word."""
-        self.expect(FLUSH_SECONDS, self.abort)
+        self.set_deadline(FLUSH_SECONDS, self.abort)
 
     def abort(self) -> None:
         if self._transport:
             self._transport.abort()
         elif self._speaker:
-            self._speaker.end(CROWDED)
+            self._speaker.end(OVER_CAPACITY)
 
-    def gone(self) -> None:
-        self._all.gone(self)
+    def mark_closed(self) -> None:
+        self._all.remove(self)
 
-    def look(self, now: float) -> None:
+    def check_deadline(self, now: float) -> None:
         if self._transport and self._transport.is_closing():
             self._look_at_rest(now, self._transport)
         elif now >= self._deadline:
-            self.expect_nothing()
+            self.clear_deadline()
             self._late()
 
     def _look_at_rest(self, now: float, transport: asyncio.Transport) -> None:
@@ -214,14 +214,14 @@ class Connection:
             transport.abort()
 
     def _end_late(self) -> None:
-        self.end(LATE)
+        self.close(TIMED_OUT)
 
 
 class ConnectionLimits:
     """All of a process. Dictionaries keep the order: the first has been there longest."""
 
     def __init__(self, room: Capacity | None = None, *, needs_key: bool = False) -> None:
-        self.room = room or Capacity()
+        self.capacity = room or Capacity()
         self.needs_key = needs_key
         self._open: dict[Connection, None] = {}
         self._unidentified: dict[Connection, None] = {}
@@ -235,12 +235,12 @@ class ConnectionLimits:
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self, port: str) -> Connection | None:
+    def admit(self, port: str) -> Connection | None:
         """Room is made for it where there is none; None where all are at work."""
-        if len(self._unidentified) >= self.room.unidentified:
+        if len(self._unidentified) >= self.capacity.unidentified:
             self._crowded(self._unidentified, "that have shown no key" if self.needs_key else "that have said nothing")
-        is_full = len(self._open) >= self.room.total
-        if is_full and (len(self._open) >= self.room.total + CLOSING or not self.make_room()):
+        is_full = len(self._open) >= self.capacity.total
+        if is_full and (len(self._open) >= self.capacity.total + CLOSING or not self.make_room()):
             metrics.CONNECTIONS_ENDED.labels(port, REFUSED).inc()
             self._rarely.warning("there are %d connections, and room for no more", len(self._open))
             return None
@@ -263,24 +263,24 @@ class ConnectionLimits:
                 return True
         return False
 
-    def moved(self, connection: Connection, *, idle: bool = False) -> None:
+    def update(self, connection: Connection, *, idle: bool = False) -> None:
         if connection not in self._open:
             return
-        if connection.is_known:
+        if connection.is_identified:
             self._unidentified.pop(connection, None)
         self._idle.pop(connection, None)
-        if idle and connection.is_known:
+        if idle and connection.is_identified:
             self._idle[connection] = None
         self._count()
 
-    def ending(self, connection: Connection) -> None:
+    def mark_closing(self, connection: Connection) -> None:
         """It is on its way out: nobody need be ended for another one as long as it can be hurried."""
         self._unidentified.pop(connection, None)
         self._idle.pop(connection, None)
         if connection in self._open:
             self._ending[connection] = None
 
-    def gone(self, connection: Connection) -> None:
+    def remove(self, connection: Connection) -> None:
         for some in (self._open, self._unidentified, self._idle, self._ending):
             some.pop(connection, None)
         self._count()
@@ -295,7 +295,7 @@ class ConnectionLimits:
         self._rarely.warning(
             "there are %d connections %s, and no room for more of them: the oldest is ended", len(waiting), kind
         )
-        oldest.end(CROWDED)
+        oldest.close(OVER_CAPACITY)
 
     def _keep_looking(self) -> None:
         if self._looking is None:
@@ -309,7 +309,7 @@ class ConnectionLimits:
         for connection in list(self._open):
             try:
                 connection.wait_longer(was_held_up)
-                connection.look(now)
+                connection.check_deadline(now)
             except Exception:  # one that fails keeps none from being looked at
                 log.exception("a connection could not be ended")
         if self._open:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["answer_to", "secret_of", "subprotocols"]
+__all__ = ["accepted_subprotocol", "read_credential", "offered_subprotocols"]
 
 SCHEMES = ("bearer", "token")
 KEY_HEADERS = ("x-api-key", "api-key")
@@ -13,7 +13,7 @@ SUBPROTOCOL_SCHEMES = ("token", "bearer")
 """The key is the subprotocol that comes after one of these."""
 
 
-def secret_of(headers: Mapping[str, str], query: Mapping[str, str] | None = None) -> str | None:
+def read_credential(headers: Mapping[str, str], query: Mapping[str, str] | None = None) -> str | None:
     """From `Authorization`, `X-API-Key`, a WebSocket's subprotocols, or `api_key` in the query; None where it has none.
 
     `headers`: by names in small letters.
@@ -24,16 +24,16 @@ def secret_of(headers: Mapping[str, str], query: Mapping[str, str] | None = None
     for name in KEY_HEADERS:
         if secret := headers.get(name, "").strip():
             return secret
-    return _of_subprotocols(subprotocols(headers)) or (query or {}).get("api_key") or None
+    return _of_subprotocols(offered_subprotocols(headers)) or (query or {}).get("api_key") or None
 
 
-def subprotocols(headers: Mapping[str, str]) -> list[str]:
+def offered_subprotocols(headers: Mapping[str, str]) -> list[str]:
     return [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",") if name.strip()]
 
 
-def answer_to(headers: Mapping[str, str]) -> str | None:
+def accepted_subprotocol(headers: Mapping[str, str]) -> str | None:
     """The subprotocol to accept, for browsers hang up where none is: the first that is no secret."""
-    offered = subprotocols(headers)
+    offered = offered_subprotocols(headers)
     secret = _of_subprotocols(offered)
     secrets = {secret, *(f"{prefix}{secret}" for prefix in SUBPROTOCOL_KEYS)}
     return next((name for name in offered if name not in secrets), None)

@@ -16,11 +16,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from conure.errors import ConureError
 from conure.protocols.http.acceptor import Acceptor
 from conure.protocols.http.connection_limits import Connection
-from conure.protocols.http.credentials import secret_of
-from conure.protocols.native.errors import refused
+from conure.protocols.http.credentials import read_credential
+from conure.protocols.native.errors import error_response
 from conure.protocols.native.schemas import REFUSALS, Bare, Health, Readiness
 from conure.protocols.services import Services
-from conure.protocols.tcp_port import TcpPort, serve_streams
+from conure.protocols.tcp_port import TcpPort, serve_tcp_port
 
 __all__ = ["health", "serve_status"]
 
@@ -34,19 +34,19 @@ def health(behind: Services) -> APIRouter:
 
     async def check(secret: str | None) -> None:
         """Raises Unauthorized or Forbidden."""
-        await behind.access.identify(secret).begin("status")
+        await behind.access.identify(secret).begin_usage("status")
 
     @router.get("/health", response_model=None, responses=answers)
     async def alive(request: Request) -> JSONResponse:
         """The process answers; 200 while it does. A key for status shows more."""
-        secret = secret_of(request.headers, request.query_params)
+        secret = read_credential(request.headers, request.query_params)
         is_stranger = secret is None and behind.access.needs_key
         try:
             if not is_stranger:
                 await check(secret)
-            told = await status.tell()
+            told = await status.report()
         except ConureError as error:
-            return refused(error)
+            return error_response(error)
         return JSONResponse(_bare(told) if is_stranger else told)
 
     @router.get("/ready", responses={200: {"model": Readiness}, 503: {"model": Readiness}})
@@ -58,10 +58,10 @@ def health(behind: Services) -> APIRouter:
     async def measured(request: Request) -> Response:
         """For Prometheus."""
         try:
-            await check(secret_of(request.headers, request.query_params))
-            measured = await status.measured()
+            await check(read_credential(request.headers, request.query_params))
+            measured = await status.render_metrics()
         except ConureError as error:
-            return refused(error)
+            return error_response(error)
         return Response(measured, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
@@ -72,7 +72,7 @@ async def serve_status(behind: Services, host: str, port: int, *, shared: bool =
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection) -> None:
         try:
-            found = await behind.status.tell()
+            found = await behind.status.report()
             told = {"type": "status", "connected_streams": found["streams"]}
             told |= _bare(found) if behind.access.needs_key else found  # nobody can show a key here
         except ConureError as error:
@@ -82,7 +82,7 @@ async def serve_status(behind: Services, host: str, port: int, *, shared: bool =
             await writer.drain()
         writer.close()
 
-    return await serve_streams(TcpPort("status", _error_line), behind.connections, tell, host, port, shared=shared)
+    return await serve_tcp_port(TcpPort("status", _error_line), behind.connections, tell, host, port, shared=shared)
 
 
 def _error_line(message: str, hint: str) -> bytes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["FORM", "JSON", "media_type"]
+__all__ = ["MULTIPART_FORM", "JSON", "media_type"]
 
-FORM, JSON = "multipart/form-data", "application/json"
+MULTIPART_FORM, JSON = "multipart/form-data", "application/json"
 
 
 def media_type(headers: Mapping[str, str]) -> str:

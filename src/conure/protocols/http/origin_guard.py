@@ -19,9 +19,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from conure.errors import Forbidden
-from conure.protocols.errors_by_path import answered
+from conure.protocols.errors_by_path import error_response_for_path
 
-__all__ = ["OriginGuard", "AllowedOrigins", "guarded"]
+__all__ = ["OriginGuard", "AllowedOrigins", "guard_origins"]
 
 HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[\w.-]+)(:[0-9]+)?", re.ASCII)
 HARMLESS = ("GET", "HEAD", "OPTIONS")
@@ -37,13 +37,13 @@ class AllowedOrigins:
     """Which web pages may use the server."""
 
     origins: Collection[str] = ()
-    own_names: bool = False
+    local_names_only: bool = False
     """It answers to names of this machine alone."""
     host: str = "localhost"
     """The one that it listens on."""
 
 
-def guarded(app: ASGIApp, pages: AllowedOrigins) -> ASGIApp:
+def guard_origins(app: ASGIApp, pages: AllowedOrigins) -> ASGIApp:
     if pages.origins:
         app = CORSMiddleware(
             app,
@@ -67,7 +67,7 @@ class OriginGuard:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket" or (await receive())["type"] != "http.disconnect":
             # before a WebSocket is accepted it is an answer over HTTP, too
-            await answered(scope["path"], fault)(scope, receive, send)
+            await error_response_for_path(scope["path"], fault)(scope, receive, send)
 
     def _fault(self, scope: Scope) -> Forbidden | None:
         host = origin = ""
@@ -76,7 +76,7 @@ class OriginGuard:
                 host = value.decode("latin-1")
             elif name == b"origin":
                 origin = value.decode("latin-1")
-        if self._pages.own_names and not _is_own(host, self._pages.host):
+        if self._pages.local_names_only and not _is_own(host, self._pages.host):
             return Forbidden(
                 f"this server is not {host!r}: without keys it answers to localhost alone",
                 "make keys with `conure keys add`, or start it with --open-to-all",

@@ -19,10 +19,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from conure.protocols.errors_by_path import answered
-from conure.protocols.http.http_errors import OURS, needs_upgrade, no_such_path, not_allowed
+from conure.protocols.errors_by_path import error_response_for_path
+from conure.protocols.http.http_errors import INTERNAL_ERROR, method_not_allowed, unknown_path, upgrade_required
 
-__all__ = ["answer_unrouted", "plain_paths"]
+__all__ = ["answer_unrouted", "normalize_paths"]
 
 ORIGIN = re.compile(r"https?://[^/?#]*", re.ASCII | re.IGNORECASE)
 SLASHES = re.compile("/{2,}")
@@ -31,7 +31,7 @@ EVERY_PATH = "*"
 """Of OPTIONS, for the server itself."""
 
 
-def plain_paths(app: ASGIApp) -> ASGIApp:
+def normalize_paths(app: ASGIApp) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             scope = {**scope, "path": _plain(scope["path"])}
@@ -56,7 +56,7 @@ def answer_unrouted(app: FastAPI) -> None:
 
     async def failed(request: Request, error: Exception) -> Response:
         """It is raised again afterwards, and logged."""
-        return answered(request.scope["path"], OURS)
+        return error_response_for_path(request.scope["path"], INTERNAL_ERROR)
 
     router.default = unrouted
     app.add_exception_handler(HTTPException, refused)
@@ -71,19 +71,19 @@ def _plain(path: str) -> str:
 def _answer(routes: Iterable[BaseRoute], scope: Scope) -> Response:
     path, method = scope["path"], scope.get("method", "GET")
     if scope["type"] == "websocket":
-        return answered(path, no_such_path(path, "WebSocket "))
+        return error_response_for_path(path, unknown_path(path, "WebSocket "))
     allowed, is_socket = _allowed(routes, scope), _is_socket(routes, scope)
     if is_socket and not allowed:
         allowed = ["GET"]
     if method == "OPTIONS" and (allowed or path == EVERY_PATH):
         return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join([*allowed, "OPTIONS"])})
     if is_socket and method in allowed:
-        answer = answered(path, needs_upgrade(path))
+        answer = error_response_for_path(path, upgrade_required(path))
         answer.headers.update({"Upgrade": "websocket", "Connection": "Upgrade"})
         return answer
     if not allowed or method in allowed:
-        return answered(path, no_such_path(path, ""))
-    answer = answered(path, not_allowed(path, method, ", ".join(allowed)))
+        return error_response_for_path(path, unknown_path(path, ""))
+    answer = error_response_for_path(path, method_not_allowed(path, method, ", ".join(allowed)))
     answer.headers["Allow"] = ", ".join(allowed)
     return answer
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import h11
 
-from conure.protocols.error_codes import status_of
-from conure.protocols.http.http_errors import NO_HTTP, HttpFault, head_too_long, other_version, target_too_long
+from conure.protocols.error_codes import http_status_for
+from conure.protocols.http.http_errors import NOT_HTTP, HttpFault, head_too_long, target_too_long, unsupported_version
 
 __all__ = ["LONGEST_HEAD", "LONGEST_TARGET", "MOST_HEADERS", "Head"]
 
@@ -28,7 +28,7 @@ class Head(h11.Connection):
 
     def __init__(self, role: Any) -> None:
         super().__init__(role, LONGEST_HEAD)
-        self.fault: HttpFault = NO_HTTP
+        self.fault: HttpFault = NOT_HTTP
 
     def next_event(self) -> Any:
         try:
@@ -40,7 +40,7 @@ class Head(h11.Connection):
             raise
         if isinstance(event, h11.Request) and (fault := _fault_of(event)):
             self.fault = fault
-            raise h11.RemoteProtocolError(fault.message, error_status_hint=status_of(fault))
+            raise h11.RemoteProtocolError(fault.message, error_status_hint=http_status_for(fault))
         return event
 
 
@@ -49,12 +49,12 @@ TOO_LONG_HEAD = head_too_long(f"{LONGEST_HEAD} bytes")
 
 def _fault_of(head: h11.Request) -> HttpFault | None:
     if not head.http_version.startswith(b"1."):
-        return other_version(head.http_version.decode("ascii"))
+        return unsupported_version(head.http_version.decode("ascii"))
     if len(head.target) > LONGEST_TARGET:
         return target_too_long(LONGEST_TARGET)
     if len(head.headers) > MOST_HEADERS:
         return head_too_long(f"{MOST_HEADERS} headers")
     if any(CONTROL.search(value) for _, value in head.headers):
-        return NO_HTTP
+        return NOT_HTTP
     size = sum(len(name) + len(value) + 4 for name, value in head.headers)
     return TOO_LONG_HEAD if size > LONGEST_HEAD else None

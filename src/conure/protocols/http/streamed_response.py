@@ -17,8 +17,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from conure.errors import ConureError
-from conure.protocols.http.uploads import while_there
-from conure.protocols.send_timeout import ClientTooSlow, in_time
+from conure.protocols.http.uploads import cancel_on_disconnect
+from conure.protocols.send_timeout import ClientTooSlow, with_send_timeout
 
 __all__ = ["StreamedResponse"]
 
@@ -31,38 +31,38 @@ class StreamedResponse(Response, ABC):
         self._held = held
 
     @abstractmethod
-    def pieces(self) -> AsyncGenerator[bytes, None]:
+    def body_parts(self) -> AsyncGenerator[bytes, None]:
         """Raises ConureError."""
 
     @abstractmethod
-    def refused(self, error: ConureError) -> Response:
+    def error_response(self, error: ConureError) -> Response:
         """The answer, where there was no piece."""
 
     @abstractmethod
-    def broken(self, error: ConureError) -> bytes:
+    def error_part(self, error: ConureError) -> bytes:
         """The last piece."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._held:
             with suppress(ClientDisconnect, ClientTooSlow):
-                await while_there(Request(scope, receive), self._serve(scope, receive, send))
+                await cancel_on_disconnect(Request(scope, receive), self._serve(scope, receive, send))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_begun = False
         try:
-            async with aclosing(self.pieces()) as pieces:
+            async with aclosing(self.body_parts()) as pieces:
                 async for piece in pieces:
                     if not has_begun:
                         has_begun = True
                         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-                        await in_time(send(start))
-                    await in_time(send(_body(piece, more=True)))
+                        await with_send_timeout(send(start))
+                    await with_send_timeout(send(_body(piece, more=True)))
         except ConureError as error:
             if not has_begun:
-                await self.refused(error)(scope, receive, send)
+                await self.error_response(error)(scope, receive, send)
                 return
-            await in_time(send(_body(self.broken(error), more=True)))
-        await in_time(send(_body(b"", more=False)))
+            await with_send_timeout(send(_body(self.error_part(error), more=True)))
+        await with_send_timeout(send(_body(b"", more=False)))
 
 
 def _body(piece: bytes, *, more: bool) -> dict[str, Any]:

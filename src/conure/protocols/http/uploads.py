@@ -17,11 +17,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from conure import metrics
-from conure.background import start
+from conure.background import start_task
 from conure.errors import AudioTooLong, BadOption, Busy, StorageFull
-from conure.protocols.http.media_type import FORM, media_type
+from conure.protocols.http.media_type import MULTIPART_FORM, media_type
 
-__all__ = ["Uploads", "on_disk", "while_there"]
+__all__ = ["Uploads", "disk_errors_as_storage_full", "cancel_on_disconnect"]
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +45,12 @@ class Uploads:
 
     def __init__(self, most_bytes: int, most_at_once: int) -> None:
         """Bytes of one recording, and how many there may be."""
-        self.most_bytes = most_bytes
+        self.max_bytes = most_bytes
         self._most_at_once = most_at_once
         self._here = 0
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
+    def reserve(self) -> Iterator[None]:
         """For one recording. Raises Busy where there is none left."""
         if self._here >= self._most_at_once:
             metrics.REFUSED.labels("uploads").inc()
@@ -62,22 +62,22 @@ class Uploads:
             self._here -= 1
 
     @contextlib.asynccontextmanager
-    async def received(self, request: Request) -> AsyncIterator[BinaryIO]:
+    async def receive_body(self, request: Request) -> AsyncIterator[BinaryIO]:
         """The body as a file. Raises Busy, StorageFull, AudioTooLong, or ClientDisconnect where it ends too early."""
-        with self.place(), _closed(tempfile.SpooledTemporaryFile(IN_MEMORY)) as file:
-            with on_disk():
-                async for part in _bounded(request, self.most_bytes):
+        with self.reserve(), _closed(tempfile.SpooledTemporaryFile(IN_MEMORY)) as file:
+            with disk_errors_as_storage_full():
+                async for part in _bounded(request, self.max_bytes):
                     file.write(part)
                 file.seek(0)
             yield file
 
     @contextlib.asynccontextmanager
-    async def form(self, request: Request) -> AsyncIterator[FormData]:
+    async def receive_form(self, request: Request) -> AsyncIterator[FormData]:
         """The fields of a form and its files, which are gone afterwards. Raises also BadOption for what is no form."""
-        if media_type(request.headers) != FORM:
+        if media_type(request.headers) != MULTIPART_FORM:
             kind = request.headers.get("content-type", "")
             raise BadOption(f"the content type is {kind!r}", "send multipart/form-data with the recording as `file`")
-        with self.place():
+        with self.reserve():
             form = await self._parsed(request)
             try:
                 yield form
@@ -87,13 +87,13 @@ class Uploads:
     async def _parsed(self, request: Request) -> FormData:
         parser = _FormParser(
             request.headers,
-            _bounded(request, self.most_bytes),
+            _bounded(request, self.max_bytes),
             max_files=8,
             max_fields=1000,
             max_part_size=MOST_FIELD_BYTES,
         )
         try:
-            with on_disk():
+            with disk_errors_as_storage_full():
                 form = await parser.parse()
         except (MultiPartException, MultipartParseError, UnicodeError) as error:
             raise BadOption(f"the form cannot be read: {error}", "send multipart/form-data") from None
@@ -113,7 +113,7 @@ class _FormParser(MultiPartParser):
 
 
 @contextlib.contextmanager
-def on_disk() -> Iterator[None]:
+def disk_errors_as_storage_full() -> Iterator[None]:
     """While a recording is written. Raises StorageFull where that fails."""
     try:
         yield
@@ -144,9 +144,12 @@ def _folder() -> str:
         return "any folder for temporary files"
 
 
-async def while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """Gives the work up where the client hangs up, and raises ClientDisconnect."""
-    working, leaving = start(work, "answering a request"), start(_gone(request), "waiting for a client to leave")
+    working, leaving = (
+        start_task(work, "answering a request"),
+        start_task(_gone(request), "waiting for a client to leave"),
+    )
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
     finally:

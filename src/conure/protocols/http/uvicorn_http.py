@@ -24,15 +24,23 @@ from websockets.version import version as websockets_version
 
 from conure.errors import ConureError
 from conure.log import RateLimitedLog
-from conure.protocols.errors_by_path import answered
-from conure.protocols.http.acceptor import HTTP2, is_tls
-from conure.protocols.http.connection_limits import BODY_BYTES, BODY_SECONDS, CROWDED, HEAD_SECONDS, Connection
-from conure.protocols.http.http_errors import CUT_OFF, ENCRYPTED, FULL, OURS, STALLED, TOO_LATE, no_handshake
+from conure.protocols.errors_by_path import error_response_for_path
+from conure.protocols.http.acceptor import HTTP2_PREFACE, is_tls
+from conure.protocols.http.connection_limits import BODY_BYTES, BODY_SECONDS, HEAD_SECONDS, OVER_CAPACITY, Connection
+from conure.protocols.http.http_errors import (
+    BODY_STALLED,
+    HEAD_TIMEOUT,
+    INCOMPLETE_REQUEST,
+    INTERNAL_ERROR,
+    NO_CAPACITY,
+    TLS_ON_PLAIN_PORT,
+    bad_handshake,
+)
 from conure.protocols.http.identification import CONNECTION
 from conure.protocols.http.request_head import Head
 from conure.protocols.http.uvicorn_websocket import DirectWebSocket
 
-__all__ = ["LimitedHttpProtocol", "raw_answer"]
+__all__ = ["LimitedHttpProtocol", "raw_error_response"]
 
 log = logging.getLogger(__name__)
 rarely = RateLimitedLog(log)
@@ -63,13 +71,13 @@ class LimitedHttpProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.connection.speak(self, transport)
+        self.connection.set_owner(self, transport)
         self._follow()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        self.connection.gone()
+        self.connection.mark_closed()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # whether the connection stays open for the answer
         cycle = self.cycle
@@ -84,7 +92,7 @@ class LimitedHttpProtocol(H11Protocol):
                 self.loop.call_later(PROBE_SECONDS, self._probe, cycle, PROBES)
             return True
         if is_at_work or self.conn.trailing_data[0]:
-            self._refuse(CUT_OFF)
+            self._refuse(INCOMPLETE_REQUEST)
         return False
 
     def _probe(self, cycle: RequestResponseCycle, left: int) -> None:
@@ -105,7 +113,7 @@ class LimitedHttpProtocol(H11Protocol):
             super().data_received(data)
         except Exception:  # what a stranger sends may not leave a connection without an answer
             log.exception("a request could not be read")
-            self._refuse(OURS)
+            self._refuse(INTERNAL_ERROR)
         if not self._is_over and self.transport.get_protocol() is self:
             self._follow()
 
@@ -117,8 +125,8 @@ class LimitedHttpProtocol(H11Protocol):
     def end(self, why: str) -> None:
         """Where there is no room, or it came too late."""
         if self.conn.trailing_data[0] and self.conn.their_state is h11.IDLE and not self._is_over:
-            self._refuse(FULL if why == CROWDED else TOO_LATE)
-        if why == CROWDED or not self._is_over:
+            self._refuse(NO_CAPACITY if why == OVER_CAPACITY else HEAD_TIMEOUT)
+        if why == OVER_CAPACITY or not self._is_over:
             self._is_over = True
             self.transport.close()
 
@@ -151,7 +159,7 @@ class LimitedHttpProtocol(H11Protocol):
         """Whether the first bytes are of something else, which was answered then."""
         if self.cycle is not None or self.conn.trailing_data[0]:
             return False
-        if data.startswith(HTTP2):
+        if data.startswith(HTTP2_PREFACE):
             self._say_last(GO_AWAY)
             self.connection.ended("http2")
         elif is_tls(data):
@@ -161,7 +169,7 @@ class LimitedHttpProtocol(H11Protocol):
                 "be started with --tls-certificate and --tls-key",
                 port,
             )
-            self._refuse(ENCRYPTED)
+            self._refuse(TLS_ON_PLAIN_PORT)
         else:
             return False
         return True
@@ -173,17 +181,17 @@ class LimitedHttpProtocol(H11Protocol):
             return
         self._phase = phase
         if phase == "rest":
-            self.connection.expect_nothing()
-            self.connection.rest()
+            self.connection.clear_deadline()
+            self.connection.mark_idle()
             return
-        self.connection.work()
+        self.connection.mark_busy()
         if phase == "head":
-            self.connection.expect(HEAD_SECONDS)
+            self.connection.set_deadline(HEAD_SECONDS)
         elif phase == "body":
             self._came = 0
-            self.connection.expect(BODY_SECONDS, self._look_at_body)
+            self.connection.set_deadline(BODY_SECONDS, self._look_at_body)
         else:
-            self.connection.expect_nothing()
+            self.connection.clear_deadline()
 
     def _next_phase(self) -> str:
         if self.conn.their_state is h11.SEND_BODY:
@@ -197,9 +205,9 @@ class LimitedHttpProtocol(H11Protocol):
         is_held = self.flow.read_paused or (self.cycle is not None and self.cycle.waiting_for_100_continue)
         if is_held or self._came >= BODY_BYTES:
             self._came = 0
-            self.connection.expect(BODY_SECONDS, self._look_at_body)
+            self.connection.set_deadline(BODY_SECONDS, self._look_at_body)
         else:
-            self._refuse(STALLED)
+            self._refuse(BODY_STALLED)
 
     def _refuse(self, fault: ConureError) -> None:
         """In the form of the protocol that was asked for, as far as that is known."""
@@ -207,9 +215,9 @@ class LimitedHttpProtocol(H11Protocol):
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
-        self.connection.ended(fault.code)
+        self.connection.mark_closing(fault.code)
         path = self.scope["path"] if self.scope and cycle is not None else ""
-        said = answered(path, fault)
+        said = error_response_for_path(path, fault)
         headers = [*said.raw_headers, (b"connection", b"close")]
         phrase = HTTPStatus(said.status_code).phrase.encode()
         try:
@@ -236,9 +244,9 @@ class LimitedHttpProtocol(H11Protocol):
             self.transport.close()
 
 
-def raw_answer(fault: ConureError) -> bytes:
+def raw_error_response(fault: ConureError) -> bytes:
     """What is said to who is not read, in our own form."""
-    said = answered("", fault)
+    said = error_response_for_path("", fault)
     head = [f"HTTP/1.1 {said.status_code} {HTTPStatus(said.status_code).phrase}".encode()]
     head += [name + b": " + value for name, value in [*said.raw_headers, (b"connection", b"close")]]
     return b"\r\n".join([*head, b"", bytes(said.body)])
@@ -247,11 +255,11 @@ def raw_answer(fault: ConureError) -> bytes:
 def _handshake_fault(event: h11.Request, request: Request) -> ConureError | None:
     """What keeps a head from being that of a handshake: looked at here, because it is told in the protocol's form."""
     if event.method != b"GET":
-        return no_handshake(f"a WebSocket is not opened with {event.method.decode()!r}")
+        return bad_handshake(f"a WebSocket is not opened with {event.method.decode()!r}")
     if event.http_version != b"1.1":
-        return no_handshake("a WebSocket is not opened over HTTP/1.0")
+        return bad_handshake("a WebSocket is not opened over HTTP/1.0")
     if any(value != "0" for name in BODY for value in request.headers.get_all(name)):
-        return no_handshake("a handshake has no body")
+        return bad_handshake("a handshake has no body")
     handshake = ServerProtocol()
     is_one = handshake.accept(request).status_code == HTTPStatus.SWITCHING_PROTOCOLS
-    return None if is_one else no_handshake(str(handshake.handshake_exc))
+    return None if is_one else bad_handshake(str(handshake.handshake_exc))

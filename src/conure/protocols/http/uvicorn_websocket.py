@@ -28,16 +28,16 @@ try:
 except ImportError:  # it was installed without its extension
     from websockets.utils import apply_mask
 
-from conure.protocols.error_codes import FAILURES
-from conure.protocols.http.connection_limits import CROWDED, FIRST_MESSAGE_SECONDS, IDLE_SECONDS, Connection
+from conure.protocols.error_codes import ERROR_CODES
+from conure.protocols.http.connection_limits import FIRST_MESSAGE_SECONDS, IDLE_SECONDS, OVER_CAPACITY, Connection
 from conure.safe_text import close_reason
 
-__all__ = ["DIRECT", "GIVE_TO", "DirectWebSocket", "Take"]
+__all__ = ["DIRECT_AUDIO", "SET_RECEIVER", "DirectWebSocket", "AudioReceiver"]
 
-Take = Callable[[bytes], bool]
+AudioReceiver = Callable[[bytes], bool]
 """Given one or more binary messages; False where they are to be queued, and were not taken."""
 
-DIRECT, GIVE_TO = "conure.direct", "give_to"
+DIRECT_AUDIO, SET_RECEIVER = "conure.direct", "give_to"
 FLUSH_SECONDS = 5.0
 """For a client to read what was sent before its connection was closed."""
 MOST_QUEUED = 2**23
@@ -69,7 +69,7 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
         self._is_gone = False
         self._is_alive = self._has_spoken = False
         """Something was said since it was last looked at, by either side; the client has said something at all."""
-        self._take: Take | None = None
+        self._take: AudioReceiver | None = None
         self._is_joined = True
         """Whether messages may be handed over as one."""
         self._sizes: deque[int] = deque()
@@ -81,19 +81,22 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.connection.speak(self, self.transport)
-        self.connection.expect(FIRST_MESSAGE_SECONDS, self._look_whether_alive)
+        self.connection.set_owner(self, self.transport)
+        self.connection.set_deadline(FIRST_MESSAGE_SECONDS, self._look_whether_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._is_gone = True
-        self.connection.gone()
+        self.connection.mark_closed()
         self._weigh()
 
     def end(self, why: str) -> None:
         """Where there is no room, or nothing was said for long."""
-        self._fail("busy" if why == CROWDED else "idle", "no room for more" if why == CROWDED else "nothing is said")
-        if why == CROWDED:
+        self._fail(
+            "busy" if why == OVER_CAPACITY else "idle",
+            "no room for more" if why == OVER_CAPACITY else "nothing is said",
+        )
+        if why == OVER_CAPACITY:
             self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
@@ -101,9 +104,9 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code == 101:
             extensions = self.scope["extensions"] or {}
-            self.scope["extensions"] = extensions | {DIRECT: {GIVE_TO: self._give_to}}
+            self.scope["extensions"] = extensions | {DIRECT_AUDIO: {SET_RECEIVER: self._give_to}}
 
-    def _give_to(self, take: Take, *, joined: bool = True) -> None:
+    def _give_to(self, take: AudioReceiver, *, joined: bool = True) -> None:
         self._take, self._is_joined = take, joined
 
     def data_received(self, data: bytes) -> None:
@@ -185,21 +188,21 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
 
     def _hear(self) -> None:
         self._is_alive = self._has_spoken = True
-        if not self.connection.is_known:
-            self.connection.spoke()
+        if not self.connection.is_identified:
+            self.connection.mark_message_received()
 
     def _look_whether_alive(self) -> None:
         if self._is_alive:
             self._is_alive = False
-            self.connection.expect(IDLE_SECONDS, self._look_whether_alive)
+            self.connection.set_deadline(IDLE_SECONDS, self._look_whether_alive)
         else:
-            self.connection.end("idle")
+            self.connection.close("idle")
 
     def _fail(self, code: str, reason: str) -> None:
         if self.close_sent:
             return
         if self.conn.state is OPEN:
-            self.conn.send_close(FAILURES[code].close, close_reason(f"{code}: {reason}"))
+            self.conn.send_close(ERROR_CODES[code].close, close_reason(f"{code}: {reason}"))
             self.handle_parser_exception()
         else:
             self.transport.close()
@@ -219,7 +222,7 @@ def _is_text(data: bytes) -> bool:
         return False
 
 
-def _hand_over(data: bytes, take: Take, joined: bool) -> bytes:
+def _hand_over(data: bytes, take: AudioReceiver, joined: bool) -> bytes:
     """The whole binary messages at the beginning; what is left is for the parser."""
     at, size, parts = 0, len(data), []
     while size - at > SHORT and data[at] == WHOLE_BINARY and data[at + 1] > MASKED:

@@ -7,14 +7,16 @@ from typing import Any
 from fastapi.responses import JSONResponse
 
 from conure.errors import ConureError
-from conure.protocols.error_codes import headers_of, retry_of, status_of
+from conure.protocols.error_codes import error_headers, http_status_for, retry_after_for
 
-__all__ = ["fields_of", "refused"]
-
-
-def refused(error: ConureError) -> JSONResponse:
-    return JSONResponse({"error": fields_of(error)}, status_code=status_of(error), headers=headers_of(error))
+__all__ = ["error_fields", "error_response"]
 
 
-def fields_of(error: ConureError) -> dict[str, Any]:
-    return {"code": error.code, "message": error.message, "hint": error.hint, "retry_after": retry_of(error)}
+def error_response(error: ConureError) -> JSONResponse:
+    return JSONResponse(
+        {"error": error_fields(error)}, status_code=http_status_for(error), headers=error_headers(error)
+    )
+
+
+def error_fields(error: ConureError) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "hint": error.hint, "retry_after": retry_after_for(error)}

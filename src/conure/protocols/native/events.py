@@ -13,8 +13,8 @@ from conure.service.events import (
     Marker,
     Partial,
     SpeechStarted,
+    StreamWarning,
     UtteranceEnded,
-    Warned,
 )
 
 __all__ = ["ResultRenderer", "render_event"]
@@ -35,7 +35,7 @@ def render_event(seq: int, event: Event, wanted: protocol.Config, problems: list
             return protocol.Marker(seq=seq, id=number)
         case Lag(seconds) if wanted.lag:
             return protocol.Lag(seq=seq, seconds=seconds)
-        case Warned(code, message):
+        case StreamWarning(code, message):
             return protocol.Warned(seq=seq, code=code, message=message)
         case Finished() | Failed() | Cancelled():
             return _last(seq, event, problems)

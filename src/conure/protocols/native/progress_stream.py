@@ -16,10 +16,10 @@ from fastapi.responses import Response
 
 from conure.errors import ConureError
 from conure.protocols.http.streamed_response import StreamedResponse
-from conure.protocols.native.errors import fields_of, refused
+from conure.protocols.native.errors import error_fields, error_response
 from conure.protocols.transcription_progress import TranscriptionProgress
 from conure.service.file_service import Progress
-from conure.text.transcript_json import as_dict
+from conure.text.transcript_json import transcript_fields
 from conure.types import Transcript
 
 __all__ = ["ProgressStream"]
@@ -34,24 +34,24 @@ class ProgressStream(StreamedResponse):
         super().__init__(held)
         self._transcribe = transcribe
 
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
+    async def body_parts(self) -> AsyncGenerator[bytes, None]:
         making: TranscriptionProgress[tuple[float, float | None]] = TranscriptionProgress(
             lambda take: self._transcribe(lambda seconds, of: take((seconds, of)))
         )
         try:
-            while (news := await making.news()) is not None:
+            while (news := await making.next_updates()) is not None:
                 for seconds, of in news[-1:]:  # what was before is known by it
                     yield _line({"type": "progress", "seconds": round(seconds, 3), "of": of})
             found = making.transcript()
-            yield _line({"type": "transcript"} | as_dict(found))
+            yield _line({"type": "transcript"} | transcript_fields(found))
         finally:
             await making.close()
 
-    def refused(self, error: ConureError) -> Response:
-        return refused(error)
+    def error_response(self, error: ConureError) -> Response:
+        return error_response(error)
 
-    def broken(self, error: ConureError) -> bytes:
-        return _line({"type": "error"} | fields_of(error))
+    def error_part(self, error: ConureError) -> bytes:
+        return _line({"type": "error"} | error_fields(error))
 
 
 def _line(said: dict[str, Any]) -> bytes:

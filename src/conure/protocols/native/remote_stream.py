@@ -21,14 +21,14 @@ class RemoteStream:
         self._reader, self._writer = reader, writer
 
     @staticmethod
-    async def at(path: Path) -> RemoteStream | None:
+    async def connect(path: Path) -> RemoteStream | None:
         """None where nobody is: the process has ended, and its streams with it."""
         try:
             return RemoteStream(*await asyncio.open_unix_connection(path))
         except OSError:
             return None
 
-    async def say(self, message: protocol.FromClient | bytes) -> None:
+    async def send_message(self, message: protocol.FromClient | bytes) -> None:
         """Waits where the other process does. What is said to one that has gone is for nobody."""
         try:
             self._writer.write(frame(_encoder.encode(message)))
@@ -36,7 +36,7 @@ class RemoteStream:
         except (OSError, RuntimeError):
             pass  # who hears notices
 
-    async def hear(self) -> protocol.FromServer | None:
+    async def receive_message(self) -> protocol.FromServer | None:
         """None where nothing more will be said."""
         said = await read_frame(self._reader)
         return None if said is None else _from_server.decode(said)

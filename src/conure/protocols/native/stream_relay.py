@@ -15,20 +15,20 @@ from typing import Any
 
 from msgspec import msgpack
 
-from conure.background import failed
+from conure.background import report_failure
 from conure.client import protocol
 from conure.engine.ipc.frames import drained, read_frame, write_frame
-from conure.protocols.internal_errors import CONNECTION, told_mistake
+from conure.protocols.internal_errors import CONNECTION, internal_error
 from conure.protocols.native.connection import NativeConnection
 from conure.protocols.services import Services
 
-__all__ = ["serve_relayed"]
+__all__ = ["serve_stream_relay"]
 
 _from_client: msgpack.Decoder[protocol.FromClient | bytes] = msgpack.Decoder(protocol.FromClient | bytes)
 _encoder = msgpack.Encoder()
 
 
-async def serve_relayed(behind: Services, path: Path) -> asyncio.Server:
+async def serve_stream_relay(behind: Services, path: Path) -> asyncio.Server:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await _Relayed(behind, reader, writer).serve()
@@ -47,17 +47,17 @@ class _Relayed:
         try:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read())
-                await self._conversation.tell()
+                await self._conversation.send_events()
                 reading.cancel()
-            await self._conversation.part()
+            await self._conversation.send_farewell()
         except* OSError:
             pass
         except* Exception as mistake:
-            failed(CONNECTION, mistake)
+            report_failure(CONNECTION, mistake)
             with contextlib.suppress(OSError):
-                await self._conversation.refuse(told_mistake())
+                await self._conversation.send_error(internal_error())
         finally:
-            self._conversation.leave()
+            self._conversation.disconnect()
             self._writer.close()
 
     async def _read(self) -> None:
@@ -65,7 +65,7 @@ class _Relayed:
             said = await read_frame(self._reader)
             if said is None:
                 raise ConnectionError
-            await self._conversation.read(_from_client.decode(said))
+            await self._conversation.handle_message(_from_client.decode(said))
 
     async def _send(self, message: Any) -> None:
         write_frame(self._writer, _encoder.encode(message))

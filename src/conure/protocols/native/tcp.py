@@ -13,15 +13,15 @@ import contextlib
 
 import msgspec
 
-from conure.background import failed
+from conure.background import report_failure
 from conure.client import protocol
 from conure.protocols.http.acceptor import Acceptor
 from conure.protocols.http.connection_limits import Connection
-from conure.protocols.internal_errors import CONNECTION, told_mistake
-from conure.protocols.line_reader import LONGEST_LINE, LONGEST_TEXT, LineReader, NotLines
+from conure.protocols.internal_errors import CONNECTION, internal_error
+from conure.protocols.line_reader import MAX_LINE_BYTES, MAX_NON_JSON_BYTES, LineReader, NotLines
 from conure.protocols.native.connection import NativeConnection
 from conure.protocols.services import Services
-from conure.protocols.tcp_port import TcpPort, serve_streams
+from conure.protocols.tcp_port import TcpPort, serve_tcp_port
 from conure.safe_text import one_line
 
 __all__ = ["serve_tcp"]
@@ -47,14 +47,14 @@ _to_json = msgspec.json.Encoder()
 async def serve_tcp(behind: Services, host: str, port: int, *, shared: bool = False) -> Acceptor:
     """Several processes may share the port."""
 
-    numbers = behind.live.place.numbers()
+    numbers = behind.live.identity.stream_numbers()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection) -> None:
         with contextlib.suppress(asyncio.CancelledError):  # the server stops; asyncio would print it as an error
             await _Connection(behind, reader, writer, connection).serve(next(numbers))
 
     of_lines = TcpPort("tcp", _error_line, LIMIT, form=FORM)
-    return await serve_streams(of_lines, behind.connections, serve, host, port, shared=shared)
+    return await serve_tcp_port(of_lines, behind.connections, serve, host, port, shared=shared)
 
 
 def _error_line(message: str, hint: str) -> bytes:
@@ -78,22 +78,22 @@ class _Connection:
     async def serve(self, number: int) -> None:
         is_refused = False
         try:
-            await self._conversation.greet(number)
+            await self._conversation.send_greeting(number)
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read())
-                await self._conversation.tell()
+                await self._conversation.send_events()
                 reading.cancel()
-            await self._conversation.part()
+            await self._conversation.send_farewell()
         except* _Refused:
             is_refused = True
         except* (OSError, TimeoutError):
             pass
         except* Exception as mistake:
-            failed(CONNECTION, mistake)
+            report_failure(CONNECTION, mistake)
             with contextlib.suppress(OSError):
-                await self._conversation.refuse(told_mistake())
+                await self._conversation.send_error(internal_error())
         finally:
-            self._conversation.leave()
+            self._conversation.disconnect()
             await self._hang_up(lingering=is_refused)
 
     async def _hang_up(self, *, lingering: bool) -> None:
@@ -124,22 +124,22 @@ class _Connection:
     async def _next(self) -> bytes:
         """Raises Foreign, and TimeoutError for a client that has nothing to wait for, and says nothing."""
         while True:
-            is_known = self._conversation.is_known
-            patience, longest = (IDLE_SECONDS, LONGEST_LINE) if is_known else (STRANGER_SECONDS, LONGEST_TEXT)
+            is_known = self._conversation.is_identified
+            patience, longest = (IDLE_SECONDS, MAX_LINE_BYTES) if is_known else (STRANGER_SECONDS, MAX_NON_JSON_BYTES)
             try:
-                return await asyncio.wait_for(self._lines.next(longest), patience)
+                return await asyncio.wait_for(self._lines.read_line(longest), patience)
             except TimeoutError:
-                if not self._conversation.is_behind:
+                if not self._conversation.has_backlog:
                     fault = f"nothing was said for {patience:g} s"
-                    await self._conversation.say(protocol.Error(message=fault, code="idle"))
+                    await self._conversation.send_message(protocol.Error(message=fault, code="idle"))
                     raise
 
     async def _finish(self) -> None:
         """Nothing more will be said. Raises ConnectionError where nobody is there."""
-        for _ in range(PROBES if self._conversation.may_return else 0):
-            await self._conversation.say(self._conversation.receipt)
+        for _ in range(PROBES if self._conversation.can_resume else 0):
+            await self._conversation.send_message(self._conversation.receipt)
             await asyncio.sleep(PROBE_SECONDS)
-        await self._conversation.finish()
+        await self._conversation.end_input()
 
     async def _take(self, line: bytes) -> None:
         try:
@@ -147,12 +147,12 @@ class _Connection:
         except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
             await self._refuse(str(error))
         else:
-            await self._conversation.read(message)
-            if self._conversation.is_known:
-                self._connection.identified()
+            await self._conversation.handle_message(message)
+            if self._conversation.is_identified:
+                self._connection.mark_identified()
 
     async def _refuse(self, fault: str) -> None:
-        await self._conversation.say(protocol.Error(message=one_line(f"not understood: {fault}"), hint=FORM))
+        await self._conversation.send_message(protocol.Error(message=one_line(f"not understood: {fault}"), hint=FORM))
 
     async def _send(self, message: protocol.FromServer) -> None:
         try:

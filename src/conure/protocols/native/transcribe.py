@@ -10,13 +10,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from conure.errors import ConureError
-from conure.protocols.http.credentials import secret_of
-from conure.protocols.http.uploads import while_there
-from conure.protocols.native.errors import refused
+from conure.protocols.http.credentials import read_credential
+from conure.protocols.http.uploads import cancel_on_disconnect
+from conure.protocols.native.errors import error_response
 from conure.protocols.native.progress_stream import ProgressStream
 from conure.protocols.native.schemas import ANY_RECORDING, REFUSALS, Transcription
 from conure.protocols.services import Services
-from conure.text.transcript_json import as_dict
+from conure.text.transcript_json import transcript_fields
 
 __all__ = ["recordings"]
 
@@ -41,15 +41,17 @@ def recordings(behind: Services) -> APIRouter:
         """
         async with AsyncExitStack() as held:
             try:
-                caller = behind.access.identify(secret_of(request.headers, request.query_params))
-                card = models.clips(model)
-                file = await held.enter_async_context(behind.uploads.received(request))
+                caller = behind.access.identify(read_credential(request.headers, request.query_params))
+                card = models.find_file_model(model)
+                file = await held.enter_async_context(behind.uploads.receive_body(request))
                 if stream:
                     work = partial(behind.files.transcribe, file, card, language, caller, None, track=track)
                     return ProgressStream(held.pop_all(), work)
-                found = await while_there(request, behind.files.transcribe(file, card, language, caller, track=track))
+                found = await cancel_on_disconnect(
+                    request, behind.files.transcribe(file, card, language, caller, track=track)
+                )
             except ConureError as error:
-                return refused(error)
-            return JSONResponse(as_dict(found))
+                return error_response(error)
+            return JSONResponse(transcript_fields(found))
 
     return router

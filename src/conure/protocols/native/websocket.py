@@ -16,11 +16,11 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from conure.client import protocol
 from conure.errors import Unauthorized
-from conure.protocols.http.credentials import answer_to, secret_of
-from conure.protocols.http.uvicorn_websocket import DIRECT, GIVE_TO
-from conure.protocols.internal_errors import told_mistake
+from conure.protocols.http.credentials import accepted_subprotocol, read_credential
+from conure.protocols.http.uvicorn_websocket import DIRECT_AUDIO, SET_RECEIVER
+from conure.protocols.internal_errors import internal_error
 from conure.protocols.native.connection import NativeConnection
-from conure.protocols.send_timeout import ClientTooSlow, in_time
+from conure.protocols.send_timeout import ClientTooSlow, with_send_timeout
 from conure.protocols.services import Services
 from conure.safe_text import one_line
 
@@ -42,7 +42,7 @@ _to_json, _to_msgpack = msgspec.json.Encoder(), msgspec.msgpack.Encoder()
 def stream_socket(behind: Services) -> APIRouter:
     router = APIRouter()
 
-    numbers = behind.live.place.numbers()
+    numbers = behind.live.identity.stream_numbers()
 
     @router.websocket("/v1/stream")
     async def stream(socket: WebSocket) -> None:
@@ -64,51 +64,51 @@ class _Connection:
     async def serve(self, greeting: int | None = None) -> None:
         """`greeting`: the number of the stream for clients that wait for it."""
         try:
-            await self._socket.accept(answer_to(self._socket.headers))
+            await self._socket.accept(accepted_subprotocol(self._socket.headers))
             if greeting is not None:
-                await self._conversation.greet(greeting)
+                await self._conversation.send_greeting(greeting)
             if await self._begin():
                 self._take_directly()
                 async with asyncio.TaskGroup() as tasks:
                     reading = tasks.create_task(self._read())
-                    await self._conversation.tell()
+                    await self._conversation.send_events()
                     reading.cancel()
-                await self._conversation.part()
+                await self._conversation.send_farewell()
             await self._close()
         except* (WebSocketDisconnect, ClientTooSlow):
             pass
         except* Exception:
             with contextlib.suppress(WebSocketDisconnect, ClientTooSlow):
-                await self._conversation.refuse(told_mistake())
+                await self._conversation.send_error(internal_error())
             raise
         finally:
-            self._conversation.leave()
+            self._conversation.disconnect()
 
     async def _begin(self) -> bool:
         """With who it is and what the query asks for; whether it could be met."""
         query = dict(self._socket.query_params)
         try:
-            self._conversation.identify(secret_of(self._socket.headers, query))
+            self._conversation.identify(read_credential(self._socket.headers, query))
             asked = self._asked(query)
         except Unauthorized as error:
-            await self._conversation.refuse(error)
+            await self._conversation.send_error(error)
             return False
         except ValueError as error:
             await self._refuse(error)
             return False
         for message in asked:
-            await self._conversation.read(message)
+            await self._conversation.handle_message(message)
         return True
 
     def _take_directly(self) -> None:
         """Binary audio, where the web server has a shorter way for it."""
-        direct = self._socket.scope.get("extensions", {}).get(DIRECT)
+        direct = self._socket.scope.get("extensions", {}).get(DIRECT_AUDIO)
         if direct and not self._packed:
-            direct[GIVE_TO](self._conversation.take)
+            direct[SET_RECEIVER](self._conversation.try_push_audio)
 
     async def _close(self) -> None:
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-            await in_time(self._socket.close(self._conversation.close_code))
+            await with_send_timeout(self._socket.close(self._conversation.close_code))
 
     def _asked(self, query: dict[str, str]) -> list[protocol.FromClient]:
         """The query as messages. Raises ValueError, of which ValidationError is one."""
@@ -132,7 +132,7 @@ class _Connection:
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect
             for said in await self._decoded(message.get("text"), message.get("bytes")):
-                await self._conversation.read(said)
+                await self._conversation.handle_message(said)
 
     async def _decoded(self, text: str | None, data: bytes | None) -> list[protocol.FromClient | bytes]:
         """A text may hold several messages, a line each; what is wrong with one is not held against the others."""
@@ -151,7 +151,7 @@ class _Connection:
 
     async def _refuse(self, error: Exception) -> None:
         hint = 'see the protocol: {"type": "audio", "data": "<base64>"}, or binary audio'
-        await self._conversation.say(protocol.Error(message=one_line(f"not understood: {error}"), hint=hint))
+        await self._conversation.send_message(protocol.Error(message=one_line(f"not understood: {error}"), hint=hint))
 
     async def _send(self, message: protocol.FromServer) -> None:
         try:

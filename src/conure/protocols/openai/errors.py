@@ -13,10 +13,10 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from conure.errors import BadOption, ConureError, EngineFailed
-from conure.protocols.error_codes import failure_of, openai_status_of, retry_of, told
+from conure.protocols.error_codes import error_code_for, message_with_hint, openai_status_for, retry_after_for
 from conure.protocols.openai.schemas import ErrorAnswer, ErrorObject
 
-__all__ = ["BadField", "OpenAIRoute", "error_of", "refused"]
+__all__ = ["BadField", "OpenAIErrorRoute", "error_body", "error_response"]
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class BadField(BadOption):
         self.field = field
 
 
-class OpenAIRoute(APIRoute):
+class OpenAIErrorRoute(APIRoute):
     """A route whose every mistake is told in OpenAI's form."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -55,27 +55,27 @@ class OpenAIRoute(APIRoute):
             try:
                 return await handle(request)
             except ConureError as error:
-                return refused(error)
+                return error_response(error)
             except ClientDisconnect:
                 raise
             except Exception:
                 log.exception("%s %s failed", request.method, request.url.path)
-                return refused(EngineFailed("the server made a mistake", "its log tells which"))
+                return error_response(EngineFailed("the server made a mistake", "its log tells which"))
 
         return handled
 
 
-def refused(error: ConureError) -> Response:
+def error_response(error: ConureError) -> Response:
     """What is answered to a mistake that we know."""
-    retry = retry_of(error)
+    retry = retry_after_for(error)
     headers = {} if retry is None else {"Retry-After": str(max(1, math.ceil(retry)))}
-    return _response(openai_status_of(error), error_of(error), headers)
+    return _response(openai_status_for(error), error_body(error), headers)
 
 
-def error_of(error: ConureError) -> ErrorAnswer:
+def error_body(error: ConureError) -> ErrorAnswer:
     param = error.field if isinstance(error, BadField) else FIELDS.get(error.code)
-    kind, code = failure_of(error).openai, CODES.get(error.code, error.code)
-    return ErrorAnswer(error=ErrorObject(message=told(error), type=kind, param=param, code=code))
+    kind, code = error_code_for(error).openai, CODES.get(error.code, error.code)
+    return ErrorAnswer(error=ErrorObject(message=message_with_hint(error), type=kind, param=param, code=code))
 
 
 def _response(status: int, said: ErrorAnswer, headers: dict[str, str]) -> Response:

@@ -11,8 +11,8 @@ from fastapi.responses import Response
 from conure.engine.plan import ModelInfo
 from conure.errors import ConureError
 from conure.protocols.http.streamed_response import StreamedResponse
-from conure.protocols.openai.errors import error_of, refused
-from conure.protocols.openai.logprobs import continued, log_probabilities
+from conure.protocols.openai.errors import error_body, error_response
+from conure.protocols.openai.logprobs import log_probabilities, text_after
 from conure.protocols.openai.schemas import Delta
 from conure.protocols.openai.transcript_formats import as_json, done, known_language
 from conure.protocols.transcription_progress import TranscriptionProgress
@@ -46,12 +46,12 @@ class EventStream(StreamedResponse):
         self._card = card
         self._logprobs = logprobs
 
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
+    async def body_parts(self) -> AsyncGenerator[bytes, None]:
         """A delta for each sentence of what is new; deltas together are the text of the last event."""
         before: Word | None = None
         making = TranscriptionProgress(self._transcribe)
         try:
-            while (fresh := await making.news()) is not None:
+            while (fresh := await making.next_updates()) is not None:
                 for segment in segments_from_words(fresh):
                     yield _event(as_json(self._delta(segment.words, before)))
                     before = segment.words[-1]
@@ -62,15 +62,15 @@ class EventStream(StreamedResponse):
         finally:
             await making.close()
 
-    def refused(self, error: ConureError) -> Response:
-        return refused(error)
+    def error_response(self, error: ConureError) -> Response:
+        return error_response(error)
 
-    def broken(self, error: ConureError) -> bytes:
-        return _event(error_of(error).model_dump_json())
+    def error_part(self, error: ConureError) -> bytes:
+        return _event(error_body(error).model_dump_json())
 
     def _delta(self, words: tuple[Word, ...], before: Word | None) -> Delta:
         logprobs = list(log_probabilities(words, self._logprobs, before)) if self._logprobs else None
-        return Delta(delta=continued(words, before), logprobs=logprobs)
+        return Delta(delta=text_after(words, before), logprobs=logprobs)
 
 
 def _event(data: str) -> bytes:

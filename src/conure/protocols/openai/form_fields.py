@@ -14,13 +14,13 @@ from starlette.datastructures import FormData, UploadFile
 
 from conure.protocols.openai.errors import BadField
 
-__all__ = ["fields_of", "file_of"]
+__all__ = ["parse_fields", "uploaded_file"]
 
 FILE = "file"
 BRACKETS = re.compile(r"(.+?)\[([^\[\]]*)\]")
 
 
-def file_of(form: FormData) -> BinaryIO:
+def uploaded_file(form: FormData) -> BinaryIO:
     """The recording, whatever its name says it is. Raises BadField."""
     found = form.getlist(FILE)
     if not found:
@@ -32,7 +32,7 @@ def file_of(form: FormData) -> BinaryIO:
     return found[0].file
 
 
-def fields_of(form: FormData, known: Collection[str], lists: Collection[str]) -> tuple[dict[str, Any], list[str]]:
+def parse_fields(form: FormData, known: Collection[str], lists: Collection[str]) -> tuple[dict[str, Any], list[str]]:
     """Values of the known fields, and the names of the others.
 
     Those of `lists` are lists; others are texts or objects. What is empty is as if it were not there. Raises BadField.

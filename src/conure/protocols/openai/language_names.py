@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from conure.text.locales import ENGLISH
+from conure.text.locales import ENGLISH_NAMES
 
-__all__ = ["code_of", "name_of"]
+__all__ = ["language_code", "language_name"]
 
 
-def code_of(language: str) -> str:
+def language_code(language: str) -> str:
     """en-US -> en."""
     return language.replace("_", "-").split("-")[0].lower()
 
 
-def name_of(code: str) -> str:
+def language_name(code: str) -> str:
     """en -> english; a code that has no name here is its own."""
-    return ENGLISH.get(code, code)
+    return ENGLISH_NAMES.get(code, code)

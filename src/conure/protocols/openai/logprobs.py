@@ -10,14 +10,14 @@ from conure.text.tokenizer import Tokenizer
 from conure.text.words import join_words
 from conure.types import Word
 
-__all__ = ["bytes_of", "continued", "log_probabilities"]
+__all__ = ["piece_bytes", "text_after", "log_probabilities"]
 
 BLANKS = "▁ "
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 """A piece of SentencePiece that is one byte of a letter."""
 
 
-def continued(words: Sequence[Word], before: Word | None = None) -> str:
+def text_after(words: Sequence[Word], before: Word | None = None) -> str:
     """What the words add to a text that ends with the word before them."""
     if before is None:
         return join_words(words)
@@ -29,16 +29,16 @@ def log_probabilities(
 ) -> Iterator[LogProbability]:
     """Of each token, in order."""
     for word in words:
-        blank = continued([word], before).removesuffix(word.text)
+        blank = text_after([word], before).removesuffix(word.text)
         for token in word.tokens:
-            data = blank.encode() + bytes_of(tokenizer.pieces[token.id])
+            data = blank.encode() + piece_bytes(tokenizer.pieces[token.id])
             blank = ""
             text = data.decode(errors="replace")
             yield LogProbability(token=text, bytes=list(data), logprob=token.log_probability)
         before = word
 
 
-def bytes_of(piece: str) -> bytes:
+def piece_bytes(piece: str) -> bytes:
     """Of a piece of a tokenizer, without the blank before it."""
     byte = BYTE.fullmatch(piece)
     return bytes.fromhex(byte[1]) if byte else piece.strip(BLANKS).encode()

@@ -19,7 +19,7 @@ FOR_LIVE = ("gpt-live-transcribe", "gpt-realtime-whisper")
 
 def listed(models: ModelDirectory, created: int) -> ModelList:
     """Each model once, then each of the other names that programs look for."""
-    found = {card.name: _model(card.name, card, created) for card in models.served}
+    found = {card.name: _model(card.name, card, created) for card in models.all_models}
     for name, card in _other_names(models):
         found.setdefault(name, _model(name, card, created))
     return ModelList(data=list(found.values()))
@@ -30,19 +30,19 @@ def named(models: ModelDirectory, name: str, created: int) -> Model:
     for model in listed(models, created).data:
         if model.id == name:
             return model
-    for find in (models.clips, models.live) if name.strip() else ():
+    for find in (models.find_file_model, models.find_live_model) if name.strip() else ():
         if card := _found(find, name):
             return _model(name, card, created)
-    known = ", ".join(card.name for card in models.served)
+    known = ", ".join(card.name for card in models.all_models)
     raise UnknownModel(f"this server has no model {name!r}", f"it has: {known}")
 
 
 def _other_names(models: ModelDirectory) -> Iterator[tuple[str, ModelInfo]]:
-    for card in models.served:
+    for card in models.all_models:
         entry = catalog.find(card.name)
         for alias in entry.aliases if entry else ():
             yield alias, card
-    for find, names in ((models.clips, FOR_RECORDINGS), (models.live, FOR_LIVE)):
+    for find, names in ((models.find_file_model, FOR_RECORDINGS), (models.find_live_model, FOR_LIVE)):
         for name in names:
             if found := _found(find, name):
                 yield name, found

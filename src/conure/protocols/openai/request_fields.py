@@ -9,7 +9,7 @@ from starlette.datastructures import FormData
 
 from conure.engine.plan import ModelInfo
 from conure.protocols.openai.errors import BadField
-from conure.protocols.openai.form_fields import FILE, fields_of
+from conure.protocols.openai.form_fields import FILE, parse_fields
 from conure.safe_text import header_names
 from conure.service.languages import check_language
 
@@ -82,7 +82,7 @@ class TranscriptionFields(BaseModel):
 
 def fields_from_form(form: FormData) -> tuple[TranscriptionFields, list[str]]:
     """What is asked, and the names of all fields that have no effect. Raises BadField."""
-    values, unknown = fields_of(form, TranscriptionFields.model_fields, LISTS)
+    values, unknown = parse_fields(form, TranscriptionFields.model_fields, LISTS)
     try:
         asked = TranscriptionFields.model_validate(values)
     except ValidationError as error:

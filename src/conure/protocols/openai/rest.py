@@ -11,9 +11,9 @@ from fastapi.responses import Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from conure.errors import BadOption
-from conure.protocols.http.credentials import secret_of
-from conure.protocols.http.uploads import while_there
-from conure.protocols.openai.errors import OpenAIRoute
+from conure.protocols.http.credentials import read_credential
+from conure.protocols.http.uploads import cancel_on_disconnect
+from conure.protocols.openai.errors import OpenAIErrorRoute
 from conure.protocols.openai.models import listed, named
 from conure.protocols.openai.request_fields import form_schema
 from conure.protocols.openai.schemas import ErrorAnswer, Model, ModelList, Transcription, VerboseTranscription
@@ -48,7 +48,7 @@ TRANSCRIPTS: dict[int | str, dict[str, Any]] = {
 
 
 def openai_rest(behind: Services) -> APIRouter:
-    router = APIRouter(route_class=OpenAIRoute, tags=["OpenAI"])
+    router = APIRouter(route_class=OpenAIErrorRoute, tags=["OpenAI"])
     _add_transcriptions(router, behind)
     _add_models(router, behind)
 
@@ -66,11 +66,11 @@ def _add_transcriptions(router: APIRouter, behind: Services) -> None:
         """
         caller = _caller(request, behind)
         async with AsyncExitStack() as stack:
-            form = await stack.enter_async_context(behind.uploads.form(request))
+            form = await stack.enter_async_context(behind.uploads.receive_form(request))
             wanted = transcription_form(form, behind, caller)
             if wanted.asked.stream:
                 return wanted.stream(stack.pop_all())
-            return wanted.answer(await while_there(request, wanted.transcribe()))
+            return wanted.answer(await cancel_on_disconnect(request, wanted.transcribe()))
 
     @router.post(TRANSLATIONS, response_model=None, status_code=400, responses=MISTAKES)
     async def translate(request: Request) -> Response:
@@ -97,4 +97,4 @@ def _add_models(router: APIRouter, behind: Services) -> None:
 
 
 def _caller(request: Request, behind: Services) -> Caller:
-    return behind.access.identify(secret_of(request.headers, request.query_params))
+    return behind.access.identify(read_credential(request.headers, request.query_params))

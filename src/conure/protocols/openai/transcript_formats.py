@@ -13,8 +13,8 @@ from conure.decoding.emitted_token import STEP_SECONDS
 from conure.engine.plan import ModelInfo
 from conure.errors import BadOption
 from conure.protocols.openai import schemas as shapes
-from conure.protocols.openai.language_names import code_of, name_of
-from conure.protocols.openai.logprobs import continued, log_probabilities
+from conure.protocols.openai.language_names import language_code, language_name
+from conure.protocols.openai.logprobs import log_probabilities, text_after
 from conure.protocols.openai.request_fields import ResponseFormat
 from conure.text.subtitles import render_srt, render_vtt
 from conure.text.tokenizer import Tokenizer
@@ -53,7 +53,7 @@ def verbose(
     """Segments where nothing else is wanted. Raises BadOption for words without times."""
     wanted = granularities or ("segment",)
     return shapes.VerboseTranscription(
-        language=name_of(language) if language else "",
+        language=language_name(language) if language else "",
         language_code=language,
         duration=transcript.duration,
         text=transcript.text,
@@ -85,7 +85,7 @@ def done(transcript: Transcript, language: str | None, logprobs: Tokenizer | Non
 def known_language(transcript: Transcript, card: ModelInfo) -> str | None:
     """The code of the language that was asked for, or of the only one that the model has."""
     language = transcript.language or (card.languages[0] if len(card.languages) == 1 else None)
-    return code_of(language) if language else None
+    return language_code(language) if language else None
 
 
 def _languages(code: str | None) -> list[shapes.Language] | None:
@@ -114,7 +114,7 @@ def _segment(number: int, segment: Segment, before: Word | None) -> shapes.Segme
         seek=round(start * 100),
         start=start,
         end=_time(segment.end),
-        text=continued(segment.words, before),
+        text=text_after(segment.words, before),
         tokens=[token.id for token in tokens],
         avg_logprob=sum(probabilities) / len(probabilities) if probabilities else None,
         compression_ratio=_compression_ratio(segment.text),

@@ -13,7 +13,7 @@ from starlette.datastructures import FormData
 from conure.engine.plan import ModelInfo
 from conure.protocols.http.problems_header import problems_header
 from conure.protocols.openai.event_stream import EventStream
-from conure.protocols.openai.form_fields import file_of
+from conure.protocols.openai.form_fields import uploaded_file
 from conure.protocols.openai.request_fields import TranscriptionFields, fields_from_form, ignored_header, language_of
 from conure.protocols.openai.transcript_formats import as_json, known_language, plain, transcription, verbose
 from conure.protocols.services import Services
@@ -65,6 +65,6 @@ class TranscriptionForm:
 def transcription_form(form: FormData, behind: Services, caller: Caller) -> TranscriptionForm:
     """Raises BadField, UnknownModel, UnsupportedLanguage, or BadOption for a model that is not for recordings."""
     asked, ignored = fields_from_form(form)
-    file = file_of(form)
-    card = behind.live.models.clips(asked.model or None)
+    file = uploaded_file(form)
+    card = behind.live.models.find_file_model(asked.model or None)
     return TranscriptionForm(behind, caller, file, asked, card, language_of(asked, card), ignored_header(ignored))

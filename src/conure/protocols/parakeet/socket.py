@@ -18,10 +18,10 @@ from starlette.datastructures import QueryParams
 
 from conure.audio.formats import AudioFormat
 from conure.errors import BadOption, Busy, ConureError, TooMany
-from conure.protocols.error_codes import failure_of, told
-from conure.protocols.http.credentials import secret_of
-from conure.protocols.http.uvicorn_websocket import DIRECT, GIVE_TO
-from conure.protocols.send_timeout import TOO_SLOW, ClientTooSlow, in_time
+from conure.protocols.error_codes import error_code_for, message_with_hint
+from conure.protocols.http.credentials import read_credential
+from conure.protocols.http.uvicorn_websocket import DIRECT_AUDIO, SET_RECEIVER
+from conure.protocols.send_timeout import CLIENT_TOO_SLOW, ClientTooSlow, with_send_timeout
 from conure.protocols.services import Services
 from conure.safe_text import close_reason
 from conure.service.events import Failed, Final, Finished
@@ -29,13 +29,13 @@ from conure.service.languages import only_language
 from conure.service.live_service import LiveService, LiveStream, StreamRequest
 from conure.vad.endpointing import Endpointing
 
-__all__ = ["socket"]
+__all__ = ["stream_router"]
 
 FINALIZE, COMPLETE = "finalize", "stream_complete"
 TRY_AGAIN = 1013
 
 
-def socket(behind: Services) -> APIRouter:
+def stream_router(behind: Services) -> APIRouter:
     router, live = APIRouter(), behind.live
 
     @router.websocket("/v3/stream")
@@ -43,9 +43,9 @@ def socket(behind: Services) -> APIRouter:
         with contextlib.suppress(WebSocketDisconnect):
             await socket.accept()
             try:
-                caller = behind.access.identify(secret_of(socket.headers, socket.query_params))
+                caller = behind.access.identify(read_credential(socket.headers, socket.query_params))
                 wanted, audio = _asked(socket.query_params)
-                opened = await live.open(wanted, audio, caller)
+                opened = await live.open_stream(wanted, audio, caller)
             except ConureError as error:
                 code, reason = _refusal(error, live)
                 await socket.close(code, reason)
@@ -64,21 +64,21 @@ class _Connection:
     async def serve(self) -> None:
         try:
             await self._send({"type": "ready"})
-            if direct := self._socket.scope.get("extensions", {}).get(DIRECT):
-                direct[GIVE_TO](self._take)
+            if direct := self._socket.scope.get("extensions", {}).get(DIRECT_AUDIO):
+                direct[SET_RECEIVER](self._take)
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read())
                 code, reason = await self._tell()
                 reading.cancel()
             with contextlib.suppress(RuntimeError):
-                await in_time(self._socket.close(code, reason))
+                await with_send_timeout(self._socket.close(code, reason))
         except* (WebSocketDisconnect, ClientTooSlow):
             pass
         finally:
-            self._live.forget(self._stream)  # nobody can come back to it
+            self._live.discard(self._stream)  # nobody can come back to it
 
     def _take(self, data: bytes) -> bool:
-        return self._stream.take(data, self._reader)
+        return self._stream.push_audio_now(data, self._reader)
 
     async def _read(self) -> None:
         """After `finalize` nothing more is heard, but that the client leaves."""
@@ -91,7 +91,7 @@ class _Connection:
             if is_over:
                 continue
             if data is not None:
-                await self._stream.feed(data, self._reader)
+                await self._stream.push_audio(data, self._reader)
             elif text is not None and text.strip() == FINALIZE:
                 is_over = True
                 await self._stream.close(self._reader)
@@ -115,11 +115,11 @@ class _Connection:
 
     async def _send(self, message: dict[str, Any]) -> None:
         try:
-            await in_time(self._socket.send_json(message))
+            await with_send_timeout(self._socket.send_json(message))
         except RuntimeError as error:
             raise WebSocketDisconnect from error
         except ClientTooSlow:
-            self._stream.session.stop(TOO_SLOW)
+            self._stream.session.stop(CLIENT_TOO_SLOW)
             raise
 
 
@@ -149,12 +149,12 @@ def _refusal(error: ConureError, live: LiveService) -> tuple[int, str]:
         return TRY_AGAIN, "allocation_rejected"
     if not isinstance(error, Busy):
         return _close_of(error)
-    if live.draining:
+    if live.is_draining:
         return TRY_AGAIN, "draining"
-    return TRY_AGAIN, "capacity_full" if live.handle.is_ready else "service_not_ready"
+    return TRY_AGAIN, "capacity_full" if live.engine.is_ready else "service_not_ready"
 
 
 def _close_of(why: ConureError | Failed) -> tuple[int, str]:
     if why.code == "server_stopped":
         return TRY_AGAIN, "draining"
-    return failure_of(why).close, close_reason(f"{why.code}: {told(why)}")
+    return error_code_for(why).close, close_reason(f"{why.code}: {message_with_hint(why)}")

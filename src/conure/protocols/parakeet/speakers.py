@@ -8,7 +8,7 @@ from starlette.datastructures import UploadFile
 
 from conure.errors import BadOption
 
-__all__ = ["without_effect"]
+__all__ = ["ignored_speaker_fields"]
 
 COUNTS = ("num_speakers", "min_speakers", "max_speakers")
 YES, NO = ("true", "1", "yes", "on", "t", "y"), ("false", "0", "no", "off", "f", "n")
@@ -16,7 +16,7 @@ YES, NO = ("true", "1", "yes", "on", "t", "y"), ("false", "0", "no", "off", "f",
 Form = Mapping[str, UploadFile | str]
 
 
-def without_effect(form: Form) -> list[str]:
+def ignored_speaker_fields(form: Form) -> list[str]:
     """Names of the fields that ask for what is not done. Raises BadOption for values that are none."""
     wanted = _flag(form, "diarize")
     counts = {name: count for name in COUNTS if (count := _count(form, name)) is not None}

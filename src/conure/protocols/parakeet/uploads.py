@@ -21,19 +21,19 @@ from starlette.types import Scope
 
 from conure.engine.plan import ModelInfo
 from conure.errors import BadOption, ConureError
-from conure.protocols.error_codes import retry_of, status_of, told
-from conure.protocols.http.credentials import secret_of
-from conure.protocols.http.media_type import FORM as MULTIPART
+from conure.protocols.error_codes import http_status_for, message_with_hint, retry_after_for
+from conure.protocols.http.credentials import read_credential
+from conure.protocols.http.media_type import MULTIPART_FORM as MULTIPART
 from conure.protocols.http.media_type import media_type
 from conure.protocols.http.problems_header import problems_header
-from conure.protocols.http.uploads import while_there
-from conure.protocols.parakeet.speakers import without_effect
+from conure.protocols.http.uploads import cancel_on_disconnect
+from conure.protocols.parakeet.speakers import ignored_speaker_fields
 from conure.protocols.services import Services
 from conure.safe_text import header_names
 from conure.service.languages import only_language
 from conure.types import Transcript
 
-__all__ = ["refused", "uploads"]
+__all__ = ["error_response", "uploads_router"]
 
 Render = Callable[[Transcript, ModelInfo], dict[str, Any]]
 
@@ -78,19 +78,19 @@ class _FormRoute(APIRoute):
         return super().matches(scope) if is_form else (Match.NONE, {})
 
 
-def uploads(behind: Services) -> APIRouter:
+def uploads_router(behind: Services) -> APIRouter:
     router, forms = APIRouter(), APIRouter(route_class=_FormRoute)
 
     async def answer(request: Request, render: Render) -> Response:
         try:
-            caller = behind.access.identify(secret_of(request.headers, request.query_params))
-            card = behind.live.models.clips(None)
-            async with behind.uploads.form(request) as form:
-                ignored, file = without_effect(form), _file_of(form)
+            caller = behind.access.identify(read_credential(request.headers, request.query_params))
+            card = behind.live.models.find_file_model(None)
+            async with behind.uploads.receive_form(request) as form:
+                ignored, file = ignored_speaker_fields(form), _file_of(form)
                 work = behind.files.transcribe(file.file, card, None, caller)
-                transcript = await while_there(request, work)
+                transcript = await cancel_on_disconnect(request, work)
         except ConureError as error:
-            return refused(error)
+            return error_response(error)
         headers = ({"Conure-Ignored": header_names(ignored)} if ignored else {}) | problems_header(transcript)
         return JSONResponse(render(transcript, card), headers=headers)
 
@@ -127,8 +127,8 @@ def _speakers(transcript: Transcript, card: ModelInfo) -> dict[str, Any]:
     return plain | {"segments": segments, "detected_language": language}
 
 
-def refused(error: ConureError) -> JSONResponse:
-    retry = retry_of(error)
-    status = WRONG_FIELD if isinstance(error, BadOption) else status_of(error)
+def error_response(error: ConureError) -> JSONResponse:
+    retry = retry_after_for(error)
+    status = WRONG_FIELD if isinstance(error, BadOption) else http_status_for(error)
     headers = {} if retry is None else {"Retry-After": str(round(retry))}
-    return JSONResponse({"detail": told(error)}, status_code=status, headers=headers)
+    return JSONResponse({"detail": message_with_hint(error)}, status_code=status, headers=headers)

@@ -14,12 +14,12 @@ from fastapi.responses import JSONResponse
 from msgspec import Struct
 
 from conure.errors import ConureError, Forbidden
-from conure.protocols.error_codes import status_of
-from conure.protocols.http.credentials import secret_of
-from conure.protocols.realtime.messages import BadClientEvent, Numbers, body_of
+from conure.protocols.error_codes import http_status_for
+from conure.protocols.http.credentials import read_credential
+from conure.protocols.realtime.messages import BadClientEvent, IdSource, error_body
 from conure.protocols.realtime.nim import NimSession
 from conure.protocols.realtime.session import Session
-from conure.protocols.realtime.session_schemas import changes_of, flat_shape, shape
+from conure.protocols.realtime.session_schemas import flat_session_body, session_changes, shape
 from conure.protocols.services import Services
 from conure.service.access import Caller
 
@@ -64,12 +64,12 @@ def client_secrets_router(behind: Services) -> APIRouter:
         try:
             caller = _caller(behind, request)
             wish = _read(await _body(request), SecretRequest)
-            asked = changes_of(wish.session or {})
+            asked = session_changes(wish.session or {})
             session = _checked(behind, Session().updated(asked))
             minted = behind.secrets.mint(caller.name, (wish.expires_after or Expiry()).seconds, asked)
         except ConureError as error:
             return _refused(error)
-        told = shape(session, Numbers().session)
+        told = shape(session, IdSource().session)
         return JSONResponse({"value": minted.value, "expires_at": minted.expires_at, "session": told})
 
     @router.post("/v1/realtime/transcription_sessions", responses=MISTAKES, openapi_extra=SESSION)
@@ -79,13 +79,13 @@ def client_secrets_router(behind: Services) -> APIRouter:
             caller = _caller(behind, request)
             body = await _body(request)
             secret = _read(body, FlatSecretRequest).client_secret or FlatSecret()
-            asked = changes_of(_read(body, dict[str, Any]))
+            asked = session_changes(_read(body, dict[str, Any]))
             session = _checked(behind, Session().updated(asked))
             expiry = secret.expires_at or secret.expires_after or Expiry()
             minted = behind.secrets.mint(caller.name, expiry.seconds, asked)
         except ConureError as error:
             return _refused(error)
-        told = flat_shape(session, Numbers().session)
+        told = flat_session_body(session, IdSource().session)
         also = {name: value for name, value in NimSession().shape.items() if name not in told}
         return JSONResponse(told | also | {"client_secret": {"value": minted.value, "expires_at": minted.expires_at}})
 
@@ -94,9 +94,9 @@ def client_secrets_router(behind: Services) -> APIRouter:
 
 def _caller(behind: Services, request: Request) -> Caller:
     """Found before anything is read: strangers are told nothing of models. Raises Unauthorized or Forbidden."""
-    secret = secret_of(request.headers, request.query_params)
+    secret = read_credential(request.headers, request.query_params)
     caller = behind.access.identify(secret)
-    if behind.secrets.open(secret):
+    if behind.secrets.verify(secret):
         raise Forbidden("a client secret mints no other", "use the key itself, on a server of your own")
     return caller
 
@@ -104,7 +104,9 @@ def _caller(behind: Services, request: Request) -> Caller:
 def _checked(behind: Services, session: Session) -> Session:
     """Raises BadRequest where no stream could be opened for it."""
     session.audio(b"")
-    behind.live.options(session.wanted(behind.live.models.live(session.input.transcription.model)))
+    behind.live.resolve_options(
+        session.stream_request(behind.live.models.find_live_model(session.input.transcription.model))
+    )
     return session
 
 
@@ -125,4 +127,4 @@ def _read(body: bytes, kind: Any) -> Any:
 
 
 def _refused(error: ConureError) -> JSONResponse:
-    return JSONResponse({"error": body_of(error)}, status_of(error))
+    return JSONResponse({"error": error_body(error)}, http_status_for(error))

@@ -9,13 +9,13 @@ from typing import Any, Literal
 from conure.audio.formats import AudioFormat
 from conure.engine.plan import ModelInfo
 from conure.errors import BadRequest, ConureError
-from conure.protocols.error_codes import failure_of
-from conure.protocols.realtime.items import Items, Teller
-from conure.protocols.realtime.messages import BadClientEvent, ClientEvent, Message, Numbers, error
+from conure.protocols.error_codes import error_code_for
+from conure.protocols.realtime.items import EventRenderer, Items
+from conure.protocols.realtime.messages import BadClientEvent, ClientEvent, IdSource, Message, error
 from conure.protocols.realtime.nim import NimItems, NimSession, is_nim
-from conure.protocols.realtime.responses import Plain, Responses, in_old_words
+from conure.protocols.realtime.responses import Responses, ResponsesOnly, as_responses_error
 from conure.protocols.realtime.session import Session, SessionFields
-from conure.protocols.realtime.session_schemas import changes_of, flat_shape, shape
+from conure.protocols.realtime.session_schemas import flat_session_body, session_changes, shape
 from conure.protocols.realtime.streams import Streams
 from conure.service.access import Caller
 from conure.service.events import Cancelled, Event, Failed, Final, Finished, Marker
@@ -52,15 +52,15 @@ class RealtimeConnection:
         self, live: LiveService, caller: Caller, dialect: Dialect, say: Callable[[Message], Awaitable[None]]
     ) -> None:
         self._live, self._dialect, self._send = live, dialect, say
-        self._numbers = Numbers()
+        self._numbers = IdSource()
         self._streams = Streams(live, caller)
         self._responses, self._nim = Responses(), NimItems(self._numbers)
-        self._teller: Teller = Items(self._numbers, is_flat=dialect == "flat")
+        self._teller: EventRenderer = Items(self._numbers, is_flat=dialect == "flat")
         self._session: SessionFields = Session()
         if dialect == "nim":
             self._session, self._teller = NimSession(), self._nim
         elif dialect == "responses":
-            self._session, self._teller = Session().updated(OLD_DEFAULTS), Plain()
+            self._session, self._teller = Session().updated(OLD_DEFAULTS), ResponsesOnly()
         self._wanted, self._audio = StreamRequest(), AudioFormat()
         """Of a stream that would be opened now."""
         self._opened: tuple[StreamRequest, AudioFormat] | None = None
@@ -79,23 +79,23 @@ class RealtimeConnection:
             "response.cancel": self._cancel,
         }
 
-    def begin(self, changes: Iterable[dict[str, Any]]) -> None:
+    def configure(self, changes: Iterable[dict[str, Any]]) -> None:
         """With what was asked for on the way in. Raises BadRequest."""
         asked = self._session
         for change in changes:
-            asked = asked.updated(change if self._dialect == "nim" else changes_of(change))
+            asked = asked.updated(change if self._dialect == "nim" else session_changes(change))
         self._accept(asked)
 
-    async def greet(self) -> None:
+    async def send_greeting(self) -> None:
         told: Message = {"type": CREATED[self._dialect]}
         if self._dialect == "nim":
             number = self._numbers.session.replace("sess", "conv")
-            await self.say(told | {"conversation": {"id": number, "object": "realtime.conversation"}})
+            await self.send_message(told | {"conversation": {"id": number, "object": "realtime.conversation"}})
         else:
             old = {"id": self._numbers.session} if self._dialect == "responses" else {}
-            await self.say(told | old | {"session": self._shape(self._dialect == "flat")})
+            await self.send_message(told | old | {"session": self._shape(self._dialect == "flat")})
 
-    async def read(self, said: ClientEvent) -> None:
+    async def handle_event(self, said: ClientEvent) -> None:
         try:
             command = self._commands.get(said.type)
             if command is None:
@@ -103,17 +103,17 @@ class RealtimeConnection:
                 raise BadClientEvent("unknown_event", f"{said.type!r} is nothing that this server does", known, "type")
             await command(said)
         except BadRequest as fault:
-            await self.refuse(fault, said.event_id)
+            await self.send_error(fault, said.event_id)
 
-    async def refuse(self, fault: ConureError | Failed, event_id: str | None = None) -> None:
+    async def send_error(self, fault: ConureError | Failed, event_id: str | None = None) -> None:
         told = error(fault, event_id)
-        await self.say(in_old_words(told) if self._dialect == "responses" else told)
+        await self.send_message(as_responses_error(told) if self._dialect == "responses" else told)
 
-    async def say(self, message: Message) -> None:
+    async def send_message(self, message: Message) -> None:
         await self._send({"type": message["type"], "event_id": self._numbers.event()} | message)
 
-    def leave(self, why: Failed | None = None) -> None:
-        self._streams.leave(why)
+    def disconnect(self, why: Failed | None = None) -> None:
+        self._streams.disconnect(why)
 
     # What the client says.
 
@@ -121,22 +121,22 @@ class RealtimeConnection:
         changes = said.session or {}
         if self._dialect == "openai" and is_nim(changes) and not self._streams.is_open:
             self._dialect, self._session, self._teller = "nim", NimSession(), self._nim
-        self._accept(self._session.updated(changes if self._dialect == "nim" else changes_of(changes)))
+        self._accept(self._session.updated(changes if self._dialect == "nim" else session_changes(changes)))
         await self._streams.configure(self._wanted.endpointing)
         is_flat = said.type.startswith("transcription_session")
         kind = "transcription_session.updated" if is_flat else "session.updated"
-        await self.say({"type": kind, "session": self._shape(is_flat or self._dialect == "flat")})
+        await self.send_message({"type": kind, "session": self._shape(is_flat or self._dialect == "flat")})
 
     def _shape(self, is_flat: bool) -> Message:
         if isinstance(self._session, NimSession):
             return {"id": self._numbers.session} | self._session.shape
-        return (flat_shape if is_flat else shape)(self._session.common, self._numbers.session)
+        return (flat_session_body if is_flat else shape)(self._session.common, self._numbers.session)
 
     def _accept(self, asked: SessionFields) -> None:
         """As a whole, or not at all. A stream that is open ends turns as it is asked to from now on."""
         common, audio = asked.common, asked.audio(b"")
-        wanted = common.wanted(self._card(common.input.transcription.model or None))
-        endpointing = asked.endpointing(self._live.options(wanted).hears_ends)
+        wanted = common.stream_request(self._card(common.input.transcription.model or None))
+        endpointing = asked.endpointing(self._live.resolve_options(wanted).has_end_token)
         if self._uncommitted and self._client_commits and self._opened and audio != self._opened[1]:
             hint = "commit it or clear it first"
             raise BadClientEvent("audio_format_in_use", "there is audio in another format that is not committed", hint)
@@ -145,7 +145,7 @@ class RealtimeConnection:
     def _card(self, name: str | None) -> ModelInfo:
         """Clients of Riva name models as theirs are named: what is none of ours stands for the default."""
         models = self._live.models
-        return models.live(name if self._dialect != "nim" or (name and models.knows(name)) else None)
+        return models.find_live_model(name if self._dialect != "nim" or (name and models.is_known(name)) else None)
 
     @property
     def _client_commits(self) -> bool:
@@ -159,7 +159,7 @@ class RealtimeConnection:
             )
         await self._hear(audio)
         if said.runtime_config and str(said.runtime_config.get("force_eou")).lower() == "true":
-            await self._streams.ask("turn")
+            await self._streams.finalize("turn")
 
     async def _hear(self, audio: bytes) -> None:
         if self._streams.is_open and self._is_other:
@@ -175,7 +175,7 @@ class RealtimeConnection:
         if not self._client_commits:
             await self._streams.finish()
         elif not self._uncommitted:
-            await self._streams.drop()
+            await self._streams.discard()
 
     @property
     def _is_other(self) -> bool:
@@ -186,33 +186,33 @@ class RealtimeConnection:
         try:
             await self._streams.open(self._wanted, self._session.audio(head))
         except ConureError as fault:
-            await self.refuse(fault)
-            raise ConnectionOver(failure_of(fault).close) from None
+            await self.send_error(fault)
+            raise ConnectionOver(error_code_for(fault).close) from None
         self._opened = replace(self._wanted, endpointing=Endpointing()), self._audio
         self._uncommitted = 0
 
     async def _commit(self, said: ClientEvent) -> None:
         if self._dialect == "nim":
-            await self.say(self._nim.receipt())
+            await self.send_message(self._nim.render_receipt())
             return
         if not self._uncommitted:
             fault = "the buffer has 0 ms of audio: there is nothing to commit"
             raise BadClientEvent("input_audio_buffer_commit_empty", fault, "append audio first")
         self._uncommitted = 0
-        await self._streams.ask("commit")
+        await self._streams.finalize("commit")
 
     async def _clear(self, said: ClientEvent) -> None:
-        await self._streams.drop()
+        await self._streams.discard()
         self._uncommitted = self._unanswered = 0
         self._responses.forget()
-        await self.say({"type": "input_audio_buffer.cleared"})
+        await self.send_message({"type": "input_audio_buffer.cleared"})
 
     async def _done(self, said: ClientEvent) -> None:
         self._nim.is_done = self._dialect == "nim"
         if self._streams.is_open:
             await self._streams.finish()
         else:
-            await self._say_all(self._teller.over(0.0))
+            await self._say_all(self._teller.render_end(0.0))
 
     async def _respond(self, said: ClientEvent) -> None:
         if not self._unanswered:
@@ -220,22 +220,22 @@ class RealtimeConnection:
         self._uncommitted = self._unanswered = 0
         self._responses.ask()
         if self._streams.is_open:
-            await self._streams.ask("response")
+            await self._streams.finalize("response")
         else:
             await self._say_all(self._responses.answer())
 
     async def _cancel(self, said: ClientEvent) -> None:
         self._responses.cancel()
-        await self.say({"type": "response.cancelled"})
+        await self.send_message({"type": "response.cancelled"})
 
     # What it is told.
 
-    async def tell(self) -> None:
+    async def send_events(self) -> None:
         async for event in self._streams.events():
             await self._say_all(self._told(event))
             if isinstance(event, Failed):
-                await self.refuse(event)
-                raise ConnectionOver(failure_of(event).close)
+                await self.send_error(event)
+                raise ConnectionOver(error_code_for(event).close)
             if isinstance(event, Cancelled) and not self._streams.is_dropped:
                 raise ConnectionOver(STOPPED)
 
@@ -243,16 +243,16 @@ class RealtimeConnection:
         match event:
             case Marker():
                 request = self._streams.answered(event)
-                yield from self._teller.answered(request)
+                yield from self._teller.render_answer(request)
                 if request.kind == "response":
                     yield from self._responses.answer()
             case Finished() | Cancelled():
-                yield from self._teller.over(self._streams.seconds)
+                yield from self._teller.render_end(self._streams.seconds)
             case _:
                 if isinstance(event, Final):
                     self._responses.hear(event)
-                yield from self._teller.tell(event, self._session, self._streams.tokenizer)
+                yield from self._teller.render_event(event, self._session, self._streams.tokenizer)
 
     async def _say_all(self, messages: Iterable[Message]) -> None:
         for message in messages:
-            await self.say(message)
+            await self.send_message(message)

@@ -12,30 +12,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from conure.protocols.openai.logprobs import bytes_of
-from conure.protocols.realtime.messages import Message, Numbers, body_of
+from conure.protocols.openai.logprobs import piece_bytes
+from conure.protocols.realtime.messages import IdSource, Message, error_body
 from conure.protocols.realtime.session import LOGPROBS, Session, SessionFields
-from conure.protocols.realtime.streams import Request
+from conure.protocols.realtime.streams import FinalizeRequest
 from conure.service.events import Event, Failed, Final, Partial, SpeechStarted, UtteranceEnded
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
 from conure.types import Token
 
-__all__ = ["TRANSCRIPTION", "Deltas", "Items", "Teller"]
+__all__ = ["TRANSCRIPTION", "Deltas", "Items", "EventRenderer"]
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
-class Teller(Protocol):
+class EventRenderer(Protocol):
     """How a dialect tells what a stream tells. Of one connection, through all of its streams."""
 
-    def tell(self, event: Event, asked: SessionFields, tokenizer: Tokenizer) -> Iterator[Message]: ...
+    def render_event(self, event: Event, asked: SessionFields, tokenizer: Tokenizer) -> Iterator[Message]: ...
 
-    def answered(self, request: Request) -> Iterator[Message]:
+    def render_answer(self, request: FinalizeRequest) -> Iterator[Message]:
         """All that was said before it has been told."""
         ...
 
-    def over(self, seconds: float) -> Iterator[Message]:
+    def render_end(self, seconds: float) -> Iterator[Message]:
         """The stream has ended after so much audio; what had not ended in it never will."""
         ...
 
@@ -66,7 +66,7 @@ class _Item:
 
 
 class Items:
-    def __init__(self, numbers: Numbers, is_flat: bool) -> None:
+    def __init__(self, numbers: IdSource, is_flat: bool) -> None:
         self._numbers = numbers
         self._added = ("created",) if is_flat else ("added", "done")
         self._open: dict[int, _Item] = {}
@@ -79,7 +79,7 @@ class Items:
         self._is_answered = False
         """What was committed last has become an item."""
 
-    def tell(self, event: Event, asked: SessionFields, tokenizer: Tokenizer) -> Iterator[Message]:
+    def render_event(self, event: Event, asked: SessionFields, tokenizer: Tokenizer) -> Iterator[Message]:
         session = asked.common
         match event:
             case SpeechStarted(number, at):
@@ -96,9 +96,9 @@ class Items:
                 yield self._completed(item, text, heard, language, tokenizer)
             case Failed():
                 for item in self._open.values():
-                    yield _of(item, "failed") | {"error": body_of(event)}
+                    yield _of(item, "failed") | {"error": error_body(event)}
 
-    def answered(self, request: Request) -> Iterator[Message]:
+    def render_answer(self, request: FinalizeRequest) -> Iterator[Message]:
         """What the client has committed is an item; one without words, where it has become none yet."""
         if request.kind == "commit" and not self._is_answered:
             item = _Item(self._numbers.item(), self._taken)
@@ -106,7 +106,7 @@ class Items:
             yield self._completed(item, "", None, None, None)
         self._is_answered = False
 
-    def over(self, seconds: float) -> Iterator[Message]:
+    def render_end(self, seconds: float) -> Iterator[Message]:
         yield from ()
         self._before += seconds
         self._taken = 0.0
@@ -213,5 +213,5 @@ def _probabilities(tokens: list[Token], tokenizer: Tokenizer) -> list[Message] |
 
 def _probability(token: Token, tokenizer: Tokenizer) -> Message:
     piece = tokenizer.pieces[token.id]
-    data = b" " * piece.startswith("▁") + bytes_of(piece)
+    data = b" " * piece.startswith("▁") + piece_bytes(piece)
     return {"token": data.decode(errors="replace"), "bytes": list(data), "logprob": token.log_probability}

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from conure.errors import BadOption, ConureError
-from conure.protocols.error_codes import failure_of, told
+from conure.protocols.error_codes import error_code_for, message_with_hint
 from conure.protocols.openai import errors
 from conure.protocols.realtime.session import BadSession
 from conure.service.events import Failed
@@ -19,11 +19,11 @@ __all__ = [
     "APPEND",
     "Message",
     "BadClientEvent",
-    "Numbers",
+    "IdSource",
     "ClientEvent",
-    "body_of",
+    "error_body",
     "error",
-    "event_id_of",
+    "read_event_id",
     "client_event",
 ]
 
@@ -65,7 +65,7 @@ _said = msgspec.json.Decoder(ClientEvent)
 _signed = msgspec.json.Decoder(_Signed)
 
 
-class Numbers:
+class IdSource:
     """Ids of one connection."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ def client_event(text: str | bytes) -> ClientEvent:
         raise BadClientEvent("invalid_json", f"the message is not JSON: {fault}") from None
 
 
-def event_id_of(text: str | bytes) -> str | None:
+def read_event_id(text: str | bytes) -> str | None:
     """Of a message that was not understood."""
     try:
         return _signed.decode(text).event_id
@@ -100,13 +100,13 @@ def event_id_of(text: str | bytes) -> str | None:
 
 def error(fault: ConureError | Failed, event_id: str | None = None) -> Message:
     """`event_id`: of the client's message that was at fault."""
-    return {"type": "error", "error": body_of(fault) | {"event_id": event_id}}
+    return {"type": "error", "error": error_body(fault) | {"event_id": event_id}}
 
 
-def body_of(fault: ConureError | Failed) -> Message:
+def error_body(fault: ConureError | Failed) -> Message:
     param = fault.param if isinstance(fault, BadClientEvent | BadSession) else PARAMS.get(fault.code)
     code = fault.name if isinstance(fault, BadClientEvent) else CODES.get(fault.code, fault.code)
-    return {"type": failure_of(fault).openai, "code": code, "message": told(fault), "param": param}
+    return {"type": error_code_for(fault).openai, "code": code, "message": message_with_hint(fault), "param": param}
 
 
 def _misstep(fault: str) -> BadClientEvent:

@@ -20,9 +20,9 @@ from conure.audio.containers import is_container
 from conure.audio.formats import AudioFormat
 from conure.errors import BadOption
 from conure.protocols.realtime.items import TRANSCRIPTION, Deltas
-from conure.protocols.realtime.messages import Message, Numbers
+from conure.protocols.realtime.messages import IdSource, Message
 from conure.protocols.realtime.session import BadSession, Session, SessionFields
-from conure.protocols.realtime.streams import Request
+from conure.protocols.realtime.streams import FinalizeRequest
 from conure.service.events import Event, Final, Partial, UtteranceEnded
 from conure.text.tokenizer import Tokenizer
 from conure.types import Word
@@ -113,7 +113,7 @@ class NimSession:
 
 
 class NimItems:
-    def __init__(self, numbers: Numbers) -> None:
+    def __init__(self, numbers: IdSource) -> None:
         self._numbers = numbers
         self._item = numbers.item()
         self._last: str | None = None
@@ -124,7 +124,7 @@ class NimItems:
         self._words: deque[Word] = deque(maxlen=MOST_SAID)
         self._begun = self._ended = 0.0
 
-    def tell(self, event: Event, asked: SessionFields, tokenizer: Tokenizer) -> Iterator[Message]:
+    def render_event(self, event: Event, asked: SessionFields, tokenizer: Tokenizer) -> Iterator[Message]:
         match event:
             case Partial(_, stable):
                 yield from self._add(stable)
@@ -141,14 +141,14 @@ class NimItems:
                 self._begun = self._ended
                 self._next()
 
-    def receipt(self) -> Message:
+    def render_receipt(self) -> Message:
         """For a commit, which ends nothing."""
         return {"type": "input_audio_buffer.committed", "item_id": self._item, "previous_item_id": self._last}
 
-    def answered(self, request: Request) -> Iterator[Message]:
+    def render_answer(self, request: FinalizeRequest) -> Iterator[Message]:
         yield from ()
 
-    def over(self, seconds: float) -> Iterator[Message]:
+    def render_end(self, seconds: float) -> Iterator[Message]:
         """After `done` with all that was said."""
         if self.is_done:
             self._ended = seconds

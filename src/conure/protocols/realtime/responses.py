@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 from conure.protocols.realtime.messages import Message
 from conure.protocols.realtime.session import SessionFields
-from conure.protocols.realtime.streams import Request
+from conure.protocols.realtime.streams import FinalizeRequest
 from conure.service.events import Event, Final
 from conure.text.tokenizer import Tokenizer
 
-__all__ = ["Plain", "Responses", "in_old_words"]
+__all__ = ["ResponsesOnly", "Responses", "as_responses_error"]
 
 MOST_TEXTS = 1000
 """Utterances that are kept for a response that may never be asked for."""
@@ -63,21 +63,21 @@ class Responses:
         yield {"type": "response.completed"}
 
 
-class Plain:
+class ResponsesOnly:
     """Of the protocol that tells of words in responses alone."""
 
-    def tell(self, event: Event, asked: SessionFields, tokenizer: Tokenizer) -> Iterator[Message]:
+    def render_event(self, event: Event, asked: SessionFields, tokenizer: Tokenizer) -> Iterator[Message]:
         yield from ()
 
-    def answered(self, request: Request) -> Iterator[Message]:
+    def render_answer(self, request: FinalizeRequest) -> Iterator[Message]:
         if request.kind == "commit":
             yield {"type": "input_audio_buffer.committed"}
 
-    def over(self, seconds: float) -> Iterator[Message]:
+    def render_end(self, seconds: float) -> Iterator[Message]:
         yield from ()
 
 
-def in_old_words(message: Message) -> Message:
+def as_responses_error(message: Message) -> Message:
     """A mistake as that protocol tells it: by its type."""
     fault = message["error"]
     return {"type": "error", "error": {"type": WORDS.get(fault["code"], fault["code"]), "message": fault["message"]}}

@@ -18,7 +18,7 @@ from conure.errors import BadOption
 from conure.service.live_service import StreamRequest
 from conure.vad.endpointing import Endpointing
 
-__all__ = ["LOGPROBS", "SessionFields", "BadSession", "Session", "nearest"]
+__all__ = ["LOGPROBS", "SessionFields", "BadSession", "Session", "nearest_latency"]
 
 LOGPROBS = "item.input_audio_transcription.logprobs"
 
@@ -139,10 +139,10 @@ class Session(Struct, frozen=True):
         several = transcription.languages or []
         return several[0] if len(several) == 1 else None
 
-    def wanted(self, card: ModelInfo) -> StreamRequest:
+    def stream_request(self, card: ModelInfo) -> StreamRequest:
         """Of that model."""
         delay = self.input.transcription.delay
-        return StreamRequest(card.name, nearest(card, DELAYS[delay]) if delay else None, self.language)
+        return StreamRequest(card.name, nearest_latency(card, DELAYS[delay]) if delay else None, self.language)
 
     def updated(self, changes: Mapping[str, Any]) -> Self:
         merged = _merged(msgspec.to_builtins(self), changes)
@@ -172,7 +172,7 @@ class Session(Struct, frozen=True):
                 return Endpointing(silence=silence, blanks=max(BLANKS, silence))
 
 
-def nearest(card: ModelInfo, milliseconds: int) -> int:
+def nearest_latency(card: ModelInfo, milliseconds: int) -> int:
     """The model's latency that is nearest."""
     return min(card.latencies, key=lambda latency: abs(latency - milliseconds))
 

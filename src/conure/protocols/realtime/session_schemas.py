@@ -9,7 +9,7 @@ import msgspec
 
 from conure.protocols.realtime.session import BadSession, Session
 
-__all__ = ["changes_of", "flat_shape", "shape"]
+__all__ = ["session_changes", "flat_session_body", "shape"]
 
 FORMATS = {
     "pcm16": {"type": "audio/pcm"},
@@ -25,7 +25,7 @@ FLAT = {
 """Their names, and those of the same in `audio.input`."""
 
 
-def changes_of(said: Mapping[str, Any]) -> dict[str, Any]:
+def session_changes(said: Mapping[str, Any]) -> dict[str, Any]:
     """What a session in either shape changes. Raises BadSession for a format that is not known."""
     changes = {name: said[name] for name in ("type", "audio", "include") if name in said}
     flat = {FLAT[name]: said[name] for name in FLAT if name in said}
@@ -45,7 +45,7 @@ def shape(session: Session, number: str) -> dict[str, Any]:
     return {"object": "realtime.transcription_session", "id": number, "expires_at": 0} | told
 
 
-def flat_shape(session: Session, number: str) -> dict[str, Any]:
+def flat_session_body(session: Session, number: str) -> dict[str, Any]:
     heard = session.input
     told = {flat: msgspec.to_builtins(getattr(heard, name)) for flat, name in FLAT.items()}
     return {

@@ -9,19 +9,19 @@ from typing import Literal
 
 from conure.audio.formats import AudioFormat
 from conure.service.access import Caller
-from conure.service.events import LAST, Event, Failed, Marker
+from conure.service.events import TERMINAL_EVENTS, Event, Failed, Marker
 from conure.service.live_service import LiveService, LiveStream, StreamRequest
 from conure.text.tokenizer import Tokenizer
 from conure.vad.endpointing import Endpointing
 
-__all__ = ["Request", "Streams"]
+__all__ = ["FinalizeRequest", "Streams"]
 
 
 Kind = Literal["commit", "response", "turn"]
 
 
 @dataclass(frozen=True)
-class Request:
+class FinalizeRequest:
     """For all that was said before."""
 
     kind: Kind
@@ -60,7 +60,7 @@ class Streams:
 
     async def open(self, wanted: StreamRequest, audio: AudioFormat) -> None:
         """Raises ConureError."""
-        self._stream = await self._live.open(wanted, audio, self._caller)
+        self._stream = await self._live.open_stream(wanted, audio, self._caller)
         self._reader = self._live.attach(self._stream)
         self.is_dropped = False
         self._told.clear()
@@ -69,22 +69,22 @@ class Streams:
 
     async def feed(self, data: bytes) -> None:
         assert self._stream
-        await self._stream.feed(data, self._reader)
+        await self._stream.push_audio(data, self._reader)
 
     async def configure(self, endpointing: Endpointing) -> None:
         """For what comes from now on."""
         if self._stream:
             await self._stream.configure(endpointing)
 
-    async def ask(self, kind: Kind) -> None:
+    async def finalize(self, kind: Kind) -> None:
         assert self._stream
         self._numbers += 1
         self._asked[self._numbers] = kind
         self._answered.clear()
         await self._stream.finalize(self._numbers, self._reader)
 
-    def answered(self, marker: Marker) -> Request:
-        return Request(self._asked.pop(marker.number), marker.at)
+    def answered(self, marker: Marker) -> FinalizeRequest:
+        return FinalizeRequest(self._asked.pop(marker.number), marker.at)
 
     async def finish(self) -> None:
         """What was said is told to its end before anything else is heard."""
@@ -92,7 +92,7 @@ class Streams:
             await self._stream.close(self._reader)
             await self._told.wait()
 
-    async def drop(self) -> None:
+    async def discard(self) -> None:
         """What was asked for is told; what came after it never is."""
         if self._stream:
             await self._answered.wait()
@@ -100,12 +100,12 @@ class Streams:
             self._stream.cancel()
             await self._told.wait()
 
-    def leave(self, why: Failed | None = None) -> None:
+    def disconnect(self, why: Failed | None = None) -> None:
         """Nobody listens any more."""
         if self._stream:
             if why:
                 self._stream.session.stop(why)
-            self._live.forget(self._stream)
+            self._live.discard(self._stream)
             self._stream = None
 
     async def events(self) -> AsyncIterator[Event]:
@@ -113,11 +113,11 @@ class Streams:
         while True:
             stream = await self._opened.get()
             async for event in stream.events(self._reader):
-                is_last = isinstance(event, LAST)
+                is_last = isinstance(event, TERMINAL_EVENTS)
                 if is_last or not self.is_dropped:
                     yield event
                 if is_last or not self._asked:
                     self._answered.set()
             self._asked.clear()
-            self.leave()
+            self.disconnect()
             self._told.set()

@@ -11,19 +11,19 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 
 from conure.errors import BadOption, ConureError
-from conure.protocols.error_codes import failure_of
-from conure.protocols.http.credentials import secret_of, subprotocols
+from conure.protocols.error_codes import error_code_for
+from conure.protocols.http.credentials import offered_subprotocols, read_credential
 from conure.protocols.realtime.connection import ConnectionOver, Dialect, RealtimeConnection
 from conure.protocols.realtime.messages import (
     APPEND,
     BadClientEvent,
     ClientEvent,
     Message,
-    body_of,
     client_event,
-    event_id_of,
+    error_body,
+    read_event_id,
 )
-from conure.protocols.send_timeout import TOO_SLOW, ClientTooSlow, in_time
+from conure.protocols.send_timeout import CLIENT_TOO_SLOW, ClientTooSlow, with_send_timeout
 from conure.protocols.services import Services
 from conure.safe_text import close_reason
 
@@ -42,13 +42,13 @@ def realtime_socket(behind: Services) -> APIRouter:
 
     @router.websocket("/v1/realtime")
     async def realtime(socket: WebSocket) -> None:
-        secret = secret_of(socket.headers, socket.query_params)
+        secret = read_credential(socket.headers, socket.query_params)
         connection = _Connection(socket)
         try:
-            opened = behind.secrets.open(secret)
-            caller = behind.access.named(opened.caller) if opened else behind.access.identify(secret)
+            opened = behind.secrets.verify(secret)
+            caller = behind.access.caller_named(opened.caller) if opened else behind.access.identify(secret)
             conversation = RealtimeConnection(behind.live, caller, _dialect(socket), connection.say)
-            conversation.begin([*([opened.session] if opened else []), *_asked(socket)])
+            conversation.configure([*([opened.session] if opened else []), *_asked(socket)])
         except ConureError as error:
             await _deny(socket, error)
         else:
@@ -65,7 +65,7 @@ def _dialect(socket: WebSocket) -> Dialect:
             if named == dialect:
                 return dialect
         raise BadOption(f"dialect {named!r} is not known", f"it is one of {', '.join(known)}")
-    offered = subprotocols(socket.headers)
+    offered = offered_subprotocols(socket.headers)
     if any(name.startswith("realtime-token.") for name in offered):
         return "nim"
     if "openai-realtime" in offered:
@@ -82,9 +82,9 @@ def _asked(socket: WebSocket) -> list[dict[str, Any]]:
 async def _deny(socket: WebSocket, error: ConureError) -> None:
     """Before it is a WebSocket, where the web server can do that."""
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-        failure = failure_of(error)
+        failure = error_code_for(error)
         if DENIAL in socket.scope.get("extensions", {}):
-            await socket.send_denial_response(JSONResponse({"error": body_of(error)}, failure.http))
+            await socket.send_denial_response(JSONResponse({"error": error_body(error)}, failure.http))
         else:
             await socket.close(failure.close, close_reason(error.message))
 
@@ -94,28 +94,28 @@ class _Connection:
         self._socket = socket
 
     async def serve(self, conversation: RealtimeConnection) -> None:
-        offered = subprotocols(self._socket.headers)
+        offered = offered_subprotocols(self._socket.headers)
         code = BAD_REQUEST
         try:
             await self._socket.accept(next((name for name in offered if name in SPOKEN), None))
-            await conversation.greet()
+            await conversation.send_greeting()
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(conversation.tell())
+                tasks.create_task(conversation.send_events())
                 tasks.create_task(self._read(conversation))
         except* WebSocketDisconnect:
             pass
         except* ClientTooSlow:
-            conversation.leave(TOO_SLOW)
+            conversation.disconnect(CLIENT_TOO_SLOW)
         except* ConnectionOver as over:
             code = _code(over)
         finally:
-            conversation.leave()
+            conversation.disconnect()
         with contextlib.suppress(RuntimeError, WebSocketDisconnect, ClientTooSlow):
-            await in_time(self._socket.close(code))
+            await with_send_timeout(self._socket.close(code))
 
     async def say(self, message: Message) -> None:
         try:
-            await in_time(self._socket.send_text(_encode(message).decode()))
+            await with_send_timeout(self._socket.send_text(_encode(message).decode()))
         except RuntimeError as error:
             raise WebSocketDisconnect from error
 
@@ -128,9 +128,9 @@ class _Connection:
             try:
                 said = client_event(text) if audio is None else ClientEvent(APPEND, audio=audio)
             except BadClientEvent as fault:
-                await conversation.refuse(fault, event_id_of(text))
+                await conversation.send_error(fault, read_event_id(text))
             else:
-                await conversation.read(said)
+                await conversation.handle_event(said)
 
 
 def _code(over: BaseExceptionGroup[ConnectionOver]) -> int:

@@ -12,7 +12,7 @@ from conure.protocols.riva.riva_asr_pb2 import EndpointingConfig, RecognitionCon
 from conure.protocols.riva.riva_audio_pb2 import AudioEncoding
 from conure.service.live_service import StreamRequest
 from conure.service.model_directory import ModelDirectory
-from conure.service.session_options import LAG_EVERY
+from conure.service.session_options import LAG_INTERVAL
 from conure.vad.endpointing import Endpointing
 
 __all__ = ["HEAD", "Options", "audio_of", "options_of"]
@@ -55,9 +55,9 @@ class Options:
     """Names of what was asked for and has no effect."""
 
     @property
-    def wanted(self) -> StreamRequest:
-        every = FOLLOWED if self.second_pass else LAG_EVERY
-        return StreamRequest(model=self.model, language=self.language, endpointing=self.endpointing, lag_every=every)
+    def stream_request(self) -> StreamRequest:
+        every = FOLLOWED if self.second_pass else LAG_INTERVAL
+        return StreamRequest(model=self.model, language=self.language, endpointing=self.endpointing, lag_interval=every)
 
 
 def options_of(config: RecognitionConfig, models: ModelDirectory, interim: bool = False) -> Options:
@@ -68,7 +68,7 @@ def options_of(config: RecognitionConfig, models: ModelDirectory, interim: bool 
         raise BadOption("a negative number of alternatives or channels", "leave it out")
     language = config.language_code
     return Options(
-        model=config.model if config.model and models.knows(config.model) else None,
+        model=config.model if config.model and models.is_known(config.model) else None,
         language=None if language.lower() in ANY_LANGUAGE else language,
         endpointing=endpointing,
         second_pass=second_pass,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from conure.audio.wav_header import as_wav
+from conure.audio.wav_header import with_wav_header
 from conure.engine.plan import ModelInfo
 from conure.protocols.riva.options import HEAD, Options, audio_of, options_of
 from conure.protocols.riva.results import alternative
@@ -24,10 +24,10 @@ async def recognize(
     """With what else is to be said of it: a result for each channel, one where they are mixed. Raises ConureError."""
     config = request.config
     options = options_of(config, behind.live.models)
-    card = behind.live.models.clips(options.model)
+    card = behind.live.models.find_file_model(options.model)
     audio = audio_of(config, request.audio[:HEAD])
     said = io.BytesIO(request.audio)
-    file = said if audio.encoding == "container" else as_wav(said, audio)
+    file = said if audio.encoding == "container" else with_wav_header(said, audio)
     apart = config.enable_separate_recognition_per_channel
     transcribe = behind.files.transcribe_channels if apart else behind.files.transcribe
     found = await transcribe(file, card, options.language, caller)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from conure.protocols.riva.options import Options
 from conure.protocols.riva.riva_asr_pb2 import SpeechRecognitionAlternative, StreamingRecognitionResult, WordInfo
-from conure.service.events import LAST, Event, Final, Lag, Marker, Partial, SpeechStarted, UtteranceEnded
+from conure.service.events import TERMINAL_EVENTS, Event, Final, Lag, Marker, Partial, SpeechStarted, UtteranceEnded
 from conure.text.lexical_form import lexical_form
 from conure.text.words import join_words
 from conure.types import Word
@@ -61,7 +61,7 @@ class Results:
                 return self._settle() if until >= self._due + self._begins else []
             case Marker():
                 return self._answer()
-            case _ if isinstance(event, LAST):
+            case _ if isinstance(event, TERMINAL_EVENTS):
                 return self._settle()
         return []
 

@@ -9,11 +9,11 @@ from typing import NoReturn, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from conure.background import failed
+from conure.background import report_failure
 from conure.errors import BadRequest, ConureError
-from conure.protocols.error_codes import FAILURES, failure_of, retry_of, told
+from conure.protocols.error_codes import ERROR_CODES, error_code_for, message_with_hint, retry_after_for
 from conure.protocols.http.connection_limits import IDLE_SECONDS
-from conure.protocols.http.credentials import secret_of
+from conure.protocols.http.credentials import read_credential
 from conure.protocols.internal_errors import CONNECTION
 from conure.protocols.riva.peers import Peers
 from conure.protocols.services import Services
@@ -21,7 +21,7 @@ from conure.safe_text import metadata_text, status_text
 from conure.service.access import Caller
 from conure.service.events import Failed
 
-__all__ = ["Call", "Context", "answering", "noted", "parsed", "refuse"]
+__all__ = ["Call", "Context", "answering", "response_metadata", "parsed", "refuse"]
 
 Context = grpc.aio.ServicerContext[bytes, Message]
 Call = Callable[[AsyncIterator[bytes], Context], Awaitable[Message | None]]
@@ -36,7 +36,7 @@ def answering(
     async def call(requests: AsyncIterator[bytes], context: Context) -> Message | None:
         try:
             headers = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
-            caller = behind.access.identify(secret_of(headers))
+            caller = behind.access.identify(read_credential(headers))
             with peers.call(context.peer()):
                 return await answer(_patient(requests), context, caller)
         except ConureError as error:
@@ -46,8 +46,8 @@ def answering(
         except Exception as error:
             if context.cancelled():
                 raise  # the connection broke under it, which is no mistake
-            failed(CONNECTION, error)
-            await context.abort(grpc.StatusCode[FAILURES["error"].grpc], "our fault; the server's log has more")
+            report_failure(CONNECTION, error)
+            await context.abort(grpc.StatusCode[ERROR_CODES["error"].grpc], "our fault; the server's log has more")
 
     return call
 
@@ -73,9 +73,9 @@ async def _patient(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def refuse(context: Context, error: ConureError | Failed) -> NoReturn:
-    retry = retry_of(error)
+    retry = retry_after_for(error)
     trailing = () if retry is None else (("retry-after", f"{max(retry, 1):.0f}"),)
-    await context.abort(grpc.StatusCode[failure_of(error).grpc], status_text(told(error)), trailing)
+    await context.abort(grpc.StatusCode[error_code_for(error).grpc], status_text(message_with_hint(error)), trailing)
 
 
 def parsed(kind: type[Request], data: bytes) -> Request:
@@ -86,7 +86,7 @@ def parsed(kind: type[Request], data: bytes) -> Request:
         raise BadRequest(f"the message is no {kind.__name__}", "it is of package nvidia.riva.asr") from None
 
 
-def noted(**notes: Iterable[str]) -> tuple[tuple[str, str], ...]:
+def response_metadata(**notes: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """Metadata; without what there is nothing to say of."""
     told = {name: metadata_text(", ".join(texts)) for name, texts in notes.items()}
     return tuple((f"conure-{name}", text) for name, text in told.items() if text)

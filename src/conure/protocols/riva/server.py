@@ -16,9 +16,9 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from conure.background import repeat
+from conure.background import start_restarting_task
 from conure.errors import BadOption, BadRequest
-from conure.protocols.http.connection_limits import HANDSHAKE_SECONDS, REST_SECONDS
+from conure.protocols.http.connection_limits import HANDSHAKE_SECONDS, KEEP_ALIVE_SECONDS
 from conure.protocols.riva.models import models_of
 from conure.protocols.riva.peers import Peers
 from conure.protocols.riva.recognize import recognize
@@ -30,11 +30,11 @@ from conure.protocols.riva.riva_asr_pb2 import (
     RivaSpeechRecognitionConfigResponse,
     StreamingRecognizeResponse,
 )
-from conure.protocols.riva.rpc import Context, answering, noted, parsed
+from conure.protocols.riva.rpc import Context, answering, parsed, response_metadata
 from conure.protocols.riva.streaming_recognize import stream
 from conure.protocols.services import Services
 from conure.service.access import Caller
-from conure.service.shared_ports import taken
+from conure.service.shared_ports import port_in_use
 from conure.service.status import Status
 
 __all__ = ["LONGEST_MESSAGE", "SERVICE", "RivaServer", "serve_riva"]
@@ -56,7 +56,7 @@ KEEPALIVE = {
 
 PATIENCE = {
     "grpc.server_handshake_timeout_ms": round(1000 * HANDSHAKE_SECONDS),
-    "grpc.max_connection_idle_ms": 1000 * REST_SECONDS,
+    "grpc.max_connection_idle_ms": 1000 * KEEP_ALIVE_SECONDS,
     "grpc.max_concurrent_streams": 1_000,
 }
 """For TLS and the first frames of HTTP/2 together, and for a connection without calls, whose client connects again
@@ -80,8 +80,8 @@ async def serve_riva(
     behind: Services, host: str, port: int, *, shared: bool = False, tls: tuple[Path, Path] | None = None
 ) -> RivaServer:
     """Several processes may share the port. `tls`: certificate and key. Raises BadOption for what cannot be used."""
-    longest = min(behind.uploads.most_bytes, LONGEST_MESSAGE)
-    room = behind.connections.room
+    longest = min(behind.uploads.max_bytes, LONGEST_MESSAGE)
+    room = behind.connections.capacity
     peers, most = Peers(room), {"grpc.max_allowed_incoming_connections": room.grpc_accepted}
     options = (
         KEEPALIVE | PATIENCE | most | {"grpc.so_reuseport": int(shared), "grpc.max_receive_message_length": longest}
@@ -98,20 +98,22 @@ async def serve_riva(
         bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError:
         await server.stop(None)
-        raise taken("grpc_port", port) from None
+        raise port_in_use("grpc_port", port) from None
     await _tell_health(servicer, behind.status)
     await server.start()
-    health_too = repeat(lambda: _follow(servicer, behind.status), "telling gRPC's health")
-    return RivaServer(server, bound, [health_too, repeat(lambda: peers.watch(bound), "looking at gRPC's connections")])
+    health_too = start_restarting_task(lambda: _follow(servicer, behind.status), "telling gRPC's health")
+    return RivaServer(
+        server, bound, [health_too, start_restarting_task(lambda: peers.watch(bound), "looking at gRPC's connections")]
+    )
 
 
 def _riva(behind: Services, peers: Peers) -> grpc.GenericRpcHandler[bytes, Message]:
     """Messages come as bytes: who may not come in is told before they are read, and what is no message is refused."""
 
     async def recognized(requests: AsyncIterator[bytes], context: Context, caller: Caller) -> RecognizeResponse:
-        with behind.uploads.place():
+        with behind.uploads.reserve():
             response, notes = await recognize(behind, parsed(RecognizeRequest, await _only(requests)), caller)
-        context.set_trailing_metadata(noted(**notes))
+        context.set_trailing_metadata(response_metadata(**notes))
         return response
 
     async def streamed(requests: AsyncIterator[bytes], context: Context, caller: Caller) -> None:
@@ -121,7 +123,7 @@ def _riva(behind: Services, peers: Peers) -> grpc.GenericRpcHandler[bytes, Messa
         requests: AsyncIterator[bytes], context: Context, caller: Caller
     ) -> RivaSpeechRecognitionConfigResponse:
         request = parsed(RivaSpeechRecognitionConfigRequest, await _only(requests))
-        return models_of(behind.live.handle.cards, request.model_name)
+        return models_of(behind.live.engine.cards, request.model_name)
 
     def unary(call: Any, response: Any) -> grpc.RpcMethodHandler[bytes, Message]:
         return grpc.stream_unary_rpc_method_handler(

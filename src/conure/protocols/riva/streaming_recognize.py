@@ -15,12 +15,12 @@ from conure.errors import BadRequest, ConureError
 from conure.protocols.riva.options import HEAD, audio_of, options_of
 from conure.protocols.riva.results import Results
 from conure.protocols.riva.riva_asr_pb2 import RecognitionConfig, StreamingRecognizeRequest, StreamingRecognizeResponse
-from conure.protocols.riva.rpc import Context, noted, parsed, refuse
-from conure.protocols.send_timeout import TOO_SLOW, ClientTooSlow, in_time
+from conure.protocols.riva.rpc import Context, parsed, refuse, response_metadata
+from conure.protocols.send_timeout import CLIENT_TOO_SLOW, ClientTooSlow, with_send_timeout
 from conure.protocols.services import Services
 from conure.service.access import Caller
 from conure.service.channel_streams import ChannelStreams
-from conure.service.events import LAST, Cancelled, Event, Failed
+from conure.service.events import TERMINAL_EVENTS, Cancelled, Event, Failed
 from conure.service.languages import check_language, only_language
 
 __all__ = ["stream"]
@@ -38,7 +38,7 @@ async def stream(behind: Services, requests: AsyncIterator[bytes], context: Cont
     if not request.HasField("streaming_config"):
         raise BadRequest("the first message has no streaming_config", "send it alone, and then audio")
     conversation = _Conversation(behind, requests, context, caller, request)
-    await context.send_initial_metadata(noted(ignored=conversation.options.ignored))
+    await context.send_initial_metadata(response_metadata(ignored=conversation.options.ignored))
     await conversation.run()
 
 
@@ -53,7 +53,7 @@ class _Conversation:
     ) -> None:
         models = behind.live.models
         self.options = options_of(first.streaming_config.config, models, first.streaming_config.interim_results)
-        card = models.live(self.options.model)
+        card = models.find_live_model(self.options.model)
         check_language(card.name, self.options.language, card.languages, card.prompt_ids)
         audio_of(first.streaming_config.config)
         self._config: RecognitionConfig = first.streaming_config.config
@@ -80,7 +80,7 @@ class _Conversation:
         except* ConureError as group:
             ends += [error for error in group.exceptions if isinstance(error, ConureError)]
         except* ClientTooSlow:
-            ends.append(TOO_SLOW)
+            ends.append(CLIENT_TOO_SLOW)
         finally:
             if self._streams:
                 self._streams.cancel()
@@ -90,7 +90,7 @@ class _Conversation:
             if isinstance(end, Failed | Cancelled):
                 await refuse(self._context, end if isinstance(end, Failed) else STOPPED)
         problems = self._streams.problems if self._streams else ()
-        self._context.set_trailing_metadata(noted(ignored=sorted(self._ignored), problems=problems))
+        self._context.set_trailing_metadata(response_metadata(ignored=sorted(self._ignored), problems=problems))
 
     async def _read(self) -> None:
         await self._force(self._runtime)
@@ -117,14 +117,16 @@ class _Conversation:
             await self._open()
         assert self._streams
         for begin in range(0, len(data), PIECE):
-            await self._streams.feed(data[begin : begin + PIECE])
+            await self._streams.push_audio(data[begin : begin + PIECE])
 
     async def _open(self) -> ChannelStreams:
         audio = audio_of(self._config, self._head)
         channels = self.options.channels
-        self._streams = await ChannelStreams.open(self._behind.live, self.options.wanted, audio, self._caller, channels)
+        self._streams = await ChannelStreams.open(
+            self._behind.live, self.options.stream_request, audio, self._caller, channels
+        )
         self._opened.set()
-        await self._streams.feed(self._head)
+        await self._streams.push_audio(self._head)
         self._head = b""
         return self._streams
 
@@ -142,10 +144,10 @@ class _Conversation:
             return ends
         async for channel, event in self._streams.events():
             if results := self._results[channel].render(event):
-                await in_time(self._context.write(StreamingRecognizeResponse(results=results, id=self._id)))
-            if isinstance(event, LAST):
+                await with_send_timeout(self._context.write(StreamingRecognizeResponse(results=results, id=self._id)))
+            if isinstance(event, TERMINAL_EVENTS):
                 ends.append(event)
-            if isinstance(event, Failed | Cancelled) and not self._streams.closing:
+            if isinstance(event, Failed | Cancelled) and not self._streams.is_closing:
                 reading.cancel()
                 await asyncio.wait([reading])
                 await self._streams.close()

@@ -15,9 +15,9 @@ from msgspec import Meta, Struct
 
 from conure.errors import BadRequest
 
-__all__ = ["LONGEST_LINE", "Message", "encoded", "read_message"]
+__all__ = ["MAX_LINE_BYTES", "Message", "encoded", "read_message"]
 
-LONGEST_LINE, MOST_DATA, MOST_PAYLOAD = 2**16, 2**20, 2**26
+MAX_LINE_BYTES, MOST_DATA, MOST_PAYLOAD = 2**16, 2**20, 2**26
 """Bytes."""
 VERSION = "1.10.2"
 """Of the protocol."""
@@ -61,7 +61,7 @@ async def read_message(reader: asyncio.StreamReader) -> Message | None:
             f"not understood: {error}", "send a line of JSON with a type, and as many bytes as it says"
         ) from None
     except ValueError:
-        raise BadRequest(f"a line of more than {LONGEST_LINE} bytes", "put what is long into `data_length`") from None
+        raise BadRequest(f"a line of more than {MAX_LINE_BYTES} bytes", "put what is long into `data_length`") from None
 
 
 def encoded(kind: str, data: dict[str, Any]) -> bytes:

@@ -24,7 +24,7 @@ def info(models: ModelDirectory) -> dict[str, Any]:
         "version": metadata.version("conure"),
         "supports_transcript_streaming": True,
         "requires_external_vad": True,
-        "models": [_model(card) for card in models.for_live],
+        "models": [_model(card) for card in models.live_models],
     }
     return {"asr": [program]} | {domain: [] for domain in OTHER_DOMAINS}
 

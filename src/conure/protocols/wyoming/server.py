@@ -17,16 +17,16 @@ import msgspec
 from msgspec import Struct
 
 from conure.audio.formats import AudioFormat, Encoding
-from conure.background import failed, start
+from conure.background import report_failure, start_task
 from conure.errors import BadOption, BadRequest, ConureError
-from conure.protocols.error_codes import retry_of, told
+from conure.protocols.error_codes import message_with_hint, retry_after_for
 from conure.protocols.http.acceptor import Acceptor
 from conure.protocols.http.connection_limits import Connection
-from conure.protocols.internal_errors import CONNECTION, told_mistake
-from conure.protocols.send_timeout import in_time
+from conure.protocols.internal_errors import CONNECTION, internal_error
+from conure.protocols.send_timeout import with_send_timeout
 from conure.protocols.services import Services
-from conure.protocols.tcp_port import TcpPort, serve_streams
-from conure.protocols.wyoming.codec import LONGEST_LINE, Message, encoded, read_message
+from conure.protocols.tcp_port import TcpPort, serve_tcp_port
+from conure.protocols.wyoming.codec import MAX_LINE_BYTES, Message, encoded, read_message
 from conure.protocols.wyoming.info import info
 from conure.protocols.wyoming.transcription import WyomingTranscription, wanted
 from conure.service.access import Caller
@@ -51,8 +51,8 @@ async def serve_wyoming(behind: Services, host: str, port: int, *, shared: bool 
         with contextlib.suppress(asyncio.CancelledError):  # the server stops; asyncio would print it as an error
             await _Connection(behind, reader, writer, connection).serve()
 
-    of_events = TcpPort("wyoming", _error_event, LONGEST_LINE, begins=b"{")
-    return await serve_streams(of_events, behind.connections, serve, host, port, shared=shared)
+    of_events = TcpPort("wyoming", _error_event, MAX_LINE_BYTES, begins=b"{")
+    return await serve_tcp_port(of_events, behind.connections, serve, host, port, shared=shared)
 
 
 def _error_event(message: str, hint: str) -> bytes:
@@ -110,12 +110,12 @@ class _Connection:
             pass
         except* Exception as mistake:
             is_refused = True
-            failed(CONNECTION, mistake)
+            report_failure(CONNECTION, mistake)
             with contextlib.suppress(OSError):
-                await self._refuse(told_mistake())
+                await self._refuse(internal_error())
         finally:
             if self._turn:
-                self._turn.end()
+                self._turn.release()
             await self._hang_up(lingering=is_refused)
 
     async def _hang_up(self, *, lingering: bool) -> None:
@@ -123,7 +123,7 @@ class _Connection:
             async with asyncio.timeout(LINGERING if lingering else PARTING):
                 if lingering:
                     self._writer.write_eof()
-                    while await self._reader.read(LONGEST_LINE):
+                    while await self._reader.read(MAX_LINE_BYTES):
                         pass
                 self._writer.close()
                 await self._writer.wait_closed()
@@ -143,16 +143,16 @@ class _Connection:
     async def _next(self) -> Message | None:
         """None at the end."""
         patience = SILENT_SECONDS if self._turn else IDLE_SECONDS
-        reading = start(read_message(self._reader), "wyoming message")
+        reading = start_task(read_message(self._reader), "wyoming message")
         try:
             while not (await asyncio.wait([reading], timeout=patience))[0]:
-                if not (self._turn and self._turn.is_behind):
+                if not (self._turn and self._turn.has_backlog):
                     await self._refuse(Failed("idle", f"nothing was said for {patience:g} s", "connect again"))
             message = reading.result()
         finally:
             reading.cancel()
         if message is not None:
-            self._connection.spoke()
+            self._connection.mark_message_received()
         return message
 
     async def _take(self, message: Message) -> None:
@@ -184,7 +184,7 @@ class _Connection:
         live, asked = self._behind.live, self._asked
         self._asked = _Asked()
         choice = wanted(live.models, asked.name or None, asked.language or None)
-        self._turn = WyomingTranscription(live, await live.open(choice, audio, self._caller), self._say)
+        self._turn = WyomingTranscription(live, await live.open_stream(choice, audio, self._caller), self._say)
         self._telling = self._tasks.create_task(self._tell(self._turn))
 
     async def _hear(self, message: Message) -> None:
@@ -194,32 +194,32 @@ class _Connection:
         assert self._turn is not None
         if audio != self._turn.audio:
             raise BadOption(f"a chunk of {audio} came in a stream of {self._turn.audio}", "one stream has one format")
-        await self._turn.hear(message.payload)
+        await self._turn.push_audio(message.payload)
 
     async def _stop(self) -> None:
         if self._turn is None:
             await self._start(AudioFormat())  # nothing was said, and nothing was heard
         assert self._turn is not None
-        await self._turn.close()
+        await self._turn.end_audio()
         await self._telling
-        self._turn.end()
+        self._turn.release()
         self._turn, self._sound = None, {}
 
     async def _tell(self, turn: WyomingTranscription) -> None:
-        if failed := await turn.tell():
+        if failed := await turn.send_transcript():
             await self._refuse(failed)
 
     async def _refuse(self, why: ConureError | Failed) -> NoReturn:
-        retry = retry_of(why)
+        retry = retry_after_for(why)
         later = "" if retry is None else f" (retry after {retry:g} s)"
-        await self._say("error", {"text": told(why) + later, "code": why.code})
+        await self._say("error", {"text": message_with_hint(why) + later, "code": why.code})
         raise _Refused
 
     async def _say(self, kind: str, data: dict[str, Any]) -> None:
         """Raises OSError, of which TooSlow is one."""
         try:
             self._writer.write(encoded(kind, data))
-            await in_time(self._writer.drain())
+            await with_send_timeout(self._writer.drain())
         except RuntimeError as error:  # uvloop's word for a connection that is closed
             raise ConnectionResetError from error
 

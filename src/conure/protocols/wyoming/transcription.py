@@ -36,22 +36,22 @@ class WyomingTranscription:
         self._growing = AppendOnlyText()
 
     @property
-    def is_behind(self) -> bool:
+    def has_backlog(self) -> bool:
         """Audio waits that could be heard: the client need say nothing meanwhile."""
-        return self._stream.is_behind
+        return self._stream.has_backlog
 
-    async def hear(self, data: bytes) -> None:
-        await self._stream.feed(data, self._reader)
+    async def push_audio(self, data: bytes) -> None:
+        await self._stream.push_audio(data, self._reader)
 
-    async def close(self) -> None:
+    async def end_audio(self) -> None:
         """That was all."""
         await self._stream.close(self._reader)
 
-    def end(self) -> None:
+    def release(self) -> None:
         """Nobody wants the rest."""
-        self._live.forget(self._stream)
+        self._live.discard(self._stream)
 
-    async def tell(self) -> Failed | None:
+    async def send_transcript(self) -> Failed | None:
         """To the end of the transcript; or why there is none."""
         await self._say("transcript-start", self._language)
         async for event in self._stream.events(self._reader):
@@ -70,8 +70,8 @@ class WyomingTranscription:
         return None
 
     async def _tell_more(self, text: str) -> None:
-        is_next = bool(self._said) and not self._growing.told
-        if more := self._growing.more(text):
+        is_next = bool(self._said) and not self._growing.sent
+        if more := self._growing.advance(text):
             await self._say("transcript-chunk", {"text": f" {more}" if is_next else more})
 
 
@@ -81,7 +81,7 @@ def wanted(models: ModelDirectory, model: str | None, language: str | None) -> S
 
 
 def _knowing(models: ModelDirectory, language: str | None) -> str | None:
-    for card in models.for_live if language else ():
+    for card in models.live_models if language else ():
         try:
             check_language(card.name, language, card.languages, card.prompt_ids)
         except UnsupportedLanguage:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from conure.cpu_count import cores
+from conure.cpu_count import core_count
 from conure.engine.backends.cpu.decoder import open_decoder
 from conure.engine.backends.cpu.int8_weights import Int8Weights
 from conure.engine.backends.cpu.native_clip_encoder import NativeClipEncoder
@@ -17,7 +17,7 @@ from conure.engine.backends.device import CPU
 from conure.engine.convert.converted_folder import ConvertedModel, read_converted
 from conure.models.config import AttentionContext
 from conure.models.preemptible import Preemptible
-from conure.native.library import available
+from conure.native.library import has_native_kernels
 
 __all__ = ["CpuClipRunner"]
 
@@ -48,11 +48,11 @@ class CpuClipRunner:
         converted = read_converted(folder)
         self.checkpoint = converted.checkpoint
         self.config = self.checkpoint.config
-        self.features = converted.front()
-        threads = threads or cores()
+        self.feature_extractor = converted.feature_extractor()
+        threads = threads or core_count()
         self.decoder = open_decoder(converted, threads, kernels=kernels)
         self._front = open_subsampling(folder, self.config.encoder, threads, kernels=kernels)
-        native = kernels and available() and Int8Weights.is_in(folder)
+        native = kernels and has_native_kernels() and Int8Weights.is_in(folder)
         self.encoder = _native_encoder(converted, threads) if native else _graph_encoder(converted, threads)
         made_of = "native" if native else "onnx"
         self.description = f"{made_of} {converted.precision}, {threads} thread{'s' * (threads > 1)}"
@@ -60,7 +60,7 @@ class CpuClipRunner:
     def encode(
         self, samples: np.ndarray, lengths: np.ndarray, prompts: np.ndarray | None = None
     ) -> Preemptible[tuple[np.ndarray, np.ndarray]]:
-        mel, frames = self.features(samples, lengths)
+        mel, frames = self.feature_extractor(samples, lengths)
         return (yield from self.encode_mel(mel, frames, prompts))
 
     def encode_mel(

@@ -7,14 +7,14 @@ from typing import Any
 from conure.engine.backends.cpu.native_decoder import NativeDecoder
 from conure.engine.backends.decoder import StreamDecoder
 from conure.engine.convert.converted_folder import ConvertedModel
-from conure.native.library import available
+from conure.native.library import has_native_kernels
 
 __all__ = ["open_decoder"]
 
 
 def open_decoder(converted: ConvertedModel, threads: int, *, kernels: bool = True) -> StreamDecoder[Any]:
     """Native kernels; without them, or where there are none, the loop in torch over heads in ONNX Runtime."""
-    if kernels and available() and NativeDecoder.is_in(converted.folder):
+    if kernels and has_native_kernels() and NativeDecoder.is_in(converted.folder):
         return NativeDecoder(converted.folder, converted.checkpoint.config, threads)
     import torch  # noqa: PLC0415
 

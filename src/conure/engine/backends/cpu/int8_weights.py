@@ -39,7 +39,7 @@ class Int8Weights(ArrayFile):
 
     def attention(self, name: str, config: EncoderConfig) -> Attention:
         shift, table = (self.array(f"{name}.{part}") for part in ("shift", "table"))
-        return Attention(shift, table, config.longest_past, config.longest_chunk)
+        return Attention(shift, table, config.max_past, config.max_chunk)
 
     def distances(self, name: str, heads: int, steps: int) -> Distances:
         """Of clips of so many steps; those of most clips are in the file."""

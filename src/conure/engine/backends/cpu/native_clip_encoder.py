@@ -16,7 +16,7 @@ from conure.engine.backends.cpu.int8_weights import Int8Weights
 from conure.engine.backends.cpu.native_global_attention import GlobalSteps
 from conure.engine.backends.cpu.native_layers import NativeLayer, NativeLayers
 from conure.engine.convert.graph_names import REACH
-from conure.models.config import LONG_CONTEXT, LONG_STEPS, AttentionContext, EncoderConfig
+from conure.models.config import LONG_CONTEXT, MAX_FULL_ATTENTION_STEPS, AttentionContext, EncoderConfig
 from conure.models.preemptible import Preemptible
 from conure.native.library import Clips, Distances, Kernels
 
@@ -115,7 +115,7 @@ def seen(steps: int, config: EncoderConfig, context: AttentionContext) -> tuple[
 
     As Encoder._visible and Encoder._attention have it.
     """
-    if context.sees_all and steps > LONG_STEPS:
+    if context.is_unlimited and steps > MAX_FULL_ATTENTION_STEPS:
         context = LONG_CONTEXT
     step = np.arange(steps)
     left, right = (steps if side < 0 else side for side in (context.left, context.right))

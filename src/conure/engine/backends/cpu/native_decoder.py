@@ -62,7 +62,7 @@ class NativeDecoder:
         for begin in range(0, encoded.shape[1], SLICE_STEPS):
             yield
             part = encoded[:, begin : begin + SLICE_STEPS]
-            found = self.decode_rows(part, (counts - begin).clip(0, part.shape[1]), memory, rows)
+            found = self.decode_chunk(part, (counts - begin).clip(0, part.shape[1]), memory, rows)
             for row, emitted in zip(tokens, found, strict=True):
                 row += emitted
         return tokens
@@ -71,7 +71,7 @@ class NativeDecoder:
         """Fresh rows of streams."""
         return DecoderMemory(self._transducing.heads, rows)
 
-    def decode_rows(
+    def decode_chunk(
         self, encoded: Any, counts: Any, memory: DecoderMemory, rows: Any, flush: np.ndarray | None = None
     ) -> Tokens:
         """encoded [B, C, D] and counts [B] of a chunk for rows [B] of the memory -> their tokens; in place.

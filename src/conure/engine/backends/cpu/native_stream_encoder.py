@@ -14,7 +14,7 @@ from conure.engine.backends.cpu.int8_weights import Int8Weights
 from conure.engine.backends.cpu.native_layers import NativeLayer, NativeLayers
 from conure.engine.backends.cpu.subsampling_state import SubsamplingState
 from conure.models.config import EncoderConfig
-from conure.models.preemptible import finish
+from conure.models.preemptible import run_to_end
 from conure.native.library import Attention, Kernels, Rings, StepStruct, aligned
 
 __all__ = ["NativeStreamEncoder", "NativeStreamState"]
@@ -25,7 +25,7 @@ class NativeStreamState(SubsamplingState):
 
     def __init__(self, config: EncoderConfig, rows: int) -> None:
         super().__init__(config, rows)
-        steps, chunk = config.longest_past, config.longest_chunk
+        steps, chunk = config.max_past, config.max_chunk
         sizes = (rows, config.heads, config.width // config.heads, steps + chunk)
         self.rings = [Rings(*sizes) for _ in range(config.layers)]
         width = (rows, config.kernel - 1 + chunk, config.width)
@@ -58,7 +58,7 @@ class NativeStreamEncoder:
     ) -> np.ndarray:
         """x [B * C, channels * bands] of rows [B] that each bring counts [B] steps -> [B * C, D]."""
         turn = StepStruct(rows, memory.age[rows], counts, len(x) // len(rows))
-        return finish(self.layers.run(x, _Chunks(self._attentions, memory, turn), prompts))
+        return run_to_end(self.layers.run(x, _Chunks(self._attentions, memory, turn), prompts))
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ class OnnxStreamState(SubsamplingState):
 
     def __init__(self, config: EncoderConfig, rows: int) -> None:
         super().__init__(config, rows)
-        self.config, chunk = config, config.longest_chunk
-        self.past, self.reach = config.longest_past, config.kernel - 1
+        self.config, chunk = config, config.max_chunk
+        self.past, self.reach = config.max_past, config.kernel - 1
         self.kept, self.filtered = self.past + chunk, self.reach + chunk
         """Steps in a row's rings."""
         self.silence = rows * self.filtered

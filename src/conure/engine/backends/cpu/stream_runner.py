@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from conure.cpu_count import cores
+from conure.cpu_count import core_count
 from conure.engine.backends.cpu.decoder import open_decoder
 from conure.engine.backends.cpu.int8_weights import Int8Weights
 from conure.engine.backends.cpu.native_stream_encoder import NativeStreamEncoder
@@ -24,7 +24,7 @@ from conure.engine.backends.decoder import Tokens
 from conure.engine.backends.stream_state import StreamState
 from conure.engine.convert.converted_folder import read_converted
 from conure.models.config import STEP_FRAMES
-from conure.native.library import available
+from conure.native.library import has_native_kernels
 
 __all__ = ["CpuStreamRunner"]
 
@@ -52,13 +52,13 @@ class CpuStreamRunner:
         converted = read_converted(folder)
         self.checkpoint = converted.checkpoint
         self.config = self.checkpoint.config
-        if not self.config.encoder.cache_aware:
+        if not self.config.encoder.is_cache_aware:
             raise ValueError("this network cannot be run chunk by chunk")
-        self.front = converted.front()
-        threads = threads or cores()
+        self.feature_extractor = converted.feature_extractor()
+        threads = threads or core_count()
         self.decoder = open_decoder(converted, threads, kernels=kernels)
         self._front = open_subsampling(folder, self.config.encoder, threads, kernels=kernels)
-        native = kernels and available() and Int8Weights.is_in(folder)
+        native = kernels and has_native_kernels() and Int8Weights.is_in(folder)
         encoder = NativeStreamEncoder if native else OnnxStreamEncoder
         self._encoder: ConvertedEncoder[Any] = encoder(folder, self.config.encoder, threads)
         made_of = "native" if native else "onnx"
@@ -67,7 +67,7 @@ class CpuStreamRunner:
     def allocate(self, rows: int) -> StreamState[SubsamplingState]:
         return StreamState(self._encoder.allocate(rows), self.decoder.allocate(rows))
 
-    def step(
+    def encode_chunk(
         self,
         mel: np.ndarray,
         frames: np.ndarray,
@@ -98,7 +98,7 @@ class CpuStreamRunner:
         memory.move_on(who[moves], steps[moves])
         return encoded, counts
 
-    def decode(
+    def decode_chunk(
         self,
         encoded: np.ndarray,
         counts: np.ndarray,
@@ -106,7 +106,7 @@ class CpuStreamRunner:
         rows: np.ndarray,
         flush: np.ndarray | None = None,
     ) -> Tokens:
-        return self.decoder.decode_rows(encoded, counts, state.decoder, rows, flush)
+        return self.decoder.decode_chunk(encoded, counts, state.decoder, rows, flush)
 
     def _subsample(
         self, mel: np.ndarray, frames: list[int], memory: SubsamplingState, rows: np.ndarray, moves: np.ndarray

@@ -10,7 +10,7 @@ import numpy as np
 
 from conure.engine.backends.cpu.native_subsampling import NativeSubsampling
 from conure.models.config import EncoderConfig
-from conure.native.library import available
+from conure.native.library import has_native_kernels
 
 __all__ = ["CpuSubsampling", "open_subsampling"]
 
@@ -25,7 +25,7 @@ class CpuSubsampling(Protocol):
 
 def open_subsampling(folder: Path, config: EncoderConfig, threads: int, *, kernels: bool = True) -> CpuSubsampling:
     """The native kernel; without kernels, or where there are none, the graph."""
-    if kernels and available() and NativeSubsampling.is_in(folder):
+    if kernels and has_native_kernels() and NativeSubsampling.is_in(folder):
         return NativeSubsampling(folder, config, threads)
     from conure.engine.backends.cpu.onnx_subsampling import OnnxSubsampling  # noqa: PLC0415  it loads ONNX Runtime
 

@@ -2,7 +2,7 @@
 
 Work to be recorded takes nothing, gives nothing, and reads and writes tensors that stay where they are: it is their
 places that are recorded. It must ask nothing of the device and make nothing from the host's memory. `CudaGraphCapturer`
-records CUDA graphs; `as_it_is` is the plain twin.
+records CUDA graphs; `no_capture` is the plain twin.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["CudaGraphCapturer", "GraphCapturer", "as_it_is", "recorder_for"]
+__all__ = ["CudaGraphCapturer", "GraphCapturer", "no_capture", "graph_capturer_for"]
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,13 @@ class GraphCapturer(Protocol):
         ...
 
 
-def as_it_is(work: Work, results: Sequence[Tensor] = ()) -> Work:
+def no_capture(work: Work, results: Sequence[Tensor] = ()) -> Work:
     """Not recorded: it is done each time."""
     return work
 
 
-def recorder_for(device: torch.device, stream: torch.cuda.Stream | None = None) -> GraphCapturer:
-    return CudaGraphCapturer(device, stream) if device.type == "cuda" else as_it_is
+def graph_capturer_for(device: torch.device, stream: torch.cuda.Stream | None = None) -> GraphCapturer:
+    return CudaGraphCapturer(device, stream) if device.type == "cuda" else no_capture
 
 
 class CudaGraphCapturer:
@@ -77,7 +77,7 @@ class CudaGraphCapturer:
         torch.cuda.synchronize(self.device)  # what the work reads was written on this stream or that
         return work
 
-    def repeat(self, work: Work, unfinished: Tensor, times: int) -> Work:
+    def capture_repeated(self, work: Work, unfinished: Tensor, times: int) -> Work:
         """Does the work, and so many times more while it is `unfinished`, a bool that it writes; asks nobody.
 
         Raises RuntimeError where torch (before 2.13) or the driver has no conditional nodes.

@@ -50,7 +50,7 @@ class GraphDecoder:
     ) -> None:
         """`window` steps are looked at together; by default as `window_for` the rows has it. `conditional` recordings
         repeat themselves on the device until all rows are done."""
-        self.heads, self.recorder, self.window, self.conditional = heads, recorder, window, conditional
+        self.heads, self.capturer, self.window, self.conditional = heads, recorder, window, conditional
         self._idle: dict[int, list[_Recorded]] = defaultdict(list)
         """Loops by their rows, which are powers of two."""
 
@@ -86,10 +86,10 @@ class GraphDecoder:
     def _record(self, rows: int) -> _Recorded:
         window = self.window or window_for(rows, jumps=bool(self.heads.config.durations))
         loop = LabelLooping(self.heads, rows, RECORDED_STEPS, TIMES, window)
-        if self.conditional and isinstance(self.recorder, CudaGraphCapturer):
-            play = self.recorder.repeat(loop.advance, loop.unfinished, MOST_BLOCKS)
+        if self.conditional and isinstance(self.capturer, CudaGraphCapturer):
+            play = self.capturer.capture_repeated(loop.advance, loop.unfinished, MOST_BLOCKS)
         else:
-            play = self.recorder(loop.advance)
+            play = self.capturer(loop.advance)
         return _Recorded(loop, play, (_Flag(self.heads.device), _Flag(self.heads.device)))
 
     def _finish(self, recorded: _Recorded) -> Preemptible[None]:

@@ -27,7 +27,7 @@ class LaunchThrottle:
         self._device = device
         self._events: deque[torch.cuda.Event] | None = deque() if device.type == "cuda" else None
 
-    def step(self) -> None:
+    def wait(self) -> None:
         """After each slice: waits until no more than MOST_AHEAD of them are left."""
         if self._events is None:
             return

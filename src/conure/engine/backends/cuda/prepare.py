@@ -10,16 +10,16 @@ from conure.engine.lanes.cuda_lane import CudaLane
 from conure.engine.memory.plan import CLIP
 from conure.text.tokenizer import Tokenizer
 
-__all__ = ["open_device_lane", "prepare_clips"]
+__all__ = ["open_cuda_lane", "capture_clip_decoder"]
 
 
-def open_device_lane(runner: CudaStreamModel, slots: int, tokenizer: Tokenizer) -> CudaLane:
+def open_cuda_lane(runner: CudaStreamModel, slots: int, tokenizer: Tokenizer) -> CudaLane:
     lane = CudaLane(runner, slots, tokenizer)
     lane.prepare()
     return lane
 
 
-def prepare_clips(runner: ClipRunner) -> None:
+def capture_clip_decoder(runner: ClipRunner) -> None:
     """Transducers of networks on a card are recorded; CTC heads need no loop."""
     if isinstance(runner.decoder, GraphDecoder):
         runner.decoder.prepare(int(CARD_BATCH_SECONDS) // CLIP)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from conure.audio.features import LogMel
-from conure.engine.backends.cuda.graph_capture import GraphCapturer, recorder_for
+from conure.engine.backends.cuda.graph_capture import GraphCapturer, graph_capturer_for
 from conure.engine.backends.prepare_network import prepared
 from conure.models.folded_encoder import FoldedEncoder
 from conure.models.network import Network
@@ -31,21 +31,21 @@ class CudaStreamModel:
         silero: SlotSilero | None = None,
     ) -> None:
         """Folds the network's encoder, where it is not folded yet."""
-        if not network.config.encoder.cache_aware:
+        if not network.config.encoder.is_cache_aware:
             raise ValueError("this network cannot be run chunk by chunk")
         self.device = device
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         self.network = prepared(network, device, self.dtype, folded=True)
         self.config = network.config
-        self.front = front.to(device)
+        self.feature_extractor = front.to(device)
         past = max(context.left for context in network.config.encoder.contexts)
         assert isinstance(network.encoder, FoldedEncoder)
         self.encoder = StaticEncoder(network.encoder, past)
         self.silero = silero or SlotSilero(silero_tensors(), device)
         self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self.recorder = recorder or recorder_for(device, self._stream)
+        self.capturer = recorder or graph_capturer_for(device, self._stream)
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}, recorded"
 
-    def urgently(self) -> AbstractContextManager[object]:
+    def high_priority(self) -> AbstractContextManager[object]:
         """What is launched within goes before recordings that are transcribed on the same device."""
         return torch.cuda.stream(self._stream) if self._stream else nullcontext()

@@ -16,9 +16,9 @@ __all__ = ["CudaStreamState"]
 class CudaStreamState:
     encoder: RingState
     decoder: TransducerState
-    start: TransducerState
+    initial: TransducerState
     """One row that has decoded nothing."""
-    ears: SileroRows
+    vad: SileroRows
     scratch: int
     """The slot after the last."""
 
@@ -26,8 +26,8 @@ class CudaStreamState:
     def allocate(runner: CudaStreamModel, slots: int) -> CudaStreamState:
         start = TransducerState.start(runner.network, 1)
         encoder, ears = runner.encoder.allocate(slots + 1), runner.silero.allocate(slots + 1)
-        return CudaStreamState(encoder, start.repeated(slots + 1), start, ears, slots)
+        return CudaStreamState(encoder, start.repeat(slots + 1), start, ears, slots)
 
     @property
     def bytes(self) -> int:
-        return self.encoder.bytes + self.decoder.bytes + self.ears.bytes
+        return self.encoder.bytes + self.decoder.bytes + self.vad.bytes

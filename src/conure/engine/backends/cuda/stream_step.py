@@ -28,17 +28,17 @@ from conure.engine.backends.cuda.stream_state import CudaStreamState
 from conure.models.config import STEP_FRAMES
 from conure.vad.silero_weights import STEP
 
-__all__ = ["NUMBERS", "StepInputs", "CudaStreamStep", "StepResults", "most_samples", "most_sounds"]
+__all__ = ["INPUT_FIELDS", "StepInputs", "CudaStreamStep", "StepResults", "max_samples", "max_vad_steps"]
 
 HOP = 160
 MORE_TOKENS = 3
 """Tokens of a chunk, beyond one in two steps, that the first steps of the decoder are enough for."""
-NUMBERS = ("slot", "into", "age", "fresh", "frames", "place", "lost", "known", "prompt", "ear", "steps", "begins")
+INPUT_FIELDS = ("slot", "into", "age", "fresh", "frames", "place", "lost", "known", "prompt", "ear", "steps", "begins")
 """Slot of the stream; the one that is written, which is the scratch slot where the chunk is flushed;
 encoder steps it has had; whether its decoder begins anew; frames of the chunk; where in the samples the first frame's
 begin, how many of them are before the stream, and up to which they are known; the prompt; where the detector goes on,
 how many steps it makes, and whether it begins anew."""
-SLOT, INTO, FRESH = (NUMBERS.index(name) for name in ("slot", "into", "fresh"))
+SLOT, INTO, FRESH = (INPUT_FIELDS.index(name) for name in ("slot", "into", "fresh"))
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class StepInputs:
 
     @staticmethod
     def allocate(rows: int, chunk: int, device: torch.device, *, pinned: bool = False) -> StepInputs:
-        numbers = torch.zeros(len(NUMBERS), rows, dtype=torch.long, device=device, pin_memory=pinned)
-        return StepInputs(numbers, torch.zeros(rows, most_samples(chunk), device=device, pin_memory=pinned))
+        numbers = torch.zeros(len(INPUT_FIELDS), rows, dtype=torch.long, device=device, pin_memory=pinned)
+        return StepInputs(numbers, torch.zeros(rows, max_samples(chunk), device=device, pin_memory=pinned))
 
     def fill(self, numbers: list[int], scratch: int) -> None:
         """NUMBERS of the first rows, row after row; the others are padding, which reads and writes slot `scratch`."""
         array: NDArray[np.int64] = self.numbers.numpy()
-        given = np.array(numbers, np.int64).reshape(-1, len(NUMBERS))
+        given = np.array(numbers, np.int64).reshape(-1, len(INPUT_FIELDS))
         array[:, : len(given)] = given.T
         array[:, len(given) :] = 0
         array[[SLOT, INTO], len(given) :] = scratch
@@ -114,19 +114,21 @@ class CudaStreamStep:
         pinned = runner.device.type == "cuda"
         runner.encoder.prepare(chunk)
         self._given = StepInputs.allocate(rows, chunk, runner.device)
-        self._span = torch.arange(span_samples(chunk * STEP_FRAMES, runner.front.config), device=runner.device)
-        self._sound = torch.arange(most_sounds(chunk) * STEP, device=runner.device)
+        self._span = torch.arange(
+            span_samples(chunk * STEP_FRAMES, runner.feature_extractor.config), device=runner.device
+        )
+        self._sound = torch.arange(max_vad_steps(chunk) * STEP, device=runner.device)
         window = min(chunk, window_for(rows, jumps=bool(runner.config.durations)))
         self._loop = LabelLooping(runner.network, rows, chunk, chunk // 2 + MORE_TOKENS, window)
-        self._made = StepResults.of(self._loop, torch.zeros(rows, most_sounds(chunk), device=runner.device))
+        self._made = StepResults.of(self._loop, torch.zeros(rows, max_vad_steps(chunk), device=runner.device))
         self._sets = [StepInputs.allocate(rows, chunk, torch.device("cpu"), pinned=pinned) for _ in range(2)]
         self._landed = [self._made.on_host(pinned=pinned) for _ in range(2)]
         self._event = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]
         self._rehearse()
-        self._play = runner.recorder(self._work, [self._loop.steps, self._made.speech])
-        self._play_more = runner.recorder(self._decode)
+        self._play = runner.capturer(self._work, [self._loop.steps, self._made.speech])
+        self._play_more = runner.capturer(self._decode)
 
-    def inputs(self) -> StepInputs:
+    def next_inputs(self) -> StepInputs:
         """Those that the device does not read, to be filled."""
         self._sets.reverse()
         return self._sets[0]
@@ -134,16 +136,16 @@ class CudaStreamStep:
     def launch(self, inputs: StepInputs) -> None:
         """Returns at once; nothing else may be launched before it has landed."""
         self._landed.reverse()
-        with self._runner.urgently():
+        with self._runner.high_priority():
             self._given.write(inputs)
             self._play()
             self._bring()
 
-    def land(self) -> StepResults:
+    def collect(self) -> StepResults:
         """Waits. What is returned stays until the launch after the next."""
         self._wait()
         while self._landed[0].unfinished:
-            with self._runner.urgently():
+            with self._runner.high_priority():
                 self._play_more()
                 self._bring()
             self._wait()
@@ -153,14 +155,14 @@ class CudaStreamStep:
         runner, state, given = self._runner, self._state, self._given
         slots, into, age, fresh, frames, place, lost, known, prompts, ear, steps, begins = given.numbers.unbind()
         spans = self._from(place, self._span) * (self._span >= lost[:, None])
-        mel = runner.front.of_spans(spans, known).to(runner.dtype)
+        mel = runner.feature_extractor.extract_spans(spans, known).to(runner.dtype)
         encoded, counts = runner.encoder.step(mel, frames, slots, age, state.encoder, into)
-        encoded = runner.network.prompted(encoded, prompts if runner.config.prompts else None)
-        spoken = state.decoder.gather(slots).anew(fresh.bool(), state.start)
+        encoded = runner.network.apply_prompt(encoded, prompts if runner.config.prompts else None)
+        spoken = state.decoder.gather(slots).reset_where(fresh.bool(), state.initial)
         self._loop.begin(encoded.float(), counts, spoken)
         self._decode()
         sounds = self._from(ear, self._sound)
-        self._made.speech.copy_(runner.silero.listen(sounds, steps, begins.bool(), slots, state.ears))
+        self._made.speech.copy_(runner.silero.detect(sounds, steps, begins.bool(), slots, state.vad))
 
     def _from(self, place: Tensor, steps: Tensor) -> Tensor:
         """So many of each row's samples, from its own place on; where there are none it does not matter what."""
@@ -183,18 +185,18 @@ class CudaStreamStep:
     def _rehearse(self) -> None:
         """Something to hear while it is recorded: in the scratch slot, by rows that remember nothing."""
         self._given.samples.normal_(0, 0.1)
-        frames, steps = self.chunk * STEP_FRAMES, most_sounds(self.chunk)
+        frames, steps = self.chunk * STEP_FRAMES, max_vad_steps(self.chunk)
         scratch = self._state.scratch
         values = (scratch, scratch, 0, 1, frames, 0, 0, len(self._span), 0, 0, steps, 1)
         for number, value in zip(self._given.numbers, values, strict=True):
             number.fill_(value)
 
 
-def most_sounds(chunk: int) -> int:
+def max_vad_steps(chunk: int) -> int:
     """Steps of the detector that a chunk may complete, with what was left of the one before and of a stream's end."""
     return ((chunk * STEP_FRAMES + 1) * HOP - 1 + STEP - 1) // STEP
 
 
-def most_samples(chunk: int) -> int:
+def max_samples(chunk: int) -> int:
     """That a row brings: those of the frames, and what the detector is behind and, at a cut, ahead of them."""
     return span_samples(chunk * STEP_FRAMES, MelConfig()) + STEP

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from conure.engine.backends.device import Device
-from conure.engine.backends.padding import Padded, fill, lengths_of
+from conure.engine.backends.padding import PaddedBatch, fill, lengths_of
 from conure.engine.prefetch import prefetch
 
 __all__ = ["pad_pinned", "uploads"]
 
 
-def pad_pinned(clips: Sequence[np.ndarray]) -> Padded:
+def pad_pinned(clips: Sequence[np.ndarray]) -> PaddedBatch:
     """As `pad` has it, in pinned memory."""
     lengths = lengths_of(clips)
     samples = torch.empty(len(clips), int(lengths.max()), pin_memory=True)
@@ -28,12 +28,12 @@ def pad_pinned(clips: Sequence[np.ndarray]) -> Padded:
     return samples, torch.from_numpy(lengths).pin_memory()
 
 
-def uploads(batches: Iterable[Sequence[np.ndarray]], device: Device) -> Iterator[Padded]:
+def uploads(batches: Iterable[Sequence[np.ndarray]], device: Device) -> Iterator[PaddedBatch]:
     """Each batch padded, in the order given, on the device."""
     return _arrived(batches, torch.device(str(device)))
 
 
-def _arrived(batches: Iterable[Sequence[np.ndarray]], device: torch.device) -> Iterator[Padded]:
+def _arrived(batches: Iterable[Sequence[np.ndarray]], device: torch.device) -> Iterator[PaddedBatch]:
     side = _stream(device)
 
     def send(clips: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, torch.cuda.Event]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from conure.audio.features import LogMel
-from conure.engine.backends.cuda.graph_capture import recorder_for
+from conure.engine.backends.cuda.graph_capture import graph_capturer_for
 from conure.engine.backends.cuda.graph_decoder import GraphDecoder
 from conure.engine.backends.decoder import ClipDecoder
 from conure.engine.backends.prepare_network import prepared
@@ -21,7 +21,7 @@ from conure.models.preemptible import Preemptible
 
 __all__ = ["TorchClipRunner"]
 
-CHUNK_STEPS = 1500
+SUBSAMPLING_STEPS = 1500
 """Encoder steps (2 minutes) subsampled at a time: longer clips would need gigabytes for that alone."""
 
 MOST_COMPILED = 64
@@ -49,7 +49,7 @@ class TorchClipRunner:
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         if device.type == "cpu":
             _prefer_onednn()
-        self.front = front.to(device)
+        self.feature_extractor = front.to(device)
         self.folded = device.type == "cuda" if folded is None else folded
         self.network = prepared(network, device, self.dtype, folded=self.folded)
         self.encoder = self.network.encoder
@@ -60,7 +60,7 @@ class TorchClipRunner:
         self.heads: Heads = self.network
         recorded = device.type == "cuda" and network.config.predictor_width
         self.decoder: ClipDecoder = (
-            GraphDecoder(self.heads, recorder_for(device)) if recorded else TorchDecoder(self.heads)
+            GraphDecoder(self.heads, graph_capturer_for(device)) if recorded else TorchDecoder(self.heads)
         )
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}"
 
@@ -68,12 +68,12 @@ class TorchClipRunner:
     def encode(self, samples: Any, lengths: Any, prompts: Any = None) -> Preemptible[tuple[Tensor, Tensor]]:
         """A slice is a layer. Nothing in it waits for the device."""
         samples, lengths = (self._sent(part) for part in (samples, lengths))
-        mel, frames = self.front(self._padded(samples) if self.folded else samples, lengths)
-        chunk = CHUNK_STEPS if mel.shape[1] > CHUNK_STEPS * STEP_FRAMES else None
+        mel, frames = self.feature_extractor(self._padded(samples) if self.folded else samples, lengths)
+        chunk = SUBSAMPLING_STEPS if mel.shape[1] > SUBSAMPLING_STEPS * STEP_FRAMES else None
         x, counts = self.encoder.subsample(mel.to(self.dtype), frames, chunk)
-        encoded = yield from self.encoder.layer_by_layer(x, counts)
+        encoded = yield from self.encoder.encode_by_layer(x, counts)
         slots = None if prompts is None else self._sent(prompts)
-        return self.network.prompted(encoded, slots).float(), counts
+        return self.network.apply_prompt(encoded, slots).float(), counts
 
     def _sent(self, part: Any) -> Tensor:
         """An array or a tensor, on the device."""
@@ -81,7 +81,7 @@ class TorchClipRunner:
 
     def _padded(self, samples: Tensor) -> Tensor:
         """[B, N] -> as many samples as give the bucket's steps."""
-        step = STEP_FRAMES * self.front.config.hop
+        step = STEP_FRAMES * self.feature_extractor.config.hop
         extra = int(self.encoder.config.causal_subsampling)  # causal networks make a step more
         steps = bucket(-(-samples.shape[1] // step) + extra)
         return F.pad(samples, (0, (steps - extra) * step - samples.shape[1]))

@@ -26,7 +26,7 @@ class TorchDecoderState:
     """What transducers remember of streams."""
 
     state: TransducerState
-    unspoken: TransducerState
+    initial: TransducerState
     """One row that has decoded nothing."""
 
     @property
@@ -34,7 +34,7 @@ class TorchDecoderState:
         return self.state.bytes
 
     def reset(self, rows: np.ndarray) -> None:
-        self.state.scatter(self.places(rows), self.unspoken.repeated(len(rows)))
+        self.state.scatter(self.places(rows), self.initial.repeat(len(rows)))
 
     def places(self, rows: np.ndarray) -> Tensor:
         return torch.as_tensor(rows, device=self.state.decoded.device)
@@ -63,16 +63,16 @@ class TorchDecoder:
 
     def allocate(self, rows: int) -> TorchDecoderState:
         unspoken = TransducerState.start(self.heads, 1)
-        return TorchDecoderState(unspoken.repeated(rows), unspoken)
+        return TorchDecoderState(unspoken.repeat(rows), unspoken)
 
     @torch.inference_mode()
-    def decode_rows(
+    def decode_chunk(
         self, encoded: Any, counts: Any, memory: TorchDecoderState, rows: np.ndarray, flush: np.ndarray | None = None
     ) -> Tokens:
         places, counts = memory.places(rows), torch.as_tensor(counts)
         before = memory.state.gather(places)
         found, after = decode_transducer(self.heads, torch.as_tensor(encoded), counts, before)
         if flush is not None:
-            after = after.anew(memory.places(flush), before)
+            after = after.reset_where(memory.places(flush), before)
         memory.state.scatter(places, after)
         return list(found)

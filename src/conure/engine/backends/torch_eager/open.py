@@ -22,17 +22,17 @@ def open_torch(checkpoint: Checkpoint, device: Device, threads: int | None, *, l
         torch.set_num_threads(threads)
     network, front = build_network(checkpoint)
     encoder = network.config.encoder
-    if live and encoder.cache_aware and place.type == "cuda":
+    if live and encoder.is_cache_aware and place.type == "cuda":
         on_device = CudaStreamModel(network, front, place)
         return OpenedModel(
-            checkpoint, place, TorchClipRunner(network, front, place) if clips else None, device_streams=on_device
+            checkpoint, place, TorchClipRunner(network, front, place) if clips else None, cuda_model=on_device
         )
-    if live and encoder.cache_aware:
+    if live and encoder.is_cache_aware:
         streams = TorchStreamRunner(network, front, place)
         return OpenedModel(checkpoint, place, TorchClipRunner(network, front, place) if clips else None, streams)
     if live and encoder.style == WINDOWED:
         windows = TorchWindowRunner(network, front, place)
         return OpenedModel(
-            checkpoint, place, TorchClipRunner(network, front, place) if clips else None, windows=windows
+            checkpoint, place, TorchClipRunner(network, front, place) if clips else None, window_runner=windows
         )
     return OpenedModel(checkpoint, place, TorchClipRunner(network, front, place))

@@ -24,24 +24,24 @@ class TorchStreamRunner:
     """The encoder in bfloat16 on CUDA unless told otherwise, the rest in float32."""
 
     def __init__(self, network: Network, front: LogMel, device: torch.device, dtype: torch.dtype | None = None) -> None:
-        if not network.config.encoder.cache_aware:
+        if not network.config.encoder.is_cache_aware:
             raise ValueError("this network cannot be run chunk by chunk")
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         self.network = prepared(network, device, self.dtype, folded=False)
         self.heads: Heads = self.network
         self.decoder = TorchDecoder(self.heads)
-        self.front = front.to(device)
+        self.feature_extractor = front.to(device)
         self.config = network.config
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}"
         self._positions: dict[int, list[Tensor]] = {}
 
     def allocate(self, rows: int) -> StreamState[EncoderState]:
         config, like = self.config.encoder, self.network.encoder.pre_encode.out.weight
-        encoder = EncoderState.allocate(config, rows, config.longest_past, like)
+        encoder = EncoderState.allocate(config, rows, config.max_past, like)
         return StreamState(encoder, self.decoder.allocate(rows))
 
     @torch.inference_mode()
-    def step(
+    def encode_chunk(
         self,
         mel: Any,
         frames: np.ndarray,
@@ -61,11 +61,11 @@ class TorchStreamRunner:
         before = state.encoder.gather(places)
         encoded, counts, after = self.network.encoder.step(mel.to(self.dtype), lengths, before, self._positions[chunk])
         if flush is not None:
-            after = after.kept_where(torch.as_tensor(flush, device=device), before)
+            after = after.keep_rows(torch.as_tensor(flush, device=device), before)
         state.encoder.scatter(places, after)
-        return self.network.prompted(encoded, slots).float(), counts
+        return self.network.apply_prompt(encoded, slots).float(), counts
 
-    def decode(
+    def decode_chunk(
         self,
         encoded: Tensor,
         counts: Tensor,
@@ -74,4 +74,4 @@ class TorchStreamRunner:
         flush: np.ndarray | None = None,
     ) -> Tokens:
         assert isinstance(state.decoder, TorchDecoderState)
-        return self.decoder.decode_rows(encoded, counts, state.decoder, rows, flush)
+        return self.decoder.decode_chunk(encoded, counts, state.decoder, rows, flush)

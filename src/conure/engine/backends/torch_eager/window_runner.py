@@ -26,7 +26,7 @@ class TorchWindowRunner:
         self.network = prepared(network, device, self.dtype, folded=False)
         self.heads: Heads = self.network
         self.decoder: StreamDecoder[Any] = TorchDecoder(self.heads)
-        self.front = front.to(device)
+        self.feature_extractor = front.to(device)
         self.config = network.config
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}"
 
@@ -47,4 +47,4 @@ class TorchWindowRunner:
         places = lost[:, None] + torch.arange(context.chunk or 1, device=device)
         places = places.clamp(max=encoded.shape[1] - 1)
         chunk = encoded.gather(1, places[..., None].expand(-1, -1, encoded.shape[2]))
-        return self.network.prompted(chunk, slots).float(), (counts - lost).clamp(min=0, max=chunk.shape[1])
+        return self.network.apply_prompt(chunk, slots).float(), (counts - lost).clamp(min=0, max=chunk.shape[1])
