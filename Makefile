@@ -17,7 +17,7 @@ export HF_HUB_DISABLE_UPDATE_CHECK ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 export NPM_CONFIG_UPDATE_NOTIFIER ?= false
 
-.PHONY: demo test test-fast test-lowest coverage covered conformance page browser lint parity train bench install clean
+.PHONY: demo test test-fast test-lowest coverage covered conformance page browser docs lint parity train bench install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py $(ARGS)
@@ -70,6 +70,10 @@ browser: $(VENV)/dev node_modules/installed
 	$(WITH_NODE) CONURE_PYTHON=$(abspath $(BIN)/python) npm run -s -w clients/typescript test
 	$(WITH_NODE) CONURE_PYTHON=$(abspath $(BIN)/python) CHROMIUM=$(CHROMIUM) npm run -s -w page test
 
+# The documentation site, in an environment of its own; broken links are errors.
+docs: $(VENV)/docs/installed
+	$(VENV)/docs/bin/mkdocs build -q --strict
+
 # Node 20 or newer, and where there is none that of PyPI.
 WITH_NODE = PATH="$(abspath $(VENV)/node/bin):$$PATH"
 
@@ -101,6 +105,11 @@ $(VENV)/dev: $(VENV)/installed
 $(VENV)/clients/installed: tests/conformance/requirements.txt
 	test -x $(VENV)/clients/bin/python || $(PYTHON) -m venv $(VENV)/clients
 	$(VENV)/clients/bin/pip install -q -r $<
+	touch $@
+
+$(VENV)/docs/installed: docs/requirements.txt
+	test -x $(VENV)/docs/bin/python || $(PYTHON) -m venv $(VENV)/docs
+	$(VENV)/docs/bin/pip install -q -r $<
 	touch $@
 
 # Everything below needs environments of its own; see tools/ and bench/.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-from conure import errors
 from conure.settings import Settings
 from tests.cli.conftest import Call
 
@@ -41,22 +39,3 @@ def test_version(call: Call) -> None:
 def test_without_a_command_the_help_is_shown(call: Call) -> None:
     assert call().out == call("--help").out
     assert call("dance").code == 2
-
-
-DOCS = (Path(__file__).parent.parent.parent / "docs" / "cli.md").read_text()
-
-
-def test_the_page_of_settings_is_up_to_date() -> None:
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f"`{field.default}`"
-        default = "`~/.cache/conure`" if name == "cache" else default
-        row = f"| `{name}` | `CONURE_{name.upper()}` | {default} | {field.description} |".replace("|  |", "| |")
-        assert row in DOCS
-
-
-def test_the_page_of_errors_is_up_to_date() -> None:
-    known = [error for error in vars(errors).values() if isinstance(error, type)]
-    leaves = [error for error in known if not set(error.__subclasses__()) & set(known)]
-    assert {error.code for error in leaves} | {"busy", "internal"} == set(
-        re.findall(r"^\| `([a-z_]+)` \|.*\| [12] \|$", DOCS, re.M)
-    )

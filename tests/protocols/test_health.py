@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import socket
 
-from conure import metrics
 from tests.protocols.live_clients import converse, pcm16, pieces, socket_of
-from tests.protocols.servers import PATIENCE, ROOT, Server, demo, wait_for
+from tests.protocols.servers import PATIENCE, Server, demo, wait_for
 
 
 def test_health_and_the_status_port_agree(server: Server) -> None:
@@ -26,14 +24,6 @@ def test_ready_and_metrics(server: Server) -> None:
     assert server.get("/ready") == (200, b'{"ready":true}')
     wait_for(lambda: server.metric("conure_streams") == server.health()["streams"] == 0)
     assert 'conure_capacity_streams{latency_ms="160",model="small"}' in server.get("/metrics")[1].decode()
-
-
-def test_every_metric_is_explained() -> None:
-    names = {
-        line.split()[2] for line in metrics.render(metrics.collect()).decode().splitlines() if line.startswith("# TYPE")
-    }
-    told = re.findall(r"^\| `(conure_\w+)` \|", (ROOT / "docs" / "server.md").read_text(), re.MULTILINE)
-    assert set(told) == {name for name in names if not name.endswith("_created")}
 
 
 def test_the_stages_of_turns_are_counted(server: Server) -> None:
