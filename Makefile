@@ -72,7 +72,7 @@ browser: $(VENV)/dev node_modules/installed
 
 # The documentation site, in an environment of its own; broken links are errors.
 docs: $(VENV)/docs/installed
-	$(VENV)/docs/bin/mkdocs build -q --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --strict
 
 # Node 20 or newer, and where there is none that of PyPI.
 WITH_NODE = PATH="$(abspath $(VENV)/node/bin):$$PATH"
