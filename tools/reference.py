@@ -91,7 +91,12 @@ def _option_rows(command: App) -> Iterator[tuple[str, str, str]]:
         names = [name for name in argument.names if name.startswith("--") or re.fullmatch("-[a-z]", name)]
         if names and argument.show and names[0] not in EVERYWHERE:
             spelled = ", ".join(f"`{name}`" for name in names)
-            yield spelled, _cell(argument.parameter.help or ""), _default(argument)
+            yield spelled, _cell(f"{argument.parameter.help or ''}{_choices(argument)}"), _default(argument)
+
+
+def _choices(argument: Any) -> str:
+    found = argument.get_choices() or ()
+    return f" One of {', '.join(f'`{choice}`' for choice in found)}." if len(found) > 1 else ""
 
 
 def _default(argument: Any) -> str:
