@@ -88,7 +88,8 @@ def add_server(parser: argparse.ArgumentParser) -> None:
 def server_of(options: argparse.Namespace) -> AbstractContextManager[Server]:
     if options.url:
         return nullcontext(the_server_at(options.url))
-    flags = ["--live", options.live, "--clips", options.clips, "--resume-seconds", str(options.resume_seconds)]
+    flags = ["--live-models", options.live, "--file-models", options.clips]
+    flags += ["--resume-seconds", str(options.resume_seconds)]
     for name in ("threads", "processes"):
         if value := getattr(options, name):
             flags += [f"--{name}", str(value)]

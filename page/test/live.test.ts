@@ -151,7 +151,7 @@ test("a microphone that gives nothing", async () => {
 });
 
 test("a server that is full says so, and when it is gone", async () => {
-  const full = await serve("free", "--slots", "1");
+  const full = await serve("free", "--max-streams", "1");
   const taken = await new Client(full.url).stream();
   const { page, close } = await open(full.url);
   await page.getByRole("button", { name: "Start listening" }).click();

@@ -135,12 +135,13 @@ async def open_servers(
     live = LiveService(handle, models, tokenizers, settings.resume_seconds, place, most_backlog)
     files = FileService(handle, tokenizers, settings.max_hours * 3600, place)
     access = open_access(settings, counts or LocalUsage())
-    outside = SafeHttp(settings.fetch_private)
+    outside = SafeHttp(settings.allow_private_urls)
     fetcher, callbacks = UrlFetcher(outside, place), Callbacks(outside, place)
     signed = ClientSecrets(place.secret)
     uploads = Uploads(int(settings.max_upload_mb * 1e6), place.share_of(settings.max_uploads))
     connections = ConnectionLimits(
-        Capacity.from_descriptor_limit(settings.max_connections, settings.max_unidentified), needs_key=access.needs_key
+        Capacity.from_descriptor_limit(settings.max_connections, settings.max_unauthenticated),
+        needs_key=access.needs_key,
     )
     behind = Services(
         live, files, status or ProcessStatus(live), access, uploads, connections, fetcher, callbacks, signed
@@ -196,7 +197,7 @@ async def _grpc(behind: Services, settings: Settings, shared: bool, stack: conte
 
 def _pages(settings: Settings) -> AllowedOrigins:
     origins = tuple(filter(None, map(str.strip, settings.cors.split(","))))
-    return AllowedOrigins(origins, local_names_only=not (settings.keys or settings.open_to_all), host=settings.host)
+    return AllowedOrigins(origins, local_names_only=not (settings.keys or settings.allow_anonymous), host=settings.host)
 
 
 async def _until_stopped(doors: ProtocolServers, handle: EngineClient, drain_seconds: float) -> None:

@@ -89,7 +89,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CapacityFindings]:
             surveys, "load_of", lambda bench, server: Load(PacedStreamSettings("", 160), [], 1.0, [], 0.26)
         )
         monkeypatch.setattr(surveys, "measure_clips", lambda bench, server, tell: tell(clips_trial(4)))
-        monkeypatch.setattr("conure.bench.capacity_search.processors", lambda: 4)
+        monkeypatch.setattr("conure.bench.capacity_search.processor_count", lambda: 4)
         monkeypatch.setattr("psutil.cpu_percent", lambda interval: 25.0)
         asked = CapacitySearch(
             choice or {"model": "m"}, StreamBench(shipped()), ClipBench(shipped()), effort, **options
@@ -108,14 +108,14 @@ def test_a_fifth_fewer_than_the_most_is_what_is_used(look: Callable[..., Capacit
     found = look(machine)
     assert found.best is not None
     assert 45 <= found.best.held <= 50
-    assert found.chosen == {"model": "m", "slots": int(found.best.held * 0.8)}
+    assert found.chosen == {"model": "m", "max_streams": int(found.best.held * 0.8)}
     assert found.promised is not None
-    assert found.promised.streams == found.chosen["slots"]
-    assert machine.started == [["--model", "m"], ["--model", "m", "--slots", str(found.promised.streams)]]
+    assert found.promised.streams == found.chosen["max_streams"]
+    assert machine.started == [["--model", "m"], ["--model", "m", "--max-streams", str(found.promised.streams)]]
 
 
 def test_fewer_are_used_where_the_second_time_is_worse(look: Callable[..., CapacityFindings]) -> None:
-    found = look(Machine(lambda given: 30 if "--slots" in given else 50))
+    found = look(Machine(lambda given: 30 if "--max-streams" in given else 50))
     assert found.promised is not None
     assert [trial.fault is None for trial in found.kept] == [False, False, True][-len(found.kept) :]
     assert len(found.kept) > 1
@@ -168,9 +168,9 @@ def test_what_is_told(look: Callable[..., CapacityFindings]) -> None:
     assert "$0.05263 an hour of live audio, with 38 streams; $0.08333 an hour of recordings" in told["cost"]
     assert memory(found)[0] == ("MB", "at rest", "38 streams", "4 recordings")
     assert memory(found)[1] == ("server", "1", "128", "100")
-    assert "conure serve --model m --slots 38\nIt held 38 streams at 160 ms" in advice(found)
+    assert "conure serve --model m --max-streams 38\nIt held 38 streams at 160 ms" in advice(found)
     as_dict = capacity_as_dict(found, 2.0)
-    assert as_dict["advice"]["command"] == "conure serve --model m --slots 38"
+    assert as_dict["advice"]["command"] == "conure serve --model m --max-streams 38"
     assert as_dict["advice"]["dollars_per_stream_hour"] == pytest.approx(2 / 38)
     assert as_dict["advice"]["margin"] == pytest.approx(1 - 38 / 48)
     assert as_dict["live"]["streams"] == 48

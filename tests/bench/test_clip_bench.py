@@ -22,7 +22,7 @@ def clips_trial(at_once: int, *, same: bool = True) -> ClipTrial:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with start_server(["--live", NO_LIVE, "--clips", "tiny"]) as server:
+    with start_server(["--live-models", NO_LIVE, "--file-models", "tiny"]) as server:
         yield server
 
 

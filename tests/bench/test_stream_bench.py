@@ -41,7 +41,7 @@ def test_each_process_of_a_server_is_looked_at(capsys: pytest.CaptureFixture[str
 def test_a_server_that_does_not_start_says_why() -> None:
     with (
         pytest.raises(EngineFailed, match="the server did not start"),
-        start_server(["--live", "./gone.nemo", "--clips", NO_CLIPS]),
+        start_server(["--live-models", "./gone.nemo", "--file-models", NO_CLIPS]),
     ):
         pass
 
@@ -60,6 +60,6 @@ def test_the_server_that_is_started_is_for_the_bench_alone(monkeypatch: pytest.M
     monkeypatch.setenv("CONURE_KEYS", str(tmp_path / "keys.json"))
     monkeypatch.setenv("CONURE_TLS_CERTIFICATE", str(tmp_path / "certificate.pem"))
     monkeypatch.setenv("CONURE_HOST", "0.0.0.0")
-    with start_server(["--live", str(TINY), "--clips", NO_CLIPS]) as server:
+    with start_server(["--live-models", str(TINY), "--file-models", NO_CLIPS]) as server:
         assert server.url.startswith("http://127.0.0.1:")
         assert server.models()

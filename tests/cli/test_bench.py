@@ -26,7 +26,8 @@ BENCH = [sys.executable, "-m", "conure", "bench", "--model", "tiny", "--audio", 
 
 def test_the_settings_that_it_finds_start_a_server_that_works() -> None:
     """Three rows, and a promise that any machine keeps: what limits is the number of rows."""
-    line = [*BENCH, "--slots", "3", "--promise", "60000", "--seconds", "1", "--at-once", "2", "--price", "3", "--json"]
+    load = ["--promise", "60000", "--seconds", "1", "--at-once", "2"]
+    line = [*BENCH, "--max-streams", "3", *load, "--price", "3", "--json"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -38,7 +39,7 @@ def test_the_settings_that_it_finds_start_a_server_that_works() -> None:
     assert told["clips"]["dollars_per_hour"] == pytest.approx(3 / told["clips"]["hours_an_hour"])
     assert [sizes.keys() for sizes in told["memory"].values()] == [{"server", "engine"}] * 3
     advice = told["advice"]
-    assert (advice["command"], advice["streams"]) == ("conure serve --model tiny --slots 2", 2)
+    assert (advice["command"], advice["streams"]) == ("conure serve --model tiny --max-streams 2", 2)
     assert advice["dollars_per_stream_hour"] == 1.5
     assert advice["p99"] <= advice["promise"] == 60
     program, command, *flags = shlex.split(advice["command"])
@@ -57,7 +58,7 @@ def to_the_group(process: subprocess.Popen[str]) -> None:
 def test_an_interruption_leaves_no_server_and_prints_what_was_found(
     stop: Callable[[subprocess.Popen[str]], None],
 ) -> None:
-    line = [*BENCH, "--slots", "2", "--promise", "60000", "--seconds", "40", "--json"]
+    line = [*BENCH, "--max-streams", "2", "--promise", "60000", "--seconds", "40", "--json"]
     with subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

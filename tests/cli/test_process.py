@@ -91,7 +91,7 @@ def at_work(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil
     """A call that has given the first of its transcripts and is far from the last, and the processes it started."""
     long = [save(tmp_path / f"{number}.wav", np.tile(speech(100, number), 12)) for number in range(2)]
     line = [*CONURE, "transcribe", "--model", "tiny", str(STRINGS[0]), *map(str, long)]
-    surroundings = os.environ | {"CONURE_WORKERS": "2", "CONURE_BATCH_SECONDS": "30"}
+    surroundings = os.environ | {"CONURE_DECODE_WORKERS": "2", "CONURE_BATCH_SECONDS": "30"}
     with subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings, start_new_session=True
     ) as process:

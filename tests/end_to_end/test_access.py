@@ -194,7 +194,7 @@ def test_what_keeps_a_server_from_starting(tmp_path: Path) -> None:
     told = refused("--host", "0.0.0.0")
     assert "other machines could reach 0.0.0.0" in told
     assert "--keys" in told
-    assert "--open-to-all" in told
+    assert "--allow-anonymous" in told
     assert "does not exist" in refused("--keys", str(tmp_path / "none.json"))
     expired = ("--tls-certificate", str(TLS / "expired.pem"), "--tls-key", str(TLS / "expired.key.pem"))
     assert "expired on Jan  1 00:00:00 2021" in refused(*expired)
@@ -214,7 +214,7 @@ def but(*names: str) -> tuple[str, ...]:
         (but("--port"), {"web"}, "2"),
         (but("--tcp-port"), {"tcp"}, "1"),
         (but("--tcp-port", "--status-port"), {"tcp", "status"}, "2"),
-        ((*but("--tcp-port", "--port", "--status-port"), "--without", "native"), {"web", "status"}, "1"),
+        ((*but("--tcp-port", "--port", "--status-port"), "--disable", "native"), {"web", "status"}, "1"),
     ],
 )
 def test_doors_alone(cache: Path, options: tuple[str, ...], names: set[str], processes: str) -> None:
@@ -234,7 +234,7 @@ def test_doors_alone(cache: Path, options: tuple[str, ...], names: set[str], pro
         if "status" in names:
             assert server.told()["ready"]
         if "web" in names:
-            is_open = "--without" not in options
+            is_open = "--disable" not in options
             assert server.post("/v1/transcribe", DEMO.read_bytes())[0] == (200 if is_open else 404)
             assert server.get("/ready")[0] == 200
         assert server.stop() == 0
@@ -248,7 +248,7 @@ def test_a_name_of_somebody_else_is_not_answered(cache: Path) -> None:
             with socket.create_connection((server.host, server.web), timeout=PATIENCE) as connection:
                 connection.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
                 assert connection.makefile("rb").readline().split()[1] == status
-    with started("tiny", cache, *but("--port"), "--host", "0.0.0.0", "--open-to-all") as server:
+    with started("tiny", cache, *but("--port"), "--host", "0.0.0.0", "--allow-anonymous") as server:
         assert "access  everybody who reaches it" in server.errors
         with socket.create_connection(("127.0.0.1", server.web), timeout=PATIENCE) as connection:
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: any.example\r\nConnection: close\r\n\r\n")

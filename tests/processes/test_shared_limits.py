@@ -27,7 +27,7 @@ class Parent:
         counts: SharedUsage
 
         class Line:
-            def say(_, said: Message) -> None:  # noqa: N805
+            def send(_, said: Message) -> None:  # noqa: N805
                 answer = self._ledger.answer(
                     process, cast(BeginUsage | ReserveUsage | SpendUsage | EndUsage, said), 0.0
                 )
@@ -55,7 +55,7 @@ def test_a_parent_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[Message] = []
 
     class Silent:
-        def say(self, message: Message) -> None:
+        def send(self, message: Message) -> None:
             said.append(message)
 
     async def ask() -> None:

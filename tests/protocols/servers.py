@@ -185,7 +185,7 @@ def started(
 ) -> Iterator[Server]:
     """Ports are free ones where the options do not say otherwise; killed at the end where it is still there."""
     ports = [part for name in PORTS if f"--{name}" not in options for part in (f"--{name}", "free")]
-    command = [python, "-m", module, "serve", "--live", live, "--clips", "tiny", "--device", "cpu"]
+    command = [python, "-m", module, "serve", "--live-models", live, "--file-models", "tiny", "--device", "cpu"]
     server = Server([*command, "--threads", "1", *ports, *options], cache, key, settings)
     try:
         server.begin()

@@ -259,7 +259,7 @@ def site() -> Iterator[str]:
 def at_home(cache: Path) -> Iterator[Server]:
     """A server that may fetch from this machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONURE_FETCH_PRIVATE", "true")
+        patch.setenv("CONURE_ALLOW_PRIVATE_URLS", "true")
         with started(f"{TINY_MODEL}", cache) as running:
             yield running
             assert running.stop() == 0

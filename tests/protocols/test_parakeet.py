@@ -29,7 +29,7 @@ Answer = tuple[int, Any, dict[str, str]]
 @pytest.fixture(scope="module")
 def narrow(cache: Path) -> Iterator[Server]:
     """Room for one stream, and the native door closed."""
-    with started("tiny", cache, "--slots", "1", "--without", "native", "--drain-seconds", "600") as running:
+    with started("tiny", cache, "--max-streams", "1", "--disable", "native", "--drain-seconds", "600") as running:
         yield running
         assert running.stop() == 0
         assert "Traceback" not in running.errors

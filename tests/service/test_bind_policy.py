@@ -41,26 +41,26 @@ def test_others_come_in_with_keys_or_in_so_many_words(host: str, keys: Path) -> 
     with pytest.raises(BadOption, match="no keys") as caught:
         bind_settings(load_settings(host=host))
     assert "--keys" in str(caught.value.hint)
-    assert "--open-to-all" in str(caught.value.hint)
+    assert "--allow-anonymous" in str(caught.value.hint)
     assert bind_settings(load_settings(host=host, keys=keys))
-    assert bind_settings(load_settings(host=host, open_to_all=True))
+    assert bind_settings(load_settings(host=host, allow_anonymous=True))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
-@pytest.mark.parametrize("open_to_all", [True, False])
-def test_a_file_without_keys_is_none(host: str, open_to_all: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("allow_anonymous", [True, False])
+def test_a_file_without_keys_is_none(host: str, allow_anonymous: bool, tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     for text in (None, '{"keys": []}', "keys"):
         if text is not None:
             file.write_text(text)
         with pytest.raises(BadOption, match=r"keys\.json"):
-            bind_settings(load_settings(host=host, open_to_all=open_to_all, keys=file))
+            bind_settings(load_settings(host=host, allow_anonymous=allow_anonymous, keys=file))
 
 
 def test_who_may_is_told(keys: Path) -> None:
     assert access_summary(load_settings()) == "this machine, without keys"
-    assert access_summary(load_settings(open_to_all=True)) == "everybody who reaches it"
-    assert access_summary(load_settings(keys=keys, open_to_all=True)) == f"keys of {keys}"
+    assert access_summary(load_settings(allow_anonymous=True)) == "everybody who reaches it"
+    assert access_summary(load_settings(keys=keys, allow_anonymous=True)) == f"keys of {keys}"
 
 
 def test_every_combination_of_ports() -> None:
@@ -89,17 +89,17 @@ def test_every_combination_of_ports() -> None:
     ],
 )
 def test_a_door_takes_its_port_with_it(without: str, closed: set[str]) -> None:
-    found = bind_settings(load_settings(without=without, grpc_port=1))
+    found = bind_settings(load_settings(disable=without, grpc_port=1))
     assert {name for name in OFF if not getattr(found, name)} == closed
 
 
 def test_a_web_port_without_doors_is_no_door() -> None:
     on_the_web = ",".join(name for name in PROTOCOLS if name not in ("riva", "wyoming"))
     with pytest.raises(BadOption, match="every door is closed"):
-        bind_settings(load_settings(without=on_the_web, grpc_port=0, wyoming_port=0))
-    assert bind_settings(load_settings(without=on_the_web, grpc_port=0)).wyoming_port
-    assert bind_settings(load_settings(without=on_the_web.replace("openai,", ""), grpc_port=0, wyoming_port=0))
-    assert disabled_protocols(load_settings(without=" native ,, riva")) == {"native", "riva"}
+        bind_settings(load_settings(disable=on_the_web, grpc_port=0, wyoming_port=0))
+    assert bind_settings(load_settings(disable=on_the_web, grpc_port=0)).wyoming_port
+    assert bind_settings(load_settings(disable=on_the_web.replace("openai,", ""), grpc_port=0, wyoming_port=0))
+    assert disabled_protocols(load_settings(disable=" native ,, riva")) == {"native", "riva"}
 
 
 @pytest.mark.parametrize(("asked", "port"), [({}, 0), ({"grpc_port": 0}, 0)])
@@ -114,7 +114,7 @@ def test_grpc_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, asked: dict
 def test_pages_that_are_none(cors: str) -> None:
     with pytest.raises(BadOption, match="--cors is") as caught:
         load_settings(cors=cors)
-    assert "write https://example.com" in str(caught.value.hint)
+    assert "use the form https://example.com" in str(caught.value.hint)
 
 
 def test_pages() -> None:

@@ -30,7 +30,7 @@ class Few:
     def __init__(self, most: int) -> None:
         self.left = most
 
-    async def begin(self, scope: str) -> Usage:
+    async def begin_usage(self, scope: str) -> Usage:
         self.left -= 1
         if self.left < 0:
             raise Busy("no more")

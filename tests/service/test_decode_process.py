@@ -126,8 +126,9 @@ def test_processes_that_read_load_no_torch_and_no_second_detector():
         from conure.service.decode_process import main
         from conure.vad.silero import load_silero
         load_silero()
-        from conure.native.library import available
-        print("torch" in sys.modules, "conure.cli" in sys.modules, available() != ("onnxruntime" in sys.modules))
+        from conure.native.library import has_native_kernels
+        loads_onnx = "onnxruntime" in sys.modules
+        print("torch" in sys.modules, "conure.cli" in sys.modules, has_native_kernels() != loads_onnx)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == "False False True\n", done.stderr

@@ -42,5 +42,5 @@ def test_who_is_asked_for_a_number_has_it(machine: pytest.MonkeyPatch) -> None:
 
 
 def test_tiny_stands_for_both() -> None:
-    plan = plan_from_settings(Settings(model="tiny", live="tiny", clips=""))
+    plan = plan_from_settings(Settings(model="tiny", live_models="tiny", file_models=""))
     assert (plan.live, plan.clips) == (("tiny-live",), ("tiny",))

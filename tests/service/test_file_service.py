@@ -56,7 +56,7 @@ class Guest:
         self.spent: list[float] = []
         self.visits: list[str] = []
 
-    async def begin(self, scope: Scope) -> Guest:
+    async def begin_usage(self, scope: Scope) -> Guest:
         if self.refused:
             raise TooMany("one recording at a time", retry_after=3.0)
         self.visits.append(scope)

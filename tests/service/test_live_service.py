@@ -67,9 +67,9 @@ async def rest_of(stream: LiveStream, reader: int) -> list[Event]:
         ({"model": "none"}, UnknownModel),
         ({"model": "clips"}, BadOption),
         ({"latency_ms": 100}, BadOption),
-        ({"finals": "live"}, BadOption),
-        ({"finals": "clips", "finals_budget": -1.0}, BadOption),
-        ({"finals": "clips", "finals_budget": 1e9}, BadOption),
+        ({"final_model": "live"}, BadOption),
+        ({"final_model": "clips", "final_budget_seconds": -1.0}, BadOption),
+        ({"final_model": "clips", "final_budget_seconds": 1e9}, BadOption),
     ],
 )
 def test_what_cannot_be_met_opens_nothing(wanted: dict[str, object], error: type[ConureError]) -> None:

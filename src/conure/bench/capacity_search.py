@@ -193,7 +193,7 @@ def _keep(
     """The settings to use: fewer streams again where those that were chosen are not held the second time."""
     fewer = [max(1, int(best.held * (1 - MARGIN) ** times)) for times in range(1, TRIES + 1)] if best.held else []
     for streams in (*dict.fromkeys(fewer), None):
-        found.chosen = {**best.choice, "slots": streams} if streams else best.choice
+        found.chosen = {**best.choice, "max_streams": streams} if streams else best.choice
         tell(f"{command(found.chosen)}: to be used")
         with start_server(flags(found.chosen)) as server:
             if streams:

@@ -13,19 +13,20 @@ from conure.cli import bench_clips, bench_live
 from conure.cli.bench_options import Start, chosen, interruptible
 from conure.cli.outputs import write_stdout
 from conure.cli.reporter import DONE, INTERRUPTED, PLAIN, REFUSED, Common, tell
-from conure.cli.setting_flags import knob
+from conure.cli.setting_flags import HIDDEN, knob
 from conure.cli.tables import table
 from conure.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from conure.bench.capacity_search import CapacityFindings, CapacitySearch
+    from conure.bench.server_flags import Choice
 
 __all__ = ["app", "bench"]
 
 EXAMPLES = """\
 Examples:
   conure bench --model tiny
-  conure bench --live nemotron-3.5 --clips parakeet --price 2.50 --plot figures/
+  conure bench --live-models nemotron-3.5 --file-models parakeet --price 2.50 --plot figures/
 """
 
 app = App(
@@ -42,8 +43,8 @@ app.command(bench_clips.clips, help_epilogue=bench_clips.EXAMPLES)
 @dataclass(frozen=True)
 class Options:
     model: Annotated[str | None, Parameter(help="One model for both live audio and recordings.")] = None
-    live: Annotated[str | None, knob("live")] = None
-    clips: Annotated[str | None, knob("clips")] = None
+    live_models: Annotated[str | None, knob("live_models")] = None
+    file_models: Annotated[str | None, knob("file_models")] = None
     latency: Annotated[int, Parameter(help="Milliseconds of audio in a chunk.")] = 160
     promise: Annotated[
         float | None, Parameter(help="Milliseconds that p99 of the lag may be.", show_default="a chunk and 100")
@@ -60,6 +61,8 @@ class Options:
     plot: Annotated[
         Path | None, Parameter(help="A folder for figures and their numbers (pip install 'conure[plot]').")
     ] = None
+    live: Annotated[str | None, HIDDEN] = None
+    clips: Annotated[str | None, HIDDEN] = None
 
 
 DEFAULTS = Options()
@@ -104,7 +107,7 @@ def _survey(options: Options, start: Start) -> CapacitySearch:
     effort, audio = THOROUGH if options.thorough else QUICK, options.audio or shipped()
     seconds = effort.seconds if options.seconds is None else options.seconds
     return CapacitySearch(
-        choice=chosen(start, model=options.model, live=options.live, clips=options.clips),
+        choice=_choice(options, start),
         live=StreamBench(audio=audio, latency_ms=options.latency, seconds=seconds, promise_ms=options.promise),
         clips=ClipBench(audio=audio, at_once=options.at_once, seconds=seconds),
         effort=effort,
@@ -114,12 +117,14 @@ def _survey(options: Options, start: Start) -> CapacitySearch:
 
 def _settings(options: Options, start: Start) -> Settings:
     """Those of the server that is started. Raises BadOption."""
-    return load_settings(
-        model=options.model,
-        live=options.live or options.model,
-        clips=options.clips or options.model,
-        **chosen(start),
-    )
+    given = _choice(options, start)
+    models = {name: given.get(name) or options.model for name in ("live_models", "file_models")}
+    return load_settings(**{**given, **models})
+
+
+def _choice(options: Options, start: Start) -> Choice:
+    names = ("model", "live_models", "file_models", "live", "clips")
+    return chosen(start, **{name: getattr(options, name) for name in names})
 
 
 def _download(settings: Settings) -> None:

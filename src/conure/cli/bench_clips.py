@@ -70,7 +70,7 @@ def clips(*, options: Options = DEFAULTS, start: Start = START, common: Common =
         tell(clips_line(trial))
 
     given = chosen(start, model=None if options.url else options.model)
-    with interruptible() as outcome, server_of(options.url, options.key, given, {"live": NO_LIVE}) as server:
+    with interruptible() as outcome, server_of(options.url, options.key, given, {"live_models": NO_LIVE}) as server:
         measure_clips(bench, server, note)
     if trials:
         write_stdout(_as_json(trials, options.price) if common.json else _render(trials, options.price))

@@ -47,7 +47,7 @@ class Options:
     price: Annotated[float | None, Parameter(help="Of the machine, in dollars an hour.")] = None
     url: Annotated[str | None, Parameter(help="A server that runs; without it one is started.")] = None
     key: Annotated[str | None, knob("key")] = None
-    model: Annotated[str | None, knob("live")] = None
+    model: Annotated[str | None, knob("live_models")] = None
 
 
 DEFAULTS = Options()
@@ -82,8 +82,8 @@ def live(*, options: Options = DEFAULTS, start: Start = START, common: Common = 
         trials.append(trial)
         tell(line(trial))
 
-    given = chosen(start, live=None if options.url else options.model)
-    with interruptible() as outcome, server_of(options.url, options.key, given, {"clips": NO_CLIPS}) as server:
+    given = chosen(start, live_models=None if options.url else options.model)
+    with interruptible() as outcome, server_of(options.url, options.key, given, {"file_models": NO_CLIPS}) as server:
         measure(bench, server, note)
     if trials:
         write_stdout(_as_json(trials, options.price) if common.json else render(trials, options.price))

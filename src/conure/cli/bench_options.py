@@ -11,8 +11,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from conure.bench.server_flags import Choice
-from conure.cli.setting_flags import knob
+from conure.cli.setting_flags import HIDDEN, knob
 from conure.errors import ConureError
+from conure.settings import with_current_names
 from conure.types import RunnerChoice
 
 __all__ = ["Start", "chosen", "interruptible"]
@@ -26,13 +27,14 @@ class Start:
     device: Annotated[str | None, knob("device")] = None
     runner: Annotated[RunnerChoice | None, knob("runner")] = None
     threads: Annotated[int | None, knob("threads")] = None
-    slots: Annotated[int | None, knob("slots")] = None
+    max_streams: Annotated[int | None, knob("max_streams")] = None
+    slots: Annotated[int | None, HIDDEN] = None
     processes: Annotated[int | None, knob("processes")] = None
 
 
 def chosen(start: Start, **models: str | None) -> Choice:
     """What was given of it."""
-    return {name: value for name, value in (models | vars(start)).items() if value is not None}
+    return with_current_names(models | vars(start))
 
 
 @dataclass

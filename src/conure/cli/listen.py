@@ -42,7 +42,7 @@ PACKET = 320
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options:
-    model: Annotated[str | None, knob("live")] = None
+    model: Annotated[str | None, knob("live_models")] = None
     device: Annotated[str | None, knob("device")] = None
     runner: Annotated[RunnerChoice | None, knob("runner")] = None
     language: Annotated[str | None, knob("language")] = None
@@ -78,12 +78,12 @@ def listen(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
     """The microphone to words, as they are spoken; Ctrl-C ends it."""
     common.begin()
     settings = load_settings(
-        live=options.model, device=options.device, runner=options.runner, language=options.language
+        live_models=options.model, device=options.device, runner=options.runner, language=options.language
     )
     from conure.cli.downloads import ensure_on_disk  # noqa: PLC0415  it loads the hub's library
     from conure.service.model_directory import live_model_name  # noqa: PLC0415
 
-    ensure_on_disk(live_model_name(settings.live))
+    ensure_on_disk(live_model_name(settings.live_models))
     asyncio.run(_listen(options, settings))
     return DONE
 
@@ -97,7 +97,7 @@ async def _listen(options: Options, settings: Settings) -> None:
     from conure.service.model_directory import ModelDirectory, live_model_name  # noqa: PLC0415
     from conure.service.tokenizer_cache import TokenizerCache  # noqa: PLC0415
 
-    name = live_model_name(settings.live)
+    name = live_model_name(settings.live_models)
     plan = Plan((name,), device=settings.device, runner=settings.runner, threads=settings.threads, cache=settings.cache)
     handle = EngineClient(ThreadTransport(plan))
     await handle.start()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from conure.cli.reporter import DONE, PLAIN, Common
-from conure.cli.setting_flags import knob
+from conure.cli.setting_flags import HIDDEN, knob
 from conure.engine.plan import ModelInfo
 from conure.json_stderr import redirect_stderr
-from conure.settings import Settings, load_settings
+from conure.settings import Settings, load_settings, with_current_names
 from conure.types import RunnerChoice
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Port = int | Literal["free"]
 EXAMPLES = """\
 Examples:
   conure serve --model tiny --port 9000
-  conure serve --live nemotron-3.5 --clips parakeet --host 0.0.0.0 --keys keys.json
+  conure serve --live-models nemotron-3.5 --file-models parakeet --host 0.0.0.0 --keys keys.json
 """
 
 
@@ -34,8 +34,8 @@ Examples:
 @dataclass(frozen=True)
 class Options:
     model: Annotated[str | None, Parameter(help="One model for both live audio and recordings.")] = None
-    live: Annotated[str | None, knob("live")] = None
-    clips: Annotated[str | None, knob("clips")] = None
+    live_models: Annotated[str | None, knob("live_models")] = None
+    file_models: Annotated[str | None, knob("file_models")] = None
     device: Annotated[str | None, knob("device")] = None
     runner: Annotated[RunnerChoice | None, knob("runner")] = None
     threads: Annotated[int | None, knob("threads")] = None
@@ -46,19 +46,25 @@ class Options:
     grpc_port: Annotated[Port | None, knob("grpc_port")] = None
     wyoming_port: Annotated[Port | None, knob("wyoming_port")] = None
     status_port: Annotated[Port | None, knob("status_port")] = None
-    without: Annotated[str | None, knob("without")] = None
+    disable: Annotated[str | None, knob("disable")] = None
     keys: Annotated[Path | None, knob("keys")] = None
-    open_to_all: Annotated[bool | None, knob("open_to_all")] = None
+    allow_anonymous: Annotated[bool | None, knob("allow_anonymous")] = None
     tls_certificate: Annotated[Path | None, knob("tls_certificate")] = None
     tls_key: Annotated[Path | None, knob("tls_key")] = None
     cors: Annotated[str | None, knob("cors")] = None
-    slots: Annotated[int | None, knob("slots")] = None
+    max_streams: Annotated[int | None, knob("max_streams")] = None
     device_memory: Annotated[float | None, knob("device_memory")] = None
     max_connections: Annotated[int | None, knob("max_connections")] = None
-    max_unidentified: Annotated[int | None, knob("max_unidentified")] = None
+    max_unauthenticated: Annotated[int | None, knob("max_unauthenticated")] = None
     start_seconds: Annotated[float | None, knob("start_seconds")] = None
     resume_seconds: Annotated[float | None, knob("resume_seconds")] = None
     drain_seconds: Annotated[float | None, knob("drain_seconds")] = None
+    live: Annotated[str | None, HIDDEN] = None
+    clips: Annotated[str | None, HIDDEN] = None
+    without: Annotated[str | None, HIDDEN] = None
+    open_to_all: Annotated[bool | None, HIDDEN] = None
+    slots: Annotated[int | None, HIDDEN] = None
+    max_unidentified: Annotated[int | None, HIDDEN] = None
 
 
 DEFAULTS = Options()
@@ -85,8 +91,9 @@ def serve(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
 
 
 def _settings(options: Options) -> Settings:
-    both = {"live": options.live or options.model, "clips": options.clips or options.model}
-    return load_settings(**asdict(options) | both)
+    given = with_current_names(asdict(options))
+    models = {name: given.get(name) or options.model for name in ("live_models", "file_models")}
+    return load_settings(**given | models)
 
 
 def _announce(serving: ServerInfo, settings: Settings, seconds: float) -> None:

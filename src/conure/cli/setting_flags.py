@@ -1,4 +1,4 @@
-"""Flags that are settings."""
+"""Flags that are settings, and old names of such flags."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from cyclopts import Parameter
 
 from conure.settings import Settings, load_settings
 
-__all__ = ["knob", "server_key"]
+__all__ = ["HIDDEN", "knob", "server_key"]
+
+HIDDEN = Parameter(show=False)
+"""An old name of a flag: it still works, and `with_current_names` warns of it; help pages leave it out."""
 
 
 def knob(name: str) -> Parameter:

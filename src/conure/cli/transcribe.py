@@ -243,7 +243,7 @@ class _Job:
 
     def _listen_to_all(self, recognizer: Recognizer) -> Generator[list[Transcript] | Exception, None, None]:
         sources = [_source(item) for item in self.inputs.found]
-        language, limit, workers = self.settings.language, self.settings.max_hours * 3600, self.settings.workers
+        language, limit, workers = self.settings.language, self.settings.max_hours * 3600, self.settings.decode_workers
         is_shown = self.outputs is None and sys.stdout.isatty()  # what is printed there would be torn by a bar
         with nullcontext() if is_shown else audio_bar(f"{len(sources)} recordings") as progress:
             if self.split:

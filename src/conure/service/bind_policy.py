@@ -21,7 +21,7 @@ WEB_DOORS = frozenset(PROTOCOLS) - {"riva", "wyoming"}
 
 
 def disabled_protocols(settings: Settings) -> frozenset[str]:
-    return frozenset(name.strip() for name in settings.without.split(",") if name.strip())
+    return frozenset(name.strip() for name in settings.disable.split(",") if name.strip())
 
 
 def bind_settings(settings: Settings) -> Settings:
@@ -51,7 +51,7 @@ def access_summary(settings: Settings) -> str:
     """Use the server, for whoever starts it."""
     if settings.keys:
         return f"keys of {settings.keys}"
-    return "everybody who reaches it" if settings.open_to_all else "this machine, without keys"
+    return "everybody who reaches it" if settings.allow_anonymous else "this machine, without keys"
 
 
 def is_loopback(host: str) -> bool:
@@ -67,8 +67,8 @@ def is_loopback(host: str) -> bool:
 def _check_access(settings: Settings) -> None:
     if settings.keys is not None:
         KeyFile(settings.keys)
-    elif not (settings.open_to_all or is_loopback(settings.host)):
+    elif not (settings.allow_anonymous or is_loopback(settings.host)):
         raise BadOption(
             f"other machines could reach {settings.host or 'every address'}, and there are no keys",
-            "make some (`conure keys add NAME --keys FILE`) and give --keys FILE, or say --open-to-all",
+            "make some (`conure keys add NAME --keys FILE`) and give --keys FILE, or --allow-anonymous",
         )

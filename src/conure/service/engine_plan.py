@@ -19,7 +19,7 @@ streams than eight of them hold of a large model."""
 
 def plan_from_settings(settings: Settings) -> Plan:
     """The models that are to be loaded; `tiny` stands for both tiny ones."""
-    live, clips = _names(settings.live), _names(settings.clips or settings.model)
+    live, clips = _names(settings.live_models), _names(settings.file_models or settings.model)
     return Plan(
         live=tuple(live_model_name(name) for name in live),
         clips=clips,
@@ -27,7 +27,7 @@ def plan_from_settings(settings: Settings) -> Plan:
         runner=settings.runner,
         threads=settings.threads,
         cache=settings.cache,
-        slots=settings.slots,
+        slots=settings.max_streams,
         device_memory=settings.device_memory,
     )
 

@@ -69,7 +69,7 @@ class SafeHttp:
         if not allowed:
             raise BadOption(
                 f"the host {url.host!r} is not on the public network",
-                "send the bytes, or let the server fetch from private addresses (fetch_private)",
+                "send the bytes, or let the server fetch from private addresses (allow_private_urls)",
             )
         return allowed[:MOST_TRIED]
 

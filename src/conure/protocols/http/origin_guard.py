@@ -79,7 +79,7 @@ class OriginGuard:
         if self._pages.local_names_only and not _is_own(host, self._pages.host):
             return Forbidden(
                 f"this server is not {host!r}: without keys it answers to localhost alone",
-                "make keys with `conure keys add`, or start it with --open-to-all",
+                "make keys with `conure keys add`, or start it with --allow-anonymous",
             )
         if not origin or (scope["type"] == "http" and scope["method"] in HARMLESS):
             return None
