@@ -23,9 +23,9 @@ from conure.cli import reporter
 from conure.cli.main import app
 from conure.errors import ConureError
 from conure.protocols.error_codes import ERROR_CODES
-from conure.settings import Settings
+from conure.settings import RENAMED, Settings
 
-__all__ = ["ERROR_MEANINGS", "PAGES", "render_page"]
+__all__ = ["ERROR_MEANINGS", "PAGES", "option_names", "render_page"]
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [DOCS / "reference" / f"{name}.md" for name in ("cli", "settings", "metrics", "errors")]
@@ -80,10 +80,21 @@ def _render_block(found: re.Match[str]) -> str:
 
 def _options(command: str) -> str:
     """Options of a command such as `bench live`, without those that every command has."""
+    return _table(("option", "description", "default"), _option_rows(_find_command(command)))
+
+
+def option_names(command: str) -> set[str]:
+    """All spellings of all options of a command."""
+    found = _find_command(command)
+    arguments = found.assemble_argument_collection(parse_docstring=True) if found.default_command else ()
+    return {name for argument in arguments for name in argument.names} | {"--help", "--version"}
+
+
+def _find_command(names: str) -> App:
     found: App = app
-    for name in command.split():
+    for name in names.split():
         found = found[name]
-    return _table(("option", "description", "default"), _option_rows(found))
+    return found
 
 
 def _option_rows(command: App) -> Iterator[tuple[str, str, str]]:
@@ -116,6 +127,10 @@ def _setting_row(item: tuple[str, Any]) -> tuple[str, str, str, str]:
     default = "" if field.default in (None, "") else f"`{field.default}`"
     default = "`~/.cache/conure`" if name == "cache" else default
     return f"`{name}`", f"`CONURE_{name.upper()}`", default, _cell(str(field.description))
+
+
+def _old_names() -> str:
+    return _table(("old", "new"), ((f"`{old}`", f"`{new}`") for old, new in RENAMED.items()))
 
 
 def _metrics() -> str:
@@ -171,6 +186,7 @@ def _cell(text: str) -> str:
 TABLES: dict[str, Callable[..., str]] = {
     "options": _options,
     "settings": _settings,
+    "old-names": _old_names,
     "metrics": _metrics,
     "errors": _errors,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from conure.settings import Settings
 from tests.cli.test_help import KEYS, MODELS, PAGES
 from tools import reference
 
-GUIDES = Path(__file__).parents[2] / "docs" / "guides"
+ROOT = Path(__file__).parents[2]
+GUIDES = ROOT / "docs" / "guides"
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OF_OTHERS = {"--server", "--use-fake-audio-capture", "--use-file-for-fake-audio-capture"}
+"""Options of other programs."""
 
 
 @pytest.mark.parametrize("page", reference.PAGES, ids=lambda page: page.stem)
@@ -43,3 +48,20 @@ def test_every_command_with_options_has_a_table() -> None:
 def test_every_error_of_the_client_is_described() -> None:
     text = (GUIDES / "python-client.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `([A-Z]\w+)` \|", text, re.MULTILINE)) | {"ClientError"} == set(client_errors.__all__)
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_options_in_examples_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for line in re.findall(r"\bconure ([a-z][^\n`|#]*)", text):
+        command = next((name for name in sorted(PAGES, key=len, reverse=True) if name and line.startswith(name)), "")
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", line))
+        assert not command or options <= _options(command), line
+    options = set(re.findall(r"`(--[a-z][a-z-]*)", text))
+    assert options <= _options("") | OF_OTHERS
+
+
+@functools.cache
+def _options(command: str) -> set[str]:
+    """Of a command and those below it."""
+    return set().union(*(reference.option_names(page) for page in PAGES if page and page.startswith(command)))
