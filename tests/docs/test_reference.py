@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from conure import metrics
-from conure.client import errors as client_errors
 from conure.protocols.error_codes import ERROR_CODES
 from conure.settings import Settings
 from tests.cli.test_help import KEYS, MODELS, PAGES
 from tools import reference
 
 ROOT = Path(__file__).parents[2]
-GUIDES = ROOT / "docs" / "guides"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OF_OTHERS = {"--server", "--use-fake-audio-capture", "--use-file-for-fake-audio-capture"}
 """Options of other programs."""
@@ -43,11 +41,6 @@ def test_every_command_with_options_has_a_table() -> None:
     text = reference.PAGES[0].read_text(encoding="utf-8")
     commands = {page for page in PAGES if page and page not in {*MODELS[:3], KEYS[0], *KEYS[2:], "doctor"}}
     assert commands <= set(re.findall(r"<!-- generated: options (.+?) -->", text))
-
-
-def test_every_error_of_the_client_is_described() -> None:
-    text = (GUIDES / "python-client.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `([A-Z]\w+)` \|", text, re.MULTILINE)) | {"ClientError"} == set(client_errors.__all__)
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
