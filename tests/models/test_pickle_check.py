@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conure.errors import BadCheckpoint
@@ -111,6 +111,7 @@ GOOD, SIZES = saved({"a": torch.zeros(3), "b": torch.zeros(2)[1:]})
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=4))
+@example([(15, 92)])  # a wrong escape
 def test_changed_bytes_are_let_through_or_refused(changes: list[tuple[int, int]]) -> None:
     data = bytearray(GOOD)
     for place, byte in changes:
