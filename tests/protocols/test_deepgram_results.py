@@ -27,9 +27,9 @@ def over(text: str, at: float, reason: EndReason = "silence", begin: float = 0.0
     return [UtteranceEnded(1, at, reason), final]
 
 
-def told(manner: ResultOptions, *events: Event) -> list[dict[str, Any]]:
-    results = Results(manner, (0, 1), {})
-    return [message for event in events for message in results.tell(event)] + list(results.flush())
+def render(options: ResultOptions, *events: Event) -> list[dict[str, Any]]:
+    results = Results(options, (0, 1), {})
+    return [message for event in events for message in results.render_event(event)] + list(results.flush())
 
 
 def brief(messages: list[dict[str, Any]]) -> list[tuple[str, float, float, bool, bool]]:
@@ -48,40 +48,40 @@ def brief(messages: list[dict[str, Any]]) -> list[tuple[str, float, float, bool,
 
 def test_a_long_utterance_is_told_in_parts() -> None:
     interim = ResultOptions(interim=True)
-    heard = told(interim, partial("ab", "c"), partial("abcde", "f"), partial("abcdef", "g"), *over("abcdefg", 8.0))
-    assert brief(heard) == [
+    messages = render(interim, partial("ab", "c"), partial("abcde", "f"), partial("abcdef", "g"), *over("abcdefg", 8.0))
+    assert brief(messages) == [
         ("abc", 0.0, 3.0, False, False),
         ("abcde", 0.0, 4.5, True, False),
         ("f", 4.5, 6.0, False, False),
         ("fg", 4.5, 7.0, False, False),
         ("fg", 4.5, 8.0, True, True),
     ]
-    assert [line for line in brief(heard) if line[3]] == brief(
-        told(ResultOptions(), partial("abcde", "f"), *over("abcdefg", 8.0))
+    assert [line for line in brief(messages) if line[3]] == brief(
+        render(ResultOptions(), partial("abcde", "f"), *over("abcdefg", 8.0))
     )
 
 
 def test_a_length_is_no_end_of_speech() -> None:
-    assert brief(told(ResultOptions(), *over("a", 30.0, "length"))) == [("a", 0.0, 30.0, True, False)]
-    assert brief(told(ResultOptions(ends_speech=False), *over("a", 3.0, "blanks"))) == [("a", 0.0, 3.0, True, False)]
+    assert brief(render(ResultOptions(), *over("a", 30.0, "length"))) == [("a", 0.0, 30.0, True, False)]
+    assert brief(render(ResultOptions(ends_speech=False), *over("a", 3.0, "blanks"))) == [("a", 0.0, 3.0, True, False)]
 
 
 def test_silence_is_told_in_parts_but_not_while_somebody_speaks() -> None:
     lags = [Lag(0.0, seconds) for seconds in (2.0, 5.9, 6.0, 7.0, 13.0)]
-    assert brief(told(ResultOptions(), *lags)) == [("", 0.0, 5.0, True, False), ("", 5.0, 12.0, True, False)]
-    assert told(ResultOptions(), SpeechStarted(1, 0.5), *lags) == []
+    assert brief(render(ResultOptions(), *lags)) == [("", 0.0, 5.0, True, False), ("", 5.0, 12.0, True, False)]
+    assert render(ResultOptions(), SpeechStarted(1, 0.5), *lags) == []
 
 
 def test_a_finalize_is_answered_once() -> None:
     events = [*over("a", 0.9, "asked"), Marker(1, 1.0), Marker(2, 1.0)]
-    heard = told(ResultOptions(), *events)
-    assert brief(heard) == [("a", 0.0, 1.0, True, True), ("", 1.0, 1.0, True, True)]
-    assert all(message["from_finalize"] for message in heard)
+    messages = render(ResultOptions(), *events)
+    assert brief(messages) == [("a", 0.0, 1.0, True, True), ("", 1.0, 1.0, True, True)]
+    assert all(message["from_finalize"] for message in messages)
 
 
 @pytest.mark.parametrize("last", [Finished(2.0), Failed("lag_exceeded", "too late")])
 def test_the_last_words_are_told_however_it_ends(last: Event) -> None:
-    (line,) = brief(told(ResultOptions(), *over("a", 1.5, "closed"), last))
+    (line,) = brief(render(ResultOptions(), *over("a", 1.5, "closed"), last))
     assert line == ("a", 0.0, 2.0 if isinstance(last, Finished) else 1.5, True, True)
 
 
@@ -101,9 +101,9 @@ def test_the_last_words_are_told_however_it_ends(last: Event) -> None:
     ],
 )
 def test_an_utterance_ends_when_words_stay_away(events: list[Event], ends: list[float]) -> None:
-    heard = told(ResultOptions(utterance_end=1.0), *events)
-    assert [message["last_word_end"] for message in heard if message["type"] == "UtteranceEnd"] == ends
-    assert all(message["type"] == "Results" for message in told(ResultOptions(), *events))
+    messages = render(ResultOptions(utterance_end=1.0), *events)
+    assert [message["last_word_end"] for message in messages if message["type"] == "UtteranceEnd"] == ends
+    assert all(message["type"] == "Results" for message in render(ResultOptions(), *events))
 
 
 @pytest.mark.parametrize("begin", [1.1, 1.4, 1.49, 1.5, 1.6, 3.0])
@@ -113,8 +113,8 @@ def test_no_utterance_ends_between_its_start_and_its_words(begin: float, step: f
     later = begin + 0.9
     passed = [Lag(0.0, step * turn) for turn in range(1, 200) if 1.0 < step * turn < later]
     events = sorted([*passed, SpeechStarted(2, begin)], key=lambda event: getattr(event, "processed_until", begin))
-    manner = ResultOptions(utterance_end=1.0, speech_starts=True)
-    heard = told(manner, SpeechStarted(1, 0.1), *over("a", 1.0), *events, *over("b", later + 0.1, begin=later))
-    kinds = [message["type"] for message in heard if message["type"] != "Results"]
+    options = ResultOptions(utterance_end=1.0, speech_starts=True)
+    messages = render(options, SpeechStarted(1, 0.1), *over("a", 1.0), *events, *over("b", later + 0.1, begin=later))
+    kinds = [message["type"] for message in messages if message["type"] != "Results"]
     assert kinds in (["SpeechStarted", "SpeechStarted"], ["SpeechStarted", "UtteranceEnd", "SpeechStarted"])
     assert ("UtteranceEnd" in kinds) == (begin - 0.5 >= 1.0)

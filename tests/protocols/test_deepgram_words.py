@@ -11,28 +11,28 @@ from conure.errors import BadOption, TooMany, UnsupportedAudio
 from conure.protocols.deepgram.errors import close_code_and_reason, error_response
 from conure.protocols.deepgram.file_params import FileParams
 from conure.protocols.deepgram.query import DeepgramQuery
-from conure.protocols.deepgram.transcripts import answer
+from conure.protocols.deepgram.transcripts import render_response
 from conure.protocols.deepgram.words import alternative, model_info, model_uuid
 from conure.service.events import Failed
 from conure.text.segments import segments_from_words
 from conure.types import Transcript, Word
 
-CARD = ModelInfo("parakeet-tdt-0.6b-v3", "parakeet", "", b"", 0, languages=("en", "de"))
+MODEL = ModelInfo("parakeet-tdt-0.6b-v3", "parakeet", "", b"", 0, languages=("en", "de"))
 ENGLISH = ModelInfo("mine", "mine", "", b"", 0, languages=("en",))
 
 
 class OneModel:
     """Stands in for the server's models."""
 
-    def __init__(self, card: ModelInfo) -> None:
-        self._card = card
+    def __init__(self, model: ModelInfo) -> None:
+        self._model = model
 
-    def clips(self, name: str | None) -> ModelInfo:
-        return self._card
+    def find_file_model(self, name: str | None) -> ModelInfo:
+        return self._model
 
 
-def wanted(*pairs: tuple[str, str], card: ModelInfo = CARD) -> FileParams:
-    return FileParams.of(DeepgramQuery(pairs), OneModel(card))  # type: ignore[arg-type]
+def parse(*pairs: tuple[str, str], model: ModelInfo = MODEL) -> FileParams:
+    return FileParams.parse(DeepgramQuery(pairs), OneModel(model))  # type: ignore[arg-type]
 
 
 def said(text: str, start: float = 0.0, pauses: dict[int, float] | None = None) -> tuple[Word, ...]:
@@ -116,41 +116,41 @@ def test_nothing_and_nothing_known() -> None:
 
 
 def test_models_have_names_that_stay() -> None:
-    assert model_uuid(CARD) == model_uuid(CARD) != model_uuid(ENGLISH)
-    assert model_info(CARD)["arch"] == "parakeet-tdt"
+    assert model_uuid(MODEL) == model_uuid(MODEL) != model_uuid(ENGLISH)
+    assert model_info(MODEL)["arch"] == "parakeet-tdt"
     assert model_info(ENGLISH)["name"] == "mine"
 
 
 @pytest.mark.parametrize(
-    ("pairs", "card", "language"),
+    ("pairs", "model", "language"),
     [
-        ([], CARD, None),
-        ([("language", "de")], CARD, "de"),
-        ([("language", "multi")], CARD, None),
+        ([], MODEL, None),
+        ([("language", "de")], MODEL, "de"),
+        ([("language", "multi")], MODEL, None),
         ([("language", "multi")], ENGLISH, "multi"),
-        ([("language", "de"), ("detect_language", "true")], CARD, None),
-        ([("language", "de"), ("detect_language", "false")], CARD, "de"),
-        ([("detect_language", "en"), ("detect_language", "fr")], CARD, None),
+        ([("language", "de"), ("detect_language", "true")], MODEL, None),
+        ([("language", "de"), ("detect_language", "false")], MODEL, "de"),
+        ([("detect_language", "en"), ("detect_language", "fr")], MODEL, None),
     ],
 )
-def test_languages(pairs: list[tuple[str, str]], card: ModelInfo, language: str | None) -> None:
-    assert wanted(*pairs, card=card).language == language
+def test_languages(pairs: list[tuple[str, str]], model: ModelInfo, language: str | None) -> None:
+    assert parse(*pairs, model=model).language == language
 
 
 def test_a_model_of_one_language_detects_none() -> None:
-    assert wanted(("detect_language", "true"), card=ENGLISH).ignored == ("detect_language",)
-    assert wanted(("detect_language", "true")).ignored == ()
+    assert parse(("detect_language", "true"), model=ENGLISH).ignored == ("detect_language",)
+    assert parse(("detect_language", "true")).ignored == ()
 
 
 @pytest.mark.parametrize(
     ("name", "written"), [("punctuate", True), ("smart_format", True), ("paragraphs", True), ("numerals", False)]
 )
 def test_what_asks_for_marks(name: str, written: bool) -> None:
-    assert wanted((name, "true")).written is written
+    assert parse((name, "true")).written is written
 
 
 def paragraphs(words: tuple[Word, ...]) -> dict[str, Any]:
-    segments = answer(wanted(("paragraphs", "true")), [transcript(words)], "id", "sha")
+    segments = render_response(parse(("paragraphs", "true")), [transcript(words)], "id", "sha")
     found: dict[str, Any] = segments["results"]["channels"][0]["alternatives"][0]["paragraphs"]
     return found
 
@@ -160,9 +160,9 @@ def transcript(words: tuple[Word, ...]) -> Transcript:
 
 
 def test_paragraphs_end_at_pauses() -> None:
-    told = paragraphs(said("One two. Three. Four five.", pauses={3: 1.5}))
-    assert told["transcript"] == "\nOne two. Three.\n\nFour five."
-    first, second = told["paragraphs"]
+    result = paragraphs(said("One two. Three. Four five.", pauses={3: 1.5}))
+    assert result["transcript"] == "\nOne two. Three.\n\nFour five."
+    first, second = result["paragraphs"]
     assert first["sentences"] == [
         {"text": "One two.", "start": 0.0, "end": 1.5},
         {"text": "Three.", "start": 2.0, "end": 2.5},
@@ -172,20 +172,22 @@ def test_paragraphs_end_at_pauses() -> None:
 
 
 def test_paragraphs_end_when_they_are_long() -> None:
-    told = paragraphs(said("One. " * 14))
-    assert [paragraph["num_words"] for paragraph in told["paragraphs"]] == [6, 6, 2]
+    result = paragraphs(said("One. " * 14))
+    assert [paragraph["num_words"] for paragraph in result["paragraphs"]] == [6, 6, 2]
     assert paragraphs(()) == {"transcript": "\n", "paragraphs": []}
 
 
 def test_utterances_of_channels_are_in_their_order() -> None:
     left, right = said("one two", pauses={1: 4.0}), said("three", start=2.0)
-    told = answer(wanted(("utterances", "true")), [transcript(left), transcript(right)], "id", "sha")["results"]
-    assert [(each["channel"], each["transcript"]) for each in told["utterances"]] == [
+    result = render_response(parse(("utterances", "true")), [transcript(left), transcript(right)], "id", "sha")[
+        "results"
+    ]
+    assert [(each["channel"], each["transcript"]) for each in result["utterances"]] == [
         (0, "one"),
         (1, "three"),
         (0, "two"),
     ]
-    assert len(told["channels"]) == 2
+    assert len(result["channels"]) == 2
 
 
 def test_refusals() -> None:

@@ -32,7 +32,7 @@ class Removed:
 
     name = "browser"
 
-    async def begin(self, scope: Scope) -> Usage:
+    async def begin_usage(self, scope: Scope) -> Usage:
         raise Unauthorized("the key 'browser' was removed")
 
 
@@ -41,7 +41,7 @@ class Spent:
 
     name = "browser"
 
-    async def begin(self, scope: Scope) -> Usage:
+    async def begin_usage(self, scope: Scope) -> Usage:
         raise TooMany("the key has no more audio", retry_after=60.0)
 
 

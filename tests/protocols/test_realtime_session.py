@@ -8,10 +8,10 @@ from conure.audio.formats import AudioFormat
 from conure.engine.plan import ModelInfo
 from conure.protocols.realtime.nim import NimSession
 from conure.protocols.realtime.session import BadSession, Session, nearest_latency
-from conure.protocols.realtime.session_schemas import flat_session_body, session_changes, shape
+from conure.protocols.realtime.session_schemas import flat_session_body, session_body, session_changes
 from conure.vad.endpointing import Endpointing
 
-CARD = ModelInfo("live", "live", "", b"", 20, latencies=(80, 160, 560, 1120))
+MODEL = ModelInfo("live", "live", "", b"", 20, latencies=(80, 160, 560, 1120))
 
 
 def heard(**changes: object) -> Session:
@@ -19,7 +19,7 @@ def heard(**changes: object) -> Session:
 
 
 @pytest.mark.parametrize(
-    ("turns", "hears_ends", "endpointing"),
+    ("turns", "has_end_token", "endpointing"),
     [
         (None, True, Endpointing(silence=None, end_token=None, blanks=None, longest=None)),
         ({"type": "server_vad"}, True, Endpointing(silence=0.5, end_token=None)),
@@ -33,8 +33,8 @@ def heard(**changes: object) -> Session:
         ({"type": "semantic_vad", "eagerness": "high"}, False, Endpointing(silence=0.4)),
     ],
 )
-def test_how_turns_end(turns: dict[str, object] | None, hears_ends: bool, endpointing: Endpointing) -> None:
-    assert heard(turn_detection=turns).endpointing(hears_ends) == endpointing
+def test_how_turns_end(turns: dict[str, object] | None, has_end_token: bool, endpointing: Endpointing) -> None:
+    assert heard(turn_detection=turns).endpointing(has_end_token) == endpointing
 
 
 def test_one_way_to_end_turns_leaves_nothing_to_another() -> None:
@@ -66,9 +66,9 @@ def test_a_format_leaves_its_rate_to_no_other() -> None:
     ("delay", "latency"), [("minimal", 80), ("low", 160), ("medium", 160), ("high", 560), ("xhigh", 1120), (None, None)]
 )
 def test_delay_is_the_nearest_latency(delay: str | None, latency: int | None) -> None:
-    wanted = heard(transcription={"delay": delay}).stream_request(CARD)
+    wanted = heard(transcription={"delay": delay}).stream_request(MODEL)
     assert (wanted.model, wanted.latency_ms) == ("live", latency)
-    assert nearest_latency(CARD, 10_000) == 1120
+    assert nearest_latency(MODEL, 10_000) == 1120
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_delay_is_the_nearest_latency(delay: str | None, latency: int | None) ->
     ],
 )
 def test_several_languages_are_for_the_model(asked: dict[str, object], language: str | None) -> None:
-    assert heard(transcription=asked).stream_request(CARD).language == language
+    assert heard(transcription=asked).stream_request(MODEL).language == language
 
 
 def test_what_has_no_effect_is_said_back() -> None:
     asked = {"model": "whisper-1", "language": None, "keywords": ["Kowalczyk"], "prompt": "numbers"}
     session = heard(transcription=asked, noise_reduction={"type": "near_field", "strength": 0.5})
-    told = shape(session, "sess_1")["audio"]["input"]
+    told = session_body(session, "sess_1")["audio"]["input"]
     assert told["transcription"] == asked
     assert told["noise_reduction"] == {"type": "near_field", "strength": 0.5}
     assert heard(transcription=None).common.input.transcription.model is None
@@ -105,7 +105,7 @@ def test_both_shapes_say_the_same() -> None:
     session = Session().updated(session_changes(flat))
     told = flat_session_body(session, "sess_1")
     assert {name: told[name] for name in flat} == flat
-    assert Session().updated(session_changes(shape(session, "sess_1"))) == session
+    assert Session().updated(session_changes(session_body(session, "sess_1"))) == session
 
 
 def test_a_wrong_value_is_named() -> None:
@@ -116,9 +116,9 @@ def test_a_wrong_value_is_named() -> None:
 
 def test_endpointing_of_nim() -> None:
     session = NimSession().updated({"endpointing_config": {"stop_history": 800, "stop_history_eou": 240}})
-    assert session.endpointing(hears_ends=True) == Endpointing(silence=0.8, end_token=0.24)
+    assert session.endpointing(has_end_token=True) == Endpointing(silence=0.8, end_token=0.24)
     zeros = NimSession().updated({"endpointing_config": {"stop_history": 0, "start_history": 0}})
-    assert zeros.endpointing(hears_ends=True) == Endpointing()
+    assert zeros.endpointing(has_end_token=True) == Endpointing()
 
 
 WAV_HEAD = b"RIFF\0\0\0\0WAVEfmt "

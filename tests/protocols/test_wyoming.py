@@ -16,8 +16,8 @@ import pytest
 from conure.engine.plan import ModelInfo
 from conure.errors import Unauthorized
 from conure.protocols.services import Services
-from conure.protocols.wyoming import server as door
-from conure.protocols.wyoming.transcription import wanted
+from conure.protocols.wyoming import server as wyoming
+from conure.protocols.wyoming.transcription import stream_request
 from conure.service.model_directory import ModelDirectory
 from tests.protocols.live_clients import pcm16, pieces
 from tests.protocols.servers import PATIENCE, SAID, Server, demo
@@ -219,7 +219,7 @@ START = frame("audio-start", SOUND)
         (frame("audio-start", SOUND | {"rate": "fast"}), "bad_request", "$.rate"),
         (frame("audio-start", {"rate": 16_000}), "bad_request", "`width`"),
         (frame("audio-chunk", payload=b"1234"), "bad_request", "`rate`"),
-        (START + START, "bad_option", "audio-start came twice"),
+        (START + START, "bad_option", "audio-start was sent twice"),
         (START + chunk(b"", SOUND | {"channels": 2}), "bad_option", "channels=2"),
     ],
 )
@@ -303,7 +303,7 @@ def card(name: str, *languages: str) -> ModelInfo:
 def test_a_language_finds_its_model(model: str | None, language: str | None, meant: str | None) -> None:
     cards = {found.name: found for found in (card("english", "en"), card("many", "en-US", "de-DE"))}
     models = ModelDirectory(SimpleNamespace(models=cards), tuple(cards), ())  # type: ignore[arg-type]
-    choice = wanted(models, model, language)
+    choice = stream_request(models, model, language)
     assert (choice.model, choice.language) == (meant, language)
 
 
@@ -313,7 +313,7 @@ class Locked:
 
 
 async def told_by(behind: Any) -> bytes:
-    server = await door.serve_wyoming(behind, "127.0.0.1", 0)
+    server = await wyoming.serve_wyoming(behind, "127.0.0.1", 0)
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         told = await reader.read()
@@ -328,6 +328,6 @@ def test_nobody_comes_in_without_a_key() -> None:
 
 
 def test_who_says_nothing_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(wyoming, "IDLE_SECONDS", 0.01)
     behind = Services(live=None, files=None, status=None)  # type: ignore[arg-type]
     assert b'"code":"idle"' in asyncio.run(told_by(behind))

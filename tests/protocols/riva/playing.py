@@ -56,7 +56,7 @@ class _Held:
     def __init__(self, error: Exception | None) -> None:
         self._error = error
 
-    async def begin(self, scope: Scope) -> Usage:
+    async def begin_usage(self, scope: Scope) -> Usage:
         if self._error:
             raise self._error
         return await ANONYMOUS.begin_usage(scope)

@@ -61,8 +61,8 @@ def test_what_a_key_does_not_allow(error: Exception, code: grpc.StatusCode, retr
         ([], ["streaming_config"]),
         ([SECOND], ["streaming_config"]),
         ([StreamingRecognizeRequest()], ["streaming_config"]),
-        ([configured(CONFIG), configured(CONFIG)], ["second streaming_config"]),
-        ([configured(CONFIG), SECOND, configured(CONFIG)], ["second streaming_config"]),
+        ([configured(CONFIG), configured(CONFIG)], ["streaming_config was sent twice"]),
+        ([configured(CONFIG), SECOND, configured(CONFIG)], ["streaming_config was sent twice"]),
         ([configured(RecognitionConfig(encoding=7))], ["7", "LINEAR_PCM"]),  # type: ignore[arg-type]
         ([configured(RecognitionConfig(encoding=1, sample_rate_hertz=1))], ["sample rate 1", "8000"]),  # type: ignore[arg-type]
         ([configured(RecognitionConfig(audio_channel_count=9))], ["9 channels"]),
@@ -150,7 +150,7 @@ def test_a_mistake_of_ours_is_not_told_but_logged(caplog: pytest.LogCaptureFixtu
     async def play(place: Place) -> None:
         place.engine.cards = None  # type: ignore[assignment]
         await refusal(
-            place.riva.models(RivaSpeechRecognitionConfigRequest(), **KEYED), grpc.StatusCode.INTERNAL, "our fault"
+            place.riva.models(RivaSpeechRecognitionConfigRequest(), **KEYED), grpc.StatusCode.INTERNAL, "internal server error"
         )
 
     at(play)

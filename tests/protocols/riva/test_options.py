@@ -9,7 +9,7 @@ import pytest
 from conure.audio.formats import AudioFormat
 from conure.engine.client import EngineClient
 from conure.errors import BadOption
-from conure.protocols.riva.options import audio_of, options_of
+from conure.protocols.riva.options import parse_audio, parse_options
 from conure.protocols.riva.riva_asr_pb2 import (
     EndpointingConfig,
     RecognitionConfig,
@@ -26,12 +26,12 @@ WAV = b"RIFF\x00\x00\x00\x00WAVEfmt "
 
 
 def asked(**fields: Any) -> Any:
-    return options_of(RecognitionConfig(**fields), MODELS)
+    return parse_options(RecognitionConfig(**fields), MODELS)
 
 
 def test_nothing_asked_is_our_own_choice() -> None:
     options = asked()
-    assert options.wanted.model is options.wanted.language is None
+    assert options.stream_request.model is options.stream_request.language is None
     assert options.endpointing == Endpointing()
     assert (options.second_pass, options.channels, options.ignored) == (0, 1, ())
 
@@ -128,7 +128,7 @@ def test_values_that_cannot_be_meant(fields: dict[str, Any]) -> None:
 )
 def test_audio(encoding: AudioEncoding, head: bytes, audio: AudioFormat) -> None:
     config = RecognitionConfig(encoding=encoding, sample_rate_hertz=8000, audio_channel_count=2)
-    assert audio_of(config, head) == audio
+    assert parse_audio(config, head) == audio
 
 
 @pytest.mark.parametrize(
@@ -142,4 +142,4 @@ def test_audio(encoding: AudioEncoding, head: bytes, audio: AudioFormat) -> None
 )
 def test_audio_that_is_not_taken(fields: dict[str, Any]) -> None:
     with pytest.raises(BadOption):
-        audio_of(RecognitionConfig(**fields))
+        parse_audio(RecognitionConfig(**fields))

@@ -9,8 +9,8 @@ from conure.service.events import Event, Final, Finished, Lag, Marker, Partial, 
 from conure.types import Word
 from conure.vad.endpointing import EndReason
 
-SHOWN = Options(interim=True, marks=True)
-TWO_PASSES = Options(interim=True, marks=True, second_pass=0.5)
+SHOWN = Options(interim=True, punctuation=True)
+TWO_PASSES = Options(interim=True, punctuation=True, second_pass=0.5)
 
 
 def said(text: str, start: float = 0.0) -> tuple[Word, ...]:
@@ -35,7 +35,7 @@ def texts(found: list[StreamingRecognitionResult]) -> list[tuple[str, bool]]:
 
 
 def test_interims_are_cumulative_and_a_final_has_the_words() -> None:
-    results = Results(Options(interim=True, marks=True, words=True), 2)
+    results = Results(Options(interim=True, punctuation=True, with_words=True), 2)
     found = told(
         results, SpeechStarted(1, 0.1), partial("", "Hey", 0.5), partial("Hey", " Joe", 1.0), *ended("Hey Joe", 1.6)
     )

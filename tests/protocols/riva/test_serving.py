@@ -90,14 +90,14 @@ def test_connections_beyond_their_share_are_told_so(caplog: pytest.LogCaptureFix
             assert (await more.models(RivaSpeechRecognitionConfigRequest(), **KEYED)).model_config
 
     at(play, room=Capacity(grpc=1, grpc_accepted=8))
-    assert "calls of a gRPC connection are refused: 1 others have some; max_connections" in caplog.text
-    assert caplog.text.count("are refused") == 1
+    assert "rejecting calls of a gRPC connection: 1 connections have open calls; raise max_connections" in caplog.text
+    assert caplog.text.count("rejecting calls") == 1
 
 
 def test_the_log_tells_of_connections_that_grpc_closes(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "LOOK", 0.05)
+    monkeypatch.setattr(peers, "CHECK_INTERVAL", 0.05)
 
     async def play(place: Place) -> None:
         check = health_pb2.HealthCheckRequest(service=SERVICE)
@@ -105,7 +105,7 @@ def test_the_log_tells_of_connections_that_grpc_closes(
             for channel in (place.channel, second):
                 await health_pb2_grpc.HealthStub(channel).Check(check)
             await refusal(health_pb2_grpc.HealthStub(third).Check(check), grpc.StatusCode.UNAVAILABLE)
-            await until(lambda: "gRPC has 2 connections and closes all others without a word" in caplog.text)
+            await until(lambda: "gRPC has 2 connections and closes all others without an error" in caplog.text)
 
     at(play, room=Capacity(grpc=1, grpc_accepted=2))
 

@@ -1,4 +1,4 @@
-"""Languages by their English names, as OpenAI answers them."""
+"""Languages by their English names, as in OpenAI's responses."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def language_code(language: str) -> str:
 
 
 def language_name(code: str) -> str:
-    """en -> english; a code that has no name here is its own."""
+    """en -> english. Returns the code itself if it has no name."""
     return ENGLISH_NAMES.get(code, code)
