@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conure.models import catalog
-from conure.protocols.openai.language_names import language_code, language_name
+from conure.protocols.openai.transcript_formats import language_code, language_name
 
 
 def test_every_language_of_the_catalogue_has_a_name() -> None:

@@ -150,7 +150,9 @@ def test_a_mistake_of_ours_is_not_told_but_logged(caplog: pytest.LogCaptureFixtu
     async def play(place: Place) -> None:
         place.engine.cards = None  # type: ignore[assignment]
         await refusal(
-            place.riva.models(RivaSpeechRecognitionConfigRequest(), **KEYED), grpc.StatusCode.INTERNAL, "internal server error"
+            place.riva.models(RivaSpeechRecognitionConfigRequest(), **KEYED),
+            grpc.StatusCode.INTERNAL,
+            "internal server error",
         )
 
     at(play)

@@ -10,7 +10,7 @@ from conure.models import catalog
 from conure.protocols.openai.schemas import Model, ModelList
 from conure.service.model_directory import ModelDirectory
 
-__all__ = ["list_models", "describe_model"]
+__all__ = ["describe_model", "list_models"]
 
 FILE_MODEL_ALIASES = ("whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 LIVE_MODEL_ALIASES = ("gpt-live-transcribe", "gpt-realtime-whisper")

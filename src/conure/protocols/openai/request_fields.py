@@ -47,7 +47,7 @@ class TranscriptionFields(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
 
     model: str = ""
-    """A model of `/v1/models`; by default the server's first. OpenAI's model names select the default, too."""
+    """A model of `/v1/models`; by default the server's default model, which OpenAI's model names also select."""
     language: str = ""
     """The spoken language in ISO 639-1. If omitted or `auto`, the model detects or assumes one."""
     languages: list[str] = []

@@ -11,8 +11,8 @@ from conure.protocols.error_codes import OpenAIType
 __all__ = [
     "Delta",
     "Done",
-    "ErrorResponse",
     "ErrorObject",
+    "ErrorResponse",
     "Language",
     "LogProbability",
     "Model",

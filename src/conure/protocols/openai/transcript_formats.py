@@ -13,14 +13,23 @@ from conure.decoding.emitted_token import STEP_SECONDS
 from conure.engine.plan import ModelInfo
 from conure.errors import BadOption
 from conure.protocols.openai import schemas
-from conure.protocols.openai.language_names import language_code, language_name
 from conure.protocols.openai.logprobs import log_probabilities, text_after
 from conure.protocols.openai.request_fields import ResponseFormat
+from conure.text.locales import ENGLISH_NAMES
 from conure.text.subtitles import render_srt, render_vtt
 from conure.text.tokenizer import Tokenizer
 from conure.types import Segment, Transcript, Word
 
-__all__ = ["as_json", "render_done", "known_language", "render_text", "render_json", "render_verbose"]
+__all__ = [
+    "as_json",
+    "known_language",
+    "language_code",
+    "language_name",
+    "render_done",
+    "render_json",
+    "render_text",
+    "render_verbose",
+]
 
 
 def as_json(body: BaseModel) -> str:
@@ -86,6 +95,16 @@ def known_language(transcript: Transcript, model: ModelInfo) -> str | None:
     """Returns the code of the requested language, or of the model's only language."""
     language = transcript.language or (model.languages[0] if len(model.languages) == 1 else None)
     return language_code(language) if language else None
+
+
+def language_code(language: str) -> str:
+    """en-US -> en."""
+    return language.replace("_", "-").split("-")[0].lower()
+
+
+def language_name(code: str) -> str:
+    """en -> english. Returns the code itself if it has no name."""
+    return ENGLISH_NAMES.get(code, code)
 
 
 def _languages(code: str | None) -> list[schemas.Language] | None:

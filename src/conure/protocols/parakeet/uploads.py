@@ -27,7 +27,6 @@ from conure.protocols.http.media_type import MULTIPART_FORM as MULTIPART
 from conure.protocols.http.media_type import media_type
 from conure.protocols.http.problems_header import problems_header
 from conure.protocols.http.uploads import cancel_on_disconnect
-from conure.protocols.parakeet.speakers import ignored_speaker_fields
 from conure.protocols.services import Services
 from conure.safe_text import header_names
 from conure.service.languages import only_language
@@ -35,9 +34,12 @@ from conure.types import Transcript
 
 __all__ = ["error_response", "uploads_router"]
 
+Form = Mapping[str, UploadFile | str]
 Render = Callable[[Transcript, ModelInfo], dict[str, Any]]
 
 INVALID_FIELD_STATUS = 422
+SPEAKER_COUNTS = ("num_speakers", "min_speakers", "max_speakers")
+TRUE, FALSE = ("true", "1", "yes", "on", "t", "y"), ("false", "0", "no", "off", "f", "n")
 FORM_SCHEMA = {
     "requestBody": {
         "required": True,
@@ -86,7 +88,7 @@ def uploads_router(services: Services) -> APIRouter:
             caller = services.access.identify(read_credential(request.headers, request.query_params))
             model = services.live.models.find_file_model(None)
             async with services.uploads.receive_form(request) as form:
-                ignored, file = ignored_speaker_fields(form), _uploaded_file(form)
+                ignored, file = _ignored_speaker_fields(form), _uploaded_file(form)
                 transcription = services.files.transcribe(file.file, model, None, caller)
                 transcript = await cancel_on_disconnect(request, transcription)
         except ConureError as error:
@@ -108,11 +110,39 @@ def uploads_router(services: Services) -> APIRouter:
     return router
 
 
-def _uploaded_file(form: Mapping[str, UploadFile | str]) -> UploadFile:
+def _uploaded_file(form: Form) -> UploadFile:
     file = form.get("file")
     if not isinstance(file, UploadFile):
         raise BadOption("the form has no file", "send the recording as `file`")
     return file
+
+
+def _ignored_speaker_fields(form: Form) -> list[str]:
+    """Returns the names of requested features without effect. Raises BadOption for invalid values."""
+    is_diarization_requested = _parse_flag(form, "diarize")
+    counts = {name: count for name in SPEAKER_COUNTS if (count := _parse_count(form, name)) is not None}
+    min_speakers, max_speakers = counts.get("min_speakers"), counts.get("max_speakers")
+    if "num_speakers" in counts and len(counts) > 1:
+        raise BadOption("num_speakers cannot be combined with min_speakers or max_speakers")
+    if min_speakers is not None and max_speakers is not None and min_speakers > max_speakers:
+        raise BadOption(f"min_speakers ({min_speakers}) cannot exceed max_speakers ({max_speakers})")
+    return (["diarize"] if is_diarization_requested else []) + list(counts)
+
+
+def _parse_flag(form: Form, name: str) -> bool:
+    value = form.get(name, "false")
+    if not isinstance(value, str) or value.lower() not in TRUE + FALSE:
+        raise BadOption(f"{name} is {value!r}", "send true or false")
+    return value.lower() in TRUE
+
+
+def _parse_count(form: Form, name: str) -> int | None:
+    value = form.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10 and int(value) > 0:
+        return int(value)
+    raise BadOption(f"{name} is {value!r}", "send an integer greater than 0")
 
 
 def _segments(transcript: Transcript, model: ModelInfo) -> dict[str, Any]:
