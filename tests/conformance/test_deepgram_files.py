@@ -92,7 +92,7 @@ def at_home(cache: Path) -> Iterator[Server]:
             assert "Traceback" not in running.errors
 
 
-def test_a_file(client: DeepgramClient) -> None:
+def test_file(client: DeepgramClient) -> None:
     told = client.listen.v1.media.transcribe_file(request=WAV.read_bytes(), model="nova-3", smart_format=True)
     (channel,) = told.results.channels
     (alternative,) = channel.alternatives
@@ -105,7 +105,7 @@ def test_a_file(client: DeepgramClient) -> None:
     assert told.metadata.model_info[model]["name"] == "tiny"
 
 
-def test_a_file_in_parts_with_all_that_may_be_asked_for(client: DeepgramClient) -> None:
+def test_chunked_file_with_all_options(client: DeepgramClient) -> None:
     told = client.listen.v1.media.transcribe_file(
         request=iter(packets()),
         encoding="linear16",
@@ -142,7 +142,7 @@ def test_a_file_in_parts_with_all_that_may_be_asked_for(client: DeepgramClient) 
     assert ignored == {"keyterm", "diarize", "summarize", "redact", "numerals"}
 
 
-async def test_a_file_as_it_is_read(server: Server) -> None:
+async def test_streamed_file(server: Server) -> None:
     async def parts() -> AsyncIterator[bytes]:
         data = WAV.read_bytes()
         for begin in range(0, len(data), 10_000):
@@ -155,7 +155,7 @@ async def test_a_file_as_it_is_read(server: Server) -> None:
             assert told.results.channels[0].alternatives[0].transcript == SAID
 
 
-def test_a_url(client_at_home: DeepgramClient, site: str) -> None:
+def test_url(client_at_home: DeepgramClient, site: str) -> None:
     told = client_at_home.listen.v1.media.transcribe_url(url=f"{site}/speech.wav?token=secret", model="nova-3")
     assert told.results.channels[0].alternatives[0].transcript == SAID
     with pytest.raises(BadRequestError) as refused:
@@ -163,14 +163,14 @@ def test_a_url(client_at_home: DeepgramClient, site: str) -> None:
     assert refused.value.body["err_code"] == "REMOTE_CONTENT_ERROR"
 
 
-async def test_a_url_without_waiting_in_a_thread(at_home: Server, site: str) -> None:
+async def test_url_with_the_async_client(at_home: Server, site: str) -> None:
     async with httpx.AsyncClient(timeout=PATIENCE) as http:
         client = AsyncDeepgramClient(api_key="secret", environment=environment(at_home), httpx_client=http)
         told = await client.listen.v1.media.transcribe_url(url=f"{site}/speech.wav", utterances=True)
     assert " ".join(each.transcript for each in told.results.utterances) == SAID
 
 
-def test_an_answer_for_later(client_at_home: DeepgramClient, site: str) -> None:
+def test_callback(client_at_home: DeepgramClient, site: str) -> None:
     told = client_at_home.listen.v1.media.transcribe_file(request=WAV.read_bytes(), callback=f"{site}/later")
     assert told.request_id
     later = Site.heard.get(timeout=PATIENCE)
@@ -190,27 +190,27 @@ def test_an_answer_for_later(client_at_home: DeepgramClient, site: str) -> None:
         ({"request": WAV.read_bytes(), "callback": "http://127.0.0.1/"}, "public"),
     ],
 )
-def test_what_is_refused(client: DeepgramClient, asked: dict[str, object], words: str) -> None:
+def test_rejections(client: DeepgramClient, asked: dict[str, object], words: str) -> None:
     with pytest.raises(BadRequestError) as refused:
         client.listen.v1.media.transcribe_file(**asked)
     assert words in refused.value.body["err_msg"]
     assert refused.value.body["request_id"] == refused.value.headers["dg-request-id"]
 
 
-def test_urls_that_lead_inside_are_refused(client: DeepgramClient, site: str, server: Server) -> None:
+def test_internal_urls_are_rejected(client: DeepgramClient, site: str, server: Server) -> None:
     for url in (f"{site}/speech.wav", f"{server.base}/metrics", "http://169.254.169.254/latest/meta-data/"):
         with pytest.raises(BadRequestError) as refused:
             client.listen.v1.media.transcribe_url(url=url)
         assert "public" in refused.value.body["err_msg"]
 
 
-def test_a_file_that_is_too_large(client: DeepgramClient) -> None:
+def test_file_too_large(client: DeepgramClient) -> None:
     with pytest.raises(ApiError) as refused:
         client.listen.v1.media.transcribe_file(request=bytes(2**20 + 1))
     assert refused.value.status_code == 413
 
 
-def test_a_client_that_leaves(server: Server, client: DeepgramClient) -> None:
+def test_client_disconnect(server: Server, client: DeepgramClient) -> None:
     for sent in (0, 1000, WAV.stat().st_size):
         head = f"POST /v1/listen HTTP/1.1\r\nHost: x\r\nContent-Length: {WAV.stat().st_size}\r\n\r\n".encode()
         with socket.create_connection((server.host, server.web)) as connection:
@@ -233,7 +233,7 @@ async def test_livekit(server: Server, options: dict[str, object]) -> None:
         assert event.request_id
 
 
-async def test_livekit_is_refused(server: Server) -> None:
+async def test_livekit_receives_rejections(server: Server) -> None:
     frame = rtc.AudioFrame(PCM, RATE, 1, len(PCM) // 2)
     async with aiohttp.ClientSession() as session:
         stt = deepgram.STT(api_key="secret", base_url=f"{server.base}/v1/listen", http_session=session, language="fr")

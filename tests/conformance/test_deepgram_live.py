@@ -79,7 +79,7 @@ def check_order(heard: list[Any]) -> None:
     assert heard[-1].duration == pytest.approx(until, abs=1e-5)
 
 
-def test_the_sync_client_hears_what_was_said(server: Server) -> None:
+def test_sync_client(server: Server) -> None:
     client = DeepgramClient(api_key="any", environment=place(server))
     heard: list[Any] = []
     asked = RAW | {"interim_results": True, "vad_events": True, "utterance_end_ms": 1000, "punctuate": True}
@@ -109,7 +109,7 @@ async def until(connection: Any, wanted: Callable[[Any], bool]) -> list[Any]:
     return heard
 
 
-async def test_the_async_client_finalizes(server: Server) -> None:
+async def test_async_client_finalizes(server: Server) -> None:
     client = AsyncDeepgramClient(api_key="any", environment=place(server))
     async with client.listen.v1.connect(**RAW, interim_results=True, endpointing=2000) as connection:
         for packet in packets():
@@ -126,7 +126,7 @@ async def test_the_async_client_finalizes(server: Server) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"model": "nothing-like-it"}, {"encoding": "speex"}, {"endpointing": "soon"}])
-async def test_refusals_are_the_sdks_errors(server: Server, wrong: dict[str, str]) -> None:
+async def test_rejections_raise_sdk_errors(server: Server, wrong: dict[str, str]) -> None:
     client = AsyncDeepgramClient(api_key="any", environment=place(server))
     with pytest.raises(ApiError) as refused:
         async with client.listen.v1.connect(**(RAW | wrong)):
@@ -147,7 +147,7 @@ async def test_bad_audio_closes_the_connection(server: Server) -> None:
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-async def test_a_reset_in_the_middle_leaves_nothing(server: Server, version: str) -> None:
+async def test_connection_reset_leaves_no_stream(server: Server, version: str) -> None:
     client = AsyncDeepgramClient(api_key="any", environment=place(server))
     listen = getattr(client.listen, version)
     with suppress(Exception):
@@ -158,7 +158,7 @@ async def test_a_reset_in_the_middle_leaves_nothing(server: Server, version: str
             connection._websocket.transport.abort()
 
 
-async def test_flux_tells_turns(server: Server) -> None:
+async def test_flux_turns(server: Server) -> None:
     client = AsyncDeepgramClient(api_key="any", environment=place(server))
     async with client.listen.v2.connect(**FLUX, eager_eot_threshold=0.4, keyterm="parrot") as connection:
         heard: list[Any] = [await connection.recv(), await connection.recv()]
@@ -180,7 +180,7 @@ async def test_flux_tells_turns(server: Server) -> None:
     assert {"Update", "EagerEndOfTurn", "TurnResumed"} <= set(events)
 
 
-async def test_flux_turns_may_be_forced(server: Server) -> None:
+async def test_flux_force_end_turn(server: Server) -> None:
     client = AsyncDeepgramClient(api_key="any", environment=place(server))
     async with client.listen.v2.connect(**FLUX, eot_threshold=1.0) as connection:
         for packet in packets():
@@ -190,7 +190,7 @@ async def test_flux_turns_may_be_forced(server: Server) -> None:
         assert (heard[-1].transcript, heard[-1].trigger) == (SAID, "manual")
 
 
-def test_the_sync_flux_client(server: Server) -> None:
+def test_sync_flux_client(server: Server) -> None:
     client = DeepgramClient(api_key="any", environment=place(server))
     heard: list[Any] = []
     with client.listen.v2.connect(**FLUX) as connection:
@@ -326,7 +326,7 @@ async def test_livekit_flux(server: Server, session: aiohttp.ClientSession) -> N
     check_events(await events_of(service.stream(), flush=False))
 
 
-async def test_livekit_hears_a_refusal(server: Server, session: aiohttp.ClientSession) -> None:
+async def test_livekit_receives_rejections(server: Server, session: aiohttp.ClientSession) -> None:
     service = livekit.STT(
         api_key="any", base_url=f"{server.base}/v1/listen", http_session=session, language="tlh", model="nova-2"
     )
@@ -336,7 +336,7 @@ async def test_livekit_hears_a_refusal(server: Server, session: aiohttp.ClientSe
     assert refused.value.status_code == 400
 
 
-async def test_browsers_send_their_key_as_a_subprotocol(server: Server, session: aiohttp.ClientSession) -> None:
+async def test_browser_key_as_subprotocol(server: Server, session: aiohttp.ClientSession) -> None:
     url = f"{server.base}/v1/listen?encoding=linear16&sample_rate={RATE}"
     async with session.ws_connect(url, protocols=["token", "any"]) as socket:
         assert socket.protocol == "token"

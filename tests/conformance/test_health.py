@@ -7,6 +7,6 @@ import openai
 from tests.protocols.servers import Server
 
 
-def test_the_server_is_ready(server: Server) -> None:
+def test_server_is_ready(server: Server) -> None:
     assert server.health()["ready"]
     assert openai.__version__

@@ -129,7 +129,7 @@ def told_by(url: str, subprotocols: list[Subprotocol]) -> int:
         return error.rcvd.code if error.rcvd else 0
 
 
-def test_who_has_a_key_is_heard(guarded: Server, key: str) -> None:
+def test_valid_key(guarded: Server, key: str) -> None:
     assert transcribed(guarded, key) == SAID
     assert listened(guarded, key) == SAID
     assert recognized(guarded, key) == SAID
@@ -163,7 +163,7 @@ def test_riva(guarded: Server, deaf: str) -> None:
         assert refused.value.code() == code
 
 
-async def test_wyoming_has_no_key_to_show(guarded: Server) -> None:
+async def test_wyoming_has_no_credentials(guarded: Server) -> None:
     async with AsyncTcpClient(guarded.host, guarded.ports["wyoming"]) as client:
         await client.write_event(Transcribe().event())
         event = await client.read_event()
@@ -174,7 +174,7 @@ async def test_wyoming_has_no_key_to_show(guarded: Server) -> None:
 @pytest.mark.parametrize(
     "path", ["/v1/stream", "/ws", "/v1/listen", "/v2/listen?model=flux-general-en", "/v1/realtime", "/v3/stream"]
 )
-def test_sockets_take_keys_as_subprotocols(guarded: Server, key: str, path: str) -> None:
+def test_keys_as_subprotocols(guarded: Server, key: str, path: str) -> None:
     """As browsers have to send them."""
     with connect(guarded.url(path), subprotocols=[Subprotocol("token"), Subprotocol(key)], compression=None) as socket:
         if path in ("/v1/stream", "/v1/listen"):
@@ -182,7 +182,7 @@ def test_sockets_take_keys_as_subprotocols(guarded: Server, key: str, path: str)
     assert told_by(guarded.url(path), [Subprotocol("token"), Subprotocol(NOBODY)]) in (401, 1008)
 
 
-def test_a_minted_secret_opens_a_session_and_nothing_else(guarded: Server, key: str) -> None:
+def test_client_secret_opens_only_a_session(guarded: Server, key: str) -> None:
     made = openai_client(guarded, key).realtime.client_secrets.create()
     with openai_client(guarded, made.value).realtime.connect(extra_query={"intent": "transcription"}) as session:
         assert session.recv().type == "session.created"
@@ -192,7 +192,7 @@ def test_a_minted_secret_opens_a_session_and_nothing_else(guarded: Server, key: 
         openai_client(guarded, NOBODY).realtime.client_secrets.create()
 
 
-def test_who_has_had_enough_is_told_when_there_is_more(guarded: Server, tired: str) -> None:
+def test_rate_limit_has_retry_after(guarded: Server, tired: str) -> None:
     assert transcribed(guarded, tired) == SAID
     with pytest.raises(openai.RateLimitError) as limited:
         transcribed(guarded, tired)

@@ -82,7 +82,7 @@ def said(heard: list[Any]) -> str:
     return " ".join(event.transcript for event in heard if event.type == f"{ASR}.completed" and event.transcript)
 
 
-async def test_words_come_before_the_transcript(server: Server) -> None:
+async def test_deltas_come_before_the_transcript(server: Server) -> None:
     async with connected(server) as connection:
         await connection.session.update(session=CLIENT_COMMITS)
         assert (await connection.recv()).type == "session.updated"
@@ -96,7 +96,7 @@ async def test_words_come_before_the_transcript(server: Server) -> None:
     assert all(event.event_id for event in heard)
 
 
-async def test_the_server_hears_turns(server: Server) -> None:
+async def test_server_turn_detection(server: Server) -> None:
     turns: Any = {"type": "server_vad", "silence_duration_ms": 350}
     async with connected(server) as connection:
         await connection.session.update(
@@ -125,7 +125,7 @@ async def test_the_first_version(server: Server) -> None:
         assert said(await until(connection, f"{ASR}.completed")) == SAID
 
 
-async def test_a_secret_opens_a_session(server: Server) -> None:
+async def test_client_secret_opens_a_session(server: Server) -> None:
     minted = await client_of(server).realtime.client_secrets.create(
         session=CLIENT_COMMITS, expires_after={"anchor": "created_at", "seconds": 60}
     )
@@ -139,7 +139,7 @@ async def test_a_secret_opens_a_session(server: Server) -> None:
     assert first.client_secret.value
 
 
-async def test_refusals(server: Server) -> None:
+async def test_rejections(server: Server) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         await client_of(server).realtime.client_secrets.create(
             session={"type": "transcription", "audio": {"input": {"transcription": {"model": "none"}}}}
@@ -155,7 +155,7 @@ async def test_refusals(server: Server) -> None:
         assert (await connection.recv()).error.param == "session.type"
 
 
-async def test_a_client_that_is_torn_away_leaves_nothing(server: Server) -> None:
+async def test_aborted_client_leaves_no_stream(server: Server) -> None:
     async with connected(server) as connection:
         await connection.session.update(session=CLIENT_COMMITS)
         await speak(connection)
@@ -214,7 +214,7 @@ async def test_livekit(server: Server) -> None:
                 )
 
 
-async def test_livekit_changes_its_mind(server: Server) -> None:
+async def test_livekit_updates_options(server: Server) -> None:
     async with livekit(server, model="gpt-4o-mini-transcribe", language="en") as made, made.stream() as stream:
         for frame in frames(1.0):
             stream.push_frame(frame)
@@ -225,7 +225,7 @@ async def test_livekit_changes_its_mind(server: Server) -> None:
         assert finals(await heard_by_livekit(stream, len(SAID.split()))) == SAID
 
 
-async def test_livekit_is_told_what_is_wrong(server: Server) -> None:
+async def test_livekit_receives_errors(server: Server) -> None:
     async with livekit(server, model="tiny", language="xx") as made, made.stream() as stream:
         with pytest.raises(APIError, match="xx"):
             await heard_by_livekit(stream, 1)
@@ -282,7 +282,7 @@ async def transcribed(listener: Listener) -> tuple[str, int]:
     return text, interim
 
 
-async def test_pipecat_ends_turns_by_itself(server: Server) -> None:
+async def test_pipecat_turn_detection(server: Server) -> None:
     async with pipecat(server) as (task, listener, faults):
         for packet in packets(20):
             await task.queue_frame(InputAudioRawFrame(packet, RATE, 1))
@@ -292,7 +292,7 @@ async def test_pipecat_ends_turns_by_itself(server: Server) -> None:
     assert interim > 1
 
 
-async def test_pipecat_lets_the_server_hear_turns(server: Server) -> None:
+async def test_pipecat_with_server_turn_detection(server: Server) -> None:
     async with pipecat(server, turn_detection={"type": "server_vad"}) as (task, listener, faults):
         for packet in [*packets(20), *[bytes(640)] * 50]:
             await task.queue_frame(InputAudioRawFrame(packet, RATE, 1))
@@ -300,7 +300,7 @@ async def test_pipecat_lets_the_server_hear_turns(server: Server) -> None:
     assert faults == []
 
 
-async def test_pipecat_is_told_what_is_wrong(server: Server) -> None:
+async def test_pipecat_receives_errors(server: Server) -> None:
     settings = OpenAIRealtimeSTTService.Settings(model="none")
     async with pipecat(server, settings=settings) as (task, _, faults):
         async with asyncio.timeout(PATIENCE):

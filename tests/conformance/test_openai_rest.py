@@ -157,14 +157,14 @@ def test_a_streaming_response(client: openai.OpenAI) -> None:
         ({"include": ["logprobs"], "response_format": "text"}, openai.BadRequestError, "include", "bad_option"),
     ],
 )
-def test_refusals(client: openai.OpenAI, asked: Any, kind: type, param: str, code: str) -> None:
+def test_rejections(client: openai.OpenAI, asked: Any, kind: type, param: str, code: str) -> None:
     with pytest.raises(kind) as caught:
         client.audio.transcriptions.create(**({"file": SPEECH, "model": "tiny"} | asked))
     assert (caught.value.param, caught.value.code) == (param, code)
     assert caught.value.body["message"]
 
 
-def test_translations_are_refused(client: openai.OpenAI) -> None:
+def test_translations_are_rejected(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="not supported"):
         client.audio.translations.create(file=SPEECH, model="whisper-1")
 
@@ -182,7 +182,7 @@ def test_models(client: openai.OpenAI) -> None:
     assert caught.value.code == "model_not_found"
 
 
-async def test_who_stops_waiting_leaves_nothing(server: Server, asynchronous: openai.AsyncOpenAI) -> None:
+async def test_cancelled_request_leaves_no_work(server: Server, asynchronous: openai.AsyncOpenAI) -> None:
     """In the middle of the answer, and of the events."""
     for stream in (False, True):
         with contextlib.suppress(TimeoutError, openai.APIConnectionError):
@@ -197,7 +197,7 @@ async def test_who_stops_waiting_leaves_nothing(server: Server, asynchronous: op
 
 @pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("stream", ["false", "true"])
-def test_a_connection_that_is_reset(server: Server, client: openai.OpenAI, part: float, stream: str) -> None:
+def test_connection_reset(server: Server, client: openai.OpenAI, part: float, stream: str) -> None:
     request = httpx.Request(
         "POST",
         f"{server.base}/v1/audio/transcriptions",
@@ -226,7 +226,7 @@ async def test_livekit(server: Server, model: str, language: str) -> None:
     assert event.alternatives[0].language == language
 
 
-async def test_livekit_hears_a_refusal(server: Server) -> None:
+async def test_livekit_receives_rejections(server: Server) -> None:
     async with livekit_openai.STT(base_url=f"{server.base}/v1", api_key=KEY, language="de") as service:
         frame = rtc.AudioFrame(PCM, RATE, 1, len(PCM) // 2)
         with pytest.raises(APIStatusError) as caught:
@@ -243,7 +243,7 @@ async def test_pipecat(server: Server, model: str) -> None:
     assert said.result.segments[0].avg_logprob < 0 if model == "whisper-1" else said.result.logprobs[0].logprob < 0
 
 
-async def test_pipecat_hears_a_refusal(server: Server) -> None:
+async def test_pipecat_receives_rejections(server: Server) -> None:
     frames = await spoken(server, "none")
     assert not any(isinstance(frame, TranscriptionFrame) for frame in frames)
     (refusal,) = [frame for frame in frames if isinstance(frame, ErrorFrame)]

@@ -33,7 +33,7 @@ def document(server: Server) -> Any:
     return schemathesis.openapi.from_url(f"{server.base}/openapi.json")
 
 
-def test_whatever_is_sent(document: Any, subtests: Any) -> None:
+def test_requests_of_the_document(document: Any, subtests: Any) -> None:
     """What the document allows, and what it does not."""
     for found in document.get_all_operations():
         operation = found.ok()
@@ -55,7 +55,7 @@ def _send(cases: SearchStrategy[Case]) -> None:
     send()
 
 
-def test_recordings_are_answered_as_it_says(document: Any) -> None:
+def test_recordings_match_the_document(document: Any) -> None:
     """What is made up is no speech, so transcripts are compared with their description here."""
     said = []
     for operation, kind, form in _uploads(document):

@@ -99,7 +99,7 @@ async def hears(service: FrameProcessor, offset_ms: int) -> Listener:
 
 
 @pytest.mark.parametrize("service", [deepgram, openai, nvidia])
-async def test_no_word_is_lost_in_five_conversations(
+async def test_no_words_are_lost_in_five_streams(
     server: Server, service: Callable[[Server], FrameProcessor]
 ) -> None:
     listeners = await asyncio.gather(*(hears(service(server), offset) for offset in OFFSETS_MS))

@@ -91,14 +91,14 @@ def test_messages_are_the_same_field_by_field(our: Any, their: Any) -> None:
     assert our.DESCRIPTOR.serialized_pb == their.DESCRIPTOR.serialized_pb  # both in one process are one
 
 
-def test_a_stream(service: riva.client.ASRService) -> None:
+def test_stream(service: riva.client.ASRService) -> None:
     interims, finals = heard(service.streaming_response_generator(packets(), streaming()))
     assert " ".join(finals) == SAID
     assert interims
     assert interims[0] in SAID
 
 
-def test_what_their_script_prints(service: riva.client.ASRService) -> None:
+def test_output_of_their_script(service: riva.client.ASRService) -> None:
     for mode, show in (("no", True), ("time", False), ("confidence", False)):
         said = io.StringIO()
         responses = service.streaming_response_generator(packets(), streaming(enable_word_time_offsets=True))
@@ -118,7 +118,7 @@ def test_what_their_script_prints(service: riva.client.ASRService) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1600, 100_000])
-def test_a_file_as_their_script_sends_it(service: riva.client.ASRService, chunk: int) -> None:
+def test_file_sent_like_their_script(service: riva.client.ASRService, chunk: int) -> None:
     """The whole file with its header, and no word on what it is."""
     config = riva.client.StreamingRecognitionConfig(
         config=riva.client.RecognitionConfig(language_code="en-US", max_alternatives=1), interim_results=True
@@ -161,7 +161,7 @@ def test_two_passes(service: riva.client.ASRService) -> None:
     assert [result.alternatives[0].transcript for result in results if result.is_final] == [SAID]
 
 
-def test_a_final_is_forced(service: riva.client.ASRService) -> None:
+def test_forced_final(service: riva.client.ASRService) -> None:
     """It comes although the stream goes on."""
     config = streaming()
     riva.client.add_endpoint_parameters_to_config(config, -1, -1.0, 5000, -1, -1.0, -1.0)
@@ -180,7 +180,7 @@ def test_a_final_is_forced(service: riva.client.ASRService) -> None:
     assert told == [" ".join(FIRST), " ".join(REST)]
 
 
-def test_a_recording(service: riva.client.ASRService, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recording(service: riva.client.ASRService, capsys: pytest.CaptureFixture[str]) -> None:
     response = service.offline_recognize(WAV.read_bytes(), riva.client.RecognitionConfig(enable_word_time_offsets=True))
     assert response.results[0].alternatives[0].transcript == SAID
     assert [word.word for word in response.results[0].alternatives[0].words] == SAID.split()
@@ -206,7 +206,7 @@ def test_the_models(service: riva.client.ASRService) -> None:
         ({"model": "tiny", "encoding": riva.client.AudioEncoding.FLAC}, ""),
     ],
 )
-def test_refusals(service: riva.client.ASRService, fields: dict[str, Any], part: str) -> None:
+def test_rejections(service: riva.client.ASRService, fields: dict[str, Any], part: str) -> None:
     with pytest.raises(grpc.RpcError) as streamed:
         heard(service.streaming_response_generator(packets(), streaming(**fields)))
     with pytest.raises(grpc.RpcError) as recognized:
@@ -225,7 +225,7 @@ def test_their_own_health_messages(server: Server) -> None:
 
 
 @pytest.mark.parametrize("rude", ["close", "cancel", "deadline"])
-def test_rude_clients_leave_nothing(server: Server, rude: str) -> None:
+def test_aborted_clients_leave_no_streams(server: Server, rude: str) -> None:
     """`nothing_leaks` sees to the rest."""
     auth = riva.client.Auth(uri=where(server))
     service = riva.client.ASRService(auth)
@@ -349,7 +349,7 @@ async def test_livekit(server: Server) -> None:
         assert 0 < final.confidence <= 1
 
 
-async def test_livekit_with_speakers_that_are_not_known(server: Server) -> None:
+async def test_livekit_without_speakers(server: Server) -> None:
     events = await livekit_events(server, enable_diarization=True, max_speaker_count=2, punctuate=False)
     finals = [event.alternatives[0].text for event in events if event.type is stt.SpeechEventType.FINAL_TRANSCRIPT]
     assert " ".join(finals) == SAID

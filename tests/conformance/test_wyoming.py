@@ -65,7 +65,7 @@ async def command(server: Server, language: str, chunks: Iterable[bytes]) -> str
     return None
 
 
-async def test_home_assistant_hears_commands(server: Server) -> None:
+async def test_home_assistant_commands(server: Server) -> None:
     program = await described(server)
     assert program.installed
     assert program.version
@@ -76,16 +76,16 @@ async def test_home_assistant_hears_commands(server: Server) -> None:
     assert await command(server, language, []) == ""
 
 
-async def test_home_assistant_is_not_kept_waiting_where_nothing_is_heard(server: Server) -> None:
+async def test_home_assistant_gets_an_empty_transcript_for_silence(server: Server) -> None:
     assert await command(server, "tlh", packets()) is None
 
 
-async def test_many_at_once(server: Server) -> None:
+async def test_concurrent_clients(server: Server) -> None:
     texts = await asyncio.gather(*(command(server, "en", packets()) for _ in range(8)))
     assert texts == [SAID] * 8
 
 
-async def test_words_come_while_one_speaks(server: Server) -> None:
+async def test_words_come_during_speech(server: Server) -> None:
     program = await described(server)
     assert program.supports_transcript_streaming
     async with client_of(server) as client:
@@ -102,7 +102,7 @@ async def test_words_come_while_one_speaks(server: Server) -> None:
             assert TranscriptStop.is_type(stop.type)
 
 
-async def test_a_file_as_the_package_sends_it(server: Server) -> None:
+async def test_file_sent_by_the_package(server: Server) -> None:
     with wave.open(str(WAV)) as file:
         stereo = io.BytesIO()
         with wave.open(stereo, "wb") as copy:
@@ -133,7 +133,7 @@ async def test_ping(server: Server) -> None:
         (Transcribe(), 4_000, "bad_option", "4000"),
     ],
 )
-async def test_refusals(server: Server, asked: Transcribe, rate: int, code: str, named: str) -> None:
+async def test_rejections(server: Server, asked: Transcribe, rate: int, code: str, named: str) -> None:
     async with client_of(server) as client:
         await client.write_event(asked.event())
         await client.write_event(AudioStart(rate, WIDTH, CHANNELS).event())
@@ -146,7 +146,7 @@ async def test_refusals(server: Server, asked: Transcribe, rate: int, code: str,
 
 
 @pytest.mark.parametrize("count", [0, 1, 30])
-async def test_who_is_cut_off_leaves_nothing_behind(server: Server, count: int) -> None:
+async def test_aborted_client_leaves_no_stream(server: Server, count: int) -> None:
     client = client_of(server)
     await client.connect()
     await client.write_event(AudioStart(RATE, WIDTH, CHANNELS).event())

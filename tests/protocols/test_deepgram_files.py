@@ -73,7 +73,7 @@ def wav(data: bytes, channels: int = 1) -> bytes:
     return file.getvalue()
 
 
-def test_a_recording(server: Server) -> None:
+def test_recording(server: Server) -> None:
     told = listen(server, DEMO.read_bytes(), "model=nova-3&language=en-US")
     assert told.code == 200
     metadata = told.body["metadata"]
@@ -97,7 +97,7 @@ def test_a_recording(server: Server) -> None:
     assert "utterances" not in told.body["results"]
 
 
-def test_written_words_are_there_where_they_were_asked_for(server: Server) -> None:
+def test_written_form_is_added_on_request(server: Server) -> None:
     told = listen(server, DEMO.read_bytes(), "smart_format=true")
     assert [word["punctuated_word"] for word in told.alternative["words"]] == WORDS
     paragraphs = told.alternative["paragraphs"]
@@ -105,7 +105,7 @@ def test_written_words_are_there_where_they_were_asked_for(server: Server) -> No
     assert sum(paragraph["num_words"] for paragraph in paragraphs["paragraphs"]) == len(WORDS)
 
 
-def test_utterances_are_what_lies_between_pauses(server: Server) -> None:
+def test_utterances_are_separated_by_pauses(server: Server) -> None:
     told = listen(server, DEMO.read_bytes(), "utterances=true&utt_split=0.3").body["results"]["utterances"]
     assert len(told) > 1
     assert " ".join(each["transcript"] for each in told).split() == WORDS
@@ -116,7 +116,7 @@ def test_utterances_are_what_lies_between_pauses(server: Server) -> None:
     assert uuid.UUID(whole["id"])
 
 
-def test_channels_apart(server: Server) -> None:
+def test_channels_are_transcribed_separately(server: Server) -> None:
     told = listen(server, stereo(), "multichannel=true&utterances=true")
     assert told.body["metadata"]["channels"] == 2
     heard = [channel["alternatives"][0] for channel in told.body["results"]["channels"]]
@@ -140,12 +140,12 @@ def test_channels_apart(server: Server) -> None:
         (DEMO.read_bytes(), "encoding=mulaw&sample_rate=8000"),
     ],
 )
-def test_samples_without_a_head_and_encodings_that_have_one(server: Server, body: bytes, query: str) -> None:
+def test_raw_and_container_encodings(server: Server, body: bytes, query: str) -> None:
     assert len(body) < MOST_UPLOAD
     assert listen(server, body, query).alternative["transcript"] == SAID
 
 
-def test_phrases_are_searched_and_replaced(server: Server) -> None:
+def test_search_and_replace(server: Server) -> None:
     told = listen(server, DEMO.read_bytes(), "search=Nine+zero&search=eleven&replace=seven%3Aheaven&replace=two%3A")
     assert told.alternative["transcript"] == SAID.replace("seven", "heaven").removesuffix(" two")
     first, second = told.body["results"]["channels"][0]["search"]
@@ -155,7 +155,7 @@ def test_phrases_are_searched_and_replaced(server: Server) -> None:
     assert (hit["snippet"], hit["start"], hit["end"]) == ("nine zero", nine["start"], zero["end"])
 
 
-def test_what_has_no_effect_is_told(server: Server) -> None:
+def test_ignored_parameters_are_reported(server: Server) -> None:
     query = "diarize=true&keywords=a:2&keywords=b&redact=pci&profanity_filter=false&numerals=true&tag=x&extra=k:v&foo=1"
     told = listen(server, DEMO.read_bytes(), query)
     assert told.alternative["transcript"] == SAID
@@ -166,7 +166,7 @@ def test_what_has_no_effect_is_told(server: Server) -> None:
     assert metadata["extra"] == {"k": "v"}
 
 
-def test_a_damaged_recording_is_transcribed_up_to_there(server: Server) -> None:
+def test_damaged_recording_is_transcribed_up_to_the_damage(server: Server) -> None:
     data = DEMO.read_bytes()
     told = listen(server, data[: len(data) // 2])
     assert SAID.startswith(told.alternative["transcript"].rsplit(" ", 1)[0])
@@ -199,7 +199,7 @@ def test_a_damaged_recording_is_transcribed_up_to_there(server: Server) -> None:
         ("", {"url": "http://localhost:22/"}, 400, "Bad Request", "public"),
     ],
 )
-def test_what_cannot_be_transcribed(
+def test_rejected_recordings(
     server: Server, query: str, body: bytes | dict[str, str], status: int, code: str, words: str
 ) -> None:
     told = listen(server, body, query)
@@ -209,14 +209,14 @@ def test_what_cannot_be_transcribed(
     assert told.headers["dg-error"]
 
 
-def test_a_url_is_told_from_audio_by_its_first_byte(server: Server) -> None:
+def test_url_body_is_detected_by_its_first_byte(server: Server) -> None:
     told = listen(server, b' {"url": "ftp://somewhere"}', kind="application/x-www-form-urlencoded")
     assert "ftp://somewhere" in told.body["err_msg"]
     samples = b"{" + pcm(16_000)[1:]
     assert listen(server, samples, "encoding=linear16&sample_rate=16000").alternative["transcript"] == SAID
 
 
-def test_a_name_is_escaped_in_a_header(server: Server) -> None:
+def test_names_are_escaped_in_headers(server: Server) -> None:
     told = listen(server, DEMO.read_bytes(), urllib.parse.urlencode({"a\r\nb: c": "1", "ü": "1", "fine": "1"}))
     assert told.headers["Conure-Ignored"] == "a%0D%0Ab:%20c, %C3%BC, fine"
     assert [each["parameter"] for each in told.body["metadata"]["warnings"]] == ["a\r\nb: c", "ü", "fine"]
@@ -267,7 +267,7 @@ def at_home(cache: Path) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("path", ["/demo.flac", "/moved"])
-def test_a_recording_is_fetched(at_home: Server, site: str, path: str) -> None:
+def test_recording_is_fetched_from_url(at_home: Server, site: str, path: str) -> None:
     told = listen(at_home, {"url": site + path}, "utterances=true")
     assert told.alternative["transcript"] == SAID
     assert told.body["metadata"]["sha256"] == hashlib.sha256(DEMO.read_bytes()).hexdigest()
@@ -280,7 +280,7 @@ def test_a_recording_is_fetched(at_home: Server, site: str, path: str) -> None:
         ("/large", 413, "PAYLOAD_TOO_LARGE", str(MOST_UPLOAD)),
     ],
 )
-def test_a_recording_that_cannot_be_fetched(
+def test_recording_that_cannot_be_fetched(
     at_home: Server, site: str, path: str, status: int, code: str, words: str
 ) -> None:
     told = listen(at_home, {"url": site + path})
@@ -289,7 +289,7 @@ def test_a_recording_that_cannot_be_fetched(
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-def test_an_answer_that_is_sent_later(at_home: Server, site: str, method: str) -> None:
+def test_result_is_sent_to_callback(at_home: Server, site: str, method: str) -> None:
     query = urllib.parse.urlencode({"callback": f"{site}/later", "callback_method": method, "model": "nova-3"})
     told = listen(at_home, DEMO.read_bytes(), query)
     assert told.code == 200
@@ -300,7 +300,7 @@ def test_an_answer_that_is_sent_later(at_home: Server, site: str, method: str) -
     assert Answer(200, {}, json.dumps(body).encode()).alternative["transcript"] == SAID
 
 
-def test_a_failure_that_is_told_later(at_home: Server, site: str) -> None:
+def test_failure_is_sent_to_callback(at_home: Server, site: str) -> None:
     told = listen(at_home, {"url": f"{site}/none"}, urllib.parse.urlencode({"callback": f"{site}/later"}))
     assert told.code == 200
     _, body = Site.heard.get(timeout=PATIENCE)
@@ -316,7 +316,7 @@ def test_a_failure_that_is_told_later(at_home: Server, site: str) -> None:
         ("callback=https%3A%2F%2Fexample.com&callback_method=GET", "GET"),
     ],
 )
-def test_callbacks_that_are_refused(server: Server, callback: str, words: str) -> None:
+def test_rejected_callbacks(server: Server, callback: str, words: str) -> None:
     told = listen(server, DEMO.read_bytes(), callback)
     assert told.code == 400
     assert words in told.body["err_msg"]

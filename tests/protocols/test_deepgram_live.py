@@ -99,7 +99,7 @@ def check_tiles(heard: list[Message], seconds: float, channel: int = 0) -> None:
     silence=st.sampled_from([0, 1_000, 10_000]),
     finalizes=st.lists(st.integers(0, 12), max_size=3),
 )
-def test_finals_tile_the_time(
+def test_finals_tile_the_audio(
     digits_server: Server, model: str, endpointing: str, sizes: list[int], silence: int, finalizes: list[int]
 ) -> None:
     data = DIGITS + bytes(2 * 16 * silence)
@@ -123,7 +123,7 @@ def _given(**values: str) -> dict[str, str]:
     return {name: value for name, value in values.items() if value}
 
 
-def test_metadata_tells_of_the_audio(digits_server: Server) -> None:
+def test_metadata_describes_the_audio(digits_server: Server) -> None:
     heard = converse(digits_server, [*pieces(DIGITS), CLOSE])
     told = heard[-1]
     assert told["sha256"] == hashlib.sha256(DIGITS).hexdigest()
@@ -137,13 +137,13 @@ def test_metadata_tells_of_the_audio(digits_server: Server) -> None:
     assert info.keys() == {"name", "version", "arch"}
 
 
-def test_an_empty_packet_is_the_end_and_nothing_is_nothing(digits_server: Server) -> None:
+def test_empty_packet_ends_the_stream(digits_server: Server) -> None:
     assert said(converse(digits_server, [*pieces(DIGITS), b""])) == SAID
     (told,) = converse(digits_server, [b""])
     assert told["duration"] == 0
 
 
-def test_interims_replace_one_another_and_come_before_finals(digits_server: Server) -> None:
+def test_interims_replace_each_other_before_finals(digits_server: Server) -> None:
     heard = converse(digits_server, [*pieces(DIGITS), CLOSE], interim_results="true", endpointing="2000")
     interims = [told for told in heard if told["type"] == "Results" and not told["is_final"]]
     assert "seven three" in map(text_of, interims)
@@ -152,7 +152,7 @@ def test_interims_replace_one_another_and_come_before_finals(digits_server: Serv
     assert all(told["is_final"] for told in converse(digits_server, [*pieces(DIGITS), CLOSE])[:-1])
 
 
-def test_what_is_certain_of_a_long_utterance_is_final(digits_server: Server) -> None:
+def test_stable_words_of_a_long_utterance_are_finalized(digits_server: Server) -> None:
     heard = converse(digits_server, [*pieces(DIGITS), CLOSE], endpointing="false")
     assert len(finals(heard)) > 1
     assert said(heard) == SAID
@@ -160,7 +160,7 @@ def test_what_is_certain_of_a_long_utterance_is_final(digits_server: Server) -> 
     assert not any(told["speech_final"] for told in finals(heard)[:-1])
 
 
-def test_silence_is_told_as_it_passes(digits_server: Server) -> None:
+def test_silence_is_finalized_as_it_passes(digits_server: Server) -> None:
     with listening(digits_server) as connection:
         for piece in pieces(bytes(32_000 * 15), 32_000):
             connection.send(piece)
@@ -169,7 +169,7 @@ def test_silence_is_told_as_it_passes(digits_server: Server) -> None:
         assert 4.0 <= told["duration"] <= 15.0
 
 
-def test_words_are_plain_unless_they_are_to_be_written(digits_server: Server) -> None:
+def test_words_are_lexical_unless_written_form_is_requested(digits_server: Server) -> None:
     (plain, *_), (written, *_) = (
         finals(converse(digits_server, [*pieces(DIGITS), CLOSE], punctuate=punctuate))
         for punctuate in ("false", "true")
@@ -179,7 +179,7 @@ def test_words_are_plain_unless_they_are_to_be_written(digits_server: Server) ->
     assert other == word | {"punctuated_word": "seven"}
 
 
-def test_finalize_is_answered_even_without_words(digits_server: Server) -> None:
+def test_finalize_is_answered_without_words(digits_server: Server) -> None:
     with listening(digits_server, endpointing="2000") as connection:
         connection.send(json.dumps(FINALIZE))
         told = hear(connection)
@@ -203,7 +203,7 @@ def test_finalize_is_answered_even_without_words(digits_server: Server) -> None:
 
 
 @pytest.mark.parametrize("model", ["nova-3", str(TINY_MODEL)])
-def test_a_finalize_in_a_silence_changes_no_word(digits_server: Server, model: str) -> None:
+def test_finalize_in_silence_changes_no_words(digits_server: Server, model: str) -> None:
     """At twelve places of the silence before a word, up to the sample at which it begins, and at all of them."""
     samples, words = spoken_apart(8)
     data = pcm16(samples)
@@ -220,7 +220,7 @@ def test_a_finalize_in_a_silence_changes_no_word(digits_server: Server, model: s
         check_tiles(heard, len(data) / 32_000)
 
 
-def test_a_finalize_after_each_word_loses_none(digits_server: Server) -> None:
+def test_finalize_after_each_word_loses_no_words(digits_server: Server) -> None:
     """As a program does that asks as soon as its own detector hears that nobody speaks."""
     quiet = [at for at in range(0, len(DIGITS) // 2, 160) if np.abs(demo()[max(at - 3_200, 0) : at + 1]).max() < 0.02]
     first_of_each = [at for at in quiet if at - 160 not in quiet]
@@ -231,7 +231,7 @@ def test_a_finalize_after_each_word_loses_none(digits_server: Server) -> None:
     assert said(converse(digits_server, [*packets, CLOSE])) == SAID
 
 
-def test_starts_of_speech_and_ends_of_utterances(digits_server: Server) -> None:
+def test_speech_started_and_utterance_end(digits_server: Server) -> None:
     said = [*pieces(DIGITS), *pieces(bytes(32_000 * 3)), CLOSE]
     asked = {"vad_events": "true", "interim_results": "true", "utterance_end_ms": "1000"}
     heard = converse(digits_server, said, **asked)
@@ -253,7 +253,7 @@ def test_starts_of_speech_and_ends_of_utterances(digits_server: Server) -> None:
     assert {told["type"] for told in quiet} == {"Results", "Metadata"}
 
 
-def test_configure_does_what_can_be_done(digits_server: Server) -> None:
+def test_configure(digits_server: Server) -> None:
     with listening(digits_server) as connection:
         for asked, answer in [
             ({"keyterms": ["Conure"]}, {"type": "ConfigureFailure", "code": "CONFIGURE_KEYTERMS_NOT_SUPPORTED"}),
@@ -274,7 +274,7 @@ def test_configure_does_what_can_be_done(digits_server: Server) -> None:
 @pytest.mark.parametrize(
     "text", ["hello", "[]", '{"type": "Speak"}', '{"type": "Configure", "keyterms": 5}', "[" * 9_999]
 )
-def test_a_text_that_is_not_understood_is_told_and_survived(digits_server: Server, text: str) -> None:
+def test_invalid_message_is_reported_and_survived(digits_server: Server, text: str) -> None:
     with listening(digits_server) as connection:
         connection.send(text)
         told = hear(connection)
@@ -285,7 +285,7 @@ def test_a_text_that_is_not_understood_is_told_and_survived(digits_server: Serve
         assert hear(connection)["from_finalize"]
 
 
-def test_channels_are_told_apart(digits_server: Server) -> None:
+def test_channels_are_transcribed_separately(digits_server: Server) -> None:
     late = np.concatenate([np.zeros(8_000, np.int16), np.frombuffer(DIGITS, "<i2")])
     both = np.stack([np.pad(np.frombuffer(DIGITS, "<i2"), (0, 8_000)), late], axis=1).tobytes()
     data = [*pieces(both, 12_801), FINALIZE, CLOSE]
@@ -322,7 +322,7 @@ def test_containers(digits_server: Server, container: str, codec: str, encoding:
     assert said(heard) == SAID
 
 
-def test_what_has_no_effect_is_named(digits_server: Server) -> None:
+def test_ignored_options_are_reported(digits_server: Server) -> None:
     asked = {"keywords": "parrot:2", "diarize": "true", "redact": "pci", "numerals": "false", "tag": "a", "zzz": "1"}
     with listening(digits_server, **asked) as connection:
         assert connection.response
@@ -334,7 +334,7 @@ def test_what_has_no_effect_is_named(digits_server: Server) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["token", "bearer"])
-def test_a_key_may_come_as_a_subprotocol(digits_server: Server, scheme: str) -> None:
+def test_key_as_subprotocol(digits_server: Server, scheme: str) -> None:
     offered = [Subprotocol(scheme), Subprotocol("a-key")]
     with connect(digits_server.url(f"/v1/listen?{urlencode(RAW)}"), subprotocols=offered) as connection:
         assert connection.subprotocol == scheme
@@ -361,7 +361,7 @@ def test_a_key_may_come_as_a_subprotocol(digits_server: Server, scheme: str) -> 
         ({"encoding": "flac", "multichannel": "true"}, "channels"),
     ],
 )
-def test_a_handshake_that_is_refused_says_why(digits_server: Server, wrong: dict[str, str], named: str) -> None:
+def test_rejected_handshake_names_the_reason(digits_server: Server, wrong: dict[str, str], named: str) -> None:
     with pytest.raises(InvalidStatus) as refused, listening(digits_server, RAW | wrong):
         pass
     response = refused.value.response
@@ -374,7 +374,7 @@ def test_a_handshake_that_is_refused_says_why(digits_server: Server, wrong: dict
     digits_server.settled(0)
 
 
-def test_audio_that_cannot_be_read_ends_with_its_name(digits_server: Server) -> None:
+def test_unreadable_audio_closes_with_a_reason(digits_server: Server) -> None:
     with listening(digits_server, {"model": "nova-3"}) as connection:
         connection.send(b"this is no recording at all" * 100)
         connection.send(json.dumps(CLOSE))
@@ -388,7 +388,7 @@ def test_audio_that_cannot_be_read_ends_with_its_name(digits_server: Server) -> 
     assert (said(heard), code) == (SAID, 1008)  # what came before is heard
 
 
-def test_who_says_nothing_is_taken_for_gone_and_who_keeps_alive_is_not(digits_server: Server) -> None:
+def test_idle_timeout_and_keep_alive(digits_server: Server) -> None:
     with listening(digits_server) as silent, listening(digits_server) as alive:
         with suppress(ConnectionClosed):
             while True:
@@ -402,7 +402,7 @@ def test_who_says_nothing_is_taken_for_gone_and_who_keeps_alive_is_not(digits_se
 
 
 @pytest.mark.parametrize("more", [{}, {"channels": "2", "multichannel": "true"}])
-def test_a_client_that_goes_takes_its_streams_along(digits_server: Server, more: dict[str, str]) -> None:
+def test_disconnect_ends_the_streams(digits_server: Server, more: dict[str, str]) -> None:
     with listening(digits_server, **more) as connection:
         connection.send(DIGITS)
         connection.send(json.dumps(FINALIZE))

@@ -46,7 +46,7 @@ def brief(messages: list[dict[str, Any]]) -> list[tuple[str, float, float, bool,
     ]
 
 
-def test_a_long_utterance_is_told_in_parts() -> None:
+def test_long_utterance_is_finalized_in_parts() -> None:
     interim = ResultOptions(interim=True)
     messages = render(interim, partial("ab", "c"), partial("abcde", "f"), partial("abcdef", "g"), *over("abcdefg", 8.0))
     assert brief(messages) == [
@@ -61,18 +61,18 @@ def test_a_long_utterance_is_told_in_parts() -> None:
     )
 
 
-def test_a_length_is_no_end_of_speech() -> None:
+def test_length_limit_is_not_speech_final() -> None:
     assert brief(render(ResultOptions(), *over("a", 30.0, "length"))) == [("a", 0.0, 30.0, True, False)]
     assert brief(render(ResultOptions(ends_speech=False), *over("a", 3.0, "blanks"))) == [("a", 0.0, 3.0, True, False)]
 
 
-def test_silence_is_told_in_parts_but_not_while_somebody_speaks() -> None:
+def test_silence_is_finalized_in_parts_except_during_speech() -> None:
     lags = [Lag(0.0, seconds) for seconds in (2.0, 5.9, 6.0, 7.0, 13.0)]
     assert brief(render(ResultOptions(), *lags)) == [("", 0.0, 5.0, True, False), ("", 5.0, 12.0, True, False)]
     assert render(ResultOptions(), SpeechStarted(1, 0.5), *lags) == []
 
 
-def test_a_finalize_is_answered_once() -> None:
+def test_finalize_is_answered_once() -> None:
     events = [*over("a", 0.9, "asked"), Marker(1, 1.0), Marker(2, 1.0)]
     messages = render(ResultOptions(), *events)
     assert brief(messages) == [("a", 0.0, 1.0, True, True), ("", 1.0, 1.0, True, True)]
@@ -80,7 +80,7 @@ def test_a_finalize_is_answered_once() -> None:
 
 
 @pytest.mark.parametrize("last", [Finished(2.0), Failed("lag_exceeded", "too late")])
-def test_the_last_words_are_told_however_it_ends(last: Event) -> None:
+def test_last_words_are_sent_for_every_terminal_event(last: Event) -> None:
     (line,) = brief(render(ResultOptions(), *over("a", 1.5, "closed"), last))
     assert line == ("a", 0.0, 2.0 if isinstance(last, Finished) else 1.5, True, True)
 
@@ -100,7 +100,7 @@ def test_the_last_words_are_told_however_it_ends(last: Event) -> None:
         ([*over("a", 1.0), SpeechStarted(2, 1.4), *over("", 1.5), Lag(0.0, 1.6)], [0.5]),
     ],
 )
-def test_an_utterance_ends_when_words_stay_away(events: list[Event], ends: list[float]) -> None:
+def test_utterance_end_after_words_stop(events: list[Event], ends: list[float]) -> None:
     messages = render(ResultOptions(utterance_end=1.0), *events)
     assert [message["last_word_end"] for message in messages if message["type"] == "UtteranceEnd"] == ends
     assert all(message["type"] == "Results" for message in render(ResultOptions(), *events))
@@ -108,7 +108,7 @@ def test_an_utterance_ends_when_words_stay_away(events: list[Event], ends: list[
 
 @pytest.mark.parametrize("begin", [1.1, 1.4, 1.49, 1.5, 1.6, 3.0])
 @pytest.mark.parametrize("step", [0.08, 0.1, 0.56, 1.12])
-def test_no_utterance_ends_between_its_start_and_its_words(begin: float, step: float) -> None:
+def test_no_utterance_end_between_speech_start_and_words(begin: float, step: float) -> None:
     """Whoever answers at UtteranceEnd would cut off who has just begun to speak."""
     later = begin + 0.9
     passed = [Lag(0.0, step * turn) for turn in range(1, 200) if 1.0 < step * turn < later]

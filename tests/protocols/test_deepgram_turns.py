@@ -105,7 +105,7 @@ def test_turns_follow_one_another(
         assert " ".join(ends(turns)) == SAID
 
 
-def test_a_turn_ends_when_it_is_forced(digits_server: Server) -> None:
+def test_force_end_turn(digits_server: Server) -> None:
     with listening(digits_server, **ONE_TURN) as connection:
         connection.send(json.dumps(FORCE))  # of no turn
         for piece in pieces(DIGITS):
@@ -120,14 +120,14 @@ def test_a_turn_ends_when_it_is_forced(digits_server: Server) -> None:
         assert rest(connection) == ([], 1000)
 
 
-def test_a_turn_ends_after_its_timeout(digits_server: Server) -> None:
+def test_turn_ends_after_timeout(digits_server: Server) -> None:
     asked = {"eot_threshold": "1.0", "eot_timeout_ms": "1500"}
     turns = converse(digits_server, [*pieces(DIGITS + bytes(32_000 * 3)), CLOSE], **asked)
     assert turns[-1]["trigger"] == "timeout"
     assert turns[-1]["end_of_turn_confidence"] > 0.9
 
 
-def test_thresholds_may_change(digits_server: Server) -> None:
+def test_thresholds_can_be_changed(digits_server: Server) -> None:
     with listening(digits_server, **ONE_TURN) as connection:
         for asked, told in [
             ({}, {"eot_threshold": 1.0, "eot_timeout_ms": 5000}),
@@ -157,7 +157,7 @@ def test_thresholds_may_change(digits_server: Server) -> None:
         ({"language_hints": ["de"]}, "FEATURE_NOT_SUPPORTED"),
     ],
 )
-def test_what_cannot_be_changed_is_refused_whole(digits_server: Server, asked: Message, code: str) -> None:
+def test_unsupported_configure_is_rejected_whole(digits_server: Server, asked: Message, code: str) -> None:
     with listening(digits_server) as connection:
         connection.send(json.dumps({"type": "Configure"} | asked))
         told = hear(connection)
@@ -168,7 +168,7 @@ def test_what_cannot_be_changed_is_refused_whole(digits_server: Server, asked: M
 
 
 @pytest.mark.parametrize("text", ["hello", '{"type": "Finalize"}', '{"type": "Configure", "thresholds": 5}'])
-def test_a_text_that_is_not_understood_is_the_end(digits_server: Server, text: str) -> None:
+def test_invalid_message_closes_the_connection(digits_server: Server, text: str) -> None:
     with listening(digits_server) as connection:
         connection.send(text)
         (told,), code = rest(connection)
@@ -176,20 +176,20 @@ def test_a_text_that_is_not_understood_is_the_end(digits_server: Server, text: s
     digits_server.settled(0)
 
 
-def test_audio_that_cannot_be_read_is_the_end(digits_server: Server) -> None:
+def test_unreadable_audio_closes_the_connection(digits_server: Server) -> None:
     with listening(digits_server, RAW | {"encoding": "linear32"}) as connection:
         connection.send(np.full(9, np.nan, "<f4").tobytes())
         heard, code = rest(connection)
     assert (heard[-1]["type"], heard[-1]["code"], code) == ("Error", "DATA-0000", 1008)
 
 
-def test_a_container(digits_server: Server) -> None:
+def test_container(digits_server: Server) -> None:
     recording = encode(demo(48_000)[None], 48_000, "ogg", "libopus")
     turns = converse(digits_server, [*pieces(recording, 2_000), CLOSE], {"model": "flux-general-en"}, **ONE_TURN)
     assert len(ends(turns)[-1].split()) >= 6
 
 
-def test_what_has_no_effect_is_warned_of(digits_server: Server) -> None:
+def test_ignored_parameters_cause_warnings(digits_server: Server) -> None:
     with listening(digits_server, keyterm="parrot", numerals="true", zzz="1") as connection:
         for name in ("keyterm", "numerals", "zzz"):
             told = hear(connection)
@@ -208,7 +208,7 @@ def test_what_has_no_effect_is_warned_of(digits_server: Server) -> None:
         ({"model": "nothing-like-it"}, "nothing-like-it"),
     ],
 )
-def test_a_handshake_that_is_refused_says_why(digits_server: Server, wrong: dict[str, str], named: str) -> None:
+def test_rejected_handshake_names_the_reason(digits_server: Server, wrong: dict[str, str], named: str) -> None:
     with pytest.raises(InvalidStatus) as refused, listening(digits_server, RAW | wrong):
         pass
     response = refused.value.response
@@ -217,7 +217,7 @@ def test_a_handshake_that_is_refused_says_why(digits_server: Server, wrong: dict
     assert named in json.loads(response.body)["err_msg"]
 
 
-def test_a_client_that_goes_takes_its_stream_along(digits_server: Server) -> None:
+def test_disconnect_ends_the_stream(digits_server: Server) -> None:
     with listening(digits_server) as connection:
         connection.send(DIGITS)
         hear(connection)

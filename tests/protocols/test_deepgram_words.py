@@ -52,7 +52,7 @@ def test_flags(value: str, is_so: bool) -> None:
     assert DeepgramQuery([("punctuate", value)]).flag("punctuate") is is_so
 
 
-def test_flags_that_are_none() -> None:
+def test_invalid_flags() -> None:
     assert DeepgramQuery([]).flag("punctuate", True)
     assert DeepgramQuery([("x", "false"), ("x", "true")]).flag("x")
     with pytest.raises(BadOption, match="'maybe'"):
@@ -71,7 +71,7 @@ def test_numbers() -> None:
         query.whole("a", 1)
 
 
-def test_milliseconds_may_be_switched_on_and_off() -> None:
+def test_milliseconds_accept_booleans() -> None:
     query = DeepgramQuery([("on", "true"), ("off", "false"), ("some", "300"), ("bad", "-1"), ("worse", "soon")])
     found = [query.milliseconds(name) for name in ("on", "off", "some", "none")]
     assert found == [True, False, 300.0, None]
@@ -80,7 +80,7 @@ def test_milliseconds_may_be_switched_on_and_off() -> None:
             query.milliseconds(name)
 
 
-def test_what_is_ignored_is_what_was_asked_for() -> None:
+def test_ignored_lists_requested_parameters() -> None:
     query = DeepgramQuery(
         [("diarize", "true"), ("redact", "pci"), ("redact", "ssn"), ("numerals", "false"), ("tag", "x"), ("b", "")]
     )
@@ -91,7 +91,7 @@ def test_what_is_ignored_is_what_was_asked_for() -> None:
     assert "b" in query
 
 
-def test_words_as_written_and_as_said() -> None:
+def test_written_and_lexical_words() -> None:
     words = said("Hello, World — 50%.")
     written = alternative(words, written=True)
     assert written["transcript"] == "Hello, World — 50%."
@@ -110,12 +110,12 @@ def test_words_as_written_and_as_said() -> None:
     assert alternative(words, True, ["en"])["languages"] == ["en"]
 
 
-def test_nothing_and_nothing_known() -> None:
+def test_no_words_and_unknown_confidence() -> None:
     assert alternative((), True) == {"transcript": "", "confidence": 0.0, "words": []}
     assert alternative((Word("a"),), True)["confidence"] is None
 
 
-def test_models_have_names_that_stay() -> None:
+def test_model_uuids_are_stable() -> None:
     assert model_uuid(MODEL) == model_uuid(MODEL) != model_uuid(ENGLISH)
     assert model_info(MODEL)["arch"] == "parakeet-tdt"
     assert model_info(ENGLISH)["name"] == "mine"
@@ -137,7 +137,7 @@ def test_languages(pairs: list[tuple[str, str]], model: ModelInfo, language: str
     assert parse(*pairs, model=model).language == language
 
 
-def test_a_model_of_one_language_detects_none() -> None:
+def test_monolingual_model_does_not_detect_languages() -> None:
     assert parse(("detect_language", "true"), model=ENGLISH).ignored == ("detect_language",)
     assert parse(("detect_language", "true")).ignored == ()
 
@@ -145,7 +145,7 @@ def test_a_model_of_one_language_detects_none() -> None:
 @pytest.mark.parametrize(
     ("name", "written"), [("punctuate", True), ("smart_format", True), ("paragraphs", True), ("numerals", False)]
 )
-def test_what_asks_for_marks(name: str, written: bool) -> None:
+def test_parameters_that_request_written_form(name: str, written: bool) -> None:
     assert parse((name, "true")).written is written
 
 
@@ -177,7 +177,7 @@ def test_paragraphs_end_when_they_are_long() -> None:
     assert paragraphs(()) == {"transcript": "\n", "paragraphs": []}
 
 
-def test_utterances_of_channels_are_in_their_order() -> None:
+def test_utterances_of_channels_are_ordered_by_start() -> None:
     left, right = said("one two", pauses={1: 4.0}), said("three", start=2.0)
     result = render_response(parse(("utterances", "true")), [transcript(left), transcript(right)], "id", "sha")[
         "results"
@@ -190,7 +190,7 @@ def test_utterances_of_channels_are_in_their_order() -> None:
     assert len(result["channels"]) == 2
 
 
-def test_refusals() -> None:
+def test_rejections() -> None:
     refused = error_response(TooMany("two streams are open", "close one", 7.4), "the-id")
     assert refused.status_code == 429
     assert refused.headers["retry-after"] == "7"
@@ -198,7 +198,7 @@ def test_refusals() -> None:
     assert error_response(UnsupportedAudio("ü\n中"), "").headers["dg-error"] == "%C3%BC %E4%B8%AD"
 
 
-def test_reasons_of_a_close_are_short_enough() -> None:
+def test_close_reasons_fit_the_limit() -> None:
     code, reason = close_code_and_reason(Failed("idle", "ü" * 200))
     assert code == 1011
     assert reason.startswith("NET-0001: ü")

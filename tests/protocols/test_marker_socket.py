@@ -61,7 +61,7 @@ def segments(heard: list[dict[str, Any]]) -> str:
 
 
 @pytest.mark.parametrize("end", ["END", "MARKER"])
-def test_raw_audio_and_a_text(server: Server, end: str) -> None:
+def test_raw_audio_and_text_markers(server: Server, end: str) -> None:
     with connected(server) as connection:
         heard = []
         for part in (DIGITS[: len(DIGITS) // 4 * 2], DIGITS[len(DIGITS) // 4 * 2 :]):
@@ -88,7 +88,7 @@ def test_msgpack_is_answered_in_msgpack(server: Server) -> None:
 
 
 @pytest.mark.parametrize("said", ["hello", "[]", msgspec.msgpack.encode({"type": "Audio", "pcm_bytes": 17})])
-def test_what_is_not_understood_is_named(server: Server, said: str | bytes) -> None:
+def test_invalid_messages_are_reported(server: Server, said: str | bytes) -> None:
     with connected(server) as connection:
         connection.send(said)
         told = connection.recv(PATIENCE)
@@ -98,14 +98,14 @@ def test_what_is_not_understood_is_named(server: Server, said: str | bytes) -> N
         assert connection.recv(PATIENCE) == "END"
 
 
-def test_what_is_nested_deeper_than_a_message_is_audio(server: Server) -> None:
+def test_deeply_nested_msgpack_is_audio(server: Server) -> None:
     with connected(server) as connection:
         connection.send(b"\x82\xa4type\xa5Audio\xa9pcm_bytes" + b"\x91" * 10_000 + b"\x01")
         connection.send("END")
         until_end(connection, "END")
 
 
-def test_a_client_that_goes_takes_its_stream_along(server: Server) -> None:
+def test_disconnect_ends_the_stream(server: Server) -> None:
     before = server.health()["streams"]
     with connected(server) as connection:
         connection.send(DIGITS)

@@ -120,7 +120,7 @@ def events(answer: httpx2.Response) -> list[dict[str, Any]]:
         ("GET", "/v1/models/european"),
     ],
 )
-def test_a_key_is_needed(method: str, path: str) -> None:
+def test_key_is_required(method: str, path: str) -> None:
     for key in ("", "wrong"):
         answer = ask(behind(access=Locked()), path=path, key=key, method=method)
         assert answer.status_code == 401
@@ -140,7 +140,7 @@ def test_a_key_is_needed(method: str, path: str) -> None:
         (ZeroDivisionError("a mistake of ours"), 500, "server_error", "engine_failed", None),
     ],
 )
-def test_what_cannot_be_done_is_told_with_its_status(
+def test_errors_have_their_status(
     stream: str, failure: Exception, status: int, kind: str, code: str, retry: str | None
 ) -> None:
     answer = ask(behind(Files([], failure)), ("stream", stream))
@@ -150,7 +150,7 @@ def test_what_cannot_be_done_is_told_with_its_status(
 
 
 @pytest.mark.parametrize("failure", [EngineFailed("it broke"), ZeroDivisionError("a mistake of ours")])
-def test_what_fails_in_the_middle_is_the_last_event(failure: Exception) -> None:
+def test_failure_during_a_stream_is_the_last_event(failure: Exception) -> None:
     answer = ask(behind(Files(WORDS[:2], failure, wait=0.01)), ("stream", "true"))
     *deltas, last = events(answer)
     assert answer.status_code == 200
@@ -158,20 +158,20 @@ def test_what_fails_in_the_middle_is_the_last_event(failure: Exception) -> None:
     assert last["error"]["type"] == "server_error"
 
 
-def test_words_are_told_as_they_come() -> None:
+def test_words_are_sent_as_they_come() -> None:
     *deltas, done = events(ask(behind(Files(WORDS, wait=0.02)), ("stream", "true"), ("include", "logprobs")))
     assert [event["delta"] for event in deltas] == ["you", " like", " 日本。", "É"]
     assert [token["token"] for token in done["logprobs"]] == ["you", " l", "i", "ke", " 日", "本", "。", "", "�", "�"]
     assert b"".join(bytes(token["bytes"]) for token in done["logprobs"]).decode() == done["text"] == TEXT
 
 
-def test_words_that_come_together_are_told_in_sentences() -> None:
+def test_words_that_come_together_are_sent_in_sentences() -> None:
     *deltas, done = events(ask(behind(Files(WORDS)), ("stream", "true")))
     assert len(deltas) == 2
     assert "".join(event["delta"] for event in deltas) == done["text"] == TEXT
 
 
-def test_a_long_silence_is_bridged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keep_alive_comments_during_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(making, "SILENCE", 0.01)
     answer = ask(behind(Files(WORDS[:1], wait=0.1)), ("stream", "true"))
     blocks = answer.text.split("\n\n")
@@ -182,7 +182,7 @@ def test_a_long_silence_is_bridged(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_a_language_that_is_not_known_is_not_made_up() -> None:
+def test_unknown_language_is_omitted() -> None:
     assert "languages" not in ask(behind()).json()
     told = ask(behind(), ("response_format", "verbose_json")).json()
     assert told["language"] == ""
@@ -199,7 +199,7 @@ def test_segments_add_up_to_the_text() -> None:
     assert [token for segment in told["segments"] for token in segment["tokens"]] == [0, 1, 2, 3, 4, 5, 6, 9, 7, 8]
 
 
-def test_a_model_without_times_gives_text_alone() -> None:
+def test_model_without_timestamps_gives_text_only() -> None:
     files = Files([Word("you")])
     assert ask(behind(files)).json()["text"] == "you"
     for form in ("srt", "vtt", "verbose_json"):
@@ -207,7 +207,7 @@ def test_a_model_without_times_gives_text_alone() -> None:
 
 
 @pytest.mark.parametrize("stream", ["false", "true"])
-def test_who_hangs_up_is_not_worked_for(stream: str) -> None:
+def test_disconnect_cancels_the_work(stream: str) -> None:
     files = Files(WORDS, endless=True)
 
     async def hang_up() -> None:

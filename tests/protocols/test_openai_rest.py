@@ -59,7 +59,7 @@ def error(answer: httpx2.Response) -> dict[str, Any]:
     return told
 
 
-def test_json_has_the_text_the_language_and_the_usage(server: Server) -> None:
+def test_json_has_text_language_and_usage(server: Server) -> None:
     assert send(server, ("model", "tiny")).json() == {
         "text": SAID,
         "languages": [{"code": "en"}],
@@ -68,7 +68,7 @@ def test_json_has_the_text_the_language_and_the_usage(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("form", "like"), [("text", "txt"), ("srt", "srt"), ("vtt", "vtt")])
-def test_texts_are_those_of_the_command(server: Server, form: str, like: Any) -> None:
+def test_texts_equal_those_of_the_command(server: Server, form: str, like: Any) -> None:
     answer = send(server, ("response_format", form))
     assert answer.headers["content-type"].startswith("text/")
     assert answer.text == render(transcript(server), like)
@@ -101,7 +101,7 @@ def test_granularities(server: Server, wanted: list[str], given: set[str]) -> No
     assert told.keys() & {"words", "segments"} == given
 
 
-def test_words_are_those_of_the_transcript(server: Server) -> None:
+def test_words_equal_those_of_the_transcript(server: Server) -> None:
     told = send(server, ("response_format", "verbose_json"), ("timestamp_granularities[]", "word")).json()
     said = [(word.text, word.start, word.end, word.confidence) for word in transcript(server).words]
     assert [tuple(word[key] for key in ("word", "start", "end", "confidence")) for word in told["words"]] == said
@@ -118,7 +118,7 @@ def test_words_are_those_of_the_transcript(server: Server) -> None:
         [("include[]", "logprobs"), ("include[]", "logprobs")],
     ],
 )
-def test_log_probabilities_in_every_form_of_a_list(server: Server, fields: list[Field]) -> None:
+def test_logprobs_in_every_list_notation(server: Server, fields: list[Field]) -> None:
     told = send(server, *fields).json()["logprobs"]
     assert "".join(token["token"] for token in told) == SAID
     assert bytes(byte for token in told for byte in token["bytes"]) == SAID.encode()
@@ -152,20 +152,20 @@ def test_log_probabilities_in_every_form_of_a_list(server: Server, fields: list[
         ([("vad_filter", "true"), ("hotwords[]", "x"), ("päth,x", "x")], "vad_filter, hotwords[], p%C3%A4th%2Cx"),
     ],
 )
-def test_what_has_no_effect_is_named(server: Server, fields: list[Field], ignored: str) -> None:
+def test_ignored_options_are_reported(server: Server, fields: list[Field], ignored: str) -> None:
     answer = send(server, *fields)
     assert answer.json()["text"] == SAID
     assert answer.headers.get("conure-ignored", "") == ignored
 
 
-def test_a_header_does_not_grow_with_the_form(server: Server) -> None:
+def test_ignored_header_is_bounded(server: Server) -> None:
     answer = send(server, *((f"{number}{'x' * 500}", "1") for number in range(200)))
     assert answer.json()["text"] == SAID
     assert len(answer.headers["conure-ignored"]) < 4096
 
 
 @pytest.mark.parametrize("name", ["speech", "speech.mp3", "../../etc/passwd", "http://127.0.0.1/x.wav", "a\\b", "😀"])
-def test_the_name_of_the_file_does_not_matter(server: Server, name: str) -> None:
+def test_file_name_does_not_matter(server: Server, name: str) -> None:
     assert send(server, name=name).json()["text"] == SAID
 
 
@@ -187,7 +187,7 @@ def test_deltas_add_up_to_the_text(server: Server) -> None:
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
 
 
-def test_a_stream_names_what_has_no_effect_and_refuses_with_a_status(server: Server) -> None:
+def test_stream_reports_ignored_fields_and_rejects_with_a_status(server: Server) -> None:
     answer = send(server, ("stream", "true"), ("prompt", "digits"))
     assert answer.headers["conure-ignored"] == "prompt"
     assert "logprobs" not in events(answer)[-1]
@@ -197,7 +197,7 @@ def test_a_stream_names_what_has_no_effect_and_refuses_with_a_status(server: Ser
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_where_nobody_speaks_there_is_no_text(server: Server, form: str) -> None:
+def test_silence_has_no_text(server: Server, form: str) -> None:
     silence = wav(np.zeros(48_000, np.float32))
     answer = send(server, ("response_format", form), file=silence)
     assert answer.status_code == 200
@@ -208,12 +208,12 @@ def test_where_nobody_speaks_there_is_no_text(server: Server, form: str) -> None
         assert answer.text == {"text": "\n", "srt": "", "vtt": "WEBVTT\n\n"}[form]
 
 
-def test_a_stream_of_silence_has_one_event(server: Server) -> None:
+def test_stream_of_silence_has_one_event(server: Server) -> None:
     (done,) = events(send(server, ("stream", "true"), file=wav(np.zeros(48_000, np.float32))))
     assert (done["type"], done["text"]) == ("transcript.text.done", "")
 
 
-def test_a_track_is_chosen(server: Server) -> None:
+def test_track_is_selected(server: Server) -> None:
     with open_audio(DEMO) as reader:
         speech = np.concatenate(list(reader.blocks()), axis=1)
     film = mixed(np.zeros_like(speech), speech)
@@ -228,7 +228,7 @@ def test_a_track_is_chosen(server: Server) -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "verbose_json", "text"])
-def test_what_of_a_recording_could_not_be_read_is_told(server: Server, form: str) -> None:
+def test_problems_of_a_recording_are_reported(server: Server, form: str) -> None:
     data = DEMO.read_bytes()
     answer = send(server, ("response_format", form), file=data[: len(data) // 2])
     assert answer.status_code == 200
@@ -278,7 +278,7 @@ def test_what_of_a_recording_could_not_be_read_is_told(server: Server, form: str
         ([("known_speaker_references[]", "data:x")], b"x", 400, "known_speaker_references", "bad_option"),
     ],
 )
-def test_refusals(
+def test_rejections(
     server: Server, fields: list[Field], file: bytes | None, status: int, param: str | None, code: str | None
 ) -> None:
     answer = send(server, *fields, file=file)
@@ -288,11 +288,11 @@ def test_refusals(
     assert code in (told["code"], None)
 
 
-def test_a_language_is_refused_with_those_there_are(server: Server) -> None:
+def test_unsupported_language_lists_the_supported_ones(server: Server) -> None:
     assert "it knows: en" in error(send(server, ("language", "tlh")))["message"]
 
 
-def test_two_recordings_and_a_file_for_a_text(server: Server) -> None:
+def test_two_files_and_a_file_in_a_text_field(server: Server) -> None:
     for name in ("file", "prompt"):
         answer = httpx2.post(
             server.base + TRANSCRIPTIONS, files=[("file", ("a", DEMO.read_bytes())), (name, ("b", b"x"))]
@@ -320,14 +320,14 @@ def test_two_recordings_and_a_file_for_a_text(server: Server) -> None:
         ("application/x-www-form-urlencoded", b"model=tiny"),
     ],
 )
-def test_what_is_no_form(server: Server, kind: str, body: bytes) -> None:
+def test_bodies_that_are_not_forms(server: Server, kind: str, body: bytes) -> None:
     answer = httpx2.post(server.base + TRANSCRIPTIONS, content=body, headers={"Content-Type": kind})
     assert answer.status_code == 400
     error(answer)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 20, 500, 5_000, -3, -60, -300])
-def test_a_form_that_is_cut_off_is_told_so(server: Server, kept: int) -> None:
+def test_truncated_form_is_reported(server: Server, kept: int) -> None:
     """Not that there is no recording, nor transcribed without the fields that are missing."""
     request = httpx2.Request(
         "POST",
@@ -364,7 +364,7 @@ def test_other_paths_and_methods(server: Server, method: str, path: str, status:
     assert error(answer)["type"] == "invalid_request_error"
 
 
-def test_translations_are_refused_with_the_reason(server: Server) -> None:
+def test_translations_are_rejected_with_a_reason(server: Server) -> None:
     answer = httpx2.post(server.base + "/v1/audio/translations", files={"file": ("a", DEMO.read_bytes())})
     assert answer.status_code == 400
     assert "not supported" in error(answer)["message"]
@@ -387,12 +387,12 @@ def test_models(server: Server) -> None:
 @pytest.mark.parametrize(
     ("name", "root"), [("tiny", "tiny"), ("small", "small"), ("whisper-large-v3", "tiny"), ("nova-3", "tiny")]
 )
-def test_a_model_by_any_name_that_is_understood(server: Server, name: str, root: str) -> None:
+def test_model_by_any_accepted_name(server: Server, name: str, root: str) -> None:
     told = httpx2.get(f"{server.base}/v1/models/{name}").json()
     assert (told["id"], told["root"]) == (name, root)
 
 
-def test_the_document_has_the_form(server: Server) -> None:
+def test_openapi_document_has_the_form(server: Server) -> None:
     paths = httpx2.get(server.base + "/openapi.json").json()["paths"]
     content = paths[TRANSCRIPTIONS]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert content["required"] == ["file"]
@@ -404,7 +404,7 @@ def test_the_document_has_the_form(server: Server) -> None:
 
 @pytest.mark.parametrize("sent", [0, 100, 40_000, None])
 @pytest.mark.parametrize("stream", ["false", "true"])
-def test_a_client_that_hangs_up(server: Server, sent: int | None, stream: str) -> None:
+def test_client_disconnect(server: Server, sent: int | None, stream: str) -> None:
     request = httpx2.Request(
         "POST",
         server.base + TRANSCRIPTIONS,

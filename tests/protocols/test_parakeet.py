@@ -68,13 +68,13 @@ def test_segments(server: Server) -> None:
 
 
 @pytest.mark.parametrize("named", [b"caf\xe9.wav", "鵝\x1b[31m.wav".encode(), b"", b"x" * 2_000, b"\xed\xb3\xa9.wav"])
-def test_a_file_may_have_any_name(server: Server, named: bytes) -> None:
+def test_file_may_have_any_name(server: Server, named: bytes) -> None:
     status, told, _ = posted(server, "/v2/transcribe", {}, DEMO.read_bytes(), named)
     assert (status, told["text"]) == (200, SAID)
 
 
 @pytest.mark.parametrize("path", ["/v1/transcribe", "/v2/transcribe"])
-def test_what_could_not_be_read_is_told(server: Server, path: str) -> None:
+def test_problems_are_reported(server: Server, path: str) -> None:
     data = DEMO.read_bytes()
     status, _, headers = posted(server, path, {}, data[: len(data) // 2])
     assert status == 200
@@ -117,7 +117,7 @@ def test_speakers_are_null(server: Server, fields: dict[str, str], ignored: str 
         ({"diarize": "maybe"}, "diarize is 'maybe': send true or false"),
     ],
 )
-def test_fields_that_are_wrong(server: Server, fields: dict[str, str], detail: str) -> None:
+def test_invalid_fields(server: Server, fields: dict[str, str], detail: str) -> None:
     assert posted(server, "/v2/transcribe", fields, DEMO.read_bytes())[:2] == (422, {"detail": detail})
 
 
@@ -132,7 +132,7 @@ def test_fields_that_are_wrong(server: Server, fields: dict[str, str], detail: s
         ({}, bytes(MOST_UPLOAD + 1), 413, "bytes"),
     ],
 )
-def test_recordings_that_are_none(
+def test_invalid_recordings(
     server: Server, path: str, fields: dict[str, str], file: bytes | None, status: int, named: str
 ) -> None:
     answered, told, _ = posted(server, path, fields, file)
@@ -141,7 +141,7 @@ def test_recordings_that_are_none(
     assert named in told["detail"]
 
 
-def test_a_client_that_hangs_up(server: Server) -> None:
+def test_client_disconnect(server: Server) -> None:
     for sent in (0, 100):
         head = b"POST /v2/transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         with socket.create_connection((server.host, server.web), timeout=PATIENCE) as connection:
@@ -149,7 +149,7 @@ def test_a_client_that_hangs_up(server: Server) -> None:
     assert posted(server, "/v1/transcribe", {}, DEMO.read_bytes())[0] == 200
 
 
-def test_what_is_no_form_is_for_the_native_door(server: Server, narrow: Server) -> None:
+def test_other_bodies_go_to_the_native_protocol(server: Server, narrow: Server) -> None:
     assert json.loads(server.post("/v1/transcribe", DEMO.read_bytes())[1])["duration"] == pytest.approx(7.181)
     assert narrow.post("/v1/transcribe", DEMO.read_bytes())[0] == 404
     assert posted(narrow, "/v1/transcribe", {}, DEMO.read_bytes())[:2] == (
@@ -185,7 +185,7 @@ def refused(server: Server, query: str = "") -> tuple[int | None, str | None]:
 
 
 @pytest.mark.parametrize(("query", "least", "most"), [("", 1, 8), ("?hangover_s=0.2", 5, 8), ("?hangover_s=3", 1, 1)])
-def test_an_utterance_a_message(narrow: Server, query: str, least: int, most: int) -> None:
+def test_one_message_per_utterance(narrow: Server, query: str, least: int, most: int) -> None:
     with streaming(narrow, query) as connection:
         for piece in pieces(DIGITS):
             connection.send(piece)
@@ -203,7 +203,7 @@ def test_an_utterance_a_message(narrow: Server, query: str, least: int, most: in
     narrow.settled(0)
 
 
-def test_audio_at_another_rate_cut_anywhere(narrow: Server) -> None:
+def test_other_sample_rate_with_packets_of_any_size(narrow: Server) -> None:
     with streaming(narrow, "?sample_rate=48000&vad_threshold=0.4") as connection:
         for piece in pieces(pcm16(demo(48_000)), 9_999):
             connection.send(piece)
@@ -216,7 +216,7 @@ def test_audio_at_another_rate_cut_anywhere(narrow: Server) -> None:
     narrow.settled(0)
 
 
-def test_nothing_was_said(narrow: Server) -> None:
+def test_no_speech(narrow: Server) -> None:
     with streaming(narrow) as connection:
         connection.send(bytes(32_000))
         connection.send("finalize")
@@ -238,7 +238,7 @@ def test_nothing_was_said(narrow: Server) -> None:
         (f"?hangover_s={'%C3%A4' * 100}", "hangover_s"),
     ],
 )
-def test_a_query_that_is_wrong(server: Server, query: str, named: str) -> None:
+def test_invalid_queries(server: Server, query: str, named: str) -> None:
     code, reason = refused(server, query)
     assert code == 1008
     assert reason is not None
@@ -246,7 +246,7 @@ def test_a_query_that_is_wrong(server: Server, query: str, named: str) -> None:
     assert named in reason
 
 
-def test_a_client_that_goes_takes_its_stream_along(server: Server) -> None:
+def test_disconnect_ends_the_stream(server: Server) -> None:
     with streaming(server) as connection:
         connection.send(DIGITS)
         assert server.health()["streams"] == 1
@@ -255,7 +255,7 @@ def test_a_client_that_goes_takes_its_stream_along(server: Server) -> None:
     server.settled(0)
 
 
-def test_no_room(narrow: Server) -> None:
+def test_capacity_is_full(narrow: Server) -> None:
     with streaming(narrow) as connection:
         assert refused(narrow) == (1013, "capacity_full")
         with connected(narrow) as client:
@@ -267,7 +267,7 @@ def test_no_room(narrow: Server) -> None:
         assert rest(connection)[1:] == (1000, "stream_complete")
 
 
-def test_a_server_that_stops(narrow: Server) -> None:
+def test_server_shutdown(narrow: Server) -> None:
     """The last one: it ends the server."""
     with streaming(narrow) as connection:
         connection.send(DIGITS)

@@ -30,7 +30,7 @@ def completed(on: Talk, **session: Any) -> list[Message]:
     return on.until(f"{ASR}.completed")
 
 
-def test_a_commit_makes_an_item(server: Server) -> None:
+def test_commit_creates_an_item(server: Server) -> None:
     with talk(server) as on:
         heard = completed(on, **session_of(**CLIENT_COMMITS))
     assert kinds(heard) == [*ADDED, f"{ASR}.completed"]
@@ -65,7 +65,7 @@ def test_turns_are_detected(server: Server) -> None:
     assert all(isinstance(bound, int) for bound in bounds)
 
 
-def test_a_commit_while_turns_are_detected_ends_the_turn(server: Server) -> None:
+def test_commit_ends_a_detected_turn(server: Server) -> None:
     slow = {"type": "server_vad", "silence_duration_ms": 2000}
     with talk(server) as on:
         heard = completed(on, **session_of(turn_detection=slow))
@@ -79,7 +79,7 @@ def test_a_commit_while_turns_are_detected_ends_the_turn(server: Server) -> None
 
 
 @pytest.mark.parametrize("eagerness", ["low", "high"])
-def test_turns_by_meaning(server: Server, eagerness: str) -> None:
+def test_semantic_turn_detection(server: Server, eagerness: str) -> None:
     with talk(server) as on:
         heard = completed(on, **session_of(turn_detection={"type": "semantic_vad", "eagerness": eagerness}))
         while len(texts(heard)) < len(SAID):
@@ -105,7 +105,7 @@ def test_rates(server: Server, audio: Message, rate: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["audio/pcmu", "audio/pcma"])
-def test_telephones(server: Server, kind: str) -> None:
+def test_telephone_encodings(server: Server, kind: str) -> None:
     with talk(server) as on:
         on.hear()
         on.update(**session_of(format={"type": kind}, **CLIENT_COMMITS))
@@ -124,7 +124,7 @@ def test_binary_frames_are_audio(server: Server) -> None:
         assert texts(on.until(f"{ASR}.completed")) == SAID
 
 
-def test_probabilities_where_they_are_asked_for(server: Server) -> None:
+def test_logprobs_on_request(server: Server) -> None:
     with talk(server) as on:
         heard = completed(on, include=["item.input_audio_transcription.logprobs"], **session_of(**CLIENT_COMMITS))
     whole = heard[-1]["logprobs"]
@@ -134,7 +134,7 @@ def test_probabilities_where_they_are_asked_for(server: Server) -> None:
     assert all(each["logprob"] <= 0 and bytes(each["bytes"]).decode() == each["token"] for each in whole)
 
 
-def test_an_update_changes_what_it_says(server: Server) -> None:
+def test_update_changes_only_its_fields(server: Server) -> None:
     with talk(server, "?intent=transcription&model=whisper-1") as on:
         first = on.hear()["session"]
         assert first["audio"]["input"]["transcription"]["model"] == "whisper-1"
@@ -148,7 +148,7 @@ def test_an_update_changes_what_it_says(server: Server) -> None:
         assert on.update() == changed | {"audio": {"input": cleared}}
 
 
-def test_another_model_mid_way_is_another_stream(server: Server) -> None:
+def test_changing_the_model_opens_another_stream(server: Server) -> None:
     with talk(server) as on:
         on.hear()
         on.update(**session_of(transcription={"model": "small"}, **CLIENT_COMMITS))
@@ -169,7 +169,7 @@ def test_another_model_mid_way_is_another_stream(server: Server) -> None:
     assert committed["previous_item_id"] == first["item_id"]
 
 
-def test_another_language_ends_what_was_being_said(server: Server) -> None:
+def test_changing_the_language_ends_the_utterance(server: Server) -> None:
     with talk(server) as on:
         on.hear()
         on.update(**session_of(turn_detection={"type": "server_vad", "silence_duration_ms": 2000}))
@@ -183,7 +183,7 @@ def test_another_language_ends_what_was_being_said(server: Server) -> None:
     assert starts[1] > len(DIGITS) / 48, "times go on"
 
 
-def test_clear_forgets_what_was_not_committed(server: Server) -> None:
+def test_clear_discards_uncommitted_audio(server: Server) -> None:
     with talk(server) as on:
         heard = completed(on, **session_of(**CLIENT_COMMITS))
         on.append(DIGITS[: len(DIGITS) // 4 * 2])
@@ -200,7 +200,7 @@ def test_clear_forgets_what_was_not_committed(server: Server) -> None:
     assert again[-1]["item_id"] not in {told.get("item_id") for told in heard}
 
 
-def test_clear_waits_for_what_was_committed(server: Server) -> None:
+def test_clear_waits_for_committed_audio(server: Server) -> None:
     with talk(server) as on:
         on.hear()
         on.update(**session_of(**CLIENT_COMMITS))
@@ -222,7 +222,7 @@ def test_clear_waits_for_what_was_committed(server: Server) -> None:
         ('{"event_id": "e"}', "invalid_value", None),
     ],
 )
-def test_messages_that_cannot_be_served(server: Server, said: str, code: str, param: str | None) -> None:
+def test_rejected_events(server: Server, said: str, code: str, param: str | None) -> None:
     with talk(server) as on:
         on.hear()
         on.connection.send(said)
@@ -233,7 +233,7 @@ def test_messages_that_cannot_be_served(server: Server, said: str, code: str, pa
 
 
 @pytest.mark.parametrize("said", ["", "{", "[]", "17", '"' * 9, "[" * 100_000])
-def test_what_is_no_message(server: Server, said: str) -> None:
+def test_invalid_messages(server: Server, said: str) -> None:
     with talk(server) as on:
         on.hear()
         on.connection.send(said)
@@ -263,7 +263,7 @@ def test_what_is_no_message(server: Server, said: str) -> None:
         ({"input_audio_format": "mp3"}, "invalid_value", "session.input_audio_format"),
     ],
 )
-def test_sessions_that_cannot_be_served(server: Server, session: Message, code: str, param: str) -> None:
+def test_rejected_sessions(server: Server, session: Message, code: str, param: str) -> None:
     with talk(server) as on:
         before = on.hear()["session"]
         on.say("session.update", session=session, event_id="e")
@@ -273,7 +273,7 @@ def test_sessions_that_cannot_be_served(server: Server, session: Message, code: 
         assert on.update() == before, "nothing of it was taken"
 
 
-def test_another_format_waits_for_a_commit(server: Server) -> None:
+def test_changing_the_format_requires_a_commit(server: Server) -> None:
     with talk(server) as on:
         on.hear()
         on.update(**session_of(**CLIENT_COMMITS))
@@ -294,7 +294,7 @@ def test_another_format_waits_for_a_commit(server: Server) -> None:
     ("query", "status", "code"),
     [("?model=none", 404, "model_not_found"), ("?dialect=none", 400, "invalid_value")],
 )
-def test_who_is_refused_at_the_door(server: Server, query: str, status: int, code: str) -> None:
+def test_rejected_handshakes(server: Server, query: str, status: int, code: str) -> None:
     with pytest.raises(InvalidStatus) as refused, talk(server, query):
         pass
     response = refused.value.response
@@ -302,7 +302,7 @@ def test_who_is_refused_at_the_door(server: Server, query: str, status: int, cod
     assert json.loads(response.body)["error"]["code"] == code
 
 
-def test_no_stream_before_there_is_audio_and_none_after_its_client(server: Server) -> None:
+def test_stream_exists_only_while_audio_comes(server: Server) -> None:
     server.settled(0)
     with talk(server) as on:
         on.hear()

@@ -95,7 +95,7 @@ def scene(play: Callable[[Scene], Awaitable[None]], caller: Caller = ANONYMOUS) 
         (Spent(), "rate_limit_error", "rate_limit_exceeded", 1013),
     ],
 )
-def test_who_may_not_have_a_stream(caller: Caller, kind: str, code: str, close: int) -> None:
+def test_caller_without_permission_to_stream(caller: Caller, kind: str, code: str, close: int) -> None:
     async def play(on: Scene) -> None:
         await on.read("input_audio_buffer.append", audio=SECOND)
 
@@ -105,7 +105,7 @@ def test_who_may_not_have_a_stream(caller: Caller, kind: str, code: str, close: 
     assert len(played.live) == 0
 
 
-def test_a_server_without_room_says_so_and_hangs_up() -> None:
+def test_server_at_capacity_closes_with_an_error() -> None:
     async def play(on: Scene) -> None:
         on.engine.is_ready = False
         await on.read("input_audio_buffer.append", audio=SECOND)
@@ -115,7 +115,7 @@ def test_a_server_without_room_says_so_and_hangs_up() -> None:
     assert (told["error"]["type"], told["error"]["code"], closed) == ("server_error", "busy", 1013)
 
 
-def test_an_item_that_fails_is_named() -> None:
+def test_failed_item_is_reported() -> None:
     async def play(on: Scene) -> None:
         await on.read("input_audio_buffer.append", audio=SECOND)
         on.engine.say(engine.SpeechStarted(on.number, 0.2), engine.StreamTokens(on.number, tokens("ab", 0.2), 0.5))
@@ -131,7 +131,7 @@ def test_an_item_that_fails_is_named() -> None:
     assert error["error"]["code"] == "engine_failed"
 
 
-def test_a_server_that_stops_hangs_up() -> None:
+def test_stopping_server_closes_the_connection() -> None:
     async def play(on: Scene) -> None:
         await on.read("input_audio_buffer.append", audio=SECOND)
         on.live.stop()
@@ -140,7 +140,7 @@ def test_a_server_that_stops_hangs_up() -> None:
     assert scene(play)[1] == 1012
 
 
-def test_an_update_changes_how_the_turn_that_goes_on_will_end() -> None:
+def test_update_changes_endpointing_of_the_current_turn() -> None:
     async def play(on: Scene) -> None:
         await on.read("input_audio_buffer.append", audio=SECOND)
         vad = {"type": "server_vad", "silence_duration_ms": 900}
@@ -162,7 +162,7 @@ OF_NIM = {
 
 
 @pytest.mark.parametrize("dialect", ["openai", "flat", "nim", "responses"])
-def test_whatever_a_session_is_it_is_taken_or_refused(dialect: Dialect) -> None:
+def test_any_session_is_accepted_or_rejected(dialect: Dialect) -> None:
     sessions: list[Message] = [{name: value} for name in [*FLAT, *OF_NIM] for value in WILD]
     sessions += [{"audio": {"input": value}} for value in WILD]
     sessions += [{"audio": {"input": {name: value}}} for name in GENERAL for value in WILD]
@@ -195,7 +195,7 @@ def deltas(told: list[Message]) -> list[str]:
 ENDED = UtteranceEnded(1, 1.0, "silence")
 
 
-def test_deltas_are_words_that_stay() -> None:
+def test_deltas_contain_stable_words() -> None:
     told = render(
         SpeechStarted(1, 0.2),
         Partial(1, "", "hel", (), 0.4),
@@ -208,13 +208,13 @@ def test_deltas_are_words_that_stay() -> None:
     assert told[-1]["transcript"] == "hello world"
 
 
-def test_a_transcript_that_turned_out_otherwise_comes_alone() -> None:
+def test_contradicting_transcript_has_no_delta() -> None:
     told = render(SpeechStarted(1, 0.2), Partial(1, "hello", " word", (), 0.6), ENDED, final("yellow world"))
     assert deltas(told) == ["hello"]
     assert told[-1]["transcript"] == "yellow world"
 
 
-def test_speech_begins_with_its_padding_but_never_in_another_item() -> None:
+def test_speech_padding_does_not_overlap_another_item() -> None:
     second = (SpeechStarted(2, 1.1), UtteranceEnded(2, 1.9, "silence"))
     told = render(SpeechStarted(1, 0.8), ENDED, final("hello"), *second)
     starts = [message["audio_start_ms"] for message in told if "audio_start_ms" in message]

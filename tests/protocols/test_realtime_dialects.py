@@ -77,7 +77,7 @@ def test_the_first_version(server: Server) -> None:
     assert kinds == ["input_audio_buffer.committed", "conversation.item.created", f"{ASR}.completed"]
 
 
-def test_its_updates_are_understood_everywhere(server: Server) -> None:
+def test_flat_updates_are_accepted_in_all_dialects(server: Server) -> None:
     with talk(server) as on:
         assert on.hear()["type"] == "session.created"
         on.say("transcription_session.update", session={"turn_detection": None})
@@ -89,7 +89,7 @@ def test_its_updates_are_understood_everywhere(server: Server) -> None:
 
 
 @pytest.mark.parametrize("subprotocol", ["openai-insecure-api-key.{}", "header"])
-def test_a_secret_brings_its_session(server: Server, subprotocol: str) -> None:
+def test_secret_opens_with_its_session(server: Server, subprotocol: str) -> None:
     wish = {"expires_after": {"anchor": "created_at", "seconds": 60}, "session": session_of(turn_detection=None)}
     status, minted = post(server, "client_secrets", wish)
     assert status == 200
@@ -119,13 +119,13 @@ def test_a_secret_brings_its_session(server: Server, subprotocol: str) -> None:
         ("transcription_sessions", {"client_secret": {"expires_at": {"seconds": 9000}}}, 400),
     ],
 )
-def test_secrets_that_are_not_minted(server: Server, path: str, wish: Message, status: int) -> None:
+def test_rejected_secret_requests(server: Server, path: str, wish: Message, status: int) -> None:
     told, answer = post(server, path, wish)
     assert told == status
     assert answer["error"].keys() == {"message", "type", "param", "code"}
 
 
-def test_bodies_that_are_none(server: Server) -> None:
+def test_invalid_bodies(server: Server) -> None:
     for body in (b"{", b"[]", b"\xff"):
         assert server.post("/v1/realtime/client_secrets", body)[0] == 400
         assert server.post("/v1/realtime/transcription_sessions", body)[0] == 400
@@ -135,7 +135,7 @@ def test_bodies_that_are_none(server: Server) -> None:
 # Riva and NIM.
 
 
-def test_chunks_are_committed_and_end_nothing(server: Server) -> None:
+def test_commits_do_not_end_utterances(server: Server) -> None:
     _, session = post(server, "transcription_sessions", {})
     secret = session["client_secret"]["value"]
     with talk(server, subprotocols=["realtime", f"realtime-token.{secret}"]) as on:
@@ -163,7 +163,7 @@ def test_chunks_are_committed_and_end_nothing(server: Server) -> None:
     assert sum(told["type"] == "input_audio_buffer.committed" for told in heard) == len(pieces(SPOKEN))
 
 
-def test_files_tell_what_they_are(server: Server) -> None:
+def test_containers_are_detected(server: Server) -> None:
     with talk(server, "?dialect=nim") as on:
         on.hear()
         on.say("transcription_session.update", session=NIM | {"input_audio_format": "none"})
@@ -174,7 +174,7 @@ def test_files_tell_what_they_are(server: Server) -> None:
         assert last_result(on)[-1]["transcript"] == SAID
 
 
-def test_an_utterance_is_ended_by_force(server: Server) -> None:
+def test_force_eou_ends_the_utterance(server: Server) -> None:
     half = len(SPOKEN) // 4 * 2
     with talk(server, "?dialect=nim") as on:
         on.hear()
@@ -191,7 +191,7 @@ def test_an_utterance_is_ended_by_force(server: Server) -> None:
         assert (on.hear()["transcript"], server.health()["streams"]) == ("", 0)
 
 
-def test_a_session_tells_its_dialect(server: Server) -> None:
+def test_nim_session_selects_the_dialect(server: Server) -> None:
     with talk(server) as on:
         assert on.hear()["type"] == "session.created"
         on.say("transcription_session.update", session=NIM)
@@ -211,7 +211,7 @@ def test_a_session_tells_its_dialect(server: Server) -> None:
         {"input_audio_transcription": {"language": "xx", "model": "tiny"}},
     ],
 )
-def test_sessions_of_nim_that_cannot_be_served(server: Server, wrong: Message) -> None:
+def test_rejected_nim_sessions(server: Server, wrong: Message) -> None:
     with talk(server, "?dialect=nim") as on:
         on.hear()
         on.say("transcription_session.update", session=wrong)
@@ -223,7 +223,7 @@ def test_sessions_of_nim_that_cannot_be_served(server: Server, wrong: Message) -
 # Responses.
 
 
-def test_responses_to_what_was_said(server: Server) -> None:
+def test_responses(server: Server) -> None:
     with talk(server, "", subprotocols=["openai-realtime", "realtime"]) as on:
         assert on.connection.subprotocol == "openai-realtime"
         created = on.hear()
@@ -258,7 +258,7 @@ def test_responses_to_what_was_said(server: Server) -> None:
         ({"type": "magic"}, "unsupported_type"),
     ],
 )
-def test_its_mistakes_are_types(server: Server, said: Message, kind: str) -> None:
+def test_errors_are_types(server: Server, said: Message, kind: str) -> None:
     with talk(server, "?dialect=responses") as on:
         on.hear()
         on.connection.send(json.dumps(said))
@@ -266,7 +266,7 @@ def test_its_mistakes_are_types(server: Server, said: Message, kind: str) -> Non
         assert (fault["type"], fault.keys()) == (kind, {"type", "message"})
 
 
-def test_a_response_that_is_cancelled_is_not_given(server: Server) -> None:
+def test_cancelled_response_is_not_sent(server: Server) -> None:
     with talk(server, "?dialect=responses") as on:
         on.hear()
         on.update(**session_of())
@@ -279,7 +279,7 @@ def test_a_response_that_is_cancelled_is_not_given(server: Server) -> None:
         assert on.hear()["type"] == "response.completed", "nothing was said since"
 
 
-def test_who_listens_to_items_may_ask_for_a_response(server: Server) -> None:
+def test_response_in_the_openai_dialect(server: Server) -> None:
     with talk(server) as on:
         on.hear()
         on.update(**session_of(turn_detection=None))

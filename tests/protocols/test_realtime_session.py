@@ -33,11 +33,11 @@ def heard(**changes: object) -> Session:
         ({"type": "semantic_vad", "eagerness": "high"}, False, Endpointing(silence=0.4)),
     ],
 )
-def test_how_turns_end(turns: dict[str, object] | None, has_end_token: bool, endpointing: Endpointing) -> None:
+def test_endpointing_of_turn_detection(turns: dict[str, object] | None, has_end_token: bool, endpointing: Endpointing) -> None:
     assert heard(turn_detection=turns).endpointing(has_end_token) == endpointing
 
 
-def test_one_way_to_end_turns_leaves_nothing_to_another() -> None:
+def test_turn_detection_types_do_not_merge() -> None:
     session = heard(turn_detection={"type": "server_vad", "threshold": 0.9})
     session = session.updated({"audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}})
     session = session.updated({"audio": {"input": {"turn_detection": {"type": "server_vad"}}}})
@@ -53,11 +53,11 @@ def test_one_way_to_end_turns_leaves_nothing_to_another() -> None:
         ({"type": "audio/pcma"}, AudioFormat("alaw", 8_000)),
     ],
 )
-def test_what_audio_comes(asked: dict[str, object], audio: AudioFormat) -> None:
+def test_audio_formats(asked: dict[str, object], audio: AudioFormat) -> None:
     assert heard(format=asked).audio(b"RIFF") == audio
 
 
-def test_a_format_leaves_its_rate_to_no_other() -> None:
+def test_formats_do_not_merge() -> None:
     session = heard(format={"type": "audio/pcm", "rate": 16_000})
     assert session.updated({"audio": {"input": {"format": {"type": "audio/pcmu"}}}}).audio(b"").sample_rate == 8_000
 
@@ -81,11 +81,11 @@ def test_delay_is_the_nearest_latency(delay: str | None, latency: int | None) ->
         ({"language": None}, None),
     ],
 )
-def test_several_languages_are_for_the_model(asked: dict[str, object], language: str | None) -> None:
+def test_several_languages_leave_detection_to_the_model(asked: dict[str, object], language: str | None) -> None:
     assert heard(transcription=asked).stream_request(MODEL).language == language
 
 
-def test_what_has_no_effect_is_said_back() -> None:
+def test_fields_without_effect_are_echoed() -> None:
     asked = {"model": "whisper-1", "language": None, "keywords": ["Kowalczyk"], "prompt": "numbers"}
     session = heard(transcription=asked, noise_reduction={"type": "near_field", "strength": 0.5})
     told = session_body(session, "sess_1")["audio"]["input"]
@@ -94,7 +94,7 @@ def test_what_has_no_effect_is_said_back() -> None:
     assert heard(transcription=None).common.input.transcription.model is None
 
 
-def test_both_shapes_say_the_same() -> None:
+def test_both_session_formats_are_equivalent() -> None:
     flat = {
         "input_audio_format": "g711_ulaw",
         "input_audio_transcription": {"model": "whisper-1", "language": "en"},
@@ -108,7 +108,7 @@ def test_both_shapes_say_the_same() -> None:
     assert Session().updated(session_changes(session_body(session, "sess_1"))) == session
 
 
-def test_a_wrong_value_is_named() -> None:
+def test_invalid_value_is_named() -> None:
     with pytest.raises(BadSession, match="silence_duration_ms") as wrong:
         heard(turn_detection={"silence_duration_ms": 0})
     assert wrong.value.param == "session.audio.input.turn_detection.silence_duration_ms"
@@ -128,5 +128,5 @@ WAV_HEAD = b"RIFF\0\0\0\0WAVEfmt "
     ("name", "head", "encoding"),
     [("none", WAV_HEAD, "container"), ("none", b"\0\0\0\0", "pcm16"), ("pcm16", WAV_HEAD, "pcm16")],
 )
-def test_files_of_nim_tell_themselves(name: str, head: bytes, encoding: str) -> None:
+def test_nim_files_are_detected(name: str, head: bytes, encoding: str) -> None:
     assert NimSession().updated({"input_audio_format": name}).audio(head).encoding == encoding

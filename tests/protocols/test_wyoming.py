@@ -102,7 +102,7 @@ def refusal(server: Server, said: bytes) -> dict[str, Any]:
     return error
 
 
-def test_commands_one_after_the_other(server: Server) -> None:
+def test_consecutive_transcriptions(server: Server) -> None:
     with connected(server) as client:
         for _ in range(3):
             client.say(request())
@@ -112,7 +112,7 @@ def test_commands_one_after_the_other(server: Server) -> None:
     server.settled(0)
 
 
-def test_commands_that_do_not_wait_for_answers(server: Server) -> None:
+def test_pipelined_transcriptions(server: Server) -> None:
     with connected(server) as client:
         client.say(request() + frame("ping", {"text": "still there?"}) + request())
         assert client.transcript() == SAID
@@ -120,7 +120,7 @@ def test_commands_that_do_not_wait_for_answers(server: Server) -> None:
         assert client.transcript() == SAID
 
 
-def test_a_pause_ends_nothing(server: Server) -> None:
+def test_pause_does_not_end_the_transcription(server: Server) -> None:
     quiet = bytes(2 * 16_000 * 4)
     with connected(server) as client:
         client.say(request(DIGITS + quiet + DIGITS))
@@ -128,7 +128,7 @@ def test_a_pause_ends_nothing(server: Server) -> None:
     assert heard[-2][1]["text"] == f"{SAID} {SAID}"
 
 
-def test_what_there_is(server: Server) -> None:
+def test_describe(server: Server) -> None:
     with connected(server) as client:
         client.say(frame("describe"))
         told = client.hear()
@@ -163,13 +163,13 @@ def as_width(audio: bytes, width: int) -> bytes:
         (pcm16(demo(22_050)), SOUND | {"rate": 22_050}),
     ],
 )
-def test_audio_of_any_form(server: Server, audio: bytes, sound: dict[str, int]) -> None:
+def test_audio_formats(server: Server, audio: bytes, sound: dict[str, int]) -> None:
     with connected(server) as client:
         client.say(request(audio, sound))
         assert client.transcript() == SAID
 
 
-def test_chunks_alone_tell_enough(server: Server) -> None:
+def test_audio_without_audio_start(server: Server) -> None:
     with connected(server) as client:
         client.say(frame("transcribe", TINY) + chunk(DIGITS) + frame("audio-stop"))
         assert client.transcript() == SAID
@@ -179,7 +179,7 @@ def test_chunks_alone_tell_enough(server: Server) -> None:
         assert client.transcript() == SAID
 
 
-def test_nothing_was_said(server: Server) -> None:
+def test_no_speech(server: Server) -> None:
     with connected(server) as client:
         client.say(frame("audio-stop"))
         assert client.transcript() == ""
@@ -187,14 +187,14 @@ def test_nothing_was_said(server: Server) -> None:
         assert client.transcript() == ""
 
 
-def test_messages_of_others_are_left_to_them(server: Server) -> None:
+def test_unknown_messages_are_ignored(server: Server) -> None:
     with connected(server) as client:
         client.say(frame("select-program", {"name": "conure"}) + frame("run-pipeline", {"a": [1]}, b"\0" * 100))
         client.say(frame("ping"))
         assert client.hear() == ("pong", {"text": None})
 
 
-def test_data_apart_from_its_line_is_added(server: Server) -> None:
+def test_separate_data_is_merged(server: Server) -> None:
     data = json.dumps({"text": "two"}).encode()
     with connected(server) as client:
         client.say(frame("ping", {"text": "one", "more": 1}, data_length=len(data)) + data)
@@ -223,7 +223,7 @@ START = frame("audio-start", SOUND)
         (START + chunk(b"", SOUND | {"channels": 2}), "bad_option", "channels=2"),
     ],
 )
-def test_what_cannot_be_done_is_named(server: Server, said: bytes, code: str, named: str) -> None:
+def test_rejections(server: Server, said: bytes, code: str, named: str) -> None:
     error = refusal(server, said)
     assert error["code"] == code
     assert named in error["text"]
@@ -253,7 +253,7 @@ def test_what_cannot_be_done_is_named(server: Server, said: bytes, code: str, na
         b"x" * (2**16 + 2),
     ],
 )
-def test_frames_that_are_none(server: Server, said: bytes) -> None:
+def test_invalid_frames(server: Server, said: bytes) -> None:
     assert refusal(server, said)["code"] == "bad_request"
 
 
@@ -262,7 +262,7 @@ WHOLE = frame("transcribe", TINY) + START + chunk(DIGITS[:20_000]) + frame("audi
 
 @pytest.mark.parametrize("sent", [0, 1, 30, len(WHOLE) - 20_060, len(WHOLE) - 10_000, len(WHOLE) - 5, len(WHOLE)])
 @pytest.mark.parametrize("is_rude", [False, True])
-def test_a_client_that_goes_takes_its_stream_along(server: Server, sent: int, is_rude: bool) -> None:
+def test_disconnect_ends_the_stream(server: Server, sent: int, is_rude: bool) -> None:
     with connected(server) as client:
         client.say(WHOLE[:sent])
         if is_rude:
@@ -270,7 +270,7 @@ def test_a_client_that_goes_takes_its_stream_along(server: Server, sent: int, is
     server.settled(0)
 
 
-def test_who_is_refused_may_finish_talking(server: Server) -> None:
+def test_error_is_delivered_while_the_client_is_sending(server: Server) -> None:
     with connected(server) as client:
         client.say(request(asked={"name": "none"}))
         for _ in range(40):
@@ -300,7 +300,7 @@ def card(name: str, *languages: str) -> ModelInfo:
         ("english", "de", "english"),
     ],
 )
-def test_a_language_finds_its_model(model: str | None, language: str | None, meant: str | None) -> None:
+def test_language_selects_a_model(model: str | None, language: str | None, meant: str | None) -> None:
     cards = {found.name: found for found in (card("english", "en"), card("many", "en-US", "de-DE"))}
     models = ModelDirectory(SimpleNamespace(models=cards), tuple(cards), ())  # type: ignore[arg-type]
     choice = stream_request(models, model, language)
@@ -322,12 +322,12 @@ async def told_by(behind: Any) -> bytes:
     return told
 
 
-def test_nobody_comes_in_without_a_key() -> None:
+def test_no_access_when_keys_are_required() -> None:
     behind = Services(live=None, files=None, status=None, access=Locked())  # type: ignore[arg-type]
     assert b'{"text":"a key is needed: this protocol has none","code":"unauthorized"}' in asyncio.run(told_by(behind))
 
 
-def test_who_says_nothing_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wyoming, "IDLE_SECONDS", 0.01)
     behind = Services(live=None, files=None, status=None)  # type: ignore[arg-type]
     assert b'"code":"idle"' in asyncio.run(told_by(behind))

@@ -29,7 +29,7 @@ from tests.service.fake_engine import tokens
 
 
 @pytest.mark.parametrize("given", [(), (("authorization", "Bearer wrong"),)])
-def test_no_key_no_word(given: tuple[tuple[str, str], ...]) -> None:
+def test_missing_key_is_rejected(given: tuple[tuple[str, str], ...]) -> None:
     async def play(place: Place) -> None:
         unknown = grpc.StatusCode.UNAUTHENTICATED
         await refusal(place.riva.recognize(RecognizeRequest(), metadata=given), unknown, "a key is needed", "Bearer")
@@ -46,7 +46,7 @@ def test_no_key_no_word(given: tuple[tuple[str, str], ...]) -> None:
         (TooMany("2 streams are open", retry_after=7.0), grpc.StatusCode.RESOURCE_EXHAUSTED, "7"),
     ],
 )
-def test_what_a_key_does_not_allow(error: Exception, code: grpc.StatusCode, retry: str | None) -> None:
+def test_key_without_permission(error: Exception, code: grpc.StatusCode, retry: str | None) -> None:
     async def play(place: Place) -> None:
         call = place.riva.stream(iter([configured(CONFIG), SECOND]), **KEYED)
         trailing = await refusal(call, code, str(error))
@@ -69,14 +69,14 @@ def test_what_a_key_does_not_allow(error: Exception, code: grpc.StatusCode, retr
         ([configured(RecognitionConfig(custom_configuration={"stop_history": "?"}))], ["stop_history", "number"]),
     ],
 )
-def test_mistakes_are_named(requests: list[StreamingRecognizeRequest], parts: list[str]) -> None:
+def test_invalid_requests_are_named(requests: list[StreamingRecognizeRequest], parts: list[str]) -> None:
     async def play(place: Place) -> None:
         await refusal(place.riva.stream(iter(requests), **KEYED), INVALID, *parts)
 
     at(play)
 
 
-def test_a_model_that_is_for_something_else() -> None:
+def test_model_without_live_support() -> None:
     async def play(place: Place) -> None:
         call = place.riva.stream(iter([configured(RecognitionConfig(model="clips"))]), **KEYED)
         await refusal(call, INVALID, "clips is not for live audio", "live")
@@ -86,7 +86,7 @@ def test_a_model_that_is_for_something_else() -> None:
     at(play)
 
 
-def test_bytes_that_are_no_message() -> None:
+def test_invalid_message_bytes() -> None:
     async def play(place: Place) -> None:
         await refusal(place.riva.raw_recognize(b"\xff\xff\xff", **KEYED), INVALID, "RecognizeRequest")
         await refusal(place.riva.raw_stream(iter([b"\xff\xff\xff"]), **KEYED), INVALID, "StreamingRecognizeRequest")
@@ -99,7 +99,7 @@ def test_bytes_that_are_no_message() -> None:
     at(play)
 
 
-def test_a_message_that_is_too_long() -> None:
+def test_message_over_the_size_limit() -> None:
     async def play(place: Place) -> None:
         request = RecognizeRequest(audio=bytes(2**20 + 1))
         await refusal(place.riva.recognize(request, **KEYED), grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max")
@@ -116,7 +116,7 @@ def test_a_message_that_is_too_long() -> None:
         (engine.Cancelled(0), grpc.StatusCode.UNAVAILABLE, "5"),
     ],
 )
-def test_a_stream_that_fails_says_so(answer: Any, code: grpc.StatusCode, retry: str | None) -> None:
+def test_failed_stream_has_a_status(answer: Any, code: grpc.StatusCode, retry: str | None) -> None:
     async def play(place: Place) -> None:
         call = await place.opened()
         place.hear("ab", 0.2)
@@ -130,7 +130,7 @@ def test_a_stream_that_fails_says_so(answer: Any, code: grpc.StatusCode, retry: 
     at(play)
 
 
-def test_no_room_and_when_to_come_back() -> None:
+def test_capacity_error_has_retry_after() -> None:
     async def play(place: Place) -> None:
         call = place.riva.stream(iter([configured(CONFIG), SECOND]), **KEYED)
         say = place.engine.say
@@ -146,7 +146,7 @@ def test_no_room_and_when_to_come_back() -> None:
     at(play)
 
 
-def test_a_mistake_of_ours_is_not_told_but_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_internal_error_is_logged_without_details(caplog: pytest.LogCaptureFixture) -> None:
     async def play(place: Place) -> None:
         place.engine.cards = None  # type: ignore[assignment]
         await refusal(
@@ -159,7 +159,7 @@ def test_a_mistake_of_ours_is_not_told_but_logged(caplog: pytest.LogCaptureFixtu
     assert "serving a connection ended unexpectedly" in caplog.text
 
 
-def test_a_final_when_it_is_asked_for_and_the_id_comes_back() -> None:
+def test_forced_final_echoes_the_request_id() -> None:
     async def play(place: Place) -> None:
         call = await place.opened(StreamingRecognizeRequest(audio_content=bytes(3200), id=RequestId(value="seven")))
         place.hear("abc", 0.2)
@@ -182,7 +182,7 @@ def test_a_final_when_it_is_asked_for_and_the_id_comes_back() -> None:
     at(play)
 
 
-def test_a_final_of_nothing() -> None:
+def test_empty_forced_final() -> None:
     async def play(place: Place) -> None:
         call = place.riva.stream(**KEYED)
         await call.write(configured(CONFIG))
@@ -200,7 +200,7 @@ def test_a_final_of_nothing() -> None:
     at(play)
 
 
-def test_no_audio_no_results() -> None:
+def test_no_results_without_audio() -> None:
     async def play(place: Place) -> None:
         call = place.riva.stream(iter([configured(RecognitionConfig(max_alternatives=3))]), **KEYED)
         assert dict(await call.initial_metadata())["conure-ignored"] == "max_alternatives"
@@ -223,7 +223,7 @@ async def begun_within_a_deadline(place: Place) -> None:
 
 
 @pytest.mark.parametrize("leave", ["cancel", "deadline", "hang up"])
-def test_who_leaves_frees_its_slot_at_once(leave: str) -> None:
+def test_disconnect_frees_the_slot(leave: str) -> None:
     async def play(place: Place) -> None:
         if leave == "deadline":
             await begun_within_a_deadline(place)
@@ -239,7 +239,7 @@ def test_who_leaves_frees_its_slot_at_once(leave: str) -> None:
     at(play)
 
 
-def test_who_gives_up_a_recording_frees_it() -> None:
+def test_cancelled_recording_is_discarded() -> None:
     async def play(place: Place) -> None:
         request = RecognizeRequest(config=CONFIG, audio=DEMO.read_bytes())
         await refusal(place.riva.recognize(request, timeout=0.5, **KEYED), grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -248,7 +248,7 @@ def test_who_gives_up_a_recording_frees_it() -> None:
     at(play)
 
 
-def test_who_does_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_reader_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "SEND_TIMEOUT_SECONDS", 0.3)
 
     async def play(place: Place) -> None:
@@ -262,7 +262,7 @@ def test_who_does_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     at(play)
 
 
-def test_a_stream_that_is_stopped_is_told() -> None:
+def test_stopped_stream_has_a_status() -> None:
     async def play(place: Place) -> None:
         call = await place.opened()
         for stream in place.live._streams.values():
@@ -273,7 +273,7 @@ def test_a_stream_that_is_stopped_is_told() -> None:
     at(play)
 
 
-def test_where_one_channel_fails_the_others_end_with_what_they_have() -> None:
+def test_failure_of_one_channel_finishes_the_others() -> None:
     async def play(place: Place) -> None:
         call = place.riva.stream(**KEYED)
         await call.write(

@@ -74,7 +74,7 @@ def said(found: list[str]) -> str:
 
 
 @pytest.mark.parametrize("name", SENT)
-def test_a_recording(riva: Riva, name: str) -> None:
+def test_recording(riva: Riva, name: str) -> None:
     request = RecognizeRequest(config=config_of(name, enable_word_time_offsets=True), audio=sent(name))
     (result,) = riva.recognize(request, timeout=PATIENCE).results
     assert result.alternatives[0].transcript == SAID
@@ -87,14 +87,14 @@ def test_a_recording(riva: Riva, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SENT)
-def test_a_stream(riva: Riva, name: str) -> None:
+def test_stream(riva: Riva, name: str) -> None:
     requests = [configured(config_of(name)), *(audio(piece) for piece in pieces(sent(name)))]
     results = riva.heard(requests)
     assert said(finals(results)) == SAID
     assert not results[0].is_final
 
 
-def test_packets_may_be_of_any_size(riva: Riva) -> None:
+def test_packets_of_any_size(riva: Riva) -> None:
     odd = [audio(DIGITS[:1]), audio(b""), audio(DIGITS[1:5]), audio(DIGITS[5:4321]), audio(DIGITS[4321:])]
     assert said(finals(riva.heard([configured(), *odd]))) == SAID
 
@@ -125,13 +125,13 @@ def test_interims_grow_until_their_final(riva: Riva) -> None:
     assert processed == sorted(processed)
 
 
-def test_finals_alone(riva: Riva) -> None:
+def test_finals_only(riva: Riva) -> None:
     results = riva.heard([configured(interim=False), *(audio(piece) for piece in pieces(DIGITS))])
     assert interims(results) == []
     assert said(finals(results)) == SAID
 
 
-def test_one_utterance_where_pauses_may_be_long(riva: Riva) -> None:
+def test_long_silence_limit_gives_one_utterance(riva: Riva) -> None:
     config = RecognitionConfig(endpointing_config=EndpointingConfig(stop_history=3000))
     config.MergeFrom(PCM)
     assert finals(riva.heard([configured(config), *(audio(piece) for piece in pieces(DIGITS))])) == [SAID]
@@ -150,7 +150,7 @@ def test_two_passes_end_in_one_final(riva: Riva) -> None:
     assert results[-1].alternatives[0].transcript.startswith(texts[-1])
 
 
-def test_a_final_when_it_is_asked_for(riva: Riva) -> None:
+def test_forced_final(riva: Riva) -> None:
     """Everything before the request is in finals before the answer, with the audio of the request itself."""
     config = RecognitionConfig(endpointing_config=EndpointingConfig(stop_history=3000))
     config.MergeFrom(PCM)
@@ -161,7 +161,7 @@ def test_a_final_when_it_is_asked_for(riva: Riva) -> None:
     assert found == [" ".join(FIRST), " ".join(SECOND), ""]
 
 
-def test_channels_apart(riva: Riva) -> None:
+def test_channels_are_transcribed_separately(riva: Riva) -> None:
     silent = np.zeros(len(DIGITS) // 2, "<i2")
     stereo = np.stack([silent, np.frombuffer(DIGITS, "<i2")], axis=1).tobytes()
     config = RecognitionConfig(
@@ -177,7 +177,7 @@ def test_channels_apart(riva: Riva) -> None:
     assert [(result.channel_tag, result.alternatives[0].transcript) for result in whole] == [(1, ""), (2, SAID)]
 
 
-def test_channels_together(riva: Riva) -> None:
+def test_channels_are_mixed(riva: Riva) -> None:
     stereo = np.repeat(np.frombuffer(DIGITS, "<i2"), 2).tobytes()
     config = RecognitionConfig(audio_channel_count=2)
     config.MergeFrom(PCM)
@@ -198,7 +198,7 @@ def test_languages(riva: Riva) -> None:
         assert {tuple(final.alternatives[0].language_code) for final in heard if final.is_final} == {(told,)}
 
 
-def test_languages_that_the_model_does_not_have(riva: Riva) -> None:
+def test_unsupported_languages(riva: Riva) -> None:
     config = RecognitionConfig(language_code="tlh")
     config.MergeFrom(PCM)
     with pytest.raises(grpc.RpcError) as recognized:
@@ -212,7 +212,7 @@ def test_languages_that_the_model_does_not_have(riva: Riva) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"fLaC" + bytes(100), b"OggS" * 100])
-def test_what_is_no_audio(riva: Riva, data: bytes) -> None:
+def test_invalid_audio(riva: Riva, data: bytes) -> None:
     config = RecognitionConfig(encoding=AudioEncoding.FLAC, model="tiny")
     with pytest.raises(grpc.RpcError) as raised:
         riva.recognize(RecognizeRequest(config=config, audio=data), timeout=PATIENCE)
@@ -224,13 +224,13 @@ def test_what_is_no_audio(riva: Riva, data: bytes) -> None:
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_no_samples_at_all(riva: Riva) -> None:
+def test_audio_without_samples(riva: Riva) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         riva.recognize(RecognizeRequest(config=PCM), timeout=PATIENCE)
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_what_was_cut_off_is_told(riva: Riva) -> None:
+def test_truncated_audio_is_reported(riva: Riva) -> None:
     config = RecognitionConfig(encoding=AudioEncoding.FLAC, model="tiny")
     whole = sent("flac")
     _, call = riva.recognize.with_call(
@@ -248,7 +248,7 @@ def test_models(riva: Riva, server: Server) -> None:
     assert {config.parameters["language_code"] for config in tiny} == {"en"}
 
 
-def test_many_come_and_go(riva: Riva, server: Server) -> None:
+def test_many_clients_connect_and_disconnect(riva: Riva, server: Server) -> None:
     """In the middle of everything; nothing of them is left."""
     riva.heard([configured(), audio(DIGITS)])
     server.settled(0)

@@ -29,7 +29,7 @@ def asked(**fields: Any) -> Any:
     return parse_options(RecognitionConfig(**fields), MODELS)
 
 
-def test_nothing_asked_is_our_own_choice() -> None:
+def test_defaults() -> None:
     options = asked()
     assert options.stream_request.model is options.stream_request.language is None
     assert options.endpointing == Endpointing()
@@ -37,7 +37,7 @@ def test_nothing_asked_is_our_own_choice() -> None:
 
 
 @pytest.mark.parametrize(("name", "meant"), [("live", "live"), ("tiny", "tiny"), ("", None), ("conformer-en-US", None)])
-def test_names_that_are_not_ours_mean_the_default(name: str, meant: str | None) -> None:
+def test_unknown_model_names_select_the_default(name: str, meant: str | None) -> None:
     assert asked(model=name).model == meant
 
 
@@ -56,7 +56,7 @@ def test_languages(code: str, meant: str | None) -> None:
     ],
 )
 @pytest.mark.parametrize("place", ["endpointing_config", "custom_configuration"])
-def test_ends_of_utterances(place: str, given: dict[str, int], silence: float, second_pass: float) -> None:
+def test_end_of_utterance_settings(place: str, given: dict[str, int], silence: float, second_pass: float) -> None:
     values = EndpointingConfig(**given) if place == "endpointing_config" else {n: str(v) for n, v in given.items()}  # type: ignore[arg-type]
     options = asked(**{place: values})
     assert options.endpointing.silence == silence
@@ -64,19 +64,19 @@ def test_ends_of_utterances(place: str, given: dict[str, int], silence: float, s
     assert options.ignored == ()
 
 
-def test_a_long_silence_is_not_cut_short() -> None:
+def test_long_silence_raises_the_blank_limit() -> None:
     endpointing = asked(endpointing_config=EndpointingConfig(stop_history=5000)).endpointing
     assert (endpointing.silence, endpointing.blanks, endpointing.end_token) == (5, 5, None)
 
 
-def test_beginnings_of_utterances() -> None:
+def test_start_of_utterance_settings() -> None:
     given = EndpointingConfig(start_history=300, start_threshold=0.5)
     options = asked(endpointing_config=given, custom_configuration={"neural_vad.onset": "0.65"})
     assert options.endpointing.begin_seconds == pytest.approx(0.15)
     assert options.endpointing.speech == 0.65
 
 
-def test_what_has_no_effect_is_named() -> None:
+def test_ignored_options_are_reported() -> None:
     options = asked(
         max_alternatives=3,
         profanity_filter=True,
@@ -104,7 +104,7 @@ def test_what_has_no_effect_is_named() -> None:
         {"audio_channel_count": -2},
     ],
 )
-def test_values_that_cannot_be_meant(fields: dict[str, Any]) -> None:
+def test_invalid_values(fields: dict[str, Any]) -> None:
     with pytest.raises(BadOption) as raised:
         asked(**fields)
     assert raised.value.hint
@@ -140,6 +140,6 @@ def test_audio(encoding: AudioEncoding, head: bytes, audio: AudioFormat) -> None
         {"audio_channel_count": 99},
     ],
 )
-def test_audio_that_is_not_taken(fields: dict[str, Any]) -> None:
+def test_unsupported_audio(fields: dict[str, Any]) -> None:
     with pytest.raises(BadOption):
         parse_audio(RecognitionConfig(**fields))

@@ -34,7 +34,7 @@ def texts(found: list[StreamingRecognitionResult]) -> list[tuple[str, bool]]:
     return [(result.alternatives[0].transcript, result.is_final) for result in found]
 
 
-def test_interims_are_cumulative_and_a_final_has_the_words() -> None:
+def test_interims_are_cumulative_and_finals_have_words() -> None:
     results = Results(Options(interim=True, punctuation=True, with_words=True), 2)
     found = told(
         results, SpeechStarted(1, 0.1), partial("", "Hey", 0.5), partial("Hey", " Joe", 1.0), *ended("Hey Joe", 1.6)
@@ -49,26 +49,26 @@ def test_interims_are_cumulative_and_a_final_has_the_words() -> None:
     assert found[2].alternatives[0].confidence == 0.5
 
 
-def test_what_was_not_asked_for_is_not_told() -> None:
+def test_unrequested_results_are_omitted() -> None:
     (final,) = told(Results(Options()), partial("Hey", " Joe."), *ended("Hey Joe.", 1.0))
     assert final.is_final
     assert final.alternatives[0].transcript == "hey joe"
     assert not final.alternatives[0].words
 
 
-def test_noise_is_not_told_unless_text_of_it_was() -> None:
+def test_noise_is_omitted_unless_an_interim_was_sent() -> None:
     assert told(Results(SHOWN), *ended("", 1.0)) == []
     assert texts(told(Results(SHOWN), partial("", "uh"), *ended("", 1.0))) == [("uh", False), ("", True)]
 
 
-def test_who_asks_for_a_final_gets_one() -> None:
+def test_finalize_request_is_answered() -> None:
     results = Results(SHOWN)
     assert texts(told(results, Marker(1))) == [("", True)]
     assert texts(told(results, *ended("yes", 1.0, "asked"), Marker(2))) == [("yes", True)]
     assert texts(told(results, *ended("no", 2.0), Marker(3))) == [("no", True), ("", True)]
 
 
-def test_a_second_pass_waits_for_silence() -> None:
+def test_second_pass_waits_for_silence() -> None:
     results = Results(TWO_PASSES)
     first = told(results, partial("", "one", 0.4), *ended("one", 1.0))
     assert texts(first) == [("one", False), ("one", False)]
@@ -77,7 +77,7 @@ def test_a_second_pass_waits_for_silence() -> None:
     assert texts(told(results, Lag(0.0, 1.8))) == [("one", True)]
 
 
-def test_a_speaker_who_goes_on_is_one_utterance() -> None:
+def test_short_pause_continues_the_utterance() -> None:
     results = Results(TWO_PASSES)
     told(results, partial("", "one"), *ended("one", 1.0))
     assert told(results, SpeechStarted(2, 1.4), Lag(0.0, 1.9)) == []
@@ -86,27 +86,27 @@ def test_a_speaker_who_goes_on_is_one_utterance() -> None:
     assert texts(told(results, Finished(3.1))) == [("one two", True)]
 
 
-def test_a_speaker_who_waits_longer_begins_another() -> None:
+def test_long_pause_starts_another_utterance() -> None:
     results = Results(TWO_PASSES)
     told(results, *ended("one", 1.0))
     assert texts(told(results, SpeechStarted(2, 1.51))) == [("one", True)]
     assert texts(told(results, partial("", "two"))) == [("two", False)]
 
 
-def test_noise_keeps_no_final_back() -> None:
+def test_noise_does_not_delay_a_final() -> None:
     results = Results(TWO_PASSES)
     told(results, *ended("one", 1.0))
     assert told(results, SpeechStarted(2, 1.4), *ended("", 1.8, start=1.4)) == []
     assert texts(told(results, Lag(0.0, 2.6))) == [("one", True)]
 
 
-def test_one_that_is_asked_for_does_not_wait() -> None:
+def test_requested_final_is_not_delayed() -> None:
     results = Results(TWO_PASSES)
     told(results, *ended("one", 1.0))
     assert texts(told(results, Marker(1))) == [("one", True)]
 
 
-def test_nothing_waits_for_ever() -> None:
+def test_hold_is_limited() -> None:
     results = Results(TWO_PASSES)
     told(results, *ended("one", 1.0), SpeechStarted(2, 1.2), partial("", "two"))
     assert texts(told(results, *ended("two", 31.0, start=30.0))) == [("one two", True)]

@@ -26,7 +26,7 @@ from tests.protocols.riva.playing import CONFIG, KEYED, SECOND, Place, at, ended
 from tests.waiting import PATIENCE
 
 
-def test_no_new_streams_while_it_stops() -> None:
+def test_no_new_streams_during_shutdown() -> None:
     async def play(place: Place) -> None:
         call = await place.opened()
         stub = health_pb2_grpc.HealthStub(place.channel)
@@ -66,7 +66,7 @@ def test_health_follows_the_engine() -> None:
     at(play)
 
 
-def test_connections_beyond_their_share_are_told_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_connections_over_the_limit_are_rejected(caplog: pytest.LogCaptureFixture) -> None:
     """The call is refused and the connection stays, so that health is told, and the next call may go well."""
 
     async def play(place: Place) -> None:
@@ -94,7 +94,7 @@ def test_connections_beyond_their_share_are_told_so(caplog: pytest.LogCaptureFix
     assert caplog.text.count("rejecting calls") == 1
 
 
-def test_the_log_tells_of_connections_that_grpc_closes(
+def test_connections_closed_by_grpc_are_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peers, "CHECK_INTERVAL", 0.05)
@@ -115,7 +115,7 @@ def refused_connections() -> float:
     return metrics.REGISTRY.get_sample_value("conure_connections_ended_total", labels) or 0.0
 
 
-def test_reflection_tells_the_services() -> None:
+def test_reflection_lists_the_services() -> None:
     async def play(place: Place) -> None:
         stub = reflection_pb2_grpc.ServerReflectionStub(place.channel)
         asked = reflection_pb2.ServerReflectionRequest
@@ -127,7 +127,7 @@ def test_reflection_tells_the_services() -> None:
     at(play)
 
 
-def test_a_port_that_is_taken() -> None:
+def test_port_in_use() -> None:
     async def run() -> None:
         place = Place()
         server = await serve_riva(place.behind, "127.0.0.1", 0)
@@ -138,7 +138,7 @@ def test_a_port_that_is_taken() -> None:
     asyncio.run(run())
 
 
-def test_several_processes_may_share_a_port() -> None:
+def test_processes_can_share_a_port() -> None:
     async def run() -> None:
         first = await serve_riva(Place().behind, "127.0.0.1", 0, shared=True)
         second = await serve_riva(Place().behind, "127.0.0.1", first.port, shared=True)
@@ -162,7 +162,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return certificate, key
 
 
-def test_it_is_encrypted(pair: tuple[Path, Path]) -> None:
+def test_tls(pair: tuple[Path, Path]) -> None:
     async def play(place: Place) -> None:
         call = place.riva.models(RivaSpeechRecognitionConfigRequest(), **KEYED)
         await refusal(call, grpc.StatusCode.UNAVAILABLE)
@@ -182,7 +182,7 @@ def test_it_is_encrypted(pair: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["missing", "not PEM", "another's key"])
-def test_a_certificate_that_cannot_be_used(pair: tuple[Path, Path], tmp_path: Path, wrong: str) -> None:
+def test_invalid_certificate(pair: tuple[Path, Path], tmp_path: Path, wrong: str) -> None:
     certificate, key = pair
     if wrong == "another's key":
         subprocess.run(["openssl", "genrsa", "-out", str(tmp_path / "key"), "2048"], check=True, capture_output=True)
