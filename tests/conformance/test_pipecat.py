@@ -99,9 +99,7 @@ async def hears(service: FrameProcessor, offset_ms: int) -> Listener:
 
 
 @pytest.mark.parametrize("service", [deepgram, openai, nvidia])
-async def test_no_words_are_lost_in_five_streams(
-    server: Server, service: Callable[[Server], FrameProcessor]
-) -> None:
+async def test_no_words_are_lost_in_five_streams(server: Server, service: Callable[[Server], FrameProcessor]) -> None:
     listeners = await asyncio.gather(*(hears(service(server), offset) for offset in OFFSETS_MS))
     assert [listener.said for listener in listeners] == [SAID] * len(OFFSETS_MS)
     assert not [frame.error for listener in listeners for frame in listener.of(ErrorFrame)]

@@ -22,7 +22,7 @@ ENGLISH = ModelInfo("mine", "mine", "", b"", 0, languages=("en",))
 
 
 class OneModel:
-    """Stands in for the server's models."""
+    """A model directory with one model."""
 
     def __init__(self, model: ModelInfo) -> None:
         self._model = model
@@ -35,8 +35,8 @@ def parse(*pairs: tuple[str, str], model: ModelInfo = MODEL) -> FileParams:
     return FileParams.parse(DeepgramQuery(pairs), OneModel(model))  # type: ignore[arg-type]
 
 
-def said(text: str, start: float = 0.0, pauses: dict[int, float] | None = None) -> tuple[Word, ...]:
-    """A word a second, each half a second long; before some there is a longer pause."""
+def words_of(text: str, start: float = 0.0, pauses: dict[int, float] | None = None) -> tuple[Word, ...]:
+    """One word per second, each half a second long; `pauses` adds seconds before a word."""
     words = []
     for at, part in enumerate(text.split()):
         start += (pauses or {}).get(at, 0.0)
@@ -46,10 +46,11 @@ def said(text: str, start: float = 0.0, pauses: dict[int, float] | None = None) 
 
 
 @pytest.mark.parametrize(
-    ("value", "is_so"), [("true", True), ("True", True), ("1", True), ("", True), ("false", False), (" FALSE ", False)]
+    ("value", "expected"),
+    [("true", True), ("True", True), ("1", True), ("", True), ("false", False), (" FALSE ", False)],
 )
-def test_flags(value: str, is_so: bool) -> None:
-    assert DeepgramQuery([("punctuate", value)]).flag("punctuate") is is_so
+def test_flags(value: str, expected: bool) -> None:
+    assert DeepgramQuery([("punctuate", value)]).flag("punctuate") is expected
 
 
 def test_invalid_flags() -> None:
@@ -92,7 +93,7 @@ def test_ignored_lists_requested_parameters() -> None:
 
 
 def test_written_and_lexical_words() -> None:
-    words = said("Hello, World — 50%.")
+    words = words_of("Hello, World — 50%.")
     written = alternative(words, written=True)
     assert written["transcript"] == "Hello, World — 50%."
     assert [(word["word"], word["punctuated_word"]) for word in written["words"]] == [
@@ -160,7 +161,7 @@ def transcript(words: tuple[Word, ...]) -> Transcript:
 
 
 def test_paragraphs_end_at_pauses() -> None:
-    result = paragraphs(said("One two. Three. Four five.", pauses={3: 1.5}))
+    result = paragraphs(words_of("One two. Three. Four five.", pauses={3: 1.5}))
     assert result["transcript"] == "\nOne two. Three.\n\nFour five."
     first, second = result["paragraphs"]
     assert first["sentences"] == [
@@ -172,17 +173,17 @@ def test_paragraphs_end_at_pauses() -> None:
 
 
 def test_paragraphs_end_when_they_are_long() -> None:
-    result = paragraphs(said("One. " * 14))
+    result = paragraphs(words_of("One. " * 14))
     assert [paragraph["num_words"] for paragraph in result["paragraphs"]] == [6, 6, 2]
     assert paragraphs(()) == {"transcript": "\n", "paragraphs": []}
 
 
 def test_utterances_of_channels_are_ordered_by_start() -> None:
-    left, right = said("one two", pauses={1: 4.0}), said("three", start=2.0)
+    left, right = words_of("one two", pauses={1: 4.0}), words_of("three", start=2.0)
     result = render_response(parse(("utterances", "true")), [transcript(left), transcript(right)], "id", "sha")[
         "results"
     ]
-    assert [(each["channel"], each["transcript"]) for each in result["utterances"]] == [
+    assert [(item["channel"], item["transcript"]) for item in result["utterances"]] == [
         (0, "one"),
         (1, "three"),
         (0, "two"),

@@ -1,4 +1,4 @@
-"""Names of languages: of each that a model of the catalogue has."""
+"""Names of the languages of all catalog models."""
 
 from __future__ import annotations
 

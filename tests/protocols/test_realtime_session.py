@@ -1,4 +1,4 @@
-"""What a session means: how turns end, what audio comes, which latency."""
+"""Session settings: endpointing, audio formats, latency and language."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from conure.vad.endpointing import Endpointing
 MODEL = ModelInfo("live", "live", "", b"", 20, latencies=(80, 160, 560, 1120))
 
 
-def heard(**changes: object) -> Session:
+def session_with(**changes: object) -> Session:
     return Session().updated({"audio": {"input": changes}})
 
 
 @pytest.mark.parametrize(
-    ("turns", "has_end_token", "endpointing"),
+    ("turn_detection", "has_end_token", "endpointing"),
     [
         (None, True, Endpointing(silence=None, end_token=None, blanks=None, longest=None)),
         ({"type": "server_vad"}, True, Endpointing(silence=0.5, end_token=None)),
@@ -33,19 +33,21 @@ def heard(**changes: object) -> Session:
         ({"type": "semantic_vad", "eagerness": "high"}, False, Endpointing(silence=0.4)),
     ],
 )
-def test_endpointing_of_turn_detection(turns: dict[str, object] | None, has_end_token: bool, endpointing: Endpointing) -> None:
-    assert heard(turn_detection=turns).endpointing(has_end_token) == endpointing
+def test_endpointing_of_turn_detection(
+    turn_detection: dict[str, object] | None, has_end_token: bool, endpointing: Endpointing
+) -> None:
+    assert session_with(turn_detection=turn_detection).endpointing(has_end_token) == endpointing
 
 
 def test_turn_detection_types_do_not_merge() -> None:
-    session = heard(turn_detection={"type": "server_vad", "threshold": 0.9})
+    session = session_with(turn_detection={"type": "server_vad", "threshold": 0.9})
     session = session.updated({"audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}})
     session = session.updated({"audio": {"input": {"turn_detection": {"type": "server_vad"}}}})
     assert session == Session()
 
 
 @pytest.mark.parametrize(
-    ("asked", "audio"),
+    ("changes", "audio"),
     [
         ({"type": "audio/pcm"}, AudioFormat("pcm16", 24_000)),
         ({"type": "audio/pcm", "rate": 8_000}, AudioFormat("pcm16", 8_000)),
@@ -53,12 +55,12 @@ def test_turn_detection_types_do_not_merge() -> None:
         ({"type": "audio/pcma"}, AudioFormat("alaw", 8_000)),
     ],
 )
-def test_audio_formats(asked: dict[str, object], audio: AudioFormat) -> None:
-    assert heard(format=asked).audio(b"RIFF") == audio
+def test_audio_formats(changes: dict[str, object], audio: AudioFormat) -> None:
+    assert session_with(format=changes).audio(b"RIFF") == audio
 
 
 def test_formats_do_not_merge() -> None:
-    session = heard(format={"type": "audio/pcm", "rate": 16_000})
+    session = session_with(format={"type": "audio/pcm", "rate": 16_000})
     assert session.updated({"audio": {"input": {"format": {"type": "audio/pcmu"}}}}).audio(b"").sample_rate == 8_000
 
 
@@ -66,13 +68,13 @@ def test_formats_do_not_merge() -> None:
     ("delay", "latency"), [("minimal", 80), ("low", 160), ("medium", 160), ("high", 560), ("xhigh", 1120), (None, None)]
 )
 def test_delay_is_the_nearest_latency(delay: str | None, latency: int | None) -> None:
-    wanted = heard(transcription={"delay": delay}).stream_request(MODEL)
-    assert (wanted.model, wanted.latency_ms) == ("live", latency)
+    request = session_with(transcription={"delay": delay}).stream_request(MODEL)
+    assert (request.model, request.latency_ms) == ("live", latency)
     assert nearest_latency(MODEL, 10_000) == 1120
 
 
 @pytest.mark.parametrize(
-    ("asked", "language"),
+    ("changes", "language"),
     [
         ({"language": "de"}, "de"),
         ({"languages": ["de"]}, "de"),
@@ -81,17 +83,17 @@ def test_delay_is_the_nearest_latency(delay: str | None, latency: int | None) ->
         ({"language": None}, None),
     ],
 )
-def test_several_languages_leave_detection_to_the_model(asked: dict[str, object], language: str | None) -> None:
-    assert heard(transcription=asked).stream_request(MODEL).language == language
+def test_several_languages_leave_detection_to_the_model(changes: dict[str, object], language: str | None) -> None:
+    assert session_with(transcription=changes).stream_request(MODEL).language == language
 
 
 def test_fields_without_effect_are_echoed() -> None:
-    asked = {"model": "whisper-1", "language": None, "keywords": ["Kowalczyk"], "prompt": "numbers"}
-    session = heard(transcription=asked, noise_reduction={"type": "near_field", "strength": 0.5})
-    told = session_body(session, "sess_1")["audio"]["input"]
-    assert told["transcription"] == asked
-    assert told["noise_reduction"] == {"type": "near_field", "strength": 0.5}
-    assert heard(transcription=None).common.input.transcription.model is None
+    changes = {"model": "whisper-1", "language": None, "keywords": ["Kowalczyk"], "prompt": "numbers"}
+    session = session_with(transcription=changes, noise_reduction={"type": "near_field", "strength": 0.5})
+    body = session_body(session, "sess_1")["audio"]["input"]
+    assert body["transcription"] == changes
+    assert body["noise_reduction"] == {"type": "near_field", "strength": 0.5}
+    assert session_with(transcription=None).common.input.transcription.model is None
 
 
 def test_both_session_formats_are_equivalent() -> None:
@@ -103,14 +105,14 @@ def test_both_session_formats_are_equivalent() -> None:
         "include": ["item.input_audio_transcription.logprobs"],
     }
     session = Session().updated(session_changes(flat))
-    told = flat_session_body(session, "sess_1")
-    assert {name: told[name] for name in flat} == flat
+    body = flat_session_body(session, "sess_1")
+    assert {name: body[name] for name in flat} == flat
     assert Session().updated(session_changes(session_body(session, "sess_1"))) == session
 
 
 def test_invalid_value_is_named() -> None:
     with pytest.raises(BadSession, match="silence_duration_ms") as wrong:
-        heard(turn_detection={"silence_duration_ms": 0})
+        session_with(turn_detection={"silence_duration_ms": 0})
     assert wrong.value.param == "session.audio.input.turn_detection.silence_duration_ms"
 
 

@@ -1,4 +1,4 @@
-"""A server without this door needs none of its libraries."""
+"""Without its port, the gRPC server's libraries are not imported."""
 
 from __future__ import annotations
 
