@@ -1,4 +1,4 @@
-"""The server that all of these tests speak to."""
+"""The server that all of these tests use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NVIDIA's own Realtime client, as its script uses it."""
+"""NVIDIA's own Realtime client, used like in its script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.protocols.servers import Server
 from tests.waiting import PATIENCE
 
 
-def asked(server: Server, *options: str) -> argparse.Namespace:
+def arguments(server: Server, *options: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     for name in ("--server", "--ssl-root-cert", "--ssl-client-cert", "--ssl-client-key"):
         parser.add_argument(name)
@@ -33,7 +33,7 @@ def asked(server: Server, *options: str) -> argparse.Namespace:
 
 @asynccontextmanager
 async def connected(server: Server, *options: str) -> AsyncIterator[RealtimeClientASR]:
-    client = RealtimeClientASR(asked(server, *options))
+    client = RealtimeClientASR(arguments(server, *options))
     await client.connect()
     try:
         yield client
@@ -55,10 +55,10 @@ async def test_file(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFix
             await transcribe(client, chunks)
         client.save_responses(str(tmp_path / "said.txt"))
     assert (tmp_path / "said.txt").read_text() == SAID
-    told = [record.getMessage() for record in caplog.records]
-    first_word = next(at for at, line in enumerate(told) if line.startswith("Transcript: "))
-    assert first_word < told.index(f"Final Transcript: {SAID}")
-    assert told.count("Transcription completed") == 1
+    messages = [record.getMessage() for record in caplog.records]
+    first_word = next(at for at, line in enumerate(messages) if line.startswith("Transcript: "))
+    assert first_word < messages.index(f"Final Transcript: {SAID}")
+    assert messages.count("Transcription completed") == 1
 
 
 async def test_microphone(server: Server) -> None:
@@ -93,7 +93,7 @@ async def test_force_eou_ends_the_utterance(server: Server, caplog: pytest.LogCa
 
 
 async def test_rejections(server: Server) -> None:
-    client = RealtimeClientASR(asked(server, "--language-code", "xx-XX"))
+    client = RealtimeClientASR(arguments(server, "--language-code", "xx-XX"))
     with pytest.raises(Exception, match="Failed to update session"):
         await client.connect()
     await client.disconnect()

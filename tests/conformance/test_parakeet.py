@@ -1,4 +1,4 @@
-"""What a backend does that was made for these endpoints: forms by httpx, and a stream that is relayed as it comes."""
+"""Like a backend that was written for these endpoints: form uploads with httpx, and a relayed stream."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ async def test_recording(server: Server, path: str, fields: dict[str, str] | Non
     async with httpx.AsyncClient(base_url=server.base, timeout=PATIENCE) as client:
         response = await client.post(path, files=files, data=fields)
     response.raise_for_status()
-    told = response.json()
-    assert told["text"] == SAID
-    assert " ".join(segment["text"] for segment in told["segments"]) == SAID
-    for segment in told["segments"]:
+    body = response.json()
+    assert body["text"] == SAID
+    assert " ".join(segment["text"] for segment in body["segments"]) == SAID
+    for segment in body["segments"]:
         assert 0 <= float(segment["start"]) < float(segment["end"])
-        assert not segment.get("speaker")  # who relies on speakers finds them by itself then
-    assert told.get("detected_language") in (None, "en")
+        assert not segment.get("speaker")  # clients detect speakers themselves if there are none
+    assert body.get("detected_language") in (None, "en")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ async def test_rejections(
     assert isinstance(response.json()["detail"], str)
 
 
-async def relayed(socket: ClientConnection, segments: list[dict[str, Any]]) -> None:
+async def relay(socket: ClientConnection, segments: list[dict[str, Any]]) -> None:
     async for message in socket:
         segment = json.loads(message)
         if segment.get("text"):
@@ -59,7 +59,7 @@ async def test_stream(server: Server) -> None:
     segments: list[dict[str, Any]] = []
     async with connect(f"{server.url('/v3/stream')}?sample_rate={RATE}", max_size=10 * 2**20) as socket:
         assert json.loads(await socket.recv())["type"] == "ready"
-        receiving = asyncio.create_task(relayed(socket, segments))
+        receiving = asyncio.create_task(relay(socket, segments))
         for packet in packets():
             await socket.send(packet)
         await socket.send("finalize")
