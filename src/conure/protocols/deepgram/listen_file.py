@@ -148,7 +148,7 @@ def _read_url(file: BinaryIO) -> str:
         return msgspec.json.decode(text, type=_UrlBody).url
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadOption(
-            "the body is not a JSON object with `url`", 'send {"url": "https://..."} or the bytes of a file'
+            "the body is no JSON with a `url`", 'send {"url": "https://..."} or the bytes of a file'
         ) from None
 
 

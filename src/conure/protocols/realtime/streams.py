@@ -84,6 +84,7 @@ class Streams:
         await self._stream.finalize(self._finalize_count, self._reader)
 
     def resolve(self, marker: Marker) -> FinalizeRequest:
+        """Returns the pending request that the marker answers."""
         return FinalizeRequest(self._pending.pop(marker.number), marker.at)
 
     async def finish(self) -> None:
