@@ -1,4 +1,4 @@
-"""One server with the tiny models, in a process of its own, spoken to by other people's clients."""
+"""One server with the tiny models, in its own process, tested with third-party clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.protocols.servers import Server, started
 
 PYTHON = os.environ["CONURE_PYTHON"]
-"""Has Conure, which is not in the clients' environment."""
+"""The interpreter that has Conure, which is not installed in the clients' environment."""
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def server(cache: Path) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test did, no stream is left."""
+    """After every test, no stream may be left."""
     yield
     if "server" in request.fixturenames:
         request.getfixturevalue("server").settled(0)

@@ -1,4 +1,4 @@
-"""Real speech for clients: strings of digits of a speaker that the tiny models were not trained on."""
+"""Real speech for the clients: digits of a speaker that the tiny models were not trained on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["PCM", "RATE", "SAID", "WAV", "packets"]
 RATE = 16_000
 WAV = Path(__file__).parent / "speech.wav"
 SAID = "seven three nine zero one five eight two"
-"""What both tiny models hear."""
+"""The transcript of both tiny models."""
 
 with wave.open(str(WAV)) as _file:
     PCM = _file.readframes(_file.getnframes())

@@ -1,4 +1,4 @@
-"""Deepgram's SDK, and Pipecat's and LiveKit's services for it, live: version 1 and version 2."""
+"""Live transcription with Deepgram's SDK, and with Pipecat's and LiveKit's services for it; versions 1 and 2."""
 
 from __future__ import annotations
 
@@ -59,32 +59,32 @@ def place(server: Server) -> DeepgramClientEnvironment:
     return DeepgramClientEnvironment(base=web, production=socket, agent=socket, agent_rest=web)
 
 
-def said_of(heard: list[Any]) -> str:
-    finals = [told for told in heard if isinstance(told, ListenV1Results) and told.is_final]
-    return " ".join(filter(None, (told.channel.alternatives[0].transcript for told in finals)))
+def transcript_of(messages: list[Any]) -> str:
+    finals = [message for message in messages if isinstance(message, ListenV1Results) and message.is_final]
+    return " ".join(filter(None, (message.channel.alternatives[0].transcript for message in finals)))
 
 
-def check_order(heard: list[Any]) -> None:
-    """Interims before finals, and finals that tile the time to the end that the metadata tells."""
-    results = [told for told in heard if isinstance(told, ListenV1Results)]
-    interims = [told for told in results if not told.is_final]
-    finals = [told for told in results if told.is_final]
+def check_order(messages: list[Any]) -> None:
+    """Interims come before finals, and finals tile the audio to the duration in the metadata."""
+    results = [message for message in messages if isinstance(message, ListenV1Results)]
+    interims = [message for message in results if not message.is_final]
+    finals = [message for message in results if message.is_final]
     assert interims[0].channel.alternatives[0].transcript
-    assert heard.index(interims[0]) < heard.index(finals[0])
-    until = 0.0
-    for told in finals:
-        assert told.start == pytest.approx(until, abs=1e-6)
-        until = told.start + told.duration
-    assert isinstance(heard[-1], ListenV1Metadata)
-    assert heard[-1].duration == pytest.approx(until, abs=1e-5)
+    assert messages.index(interims[0]) < messages.index(finals[0])
+    finalized_until = 0.0
+    for message in finals:
+        assert message.start == pytest.approx(finalized_until, abs=1e-6)
+        finalized_until = message.start + message.duration
+    assert isinstance(messages[-1], ListenV1Metadata)
+    assert messages[-1].duration == pytest.approx(finalized_until, abs=1e-5)
 
 
-def test_the_sync_client_hears_what_was_said(server: Server) -> None:
+def test_sync_client(server: Server) -> None:
     client = DeepgramClient(api_key="any", environment=place(server))
-    heard: list[Any] = []
-    asked = RAW | {"interim_results": True, "vad_events": True, "utterance_end_ms": 1000, "punctuate": True}
-    with client.listen.v1.connect(**asked) as connection:
-        connection.on(EventType.MESSAGE, heard.append)
+    messages: list[Any] = []
+    options = RAW | {"interim_results": True, "vad_events": True, "utterance_end_ms": 1000, "punctuate": True}
+    with client.listen.v1.connect(**options) as connection:
+        connection.on(EventType.MESSAGE, messages.append)
         listening = threading.Thread(target=connection.start_listening)
         listening.start()
         for packet in [*packets(), *SILENCE]:
@@ -92,46 +92,48 @@ def test_the_sync_client_hears_what_was_said(server: Server) -> None:
         connection.send_keep_alive()
         connection.send_close_stream()
         listening.join(PATIENCE)
-    assert said_of(heard) == SAID
-    check_order(heard)
-    assert any(isinstance(told, ListenV1SpeechStarted) for told in heard)
-    assert any(isinstance(told, ListenV1UtteranceEnd) for told in heard)
-    word = next(told for told in heard if isinstance(told, ListenV1Results)).channel.alternatives[0].words[0]
+    assert transcript_of(messages) == SAID
+    check_order(messages)
+    assert any(isinstance(message, ListenV1SpeechStarted) for message in messages)
+    assert any(isinstance(message, ListenV1UtteranceEnd) for message in messages)
+    word = (
+        next(message for message in messages if isinstance(message, ListenV1Results)).channel.alternatives[0].words[0]
+    )
     assert word.punctuated_word == word.word == "seven"
 
 
-async def until(connection: Any, wanted: Callable[[Any], bool]) -> list[Any]:
-    """What the SDK's connection tells, to the first of that sort."""
-    heard: list[Any] = []
+async def receive_until(connection: Any, is_last: Callable[[Any], bool]) -> list[Any]:
+    """The messages of the connection, to the first one for which `is_last` is true."""
+    messages: list[Any] = []
     async with asyncio.timeout(PATIENCE):
-        while not heard or not wanted(heard[-1]):
-            heard.append(await connection.recv())
-    return heard
+        while not messages or not is_last(messages[-1]):
+            messages.append(await connection.recv())
+    return messages
 
 
-async def test_the_async_client_finalizes(server: Server) -> None:
+async def test_async_client_finalizes(server: Server) -> None:
     client = AsyncDeepgramClient(api_key="any", environment=place(server))
     async with client.listen.v1.connect(**RAW, interim_results=True, endpointing=2000) as connection:
         for packet in packets():
             await connection.send_media(packet)
         await connection.send_finalize()
-        heard = await until(connection, lambda told: bool(getattr(told, "from_finalize", False)))
-        assert said_of(heard) == SAID
+        messages = await receive_until(connection, lambda message: bool(getattr(message, "from_finalize", False)))
+        assert transcript_of(messages) == SAID
         await connection.send_configure(ListenV1Configure(keyterms=["Conure"]))
-        (refused,) = await until(connection, lambda told: isinstance(told, ListenV1ConfigureFailure))
-        assert refused.code == "CONFIGURE_KEYTERMS_NOT_SUPPORTED"
+        (failure,) = await receive_until(connection, lambda message: isinstance(message, ListenV1ConfigureFailure))
+        assert failure.code == "CONFIGURE_KEYTERMS_NOT_SUPPORTED"
         await connection.send_close_stream()
-        heard += await until(connection, lambda told: isinstance(told, ListenV1Metadata))
-        check_order(heard)
+        messages += await receive_until(connection, lambda message: isinstance(message, ListenV1Metadata))
+        check_order(messages)
 
 
 @pytest.mark.parametrize("wrong", [{"model": "nothing-like-it"}, {"encoding": "speex"}, {"endpointing": "soon"}])
-async def test_refusals_are_the_sdks_errors(server: Server, wrong: dict[str, str]) -> None:
+async def test_rejections_raise_sdk_errors(server: Server, wrong: dict[str, str]) -> None:
     client = AsyncDeepgramClient(api_key="any", environment=place(server))
-    with pytest.raises(ApiError) as refused:
+    with pytest.raises(ApiError) as failure:
         async with client.listen.v1.connect(**(RAW | wrong)):
             pass
-    assert refused.value.status_code == 400
+    assert failure.value.status_code == 400
 
 
 async def test_bad_audio_closes_the_connection(server: Server) -> None:
@@ -147,7 +149,7 @@ async def test_bad_audio_closes_the_connection(server: Server) -> None:
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-async def test_a_reset_in_the_middle_leaves_nothing(server: Server, version: str) -> None:
+async def test_connection_reset_leaves_no_stream(server: Server, version: str) -> None:
     client = AsyncDeepgramClient(api_key="any", environment=place(server))
     listen = getattr(client.listen, version)
     with suppress(Exception):
@@ -158,58 +160,58 @@ async def test_a_reset_in_the_middle_leaves_nothing(server: Server, version: str
             connection._websocket.transport.abort()
 
 
-async def test_flux_tells_turns(server: Server) -> None:
+async def test_flux_turns(server: Server) -> None:
     client = AsyncDeepgramClient(api_key="any", environment=place(server))
     async with client.listen.v2.connect(**FLUX, eager_eot_threshold=0.4, keyterm="parrot") as connection:
-        heard: list[Any] = [await connection.recv(), await connection.recv()]
-        assert [type(told) for told in heard] == [ListenV2Connected, ListenV2Warning]
+        messages: list[Any] = [await connection.recv(), await connection.recv()]
+        assert [type(message) for message in messages] == [ListenV2Connected, ListenV2Warning]
         for packet in [*packets(), *SILENCE]:
             await connection.send_media(packet)
         await connection.send_configure({"type": "Configure", "thresholds": {"eot_threshold": 0.8}})
-        heard += await until(connection, lambda told: isinstance(told, ListenV2ConfigureSuccess))
-        assert heard[-1].thresholds.eot_threshold == 0.8
+        messages += await receive_until(connection, lambda message: isinstance(message, ListenV2ConfigureSuccess))
+        assert messages[-1].thresholds.eot_threshold == 0.8
         await connection.send_close_stream()
-        with suppress(Exception):  # it is closed when all was told
+        with suppress(Exception):  # the connection closes after the last message
             while True:
-                heard.append(await connection.recv())
-    turns = [told for told in heard if isinstance(told, ListenV2TurnInfo)]
-    assert [told.sequence_id for told in heard] == list(range(len(heard)))
-    assert " ".join(told.transcript for told in turns if told.event == "EndOfTurn") == SAID
-    events = [told.event for told in turns]
+                messages.append(await connection.recv())
+    turns = [message for message in messages if isinstance(message, ListenV2TurnInfo)]
+    assert [message.sequence_id for message in messages] == list(range(len(messages)))
+    assert " ".join(message.transcript for message in turns if message.event == "EndOfTurn") == SAID
+    events = [message.event for message in turns]
     assert events[0] == "StartOfTurn"
     assert {"Update", "EagerEndOfTurn", "TurnResumed"} <= set(events)
 
 
-async def test_flux_turns_may_be_forced(server: Server) -> None:
+async def test_flux_force_end_turn(server: Server) -> None:
     client = AsyncDeepgramClient(api_key="any", environment=place(server))
     async with client.listen.v2.connect(**FLUX, eot_threshold=1.0) as connection:
         for packet in packets():
             await connection.send_media(packet)
         await connection.send_force_end_turn()
-        heard = await until(connection, lambda told: getattr(told, "event", None) == "EndOfTurn")
-        assert (heard[-1].transcript, heard[-1].trigger) == (SAID, "manual")
+        messages = await receive_until(connection, lambda message: getattr(message, "event", None) == "EndOfTurn")
+        assert (messages[-1].transcript, messages[-1].trigger) == (SAID, "manual")
 
 
-def test_the_sync_flux_client(server: Server) -> None:
+def test_sync_flux_client(server: Server) -> None:
     client = DeepgramClient(api_key="any", environment=place(server))
-    heard: list[Any] = []
+    messages: list[Any] = []
     with client.listen.v2.connect(**FLUX) as connection:
-        connection.on(EventType.MESSAGE, heard.append)
+        connection.on(EventType.MESSAGE, messages.append)
         listening = threading.Thread(target=connection.start_listening)
         listening.start()
         for packet in packets():
             connection.send_media(packet)
         connection.send_close_stream()
         listening.join(PATIENCE)
-    turns = [told for told in heard if isinstance(told, ListenV2TurnInfo)]
-    assert " ".join(told.transcript for told in turns if told.event == "EndOfTurn") == SAID
+    turns = [message for message in messages if isinstance(message, ListenV2TurnInfo)]
+    assert " ".join(message.transcript for message in turns if message.event == "EndOfTurn") == SAID
 
 
 # Pipecat
 
 
 class Listener(FrameProcessor):
-    """Keeps what comes down the pipeline."""
+    """Collects the frames of the pipeline."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -222,28 +224,28 @@ class Listener(FrameProcessor):
         self.came.set()
         await self.push_frame(frame, direction)
 
-    def of(self, kind: type[Frame]) -> list[Any]:
-        return [frame for frame in self.frames if isinstance(frame, kind)]
+    def of(self, type_: type[Frame]) -> list[Any]:
+        return [frame for frame in self.frames if isinstance(frame, type_)]
 
     @property
-    def said(self) -> str:
+    def transcript(self) -> str:
         return " ".join(frame.text for frame in self.of(TranscriptionFrame) if frame.text)
 
-    async def until(self, come_true: Callable[[], bool]) -> None:
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
-            while not come_true():
+            while not condition():
                 self.came.clear()
                 await self.came.wait()
 
 
-async def speak(service: Any, talk: Callable[[PipelineWorker, Listener], Awaitable[None]]) -> Listener:
-    """Runs a pipeline of the service for as long as the talk goes on."""
+async def run_pipeline(service: Any, script: Callable[[PipelineWorker, Listener], Awaitable[None]]) -> Listener:
+    """Runs a pipeline with the service while the script runs."""
     listener = Listener()
     worker = PipelineWorker(Pipeline([service, listener]))
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)
     running = asyncio.create_task(runner.run())
-    await talk(worker, listener)
+    await script(worker, listener)
     await worker.queue_frame(EndFrame())
     async with asyncio.timeout(PATIENCE):
         await running
@@ -257,14 +259,14 @@ def frames(silence: bool = False) -> list[InputAudioRawFrame]:
 async def test_pipecat(server: Server) -> None:
     service = DeepgramSTTService(api_key="any", base_url=server.url(""), sample_rate=RATE)
 
-    async def talk(worker: PipelineWorker, listener: Listener) -> None:
+    async def script(worker: PipelineWorker, listener: Listener) -> None:
         await worker.queue_frame(VADUserStartedSpeakingFrame())
         await worker.queue_frames(frames())
         await worker.queue_frame(VADUserStoppedSpeakingFrame())
-        await listener.until(lambda: any(frame.finalized for frame in listener.of(TranscriptionFrame)))
+        await listener.wait_until(lambda: any(frame.finalized for frame in listener.of(TranscriptionFrame)))
 
-    listener = await speak(service, talk)
-    assert listener.said == SAID
+    listener = await run_pipeline(service, script)
+    assert listener.transcript == SAID
     assert listener.frames.index(listener.of(InterimTranscriptionFrame)[0]) < listener.frames.index(
         listener.of(TranscriptionFrame)[0]
     )
@@ -274,11 +276,11 @@ async def test_pipecat(server: Server) -> None:
 async def test_pipecat_flux(server: Server) -> None:
     service = DeepgramFluxSTTService(api_key="any", url=server.url("/v2/listen"), sample_rate=RATE)
 
-    async def talk(worker: PipelineWorker, listener: Listener) -> None:
+    async def script(worker: PipelineWorker, listener: Listener) -> None:
         await worker.queue_frames(frames(silence=True))
-        await listener.until(lambda: listener.said == SAID)
+        await listener.wait_until(lambda: listener.transcript == SAID)
 
-    listener = await speak(service, talk)
+    listener = await run_pipeline(service, script)
     assert listener.of(InterimTranscriptionFrame)
     assert all(frame.finalized for frame in listener.of(TranscriptionFrame))
     assert not listener.of(ErrorFrame)
@@ -294,7 +296,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def events_of(stream: Any, *, flush: bool) -> list[Any]:
-    """Speaks all of it, and hears to the end."""
+    """Sends all audio and receives to the end."""
     for packet in [*packets(50), *([] if flush else SILENCE)]:
         stream.push_frame(rtc.AudioFrame(packet, RATE, 1, len(packet) // 2))
     if flush:
@@ -326,17 +328,17 @@ async def test_livekit_flux(server: Server, session: aiohttp.ClientSession) -> N
     check_events(await events_of(service.stream(), flush=False))
 
 
-async def test_livekit_hears_a_refusal(server: Server, session: aiohttp.ClientSession) -> None:
+async def test_livekit_receives_rejections(server: Server, session: aiohttp.ClientSession) -> None:
     service = livekit.STT(
         api_key="any", base_url=f"{server.base}/v1/listen", http_session=session, language="tlh", model="nova-2"
     )
     stream = service.stream(conn_options=APIConnectOptions(max_retry=0))
-    with pytest.raises(APIStatusError) as refused:
+    with pytest.raises(APIStatusError) as failure:
         await events_of(stream, flush=True)
-    assert refused.value.status_code == 400
+    assert failure.value.status_code == 400
 
 
-async def test_browsers_send_their_key_as_a_subprotocol(server: Server, session: aiohttp.ClientSession) -> None:
+async def test_browser_key_as_subprotocol(server: Server, session: aiohttp.ClientSession) -> None:
     url = f"{server.base}/v1/listen?encoding=linear16&sample_rate={RATE}"
     async with session.ws_connect(url, protocols=["token", "any"]) as socket:
         assert socket.protocol == "token"

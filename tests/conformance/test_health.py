@@ -1,4 +1,4 @@
-"""The server that all of these tests speak to."""
+"""The server that all of these tests use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import openai
 from tests.protocols.servers import Server
 
 
-def test_the_server_is_ready(server: Server) -> None:
+def test_server_is_ready(server: Server) -> None:
     assert server.health()["ready"]
     assert openai.__version__

@@ -1,4 +1,4 @@
-"""A server with keys: each program's own way to send one, and how it hears that it may not, or not now."""
+"""A server with keys: how each client sends its key, and how it reports rejections and rate limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.conformance.conftest import PYTHON
 from tests.conformance.speech import PCM, RATE, SAID, WAV
 from tests.protocols.servers import ROOT, Server, started
 
-NOBODY = "cnr_000000000000_bm9ib2R5IGhhcyB0aGlzIHNlY3JldA"
+UNKNOWN_KEY = "cnr_000000000000_bm9ib2R5IGhhcyB0aGlzIHNlY3JldA"
 LIVE = {"encoding": "linear16", "sample_rate": RATE}
 
 
@@ -34,11 +34,11 @@ class Keys:
         self.secrets: list[str] = []
 
     def add(self, name: str, *options: str) -> str:
-        """The secret of a new key."""
+        """Creates a key and returns its secret."""
         command = [PYTHON, "-m", "conure", "keys", "add", name, "--keys", str(self.file), *options]
         environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin", "HOME": str(self.file.parent)}
-        made = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-        self.secrets.append(made.stdout.strip())
+        created = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        self.secrets.append(created.stdout.strip())
         return self.secrets[-1]
 
 
@@ -53,24 +53,24 @@ def key(keys: Keys) -> str:
 
 
 @pytest.fixture(scope="module")
-def tired(keys: Keys) -> str:
-    """May begin one thing a minute."""
+def limited_key(keys: Keys) -> str:
+    """A key with one request per minute."""
     return keys.add("tired", "--requests-per-minute", "1")
 
 
 @pytest.fixture(scope="module")
-def deaf(keys: Keys) -> str:
+def status_key(keys: Keys) -> str:
     return keys.add("deaf", "--scope", "status")
 
 
 @pytest.fixture(scope="module")
-def guarded(keys: Keys, key: str, tired: str, deaf: str, cache: Path) -> Iterator[Server]:
+def guarded_server(keys: Keys, key: str, limited_key: str, status_key: str, cache: Path) -> Iterator[Server]:
     options = ("--keys", str(keys.file), "--drain-seconds", "2", "--debug")
     with started("tiny", cache, *options, python=PYTHON) as running:
         yield running
         assert running.stop() == 0
         assert "Traceback" not in running.errors
-        assert not [secret for secret in [*keys.secrets, NOBODY] if secret in running.errors]
+        assert not [secret for secret in [*keys.secrets, UNKNOWN_KEY] if secret in running.errors]
 
 
 def openai_client(server: Server, key: str) -> openai.OpenAI:
@@ -79,35 +79,35 @@ def openai_client(server: Server, key: str) -> openai.OpenAI:
 
 def deepgram_client(server: Server, key: str) -> DeepgramClient:
     web, socket = server.base, server.url("")
-    place = DeepgramClientEnvironment(base=web, production=socket, agent=socket, agent_rest=web)
-    return DeepgramClient(api_key=key, environment=place)
+    environment = DeepgramClientEnvironment(base=web, production=socket, agent=socket, agent_rest=web)
+    return DeepgramClient(api_key=key, environment=environment)
 
 
-def transcribed(server: Server, key: str) -> str:
+def transcribe_openai(server: Server, key: str) -> str:
     return openai_client(server, key).audio.transcriptions.create(file=WAV, model="whisper-1").text
 
 
-def listened(server: Server, key: str) -> str:
+def transcribe_deepgram(server: Server, key: str) -> str:
     media = deepgram_client(server, key).listen.v1.media
-    found: Any = media.transcribe_file(request=WAV.read_bytes(), model="nova-3", request_options={"max_retries": 0})
-    return str(found.results.channels[0].alternatives[0].transcript)
+    response: Any = media.transcribe_file(request=WAV.read_bytes(), model="nova-3", request_options={"max_retries": 0})
+    return str(response.results.channels[0].alternatives[0].transcript)
 
 
-def recognized(server: Server, key: str | None) -> str:
+def transcribe_riva(server: Server, key: str | None) -> str:
     metadata = [["authorization", f"Bearer {key}"]] if key else None
     auth = riva.client.Auth(uri=f"{server.host}:{server.ports['grpc']}", metadata_args=metadata)
     config = riva.client.RecognitionConfig(
         encoding=riva.client.AudioEncoding.LINEAR_PCM, sample_rate_hertz=RATE, language_code="en-US"
     )
     try:
-        found = riva.client.ASRService(auth).offline_recognize(PCM, config)
+        response = riva.client.ASRService(auth).offline_recognize(PCM, config)
     finally:
         auth.channel.close()
-    return str(found.results[0].alternatives[0].transcript)
+    return str(response.results[0].alternatives[0].transcript)
 
 
-def refusal_of(server: Server, key: str) -> int:
-    """The status of HTTP with which a live connection of Deepgram's SDK is refused."""
+def deepgram_status(server: Server, key: str) -> int:
+    """The HTTP status that rejects a live connection of Deepgram's SDK."""
     try:
         with deepgram_client(server, key).listen.v1.connect(**LIVE, model="nova-3"):
             return 101
@@ -117,8 +117,8 @@ def refusal_of(server: Server, key: str) -> int:
         return error.response.status_code
 
 
-def told_by(url: str, subprotocols: list[Subprotocol]) -> int:
-    """How a WebSocket is refused: a status of HTTP, or the code that it is closed with."""
+def refusal_code(url: str, subprotocols: list[Subprotocol]) -> int:
+    """The HTTP status or the close code that rejects a WebSocket."""
     try:
         with connect(url, subprotocols=subprotocols or None, compression=None) as socket:
             while True:
@@ -129,42 +129,42 @@ def told_by(url: str, subprotocols: list[Subprotocol]) -> int:
         return error.rcvd.code if error.rcvd else 0
 
 
-def test_who_has_a_key_is_heard(guarded: Server, key: str) -> None:
-    assert transcribed(guarded, key) == SAID
-    assert listened(guarded, key) == SAID
-    assert recognized(guarded, key) == SAID
+def test_valid_key(guarded_server: Server, key: str) -> None:
+    assert transcribe_openai(guarded_server, key) == SAID
+    assert transcribe_deepgram(guarded_server, key) == SAID
+    assert transcribe_riva(guarded_server, key) == SAID
 
 
-def test_openai(guarded: Server, deaf: str) -> None:
+def test_openai(guarded_server: Server, status_key: str) -> None:
     with pytest.raises(openai.AuthenticationError) as refused:
-        transcribed(guarded, NOBODY)
+        transcribe_openai(guarded_server, UNKNOWN_KEY)
     assert refused.value.code == "invalid_api_key"
     with pytest.raises(openai.PermissionDeniedError, match="not for files"):
-        transcribed(guarded, deaf)
+        transcribe_openai(guarded_server, status_key)
 
 
-def test_deepgram(guarded: Server, deaf: str) -> None:
-    for secret, status in ((NOBODY, 401), (deaf, 403)):
+def test_deepgram(guarded_server: Server, status_key: str) -> None:
+    for secret, status in ((UNKNOWN_KEY, 401), (status_key, 403)):
         with pytest.raises(ApiError) as refused:
-            listened(guarded, secret)
+            transcribe_deepgram(guarded_server, secret)
         assert refused.value.status_code == status
         assert {"err_code", "err_msg", "request_id"} <= set(refused.value.body)
-        assert refusal_of(guarded, secret) == status
+        assert deepgram_status(guarded_server, secret) == status
 
 
-def test_riva(guarded: Server, deaf: str) -> None:
+def test_riva(guarded_server: Server, status_key: str) -> None:
     for secret, code in (
         (None, grpc.StatusCode.UNAUTHENTICATED),
-        (NOBODY, grpc.StatusCode.UNAUTHENTICATED),
-        (deaf, grpc.StatusCode.PERMISSION_DENIED),
+        (UNKNOWN_KEY, grpc.StatusCode.UNAUTHENTICATED),
+        (status_key, grpc.StatusCode.PERMISSION_DENIED),
     ):
         with pytest.raises(grpc.RpcError) as refused:
-            recognized(guarded, secret)
+            transcribe_riva(guarded_server, secret)
         assert refused.value.code() == code
 
 
-async def test_wyoming_has_no_key_to_show(guarded: Server) -> None:
-    async with AsyncTcpClient(guarded.host, guarded.ports["wyoming"]) as client:
+async def test_wyoming_has_no_credentials(guarded_server: Server) -> None:
+    async with AsyncTcpClient(guarded_server.host, guarded_server.ports["wyoming"]) as client:
         await client.write_event(Transcribe().event())
         event = await client.read_event()
     assert event
@@ -174,37 +174,41 @@ async def test_wyoming_has_no_key_to_show(guarded: Server) -> None:
 @pytest.mark.parametrize(
     "path", ["/v1/stream", "/ws", "/v1/listen", "/v2/listen?model=flux-general-en", "/v1/realtime", "/v3/stream"]
 )
-def test_sockets_take_keys_as_subprotocols(guarded: Server, key: str, path: str) -> None:
-    """As browsers have to send them."""
-    with connect(guarded.url(path), subprotocols=[Subprotocol("token"), Subprotocol(key)], compression=None) as socket:
+def test_keys_as_subprotocols(guarded_server: Server, key: str, path: str) -> None:
+    """Browsers can send keys only as subprotocols."""
+    with connect(
+        guarded_server.url(path), subprotocols=[Subprotocol("token"), Subprotocol(key)], compression=None
+    ) as socket:
         if path in ("/v1/stream", "/v1/listen"):
             assert socket.subprotocol == "token"
-    assert told_by(guarded.url(path), [Subprotocol("token"), Subprotocol(NOBODY)]) in (401, 1008)
+    assert refusal_code(guarded_server.url(path), [Subprotocol("token"), Subprotocol(UNKNOWN_KEY)]) in (401, 1008)
 
 
-def test_a_minted_secret_opens_a_session_and_nothing_else(guarded: Server, key: str) -> None:
-    made = openai_client(guarded, key).realtime.client_secrets.create()
-    with openai_client(guarded, made.value).realtime.connect(extra_query={"intent": "transcription"}) as session:
+def test_client_secret_opens_only_a_session(guarded_server: Server, key: str) -> None:
+    created = openai_client(guarded_server, key).realtime.client_secrets.create()
+    with openai_client(guarded_server, created.value).realtime.connect(
+        extra_query={"intent": "transcription"}
+    ) as session:
         assert session.recv().type == "session.created"
     with pytest.raises(openai.AuthenticationError):
-        transcribed(guarded, made.value)
+        transcribe_openai(guarded_server, created.value)
     with pytest.raises(openai.AuthenticationError):
-        openai_client(guarded, NOBODY).realtime.client_secrets.create()
+        openai_client(guarded_server, UNKNOWN_KEY).realtime.client_secrets.create()
 
 
-def test_who_has_had_enough_is_told_when_there_is_more(guarded: Server, tired: str) -> None:
-    assert transcribed(guarded, tired) == SAID
+def test_rate_limit_has_retry_after(guarded_server: Server, limited_key: str) -> None:
+    assert transcribe_openai(guarded_server, limited_key) == SAID
     with pytest.raises(openai.RateLimitError) as limited:
-        transcribed(guarded, tired)
+        transcribe_openai(guarded_server, limited_key)
     assert 0 < int(limited.value.response.headers["retry-after"]) <= 60
     assert limited.value.code == "rate_limit_exceeded"
     with pytest.raises(ApiError) as refused:
-        listened(guarded, tired)
+        transcribe_deepgram(guarded_server, limited_key)
     assert refused.value.status_code == 429
     assert int(refused.value.headers["retry-after"]) > 0
     with pytest.raises(grpc.RpcError) as exhausted:
-        recognized(guarded, tired)
+        transcribe_riva(guarded_server, limited_key)
     assert exhausted.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert float(dict(exhausted.value.trailing_metadata())["retry-after"]) > 0
-    assert refusal_of(guarded, tired) == 429
-    assert told_by(guarded.url(f"/v1/stream?api_key={tired}&events=true"), []) == 1013
+    assert deepgram_status(guarded_server, limited_key) == 429
+    assert refusal_code(guarded_server.url(f"/v1/stream?api_key={limited_key}&events=true"), []) == 1013

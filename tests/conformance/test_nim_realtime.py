@@ -1,4 +1,4 @@
-"""NVIDIA's own Realtime client, as its script uses it."""
+"""NVIDIA's own Realtime client, used like in its script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.protocols.servers import Server
 from tests.waiting import PATIENCE
 
 
-def asked(server: Server, *options: str) -> argparse.Namespace:
+def arguments(server: Server, *options: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     for name in ("--server", "--ssl-root-cert", "--ssl-client-cert", "--ssl-client-key"):
         parser.add_argument(name)
@@ -33,7 +33,7 @@ def asked(server: Server, *options: str) -> argparse.Namespace:
 
 @asynccontextmanager
 async def connected(server: Server, *options: str) -> AsyncIterator[RealtimeClientASR]:
-    client = RealtimeClientASR(asked(server, *options))
+    client = RealtimeClientASR(arguments(server, *options))
     await client.connect()
     try:
         yield client
@@ -47,7 +47,7 @@ async def transcribe(client: RealtimeClientASR, chunks: object, forced: list[boo
         tasks.create_task(client.receive_responses())
 
 
-async def test_a_file(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_file(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with connected(server) as client:
         assert client.is_config_updated
@@ -55,20 +55,20 @@ async def test_a_file(server: Server, tmp_path: Path, caplog: pytest.LogCaptureF
             await transcribe(client, chunks)
         client.save_responses(str(tmp_path / "said.txt"))
     assert (tmp_path / "said.txt").read_text() == SAID
-    told = [record.getMessage() for record in caplog.records]
-    first_word = next(at for at, line in enumerate(told) if line.startswith("Transcript: "))
-    assert first_word < told.index(f"Final Transcript: {SAID}")
-    assert told.count("Transcription completed") == 1
+    messages = [record.getMessage() for record in caplog.records]
+    first_word = next(at for at, line in enumerate(messages) if line.startswith("Transcript: "))
+    assert first_word < messages.index(f"Final Transcript: {SAID}")
+    assert messages.count("Transcription completed") == 1
 
 
-async def test_a_microphone(server: Server) -> None:
+async def test_microphone(server: Server) -> None:
     async with connected(server, "--mic", "--model-name", "parakeet-1.1b-rnnt-en-US") as client:
         assert client.session_config["input_audio_format"] == "pcm16"
         await transcribe(client, packets(100))
         assert client.final_transcript == SAID
 
 
-async def test_words_have_times(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_words_have_timestamps(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     async with connected(server, "--word-time-offsets") as client:
         await transcribe(client, packets(100))
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -79,7 +79,7 @@ async def test_words_have_times(server: Server, capsys: pytest.CaptureFixture[st
     assert times[-1] > 5_000, "milliseconds"
 
 
-async def test_an_utterance_is_ended_by_force(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_force_eou_ends_the_utterance(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     chunks = packets(100)
     forced = [False] * len(chunks)
@@ -92,14 +92,14 @@ async def test_an_utterance_is_ended_by_force(server: Server, caplog: pytest.Log
     assert " ".join(part.partition(": ")[2] for part in parts) == SAID
 
 
-async def test_refusals(server: Server) -> None:
-    client = RealtimeClientASR(asked(server, "--language-code", "xx-XX"))
+async def test_rejections(server: Server) -> None:
+    client = RealtimeClientASR(arguments(server, "--language-code", "xx-XX"))
     with pytest.raises(Exception, match="Failed to update session"):
         await client.connect()
     await client.disconnect()
 
 
-async def test_a_client_that_is_torn_away_leaves_nothing(server: Server) -> None:
+async def test_aborted_client_leaves_no_stream(server: Server) -> None:
     async with connected(server) as client:
         for packet in packets(100)[:30]:
             await client._send_audio_chunk(packet)

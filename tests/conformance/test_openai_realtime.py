@@ -1,4 +1,4 @@
-"""OpenAI's own client over Realtime, and the services of LiveKit and Pipecat that speak it."""
+"""OpenAI's own Realtime client, and the services of LiveKit and Pipecat that use the protocol."""
 
 from __future__ import annotations
 
@@ -63,54 +63,54 @@ async def connected(server: Server, key: str = "none") -> AsyncIterator[Any]:
         yield connection
 
 
-async def until(connection: Any, kind: str) -> list[Any]:
-    heard = []
+async def receive_until(connection: Any, type_: str) -> list[Any]:
+    events = []
     async with asyncio.timeout(PATIENCE):
         async for event in connection:
-            heard.append(event)
-            if event.type == kind:
-                return heard
-    raise AssertionError(heard)
+            events.append(event)
+            if event.type == type_:
+                return events
+    raise AssertionError(events)
 
 
-async def speak(connection: Any) -> None:
+async def append_speech(connection: Any) -> None:
     for piece in PIECES:
         await connection.input_audio_buffer.append(audio=piece)
 
 
-def said(heard: list[Any]) -> str:
-    return " ".join(event.transcript for event in heard if event.type == f"{ASR}.completed" and event.transcript)
+def transcript_of(events: list[Any]) -> str:
+    return " ".join(event.transcript for event in events if event.type == f"{ASR}.completed" and event.transcript)
 
 
-async def test_words_come_before_the_transcript(server: Server) -> None:
+async def test_deltas_come_before_the_transcript(server: Server) -> None:
     async with connected(server) as connection:
         await connection.session.update(session=CLIENT_COMMITS)
         assert (await connection.recv()).type == "session.updated"
-        await speak(connection)
+        await append_speech(connection)
         await connection.input_audio_buffer.commit()
-        heard = await until(connection, f"{ASR}.completed")
-    deltas = [event.delta for event in heard if event.type == f"{ASR}.delta"]
+        events = await receive_until(connection, f"{ASR}.completed")
+    deltas = [event.delta for event in events if event.type == f"{ASR}.delta"]
     assert len(deltas) > 1
-    assert "".join(deltas) == said(heard) == SAID
-    assert heard[-1].usage.type == "duration"
-    assert all(event.event_id for event in heard)
+    assert "".join(deltas) == transcript_of(events) == SAID
+    assert events[-1].usage.type == "duration"
+    assert all(event.event_id for event in events)
 
 
-async def test_the_server_hears_turns(server: Server) -> None:
+async def test_server_turn_detection(server: Server) -> None:
     turns: Any = {"type": "server_vad", "silence_duration_ms": 350}
     async with connected(server) as connection:
         await connection.session.update(
             session={"type": "transcription", "audio": {"input": {"turn_detection": turns}}}
         )
-        await speak(connection)
+        await append_speech(connection)
         await connection.input_audio_buffer.append(audio=base64.b64encode(bytes(48_000)).decode())
-        heard: list[Any] = []
-        while len(said(heard)) < len(SAID):
-            heard += await until(connection, f"{ASR}.completed")
-    assert said(heard) == SAID
-    started = [event.item_id for event in heard if event.type == "input_audio_buffer.speech_started"]
-    stopped = [event.item_id for event in heard if event.type == "input_audio_buffer.speech_stopped"]
-    assert started == stopped == [event.item_id for event in heard if event.type == f"{ASR}.completed"]
+        events: list[Any] = []
+        while len(transcript_of(events)) < len(SAID):
+            events += await receive_until(connection, f"{ASR}.completed")
+    assert transcript_of(events) == SAID
+    started = [event.item_id for event in events if event.type == "input_audio_buffer.speech_started"]
+    stopped = [event.item_id for event in events if event.type == "input_audio_buffer.speech_stopped"]
+    assert started == stopped == [event.item_id for event in events if event.type == f"{ASR}.completed"]
 
 
 async def test_the_first_version(server: Server) -> None:
@@ -120,26 +120,26 @@ async def test_the_first_version(server: Server) -> None:
         session: Any = {"input_audio_format": "pcm16", "turn_detection": None}
         await connection.transcription_session.update(session=session)
         assert (await connection.recv()).type == "transcription_session.updated"
-        await speak(connection)
+        await append_speech(connection)
         await connection.input_audio_buffer.commit()
-        assert said(await until(connection, f"{ASR}.completed")) == SAID
+        assert transcript_of(await receive_until(connection, f"{ASR}.completed")) == SAID
 
 
-async def test_a_secret_opens_a_session(server: Server) -> None:
+async def test_client_secret_opens_a_session(server: Server) -> None:
     minted = await client_of(server).realtime.client_secrets.create(
         session=CLIENT_COMMITS, expires_after={"anchor": "created_at", "seconds": 60}
     )
     assert minted.session.type == "transcription"
     async with connected(server, minted.value) as connection:
-        await speak(connection)
+        await append_speech(connection)
         await connection.input_audio_buffer.commit()
-        heard = await until(connection, f"{ASR}.completed")
-        assert said(heard) == SAID
+        events = await receive_until(connection, f"{ASR}.completed")
+        assert transcript_of(events) == SAID
     first = await client_of(server).beta.realtime.transcription_sessions.create()
     assert first.client_secret.value
 
 
-async def test_refusals(server: Server) -> None:
+async def test_rejections(server: Server) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         await client_of(server).realtime.client_secrets.create(
             session={"type": "transcription", "audio": {"input": {"transcription": {"model": "none"}}}}
@@ -155,11 +155,11 @@ async def test_refusals(server: Server) -> None:
         assert (await connection.recv()).error.param == "session.type"
 
 
-async def test_a_client_that_is_torn_away_leaves_nothing(server: Server) -> None:
+async def test_aborted_client_leaves_no_stream(server: Server) -> None:
     async with connected(server) as connection:
         await connection.session.update(session=CLIENT_COMMITS)
-        await speak(connection)
-        await until(connection, f"{ASR}.delta")
+        await append_speech(connection)
+        await receive_until(connection, f"{ASR}.delta")
         connection._connection.transport.abort()
     server.settled(0)
 
@@ -182,31 +182,31 @@ def frames(silence_seconds: float) -> Iterator[rtc.AudioFrame]:
         yield rtc.AudioFrame(packet, RATE, 1, len(packet) // 2)
 
 
-async def heard_by_livekit(stream: Any, words: int) -> list[Any]:
-    heard: list[Any] = []
+async def livekit_events(stream: Any, words: int) -> list[Any]:
+    events: list[Any] = []
     async with asyncio.timeout(PATIENCE):
         async for event in stream:
-            heard.append(event)
-            if len(finals(heard).split()) >= words:
-                return heard
-    raise AssertionError(heard)
+            events.append(event)
+            if len(finals(events).split()) >= words:
+                return events
+    raise AssertionError(events)
 
 
-def finals(heard: list[Any]) -> str:
-    kind = livekit_stt.SpeechEventType.FINAL_TRANSCRIPT
-    return " ".join(event.alternatives[0].text for event in heard if event.type == kind)
+def finals(events: list[Any]) -> str:
+    type_ = livekit_stt.SpeechEventType.FINAL_TRANSCRIPT
+    return " ".join(event.alternatives[0].text for event in events if event.type == type_)
 
 
 async def test_livekit(server: Server) -> None:
     words = len(SAID.split())
     async with livekit(server, model="gpt-4o-mini-transcribe") as made:
-        for _ in range(2):  # the second time over the same socket
+        for _ in range(2):  # the second run uses the same socket
             async with made.stream() as stream:
                 for frame in frames(1.0):
                     stream.push_frame(frame)
-                heard = await heard_by_livekit(stream, words)
-                assert finals(heard) == SAID
-                kinds = [event.type for event in heard]
+                events = await livekit_events(stream, words)
+                assert finals(events) == SAID
+                kinds = [event.type for event in events]
                 assert kinds[0] == livekit_stt.SpeechEventType.START_OF_SPEECH
                 assert livekit_stt.SpeechEventType.END_OF_SPEECH in kinds
                 assert kinds.index(livekit_stt.SpeechEventType.INTERIM_TRANSCRIPT) < kinds.index(
@@ -214,45 +214,45 @@ async def test_livekit(server: Server) -> None:
                 )
 
 
-async def test_livekit_changes_its_mind(server: Server) -> None:
+async def test_livekit_updates_options(server: Server) -> None:
     async with livekit(server, model="gpt-4o-mini-transcribe", language="en") as made, made.stream() as stream:
         for frame in frames(1.0):
             stream.push_frame(frame)
-        await heard_by_livekit(stream, len(SAID.split()))
+        await livekit_events(stream, len(SAID.split()))
         made.update_options(turn_detection={"type": "server_vad", "silence_duration_ms": 300}, prompt="numbers")
         for frame in frames(1.0):
             stream.push_frame(frame)
-        assert finals(await heard_by_livekit(stream, len(SAID.split()))) == SAID
+        assert finals(await livekit_events(stream, len(SAID.split()))) == SAID
 
 
-async def test_livekit_is_told_what_is_wrong(server: Server) -> None:
+async def test_livekit_receives_errors(server: Server) -> None:
     async with livekit(server, model="tiny", language="xx") as made, made.stream() as stream:
         with pytest.raises(APIError, match="xx"):
-            await heard_by_livekit(stream, 1)
+            await livekit_events(stream, 1)
 
 
 # Pipecat.
 
 
 class Listener(FrameProcessor):
-    """The end of a pipeline."""
+    """The last processor of a pipeline."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard: asyncio.Queue[Frame] = asyncio.Queue()
+        self.frames: asyncio.Queue[Frame] = asyncio.Queue()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
-        self.heard.put_nowait(frame)
+        self.frames.put_nowait(frame)
         await self.push_frame(frame, direction)
 
 
 @contextmanager
-def failing_loudly(task: PipelineTask) -> Iterator[list[str]]:
+def collect_errors(task: PipelineTask) -> Iterator[list[str]]:
     faults: list[str] = []
 
     @task.event_handler("on_pipeline_error")
-    async def note(_: PipelineTask, frame: ErrorFrame) -> None:
+    async def record(_: PipelineTask, frame: ErrorFrame) -> None:
         faults.append(frame.error)
 
     yield faults
@@ -263,7 +263,7 @@ async def pipecat(server: Server, **options: Any) -> AsyncIterator[tuple[Pipelin
     service = OpenAIRealtimeSTTService(api_key="none", base_url=server.url("/v1/realtime"), **options)
     listener = Listener()
     task = PipelineTask(Pipeline([service, listener]), params=PipelineParams(audio_in_sample_rate=RATE))
-    with failing_loudly(task) as faults:
+    with collect_errors(task) as faults:
         running = asyncio.create_task(PipelineRunner(handle_sigint=False).run(task))
         yield task, listener, faults
         await task.queue_frame(EndFrame())
@@ -271,18 +271,18 @@ async def pipecat(server: Server, **options: Any) -> AsyncIterator[tuple[Pipelin
 
 
 async def transcribed(listener: Listener) -> tuple[str, int]:
-    """The text of so many words as were said, and interim texts before its first."""
+    """The text, up to the expected number of words, and the number of interim texts before the first final."""
     text, interim = "", 0
     async with asyncio.timeout(PATIENCE):
         while len(text.split()) < len(SAID.split()):
-            frame = await listener.heard.get()
+            frame = await listener.frames.get()
             if isinstance(frame, TranscriptionFrame):
                 text = f"{text} {frame.text}".strip()
             interim += isinstance(frame, InterimTranscriptionFrame) and not text
     return text, interim
 
 
-async def test_pipecat_ends_turns_by_itself(server: Server) -> None:
+async def test_pipecat_turn_detection(server: Server) -> None:
     async with pipecat(server) as (task, listener, faults):
         for packet in packets(20):
             await task.queue_frame(InputAudioRawFrame(packet, RATE, 1))
@@ -292,7 +292,7 @@ async def test_pipecat_ends_turns_by_itself(server: Server) -> None:
     assert interim > 1
 
 
-async def test_pipecat_lets_the_server_hear_turns(server: Server) -> None:
+async def test_pipecat_with_server_turn_detection(server: Server) -> None:
     async with pipecat(server, turn_detection={"type": "server_vad"}) as (task, listener, faults):
         for packet in [*packets(20), *[bytes(640)] * 50]:
             await task.queue_frame(InputAudioRawFrame(packet, RATE, 1))
@@ -300,7 +300,7 @@ async def test_pipecat_lets_the_server_hear_turns(server: Server) -> None:
     assert faults == []
 
 
-async def test_pipecat_is_told_what_is_wrong(server: Server) -> None:
+async def test_pipecat_receives_errors(server: Server) -> None:
     settings = OpenAIRealtimeSTTService.Settings(model="none")
     async with pipecat(server, settings=settings) as (task, _, faults):
         async with asyncio.timeout(PATIENCE):

@@ -41,7 +41,7 @@ def client(server: Server) -> openai.OpenAI:
 
 
 @pytest.fixture
-async def asynchronous(server: Server) -> AsyncIterator[openai.AsyncOpenAI]:
+async def async_client(server: Server) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=f"{server.base}/v1", api_key=KEY, max_retries=0) as client:
         yield client
 
@@ -60,18 +60,18 @@ def test_speech(client: openai.OpenAI, model: str) -> None:
     assert (answer.usage.type, answer.usage.seconds) == ("duration", pytest.approx(len(PCM) / 2 / RATE, abs=1e-3))
 
 
-async def test_speech_to_an_asynchronous_client(asynchronous: openai.AsyncOpenAI) -> None:
+async def test_speech_to_an_asynchronous_client(async_client: openai.AsyncOpenAI) -> None:
     answers = await asyncio.gather(
-        *(asynchronous.audio.transcriptions.create(file=SPEECH, model="tiny") for _ in range(4))
+        *(async_client.audio.transcriptions.create(file=SPEECH, model="tiny") for _ in range(4))
     )
     assert [answer.text for answer in answers] == [SAID] * 4
 
 
-@pytest.mark.parametrize(("form", "begins"), [("text", SAID), ("srt", "1\n00:00:0"), ("vtt", "WEBVTT\n\n00:00:0")])
-def test_plain_formats(client: openai.OpenAI, form: Any, begins: str) -> None:
-    answer: Any = client.audio.transcriptions.create(file=SPEECH, model="whisper-1", response_format=form)
+@pytest.mark.parametrize(("format_", "prefix"), [("text", SAID), ("srt", "1\n00:00:0"), ("vtt", "WEBVTT\n\n00:00:0")])
+def test_plain_formats(client: openai.OpenAI, format_: Any, prefix: str) -> None:
+    answer: Any = client.audio.transcriptions.create(file=SPEECH, model="whisper-1", response_format=format_)
     assert isinstance(answer, str)
-    assert answer.startswith(begins)
+    assert answer.startswith(prefix)
     assert SAID.split()[-1] in answer
 
 
@@ -127,9 +127,9 @@ def test_events(client: openai.OpenAI) -> None:
     assert "".join(token.token or "" for token in done.logprobs) == SAID
 
 
-async def test_events_to_an_asynchronous_client(asynchronous: openai.AsyncOpenAI) -> None:
+async def test_events_to_an_asynchronous_client(async_client: openai.AsyncOpenAI) -> None:
     text = ""
-    async for event in await asynchronous.audio.transcriptions.create(file=SPEECH, model="tiny", stream=True):
+    async for event in await async_client.audio.transcriptions.create(file=SPEECH, model="tiny", stream=True):
         if event.type == "transcript.text.delta":
             text += event.delta
     assert event.type == "transcript.text.done"
@@ -143,7 +143,7 @@ def test_a_streaming_response(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind", "param", "code"),
+    ("options", "error_type", "param", "code"),
     [
         ({"model": "none"}, openai.NotFoundError, "model", "model_not_found"),
         ({"language": "de"}, openai.BadRequestError, "language", "unsupported_language"),
@@ -157,23 +157,23 @@ def test_a_streaming_response(client: openai.OpenAI) -> None:
         ({"include": ["logprobs"], "response_format": "text"}, openai.BadRequestError, "include", "bad_option"),
     ],
 )
-def test_refusals(client: openai.OpenAI, asked: Any, kind: type, param: str, code: str) -> None:
-    with pytest.raises(kind) as caught:
-        client.audio.transcriptions.create(**({"file": SPEECH, "model": "tiny"} | asked))
+def test_rejections(client: openai.OpenAI, options: Any, error_type: type, param: str, code: str) -> None:
+    with pytest.raises(error_type) as caught:
+        client.audio.transcriptions.create(**({"file": SPEECH, "model": "tiny"} | options))
     assert (caught.value.param, caught.value.code) == (param, code)
     assert caught.value.body["message"]
 
 
-def test_translations_are_refused(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="translates"):
+def test_translations_are_rejected(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="not supported"):
         client.audio.translations.create(file=SPEECH, model="whisper-1")
 
 
 def test_models(client: openai.OpenAI) -> None:
-    found = {model.id: model for model in client.models.list()}
-    assert found["tiny"].object == "model"
-    assert found["tiny"].model_extra
-    assert found["tiny"].model_extra["languages"] == ["en"]
+    models = {model.id: model for model in client.models.list()}
+    assert models["tiny"].object == "model"
+    assert models["tiny"].model_extra
+    assert models["tiny"].model_extra["languages"] == ["en"]
     alias = client.models.retrieve("whisper-1")
     assert alias.model_extra
     assert alias.model_extra["root"] == "tiny"
@@ -182,22 +182,22 @@ def test_models(client: openai.OpenAI) -> None:
     assert caught.value.code == "model_not_found"
 
 
-async def test_who_stops_waiting_leaves_nothing(server: Server, asynchronous: openai.AsyncOpenAI) -> None:
-    """In the middle of the answer, and of the events."""
+async def test_cancelled_request_leaves_no_work(server: Server, async_client: openai.AsyncOpenAI) -> None:
+    """Cancels during the response, and during the events."""
     for stream in (False, True):
         with contextlib.suppress(TimeoutError, openai.APIConnectionError):
             async with asyncio.timeout(0.05):
-                await asynchronous.audio.transcriptions.create(file=SPEECH, model="tiny", stream=stream)
-    events = await asynchronous.audio.transcriptions.create(file=SPEECH, model="tiny", stream=True)
+                await async_client.audio.transcriptions.create(file=SPEECH, model="tiny", stream=stream)
+    events = await async_client.audio.transcriptions.create(file=SPEECH, model="tiny", stream=True)
     async for _ in events:
         break
     await events.close()
-    assert (await asynchronous.audio.transcriptions.create(file=SPEECH, model="tiny")).text == SAID
+    assert (await async_client.audio.transcriptions.create(file=SPEECH, model="tiny")).text == SAID
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("stream", ["false", "true"])
-def test_a_connection_that_is_reset(server: Server, client: openai.OpenAI, part: float, stream: str) -> None:
+def test_connection_reset(server: Server, client: openai.OpenAI, part: float, stream: str) -> None:
     request = httpx.Request(
         "POST",
         f"{server.base}/v1/audio/transcriptions",
@@ -226,7 +226,7 @@ async def test_livekit(server: Server, model: str, language: str) -> None:
     assert event.alternatives[0].language == language
 
 
-async def test_livekit_hears_a_refusal(server: Server) -> None:
+async def test_livekit_receives_rejections(server: Server) -> None:
     async with livekit_openai.STT(base_url=f"{server.base}/v1", api_key=KEY, language="de") as service:
         frame = rtc.AudioFrame(PCM, RATE, 1, len(PCM) // 2)
         with pytest.raises(APIStatusError) as caught:
@@ -237,21 +237,25 @@ async def test_livekit_hears_a_refusal(server: Server) -> None:
 
 @pytest.mark.parametrize("model", ["gpt-transcribe", "whisper-1"])
 async def test_pipecat(server: Server, model: str) -> None:
-    (said,) = [frame for frame in await spoken(server, model) if isinstance(frame, TranscriptionFrame)]
-    assert said.text == SAID
-    assert said.finalized
-    assert said.result.segments[0].avg_logprob < 0 if model == "whisper-1" else said.result.logprobs[0].logprob < 0
+    (transcription,) = [frame for frame in await pipecat_frames(server, model) if isinstance(frame, TranscriptionFrame)]
+    assert transcription.text == SAID
+    assert transcription.finalized
+    assert (
+        transcription.result.segments[0].avg_logprob < 0
+        if model == "whisper-1"
+        else transcription.result.logprobs[0].logprob < 0
+    )
 
 
-async def test_pipecat_hears_a_refusal(server: Server) -> None:
-    frames = await spoken(server, "none")
+async def test_pipecat_receives_rejections(server: Server) -> None:
+    frames = await pipecat_frames(server, "none")
     assert not any(isinstance(frame, TranscriptionFrame) for frame in frames)
     (refusal,) = [frame for frame in frames if isinstance(frame, ErrorFrame)]
     assert "no model 'none'" in refusal.error
 
 
-async def spoken(server: Server, model: str) -> list[Frame]:
-    """All frames that the service pushes while somebody speaks once."""
+async def pipecat_frames(server: Server, model: str) -> list[Frame]:
+    """All frames that the service pushes for one utterance."""
     service = OpenAISTTService(
         base_url=f"{server.base}/v1",
         api_key=KEY,

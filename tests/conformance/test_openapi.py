@@ -1,4 +1,4 @@
-"""The server does what its OpenAPI document says, whatever is sent: schemathesis makes requests of the document."""
+"""The server conforms to its OpenAPI document; schemathesis generates requests from it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.waiting import PATIENCE
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = 15
-"""Of an operation, whatever else comes with it."""
+"""Generated requests per operation."""
 
 
 @pytest.fixture(scope="session")
@@ -33,13 +33,16 @@ def document(server: Server) -> Any:
     return schemathesis.openapi.from_url(f"{server.base}/openapi.json")
 
 
-def test_whatever_is_sent(document: Any, subtests: Any) -> None:
-    """What the document allows, and what it does not."""
-    for found in document.get_all_operations():
-        operation = found.ok()
+def test_requests_of_the_document(document: Any, subtests: Any) -> None:
+    """Valid and invalid requests according to the document."""
+    for result in document.get_all_operations():
+        operation = result.ok()
         with subtests.test(operation.label):
             _send(operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
-        with subtests.test(f"{operation.label}, not as it says"), suppress(Unsatisfiable):  # where nothing can be wrong
+        with (
+            subtests.test(f"{operation.label}, invalid"),
+            suppress(Unsatisfiable),
+        ):  # operations without invalid requests
             _send(operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
 
 
@@ -55,22 +58,22 @@ def _send(cases: SearchStrategy[Case]) -> None:
     send()
 
 
-def test_recordings_are_answered_as_it_says(document: Any) -> None:
-    """What is made up is no speech, so transcripts are compared with their description here."""
-    said = []
-    for operation, kind, form in _uploads(document):
+def test_recordings_match_the_document(document: Any) -> None:
+    """Generated audio contains no speech, so responses with a transcript are checked here."""
+    results = []
+    for operation, media_type, form in _uploads(document):
         body = form | {"file": WAV.read_bytes()} if form is not None else WAV.read_bytes()
-        case = operation.Case(body=body, media_type=kind)
-        answer = case.call_and_validate(checks=CHECKS, timeout=PATIENCE)
-        said.append((operation.label, answer.status_code, SAID in answer.text))
-    assert said
-    assert [one for one in said if one[1:] != (200, True) and "translations" not in one[0]] == []
+        case = operation.Case(body=body, media_type=media_type)
+        response = case.call_and_validate(checks=CHECKS, timeout=PATIENCE)
+        results.append((operation.label, response.status_code, SAID in response.text))
+    assert results
+    assert [result for result in results if result[1:] != (200, True) and "translations" not in result[0]] == []
 
 
 def _uploads(document: Any) -> Iterator[tuple[Any, str, dict[str, Any] | None]]:
-    """Operations that take a recording, the media type for it, and a form's other fields where it is one."""
-    for found in document.get_all_operations():
-        operation = found.ok()
+    """Operations that take a recording, with the media type and, for forms, the other fields."""
+    for result in document.get_all_operations():
+        operation = result.ok()
         for body in operation.body:
             schema = body.definition.get("schema", {})
             if schema.get("format") == "binary":

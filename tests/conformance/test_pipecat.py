@@ -1,7 +1,7 @@
-"""Pipecat's whole pipeline as voice agents build it: a source at the pace of speech, Silero, and a service.
+"""Pipecat's whole pipeline as in voice agents: a real-time source, Silero, and a speech service.
 
-Silero tells of each pause between two words, and the service asks for a final there, while somebody goes on to speak:
-`Finalize` over Deepgram's protocol, `commit` over OpenAI's, nothing over NVIDIA's. No word may be lost at any of them.
+Silero reports each pause between words, where the service requests a final although the speaker continues: `Finalize`
+in Deepgram's protocol, `commit` in OpenAI's, nothing in NVIDIA's. No word may be lost at any of them.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from tests.protocols.servers import PATIENCE, Server
 PACKET_MS = 20
 SILENCE = InputAudioRawFrame(bytes(2 * RATE * PACKET_MS // 1000), RATE, 1)
 OFFSETS_MS = (0, 20, 60, 100, 120)
-"""Silence before the speech: each stream is cut at other places of the model's chunks. At each of them the tiny model
-hears every word where nothing is cut."""
+"""Silence before the speech, so that chunks begin at different positions. At each of them the tiny model recognizes
+every word if no chunk is flushed."""
 
 
 class Listener(FrameProcessor):
-    """Keeps what comes down the pipeline."""
+    """Collects the frames of the pipeline."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,11 +51,11 @@ class Listener(FrameProcessor):
         self.frames.append(frame)
         await self.push_frame(frame, direction)
 
-    def of(self, kind: type[Frame]) -> list[Any]:
-        return [frame for frame in self.frames if isinstance(frame, kind)]
+    def of(self, type_: type[Frame]) -> list[Any]:
+        return [frame for frame in self.frames if isinstance(frame, type_)]
 
     @property
-    def said(self) -> str:
+    def transcript(self) -> str:
         return " ".join(frame.text.strip() for frame in self.of(TranscriptionFrame) if frame.text.strip())
 
 
@@ -68,12 +68,12 @@ def openai(server: Server) -> FrameProcessor:
 
 
 def nvidia(server: Server) -> FrameProcessor:
-    where = f"{server.host}:{server.ports['grpc']}"
-    return NvidiaSTTService(server=where, use_ssl=False, sample_rate=RATE)
+    address = f"{server.host}:{server.ports['grpc']}"
+    return NvidiaSTTService(server=address, use_ssl=False, sample_rate=RATE)
 
 
-async def hears(service: FrameProcessor, offset_ms: int) -> Listener:
-    """Speaks once through a pipeline, at the pace of speech, and then is silent until every word was heard."""
+async def transcribe(service: FrameProcessor, offset_ms: int) -> Listener:
+    """Sends the speech through a pipeline in real time, then silence until every word has come."""
     listener = Listener()
     vad = VADProcessor(vad_analyzer=SileroVADAnalyzer(sample_rate=RATE))
     worker = PipelineWorker(Pipeline([vad, service, listener]), cancel_on_idle_timeout=False)
@@ -86,11 +86,11 @@ async def hears(service: FrameProcessor, offset_ms: int) -> Listener:
         await worker.queue_frame(InputAudioRawFrame(packet, RATE, 1))
         await asyncio.sleep(PACKET_MS / 1000)
     async with asyncio.timeout(PATIENCE):
-        for silent in range(10**6):
-            if silent > 50 and len(listener.said.split()) >= len(SAID.split()):
+        for silence_packets in range(10**6):
+            if silence_packets > 50 and len(listener.transcript.split()) >= len(SAID.split()):
                 break
-            if silent > 750:
-                break  # fifteen seconds: what is missing is lost
+            if silence_packets > 750:
+                break  # after 15 s, missing words are lost
             await worker.queue_frame(SILENCE)
             await asyncio.sleep(PACKET_MS / 1000)
         await worker.queue_frame(EndFrame())
@@ -99,11 +99,9 @@ async def hears(service: FrameProcessor, offset_ms: int) -> Listener:
 
 
 @pytest.mark.parametrize("service", [deepgram, openai, nvidia])
-async def test_no_word_is_lost_in_five_conversations(
-    server: Server, service: Callable[[Server], FrameProcessor]
-) -> None:
-    listeners = await asyncio.gather(*(hears(service(server), offset) for offset in OFFSETS_MS))
-    assert [listener.said for listener in listeners] == [SAID] * len(OFFSETS_MS)
+async def test_no_words_are_lost_in_five_streams(server: Server, service: Callable[[Server], FrameProcessor]) -> None:
+    listeners = await asyncio.gather(*(transcribe(service(server), offset) for offset in OFFSETS_MS))
+    assert [listener.transcript for listener in listeners] == [SAID] * len(OFFSETS_MS)
     assert not [frame.error for listener in listeners for frame in listener.of(ErrorFrame)]
     stops = [len(listener.of(VADUserStoppedSpeakingFrame)) for listener in listeners]
-    assert min(stops) >= 2  # there were pauses in what was said
+    assert min(stops) >= 2  # the speech has pauses

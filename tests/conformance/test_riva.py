@@ -41,38 +41,38 @@ from tests.conformance.speech import PCM, RATE, SAID, WAV, packets
 from tests.protocols.servers import Server, wait_for
 
 FIRST, REST = SAID.split()[:4], SAID.split()[4:]
-HALF = 3.92
-"""Seconds after which the first four words were said."""
+SPLIT_SECONDS = 3.92
+"""Seconds of audio with the first four words."""
 
 
 @pytest.fixture
 def service(server: Server) -> Iterator[riva.client.ASRService]:
-    auth = riva.client.Auth(uri=where(server))
+    auth = riva.client.Auth(uri=address(server))
     yield riva.client.ASRService(auth)
     auth.channel.close()
 
 
-def where(server: Server) -> str:
+def address(server: Server) -> str:
     return f"{server.host}:{server.ports['grpc']}"
 
 
-def asked(**fields: Any) -> riva.client.RecognitionConfig:
-    given = {
+def recognition_config(**fields: Any) -> riva.client.RecognitionConfig:
+    defaults = {
         "encoding": riva.client.AudioEncoding.LINEAR_PCM,
         "sample_rate_hertz": RATE,
         "language_code": "en-US",
         "max_alternatives": 1,
         "enable_automatic_punctuation": True,
     }
-    return riva.client.RecognitionConfig(**given | fields)
+    return riva.client.RecognitionConfig(**defaults | fields)
 
 
-def streaming(**fields: Any) -> riva.client.StreamingRecognitionConfig:
-    return riva.client.StreamingRecognitionConfig(config=asked(**fields), interim_results=True)
+def streaming_config(**fields: Any) -> riva.client.StreamingRecognitionConfig:
+    return riva.client.StreamingRecognitionConfig(config=recognition_config(**fields), interim_results=True)
 
 
-def heard(responses: Any) -> tuple[list[str], list[str]]:
-    """Interims and finals; an interim comes before each final that has text."""
+def split_results(responses: Any) -> tuple[list[str], list[str]]:
+    """Splits results into interims and finals."""
     interims, finals = [], []
     for result in (result for response in responses for result in response.results):
         text = result.alternatives[0].transcript
@@ -81,31 +81,39 @@ def heard(responses: Any) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("our", "their"), [(ours, theirs), (our_audio, their_audio), (our_common, their_common)], ids=lambda m: m.__name__
+    ("ours_module", "theirs_module"),
+    [(ours, theirs), (our_audio, their_audio), (our_common, their_common)],
+    ids=lambda m: m.__name__,
 )
-def test_messages_are_the_same_field_by_field(our: Any, their: Any) -> None:
-    mine, vendors = FileDescriptorProto(), FileDescriptorProto()
-    our.DESCRIPTOR.CopyToProto(mine)
-    their.DESCRIPTOR.CopyToProto(vendors)
-    assert mine == vendors
-    assert our.DESCRIPTOR.serialized_pb == their.DESCRIPTOR.serialized_pb  # both in one process are one
+def test_messages_are_the_same_field_by_field(ours_module: Any, theirs_module: Any) -> None:
+    our_proto, their_proto = FileDescriptorProto(), FileDescriptorProto()
+    ours_module.DESCRIPTOR.CopyToProto(our_proto)
+    theirs_module.DESCRIPTOR.CopyToProto(their_proto)
+    assert our_proto == their_proto
+    assert (
+        ours_module.DESCRIPTOR.serialized_pb == theirs_module.DESCRIPTOR.serialized_pb
+    )  # both are registered in one process
 
 
-def test_a_stream(service: riva.client.ASRService) -> None:
-    interims, finals = heard(service.streaming_response_generator(packets(), streaming()))
+def test_stream(service: riva.client.ASRService) -> None:
+    interims, finals = split_results(service.streaming_response_generator(packets(), streaming_config()))
     assert " ".join(finals) == SAID
     assert interims
     assert interims[0] in SAID
 
 
-def test_what_their_script_prints(service: riva.client.ASRService) -> None:
-    for mode, show in (("no", True), ("time", False), ("confidence", False)):
-        said = io.StringIO()
-        responses = service.streaming_response_generator(packets(), streaming(enable_word_time_offsets=True))
+def test_output_of_their_script(service: riva.client.ASRService) -> None:
+    for mode, show_intermediate in (("no", True), ("time", False), ("confidence", False)):
+        output = io.StringIO()
+        responses = service.streaming_response_generator(packets(), streaming_config(enable_word_time_offsets=True))
         riva.client.print_streaming(
-            responses, output_file=said, additional_info=mode, show_intermediate=show, word_time_offsets=mode == "time"
+            responses,
+            output_file=output,
+            additional_info=mode,
+            show_intermediate=show_intermediate,
+            word_time_offsets=mode == "time",
         )
-        printed = said.getvalue()
+        printed = output.getvalue()
         if mode == "no":
             finals = [line.split("##")[1].strip() for line in printed.splitlines() if "##" in line]
             assert " ".join(finals) == SAID
@@ -118,19 +126,19 @@ def test_what_their_script_prints(service: riva.client.ASRService) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1600, 100_000])
-def test_a_file_as_their_script_sends_it(service: riva.client.ASRService, chunk: int) -> None:
-    """The whole file with its header, and no word on what it is."""
+def test_file_sent_like_their_script(service: riva.client.ASRService, chunk: int) -> None:
+    """Sends the whole file with its header and declares no format."""
     config = riva.client.StreamingRecognitionConfig(
         config=riva.client.RecognitionConfig(language_code="en-US", max_alternatives=1), interim_results=True
     )
     riva.client.add_audio_file_specs_to_config(config, WAV)
     with riva.client.AudioChunkFileIterator(WAV, chunk) as chunks:
-        _, finals = heard(service.streaming_response_generator(chunks, config))
+        _, finals = split_results(service.streaming_response_generator(chunks, config))
     assert " ".join(finals) == SAID
 
 
 def test_every_option_of_their_scripts(service: riva.client.ASRService) -> None:
-    config = streaming(
+    config = streaming_config(
         model="parakeet-1.1b-en-US-asr-streaming-silero-vad-sortformer",
         max_alternatives=2,
         profanity_filter=True,
@@ -141,7 +149,7 @@ def test_every_option_of_their_scripts(service: riva.client.ASRService) -> None:
     riva.client.add_endpoint_parameters_to_config(config, 300, 0.2, 800, 300, 0.98, 0.98)
     riva.client.add_custom_configuration_to_config(config, "enable_vad_endpointing:true,neural_vad.onset:0.65")
     responses = service.stub.StreamingRecognize(streaming_request_generator(packets(), config))
-    _, finals = heard(responses)
+    _, finals = split_results(responses)
     assert " ".join(finals) == SAID
     ignored = dict(responses.initial_metadata())["conure-ignored"]
     assert ignored.split(", ") == [
@@ -151,7 +159,7 @@ def test_every_option_of_their_scripts(service: riva.client.ASRService) -> None:
 
 
 def test_two_passes(service: riva.client.ASRService) -> None:
-    config = streaming()
+    config = streaming_config()
     riva.client.add_endpoint_parameters_to_config(config, -1, -1.0, 2500, 240, -1.0, -1.0)
     results = [
         result for response in service.streaming_response_generator(packets(), config) for result in response.results
@@ -161,40 +169,40 @@ def test_two_passes(service: riva.client.ASRService) -> None:
     assert [result.alternatives[0].transcript for result in results if result.is_final] == [SAID]
 
 
-def test_a_final_is_forced(service: riva.client.ASRService) -> None:
-    """It comes although the stream goes on."""
-    config = streaming()
+def test_forced_final(service: riva.client.ASRService) -> None:
+    """The final comes while the stream continues."""
+    config = streaming_config()
     riva.client.add_endpoint_parameters_to_config(config, -1, -1.0, 5000, -1, -1.0, -1.0)
-    cut = round(HALF * RATE) * 2
-    told: list[str] = []
+    split_at = round(SPLIT_SECONDS * RATE) * 2
+    response: list[str] = []
 
     def requests() -> Iterator[theirs.StreamingRecognizeRequest]:
         yield theirs.StreamingRecognizeRequest(streaming_config=config)
-        yield theirs.StreamingRecognizeRequest(audio_content=PCM[:cut])
+        yield theirs.StreamingRecognizeRequest(audio_content=PCM[:split_at])
         yield theirs.StreamingRecognizeRequest(audio_content=b"", runtime_config={"force_eou": "true"})
-        wait_for(lambda: told, 60)
-        yield theirs.StreamingRecognizeRequest(audio_content=PCM[cut:])
+        wait_for(lambda: response, 60)
+        yield theirs.StreamingRecognizeRequest(audio_content=PCM[split_at:])
 
     for response in service.stub.StreamingRecognize(requests()):
-        told += [result.alternatives[0].transcript for result in response.results if result.is_final]
-    assert told == [" ".join(FIRST), " ".join(REST)]
+        response += [result.alternatives[0].transcript for result in response.results if result.is_final]
+    assert response == [" ".join(FIRST), " ".join(REST)]
 
 
-def test_a_recording(service: riva.client.ASRService, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recording(service: riva.client.ASRService, capsys: pytest.CaptureFixture[str]) -> None:
     response = service.offline_recognize(WAV.read_bytes(), riva.client.RecognitionConfig(enable_word_time_offsets=True))
     assert response.results[0].alternatives[0].transcript == SAID
     assert [word.word for word in response.results[0].alternatives[0].words] == SAID.split()
     riva.client.print_offline(response)
     assert f"Final transcript: {SAID}" in capsys.readouterr().out
-    future = service.offline_recognize(PCM, asked(), future=True)
+    future = service.offline_recognize(PCM, recognition_config(), future=True)
     assert future.result().results[0].alternatives[0].transcript == SAID
 
 
 def test_the_models(service: riva.client.ASRService) -> None:
-    told = service.stub.GetRivaSpeechRecognitionConfig(theirs.RivaSpeechRecognitionConfigRequest())
-    kinds = {(config.model_name, config.parameters["type"]) for config in told.model_config}
-    assert kinds == {("tiny-live", "online"), ("tiny", "offline")}
-    assert {config.parameters["language_code"] for config in told.model_config} == {"en"}
+    response = service.stub.GetRivaSpeechRecognitionConfig(theirs.RivaSpeechRecognitionConfigRequest())
+    models = {(config.model_name, config.parameters["type"]) for config in response.model_config}
+    assert models == {("tiny-live", "online"), ("tiny", "offline")}
+    assert {config.parameters["language_code"] for config in response.model_config} == {"en"}
 
 
 @pytest.mark.parametrize(
@@ -206,11 +214,11 @@ def test_the_models(service: riva.client.ASRService) -> None:
         ({"model": "tiny", "encoding": riva.client.AudioEncoding.FLAC}, ""),
     ],
 )
-def test_refusals(service: riva.client.ASRService, fields: dict[str, Any], part: str) -> None:
+def test_rejections(service: riva.client.ASRService, fields: dict[str, Any], part: str) -> None:
     with pytest.raises(grpc.RpcError) as streamed:
-        heard(service.streaming_response_generator(packets(), streaming(**fields)))
+        split_results(service.streaming_response_generator(packets(), streaming_config(**fields)))
     with pytest.raises(grpc.RpcError) as recognized:
-        service.offline_recognize(PCM, asked(**fields))
+        service.offline_recognize(PCM, recognition_config(**fields))
     for raised in (streamed, recognized):
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert part in raised.value.details()
@@ -219,38 +227,38 @@ def test_refusals(service: riva.client.ASRService, fields: dict[str, Any], part:
 def test_their_own_health_messages(server: Server) -> None:
     from riva.client.proto import health_pb2, health_pb2_grpc  # noqa: PLC0415
 
-    with grpc.insecure_channel(where(server)) as channel:
-        told = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
-    assert told.status == health_pb2.HealthCheckResponse.SERVING
+    with grpc.insecure_channel(address(server)) as channel:
+        response = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+    assert response.status == health_pb2.HealthCheckResponse.SERVING
 
 
-@pytest.mark.parametrize("rude", ["close", "cancel", "deadline"])
-def test_rude_clients_leave_nothing(server: Server, rude: str) -> None:
-    """`nothing_leaks` sees to the rest."""
-    auth = riva.client.Auth(uri=where(server))
+@pytest.mark.parametrize("abort", ["close", "cancel", "deadline"])
+def test_aborted_clients_leave_no_streams(server: Server, abort: str) -> None:
+    """The fixture `nothing_leaks` checks that no stream is left."""
+    auth = riva.client.Auth(uri=address(server))
     service = riva.client.ASRService(auth)
 
     def requests() -> Iterator[theirs.StreamingRecognizeRequest]:
-        yield theirs.StreamingRecognizeRequest(streaming_config=streaming())
+        yield theirs.StreamingRecognizeRequest(streaming_config=streaming_config())
         for packet in itertools.cycle(packets()):
             time.sleep(0.02)
             yield theirs.StreamingRecognizeRequest(audio_content=packet)
 
-    call = service.stub.StreamingRecognize(requests(), timeout=2.0 if rude == "deadline" else None)
+    call = service.stub.StreamingRecognize(requests(), timeout=2.0 if abort == "deadline" else None)
     next(iter(call))
     assert server.health()["streams"] == 1
-    if rude == "close":
+    if abort == "close":
         auth.channel.close()
-    elif rude == "cancel":
+    elif abort == "cancel":
         call.cancel()
     with pytest.raises(grpc.RpcError):
-        heard(call)
+        split_results(call)
     server.settled(0)
     auth.channel.close()
 
 
 class Sink(FrameProcessor):
-    """Keeps what comes out of a pipeline."""
+    """Collects the output of a pipeline."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -261,19 +269,19 @@ class Sink(FrameProcessor):
         self.frames.append(frame)
         await self.push_frame(frame, direction)
 
-    def texts(self, kind: type[Frame]) -> list[str]:
-        return [frame.text for frame in self.frames if type(frame) is kind]  # type: ignore[attr-defined]
+    def texts(self, type_: type[Frame]) -> list[str]:
+        return [frame.text for frame in self.frames if type(frame) is type_]  # type: ignore[attr-defined]
 
 
 def pipecat_service(server: Server, **options: Any) -> NvidiaSTTService:
-    return NvidiaSTTService(server=where(server), use_ssl=False, sample_rate=RATE, **options)
+    return NvidiaSTTService(server=address(server), use_ssl=False, sample_rate=RATE, **options)
 
 
-async def piped(sink: Sink, service: FrameProcessor) -> None:
-    """Speech at ten times its pace, then silence until all of it was heard."""
+async def run_pipeline(sink: Sink, service: FrameProcessor) -> None:
+    """Sends speech at ten times real time, then silence until all words have come."""
     worker = PipelineWorker(Pipeline([service, sink]), cancel_on_idle_timeout=False)
 
-    async def speak() -> None:
+    async def push_speech() -> None:
         await asyncio.sleep(0.5)
         for packet in packets():
             await worker.queue_frame(InputAudioRawFrame(packet, RATE, 1))
@@ -285,7 +293,7 @@ async def piped(sink: Sink, service: FrameProcessor) -> None:
             await asyncio.sleep(0.05)
         await worker.queue_frame(EndFrame())
 
-    speaking = asyncio.create_task(speak())
+    speaking = asyncio.create_task(push_speech())
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)
     await runner.run()
@@ -294,11 +302,11 @@ async def piped(sink: Sink, service: FrameProcessor) -> None:
 
 async def test_pipecat(server: Server) -> None:
     sink = Sink()
-    await piped(sink, pipecat_service(server))
+    await run_pipeline(sink, pipecat_service(server))
     assert " ".join(sink.texts(TranscriptionFrame)) == SAID
-    kinds = [type(frame) for frame in sink.frames]
-    assert kinds.index(InterimTranscriptionFrame) < kinds.index(TranscriptionFrame)
-    assert ErrorFrame not in kinds
+    models = [type(frame) for frame in sink.frames]
+    assert models.index(InterimTranscriptionFrame) < models.index(TranscriptionFrame)
+    assert ErrorFrame not in models
 
 
 async def test_pipecat_with_every_option(server: Server) -> None:
@@ -311,14 +319,14 @@ async def test_pipecat_with_every_option(server: Server) -> None:
     )
     options = {"start_history": 200, "stop_history": 800, "stop_history_eou": 240, "stop_threshold": 0.98}
     custom = "enable_vad_endpointing:true,neural_vad.onset:0.65"
-    await piped(sink, pipecat_service(server, settings=settings, custom_configuration=custom, **options))
+    await run_pipeline(sink, pipecat_service(server, settings=settings, custom_configuration=custom, **options))
     assert " ".join(sink.texts(TranscriptionFrame)) == SAID
     final = next(frame for frame in sink.frames if isinstance(frame, TranscriptionFrame))
     assert final.result.alternatives[0].words
 
 
 async def test_pipecat_segments(server: Server) -> None:
-    service = NvidiaSegmentedSTTService(server=where(server), use_ssl=False, sample_rate=RATE)
+    service = NvidiaSegmentedSTTService(server=address(server), use_ssl=False, sample_rate=RATE)
     service._initialize_client()
     service._config = service._create_recognition_config()
     frames = [frame async for frame in service.run_stt(WAV.read_bytes())]
@@ -326,7 +334,7 @@ async def test_pipecat_segments(server: Server) -> None:
 
 
 async def livekit_events(server: Server, **options: Any) -> list[stt.SpeechEvent]:
-    service = nvidia.STT(server=where(server), use_ssl=False, **options)
+    service = nvidia.STT(server=address(server), use_ssl=False, **options)
     stream = service.stream()
     for packet in packets():
         stream.push_frame(rtc.AudioFrame(packet, RATE, 1, len(packet) // 2))
@@ -338,26 +346,26 @@ async def livekit_events(server: Server, **options: Any) -> list[stt.SpeechEvent
 
 async def test_livekit(server: Server) -> None:
     events = await livekit_events(server)
-    kinds = [event.type for event in events]
-    assert kinds[0] is stt.SpeechEventType.START_OF_SPEECH
+    models = [event.type for event in events]
+    assert models[0] is stt.SpeechEventType.START_OF_SPEECH
     finals = [event.alternatives[0] for event in events if event.type is stt.SpeechEventType.FINAL_TRANSCRIPT]
     assert " ".join(final.text for final in finals) == SAID
-    assert kinds.index(stt.SpeechEventType.INTERIM_TRANSCRIPT) < kinds.index(stt.SpeechEventType.FINAL_TRANSCRIPT)
+    assert models.index(stt.SpeechEventType.INTERIM_TRANSCRIPT) < models.index(stt.SpeechEventType.FINAL_TRANSCRIPT)
     for final in finals:
         assert final.words
         assert 0 < final.start_time < final.end_time <= len(PCM) / 2 / RATE
         assert 0 < final.confidence <= 1
 
 
-async def test_livekit_with_speakers_that_are_not_known(server: Server) -> None:
+async def test_livekit_without_speakers(server: Server) -> None:
     events = await livekit_events(server, enable_diarization=True, max_speaker_count=2, punctuate=False)
     finals = [event.alternatives[0].text for event in events if event.type is stt.SpeechEventType.FINAL_TRANSCRIPT]
     assert " ".join(finals) == SAID
 
 
 def test_livekit_lists_models(server: Server) -> None:
-    """As its own code reads them, which names a message by a name that this client no longer exports."""
+    """Uses the plugin's own code, which needs a message name that this client no longer exports."""
     riva.client.RivaSpeechRecognitionConfigRequest = theirs.RivaSpeechRecognitionConfigRequest
-    service = nvidia.STT(server=where(server), use_ssl=False)
-    found = service.log_asr_models(riva.client.ASRService(riva.client.Auth(uri=where(server))))
+    service = nvidia.STT(server=address(server), use_ssl=False)
+    found = service.log_asr_models(riva.client.ASRService(riva.client.Auth(uri=address(server))))
     assert found == {"en": [{"model": ["tiny-live"]}]}

@@ -1,4 +1,4 @@
-"""The `wyoming` package, used as Home Assistant uses it: it asks what there is, then comes again for each command."""
+"""The `wyoming` package, used like in Home Assistant: `describe` first, then a connection per command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def client_of(server: Server) -> AsyncTcpClient:
     return AsyncTcpClient(server.host, server.ports["wyoming"], connect_timeout=PATIENCE, read_timeout=PATIENCE)
 
 
-async def described(server: Server) -> AsrProgram:
+async def describe(server: Server) -> AsrProgram:
     async with client_of(server) as client:
         await client.write_event(Describe().event())
         event = await client.read_event()
@@ -37,27 +37,27 @@ async def described(server: Server) -> AsrProgram:
     return program
 
 
-async def say(client: AsyncClient, chunks: Iterable[bytes]) -> None:
+async def send_audio(client: AsyncClient, chunks: Iterable[bytes]) -> None:
     for chunk in chunks:
         await client.write_event(AudioChunk(RATE, WIDTH, CHANNELS, chunk).event())
 
 
-async def heard(client: AsyncClient, last: str) -> list[Event]:
-    """To the first of that type."""
+async def receive_until(client: AsyncClient, type_: str) -> list[Event]:
+    """Receives events to the first one of this type."""
     events: list[Event] = []
-    while not events or events[-1].type != last:
+    while not events or events[-1].type != type_:
         event = await client.read_event()
         assert event is not None, events
         events.append(event)
     return events
 
 
-async def command(server: Server, language: str, chunks: Iterable[bytes]) -> str | None:
-    """As Home Assistant has one heard: it reads when all is said, until the transcript, and looks at nothing else."""
+async def run_command(server: Server, language: str, chunks: Iterable[bytes]) -> str | None:
+    """Like Home Assistant: sends all audio, then reads to the transcript and ignores other events."""
     async with client_of(server) as client:
         await client.write_event(Transcribe(language=language).event())
         await client.write_event(AudioStart(RATE, WIDTH, CHANNELS).event())
-        await say(client, chunks)
+        await send_audio(client, chunks)
         await client.write_event(AudioStop().event())
         while (event := await client.read_event()) is not None:
             if Transcript.is_type(event.type):
@@ -65,44 +65,44 @@ async def command(server: Server, language: str, chunks: Iterable[bytes]) -> str
     return None
 
 
-async def test_home_assistant_hears_commands(server: Server) -> None:
-    program = await described(server)
+async def test_home_assistant_commands(server: Server) -> None:
+    program = await describe(server)
     assert program.installed
     assert program.version
     (language,) = {language for model in program.models if model.installed for language in model.languages}
     for _ in range(2):
-        assert await command(server, language, packets(20)) == SAID
-    assert await command(server, "en-US", packets(64)) == SAID
-    assert await command(server, language, []) == ""
+        assert await run_command(server, language, packets(20)) == SAID
+    assert await run_command(server, "en-US", packets(64)) == SAID
+    assert await run_command(server, language, []) == ""
 
 
-async def test_home_assistant_is_not_kept_waiting_where_nothing_is_heard(server: Server) -> None:
-    assert await command(server, "tlh", packets()) is None
+async def test_home_assistant_gets_an_empty_transcript_for_silence(server: Server) -> None:
+    assert await run_command(server, "tlh", packets()) is None
 
 
-async def test_many_at_once(server: Server) -> None:
-    texts = await asyncio.gather(*(command(server, "en", packets()) for _ in range(8)))
+async def test_concurrent_clients(server: Server) -> None:
+    texts = await asyncio.gather(*(run_command(server, "en", packets()) for _ in range(8)))
     assert texts == [SAID] * 8
 
 
-async def test_words_come_while_one_speaks(server: Server) -> None:
-    program = await described(server)
+async def test_words_come_during_speech(server: Server) -> None:
+    program = await describe(server)
     assert program.supports_transcript_streaming
     async with client_of(server) as client:
         for _ in range(2):
             await client.write_event(Transcribe(name=program.models[0].name).event())
             await client.write_event(AudioStart(RATE, WIDTH, CHANNELS).event())
-            await say(client, packets())
-            early = await heard(client, "transcript-chunk")  # although nobody said that it is over
+            await send_audio(client, packets())
+            early = await receive_until(client, "transcript-chunk")  # comes before `audio-stop`
             assert TranscriptStart.from_event(early[0]).language == "en"
             await client.write_event(AudioStop().event())
-            *chunks, transcript, stop = [*early[1:], *await heard(client, "transcript-stop")]
+            *chunks, transcript, stop = [*early[1:], *await receive_until(client, "transcript-stop")]
             assert Transcript.from_event(transcript) == Transcript(SAID, language="en")
             assert "".join(TranscriptChunk.from_event(chunk).text for chunk in chunks) == SAID
             assert TranscriptStop.is_type(stop.type)
 
 
-async def test_a_file_as_the_package_sends_it(server: Server) -> None:
+async def test_file_sent_by_the_package(server: Server) -> None:
     with wave.open(str(WAV)) as file:
         stereo = io.BytesIO()
         with wave.open(stereo, "wb") as copy:
@@ -115,43 +115,43 @@ async def test_a_file_as_the_package_sends_it(server: Server) -> None:
         with wave.open(stereo) as file:
             for event in wav_to_chunks(file, 1024, start_event=True, stop_event=True):
                 await client.write_event(event.event())
-        assert Transcript.from_event((await heard(client, "transcript"))[-1]).text == SAID
+        assert Transcript.from_event((await receive_until(client, "transcript"))[-1]).text == SAID
 
 
 async def test_ping(server: Server) -> None:
     async with client_of(server) as client:
         await client.write_event(Ping("hello").event())
-        (pong,) = await heard(client, "pong")
+        (pong,) = await receive_until(client, "pong")
         assert Pong.from_event(pong).text == "hello"
 
 
 @pytest.mark.parametrize(
-    ("asked", "rate", "code", "named"),
+    ("transcribe", "rate", "code", "part"),
     [
         (Transcribe(name="none"), RATE, "unknown_model", "tiny-live"),
         (Transcribe(language="tlh"), RATE, "unsupported_language", "it knows: en"),
         (Transcribe(), 4_000, "bad_option", "4000"),
     ],
 )
-async def test_refusals(server: Server, asked: Transcribe, rate: int, code: str, named: str) -> None:
+async def test_rejections(server: Server, transcribe: Transcribe, rate: int, code: str, part: str) -> None:
     async with client_of(server) as client:
-        await client.write_event(asked.event())
+        await client.write_event(transcribe.event())
         await client.write_event(AudioStart(rate, WIDTH, CHANNELS).event())
-        await say(client, packets())
-        (event,) = await heard(client, "error")
+        await send_audio(client, packets())
+        (event,) = await receive_until(client, "error")
         error = Error.from_event(event)
         assert error.code == code
-        assert named in error.text
+        assert part in error.text
         assert await client.read_event() is None
 
 
 @pytest.mark.parametrize("count", [0, 1, 30])
-async def test_who_is_cut_off_leaves_nothing_behind(server: Server, count: int) -> None:
+async def test_aborted_client_leaves_no_stream(server: Server, count: int) -> None:
     client = client_of(server)
     await client.connect()
     await client.write_event(AudioStart(RATE, WIDTH, CHANNELS).event())
-    await say(client, packets()[:count])
-    await heard(client, "transcript-start")
+    await send_audio(client, packets()[:count])
+    await receive_until(client, "transcript-start")
     assert server.health()["streams"] == 1
     assert client._writer is not None
     client._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")

@@ -1,4 +1,4 @@
-"""Recordings in Deepgram's words, over a real server: what is answered, in which shape, and what is refused."""
+"""Transcription of recordings in Deepgram's protocol, over a real server: responses and rejections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.protocols.servers import DEMO, MOST_UPLOAD, PATIENCE, SAID, TINY_MODE
 WORDS = SAID.split()
 
 
-class Answer:
+class Response:
     def __init__(self, code: int, headers: Any, body: bytes) -> None:
         self.code, self.headers = code, headers
         self.body: dict[str, Any] = json.loads(body)
@@ -39,17 +39,17 @@ class Answer:
         return found
 
 
-def listen(server: Server, body: bytes | dict[str, str], query: str = "", kind: str = "") -> Answer:
+def transcribe(server: Server, body: bytes | dict[str, str], query: str = "", content_type: str = "") -> Response:
     data = json.dumps(body).encode() if isinstance(body, dict) else body
     request = urllib.request.Request(f"{server.base}/v1/listen?{query}", data=data, method="POST")
-    request.add_header("Content-Type", kind or ("application/json" if isinstance(body, dict) else "audio/flac"))
+    request.add_header("Content-Type", content_type or ("application/json" if isinstance(body, dict) else "audio/flac"))
     request.add_header("Authorization", "Token secret")
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return Answer(answer.status, answer.headers, answer.read())
+            return Response(answer.status, answer.headers, answer.read())
     except urllib.error.HTTPError as error:
         with error:
-            return Answer(error.code, error.headers, error.read())
+            return Response(error.code, error.headers, error.read())
 
 
 def pcm(rate: int) -> bytes:
@@ -57,7 +57,7 @@ def pcm(rate: int) -> bytes:
 
 
 def stereo() -> bytes:
-    """The demo on the left, and on the right half a second later."""
+    """The demo on the left channel, and half a second later on the right."""
     left = np.frombuffer(pcm(16_000), "<i2")
     right = np.concatenate([np.zeros(8000, "<i2"), left])
     return wav(np.stack([np.pad(left, (0, 8000)), right], axis=1).tobytes(), channels=2)
@@ -73,11 +73,11 @@ def wav(data: bytes, channels: int = 1) -> bytes:
     return file.getvalue()
 
 
-def test_a_recording(server: Server) -> None:
-    told = listen(server, DEMO.read_bytes(), "model=nova-3&language=en-US")
-    assert told.code == 200
-    metadata = told.body["metadata"]
-    assert told.headers["dg-request-id"] == metadata["request_id"]
+def test_recording(server: Server) -> None:
+    response = transcribe(server, DEMO.read_bytes(), "model=nova-3&language=en-US")
+    assert response.code == 200
+    metadata = response.body["metadata"]
+    assert response.headers["dg-request-id"] == metadata["request_id"]
     assert uuid.UUID(metadata["request_id"])
     assert metadata["sha256"] == hashlib.sha256(DEMO.read_bytes()).hexdigest()
     assert metadata["duration"] == pytest.approx(7.181)
@@ -86,46 +86,47 @@ def test_a_recording(server: Server) -> None:
     assert metadata["model_info"][model]["name"] == "tiny"
     assert metadata["created"].endswith("Z")
     assert "warnings" not in metadata
-    assert told.headers["Conure-Ignored"] is None
-    assert told.alternative["transcript"] == SAID
-    words = told.alternative["words"]
+    assert response.headers["Conure-Ignored"] is None
+    assert response.alternative["transcript"] == SAID
+    words = response.alternative["words"]
     assert [word["word"] for word in words] == WORDS
     assert all(word["start"] < word["end"] and 0 <= word["confidence"] <= 1 for word in words)
-    assert 0 < told.alternative["confidence"] <= 1
+    assert 0 < response.alternative["confidence"] <= 1
     assert "punctuated_word" not in words[0]
-    assert "paragraphs" not in told.alternative
-    assert "utterances" not in told.body["results"]
+    assert "paragraphs" not in response.alternative
+    assert "utterances" not in response.body["results"]
 
 
-def test_written_words_are_there_where_they_were_asked_for(server: Server) -> None:
-    told = listen(server, DEMO.read_bytes(), "smart_format=true")
-    assert [word["punctuated_word"] for word in told.alternative["words"]] == WORDS
-    paragraphs = told.alternative["paragraphs"]
+def test_written_form_is_added_on_request(server: Server) -> None:
+    response = transcribe(server, DEMO.read_bytes(), "smart_format=true")
+    assert [word["punctuated_word"] for word in response.alternative["words"]] == WORDS
+    paragraphs = response.alternative["paragraphs"]
     assert paragraphs["transcript"].split() == WORDS
     assert sum(paragraph["num_words"] for paragraph in paragraphs["paragraphs"]) == len(WORDS)
 
 
-def test_utterances_are_what_lies_between_pauses(server: Server) -> None:
-    told = listen(server, DEMO.read_bytes(), "utterances=true&utt_split=0.3").body["results"]["utterances"]
-    assert len(told) > 1
-    assert " ".join(each["transcript"] for each in told).split() == WORDS
-    assert all(after["start"] - before["end"] >= 0.3 for before, after in pairwise(told))
-    (whole,) = listen(server, DEMO.read_bytes(), "utterances=true&utt_split=60").body["results"]["utterances"]
+def test_utterances_are_separated_by_pauses(server: Server) -> None:
+    response = transcribe(server, DEMO.read_bytes(), "utterances=true&utt_split=0.3")
+    utterances = response.body["results"]["utterances"]
+    assert len(utterances) > 1
+    assert " ".join(item["transcript"] for item in utterances).split() == WORDS
+    assert all(current["start"] - previous["end"] >= 0.3 for previous, current in pairwise(utterances))
+    (whole,) = transcribe(server, DEMO.read_bytes(), "utterances=true&utt_split=60").body["results"]["utterances"]
     assert whole["transcript"] == SAID
     assert whole["channel"] == 0
     assert uuid.UUID(whole["id"])
 
 
-def test_channels_apart(server: Server) -> None:
-    told = listen(server, stereo(), "multichannel=true&utterances=true")
-    assert told.body["metadata"]["channels"] == 2
-    heard = [channel["alternatives"][0] for channel in told.body["results"]["channels"]]
-    assert [each["transcript"] for each in heard] == [SAID, SAID]
-    apart = heard[1]["words"][0]["start"] - heard[0]["words"][0]["start"]
+def test_channels_are_transcribed_separately(server: Server) -> None:
+    response = transcribe(server, stereo(), "multichannel=true&utterances=true")
+    assert response.body["metadata"]["channels"] == 2
+    alternatives = [channel["alternatives"][0] for channel in response.body["results"]["channels"]]
+    assert [item["transcript"] for item in alternatives] == [SAID, SAID]
+    apart = alternatives[1]["words"][0]["start"] - alternatives[0]["words"][0]["start"]
     assert apart == pytest.approx(0.5, abs=0.1)
-    utterances = told.body["results"]["utterances"]
-    assert {each["channel"] for each in utterances} == {0, 1}
-    assert utterances == sorted(utterances, key=lambda each: each["start"])
+    utterances = response.body["results"]["utterances"]
+    assert {item["channel"] for item in utterances} == {0, 1}
+    assert utterances == sorted(utterances, key=lambda item: item["start"])
 
 
 @pytest.mark.parametrize(
@@ -140,41 +141,43 @@ def test_channels_apart(server: Server) -> None:
         (DEMO.read_bytes(), "encoding=mulaw&sample_rate=8000"),
     ],
 )
-def test_samples_without_a_head_and_encodings_that_have_one(server: Server, body: bytes, query: str) -> None:
+def test_raw_and_container_encodings(server: Server, body: bytes, query: str) -> None:
     assert len(body) < MOST_UPLOAD
-    assert listen(server, body, query).alternative["transcript"] == SAID
+    assert transcribe(server, body, query).alternative["transcript"] == SAID
 
 
-def test_phrases_are_searched_and_replaced(server: Server) -> None:
-    told = listen(server, DEMO.read_bytes(), "search=Nine+zero&search=eleven&replace=seven%3Aheaven&replace=two%3A")
-    assert told.alternative["transcript"] == SAID.replace("seven", "heaven").removesuffix(" two")
-    first, second = told.body["results"]["channels"][0]["search"]
+def test_search_and_replace(server: Server) -> None:
+    response = transcribe(
+        server, DEMO.read_bytes(), "search=Nine+zero&search=eleven&replace=seven%3Aheaven&replace=two%3A"
+    )
+    assert response.alternative["transcript"] == SAID.replace("seven", "heaven").removesuffix(" two")
+    first, second = response.body["results"]["channels"][0]["search"]
     assert second == {"query": "eleven", "hits": []}
     (hit,) = first["hits"]
-    nine, zero = told.alternative["words"][2:4]
+    nine, zero = response.alternative["words"][2:4]
     assert (hit["snippet"], hit["start"], hit["end"]) == ("nine zero", nine["start"], zero["end"])
 
 
-def test_what_has_no_effect_is_told(server: Server) -> None:
+def test_ignored_parameters_are_reported(server: Server) -> None:
     query = "diarize=true&keywords=a:2&keywords=b&redact=pci&profanity_filter=false&numerals=true&tag=x&extra=k:v&foo=1"
-    told = listen(server, DEMO.read_bytes(), query)
-    assert told.alternative["transcript"] == SAID
-    assert told.headers["Conure-Ignored"] == "diarize, keywords, redact, numerals, foo"
-    metadata = told.body["metadata"]
-    assert [each["parameter"] for each in metadata["warnings"]] == ["diarize", "keywords", "redact", "numerals", "foo"]
+    response = transcribe(server, DEMO.read_bytes(), query)
+    assert response.alternative["transcript"] == SAID
+    assert response.headers["Conure-Ignored"] == "diarize, keywords, redact, numerals, foo"
+    metadata = response.body["metadata"]
+    assert [item["parameter"] for item in metadata["warnings"]] == ["diarize", "keywords", "redact", "numerals", "foo"]
     assert metadata["tags"] == ["x"]
     assert metadata["extra"] == {"k": "v"}
 
 
-def test_a_damaged_recording_is_transcribed_up_to_there(server: Server) -> None:
+def test_damaged_recording_is_transcribed_up_to_the_damage(server: Server) -> None:
     data = DEMO.read_bytes()
-    told = listen(server, data[: len(data) // 2])
-    assert SAID.startswith(told.alternative["transcript"].rsplit(" ", 1)[0])
-    assert told.body["metadata"]["warnings"][0]["parameter"] == "audio"
+    response = transcribe(server, data[: len(data) // 2])
+    assert SAID.startswith(response.alternative["transcript"].rsplit(" ", 1)[0])
+    assert response.body["metadata"]["warnings"][0]["parameter"] == "audio"
 
 
 @pytest.mark.parametrize(
-    ("query", "body", "status", "code", "words"),
+    ("query", "body", "status", "code", "phrase"),
     [
         ("", b"", 400, "DATA-0000", "empty"),
         ("", b"this is not audio, whoever asks" * 100, 400, "DATA-0000", "not audio"),
@@ -199,33 +202,33 @@ def test_a_damaged_recording_is_transcribed_up_to_there(server: Server) -> None:
         ("", {"url": "http://localhost:22/"}, 400, "Bad Request", "public"),
     ],
 )
-def test_what_cannot_be_transcribed(
-    server: Server, query: str, body: bytes | dict[str, str], status: int, code: str, words: str
+def test_rejected_recordings(
+    server: Server, query: str, body: bytes | dict[str, str], status: int, code: str, phrase: str
 ) -> None:
-    told = listen(server, body, query)
-    assert (told.code, told.body["err_code"]) == (status, code)
-    assert words in told.body["err_msg"]
-    assert told.body["request_id"] == told.headers["dg-request-id"]
-    assert told.headers["dg-error"]
+    response = transcribe(server, body, query)
+    assert (response.code, response.body["err_code"]) == (status, code)
+    assert phrase in response.body["err_msg"]
+    assert response.body["request_id"] == response.headers["dg-request-id"]
+    assert response.headers["dg-error"]
 
 
-def test_a_url_is_told_from_audio_by_its_first_byte(server: Server) -> None:
-    told = listen(server, b' {"url": "ftp://somewhere"}', kind="application/x-www-form-urlencoded")
-    assert "ftp://somewhere" in told.body["err_msg"]
+def test_url_body_is_detected_by_its_first_byte(server: Server) -> None:
+    response = transcribe(server, b' {"url": "ftp://somewhere"}', content_type="application/x-www-form-urlencoded")
+    assert "ftp://somewhere" in response.body["err_msg"]
     samples = b"{" + pcm(16_000)[1:]
-    assert listen(server, samples, "encoding=linear16&sample_rate=16000").alternative["transcript"] == SAID
+    assert transcribe(server, samples, "encoding=linear16&sample_rate=16000").alternative["transcript"] == SAID
 
 
-def test_a_name_is_escaped_in_a_header(server: Server) -> None:
-    told = listen(server, DEMO.read_bytes(), urllib.parse.urlencode({"a\r\nb: c": "1", "ü": "1", "fine": "1"}))
-    assert told.headers["Conure-Ignored"] == "a%0D%0Ab:%20c, %C3%BC, fine"
-    assert [each["parameter"] for each in told.body["metadata"]["warnings"]] == ["a\r\nb: c", "ü", "fine"]
+def test_names_are_escaped_in_headers(server: Server) -> None:
+    response = transcribe(server, DEMO.read_bytes(), urllib.parse.urlencode({"a\r\nb: c": "1", "ü": "1", "fine": "1"}))
+    assert response.headers["Conure-Ignored"] == "a%0D%0Ab:%20c, %C3%BC, fine"
+    assert [item["parameter"] for item in response.body["metadata"]["warnings"]] == ["a\r\nb: c", "ü", "fine"]
 
 
-class Site(BaseHTTPRequestHandler):
-    """Has the demo, and takes callbacks."""
+class FileSite(BaseHTTPRequestHandler):
+    """Serves the demo and receives callbacks."""
 
-    heard: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+    callbacks: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
 
     def do_GET(self) -> None:
         found = {"/demo.flac": DEMO.read_bytes(), "/large": bytes(MOST_UPLOAD + 1)}.get(self.path)
@@ -235,7 +238,7 @@ class Site(BaseHTTPRequestHandler):
         self.wfile.write(found or b"")
 
     def do_PUT(self) -> None:
-        self.heard.put((self.command, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        self.callbacks.put((self.command, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
         self.send_response(200)
         self.end_headers()
 
@@ -247,7 +250,7 @@ class Site(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), FileSite) as server:
         serving = threading.Thread(target=server.serve_forever, args=(0.01,))
         serving.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -256,8 +259,8 @@ def site() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def at_home(cache: Path) -> Iterator[Server]:
-    """A server that may fetch from this machine."""
+def server_with_local_urls(cache: Path) -> Iterator[Server]:
+    """A server that may fetch from local addresses."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONURE_ALLOW_PRIVATE_URLS", "true")
         with started(f"{TINY_MODEL}", cache) as running:
@@ -267,56 +270,58 @@ def at_home(cache: Path) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("path", ["/demo.flac", "/moved"])
-def test_a_recording_is_fetched(at_home: Server, site: str, path: str) -> None:
-    told = listen(at_home, {"url": site + path}, "utterances=true")
-    assert told.alternative["transcript"] == SAID
-    assert told.body["metadata"]["sha256"] == hashlib.sha256(DEMO.read_bytes()).hexdigest()
+def test_recording_is_fetched_from_url(server_with_local_urls: Server, site: str, path: str) -> None:
+    response = transcribe(server_with_local_urls, {"url": site + path}, "utterances=true")
+    assert response.alternative["transcript"] == SAID
+    assert response.body["metadata"]["sha256"] == hashlib.sha256(DEMO.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "code", "words"),
+    ("path", "status", "code", "phrase"),
     [
         ("/none", 400, "REMOTE_CONTENT_ERROR", "404"),
         ("/large", 413, "PAYLOAD_TOO_LARGE", str(MOST_UPLOAD)),
     ],
 )
-def test_a_recording_that_cannot_be_fetched(
-    at_home: Server, site: str, path: str, status: int, code: str, words: str
+def test_recording_that_cannot_be_fetched(
+    server_with_local_urls: Server, site: str, path: str, status: int, code: str, phrase: str
 ) -> None:
-    told = listen(at_home, {"url": site + path})
-    assert (told.code, told.body["err_code"]) == (status, code)
-    assert words in told.body["err_msg"]
+    response = transcribe(server_with_local_urls, {"url": site + path})
+    assert (response.code, response.body["err_code"]) == (status, code)
+    assert phrase in response.body["err_msg"]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-def test_an_answer_that_is_sent_later(at_home: Server, site: str, method: str) -> None:
+def test_result_is_sent_to_callback(server_with_local_urls: Server, site: str, method: str) -> None:
     query = urllib.parse.urlencode({"callback": f"{site}/later", "callback_method": method, "model": "nova-3"})
-    told = listen(at_home, DEMO.read_bytes(), query)
-    assert told.code == 200
-    assert told.body == {"request_id": told.headers["dg-request-id"]}
-    asked, body = Site.heard.get(timeout=PATIENCE)
-    assert asked == method
-    assert body["metadata"]["request_id"] == told.body["request_id"]
-    assert Answer(200, {}, json.dumps(body).encode()).alternative["transcript"] == SAID
+    response = transcribe(server_with_local_urls, DEMO.read_bytes(), query)
+    assert response.code == 200
+    assert response.body == {"request_id": response.headers["dg-request-id"]}
+    used_method, body = FileSite.callbacks.get(timeout=PATIENCE)
+    assert used_method == method
+    assert body["metadata"]["request_id"] == response.body["request_id"]
+    assert Response(200, {}, json.dumps(body).encode()).alternative["transcript"] == SAID
 
 
-def test_a_failure_that_is_told_later(at_home: Server, site: str) -> None:
-    told = listen(at_home, {"url": f"{site}/none"}, urllib.parse.urlencode({"callback": f"{site}/later"}))
-    assert told.code == 200
-    _, body = Site.heard.get(timeout=PATIENCE)
+def test_failure_is_sent_to_callback(server_with_local_urls: Server, site: str) -> None:
+    response = transcribe(
+        server_with_local_urls, {"url": f"{site}/none"}, urllib.parse.urlencode({"callback": f"{site}/later"})
+    )
+    assert response.code == 200
+    _, body = FileSite.callbacks.get(timeout=PATIENCE)
     assert body["err_code"] == "REMOTE_CONTENT_ERROR"
-    assert body["request_id"] == told.body["request_id"]
+    assert body["request_id"] == response.body["request_id"]
 
 
 @pytest.mark.parametrize(
-    ("callback", "words"),
+    ("callback", "phrase"),
     [
         ("callback=http%3A%2F%2F127.0.0.1%2F", "public"),
         ("callback=nowhere", "https://"),
         ("callback=https%3A%2F%2Fexample.com&callback_method=GET", "GET"),
     ],
 )
-def test_callbacks_that_are_refused(server: Server, callback: str, words: str) -> None:
-    told = listen(server, DEMO.read_bytes(), callback)
-    assert told.code == 400
-    assert words in told.body["err_msg"]
+def test_rejected_callbacks(server: Server, callback: str, phrase: str) -> None:
+    response = transcribe(server, DEMO.read_bytes(), callback)
+    assert response.code == 400
+    assert phrase in response.body["err_msg"]

@@ -1,4 +1,4 @@
-"""`/v1/listen`: results that tile the time, what is asked for in between, refusals and ends."""
+"""`/v1/listen`: finals that tile the audio, client messages, rejections and closing."""
 
 from __future__ import annotations
 
@@ -29,41 +29,43 @@ FINALIZE, CLOSE = {"type": "Finalize"}, {"type": "CloseStream"}
 
 
 @contextmanager
-def listening(server: Server, query: dict[str, str] = RAW, **more: str) -> Iterator[ClientConnection]:
-    url = server.url(f"/v1/listen?{urlencode(query | more)}")
+def connect_client(server: Server, query: dict[str, str] = RAW, **extra_query: str) -> Iterator[ClientConnection]:
+    url = server.url(f"/v1/listen?{urlencode(query | extra_query)}")
     with connect(url, compression=None, open_timeout=PATIENCE, max_size=None) as connection:
         yield connection
 
 
-def hear(connection: ClientConnection) -> Message:
-    told: Message = json.loads(connection.recv(PATIENCE))
-    return told
+def receive(connection: ClientConnection) -> Message:
+    event: Message = json.loads(connection.recv(PATIENCE))
+    return event
 
 
-def rest(connection: ClientConnection) -> tuple[list[Message], int, str]:
-    """Until the server closes; with the code and the reason."""
-    heard: list[Message] = []
+def receive_rest(connection: ClientConnection) -> tuple[list[Message], int, str]:
+    """Receives until the server closes; also returns the close code and reason."""
+    events: list[Message] = []
     with suppress(ConnectionClosed):
         while True:
-            heard.append(hear(connection))
+            events.append(receive(connection))
     assert connection.close_code
-    return heard, connection.close_code, connection.close_reason or ""
+    return events, connection.close_code, connection.close_reason or ""
 
 
-def converse(server: Server, said: list[bytes | Message], query: dict[str, str] = RAW, **more: str) -> list[Message]:
-    """All that is told until the end, which must be a good one."""
-    with listening(server, query, **more) as connection:
-        for message in said:
+def transcribe(
+    server: Server, messages: list[bytes | Message], query: dict[str, str] = RAW, **extra_query: str
+) -> list[Message]:
+    """Sends the messages and returns all events; the close must be normal."""
+    with connect_client(server, query, **extra_query) as connection:
+        for message in messages:
             connection.send(message if isinstance(message, bytes) else json.dumps(message))
-        heard, code, _ = rest(connection)
+        events, code, _ = receive_rest(connection)
     assert code == 1000
-    assert [told["type"] for told in heard].index("Metadata") == len(heard) - 1
-    return heard
+    assert [event["type"] for event in events].index("Metadata") == len(events) - 1
+    return events
 
 
-def finals(heard: list[Message], channel: int = 0) -> list[Message]:
-    results = [told for told in heard if told["type"] == "Results" and told["channel_index"][0] == channel]
-    return [told for told in results if told["is_final"]]
+def finals(events: list[Message], channel: int = 0) -> list[Message]:
+    results = [event for event in events if event["type"] == "Results" and event["channel_index"][0] == channel]
+    return [event for event in results if event["is_final"]]
 
 
 def text_of(result: Message) -> str:
@@ -71,22 +73,22 @@ def text_of(result: Message) -> str:
     return text
 
 
-def said(heard: list[Message], channel: int = 0) -> str:
-    return " ".join(filter(None, map(text_of, finals(heard, channel))))
+def transcript_of(events: list[Message], channel: int = 0) -> str:
+    return " ".join(filter(None, map(text_of, finals(events, channel))))
 
 
-def check_tiles(heard: list[Message], seconds: float, channel: int = 0) -> None:
-    """Each final begins where the one before it ended, from 0 to the end; interims begin there too."""
+def check_tiles(events: list[Message], seconds: float, channel: int = 0) -> None:
+    """Each final, and each interim, begins where the previous final ended; finals cover the whole audio."""
     until = 0.0
-    for told in heard:
-        if told["type"] != "Results" or told["channel_index"][0] != channel:
+    for event in events:
+        if event["type"] != "Results" or event["channel_index"][0] != channel:
             continue
-        assert told["start"] == pytest.approx(until, abs=1e-6)
-        assert told["duration"] >= 0
-        assert told["metadata"]["request_id"]
-        if told["is_final"]:
-            until += told["duration"]
-            for word in told["channel"]["alternatives"][0]["words"]:
+        assert event["start"] == pytest.approx(until, abs=1e-6)
+        assert event["duration"] >= 0
+        assert event["metadata"]["request_id"]
+        if event["is_final"]:
+            until += event["duration"]
+            for word in event["channel"]["alternatives"][0]["words"]:
                 assert word["end"] <= until + 0.16  # two steps of the encoder
     assert until == pytest.approx(seconds, abs=1e-5)
 
@@ -99,7 +101,7 @@ def check_tiles(heard: list[Message], seconds: float, channel: int = 0) -> None:
     silence=st.sampled_from([0, 1_000, 10_000]),
     finalizes=st.lists(st.integers(0, 12), max_size=3),
 )
-def test_finals_tile_the_time(
+def test_finals_tile_the_audio(
     digits_server: Server, model: str, endpointing: str, sizes: list[int], silence: int, finalizes: list[int]
 ) -> None:
     data = DIGITS + bytes(2 * 16 * silence)
@@ -110,68 +112,68 @@ def test_finals_tile_the_time(
         packets, data = [*packets, data[: size + 1_000]], data[size + 1_000 :]
     for at in sorted(finalizes, reverse=True):
         packets.insert(min(at, len(packets)), FINALIZE)
-    asked = {"interim_results": "true", "model": model} | _given(endpointing=endpointing)
-    heard = converse(digits_server, [*packets, CLOSE], **asked)
-    check_tiles(heard, SECONDS + silence / 1000)
-    assert sum(told["from_finalize"] for told in finals(heard)) == len(finalizes)
+    options = {"interim_results": "true", "model": model} | _query(endpointing=endpointing)
+    events = transcribe(digits_server, [*packets, CLOSE], **options)
+    check_tiles(events, SECONDS + silence / 1000)
+    assert sum(event["from_finalize"] for event in finals(events)) == len(finalizes)
     if not finalizes and model == "nova-3":
-        assert said(heard) == SAID
-        assert any(told["speech_final"] for told in finals(heard)) or endpointing == "false"
+        assert transcript_of(events) == SAID
+        assert any(event["speech_final"] for event in finals(events)) or endpointing == "false"
 
 
-def _given(**values: str) -> dict[str, str]:
+def _query(**values: str) -> dict[str, str]:
     return {name: value for name, value in values.items() if value}
 
 
-def test_metadata_tells_of_the_audio(digits_server: Server) -> None:
-    heard = converse(digits_server, [*pieces(DIGITS), CLOSE])
-    told = heard[-1]
-    assert told["sha256"] == hashlib.sha256(DIGITS).hexdigest()
-    assert told["duration"] == pytest.approx(SECONDS)
-    assert told["channels"] == 1
-    assert told["request_id"] == heard[0]["metadata"]["request_id"]
-    assert told["created"].endswith("Z")
-    assert "warnings" not in told
-    info = heard[0]["metadata"]["model_info"]
+def test_metadata_describes_the_audio(digits_server: Server) -> None:
+    events = transcribe(digits_server, [*pieces(DIGITS), CLOSE])
+    event = events[-1]
+    assert event["sha256"] == hashlib.sha256(DIGITS).hexdigest()
+    assert event["duration"] == pytest.approx(SECONDS)
+    assert event["channels"] == 1
+    assert event["request_id"] == events[0]["metadata"]["request_id"]
+    assert event["created"].endswith("Z")
+    assert "warnings" not in event
+    info = events[0]["metadata"]["model_info"]
     assert info["name"] == "tiny-live"
     assert info.keys() == {"name", "version", "arch"}
 
 
-def test_an_empty_packet_is_the_end_and_nothing_is_nothing(digits_server: Server) -> None:
-    assert said(converse(digits_server, [*pieces(DIGITS), b""])) == SAID
-    (told,) = converse(digits_server, [b""])
-    assert told["duration"] == 0
+def test_empty_packet_ends_the_stream(digits_server: Server) -> None:
+    assert transcript_of(transcribe(digits_server, [*pieces(DIGITS), b""])) == SAID
+    (event,) = transcribe(digits_server, [b""])
+    assert event["duration"] == 0
 
 
-def test_interims_replace_one_another_and_come_before_finals(digits_server: Server) -> None:
-    heard = converse(digits_server, [*pieces(DIGITS), CLOSE], interim_results="true", endpointing="2000")
-    interims = [told for told in heard if told["type"] == "Results" and not told["is_final"]]
+def test_interims_replace_each_other_before_finals(digits_server: Server) -> None:
+    events = transcribe(digits_server, [*pieces(DIGITS), CLOSE], interim_results="true", endpointing="2000")
+    interims = [event for event in events if event["type"] == "Results" and not event["is_final"]]
     assert "seven three" in map(text_of, interims)
-    assert all(text_of(told) for told in interims)
-    assert heard.index(interims[0]) < heard.index(finals(heard)[0])
-    assert all(told["is_final"] for told in converse(digits_server, [*pieces(DIGITS), CLOSE])[:-1])
+    assert all(text_of(event) for event in interims)
+    assert events.index(interims[0]) < events.index(finals(events)[0])
+    assert all(event["is_final"] for event in transcribe(digits_server, [*pieces(DIGITS), CLOSE])[:-1])
 
 
-def test_what_is_certain_of_a_long_utterance_is_final(digits_server: Server) -> None:
-    heard = converse(digits_server, [*pieces(DIGITS), CLOSE], endpointing="false")
-    assert len(finals(heard)) > 1
-    assert said(heard) == SAID
-    check_tiles(heard, SECONDS)
-    assert not any(told["speech_final"] for told in finals(heard)[:-1])
+def test_stable_words_of_a_long_utterance_are_finalized(digits_server: Server) -> None:
+    events = transcribe(digits_server, [*pieces(DIGITS), CLOSE], endpointing="false")
+    assert len(finals(events)) > 1
+    assert transcript_of(events) == SAID
+    check_tiles(events, SECONDS)
+    assert not any(event["speech_final"] for event in finals(events)[:-1])
 
 
-def test_silence_is_told_as_it_passes(digits_server: Server) -> None:
-    with listening(digits_server) as connection:
+def test_silence_is_finalized_as_it_passes(digits_server: Server) -> None:
+    with connect_client(digits_server) as connection:
         for piece in pieces(bytes(32_000 * 15), 32_000):
             connection.send(piece)
-        told = hear(connection)
-        assert (told["start"], text_of(told), told["is_final"], told["speech_final"]) == (0.0, "", True, False)
-        assert 4.0 <= told["duration"] <= 15.0
+        event = receive(connection)
+        assert (event["start"], text_of(event), event["is_final"], event["speech_final"]) == (0.0, "", True, False)
+        assert 4.0 <= event["duration"] <= 15.0
 
 
-def test_words_are_plain_unless_they_are_to_be_written(digits_server: Server) -> None:
+def test_words_are_lexical_unless_written_form_is_requested(digits_server: Server) -> None:
     (plain, *_), (written, *_) = (
-        finals(converse(digits_server, [*pieces(DIGITS), CLOSE], punctuate=punctuate))
+        finals(transcribe(digits_server, [*pieces(DIGITS), CLOSE], punctuate=punctuate))
         for punctuate in ("false", "true")
     )
     (word, *_), (other, *_) = (result["channel"]["alternatives"][0]["words"] for result in (plain, written))
@@ -179,32 +181,32 @@ def test_words_are_plain_unless_they_are_to_be_written(digits_server: Server) ->
     assert other == word | {"punctuated_word": "seven"}
 
 
-def test_finalize_is_answered_even_without_words(digits_server: Server) -> None:
-    with listening(digits_server, endpointing="2000") as connection:
+def test_finalize_is_answered_without_words(digits_server: Server) -> None:
+    with connect_client(digits_server, endpointing="2000") as connection:
         connection.send(json.dumps(FINALIZE))
-        told = hear(connection)
-        assert (told["from_finalize"], text_of(told), told["duration"]) == (True, "", 0.0)
+        event = receive(connection)
+        assert (event["from_finalize"], text_of(event), event["duration"]) == (True, "", 0.0)
         for piece in pieces(DIGITS):
             connection.send(piece)
         connection.send(json.dumps(FINALIZE))
-        told = hear(connection)
-        while not told["from_finalize"]:
-            assert told["is_final"]
-            told = hear(connection)
-        assert text_of(told).endswith("two")
-        assert told["speech_final"]
-        assert told["start"] + told["duration"] == pytest.approx(SECONDS)
+        event = receive(connection)
+        while not event["from_finalize"]:
+            assert event["is_final"]
+            event = receive(connection)
+        assert text_of(event).endswith("two")
+        assert event["speech_final"]
+        assert event["start"] + event["duration"] == pytest.approx(SECONDS)
         connection.send(json.dumps(FINALIZE))
-        again = hear(connection)
-        assert (again["from_finalize"], again["start"]) == (True, pytest.approx(SECONDS))
+        second_answer = receive(connection)
+        assert (second_answer["from_finalize"], second_answer["start"]) == (True, pytest.approx(SECONDS))
         connection.send(json.dumps(CLOSE))
-        heard, code, _ = rest(connection)
-        assert ([told["type"] for told in heard], code) == (["Metadata"], 1000)
+        events, code, _ = receive_rest(connection)
+        assert ([event["type"] for event in events], code) == (["Metadata"], 1000)
 
 
 @pytest.mark.parametrize("model", ["nova-3", str(TINY_MODEL)])
-def test_a_finalize_in_a_silence_changes_no_word(digits_server: Server, model: str) -> None:
-    """At twelve places of the silence before a word, up to the sample at which it begins, and at all of them."""
+def test_finalize_in_silence_changes_no_words(digits_server: Server, model: str) -> None:
+    """Finalizes at twelve positions in the silence before a word, and at all of them."""
     samples, words = spoken_apart(8)
     data = pcm16(samples)
     begin, end = silences(words, samples)[1]
@@ -213,49 +215,49 @@ def test_a_finalize_in_a_silence_changes_no_word(digits_server: Server, model: s
         packets: list[bytes | Message] = []
         for start, until in itertools.pairwise([0, *cuts, len(data)]):
             packets += [*pieces(data[start:until]), FINALIZE]
-        heard = converse(digits_server, [*packets, CLOSE], model=model, endpointing="false")
-        assert said(heard) == " ".join(word.text for word in words), [place / 32_000 for place in cuts]
-        told = [word for final in finals(heard) for word in final["channel"]["alternatives"][0]["words"]]
-        assert told == sorted(told, key=lambda word: (word["start"], word["end"]))
-        check_tiles(heard, len(data) / 32_000)
+        events = transcribe(digits_server, [*packets, CLOSE], model=model, endpointing="false")
+        assert transcript_of(events) == " ".join(word.text for word in words), [place / 32_000 for place in cuts]
+        sent_words = [word for final in finals(events) for word in final["channel"]["alternatives"][0]["words"]]
+        assert sent_words == sorted(sent_words, key=lambda word: (word["start"], word["end"]))
+        check_tiles(events, len(data) / 32_000)
 
 
-def test_a_finalize_after_each_word_loses_none(digits_server: Server) -> None:
-    """As a program does that asks as soon as its own detector hears that nobody speaks."""
+def test_finalize_after_each_word_loses_no_words(digits_server: Server) -> None:
+    """Like a client that finalizes as soon as its own detector reports silence."""
     quiet = [at for at in range(0, len(DIGITS) // 2, 160) if np.abs(demo()[max(at - 3_200, 0) : at + 1]).max() < 0.02]
     first_of_each = [at for at in quiet if at - 160 not in quiet]
     assert len(first_of_each) >= 4
     packets: list[bytes | Message] = []
     for begin, end in itertools.pairwise([0, *(2 * at for at in first_of_each), len(DIGITS)]):
         packets += [*pieces(DIGITS[begin:end]), FINALIZE]
-    assert said(converse(digits_server, [*packets, CLOSE])) == SAID
+    assert transcript_of(transcribe(digits_server, [*packets, CLOSE])) == SAID
 
 
-def test_starts_of_speech_and_ends_of_utterances(digits_server: Server) -> None:
-    said = [*pieces(DIGITS), *pieces(bytes(32_000 * 3)), CLOSE]
-    asked = {"vad_events": "true", "interim_results": "true", "utterance_end_ms": "1000"}
-    heard = converse(digits_server, said, **asked)
-    started = next(told for told in heard if told["type"] == "SpeechStarted")
+def test_speech_started_and_utterance_end(digits_server: Server) -> None:
+    messages = [*pieces(DIGITS), *pieces(bytes(32_000 * 3)), CLOSE]
+    options = {"vad_events": "true", "interim_results": "true", "utterance_end_ms": "1000"}
+    events = transcribe(digits_server, messages, **options)
+    started = next(event for event in events if event["type"] == "SpeechStarted")
     assert started == {"type": "SpeechStarted", "channel": [0, 1], "timestamp": started["timestamp"]}
     assert 0.2 < started["timestamp"] < 0.8
-    ends = [told for told in heard if told["type"] == "UtteranceEnd"]
-    words = [word for told in finals(heard) for word in told["channel"]["alternatives"][0]["words"]]
+    ends = [event for event in events if event["type"] == "UtteranceEnd"]
+    words = [word for event in finals(events) for word in event["channel"]["alternatives"][0]["words"]]
     assert ends[-1] == {"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": words[-1]["end"]}
-    starts = [told["timestamp"] for told in heard if told["type"] == "SpeechStarted"]
+    starts = [event["timestamp"] for event in events if event["type"] == "SpeechStarted"]
     quiet = [
         (a["end"], min([b["start"], *(at for at in starts if a["end"] < at)])) for a, b in itertools.pairwise(words)
     ]  # from a word to where somebody speaks again
     gaps = [begin for begin, end in quiet if end - begin >= 1.0]
-    assert [told["last_word_end"] for told in ends] == [*gaps, words[-1]["end"]]
-    kinds = [told["type"] for told in heard if told["type"] in ("SpeechStarted", "UtteranceEnd", "Results")]
+    assert [event["last_word_end"] for event in ends] == [*gaps, words[-1]["end"]]
+    kinds = [event["type"] for event in events if event["type"] in ("SpeechStarted", "UtteranceEnd", "Results")]
     assert "UtteranceEnd" not in {b for a, b in itertools.pairwise(kinds) if a == "SpeechStarted"}
-    quiet = converse(digits_server, said)
-    assert {told["type"] for told in quiet} == {"Results", "Metadata"}
+    quiet = transcribe(digits_server, messages)
+    assert {event["type"] for event in quiet} == {"Results", "Metadata"}
 
 
-def test_configure_does_what_can_be_done(digits_server: Server) -> None:
-    with listening(digits_server) as connection:
-        for asked, answer in [
+def test_configure(digits_server: Server) -> None:
+    with connect_client(digits_server) as connection:
+        for fields, answer in [
             ({"keyterms": ["Conure"]}, {"type": "ConfigureFailure", "code": "CONFIGURE_KEYTERMS_NOT_SUPPORTED"}),
             (
                 {"features": {"numerals": True}},
@@ -264,52 +266,52 @@ def test_configure_does_what_can_be_done(digits_server: Server) -> None:
             ({"keyterms": []}, {"type": "ConfigureSuccess", "keyterms": []}),
             ({"features": {"numerals": False}}, {"type": "ConfigureSuccess"}),
         ]:
-            connection.send(json.dumps({"type": "Configure"} | asked))
-            told = hear(connection)
-            assert answer.items() <= told.items()
-            assert told["request_id"]
-            assert ("description" in told) == (told["type"] == "ConfigureFailure")
+            connection.send(json.dumps({"type": "Configure"} | fields))
+            event = receive(connection)
+            assert answer.items() <= event.items()
+            assert event["request_id"]
+            assert ("description" in event) == (event["type"] == "ConfigureFailure")
 
 
 @pytest.mark.parametrize(
     "text", ["hello", "[]", '{"type": "Speak"}', '{"type": "Configure", "keyterms": 5}', "[" * 9_999]
 )
-def test_a_text_that_is_not_understood_is_told_and_survived(digits_server: Server, text: str) -> None:
-    with listening(digits_server) as connection:
+def test_invalid_message_is_reported_and_survived(digits_server: Server, text: str) -> None:
+    with connect_client(digits_server) as connection:
         connection.send(text)
-        told = hear(connection)
-        assert (told["type"], told["variant"], told["message"]) == ("Error", "SchemaError", text)
-        assert told["description"]
+        event = receive(connection)
+        assert (event["type"], event["variant"], event["message"]) == ("Error", "SchemaError", text)
+        assert event["description"]
         connection.send(json.dumps({"type": "KeepAlive"}))
         connection.send(json.dumps(FINALIZE))
-        assert hear(connection)["from_finalize"]
+        assert receive(connection)["from_finalize"]
 
 
-def test_channels_are_told_apart(digits_server: Server) -> None:
+def test_channels_are_transcribed_separately(digits_server: Server) -> None:
     late = np.concatenate([np.zeros(8_000, np.int16), np.frombuffer(DIGITS, "<i2")])
     both = np.stack([np.pad(np.frombuffer(DIGITS, "<i2"), (0, 8_000)), late], axis=1).tobytes()
     data = [*pieces(both, 12_801), FINALIZE, CLOSE]
-    heard = converse(digits_server, data, channels="2", multichannel="true", vad_events="true")
-    assert [said(heard, channel) for channel in (0, 1)] == [SAID, SAID]
+    events = transcribe(digits_server, data, channels="2", multichannel="true", vad_events="true")
+    assert [transcript_of(events, channel) for channel in (0, 1)] == [SAID, SAID]
     for channel in (0, 1):
-        check_tiles(heard, SECONDS + 0.5, channel)
-        assert sum(told["from_finalize"] for told in finals(heard, channel)) == 1
-    assert {tuple(told["channel"]) for told in heard if told["type"] == "SpeechStarted"} == {(0, 2), (1, 2)}
-    assert heard[-1]["channels"] == 2
-    assert heard[-1]["sha256"] == hashlib.sha256(both).hexdigest()
-    mixed = converse(digits_server, [*pieces(both), CLOSE], channels="2")
-    assert {tuple(told["channel_index"]) for told in mixed[:-1]} == {(0, 1)}
+        check_tiles(events, SECONDS + 0.5, channel)
+        assert sum(event["from_finalize"] for event in finals(events, channel)) == 1
+    assert {tuple(event["channel"]) for event in events if event["type"] == "SpeechStarted"} == {(0, 2), (1, 2)}
+    assert events[-1]["channels"] == 2
+    assert events[-1]["sha256"] == hashlib.sha256(both).hexdigest()
+    mixed = transcribe(digits_server, [*pieces(both), CLOSE], channels="2")
+    assert {tuple(event["channel_index"]) for event in mixed[:-1]} == {(0, 1)}
 
 
 @pytest.mark.parametrize(
-    ("encoding", "rate", "kind"),
+    ("encoding", "rate", "codec"),
     [("linear32", 16_000, "pcm_f32le"), ("mulaw", 8_000, "pcm_mulaw"), ("alaw", 8_000, "pcm_alaw")],
 )
-def test_raw_encodings(digits_server: Server, encoding: str, rate: int, kind: str) -> None:
-    recording = encode(demo(rate)[None], rate, "wav", kind)
+def test_raw_encodings(digits_server: Server, encoding: str, rate: int, codec: str) -> None:
+    recording = encode(demo(rate)[None], rate, "wav", codec)
     data = recording[recording.index(b"data") + 8 :]
-    heard = converse(digits_server, [*pieces(data), CLOSE], RAW | {"encoding": encoding, "sample_rate": str(rate)})
-    assert said(heard) == SAID
+    events = transcribe(digits_server, [*pieces(data), CLOSE], RAW | {"encoding": encoding, "sample_rate": str(rate)})
+    assert transcript_of(events) == SAID
 
 
 @pytest.mark.parametrize(
@@ -318,30 +320,32 @@ def test_raw_encodings(digits_server: Server, encoding: str, rate: int, kind: st
 )
 def test_containers(digits_server: Server, container: str, codec: str, encoding: str) -> None:
     recording = encode(demo(48_000)[None], 48_000, container, codec)
-    heard = converse(digits_server, [*pieces(recording, 2_000), CLOSE], {"model": "nova-3"} | _given(encoding=encoding))
-    assert said(heard) == SAID
+    events = transcribe(
+        digits_server, [*pieces(recording, 2_000), CLOSE], {"model": "nova-3"} | _query(encoding=encoding)
+    )
+    assert transcript_of(events) == SAID
 
 
-def test_what_has_no_effect_is_named(digits_server: Server) -> None:
-    asked = {"keywords": "parrot:2", "diarize": "true", "redact": "pci", "numerals": "false", "tag": "a", "zzz": "1"}
-    with listening(digits_server, **asked) as connection:
+def test_ignored_options_are_reported(digits_server: Server) -> None:
+    options = {"keywords": "parrot:2", "diarize": "true", "redact": "pci", "numerals": "false", "tag": "a", "zzz": "1"}
+    with connect_client(digits_server, **options) as connection:
         assert connection.response
         assert connection.response.headers["Conure-Ignored"] == "keywords, diarize, redact, zzz"
         assert connection.response.headers["dg-request-id"]
         connection.send(json.dumps(CLOSE))
-        heard, _, _ = rest(connection)
-    assert [warning["parameter"] for warning in heard[-1]["warnings"]] == ["keywords", "diarize", "redact", "zzz"]
+        events, _, _ = receive_rest(connection)
+    assert [warning["parameter"] for warning in events[-1]["warnings"]] == ["keywords", "diarize", "redact", "zzz"]
 
 
 @pytest.mark.parametrize("scheme", ["token", "bearer"])
-def test_a_key_may_come_as_a_subprotocol(digits_server: Server, scheme: str) -> None:
+def test_key_as_subprotocol(digits_server: Server, scheme: str) -> None:
     offered = [Subprotocol(scheme), Subprotocol("a-key")]
     with connect(digits_server.url(f"/v1/listen?{urlencode(RAW)}"), subprotocols=offered) as connection:
         assert connection.subprotocol == scheme
 
 
 @pytest.mark.parametrize(
-    ("wrong", "named"),
+    ("invalid_query", "message"),
     [
         ({"encoding": "speex"}, "speex"),
         ({"encoding": "amr-nb"}, "amr-nb"),
@@ -361,35 +365,37 @@ def test_a_key_may_come_as_a_subprotocol(digits_server: Server, scheme: str) -> 
         ({"encoding": "flac", "multichannel": "true"}, "channels"),
     ],
 )
-def test_a_handshake_that_is_refused_says_why(digits_server: Server, wrong: dict[str, str], named: str) -> None:
-    with pytest.raises(InvalidStatus) as refused, listening(digits_server, RAW | wrong):
+def test_rejected_handshake_names_the_reason(
+    digits_server: Server, invalid_query: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InvalidStatus) as refused, connect_client(digits_server, RAW | invalid_query):
         pass
     response = refused.value.response
     assert response.status_code == 400
     body = json.loads(response.body)
     assert body.keys() == {"err_code", "err_msg", "request_id"}
-    assert named in body["err_msg"]
+    assert message in body["err_msg"]
     assert response.headers["dg-error"] == body["err_msg"]
     assert response.headers["dg-request-id"] == body["request_id"]
     digits_server.settled(0)
 
 
-def test_audio_that_cannot_be_read_ends_with_its_name(digits_server: Server) -> None:
-    with listening(digits_server, {"model": "nova-3"}) as connection:
+def test_unreadable_audio_closes_with_a_reason(digits_server: Server) -> None:
+    with connect_client(digits_server, {"model": "nova-3"}) as connection:
         connection.send(b"this is no recording at all" * 100)
         connection.send(json.dumps(CLOSE))
-        heard, code, reason = rest(connection)
-    assert (heard[-1]["type"], heard[-1]["variant"]) == ("Error", "unsupported_audio")
+        events, code, reason = receive_rest(connection)
+    assert (events[-1]["type"], events[-1]["variant"]) == ("Error", "unsupported_audio")
     assert (code, reason[:9]) == (1008, "DATA-0000")
-    with listening(digits_server, RAW | {"encoding": "linear32"}) as connection:
+    with connect_client(digits_server, RAW | {"encoding": "linear32"}) as connection:
         connection.send(demo().astype("<f4").tobytes())
         connection.send(np.full(9, np.nan, "<f4").tobytes())
-        heard, code, _ = rest(connection)
-    assert (said(heard), code) == (SAID, 1008)  # what came before is heard
+        events, code, _ = receive_rest(connection)
+    assert (transcript_of(events), code) == (SAID, 1008)  # the audio before it is transcribed
 
 
-def test_who_says_nothing_is_taken_for_gone_and_who_keeps_alive_is_not(digits_server: Server) -> None:
-    with listening(digits_server) as silent, listening(digits_server) as alive:
+def test_idle_timeout_and_keep_alive(digits_server: Server) -> None:
+    with connect_client(digits_server) as silent, connect_client(digits_server) as alive:
         with suppress(ConnectionClosed):
             while True:
                 alive.send(json.dumps({"type": "KeepAlive"}))
@@ -398,19 +404,19 @@ def test_who_says_nothing_is_taken_for_gone_and_who_keeps_alive_is_not(digits_se
         assert silent.close_code == 1011
         assert (silent.close_reason or "").startswith("NET-0001")
         alive.send(json.dumps(FINALIZE))
-        assert hear(alive)["from_finalize"]
+        assert receive(alive)["from_finalize"]
 
 
-@pytest.mark.parametrize("more", [{}, {"channels": "2", "multichannel": "true"}])
-def test_a_client_that_goes_takes_its_streams_along(digits_server: Server, more: dict[str, str]) -> None:
-    with listening(digits_server, **more) as connection:
+@pytest.mark.parametrize("extra_query", [{}, {"channels": "2", "multichannel": "true"}])
+def test_disconnect_ends_the_streams(digits_server: Server, extra_query: dict[str, str]) -> None:
+    with connect_client(digits_server, **extra_query) as connection:
         connection.send(DIGITS)
         connection.send(json.dumps(FINALIZE))
-        hear(connection)
-        assert digits_server.health()["streams"] == (2 if more else 1)
+        receive(connection)
+        assert digits_server.health()["streams"] == (2 if extra_query else 1)
         _reset(connection.socket)
     digits_server.settled(0)
-    with listening(digits_server, **more) as connection:
+    with connect_client(digits_server, **extra_query) as connection:
         connection.send(DIGITS)
         connection.send(json.dumps(CLOSE))
         _reset(connection.socket)

@@ -1,4 +1,4 @@
-"""Events of a channel to results, without a server: what comes seldom, or depends on the clock."""
+"""Events of a channel rendered as messages, without a server: rare and time-dependent cases."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ def words(text: str, at: float) -> tuple[Word, ...]:
 
 
 def partial(stable: str, tail: str, at: float = 0.0) -> Partial:
-    said = words(stable + tail, at)
-    until = at + len(said)
-    return Partial(1, stable, tail, (), until, said[: len(stable)], said[len(stable) :])
+    all_words = words(stable + tail, at)
+    until = at + len(all_words)
+    return Partial(1, stable, tail, (), until, all_words[: len(stable)], all_words[len(stable) :])
 
 
-def over(text: str, at: float, reason: EndReason = "silence", begin: float = 0.0) -> list[Event]:
+def utterance_end(text: str, at: float, reason: EndReason = "silence", begin: float = 0.0) -> list[Event]:
     final = Final(1, text, words(text, begin), begin, at, reason, "model", 0.9, None)
     return [UtteranceEnded(1, at, reason), final]
 
 
-def told(manner: ResultOptions, *events: Event) -> list[dict[str, Any]]:
-    results = Results(manner, (0, 1), {})
-    return [message for event in events for message in results.tell(event)] + list(results.flush())
+def render(options: ResultOptions, *events: Event) -> list[dict[str, Any]]:
+    results = Results(options, (0, 1), {})
+    return [message for event in events for message in results.render_event(event)] + list(results.flush())
 
 
-def brief(messages: list[dict[str, Any]]) -> list[tuple[str, float, float, bool, bool]]:
+def summary(messages: list[dict[str, Any]]) -> list[tuple[str, float, float, bool, bool]]:
     return [
         (
             message["channel"]["alternatives"][0]["transcript"].replace(" ", ""),
@@ -46,75 +46,81 @@ def brief(messages: list[dict[str, Any]]) -> list[tuple[str, float, float, bool,
     ]
 
 
-def test_a_long_utterance_is_told_in_parts() -> None:
+def test_long_utterance_is_finalized_in_parts() -> None:
     interim = ResultOptions(interim=True)
-    heard = told(interim, partial("ab", "c"), partial("abcde", "f"), partial("abcdef", "g"), *over("abcdefg", 8.0))
-    assert brief(heard) == [
+    messages = render(
+        interim, partial("ab", "c"), partial("abcde", "f"), partial("abcdef", "g"), *utterance_end("abcdefg", 8.0)
+    )
+    assert summary(messages) == [
         ("abc", 0.0, 3.0, False, False),
         ("abcde", 0.0, 4.5, True, False),
         ("f", 4.5, 6.0, False, False),
         ("fg", 4.5, 7.0, False, False),
         ("fg", 4.5, 8.0, True, True),
     ]
-    assert [line for line in brief(heard) if line[3]] == brief(
-        told(ResultOptions(), partial("abcde", "f"), *over("abcdefg", 8.0))
+    assert [line for line in summary(messages) if line[3]] == summary(
+        render(ResultOptions(), partial("abcde", "f"), *utterance_end("abcdefg", 8.0))
     )
 
 
-def test_a_length_is_no_end_of_speech() -> None:
-    assert brief(told(ResultOptions(), *over("a", 30.0, "length"))) == [("a", 0.0, 30.0, True, False)]
-    assert brief(told(ResultOptions(ends_speech=False), *over("a", 3.0, "blanks"))) == [("a", 0.0, 3.0, True, False)]
+def test_length_limit_is_not_speech_final() -> None:
+    assert summary(render(ResultOptions(), *utterance_end("a", 30.0, "length"))) == [("a", 0.0, 30.0, True, False)]
+    assert summary(render(ResultOptions(ends_speech=False), *utterance_end("a", 3.0, "blanks"))) == [
+        ("a", 0.0, 3.0, True, False)
+    ]
 
 
-def test_silence_is_told_in_parts_but_not_while_somebody_speaks() -> None:
+def test_silence_is_finalized_in_parts_except_during_speech() -> None:
     lags = [Lag(0.0, seconds) for seconds in (2.0, 5.9, 6.0, 7.0, 13.0)]
-    assert brief(told(ResultOptions(), *lags)) == [("", 0.0, 5.0, True, False), ("", 5.0, 12.0, True, False)]
-    assert told(ResultOptions(), SpeechStarted(1, 0.5), *lags) == []
+    assert summary(render(ResultOptions(), *lags)) == [("", 0.0, 5.0, True, False), ("", 5.0, 12.0, True, False)]
+    assert render(ResultOptions(), SpeechStarted(1, 0.5), *lags) == []
 
 
-def test_a_finalize_is_answered_once() -> None:
-    events = [*over("a", 0.9, "asked"), Marker(1, 1.0), Marker(2, 1.0)]
-    heard = told(ResultOptions(), *events)
-    assert brief(heard) == [("a", 0.0, 1.0, True, True), ("", 1.0, 1.0, True, True)]
-    assert all(message["from_finalize"] for message in heard)
+def test_finalize_is_answered_once() -> None:
+    events = [*utterance_end("a", 0.9, "asked"), Marker(1, 1.0), Marker(2, 1.0)]
+    messages = render(ResultOptions(), *events)
+    assert summary(messages) == [("a", 0.0, 1.0, True, True), ("", 1.0, 1.0, True, True)]
+    assert all(message["from_finalize"] for message in messages)
 
 
 @pytest.mark.parametrize("last", [Finished(2.0), Failed("lag_exceeded", "too late")])
-def test_the_last_words_are_told_however_it_ends(last: Event) -> None:
-    (line,) = brief(told(ResultOptions(), *over("a", 1.5, "closed"), last))
+def test_last_words_are_sent_for_every_terminal_event(last: Event) -> None:
+    (line,) = summary(render(ResultOptions(), *utterance_end("a", 1.5, "closed"), last))
     assert line == ("a", 0.0, 2.0 if isinstance(last, Finished) else 1.5, True, True)
 
 
 @pytest.mark.parametrize(
     ("events", "ends"),
     [
-        ([*over("a", 1.0), Lag(0.0, 1.4)], []),
-        ([*over("a", 1.0), Lag(0.0, 1.5), Lag(0.0, 9.0)], [0.5]),
+        ([*utterance_end("a", 1.0), Lag(0.0, 1.4)], []),
+        ([*utterance_end("a", 1.0), Lag(0.0, 1.5), Lag(0.0, 9.0)], [0.5]),
         ([partial("", "a"), Lag(0.0, 1.6)], [0.5]),
-        ([*over("a", 1.0), *over("b", 4.0, begin=3.0)], [0.5]),
-        ([*over("a", 1.0), *over("b", 2.0, begin=1.2)], []),
-        ([*over("a", 1.0), Finished(1.5)], [0.5]),
-        # Speech that begins before the time is over goes on with the utterance, once it has words.
-        ([*over("a", 1.0), SpeechStarted(2, 1.4), Lag(0.0, 1.6), *over("b", 2.5, begin=2.0)], []),
-        ([*over("a", 1.0), SpeechStarted(2, 1.4), Lag(0.0, 1.6), Lag(0.0, 3.4)], [0.5]),
-        ([*over("a", 1.0), SpeechStarted(2, 1.4), *over("", 1.5), Lag(0.0, 1.6)], [0.5]),
+        ([*utterance_end("a", 1.0), *utterance_end("b", 4.0, begin=3.0)], [0.5]),
+        ([*utterance_end("a", 1.0), *utterance_end("b", 2.0, begin=1.2)], []),
+        ([*utterance_end("a", 1.0), Finished(1.5)], [0.5]),
+        # Speech that begins within the time continues the utterance, once it has words.
+        ([*utterance_end("a", 1.0), SpeechStarted(2, 1.4), Lag(0.0, 1.6), *utterance_end("b", 2.5, begin=2.0)], []),
+        ([*utterance_end("a", 1.0), SpeechStarted(2, 1.4), Lag(0.0, 1.6), Lag(0.0, 3.4)], [0.5]),
+        ([*utterance_end("a", 1.0), SpeechStarted(2, 1.4), *utterance_end("", 1.5), Lag(0.0, 1.6)], [0.5]),
     ],
 )
-def test_an_utterance_ends_when_words_stay_away(events: list[Event], ends: list[float]) -> None:
-    heard = told(ResultOptions(utterance_end=1.0), *events)
-    assert [message["last_word_end"] for message in heard if message["type"] == "UtteranceEnd"] == ends
-    assert all(message["type"] == "Results" for message in told(ResultOptions(), *events))
+def test_utterance_end_after_words_stop(events: list[Event], ends: list[float]) -> None:
+    messages = render(ResultOptions(utterance_end=1.0), *events)
+    assert [message["last_word_end"] for message in messages if message["type"] == "UtteranceEnd"] == ends
+    assert all(message["type"] == "Results" for message in render(ResultOptions(), *events))
 
 
 @pytest.mark.parametrize("begin", [1.1, 1.4, 1.49, 1.5, 1.6, 3.0])
 @pytest.mark.parametrize("step", [0.08, 0.1, 0.56, 1.12])
-def test_no_utterance_ends_between_its_start_and_its_words(begin: float, step: float) -> None:
-    """Whoever answers at UtteranceEnd would cut off who has just begun to speak."""
+def test_no_utterance_end_between_speech_start_and_words(begin: float, step: float) -> None:
+    """An agent that answers at UtteranceEnd must not interrupt a speaker who has just started."""
     later = begin + 0.9
     passed = [Lag(0.0, step * turn) for turn in range(1, 200) if 1.0 < step * turn < later]
     events = sorted([*passed, SpeechStarted(2, begin)], key=lambda event: getattr(event, "processed_until", begin))
-    manner = ResultOptions(utterance_end=1.0, speech_starts=True)
-    heard = told(manner, SpeechStarted(1, 0.1), *over("a", 1.0), *events, *over("b", later + 0.1, begin=later))
-    kinds = [message["type"] for message in heard if message["type"] != "Results"]
+    options = ResultOptions(utterance_end=1.0, speech_starts=True)
+    messages = render(
+        options, SpeechStarted(1, 0.1), *utterance_end("a", 1.0), *events, *utterance_end("b", later + 0.1, begin=later)
+    )
+    kinds = [message["type"] for message in messages if message["type"] != "Results"]
     assert kinds in (["SpeechStarted", "SpeechStarted"], ["SpeechStarted", "UtteranceEnd", "SpeechStarted"])
     assert ("UtteranceEnd" in kinds) == (begin - 0.5 >= 1.0)

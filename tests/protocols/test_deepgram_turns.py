@@ -1,4 +1,4 @@
-"""`/v2/listen`: turns from their first words to their ends, and what a client may ask for meanwhile."""
+"""`/v2/listen`: turns from first words to end, client messages, rejections and closing."""
 
 from __future__ import annotations
 
@@ -25,61 +25,63 @@ ONE_TURN = {"eot_threshold": "1.0", "eot_timeout_ms": "5000"}
 
 
 @contextmanager
-def listening(server: Server, query: dict[str, str] = RAW, **more: str) -> Iterator[ClientConnection]:
-    url = server.url(f"/v2/listen?{urlencode(query | more)}")
+def connect_client(server: Server, query: dict[str, str] = RAW, **extra_query: str) -> Iterator[ClientConnection]:
+    url = server.url(f"/v2/listen?{urlencode(query | extra_query)}")
     with connect(url, compression=None, open_timeout=PATIENCE, max_size=None) as connection:
-        assert hear(connection).keys() == {"type", "request_id", "sequence_id"}
+        assert receive(connection).keys() == {"type", "request_id", "sequence_id"}
         yield connection
 
 
-def hear(connection: ClientConnection) -> Message:
-    told: Message = json.loads(connection.recv(PATIENCE))
-    return told
+def receive(connection: ClientConnection) -> Message:
+    event: Message = json.loads(connection.recv(PATIENCE))
+    return event
 
 
-def rest(connection: ClientConnection) -> tuple[list[Message], int]:
-    heard: list[Message] = []
+def receive_rest(connection: ClientConnection) -> tuple[list[Message], int]:
+    events: list[Message] = []
     with suppress(ConnectionClosed):
         while True:
-            heard.append(hear(connection))
+            events.append(receive(connection))
     assert connection.close_code
-    return heard, connection.close_code
+    return events, connection.close_code
 
 
-def converse(server: Server, said: list[bytes | Message], query: dict[str, str] = RAW, **more: str) -> list[Message]:
-    """What is told of turns, to the end, which must be a good one."""
-    with listening(server, query, **more) as connection:
-        for message in said:
+def transcribe(
+    server: Server, messages: list[bytes | Message], query: dict[str, str] = RAW, **extra_query: str
+) -> list[Message]:
+    """Sends the messages and returns the turn events; the close must be normal."""
+    with connect_client(server, query, **extra_query) as connection:
+        for message in messages:
             connection.send(message if isinstance(message, bytes) else json.dumps(message))
-        heard, code = rest(connection)
+        events, code = receive_rest(connection)
     assert code == 1000
-    assert [told["sequence_id"] for told in heard] == list(range(1, len(heard) + 1))
-    turns = [told for told in heard if told["type"] == "TurnInfo"]
-    check(turns)
+    assert [event["sequence_id"] for event in events] == list(range(1, len(events) + 1))
+    turns = [event for event in events if event["type"] == "TurnInfo"]
+    check_order(turns)
     return turns
 
 
-def check(turns: list[Message]) -> None:
-    """Turns follow one another; each begins once and ends once, and is told of only in between."""
+def check_order(turns: list[Message]) -> None:
+    """Turns follow one another; each starts once and ends once, with its updates in between."""
     index, is_open, is_eager, until = 0, False, False, 0.0
-    for told in turns:
-        event = told["event"]
-        assert told["turn_index"] == index
+    for turn in turns:
+        event = turn["event"]
+        assert turn["turn_index"] == index
         assert is_open == (event != "StartOfTurn")
         assert is_eager or event != "TurnResumed"
-        assert told["audio_window_start"] == until
-        assert told["audio_window_end"] >= told["audio_window_start"]
-        assert told["transcript"] == " ".join(word["word"] for word in told["words"]) != ""
-        assert 0 <= told["end_of_turn_confidence"] <= 1
-        assert ("trigger" in told) == (event == "EndOfTurn")
+        assert turn["audio_window_start"] == until
+        assert turn["audio_window_end"] >= turn["audio_window_start"]
+        assert turn["transcript"] == " ".join(word["word"] for word in turn["words"]) != ""
+        assert 0 <= turn["end_of_turn_confidence"] <= 1
+        assert ("trigger" in turn) == (event == "EndOfTurn")
         is_open, is_eager = event != "EndOfTurn", event == "EagerEndOfTurn"
         if event == "EndOfTurn":
-            index, until = index + 1, told["audio_window_end"]
+            index, until = index + 1, turn["audio_window_end"]
     assert not is_open
 
 
-def ends(turns: list[Message]) -> list[str]:
-    return [told["transcript"] for told in turns if told["event"] == "EndOfTurn"]
+def ended_transcripts(turns: list[Message]) -> list[str]:
+    return [event["transcript"] for event in turns if event["event"] == "EndOfTurn"]
 
 
 @settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -96,58 +98,58 @@ def test_turns_follow_one_another(
     packets: list[bytes | Message] = [*pieces(DIGITS + bytes(32_000), size)]
     for at in sorted(forced, reverse=True):
         packets.insert(min(at, len(packets)), FORCE)
-    asked = {"model": model, "eot_threshold": threshold} | ({"eager_eot_threshold": eager} if eager else {})
-    turns = converse(digits_server, [*packets, CLOSE], **asked)
-    assert len(" ".join(ends(turns)).split()) >= 6
+    options = {"model": model, "eot_threshold": threshold} | ({"eager_eot_threshold": eager} if eager else {})
+    turns = transcribe(digits_server, [*packets, CLOSE], **options)
+    assert len(" ".join(ended_transcripts(turns)).split()) >= 6
     if not eager:
-        assert {told["event"] for told in turns} <= {"StartOfTurn", "Update", "EndOfTurn"}
+        assert {event["event"] for event in turns} <= {"StartOfTurn", "Update", "EndOfTurn"}
     if not forced and model == RAW["model"]:
-        assert " ".join(ends(turns)) == SAID
+        assert " ".join(ended_transcripts(turns)) == SAID
 
 
-def test_a_turn_ends_when_it_is_forced(digits_server: Server) -> None:
-    with listening(digits_server, **ONE_TURN) as connection:
+def test_force_end_turn(digits_server: Server) -> None:
+    with connect_client(digits_server, **ONE_TURN) as connection:
         connection.send(json.dumps(FORCE))  # of no turn
         for piece in pieces(DIGITS):
             connection.send(piece)
         connection.send(json.dumps(FORCE))
-        told = hear(connection)
-        while told["type"] != "TurnInfo" or told["event"] != "EndOfTurn":
-            told = hear(connection)
-        assert (told["trigger"], told["turn_index"]) == ("manual", 0)
-        assert told["words"][-1].keys() == {"word", "confidence", "start", "end"}
+        event = receive(connection)
+        while event["type"] != "TurnInfo" or event["event"] != "EndOfTurn":
+            event = receive(connection)
+        assert (event["trigger"], event["turn_index"]) == ("manual", 0)
+        assert event["words"][-1].keys() == {"word", "confidence", "start", "end"}
         connection.send(json.dumps(CLOSE))
-        assert rest(connection) == ([], 1000)
+        assert receive_rest(connection) == ([], 1000)
 
 
-def test_a_turn_ends_after_its_timeout(digits_server: Server) -> None:
-    asked = {"eot_threshold": "1.0", "eot_timeout_ms": "1500"}
-    turns = converse(digits_server, [*pieces(DIGITS + bytes(32_000 * 3)), CLOSE], **asked)
+def test_turn_ends_after_timeout(digits_server: Server) -> None:
+    options = {"eot_threshold": "1.0", "eot_timeout_ms": "1500"}
+    turns = transcribe(digits_server, [*pieces(DIGITS + bytes(32_000 * 3)), CLOSE], **options)
     assert turns[-1]["trigger"] == "timeout"
     assert turns[-1]["end_of_turn_confidence"] > 0.9
 
 
-def test_thresholds_may_change(digits_server: Server) -> None:
-    with listening(digits_server, **ONE_TURN) as connection:
-        for asked, told in [
+def test_thresholds_can_be_changed(digits_server: Server) -> None:
+    with connect_client(digits_server, **ONE_TURN) as connection:
+        for thresholds, expected in [
             ({}, {"eot_threshold": 1.0, "eot_timeout_ms": 5000}),
             ({"eot_threshold": 0.6, "eager_eot_threshold": 0.4}, {"eot_threshold": 0.6, "eager_eot_threshold": 0.4}),
             ({"eager_eot_threshold": None, "eot_timeout_ms": 900}, {"eot_threshold": 0.6, "eot_timeout_ms": 900}),
         ]:
-            connection.send(json.dumps({"type": "Configure", "thresholds": asked}))
-            answer = hear(connection)
+            connection.send(json.dumps({"type": "Configure", "thresholds": thresholds}))
+            answer = receive(connection)
             assert answer["type"] == "ConfigureSuccess"
-            assert told.items() <= answer["thresholds"].items()
+            assert expected.items() <= answer["thresholds"].items()
             assert answer["keyterms"] == []
         for piece in pieces(DIGITS + bytes(32_000 * 2)):
             connection.send(piece)
-        while (told := hear(connection)).get("event") != "EndOfTurn":
+        while (event := receive(connection)).get("event") != "EndOfTurn":
             pass
-        assert told["trigger"] == "model"
+        assert event["trigger"] == "model"
 
 
 @pytest.mark.parametrize(
-    ("asked", "code"),
+    ("configure", "code"),
     [
         ({"thresholds": {"eot_threshold": 0.2}}, "INVALID_THRESHOLD"),
         ({"thresholds": {"eager_eot_threshold": 0.95}}, "INVALID_THRESHOLD"),
@@ -157,48 +159,48 @@ def test_thresholds_may_change(digits_server: Server) -> None:
         ({"language_hints": ["de"]}, "FEATURE_NOT_SUPPORTED"),
     ],
 )
-def test_what_cannot_be_changed_is_refused_whole(digits_server: Server, asked: Message, code: str) -> None:
-    with listening(digits_server) as connection:
-        connection.send(json.dumps({"type": "Configure"} | asked))
-        told = hear(connection)
-        assert (told["type"], told["code"], told["error_code"]) == ("ConfigureFailure", code, code)
-        assert told["description"]
+def test_unsupported_configure_is_rejected_whole(digits_server: Server, configure: Message, code: str) -> None:
+    with connect_client(digits_server) as connection:
+        connection.send(json.dumps({"type": "Configure"} | configure))
+        event = receive(connection)
+        assert (event["type"], event["code"], event["error_code"]) == ("ConfigureFailure", code, code)
+        assert event["description"]
         connection.send(json.dumps({"type": "Configure"}))
-        assert hear(connection)["thresholds"] == {"eot_threshold": 0.7, "eot_timeout_ms": 5000}
+        assert receive(connection)["thresholds"] == {"eot_threshold": 0.7, "eot_timeout_ms": 5000}
 
 
 @pytest.mark.parametrize("text", ["hello", '{"type": "Finalize"}', '{"type": "Configure", "thresholds": 5}'])
-def test_a_text_that_is_not_understood_is_the_end(digits_server: Server, text: str) -> None:
-    with listening(digits_server) as connection:
+def test_invalid_message_closes_the_connection(digits_server: Server, text: str) -> None:
+    with connect_client(digits_server) as connection:
         connection.send(text)
-        (told,), code = rest(connection)
-    assert (told["type"], told["code"], code) == ("Error", "UNPARSABLE_CLIENT_MESSAGE", 1008)
+        (event,), code = receive_rest(connection)
+    assert (event["type"], event["code"], code) == ("Error", "UNPARSABLE_CLIENT_MESSAGE", 1008)
     digits_server.settled(0)
 
 
-def test_audio_that_cannot_be_read_is_the_end(digits_server: Server) -> None:
-    with listening(digits_server, RAW | {"encoding": "linear32"}) as connection:
+def test_unreadable_audio_closes_the_connection(digits_server: Server) -> None:
+    with connect_client(digits_server, RAW | {"encoding": "linear32"}) as connection:
         connection.send(np.full(9, np.nan, "<f4").tobytes())
-        heard, code = rest(connection)
-    assert (heard[-1]["type"], heard[-1]["code"], code) == ("Error", "DATA-0000", 1008)
+        events, code = receive_rest(connection)
+    assert (events[-1]["type"], events[-1]["code"], code) == ("Error", "DATA-0000", 1008)
 
 
-def test_a_container(digits_server: Server) -> None:
+def test_container(digits_server: Server) -> None:
     recording = encode(demo(48_000)[None], 48_000, "ogg", "libopus")
-    turns = converse(digits_server, [*pieces(recording, 2_000), CLOSE], {"model": "flux-general-en"}, **ONE_TURN)
-    assert len(ends(turns)[-1].split()) >= 6
+    turns = transcribe(digits_server, [*pieces(recording, 2_000), CLOSE], {"model": "flux-general-en"}, **ONE_TURN)
+    assert len(ended_transcripts(turns)[-1].split()) >= 6
 
 
-def test_what_has_no_effect_is_warned_of(digits_server: Server) -> None:
-    with listening(digits_server, keyterm="parrot", numerals="true", zzz="1") as connection:
+def test_ignored_parameters_cause_warnings(digits_server: Server) -> None:
+    with connect_client(digits_server, keyterm="parrot", numerals="true", zzz="1") as connection:
         for name in ("keyterm", "numerals", "zzz"):
-            told = hear(connection)
-            assert (told["type"], told["code"]) == ("Warning", "PARAMETER_IGNORED")
-            assert told["description"].startswith(name)
+            event = receive(connection)
+            assert (event["type"], event["code"]) == ("Warning", "PARAMETER_IGNORED")
+            assert event["description"].startswith(name)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "named"),
+    ("invalid_query", "message"),
     [
         ({"eot_threshold": "0.4"}, "0.4"),
         ({"eot_threshold": "high"}, "high"),
@@ -208,19 +210,21 @@ def test_what_has_no_effect_is_warned_of(digits_server: Server) -> None:
         ({"model": "nothing-like-it"}, "nothing-like-it"),
     ],
 )
-def test_a_handshake_that_is_refused_says_why(digits_server: Server, wrong: dict[str, str], named: str) -> None:
-    with pytest.raises(InvalidStatus) as refused, listening(digits_server, RAW | wrong):
+def test_rejected_handshake_names_the_reason(
+    digits_server: Server, invalid_query: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InvalidStatus) as refused, connect_client(digits_server, RAW | invalid_query):
         pass
     response = refused.value.response
     assert response.status_code == 400
-    assert named in response.headers["dg-error"]
-    assert named in json.loads(response.body)["err_msg"]
+    assert message in response.headers["dg-error"]
+    assert message in json.loads(response.body)["err_msg"]
 
 
-def test_a_client_that_goes_takes_its_stream_along(digits_server: Server) -> None:
-    with listening(digits_server) as connection:
+def test_disconnect_ends_the_stream(digits_server: Server) -> None:
+    with connect_client(digits_server) as connection:
         connection.send(DIGITS)
-        hear(connection)
+        receive(connection)
         assert digits_server.health()["streams"] == 1
         _reset(connection.socket)
     digits_server.settled(0)

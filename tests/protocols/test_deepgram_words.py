@@ -11,32 +11,32 @@ from conure.errors import BadOption, TooMany, UnsupportedAudio
 from conure.protocols.deepgram.errors import close_code_and_reason, error_response
 from conure.protocols.deepgram.file_params import FileParams
 from conure.protocols.deepgram.query import DeepgramQuery
-from conure.protocols.deepgram.transcripts import answer
+from conure.protocols.deepgram.transcripts import render_response
 from conure.protocols.deepgram.words import alternative, model_info, model_uuid
 from conure.service.events import Failed
 from conure.text.segments import segments_from_words
 from conure.types import Transcript, Word
 
-CARD = ModelInfo("parakeet-tdt-0.6b-v3", "parakeet", "", b"", 0, languages=("en", "de"))
+MODEL = ModelInfo("parakeet-tdt-0.6b-v3", "parakeet", "", b"", 0, languages=("en", "de"))
 ENGLISH = ModelInfo("mine", "mine", "", b"", 0, languages=("en",))
 
 
 class OneModel:
-    """Stands in for the server's models."""
+    """A model directory with one model."""
 
-    def __init__(self, card: ModelInfo) -> None:
-        self._card = card
+    def __init__(self, model: ModelInfo) -> None:
+        self._model = model
 
-    def clips(self, name: str | None) -> ModelInfo:
-        return self._card
-
-
-def wanted(*pairs: tuple[str, str], card: ModelInfo = CARD) -> FileParams:
-    return FileParams.of(DeepgramQuery(pairs), OneModel(card))  # type: ignore[arg-type]
+    def find_file_model(self, name: str | None) -> ModelInfo:
+        return self._model
 
 
-def said(text: str, start: float = 0.0, pauses: dict[int, float] | None = None) -> tuple[Word, ...]:
-    """A word a second, each half a second long; before some there is a longer pause."""
+def parse(*pairs: tuple[str, str], model: ModelInfo = MODEL) -> FileParams:
+    return FileParams.parse(DeepgramQuery(pairs), OneModel(model))  # type: ignore[arg-type]
+
+
+def words_of(text: str, start: float = 0.0, pauses: dict[int, float] | None = None) -> tuple[Word, ...]:
+    """One word per second, each half a second long; `pauses` adds seconds before a word."""
     words = []
     for at, part in enumerate(text.split()):
         start += (pauses or {}).get(at, 0.0)
@@ -46,13 +46,14 @@ def said(text: str, start: float = 0.0, pauses: dict[int, float] | None = None) 
 
 
 @pytest.mark.parametrize(
-    ("value", "is_so"), [("true", True), ("True", True), ("1", True), ("", True), ("false", False), (" FALSE ", False)]
+    ("value", "expected"),
+    [("true", True), ("True", True), ("1", True), ("", True), ("false", False), (" FALSE ", False)],
 )
-def test_flags(value: str, is_so: bool) -> None:
-    assert DeepgramQuery([("punctuate", value)]).flag("punctuate") is is_so
+def test_flags(value: str, expected: bool) -> None:
+    assert DeepgramQuery([("punctuate", value)]).flag("punctuate") is expected
 
 
-def test_flags_that_are_none() -> None:
+def test_invalid_flags() -> None:
     assert DeepgramQuery([]).flag("punctuate", True)
     assert DeepgramQuery([("x", "false"), ("x", "true")]).flag("x")
     with pytest.raises(BadOption, match="'maybe'"):
@@ -71,7 +72,7 @@ def test_numbers() -> None:
         query.whole("a", 1)
 
 
-def test_milliseconds_may_be_switched_on_and_off() -> None:
+def test_milliseconds_accept_booleans() -> None:
     query = DeepgramQuery([("on", "true"), ("off", "false"), ("some", "300"), ("bad", "-1"), ("worse", "soon")])
     found = [query.milliseconds(name) for name in ("on", "off", "some", "none")]
     assert found == [True, False, 300.0, None]
@@ -80,7 +81,7 @@ def test_milliseconds_may_be_switched_on_and_off() -> None:
             query.milliseconds(name)
 
 
-def test_what_is_ignored_is_what_was_asked_for() -> None:
+def test_ignored_lists_requested_parameters() -> None:
     query = DeepgramQuery(
         [("diarize", "true"), ("redact", "pci"), ("redact", "ssn"), ("numerals", "false"), ("tag", "x"), ("b", "")]
     )
@@ -91,8 +92,8 @@ def test_what_is_ignored_is_what_was_asked_for() -> None:
     assert "b" in query
 
 
-def test_words_as_written_and_as_said() -> None:
-    words = said("Hello, World — 50%.")
+def test_written_and_lexical_words() -> None:
+    words = words_of("Hello, World — 50%.")
     written = alternative(words, written=True)
     assert written["transcript"] == "Hello, World — 50%."
     assert [(word["word"], word["punctuated_word"]) for word in written["words"]] == [
@@ -110,47 +111,47 @@ def test_words_as_written_and_as_said() -> None:
     assert alternative(words, True, ["en"])["languages"] == ["en"]
 
 
-def test_nothing_and_nothing_known() -> None:
+def test_no_words_and_unknown_confidence() -> None:
     assert alternative((), True) == {"transcript": "", "confidence": 0.0, "words": []}
     assert alternative((Word("a"),), True)["confidence"] is None
 
 
-def test_models_have_names_that_stay() -> None:
-    assert model_uuid(CARD) == model_uuid(CARD) != model_uuid(ENGLISH)
-    assert model_info(CARD)["arch"] == "parakeet-tdt"
+def test_model_uuids_are_stable() -> None:
+    assert model_uuid(MODEL) == model_uuid(MODEL) != model_uuid(ENGLISH)
+    assert model_info(MODEL)["arch"] == "parakeet-tdt"
     assert model_info(ENGLISH)["name"] == "mine"
 
 
 @pytest.mark.parametrize(
-    ("pairs", "card", "language"),
+    ("pairs", "model", "language"),
     [
-        ([], CARD, None),
-        ([("language", "de")], CARD, "de"),
-        ([("language", "multi")], CARD, None),
+        ([], MODEL, None),
+        ([("language", "de")], MODEL, "de"),
+        ([("language", "multi")], MODEL, None),
         ([("language", "multi")], ENGLISH, "multi"),
-        ([("language", "de"), ("detect_language", "true")], CARD, None),
-        ([("language", "de"), ("detect_language", "false")], CARD, "de"),
-        ([("detect_language", "en"), ("detect_language", "fr")], CARD, None),
+        ([("language", "de"), ("detect_language", "true")], MODEL, None),
+        ([("language", "de"), ("detect_language", "false")], MODEL, "de"),
+        ([("detect_language", "en"), ("detect_language", "fr")], MODEL, None),
     ],
 )
-def test_languages(pairs: list[tuple[str, str]], card: ModelInfo, language: str | None) -> None:
-    assert wanted(*pairs, card=card).language == language
+def test_languages(pairs: list[tuple[str, str]], model: ModelInfo, language: str | None) -> None:
+    assert parse(*pairs, model=model).language == language
 
 
-def test_a_model_of_one_language_detects_none() -> None:
-    assert wanted(("detect_language", "true"), card=ENGLISH).ignored == ("detect_language",)
-    assert wanted(("detect_language", "true")).ignored == ()
+def test_monolingual_model_does_not_detect_languages() -> None:
+    assert parse(("detect_language", "true"), model=ENGLISH).ignored == ("detect_language",)
+    assert parse(("detect_language", "true")).ignored == ()
 
 
 @pytest.mark.parametrize(
     ("name", "written"), [("punctuate", True), ("smart_format", True), ("paragraphs", True), ("numerals", False)]
 )
-def test_what_asks_for_marks(name: str, written: bool) -> None:
-    assert wanted((name, "true")).written is written
+def test_parameters_that_request_written_form(name: str, written: bool) -> None:
+    assert parse((name, "true")).written is written
 
 
 def paragraphs(words: tuple[Word, ...]) -> dict[str, Any]:
-    segments = answer(wanted(("paragraphs", "true")), [transcript(words)], "id", "sha")
+    segments = render_response(parse(("paragraphs", "true")), [transcript(words)], "id", "sha")
     found: dict[str, Any] = segments["results"]["channels"][0]["alternatives"][0]["paragraphs"]
     return found
 
@@ -160,9 +161,9 @@ def transcript(words: tuple[Word, ...]) -> Transcript:
 
 
 def test_paragraphs_end_at_pauses() -> None:
-    told = paragraphs(said("One two. Three. Four five.", pauses={3: 1.5}))
-    assert told["transcript"] == "\nOne two. Three.\n\nFour five."
-    first, second = told["paragraphs"]
+    result = paragraphs(words_of("One two. Three. Four five.", pauses={3: 1.5}))
+    assert result["transcript"] == "\nOne two. Three.\n\nFour five."
+    first, second = result["paragraphs"]
     assert first["sentences"] == [
         {"text": "One two.", "start": 0.0, "end": 1.5},
         {"text": "Three.", "start": 2.0, "end": 2.5},
@@ -172,23 +173,25 @@ def test_paragraphs_end_at_pauses() -> None:
 
 
 def test_paragraphs_end_when_they_are_long() -> None:
-    told = paragraphs(said("One. " * 14))
-    assert [paragraph["num_words"] for paragraph in told["paragraphs"]] == [6, 6, 2]
+    result = paragraphs(words_of("One. " * 14))
+    assert [paragraph["num_words"] for paragraph in result["paragraphs"]] == [6, 6, 2]
     assert paragraphs(()) == {"transcript": "\n", "paragraphs": []}
 
 
-def test_utterances_of_channels_are_in_their_order() -> None:
-    left, right = said("one two", pauses={1: 4.0}), said("three", start=2.0)
-    told = answer(wanted(("utterances", "true")), [transcript(left), transcript(right)], "id", "sha")["results"]
-    assert [(each["channel"], each["transcript"]) for each in told["utterances"]] == [
+def test_utterances_of_channels_are_ordered_by_start() -> None:
+    left, right = words_of("one two", pauses={1: 4.0}), words_of("three", start=2.0)
+    result = render_response(parse(("utterances", "true")), [transcript(left), transcript(right)], "id", "sha")[
+        "results"
+    ]
+    assert [(item["channel"], item["transcript"]) for item in result["utterances"]] == [
         (0, "one"),
         (1, "three"),
         (0, "two"),
     ]
-    assert len(told["channels"]) == 2
+    assert len(result["channels"]) == 2
 
 
-def test_refusals() -> None:
+def test_rejections() -> None:
     refused = error_response(TooMany("two streams are open", "close one", 7.4), "the-id")
     assert refused.status_code == 429
     assert refused.headers["retry-after"] == "7"
@@ -196,7 +199,7 @@ def test_refusals() -> None:
     assert error_response(UnsupportedAudio("ü\n中"), "").headers["dg-error"] == "%C3%BC %E4%B8%AD"
 
 
-def test_reasons_of_a_close_are_short_enough() -> None:
+def test_close_reasons_fit_the_limit() -> None:
     code, reason = close_code_and_reason(Failed("idle", "ü" * 200))
     assert code == 1011
     assert reason.startswith("NET-0001: ü")

@@ -1,4 +1,4 @@
-"""The protocol of `/ws`: deltas, segments, and ends that come back in the form they were said."""
+"""The protocol of `/ws`: deltas, segments, and markers that are echoed in their own form."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.protocols.live_clients import pcm16, pieces
 from tests.protocols.servers import PATIENCE, Server, demo
 
 DIGITS = pcm16(demo())
-TOLD = {"text", "timestamp", "audio_timestamp", "is_final"}
-SEGMENT = {"segment_text", "segment_start_time", "segment_end_time"}
+TEXT_FIELDS = {"text", "timestamp", "audio_timestamp", "is_final"}
+SEGMENT_FIELDS = {"segment_text", "segment_start_time", "segment_end_time"}
 MARKER = {"type": "Marker", "id": -1}
 
 
 @contextmanager
-def connected(server: Server) -> Iterator[ClientConnection]:
+def connect_client(server: Server) -> Iterator[ClientConnection]:
     with connect(server.url("/ws"), compression=None, open_timeout=PATIENCE) as connection:
         ready = msgspec.json.decode(connection.recv(PATIENCE))
         assert ready.keys() == {"type", "id"}
@@ -29,85 +29,85 @@ def connected(server: Server) -> Iterator[ClientConnection]:
         yield connection
 
 
-def until_end(connection: ClientConnection, end: Any) -> list[dict[str, Any]]:
-    """What is told before the end comes back."""
-    heard = []
+def receive_until_marker(connection: ClientConnection, marker: Any) -> list[dict[str, Any]]:
+    """Receives the messages before the echoed marker."""
+    messages = []
     while True:
-        said = connection.recv(PATIENCE)
-        if said == end:
-            return heard
-        told = msgspec.msgpack.decode(said) if isinstance(said, bytes) else msgspec.json.decode(said)
-        if told == end:
-            return heard
-        heard.append(told)
+        data = connection.recv(PATIENCE)
+        if data == marker:
+            return messages
+        message = msgspec.msgpack.decode(data) if isinstance(data, bytes) else msgspec.json.decode(data)
+        if message == marker:
+            return messages
+        messages.append(message)
 
 
-def segments(heard: list[dict[str, Any]]) -> str:
-    """The finals, each of which must be what its deltas add up to, but for the space before a later one."""
+def segments(messages: list[dict[str, Any]]) -> str:
+    """The texts of finals; each must equal its deltas, apart from the leading space of later segments."""
     deltas = ""
-    said = []
-    for told in heard:
-        assert told.keys() == (TOLD | SEGMENT if told["is_final"] else TOLD)
-        if told["is_final"]:
-            assert told["segment_text"] == told["text"] == deltas.removeprefix(" ")
-            assert told["segment_start_time"] <= told["segment_end_time"]
-            said.append(told["text"])
+    texts = []
+    for message in messages:
+        assert message.keys() == (TEXT_FIELDS | SEGMENT_FIELDS if message["is_final"] else TEXT_FIELDS)
+        if message["is_final"]:
+            assert message["segment_text"] == message["text"] == deltas.removeprefix(" ")
+            assert message["segment_start_time"] <= message["segment_end_time"]
+            texts.append(message["text"])
             deltas = ""
         else:
-            assert told["text"]
-            deltas += told["text"]
+            assert message["text"]
+            deltas += message["text"]
     assert deltas == ""
-    return " ".join(filter(None, said))
+    return " ".join(filter(None, texts))
 
 
-@pytest.mark.parametrize("end", ["END", "MARKER"])
-def test_raw_audio_and_a_text(server: Server, end: str) -> None:
-    with connected(server) as connection:
-        heard = []
+@pytest.mark.parametrize("marker", ["END", "MARKER"])
+def test_raw_audio_and_text_markers(server: Server, marker: str) -> None:
+    with connect_client(server) as connection:
+        messages = []
         for part in (DIGITS[: len(DIGITS) // 4 * 2], DIGITS[len(DIGITS) // 4 * 2 :]):
             for piece in pieces(part):
                 connection.send(piece)
-            connection.send(end)
-            heard.append(until_end(connection, end))
-    assert all(len(segments(part)) > 10 for part in heard)
-    deltas = "".join(told["text"] for told in chain(*heard) if not told["is_final"])
-    assert deltas == " ".join(segments(part) for part in heard)
+            connection.send(marker)
+            messages.append(receive_until_marker(connection, marker))
+    assert all(len(segments(part)) > 10 for part in messages)
+    deltas = "".join(message["text"] for message in chain(*messages) if not message["is_final"])
+    assert deltas == " ".join(segments(part) for part in messages)
 
 
 def test_msgpack_is_answered_in_msgpack(server: Server) -> None:
-    with connected(server) as connection:
+    with connect_client(server) as connection:
         for piece in pieces(DIGITS):
             connection.send(msgspec.msgpack.encode({"type": "Audio", "pcm_bytes": piece}))
         connection.send(msgspec.msgpack.encode({"type": "Marker"}))
-        packed = segments(until_end(connection, MARKER))
-    with connected(server) as connection:
+        packed = segments(receive_until_marker(connection, MARKER))
+    with connect_client(server) as connection:
         for piece in pieces(DIGITS):
             connection.send(piece)
         connection.send("END")
-        assert segments(until_end(connection, "END")) == packed
+        assert segments(receive_until_marker(connection, "END")) == packed
 
 
-@pytest.mark.parametrize("said", ["hello", "[]", msgspec.msgpack.encode({"type": "Audio", "pcm_bytes": 17})])
-def test_what_is_not_understood_is_named(server: Server, said: str | bytes) -> None:
-    with connected(server) as connection:
-        connection.send(said)
-        told = connection.recv(PATIENCE)
-        error = msgspec.msgpack.decode(told) if isinstance(told, bytes) else msgspec.json.decode(told)
+@pytest.mark.parametrize("message", ["hello", "[]", msgspec.msgpack.encode({"type": "Audio", "pcm_bytes": 17})])
+def test_invalid_messages_are_reported(server: Server, message: str | bytes) -> None:
+    with connect_client(server) as connection:
+        connection.send(message)
+        answer = connection.recv(PATIENCE)
+        error = msgspec.msgpack.decode(answer) if isinstance(answer, bytes) else msgspec.json.decode(answer)
         assert (error["type"], error["code"]) == ("Error", "bad_message")
         connection.send("END")
         assert connection.recv(PATIENCE) == "END"
 
 
-def test_what_is_nested_deeper_than_a_message_is_audio(server: Server) -> None:
-    with connected(server) as connection:
+def test_deeply_nested_msgpack_is_audio(server: Server) -> None:
+    with connect_client(server) as connection:
         connection.send(b"\x82\xa4type\xa5Audio\xa9pcm_bytes" + b"\x91" * 10_000 + b"\x01")
         connection.send("END")
-        until_end(connection, "END")
+        receive_until_marker(connection, "END")
 
 
-def test_a_client_that_goes_takes_its_stream_along(server: Server) -> None:
+def test_disconnect_ends_the_stream(server: Server) -> None:
     before = server.health()["streams"]
-    with connected(server) as connection:
+    with connect_client(server) as connection:
         connection.send(DIGITS)
         assert server.health()["streams"] == before + 1
         connection.socket.shutdown(2)

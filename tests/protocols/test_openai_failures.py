@@ -1,4 +1,4 @@
-"""OpenAI's REST interface where keys, limits and the engine refuse, or fail in the middle: without an engine."""
+"""OpenAI's REST endpoints with fake services: rejected keys, limits, and failures during a response."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.protocols.forms import TRANSCRIPTIONS, Field, parts
 from tests.waiting import until
 
 PIECES = ("▁you", "▁l", "i", "ke", "▁日", "本", "。", "<0xC3>", "<0x89>", "▁")
-CARD = ModelInfo(
+MODEL = ModelInfo(
     "european", "european", "labels.json", json.dumps(PIECES).encode(), len(PIECES), ("en", "de"), clips=True
 )
 
@@ -40,22 +40,22 @@ WORDS = [word("you", 0.0, 0), word("like", 1.5, 1, 2, 3), word("日本。", 3.0,
 TEXT = "you like 日本。É"
 
 
-class Locked:
+class KeyedAccess:
     def identify(self, secret: str | None) -> Caller:
         if secret != "right":
             raise Unauthorized("this server needs a key", "send it as a bearer token")
         return ANONYMOUS
 
 
-class Files:
-    """Says words one by one, and then fails where it is to, or never comes to an end."""
+class FakeFiles:
+    """Reports words one by one, then returns, fails, or never ends."""
 
     def __init__(
         self, words: list[Word], failure: Exception | None = None, *, wait: float = 0.0, endless: bool = False
     ) -> None:
-        """`wait` seconds before each word and at the end."""
+        """`wait`: seconds before each word and at the end."""
         self.words, self.failure, self.wait, self.endless = words, failure, wait, endless
-        self.begun = self.cancelled = False
+        self.has_sent_words = self.cancelled = False
 
     async def transcribe(
         self,
@@ -73,7 +73,7 @@ class Files:
                 if heard:
                     heard(word)
             await asyncio.sleep(self.wait)
-            self.begun = True
+            self.has_sent_words = True
             if self.endless:
                 await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -86,29 +86,29 @@ class Files:
         )
 
 
-def behind(files: Files | None = None, access: Any = None) -> Services:
+def make_services(files: FakeFiles | None = None, access: Any = None) -> Services:
     tokenizers = SimpleNamespace(of=lambda card: LabelTokenizer(PIECES))
-    handle = SimpleNamespace(cards=(CARD,), models={CARD.name: CARD})
-    live = SimpleNamespace(models=ModelDirectory(cast(Any, handle), (), (CARD.name,)), tokenizers=tokenizers)
-    there = {"access": access} if access else {}
-    return Services(cast(Any, live), cast(Any, files or Files(WORDS)), cast(Any, None), **there)
+    engine = SimpleNamespace(cards=(MODEL,), models={MODEL.name: MODEL})
+    live = SimpleNamespace(models=ModelDirectory(cast(Any, engine), (), (MODEL.name,)), tokenizers=tokenizers)
+    options = {"access": access} if access else {}
+    return Services(cast(Any, live), cast(Any, files or FakeFiles(WORDS)), cast(Any, None), **options)
 
 
-def ask(
-    behind: Services, *fields: Field, path: str = TRANSCRIPTIONS, key: str = "", method: str = "POST"
+def send_request(
+    services: Services, *fields: Field, path: str = TRANSCRIPTIONS, key: str = "", method: str = "POST"
 ) -> httpx2.Response:
-    async def asked() -> httpx2.Response:
-        transport = httpx2.ASGITransport(web_app(behind, ("native", "marker")))
+    async def request() -> httpx2.Response:
+        transport = httpx2.ASGITransport(web_app(services, ("native", "marker")))
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         async with httpx2.AsyncClient(transport=transport, base_url="http://x", headers=headers) as client:
             form = parts(fields, b"speech") if method == "POST" else None
             return await client.request(method, path, files=form)
 
-    return asyncio.run(asked())
+    return asyncio.run(request())
 
 
-def events(answer: httpx2.Response) -> list[dict[str, Any]]:
-    return [json.loads(block.removeprefix("data: ")) for block in answer.text.removesuffix("\n\n").split("\n\n")]
+def events(response: httpx2.Response) -> list[dict[str, Any]]:
+    return [json.loads(block.removeprefix("data: ")) for block in response.text.removesuffix("\n\n").split("\n\n")]
 
 
 @pytest.mark.parametrize(
@@ -120,18 +120,21 @@ def events(answer: httpx2.Response) -> list[dict[str, Any]]:
         ("GET", "/v1/models/european"),
     ],
 )
-def test_a_key_is_needed(method: str, path: str) -> None:
+def test_key_is_required(method: str, path: str) -> None:
     for key in ("", "wrong"):
-        answer = ask(behind(access=Locked()), path=path, key=key, method=method)
-        assert answer.status_code == 401
-        assert answer.json()["error"]["code"] == "invalid_api_key"
-        assert answer.json()["error"]["type"] == "authentication_error"
-    assert ask(behind(access=Locked()), path=path, key="right", method=method).status_code in (200, 400)
+        response = send_request(make_services(access=KeyedAccess()), path=path, key=key, method=method)
+        assert response.status_code == 401
+        assert response.json()["error"]["code"] == "invalid_api_key"
+        assert response.json()["error"]["type"] == "authentication_error"
+    assert send_request(make_services(access=KeyedAccess()), path=path, key="right", method=method).status_code in (
+        200,
+        400,
+    )
 
 
 @pytest.mark.parametrize("stream", ["false", "true"])
 @pytest.mark.parametrize(
-    ("failure", "status", "kind", "code", "retry"),
+    ("failure", "status", "type_", "code", "retry_after"),
     [
         (Busy("64 recordings wait already", "try again", 2.2), 503, "server_error", "busy", "3"),
         (TooMany("3 recordings at once", None, 0.1), 429, "rate_limit_error", "rate_limit_exceeded", "1"),
@@ -140,41 +143,43 @@ def test_a_key_is_needed(method: str, path: str) -> None:
         (ZeroDivisionError("a mistake of ours"), 500, "server_error", "engine_failed", None),
     ],
 )
-def test_what_cannot_be_done_is_told_with_its_status(
-    stream: str, failure: Exception, status: int, kind: str, code: str, retry: str | None
+def test_errors_have_their_status(
+    stream: str, failure: Exception, status: int, type_: str, code: str, retry_after: str | None
 ) -> None:
-    answer = ask(behind(Files([], failure)), ("stream", stream))
-    told = answer.json()["error"]
-    assert (answer.status_code, told["type"], told["code"]) == (status, kind, code)
-    assert answer.headers.get("retry-after") == retry
+    response = send_request(make_services(FakeFiles([], failure)), ("stream", stream))
+    body = response.json()["error"]
+    assert (response.status_code, body["type"], body["code"]) == (status, type_, code)
+    assert response.headers.get("retry-after") == retry_after
 
 
 @pytest.mark.parametrize("failure", [EngineFailed("it broke"), ZeroDivisionError("a mistake of ours")])
-def test_what_fails_in_the_middle_is_the_last_event(failure: Exception) -> None:
-    answer = ask(behind(Files(WORDS[:2], failure, wait=0.01)), ("stream", "true"))
-    *deltas, last = events(answer)
-    assert answer.status_code == 200
+def test_failure_during_a_stream_is_the_last_event(failure: Exception) -> None:
+    response = send_request(make_services(FakeFiles(WORDS[:2], failure, wait=0.01)), ("stream", "true"))
+    *deltas, last = events(response)
+    assert response.status_code == 200
     assert "".join(event["delta"] for event in deltas) == "you like"
     assert last["error"]["type"] == "server_error"
 
 
-def test_words_are_told_as_they_come() -> None:
-    *deltas, done = events(ask(behind(Files(WORDS, wait=0.02)), ("stream", "true"), ("include", "logprobs")))
+def test_words_are_sent_as_they_come() -> None:
+    *deltas, done = events(
+        send_request(make_services(FakeFiles(WORDS, wait=0.02)), ("stream", "true"), ("include", "logprobs"))
+    )
     assert [event["delta"] for event in deltas] == ["you", " like", " 日本。", "É"]
     assert [token["token"] for token in done["logprobs"]] == ["you", " l", "i", "ke", " 日", "本", "。", "", "�", "�"]
     assert b"".join(bytes(token["bytes"]) for token in done["logprobs"]).decode() == done["text"] == TEXT
 
 
-def test_words_that_come_together_are_told_in_sentences() -> None:
-    *deltas, done = events(ask(behind(Files(WORDS)), ("stream", "true")))
+def test_words_that_come_together_are_sent_in_sentences() -> None:
+    *deltas, done = events(send_request(make_services(FakeFiles(WORDS)), ("stream", "true")))
     assert len(deltas) == 2
     assert "".join(event["delta"] for event in deltas) == done["text"] == TEXT
 
 
-def test_a_long_silence_is_bridged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keep_alive_comments_during_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(making, "SILENCE", 0.01)
-    answer = ask(behind(Files(WORDS[:1], wait=0.1)), ("stream", "true"))
-    blocks = answer.text.split("\n\n")
+    response = send_request(make_services(FakeFiles(WORDS[:1], wait=0.1)), ("stream", "true"))
+    blocks = response.text.split("\n\n")
     assert blocks[0] == ": still transcribing"
     assert [json.loads(block[6:])["type"] for block in blocks if block.startswith("data: ")] == [
         "transcript.text.delta",
@@ -182,53 +187,53 @@ def test_a_long_silence_is_bridged(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_a_language_that_is_not_known_is_not_made_up() -> None:
-    assert "languages" not in ask(behind()).json()
-    told = ask(behind(), ("response_format", "verbose_json")).json()
-    assert told["language"] == ""
-    assert "language_code" not in told
-    told = ask(behind(), ("response_format", "verbose_json"), ("language", "de-AT")).json()
-    assert (told["language"], told["language_code"]) == ("german", "de")
+def test_unknown_language_is_omitted() -> None:
+    assert "languages" not in send_request(make_services()).json()
+    body = send_request(make_services(), ("response_format", "verbose_json")).json()
+    assert body["language"] == ""
+    assert "language_code" not in body
+    body = send_request(make_services(), ("response_format", "verbose_json"), ("language", "de-AT")).json()
+    assert (body["language"], body["language_code"]) == ("german", "de")
 
 
 def test_segments_add_up_to_the_text() -> None:
-    told = ask(behind(), ("response_format", "verbose_json")).json()
-    assert len(told["segments"]) == 2
-    assert "".join(segment["text"] for segment in told["segments"]) == told["text"] == TEXT
-    assert all(segment["avg_logprob"] == -0.5 for segment in told["segments"])
-    assert [token for segment in told["segments"] for token in segment["tokens"]] == [0, 1, 2, 3, 4, 5, 6, 9, 7, 8]
+    body = send_request(make_services(), ("response_format", "verbose_json")).json()
+    assert len(body["segments"]) == 2
+    assert "".join(segment["text"] for segment in body["segments"]) == body["text"] == TEXT
+    assert all(segment["avg_logprob"] == -0.5 for segment in body["segments"])
+    assert [token for segment in body["segments"] for token in segment["tokens"]] == [0, 1, 2, 3, 4, 5, 6, 9, 7, 8]
 
 
-def test_a_model_without_times_gives_text_alone() -> None:
-    files = Files([Word("you")])
-    assert ask(behind(files)).json()["text"] == "you"
+def test_model_without_timestamps_gives_text_only() -> None:
+    files = FakeFiles([Word("you")])
+    assert send_request(make_services(files)).json()["text"] == "you"
     for form in ("srt", "vtt", "verbose_json"):
-        assert ask(behind(files), ("response_format", form)).status_code == 400
+        assert send_request(make_services(files), ("response_format", form)).status_code == 400
 
 
 @pytest.mark.parametrize("stream", ["false", "true"])
-def test_who_hangs_up_is_not_worked_for(stream: str) -> None:
-    files = Files(WORDS, endless=True)
+def test_disconnect_cancels_the_work(stream: str) -> None:
+    files = FakeFiles(WORDS, endless=True)
 
-    async def hang_up() -> None:
+    async def disconnect() -> None:
         form = httpx2.Request("POST", "http://x" + TRANSCRIPTIONS, files=parts([("stream", stream)], b"speech"))
         said = [{"type": "http.request", "body": form.read(), "more_body": False}]
 
         async def receive() -> dict[str, Any]:
             if said:
                 return said.pop()
-            await until(lambda: sent if stream == "true" else files.begun)
+            await until(lambda: sent_messages if stream == "true" else files.has_sent_words)
             return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
-            sent.append(message)
+            sent_messages.append(message)
 
-        sent: list[Any] = []
+        sent_messages: list[Any] = []
         headers = [(name.lower().encode(), value.encode()) for name, value in form.headers.items()]
         scope = {"type": "http", "method": "POST", "path": TRANSCRIPTIONS, "headers": headers, "query_string": b""}
-        await web_app(behind(files), ("native", "marker"))(scope, receive, send)
-        begun = [message.get("status") for message in sent if message["type"] == "http.response.start"]
-        assert begun == ([200] if stream == "true" else [499])
+        await web_app(make_services(files), ("native", "marker"))(scope, receive, send)
+        statuses = [message.get("status") for message in sent_messages if message["type"] == "http.response.start"]
+        assert statuses == ([200] if stream == "true" else [499])
 
-    asyncio.run(hang_up())
+    asyncio.run(disconnect())
     assert files.cancelled

@@ -1,4 +1,4 @@
-"""OpenAI's REST interface over a real server, as raw HTTP: every field in every form, every format, every refusal."""
+"""OpenAI's REST endpoints over a real server, as raw HTTP: all fields, notations, formats and rejections."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ def wav(samples: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def events(answer: httpx2.Response) -> list[dict[str, Any]]:
-    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
-    blocks = answer.text.removesuffix("\n\n").split("\n\n")
+def events(response: httpx2.Response) -> list[dict[str, Any]]:
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    blocks = response.text.removesuffix("\n\n").split("\n\n")
     return [json.loads(block.removeprefix("data: ")) for block in blocks]
 
 
 def transcript(server: Server) -> Transcript:
-    """Of the demo, by the native door."""
-    told = json.loads(server.post("/v1/transcribe", DEMO.read_bytes())[1])
-    words = [Word(**word) for segment in told["segments"] for word in segment["words"]]
-    return Transcript(told["text"], told["duration"], segments=tuple(segments_from_words(words)))
+    """The transcript of the demo, from the native protocol."""
+    body = json.loads(server.post("/v1/transcribe", DEMO.read_bytes())[1])
+    words = [Word(**word) for segment in body["segments"] for word in segment["words"]]
+    return Transcript(body["text"], body["duration"], segments=tuple(segments_from_words(words)))
 
 
-def error(answer: httpx2.Response) -> dict[str, Any]:
-    told: dict[str, Any] = answer.json()["error"]
-    assert told.keys() == {"message", "type", "param", "code"}
-    assert told["message"]
-    return told
+def error(response: httpx2.Response) -> dict[str, Any]:
+    body: dict[str, Any] = response.json()["error"]
+    assert body.keys() == {"message", "type", "param", "code"}
+    assert body["message"]
+    return body
 
 
-def test_json_has_the_text_the_language_and_the_usage(server: Server) -> None:
+def test_json_has_text_language_and_usage(server: Server) -> None:
     assert send(server, ("model", "tiny")).json() == {
         "text": SAID,
         "languages": [{"code": "en"}],
@@ -67,20 +67,20 @@ def test_json_has_the_text_the_language_and_the_usage(server: Server) -> None:
     }
 
 
-@pytest.mark.parametrize(("form", "like"), [("text", "txt"), ("srt", "srt"), ("vtt", "vtt")])
-def test_texts_are_those_of_the_command(server: Server, form: str, like: Any) -> None:
-    answer = send(server, ("response_format", form))
-    assert answer.headers["content-type"].startswith("text/")
-    assert answer.text == render(transcript(server), like)
+@pytest.mark.parametrize(("format_", "file_format"), [("text", "txt"), ("srt", "srt"), ("vtt", "vtt")])
+def test_texts_equal_those_of_the_command(server: Server, format_: str, file_format: Any) -> None:
+    response = send(server, ("response_format", format_))
+    assert response.headers["content-type"].startswith("text/")
+    assert response.text == render(transcript(server), file_format)
 
 
 def test_segments_have_all_ten_fields(server: Server) -> None:
-    told = send(server, ("response_format", "verbose_json")).json()
-    assert (told["task"], told["language"], told["language_code"]) == ("transcribe", "english", "en")
-    assert told["duration"] == told["usage"]["seconds"] == 7.181
-    assert "words" not in told
-    assert told["text"] == "".join(segment["text"] for segment in told["segments"]) == SAID
-    (segment,) = told["segments"]
+    body = send(server, ("response_format", "verbose_json")).json()
+    assert (body["task"], body["language"], body["language_code"]) == ("transcribe", "english", "en")
+    assert body["duration"] == body["usage"]["seconds"] == 7.181
+    assert "words" not in body
+    assert body["text"] == "".join(segment["text"] for segment in body["segments"]) == SAID
+    (segment,) = body["segments"]
     assert segment.keys() == SEGMENT_FIELDS
     assert (segment["id"], segment["temperature"], segment["no_speech_prob"]) == (0, 0.0, 0.0)
     assert segment["seek"] == round(segment["start"] * 100)
@@ -91,20 +91,22 @@ def test_segments_have_all_ten_fields(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "given"),
+    ("granularities", "expected"),
     [(["word"], {"words"}), (["segment"], {"segments"}), (["word", "segment"], {"words", "segments"})],
 )
-def test_granularities(server: Server, wanted: list[str], given: set[str]) -> None:
-    told = send(
-        server, ("response_format", "verbose_json"), *(("timestamp_granularities[]", name) for name in wanted)
+def test_granularities(server: Server, granularities: list[str], expected: set[str]) -> None:
+    body = send(
+        server, ("response_format", "verbose_json"), *(("timestamp_granularities[]", name) for name in granularities)
     ).json()
-    assert told.keys() & {"words", "segments"} == given
+    assert body.keys() & {"words", "segments"} == expected
 
 
-def test_words_are_those_of_the_transcript(server: Server) -> None:
-    told = send(server, ("response_format", "verbose_json"), ("timestamp_granularities[]", "word")).json()
-    said = [(word.text, word.start, word.end, word.confidence) for word in transcript(server).words]
-    assert [tuple(word[key] for key in ("word", "start", "end", "confidence")) for word in told["words"]] == said
+def test_words_equal_those_of_the_transcript(server: Server) -> None:
+    body = send(server, ("response_format", "verbose_json"), ("timestamp_granularities[]", "word")).json()
+    expected_words = [(word.text, word.start, word.end, word.confidence) for word in transcript(server).words]
+    assert [
+        tuple(word[key] for key in ("word", "start", "end", "confidence")) for word in body["words"]
+    ] == expected_words
 
 
 @pytest.mark.parametrize(
@@ -118,11 +120,11 @@ def test_words_are_those_of_the_transcript(server: Server) -> None:
         [("include[]", "logprobs"), ("include[]", "logprobs")],
     ],
 )
-def test_log_probabilities_in_every_form_of_a_list(server: Server, fields: list[Field]) -> None:
-    told = send(server, *fields).json()["logprobs"]
-    assert "".join(token["token"] for token in told) == SAID
-    assert bytes(byte for token in told for byte in token["bytes"]) == SAID.encode()
-    assert all(-20 < token["logprob"] < 0 for token in told)
+def test_logprobs_in_every_list_notation(server: Server, fields: list[Field]) -> None:
+    body = send(server, *fields).json()["logprobs"]
+    assert "".join(token["token"] for token in body) == SAID
+    assert bytes(byte for token in body for byte in token["bytes"]) == SAID.encode()
+    assert all(-20 < token["logprob"] < 0 for token in body)
 
 
 @pytest.mark.parametrize(
@@ -152,28 +154,28 @@ def test_log_probabilities_in_every_form_of_a_list(server: Server, fields: list[
         ([("vad_filter", "true"), ("hotwords[]", "x"), ("päth,x", "x")], "vad_filter, hotwords[], p%C3%A4th%2Cx"),
     ],
 )
-def test_what_has_no_effect_is_named(server: Server, fields: list[Field], ignored: str) -> None:
-    answer = send(server, *fields)
-    assert answer.json()["text"] == SAID
-    assert answer.headers.get("conure-ignored", "") == ignored
+def test_ignored_options_are_reported(server: Server, fields: list[Field], ignored: str) -> None:
+    response = send(server, *fields)
+    assert response.json()["text"] == SAID
+    assert response.headers.get("conure-ignored", "") == ignored
 
 
-def test_a_header_does_not_grow_with_the_form(server: Server) -> None:
-    answer = send(server, *((f"{number}{'x' * 500}", "1") for number in range(200)))
-    assert answer.json()["text"] == SAID
-    assert len(answer.headers["conure-ignored"]) < 4096
+def test_ignored_header_is_bounded(server: Server) -> None:
+    response = send(server, *((f"{number}{'x' * 500}", "1") for number in range(200)))
+    assert response.json()["text"] == SAID
+    assert len(response.headers["conure-ignored"]) < 4096
 
 
 @pytest.mark.parametrize("name", ["speech", "speech.mp3", "../../etc/passwd", "http://127.0.0.1/x.wav", "a\\b", "😀"])
-def test_the_name_of_the_file_does_not_matter(server: Server, name: str) -> None:
+def test_file_name_does_not_matter(server: Server, name: str) -> None:
     assert send(server, name=name).json()["text"] == SAID
 
 
 def test_deltas_add_up_to_the_text(server: Server) -> None:
     pause = np.zeros(32_000, np.float32)
     audio = wav(np.concatenate([demo(), pause, demo(), pause, demo()]))
-    answer = send(server, ("stream", "true"), ("include[]", "logprobs"), ("response_format", "json"), file=audio)
-    *deltas, done = events(answer)
+    response = send(server, ("stream", "true"), ("include[]", "logprobs"), ("response_format", "json"), file=audio)
+    *deltas, done = events(response)
     assert {event["type"] for event in deltas} == {"transcript.text.delta"}
     assert len(deltas) > 1
     assert done["type"] == "transcript.text.done"
@@ -187,53 +189,53 @@ def test_deltas_add_up_to_the_text(server: Server) -> None:
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
 
 
-def test_a_stream_names_what_has_no_effect_and_refuses_with_a_status(server: Server) -> None:
-    answer = send(server, ("stream", "true"), ("prompt", "digits"))
-    assert answer.headers["conure-ignored"] == "prompt"
-    assert "logprobs" not in events(answer)[-1]
+def test_stream_reports_ignored_fields_and_rejects_with_a_status(server: Server) -> None:
+    response = send(server, ("stream", "true"), ("prompt", "digits"))
+    assert response.headers["conure-ignored"] == "prompt"
+    assert "logprobs" not in events(response)[-1]
     refused = send(server, ("stream", "true"), file=b"this is not audio" * 100)
     assert refused.status_code == 400
     assert error(refused)["code"] == "unsupported_audio"
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_where_nobody_speaks_there_is_no_text(server: Server, form: str) -> None:
+@pytest.mark.parametrize("format_", FORMATS)
+def test_silence_has_no_text(server: Server, format_: str) -> None:
     silence = wav(np.zeros(48_000, np.float32))
-    answer = send(server, ("response_format", form), file=silence)
-    assert answer.status_code == 200
-    if form in ("json", "verbose_json"):
-        assert answer.json()["text"] == ""
-        assert answer.json().get("segments", []) == []
+    response = send(server, ("response_format", format_), file=silence)
+    assert response.status_code == 200
+    if format_ in ("json", "verbose_json"):
+        assert response.json()["text"] == ""
+        assert response.json().get("segments", []) == []
     else:
-        assert answer.text == {"text": "\n", "srt": "", "vtt": "WEBVTT\n\n"}[form]
+        assert response.text == {"text": "\n", "srt": "", "vtt": "WEBVTT\n\n"}[format_]
 
 
-def test_a_stream_of_silence_has_one_event(server: Server) -> None:
+def test_stream_of_silence_has_one_event(server: Server) -> None:
     (done,) = events(send(server, ("stream", "true"), file=wav(np.zeros(48_000, np.float32))))
     assert (done["type"], done["text"]) == ("transcript.text.done", "")
 
 
-def test_a_track_is_chosen(server: Server) -> None:
+def test_track_is_selected(server: Server) -> None:
     with open_audio(DEMO) as reader:
         speech = np.concatenate(list(reader.blocks()), axis=1)
     film = mixed(np.zeros_like(speech), speech)
-    told = send(server, file=film).json()
-    assert told["text"] == SAID
-    assert "1 (aac), which is silent" in told["problems"][0]
+    body = send(server, file=film).json()
+    assert body["text"] == SAID
+    assert "1 (aac), which is silent" in body["problems"][0]
     assert send(server, ("track", "1"), file=film).json()["text"] == ""
     for wrong, code in (("3", "no_such_track"), ("0", None), ("two", None)):
-        answer = send(server, ("track", wrong), file=film)
-        assert answer.status_code == 400
-        assert code is None or answer.json()["error"]["code"] == code
+        response = send(server, ("track", wrong), file=film)
+        assert response.status_code == 400
+        assert code is None or response.json()["error"]["code"] == code
 
 
-@pytest.mark.parametrize("form", ["json", "verbose_json", "text"])
-def test_what_of_a_recording_could_not_be_read_is_told(server: Server, form: str) -> None:
+@pytest.mark.parametrize("format_", ["json", "verbose_json", "text"])
+def test_problems_of_a_recording_are_reported(server: Server, format_: str) -> None:
     data = DEMO.read_bytes()
-    answer = send(server, ("response_format", form), file=data[: len(data) // 2])
-    assert answer.status_code == 200
-    told = answer.headers["conure-problems"] if form == "text" else " ".join(answer.json()["problems"])
-    assert "cut off" in told
+    response = send(server, ("response_format", format_), file=data[: len(data) // 2])
+    assert response.status_code == 200
+    body = response.headers["conure-problems"] if format_ == "text" else " ".join(response.json()["problems"])
+    assert "cut off" in body
 
 
 @pytest.mark.parametrize(
@@ -278,31 +280,31 @@ def test_what_of_a_recording_could_not_be_read_is_told(server: Server, form: str
         ([("known_speaker_references[]", "data:x")], b"x", 400, "known_speaker_references", "bad_option"),
     ],
 )
-def test_refusals(
+def test_rejections(
     server: Server, fields: list[Field], file: bytes | None, status: int, param: str | None, code: str | None
 ) -> None:
-    answer = send(server, *fields, file=file)
-    told = error(answer)
-    assert (answer.status_code, told["type"]) == (status, "invalid_request_error")
-    assert param in (told["param"], None)
-    assert code in (told["code"], None)
+    response = send(server, *fields, file=file)
+    body = error(response)
+    assert (response.status_code, body["type"]) == (status, "invalid_request_error")
+    assert param in (body["param"], None)
+    assert code in (body["code"], None)
 
 
-def test_a_language_is_refused_with_those_there_are(server: Server) -> None:
+def test_unsupported_language_lists_the_supported_ones(server: Server) -> None:
     assert "it knows: en" in error(send(server, ("language", "tlh")))["message"]
 
 
-def test_two_recordings_and_a_file_for_a_text(server: Server) -> None:
+def test_two_files_and_a_file_in_a_text_field(server: Server) -> None:
     for name in ("file", "prompt"):
-        answer = httpx2.post(
+        response = httpx2.post(
             server.base + TRANSCRIPTIONS, files=[("file", ("a", DEMO.read_bytes())), (name, ("b", b"x"))]
         )
-        assert answer.status_code == 400
-        assert error(answer)["param"] == name
+        assert response.status_code == 400
+        assert error(response)["param"] == name
 
 
 @pytest.mark.parametrize(
-    ("kind", "body"),
+    ("content_type", "body"),
     [
         ("", b""),
         ("application/json", b'{"file": "/etc/passwd", "model": "tiny"}'),
@@ -320,15 +322,15 @@ def test_two_recordings_and_a_file_for_a_text(server: Server) -> None:
         ("application/x-www-form-urlencoded", b"model=tiny"),
     ],
 )
-def test_what_is_no_form(server: Server, kind: str, body: bytes) -> None:
-    answer = httpx2.post(server.base + TRANSCRIPTIONS, content=body, headers={"Content-Type": kind})
-    assert answer.status_code == 400
-    error(answer)
+def test_bodies_that_are_not_forms(server: Server, content_type: str, body: bytes) -> None:
+    response = httpx2.post(server.base + TRANSCRIPTIONS, content=body, headers={"Content-Type": content_type})
+    assert response.status_code == 400
+    error(response)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 20, 500, 5_000, -3, -60, -300])
-def test_a_form_that_is_cut_off_is_told_so(server: Server, kept: int) -> None:
-    """Not that there is no recording, nor transcribed without the fields that are missing."""
+@pytest.mark.parametrize("length", [0, 1, 20, 500, 5_000, -3, -60, -300])
+def test_truncated_form_is_reported(server: Server, length: int) -> None:
+    """The error names the truncation, not a missing file; the remaining fields are not transcribed either."""
     request = httpx2.Request(
         "POST",
         server.base + TRANSCRIPTIONS,
@@ -337,10 +339,10 @@ def test_a_form_that_is_cut_off_is_told_so(server: Server, kept: int) -> None:
     )
     content = request.read()
     assert content.endswith(b"--\r\n")
-    kind = {"Content-Type": request.headers["content-type"]}
-    answer = httpx2.post(server.base + TRANSCRIPTIONS, content=content[:kept], headers=kind)
-    assert answer.status_code == 400
-    assert "cut off" in error(answer)["message"]
+    content_type = {"Content-Type": request.headers["content-type"]}
+    response = httpx2.post(server.base + TRANSCRIPTIONS, content=content[:length], headers=content_type)
+    assert response.status_code == 400
+    assert "cut off" in error(response)["message"]
 
 
 @pytest.mark.parametrize(
@@ -359,23 +361,23 @@ def test_a_form_that_is_cut_off_is_told_so(server: Server, kept: int) -> None:
     ],
 )
 def test_other_paths_and_methods(server: Server, method: str, path: str, status: int, allowed: str | None) -> None:
-    answer = httpx2.request(method, server.base + path)
-    assert (answer.status_code, answer.headers.get("allow")) == (status, allowed)
-    assert error(answer)["type"] == "invalid_request_error"
+    response = httpx2.request(method, server.base + path)
+    assert (response.status_code, response.headers.get("allow")) == (status, allowed)
+    assert error(response)["type"] == "invalid_request_error"
 
 
-def test_translations_are_refused_with_the_reason(server: Server) -> None:
-    answer = httpx2.post(server.base + "/v1/audio/translations", files={"file": ("a", DEMO.read_bytes())})
-    assert answer.status_code == 400
-    assert "translates" in error(answer)["message"]
+def test_translations_are_rejected_with_a_reason(server: Server) -> None:
+    response = httpx2.post(server.base + "/v1/audio/translations", files={"file": ("a", DEMO.read_bytes())})
+    assert response.status_code == 400
+    assert "not supported" in error(response)["message"]
 
 
 def test_models(server: Server) -> None:
-    told = httpx2.get(server.base + "/v1/models").json()
-    assert told["object"] == "list"
-    found = {model["id"]: model for model in told["data"]}
+    body = httpx2.get(server.base + "/v1/models").json()
+    assert body["object"] == "list"
+    found = {model["id"]: model for model in body["data"]}
     assert {"tiny", "small", "whisper-1", "gpt-live-transcribe"} <= found.keys()
-    assert all(model["object"] == "model" and model["created"] > 0 for model in told["data"])
+    assert all(model["object"] == "model" and model["created"] > 0 for model in body["data"])
     tiny, small = found["tiny"], found["small"]
     assert (tiny["recordings"], tiny["languages"]) == (True, ["en"])
     assert (small["recordings"], small["live"]) == (False, True)
@@ -387,12 +389,12 @@ def test_models(server: Server) -> None:
 @pytest.mark.parametrize(
     ("name", "root"), [("tiny", "tiny"), ("small", "small"), ("whisper-large-v3", "tiny"), ("nova-3", "tiny")]
 )
-def test_a_model_by_any_name_that_is_understood(server: Server, name: str, root: str) -> None:
-    told = httpx2.get(f"{server.base}/v1/models/{name}").json()
-    assert (told["id"], told["root"]) == (name, root)
+def test_model_by_any_accepted_name(server: Server, name: str, root: str) -> None:
+    body = httpx2.get(f"{server.base}/v1/models/{name}").json()
+    assert (body["id"], body["root"]) == (name, root)
 
 
-def test_the_document_has_the_form(server: Server) -> None:
+def test_openapi_document_has_the_form(server: Server) -> None:
     paths = httpx2.get(server.base + "/openapi.json").json()["paths"]
     content = paths[TRANSCRIPTIONS]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert content["required"] == ["file"]
@@ -404,7 +406,7 @@ def test_the_document_has_the_form(server: Server) -> None:
 
 @pytest.mark.parametrize("sent", [0, 100, 40_000, None])
 @pytest.mark.parametrize("stream", ["false", "true"])
-def test_a_client_that_hangs_up(server: Server, sent: int | None, stream: str) -> None:
+def test_client_disconnect(server: Server, sent: int | None, stream: str) -> None:
     request = httpx2.Request(
         "POST",
         server.base + TRANSCRIPTIONS,

@@ -1,4 +1,4 @@
-"""Forms and the stream of finals: what they answer, what they refuse, and who has the path that two doors share."""
+"""Form uploads and the stream of finals: responses, rejections, and the path shared with the native protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.protocols.live_clients import pcm16, pieces
 from tests.protocols.servers import DEMO, MOST_UPLOAD, PATIENCE, SAID, Server, demo, started, wait_for
-from tests.protocols.test_wyoming import connected, request
+from tests.protocols.test_wyoming import connect_client as connect_wyoming
+from tests.protocols.test_wyoming import request
 
 DIGITS = pcm16(demo())
 SEGMENT = {"text", "start", "end", "speaker", "is_user", "person_id", "detected_language"}
@@ -27,22 +28,24 @@ Answer = tuple[int, Any, dict[str, str]]
 
 
 @pytest.fixture(scope="module")
-def narrow(cache: Path) -> Iterator[Server]:
-    """Room for one stream, and the native door closed."""
+def limited_server(cache: Path) -> Iterator[Server]:
+    """A server with one stream and without the native protocol."""
     with started("tiny", cache, "--max-streams", "1", "--disable", "native", "--drain-seconds", "600") as running:
         yield running
         assert running.stop() == 0
         assert "Traceback" not in running.errors
 
 
-def posted(
-    server: Server, path: str, fields: dict[str, str], file: bytes | None = None, named: bytes = b"../a b.wav"
+def post(
+    server: Server, path: str, fields: dict[str, str], file: bytes | None = None, filename: bytes = b"../a b.wav"
 ) -> Answer:
-    """Status, JSON and headers."""
+    """Returns status, JSON and headers."""
     boundary = uuid.uuid4().hex
     parts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}'.encode() for name, value in fields.items()]
     if file is not None:
-        head = b'Content-Disposition: form-data; name="file"; filename="%s"\r\nContent-Type: audio/wav\r\n\r\n' % named
+        head = (
+            b'Content-Disposition: form-data; name="file"; filename="%s"\r\nContent-Type: audio/wav\r\n\r\n' % filename
+        )
         parts.append(head + file)
     body = b"".join(f"--{boundary}\r\n".encode() + part + b"\r\n" for part in parts) + f"--{boundary}--\r\n".encode()
     request = urllib.request.Request(server.base + path, data=body)
@@ -56,27 +59,29 @@ def posted(
 
 
 def test_segments(server: Server) -> None:
-    status, told, headers = posted(server, "/v1/transcribe", {}, DEMO.read_bytes())
+    status, body, headers = post(server, "/v1/transcribe", {}, DEMO.read_bytes())
     assert status == 200
-    assert told.keys() == {"text", "segments"}
-    assert told["text"] == SAID
-    assert " ".join(segment["text"] for segment in told["segments"]) == SAID
-    for segment in told["segments"]:
+    assert body.keys() == {"text", "segments"}
+    assert body["text"] == SAID
+    assert " ".join(segment["text"] for segment in body["segments"]) == SAID
+    for segment in body["segments"]:
         assert segment.keys() == {"text", "start", "end"}
         assert 0 <= segment["start"] < segment["end"] <= 7.2
     assert "conure-ignored" not in headers
 
 
-@pytest.mark.parametrize("named", [b"caf\xe9.wav", "鵝\x1b[31m.wav".encode(), b"", b"x" * 2_000, b"\xed\xb3\xa9.wav"])
-def test_a_file_may_have_any_name(server: Server, named: bytes) -> None:
-    status, told, _ = posted(server, "/v2/transcribe", {}, DEMO.read_bytes(), named)
-    assert (status, told["text"]) == (200, SAID)
+@pytest.mark.parametrize(
+    "filename", [b"caf\xe9.wav", "鵝\x1b[31m.wav".encode(), b"", b"x" * 2_000, b"\xed\xb3\xa9.wav"]
+)
+def test_file_may_have_any_name(server: Server, filename: bytes) -> None:
+    status, body, _ = post(server, "/v2/transcribe", {}, DEMO.read_bytes(), filename)
+    assert (status, body["text"]) == (200, SAID)
 
 
 @pytest.mark.parametrize("path", ["/v1/transcribe", "/v2/transcribe"])
-def test_what_could_not_be_read_is_told(server: Server, path: str) -> None:
+def test_problems_are_reported(server: Server, path: str) -> None:
     data = DEMO.read_bytes()
-    status, _, headers = posted(server, path, {}, data[: len(data) // 2])
+    status, _, headers = post(server, path, {}, data[: len(data) // 2])
     assert status == 200
     assert "cut off" in headers["conure-problems"]
 
@@ -93,12 +98,12 @@ def test_what_could_not_be_read_is_told(server: Server, path: str) -> None:
     ],
 )
 def test_speakers_are_null(server: Server, fields: dict[str, str], ignored: str | None) -> None:
-    status, told, headers = posted(server, "/v2/transcribe", fields, DEMO.read_bytes())
+    status, body, headers = post(server, "/v2/transcribe", fields, DEMO.read_bytes())
     assert status == 200
-    assert told.keys() == {"text", "segments", "detected_language"}
-    assert told["text"] == SAID
-    assert told["detected_language"] == "en"  # the only one that the model knows
-    assert [segment["speaker"] for segment in told["segments"]] == [None] * len(told["segments"])
+    assert body.keys() == {"text", "segments", "detected_language"}
+    assert body["text"] == SAID
+    assert body["detected_language"] == "en"  # the only one that the model knows
+    assert [segment["speaker"] for segment in body["segments"]] == [None] * len(body["segments"])
     assert headers.get("conure-ignored") == ignored
 
 
@@ -110,20 +115,20 @@ def test_speakers_are_null(server: Server, fields: dict[str, str], ignored: str 
             {"num_speakers": "2", "min_speakers": "1"},
             "num_speakers cannot be combined with min_speakers or max_speakers",
         ),
-        ({"num_speakers": "0"}, "num_speakers is '0': send a whole number greater than 0"),
-        ({"max_speakers": "-1"}, "max_speakers is '-1': send a whole number greater than 0"),
-        ({"min_speakers": "1.5"}, "min_speakers is '1.5': send a whole number greater than 0"),
-        ({"min_speakers": "9" * 5000}, f"min_speakers is '{'9' * 5000}': send a whole number greater than 0"),
+        ({"num_speakers": "0"}, "num_speakers is '0': send an integer greater than 0"),
+        ({"max_speakers": "-1"}, "max_speakers is '-1': send an integer greater than 0"),
+        ({"min_speakers": "1.5"}, "min_speakers is '1.5': send an integer greater than 0"),
+        ({"min_speakers": "9" * 5000}, f"min_speakers is '{'9' * 5000}': send an integer greater than 0"),
         ({"diarize": "maybe"}, "diarize is 'maybe': send true or false"),
     ],
 )
-def test_fields_that_are_wrong(server: Server, fields: dict[str, str], detail: str) -> None:
-    assert posted(server, "/v2/transcribe", fields, DEMO.read_bytes())[:2] == (422, {"detail": detail})
+def test_invalid_fields(server: Server, fields: dict[str, str], detail: str) -> None:
+    assert post(server, "/v2/transcribe", fields, DEMO.read_bytes())[:2] == (422, {"detail": detail})
 
 
 @pytest.mark.parametrize("path", ["/v1/transcribe", "/v2/transcribe"])
 @pytest.mark.parametrize(
-    ("fields", "file", "status", "named"),
+    ("fields", "file", "status", "part"),
     [
         ({}, None, 422, "no file"),
         ({"file": "words"}, None, 422, "no file"),
@@ -132,29 +137,29 @@ def test_fields_that_are_wrong(server: Server, fields: dict[str, str], detail: s
         ({}, bytes(MOST_UPLOAD + 1), 413, "bytes"),
     ],
 )
-def test_recordings_that_are_none(
-    server: Server, path: str, fields: dict[str, str], file: bytes | None, status: int, named: str
+def test_invalid_recordings(
+    server: Server, path: str, fields: dict[str, str], file: bytes | None, status: int, part: str
 ) -> None:
-    answered, told, _ = posted(server, path, fields, file)
-    assert answered == status
-    assert told.keys() == {"detail"}
-    assert named in told["detail"]
+    response_status, body, _ = post(server, path, fields, file)
+    assert response_status == status
+    assert body.keys() == {"detail"}
+    assert part in body["detail"]
 
 
-def test_a_client_that_hangs_up(server: Server) -> None:
+def test_client_disconnect(server: Server) -> None:
     for sent in (0, 100):
         head = b"POST /v2/transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         with socket.create_connection((server.host, server.web), timeout=PATIENCE) as connection:
             connection.sendall(head + b"Content-Length: 1000\r\n\r\n" + b"--x" + b" " * sent)
-    assert posted(server, "/v1/transcribe", {}, DEMO.read_bytes())[0] == 200
+    assert post(server, "/v1/transcribe", {}, DEMO.read_bytes())[0] == 200
 
 
-def test_what_is_no_form_is_for_the_native_door(server: Server, narrow: Server) -> None:
+def test_other_bodies_go_to_the_native_protocol(server: Server, limited_server: Server) -> None:
     assert json.loads(server.post("/v1/transcribe", DEMO.read_bytes())[1])["duration"] == pytest.approx(7.181)
-    assert narrow.post("/v1/transcribe", DEMO.read_bytes())[0] == 404
-    assert posted(narrow, "/v1/transcribe", {}, DEMO.read_bytes())[:2] == (
+    assert limited_server.post("/v1/transcribe", DEMO.read_bytes())[0] == 404
+    assert post(limited_server, "/v1/transcribe", {}, DEMO.read_bytes())[:2] == (
         200,
-        posted(server, "/v1/transcribe", {}, DEMO.read_bytes())[1],
+        post(server, "/v1/transcribe", {}, DEMO.read_bytes())[1],
     )
     status, body = server.post("/v2/transcribe", b"x")
     assert status == 422
@@ -162,70 +167,72 @@ def test_what_is_no_form_is_for_the_native_door(server: Server, narrow: Server) 
 
 
 @contextmanager
-def streaming(server: Server, query: str = "") -> Iterator[ClientConnection]:
+def connect_client(server: Server, query: str = "") -> Iterator[ClientConnection]:
     with connect(server.url("/v3/stream" + query), compression=None, open_timeout=PATIENCE) as connection:
         assert json.loads(connection.recv(PATIENCE)) == {"type": "ready"}
         yield connection
 
 
-def rest(connection: ClientConnection) -> tuple[list[dict[str, Any]], int | None, str | None]:
-    heard = []
+def receive_rest(connection: ClientConnection) -> tuple[list[dict[str, Any]], int | None, str | None]:
+    segments = []
     try:
         while True:
-            heard.append(json.loads(connection.recv(PATIENCE)))
+            segments.append(json.loads(connection.recv(PATIENCE)))
     except ConnectionClosed:
-        return heard, connection.close_code, connection.close_reason
+        return segments, connection.close_code, connection.close_reason
 
 
-def refused(server: Server, query: str = "") -> tuple[int | None, str | None]:
+def rejection(server: Server, query: str = "") -> tuple[int | None, str | None]:
     with connect(server.url("/v3/stream" + query), compression=None, open_timeout=PATIENCE) as connection:
-        heard, code, reason = rest(connection)
-    assert not heard
+        segments, code, reason = receive_rest(connection)
+    assert not segments
     return code, reason
 
 
-@pytest.mark.parametrize(("query", "least", "most"), [("", 1, 8), ("?hangover_s=0.2", 5, 8), ("?hangover_s=3", 1, 1)])
-def test_an_utterance_a_message(narrow: Server, query: str, least: int, most: int) -> None:
-    with streaming(narrow, query) as connection:
+@pytest.mark.parametrize(
+    ("query", "min_count", "max_count"), [("", 1, 8), ("?hangover_s=0.2", 5, 8), ("?hangover_s=3", 1, 1)]
+)
+def test_one_message_per_utterance(limited_server: Server, query: str, min_count: int, max_count: int) -> None:
+    with connect_client(limited_server, query) as connection:
         for piece in pieces(DIGITS):
             connection.send(piece)
         connection.send("finalize")
-        heard, code, reason = rest(connection)
+        segments, code, reason = receive_rest(connection)
     assert (code, reason) == (1000, "stream_complete")
-    assert least <= len(heard) <= most
-    assert " ".join(told["text"] for told in heard) == SAID
-    times = [time for told in heard for time in (told["start"], told["end"])]
+    assert min_count <= len(segments) <= max_count
+    assert " ".join(segment["text"] for segment in segments) == SAID
+    times = [time for segment in segments for time in (segment["start"], segment["end"])]
     assert times == sorted(times)
-    for told in heard:
-        assert told.keys() == SEGMENT
-        assert (told["speaker"], told["is_user"], told["person_id"]) == (None, False, None)
-        assert told["detected_language"] == "en"
-    narrow.settled(0)
+    for segment in segments:
+        assert segment.keys() == SEGMENT
+        assert (segment["speaker"], segment["is_user"], segment["person_id"]) == (None, False, None)
+        assert segment["detected_language"] == "en"
+    limited_server.settled(0)
 
 
-def test_audio_at_another_rate_cut_anywhere(narrow: Server) -> None:
-    with streaming(narrow, "?sample_rate=48000&vad_threshold=0.4") as connection:
+def test_other_sample_rate_with_packets_of_any_size(limited_server: Server) -> None:
+    with connect_client(limited_server, "?sample_rate=48000&vad_threshold=0.4") as connection:
         for piece in pieces(pcm16(demo(48_000)), 9_999):
             connection.send(piece)
         connection.send("keep going")  # a text that is not known is left alone
         connection.send("finalize")
         connection.send(b"too late")
-        heard, code, _ = rest(connection)
+        segments, code, _ = receive_rest(connection)
     assert code == 1000
-    assert " ".join(told["text"] for told in heard) == SAID
-    narrow.settled(0)
+    assert " ".join(segment["text"] for segment in segments) == SAID
+    limited_server.settled(0)
 
 
-def test_nothing_was_said(narrow: Server) -> None:
-    with streaming(narrow) as connection:
+def test_no_speech(limited_server: Server) -> None:
+    with connect_client(limited_server) as connection:
         connection.send(bytes(32_000))
         connection.send("finalize")
-        assert rest(connection) == ([], 1000, "stream_complete")
-    narrow.settled(0)
+        assert receive_rest(connection) == ([], 1000, "stream_complete")
+    limited_server.settled(0)
 
 
 @pytest.mark.parametrize(
-    ("query", "named"),
+    ("query", "part"),
     [
         ("?sample_rate=fast", "sample_rate is 'fast'"),
         ("?sample_rate=16000.5", "sample_rate"),
@@ -238,16 +245,16 @@ def test_nothing_was_said(narrow: Server) -> None:
         (f"?hangover_s={'%C3%A4' * 100}", "hangover_s"),
     ],
 )
-def test_a_query_that_is_wrong(server: Server, query: str, named: str) -> None:
-    code, reason = refused(server, query)
+def test_invalid_queries(server: Server, query: str, part: str) -> None:
+    code, reason = rejection(server, query)
     assert code == 1008
     assert reason is not None
     assert reason.startswith("bad_option: ")
-    assert named in reason
+    assert part in reason
 
 
-def test_a_client_that_goes_takes_its_stream_along(server: Server) -> None:
-    with streaming(server) as connection:
+def test_disconnect_ends_the_stream(server: Server) -> None:
+    with connect_client(server) as connection:
         connection.send(DIGITS)
         assert server.health()["streams"] == 1
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
@@ -255,30 +262,30 @@ def test_a_client_that_goes_takes_its_stream_along(server: Server) -> None:
     server.settled(0)
 
 
-def test_no_room(narrow: Server) -> None:
-    with streaming(narrow) as connection:
-        assert refused(narrow) == (1013, "capacity_full")
-        with connected(narrow) as client:
-            client.say(request(asked={}))
-            error = client.until("error")[-1][1]
+def test_capacity_is_full(limited_server: Server) -> None:
+    with connect_client(limited_server) as connection:
+        assert rejection(limited_server) == (1013, "capacity_full")
+        with connect_wyoming(limited_server) as client:
+            client.send(request(options={}))
+            error = client.receive_until("error")[-1][1]
             assert error["code"] == "busy"
             assert "(retry after 5 s)" in error["text"]
         connection.send("finalize")
-        assert rest(connection)[1:] == (1000, "stream_complete")
+        assert receive_rest(connection)[1:] == (1000, "stream_complete")
 
 
-def test_a_server_that_stops(narrow: Server) -> None:
-    """The last one: it ends the server."""
-    with streaming(narrow) as connection:
+def test_server_shutdown(limited_server: Server) -> None:
+    """Must be the last test: it ends the server."""
+    with connect_client(limited_server) as connection:
         connection.send(DIGITS)
-        narrow.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: narrow.health()["status"] == "draining")
-        assert refused(narrow) == (1013, "draining")
-        status, told, headers = posted(narrow, "/v1/transcribe", {}, DEMO.read_bytes())
+        limited_server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: limited_server.health()["status"] == "draining")
+        assert rejection(limited_server) == (1013, "draining")
+        status, body, headers = post(limited_server, "/v1/transcribe", {}, DEMO.read_bytes())
         assert (status, headers["retry-after"]) == (503, "5")
-        assert "about to stop" in told["detail"]
+        assert "about to stop" in body["detail"]
         connection.send("finalize")
-        heard, code, _ = rest(connection)
+        segments, code, _ = receive_rest(connection)
     assert code == 1000
-    assert " ".join(told["text"] for told in heard) == SAID
-    assert narrow.wait() == 0
+    assert " ".join(segment["text"] for segment in segments) == SAID
+    assert limited_server.wait() == 0

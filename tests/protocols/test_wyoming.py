@@ -1,4 +1,4 @@
-"""Wyoming as bytes: transcripts, refusals by name, and frames that are none."""
+"""The Wyoming protocol as bytes: transcripts, errors and invalid frames."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ import pytest
 from conure.engine.plan import ModelInfo
 from conure.errors import Unauthorized
 from conure.protocols.services import Services
-from conure.protocols.wyoming import server as door
-from conure.protocols.wyoming.transcription import wanted
+from conure.protocols.wyoming import server as wyoming
+from conure.protocols.wyoming.transcription import stream_request
 from conure.service.model_directory import ModelDirectory
 from tests.protocols.live_clients import pcm16, pieces
 from tests.protocols.servers import PATIENCE, SAID, Server, demo
 
 DIGITS = pcm16(demo())
-SOUND = {"rate": 16_000, "width": 2, "channels": 1}
+AUDIO_FORMAT = {"rate": 16_000, "width": 2, "channels": 1}
 TINY = {"name": "tiny", "language": "en"}
-Told = tuple[str, dict[str, Any]]
+Received = tuple[str, dict[str, Any]]
 
 
-def frame(kind: str, data: Any = None, payload: bytes = b"", **fields: Any) -> bytes:
+def frame(type_: str, data: Any = None, payload: bytes = b"", **fields: Any) -> bytes:
     lengths = {"payload_length": len(payload)} if payload else {}
     inside = {} if data is None else {"data": data}
-    return json.dumps({"type": kind} | inside | lengths | fields).encode() + b"\n" + payload
+    return json.dumps({"type": type_} | inside | lengths | fields).encode() + b"\n" + payload
 
 
-def chunk(piece: bytes, sound: dict[str, int] = SOUND) -> bytes:
-    return frame("audio-chunk", sound, piece)
+def chunk(pcm: bytes, audio_format: dict[str, int] = AUDIO_FORMAT) -> bytes:
+    return frame("audio-chunk", audio_format, pcm)
 
 
-def request(audio: bytes = DIGITS, sound: dict[str, int] = SOUND, asked: dict[str, Any] = TINY) -> bytes:
-    chunks = b"".join(chunk(piece, sound) for piece in pieces(audio))
-    return frame("transcribe", asked) + frame("audio-start", sound) + chunks + frame("audio-stop")
+def request(
+    audio: bytes = DIGITS, audio_format: dict[str, int] = AUDIO_FORMAT, options: dict[str, Any] = TINY
+) -> bytes:
+    chunks = b"".join(chunk(pcm, audio_format) for pcm in pieces(audio))
+    return frame("transcribe", options) + frame("audio-start", audio_format) + chunks + frame("audio-stop")
 
 
 class Client:
@@ -48,10 +50,10 @@ class Client:
         self.connection = connection
         self._file = connection.makefile("rb")
 
-    def say(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         self.connection.sendall(data)
 
-    def hear(self) -> Told | None:
+    def receive(self) -> Received | None:
         """None where the server has hung up."""
         line = self._file.readline()
         if not line:
@@ -60,22 +62,22 @@ class Client:
         assert head["version"]
         return head["type"], json.loads(self._file.read(head["data_length"])) if "data_length" in head else {}
 
-    def until(self, kind: str) -> list[Told]:
-        heard: list[Told] = []
-        while not heard or heard[-1][0] != kind:
-            told = self.hear()
-            assert told is not None, heard
-            heard.append(told)
-        return heard
+    def receive_until(self, type_: str) -> list[Received]:
+        messages: list[Received] = []
+        while not messages or messages[-1][0] != type_:
+            message = self.receive()
+            assert message is not None, messages
+            messages.append(message)
+        return messages
 
     def transcript(self) -> str:
         """Which its chunks must add up to."""
-        heard = self.until("transcript-stop")
-        assert heard[0][0] == "transcript-start"
-        assert [kind for kind, _ in heard[-2:]] == ["transcript", "transcript-stop"]
-        assert {kind for kind, _ in heard[1:-2]} <= {"transcript-chunk"}
-        text: str = heard[-2][1]["text"]
-        assert "".join(data["text"] for _, data in heard[1:-2]) == text
+        messages = self.receive_until("transcript-stop")
+        assert messages[0][0] == "transcript-start"
+        assert [type_ for type_, _ in messages[-2:]] == ["transcript", "transcript-stop"]
+        assert {type_ for type_, _ in messages[1:-2]} <= {"transcript-chunk"}
+        text: str = messages[-2][1]["text"]
+        assert "".join(data["text"] for _, data in messages[1:-2]) == text
         return text
 
     def close(self) -> None:
@@ -84,7 +86,7 @@ class Client:
 
 
 @contextmanager
-def connected(server: Server) -> Iterator[Client]:
+def connect_client(server: Server) -> Iterator[Client]:
     client = Client(socket.create_connection((server.host, server.ports["wyoming"]), timeout=PATIENCE))
     try:
         yield client
@@ -92,49 +94,49 @@ def connected(server: Server) -> Iterator[Client]:
         client.close()
 
 
-def refusal(server: Server, said: bytes) -> dict[str, Any]:
-    """The error, after which the server hangs up."""
-    with connected(server) as client:
-        client.say(said)
-        error: dict[str, Any] = client.until("error")[-1][1]
-        assert client.hear() is None
+def receive_error(server: Server, data: bytes) -> dict[str, Any]:
+    """The error, after which the server must close the connection."""
+    with connect_client(server) as client:
+        client.send(data)
+        error: dict[str, Any] = client.receive_until("error")[-1][1]
+        assert client.receive() is None
     server.settled(0)
     return error
 
 
-def test_commands_one_after_the_other(server: Server) -> None:
-    with connected(server) as client:
+def test_consecutive_transcriptions(server: Server) -> None:
+    with connect_client(server) as client:
         for _ in range(3):
-            client.say(request())
+            client.send(request())
             assert client.transcript() == SAID
-        client.say(request(asked={}))
+        client.send(request(options={}))
         assert len(client.transcript()) > 10  # of the default model, which babbles
     server.settled(0)
 
 
-def test_commands_that_do_not_wait_for_answers(server: Server) -> None:
-    with connected(server) as client:
-        client.say(request() + frame("ping", {"text": "still there?"}) + request())
+def test_pipelined_transcriptions(server: Server) -> None:
+    with connect_client(server) as client:
+        client.send(request() + frame("ping", {"text": "still there?"}) + request())
         assert client.transcript() == SAID
-        assert client.hear() == ("pong", {"text": "still there?"})
+        assert client.receive() == ("pong", {"text": "still there?"})
         assert client.transcript() == SAID
 
 
-def test_a_pause_ends_nothing(server: Server) -> None:
+def test_pause_does_not_end_the_transcription(server: Server) -> None:
     quiet = bytes(2 * 16_000 * 4)
-    with connected(server) as client:
-        client.say(request(DIGITS + quiet + DIGITS))
-        heard = client.until("transcript-stop")
-    assert heard[-2][1]["text"] == f"{SAID} {SAID}"
+    with connect_client(server) as client:
+        client.send(request(DIGITS + quiet + DIGITS))
+        messages = client.receive_until("transcript-stop")
+    assert messages[-2][1]["text"] == f"{SAID} {SAID}"
 
 
-def test_what_there_is(server: Server) -> None:
-    with connected(server) as client:
-        client.say(frame("describe"))
-        told = client.hear()
-    assert told is not None
-    kind, data = told
-    assert kind == "info"
+def test_describe(server: Server) -> None:
+    with connect_client(server) as client:
+        client.send(frame("describe"))
+        message = client.receive()
+    assert message is not None
+    type_, data = message
+    assert type_ == "info"
     (program,) = data["asr"]
     assert program["supports_transcript_streaming"]
     assert program["requires_external_vad"]
@@ -153,84 +155,84 @@ def as_width(audio: bytes, width: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("audio", "sound"),
+    ("audio", "audio_format"),
     [
-        (as_width(DIGITS, 3), SOUND | {"width": 3}),
-        (as_width(DIGITS, 4), SOUND | {"width": 4}),
-        (as_width(DIGITS, 1), SOUND | {"width": 1}),
-        (np.frombuffer(DIGITS, "<i2").repeat(2).tobytes(), SOUND | {"channels": 2}),
-        (pcm16(demo(48_000)), SOUND | {"rate": 48_000}),
-        (pcm16(demo(22_050)), SOUND | {"rate": 22_050}),
+        (as_width(DIGITS, 3), AUDIO_FORMAT | {"width": 3}),
+        (as_width(DIGITS, 4), AUDIO_FORMAT | {"width": 4}),
+        (as_width(DIGITS, 1), AUDIO_FORMAT | {"width": 1}),
+        (np.frombuffer(DIGITS, "<i2").repeat(2).tobytes(), AUDIO_FORMAT | {"channels": 2}),
+        (pcm16(demo(48_000)), AUDIO_FORMAT | {"rate": 48_000}),
+        (pcm16(demo(22_050)), AUDIO_FORMAT | {"rate": 22_050}),
     ],
 )
-def test_audio_of_any_form(server: Server, audio: bytes, sound: dict[str, int]) -> None:
-    with connected(server) as client:
-        client.say(request(audio, sound))
+def test_audio_formats(server: Server, audio: bytes, audio_format: dict[str, int]) -> None:
+    with connect_client(server) as client:
+        client.send(request(audio, audio_format))
         assert client.transcript() == SAID
 
 
-def test_chunks_alone_tell_enough(server: Server) -> None:
-    with connected(server) as client:
-        client.say(frame("transcribe", TINY) + chunk(DIGITS) + frame("audio-stop"))
+def test_audio_without_audio_start(server: Server) -> None:
+    with connect_client(server) as client:
+        client.send(frame("transcribe", TINY) + chunk(DIGITS) + frame("audio-stop"))
         assert client.transcript() == SAID
-        client.say(frame("transcribe", TINY) + frame("audio-start", SOUND))
-        client.say(b"".join(frame("audio-chunk", payload=piece) for piece in pieces(DIGITS, 999)))
-        client.say(frame("audio-stop", {"timestamp": 7}))
+        client.send(frame("transcribe", TINY) + frame("audio-start", AUDIO_FORMAT))
+        client.send(b"".join(frame("audio-chunk", payload=pcm) for pcm in pieces(DIGITS, 999)))
+        client.send(frame("audio-stop", {"timestamp": 7}))
         assert client.transcript() == SAID
 
 
-def test_nothing_was_said(server: Server) -> None:
-    with connected(server) as client:
-        client.say(frame("audio-stop"))
+def test_no_speech(server: Server) -> None:
+    with connect_client(server) as client:
+        client.send(frame("audio-stop"))
         assert client.transcript() == ""
-        client.say(request(b""))
+        client.send(request(b""))
         assert client.transcript() == ""
 
 
-def test_messages_of_others_are_left_to_them(server: Server) -> None:
-    with connected(server) as client:
-        client.say(frame("select-program", {"name": "conure"}) + frame("run-pipeline", {"a": [1]}, b"\0" * 100))
-        client.say(frame("ping"))
-        assert client.hear() == ("pong", {"text": None})
+def test_unknown_messages_are_ignored(server: Server) -> None:
+    with connect_client(server) as client:
+        client.send(frame("select-program", {"name": "conure"}) + frame("run-pipeline", {"a": [1]}, b"\0" * 100))
+        client.send(frame("ping"))
+        assert client.receive() == ("pong", {"text": None})
 
 
-def test_data_apart_from_its_line_is_added(server: Server) -> None:
+def test_separate_data_is_merged(server: Server) -> None:
     data = json.dumps({"text": "two"}).encode()
-    with connected(server) as client:
-        client.say(frame("ping", {"text": "one", "more": 1}, data_length=len(data)) + data)
-        assert client.hear() == ("pong", {"text": "two"})
-        client.say(b'{"type": "ping", "data": null, "data_length": null, "payload_length": 0}\n')
-        assert client.hear() == ("pong", {"text": None})
+    with connect_client(server) as client:
+        client.send(frame("ping", {"text": "one", "more": 1}, data_length=len(data)) + data)
+        assert client.receive() == ("pong", {"text": "two"})
+        client.send(b'{"type": "ping", "data": null, "data_length": null, "payload_length": 0}\n')
+        assert client.receive() == ("pong", {"text": None})
 
 
-START = frame("audio-start", SOUND)
+START = frame("audio-start", AUDIO_FORMAT)
 
 
 @pytest.mark.parametrize(
-    ("said", "code", "named"),
+    ("data", "code", "part"),
     [
-        (request(asked={"name": "none"}), "unknown_model", "'none'"),
-        (request(asked=TINY | {"language": "tlh"}), "unsupported_language", "it knows: en"),
-        (request(asked={"name": 7}), "bad_request", "$.name"),
-        (request(sound=SOUND | {"width": 5}), "bad_option", "5 bytes"),
-        (request(sound=SOUND | {"rate": 4_000}), "bad_option", "4000"),
-        (request(sound=SOUND | {"rate": -1}), "bad_option", "-1"),
-        (request(sound=SOUND | {"channels": 0}), "bad_option", "0 channels"),
-        (frame("audio-start", SOUND | {"rate": "fast"}), "bad_request", "$.rate"),
+        (request(options={"name": "none"}), "unknown_model", "'none'"),
+        (request(options=TINY | {"language": "tlh"}), "unsupported_language", "it knows: en"),
+        (request(options={"name": 7}), "bad_request", "$.name"),
+        (request(audio_format=AUDIO_FORMAT | {"width": 5}), "bad_option", "5 bytes"),
+        (request(audio_format=AUDIO_FORMAT | {"rate": 4_000}), "bad_option", "4000"),
+        (request(audio_format=AUDIO_FORMAT | {"rate": -1}), "bad_option", "-1"),
+        (request(audio_format=AUDIO_FORMAT | {"channels": 0}), "bad_option", "0 channels"),
+        (frame("audio-start", AUDIO_FORMAT | {"rate": "fast"}), "bad_request", "$.rate"),
         (frame("audio-start", {"rate": 16_000}), "bad_request", "`width`"),
         (frame("audio-chunk", payload=b"1234"), "bad_request", "`rate`"),
-        (START + START, "bad_option", "audio-start came twice"),
-        (START + chunk(b"", SOUND | {"channels": 2}), "bad_option", "channels=2"),
+        (START + START, "bad_option", "audio-start was sent twice"),
+        (START + chunk(b"", AUDIO_FORMAT | {"channels": 2}), "bad_option", "channels=2"),
     ],
 )
-def test_what_cannot_be_done_is_named(server: Server, said: bytes, code: str, named: str) -> None:
-    error = refusal(server, said)
+def test_rejections(server: Server, data: bytes, code: str, part: str) -> None:
+    error = receive_error(server, data)
     assert error["code"] == code
-    assert named in error["text"]
+    assert part in error["text"]
 
 
 @pytest.mark.parametrize(
-    "said",
+    "data",
     [
         b"\n",
         b"hello\n",
@@ -253,44 +255,44 @@ def test_what_cannot_be_done_is_named(server: Server, said: bytes, code: str, na
         b"x" * (2**16 + 2),
     ],
 )
-def test_frames_that_are_none(server: Server, said: bytes) -> None:
-    assert refusal(server, said)["code"] == "bad_request"
+def test_invalid_frames(server: Server, data: bytes) -> None:
+    assert receive_error(server, data)["code"] == "bad_request"
 
 
 WHOLE = frame("transcribe", TINY) + START + chunk(DIGITS[:20_000]) + frame("audio-stop")
 
 
-@pytest.mark.parametrize("sent", [0, 1, 30, len(WHOLE) - 20_060, len(WHOLE) - 10_000, len(WHOLE) - 5, len(WHOLE)])
-@pytest.mark.parametrize("is_rude", [False, True])
-def test_a_client_that_goes_takes_its_stream_along(server: Server, sent: int, is_rude: bool) -> None:
-    with connected(server) as client:
-        client.say(WHOLE[:sent])
-        if is_rude:
+@pytest.mark.parametrize("sent_bytes", [0, 1, 30, len(WHOLE) - 20_060, len(WHOLE) - 10_000, len(WHOLE) - 5, len(WHOLE)])
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_disconnect_ends_the_stream(server: Server, sent_bytes: int, is_reset: bool) -> None:
+    with connect_client(server) as client:
+        client.send(WHOLE[:sent_bytes])
+        if is_reset:
             client.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     server.settled(0)
 
 
-def test_who_is_refused_may_finish_talking(server: Server) -> None:
-    with connected(server) as client:
-        client.say(request(asked={"name": "none"}))
+def test_error_is_delivered_while_the_client_is_sending(server: Server) -> None:
+    with connect_client(server) as client:
+        client.send(request(options={"name": "none"}))
         for _ in range(40):
-            client.say(chunk(DIGITS))
-        assert client.hear() == (
+            client.send(chunk(DIGITS))
+        assert client.receive() == (
             "error",
             {"text": "this server has no model 'none': for live audio it has: small, tiny", "code": "unknown_model"},
         )
-        assert client.hear() is None
+        assert client.receive() is None
 
 
-# What no server that runs can be brought to at once.
+# Cases that a running server cannot reach quickly.
 
 
-def card(name: str, *languages: str) -> ModelInfo:
+def model_info(name: str, *languages: str) -> ModelInfo:
     return ModelInfo(name, name, "", b"", 0, languages, latencies=(160,))
 
 
 @pytest.mark.parametrize(
-    ("model", "language", "meant"),
+    ("model", "language", "expected"),
     [
         (None, None, None),
         (None, "en", "english"),
@@ -300,34 +302,36 @@ def card(name: str, *languages: str) -> ModelInfo:
         ("english", "de", "english"),
     ],
 )
-def test_a_language_finds_its_model(model: str | None, language: str | None, meant: str | None) -> None:
-    cards = {found.name: found for found in (card("english", "en"), card("many", "en-US", "de-DE"))}
+def test_language_selects_a_model(model: str | None, language: str | None, expected: str | None) -> None:
+    cards = {model.name: model for model in (model_info("english", "en"), model_info("many", "en-US", "de-DE"))}
     models = ModelDirectory(SimpleNamespace(models=cards), tuple(cards), ())  # type: ignore[arg-type]
-    choice = wanted(models, model, language)
-    assert (choice.model, choice.language) == (meant, language)
+    chosen = stream_request(models, model, language)
+    assert (chosen.model, chosen.language) == (expected, language)
 
 
-class Locked:
+class KeyedAccess:
     def identify(self, secret: str | None) -> Any:
         raise Unauthorized("a key is needed", "this protocol has none")
 
 
-async def told_by(behind: Any) -> bytes:
-    server = await door.serve_wyoming(behind, "127.0.0.1", 0)
+async def read_all(services: Any) -> bytes:
+    server = await wyoming.serve_wyoming(services, "127.0.0.1", 0)
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        told = await reader.read()
+        message = await reader.read()
         writer.close()
         await writer.wait_closed()
-    return told
+    return message
 
 
-def test_nobody_comes_in_without_a_key() -> None:
-    behind = Services(live=None, files=None, status=None, access=Locked())  # type: ignore[arg-type]
-    assert b'{"text":"a key is needed: this protocol has none","code":"unauthorized"}' in asyncio.run(told_by(behind))
+def test_no_access_when_keys_are_required() -> None:
+    services = Services(live=None, files=None, status=None, access=KeyedAccess())  # type: ignore[arg-type]
+    assert b'{"text":"a key is needed: this protocol has none","code":"unauthorized"}' in asyncio.run(
+        read_all(services)
+    )
 
 
-def test_who_says_nothing_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "IDLE_SECONDS", 0.01)
-    behind = Services(live=None, files=None, status=None)  # type: ignore[arg-type]
-    assert b'"code":"idle"' in asyncio.run(told_by(behind))
+def test_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wyoming, "IDLE_SECONDS", 0.01)
+    services = Services(live=None, files=None, status=None)  # type: ignore[arg-type]
+    assert b'"code":"idle"' in asyncio.run(read_all(services))

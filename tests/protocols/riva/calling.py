@@ -1,4 +1,4 @@
-"""A client over our own messages."""
+"""A Riva client that uses our generated messages."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from conure.protocols.riva.riva_asr_pb2 import (
 from conure.protocols.riva.riva_audio_pb2 import AudioEncoding
 from tests.protocols.servers import PATIENCE, Server
 
-__all__ = ["FORCE", "PCM", "Riva", "audio", "calling", "configured", "finals", "interims", "plain"]
+__all__ = ["FORCE", "PCM", "Riva", "audio", "calling", "configured", "finals", "interims", "identity"]
 
 SERVICE = "/nvidia.riva.asr.RivaSpeechRecognition/"
 PCM = RecognitionConfig(encoding=AudioEncoding.LINEAR_PCM, sample_rate_hertz=16_000, model="tiny")
 FORCE = StreamingRecognizeRequest(runtime_config={"force_eou": "true"})
 
 
-def plain(data: bytes) -> bytes:
-    """As they are."""
+def identity(data: bytes) -> bytes:
+    """Serializer for raw bytes."""
     return data
 
 
 class Riva:
-    """Three calls; those of a channel of `grpc` or of `grpc.aio`, whichever it is."""
+    """The calls of the service, over a channel of `grpc` or `grpc.aio`."""
 
     def __init__(self, channel: Any) -> None:
         self.recognize = channel.unary_unary(
@@ -51,11 +51,13 @@ class Riva:
             StreamingRecognizeRequest.SerializeToString,
             StreamingRecognizeResponse.FromString,
         )
-        self.raw_recognize = channel.unary_unary(SERVICE + "Recognize", plain, plain)
-        self.raw_stream = channel.stream_stream(SERVICE + "StreamingRecognize", plain, plain)
+        self.raw_recognize = channel.unary_unary(SERVICE + "Recognize", identity, identity)
+        self.raw_stream = channel.stream_stream(SERVICE + "StreamingRecognize", identity, identity)
 
-    def heard(self, requests: Iterable[StreamingRecognizeRequest], **options: Any) -> list[StreamingRecognitionResult]:
-        """All results of a stream."""
+    def transcribe_stream(
+        self, requests: Iterable[StreamingRecognizeRequest], **options: Any
+    ) -> list[StreamingRecognitionResult]:
+        """Sends the requests and returns all results."""
         responses = self.stream(iter(requests), timeout=PATIENCE, **options)
         return [result for response in responses for result in response.results]
 

@@ -1,4 +1,4 @@
-"""How calls end, before an engine that says what the test wants."""
+"""How calls end: statuses and metadata, with a scripted engine."""
 
 from __future__ import annotations
 
@@ -22,93 +22,113 @@ from conure.protocols.riva.riva_asr_pb2 import (
 from conure.protocols.riva.riva_common_pb2 import RequestId
 from conure.protocols.riva.server import SERVICE
 from conure.service.events import Failed
-from tests.protocols.riva.calling import FORCE, configured, plain
-from tests.protocols.riva.playing import CONFIG, INVALID, KEYED, SECOND, Locked, Place, at, refusal, until
+from tests.protocols.riva.calling import FORCE, configured, identity
+from tests.protocols.riva.scripted_server import (
+    CONFIG,
+    INVALID_ARGUMENT,
+    ONE_SECOND,
+    WITH_KEY,
+    LockedAccess,
+    ScriptedServer,
+    expect_error,
+    run_scenario,
+    until,
+)
 from tests.protocols.servers import DEMO
 from tests.service.fake_engine import tokens
 
 
-@pytest.mark.parametrize("given", [(), (("authorization", "Bearer wrong"),)])
-def test_no_key_no_word(given: tuple[tuple[str, str], ...]) -> None:
-    async def play(place: Place) -> None:
+@pytest.mark.parametrize("metadata", [(), (("authorization", "Bearer wrong"),)])
+def test_missing_key_is_rejected(metadata: tuple[tuple[str, str], ...]) -> None:
+    async def scenario(server: ScriptedServer) -> None:
         unknown = grpc.StatusCode.UNAUTHENTICATED
-        await refusal(place.riva.recognize(RecognizeRequest(), metadata=given), unknown, "a key is needed", "Bearer")
-        await refusal(place.riva.models(RivaSpeechRecognitionConfigRequest(), metadata=given), unknown)
-        await refusal(place.riva.stream(metadata=given), unknown)
+        await expect_error(
+            server.riva.recognize(RecognizeRequest(), metadata=metadata), unknown, "a key is needed", "Bearer"
+        )
+        await expect_error(server.riva.models(RivaSpeechRecognitionConfigRequest(), metadata=metadata), unknown)
+        await expect_error(server.riva.stream(metadata=metadata), unknown)
 
-    at(play)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "retry"),
+    ("error", "code", "retry_after"),
     [
         (Forbidden("not for live audio"), grpc.StatusCode.PERMISSION_DENIED, None),
         (TooMany("2 streams are open", retry_after=7.0), grpc.StatusCode.RESOURCE_EXHAUSTED, "7"),
     ],
 )
-def test_what_a_key_does_not_allow(error: Exception, code: grpc.StatusCode, retry: str | None) -> None:
-    async def play(place: Place) -> None:
-        call = place.riva.stream(iter([configured(CONFIG), SECOND]), **KEYED)
-        trailing = await refusal(call, code, str(error))
-        assert trailing.get("retry-after") == retry
+def test_key_without_permission(error: Exception, code: grpc.StatusCode, retry_after: str | None) -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        call = server.riva.stream(iter([configured(CONFIG), ONE_SECOND]), **WITH_KEY)
+        trailing = await expect_error(call, code, str(error))
+        assert trailing.get("retry-after") == retry_after
 
-    at(play, Locked(error))
+    run_scenario(scenario, LockedAccess(error))
 
 
 @pytest.mark.parametrize(
     ("requests", "parts"),
     [
         ([], ["streaming_config"]),
-        ([SECOND], ["streaming_config"]),
+        ([ONE_SECOND], ["streaming_config"]),
         ([StreamingRecognizeRequest()], ["streaming_config"]),
-        ([configured(CONFIG), configured(CONFIG)], ["second streaming_config"]),
-        ([configured(CONFIG), SECOND, configured(CONFIG)], ["second streaming_config"]),
+        ([configured(CONFIG), configured(CONFIG)], ["streaming_config was sent twice"]),
+        ([configured(CONFIG), ONE_SECOND, configured(CONFIG)], ["streaming_config was sent twice"]),
         ([configured(RecognitionConfig(encoding=7))], ["7", "LINEAR_PCM"]),  # type: ignore[arg-type]
         ([configured(RecognitionConfig(encoding=1, sample_rate_hertz=1))], ["sample rate 1", "8000"]),  # type: ignore[arg-type]
         ([configured(RecognitionConfig(audio_channel_count=9))], ["9 channels"]),
         ([configured(RecognitionConfig(custom_configuration={"stop_history": "?"}))], ["stop_history", "number"]),
     ],
 )
-def test_mistakes_are_named(requests: list[StreamingRecognizeRequest], parts: list[str]) -> None:
-    async def play(place: Place) -> None:
-        await refusal(place.riva.stream(iter(requests), **KEYED), INVALID, *parts)
+def test_invalid_requests_are_named(requests: list[StreamingRecognizeRequest], parts: list[str]) -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        await expect_error(server.riva.stream(iter(requests), **WITH_KEY), INVALID_ARGUMENT, *parts)
 
-    at(play)
+    run_scenario(scenario)
 
 
-def test_a_model_that_is_for_something_else() -> None:
-    async def play(place: Place) -> None:
-        call = place.riva.stream(iter([configured(RecognitionConfig(model="clips"))]), **KEYED)
-        await refusal(call, INVALID, "clips is not for live audio", "live")
+def test_model_without_live_support() -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        call = server.riva.stream(iter([configured(RecognitionConfig(model="clips"))]), **WITH_KEY)
+        await expect_error(call, INVALID_ARGUMENT, "clips is not for live audio", "live")
         request = RivaSpeechRecognitionConfigRequest(model_name="none")
-        await refusal(place.riva.models(request, **KEYED), grpc.StatusCode.NOT_FOUND, "'none'", "clips")
+        await expect_error(server.riva.models(request, **WITH_KEY), grpc.StatusCode.NOT_FOUND, "'none'", "clips")
 
-    at(play)
+    run_scenario(scenario)
 
 
-def test_bytes_that_are_no_message() -> None:
-    async def play(place: Place) -> None:
-        await refusal(place.riva.raw_recognize(b"\xff\xff\xff", **KEYED), INVALID, "RecognizeRequest")
-        await refusal(place.riva.raw_stream(iter([b"\xff\xff\xff"]), **KEYED), INVALID, "StreamingRecognizeRequest")
-        begun = [configured(CONFIG).SerializeToString(), SECOND.SerializeToString(), b"\x0a\xff"]
-        await refusal(place.riva.raw_stream(iter(begun), **KEYED), INVALID, "StreamingRecognizeRequest")
+def test_invalid_message_bytes() -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        await expect_error(server.riva.raw_recognize(b"\xff\xff\xff", **WITH_KEY), INVALID_ARGUMENT, "RecognizeRequest")
+        await expect_error(
+            server.riva.raw_stream(iter([b"\xff\xff\xff"]), **WITH_KEY), INVALID_ARGUMENT, "StreamingRecognizeRequest"
+        )
+        valid_messages = [configured(CONFIG).SerializeToString(), ONE_SECOND.SerializeToString(), b"\x0a\xff"]
+        await expect_error(
+            server.riva.raw_stream(iter(valid_messages), **WITH_KEY), INVALID_ARGUMENT, "StreamingRecognizeRequest"
+        )
         path = f"/{SERVICE}/Recognize"
-        await refusal(place.channel.stream_unary(path, plain, plain)(iter([]), **KEYED), INVALID, "no message")
-        await refusal(place.channel.unary_unary(f"/{SERVICE}/Sing")(b""), grpc.StatusCode.UNIMPLEMENTED)
+        await expect_error(
+            server.channel.stream_unary(path, identity, identity)(iter([]), **WITH_KEY), INVALID_ARGUMENT, "no message"
+        )
+        await expect_error(server.channel.unary_unary(f"/{SERVICE}/Sing")(b""), grpc.StatusCode.UNIMPLEMENTED)
 
-    at(play)
+    run_scenario(scenario)
 
 
-def test_a_message_that_is_too_long() -> None:
-    async def play(place: Place) -> None:
+def test_message_over_the_size_limit() -> None:
+    async def scenario(server: ScriptedServer) -> None:
         request = RecognizeRequest(audio=bytes(2**20 + 1))
-        await refusal(place.riva.recognize(request, **KEYED), grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max")
+        await expect_error(
+            server.riva.recognize(request, **WITH_KEY), grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max"
+        )
 
-    at(play)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "retry"),
+    ("answer", "code", "retry_after"),
     [
         (engine.Failed(0, "engine_failed", "it broke"), grpc.StatusCode.INTERNAL, None),
         (engine.Failed(0, "out_of_memory", "too little", "less"), grpc.StatusCode.RESOURCE_EXHAUSTED, None),
@@ -116,164 +136,170 @@ def test_a_message_that_is_too_long() -> None:
         (engine.Cancelled(0), grpc.StatusCode.UNAVAILABLE, "5"),
     ],
 )
-def test_a_stream_that_fails_says_so(answer: Any, code: grpc.StatusCode, retry: str | None) -> None:
-    async def play(place: Place) -> None:
-        call = await place.opened()
-        place.hear("ab", 0.2)
+def test_failed_stream_has_a_status(answer: Any, code: grpc.StatusCode, retry_after: str | None) -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        call = await server.open_stream()
+        server.emit_tokens("ab", 0.2)
         (result,) = (await call.read()).results
         assert result.alternatives[0].transcript == "a b"
-        place.engine.say(structs.replace(answer, stream=place.number))
-        said = [answer.message, answer.hint or ""] if isinstance(answer, engine.Failed) else ["stopped"]
-        trailing = await refusal(call, code, *said)
-        assert trailing.get("retry-after") == retry
+        server.engine.say(structs.replace(answer, stream=server.number))
+        parts = [answer.message, answer.hint or ""] if isinstance(answer, engine.Failed) else ["stopped"]
+        trailing = await expect_error(call, code, *parts)
+        assert trailing.get("retry-after") == retry_after
 
-    at(play)
+    run_scenario(scenario)
 
 
-def test_no_room_and_when_to_come_back() -> None:
-    async def play(place: Place) -> None:
-        call = place.riva.stream(iter([configured(CONFIG), SECOND]), **KEYED)
-        say = place.engine.say
+def test_capacity_error_has_retry_after() -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        call = server.riva.stream(iter([configured(CONFIG), ONE_SECOND]), **WITH_KEY)
+        original_say = server.engine.say
 
-        def refuse(*answers: engine.Answer) -> None:
-            say(*(engine.Failed(answer.stream, "busy", "no time", "later", 3.0) for answer in answers))
+        def reject(*answers: engine.Answer) -> None:
+            original_say(*(engine.Failed(answer.stream, "busy", "no time", "later", 3.0) for answer in answers))
 
-        place.engine.say = refuse  # type: ignore[method-assign]
-        trailing = await refusal(call, grpc.StatusCode.RESOURCE_EXHAUSTED, "no time: later")
+        server.engine.say = reject  # type: ignore[method-assign]
+        trailing = await expect_error(call, grpc.StatusCode.RESOURCE_EXHAUSTED, "no time: later")
         assert trailing["retry-after"] == "3"
-        place.engine.say = say  # type: ignore[method-assign]
+        server.engine.say = original_say  # type: ignore[method-assign]
 
-    at(play)
+    run_scenario(scenario)
 
 
-def test_a_mistake_of_ours_is_not_told_but_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async def play(place: Place) -> None:
-        place.engine.cards = None  # type: ignore[assignment]
-        await refusal(
-            place.riva.models(RivaSpeechRecognitionConfigRequest(), **KEYED), grpc.StatusCode.INTERNAL, "our fault"
+def test_internal_error_is_logged_without_details(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        server.engine.cards = None  # type: ignore[assignment]
+        await expect_error(
+            server.riva.models(RivaSpeechRecognitionConfigRequest(), **WITH_KEY),
+            grpc.StatusCode.INTERNAL,
+            "internal server error",
         )
 
-    at(play)
+    run_scenario(scenario)
     assert "serving a connection ended unexpectedly" in caplog.text
 
 
-def test_a_final_when_it_is_asked_for_and_the_id_comes_back() -> None:
-    async def play(place: Place) -> None:
-        call = await place.opened(StreamingRecognizeRequest(audio_content=bytes(3200), id=RequestId(value="seven")))
-        place.hear("abc", 0.2)
+def test_forced_final_echoes_the_request_id() -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        call = await server.open_stream(
+            StreamingRecognizeRequest(audio_content=bytes(3200), id=RequestId(value="seven"))
+        )
+        server.emit_tokens("abc", 0.2)
         assert not (await call.read()).results[0].is_final
         await call.write(FORCE)
-        await until(lambda: place.engine.of(engine.Finalize))
-        asked = cast(engine.Finalize, place.engine.of(engine.Finalize)[0])
-        place.engine.say(engine.UtteranceEnded(place.number, 0.5, "asked"), engine.Marker(place.number, asked.marker))
+        await until(lambda: server.engine.of(engine.Finalize))
+        finalize = cast(engine.Finalize, server.engine.of(engine.Finalize)[0])
+        server.engine.say(
+            engine.UtteranceEnded(server.number, 0.5, "asked"), engine.Marker(server.number, finalize.marker)
+        )
         response = await call.read()
         assert response.id.value == "seven"
         assert [(result.is_final, result.alternatives[0].transcript) for result in response.results] == [
             (True, "a b c")
         ]
         await call.done_writing()
-        await until(lambda: place.engine.of(engine.Close))
-        place.engine.say(engine.Finished(place.number))
+        await until(lambda: server.engine.of(engine.Close))
+        server.engine.say(engine.Finished(server.number))
         assert await call.read() is grpc.aio.EOF
         assert await call.code() is grpc.StatusCode.OK
 
-    at(play)
+    run_scenario(scenario)
 
 
-def test_a_final_of_nothing() -> None:
-    async def play(place: Place) -> None:
-        call = place.riva.stream(**KEYED)
+def test_empty_forced_final() -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        call = server.riva.stream(**WITH_KEY)
         await call.write(configured(CONFIG))
         await call.write(StreamingRecognizeRequest(audio_content=b"", runtime_config={"force_eou": "true", "x": "y"}))
-        await until(lambda: place.engine.of(engine.Finalize))
-        place.engine.say(engine.Marker(place.number, 1))
+        await until(lambda: server.engine.of(engine.Finalize))
+        server.engine.say(engine.Marker(server.number, 1))
         (result,) = (await call.read()).results
         assert (result.is_final, result.alternatives[0].transcript) == (True, "")
         await call.done_writing()
-        await until(lambda: place.engine.of(engine.Close))
-        place.engine.say(engine.Finished(place.number))
+        await until(lambda: server.engine.of(engine.Close))
+        server.engine.say(engine.Finished(server.number))
         assert await call.read() is grpc.aio.EOF
         assert dict(await call.trailing_metadata())["conure-ignored"] == "runtime_config.x"
 
-    at(play)
+    run_scenario(scenario)
 
 
-def test_no_audio_no_results() -> None:
-    async def play(place: Place) -> None:
-        call = place.riva.stream(iter([configured(RecognitionConfig(max_alternatives=3))]), **KEYED)
+def test_no_results_without_audio() -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        call = server.riva.stream(iter([configured(RecognitionConfig(max_alternatives=3))]), **WITH_KEY)
         assert dict(await call.initial_metadata())["conure-ignored"] == "max_alternatives"
         assert await call.read() is grpc.aio.EOF
         assert await call.code() is grpc.StatusCode.OK
 
-    assert not at(play).engine.asked
+    assert not run_scenario(scenario).engine.asked
 
 
-async def begun_within_a_deadline(place: Place) -> None:
-    """As short a one as is enough on this machine, now."""
+async def open_within_a_deadline(server: ScriptedServer) -> None:
+    """Finds the shortest deadline within which a stream opens on this machine."""
     seconds = 0.5
-    while not place.engine.of(engine.Audio):
-        call = place.riva.stream(timeout=seconds, **KEYED)
+    while not server.engine.of(engine.Audio):
+        call = server.riva.stream(timeout=seconds, **WITH_KEY)
         with contextlib.suppress(grpc.aio.AioRpcError):
             await call.write(configured(CONFIG))
-            await call.write(SECOND)
-            await until(lambda call=call: place.engine.of(engine.Audio) or call.done())
+            await call.write(ONE_SECOND)
+            await until(lambda call=call: server.engine.of(engine.Audio) or call.done())
         seconds *= 2
 
 
 @pytest.mark.parametrize("leave", ["cancel", "deadline", "hang up"])
-def test_who_leaves_frees_its_slot_at_once(leave: str) -> None:
-    async def play(place: Place) -> None:
+def test_disconnect_frees_the_slot(leave: str) -> None:
+    async def scenario(server: ScriptedServer) -> None:
         if leave == "deadline":
-            await begun_within_a_deadline(place)
+            await open_within_a_deadline(server)
         else:
-            call = await place.opened()
+            call = await server.open_stream()
         if leave == "cancel":
             call.cancel()
         elif leave == "hang up":
-            await place.channel.close()
-        await until(lambda: place.engine.of(engine.Cancel))
-        assert not len(place.live)
+            await server.channel.close()
+        await until(lambda: server.engine.of(engine.Cancel))
+        assert not len(server.live)
 
-    at(play)
+    run_scenario(scenario)
 
 
-def test_who_gives_up_a_recording_frees_it() -> None:
-    async def play(place: Place) -> None:
+def test_cancelled_recording_is_discarded() -> None:
+    async def scenario(server: ScriptedServer) -> None:
         request = RecognizeRequest(config=CONFIG, audio=DEMO.read_bytes())
-        await refusal(place.riva.recognize(request, timeout=0.5, **KEYED), grpc.StatusCode.DEADLINE_EXCEEDED)
-        await until(lambda: not place.behind.files._readings)
+        await expect_error(server.riva.recognize(request, timeout=0.5, **WITH_KEY), grpc.StatusCode.DEADLINE_EXCEEDED)
+        await until(lambda: not server.services.files._readings)
 
-    at(play)
+    run_scenario(scenario)
 
 
-def test_who_does_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_reader_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "SEND_TIMEOUT_SECONDS", 0.3)
 
-    async def play(place: Place) -> None:
-        call = await place.opened()
-        while not place.engine.of(engine.Cancel):
-            if place.engine.receivers:
-                place.hear("abcdefghij" * 300, 0.2)
+    async def scenario(server: ScriptedServer) -> None:
+        call = await server.open_stream()
+        while not server.engine.of(engine.Cancel):
+            if server.engine.receivers:
+                server.emit_tokens("abcdefghij" * 300, 0.2)
             await asyncio.sleep(0.02)
-        await refusal(call, grpc.StatusCode.ABORTED, "nothing was read")
+        await expect_error(call, grpc.StatusCode.ABORTED, "nothing was read")
 
-    at(play)
+    run_scenario(scenario)
 
 
-def test_a_stream_that_is_stopped_is_told() -> None:
-    async def play(place: Place) -> None:
-        call = await place.opened()
-        for stream in place.live._streams.values():
+def test_stopped_stream_has_a_status() -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        call = await server.open_stream()
+        for stream in server.live._streams.values():
             stream.session.stop(Failed("server_stopped", "the server has stopped", retry_after=5.0))
-        trailing = await refusal(call, grpc.StatusCode.UNAVAILABLE, "the server has stopped")
+        trailing = await expect_error(call, grpc.StatusCode.UNAVAILABLE, "the server has stopped")
         assert trailing["retry-after"] == "5"
 
-    at(play)
+    run_scenario(scenario)
 
 
-def test_where_one_channel_fails_the_others_end_with_what_they_have() -> None:
-    async def play(place: Place) -> None:
-        call = place.riva.stream(**KEYED)
+def test_failure_of_one_channel_finishes_the_others() -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        call = server.riva.stream(**WITH_KEY)
         await call.write(
             configured(
                 RecognitionConfig(
@@ -281,15 +307,15 @@ def test_where_one_channel_fails_the_others_end_with_what_they_have() -> None:
                 )
             )
         )
-        await call.write(SECOND)
-        await until(lambda: len(place.engine.of(engine.Audio)) == 2)
-        first, second = sorted(place.engine.receivers)
-        place.engine.say(engine.Failed(first, "lag_exceeded", "too late", None, 5.0))
-        await until(lambda: place.engine.of(engine.Close))
-        assert cast(engine.Close, place.engine.of(engine.Close)[0]).stream == second
-        place.engine.say(engine.StreamTokens(second, tokens("ab", 0.2), 0.5), engine.Finished(second))
+        await call.write(ONE_SECOND)
+        await until(lambda: len(server.engine.of(engine.Audio)) == 2)
+        first, second = sorted(server.engine.receivers)
+        server.engine.say(engine.Failed(first, "lag_exceeded", "too late", None, 5.0))
+        await until(lambda: server.engine.of(engine.Close))
+        assert cast(engine.Close, server.engine.of(engine.Close)[0]).stream == second
+        server.engine.say(engine.StreamTokens(second, tokens("ab", 0.2), 0.5), engine.Finished(second))
         results = [*(await call.read()).results, *(await call.read()).results]
         assert [(result.channel_tag, result.is_final) for result in results] == [(2, False), (2, True)]
-        await refusal(call, grpc.StatusCode.RESOURCE_EXHAUSTED, "too late")
+        await expect_error(call, grpc.StatusCode.RESOURCE_EXHAUSTED, "too late")
 
-    at(play)
+    run_scenario(scenario)

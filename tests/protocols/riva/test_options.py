@@ -1,4 +1,4 @@
-"""Riva's configuration in our words."""
+"""Conversion of Riva's configuration to options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from conure.audio.formats import AudioFormat
 from conure.engine.client import EngineClient
 from conure.errors import BadOption
-from conure.protocols.riva.options import audio_of, options_of
+from conure.protocols.riva.options import parse_audio, parse_options
 from conure.protocols.riva.riva_asr_pb2 import (
     EndpointingConfig,
     RecognitionConfig,
@@ -25,29 +25,31 @@ MODELS = ModelDirectory(cast(EngineClient, Engine()), ["live"], ["clips"])
 WAV = b"RIFF\x00\x00\x00\x00WAVEfmt "
 
 
-def asked(**fields: Any) -> Any:
-    return options_of(RecognitionConfig(**fields), MODELS)
+def parse(**fields: Any) -> Any:
+    return parse_options(RecognitionConfig(**fields), MODELS)
 
 
-def test_nothing_asked_is_our_own_choice() -> None:
-    options = asked()
-    assert options.wanted.model is options.wanted.language is None
+def test_defaults() -> None:
+    options = parse()
+    assert options.stream_request.model is options.stream_request.language is None
     assert options.endpointing == Endpointing()
     assert (options.second_pass, options.channels, options.ignored) == (0, 1, ())
 
 
-@pytest.mark.parametrize(("name", "meant"), [("live", "live"), ("tiny", "tiny"), ("", None), ("conformer-en-US", None)])
-def test_names_that_are_not_ours_mean_the_default(name: str, meant: str | None) -> None:
-    assert asked(model=name).model == meant
+@pytest.mark.parametrize(
+    ("name", "expected"), [("live", "live"), ("tiny", "tiny"), ("", None), ("conformer-en-US", None)]
+)
+def test_unknown_model_names_select_the_default(name: str, expected: str | None) -> None:
+    assert parse(model=name).model == expected
 
 
-@pytest.mark.parametrize(("code", "meant"), [("", None), ("multi", None), ("AUTO", None), ("de-DE", "de-DE")])
-def test_languages(code: str, meant: str | None) -> None:
-    assert asked(language_code=code).language == meant
+@pytest.mark.parametrize(("code", "expected"), [("", None), ("multi", None), ("AUTO", None), ("de-DE", "de-DE")])
+def test_languages(code: str, expected: str | None) -> None:
+    assert parse(language_code=code).language == expected
 
 
 @pytest.mark.parametrize(
-    ("given", "silence", "second_pass"),
+    ("values", "silence", "second_pass"),
     [
         ({"stop_history": 800}, 0.8, 0.0),
         ({"stop_history": 800, "stop_history_eou": 240}, 0.24, 0.56),
@@ -55,29 +57,33 @@ def test_languages(code: str, meant: str | None) -> None:
         ({"stop_history": 300, "stop_history_eou": 900}, 0.3, 0.0),
     ],
 )
-@pytest.mark.parametrize("place", ["endpointing_config", "custom_configuration"])
-def test_ends_of_utterances(place: str, given: dict[str, int], silence: float, second_pass: float) -> None:
-    values = EndpointingConfig(**given) if place == "endpointing_config" else {n: str(v) for n, v in given.items()}  # type: ignore[arg-type]
-    options = asked(**{place: values})
+@pytest.mark.parametrize("section", ["endpointing_config", "custom_configuration"])
+def test_end_of_utterance_settings(section: str, values: dict[str, int], silence: float, second_pass: float) -> None:
+    message = (
+        EndpointingConfig(**values)
+        if section == "endpointing_config"
+        else {name: str(value) for name, value in values.items()}
+    )  # type: ignore[arg-type]
+    options = parse(**{section: message})
     assert options.endpointing.silence == silence
     assert options.second_pass == second_pass
     assert options.ignored == ()
 
 
-def test_a_long_silence_is_not_cut_short() -> None:
-    endpointing = asked(endpointing_config=EndpointingConfig(stop_history=5000)).endpointing
+def test_long_silence_raises_the_blank_limit() -> None:
+    endpointing = parse(endpointing_config=EndpointingConfig(stop_history=5000)).endpointing
     assert (endpointing.silence, endpointing.blanks, endpointing.end_token) == (5, 5, None)
 
 
-def test_beginnings_of_utterances() -> None:
-    given = EndpointingConfig(start_history=300, start_threshold=0.5)
-    options = asked(endpointing_config=given, custom_configuration={"neural_vad.onset": "0.65"})
+def test_start_of_utterance_settings() -> None:
+    values = EndpointingConfig(start_history=300, start_threshold=0.5)
+    options = parse(endpointing_config=values, custom_configuration={"neural_vad.onset": "0.65"})
     assert options.endpointing.begin_seconds == pytest.approx(0.15)
     assert options.endpointing.speech == 0.65
 
 
-def test_what_has_no_effect_is_named() -> None:
-    options = asked(
+def test_ignored_options_are_reported() -> None:
+    options = parse(
         max_alternatives=3,
         profanity_filter=True,
         speech_contexts=[SpeechContext(phrases=["conure"], boost=4)],
@@ -104,9 +110,9 @@ def test_what_has_no_effect_is_named() -> None:
         {"audio_channel_count": -2},
     ],
 )
-def test_values_that_cannot_be_meant(fields: dict[str, Any]) -> None:
+def test_invalid_values(fields: dict[str, Any]) -> None:
     with pytest.raises(BadOption) as raised:
-        asked(**fields)
+        parse(**fields)
     assert raised.value.hint
 
 
@@ -128,7 +134,7 @@ def test_values_that_cannot_be_meant(fields: dict[str, Any]) -> None:
 )
 def test_audio(encoding: AudioEncoding, head: bytes, audio: AudioFormat) -> None:
     config = RecognitionConfig(encoding=encoding, sample_rate_hertz=8000, audio_channel_count=2)
-    assert audio_of(config, head) == audio
+    assert parse_audio(config, head) == audio
 
 
 @pytest.mark.parametrize(
@@ -140,6 +146,6 @@ def test_audio(encoding: AudioEncoding, head: bytes, audio: AudioFormat) -> None
         {"audio_channel_count": 99},
     ],
 )
-def test_audio_that_is_not_taken(fields: dict[str, Any]) -> None:
+def test_unsupported_audio(fields: dict[str, Any]) -> None:
     with pytest.raises(BadOption):
-        audio_of(RecognitionConfig(**fields))
+        parse_audio(RecognitionConfig(**fields))

@@ -1,4 +1,4 @@
-"""What is generated is what the .proto files say."""
+"""The generated messages match the .proto files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The port: health, reflection, certificates, and how it is shared."""
+"""The gRPC port: health, reflection, certificates, and sharing by several processes."""
 
 from __future__ import annotations
 
@@ -22,126 +22,134 @@ from conure.protocols.riva.riva_asr_pb2 import (
 )
 from conure.protocols.riva.server import SERVICE, serve_riva
 from tests.protocols.riva.calling import Riva, configured
-from tests.protocols.riva.playing import CONFIG, KEYED, SECOND, Place, at, ended, refusal, until
+from tests.protocols.riva.scripted_server import (
+    CONFIG,
+    ONE_SECOND,
+    WITH_KEY,
+    ScriptedServer,
+    expect_error,
+    run_scenario,
+    until,
+    wait_for_end,
+)
 from tests.waiting import PATIENCE
 
 
-def test_no_new_streams_while_it_stops() -> None:
-    async def play(place: Place) -> None:
-        call = await place.opened()
-        stub = health_pb2_grpc.HealthStub(place.channel)
+def test_no_new_streams_during_shutdown() -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        call = await server.open_stream()
+        stub = health_pb2_grpc.HealthStub(server.channel)
         for name in ("", SERVICE):
-            told = await stub.Check(health_pb2.HealthCheckRequest(service=name))
-            assert told.status == health_pb2.HealthCheckResponse.SERVING
+            response = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert response.status == health_pb2.HealthCheckResponse.SERVING
         watch = stub.Watch(health_pb2.HealthCheckRequest(service=""))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        draining = asyncio.create_task(place.live.drain(20.0))
+        draining = asyncio.create_task(server.live.drain(20.0))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         watch.cancel()
-        refused = place.riva.stream(iter([configured(CONFIG), SECOND]), **KEYED)
-        trailing = await refusal(refused, grpc.StatusCode.RESOURCE_EXHAUSTED, "draining")
+        rejected_call = server.riva.stream(iter([configured(CONFIG), ONE_SECOND]), **WITH_KEY)
+        trailing = await expect_error(rejected_call, grpc.StatusCode.RESOURCE_EXHAUSTED, "draining")
         assert trailing["retry-after"]
-        place.hear("ab", 0.2)
+        server.emit_tokens("ab", 0.2)
         assert (await call.read()).results
         await call.done_writing()
-        await until(lambda: place.engine.of(engine.Close))
-        place.engine.say(engine.Finished(place.number))
-        await ended(call)
+        await until(lambda: server.engine.of(engine.Close))
+        server.engine.say(engine.Finished(server.number))
+        await wait_for_end(call)
         assert await call.code() is grpc.StatusCode.OK
         await draining
 
-    at(play)
+    run_scenario(scenario)
 
 
 def test_health_follows_the_engine() -> None:
-    async def play(place: Place) -> None:
-        stub = health_pb2_grpc.HealthStub(place.channel)
+    async def scenario(server: ScriptedServer) -> None:
+        stub = health_pb2_grpc.HealthStub(server.channel)
         for is_ready in (True, False, True):
-            place.engine.is_ready = is_ready
+            server.engine.is_ready = is_ready
             status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
             async with asyncio.timeout(PATIENCE):
                 while (await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE))).status != status:
                     pass
 
-    at(play)
+    run_scenario(scenario)
 
 
-def test_connections_beyond_their_share_are_told_so(caplog: pytest.LogCaptureFixture) -> None:
-    """The call is refused and the connection stays, so that health is told, and the next call may go well."""
+def test_connections_over_the_limit_are_rejected(caplog: pytest.LogCaptureFixture) -> None:
+    """Only the call is rejected: the connection stays open for health checks and later calls."""
 
-    async def play(place: Place) -> None:
-        first = await place.opened()
-        same = place.riva.models(RivaSpeechRecognitionConfigRequest(), **KEYED)
+    async def scenario(server: ScriptedServer) -> None:
+        first = await server.open_stream()
+        same = server.riva.models(RivaSpeechRecognitionConfigRequest(), **WITH_KEY)
         assert (await same).model_config
-        async with place.another() as channel:
-            more = Riva(channel)
-            before = refused_connections()
+        async with server.new_channel() as channel:
+            other_client = Riva(channel)
+            count_before = rejected_connections()
             for call in (
-                more.models(RivaSpeechRecognitionConfigRequest(), **KEYED),
-                more.stream(iter([configured(CONFIG), SECOND]), **KEYED),
+                other_client.models(RivaSpeechRecognitionConfigRequest(), **WITH_KEY),
+                other_client.stream(iter([configured(CONFIG), ONE_SECOND]), **WITH_KEY),
             ):
-                trailing = await refusal(call, grpc.StatusCode.RESOURCE_EXHAUSTED, "max_connections", "ulimit -n")
+                trailing = await expect_error(call, grpc.StatusCode.RESOURCE_EXHAUSTED, "max_connections", "ulimit -n")
                 assert trailing["retry-after"]
-            assert refused_connections() == before + 2
-            told = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=SERVICE))
-            assert told.status == health_pb2.HealthCheckResponse.SERVING
+            assert rejected_connections() == count_before + 2
+            response = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=SERVICE))
+            assert response.status == health_pb2.HealthCheckResponse.SERVING
             first.cancel()
-            await until(lambda: not place.engine.receivers)
-            assert (await more.models(RivaSpeechRecognitionConfigRequest(), **KEYED)).model_config
+            await until(lambda: not server.engine.receivers)
+            assert (await other_client.models(RivaSpeechRecognitionConfigRequest(), **WITH_KEY)).model_config
 
-    at(play, room=Capacity(grpc=1, grpc_accepted=8))
-    assert "calls of a gRPC connection are refused: 1 others have some; max_connections" in caplog.text
-    assert caplog.text.count("are refused") == 1
+    run_scenario(scenario, capacity=Capacity(grpc=1, grpc_accepted=8))
+    assert "rejecting calls of a gRPC connection: 1 connections have open calls; raise max_connections" in caplog.text
+    assert caplog.text.count("rejecting calls") == 1
 
 
-def test_the_log_tells_of_connections_that_grpc_closes(
+def test_connections_closed_by_grpc_are_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "LOOK", 0.05)
+    monkeypatch.setattr(peers, "CHECK_INTERVAL", 0.05)
 
-    async def play(place: Place) -> None:
+    async def scenario(server: ScriptedServer) -> None:
         check = health_pb2.HealthCheckRequest(service=SERVICE)
-        async with place.another() as second, place.another() as third:
-            for channel in (place.channel, second):
+        async with server.new_channel() as second, server.new_channel() as third:
+            for channel in (server.channel, second):
                 await health_pb2_grpc.HealthStub(channel).Check(check)
-            await refusal(health_pb2_grpc.HealthStub(third).Check(check), grpc.StatusCode.UNAVAILABLE)
-            await until(lambda: "gRPC has 2 connections and closes all others without a word" in caplog.text)
+            await expect_error(health_pb2_grpc.HealthStub(third).Check(check), grpc.StatusCode.UNAVAILABLE)
+            await until(lambda: "gRPC has 2 connections and closes all others without an error" in caplog.text)
 
-    at(play, room=Capacity(grpc=1, grpc_accepted=2))
+    run_scenario(scenario, capacity=Capacity(grpc=1, grpc_accepted=2))
 
 
-def refused_connections() -> float:
+def rejected_connections() -> float:
     labels = {"port": "grpc", "why": "refused"}
     return metrics.REGISTRY.get_sample_value("conure_connections_ended_total", labels) or 0.0
 
 
-def test_reflection_tells_the_services() -> None:
-    async def play(place: Place) -> None:
-        stub = reflection_pb2_grpc.ServerReflectionStub(place.channel)
-        asked = reflection_pb2.ServerReflectionRequest
-        call = stub.ServerReflectionInfo(iter([asked(list_services=""), asked(file_containing_symbol=SERVICE)]))
+def test_reflection_lists_the_services() -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+        request = reflection_pb2.ServerReflectionRequest
+        call = stub.ServerReflectionInfo(iter([request(list_services=""), request(file_containing_symbol=SERVICE)]))
         names = {service.name for service in (await call.read()).list_services_response.service}
         assert {SERVICE, "grpc.health.v1.Health"} <= names
         assert (await call.read()).file_descriptor_response.file_descriptor_proto
 
-    at(play)
+    run_scenario(scenario)
 
 
-def test_a_port_that_is_taken() -> None:
+def test_port_in_use() -> None:
     async def run() -> None:
-        place = Place()
-        server = await serve_riva(place.behind, "127.0.0.1", 0)
+        server = await serve_riva(ScriptedServer().services, "127.0.0.1", 0)
         with pytest.raises(BadOption, match=f"port {server.port} is taken"):
-            await serve_riva(place.behind, "127.0.0.1", server.port)
+            await serve_riva(ScriptedServer().services, "127.0.0.1", server.port)
         await server.close()
 
     asyncio.run(run())
 
 
-def test_several_processes_may_share_a_port() -> None:
+def test_processes_can_share_a_port() -> None:
     async def run() -> None:
-        first = await serve_riva(Place().behind, "127.0.0.1", 0, shared=True)
-        second = await serve_riva(Place().behind, "127.0.0.1", first.port, shared=True)
+        first = await serve_riva(ScriptedServer().services, "127.0.0.1", 0, shared=True)
+        second = await serve_riva(ScriptedServer().services, "127.0.0.1", first.port, shared=True)
         assert first.port == second.port
         await first.close()
         await second.close()
@@ -151,7 +159,7 @@ def test_several_processes_may_share_a_port() -> None:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1, and its key."""
+    """A certificate for 127.0.0.1 and its key."""
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl")
     folder = tmp_path_factory.mktemp("tls")
@@ -162,27 +170,27 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return certificate, key
 
 
-def test_it_is_encrypted(pair: tuple[Path, Path]) -> None:
-    async def play(place: Place) -> None:
-        call = place.riva.models(RivaSpeechRecognitionConfigRequest(), **KEYED)
-        await refusal(call, grpc.StatusCode.UNAVAILABLE)
+def test_tls(pair: tuple[Path, Path]) -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        call = server.riva.models(RivaSpeechRecognitionConfigRequest(), **WITH_KEY)
+        await expect_error(call, grpc.StatusCode.UNAVAILABLE)
 
-    at(play, tls=pair)
+    run_scenario(scenario, tls=pair)
 
     async def run() -> None:
-        server = await serve_riva(Place().behind, "127.0.0.1", 0, tls=pair)
+        server = await serve_riva(ScriptedServer().services, "127.0.0.1", 0, tls=pair)
         trusted = grpc.ssl_channel_credentials(pair[0].read_bytes())
         async with grpc.aio.secure_channel(f"127.0.0.1:{server.port}", trusted) as channel:
-            told = await Riva(channel).models(RivaSpeechRecognitionConfigRequest(), **KEYED)
-        assert [config.model_name for config in told.model_config] == ["live", "clips"]
-        assert [config.parameters["type"] for config in told.model_config] == ["online", "offline"]
+            response = await Riva(channel).models(RivaSpeechRecognitionConfigRequest(), **WITH_KEY)
+        assert [config.model_name for config in response.model_config] == ["live", "clips"]
+        assert [config.parameters["type"] for config in response.model_config] == ["online", "offline"]
         await server.close()
 
     asyncio.run(run())
 
 
 @pytest.mark.parametrize("wrong", ["missing", "not PEM", "another's key"])
-def test_a_certificate_that_cannot_be_used(pair: tuple[Path, Path], tmp_path: Path, wrong: str) -> None:
+def test_invalid_certificate(pair: tuple[Path, Path], tmp_path: Path, wrong: str) -> None:
     certificate, key = pair
     if wrong == "another's key":
         subprocess.run(["openssl", "genrsa", "-out", str(tmp_path / "key"), "2048"], check=True, capture_output=True)
@@ -192,4 +200,4 @@ def test_a_certificate_that_cannot_be_used(pair: tuple[Path, Path], tmp_path: Pa
         if wrong == "not PEM":
             certificate.write_text("certificate")
     with pytest.raises(BadOption, match="certificate"):
-        asyncio.run(serve_riva(Place().behind, "127.0.0.1", 0, tls=(certificate, key)))
+        asyncio.run(serve_riva(ScriptedServer().services, "127.0.0.1", 0, tls=(certificate, key)))

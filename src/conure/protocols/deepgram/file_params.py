@@ -1,4 +1,4 @@
-"""What a request for a recording asks for."""
+"""Query parameters of a request that transcribes a recording."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from conure.service.callbacks import Callback
 from conure.service.model_directory import ModelDirectory
 from conure.service.safe_http import parse_url
 
-__all__ = ["DONE", "FileParams"]
+__all__ = ["KNOWN", "FileParams"]
 
-DONE = frozenset(
+KNOWN = frozenset(
     (
         *("model", "language", "punctuate", "smart_format", "paragraphs", "filler_words"),
         *(
@@ -32,50 +32,50 @@ DONE = frozenset(
         *("encoding", "sample_rate", "channels", "track", "api_key", "version", "mip_opt_out"),
     )
 )
-"""Parameters that have the effect that was asked for, or have none to miss: one's own server learns from nobody."""
+"""Parameters that are implemented, or that have no meaning here (`mip_opt_out`: this server trains no models)."""
 
-IN_CONTAINERS = ("amr-nb", "amr-wb", "speex", "g729")
-"""Encodings that are read where they are in a file of their own, which tells what it is."""
-UTT_SPLIT = 0.8
-METHODS = ("POST", "PUT")
+CONTAINER_ENCODINGS = ("amr-nb", "amr-wb", "speex", "g729")
+"""Encodings that are supported only inside a container, which identifies them."""
+DEFAULT_UTT_SPLIT = 0.8
+CALLBACK_METHODS = ("POST", "PUT")
 
 
 @dataclass(frozen=True)
 class FileParams:
-    """Raises BadOption and UnknownModel where it is read."""
+    """The parsed parameters. `parse` raises BadOption and UnknownModel."""
 
-    card: ModelInfo
+    model: ModelInfo
     language: str | None
-    """None lets the model find out."""
+    """None: the model detects it."""
     written: bool
-    """With marks and capitals."""
+    """With punctuation and capitals."""
     paragraphs: bool
     utt_split: float | None
-    """Seconds of a pause between utterances; None where none are wanted."""
+    """Pause in seconds that separates utterances; None: no utterances are requested."""
     multichannel: bool
     search: tuple[str, ...]
     replace: tuple[tuple[str, str], ...]
     tags: tuple[str, ...]
     extra: tuple[tuple[str, str], ...]
     audio: AudioFormat | None
-    """Of samples without a head; None for a container, which tells its own."""
+    """Format of raw samples; None for a container."""
     track: int | None
-    """Ours: which of several audio tracks, from 1; None takes the default one among those with sound."""
+    """Extension of Conure: the audio track, from 1; None selects the default audible track."""
     callback: Callback | None
-    """Where the answer is to be sent; None to him who asks."""
+    """Receives the result; None: the result is the HTTP response."""
     ignored: tuple[str, ...]
 
     @classmethod
-    def of(cls, query: DeepgramQuery, models: ModelDirectory) -> FileParams:
-        card = models.find_file_model(query.text("model"))
-        punctuate, smart = query.flag("punctuate"), query.flag("smart_format")
-        paragraphs = query.flag("paragraphs") or smart
+    def parse(cls, query: DeepgramQuery, models: ModelDirectory) -> FileParams:
+        model = models.find_file_model(query.text("model"))
+        punctuate, smart_format = query.flag("punctuate"), query.flag("smart_format")
+        paragraphs = query.flag("paragraphs") or smart_format
         return cls(
-            card=card,
-            language=_language(query, card),
+            model=model,
+            language=_language(query, model),
             written=punctuate or paragraphs,
             paragraphs=paragraphs,
-            utt_split=_split(query) if query.flag("utterances") else None,
+            utt_split=_utterance_pause(query) if query.flag("utterances") else None,
             multichannel=query.flag("multichannel"),
             search=tuple(query.texts("search")),
             replace=tuple(_pair("replace", text) for text in query.texts("replace")),
@@ -84,7 +84,7 @@ class FileParams:
             audio=_audio(query),
             track=_track(query),
             callback=_callback(query),
-            ignored=tuple(query.ignored(DONE | {"detect_language"} if _detects(card) else DONE)),
+            ignored=tuple(query.ignored(KNOWN | {"detect_language"} if _can_detect_language(model) else KNOWN)),
         )
 
     @property
@@ -92,31 +92,31 @@ class FileParams:
         return header_names(self.ignored)
 
 
-def _language(query: DeepgramQuery, card: ModelInfo) -> str | None:
-    """`multi` is a language like others to a model that has one, and so refused."""
+def _language(query: DeepgramQuery, model: ModelInfo) -> str | None:
+    """`multi` means detection; for a model with a single language it is rejected as an unknown language."""
     language = query.text("language")
-    if query.is_on("detect_language") or (language == "multi" and _detects(card)):
+    if query.is_on("detect_language") or (language == "multi" and _can_detect_language(model)):
         return None
     return language
 
 
-def _detects(card: ModelInfo) -> bool:
-    """Where its languages are not known it may."""
-    return len(card.languages) != 1
+def _can_detect_language(model: ModelInfo) -> bool:
+    """Whether the model may detect the language; assumed if its languages are unknown."""
+    return len(model.languages) != 1
 
 
-def _split(query: DeepgramQuery) -> float:
-    split = query.number("utt_split", UTT_SPLIT)
-    if split <= 0:
-        raise BadOption(f"utt_split is {split:g}", "it must be more than 0 seconds")
-    return split
+def _utterance_pause(query: DeepgramQuery) -> float:
+    seconds = query.number("utt_split", DEFAULT_UTT_SPLIT)
+    if seconds <= 0:
+        raise BadOption(f"utt_split is {seconds:g}", "it must be more than 0 seconds")
+    return seconds
 
 
 def _pair(name: str, text: str) -> tuple[str, str]:
-    left, colon, right = text.partition(":")
-    if not (left.strip() and colon):
-        raise BadOption(f"{name} is {text!r}", "it must be two texts with a colon between them")
-    return left.strip(), right.strip()
+    key, colon, value = text.partition(":")
+    if not (key.strip() and colon):
+        raise BadOption(f"{name} is {text!r}", "use the form key:value")
+    return key.strip(), value.strip()
 
 
 def _callback(query: DeepgramQuery) -> Callback | None:
@@ -124,7 +124,7 @@ def _callback(query: DeepgramQuery) -> Callback | None:
     if url is None:
         return None
     method = (query.text("callback_method") or "POST").upper()
-    if method not in METHODS:
+    if method not in CALLBACK_METHODS:
         raise BadOption(f"callback_method is {method!r}", "it must be POST or PUT")
     return Callback(parse_url(url), method)
 
@@ -140,11 +140,11 @@ def _track(query: DeepgramQuery) -> int | None:
 
 def _audio(query: DeepgramQuery) -> AudioFormat | None:
     name = query.text("encoding")
-    if name is None or name.lower() in IN_CONTAINERS:
+    if name is None or name.lower() in CONTAINER_ENCODINGS:
         return None
     encoding = parse_encoding(name)
     if encoding == "container":
         return None
     if query.text("sample_rate") is None:
-        raise BadOption(f"encoding={name} comes without sample_rate", "say how many samples a second there are")
+        raise BadOption(f"encoding={name} requires sample_rate", "add sample_rate in Hz")
     return AudioFormat(encoding, query.whole("sample_rate", 0), query.whole("channels", 1))

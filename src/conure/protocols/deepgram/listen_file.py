@@ -1,4 +1,4 @@
-"""Recordings to transcripts: `POST /v1/listen` with the bytes of a file, or with `{"url": ...}` to fetch it from."""
+"""Transcription of recordings: `POST /v1/listen` with the bytes of a file, or with `{"url": ...}`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pydantic import BaseModel
 from conure.audio.containers import is_container
 from conure.audio.wav_header import with_wav_header
 from conure.errors import BadOption, ConureError
-from conure.protocols.deepgram.errors import REQUEST_ID, body, error_response
+from conure.protocols.deepgram.errors import REQUEST_ID, error_body, error_response
 from conure.protocols.deepgram.file_params import FileParams
 from conure.protocols.deepgram.query import DeepgramQuery
-from conure.protocols.deepgram.transcripts import answer
+from conure.protocols.deepgram.transcripts import render_response
 from conure.protocols.http.credentials import read_credential
 from conure.protocols.http.media_type import JSON, media_type
 from conure.protocols.http.uploads import cancel_on_disconnect, disk_errors_as_storage_full
@@ -29,149 +29,153 @@ from conure.service.access import Caller
 
 __all__ = ["listen_file"]
 
-LONGEST_JSON = 2**16
-PART = 2**20
-HEAD = 16
-"""Bytes that tell a container, which some send as if it were samples."""
+MAX_JSON_BYTES = 2**16
+READ_BYTES = 2**20
+HEAD_BYTES = 16
+"""Bytes that identify a container; some clients send a container and declare raw samples."""
 
 
-class Refusal(BaseModel):
+class DeepgramError(BaseModel):
     err_code: str
     err_msg: str
     request_id: str
 
 
-MISTAKES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": Refusal, "description": "What is wrong, and how to mend it."},
-    "5XX": {"model": Refusal, "description": "No room for it now, with `Retry-After`; or our fault."},
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": DeepgramError, "description": "The request is invalid; the message says how to fix it."},
+    "5XX": {"model": DeepgramError, "description": "At capacity, with `Retry-After`; or an internal error."},
 }
-ADDRESS = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string", "format": "uri"}}}
-RECORDING = {
+URL_SCHEMA = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string", "format": "uri"}}}
+REQUEST_BODY = {
     "requestBody": {
         "required": True,
-        "description": "The bytes of a recording of any container, or where it is to be fetched from.",
+        "description": "The bytes of a recording in any container, or the URL to fetch it from.",
         "content": {
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            "application/json": {"schema": ADDRESS},
+            "application/json": {"schema": URL_SCHEMA},
         },
     }
 }
 
 
-def listen_file(behind: Services) -> APIRouter:
+def listen_file(services: Services) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/v1/listen", response_model=None, responses=MISTAKES, openapi_extra=RECORDING)
+    @router.post("/v1/listen", response_model=None, responses=ERROR_RESPONSES, openapi_extra=REQUEST_BODY)
     async def listen(request: Request) -> Response:
-        """Any container of sound or video, or samples as `encoding`, `sample_rate` and `channels` tell."""
+        """Any audio or video container, or raw samples described by `encoding`, `sample_rate` and `channels`."""
         request_id = str(uuid.uuid4())
         try:
-            caller = behind.access.identify(read_credential(request.headers, request.query_params))
-            wanted = FileParams.of(DeepgramQuery(request.query_params.multi_items()), behind.live.models)
-            if wanted.callback:
-                await behind.callbacks.check_url(wanted.callback)
+            caller = services.access.identify(read_credential(request.headers, request.query_params))
+            params = FileParams.parse(DeepgramQuery(request.query_params.multi_items()), services.live.models)
+            if params.callback:
+                await services.callbacks.check_url(params.callback)
             async with contextlib.AsyncExitStack() as stack:
-                file = await stack.enter_async_context(behind.uploads.receive_body(request))
-                url = _url_in(file) if _is_json(request, file, wanted) else None
-                asked = _Asked(behind, file, url, wanted, caller, request_id)
-                if wanted.callback:
-                    behind.callbacks.schedule(wanted.callback, asked.told_later, stack)
-                    said = {"request_id": request_id}
+                file = await stack.enter_async_context(services.uploads.receive_body(request))
+                url = _read_url(file) if _is_json(request, file, params) else None
+                job = _TranscriptionJob(services, file, url, params, caller, request_id)
+                if params.callback:
+                    services.callbacks.schedule(params.callback, job.transcribe_to_json, stack)
+                    content = {"request_id": request_id}
                 else:
-                    said = await cancel_on_disconnect(request, asked.transcribed())
+                    content = await cancel_on_disconnect(request, job.transcribe())
         except ConureError as error:
             return error_response(error, request_id)
-        return JSONResponse(said, headers=_headers(wanted, request_id))
+        return JSONResponse(content, headers=_headers(params, request_id))
 
     return router
 
 
-def _headers(wanted: FileParams, request_id: str) -> dict[str, str]:
+def _headers(params: FileParams, request_id: str) -> dict[str, str]:
     headers = {REQUEST_ID: request_id}
-    return headers | {"Conure-Ignored": wanted.ignored_header} if wanted.ignored_header else headers
+    return headers | {"Conure-Ignored": params.ignored_header} if params.ignored_header else headers
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """One request."""
+class _TranscriptionJob:
+    """One request and everything needed to answer it."""
 
-    behind: Services
+    services: Services
     file: BinaryIO
-    """What was sent."""
+    """The request body."""
     url: str | None
-    """Where the recording is, which then takes its place."""
-    wanted: FileParams
+    """URL of the recording; when set, its content replaces the body."""
+    params: FileParams
     caller: Caller
     request_id: str
 
-    async def transcribed(self) -> dict[str, Any]:
-        behind, file, wanted = self.behind, self.file, self.wanted
+    async def transcribe(self) -> dict[str, Any]:
+        services, file, params = self.services, self.file, self.params
         if self.url is not None:
             with disk_errors_as_storage_full():
                 file.truncate(0)
-                await behind.fetcher.fetch(self.url, file, behind.uploads.max_bytes)
+                await services.fetcher.fetch(self.url, file, services.uploads.max_bytes)
                 file.seek(0)
         sha256 = await _sha256(file)
-        recording = with_wav_header(file, wanted.audio) if wanted.audio and not is_container(_head(file)) else file
-        if wanted.multichannel:
-            found = await behind.files.transcribe_channels(
-                recording, wanted.card, wanted.language, self.caller, wanted.track
+        recording = with_wav_header(file, params.audio) if params.audio and not is_container(_head(file)) else file
+        if params.multichannel:
+            transcripts = await services.files.transcribe_channels(
+                recording, params.model, params.language, self.caller, params.track
             )
         else:
-            found = [
-                await behind.files.transcribe(recording, wanted.card, wanted.language, self.caller, track=wanted.track)
+            transcripts = [
+                await services.files.transcribe(
+                    recording, params.model, params.language, self.caller, track=params.track
+                )
             ]
-        return answer(wanted, found, self.request_id, sha256)
+        return render_response(params, transcripts, self.request_id, sha256)
 
-    async def told_later(self) -> bytes:
-        """JSON, also of what went wrong."""
+    async def transcribe_to_json(self) -> bytes:
+        """Returns the result or the error as JSON."""
         try:
-            return msgspec.json.encode(await self.transcribed())
+            return msgspec.json.encode(await self.transcribe())
         except ConureError as error:
-            return msgspec.json.encode(body(error, self.request_id))
+            return msgspec.json.encode(error_body(error, self.request_id))
 
 
-def _is_json(request: Request, file: BinaryIO, wanted: FileParams) -> bool:
-    """Told so; or untold, where no container begins like that."""
+def _is_json(request: Request, file: BinaryIO, params: FileParams) -> bool:
+    """Decided by Content-Type, else by a leading `{`, with which no container begins."""
     if media_type(request.headers) == JSON:
         return True
-    return wanted.audio is None and _head(file).lstrip().startswith(b"{")
+    return params.audio is None and _head(file).lstrip().startswith(b"{")
 
 
-def _url_in(file: BinaryIO) -> str:
-    """The file is at its start again."""
-    text = file.read(LONGEST_JSON)
+def _read_url(file: BinaryIO) -> str:
+    """Reads the URL and rewinds the file."""
+    text = file.read(MAX_JSON_BYTES)
     file.seek(0)
     try:
-        return msgspec.json.decode(text, type=_Where).url
+        return msgspec.json.decode(text, type=_UrlBody).url
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BadOption("the body is no JSON with a `url`", 'send {"url": "https://..."}, or the bytes') from None
+        raise BadOption(
+            "the body is no JSON with a `url`", 'send {"url": "https://..."} or the bytes of a file'
+        ) from None
 
 
-class _Where(msgspec.Struct):
+class _UrlBody(msgspec.Struct):
     url: str
 
 
 async def _sha256(file: BinaryIO) -> str:
-    """Returns once nothing reads the file any more, when it is cancelled, too."""
-    hashing = asyncio.get_running_loop().run_in_executor(None, _hash, file)
+    """Also when cancelled, returns only after the thread has stopped reading the file."""
+    task = asyncio.get_running_loop().run_in_executor(None, _hash_file, file)
     try:
-        await asyncio.shield(hashing)
+        await asyncio.shield(task)
     finally:
-        await asyncio.wait([hashing])
-    return hashing.result()
+        await asyncio.wait([task])
+    return task.result()
 
 
-def _hash(file: BinaryIO) -> str:
+def _hash_file(file: BinaryIO) -> str:
     digest = hashlib.sha256()
-    while part := file.read(PART):
-        digest.update(part)
+    while data := file.read(READ_BYTES):
+        digest.update(data)
     return digest.hexdigest()
 
 
 def _head(file: BinaryIO) -> bytes:
-    """The file is at its start again."""
+    """Reads the first bytes and rewinds the file."""
     file.seek(0)
-    head = file.read(HEAD)
+    head = file.read(HEAD_BYTES)
     file.seek(0)
     return head

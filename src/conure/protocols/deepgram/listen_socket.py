@@ -1,4 +1,4 @@
-"""Deepgram's live transcription, version 1: the WebSocket `/v1/listen`."""
+"""Deepgram's live transcription, version 1: WebSocket `/v1/listen`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi import APIRouter, WebSocket
 
 from conure.errors import BadOption
 from conure.protocols.deepgram.connection import LiveParams, Message, serve
-from conure.protocols.deepgram.live_params import COMMON, audio_of, language_of
+from conure.protocols.deepgram.live_params import SHARED_PARAMETERS, parse_audio, parse_language
 from conure.protocols.deepgram.query import DeepgramQuery
 from conure.protocols.deepgram.results import ResultOptions, Results
 from conure.protocols.deepgram.words import model_info, model_uuid
@@ -28,65 +28,67 @@ from conure.vad.endpointing import Endpointing
 __all__ = ["listen_socket"]
 
 IDLE_SECONDS = 10.0
-"""Without audio or a message, after which a connection is closed."""
-LEAST_UTTERANCE_END = 1000
-LOOK_EVERY = 0.1
-"""Seconds between looks at the time for who wants to know when words stay away."""
-KNOWN = COMMON | {
+"""Seconds without audio or a message before a connection is closed."""
+MIN_UTTERANCE_END_MS = 1000
+SHORT_LAG_INTERVAL = 0.1
+"""Seconds between lag events; these drive `UtteranceEnd`."""
+KNOWN_PARAMETERS = SHARED_PARAMETERS | {
     *("channels", "multichannel", "interim_results", "endpointing", "vad_events", "utterance_end_ms"),
     *("punctuate", "smart_format", "no_delay", "filler_words"),
 }
-WRITTEN = ("punctuate", "smart_format", "dictation")
+WRITTEN_FORM_FLAGS = ("punctuate", "smart_format", "dictation")
 
 
-def listen_socket(behind: Services) -> APIRouter:
+def listen_socket(services: Services) -> APIRouter:
     router = APIRouter()
 
     @router.websocket("/v1/listen")
     async def listen(socket: WebSocket) -> None:
         query = DeepgramQuery(socket.query_params.multi_items())
 
-        def speak(asked: LiveParams, streams: ChannelStreams, request_id: str) -> _Listener:
-            return _Listener(_manner(query), asked, streams, request_id)
+        def create_dialect(params: LiveParams, streams: ChannelStreams, request_id: str) -> _Listener:
+            return _Listener(_parse_options(query), params, streams, request_id)
 
-        await serve(socket, behind, _asked, speak)
+        await serve(socket, services, _parse_params, create_dialect)
 
     return router
 
 
-def _asked(query: DeepgramQuery) -> LiveParams:
-    manner, audio = _manner(query), audio_of(query)
-    apart = query.flag("multichannel")
-    if apart and audio.encoding == "container" and "channels" not in query:
-        raise BadOption("multichannel came without channels", "say how many the recording has: channels=2")
-    wanted = StreamRequest(model=query.text("model"), language=language_of(query), endpointing=_endpointing(query))
-    if manner.utterance_end is not None:
-        wanted = replace(wanted, lag_interval=LOOK_EVERY)
-    return LiveParams(wanted, audio, audio.channels if apart else 1, query.ignored(KNOWN))
+def _parse_params(query: DeepgramQuery) -> LiveParams:
+    options, audio = _parse_options(query), parse_audio(query)
+    is_multichannel = query.flag("multichannel")
+    if is_multichannel and audio.encoding == "container" and "channels" not in query:
+        raise BadOption("multichannel requires channels for a container", "add the number of channels: channels=2")
+    request = StreamRequest(
+        model=query.text("model"), language=parse_language(query), endpointing=_parse_endpointing(query)
+    )
+    if options.utterance_end is not None:
+        request = replace(request, lag_interval=SHORT_LAG_INTERVAL)
+    return LiveParams(request, audio, audio.channels if is_multichannel else 1, query.ignored(KNOWN_PARAMETERS))
 
 
-def _manner(query: DeepgramQuery) -> ResultOptions:
+def _parse_options(query: DeepgramQuery) -> ResultOptions:
     """Raises BadOption."""
     interim = query.flag("interim_results")
     utterance_end = query.milliseconds("utterance_end_ms")
     if isinstance(utterance_end, float):
-        if utterance_end < LEAST_UTTERANCE_END:
-            raise BadOption(f"utterance_end_ms is {utterance_end:g}", f"it must be at least {LEAST_UTTERANCE_END}")
+        if utterance_end < MIN_UTTERANCE_END_MS:
+            raise BadOption(f"utterance_end_ms is {utterance_end:g}", f"it must be at least {MIN_UTTERANCE_END_MS}")
         if not interim:
-            raise BadOption("utterance_end_ms came without interim_results", "add interim_results=true")
+            raise BadOption("utterance_end_ms requires interim_results", "add interim_results=true")
     elif utterance_end:
         raise BadOption("utterance_end_ms is 'true'", "it must be a number of milliseconds")
     return ResultOptions(
-        written=any(query.flag(name) for name in WRITTEN),
+        written=any(query.flag(name) for name in WRITTEN_FORM_FLAGS),
         interim=interim,
         speech_starts=query.flag("vad_events"),
         utterance_end=utterance_end / 1000 if utterance_end else None,
-        ends_speech=_endpointing(query).silence is not None,
+        ends_speech=_parse_endpointing(query).silence is not None,
     )
 
 
-def _endpointing(query: DeepgramQuery) -> Endpointing:
-    """Who names a length wants no model to know better."""
+def _parse_endpointing(query: DeepgramQuery) -> Endpointing:
+    """An explicit silence length disables the model's own end-of-utterance token."""
     silence = query.milliseconds("endpointing")
     if silence is None or silence is True:
         return Endpointing()
@@ -115,19 +117,19 @@ _decoder = msgspec.json.Decoder(_KeepAlive | _Finalize | _CloseStream | _Configu
 
 
 class _Listener:
-    """One connection's dialect."""
+    """The dialect of one connection."""
 
     idle = IDLE_SECONDS
 
-    def __init__(self, manner: ResultOptions, asked: LiveParams, streams: ChannelStreams, request_id: str) -> None:
-        self._asked, self._streams, self._request_id = asked, streams, request_id
+    def __init__(self, options: ResultOptions, params: LiveParams, streams: ChannelStreams, request_id: str) -> None:
+        self._params, self._streams, self._request_id = params, streams, request_id
         self._created = datetime.now(UTC)
         self._sha256 = hashlib.sha256()
-        self._finalized = 0
-        card = streams.streams[0].options.model
-        metadata = {"request_id": request_id, "model_info": model_info(card), "model_uuid": model_uuid(card)}
+        self._finalize_count = 0
+        model = streams.streams[0].options.model
+        metadata = {"request_id": request_id, "model_info": model_info(model), "model_uuid": model_uuid(model)}
         channels = len(streams.streams)
-        self._results = [Results(manner, (index, channels), metadata) for index in range(channels)]
+        self._results = [Results(options, (index, channels), metadata) for index in range(channels)]
 
     def render_greeting(self) -> Iterable[Message]:
         return ()
@@ -151,12 +153,12 @@ class _Listener:
 
     def render_event(self, channel: int, event: Event) -> Iterable[Message]:
         results = self._results[channel]
-        yield from results.tell(event)
+        yield from results.render_event(event)
         if isinstance(event, TERMINAL_EVENTS):
             yield from results.flush()
 
     def render_end(self) -> Iterable[Message]:
-        audio, streams = self._asked.audio, self._streams
+        audio, streams = self._params.audio, self._streams
         metadata = {
             "type": "Metadata",
             "transaction_key": "deprecated",
@@ -166,7 +168,7 @@ class _Listener:
             "duration": streams.seconds,
             "channels": audio.channels,
         }
-        warnings = [_warning(name, "it has no effect here") for name in self._asked.ignored]
+        warnings = [_warning(name, "no effect on this server") for name in self._params.ignored]
         warnings += [_warning("audio", problem) for problem in streams.problems]
         yield metadata | ({"warnings": warnings} if warnings else {})
 
@@ -174,20 +176,20 @@ class _Listener:
         yield {"type": "Error", "variant": failed.code, "description": message_with_hint(failed)}
 
     async def _finalize(self) -> None:
-        self._finalized += 1
-        await self._streams.finalize(self._finalized)
+        self._finalize_count += 1
+        await self._streams.finalize(self._finalize_count)
 
-    def _configure(self, asked: _Configure) -> Message:
-        """All of it or nothing."""
+    def _configure(self, message: _Configure) -> Message:
+        """Applies the whole message or rejects it."""
         answer = {"request_id": self._request_id}
-        wanted = [name for name, on in (asked.features or {}).items() if on]
-        if asked.keyterms:
-            code, description = "CONFIGURE_KEYTERMS_NOT_SUPPORTED", "keyterms have no effect here"
-        elif wanted:
-            code, description = "CONFIGURE_FEATURES_NOT_SUPPORTED", f"{', '.join(wanted)} cannot be switched on here"
+        features = [name for name, is_on in (message.features or {}).items() if is_on]
+        if message.keyterms:
+            code, description = "CONFIGURE_KEYTERMS_NOT_SUPPORTED", "keyterms are not supported"
+        elif features:
+            code, description = "CONFIGURE_FEATURES_NOT_SUPPORTED", f"unsupported features: {', '.join(features)}"
         else:
             success = {"type": "ConfigureSuccess"} | answer
-            return success if asked.keyterms is None else success | {"keyterms": []}
+            return success if message.keyterms is None else success | {"keyterms": []}
         return {"type": "ConfigureFailure"} | answer | {"code": code, "description": description}
 
 

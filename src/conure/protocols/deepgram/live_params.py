@@ -1,4 +1,4 @@
-"""What the query of a live connection asks for, of either version."""
+"""Query parameters that both versions of the live protocol share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from conure.audio.formats import AudioFormat, Encoding
 from conure.errors import BadOption
 from conure.protocols.deepgram.query import DeepgramQuery
 
-__all__ = ["COMMON", "audio_of", "language_of"]
+__all__ = ["SHARED_PARAMETERS", "parse_audio", "parse_language"]
 
-COMMON = {
+SHARED_PARAMETERS = {
     "model",
     "version",
     "encoding",
@@ -20,7 +20,7 @@ COMMON = {
     "mip_opt_out",
     "api_key",
 }
-"""Parameters that are met, or mean nothing here."""
+"""Parameters that are implemented or have no meaning here."""
 
 ENCODINGS: dict[str, Encoding] = {
     "linear16": "pcm16",
@@ -31,26 +31,26 @@ ENCODINGS: dict[str, Encoding] = {
     "opus": "container",
     "ogg-opus": "container",
 }
-"""Opus comes in Ogg, and FLAC with its header: both are told by what arrives, as containers are without a name."""
+"""Opus arrives in Ogg and FLAC with its header, so both are detected from the bytes, like a container."""
 ANY_LANGUAGE = "multi"
 
 
-def audio_of(query: DeepgramQuery) -> AudioFormat:
-    """Raises BadOption. Without an encoding it is a container, which tells all the rest."""
+def parse_audio(query: DeepgramQuery) -> AudioFormat:
+    """Without `encoding` the audio is a container that describes itself. Raises BadOption."""
     name = query.text("encoding")
     if name is None:
         return AudioFormat("container", channels=query.whole("channels", 1))
     encoding = ENCODINGS.get(name.lower())
     if encoding is None:
-        raise BadOption(f"encoding {name!r} is not taken", f"send one of: {', '.join(ENCODINGS)}, or a container")
+        raise BadOption(f"unsupported encoding {name!r}", f"send one of: {', '.join(ENCODINGS)}, or a container")
     if encoding == "container":
         return AudioFormat(encoding, channels=query.whole("channels", 1))
     if query.text("sample_rate") is None:
-        raise BadOption(f"encoding={name} came without sample_rate", "say how many samples a second has")
+        raise BadOption(f"encoding={name} requires sample_rate", "add sample_rate in Hz")
     return AudioFormat(encoding, query.whole("sample_rate", 0), query.whole("channels", 1))
 
 
-def language_of(query: DeepgramQuery) -> str | None:
-    """None where the model is to find out, or knows but one."""
+def parse_language(query: DeepgramQuery) -> str | None:
+    """None if the model detects the language or has only one."""
     language = query.text("language")
     return None if language is None or language.lower() == ANY_LANGUAGE else language

@@ -1,4 +1,4 @@
-"""Parameters of Deepgram's queries: all are texts, and many may be given more than once."""
+"""Query parameters in Deepgram's style: strings, many of which may be repeated."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from conure.errors import BadOption
 
 __all__ = ["DeepgramQuery"]
 
-YES, NO = ("true", "1", "yes", "on", ""), ("false", "0", "no", "off")
-"""A name without a value is a yes."""
+TRUE, FALSE = ("true", "1", "yes", "on", ""), ("false", "0", "no", "off")
+"""A name without a value counts as true."""
 
 
 class DeepgramQuery:
-    """One request's. Names that are not asked for here are no error; `ignored` tells them."""
+    """The query of one request. Unknown names are not an error; `ignored` lists them."""
 
-    def __init__(self, given: Iterable[tuple[str, str]]) -> None:
-        """`given`: names and values, such as `request.query_params.multi_items()`."""
-        self._given: dict[str, list[str]] = {}
-        for name, value in given:
-            self._given.setdefault(name, []).append(value.strip())
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """`pairs`: names and values, such as `request.query_params.multi_items()`."""
+        self._values: dict[str, list[str]] = {}
+        for name, value in pairs:
+            self._values.setdefault(name, []).append(value.strip())
 
     def __contains__(self, name: str) -> bool:
-        return name in self._given
+        return name in self._values
 
     def texts(self, name: str) -> list[str]:
-        """Each that is not empty."""
-        return [value for value in self._given.get(name, ()) if value]
+        """Returns all non-empty values."""
+        return [value for value in self._values.get(name, ()) if value]
 
     def text(self, name: str) -> str | None:
-        """The last one, None where it is empty or not given."""
+        """Returns the last non-empty value, or None."""
         return next(reversed(self.texts(name)), None)
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """Raises BadOption for what is neither a yes nor a no."""
-        if name not in self._given:
+        """Raises BadOption for a value that is not a boolean."""
+        if name not in self._values:
             return default
-        value = self._given[name][-1]
-        if value.lower() in YES:
+        value = self._values[name][-1]
+        if value.lower() in TRUE:
             return True
-        if value.lower() in NO:
+        if value.lower() in FALSE:
             return False
         raise BadOption(f"{name} is {value!r}", "it must be true or false")
 
     def number(self, name: str, default: float) -> float:
-        """Raises BadOption for what is no number, or not finite."""
+        """Raises BadOption for a value that is not a finite number."""
         value = self.text(name)
         return default if value is None else _number(name, value, "it must be a number")
 
@@ -56,7 +56,7 @@ class DeepgramQuery:
         return int(value)
 
     def milliseconds(self, name: str) -> float | bool | None:
-        """A number, or true or false where it is switched on or off; None where it is not given."""
+        """Returns a number, or True/False for an on/off value, or None if not given."""
         value = self.text(name)
         if value is None:
             return None
@@ -68,16 +68,16 @@ class DeepgramQuery:
         return milliseconds
 
     def is_on(self, name: str) -> bool:
-        """Whether it was given with anything but a no: some take a yes as well as values of their own."""
-        return name in self._given and not _is_off(self._given[name])
+        """Whether any value other than false was given; some parameters take `true` or a value."""
+        return name in self._values and not _are_all_off(self._values[name])
 
     def ignored(self, known: Collection[str]) -> list[str]:
-        """Names that were given, other than these, in their order; what was switched off is not missed."""
-        return [name for name in self._given if name not in known and self.is_on(name)]
+        """Returns the given names that are not in `known`, in order, without those that are off."""
+        return [name for name in self._values if name not in known and self.is_on(name)]
 
 
-def _is_off(values: list[str]) -> bool:
-    return all(value.lower() in ("", *NO) for value in values)
+def _are_all_off(values: list[str]) -> bool:
+    return all(value.lower() in ("", *FALSE) for value in values)
 
 
 def _number(name: str, value: str, rule: str) -> float:

@@ -1,4 +1,4 @@
-"""A transcript as Deepgram has it: metadata, channels with their words and paragraphs, utterances."""
+"""Transcripts in Deepgram's response format: metadata, channels with words and paragraphs, utterances."""
 
 from __future__ import annotations
 
@@ -8,72 +8,81 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conure.protocols.deepgram.file_params import FileParams
-from conure.protocols.deepgram.words import alternative, mean_confidence, model_info, model_uuid, transcript, word
+from conure.protocols.deepgram.words import (
+    alternative,
+    mean_confidence,
+    model_info,
+    model_uuid,
+    render_word,
+    transcript,
+)
 from conure.text.phrases import find_phrase, replace_phrase
 from conure.text.segments import pause_between, segments_from_words
 from conure.text.words import join_words
 from conure.types import Segment, Transcript, Word
 
-__all__ = ["answer"]
+__all__ = ["render_response"]
 
 PARAGRAPH_PAUSE = 1.5
-"""Seconds of silence between sentences of two paragraphs."""
-MOST_SENTENCES = 6
-"""Of a paragraph."""
+"""Seconds of silence that begin a new paragraph."""
+MAX_SENTENCES = 6
+"""Sentences in a paragraph, at most."""
 
 
-def answer(wanted: FileParams, found: Sequence[Transcript], request_id: str, sha256: str) -> dict[str, Any]:
-    """`found`: of each channel, or one of all; `sha256`: of the bytes that were sent or fetched."""
-    channels = [_replaced(wanted, transcript.words) for transcript in found]
-    results: dict[str, Any] = {"channels": [_channel(wanted, words) for words in channels]}
-    if wanted.utt_split is not None:
-        results["utterances"] = _utterances(wanted, channels)
-    return {"metadata": _metadata(wanted, found, request_id, sha256), "results": results}
+def render_response(
+    params: FileParams, transcripts: Sequence[Transcript], request_id: str, sha256: str
+) -> dict[str, Any]:
+    """`transcripts`: one per channel, or one for the mix; `sha256`: of the bytes that were sent or fetched."""
+    channels = [_replace_phrases(params, transcript.words) for transcript in transcripts]
+    results: dict[str, Any] = {"channels": [_channel(params, words) for words in channels]}
+    if params.utt_split is not None:
+        results["utterances"] = _utterances(params, channels)
+    return {"metadata": _metadata(params, transcripts, request_id, sha256), "results": results}
 
 
-def _metadata(wanted: FileParams, found: Sequence[Transcript], request_id: str, sha256: str) -> dict[str, Any]:
-    number = model_uuid(wanted.card)
+def _metadata(params: FileParams, transcripts: Sequence[Transcript], request_id: str, sha256: str) -> dict[str, Any]:
+    model_id = model_uuid(params.model)
     fields: dict[str, Any] = {
         "transaction_key": "deprecated",
         "request_id": request_id,
         "sha256": sha256,
         "created": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "duration": found[0].duration,
-        "channels": len(found),
-        "models": [number],
-        "model_info": {number: model_info(wanted.card)},
+        "duration": transcripts[0].duration,
+        "channels": len(transcripts),
+        "models": [model_id],
+        "model_info": {model_id: model_info(params.model)},
     }
-    if wanted.tags:
-        fields["tags"] = list(wanted.tags)
-    if wanted.extra:
-        fields["extra"] = dict(wanted.extra)
-    if warnings := [*_missed(wanted), *_problems(found)]:
+    if params.tags:
+        fields["tags"] = list(params.tags)
+    if params.extra:
+        fields["extra"] = dict(params.extra)
+    if warnings := [*_ignored_warnings(params), *_problem_warnings(transcripts)]:
         fields["warnings"] = warnings
     return fields
 
 
-def _missed(wanted: FileParams) -> Iterator[dict[str, str]]:
-    for name in wanted.ignored:
+def _ignored_warnings(params: FileParams) -> Iterator[dict[str, str]]:
+    for name in params.ignored:
         yield {"parameter": name, "type": "ignored", "message": f"{name} has no effect on this server"}
 
 
-def _problems(found: Sequence[Transcript]) -> Iterator[dict[str, str]]:
-    for problem in found[0].problems:
+def _problem_warnings(transcripts: Sequence[Transcript]) -> Iterator[dict[str, str]]:
+    for problem in transcripts[0].problems:
         yield {"parameter": "audio", "type": "damaged", "message": problem}
 
 
-def _replaced(wanted: FileParams, words: Sequence[Word]) -> Sequence[Word]:
-    for phrase, other in wanted.replace:
-        words = replace_phrase(words, phrase, other)
+def _replace_phrases(params: FileParams, words: Sequence[Word]) -> Sequence[Word]:
+    for phrase, replacement in params.replace:
+        words = replace_phrase(words, phrase, replacement)
     return words
 
 
-def _channel(wanted: FileParams, words: Sequence[Word]) -> dict[str, Any]:
-    heard = alternative(words, wanted.written)
-    if wanted.paragraphs:
-        heard["paragraphs"] = _paragraphs(words)
-    searched = [{"query": query, "hits": _hits(words, query)} for query in wanted.search]
-    return ({"search": searched} if searched else {}) | {"alternatives": [heard]}
+def _channel(params: FileParams, words: Sequence[Word]) -> dict[str, Any]:
+    fields = alternative(words, params.written)
+    if params.paragraphs:
+        fields["paragraphs"] = _paragraphs(words)
+    searches = [{"query": query, "hits": _hits(words, query)} for query in params.search]
+    return ({"search": searches} if searches else {}) | {"alternatives": [fields]}
 
 
 def _hits(words: Sequence[Word], query: str) -> list[dict[str, Any]]:
@@ -86,17 +95,17 @@ def _span(words: Sequence[Word]) -> dict[str, Any]:
 
 
 def _paragraphs(words: Sequence[Word]) -> dict[str, Any]:
-    told = [_paragraph(sentences) for sentences in _together(segments_from_words(words))]
-    text = "\n\n".join(text for text, _ in told)
-    return {"transcript": f"\n{text}", "paragraphs": [fields for _, fields in told]}
+    paragraphs = [_paragraph(sentences) for sentences in _group_sentences(segments_from_words(words))]
+    text = "\n\n".join(text for text, _ in paragraphs)
+    return {"transcript": f"\n{text}", "paragraphs": [fields for _, fields in paragraphs]}
 
 
-def _together(sentences: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """Sentences of one paragraph: until a pause, or until there are enough of them."""
+def _group_sentences(sentences: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """Groups sentences into paragraphs, which end at a pause or at the maximum length."""
     paragraph: list[Segment] = []
     for sentence in sentences:
         if paragraph and (
-            len(paragraph) >= MOST_SENTENCES
+            len(paragraph) >= MAX_SENTENCES
             or pause_between(paragraph[-1].words[-1], sentence.words[0]) >= PARAGRAPH_PAUSE
         ):
             yield paragraph
@@ -109,7 +118,7 @@ def _together(sentences: Sequence[Segment]) -> Iterator[list[Segment]]:
 def _paragraph(sentences: Sequence[Segment]) -> tuple[str, dict[str, Any]]:
     words = [word for sentence in sentences for word in sentence.words]
     fields = {
-        "sentences": [{"text": each.text, "start": each.start, "end": each.end} for each in sentences],
+        "sentences": [{"text": sentence.text, "start": sentence.start, "end": sentence.end} for sentence in sentences],
         "num_words": len(words),
         "start": words[0].start,
         "end": words[-1].end,
@@ -117,12 +126,12 @@ def _paragraph(sentences: Sequence[Segment]) -> tuple[str, dict[str, Any]]:
     return join_words(words), fields
 
 
-def _utterances(wanted: FileParams, channels: Sequence[Sequence[Word]]) -> list[dict[str, Any]]:
-    """Of all channels, in the order in which they begin."""
-    split = wanted.utt_split or 0.0
+def _utterances(params: FileParams, channels: Sequence[Sequence[Word]]) -> list[dict[str, Any]]:
+    """Returns the utterances of all channels by start time."""
+    split = params.utt_split or 0.0
     parts = [(channel, part) for channel, words in enumerate(channels) for part in _between_pauses(words, split)]
-    parts.sort(key=lambda each: (each[1][0].start or 0.0, each[0]))
-    return [_utterance(wanted, channel, part) for channel, part in parts]
+    parts.sort(key=lambda part: (part[1][0].start or 0.0, part[0]))
+    return [_utterance(params, channel, part) for channel, part in parts]
 
 
 def _between_pauses(words: Sequence[Word], pause: float) -> Iterator[Sequence[Word]]:
@@ -133,10 +142,10 @@ def _between_pauses(words: Sequence[Word], pause: float) -> Iterator[Sequence[Wo
             begin = at
 
 
-def _utterance(wanted: FileParams, channel: int, words: Sequence[Word]) -> dict[str, Any]:
+def _utterance(params: FileParams, channel: int, words: Sequence[Word]) -> dict[str, Any]:
     return _span(words) | {
         "channel": channel,
-        "transcript": transcript(words, wanted.written),
-        "words": [word(said, wanted.written) for said in words],
+        "transcript": transcript(words, params.written),
+        "words": [render_word(word, params.written) for word in words],
         "id": str(uuid.uuid4()),
     }

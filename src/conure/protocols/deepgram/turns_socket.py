@@ -1,4 +1,4 @@
-"""Deepgram's live transcription, version 2: turns of a conversation over the WebSocket `/v2/listen`."""
+"""Deepgram's live transcription, version 2: turns of a dialogue over WebSocket `/v2/listen`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import APIRouter, WebSocket
 
 from conure.errors import BadOption
 from conure.protocols.deepgram.connection import ConnectionOver, LiveParams, Message, serve
-from conure.protocols.deepgram.live_params import COMMON, audio_of, language_of
+from conure.protocols.deepgram.live_params import SHARED_PARAMETERS, parse_audio, parse_language
 from conure.protocols.deepgram.query import DeepgramQuery
 from conure.protocols.error_codes import error_code_for, message_with_hint
 from conure.protocols.services import Services
@@ -26,12 +26,12 @@ from conure.types import Word
 __all__ = ["turns_socket"]
 
 IDLE_SECONDS = 60.0
-"""Clients of this version have no message that keeps a connection alive."""
-LOOK_EVERY = 0.1
-"""Seconds between looks at the time where a turn may be over before it is."""
-POLICY = 1008
-KNOWN = COMMON | {"eot_threshold", "eager_eot_threshold", "eot_timeout_ms"}
-EVENTS = {
+"""Longer than in version 1: clients of version 2 send no keep-alive messages."""
+SHORT_LAG_INTERVAL = 0.1
+"""Seconds between lag events when eager end of turn is enabled."""
+POLICY_VIOLATION = 1008
+KNOWN_PARAMETERS = SHARED_PARAMETERS | {"eot_threshold", "eager_eot_threshold", "eot_timeout_ms"}
+EVENT_NAMES = {
     "start": "StartOfTurn",
     "update": "Update",
     "eager_end": "EagerEndOfTurn",
@@ -40,43 +40,43 @@ EVENTS = {
 }
 
 
-def turns_socket(behind: Services) -> APIRouter:
+def turns_socket(services: Services) -> APIRouter:
     router = APIRouter()
 
     @router.websocket("/v2/listen")
     async def listen(socket: WebSocket) -> None:
         query = DeepgramQuery(socket.query_params.multi_items())
 
-        def speak(asked: LiveParams, streams: ChannelStreams, request_id: str) -> _Listener:
-            return _Listener(_patience(query), asked, streams, request_id)
+        def create_dialect(params: LiveParams, streams: ChannelStreams, request_id: str) -> _Listener:
+            return _Listener(_parse_settings(query), params, streams, request_id)
 
-        await serve(socket, behind, _asked, speak)
+        await serve(socket, services, _parse_params, create_dialect)
 
     return router
 
 
-def _asked(query: DeepgramQuery) -> LiveParams:
-    patience = _patience(query)
-    wanted = StreamRequest(
+def _parse_params(query: DeepgramQuery) -> LiveParams:
+    settings = _parse_settings(query)
+    request = StreamRequest(
         model=query.text("model"),
-        language=language_of(query),
-        endpointing=patience.endpointing,
-        lag_interval=_look_every(patience),
+        language=parse_language(query),
+        endpointing=settings.endpointing,
+        lag_interval=_lag_interval(settings),
     )
-    return LiveParams(wanted, audio_of(query), ignored=query.ignored(KNOWN))
+    return LiveParams(request, parse_audio(query), ignored=query.ignored(KNOWN_PARAMETERS))
 
 
-def _look_every(patience: EndOfTurnSettings) -> float:
-    return LAG_INTERVAL if patience.eager_threshold is None else LOOK_EVERY
+def _lag_interval(settings: EndOfTurnSettings) -> float:
+    return LAG_INTERVAL if settings.eager_threshold is None else SHORT_LAG_INTERVAL
 
 
-def _patience(query: DeepgramQuery) -> EndOfTurnSettings:
+def _parse_settings(query: DeepgramQuery) -> EndOfTurnSettings:
     """Raises BadOption."""
-    usual = EndOfTurnSettings()
+    defaults = EndOfTurnSettings()
     return EndOfTurnSettings(
-        query.number("eot_threshold", usual.threshold),
+        query.number("eot_threshold", defaults.threshold),
         query.number("eager_eot_threshold", 0.0) if query.text("eager_eot_threshold") else None,
-        query.number("eot_timeout_ms", usual.timeout * 1000) / 1000,
+        query.number("eot_timeout_ms", defaults.timeout * 1000) / 1000,
     )
 
 
@@ -93,7 +93,7 @@ class _CloseStream(msgspec.Struct, tag="CloseStream"):
 
 
 class _Thresholds(msgspec.Struct):
-    """What is not said stays."""
+    """New thresholds; omitted ones keep their value."""
 
     eot_threshold: float | None = None
     eager_eot_threshold: float | msgspec.UnsetType | None = msgspec.UNSET
@@ -112,41 +112,43 @@ _decoder = msgspec.json.Decoder(_KeepAlive | _ForceEndTurn | _CloseStream | _Con
 
 
 @dataclass(frozen=True)
-class _Refused:
+class _Rejection:
+    """The content of a `ConfigureFailure` message."""
+
     code: str
     description: str
 
 
 class _Listener:
-    """One connection's dialect."""
+    """The dialect of one connection."""
 
     idle = IDLE_SECONDS
 
     def __init__(
-        self, patience: EndOfTurnSettings, asked: LiveParams, streams: ChannelStreams, request_id: str
+        self, settings: EndOfTurnSettings, params: LiveParams, streams: ChannelStreams, request_id: str
     ) -> None:
-        self._turns = DialogueTurns(patience)
-        self._asked, self._streams, self._request_id = asked, streams, request_id
+        self._turns = DialogueTurns(settings)
+        self._params, self._streams, self._request_id = params, streams, request_id
         self._sequence = 0
-        self._forced = 0
+        self._finalize_count = 0
 
     def render_greeting(self) -> Iterator[Message]:
         yield self._message("Connected")
-        for name in self._asked.ignored:
-            yield self._warning("PARAMETER_IGNORED", f"{name} has no effect here")
+        for name in self._params.ignored:
+            yield self._warning("PARAMETER_IGNORED", f"{name} has no effect on this server")
 
     def on_audio(self, data: bytes) -> None:
-        pass  # nothing is told of the audio itself
+        pass  # no message depends on the audio itself
 
     async def handle_message(self, text: str) -> Iterable[Message]:
         try:
             message = _decoder.decode(text)
         except (msgspec.MsgspecError, RecursionError) as error:
-            return self._unreadable(one_line(str(error)))
+            return self._close_on_bad_message(one_line(str(error)))
         match message:
             case _ForceEndTurn():
-                self._forced += 1
-                await self._streams.finalize(self._forced)
+                self._finalize_count += 1
+                await self._streams.finalize(self._finalize_count)
             case _CloseStream():
                 await self._streams.close()
             case _Configure():
@@ -166,44 +168,46 @@ class _Listener:
     def render_failure(self, failed: Failed) -> Iterator[Message]:
         yield self._error(error_code_for(failed).deepgram, message_with_hint(failed))
 
-    def _unreadable(self, fault: str) -> Iterator[Message]:
-        """In this version that is an end."""
-        yield self._error("UNPARSABLE_CLIENT_MESSAGE", fault)
-        raise ConnectionOver(POLICY, "UNPARSABLE_CLIENT_MESSAGE")
+    def _close_on_bad_message(self, description: str) -> Iterator[Message]:
+        """In this version an unreadable message closes the connection."""
+        yield self._error("UNPARSABLE_CLIENT_MESSAGE", description)
+        raise ConnectionOver(POLICY_VIOLATION, "UNPARSABLE_CLIENT_MESSAGE")
 
-    async def _configure(self, asked: _Configure) -> Message:
-        """All of it or nothing."""
-        patience = self._changed(asked)
-        if isinstance(patience, _Refused):
-            code, description = patience.code, patience.description
+    async def _configure(self, message: _Configure) -> Message:
+        """Applies the whole message or rejects it."""
+        settings = self._changed_settings(message)
+        if isinstance(settings, _Rejection):
+            code, description = settings.code, settings.description
             return self._message("ConfigureFailure", code=code, error_code=code, description=description)
-        self._turns.settings = patience
-        await self._streams.configure(patience.endpointing, _look_every(patience))
-        thresholds = {"eot_threshold": patience.threshold, "eot_timeout_ms": round(patience.timeout * 1000)}
-        if patience.eager_threshold is not None:
-            thresholds["eager_eot_threshold"] = patience.eager_threshold
+        self._turns.settings = settings
+        await self._streams.configure(settings.endpointing, _lag_interval(settings))
+        thresholds = {"eot_threshold": settings.threshold, "eot_timeout_ms": round(settings.timeout * 1000)}
+        if settings.eager_threshold is not None:
+            thresholds["eager_eot_threshold"] = settings.eager_threshold
         return self._message("ConfigureSuccess", thresholds=thresholds, keyterms=[], numerals=False)
 
-    def _changed(self, asked: _Configure) -> EndOfTurnSettings | _Refused:
-        if asked.keyterms:
-            return _Refused("KEYTERMS_NOT_SUPPORTED", "keyterms have no effect here")
+    def _changed_settings(self, message: _Configure) -> EndOfTurnSettings | _Rejection:
+        if message.keyterms:
+            return _Rejection("KEYTERMS_NOT_SUPPORTED", "keyterms are not supported")
         for name in ("language_hints", "numerals", "profanity_filter"):
-            if getattr(asked, name):
-                return _Refused("FEATURE_NOT_SUPPORTED", f"{name} has no effect here")
-        patience, new = self._turns.settings, asked.thresholds or _Thresholds()
+            if getattr(message, name):
+                return _Rejection("FEATURE_NOT_SUPPORTED", f"{name} has no effect on this server")
+        settings, thresholds = self._turns.settings, message.thresholds or _Thresholds()
         try:
             return EndOfTurnSettings(
-                patience.threshold if new.eot_threshold is None else new.eot_threshold,
-                patience.eager_threshold if new.eager_eot_threshold is msgspec.UNSET else new.eager_eot_threshold,
-                patience.timeout if new.eot_timeout_ms is None else new.eot_timeout_ms / 1000,
+                settings.threshold if thresholds.eot_threshold is None else thresholds.eot_threshold,
+                settings.eager_threshold
+                if thresholds.eager_eot_threshold is msgspec.UNSET
+                else thresholds.eager_eot_threshold,
+                settings.timeout if thresholds.eot_timeout_ms is None else thresholds.eot_timeout_ms / 1000,
             )
         except BadOption as error:
-            return _Refused("INVALID_THRESHOLD", f"{error.message}: {error.hint}")
+            return _Rejection("INVALID_THRESHOLD", f"{error.message}: {error.hint}")
 
     def _turn_info(self, turn: DialogueTurn) -> Message:
         info = self._message(
             "TurnInfo",
-            event=EVENTS[turn.event],
+            event=EVENT_NAMES[turn.event],
             turn_index=turn.index,
             audio_window_start=turn.start,
             audio_window_end=turn.until,
@@ -219,8 +223,8 @@ class _Listener:
     def _error(self, code: str, description: str) -> Message:
         return self._message("Error", code=code, description=description)
 
-    def _message(self, kind: str, **fields: object) -> Message:
-        message = {"type": kind, "request_id": self._request_id, "sequence_id": self._sequence} | fields
+    def _message(self, type_: str, **fields: object) -> Message:
+        message = {"type": type_, "request_id": self._request_id, "sequence_id": self._sequence} | fields
         self._sequence += 1
         return message
 

@@ -1,1 +1,1 @@
-"""OpenAI's REST interface for recordings and models."""
+"""OpenAI's REST API: transcriptions and models."""

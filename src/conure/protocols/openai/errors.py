@@ -1,4 +1,4 @@
-"""Mistakes in OpenAI's form: `{"error": {"message", "type", "param", "code"}}`."""
+"""Errors in OpenAI's format: `{"error": {"message", "type", "param", "code"}}`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from conure.errors import BadOption, ConureError, EngineFailed
 from conure.protocols.error_codes import error_code_for, message_with_hint, openai_status_for, retry_after_for
-from conure.protocols.openai.schemas import ErrorAnswer, ErrorObject
+from conure.protocols.openai.schemas import ErrorObject, ErrorResponse
 
 __all__ = ["BadField", "OpenAIErrorRoute", "error_body", "error_response"]
 
@@ -27,18 +27,18 @@ CODES = {
     "unknown_path": "unknown_url",
     "wrong_method": "method_not_supported",
 }
-"""Codes that OpenAI has for what we call otherwise."""
+"""OpenAI's codes for errors that have another code in Conure."""
 FIELDS = {
     "unknown_model": "model",
     "unsupported_language": "language",
     "unsupported_audio": "file",
     "audio_too_long": "file",
 }
-"""Which field is wrong, where the code tells."""
+"""The field at fault, for codes that determine it."""
 
 
 class BadField(BadOption):
-    """A field of the form does not take this value."""
+    """A form field has an invalid value."""
 
     def __init__(self, field: str, message: str, hint: str | None = None) -> None:
         super().__init__(message, hint)
@@ -46,37 +46,37 @@ class BadField(BadOption):
 
 
 class OpenAIErrorRoute(APIRoute):
-    """A route whose every mistake is told in OpenAI's form."""
+    """A route that returns all errors in OpenAI's format."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+        handler = super().get_route_handler()
 
-        async def handled(request: Request) -> Response:
+        async def handle_with_errors(request: Request) -> Response:
             try:
-                return await handle(request)
+                return await handler(request)
             except ConureError as error:
                 return error_response(error)
             except ClientDisconnect:
                 raise
             except Exception:
                 log.exception("%s %s failed", request.method, request.url.path)
-                return error_response(EngineFailed("the server made a mistake", "its log tells which"))
+                return error_response(EngineFailed("internal server error", "see the server log"))
 
-        return handled
+        return handle_with_errors
 
 
 def error_response(error: ConureError) -> Response:
-    """What is answered to a mistake that we know."""
-    retry = retry_after_for(error)
-    headers = {} if retry is None else {"Retry-After": str(max(1, math.ceil(retry)))}
+    """Builds the HTTP response for an error."""
+    retry_after = retry_after_for(error)
+    headers = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
     return _response(openai_status_for(error), error_body(error), headers)
 
 
-def error_body(error: ConureError) -> ErrorAnswer:
+def error_body(error: ConureError) -> ErrorResponse:
     param = error.field if isinstance(error, BadField) else FIELDS.get(error.code)
-    kind, code = error_code_for(error).openai, CODES.get(error.code, error.code)
-    return ErrorAnswer(error=ErrorObject(message=message_with_hint(error), type=kind, param=param, code=code))
+    type_, code = error_code_for(error).openai, CODES.get(error.code, error.code)
+    return ErrorResponse(error=ErrorObject(message=message_with_hint(error), type=type_, param=param, code=code))
 
 
-def _response(status: int, said: ErrorAnswer, headers: dict[str, str]) -> Response:
-    return Response(said.model_dump_json(), status, headers, media_type="application/json")
+def _response(status: int, body: ErrorResponse, headers: dict[str, str]) -> Response:
+    return Response(body.model_dump_json(), status, headers, media_type="application/json")

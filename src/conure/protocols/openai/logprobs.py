@@ -1,4 +1,4 @@
-"""How probable each token of a text was."""
+"""Log probabilities of the tokens of a text."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from conure.types import Word
 
 __all__ = ["piece_bytes", "text_after", "log_probabilities"]
 
-BLANKS = "▁ "
-BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-"""A piece of SentencePiece that is one byte of a letter."""
+SPACES = "▁ "
+BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+"""A SentencePiece piece that is one byte of a character."""
 
 
-def text_after(words: Sequence[Word], before: Word | None = None) -> str:
-    """What the words add to a text that ends with the word before them."""
-    if before is None:
+def text_after(words: Sequence[Word], previous: Word | None = None) -> str:
+    """Returns the text that the words append after the word `previous`."""
+    if previous is None:
         return join_words(words)
-    return join_words([before, *words]).removeprefix(before.text)
+    return join_words([previous, *words]).removeprefix(previous.text)
 
 
 def log_probabilities(
-    words: Sequence[Word], tokenizer: Tokenizer, before: Word | None = None
+    words: Sequence[Word], tokenizer: Tokenizer, previous: Word | None = None
 ) -> Iterator[LogProbability]:
-    """Of each token, in order."""
+    """Yields one entry per token, in order."""
     for word in words:
-        blank = text_after([word], before).removesuffix(word.text)
+        space = text_after([word], previous).removesuffix(word.text)
         for token in word.tokens:
-            data = blank.encode() + piece_bytes(tokenizer.pieces[token.id])
-            blank = ""
+            data = space.encode() + piece_bytes(tokenizer.pieces[token.id])
+            space = ""
             text = data.decode(errors="replace")
             yield LogProbability(token=text, bytes=list(data), logprob=token.log_probability)
-        before = word
+        previous = word
 
 
 def piece_bytes(piece: str) -> bytes:
-    """Of a piece of a tokenizer, without the blank before it."""
-    byte = BYTE.fullmatch(piece)
-    return bytes.fromhex(byte[1]) if byte else piece.strip(BLANKS).encode()
+    """Returns the bytes of a tokenizer piece without its leading space."""
+    match = BYTE_PIECE.fullmatch(piece)
+    return bytes.fromhex(match[1]) if match else piece.strip(SPACES).encode()

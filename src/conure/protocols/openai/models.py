@@ -1,4 +1,4 @@
-"""The models of the server, and other names that lead to them, as `GET /v1/models` lists them."""
+"""The model list of `GET /v1/models`: served models and their aliases."""
 
 from __future__ import annotations
 
@@ -10,62 +10,62 @@ from conure.models import catalog
 from conure.protocols.openai.schemas import Model, ModelList
 from conure.service.model_directory import ModelDirectory
 
-__all__ = ["listed", "named"]
+__all__ = ["describe_model", "list_models"]
 
-FOR_RECORDINGS = ("whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
-FOR_LIVE = ("gpt-live-transcribe", "gpt-realtime-whisper")
-"""OpenAI's names of models for the same purposes; many programs look for them in the list."""
-
-
-def listed(models: ModelDirectory, created: int) -> ModelList:
-    """Each model once, then each of the other names that programs look for."""
-    found = {card.name: _model(card.name, card, created) for card in models.all_models}
-    for name, card in _other_names(models):
-        found.setdefault(name, _model(name, card, created))
-    return ModelList(data=list(found.values()))
+FILE_MODEL_ALIASES = ("whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+LIVE_MODEL_ALIASES = ("gpt-live-transcribe", "gpt-realtime-whisper")
+"""OpenAI's model names for the same purposes; many programs look for them in the list."""
 
 
-def named(models: ModelDirectory, name: str, created: int) -> Model:
-    """Any name that is understood, though it is not listed. Raises UnknownModel."""
-    for model in listed(models, created).data:
-        if model.id == name:
-            return model
+def list_models(models: ModelDirectory, created: int) -> ModelList:
+    """Returns each model, then the aliases."""
+    listed = {model.name: _model(model.name, model, created) for model in models.all_models}
+    for name, model in _aliases(models):
+        listed.setdefault(name, _model(name, model, created))
+    return ModelList(data=list(listed.values()))
+
+
+def describe_model(models: ModelDirectory, name: str, created: int) -> Model:
+    """Also finds accepted names that are not listed. Raises UnknownModel."""
+    for listed in list_models(models, created).data:
+        if listed.id == name:
+            return listed
     for find in (models.find_file_model, models.find_live_model) if name.strip() else ():
-        if card := _found(find, name):
-            return _model(name, card, created)
-    known = ", ".join(card.name for card in models.all_models)
-    raise UnknownModel(f"this server has no model {name!r}", f"it has: {known}")
+        if model := _find_or_none(find, name):
+            return _model(name, model, created)
+    known = ", ".join(model.name for model in models.all_models)
+    raise UnknownModel(f"unknown model {name!r}", f"available models: {known}")
 
 
-def _other_names(models: ModelDirectory) -> Iterator[tuple[str, ModelInfo]]:
-    for card in models.all_models:
-        entry = catalog.find(card.name)
+def _aliases(models: ModelDirectory) -> Iterator[tuple[str, ModelInfo]]:
+    for model in models.all_models:
+        entry = catalog.find(model.name)
         for alias in entry.aliases if entry else ():
-            yield alias, card
-    for find, names in ((models.find_file_model, FOR_RECORDINGS), (models.find_live_model, FOR_LIVE)):
+            yield alias, model
+    for find, names in ((models.find_file_model, FILE_MODEL_ALIASES), (models.find_live_model, LIVE_MODEL_ALIASES)):
         for name in names:
-            if found := _found(find, name):
+            if found := _find_or_none(find, name):
                 yield name, found
 
 
-def _found(find: Callable[[str], ModelInfo], name: str) -> ModelInfo | None:
+def _find_or_none(find: Callable[[str], ModelInfo], name: str) -> ModelInfo | None:
     try:
         return find(name)
     except BadRequest:
         return None
 
 
-def _model(name: str, card: ModelInfo, created: int) -> Model:
-    entry = catalog.find(card.name)
+def _model(name: str, model: ModelInfo, created: int) -> Model:
+    entry = catalog.find(model.name)
     publisher = entry.repository.split("/")[0] if entry else "local"
     return Model(
         id=name,
         created=created,
         owned_by=publisher or "conure",
-        root=card.name,
-        languages=list(card.languages),
+        root=model.name,
+        languages=list(model.languages),
         abilities=list(entry.abilities) if entry else [],
-        recordings=card.clips,
-        live=bool(card.latencies),
-        latencies_ms=list(card.latencies),
+        recordings=model.clips,
+        live=bool(model.latencies),
+        latencies_ms=list(model.latencies),
     )

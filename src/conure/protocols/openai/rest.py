@@ -1,4 +1,4 @@
-"""OpenAI's REST interface: `/v1/audio/transcriptions`, `/v1/audio/translations`, `/v1/models`."""
+"""OpenAI's REST endpoints: `/v1/audio/transcriptions`, `/v1/audio/translations`, `/v1/models`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from conure.errors import BadOption
 from conure.protocols.http.credentials import read_credential
 from conure.protocols.http.uploads import cancel_on_disconnect
 from conure.protocols.openai.errors import OpenAIErrorRoute
-from conure.protocols.openai.models import listed, named
+from conure.protocols.openai.models import describe_model, list_models
 from conure.protocols.openai.request_fields import form_schema
-from conure.protocols.openai.schemas import ErrorAnswer, Model, ModelList, Transcription, VerboseTranscription
-from conure.protocols.openai.transcription import transcription_form
+from conure.protocols.openai.schemas import ErrorResponse, Model, ModelList, Transcription, VerboseTranscription
+from conure.protocols.openai.transcription import parse_transcription
 from conure.protocols.services import Services
 from conure.service.access import Caller
 
@@ -25,7 +25,7 @@ __all__ = ["openai_rest"]
 
 
 class _AnyText(PathConvertor):
-    """The rest of a path, line breaks too."""
+    """The rest of a path, including line breaks."""
 
     regex = "(?s:.*)"
 
@@ -33,68 +33,72 @@ class _AnyText(PathConvertor):
 register_url_convertor("anything", _AnyText())
 
 TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
-MISTAKES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorAnswer, "description": "What is wrong, and with which field."},
-    "5XX": {"model": ErrorAnswer, "description": "No room for it now, with `Retry-After`; or our fault."},
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorResponse, "description": "The request is invalid; `param` names the field."},
+    "5XX": {"model": ErrorResponse, "description": "At capacity, with `Retry-After`; or an internal error."},
 }
-TEXT = {"schema": {"type": "string"}}
-TRANSCRIPTS: dict[int | str, dict[str, Any]] = {
+TEXT_CONTENT = {"schema": {"type": "string"}}
+TRANSCRIPT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The transcript in the format that was asked for; `Conure-Ignored` names fields without effect.",
+        "description": "The transcript in the requested format; `Conure-Ignored` lists fields without effect.",
         "model": Transcription | VerboseTranscription,
-        "content": {"text/plain": TEXT, "text/vtt": TEXT, "text/event-stream": TEXT},
+        "content": {"text/plain": TEXT_CONTENT, "text/vtt": TEXT_CONTENT, "text/event-stream": TEXT_CONTENT},
     }
 }
 
 
-def openai_rest(behind: Services) -> APIRouter:
+def openai_rest(services: Services) -> APIRouter:
     router = APIRouter(route_class=OpenAIErrorRoute, tags=["OpenAI"])
-    _add_transcriptions(router, behind)
-    _add_models(router, behind)
+    _add_transcriptions(router, services)
+    _add_models(router, services)
 
     return router
 
 
-def _add_transcriptions(router: APIRouter, behind: Services) -> None:
+def _add_transcriptions(router: APIRouter, services: Services) -> None:
     form = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form_schema()}}}}
 
-    @router.post(TRANSCRIPTIONS, response_model=None, responses=TRANSCRIPTS | MISTAKES, openapi_extra=form)
+    @router.post(
+        TRANSCRIPTIONS, response_model=None, responses=TRANSCRIPT_RESPONSES | ERROR_RESPONSES, openapi_extra=form
+    )
     async def transcribe(request: Request) -> Response:
-        """A recording to its transcript: text, JSON, subtitles, or events as it is made.
+        """Transcribes a recording: text, JSON, subtitles, or events while it is computed.
 
         Lists may be written `x`, `x[]`, `x[0]`, repeated, or as JSON.
         """
-        caller = _caller(request, behind)
+        caller = _caller(request, services)
         async with AsyncExitStack() as stack:
-            form = await stack.enter_async_context(behind.uploads.receive_form(request))
-            wanted = transcription_form(form, behind, caller)
-            if wanted.asked.stream:
-                return wanted.stream(stack.pop_all())
-            return wanted.answer(await cancel_on_disconnect(request, wanted.transcribe()))
+            form = await stack.enter_async_context(services.uploads.receive_form(request))
+            transcription = parse_transcription(form, services, caller)
+            if transcription.fields.stream:
+                return transcription.stream(stack.pop_all())
+            return transcription.render_response(await cancel_on_disconnect(request, transcription.transcribe()))
 
-    @router.post(TRANSLATIONS, response_model=None, status_code=400, responses=MISTAKES)
+    @router.post(TRANSLATIONS, response_model=None, status_code=400, responses=ERROR_RESPONSES)
     async def translate(request: Request) -> Response:
-        """Is refused: no model here translates."""
-        _caller(request, behind)
-        raise BadOption("no model here translates", f"{TRANSCRIPTIONS} writes down what is said, in its own language")
+        """Rejected: translation is not supported."""
+        _caller(request, services)
+        raise BadOption("translation is not supported", f"{TRANSCRIPTIONS} transcribes in the spoken language")
 
 
-def _add_models(router: APIRouter, behind: Services) -> None:
-    models, created = behind.live.models, int(time.time())
-    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+def _add_models(router: APIRouter, services: Services) -> None:
+    models, created = services.live.models, int(time.time())
+    model_parameter = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 
-    @router.get("/v1/models", responses=MISTAKES)
+    @router.get("/v1/models", responses=ERROR_RESPONSES)
     async def all_models(request: Request) -> ModelList:
-        """The models of the server, and other names that lead to them."""
-        _caller(request, behind)
-        return listed(models, created)
+        """Lists the served models and their aliases."""
+        _caller(request, services)
+        return list_models(models, created)
 
-    @router.get("/v1/models/{model:anything}", responses=MISTAKES, openapi_extra={"parameters": [name]})
+    @router.get(
+        "/v1/models/{model:anything}", responses=ERROR_RESPONSES, openapi_extra={"parameters": [model_parameter]}
+    )
     async def one_model(request: Request) -> Model:
-        """What a model can do; any name that is understood will do."""
-        _caller(request, behind)
-        return named(models, request.path_params["model"], created)
+        """Describes a model; accepts any name or alias."""
+        _caller(request, services)
+        return describe_model(models, request.path_params["model"], created)
 
 
-def _caller(request: Request, behind: Services) -> Caller:
-    return behind.access.identify(read_credential(request.headers, request.query_params))
+def _caller(request: Request, services: Services) -> Caller:
+    return services.access.identify(read_credential(request.headers, request.query_params))

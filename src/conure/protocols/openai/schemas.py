@@ -1,4 +1,4 @@
-"""What OpenAI's clients read, as it goes over the wire. Fields that are null are left out, but those of errors."""
+"""OpenAI's response objects in their wire format. Null fields are omitted, except in errors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from conure.protocols.error_codes import OpenAIType
 __all__ = [
     "Delta",
     "Done",
-    "ErrorAnswer",
     "ErrorObject",
+    "ErrorResponse",
     "Language",
     "LogProbability",
     "Model",
@@ -34,11 +34,11 @@ class ErrorObject(Schema):
     message: str
     type: OpenAIType
     param: str | None
-    """The field that is wrong, where it is one."""
+    """The field at fault, if any."""
     code: str | None
 
 
-class ErrorAnswer(Schema):
+class ErrorResponse(Schema):
     error: ErrorObject
 
 
@@ -49,9 +49,9 @@ class Language(Schema):
 
 class LogProbability(Schema):
     token: str
-    """Its text, with the blank before it; � for a part of a letter."""
+    """Its text with the leading space; � for part of a character."""
     bytes: list[int]
-    """Those of all tokens are the bytes of the text."""
+    """The bytes of all tokens together are the bytes of the text."""
     logprob: float | None
     """Natural logarithm."""
 
@@ -69,7 +69,7 @@ class AudioTokens(Schema):
 class TokenUsage(Schema):
     type: Literal["tokens"] = "tokens"
     input_tokens: int
-    """Steps of the encoder."""
+    """Encoder frames."""
     output_tokens: int
     total_tokens: int
     input_token_details: AudioTokens
@@ -80,11 +80,11 @@ class Transcription(Schema):
 
     text: str
     languages: list[Language] | None = None
-    """Where the language is known."""
+    """Given if the language is known."""
     logprobs: list[LogProbability] | None = None
     usage: Seconds
     problems: list[str] | None = None
-    """What of the recording could not be read, where there is something."""
+    """Parts of the recording that could not be read, if any."""
 
 
 class Word(Schema):
@@ -97,18 +97,18 @@ class Word(Schema):
 class Segment(Schema):
     id: int
     seek: int
-    """Hundredths of a second at which it begins."""
+    """Start in hundredths of a second."""
     start: float
     end: float
     text: str
-    """All segments' texts together are the text."""
+    """The texts of all segments together are the text."""
     tokens: list[int]
     temperature: float = 0.0
     avg_logprob: float | None
-    """The mean over its tokens."""
+    """Mean over the tokens of the segment."""
     compression_ratio: float
     no_speech_prob: float = 0.0
-    """Is not measured; segments hold words that were heard."""
+    """Always 0: not computed."""
 
 
 class VerboseTranscription(Schema):
@@ -116,7 +116,7 @@ class VerboseTranscription(Schema):
 
     task: Literal["transcribe"] = "transcribe"
     language: str
-    """In English; empty where it is not known."""
+    """English name; empty if not known."""
     language_code: str | None = None
     """The same in ISO 639-1."""
     duration: float
@@ -136,7 +136,7 @@ class Delta(Schema):
 class Done(Schema):
     type: Literal["transcript.text.done"] = "transcript.text.done"
     text: str
-    """All deltas together."""
+    """The concatenated deltas."""
     languages: list[Language] | None = None
     logprobs: list[LogProbability] | None = None
     usage: TokenUsage
@@ -147,16 +147,16 @@ class Model(Schema):
     id: str
     object: Literal["model"] = "model"
     created: int
-    """When this server began to serve it."""
+    """Unix time at which this server began to serve it."""
     owned_by: str
     root: str
-    """The model that answers to this name."""
+    """The model that this name selects."""
     languages: list[str]
     abilities: list[str]
     recordings: bool
     live: bool
     latencies_ms: list[int]
-    """Of live audio."""
+    """Look-aheads available for live audio, in milliseconds."""
 
 
 class ModelList(Schema):

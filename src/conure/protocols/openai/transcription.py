@@ -1,4 +1,4 @@
-"""A form of OpenAI's to a recording that is transcribed, and to the answer in the format that was asked for."""
+"""One transcription request: from the parsed form to the response in the requested format."""
 
 from __future__ import annotations
 
@@ -14,57 +14,64 @@ from conure.engine.plan import ModelInfo
 from conure.protocols.http.problems_header import problems_header
 from conure.protocols.openai.event_stream import EventStream
 from conure.protocols.openai.form_fields import uploaded_file
-from conure.protocols.openai.request_fields import TranscriptionFields, fields_from_form, ignored_header, language_of
-from conure.protocols.openai.transcript_formats import as_json, known_language, plain, transcription, verbose
+from conure.protocols.openai.request_fields import (
+    TranscriptionFields,
+    fields_from_form,
+    ignored_header,
+    requested_language,
+)
+from conure.protocols.openai.transcript_formats import as_json, known_language, render_json, render_text, render_verbose
 from conure.protocols.services import Services
 from conure.service.access import Caller
 from conure.text.tokenizer import Tokenizer
 from conure.types import Transcript, Word
 
-__all__ = ["TranscriptionForm", "transcription_form"]
+__all__ = ["TranscriptionRequest", "parse_transcription"]
 
 
 @dataclass(frozen=True)
-class TranscriptionForm:
-    behind: Services
+class TranscriptionRequest:
+    services: Services
     caller: Caller
     file: BinaryIO
-    asked: TranscriptionFields
-    card: ModelInfo
+    fields: TranscriptionFields
+    model: ModelInfo
     language: str | None
     headers: dict[str, str]
 
-    async def transcribe(self, heard: Callable[[Word], None] | None = None) -> Transcript:
-        return await self.behind.files.transcribe(
-            self.file, self.card, self.language, self.caller, heard=heard, track=self.asked.track
+    async def transcribe(self, on_word: Callable[[Word], None] | None = None) -> Transcript:
+        return await self.services.files.transcribe(
+            self.file, self.model, self.language, self.caller, heard=on_word, track=self.fields.track
         )
 
-    def answer(self, transcript: Transcript) -> Response:
-        """Raises BadOption where times are wanted that the model does not give."""
-        form, language = self.asked.response_format, known_language(transcript, self.card)
-        if form == "json":
-            return self._json(as_json(transcription(transcript, language, self._logprobs)))
-        if form == "verbose_json":
-            return self._json(as_json(verbose(transcript, language, self.asked.timestamp_granularities)))
+    def render_response(self, transcript: Transcript) -> Response:
+        """Raises BadOption if timestamps are requested and the model gives none."""
+        format_, language = self.fields.response_format, known_language(transcript, self.model)
+        if format_ == "json":
+            return self._json(as_json(render_json(transcript, language, self._tokenizer)))
+        if format_ == "verbose_json":
+            return self._json(as_json(render_verbose(transcript, language, self.fields.timestamp_granularities)))
         headers = self.headers | problems_header(transcript)
-        kind = "text/vtt" if form == "vtt" else "text/plain"
-        return Response(plain(transcript, form), headers=headers, media_type=kind)
+        media_type = "text/vtt" if format_ == "vtt" else "text/plain"
+        return Response(render_text(transcript, format_), headers=headers, media_type=media_type)
 
-    def stream(self, form: AsyncExitStack) -> EventStream:
-        """`form`: what holds the recording, closed at the end."""
-        return EventStream(form, self.transcribe, self.card, self._logprobs, self.headers)
+    def stream(self, resources: AsyncExitStack) -> EventStream:
+        """`resources`: holds the uploaded recording; closed when the stream ends."""
+        return EventStream(resources, self.transcribe, self.model, self._tokenizer, self.headers)
 
     def _json(self, body: str) -> Response:
         return Response(body, headers=self.headers, media_type="application/json")
 
     @property
-    def _logprobs(self) -> Tokenizer | None:
-        return self.behind.live.tokenizers.of(self.card) if self.asked.include else None
+    def _tokenizer(self) -> Tokenizer | None:
+        return self.services.live.tokenizers.of(self.model) if self.fields.include else None
 
 
-def transcription_form(form: FormData, behind: Services, caller: Caller) -> TranscriptionForm:
-    """Raises BadField, UnknownModel, UnsupportedLanguage, or BadOption for a model that is not for recordings."""
-    asked, ignored = fields_from_form(form)
+def parse_transcription(form: FormData, services: Services, caller: Caller) -> TranscriptionRequest:
+    """Raises BadField, UnknownModel, UnsupportedLanguage, or BadOption for a model without file transcription."""
+    fields, ignored = fields_from_form(form)
     file = uploaded_file(form)
-    card = behind.live.models.find_file_model(asked.model or None)
-    return TranscriptionForm(behind, caller, file, asked, card, language_of(asked, card), ignored_header(ignored))
+    model = services.live.models.find_file_model(fields.model or None)
+    return TranscriptionRequest(
+        services, caller, file, fields, model, requested_language(fields, model), ignored_header(ignored)
+    )

@@ -1,1 +1,1 @@
-"""Endpoints of services that people built around Parakeet: recordings as forms, and a stream that tells finals."""
+"""Endpoints of existing services built around Parakeet: form uploads, and a stream of finals."""

@@ -1,9 +1,9 @@
-"""Live audio at `/v3/stream?sample_rate=&vad_threshold=&hangover_s=`: finals alone, one message an utterance.
+"""Live audio at `/v3/stream?sample_rate=&vad_threshold=&hangover_s=`: finals only, one message per utterance.
 
 server  {"type": "ready"}
 client  binary PCM16, mono; at the end the text `finalize`
 server  {"text", "start", "end", "speaker": null, "is_user": false, "person_id": null, "detected_language"} ...
-        then closes with 1000 stream_complete; else the code and reason of the close tell what was wrong
+        then closes with 1000 stream_complete, or with a code and reason that describe the error
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from conure.vad.endpointing import Endpointing
 
 __all__ = ["stream_router"]
 
-FINALIZE, COMPLETE = "finalize", "stream_complete"
-TRY_AGAIN = 1013
+FINALIZE, STREAM_COMPLETE = "finalize", "stream_complete"
+TRY_AGAIN_LATER = 1013
 
 
-def stream_router(behind: Services) -> APIRouter:
-    router, live = APIRouter(), behind.live
+def stream_router(services: Services) -> APIRouter:
+    router, live = APIRouter(), services.live
 
     @router.websocket("/v3/stream")
     async def stream(socket: WebSocket) -> None:
         with contextlib.suppress(WebSocketDisconnect):
             await socket.accept()
             try:
-                caller = behind.access.identify(read_credential(socket.headers, socket.query_params))
-                wanted, audio = _asked(socket.query_params)
-                opened = await live.open_stream(wanted, audio, caller)
+                caller = services.access.identify(read_credential(socket.headers, socket.query_params))
+                stream_request, audio = _parse_query(socket.query_params)
+                opened = await live.open_stream(stream_request, audio, caller)
             except ConureError as error:
-                code, reason = _refusal(error, live)
+                code, reason = _rejection_code_and_reason(error, live)
                 await socket.close(code, reason)
             else:
                 await _Connection(socket, live, opened).serve()
@@ -64,54 +64,54 @@ class _Connection:
     async def serve(self) -> None:
         try:
             await self._send({"type": "ready"})
-            if direct := self._socket.scope.get("extensions", {}).get(DIRECT_AUDIO):
-                direct[SET_RECEIVER](self._take)
+            if direct_audio := self._socket.scope.get("extensions", {}).get(DIRECT_AUDIO):
+                direct_audio[SET_RECEIVER](self._push_audio_now)
             async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(self._read())
-                code, reason = await self._tell()
-                reading.cancel()
+                receiving = tasks.create_task(self._receive())
+                code, reason = await self._send_finals()
+                receiving.cancel()
             with contextlib.suppress(RuntimeError):
                 await with_send_timeout(self._socket.close(code, reason))
         except* (WebSocketDisconnect, ClientTooSlow):
             pass
         finally:
-            self._live.discard(self._stream)  # nobody can come back to it
+            self._live.discard(self._stream)  # the stream is not resumable
 
-    def _take(self, data: bytes) -> bool:
+    def _push_audio_now(self, data: bytes) -> bool:
         return self._stream.push_audio_now(data, self._reader)
 
-    async def _read(self) -> None:
-        """After `finalize` nothing more is heard, but that the client leaves."""
-        is_over = False
+    async def _receive(self) -> None:
+        """Receives audio until `finalize`; after it, reads on only to detect a disconnect."""
+        is_finalized = False
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect
             text, data = message.get("text"), message.get("bytes")
-            if is_over:
+            if is_finalized:
                 continue
             if data is not None:
                 await self._stream.push_audio(data, self._reader)
             elif text is not None and text.strip() == FINALIZE:
-                is_over = True
+                is_finalized = True
                 await self._stream.close(self._reader)
 
-    async def _tell(self) -> tuple[int, str]:
-        """How the connection is to be closed."""
+    async def _send_finals(self) -> tuple[int, str]:
+        """Sends finals to the end of the stream. Returns the close code and reason."""
         async for event in self._stream.events(self._reader):
             match event:
                 case Final() if event.text:
                     await self._send(self._segment(event))
                 case Finished():
-                    return 1000, COMPLETE
+                    return 1000, STREAM_COMPLETE
                 case Failed():
-                    return _close_of(event)
+                    return _close_code_and_reason(event)
         return 1011, "cancelled"
 
     def _segment(self, final: Final) -> dict[str, Any]:
-        nobody = {"speaker": None, "is_user": False, "person_id": None}
+        no_speaker = {"speaker": None, "is_user": False, "person_id": None}
         times = {"text": final.text, "start": final.start, "end": final.end}
-        return times | nobody | {"detected_language": final.language or self._only_language}
+        return times | no_speaker | {"detected_language": final.language or self._only_language}
 
     async def _send(self, message: dict[str, Any]) -> None:
         try:
@@ -123,16 +123,16 @@ class _Connection:
             raise
 
 
-def _asked(query: QueryParams) -> tuple[StreamRequest, AudioFormat]:
+def _parse_query(query: QueryParams) -> tuple[StreamRequest, AudioFormat]:
     """Raises BadOption."""
     endpointing = Endpointing()
     if "vad_threshold" in query:
         endpointing = replace(endpointing, speech=_number(query, "vad_threshold"))
-    if "hangover_s" in query:  # then nothing sooner ends an utterance, whatever the model says
+    if "hangover_s" in query:  # an explicit hangover disables the model's end-of-utterance token
         endpointing = replace(endpointing, silence=_number(query, "hangover_s"), end_token=None)
     rate = _number(query, "sample_rate") if "sample_rate" in query else 16_000.0
     if not rate.is_integer():
-        raise BadOption(f"sample_rate is {rate:g}", "send a whole number, best 16000")
+        raise BadOption(f"sample_rate is {rate:g}", "send an integer, preferably 16000")
     return StreamRequest(endpointing=endpointing), AudioFormat(sample_rate=int(rate))
 
 
@@ -143,18 +143,18 @@ def _number(query: QueryParams, name: str) -> float:
         raise BadOption(f"{name} is {query[name]!r}", "send a number") from None
 
 
-def _refusal(error: ConureError, live: LiveService) -> tuple[int, str]:
-    """Before there was a stream."""
+def _rejection_code_and_reason(error: ConureError, live: LiveService) -> tuple[int, str]:
+    """Returns the close code and reason for a stream that could not be opened."""
     if isinstance(error, TooMany):
-        return TRY_AGAIN, "allocation_rejected"
+        return TRY_AGAIN_LATER, "allocation_rejected"
     if not isinstance(error, Busy):
-        return _close_of(error)
+        return _close_code_and_reason(error)
     if live.is_draining:
-        return TRY_AGAIN, "draining"
-    return TRY_AGAIN, "capacity_full" if live.engine.is_ready else "service_not_ready"
+        return TRY_AGAIN_LATER, "draining"
+    return TRY_AGAIN_LATER, "capacity_full" if live.engine.is_ready else "service_not_ready"
 
 
-def _close_of(why: ConureError | Failed) -> tuple[int, str]:
-    if why.code == "server_stopped":
-        return TRY_AGAIN, "draining"
-    return error_code_for(why).close, close_reason(f"{why.code}: {message_with_hint(why)}")
+def _close_code_and_reason(error: ConureError | Failed) -> tuple[int, str]:
+    if error.code == "server_stopped":
+        return TRY_AGAIN_LATER, "draining"
+    return error_code_for(error).close, close_reason(f"{error.code}: {message_with_hint(error)}")

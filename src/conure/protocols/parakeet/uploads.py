@@ -1,9 +1,9 @@
-"""Recordings in a form: `POST /v1/transcribe`, which the native door has for what is no form, and `/v2/transcribe`.
+"""Recordings in a form: `POST /v1/transcribe` (other bodies go to the native protocol) and `/v2/transcribe`.
 
     /v1  {"text", "segments": [{"text", "start", "end"}]}
     /v2  {"text", "segments": [{"text", "start", "end", "speaker"}], "detected_language"}
 
-Errors are {"detail": "..."}, with 422 for a field that is wrong.
+Errors are {"detail": "..."}, with status 422 for an invalid field.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from conure.protocols.http.media_type import MULTIPART_FORM as MULTIPART
 from conure.protocols.http.media_type import media_type
 from conure.protocols.http.problems_header import problems_header
 from conure.protocols.http.uploads import cancel_on_disconnect
-from conure.protocols.parakeet.speakers import ignored_speaker_fields
 from conure.protocols.services import Services
 from conure.safe_text import header_names
 from conure.service.languages import only_language
@@ -35,10 +34,13 @@ from conure.types import Transcript
 
 __all__ = ["error_response", "uploads_router"]
 
+Form = Mapping[str, UploadFile | str]
 Render = Callable[[Transcript, ModelInfo], dict[str, Any]]
 
-WRONG_FIELD = 422
-FORM = {
+INVALID_FIELD_STATUS = 422
+SPEAKER_COUNTS = ("num_speakers", "min_speakers", "max_speakers")
+TRUE, FALSE = ("true", "1", "yes", "on", "t", "y"), ("false", "0", "no", "off", "f", "n")
+FORM_SCHEMA = {
     "requestBody": {
         "required": True,
         "content": {
@@ -60,75 +62,103 @@ FORM = {
 }
 
 
-class Refusal(BaseModel):
+class DetailError(BaseModel):
     detail: str
 
 
-MISTAKES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": Refusal, "description": "What is wrong, and how to mend it; 422 for a field."},
-    "5XX": {"model": Refusal, "description": "No room for it now, with `Retry-After`; or our fault."},
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": DetailError, "description": "The request is invalid; 422 for an invalid field."},
+    "5XX": {"model": DetailError, "description": "At capacity, with `Retry-After`; or an internal error."},
 }
 
 
 class _FormRoute(APIRoute):
-    """Leaves what is no form to whoever else has the path."""
+    """Matches form bodies only; other bodies go to the next route with this path."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         is_form = media_type(Headers(scope=scope)) == MULTIPART
         return super().matches(scope) if is_form else (Match.NONE, {})
 
 
-def uploads_router(behind: Services) -> APIRouter:
+def uploads_router(services: Services) -> APIRouter:
     router, forms = APIRouter(), APIRouter(route_class=_FormRoute)
 
-    async def answer(request: Request, render: Render) -> Response:
+    async def respond(request: Request, render: Render) -> Response:
         try:
-            caller = behind.access.identify(read_credential(request.headers, request.query_params))
-            card = behind.live.models.find_file_model(None)
-            async with behind.uploads.receive_form(request) as form:
-                ignored, file = ignored_speaker_fields(form), _file_of(form)
-                work = behind.files.transcribe(file.file, card, None, caller)
-                transcript = await cancel_on_disconnect(request, work)
+            caller = services.access.identify(read_credential(request.headers, request.query_params))
+            model = services.live.models.find_file_model(None)
+            async with services.uploads.receive_form(request) as form:
+                ignored, file = _ignored_speaker_fields(form), _uploaded_file(form)
+                transcription = services.files.transcribe(file.file, model, None, caller)
+                transcript = await cancel_on_disconnect(request, transcription)
         except ConureError as error:
             return error_response(error)
         headers = ({"Conure-Ignored": header_names(ignored)} if ignored else {}) | problems_header(transcript)
-        return JSONResponse(render(transcript, card), headers=headers)
+        return JSONResponse(render(transcript, model), headers=headers)
 
     @forms.post("/v1/transcribe", response_model=None, include_in_schema=False)
     async def form_to_segments(request: Request) -> Response:
-        """Any container of sound or video, as `file`."""
-        return await answer(request, _segments)
+        """Any audio or video container, as `file`."""
+        return await respond(request, _segments)
 
-    @router.post("/v2/transcribe", response_model=None, responses=MISTAKES, openapi_extra=FORM)
+    @router.post("/v2/transcribe", response_model=None, responses=ERROR_RESPONSES, openapi_extra=FORM_SCHEMA)
     async def form_to_speakers(request: Request) -> Response:
-        """The same with room for speakers, who are not told apart yet."""
-        return await answer(request, _speakers)
+        """Like `/v1/transcribe`, with a speaker field per segment, which is always null."""
+        return await respond(request, _speakers)
 
     router.include_router(forms)
     return router
 
 
-def _file_of(form: Mapping[str, UploadFile | str]) -> UploadFile:
+def _uploaded_file(form: Form) -> UploadFile:
     file = form.get("file")
     if not isinstance(file, UploadFile):
         raise BadOption("the form has no file", "send the recording as `file`")
     return file
 
 
-def _segments(transcript: Transcript, card: ModelInfo) -> dict[str, Any]:
-    segments = [{"text": found.text, "start": found.start, "end": found.end} for found in transcript.segments]
+def _ignored_speaker_fields(form: Form) -> list[str]:
+    """Returns the names of requested features without effect. Raises BadOption for invalid values."""
+    is_diarization_requested = _parse_flag(form, "diarize")
+    counts = {name: count for name in SPEAKER_COUNTS if (count := _parse_count(form, name)) is not None}
+    min_speakers, max_speakers = counts.get("min_speakers"), counts.get("max_speakers")
+    if "num_speakers" in counts and len(counts) > 1:
+        raise BadOption("num_speakers cannot be combined with min_speakers or max_speakers")
+    if min_speakers is not None and max_speakers is not None and min_speakers > max_speakers:
+        raise BadOption(f"min_speakers ({min_speakers}) cannot exceed max_speakers ({max_speakers})")
+    return (["diarize"] if is_diarization_requested else []) + list(counts)
+
+
+def _parse_flag(form: Form, name: str) -> bool:
+    value = form.get(name, "false")
+    if not isinstance(value, str) or value.lower() not in TRUE + FALSE:
+        raise BadOption(f"{name} is {value!r}", "send true or false")
+    return value.lower() in TRUE
+
+
+def _parse_count(form: Form, name: str) -> int | None:
+    value = form.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10 and int(value) > 0:
+        return int(value)
+    raise BadOption(f"{name} is {value!r}", "send an integer greater than 0")
+
+
+def _segments(transcript: Transcript, model: ModelInfo) -> dict[str, Any]:
+    segments = [{"text": segment.text, "start": segment.start, "end": segment.end} for segment in transcript.segments]
     return {"text": transcript.text, "segments": segments}
 
 
-def _speakers(transcript: Transcript, card: ModelInfo) -> dict[str, Any]:
-    plain = _segments(transcript, card)
-    segments = [segment | {"speaker": None} for segment in plain["segments"]]
-    language = transcript.language or only_language(card.languages)
-    return plain | {"segments": segments, "detected_language": language}
+def _speakers(transcript: Transcript, model: ModelInfo) -> dict[str, Any]:
+    body = _segments(transcript, model)
+    segments = [segment | {"speaker": None} for segment in body["segments"]]
+    language = transcript.language or only_language(model.languages)
+    return body | {"segments": segments, "detected_language": language}
 
 
 def error_response(error: ConureError) -> JSONResponse:
-    retry = retry_after_for(error)
-    status = WRONG_FIELD if isinstance(error, BadOption) else http_status_for(error)
-    headers = {} if retry is None else {"Retry-After": str(round(retry))}
+    retry_after = retry_after_for(error)
+    status = INVALID_FIELD_STATUS if isinstance(error, BadOption) else http_status_for(error)
+    headers = {} if retry_after is None else {"Retry-After": str(round(retry_after))}
     return JSONResponse({"detail": message_with_hint(error)}, status_code=status, headers=headers)

@@ -1,1 +1,1 @@
-"""OpenAI's Realtime protocol for transcription, and others that grew from it."""
+"""OpenAI's Realtime protocol for transcription, and dialects derived from it."""

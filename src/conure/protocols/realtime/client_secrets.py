@@ -1,7 +1,7 @@
 """`POST /v1/realtime/client_secrets`, and `/v1/realtime/transcription_sessions` of the protocol's first version.
 
-Both give a secret that opens `/v1/realtime` for a while, and the session that it begins with. The second is where
-clients of Riva and NIM begin, too: what they look for in a session is there.
+Both return a short-lived secret for `/v1/realtime` and the session that it starts with. Clients of Riva and NIM start
+with the second endpoint, so its session includes the fields that they read.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from conure.protocols.http.credentials import read_credential
 from conure.protocols.realtime.messages import BadClientEvent, IdSource, error_body
 from conure.protocols.realtime.nim import NimSession
 from conure.protocols.realtime.session import Session
-from conure.protocols.realtime.session_schemas import flat_session_body, session_changes, shape
+from conure.protocols.realtime.session_schemas import flat_session_body, session_body, session_changes
 from conure.protocols.services import Services
 from conure.service.access import Caller
 
 __all__ = ["client_secrets_router"]
 
 DEFAULT_SECONDS = 600
-MOST_BYTES = 2**16
+MAX_BODY_BYTES = 2**16
 
 
 class Expiry(Struct, frozen=True):
@@ -48,83 +48,88 @@ class FlatSecretRequest(Struct, frozen=True):
     client_secret: FlatSecret | None = None
 
 
-MISTAKES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "What is wrong, and how to mend it.", "content": {"application/json": {}}},
-    "5XX": {"description": "No room for it now; or our fault.", "content": {"application/json": {}}},
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "The request is invalid; the message says how to fix it.",
+        "content": {"application/json": {}},
+    },
+    "5XX": {"description": "At capacity, or an internal error.", "content": {"application/json": {}}},
 }
-SESSION = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+REQUEST_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 
 
-def client_secrets_router(behind: Services) -> APIRouter:
+def client_secrets_router(services: Services) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/v1/realtime/client_secrets", responses=MISTAKES, openapi_extra=SESSION)
+    @router.post("/v1/realtime/client_secrets", responses=ERROR_RESPONSES, openapi_extra=REQUEST_BODY)
     async def client_secret(request: Request) -> JSONResponse:
-        """A secret for a browser, and the session that it opens."""
+        """Creates a secret for a browser, with the session that it opens."""
         try:
-            caller = _caller(behind, request)
-            wish = _read(await _body(request), SecretRequest)
-            asked = session_changes(wish.session or {})
-            session = _checked(behind, Session().updated(asked))
-            minted = behind.secrets.mint(caller.name, (wish.expires_after or Expiry()).seconds, asked)
+            caller = _caller(services, request)
+            body = _parse(await _body(request), SecretRequest)
+            changes = session_changes(body.session or {})
+            session = _validate(services, Session().updated(changes))
+            minted = services.secrets.mint(caller.name, (body.expires_after or Expiry()).seconds, changes)
         except ConureError as error:
-            return _refused(error)
-        told = shape(session, IdSource().session)
-        return JSONResponse({"value": minted.value, "expires_at": minted.expires_at, "session": told})
+            return _error_response(error)
+        session_fields = session_body(session, IdSource().session)
+        return JSONResponse({"value": minted.value, "expires_at": minted.expires_at, "session": session_fields})
 
-    @router.post("/v1/realtime/transcription_sessions", responses=MISTAKES, openapi_extra=SESSION)
+    @router.post("/v1/realtime/transcription_sessions", responses=ERROR_RESPONSES, openapi_extra=REQUEST_BODY)
     async def transcription_session(request: Request) -> JSONResponse:
-        """The same in the form of the first version."""
+        """Creates a secret in the format of the first version."""
         try:
-            caller = _caller(behind, request)
+            caller = _caller(services, request)
             body = await _body(request)
-            secret = _read(body, FlatSecretRequest).client_secret or FlatSecret()
-            asked = session_changes(_read(body, dict[str, Any]))
-            session = _checked(behind, Session().updated(asked))
+            secret = _parse(body, FlatSecretRequest).client_secret or FlatSecret()
+            changes = session_changes(_parse(body, dict[str, Any]))
+            session = _validate(services, Session().updated(changes))
             expiry = secret.expires_at or secret.expires_after or Expiry()
-            minted = behind.secrets.mint(caller.name, expiry.seconds, asked)
+            minted = services.secrets.mint(caller.name, expiry.seconds, changes)
         except ConureError as error:
-            return _refused(error)
-        told = flat_session_body(session, IdSource().session)
-        also = {name: value for name, value in NimSession().shape.items() if name not in told}
-        return JSONResponse(told | also | {"client_secret": {"value": minted.value, "expires_at": minted.expires_at}})
+            return _error_response(error)
+        session_fields = flat_session_body(session, IdSource().session)
+        nim_fields = {name: value for name, value in NimSession().fields.items() if name not in session_fields}
+        return JSONResponse(
+            session_fields | nim_fields | {"client_secret": {"value": minted.value, "expires_at": minted.expires_at}}
+        )
 
     return router
 
 
-def _caller(behind: Services, request: Request) -> Caller:
-    """Found before anything is read: strangers are told nothing of models. Raises Unauthorized or Forbidden."""
+def _caller(services: Services, request: Request) -> Caller:
+    """Authenticates before the body is read or models are looked up. Raises Unauthorized or Forbidden."""
     secret = read_credential(request.headers, request.query_params)
-    caller = behind.access.identify(secret)
-    if behind.secrets.verify(secret):
-        raise Forbidden("a client secret mints no other", "use the key itself, on a server of your own")
+    caller = services.access.identify(secret)
+    if services.secrets.verify(secret):
+        raise Forbidden("a client secret cannot create another one", "use the API key, on your own server")
     return caller
 
 
-def _checked(behind: Services, session: Session) -> Session:
-    """Raises BadRequest where no stream could be opened for it."""
+def _validate(services: Services, session: Session) -> Session:
+    """Raises BadRequest if no stream could be opened for the session."""
     session.audio(b"")
-    behind.live.resolve_options(
-        session.stream_request(behind.live.models.find_live_model(session.input.transcription.model))
+    services.live.resolve_options(
+        session.stream_request(services.live.models.find_live_model(session.input.transcription.model))
     )
     return session
 
 
 async def _body(request: Request) -> bytes:
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BYTES:
-            raise BadClientEvent("invalid_value", f"the session has more than {MOST_BYTES} bytes")
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise BadClientEvent("invalid_value", f"the body exceeds {MAX_BODY_BYTES} bytes")
     return body or b"{}"
 
 
-def _read(body: bytes, kind: Any) -> Any:
+def _parse(body: bytes, type_: Any) -> Any:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.json.decode(body, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadClientEvent("invalid_value", f"the body is not understood: {error}", "send JSON") from None
+        raise BadClientEvent("invalid_value", f"invalid body: {error}", "send JSON") from None
 
 
-def _refused(error: ConureError) -> JSONResponse:
+def _error_response(error: ConureError) -> JSONResponse:
     return JSONResponse({"error": error_body(error)}, http_status_for(error))

@@ -1,4 +1,4 @@
-"""One connection, from what its client says to what it is told. Knows nothing of sockets."""
+"""The state of one connection: handles client events and sends server events. Independent of the socket."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from conure.engine.plan import ModelInfo
 from conure.errors import BadRequest, ConureError
 from conure.protocols.error_codes import error_code_for
 from conure.protocols.realtime.items import EventRenderer, Items
-from conure.protocols.realtime.messages import BadClientEvent, ClientEvent, IdSource, Message, error
+from conure.protocols.realtime.messages import BadClientEvent, ClientEvent, IdSource, Message, error_event
 from conure.protocols.realtime.nim import NimItems, NimSession, is_nim
 from conure.protocols.realtime.responses import Responses, ResponsesOnly, as_responses_error
 from conure.protocols.realtime.session import Session, SessionFields
-from conure.protocols.realtime.session_schemas import flat_session_body, session_changes, shape
+from conure.protocols.realtime.session_schemas import flat_session_body, session_body, session_changes
 from conure.protocols.realtime.streams import Streams
 from conure.service.access import Caller
 from conure.service.events import Cancelled, Event, Failed, Final, Finished, Marker
@@ -25,20 +25,20 @@ from conure.vad.endpointing import Endpointing
 __all__ = ["RealtimeConnection", "Dialect", "ConnectionOver"]
 
 Dialect = Literal["openai", "flat", "nim", "responses"]
-"""The protocol as it is, its first version, that of Riva and NIM, and one that asks with `response.create`."""
+"""The current protocol, its first version, that of Riva and NIM, and one that requests text with `response.create`."""
 
-CREATED = {
+CREATED_EVENTS = {
     "openai": "session.created",
     "flat": "transcription_session.created",
     "nim": "conversation.created",
     "responses": "session.created",
 }
-OLD_DEFAULTS = {"audio": {"input": {"format": {"rate": 16_000}, "turn_detection": None}}}
-STOPPED = 1012
+RESPONSES_DEFAULTS = {"audio": {"input": {"format": {"rate": 16_000}, "turn_detection": None}}}
+SERVICE_RESTART = 1012
 
 
 class ConnectionOver(Exception):
-    """The connection is to be closed."""
+    """Raised to close the connection with this code."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -46,27 +46,27 @@ class ConnectionOver(Exception):
 
 
 class RealtimeConnection:
-    """`read` and `tell` are for a task each, and raise Over. `say` is how the client is told."""
+    """`handle_event` and `send_events` run in separate tasks and raise ConnectionOver. `send` sends one message."""
 
     def __init__(
-        self, live: LiveService, caller: Caller, dialect: Dialect, say: Callable[[Message], Awaitable[None]]
+        self, live: LiveService, caller: Caller, dialect: Dialect, send: Callable[[Message], Awaitable[None]]
     ) -> None:
-        self._live, self._dialect, self._send = live, dialect, say
-        self._numbers = IdSource()
+        self._live, self._dialect, self._send = live, dialect, send
+        self._ids = IdSource()
         self._streams = Streams(live, caller)
-        self._responses, self._nim = Responses(), NimItems(self._numbers)
-        self._teller: EventRenderer = Items(self._numbers, is_flat=dialect == "flat")
+        self._responses, self._nim = Responses(), NimItems(self._ids)
+        self._renderer: EventRenderer = Items(self._ids, is_flat=dialect == "flat")
         self._session: SessionFields = Session()
         if dialect == "nim":
-            self._session, self._teller = NimSession(), self._nim
+            self._session, self._renderer = NimSession(), self._nim
         elif dialect == "responses":
-            self._session, self._teller = Session().updated(OLD_DEFAULTS), ResponsesOnly()
-        self._wanted, self._audio = StreamRequest(), AudioFormat()
-        """Of a stream that would be opened now."""
-        self._opened: tuple[StreamRequest, AudioFormat] | None = None
-        """The same of the one that was."""
-        self._uncommitted = self._unanswered = 0
-        """Bytes since the last commit, and since the last response."""
+            self._session, self._renderer = Session().updated(RESPONSES_DEFAULTS), ResponsesOnly()
+        self._request, self._audio = StreamRequest(), AudioFormat()
+        """Settings for the next stream."""
+        self._opened_with: tuple[StreamRequest, AudioFormat] | None = None
+        """Settings of the last opened stream."""
+        self._uncommitted_bytes = self._unanswered_bytes = 0
+        """Bytes of audio since the last commit, and since the last response."""
         self._commands: dict[str, Callable[[ClientEvent], Awaitable[None]]] = {
             "session.update": self._update,
             "session.create": self._update,
@@ -80,70 +80,70 @@ class RealtimeConnection:
         }
 
     def configure(self, changes: Iterable[dict[str, Any]]) -> None:
-        """With what was asked for on the way in. Raises BadRequest."""
-        asked = self._session
+        """Applies the session changes given at connect time. Raises BadRequest."""
+        session = self._session
         for change in changes:
-            asked = asked.updated(change if self._dialect == "nim" else session_changes(change))
-        self._accept(asked)
+            session = session.updated(change if self._dialect == "nim" else session_changes(change))
+        self._accept(session)
 
     async def send_greeting(self) -> None:
-        told: Message = {"type": CREATED[self._dialect]}
+        message: Message = {"type": CREATED_EVENTS[self._dialect]}
         if self._dialect == "nim":
-            number = self._numbers.session.replace("sess", "conv")
-            await self.send_message(told | {"conversation": {"id": number, "object": "realtime.conversation"}})
+            conversation_id = self._ids.session.replace("sess", "conv")
+            await self.send_message(
+                message | {"conversation": {"id": conversation_id, "object": "realtime.conversation"}}
+            )
         else:
-            old = {"id": self._numbers.session} if self._dialect == "responses" else {}
-            await self.send_message(told | old | {"session": self._shape(self._dialect == "flat")})
+            session_id = {"id": self._ids.session} if self._dialect == "responses" else {}
+            await self.send_message(message | session_id | {"session": self._session_body(self._dialect == "flat")})
 
-    async def handle_event(self, said: ClientEvent) -> None:
+    async def handle_event(self, event: ClientEvent) -> None:
         try:
-            command = self._commands.get(said.type)
+            command = self._commands.get(event.type)
             if command is None:
-                known = f"known are: {', '.join(self._commands)}"
-                raise BadClientEvent("unknown_event", f"{said.type!r} is nothing that this server does", known, "type")
-            await command(said)
-        except BadRequest as fault:
-            await self.send_error(fault, said.event_id)
+                supported = f"supported: {', '.join(self._commands)}"
+                raise BadClientEvent("unknown_event", f"unsupported event type {event.type!r}", supported, "type")
+            await command(event)
+        except BadRequest as error:
+            await self.send_error(error, event.event_id)
 
-    async def send_error(self, fault: ConureError | Failed, event_id: str | None = None) -> None:
-        told = error(fault, event_id)
-        await self.send_message(as_responses_error(told) if self._dialect == "responses" else told)
+    async def send_error(self, error: ConureError | Failed, event_id: str | None = None) -> None:
+        message = error_event(error, event_id)
+        await self.send_message(as_responses_error(message) if self._dialect == "responses" else message)
 
     async def send_message(self, message: Message) -> None:
-        await self._send({"type": message["type"], "event_id": self._numbers.event()} | message)
+        await self._send({"type": message["type"], "event_id": self._ids.event()} | message)
 
-    def disconnect(self, why: Failed | None = None) -> None:
-        self._streams.disconnect(why)
+    def disconnect(self, failure: Failed | None = None) -> None:
+        self._streams.disconnect(failure)
 
-    # What the client says.
-
-    async def _update(self, said: ClientEvent) -> None:
-        changes = said.session or {}
+    async def _update(self, event: ClientEvent) -> None:
+        changes = event.session or {}
         if self._dialect == "openai" and is_nim(changes) and not self._streams.is_open:
-            self._dialect, self._session, self._teller = "nim", NimSession(), self._nim
+            self._dialect, self._session, self._renderer = "nim", NimSession(), self._nim
         self._accept(self._session.updated(changes if self._dialect == "nim" else session_changes(changes)))
-        await self._streams.configure(self._wanted.endpointing)
-        is_flat = said.type.startswith("transcription_session")
-        kind = "transcription_session.updated" if is_flat else "session.updated"
-        await self.send_message({"type": kind, "session": self._shape(is_flat or self._dialect == "flat")})
+        await self._streams.configure(self._request.endpointing)
+        is_flat = event.type.startswith("transcription_session")
+        type_ = "transcription_session.updated" if is_flat else "session.updated"
+        await self.send_message({"type": type_, "session": self._session_body(is_flat or self._dialect == "flat")})
 
-    def _shape(self, is_flat: bool) -> Message:
+    def _session_body(self, is_flat: bool) -> Message:
         if isinstance(self._session, NimSession):
-            return {"id": self._numbers.session} | self._session.shape
-        return (flat_session_body if is_flat else shape)(self._session.common, self._numbers.session)
+            return {"id": self._ids.session} | self._session.fields
+        return (flat_session_body if is_flat else session_body)(self._session.common, self._ids.session)
 
-    def _accept(self, asked: SessionFields) -> None:
-        """As a whole, or not at all. A stream that is open ends turns as it is asked to from now on."""
-        common, audio = asked.common, asked.audio(b"")
-        wanted = common.stream_request(self._card(common.input.transcription.model or None))
-        endpointing = asked.endpointing(self._live.resolve_options(wanted).has_end_token)
-        if self._uncommitted and self._client_commits and self._opened and audio != self._opened[1]:
-            hint = "commit it or clear it first"
-            raise BadClientEvent("audio_format_in_use", "there is audio in another format that is not committed", hint)
-        self._session, self._audio, self._wanted = asked, audio, replace(wanted, endpointing=endpointing)
+    def _accept(self, session: SessionFields) -> None:
+        """Applies all settings or none. New endpointing also applies to the open stream."""
+        common, audio = session.common, session.audio(b"")
+        request = common.stream_request(self._find_model(common.input.transcription.model or None))
+        endpointing = session.endpointing(self._live.resolve_options(request).has_end_token)
+        if self._uncommitted_bytes and self._client_commits and self._opened_with and audio != self._opened_with[1]:
+            hint = "commit or clear it first"
+            raise BadClientEvent("audio_format_in_use", "uncommitted audio has another format", hint)
+        self._session, self._audio, self._request = session, audio, replace(request, endpointing=endpointing)
 
-    def _card(self, name: str | None) -> ModelInfo:
-        """Clients of Riva name models as theirs are named: what is none of ours stands for the default."""
+    def _find_model(self, name: str | None) -> ModelInfo:
+        """In the NIM dialect an unknown model name selects the default, as clients send NVIDIA's names."""
         models = self._live.models
         return models.find_live_model(name if self._dialect != "nim" or (name and models.is_known(name)) else None)
 
@@ -151,108 +151,106 @@ class RealtimeConnection:
     def _client_commits(self) -> bool:
         return self._session.common.input.turn_detection is None
 
-    async def _append(self, said: ClientEvent) -> None:
-        audio = said.audio if said.audio is not None else said.audio_base64
+    async def _append(self, event: ClientEvent) -> None:
+        audio = event.audio if event.audio is not None else event.audio_base64
         if audio is None:
             raise BadClientEvent(
-                "missing_required_parameter", "there is no audio in it", "send base64 as `audio`", "audio"
+                "missing_required_parameter", "the message has no audio", "send base64 as `audio`", "audio"
             )
-        await self._hear(audio)
-        if said.runtime_config and str(said.runtime_config.get("force_eou")).lower() == "true":
+        await self._push_audio(audio)
+        if event.runtime_config and str(event.runtime_config.get("force_eou")).lower() == "true":
             await self._streams.finalize("turn")
 
-    async def _hear(self, audio: bytes) -> None:
-        if self._streams.is_open and self._is_other:
-            await self._make_way()
+    async def _push_audio(self, audio: bytes) -> None:
+        if self._streams.is_open and self._needs_other_stream:
+            await self._end_stream()
         if not self._streams.is_open:
             await self._open(audio)
-        self._uncommitted += len(audio)
-        self._unanswered += len(audio)
-        await self._streams.feed(audio)
+        self._uncommitted_bytes += len(audio)
+        self._unanswered_bytes += len(audio)
+        await self._streams.push_audio(audio)
 
-    async def _make_way(self) -> None:
-        """For another stream. Where the client ends turns, what it has not committed yet goes on in this one."""
+    async def _end_stream(self) -> None:
+        """Ends the open stream so that another can be opened, unless it holds uncommitted audio of the client."""
         if not self._client_commits:
             await self._streams.finish()
-        elif not self._uncommitted:
+        elif not self._uncommitted_bytes:
             await self._streams.discard()
 
     @property
-    def _is_other(self) -> bool:
-        """The session asks for another stream than the one that is open."""
-        return self._opened != (replace(self._wanted, endpointing=Endpointing()), self._audio)
+    def _needs_other_stream(self) -> bool:
+        """Whether the session settings differ from those of the open stream."""
+        return self._opened_with != (replace(self._request, endpointing=Endpointing()), self._audio)
 
     async def _open(self, head: bytes) -> None:
         try:
-            await self._streams.open(self._wanted, self._session.audio(head))
-        except ConureError as fault:
-            await self.send_error(fault)
-            raise ConnectionOver(error_code_for(fault).close) from None
-        self._opened = replace(self._wanted, endpointing=Endpointing()), self._audio
-        self._uncommitted = 0
+            await self._streams.open(self._request, self._session.audio(head))
+        except ConureError as error:
+            await self.send_error(error)
+            raise ConnectionOver(error_code_for(error).close) from None
+        self._opened_with = replace(self._request, endpointing=Endpointing()), self._audio
+        self._uncommitted_bytes = 0
 
-    async def _commit(self, said: ClientEvent) -> None:
+    async def _commit(self, event: ClientEvent) -> None:
         if self._dialect == "nim":
             await self.send_message(self._nim.render_receipt())
             return
-        if not self._uncommitted:
-            fault = "the buffer has 0 ms of audio: there is nothing to commit"
-            raise BadClientEvent("input_audio_buffer_commit_empty", fault, "append audio first")
-        self._uncommitted = 0
+        if not self._uncommitted_bytes:
+            message = "the buffer is empty: 0 ms of audio to commit"
+            raise BadClientEvent("input_audio_buffer_commit_empty", message, "append audio first")
+        self._uncommitted_bytes = 0
         await self._streams.finalize("commit")
 
-    async def _clear(self, said: ClientEvent) -> None:
+    async def _clear(self, event: ClientEvent) -> None:
         await self._streams.discard()
-        self._uncommitted = self._unanswered = 0
-        self._responses.forget()
+        self._uncommitted_bytes = self._unanswered_bytes = 0
+        self._responses.clear()
         await self.send_message({"type": "input_audio_buffer.cleared"})
 
-    async def _done(self, said: ClientEvent) -> None:
+    async def _done(self, event: ClientEvent) -> None:
         self._nim.is_done = self._dialect == "nim"
         if self._streams.is_open:
             await self._streams.finish()
         else:
-            await self._say_all(self._teller.render_end(0.0))
+            await self._send_all(self._renderer.render_end(0.0))
 
-    async def _respond(self, said: ClientEvent) -> None:
-        if not self._unanswered:
-            raise BadClientEvent("no_audio", "there is no audio to answer to", "append some first")
-        self._uncommitted = self._unanswered = 0
-        self._responses.ask()
+    async def _respond(self, event: ClientEvent) -> None:
+        if not self._unanswered_bytes:
+            raise BadClientEvent("no_audio", "there is no audio to transcribe", "append audio first")
+        self._uncommitted_bytes = self._unanswered_bytes = 0
+        self._responses.request()
         if self._streams.is_open:
             await self._streams.finalize("response")
         else:
-            await self._say_all(self._responses.answer())
+            await self._send_all(self._responses.render_response())
 
-    async def _cancel(self, said: ClientEvent) -> None:
+    async def _cancel(self, event: ClientEvent) -> None:
         self._responses.cancel()
         await self.send_message({"type": "response.cancelled"})
 
-    # What it is told.
-
     async def send_events(self) -> None:
         async for event in self._streams.events():
-            await self._say_all(self._told(event))
+            await self._send_all(self._render(event))
             if isinstance(event, Failed):
                 await self.send_error(event)
                 raise ConnectionOver(error_code_for(event).close)
-            if isinstance(event, Cancelled) and not self._streams.is_dropped:
-                raise ConnectionOver(STOPPED)
+            if isinstance(event, Cancelled) and not self._streams.is_discarded:
+                raise ConnectionOver(SERVICE_RESTART)
 
-    def _told(self, event: Event) -> Iterator[Message]:
+    def _render(self, event: Event) -> Iterator[Message]:
         match event:
             case Marker():
-                request = self._streams.answered(event)
-                yield from self._teller.render_answer(request)
+                request = self._streams.resolve(event)
+                yield from self._renderer.render_answer(request)
                 if request.kind == "response":
-                    yield from self._responses.answer()
+                    yield from self._responses.render_response()
             case Finished() | Cancelled():
-                yield from self._teller.render_end(self._streams.seconds)
+                yield from self._renderer.render_end(self._streams.seconds)
             case _:
                 if isinstance(event, Final):
-                    self._responses.hear(event)
-                yield from self._teller.render_event(event, self._session, self._streams.tokenizer)
+                    self._responses.add_final(event)
+                yield from self._renderer.render_event(event, self._session, self._streams.tokenizer)
 
-    async def _say_all(self, messages: Iterable[Message]) -> None:
+    async def _send_all(self, messages: Iterable[Message]) -> None:
         for message in messages:
             await self.send_message(message)

@@ -1,4 +1,4 @@
-"""What is said over a Realtime socket, both ways, and mistakes in its form."""
+"""Client events of the Realtime protocol, ids, and errors in its format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
     "IdSource",
     "ClientEvent",
     "error_body",
-    "error",
+    "error_event",
     "read_event_id",
     "client_event",
 ]
@@ -31,14 +31,14 @@ Message = dict[str, Any]
 
 APPEND = "input_audio_buffer.append"
 CODES = errors.CODES | {"bad_option": "invalid_value"}
-PARAMS = {
+ERROR_PARAMS = {
     "unknown_model": "session.audio.input.transcription.model",
     "unsupported_language": "session.audio.input.transcription.language",
 }
 
 
 class BadClientEvent(BadOption):
-    """A message that cannot be served now, or is none; with OpenAI's code for that."""
+    """An invalid client event, or one that is not possible now; `name` is OpenAI's error code."""
 
     def __init__(self, name: str, message: str, hint: str | None = None, param: str | None = None) -> None:
         super().__init__(message, hint)
@@ -46,27 +46,27 @@ class BadClientEvent(BadOption):
 
 
 class ClientEvent(Struct, frozen=True):
-    """A client's message. Fields that are not known are not looked at."""
+    """A message from the client. Unknown fields are ignored."""
 
     type: str
     event_id: str | None = None
     session: dict[str, Any] | None = None
     audio: bytes | None = None
-    """In base64."""
+    """Base64 on the wire."""
     audio_base64: bytes | None = None
     runtime_config: dict[str, Any] | None = None
 
 
-class _Signed(Struct, frozen=True):
+class _EventId(Struct, frozen=True):
     event_id: str | None = None
 
 
-_said = msgspec.json.Decoder(ClientEvent)
-_signed = msgspec.json.Decoder(_Signed)
+_event_decoder = msgspec.json.Decoder(ClientEvent)
+_id_decoder = msgspec.json.Decoder(_EventId)
 
 
 class IdSource:
-    """Ids of one connection."""
+    """Generates the ids of one connection."""
 
     def __init__(self) -> None:
         self.session = f"sess_{secrets.token_hex(12)}"
@@ -81,37 +81,37 @@ class IdSource:
 
 
 def client_event(text: str | bytes) -> ClientEvent:
-    """Raises Misstep."""
+    """Raises BadClientEvent."""
     try:
-        return _said.decode(text)
-    except msgspec.ValidationError as fault:
-        raise _misstep(str(fault)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
-        raise BadClientEvent("invalid_json", f"the message is not JSON: {fault}") from None
+        return _event_decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise _invalid_event(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadClientEvent("invalid_json", f"the message is not JSON: {error}") from None
 
 
 def read_event_id(text: str | bytes) -> str | None:
-    """Of a message that was not understood."""
+    """Reads the event id of a message that is otherwise invalid."""
     try:
-        return _signed.decode(text).event_id
+        return _id_decoder.decode(text).event_id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def error(fault: ConureError | Failed, event_id: str | None = None) -> Message:
-    """`event_id`: of the client's message that was at fault."""
-    return {"type": "error", "error": error_body(fault) | {"event_id": event_id}}
+def error_event(error: ConureError | Failed, event_id: str | None = None) -> Message:
+    """`event_id`: of the client event that caused the error."""
+    return {"type": "error", "error": error_body(error) | {"event_id": event_id}}
 
 
-def error_body(fault: ConureError | Failed) -> Message:
-    param = fault.param if isinstance(fault, BadClientEvent | BadSession) else PARAMS.get(fault.code)
-    code = fault.name if isinstance(fault, BadClientEvent) else CODES.get(fault.code, fault.code)
-    return {"type": error_code_for(fault).openai, "code": code, "message": message_with_hint(fault), "param": param}
+def error_body(error: ConureError | Failed) -> Message:
+    param = error.param if isinstance(error, BadClientEvent | BadSession) else ERROR_PARAMS.get(error.code)
+    code = error.name if isinstance(error, BadClientEvent) else CODES.get(error.code, error.code)
+    return {"type": error_code_for(error).openai, "code": code, "message": message_with_hint(error), "param": param}
 
 
-def _misstep(fault: str) -> BadClientEvent:
-    _, _, path = fault.partition(" - at `$.")
+def _invalid_event(error: str) -> BadClientEvent:
+    _, _, path = error.partition(" - at `$.")
     param = path.rstrip("`") or None
     if param in ("audio", "audio_base64"):
         return BadClientEvent("invalid_base64", f"{param} is not base64", None, param)
-    return BadClientEvent("invalid_value", f"the message is not understood: {fault}", None, param)
+    return BadClientEvent("invalid_value", f"invalid message: {error}", None, param)

@@ -1,4 +1,4 @@
-"""`response.create`, an older way to ask for what was said, and the protocol that knows no other.
+"""`response.create`, an older way to request text, and the dialect that has no other.
 
 client  append, append, commit        server  committed
 client  response.create               server  response.output_text.delta, response.completed
@@ -17,44 +17,44 @@ from conure.text.tokenizer import Tokenizer
 
 __all__ = ["ResponsesOnly", "Responses", "as_responses_error"]
 
-MOST_TEXTS = 1000
-"""Utterances that are kept for a response that may never be asked for."""
+MAX_TEXTS = 1000
+"""Utterances kept for a response that may never be requested."""
 
-WORDS = {
+ERROR_TYPES = {
     "input_audio_buffer_commit_empty": "no_audio",
     "missing_required_parameter": "missing_audio_base64",
     "unknown_event": "unsupported_type",
     "engine_failed": "inference_error",
     "lag_exceeded": "inference_timeout",
 }
-"""What it calls mistakes, where that is not their code."""
+"""Error types of this dialect that differ from our codes."""
 
 
 class Responses:
-    """What was said since the last one."""
+    """Collects the text since the last response."""
 
     def __init__(self) -> None:
-        self._texts: deque[str] = deque(maxlen=MOST_TEXTS)
-        self._waiting = self._cancelled = 0
+        self._texts: deque[str] = deque(maxlen=MAX_TEXTS)
+        self._pending = self._cancelled = 0
 
-    def hear(self, final: Final) -> None:
+    def add_final(self, final: Final) -> None:
         if final.text:
             self._texts.append(final.text)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         self._texts.clear()
 
-    def ask(self) -> None:
-        self._waiting += 1
+    def request(self) -> None:
+        self._pending += 1
 
     def cancel(self) -> None:
-        """Those that were asked for and not answered."""
-        self._cancelled = self._waiting
+        """Cancels all pending responses."""
+        self._cancelled = self._pending
 
-    def answer(self) -> Iterator[Message]:
+    def render_response(self) -> Iterator[Message]:
         text = " ".join(self._texts)
         self._texts.clear()
-        self._waiting -= 1
+        self._pending -= 1
         if self._cancelled:
             self._cancelled -= 1
             return
@@ -64,9 +64,9 @@ class Responses:
 
 
 class ResponsesOnly:
-    """Of the protocol that tells of words in responses alone."""
+    """Renderer for the dialect that sends text in responses only."""
 
-    def render_event(self, event: Event, asked: SessionFields, tokenizer: Tokenizer) -> Iterator[Message]:
+    def render_event(self, event: Event, session: SessionFields, tokenizer: Tokenizer) -> Iterator[Message]:
         yield from ()
 
     def render_answer(self, request: FinalizeRequest) -> Iterator[Message]:
@@ -78,6 +78,9 @@ class ResponsesOnly:
 
 
 def as_responses_error(message: Message) -> Message:
-    """A mistake as that protocol tells it: by its type."""
-    fault = message["error"]
-    return {"type": "error", "error": {"type": WORDS.get(fault["code"], fault["code"]), "message": fault["message"]}}
+    """Converts an error to this dialect, which has only a type and a message."""
+    error = message["error"]
+    return {
+        "type": "error",
+        "error": {"type": ERROR_TYPES.get(error["code"], error["code"]), "message": error["message"]},
+    }

@@ -1,7 +1,7 @@
-"""What a client has asked of its session, and what that means for a stream.
+"""Session settings, and the stream settings that follow from them.
 
-An update says what changes; null clears. What is not understood by name is left out, what has a wrong value is refused
-as a whole, so a session is always one that can be served.
+An update contains changes; null clears a field. Unknown fields are ignored. An invalid value rejects the whole update,
+so a session is valid at all times.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ __all__ = ["LOGPROBS", "SessionFields", "BadSession", "Session", "nearest_latenc
 
 LOGPROBS = "item.input_audio_transcription.logprobs"
 
-DELAYS = {"minimal": 80, "low": 160, "medium": 320, "high": 560, "xhigh": 1120}
-"""Milliseconds of audio that the model waits for; each model takes its nearest."""
-EAGERNESS = {"low": 8.0, "medium": 4.0, "auto": 4.0, "high": 2.0}
-"""Seconds of silence after which a turn is over at the latest, where the model itself hears ends of turns."""
-PATIENCE = {"low": 1.6, "medium": 0.8, "auto": 0.8, "high": 0.4}
-"""The same where it does not."""
-CLIENT_ENDS = Endpointing(silence=None, end_token=None, blanks=None, longest=None)
-BLANKS = 3.0
-LEAST_SPEECH, MOST_SPEECH = 0.01, 0.99
+LATENCY_BY_DELAY = {"minimal": 80, "low": 160, "medium": 320, "high": 560, "xhigh": 1120}
+"""Look-ahead in milliseconds; each model uses its nearest one."""
+MAX_SILENCE_BY_EAGERNESS = {"low": 8.0, "medium": 4.0, "auto": 4.0, "high": 2.0}
+"""Seconds of silence that end a turn at the latest, for models with an end-of-utterance token."""
+SILENCE_BY_EAGERNESS = {"low": 1.6, "medium": 0.8, "auto": 0.8, "high": 0.4}
+"""The same for models without one."""
+CLIENT_COMMITS = Endpointing(silence=None, end_token=None, blanks=None, longest=None)
+MIN_BLANKS = 3.0
+MIN_SPEECH, MAX_SPEECH = 0.01, 0.99
 
 ENCODINGS: dict[str, tuple[Encoding, int]] = {
     "audio/pcm": ("pcm16", 24_000),
     "audio/pcmu": ("mulaw", 8_000),
     "audio/pcma": ("alaw", 8_000),
 }
-"""And the rate where none is named."""
+"""Encodings and default sample rates."""
 
 Milliseconds = Annotated[int, Meta(ge=0, le=60_000)]
 
 
 class BadSession(BadOption):
-    """Names what of the session is wrong in `param`."""
+    """An invalid session; `param` is the path of the field."""
 
     def __init__(self, message: str, hint: str | None = None, param: str | None = None) -> None:
         super().__init__(message, hint)
@@ -91,11 +91,11 @@ class Audio(Struct, frozen=True):
 
 
 class SessionFields(Protocol):
-    """A session of any dialect."""
+    """The session settings of any dialect."""
 
     @property
     def common(self) -> Session:
-        """What it has in common with the others."""
+        """The settings that all dialects share."""
         ...
 
     def updated(self, changes: Mapping[str, Any]) -> Self:
@@ -103,11 +103,11 @@ class SessionFields(Protocol):
         ...
 
     def audio(self, head: bytes) -> AudioFormat:
-        """`head`: the first of it, where it has come. Raises BadSession for what is not taken."""
+        """`head`: first bytes of the audio, or empty. Raises BadSession for unsupported formats."""
         ...
 
-    def endpointing(self, hears_ends: bool) -> Endpointing:
-        """`hears_ends`: the model itself says when a turn is over. Raises BadSession."""
+    def endpointing(self, has_end_token: bool) -> Endpointing:
+        """`has_end_token`: the model emits end-of-utterance tokens. Raises BadSession."""
         ...
 
 
@@ -126,82 +126,84 @@ class Session(Struct, frozen=True):
 
     @property
     def padding(self) -> float:
-        """Seconds before speech that belong to it."""
-        turns = self.input.turn_detection
-        return turns.prefix_padding_ms / 1000 if isinstance(turns, ServerVad) else 0.0
+        """Seconds before detected speech that are part of the turn."""
+        turn_detection = self.input.turn_detection
+        return turn_detection.prefix_padding_ms / 1000 if isinstance(turn_detection, ServerVad) else 0.0
 
     @property
     def language(self) -> str | None:
-        """The one that is spoken; several are for the model to tell apart."""
+        """The spoken language; None if several are given, which leaves detection to the model."""
         transcription = self.input.transcription
         if transcription.language:
             return transcription.language
-        several = transcription.languages or []
-        return several[0] if len(several) == 1 else None
+        languages = transcription.languages or []
+        return languages[0] if len(languages) == 1 else None
 
-    def stream_request(self, card: ModelInfo) -> StreamRequest:
-        """Of that model."""
+    def stream_request(self, model: ModelInfo) -> StreamRequest:
+        """Builds the request for a stream of this model."""
         delay = self.input.transcription.delay
-        return StreamRequest(card.name, nearest_latency(card, DELAYS[delay]) if delay else None, self.language)
+        return StreamRequest(
+            model.name, nearest_latency(model, LATENCY_BY_DELAY[delay]) if delay else None, self.language
+        )
 
     def updated(self, changes: Mapping[str, Any]) -> Self:
         merged = _merged(msgspec.to_builtins(self), changes)
         try:
-            return msgspec.convert(_filled(merged), type(self))
+            return msgspec.convert(_with_defaults(merged), type(self))
         except msgspec.ValidationError as error:
-            raise _explained(error) from None
+            raise _bad_session(error) from None
 
     def audio(self, head: bytes) -> AudioFormat:
-        asked = self.input.format
-        encoding, rate = ENCODINGS[asked.type]
+        format_ = self.input.format
+        encoding, rate = ENCODINGS[format_.type]
         try:
-            return AudioFormat(encoding, asked.rate or rate)
+            return AudioFormat(encoding, format_.rate or rate)
         except BadOption as error:
             raise BadSession(error.message, error.hint, "session.audio.input.format.rate") from None
 
-    def endpointing(self, hears_ends: bool) -> Endpointing:
+    def endpointing(self, has_end_token: bool) -> Endpointing:
         match self.input.turn_detection:
             case None:
-                return CLIENT_ENDS
+                return CLIENT_COMMITS
             case ServerVad(threshold=threshold, silence_duration_ms=milliseconds):
                 silence = milliseconds / 1000
-                speech = min(max(threshold, LEAST_SPEECH), MOST_SPEECH)
-                return Endpointing(silence=silence, end_token=None, blanks=max(BLANKS, silence), speech=speech)
+                speech = min(max(threshold, MIN_SPEECH), MAX_SPEECH)
+                return Endpointing(silence=silence, end_token=None, blanks=max(MIN_BLANKS, silence), speech=speech)
             case SemanticVad(eagerness=eagerness):
-                silence = (EAGERNESS if hears_ends else PATIENCE)[eagerness]
-                return Endpointing(silence=silence, blanks=max(BLANKS, silence))
+                silence = (MAX_SILENCE_BY_EAGERNESS if has_end_token else SILENCE_BY_EAGERNESS)[eagerness]
+                return Endpointing(silence=silence, blanks=max(MIN_BLANKS, silence))
 
 
-def nearest_latency(card: ModelInfo, milliseconds: int) -> int:
-    """The model's latency that is nearest."""
-    return min(card.latencies, key=lambda latency: abs(latency - milliseconds))
+def nearest_latency(model: ModelInfo, milliseconds: int) -> int:
+    """Returns the nearest latency that the model supports."""
+    return min(model.latencies, key=lambda latency: abs(latency - milliseconds))
 
 
-def _filled(merged: dict[str, Any]) -> dict[str, Any]:
-    """What may be cleared or left out, as it has to be written."""
-    heard = merged["audio"].get("input") if isinstance(merged["audio"], dict) else None
-    if isinstance(heard, dict):
-        if heard.get("transcription", {}) is None:
-            heard["transcription"] = {}
-        if isinstance(turns := heard.get("turn_detection"), dict):
-            turns.setdefault("type", "server_vad")
+def _with_defaults(merged: dict[str, Any]) -> dict[str, Any]:
+    """Replaces cleared or omitted values by explicit defaults."""
+    audio_input = merged["audio"].get("input") if isinstance(merged["audio"], dict) else None
+    if isinstance(audio_input, dict):
+        if audio_input.get("transcription", {}) is None:
+            audio_input["transcription"] = {}
+        if isinstance(turn_detection := audio_input.get("turn_detection"), dict):
+            turn_detection.setdefault("type", "server_vad")
     return merged
 
 
-def _merged(old: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """What has another `type` than before shares nothing with it."""
-    merged = dict(old)
-    for name, value in change.items():
-        before = old.get(name)
-        if isinstance(value, dict) and isinstance(before, dict):
-            is_other = "type" in value and value["type"] != before.get("type")
-            merged[name] = dict(value) if is_other else _merged(before, value)
+def _merged(current: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Merges nested objects; one with a new `type` replaces the old one."""
+    merged = dict(current)
+    for name, value in changes.items():
+        current_value = current.get(name)
+        if isinstance(value, dict) and isinstance(current_value, dict):
+            is_replaced = "type" in value and value["type"] != current_value.get("type")
+            merged[name] = dict(value) if is_replaced else _merged(current_value, value)
         else:
             merged[name] = value
     return merged
 
 
-def _explained(error: msgspec.ValidationError) -> BadSession:
+def _bad_session(error: msgspec.ValidationError) -> BadSession:
     message, _, path = str(error).partition(" - at `$")
     param = "session" + path.rstrip("`")
     return BadSession(f"{param}: {message[:1].lower() + message[1:]}", None, param)

@@ -1,4 +1,4 @@
-"""The session as clients write it: the flat shape of the protocol's first version, and the one that has followed."""
+"""Wire formats of the session: the flat format of the first version, and the current one."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ import msgspec
 
 from conure.protocols.realtime.session import BadSession, Session
 
-__all__ = ["session_changes", "flat_session_body", "shape"]
+__all__ = ["session_changes", "flat_session_body", "session_body"]
 
 FORMATS = {
     "pcm16": {"type": "audio/pcm"},
     "g711_ulaw": {"type": "audio/pcmu"},
     "g711_alaw": {"type": "audio/pcma"},
 }
-NAMES = {audio["type"]: name for name, audio in FORMATS.items()}
-FLAT = {
+FORMAT_NAMES = {audio["type"]: name for name, audio in FORMATS.items()}
+FLAT_FIELDS = {
     "input_audio_transcription": "transcription",
     "turn_detection": "turn_detection",
     "input_audio_noise_reduction": "noise_reduction",
 }
-"""Their names, and those of the same in `audio.input`."""
+"""Flat field names, and the fields of `audio.input` that they correspond to."""
 
 
-def session_changes(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What a session in either shape changes. Raises BadSession for a format that is not known."""
-    changes = {name: said[name] for name in ("type", "audio", "include") if name in said}
-    flat = {FLAT[name]: said[name] for name in FLAT if name in said}
-    if (name := said.get("input_audio_format")) is not None:
+def session_changes(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts a session in either format to changes. Raises BadSession for an unknown audio format."""
+    changes = {name: fields[name] for name in ("type", "audio", "include") if name in fields}
+    flat = {FLAT_FIELDS[name]: fields[name] for name in FLAT_FIELDS if name in fields}
+    if (name := fields.get("input_audio_format")) is not None:
         if not isinstance(name, str) or name not in FORMATS:
             known = ", ".join(FORMATS)
             param = "session.input_audio_format"
-            raise BadSession(f"input_audio_format {name!r} is not known", f"it is one of {known}", param)
+            raise BadSession(f"unknown input_audio_format {name!r}", f"use one of {known}", param)
         flat["format"] = FORMATS[name]
     if flat:
         changes["audio"] = {"input": flat}
     return changes
 
 
-def shape(session: Session, number: str) -> dict[str, Any]:
-    told: dict[str, Any] = msgspec.to_builtins(session)
-    return {"object": "realtime.transcription_session", "id": number, "expires_at": 0} | told
+def session_body(session: Session, session_id: str) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.to_builtins(session)
+    return {"object": "realtime.transcription_session", "id": session_id, "expires_at": 0} | body
 
 
-def flat_session_body(session: Session, number: str) -> dict[str, Any]:
-    heard = session.input
-    told = {flat: msgspec.to_builtins(getattr(heard, name)) for flat, name in FLAT.items()}
+def flat_session_body(session: Session, session_id: str) -> dict[str, Any]:
+    audio_input = session.input
+    body = {flat: msgspec.to_builtins(getattr(audio_input, name)) for flat, name in FLAT_FIELDS.items()}
     return {
         "object": "realtime.transcription_session",
-        "id": number,
+        "id": session_id,
         "expires_at": 0,
-        "input_audio_format": NAMES[heard.format.type],
-        **told,
+        "input_audio_format": FORMAT_NAMES[audio_input.format.type],
+        **body,
         "include": session.include,
     }

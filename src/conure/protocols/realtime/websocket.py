@@ -1,4 +1,4 @@
-"""`/v1/realtime` over WebSocket: who comes, in which dialect, and what goes back and forth."""
+"""WebSocket `/v1/realtime`: authentication, choice of the dialect, and the message loop."""
 
 from __future__ import annotations
 
@@ -29,42 +29,42 @@ from conure.safe_text import close_reason
 
 __all__ = ["realtime_socket"]
 
-SPOKEN = ("realtime", "openai-realtime")
-"""Subprotocols; the first that a client offers is taken."""
-DENIAL = "websocket.http.response"
-BAD_REQUEST = 1008
+SUBPROTOCOLS = ("realtime", "openai-realtime")
+"""Supported subprotocols; the first offered one is accepted."""
+DENIAL_EXTENSION = "websocket.http.response"
+POLICY_VIOLATION = 1008
 
 _encode = msgspec.json.Encoder().encode
 
 
-def realtime_socket(behind: Services) -> APIRouter:
+def realtime_socket(services: Services) -> APIRouter:
     router = APIRouter()
 
     @router.websocket("/v1/realtime")
     async def realtime(socket: WebSocket) -> None:
         secret = read_credential(socket.headers, socket.query_params)
-        connection = _Connection(socket)
+        transport = _Transport(socket)
         try:
-            opened = behind.secrets.verify(secret)
-            caller = behind.access.caller_named(opened.caller) if opened else behind.access.identify(secret)
-            conversation = RealtimeConnection(behind.live, caller, _dialect(socket), connection.say)
-            conversation.configure([*([opened.session] if opened else []), *_asked(socket)])
+            claims = services.secrets.verify(secret)
+            caller = services.access.caller_named(claims.caller) if claims else services.access.identify(secret)
+            connection = RealtimeConnection(services.live, caller, _dialect(socket), transport.send)
+            connection.configure([*([claims.session] if claims else []), *_initial_changes(socket)])
         except ConureError as error:
-            await _deny(socket, error)
+            await _reject(socket, error)
         else:
-            await connection.serve(conversation)
+            await transport.serve(connection)
 
     return router
 
 
 def _dialect(socket: WebSocket) -> Dialect:
-    """As the address says it, or by what only one of them offers. Raises BadOption."""
-    if (named := socket.query_params.get("dialect")) is not None:
+    """Chooses by query parameter, or by headers that only one dialect uses. Raises BadOption."""
+    if (requested := socket.query_params.get("dialect")) is not None:
         known: tuple[Dialect, ...] = get_args(Dialect)
         for dialect in known:
-            if named == dialect:
+            if requested == dialect:
                 return dialect
-        raise BadOption(f"dialect {named!r} is not known", f"it is one of {', '.join(known)}")
+        raise BadOption(f"unknown dialect {requested!r}", f"use one of {', '.join(known)}")
     offered = offered_subprotocols(socket.headers)
     if any(name.startswith("realtime-token.") for name in offered):
         return "nim"
@@ -74,67 +74,67 @@ def _dialect(socket: WebSocket) -> Dialect:
     return "flat" if is_flat else "openai"
 
 
-def _asked(socket: WebSocket) -> list[dict[str, Any]]:
+def _initial_changes(socket: WebSocket) -> list[dict[str, Any]]:
     model = socket.query_params.get("model")
     return [{"input_audio_transcription": {"model": model}}] if model else []
 
 
-async def _deny(socket: WebSocket, error: ConureError) -> None:
-    """Before it is a WebSocket, where the web server can do that."""
+async def _reject(socket: WebSocket, error: ConureError) -> None:
+    """Rejects the handshake with an HTTP response if the web server supports that."""
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-        failure = error_code_for(error)
-        if DENIAL in socket.scope.get("extensions", {}):
-            await socket.send_denial_response(JSONResponse({"error": error_body(error)}, failure.http))
+        error_code = error_code_for(error)
+        if DENIAL_EXTENSION in socket.scope.get("extensions", {}):
+            await socket.send_denial_response(JSONResponse({"error": error_body(error)}, error_code.http))
         else:
-            await socket.close(failure.close, close_reason(error.message))
+            await socket.close(error_code.close, close_reason(error.message))
 
 
-class _Connection:
+class _Transport:
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
 
-    async def serve(self, conversation: RealtimeConnection) -> None:
+    async def serve(self, connection: RealtimeConnection) -> None:
         offered = offered_subprotocols(self._socket.headers)
-        code = BAD_REQUEST
+        code = POLICY_VIOLATION
         try:
-            await self._socket.accept(next((name for name in offered if name in SPOKEN), None))
-            await conversation.send_greeting()
+            await self._socket.accept(next((name for name in offered if name in SUBPROTOCOLS), None))
+            await connection.send_greeting()
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(conversation.send_events())
-                tasks.create_task(self._read(conversation))
+                tasks.create_task(connection.send_events())
+                tasks.create_task(self._receive(connection))
         except* WebSocketDisconnect:
             pass
         except* ClientTooSlow:
-            conversation.disconnect(CLIENT_TOO_SLOW)
-        except* ConnectionOver as over:
-            code = _code(over)
+            connection.disconnect(CLIENT_TOO_SLOW)
+        except* ConnectionOver as group:
+            code = _close_code(group)
         finally:
-            conversation.disconnect()
+            connection.disconnect()
         with contextlib.suppress(RuntimeError, WebSocketDisconnect, ClientTooSlow):
             await with_send_timeout(self._socket.close(code))
 
-    async def say(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:
         try:
             await with_send_timeout(self._socket.send_text(_encode(message).decode()))
         except RuntimeError as error:
             raise WebSocketDisconnect from error
 
-    async def _read(self, conversation: RealtimeConnection) -> None:
+    async def _receive(self, connection: RealtimeConnection) -> None:
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect
             text, audio = message.get("text") or "", message.get("bytes")
             try:
-                said = client_event(text) if audio is None else ClientEvent(APPEND, audio=audio)
-            except BadClientEvent as fault:
-                await conversation.send_error(fault, read_event_id(text))
+                event = client_event(text) if audio is None else ClientEvent(APPEND, audio=audio)
+            except BadClientEvent as error:
+                await connection.send_error(error, read_event_id(text))
             else:
-                await conversation.handle_event(said)
+                await connection.handle_event(event)
 
 
-def _code(over: BaseExceptionGroup[ConnectionOver]) -> int:
-    first: BaseException = over
+def _close_code(group: BaseExceptionGroup[ConnectionOver]) -> int:
+    first: BaseException = group
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
     assert isinstance(first, ConnectionOver)

@@ -1,1 +1,1 @@
-"""Riva's speech recognition over gRPC, as NVIDIA's clients speak it. Loaded only where its port is open."""
+"""Riva's speech recognition over gRPC, as used by NVIDIA's clients. Imported only if its port is enabled."""

@@ -1,4 +1,4 @@
-"""`GetRivaSpeechRecognitionConfig`: the models, once for live audio and once for recordings."""
+"""`GetRivaSpeechRecognitionConfig`: the models, listed separately for live audio and recordings."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from conure.engine.plan import ModelInfo
 from conure.errors import UnknownModel
 from conure.protocols.riva.riva_asr_pb2 import RivaSpeechRecognitionConfigResponse
 
-__all__ = ["models_of"]
+__all__ = ["list_models"]
 
 Config = RivaSpeechRecognitionConfigResponse.Config
 
 
-def models_of(cards: Sequence[ModelInfo], name: str = "") -> RivaSpeechRecognitionConfigResponse:
-    """All, or those of that name. Raises UnknownModel."""
-    found = [card for card in cards if name in ("", card.name)]
-    if not found:
-        raise UnknownModel(f"this server has no model {name!r}", f"it has: {', '.join(card.name for card in cards)}")
-    online = [_config(card, "online") for card in found if card.latencies]
+def list_models(models: Sequence[ModelInfo], name: str = "") -> RivaSpeechRecognitionConfigResponse:
+    """Returns all models, or those with this name. Raises UnknownModel."""
+    matching = [model for model in models if name in ("", model.name)]
+    if not matching:
+        raise UnknownModel(f"unknown model {name!r}", f"available models: {', '.join(model.name for model in models)}")
+    online = [_config(model, "online") for model in matching if model.latencies]
     return RivaSpeechRecognitionConfigResponse(
-        model_config=online + [_config(card, "offline") for card in found if card.clips]
+        model_config=online + [_config(model, "offline") for model in matching if model.clips]
     )
 
 
-def _config(card: ModelInfo, kind: str) -> Config:
-    """All that is known of it, as texts; no language where the model does not tell which it knows."""
+def _config(model: ModelInfo, kind: str) -> Config:
+    """Returns the parameters as strings; no languages if the model does not declare them."""
     parameters = {
         "type": kind,
         "streaming": str(kind == "online"),
-        "language_code": ",".join(card.languages),
+        "language_code": ",".join(model.languages),
         "sample_rate": "16000",
     }
-    return Config(model_name=card.name, parameters=parameters)
+    return Config(model_name=model.name, parameters=parameters)

@@ -1,8 +1,8 @@
-"""Connections of gRPC: it accepts them itself, so they are known by the address that their calls come from.
+"""Limits of gRPC connections. gRPC accepts them itself, so they are identified by the peer address of their calls.
 
-with calls, up to `Capacity.grpc`     answered
-more with calls                   each call is told that there is no room, and why
-more than `Capacity.grpc_accepted`    closed by gRPC without a word; the log tells that it happens
+up to `Capacity.grpc` with calls       served
+more with calls                        each call is rejected with `Busy`
+more than `Capacity.grpc_accepted`     closed by gRPC without an error; logged
 """
 
 from __future__ import annotations
@@ -24,25 +24,27 @@ __all__ = ["Peers"]
 
 log = logging.getLogger(__name__)
 
-LOOK = 5.0
-"""Seconds between looks at how many the system knows."""
-HINT = "max_connections, or the limit of descriptors (ulimit -n), is too low for so many"
+CHECK_INTERVAL = 5.0
+"""Seconds between checks of the number of open connections."""
+HINT = "raise max_connections or the limit of file descriptors (ulimit -n)"
 
 
 class Peers:
-    def __init__(self, room: Capacity) -> None:
-        self._room, self._rarely = room, RateLimitedLog(log)
+    def __init__(self, capacity: Capacity) -> None:
+        self._capacity, self._rate_limited_log = capacity, RateLimitedLog(log)
         self._calls: Counter[str] = Counter()
-        """Open ones of each connection."""
+        """Number of open calls by peer address."""
 
     @contextlib.contextmanager
     def call(self, peer: str) -> Iterator[None]:
-        """While one goes on. Raises Busy."""
-        if peer not in self._calls and len(self._calls) >= self._room.grpc:
+        """Counts a call while it is open. Raises Busy."""
+        if peer not in self._calls and len(self._calls) >= self._capacity.grpc:
             metrics.CONNECTIONS_ENDED.labels("grpc", REFUSED).inc()
-            others = len(self._calls)
-            self._rarely.warning("calls of a gRPC connection are refused: %d others have some; %s", others, HINT)
-            raise Busy(f"{others} gRPC connections have calls, and there is room for no more", HINT)
+            busy_connections = len(self._calls)
+            self._rate_limited_log.warning(
+                "rejecting calls of a gRPC connection: %d connections have open calls; %s", busy_connections, HINT
+            )
+            raise Busy(f"too many gRPC connections with open calls: {busy_connections}", HINT)
         self._calls[peer] += 1
         try:
             yield
@@ -52,17 +54,23 @@ class Peers:
                 del self._calls[peer]
 
     async def watch(self, port: int) -> None:
-        """Tells of connections that gRPC closes without a word. Never returns."""
+        """Logs when gRPC closes connections at the limit. Never returns."""
         while True:
-            await asyncio.sleep(LOOK)
-            with contextlib.suppress(psutil.Error):  # the system does not tell
-                self._look(await asyncio.to_thread(_open_at, port))
+            await asyncio.sleep(CHECK_INTERVAL)
+            with contextlib.suppress(psutil.Error):  # the system does not list connections
+                self._warn_at_limit(await asyncio.to_thread(_count_connections, port))
 
-    def _look(self, open_now: int) -> None:
-        if open_now >= self._room.grpc_accepted:
-            self._rarely.warning("gRPC has %d connections and closes all others without a word; %s", open_now, HINT)
+    def _warn_at_limit(self, open_connections: int) -> None:
+        if open_connections >= self._capacity.grpc_accepted:
+            self._rate_limited_log.warning(
+                "gRPC has %d connections and closes all others without an error; %s", open_connections, HINT
+            )
 
 
-def _open_at(port: int) -> int:
-    found = psutil.Process().net_connections("tcp")
-    return sum(1 for one in found if one.status == psutil.CONN_ESTABLISHED and one.laddr.port == port)
+def _count_connections(port: int) -> int:
+    connections = psutil.Process().net_connections("tcp")
+    return sum(
+        1
+        for connection in connections
+        if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
+    )

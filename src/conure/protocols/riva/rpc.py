@@ -1,4 +1,4 @@
-"""What every call has in common: who calls, what its messages are, and how it ends."""
+"""Shared by all calls: authentication, parsing, idle timeout and errors."""
 
 from __future__ import annotations
 
@@ -21,45 +21,44 @@ from conure.safe_text import metadata_text, status_text
 from conure.service.access import Caller
 from conure.service.events import Failed
 
-__all__ = ["Call", "Context", "answering", "response_metadata", "parsed", "refuse"]
+__all__ = ["Call", "Context", "with_errors", "response_metadata", "parse_request", "abort_with_error"]
 
 Context = grpc.aio.ServicerContext[bytes, Message]
 Call = Callable[[AsyncIterator[bytes], Context], Awaitable[Message | None]]
+Handler = Callable[[AsyncIterator[bytes], Context, Caller], Awaitable[Message | None]]
 Request = TypeVar("Request", bound=Message)
 
 
-def answering(
-    behind: Services, peers: Peers, answer: Callable[[AsyncIterator[bytes], Context, Caller], Awaitable[Message | None]]
-) -> Call:
-    """A call whose errors are those of the one table. Who may not come in is told before anything is read."""
+def with_errors(services: Services, peers: Peers, handler: Handler) -> Call:
+    """Wraps a handler: authenticates before the first message is read and maps errors to gRPC statuses."""
 
     async def call(requests: AsyncIterator[bytes], context: Context) -> Message | None:
         try:
             headers = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
-            caller = behind.access.identify(read_credential(headers))
+            caller = services.access.identify(read_credential(headers))
             with peers.call(context.peer()):
-                return await answer(_patient(requests), context, caller)
+                return await handler(_with_idle_timeout(requests), context, caller)
         except ConureError as error:
-            await refuse(context, error)
+            await abort_with_error(context, error)
         except grpc.aio.AbortError:
             raise
         except Exception as error:
             if context.cancelled():
-                raise  # the connection broke under it, which is no mistake
+                raise  # the client disconnected: not an error of the server
             report_failure(CONNECTION, error)
-            await context.abort(grpc.StatusCode[ERROR_CODES["error"].grpc], "our fault; the server's log has more")
+            await context.abort(grpc.StatusCode[ERROR_CODES["error"].grpc], "internal server error; see the server log")
 
     return call
 
 
-class Silent(BadRequest):
-    """A call over which nothing is sent any more."""
+class CallIdle(BadRequest):
+    """The client sent no message in time."""
 
     code = "idle"
 
 
-async def _patient(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Raises Silent where a message does not come in time. A recording is one message, and may take long to come."""
+async def _with_idle_timeout(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Raises CallIdle if a message does not arrive in time. A recording is a single, possibly slow message."""
     messages = aiter(requests)
     while True:
         try:
@@ -68,25 +67,25 @@ async def _patient(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise Silent(f"nothing was sent for {IDLE_SECONDS:g} s", "call again") from None
+            raise CallIdle(f"no message for {IDLE_SECONDS:g} s", "call again") from None
         yield message
 
 
-async def refuse(context: Context, error: ConureError | Failed) -> NoReturn:
-    retry = retry_after_for(error)
-    trailing = () if retry is None else (("retry-after", f"{max(retry, 1):.0f}"),)
+async def abort_with_error(context: Context, error: ConureError | Failed) -> NoReturn:
+    retry_after = retry_after_for(error)
+    trailing = () if retry_after is None else (("retry-after", f"{max(retry_after, 1):.0f}"),)
     await context.abort(grpc.StatusCode[error_code_for(error).grpc], status_text(message_with_hint(error)), trailing)
 
 
-def parsed(kind: type[Request], data: bytes) -> Request:
+def parse_request(type_: type[Request], data: bytes) -> Request:
     """Raises BadRequest."""
     try:
-        return kind.FromString(data)
+        return type_.FromString(data)
     except DecodeError:
-        raise BadRequest(f"the message is no {kind.__name__}", "it is of package nvidia.riva.asr") from None
+        raise BadRequest(f"the message is not a valid {type_.__name__}", "use package nvidia.riva.asr") from None
 
 
 def response_metadata(**notes: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Metadata; without what there is nothing to say of."""
-    told = {name: metadata_text(", ".join(texts)) for name, texts in notes.items()}
-    return tuple((f"conure-{name}", text) for name, text in told.items() if text)
+    """Returns the non-empty notes as metadata."""
+    values = {name: metadata_text(", ".join(texts)) for name, texts in notes.items()}
+    return tuple((f"conure-{name}", value) for name, value in values.items() if value)

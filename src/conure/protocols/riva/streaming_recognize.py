@@ -1,8 +1,8 @@
-"""`StreamingRecognize`: live audio and what is heard of it.
+"""`StreamingRecognize`: transcription of live audio.
 
     streaming_config, audio, audio ... runtime_config {"force_eou": "true"} ... ──> streams of the service ──> results
 
-A stream is opened with the first audio, whose first bytes tell what it is; what is wrong with the configuration is told
+A stream is opened with the first audio, as its first bytes may identify a container. The configuration is validated
 before.
 """
 
@@ -12,10 +12,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from conure.errors import BadRequest, ConureError
-from conure.protocols.riva.options import HEAD, audio_of, options_of
+from conure.protocols.riva.options import HEAD_BYTES, parse_audio, parse_options
 from conure.protocols.riva.results import Results
 from conure.protocols.riva.riva_asr_pb2 import RecognitionConfig, StreamingRecognizeRequest, StreamingRecognizeResponse
-from conure.protocols.riva.rpc import Context, parsed, refuse, response_metadata
+from conure.protocols.riva.rpc import Context, abort_with_error, parse_request, response_metadata
 from conure.protocols.send_timeout import CLIENT_TOO_SLOW, ClientTooSlow, with_send_timeout
 from conure.protocols.services import Services
 from conure.service.access import Caller
@@ -25,130 +25,132 @@ from conure.service.languages import check_language, only_language
 
 __all__ = ["stream"]
 
-FORCE = "force_eou"
-PIECE = 2**20
-"""Bytes of audio that are worked in at once, however long a message is."""
-STOPPED = Failed("server_stopped", "the server has stopped", "connect again", 5.0)
+FORCE_END_OF_UTTERANCE = "force_eou"
+MAX_PUSH_BYTES = 2**20
+"""Bytes of audio that are pushed at once; longer messages are divided."""
+SERVER_STOPPED = Failed("server_stopped", "the server has stopped", "connect again", 5.0)
 
 
-async def stream(behind: Services, requests: AsyncIterator[bytes], context: Context, caller: Caller) -> None:
+async def stream(services: Services, requests: AsyncIterator[bytes], context: Context, caller: Caller) -> None:
     """Raises ConureError."""
-    first = await anext(aiter(requests), None)
-    request = parsed(StreamingRecognizeRequest, first or b"")
+    first_request = await anext(aiter(requests), None)
+    request = parse_request(StreamingRecognizeRequest, first_request or b"")
     if not request.HasField("streaming_config"):
-        raise BadRequest("the first message has no streaming_config", "send it alone, and then audio")
-    conversation = _Conversation(behind, requests, context, caller, request)
-    await context.send_initial_metadata(response_metadata(ignored=conversation.options.ignored))
-    await conversation.run()
+        raise BadRequest("the first message has no streaming_config", "send streaming_config first, then audio")
+    streaming_call = _StreamingCall(services, requests, context, caller, request)
+    await context.send_initial_metadata(response_metadata(ignored=streaming_call.options.ignored))
+    await streaming_call.run()
 
 
-class _Conversation:
+class _StreamingCall:
     def __init__(
         self,
-        behind: Services,
+        services: Services,
         requests: AsyncIterator[bytes],
         context: Context,
         caller: Caller,
-        first: StreamingRecognizeRequest,
+        first_request: StreamingRecognizeRequest,
     ) -> None:
-        models = behind.live.models
-        self.options = options_of(first.streaming_config.config, models, first.streaming_config.interim_results)
-        card = models.find_live_model(self.options.model)
-        check_language(card.name, self.options.language, card.languages, card.prompt_ids)
-        audio_of(first.streaming_config.config)
-        self._config: RecognitionConfig = first.streaming_config.config
-        self._behind, self._requests, self._context, self._caller = behind, requests, context, caller
-        self._id, self._runtime = first.id, dict(first.runtime_config)
+        models = services.live.models
+        self.options = parse_options(
+            first_request.streaming_config.config, models, first_request.streaming_config.interim_results
+        )
+        model = models.find_live_model(self.options.model)
+        check_language(model.name, self.options.language, model.languages, model.prompt_ids)
+        parse_audio(first_request.streaming_config.config)
+        self._config: RecognitionConfig = first_request.streaming_config.config
+        self._services, self._requests, self._context, self._caller = services, requests, context, caller
+        self._id, self._initial_runtime_config = first_request.id, dict(first_request.runtime_config)
         self._head = b""
-        """Audio before the streams are open."""
+        """First bytes of the audio, until the streams are open."""
         self._streams: ChannelStreams | None = None
         self._opened = asyncio.Event()
-        """Also where nothing will be."""
-        self._forced = 0
+        """Set when the streams are open, or when the input ended without audio."""
+        self._finalize_count = 0
         self._ignored: set[str] = set()
-        language = only_language(card.languages)
+        language = only_language(model.languages)
         self._results = [Results(self.options, channel + 1, language) for channel in range(self.options.channels)]
 
     async def run(self) -> None:
-        """To the last result. Raises ConureError."""
-        ends: list[Event | ConureError] = []
+        """Runs to the last result. Raises ConureError."""
+        outcomes: list[Event | ConureError] = []
         try:
             async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(self._read())
-                ends += await self._tell(reading)
-                reading.cancel()
+                receiving = tasks.create_task(self._receive())
+                outcomes += await self._send_results(receiving)
+                receiving.cancel()
         except* ConureError as group:
-            ends += [error for error in group.exceptions if isinstance(error, ConureError)]
+            outcomes += [error for error in group.exceptions if isinstance(error, ConureError)]
         except* ClientTooSlow:
-            ends.append(CLIENT_TOO_SLOW)
+            outcomes.append(CLIENT_TOO_SLOW)
         finally:
             if self._streams:
                 self._streams.cancel()
-        for end in ends:
-            if isinstance(end, ConureError):
-                raise end
-            if isinstance(end, Failed | Cancelled):
-                await refuse(self._context, end if isinstance(end, Failed) else STOPPED)
+        for outcome in outcomes:
+            if isinstance(outcome, ConureError):
+                raise outcome
+            if isinstance(outcome, Failed | Cancelled):
+                await abort_with_error(self._context, outcome if isinstance(outcome, Failed) else SERVER_STOPPED)
         problems = self._streams.problems if self._streams else ()
         self._context.set_trailing_metadata(response_metadata(ignored=sorted(self._ignored), problems=problems))
 
-    async def _read(self) -> None:
-        await self._force(self._runtime)
+    async def _receive(self) -> None:
+        await self._apply_runtime_config(self._initial_runtime_config)
         async for message in self._requests:
-            request = parsed(StreamingRecognizeRequest, message)
+            request = parse_request(StreamingRecognizeRequest, message)
             if request.HasField("streaming_config"):
-                raise BadRequest("a second streaming_config", "open another stream")
+                raise BadRequest("streaming_config was sent twice", "open another stream")
             if request.HasField("id"):
                 self._id = request.id
             if request.audio_content:
-                await self._feed(request.audio_content)
-            await self._force(dict(request.runtime_config))
+                await self._push_audio(request.audio_content)
+            await self._apply_runtime_config(dict(request.runtime_config))
         if self._head:
             await self._open()
         if self._streams:
             await self._streams.close()
         self._opened.set()
 
-    async def _feed(self, data: bytes) -> None:
+    async def _push_audio(self, data: bytes) -> None:
         if self._streams is None:
-            self._head, data = self._head + data[:PIECE], data[PIECE:]
-            if len(self._head) < HEAD:
+            self._head, data = self._head + data[:MAX_PUSH_BYTES], data[MAX_PUSH_BYTES:]
+            if len(self._head) < HEAD_BYTES:
                 return
             await self._open()
         assert self._streams
-        for begin in range(0, len(data), PIECE):
-            await self._streams.push_audio(data[begin : begin + PIECE])
+        for start in range(0, len(data), MAX_PUSH_BYTES):
+            await self._streams.push_audio(data[start : start + MAX_PUSH_BYTES])
 
     async def _open(self) -> ChannelStreams:
-        audio = audio_of(self._config, self._head)
+        audio = parse_audio(self._config, self._head)
         channels = self.options.channels
         self._streams = await ChannelStreams.open(
-            self._behind.live, self.options.stream_request, audio, self._caller, channels
+            self._services.live, self.options.stream_request, audio, self._caller, channels
         )
         self._opened.set()
         await self._streams.push_audio(self._head)
         self._head = b""
         return self._streams
 
-    async def _force(self, config: dict[str, str]) -> None:
-        if config.pop(FORCE, "").lower() in ("true", "1"):
-            self._forced += 1
-            await (self._streams or await self._open()).finalize(self._forced)
+    async def _apply_runtime_config(self, config: dict[str, str]) -> None:
+        if config.pop(FORCE_END_OF_UTTERANCE, "").lower() in ("true", "1"):
+            self._finalize_count += 1
+            await (self._streams or await self._open()).finalize(self._finalize_count)
         self._ignored |= {f"runtime_config.{name}" for name in config}
 
-    async def _tell(self, reading: asyncio.Task[None]) -> list[Event]:
-        """How its streams ended. Where one fails nothing more is read, and the others end with what they have."""
+    async def _send_results(self, receiving: asyncio.Task[None]) -> list[Event]:
+        """Returns the terminal events. If one stream fails, input stops and the others finish."""
         await self._opened.wait()
-        ends: list[Event] = []
+        outcomes: list[Event] = []
         if self._streams is None:
-            return ends
+            return outcomes
         async for channel, event in self._streams.events():
             if results := self._results[channel].render(event):
                 await with_send_timeout(self._context.write(StreamingRecognizeResponse(results=results, id=self._id)))
             if isinstance(event, TERMINAL_EVENTS):
-                ends.append(event)
+                outcomes.append(event)
             if isinstance(event, Failed | Cancelled) and not self._streams.is_closing:
-                reading.cancel()
-                await asyncio.wait([reading])
+                receiving.cancel()
+                await asyncio.wait([receiving])
                 await self._streams.close()
-        return ends
+        return outcomes

@@ -1,1 +1,1 @@
-"""Wyoming over TCP: what Home Assistant speaks with programs that hear."""
+"""Wyoming over TCP: the protocol of Home Assistant for speech services."""

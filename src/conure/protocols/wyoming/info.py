@@ -1,4 +1,4 @@
-"""What Wyoming's clients are told of the models for live audio."""
+"""The `info` message: description of the models for live audio."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from conure.engine.plan import ModelInfo
 from conure.models import catalog
 from conure.service.model_directory import ModelDirectory
 
-__all__ = ["info"]
+__all__ = ["server_info"]
 
 HUB = "https://huggingface.co/"
 OTHER_DOMAINS = ("tts", "handle", "intent", "wake", "mic", "snd")
 
 
-def info(models: ModelDirectory) -> dict[str, Any]:
+def server_info(models: ModelDirectory) -> dict[str, Any]:
     program = {
         "name": "conure",
         "description": "Speech to text on your own machine",
@@ -24,22 +24,22 @@ def info(models: ModelDirectory) -> dict[str, Any]:
         "version": metadata.version("conure"),
         "supports_transcript_streaming": True,
         "requires_external_vad": True,
-        "models": [_model(card) for card in models.live_models],
+        "models": [_model(model) for model in models.live_models],
     }
     return {"asr": [program]} | {domain: [] for domain in OTHER_DOMAINS}
 
 
-def _model(card: ModelInfo) -> dict[str, Any]:
-    entry = catalog.find(card.name)
+def _model(model: ModelInfo) -> dict[str, Any]:
+    entry = catalog.find(model.name)
     repository = entry.repository if entry else ""
     return {
-        "name": card.name,
-        "description": ", ".join((card.name, *entry.abilities)) if entry else card.name,
+        "name": model.name,
+        "description": ", ".join((model.name, *entry.abilities)) if entry else model.name,
         "attribution": {
             "name": repository.partition("/")[0] or "Conure",
             "url": HUB + repository if repository else "",
         },
         "installed": True,
         "version": None,
-        "languages": list(card.languages),
+        "languages": list(model.languages),
     }

@@ -1,4 +1,4 @@
-"""The Riva door before an engine that says what a test wants."""
+"""The gRPC server with a scripted engine in its process."""
 
 from __future__ import annotations
 
@@ -31,15 +31,26 @@ from tests.protocols.riva.calling import Riva, audio, configured
 from tests.service.fake_engine import TOKENIZER, Engine, tokens
 from tests.waiting import PATIENCE, until
 
-__all__ = ["CONFIG", "INVALID", "KEYED", "SECOND", "Locked", "Place", "at", "ended", "refusal", "until"]
+__all__ = [
+    "CONFIG",
+    "INVALID_ARGUMENT",
+    "WITH_KEY",
+    "ONE_SECOND",
+    "LockedAccess",
+    "ScriptedServer",
+    "run_scenario",
+    "wait_for_end",
+    "expect_error",
+    "until",
+]
 
 CONFIG = RecognitionConfig(sample_rate_hertz=16_000)
-SECOND = audio(bytes(32_000))
+ONE_SECOND = audio(bytes(32_000))
 KEY = "sesame"
 
 
-class Locked:
-    """Lets in whoever has the key; the caller may do nothing more."""
+class LockedAccess:
+    """Accepts one key; its caller gets `error` for every use."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
@@ -47,10 +58,10 @@ class Locked:
     def identify(self, secret: str | None) -> Caller:
         if secret != KEY:
             raise Unauthorized("a key is needed", "send authorization: Bearer KEY")
-        return _Held(self._error)
+        return _LimitedCaller(self._error)
 
 
-class _Held:
+class _LimitedCaller:
     name = "held"
 
     def __init__(self, error: Exception | None) -> None:
@@ -63,64 +74,71 @@ class _Held:
 
 
 CHANNEL = [("grpc.http2.bdp_probe", 0)]
-"""Else a client that reads nothing is sent more and more ahead."""
+"""Without bandwidth probing, which would enlarge the window of a client that reads nothing."""
 
 
-class Place:
-    def __init__(self, access: Access | None = None, room: Capacity | None = None) -> None:
+class ScriptedServer:
+    """The server, its fake engine, and a client."""
+
+    def __init__(self, access: Access | None = None, capacity: Capacity | None = None) -> None:
         self.engine = Engine()
-        handle = cast(EngineClient, self.engine)
+        client = cast(EngineClient, self.engine)
         tokenizers = TokenizerCache()
         tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
-        self.live = LiveService(handle, ModelDirectory(handle, ["live"], ["clips"]), tokenizers)
-        files = FileService(handle, tokenizers)
-        uploads, connections = Uploads(2**20, 8), ConnectionLimits(room)
-        self.behind = Services(self.live, files, ProcessStatus(self.live), access or Locked(), uploads, connections)
+        self.live = LiveService(client, ModelDirectory(client, ["live"], ["clips"]), tokenizers)
+        files = FileService(client, tokenizers)
+        uploads, connections = Uploads(2**20, 8), ConnectionLimits(capacity)
+        self.services = Services(
+            self.live, files, ProcessStatus(self.live), access or LockedAccess(), uploads, connections
+        )
         self.channel: Any = None
         self.riva: Riva = cast(Riva, None)
         self.port = 0
 
-    async def opened(self, *requests: StreamingRecognizeRequest) -> Any:
-        """A stream that has said so much, and has audio in the engine."""
+    async def open_stream(self, *requests: StreamingRecognizeRequest) -> Any:
+        """Opens a stream with these requests and waits until its audio is in the engine."""
         call = self.riva.stream(metadata=(("authorization", f"Bearer {KEY}"),))
-        for request in (configured(CONFIG), *(requests or (SECOND,))):
+        for request in (configured(CONFIG), *(requests or (ONE_SECOND,))):
             await call.write(request)
         await until(lambda: self.engine.of(engine.Audio))
         return call
 
-    def another(self) -> Any:
-        """A channel with a connection of its own."""
-        own = ("grpc.use_local_subchannel_pool", 1)
-        return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", [*CHANNEL, own])
+    def new_channel(self) -> Any:
+        """Returns a channel with its own connection."""
+        local_pool = ("grpc.use_local_subchannel_pool", 1)
+        return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", [*CHANNEL, local_pool])
 
     @property
     def number(self) -> int:
         return max(self.engine.receivers)
 
-    def hear(self, letters: str, at: float) -> None:
+    def emit_tokens(self, letters: str, at: float) -> None:
         self.engine.say(engine.StreamTokens(self.number, tokens(letters, at), at + 0.5))
 
 
-def at(
-    play: Callable[[Place], Awaitable[None]], access: Access | None = None, room: Capacity | None = None, **options: Any
-) -> Place:
-    async def run() -> Place:
-        place = Place(access, room)
-        server = await serve_riva(place.behind, "127.0.0.1", 0, **options)
+def run_scenario(
+    scenario: Callable[[ScriptedServer], Awaitable[None]],
+    access: Access | None = None,
+    capacity: Capacity | None = None,
+    **options: Any,
+) -> ScriptedServer:
+    async def run() -> ScriptedServer:
+        server = ScriptedServer(access, capacity)
+        riva_server = await serve_riva(server.services, "127.0.0.1", 0, **options)
         try:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", CHANNEL) as channel:
-                place.channel, place.riva, place.port = channel, Riva(channel), server.port
-                await asyncio.wait_for(play(place), PATIENCE)
-            await until(lambda: not len(place.live) and not place.engine.receivers)
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{riva_server.port}", CHANNEL) as channel:
+                server.channel, server.riva, server.port = channel, Riva(channel), riva_server.port
+                await asyncio.wait_for(scenario(server), PATIENCE)
+            await until(lambda: not len(server.live) and not server.engine.receivers)
         finally:
-            await server.close()
-        return place
+            await riva_server.close()
+        return server
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(run())
 
 
-async def ended(call: Any) -> None:
+async def wait_for_end(call: Any) -> None:
     if hasattr(call, "read"):
         while await call.read() is not grpc.aio.EOF:
             pass
@@ -128,15 +146,15 @@ async def ended(call: Any) -> None:
         await call
 
 
-async def refusal(call: Any, code: grpc.StatusCode, *parts: str) -> dict[str, str]:
-    """Its trailing metadata, after what came before was read."""
+async def expect_error(call: Any, code: grpc.StatusCode, *parts: str) -> dict[str, str]:
+    """Reads to the error and returns its trailing metadata."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await ended(call)
+        await wait_for_end(call)
     assert raised.value.code() is code, raised.value
     for part in parts:
         assert part in (raised.value.details() or "")
     return dict(raised.value.trailing_metadata() or ())
 
 
-KEYED = {"metadata": (("authorization", f"Bearer {KEY}"),)}
-INVALID = grpc.StatusCode.INVALID_ARGUMENT
+WITH_KEY = {"metadata": (("authorization", f"Bearer {KEY}"),)}
+INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
