@@ -185,7 +185,7 @@ def test_a_web_page_cannot_speak_lines(place: Place) -> None:
         body = json.dumps({"type": "hello", "key": place.secrets["live"]}) + "\n" + json.dumps(TINY) + "\n"
         connection.sendall(f"POST / HTTP/1.1\r\nHost: x\r\n\r\n{body}".encode())
         told = connection.makefile().read()
-    assert "does not speak HTTP" in told
+    assert "does not support HTTP" in told
     assert "ready" not in told
 
 

@@ -101,7 +101,7 @@ FOREIGN = {
     "flac": DEMO.read_bytes()[:10_000],
     "a very long word": b"x" * 100_000,
 }
-NAMED = {"http": "does not speak HTTP", "http2": "does not speak HTTP", "tls": "does not speak TLS"}
+NAMED = {"http": "does not support HTTP", "http2": "does not support HTTP", "tls": "does not support TLS"}
 
 
 @pytest.mark.parametrize("kind", FOREIGN)

@@ -1,15 +1,15 @@
-"""A small protocol over WebSocket that some programs speak: `/ws`.
+"""The marker protocol: a small WebSocket protocol at `/ws` that some programs use.
 
     server  {"type": "Ready", "id": 17}
     client  binary PCM16 at 16 kHz, or msgpack {"type": "Audio", "pcm_bytes": ...}
             at the end "END" or "MARKER", or msgpack {"type": "Marker"}
     server  {"text": new words, "timestamp": clock, "audio_timestamp": seconds, "is_final": false}
             {"text": all of the segment, ..., "is_final": true, "segment_text", "segment_start_time", ...}
-            the end, back in the form it came in: END, or {"type": "Marker", "id": -1}
+            the end marker in the format of the client's: END, or {"type": "Marker", "id": -1}
 
-Answers are JSON texts until the client says something in msgpack. Words are told once they will not change, and the
-last of a segment before its final. What is new adds up to the text of the whole stream: from the second segment on the
-first of it begins with a space.
+Responses are JSON texts until the client sends a msgpack message. Words are sent once they are stable, and the last
+words of a segment before its final. The concatenation of all `text` fields with `is_final` false is the text of the
+stream: from the second segment on, the first text of a segment begins with a space.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from conure.service.live_service import LiveService, LiveStream, StreamRequest
 
 __all__ = ["marker_socket"]
 
-ENDS = ("END", "MARKER")
-MAP_OF_SOME = range(0x81, 0x90)
-"""First bytes of a small map in msgpack."""
-ALL_WELL = 1000
+END_MARKERS = ("END", "MARKER")
+SMALL_MAP = range(0x81, 0x90)
+"""First byte of a non-empty msgpack map with up to 15 keys."""
+NORMAL_CLOSE = 1000
 
 
-def marker_socket(behind: Services) -> APIRouter:
-    router, live = APIRouter(), behind.live
+def marker_socket(services: Services) -> APIRouter:
+    router, live = APIRouter(), services.live
     numbers = live.identity.stream_numbers()
 
     @router.websocket("/ws")
@@ -50,10 +50,10 @@ def marker_socket(behind: Services) -> APIRouter:
         with contextlib.suppress(WebSocketDisconnect):
             await socket.accept(accepted_subprotocol(socket.headers))
             try:
-                caller = behind.access.identify(read_credential(socket.headers, socket.query_params))
+                caller = services.access.identify(read_credential(socket.headers, socket.query_params))
                 opened = await live.open_stream(StreamRequest(), AudioFormat(), caller)
             except ConureError as error:
-                await socket.send_json(_failed(error))
+                await socket.send_json(_error_message(error))
                 await socket.close(error_code_for(error).close)
             else:
                 await _Connection(socket, live, opened, next(numbers)).serve()
@@ -65,34 +65,34 @@ class _Connection:
     def __init__(self, socket: WebSocket, live: LiveService, stream: LiveStream, number: int) -> None:
         self._socket, self._live, self._stream, self._number = socket, live, stream, number
         self._reader = 0
-        self._packed = False
-        self._endings: dict[int, Any] = {}
-        """What the client said for each end that it was not answered yet."""
-        self._finalized = 0
-        self._growing = AppendOnlyText()
+        self._is_msgpack = False
+        self._end_markers: dict[int, Any] = {}
+        """The client's end marker of each pending finalize, by its number."""
+        self._finalize_count = 0
+        self._segment_text = AppendOnlyText()
         self._has_text = False
-        """A segment with words is over."""
+        """Whether a segment with words has ended."""
         self._failed: Failed | None = None
-        """How the stream ended."""
+        """The event with which the stream failed."""
 
     async def serve(self) -> None:
         self._reader = self._live.attach(self._stream)
         try:
             await self._send({"type": "Ready", "id": self._number})
             if direct := self._socket.scope.get("extensions", {}).get(DIRECT_AUDIO):
-                direct[SET_RECEIVER](self._take_directly, joined=False)
+                direct[SET_RECEIVER](self._try_push_audio, joined=False)
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read())
-                await self._tell()
+                await self._send_events()
                 reading.cancel()
             with contextlib.suppress(RuntimeError):
                 await with_send_timeout(
-                    self._socket.close(error_code_for(self._failed).close if self._failed else ALL_WELL)
+                    self._socket.close(error_code_for(self._failed).close if self._failed else NORMAL_CLOSE)
                 )
         except* (WebSocketDisconnect, ClientTooSlow):
             pass
         finally:
-            self._live.discard(self._stream)  # nobody can come back to it
+            self._live.discard(self._stream)  # it cannot be resumed
 
     async def _read(self) -> None:
         while True:
@@ -101,38 +101,38 @@ class _Connection:
                 raise WebSocketDisconnect
             text, data = message.get("text"), message.get("bytes")
             if data is not None:
-                await self._take(data)
-            elif text is not None and text.strip() in ENDS:
+                await self._handle_binary(data)
+            elif text is not None and text.strip() in END_MARKERS:
                 await self._finalize(text.strip())
             else:
-                await self._refuse(f"a text that is none of {', '.join(ENDS)}")
+                await self._send_error(f"expected one of the texts {', '.join(END_MARKERS)}")
 
-    def _take_directly(self, data: bytes) -> bool:
-        """Audio that is nothing but audio."""
-        return _unpacked(data) is None and self._stream.push_audio_now(data, self._reader)
+    def _try_push_audio(self, data: bytes) -> bool:
+        """Accepts raw audio on the synchronous path; returns False for msgpack messages or a full queue."""
+        return _parse_msgpack(data) is None and self._stream.push_audio_now(data, self._reader)
 
-    async def _take(self, data: bytes) -> None:
-        packed = _unpacked(data)
-        if packed is None:
+    async def _handle_binary(self, data: bytes) -> None:
+        message = _parse_msgpack(data)
+        if message is None:
             await self._stream.push_audio(data, self._reader)
             return
-        self._packed = True
-        if packed["type"] == "Marker":
+        self._is_msgpack = True
+        if message["type"] == "Marker":
             await self._finalize({"type": "Marker", "id": -1})
-        elif isinstance(packed.get("pcm_bytes"), bytes):
-            await self._stream.push_audio(packed["pcm_bytes"], self._reader)
+        elif isinstance(message.get("pcm_bytes"), bytes):
+            await self._stream.push_audio(message["pcm_bytes"], self._reader)
         else:
-            await self._refuse("an Audio without pcm_bytes")
+            await self._send_error("Audio without pcm_bytes")
 
-    async def _finalize(self, ending: Any) -> None:
-        self._finalized += 1
-        self._endings[self._finalized] = ending
-        await self._stream.finalize(self._finalized, self._reader)
+    async def _finalize(self, end_marker: Any) -> None:
+        self._finalize_count += 1
+        self._end_markers[self._finalize_count] = end_marker
+        await self._stream.finalize(self._finalize_count, self._reader)
 
-    async def _refuse(self, fault: str) -> None:
-        await self._send({"type": "Error", "code": "bad_message", "message": f"not understood: {fault}"})
+    async def _send_error(self, fault: str) -> None:
+        await self._send({"type": "Error", "code": "bad_message", "message": f"invalid message: {fault}"})
 
-    async def _tell(self) -> None:
+    async def _send_events(self) -> None:
         async for event in self._stream.events(self._reader):
             for rendered in self._render(event):
                 await self._send(rendered)
@@ -140,26 +140,26 @@ class _Connection:
     def _render(self, event: Event) -> list[Any]:
         match event:
             case Partial(_, stable, _, _, until):
-                return self._fresh(stable, until)
+                return self._new_text(stable, until)
             case Final(_, text, _, start, end):
-                fresh, self._growing = self._fresh(text, end), AppendOnlyText()
+                messages, self._segment_text = self._new_text(text, end), AppendOnlyText()
                 self._has_text = self._has_text or bool(text)
                 times = {"segment_start_time": start, "segment_end_time": end}
-                return [*fresh, _said(text, end) | {"is_final": True, "segment_text": text} | times]
+                return [*messages, _text_message(text, end) | {"is_final": True, "segment_text": text} | times]
             case Marker(number):
-                return [self._endings.pop(number)]
+                return [self._end_markers.pop(number)]
             case Failed():
                 self._failed = event
-                return [_failed(event)]
+                return [_error_message(event)]
         return []
 
-    def _fresh(self, text: str, until: float) -> list[Any]:
-        """What is new of the segment, of which the final has the last word."""
-        is_next = self._has_text and not self._growing.sent
-        fresh = self._growing.advance(text)
-        if fresh and is_next:
-            fresh = f" {fresh}"
-        return [_said(fresh, until) | {"is_final": False}] if fresh else []
+    def _new_text(self, text: str, until: float) -> list[Any]:
+        """A message with the new text of the segment, if there is any."""
+        is_next_segment = self._has_text and not self._segment_text.sent
+        new_text = self._segment_text.advance(text)
+        if new_text and is_next_segment:
+            new_text = f" {new_text}"
+        return [_text_message(new_text, until) | {"is_final": False}] if new_text else []
 
     async def _send(self, message: Any) -> None:
         try:
@@ -172,7 +172,7 @@ class _Connection:
         try:
             if isinstance(message, str):
                 await self._socket.send_text(message)
-            elif self._packed:
+            elif self._is_msgpack:
                 await self._socket.send_bytes(msgspec.msgpack.encode(message))
             else:
                 await self._socket.send_text(msgspec.json.encode(message).decode())
@@ -180,7 +180,7 @@ class _Connection:
             raise WebSocketDisconnect from error
 
 
-def _failed(error: ConureError | Failed) -> dict[str, Any]:
+def _error_message(error: ConureError | Failed) -> dict[str, Any]:
     return {
         "type": "Error",
         "code": error.code,
@@ -189,13 +189,13 @@ def _failed(error: ConureError | Failed) -> dict[str, Any]:
     }
 
 
-def _said(text: str, until: float) -> dict[str, Any]:
+def _text_message(text: str, until: float) -> dict[str, Any]:
     return {"text": text, "timestamp": time.time(), "audio_timestamp": until}
 
 
-def _unpacked(data: bytes) -> dict[str, Any] | None:
-    """The message where it is one in msgpack, which PCM hardly ever is by chance."""
-    if not data or data[0] not in MAP_OF_SOME or b"\xa4type" not in data:
+def _parse_msgpack(data: bytes) -> dict[str, Any] | None:
+    """The msgpack message, or None for raw PCM. PCM is almost never a valid message by chance."""
+    if not data or data[0] not in SMALL_MAP or b"\xa4type" not in data:
         return None
     try:
         message = msgspec.msgpack.decode(data)
