@@ -30,7 +30,7 @@ class HttpFault(BadRequest):
         self.code = code
 
 
-NOT_HTTP = HttpFault("bad_http", "the bytes are not an HTTP request", "this port supports version 1.1 of HTTP, and WebSocket")
+NOT_HTTP = HttpFault("bad_http", "the bytes are not an HTTP request", "this port supports version 1.1, and WebSocket")
 INCOMPLETE_REQUEST = HttpFault("bad_http", "the connection ended before the request did", "send the whole request")
 TLS_ON_PLAIN_PORT = HttpFault("bad_http", "this port is not encrypted", "use http:// or ws://")
 HEAD_TIMEOUT = HttpFault(
