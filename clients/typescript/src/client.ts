@@ -1,13 +1,13 @@
-/** A server: live streams, recordings, and how it is. */
+/** The client of one server: live streams, transcription of recordings, server status. */
 
 import { CannotConnect, ConureError, refusal } from "./errors.js";
 import { Stream, type Address, type StreamOptions } from "./stream.js";
 import type { Ticket } from "./ticket.js";
 
 export interface ClientOptions {
-  /** Where the server asks for one. */
+  /** API key; needed if the server requires keys. */
   key?: string;
-  /** Milliseconds for a connection to be made. */
+  /** Connection timeout in milliseconds. */
   patience?: number;
 }
 
@@ -15,9 +15,9 @@ export interface TranscribeOptions {
   model?: string;
   language?: string;
   signal?: AbortSignal;
-  /** Told of the part that was uploaded, from 0 to 1; in browsers. */
+  /** Called with the uploaded fraction, from 0 to 1. Browsers only. */
   onUpload?: (part: number) => void;
-  /** Told of the part that was transcribed, from 0 to 1, where the recording says how long it is; in browsers. */
+  /** Called with the transcribed fraction, from 0 to 1, if the recording has a known duration. Browsers only. */
   onProgress?: (part: number) => void;
 }
 
@@ -50,7 +50,7 @@ export interface ServerModel {
   clips: boolean;
   runner: string;
   languages: string[];
-  /** Streams that the machine was measured to hold, by milliseconds of latency. */
+  /** Stream capacity as measured on this machine, by latency in milliseconds. */
   streams: Record<string, number>;
 }
 
@@ -60,7 +60,7 @@ export interface Status {
   streams: number;
   uptime_seconds: number;
   engine_restarts: number;
-  /** Bytes that each process has. */
+  /** Bytes of memory of each process. */
   memory?: Record<string, number>;
   models: ServerModel[];
 }
@@ -70,7 +70,7 @@ export class Client {
   readonly #key: string | null;
   readonly #patience: number;
 
-  /** `url`: http, https, ws or wss; a path in it is one that a proxy adds. */
+  /** `url`: http, https, ws or wss. A path in it is a prefix that a proxy adds. */
   constructor(url: string | URL, options: ClientOptions = {}) {
     this.url = new URL(url);
     this.#key = options.key ?? null;
@@ -82,7 +82,7 @@ export class Client {
     return Stream.open(this.#streams, options);
   }
 
-  /** Takes up a live stream that another page or process has left, with what `Stream.ticket` gave there. */
+  /** Resumes a live stream that another page or process has left, with the ticket that `Stream.ticket` returned there. */
   resume(ticket: Ticket, options: StreamOptions = {}): Promise<Stream> {
     return Stream.resume(this.#streams, ticket, options);
   }
@@ -93,7 +93,7 @@ export class Client {
     return { url: url.href, key: this.#key, patience: this.#patience };
   }
 
-  /** A recording of any length and container to its transcript. Throws CannotConnect or ServerError. */
+  /** Transcribes a recording of any length and container. Throws CannotConnect or ServerError. */
   async transcribe(recording: Blob | ArrayBuffer | Uint8Array, options: TranscribeOptions = {}): Promise<Transcript> {
     const url = this.#at("/v1/transcribe");
     if (options.model) url.searchParams.set("model", options.model);
@@ -105,13 +105,13 @@ export class Client {
     return lines.transcript();
   }
 
-  /** How the server is: its models, and the streams that are open. */
+  /** Status of the server: its models and the number of open streams. */
   async status(): Promise<Status> {
     const answer = await this.#fetch(this.#at("/health"), {});
     return JSON.parse(answer) as Status;
   }
 
-  /** What the server counts, in the text format of Prometheus. */
+  /** Metrics of the server in the text format of Prometheus. */
   metrics(): Promise<string> {
     return this.#fetch(this.#at("/metrics"), {});
   }
@@ -127,7 +127,7 @@ export class Client {
     return this.#key === null ? {} : { Authorization: `Bearer ${this.#key}` };
   }
 
-  /** `onText`: told of all that came so far, in browsers. */
+  /** `onText`: called with all text received so far. Browsers only. */
   #upload(
     url: URL,
     recording: Blob | ArrayBuffer | Uint8Array,
@@ -139,7 +139,7 @@ export class Client {
       return this.#fetch(url, { method: "POST", body, ...(options.signal ? { signal: options.signal } : {}) });
     }
     return new Promise((resolve, reject) => {
-      const request = new XMLHttpRequest(); // `fetch` does not tell how much was uploaded
+      const request = new XMLHttpRequest(); // `fetch` does not report upload progress
       request.open("POST", url);
       for (const [name, value] of Object.entries(this.#headers)) request.setRequestHeader(name, value);
       request.upload.onprogress = (event) => options.onUpload?.(event.total ? event.loaded / event.total : 0);
@@ -169,7 +169,7 @@ export class Client {
   }
 }
 
-/** Lines that tell how far a transcription is, the last of them what became of it. */
+/** Parses the progress lines of a transcription; the last line is the transcript or an error. */
 class Lines {
   #taken = 0;
   #transcript: Transcript | null = null;
@@ -177,7 +177,7 @@ class Lines {
 
   constructor(private readonly onProgress: (part: number) => void) {}
 
-  /** All that came so far. */
+  /** `text`: all text received so far. */
   take(text: string): void {
     for (let end = text.indexOf("\n", this.#taken); end >= 0; end = text.indexOf("\n", this.#taken)) {
       const said = JSON.parse(text.slice(this.#taken, end)) as Line;
@@ -200,13 +200,13 @@ type Line =
   | ({ type: "transcript" } & Transcript)
   | { type: "error"; code: string; message: string; hint: string | null; retry_after: number | null };
 
-/** An answer that is none, as an error: what its body says, else what its status means. */
+/** The error of an unsuccessful HTTP response: from its body, else from its status. */
 function told(status: number, body: string): ConureError {
   try {
     const { error } = JSON.parse(body) as { error?: { message: string; code: string } };
     if (error) return refusal(error);
   } catch {
-    // it is a proxy's, and no JSON
+    // the body is not JSON: it was written by a proxy
   }
   return new ConureError(`the server answered HTTP ${status}`, `http_${status}`, "is it a Conure server?");
 }

@@ -1,4 +1,4 @@
-/** What can go wrong, each with what to do about it where that is known. */
+/** The errors of this client, with a hint if there is a known remedy. */
 
 export class ConureError extends Error {
   override name = "ConureError";
@@ -6,7 +6,7 @@ export class ConureError extends Error {
     message: string,
     readonly code: string,
     readonly hint: string | null = null,
-    /** Seconds after which the same may go well. */
+    /** Seconds after which a retry may succeed. */
     readonly retryAfter: number | null = null,
   ) {
     super(message);
@@ -21,7 +21,7 @@ export class CannotConnect extends ConureError {
   }
 }
 
-/** The connection broke, and the stream could not be taken up again. */
+/** The connection broke, and the stream could not be resumed. */
 export class ConnectionLost extends ConureError {
   override name = "ConnectionLost";
   constructor(message: string) {
@@ -29,7 +29,7 @@ export class ConnectionLost extends ConureError {
   }
 }
 
-/** The server refused, or ended the stream; `code` says why. */
+/** The server refused the request or failed the stream; `code` gives the reason. */
 export class ServerError extends ConureError {
   override name = "ServerError";
 }

@@ -1,16 +1,16 @@
-/** Audio since the last final, so that it can be heard again by a server that has forgotten it. */
+/** Audio since the last final, for replay to a server that has lost the stream. */
 
 const MOST_SECONDS = 300;
 
 export class History {
   /** Oldest first. */
   parts: Uint8Array[] = [];
-  /** Whether all since the last final is here. */
+  /** Whether all audio since the last final is kept. */
   isComplete: boolean;
   #first = 0;
   #held = 0;
 
-  /** `rate`: frames a second; null for audio that cannot be cut, which is not kept. */
+  /** `rate`: frames per second; null for audio that cannot be split (a container), which is not kept. */
   constructor(
     private readonly rate: number | null,
     private readonly frameBytes: number,
@@ -18,7 +18,7 @@ export class History {
     this.isComplete = rate !== null;
   }
 
-  /** Seconds of the stream at which what is kept begins. */
+  /** Stream time of the first byte kept, in seconds. */
   get start(): number {
     return this.rate ? this.#first / this.frameBytes / this.rate : 0;
   }
@@ -33,7 +33,7 @@ export class History {
     }
   }
 
-  /** What is before that time is final. */
+  /** Drops audio before `seconds`: its transcript is final. */
   forget(seconds: number): void {
     if (!this.rate) return;
     const place = Math.floor(seconds * this.rate) * this.frameBytes;

@@ -1,4 +1,4 @@
-/** Events on their way to whoever reads them, to their end or an error. */
+/** Queue of received events; ends normally or with an error. */
 
 export class Inbox<Event> implements AsyncIterableIterator<Event> {
   #events: Event[] = [];
@@ -22,7 +22,7 @@ export class Inbox<Event> implements AsyncIterableIterator<Event> {
     this.#wake?.();
   }
 
-  /** Throws what ended the events, after the last of them. */
+  /** Throws the error that ended the stream, after the last event. */
   async next(): Promise<IteratorResult<Event>> {
     while (this.#events.length === 0) {
       if (this.#error) {

@@ -1,18 +1,18 @@
-/** The microphone of a browser as PCM, and how loud it is. */
+/** The microphone of a browser as PCM packets with their level. */
 
 import type { Packet } from "./packets.js";
 import { recordTrack, recordWorklet, type Recording } from "./recording.js";
 
 export interface MicrophoneOptions {
-  /** As in `enumerateDevices`; without it the one that the browser prefers. */
+  /** As in `enumerateDevices`; default: the browser's preferred device. */
   deviceId?: string;
-  /** Where the AudioWorklet is served from, for browsers that need it; the package has it as `recorder.js`. */
+  /** URL of the AudioWorklet module, for browsers that need it; the package contains it as `recorder.js`. */
   worklet: string | URL;
-  /** Called with PCM16 at `Microphone.sampleRate`, about every 40 ms. */
+  /** Called with PCM16 at `Microphone.sampleRate` about every 40 ms. */
   onAudio: (samples: Int16Array) => void;
-  /** Called with the loudness of each packet, from 0 to 1. */
+  /** Called with the level (RMS) of each packet, from 0 to 1. */
   onLevel?: (level: number) => void;
-  /** Called when the device goes away. */
+  /** Called when the device is disconnected. */
   onEnded?: () => void;
 }
 
@@ -22,13 +22,13 @@ export class Microphone {
     private readonly media: MediaStream,
   ) {}
 
-  /** Throws what `getUserMedia` throws: NotAllowedError, NotFoundError, NotReadableError ... */
+  /** Throws the errors of `getUserMedia`: NotAllowedError, NotFoundError, NotReadableError ... */
   static async open(options: MicrophoneOptions): Promise<Microphone> {
     if (!navigator.mediaDevices) throw new DOMException("a microphone needs https, or localhost", "SecurityError");
     const media = await navigator.mediaDevices.getUserMedia({
       audio: {
         channelCount: 1,
-        echoCancellation: false, // what is meant for human ears costs recognisers words
+        echoCancellation: false, // processing for human listeners lowers recognition accuracy
         noiseSuppression: false,
         autoGainControl: false,
         ...(options.deviceId ? { deviceId: { exact: options.deviceId } } : {}),
@@ -54,7 +54,7 @@ export class Microphone {
     return this.recording.sampleRate;
   }
 
-  /** What the device calls itself. */
+  /** Name of the device. */
   get label(): string {
     return this.media.getAudioTracks()[0]?.label ?? "";
   }

@@ -1,4 +1,4 @@
-/** RFC 6455 for Node before 22, as far as a client of ours needs it: texts in, texts and bytes out, pings answered. */
+/** A minimal WebSocket (RFC 6455) for Node before 22: receives text, sends text and binary, answers pings. */
 
 import { createHash, randomBytes } from "node:crypto";
 import { request as plain } from "node:http";
@@ -104,7 +104,7 @@ export class NodeSocket implements Socket {
     for (let frame = this.#frame(); frame; frame = this.#frame()) this.#take(...frame);
   }
 
-  /** Opcode, whether it is the last of its message, and what is in it; null where it is not all here. */
+  /** The next frame: opcode, FIN bit and payload; null if it is incomplete. */
   #frame(): [number, boolean, Buffer] | null {
     const rest = this.#rest;
     if (rest.length < 2) return null;

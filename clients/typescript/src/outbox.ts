@@ -1,8 +1,8 @@
 /**
- * What the server may not have yet: audio and requests in their order, kept until they are safe.
+ * Queue of unacknowledged audio and requests, in order, kept until the server acknowledges them.
  *
- * Places are bytes of audio since the start of the stream. After a break everything from behind what the server has is
- * written again; a request right at that place, too, for it may not have been read.
+ * Positions are bytes of audio since the start of the stream. After a reconnect everything after the acknowledged
+ * position is sent again, and so is a request right at that position: the server may not have read it.
  */
 
 import { ConnectionLost } from "./errors.js";
@@ -11,13 +11,13 @@ import type { Close, Finalize } from "./protocol.js";
 export type Outgoing = Uint8Array | Finalize | Close;
 
 interface Item {
-  /** Place behind it; a request takes no room there. */
+  /** Position after the item; a request has length 0. */
   end: number;
   what: Outgoing;
 }
 
 export class Outbox {
-  /** Bytes that are kept. */
+  /** Bytes of audio in the queue. */
   held = 0;
   #received = 0;
   #end = 0;
@@ -25,12 +25,12 @@ export class Outbox {
   #waiting: Item[] = [];
   #written: Item[] = [];
 
-  /** `received`: bytes of the stream that the server has before any are put here. */
+  /** `received`: bytes of the stream that the server already has. */
   constructor(received = 0) {
     this.#received = this.#end = this.#writtenEnd = received;
   }
 
-  /** Bytes that are safe on the server's side. */
+  /** Bytes that the server has acknowledged. */
   get received(): number {
     return this.#received;
   }
@@ -43,7 +43,7 @@ export class Outbox {
     this.#waiting.push({ end: this.#end, what });
   }
 
-  /** The next to be written; from then on it counts as written. */
+  /** The next item to send; it counts as sent from now on. */
   take(): Outgoing | undefined {
     const item = this.#waiting.shift();
     if (!item) return undefined;
@@ -52,7 +52,7 @@ export class Outbox {
     return item.what;
   }
 
-  /** The server has so many bytes. */
+  /** Drops what the server has acknowledged: `received` bytes. */
   forget(received: number): void {
     if (received > this.#writtenEnd) {
       throw new ConnectionLost(`the server has received ${received} bytes of audio, and ${this.#writtenEnd} were sent`);
@@ -61,14 +61,14 @@ export class Outbox {
     while (this.#written[0] && this.#isSafe(this.#written[0])) this.#drop(this.#written.shift()!);
   }
 
-  /** The server has answered the finalize of that number. */
+  /** Drops the finalize request `id`: the server has answered it. */
   answered(id: number): void {
     const is = (item: Item) => !(item.what instanceof Uint8Array) && item.what.type === "finalize" && item.what.id === id;
     this.#written = this.#written.filter((item) => !is(item));
     this.#waiting = this.#waiting.filter((item) => !is(item));
   }
 
-  /** Write again what the server does not have. */
+  /** Queues again what the server does not have. */
   rewind(received: number): void {
     if (received < this.#received) {
       throw new ConnectionLost(`the server has lost ${this.#received - received} bytes of audio that it had received`);
@@ -79,7 +79,7 @@ export class Outbox {
     this.#writtenEnd = received;
     const first = this.#waiting.find((item) => item.what instanceof Uint8Array);
     if (first?.what instanceof Uint8Array) {
-      const left = Math.min(first.end - received, first.what.length); // the server may have the beginning of a packet
+      const left = Math.min(first.end - received, first.what.length); // the server may have the first part of a packet
       this.held -= first.what.length - left;
       first.what = first.what.subarray(first.what.length - left);
     }

@@ -1,10 +1,10 @@
-/** Audio as packets of PCM16 about 40 ms long, and how loud they are. */
+/** Splits audio into PCM16 packets of about 40 ms and measures their level. */
 
 const PACKET_SECONDS = 0.04;
 
 export interface Packet {
   samples: Int16Array<ArrayBuffer>;
-  /** From 0 to 1. */
+  /** RMS, from 0 to 1. */
   level: number;
 }
 
@@ -20,7 +20,7 @@ export class Packets {
     this.#samples = new Int16Array(Math.round(PACKET_SECONDS * sampleRate));
   }
 
-  /** Samples of the same time from each channel, which are mixed. */
+  /** `channels`: simultaneous samples of each channel; they are mixed. */
   push(channels: Float32Array[]): void {
     const length = channels[0]?.length ?? 0;
     for (let index = 0; index < length; index++) {
@@ -30,7 +30,7 @@ export class Packets {
     }
   }
 
-  /** Gives what has not filled a packet. */
+  /** Emits the last, shorter packet. */
   end(): void {
     if (this.#count) this.#give();
   }

@@ -1,19 +1,19 @@
 // Made of the server's own messages (conure/client/protocol.py) by `python -m tools.typescript`.
 
-/** What ends an utterance, in seconds; null switches a reason off, what is left out stays as the server has it. */
+/** Endpointing rules, in seconds. null disables a rule; a missing field keeps the server's default. */
 export interface Endpointing {
   silence?: number | null;
   end_token?: number | null;
   blanks?: number | null;
   longest?: number | null;
-  /** Probability of speech from which on the speech detector is believed. */
+  /** Threshold of the speech detector, as a probability. */
   speech?: number;
 }
 
-/** Finals from another, more accurate model than the partials. */
+/** Finals from a second, more accurate model than that of the partials. */
 export interface Finals {
   model: string;
-  /** A final that took longer comes from the fast model. */
+  /** If the second model needs longer than this, the final of the fast model is used. */
   budget_ms?: number;
 }
 
@@ -21,14 +21,14 @@ export interface Hello {
   type: "hello";
   stream_id?: number | string | null;
   sample_rate?: number;
-  /** pcm16, f32, mulaw, alaw, or `container` for Ogg, WebM, WAV and what else a file may be. */
+  /** pcm16, f32, mulaw, alaw, or `container` for Ogg, WebM, WAV and other file formats. */
   encoding?: string;
   channels?: number;
-  /** Of the server, where a connection cannot carry it otherwise: over TCP. */
+  /** API key, for transports without headers: TCP. */
   key?: string | null;
 }
 
-/** Before the first audio; after it, endpointing alone may change. */
+/** Options of the stream, sent before the first audio; afterwards only `endpointing` may change. */
 export interface Config {
   type: "config";
   events?: boolean;
@@ -39,18 +39,18 @@ export interface Config {
   finals?: Finals | null;
   partials?: boolean;
   words?: boolean;
-  /** Whether `lag` is told, once a second. */
+  /** Whether the server sends `lag` events, once per second. */
   lag?: boolean;
   sample_rate?: number | null;
   encoding?: string | null;
   channels?: number | null;
 }
 
-/** First message of a connection that goes on with the stream of a broken one. */
+/** First message of a connection that resumes a stream after its connection broke. */
 export interface Resume {
   type: "resume";
   token: string;
-  /** Number of the last event that was read; those after it are sent again. */
+  /** Number of the last event that was read; later ones are sent again. */
   seq?: number;
 }
 
@@ -58,10 +58,10 @@ export interface Audio {
   type: "audio";
   /** Base64 in JSON, bytes in msgpack. */
   data?: string;
-  /** Numbers from -1 to 1 instead of `data`. */
+  /** Samples from -1 to 1, instead of `data`. */
   samples?: number[] | null;
   encoding?: string | null;
-  /** That was all, as `close`. */
+  /** Ends the audio, like `close`. */
   final?: boolean;
 }
 
@@ -74,7 +74,7 @@ export interface Close {
   type: "close";
 }
 
-/** The rest need not be transcribed. */
+/** Discards what has not been transcribed. */
 export interface Cancel {
   type: "cancel";
 }
@@ -92,21 +92,21 @@ export interface Word {
   speaker?: string | null;
 }
 
-/** The stream is there. */
+/** The stream is open. */
 export interface Ready {
   type: "ready";
   stream_id: number | string;
   /** For `resume`. */
   token: string;
-  /** How long a broken connection may stay away. */
+  /** How long a stream may be resumed after its connection broke. */
   resume_seconds: number;
   model: string;
   latency_ms: number;
-  /** Bytes of audio the server has (4 for each of `samples`); after `resume` a client goes on from there. */
+  /** Bytes of audio that the server has (4 for each of `samples`); after `resume` the client continues from there. */
   received: number;
 }
 
-/** So much audio is safe on the server's side: about once a second, so that a client can forget it. */
+/** Acknowledges audio, about once per second, so that the client can drop it from its buffer. */
 export interface Received {
   type: "received";
   received: number;
@@ -123,15 +123,15 @@ export interface Partial {
   type: "partial";
   seq: number;
   utterance: number;
-  /** Will not change, and be what the final begins with unless finals come from another model. */
+  /** Will not change. The final begins with it, unless finals come from a second model. */
   stable: string;
-  /** May change. The text is `stable` and `tail` one after the other. */
+  /** May change. The text is `stable + tail`. */
   tail: string;
-  /** Audio before this has been worked in. */
+  /** Audio before this time has been processed. */
   until: number;
 }
 
-/** The speaker has finished; the final follows. */
+/** The utterance has ended; its final follows. */
 export interface UtteranceEnd {
   type: "utterance_end";
   seq: number;
@@ -147,7 +147,7 @@ export interface Final {
   text: string;
   start: number;
   end: number;
-  /** silence, end_token, blanks, length, asked (finalize), closed. */
+  /** One of silence, end_token, blanks, length, asked (by `finalize`), closed. */
   reason: string;
   model: string;
   confidence: number | null;
@@ -155,14 +155,14 @@ export interface Final {
   words: Word[] | null;
 }
 
-/** Everything sent before that `finalize` is in the finals before this. */
+/** Answers `finalize`: all audio sent before it is in the finals before this event. */
 export interface Marker {
   type: "marker";
   seq: number;
   id: number;
 }
 
-/** How late live audio is. What was sent before it would have been spoken is not. */
+/** How late the processing of live audio is. Audio sent faster than real time does not count as late. */
 export interface Lag {
   type: "lag";
   seq: number;
@@ -179,9 +179,9 @@ export interface Warned {
 export interface Finished {
   type: "finished";
   seq: number;
-  /** Audio that was received and transcribed. */
+  /** Duration of the audio that was received and transcribed. */
   seconds: number;
-  /** What of the audio could not be read. */
+  /** Parts of the audio that could not be read. */
   problems: string[];
 }
 
@@ -199,15 +199,15 @@ export interface Cancelled {
   seq: number;
 }
 
-/** The first message over TCP, and at the WebSocket `/`, before the client has said anything. */
+/** The server's first message over TCP and at the WebSocket `/`, sent before any message of the client. */
 export interface Greeting {
   type: "hello";
-  /** Of results, where the client does not choose one in its own `hello`. */
+  /** Id in `result` messages, unless the client chooses one in its own `hello`. */
   stream_id: number;
   sample_rate: number;
 }
 
-/** A message was not understood, or not meant; the stream goes on unless the connection is closed after it. */
+/** A message was invalid or cannot be processed. The stream continues unless the connection is closed afterwards. */
 export interface Error {
   type: "error";
   message: string;
@@ -221,16 +221,16 @@ export interface Pong {
   id?: number | null;
 }
 
-/** For clients that did not ask for events. */
+/** The text so far, for clients that did not ask for events. */
 export interface Result {
   type: "result";
   stream_id: number | string;
-  /** Of the stream so far. */
+  /** Text of the whole stream so far. */
   text: string;
-  /** New ones. */
+  /** New tokens since the last result. */
   token_ids: number[];
   confidence_scores: (number | null)[];
-  /** The last result of the stream. */
+  /** Whether this is the last result of the stream. */
   is_final: boolean;
   last_state: "silence" | "speech" | null;
   turn_detection: "end_of_utterance" | "pause" | "running" | "start_of_utterance";

@@ -1,4 +1,4 @@
-/** Runs where the browser makes audio. A module of its own. */
+/** AudioWorklet processor: runs on the audio thread, so it is a separate module. */
 
 import { Packets } from "./packets.js";
 

@@ -1,4 +1,4 @@
-/** Two ways in which browsers give the samples of a microphone. */
+/** Two ways to read samples of a microphone in a browser: track processor and AudioWorklet. */
 
 import { Packets, type Packet } from "./packets.js";
 
@@ -6,24 +6,24 @@ export interface Recording {
   readonly sampleRate: number;
   pause(): Promise<void>;
   resume(): Promise<void>;
-  /** Of a track that has ended. */
+  /** Call after the track has ended. */
   close(): Promise<void>;
 }
 
 type Give = (packet: Packet) => void;
 
-/** Of WebCodecs; lib.dom does not have it. */
+/** MediaStreamTrackProcessor is missing in lib.dom. */
 interface TrackProcessor {
   readonly readable: ReadableStream<AudioData>;
 }
 type MakeTrackProcessor = new (init: { track: MediaStreamTrack; maxBufferSize: number }) => TrackProcessor;
 
-/** Frames of 10 ms that are kept while the page is too busy to take them. */
+/** Buffer for a busy page: frames of 10 ms. */
 const KEPT = 3000;
-/** Milliseconds in which a device gives its first frame, if it is to be had. */
+/** Timeout for the first frame of a device, in milliseconds. */
 const PATIENCE = 5000;
 
-/** The frames of the track as they are: none is dropped or stretched where the machine is busy. Chromium has this. */
+/** Reads the unprocessed frames of the track: none is dropped or stretched under load. Chromium only. */
 export async function recordTrack(track: MediaStreamTrack, give: Give, onEnded: () => void): Promise<Recording | null> {
   const { MediaStreamTrackProcessor } = globalThis as { MediaStreamTrackProcessor?: MakeTrackProcessor };
   if (!MediaStreamTrackProcessor) return null;
@@ -42,7 +42,7 @@ export async function recordTrack(track: MediaStreamTrack, give: Give, onEnded: 
     sampleRate,
     pause: async () => void (isPaused = true),
     resume: async () => void (isPaused = false),
-    close: () => followed, // with what was on its way
+    close: () => followed, // after the buffered frames
   };
 
   async function follow(): Promise<void> {
@@ -52,13 +52,13 @@ export async function recordTrack(track: MediaStreamTrack, give: Give, onEnded: 
       frame.close();
       if (fits) continue;
       await frames.cancel();
-      return onEnded(); // another device took its place
+      return onEnded(); // the browser switched to another device
     }
     packets.end();
   }
 }
 
-/** Through an AudioWorklet, which every browser has. */
+/** Records through an AudioWorklet, which every browser supports. */
 export async function recordWorklet(media: MediaStream, worklet: string | URL, give: Give): Promise<Recording> {
   const context = new AudioContext({ latencyHint: "interactive" });
   try {

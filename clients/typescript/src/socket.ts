@@ -1,21 +1,21 @@
-/** A WebSocket wherever we are: the browser's, Node's own from 22 on, else ours. */
+/** A WebSocket on every platform: the browser's, Node's built-in one (22 and later), or `NodeSocket`. */
 
 export interface Socket {
   send(data: string | Uint8Array): void;
   close(): void;
-  /** Bytes that were sent and are not yet on their way. */
+  /** Bytes queued by `send` and not yet transmitted. */
   readonly bufferedAmount: number;
 }
 
 export interface Listener {
   opened(): void;
-  /** A message of text. */
+  /** A text message. */
   said(text: string): void;
-  /** Once, whatever happened; `reason` is for people. */
+  /** Called exactly once; `reason` is human-readable. */
   closed(reason: string): void;
 }
 
-/** Never throws; what goes wrong is told to `closed`. */
+/** Never throws; errors are reported to `closed`. */
 export async function openSocket(url: string, protocols: string[], listener: Listener): Promise<Socket> {
   if (typeof globalThis.WebSocket === "function") return native(url, protocols, listener);
   const { NodeSocket } = await import("./node_socket.js");
@@ -34,7 +34,7 @@ function native(url: string, protocols: string[], listener: Listener): Socket {
   socket.onmessage = (message) => {
     if (typeof message.data === "string") listener.said(message.data);
   };
-  socket.onerror = () => setTimeout(() => closed("it cannot be reached"), 1000); // `close` tells more, where it comes
+  socket.onerror = () => setTimeout(() => closed("it cannot be reached"), 1000); // the `close` event has a better reason, if it comes
   socket.onclose = (event) => closed(event.reason || `closed with ${event.code}`);
   return {
     send: (data) => socket.send(data as string | Uint8Array<ArrayBuffer>),

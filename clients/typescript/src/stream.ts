@@ -1,13 +1,13 @@
 /**
- * A live stream to a server, that outlives its connection.
+ * A live stream that survives broken connections.
  *
- * Audio goes into an outbox, which keeps it until the server says that it has it. When the connection breaks the stream
- * comes back with its token and the number of the last event: the server sends the events after that, and what the
- * server does not have of the audio is sent again. Who sends and who reads notices nothing, until the time that the
- * server gives a stream to come back is over.
+ * Audio goes into an outbox, which keeps it until the server acknowledges it. When the connection breaks, the client
+ * reconnects with the token of the stream and the number of the last event: the server sends the later events, and the
+ * client sends the missing audio again. Senders and readers are not interrupted until the server's resume timeout
+ * expires.
  *
- * A server that was started anew knows no streams. Then what was said since the last final is heard again, in a stream
- * that goes on where that final ended; times and numbers of utterances go on, too.
+ * A restarted server has lost all streams. Then the client opens a new stream and replays the audio since the last
+ * final; times and utterance numbers continue.
  */
 
 import { CannotConnect, ConnectionLost, ConureError, refusal } from "./errors.js";
@@ -37,57 +37,57 @@ import type { Ticket } from "./ticket.js";
 
 export type Event = SpeechStarted | Partial | UtteranceEnd | Final | Marker | Lag | Warned | Finished | Cancelled;
 
-/** How the connection is; a stream that is `away` is trying to come back. */
+/** State of the connection; a stream that is `away` tries to reconnect. */
 export type Connection = { state: "open" | "resumed" } | { state: "away"; reason: string };
 
 export interface StreamOptions {
   model?: string;
-  /** Audio that the model waits for, in milliseconds; what a model has is in the server's status. */
+  /** Latency (look-ahead) of the model in milliseconds; the server's status lists what each model supports. */
   latencyMs?: number;
   language?: string;
   endpointing?: Endpointing;
   /** Finals from another, more accurate model. */
   finals?: Finals;
-  /** Of the audio that will be sent, 8,000 to 48,000. */
+  /** Sample rate of the audio in Hz, 8,000 to 48,000. */
   sampleRate?: number;
   encoding?: "pcm16" | "f32" | "mulaw" | "alaw" | "container";
   channels?: number;
-  /** Whether `lag` events come, once a second. */
+  /** Whether the server sends `lag` events, once per second. */
   lag?: boolean;
   /**
-   * How long a broken connection is tried again, while all audio since the last final is still here. Without it as long
-   * as the server waits; longer helps where a server takes longer to start anew.
+   * Seconds of reconnect attempts, as long as all audio since the last final is kept. Default: the server's resume
+   * timeout; a larger value helps if the server needs longer to restart.
    */
   awaySeconds?: number;
-  /** Told whenever the connection breaks and is back. */
+  /** Called when the connection breaks and when it is restored. */
   onConnection?: (connection: Connection) => void;
 }
 
 export interface Address {
   url: string;
   key: string | null;
-  /** Milliseconds for a connection to be made. */
+  /** Connection timeout in milliseconds. */
   patience: number;
 }
 
 const KEPT_SECONDS = 10;
-/** Seconds of audio that are kept beyond what may gather while the connection is away. */
+/** Seconds of audio kept in addition to the audio of the reconnect period. */
 const FIRST_DELAY = 100;
 const LONGEST_DELAY = 5000;
 const MOST_BUFFERED = 2 ** 20;
-/** Bytes in the socket from which on the rest waits in the outbox. */
+/** Limit of bytes buffered in the socket; the rest stays in the outbox. */
 const LOOK = 20;
 const BYTES = { pcm16: 2, f32: 4, mulaw: 1, alaw: 1, container: 4 };
 
 export class Stream implements AsyncIterable<Event> {
-  /** What the server said when the stream was opened, or taken up again: its model, latency, token. */
+  /** The server's last `ready` message (on open or resume): model, latency, token. */
   ready!: Ready;
-  /** How often the connection broke and was made anew. */
+  /** Number of reconnects. */
   breaks = 0;
   #inbox = new Inbox<Event>();
   #outbox = new Outbox();
   #history: History;
-  /** Seconds and utterances before the server's own stream began. */
+  /** Offset of the server's stream: seconds and utterances that came before it. */
   #before = { seconds: 0, utterances: 0 };
   #utterance = 0;
   #socket: Socket | null = null;
@@ -95,7 +95,7 @@ export class Stream implements AsyncIterable<Event> {
   #asked = 0;
   #unanswered = new Set<number>();
   #closing = false;
-  /** When the connection broke; 0 while there is one. */
+  /** Time at which the connection broke; 0 while connected. */
   #since = 0;
   #attempts = 0;
   #flushing: ReturnType<typeof setTimeout> | null = null;
@@ -108,7 +108,7 @@ export class Stream implements AsyncIterable<Event> {
     this.#history = new History(encoding === "container" ? null : sampleRate, BYTES[encoding] * channels);
   }
 
-  /** Throws CannotConnect, or ServerError with what the server said. */
+  /** Throws CannotConnect, or ServerError with the server's message. */
   static async open(address: Address, options: StreamOptions): Promise<Stream> {
     const stream = new Stream(address, options);
     stream.ready = await stream.#connect([stream.#hello(), stream.#config()]);
@@ -116,10 +116,10 @@ export class Stream implements AsyncIterable<Event> {
     return stream;
   }
 
-  /** Takes up a stream that another page or process has left. Throws CannotConnect, or ServerError where it is gone. */
+  /** Resumes a stream that another page or process has left. Throws CannotConnect, or ServerError if it has expired. */
   static async resume(address: Address, ticket: Ticket, options: StreamOptions): Promise<Stream> {
     const stream = new Stream(address, options);
-    stream.#history = new History(null, 1); // what was sent before is not here
+    stream.#history = new History(null, 1); // earlier audio is not available here
     stream.#before = { ...ticket.before };
     stream.#seq = ticket.seq;
     stream.ready = await stream.#connect([{ type: "resume", token: ticket.token, seq: ticket.seq }]);
@@ -127,12 +127,12 @@ export class Stream implements AsyncIterable<Event> {
     return stream;
   }
 
-  /** A ticket for `Client.resume`: the stream after event `seq`, valid for `ready.resume_seconds`. */
+  /** A ticket for `Client.resume` after event `seq`, valid for `ready.resume_seconds`. */
   ticket(seq: number): Ticket {
     return { token: this.ready.token, seq, before: { ...this.#before } };
   }
 
-  /** Audio in the encoding of the stream. Waits while as much as can be kept is not yet safe on the server's side. */
+  /** Sends audio in the encoding of the stream. Waits while the outbox is full of unacknowledged audio. */
   async send(audio: Uint8Array | Int16Array | Float32Array): Promise<void> {
     if (this.#closing) throw new ConureError("the stream was closed: it takes no more audio", "closed");
     while (this.#outbox.held > this.#capacity && !this.#inbox.isOver) await sleep(LOOK);
@@ -143,7 +143,7 @@ export class Stream implements AsyncIterable<Event> {
     this.#flush();
   }
 
-  /** Ask for a final of everything that was sent; the id of the marker that will follow it. */
+  /** Requests a final of everything sent so far; returns the id of the marker that follows it. */
   finalize(): number {
     this.#asked += 1;
     this.#unanswered.add(this.#asked);
@@ -152,7 +152,7 @@ export class Stream implements AsyncIterable<Event> {
     return this.#asked;
   }
 
-  /** That was all. The finals follow, then `finished`, and the events are at their end. */
+  /** Ends the audio. The last finals follow, then `finished`, then the iterator ends. */
   close(): void {
     if (this.#closing) return;
     this.#closing = true;
@@ -160,14 +160,14 @@ export class Stream implements AsyncIterable<Event> {
     this.#flush();
   }
 
-  /** The rest need not be transcribed. */
+  /** Discards what has not been transcribed. */
   cancel(): void {
     this.#closing = true;
     this.#say({ type: "cancel" });
     this.#end(null);
   }
 
-  /** Break the connection; the stream comes back by itself. */
+  /** Closes the connection; the stream reconnects by itself. */
   reconnect(): void {
     this.#socket?.close();
   }
@@ -203,7 +203,7 @@ export class Stream implements AsyncIterable<Event> {
     return config;
   }
 
-  /** A connection on which the first words were said and answered with `ready`. */
+  /** Connects, sends the first messages and waits for `ready`. */
   #connect(first: FromClient[]): Promise<Ready> {
     return new Promise((resolve, reject) => {
       const protocols = this.address.key === null ? [] : ["token", this.address.key];
@@ -230,7 +230,7 @@ export class Stream implements AsyncIterable<Event> {
             ready = over = true;
             clearTimeout(timer);
             this.#socket = socket;
-            if (!this.ready) this.#outbox = new Outbox(message.received); // more than none where the stream is another's
+            if (!this.ready) this.#outbox = new Outbox(message.received); // nonzero if the stream was opened elsewhere
             this.#outbox.rewind(message.received);
             resolve(message);
             this.#flush();
@@ -265,7 +265,7 @@ export class Stream implements AsyncIterable<Event> {
       case "hello":
         return;
     }
-    if (message.seq <= this.#seq) return; // a finalize that was sent twice is answered twice
+    if (message.seq <= this.#seq) return; // a repeated finalize has a repeated answer
     this.#seq = message.seq;
     this.#deliver(this.#shifted(message));
   }
@@ -283,7 +283,7 @@ export class Stream implements AsyncIterable<Event> {
     if (message.type === "finished" || message.type === "cancelled") this.#end(null);
   }
 
-  /** In times and numbers of the whole stream. */
+  /** Converts times and utterance numbers to those of the whole stream. */
   #shifted(event: Event): Event {
     const { seconds, utterances } = this.#before;
     if (!seconds && !utterances) return event;
@@ -334,7 +334,7 @@ export class Stream implements AsyncIterable<Event> {
   }
 
   async #comeBack(reason: string): Promise<void> {
-    this.#since ||= Date.now(); // else the last connection brought nothing
+    this.#since ||= Date.now(); // already set if the last connection received no message
     let last = reason;
     let least = 0;
     while (!this.#inbox.isOver) {
@@ -367,7 +367,7 @@ export class Stream implements AsyncIterable<Event> {
     }
   }
 
-  /** With `resume`, or as a new stream where the server knows the one before no more. */
+  /** The first messages: `resume`, or those of a new stream if the server has lost the last one. */
   #first(): FromClient[] {
     const isNew = this.#outbox.received === 0 && this.#seq === 0;
     return isNew ? [this.#hello(), this.#config()] : [{ type: "resume", token: this.ready.token, seq: this.#seq }];

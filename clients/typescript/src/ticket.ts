@@ -1,8 +1,8 @@
 /** Lets another page or process resume a stream. It is a secret, and can be stored as JSON. */
 export interface Ticket {
   token: string;
-  /** Of the last event that was read. */
+  /** Number of the last event that was read. */
   seq: number;
-  /** Seconds and utterances of the stream before the server's own began. */
+  /** Offset of the server's stream: seconds and utterances that came before it. */
   before: { seconds: number; utterances: number };
 }

@@ -4,7 +4,7 @@ import { serve } from "./server.js";
 import { PCM, SAID, WAV, packets } from "./speech.js";
 
 const client = new Client(inject("url"));
-/** Pauses of the speech do not end an utterance. */
+/** Longer than the pauses of the speech, so that they do not end an utterance. */
 const WHOLE = { endpointing: { silence: 1.5 } };
 
 async function all(stream: Stream): Promise<Event[]> {
@@ -17,13 +17,13 @@ function text(events: Event[]): string {
   return events.flatMap((event) => (event.type === "final" && event.text ? [event.text] : [])).join(" ");
 }
 
-test("a recording", async () => {
+test("transcribing a recording", async () => {
   const transcript = await client.transcribe(WAV);
   expect(transcript.text).toBe(SAID);
   expect(transcript.segments.flatMap((segment) => segment.words.map((word) => word.text)).join(" ")).toBe(SAID);
 });
 
-test("how far a recording is", async () => {
+test("transcribing reports progress", async () => {
   const parts: number[] = [];
   const transcript = await client.transcribe(WAV, { onProgress: (part) => parts.push(part) });
   expect(transcript.text).toBe(SAID);
@@ -44,7 +44,7 @@ test("live speech has partials before finals, and ends", async () => {
   expect(kinds.at(-1)).toBe("finished");
 });
 
-test("other forms of samples", async () => {
+test("other sample formats", async () => {
   const stream = await client.stream({ ...WHOLE, encoding: "f32" });
   const samples = Float32Array.from(new Int16Array(PCM.slice().buffer), (sample) => sample / 32768);
   for (let begin = 0; begin < samples.length; begin += 1600) await stream.send(samples.subarray(begin, begin + 1600));
@@ -52,7 +52,7 @@ test("other forms of samples", async () => {
   expect(text(await all(stream))).toBe(SAID);
 });
 
-test("finalize is answered behind its final", async () => {
+test("the marker of a finalize follows its final", async () => {
   const stream = await client.stream({ endpointing: { silence: null, end_token: null, blanks: null } });
   for (const packet of packets()) await stream.send(packet);
   const id = stream.finalize();
@@ -69,7 +69,7 @@ test("finalize is answered behind its final", async () => {
   expect(text(heard)).toBe(SAID);
 });
 
-test("a connection that breaks loses and doubles nothing", async () => {
+test("a broken connection loses and repeats nothing", async () => {
   const told: string[] = [];
   const stream = await client.stream({ ...WHOLE, onConnection: ({ state }) => told.push(state) });
   const all_packets = packets(20);
@@ -78,7 +78,7 @@ test("a connection that breaks loses and doubles nothing", async () => {
     if (index % 100 === 50) {
       const before = stream.breaks;
       stream.reconnect();
-      await stream.send(new Uint8Array()); // who sends notices nothing
+      await stream.send(new Uint8Array()); // the sender does not notice the reconnect
       await expect.poll(() => stream.breaks).toBe(before + 1);
     }
   }
@@ -88,7 +88,7 @@ test("a connection that breaks loses and doubles nothing", async () => {
   expect(told.filter((state) => state === "away").length).toBe(stream.breaks);
 });
 
-test("what the server refuses says why and what to do", async () => {
+test("a refusal has a reason and a hint", async () => {
   const refused = await client.stream({ model: "none" }).catch((error: unknown) => error);
   expect(refused).toBeInstanceOf(ServerError);
   expect(refused).toMatchObject({ code: "unknown_model", hint: expect.stringContaining("tiny-live") });
@@ -98,7 +98,7 @@ test("what the server refuses says why and what to do", async () => {
   expect(nowhere).toBeInstanceOf(CannotConnect);
 });
 
-test("leaving a stream frees it", async () => {
+test("leaving the iteration releases the stream", async () => {
   const server = await serve("free"); // no other test opens streams on it
   const own = new Client(server.url);
   const stream = await own.stream();
@@ -109,7 +109,7 @@ test("leaving a stream frees it", async () => {
   await server.kill("SIGTERM");
 });
 
-test("a second client resumes a stream that the first one left", async () => {
+test("a second client resumes the stream of the first one", async () => {
   const first = await client.stream(WHOLE);
   const reading = all(first).catch((error: unknown) => error);
   for (const packet of packets()) await first.send(packet);

@@ -8,7 +8,7 @@ import { SAID } from "./speech.js";
 const path = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const TLS = (name: string) => path(`../../../tests/data/tls/${name}`);
 
-test("OpenAI's client for Node over TLS, with a certificate of one's own", { timeout: 300_000 }, async () => {
+test("OpenAI's client for Node over TLS, with a self-signed certificate", { timeout: 300_000 }, async () => {
   const certificate = TLS("localhost.pem");
   const server = await serve("free", "--tls-certificate", certificate, "--tls-key", TLS("localhost.key.pem"));
   try {

@@ -1,4 +1,4 @@
-/** OpenAI's own client for Node, which takes wss alone: prints the text of every utterance, until there are so many words. */
+/** Uses OpenAI's client for Node, which needs wss: prints the text of each utterance until the given number of words. */
 
 import { readFileSync } from "node:fs";
 import OpenAI from "openai";
@@ -29,7 +29,7 @@ realtime.on("conversation.item.input_audio_transcription.completed", ({ transcri
   }
 });
 
-/** Three samples for each two, on straight lines between them. */
+/** Resamples 2:3 by linear interpolation. */
 function to24kHz(data) {
   const samples = new Int16Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.length));
   const out = Buffer.alloc(Math.floor(samples.length * 1.5) * 2);

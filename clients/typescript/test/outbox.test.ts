@@ -4,7 +4,7 @@ import { Outbox } from "../src/outbox.js";
 
 const bytes = (...values: number[]) => Uint8Array.from(values);
 
-test("what is not safe is written again, from the byte that is missing", () => {
+test("unacknowledged audio is sent again from the first missing byte", () => {
   const outbox = new Outbox();
   outbox.put(bytes(1, 2, 3));
   outbox.put({ type: "finalize", id: 1 });
@@ -17,7 +17,7 @@ test("what is not safe is written again, from the byte that is missing", () => {
   expect(outbox.take()).toEqual(bytes(4, 5));
 });
 
-test("a request at the end of what is safe is asked again until it was answered", () => {
+test("a request at the acknowledged position is repeated until it is answered", () => {
   const outbox = new Outbox();
   outbox.put(bytes(1, 2));
   outbox.put({ type: "finalize", id: 7 });
@@ -31,7 +31,7 @@ test("a request at the end of what is safe is asked again until it was answered"
   expect(outbox.held).toBe(0);
 });
 
-test("a server that has lost or invented audio is not believed", () => {
+test("an impossible acknowledged position raises an error", () => {
   const outbox = new Outbox();
   outbox.put(bytes(1, 2));
   outbox.take();

@@ -1,4 +1,4 @@
-/** The examples of the README, as they stand there. */
+/** Runs the examples of the README. */
 
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";

@@ -3,7 +3,7 @@ import { Client, type Event } from "../src/index.js";
 import { serve } from "./server.js";
 import { SAID, packets } from "./speech.js";
 
-test("a server that is started anew hears again what was not final", async () => {
+test("audio without a final is replayed to a restarted server", async () => {
   const first = await serve("free");
   const client = new Client(first.url);
   const stream = await client.stream({ endpointing: { silence: 0.3 } });

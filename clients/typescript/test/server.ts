@@ -1,4 +1,4 @@
-/** Real servers with the tiny models, in processes of their own. */
+/** Real servers with the tiny models, each in its own process. */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";

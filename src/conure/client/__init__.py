@@ -1,4 +1,4 @@
-"""Talks to a Conure server; knows nothing of how it works.
+"""Client of a Conure server; independent of the server's code.
 
 async with Client("ws://localhost:8000").stream() as stream:
     await stream.send(audio)

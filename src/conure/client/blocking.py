@@ -1,4 +1,4 @@
-"""The client for programs without asyncio: each stream has a thread with an event loop, and waits for it."""
+"""The client for programs without asyncio: each stream runs in a thread with its own event loop."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ T = TypeVar("T")
 
 
 class BlockingClient:
-    """As `Client`, and takes what that takes."""
+    """Blocking version of `Client`, with the same parameters."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self._client = Client(url, **options)
 
     def stream(self, **options: Any) -> BlockingStream:
-        """A live stream; `with` opens it. Takes what `Client.stream` takes."""
+        """A live stream; `with` opens it. Parameters as for `Client.stream`."""
         return BlockingStream(self._client, options)
 
     def transcribe(self, source: str | Path | bytes, **options: Any) -> Transcript:
-        """As `Client.transcribe`."""
+        """Blocking version of `Client.transcribe`."""
         with _LoopThread() as loop:
             return loop.wait_for(self._client.transcribe(source, **options))
 
 
 class BlockingStream:
-    """As `Stream`. One thread may send while another reads."""
+    """Blocking version of `Stream`. One thread may send while another reads."""
 
     def __init__(self, client: Client, options: dict[str, Any]) -> None:
         self._client = client
@@ -66,7 +66,7 @@ class BlockingStream:
 
     @property
     def ready(self) -> Ready:
-        """What the server said when the stream was opened, or taken up again."""
+        """The server's last `ready` message: on open or resume."""
         return self._stream.ready
 
     def send(self, audio: bytes | bytearray | memoryview | NDArray[Any]) -> None:
@@ -92,7 +92,7 @@ class BlockingStream:
 
 
 class _LoopThread:
-    """A thread that runs an event loop for as long as the block lasts."""
+    """A thread that runs an event loop inside the `with` block."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -110,10 +110,10 @@ class _LoopThread:
         self._loop.close()
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        """What the coroutine comes to, in the thread; an interrupt while waiting cancels it."""
+        """Runs the coroutine in the thread and returns its result. An exception while waiting cancels it."""
         if not self._thread.is_alive():
             work.close()
-            raise StreamClosed("the stream was left before its end")
+            raise StreamClosed("the stream's context was exited before its end")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

@@ -1,4 +1,4 @@
-"""The way to a server: live streams and recordings."""
+"""Entry point of the client: live streams and recordings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Client"]
 
 
 class Client:
-    """A server, named by its URL: ws://, wss://, http:// or https://. Holds no connection of its own."""
+    """Client of the server at a URL: ws://, wss://, http:// or https://. Keeps no connection open itself."""
 
     def __init__(
         self,
@@ -29,12 +29,12 @@ class Client:
         open_timeout: float = 10.0,
         keepalive: float = 10.0,
     ) -> None:
-        """`key`: of the server, where it needs one; it goes into the headers.
+        """`key`: API key, sent in the `Authorization` header.
 
-        `open_timeout`: seconds until a connection must stand. `keepalive`: seconds between pings of a stream, and
-        until one without an answer breaks its connection. Raises BadInput."""
-        own = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._address = Address(url, {**own, **(headers or {})}, open_timeout, keepalive)
+        `open_timeout`: connection timeout in seconds. `keepalive`: seconds between pings of a stream, and the timeout
+        of their pongs. Raises BadInput."""
+        authorization = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._address = Address(url, {**authorization, **(headers or {})}, open_timeout, keepalive)
 
     def stream(
         self,
@@ -52,12 +52,12 @@ class Client:
         lag: bool = False,
         wire: WireFormat = "binary",
     ) -> Stream:
-        """A live stream; `async with` opens it. What is None is as the server has it.
+        """A live stream; `async with` opens it. Parameters that are None have the server's defaults.
 
-        Entering raises CannotConnect, ServerError (ServerBusy where there is no room) or BadMessage.
+        Entering raises CannotConnect, ServerError (ServerBusy if the server is at capacity) or BadMessage.
         """
         if encoding not in get_args(Encoding):
-            raise BadInput(f"no such encoding: {encoding!r}", f"one of {', '.join(get_args(Encoding))}")
+            raise BadInput(f"unknown encoding {encoding!r}", f"use one of {', '.join(get_args(Encoding))}")
         hello = Hello(sample_rate=sample_rate, encoding=encoding, channels=channels)
         config = Config(
             model=model,
@@ -80,16 +80,16 @@ class Client:
         track: int | None = None,
         name: str | None = None,
     ) -> Transcript:
-        """Transcribe a recording: the path of a file, or what is in it. `name` is what errors call it.
+        """Transcribes a recording, given as a path or as its bytes. `name` is used for it in error messages.
 
-        `track`: which of several audio tracks, from 1; without it the default one among those with sound.
+        `track`: number of the audio track, from 1; the default is the container's default track among those with sound.
 
         Raises BadInput, CannotConnect, ServerError (ServerBusy) or BadMessage.
         """
         if name is None and not isinstance(source, bytes):
             name = PurePath(source).name
         number = None if track is None else str(track)
-        asked = {"model": model, "language": language, "track": number, "name": name and printable_name(name)}
+        params = {"model": model, "language": language, "track": number, "name": name and printable_name(name)}
         return await post_recording(
-            self._address, source, {key: value for key, value in asked.items() if value is not None}
+            self._address, source, {key: value for key, value in params.items() if value is not None}
         )

@@ -1,4 +1,4 @@
-"""Messages to what a WebSocket carries, and back: JSON texts, or msgpack."""
+"""Encodes messages as WebSocket frames and decodes them: JSON texts or msgpack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conure.client.protocol import Audio, FromClient, FromServer
 __all__ = ["Codec", "WireFormat"]
 
 WireFormat = Literal["binary", "json", "msgpack"]
-"""Audio as bare binary frames beside JSON; everything as JSON, audio in base64; everything as msgpack."""
+"""`binary`: JSON, with audio as plain binary frames. `json`: all JSON, audio in base64. `msgpack`: all msgpack."""
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class _Heading(msgspec.Struct):
 
 
 class Codec:
-    """One way to write the protocol down."""
+    """Encoder and decoder of one wire format."""
 
     def __init__(self, form: WireFormat = "binary") -> None:
         self.wire_format = form
@@ -34,7 +34,7 @@ class Codec:
         self._headings = codec.Decoder(_Heading)
 
     def render(self, message: FromClient | bytes) -> str | bytes:
-        """A message, or audio, as a text frame (str) or a binary one (bytes)."""
+        """Encodes a message or audio as a text frame (str) or a binary frame (bytes)."""
         if isinstance(message, bytes):
             if self.wire_format == "binary":
                 return message
@@ -43,11 +43,11 @@ class Codec:
         return encoded if self.wire_format == "msgpack" else encoded.decode()
 
     def parse(self, data: str | bytes) -> FromServer | None:
-        """The message, or None for one of a kind that came into the protocol after this client. Raises BadMessage."""
+        """Decodes a message; None if its type is newer than this client. Raises BadMessage."""
         try:
             message: FromServer = self._decoder.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            if not self._is_of_later_kind(data):
+            if not self._has_unknown_type(data):
                 shown = data[:60]
                 raise BadMessage(
                     f"the server sent {shown!r}: {error}", "is this the URL of a Conure server?"
@@ -55,15 +55,15 @@ class Codec:
             return None
         return message
 
-    def _is_of_later_kind(self, data: str | bytes) -> bool:
+    def _has_unknown_type(self, data: str | bytes) -> bool:
         try:
             heading: _Heading = self._headings.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return False
-        if heading.type in KINDS:
+        if heading.type in TYPES:
             return False
-        log.warning("a message of a kind not known was passed over: %r", heading.type)
+        log.warning("skipped a message of unknown type %r", heading.type)
         return True
 
 
-KINDS = {kind.__struct_config__.tag for kind in FromServer.__args__}
+TYPES = {struct.__struct_config__.tag for struct in FromServer.__args__}

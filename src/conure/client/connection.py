@@ -1,4 +1,4 @@
-"""Opens connections: the URLs of a server, the first words on a WebSocket, patience after a break."""
+"""Opens connections: URLs of a server, the first messages on a WebSocket, back-off of reconnects."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from conure.client.protocol import Config, Error, Failed, Hello, Ready, Resume
 
 __all__ = ["Address", "ReconnectBackoff", "open_socket", "error_from_message", "error_from_http"]
 
-BIGGEST_MESSAGE = 16 << 20
-"""Bytes. A final of an hour with all its words has 2 MB."""
-FAREWELL_SECONDS = 1.0
-BUSY = ("busy", "too_many")
-"""What goes well later."""
+MAX_MESSAGE_BYTES = 16 << 20
+"""A final of one hour with all its words has 2 MB."""
+CLOSE_TIMEOUT_SECONDS = 1.0
+BUSY_CODES = ("busy", "too_many")
+"""Error codes after which a retry may succeed."""
 FIRST_DELAY, MAX_DELAY = 0.1, 5.0
-"""Seconds between attempts to come back: doubled each time, and any part of that, so that not all clients of a server
-that starts again come at once."""
+"""Seconds between reconnect attempts: doubled each time, with full jitter, so that the clients of a restarted server do
+not all connect at once."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """A server, and what every request to it carries."""
+    """URL of a server, and the headers and timeouts of every request to it."""
 
     url: str
-    """ws, wss, http or https; a path in it is one that a proxy adds."""
+    """ws, wss, http or https. A path in it is a prefix that a proxy adds."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     open_timeout: float = 10.0
     keepalive: float = 10.0
-    """Seconds between pings, and until one that is not answered breaks the connection."""
+    """Seconds between pings, and the timeout of their pongs."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
-            raise BadInput(f"{self.url!r} is not the URL of a server", "write it as ws://localhost:8000")
+            raise BadInput(f"{self.url!r} is not the URL of a server", "use the form ws://localhost:8000")
 
     def url_for(self, path: str, *, socket: bool) -> str:
-        """The URL of a path on the server."""
+        """URL of a path on the server."""
         parts = urlsplit(self.url)
         scheme = ("ws" if socket else "http") + ("s" if parts.scheme in ("wss", "https") else "")
         return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}{path}"
@@ -63,7 +63,7 @@ class Address:
 async def open_socket(
     address: Address, wire: Codec, first: tuple[Hello, Config] | tuple[Resume]
 ) -> tuple[ClientConnection, Ready]:
-    """Connect, say the first messages, and wait until the server is ready.
+    """Connects, sends the first messages and waits for `ready`.
 
     Raises CannotConnect, ServerError (ServerBusy) or BadMessage.
     """
@@ -78,10 +78,10 @@ async def open_socket(
                 open_timeout=None,
                 ping_interval=address.keepalive,
                 ping_timeout=address.keepalive,
-                close_timeout=FAREWELL_SECONDS,
-                max_size=BIGGEST_MESSAGE,
+                close_timeout=CLOSE_TIMEOUT_SECONDS,
+                max_size=MAX_MESSAGE_BYTES,
             )
-            with contextlib.suppress(ConnectionClosed):  # who is refused at once is told why
+            with contextlib.suppress(ConnectionClosed):  # a refused client still reads the reason below
                 for message in first:
                     await socket.send(wire.render(message))
             return socket, _ready(wire.parse(await socket.recv()))
@@ -89,10 +89,10 @@ async def open_socket(
         if socket is not None:
             socket.transport.abort()
             await socket.wait_closed()
-        translated = _translated(error, address)
-        if translated is None:
+        client_error = _client_error(error, address)
+        if client_error is None:
             raise
-        raise translated from error
+        raise client_error from error
 
 
 def _ready(message: object) -> Ready:
@@ -104,19 +104,19 @@ def _ready(message: object) -> Ready:
 
 
 def error_from_message(message: Error | Failed) -> ServerError:
-    """What the server said, as an error."""
-    kind = StreamFailed if isinstance(message, Failed) else ServerBusy if message.code in BUSY else ServerError
+    """The exception for an error message of the server."""
+    kind = StreamFailed if isinstance(message, Failed) else ServerBusy if message.code in BUSY_CODES else ServerError
     return kind(message.message, code=message.code, hint=message.hint, retry_after=message.retry_after)
 
 
-def _translated(error: BaseException, address: Address) -> ClientError | None:
-    hint = "does `conure serve` run there?"
+def _client_error(error: BaseException, address: Address) -> ClientError | None:
+    hint = "is `conure serve` running there?"
     if isinstance(error, InvalidStatus):
         return error_from_http(error.response.status_code, bytes(error.response.body or b""), address.url)
     if isinstance(error, TimeoutError):
         return CannotConnect(f"{address.url} did not answer within {address.open_timeout:g} s", hint)
     if isinstance(error, ConnectionClosed):
-        return CannotConnect(f"{address.url} hung up before it was ready: {error}", hint)
+        return CannotConnect(f"{address.url} closed the connection before it was ready: {error}", hint)
     if isinstance(error, OSError | WebSocketException):
         return CannotConnect(f"{address.url} cannot be reached: {error}", hint)
     return None
@@ -127,17 +127,17 @@ class _Refusal(msgspec.Struct):
 
 
 def error_from_http(status: int, body: bytes, url: str) -> ClientError:
-    """An answer that is none, as an error: what its body says, else what its status means."""
+    """The exception for an unsuccessful HTTP response: from its body, else from its status."""
     try:
         return error_from_message(msgspec.json.decode(body, type=_Refusal).error)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         if status >= 500:
-            return CannotConnect(f"{url} answered HTTP {status}", "the server, or a proxy before it, is in trouble")
+            return CannotConnect(f"{url} answered HTTP {status}", "the server, or a proxy in front of it, has failed")
         return ServerError(f"{url} answered HTTP {status}", code=f"http_{status}", hint="is it a Conure server?")
 
 
 class ReconnectBackoff:
-    """How long, and how often, to try to come back after a break."""
+    """Delays and deadline of the reconnect attempts after a broken connection."""
 
     def __init__(self, seconds: float, now: float) -> None:
         self.deadline = now + seconds
@@ -145,6 +145,6 @@ class ReconnectBackoff:
 
     def next_delay(self) -> float:
         """Seconds to wait before the next attempt."""
-        longest = min(MAX_DELAY, FIRST_DELAY * 2 ** min(self.attempts, 16))
+        max_delay = min(MAX_DELAY, FIRST_DELAY * 2 ** min(self.attempts, 16))
         self.attempts += 1
-        return random.uniform(0, longest)
+        return random.uniform(0, max_delay)

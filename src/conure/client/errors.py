@@ -1,15 +1,15 @@
-"""Every mistake that the client knows.
+"""Exceptions of the client.
 
 ClientError
-├── CannotConnect    nobody answers at that URL, or not a Conure server
+├── CannotConnect    no answer at that URL, or not a Conure server
 ├── ConnectionLost   the connection broke and the stream could not be resumed
-├── ServerError      the server says no
-│   ├── ServerBusy       it has no room now, or the key has all that it may have for now
-│   └── StreamFailed     it gave up a stream that it had accepted
-├── BadMessage       the server said what is not in the protocol
+├── ServerError      the server refused
+│   ├── ServerBusy       it is at capacity, or the key has reached a limit
+│   └── StreamFailed     it ended an open stream with an error
+├── BadMessage       the server sent an invalid message
 ├── BadInput         a URL or audio that cannot be sent
-├── StreamClosed     the stream is over on our side
-└── ReaderTooSlow    events came, and nobody read them
+├── StreamClosed     the stream was closed by this side
+└── ReaderTooSlow    events were not read in time
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = [
 
 
 class ClientError(Exception):
-    """A mistake we know, with a hint where there is one."""
+    """Base of all exceptions of the client, with an optional hint."""
 
     code = "client_error"
     retry_after: float | None = None
-    """Seconds after which it may be tried again, as the server says."""
+    """Seconds after which to retry, given by the server."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -42,19 +42,19 @@ class ClientError(Exception):
 
 
 class CannotConnect(ClientError, ConnectionError):
-    """Nobody answers, or somebody who is no Conure server."""
+    """No answer, or not from a Conure server."""
 
     code = "cannot_connect"
 
 
 class ConnectionLost(ClientError, ConnectionError):
-    """The connection broke and the stream could not be resumed: what was said since may be lost."""
+    """The connection broke and the stream could not be resumed: audio sent since may be lost."""
 
     code = "connection_lost"
 
 
 class ServerError(ClientError):
-    """The server says no; `code`, `hint` and `retry_after` are its own."""
+    """The server refused; `code`, `hint` and `retry_after` come from the server."""
 
     def __init__(
         self, message: str, *, code: str = "error", hint: str | None = None, retry_after: float | None = None
@@ -65,15 +65,15 @@ class ServerError(ClientError):
 
 
 class ServerBusy(ServerError):
-    """The server has no room now, or the key has had all that it may have; see `retry_after`."""
+    """The server is at capacity, or the key has reached a limit; see `retry_after`."""
 
 
 class StreamFailed(ServerError):
-    """The server gave up a stream that it had accepted."""
+    """The server ended an open stream with an error."""
 
 
 class BadMessage(ClientError, ValueError):
-    """The server said what is not in the protocol."""
+    """The server sent an invalid message."""
 
     code = "bad_message"
 
@@ -85,12 +85,12 @@ class BadInput(ClientError, ValueError):
 
 
 class StreamClosed(ClientError):
-    """The stream was closed or left, and takes nothing more."""
+    """The stream was closed or its context exited; it accepts no more audio."""
 
     code = "stream_closed"
 
 
 class ReaderTooSlow(ClientError):
-    """More events lie unread than are kept; the stream was given up."""
+    """The queue of unread events is full; the stream was cancelled."""
 
     code = "reader_too_slow"

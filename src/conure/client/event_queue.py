@@ -1,4 +1,4 @@
-"""Events that wait for their reader: in order, each once, and not without end."""
+"""Bounded queue of received events."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from conure.client.protocol import (
 __all__ = ["Event", "EventQueue"]
 
 Event = SpeechStarted | Partial | UtteranceEnd | Final | Marker | Lag | Warned | Finished | Cancelled
-"""What a reader of a stream gets; the last is Finished or Cancelled."""
+"""An event of a stream; the last one is Finished or Cancelled."""
 
-MOST = 10_000
-"""Events: a quarter of an hour of partials that nobody reads."""
+MAX_EVENTS = 10_000
+"""Unread partials of a quarter of an hour."""
 
 
 class EventQueue:
-    def __init__(self, most: int = MOST) -> None:
-        self.max_events = most
+    def __init__(self, max_events: int = MAX_EVENTS) -> None:
+        self.max_events = max_events
         self.is_over = False
         self._events: deque[Event] = deque()
         self._error: Exception | None = None
         self._filled = asyncio.Event()
 
     def put(self, event: Event) -> None:
-        """Raises ReaderTooSlow if as many as are kept lie unread."""
+        """Raises ReaderTooSlow if the queue is full."""
         if len(self._events) >= self.max_events:
-            raise ReaderTooSlow(f"{self.max_events} events lie unread", "read the events while you send")
+            raise ReaderTooSlow(f"{self.max_events} events are unread", "read events while sending")
         self._events.append(event)
         self._filled.set()
 
     def end(self, error: Exception | None = None) -> None:
-        """No event comes after those that are there; the first end counts."""
+        """Ends the queue after the events that it holds. Only the first call has an effect."""
         if not self.is_over:
             self.is_over = True
             self._error = error
             self._filled.set()
 
     async def get(self) -> Event | None:
-        """The next event; None once there are no more. Raises what the stream ended with."""
+        """The next event; None after the last one. Raises the error that ended the stream."""
         while not self._events and not self.is_over:
             self._filled.clear()
             await self._filled.wait()

@@ -1,22 +1,22 @@
-"""The native protocol: what a client and a server say to each other, once for both.
+"""Messages of the native protocol, shared by client and server.
 
-The same messages go as JSON texts over WebSocket (`/v1/stream`), as lines of JSON over TCP, and as msgpack where a
-WebSocket asks for `?format=msgpack`. Audio may also be sent as bare binary frames. A conversation:
+The same messages are JSON texts over WebSocket (`/v1/stream`), lines of JSON over TCP, and msgpack on a WebSocket
+opened with `?format=msgpack`. Audio may also be sent as plain binary frames. The sequence of messages:
 
-    client  hello | resume        which stream, how its audio comes, and the key; may be left out
-            config                what is wanted: events, model, latency, ends of utterances
-            audio ...             base64, bytes, samples, or binary frames of their own
-            finalize              that was all for now: a final of everything, then `marker`
-            close                 that was all: finals, then `finished`
+    client  hello | resume        which stream, its audio format and the key; optional
+            config                options: events, model, latency, endpointing
+            audio ...             base64, bytes, samples, or plain binary frames
+            finalize              requests a final of everything so far, followed by `marker`
+            close                 ends the audio: the last finals follow, then `finished`
     server  ready, then speech_started, partial, utterance_end, final, marker, lag, warning,
-            and once, at the end: finished, failed or cancelled
+            and exactly one of finished, failed or cancelled as the last
 
 A client that never asks for events gets `result` messages instead, each with the text so far. Over TCP, and over a
-WebSocket at `/`, the server says `hello` first, for clients that wait for it. Times are seconds of the
-stream. Fields that the server does not know are null; fields that a reader does not know are to be skipped.
+WebSocket at `/`, the server sends `hello` first, for clients that wait for it. Times are seconds of the stream. A field
+whose value is unknown is null. Readers must skip unknown fields.
 
-Events are numbered by `seq`, which grows, in steps of any size. Messages are handled in the order in which they come,
-so what `received` tells is behind all that was asked before it. `close` said twice is as good as once.
+Events are numbered by `seq`, which increases in steps of any size. The server handles messages in order, so a
+`received` also acknowledges all requests before that audio. A repeated `close` has no effect.
 """
 
 from __future__ import annotations
@@ -65,36 +65,36 @@ Name = Annotated[str, Meta(max_length=200)]
 
 
 class Endpointing(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What ends an utterance, in seconds; null switches a reason off, what is left out stays as the server has it."""
+    """Endpointing rules, in seconds. null disables a rule; a missing field keeps the server's default."""
 
     silence: float | None = 0.6
     end_token: float | None = 0.1
     blanks: float | None = 3.0
     longest: float | None = 30.0
     speech: float = 0.5
-    """Probability of speech from which on the speech detector is believed."""
+    """Threshold of the speech detector, as a probability."""
 
 
 class Finals(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Finals from another, more accurate model than the partials."""
+    """Finals from a second, more accurate model than that of the partials."""
 
     model: Name
     budget_ms: Number = 1000
-    """A final that took longer comes from the fast model."""
+    """If the second model needs longer than this, the final of the fast model is used."""
 
 
 class Hello(Struct, tag="hello", kw_only=True, omit_defaults=True):
     stream_id: Number | Name | None = None
     sample_rate: Number = 16_000
     encoding: Name = "pcm16"
-    """pcm16, f32, mulaw, alaw, or `container` for Ogg, WebM, WAV and what else a file may be."""
+    """pcm16, f32, mulaw, alaw, or `container` for Ogg, WebM, WAV and other file formats."""
     channels: Number = 1
     key: Name | None = None
-    """Of the server, where a connection cannot carry it otherwise: over TCP."""
+    """API key, for transports without headers: TCP."""
 
 
 class Config(Struct, tag="config", kw_only=True, omit_defaults=True):
-    """Before the first audio; after it, endpointing alone may change."""
+    """Options of the stream, sent before the first audio; afterwards only `endpointing` may change."""
 
     events: bool = True
     model: Name | None = None
@@ -105,28 +105,28 @@ class Config(Struct, tag="config", kw_only=True, omit_defaults=True):
     partials: bool = True
     words: bool = True
     lag: bool = False
-    """Whether `lag` is told, once a second."""
+    """Whether the server sends `lag` events, once per second."""
     sample_rate: Number | None = None
     encoding: Name | None = None
     channels: Number | None = None
 
 
 class Resume(Struct, tag="resume", kw_only=True):
-    """First message of a connection that goes on with the stream of a broken one."""
+    """First message of a connection that resumes a stream after its connection broke."""
 
     token: Name
     seq: Number = 0
-    """Number of the last event that was read; those after it are sent again."""
+    """Number of the last event that was read; later ones are sent again."""
 
 
 class Audio(Struct, tag="audio", kw_only=True, omit_defaults=True):
     data: bytes = b""
     """Base64 in JSON, bytes in msgpack."""
     samples: list[float] | None = None
-    """Numbers from -1 to 1 instead of `data`."""
+    """Samples from -1 to 1, instead of `data`."""
     encoding: Name | None = None
     final: bool = False
-    """That was all, as `close`."""
+    """Ends the audio, like `close`."""
 
 
 class Finalize(Struct, tag="finalize", kw_only=True, omit_defaults=True):
@@ -138,7 +138,7 @@ class Close(Struct, tag="close"):
 
 
 class Cancel(Struct, tag="cancel"):
-    """The rest need not be transcribed."""
+    """Discards what has not been transcribed."""
 
 
 class Ping(Struct, tag="ping", omit_defaults=True):
@@ -160,21 +160,21 @@ class Word(Struct, kw_only=True, omit_defaults=True):
 
 
 class Ready(Struct, tag="ready", kw_only=True):
-    """The stream is there."""
+    """The stream is open."""
 
     stream_id: int | str
     token: str
     """For `resume`."""
     resume_seconds: float
-    """How long a broken connection may stay away."""
+    """How long a stream may be resumed after its connection broke."""
     model: str
     latency_ms: int
     received: int = 0
-    """Bytes of audio the server has (4 for each of `samples`); after `resume` a client goes on from there."""
+    """Bytes of audio that the server has (4 for each of `samples`); after `resume` the client continues from there."""
 
 
 class Received(Struct, tag="received", kw_only=True):
-    """So much audio is safe on the server's side: about once a second, so that a client can forget it."""
+    """Acknowledges audio, about once per second, so that the client can drop it from its buffer."""
 
     received: int
 
@@ -189,15 +189,15 @@ class Partial(Struct, tag="partial", kw_only=True):
     seq: int
     utterance: int
     stable: str
-    """Will not change, and be what the final begins with unless finals come from another model."""
+    """Will not change. The final begins with it, unless finals come from a second model."""
     tail: str
-    """May change. The text is `stable` and `tail` one after the other."""
+    """May change. The text is `stable + tail`."""
     until: float
-    """Audio before this has been worked in."""
+    """Audio before this time has been processed."""
 
 
 class UtteranceEnd(Struct, tag="utterance_end", kw_only=True):
-    """The speaker has finished; the final follows."""
+    """The utterance has ended; its final follows."""
 
     seq: int
     utterance: int
@@ -212,7 +212,7 @@ class Final(Struct, tag="final", kw_only=True):
     start: float
     end: float
     reason: str
-    """silence, end_token, blanks, length, asked (finalize), closed."""
+    """One of silence, end_token, blanks, length, asked (by `finalize`), closed."""
     model: str
     confidence: float | None = None
     language: str | None = None
@@ -220,14 +220,14 @@ class Final(Struct, tag="final", kw_only=True):
 
 
 class Marker(Struct, tag="marker", kw_only=True):
-    """Everything sent before that `finalize` is in the finals before this."""
+    """Answers `finalize`: all audio sent before it is in the finals before this event."""
 
     seq: int
     id: int
 
 
 class Lag(Struct, tag="lag", kw_only=True):
-    """How late live audio is. What was sent before it would have been spoken is not."""
+    """How late the processing of live audio is. Audio sent faster than real time does not count as late."""
 
     seq: int
     seconds: float
@@ -242,9 +242,9 @@ class Warned(Struct, tag="warning", kw_only=True):
 class Finished(Struct, tag="finished", kw_only=True):
     seq: int
     seconds: float
-    """Audio that was received and transcribed."""
+    """Duration of the audio that was received and transcribed."""
     problems: list[str] = field(default_factory=list)
-    """What of the audio could not be read."""
+    """Parts of the audio that could not be read."""
 
 
 class Failed(Struct, tag="failed", kw_only=True):
@@ -260,15 +260,15 @@ class Cancelled(Struct, tag="cancelled", kw_only=True):
 
 
 class Greeting(Struct, tag="hello", kw_only=True):
-    """The first message over TCP, and at the WebSocket `/`, before the client has said anything."""
+    """The server's first message over TCP and at the WebSocket `/`, sent before any message of the client."""
 
     stream_id: int
-    """Of results, where the client does not choose one in its own `hello`."""
+    """Id in `result` messages, unless the client chooses one in its own `hello`."""
     sample_rate: int = 16_000
 
 
 class Error(Struct, tag="error", kw_only=True):
-    """A message was not understood, or not meant; the stream goes on unless the connection is closed after it."""
+    """A message was invalid or cannot be processed. The stream continues unless the connection is closed afterwards."""
 
     message: str
     code: str = "bad_message"
@@ -281,16 +281,16 @@ class Pong(Struct, tag="pong", omit_defaults=True):
 
 
 class Result(Struct, tag="result", kw_only=True):
-    """For clients that did not ask for events."""
+    """The text so far, for clients that did not ask for events."""
 
     stream_id: int | str
     text: str
-    """Of the stream so far."""
+    """Text of the whole stream so far."""
     token_ids: list[int]
-    """New ones."""
+    """New tokens since the last result."""
     confidence_scores: list[float | None]
     is_final: bool
-    """The last result of the stream."""
+    """Whether this is the last result of the stream."""
     last_state: State | None
     turn_detection: Turn
 

@@ -1,4 +1,4 @@
-"""A recording to the server, its transcript back."""
+"""Uploads a recording and parses its transcript."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ class Transcript(Struct, kw_only=True):
     model: str | None = None
     segments: list[Segment] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """What of the audio could not be read."""
+    """Parts of the recording that could not be read."""
 
 
-async def post_recording(address: Address, source: str | Path | bytes, asked: dict[str, str]) -> Transcript:
-    """POST the bytes of a file, piece by piece, and read the transcript.
+async def post_recording(address: Address, source: str | Path | bytes, params: dict[str, str]) -> Transcript:
+    """Uploads a file in pieces and returns the transcript.
 
     Raises BadInput, CannotConnect, ServerError (ServerBusy) or BadMessage.
     """
     url = address.url_for("/v1/transcribe", socket=False)
-    patience = httpx2.Timeout(None, connect=address.open_timeout)  # a long recording takes its time
+    timeout = httpx2.Timeout(None, connect=address.open_timeout)  # transcribing a long recording takes long
     try:
         with await asyncio.to_thread(_open, source) as file:
-            async with httpx2.AsyncClient(headers=dict(address.headers), timeout=patience) as http:
-                answer = await http.post(url, params=asked, content=_pieces(file))
+            async with httpx2.AsyncClient(headers=dict(address.headers), timeout=timeout) as http:
+                response = await http.post(url, params=params, content=_pieces(file))
     except httpx2.TransportError as error:
         raise CannotConnect(
-            f"{address.url} cannot be reached: {error or type(error).__name__}", "does `conure serve` run there?"
+            f"{address.url} cannot be reached: {error or type(error).__name__}", "is `conure serve` running there?"
         ) from error
-    return _transcript(answer.status_code, answer.content, address.url)
+    return _transcript(response.status_code, response.content, address.url)
 
 
 async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
@@ -68,12 +68,12 @@ def _open(source: str | Path | bytes) -> BinaryIO:
         return Path(source).open("rb")
     except OSError as error:
         raise BadInput(f"{printable_name(str(source))} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL in the name
+    except ValueError as error:  # NUL in the path
         raise BadInput(f"{source!r} cannot be read: {error}") from error
 
 
 def printable_name(name: str) -> str:
-    """A file's name as text that can be sent: bytes that are no UTF-8 are written \\xe9."""
+    """A file name as valid text: bytes that are not UTF-8 become escapes like \\xe9."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

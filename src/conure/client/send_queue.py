@@ -1,12 +1,12 @@
-"""What the server may not have yet: audio and requests in their order, kept until they are safe.
+"""Queue of unacknowledged audio and requests, in order.
 
-    put -> waiting -> take -> written -> forget
-             ^                   |
-             +----- rewind ------+   the connection broke: what was written is written again
+    put -> waiting -> get -> sent -> acknowledge
+             ^                |
+             +---- rewind ----+   the connection broke: what was sent is sent again
 
-Places are bytes of audio since the start of the stream. A server reads in order, so one that has audio from behind a
-request has the request too. Only a request right at the end of what the server has may or may not have been read; it
-is sent again, and asks for nothing new where it had been.
+Positions are bytes of audio since the start of the stream. The server reads in order, so when it has audio after a
+request it has the request too. A request right at the acknowledged position may or may not have been read; it is sent
+again, which has no effect if the server had read it.
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ from conure.client.protocol import Close, Finalize
 __all__ = ["SendQueue"]
 
 REQUEST_SIZE = 64
-"""Bytes that a request counts for, so that requests too are bounded."""
+"""Bytes charged for a request, so that the number of requests is bounded, too."""
 
 
 class _Item(NamedTuple):
     end: int
-    """Place behind it; a request takes no room there."""
-    what: bytes | Finalize | Close
+    """Position after the item; a request has length 0."""
+    content: bytes | Finalize | Close
 
     @property
     def size(self) -> int:
-        return len(self.what) if isinstance(self.what, bytes) else REQUEST_SIZE
+        return len(self.content) if isinstance(self.content, bytes) else REQUEST_SIZE
 
 
 class SendQueue:
-    """Bounded: who puts more than `capacity` bytes waits until the server has some of it."""
+    """Bounded: `put` waits while more than `capacity` bytes are unacknowledged."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.received = 0
-        """Bytes that are safe on the server's side."""
+        """Bytes that the server has acknowledged."""
         self._end = 0
         self._held = 0
-        self._written_end = 0
+        self._sent_end = 0
         self._waiting: deque[_Item] = deque()
-        self._written: deque[_Item] = deque()
+        self._sent: deque[_Item] = deque()
         self._error: Exception | None = None
         self._filled = asyncio.Event()
         self._freed = asyncio.Event()
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that are kept."""
+        """Bytes in the queue."""
         return self._held
 
-    async def put(self, what: bytes | Finalize | Close) -> None:
-        """Keep and send it, once there is room. Raises what the outbox was ended with.
+    async def put(self, content: bytes | Finalize | Close) -> None:
+        """Queues an item; waits while the queue is full. Raises the error that ended the queue.
 
-        A put that is cancelled has put nothing. One task at a time.
+        A cancelled `put` has queued nothing. Only one task may call it at a time.
         """
-        end = self._end + (len(what) if isinstance(what, bytes) else 0)
-        item = _Item(end, what)
+        end = self._end + (len(content) if isinstance(content, bytes) else 0)
+        item = _Item(end, content)
         while self._error is None and self._held and self._held + item.size > self.capacity:
             self._freed.clear()
             await self._freed.wait()
@@ -73,62 +73,62 @@ class SendQueue:
         self._filled.set()
 
     async def get(self) -> bytes | Finalize | Close:
-        """The next to be written; from then on it counts as written."""
+        """The next item to send; it counts as sent from now on."""
         while not self._waiting:
             self._filled.clear()
             await self._filled.wait()
         item = self._waiting.popleft()
-        self._written.append(item)
-        self._written_end = item.end
-        return item.what
+        self._sent.append(item)
+        self._sent_end = item.end
+        return item.content
 
     def acknowledge(self, received: int) -> None:
-        """The server has so many bytes. Raises BadMessage if so many were not sent."""
-        if received > self._written_end:
-            raise BadMessage(f"the server has received {received} bytes of audio, and {self._written_end} were sent")
+        """Drops what the server has acknowledged: `received` bytes. Raises BadMessage if fewer were sent."""
+        if received > self._sent_end:
+            raise BadMessage(f"the server acknowledged {received} bytes of audio, but {self._sent_end} were sent")
         self.received = max(self.received, received)
-        while self._written and self._is_safe(self._written[0]):
-            self._held -= self._written.popleft().size
+        while self._sent and self._is_acknowledged(self._sent[0]):
+            self._held -= self._sent.popleft().size
         self._freed.set()
 
     def finalize_answered(self, number: int) -> None:
-        """The server has answered the finalize of that number."""
-        for items in (self._written, self._waiting):
+        """Drops the finalize request `number`: the server has answered it."""
+        for items in (self._sent, self._waiting):
             for item in items:
-                if isinstance(item.what, Finalize) and item.what.id == number:
+                if isinstance(item.content, Finalize) and item.content.id == number:
                     items.remove(item)
                     self._held -= item.size
                     self._freed.set()
                     return
 
     def rewind(self, received: int) -> None:
-        """Write again what the server does not have. Raises ConnectionLost if it wants what was forgotten."""
+        """Queues again what the server does not have. Raises ConnectionLost if that was already dropped."""
         if received < self.received:
             lost = self.received - received
             raise ConnectionLost(
-                f"the server has lost {lost} bytes of audio that it had received", "start a new stream"
+                f"the server has lost {lost} bytes of audio that it had acknowledged", "start a new stream"
             )
         self.acknowledge(received)
-        self._waiting.extendleft(reversed(self._written))
-        self._written.clear()
-        self._written_end = received
-        self._cut_first(received)
+        self._waiting.extendleft(reversed(self._sent))
+        self._sent.clear()
+        self._sent_end = received
+        self._trim_first(received)
         if self._waiting:
             self._filled.set()
 
     def end(self, error: Exception) -> None:
-        """Nothing more can be put, and nobody waits."""
+        """Ends the queue: `put` raises `error` from now on."""
         self._error = self._error or error
         self._freed.set()
 
-    def _is_safe(self, item: _Item) -> bool:
-        return item.end < self.received or (item.end == self.received and isinstance(item.what, bytes))
+    def _is_acknowledged(self, item: _Item) -> bool:
+        return item.end < self.received or (item.end == self.received and isinstance(item.content, bytes))
 
-    def _cut_first(self, received: int) -> None:
-        """The server may have the beginning of a packet."""
+    def _trim_first(self, received: int) -> None:
+        """Removes the part of the first packet that the server already has."""
         for index, item in enumerate(self._waiting):
-            if isinstance(item.what, bytes):
+            if isinstance(item.content, bytes):
                 left = item.end - received
                 self._held -= item.size - min(left, item.size)
-                self._waiting[index] = item._replace(what=item.what[-left:])
+                self._waiting[index] = item._replace(content=item.content[-left:])
                 return

@@ -1,1 +1,1 @@
-"""Protocols that people's programs speak: wire to our types and back, nothing else."""
+"""Protocols of the server: translate between wire formats and the types of `service`, and contain no other logic."""

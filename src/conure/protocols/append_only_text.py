@@ -1,4 +1,4 @@
-"""Text for clients that add what comes to what they have."""
+"""Partial text for clients that append each message to the text received before."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ __all__ = ["AppendOnlyText"]
 
 
 class AppendOnlyText:
-    """One utterance's. What was told cannot be taken back."""
+    """The text of one utterance. Text that was sent cannot be revised."""
 
     def __init__(self) -> None:
         self.sent = ""
 
     def advance(self, text: str) -> str:
-        """What is new in it; nothing where it goes on otherwise than was told."""
+        """Returns the new part of `text`; empty if `text` does not continue what was sent."""
         if not text.startswith(self.sent):
             return ""
-        more, self.sent = text.removeprefix(self.sent), text
-        return more
+        new_text, self.sent = text.removeprefix(self.sent), text
+        return new_text

@@ -1,6 +1,6 @@
-"""What went wrong, as each protocol has it: one line for every code of an error, and of an event that ends a stream.
+"""Maps each error code to the protocols' status codes: one line for each code of an error and of a failed stream.
 
-A door that has no word of its own for a failure takes the nearest one here, and always gives our message and hint.
+A protocol without an equivalent gets the nearest status here, and always our message and hint.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ OpenAIType = Literal[
 class ErrorCode:
     http: int
     close: int
-    """Of a WebSocket."""
+    """Close code of a WebSocket."""
     grpc: str
-    """Name of the status."""
+    """Name of the gRPC status."""
     openai: OpenAIType
     deepgram: str
-    """`err_code`, and where a WebSocket is closed the beginning of its reason."""
+    """`err_code`; on a WebSocket, the beginning of the close reason."""
     openai_http: int | None = None
-    """The status where OpenAI's differs, by which its clients choose the class of an error."""
+    """OpenAI's HTTP status, if it differs. Its clients choose the exception class by it."""
 
 
 _BAD = ErrorCode(400, 1008, "INVALID_ARGUMENT", "invalid_request_error", "Bad Request")
 _AUDIO = ErrorCode(415, 1008, "INVALID_ARGUMENT", "invalid_request_error", "DATA-0000", openai_http=400)
-_OURS = ErrorCode(500, 1011, "INTERNAL", "server_error", "INTERNAL_SERVER_ERROR")
+_INTERNAL = ErrorCode(500, 1011, "INTERNAL", "server_error", "INTERNAL_SERVER_ERROR")
 _BUSY = ErrorCode(503, 1013, "RESOURCE_EXHAUSTED", "server_error", "SERVICE_UNAVAILABLE")
 _STOPPED = ErrorCode(503, 1012, "UNAVAILABLE", "server_error", "SERVICE_UNAVAILABLE")
 
 ERROR_CODES: dict[str, ErrorCode] = {
-    "error": _OURS,
+    "error": _INTERNAL,
     "bad_request": _BAD,
     "bad_message": _BAD,
     "bad_option": _BAD,
@@ -74,12 +74,12 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "upgrade_required": ErrorCode(426, 1008, "UNIMPLEMENTED", "invalid_request_error", "Bad Request"),
     "head_too_long": ErrorCode(431, 1008, "INVALID_ARGUMENT", "invalid_request_error", "Bad Request"),
     "http_version": ErrorCode(505, 1011, "UNIMPLEMENTED", "server_error", "Bad Request"),
-    "model_error": _OURS,
-    "model_not_found": _OURS,
-    "bad_checkpoint": _OURS,
-    "missing_backend": _OURS,
+    "model_error": _INTERNAL,
+    "model_not_found": _INTERNAL,
+    "bad_checkpoint": _INTERNAL,
+    "missing_backend": _INTERNAL,
     "out_of_memory": ErrorCode(507, 1011, "RESOURCE_EXHAUSTED", "server_error", "INTERNAL_SERVER_ERROR"),
-    "engine_failed": _OURS,
+    "engine_failed": _INTERNAL,
     "lag_exceeded": ErrorCode(503, 1013, "RESOURCE_EXHAUSTED", "server_error", "NET-0000"),
     "client_too_slow": ErrorCode(408, 1008, "ABORTED", "invalid_request_error", "NET-0000"),
     "idle": ErrorCode(408, 1011, "DEADLINE_EXCEEDED", "invalid_request_error", "NET-0001"),
@@ -89,34 +89,34 @@ ERROR_CODES: dict[str, ErrorCode] = {
 
 
 def error_code_for(error: ConureError | Failed | str) -> ErrorCode:
-    """Of an error, an event, or a code."""
-    return ERROR_CODES.get(error if isinstance(error, str) else error.code, _OURS)
+    """The table entry of an error, a `Failed` event or a code."""
+    return ERROR_CODES.get(error if isinstance(error, str) else error.code, _INTERNAL)
 
 
 def http_status_for(error: ConureError | Failed) -> int:
-    """Of HTTP."""
+    """Status of an HTTP response."""
     return error_code_for(error).http
 
 
 def openai_status_for(error: ConureError | Failed) -> int:
-    """Of HTTP, as OpenAI has it."""
-    failure = error_code_for(error)
-    return failure.openai_http or failure.http
+    """Status of an HTTP response in OpenAI's API."""
+    code = error_code_for(error)
+    return code.openai_http or code.http
 
 
 def retry_after_for(error: ConureError | Failed) -> float | None:
-    """Seconds after which the same may go well."""
+    """Seconds after which a retry may succeed."""
     retry: float | None = getattr(error, "retry_after", None)
     return retry
 
 
 def error_headers(error: ConureError | Failed) -> dict[str, str]:
-    """Of an answer over HTTP."""
+    """Headers of an HTTP response."""
     retry = retry_after_for(error)
     headers = {} if retry is None else {"Retry-After": str(max(1, math.ceil(retry)))}
     return headers | ({"WWW-Authenticate": "Bearer"} if error.code == Unauthorized.code else {})
 
 
 def message_with_hint(error: ConureError | Failed) -> str:
-    """The message and its hint, for protocols that have one text for both."""
+    """Message and hint as one text, for protocols with a single field."""
     return f"{error.message}: {error.hint}" if error.hint else error.message

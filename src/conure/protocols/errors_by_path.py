@@ -1,6 +1,6 @@
-"""A mistake in the form of the protocol that a path belongs to, also where no door has the path.
+"""Error responses in the format of the protocol that a path belongs to, including paths without a route.
 
-Below a vendor's prefix its clients read errors in its form alone; everything else is answered as our own protocol does.
+Clients of a vendor only parse the vendor's format, so paths below its prefix use it. All others use the native format.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ def _deepgram(error: ConureError) -> Response:
     return deepgram_refusal(error, str(uuid.uuid4()))
 
 
-FORMS: dict[str, Callable[[ConureError], Response]] = {
+FORMATS: dict[str, Callable[[ConureError], Response]] = {
     **dict.fromkeys(("/v1/stream", "/v1/transcribe"), error_response),
     **dict.fromkeys(("/v1/listen", "/v2/listen", "/v1/speak", "/v1/read", "/v1/projects", "/v1/auth"), _deepgram),
     **dict.fromkeys(("/v2", "/v3"), parakeet_refused),
     "/v1": openai_refused,
 }
-"""By the beginning of a path; the longest that fits counts."""
+"""By path prefix; the longest matching prefix wins."""
 
 
 def error_response_for_path(path: str, error: ConureError) -> Response:
     parts = path.lower().rstrip("/").split("/")
     for size in range(len(parts), 0, -1):
-        if form := FORMS.get("/".join(parts[:size])):
-            return form(error)
+        if render := FORMATS.get("/".join(parts[:size])):
+            return render(error)
     return error_response(error)

@@ -1,7 +1,7 @@
-"""Mistakes of ours in the middle of a request or a conversation: they end it by name, and nothing else.
+"""Unexpected exceptions of a request or connection: they are logged and counted, and end only that request.
 
-Doors refuse what they know is wrong in their own protocol. What nobody foresaw gets here: it is logged under a name and
-counted, and the client hears that it was our fault, not a broken connection.
+Protocols report expected errors in their own format. All other exceptions end up here. The client gets an internal
+error instead of a broken connection.
 """
 
 from __future__ import annotations
@@ -15,38 +15,39 @@ from conure.errors import EngineFailed
 __all__ = ["CONNECTION", "catch_internal_errors", "internal_error"]
 
 CONNECTION, REQUEST = "serving a connection", "answering a request"
-CLOSED = 1011
+INTERNAL_ERROR_CODE = 1011
+"""Close code of a WebSocket."""
 
 
 def internal_error() -> EngineFailed:
-    """What a client is told; the log has the rest."""
+    """The error that a client gets; the log has the details."""
     return EngineFailed("the server made a mistake", "its log tells which")
 
 
 def catch_internal_errors(app: ASGIApp) -> ASGIApp:
-    """The app, whose unforeseen errors end in an answer or with code 1011."""
+    """ASGI middleware: an unexpected exception becomes a response with status 500 or close code 1011."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         sent: set[str] = set()
 
-        async def noted(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             sent.add(message["type"])
             await send(message)
 
         try:
-            await app(scope, receive, noted)
+            await app(scope, receive, send_and_record)
         except Exception as error:
             is_web_socket = scope["type"] == "websocket"
             report_failure(CONNECTION if is_web_socket else REQUEST, error)
             if is_web_socket and "websocket.close" not in sent:
-                await send({"type": "websocket.close", "code": CLOSED, "reason": internal_error().message})
+                await send({"type": "websocket.close", "code": INTERNAL_ERROR_CODE, "reason": internal_error().message})
             elif not is_web_socket and "http.response.start" not in sent:
-                await _refuse(send)
+                await _send_error(send)
 
     return serve
 
 
-async def _refuse(send: Send) -> None:
+async def _send_error(send: Send) -> None:
     error = internal_error()
     body = json.encode(
         {"error": {"code": error.code, "message": error.message, "hint": error.hint, "retry_after": None}}

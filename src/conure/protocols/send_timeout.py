@@ -1,4 +1,4 @@
-"""How long a client may take to read what it is sent."""
+"""Timeout for sending to a client that does not read."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["CLIENT_TOO_SLOW", "ClientTooSlow", "with_send_timeout"]
 
 SEND_TIMEOUT_SECONDS = 20.0
 CLIENT_TOO_SLOW = Failed(
-    "client_too_slow", f"nothing was read for {SEND_TIMEOUT_SECONDS:g} s", "read events as they come"
+    "client_too_slow", f"nothing was read for {SEND_TIMEOUT_SECONDS:g} s", "read events as they arrive"
 )
-"""How its stream ends."""
+"""The last event of its stream."""
 
 
 class ClientTooSlow(ConnectionError):
-    """The client has not read for so long that its connection is given up."""
+    """The client did not read within the timeout; its connection is closed."""
 
 
 async def with_send_timeout(sending: Awaitable[None]) -> None:
-    """Raises TooSlow where it takes too long."""
+    """Awaits `sending`. Raises ClientTooSlow on timeout."""
     try:
         async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
             await sending

@@ -1,4 +1,4 @@
-"""What every door has behind it."""
+"""The services that protocols are built on."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Services:
     access: Access = AnonymousAccess()  # noqa: RUF009  it has no state
     uploads: Uploads = field(default_factory=lambda: Uploads(2**31, 128))
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
-    """Of all ports of this process."""
+    """Shared by all ports of this process."""
     fetcher: UrlFetcher = field(default_factory=lambda: UrlFetcher(SafeHttp()))
     callbacks: Callbacks = field(default_factory=lambda: Callbacks(SafeHttp()))
     secrets: ClientSecrets = ClientSecrets(b"")  # noqa: RUF009  it has no state
-    """Without keys they keep nobody out, so whoever likes may sign one."""
+    """The default signs with an empty secret: without keys a client secret protects nothing."""

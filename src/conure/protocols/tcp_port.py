@@ -1,4 +1,4 @@
-"""Ports on which a reader and a writer are given to each connection: lines over TCP, Wyoming, the status port."""
+"""TCP ports whose connections have a stream reader and writer: native protocol over TCP, Wyoming, status port."""
 
 from __future__ import annotations
 
@@ -19,30 +19,35 @@ log = logging.getLogger(__name__)
 rarely = RateLimitedLog(log)
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Connection], Awaitable[None]]
-Say = Callable[[str, str], bytes]
-"""A message and a hint as the port's protocol has an error."""
+FULL = "the server is at its connection limit", "retry later"
+TOO_LATE = "no message within the time limit", "identify immediately after connecting"
+"""Message and hint."""
+
+RenderError = Callable[[str, str], bytes]
+"""Renders a message and a hint as an error of the port's protocol."""
 
 
 class TcpPort:
-    """What a port is called, and what it says to those whom nobody serves."""
+    """Name of a port, its line limit, and how it rejects connections."""
 
-    def __init__(self, name: str, say: Say, limit: int = 2**16, begins: bytes = b"", form: str = "") -> None:
-        """`limit`: bytes of the longest line. `begins`: the first byte of all that speak the protocol. `form`: how to
-        speak it."""
-        self.name, self.render_error, self.limit, self.begins, self.form = name, say, limit, begins, form
+    def __init__(
+        self, name: str, render_error: RenderError, limit: int = 2**16, begins: bytes = b"", hint: str = ""
+    ) -> None:
+        """`limit`: bytes of a line. `begins`: first byte of every valid connection. `hint`: describes the protocol."""
+        self.name, self.render_error, self.limit, self.begins, self.hint = name, render_error, limit, begins, hint
 
 
 async def serve_tcp_port(
     port: TcpPort, connections: ConnectionLimits, serve: Serve, host: str, number: int, *, shared: bool = False
 ) -> Acceptor:
-    """Raises OSError where the port cannot be had."""
-    full = port.render_error("the server has no room for more connections", "try again later")
-    accepted = Port(port.name, connections, full)
+    """Raises OSError if the port cannot be bound."""
+    full = port.render_error(*FULL)
+    accepting = Port(port.name, connections, full)
     sockets = open_listeners(host, number, shared=shared)
-    return Acceptor(sockets, accepted, lambda connection: _Streams(port, serve, connection))
+    return Acceptor(sockets, accepting, lambda connection: _StreamsProtocol(port, serve, connection))
 
 
-class _Streams(asyncio.StreamReaderProtocol):
+class _StreamsProtocol(asyncio.StreamReaderProtocol):
     def __init__(self, port: TcpPort, serve: Serve, connection: Connection) -> None:
         reader = asyncio.StreamReader(port.limit)
 
@@ -50,64 +55,61 @@ class _Streams(asyncio.StreamReaderProtocol):
             await serve(reader, writer, connection)
 
         super().__init__(reader, begin)
-        self._port, self._serving = port, connection
-        self._is_first = True
+        self._port, self._connection = port, connection
+        self._is_first_data = True
         self._is_over = False
-        self._stream: asyncio.Transport
+        self._tcp_transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._stream = cast(asyncio.Transport, transport)  # uvloop's is none by its class
-        self._serving.set_owner(self, self._stream)
-        self._serving.set_deadline(HEAD_SECONDS, self._look_whether_begun)
+        self._tcp_transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
+        self._connection.set_owner(self, self._tcp_transport)
+        self._connection.set_deadline(HEAD_SECONDS, self._check_identified)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._serving.mark_closed()
+        self._connection.mark_closed()
 
     def data_received(self, data: bytes) -> None:
         if self._is_over:
             return
-        if self._is_first:
-            self._is_first = False
-            if found := self._other_protocol(data):
-                message, hint = found
-                self._serving.mark_closing("other_protocol")
-                self._say_last(message, self._port.form or hint)
+        if self._is_first_data:
+            self._is_first_data = False
+            if rejection := self._reject_other_protocol(data):
+                message, hint = rejection
+                self._connection.mark_closing("other_protocol")
+                self._send_last(message, self._port.hint or hint)
                 return
         super().data_received(data)
 
-    def end(self, why: str) -> None:
-        """Where there is no room, or nothing came in time."""
-        late = "nothing was said in time", "say who you are at once"
-        self._say_last(
-            *(late if why == TIMED_OUT else ("the server has no room for more connections", "try again later"))
-        )
-        self._stream.close()
+    def end(self, reason: str) -> None:
+        """Sends the reason and closes the connection."""
+        self._send_last(*(TOO_LATE if reason == TIMED_OUT else FULL))
+        self._tcp_transport.close()
 
-    def _look_whether_begun(self) -> None:
-        """Where no key is needed a client may be silent for longer, but not in the middle of its first line."""
-        if not self._serving.is_identified and not self._is_first:
-            self._serving.close(TIMED_OUT)
+    def _check_identified(self) -> None:
+        """Closes an unidentified connection that has sent data. The idle timeout of silent ones is the protocol's."""
+        if not self._connection.is_identified and not self._is_first_data:
+            self._connection.close(TIMED_OUT)
 
-    def _other_protocol(self, data: bytes) -> tuple[str, str] | None:
-        """What it is and what to do about it, where the first bytes are of something that is not spoken here."""
+    def _reject_other_protocol(self, data: bytes) -> tuple[str, str] | None:
+        """Error message and hint, if the first bytes belong to another protocol."""
         if is_tls(data):
-            number = self._stream.get_extra_info("sockname")[1]
+            number = self._tcp_transport.get_extra_info("sockname")[1]
             rarely.warning(
-                "a client speaks TLS to port %s, which is never encrypted: it should connect without", number
+                "a client uses TLS on port %s, which does not support it: it should connect without TLS", number
             )
-            return "this port does not speak TLS", "connect without TLS"
+            return "this port does not support TLS", "connect without TLS"
         if data.startswith(HTTP2_PREFACE):
-            return "this port does not speak HTTP", "connect without HTTP/2"
+            return "this port does not support HTTP", "connect without HTTP/2"
         if self._port.begins and not data.startswith(self._port.begins):
-            return "this is another protocol", f"begin with {self._port.begins.decode()!r}"
+            return "unknown protocol", f"begin with {self._port.begins.decode()!r}"
         return None
 
-    def _say_last(self, message: str, hint: str) -> None:
+    def _send_last(self, message: str, hint: str) -> None:
         self._is_over = True
-        with contextlib.suppress(RuntimeError):  # it has said its last word already
-            self._stream.write(self._port.render_error(message, hint))
-            self._stream.write_eof()
-        self._serving.linger()
-        super().eof_received()  # whoever reads here has heard all
+        with contextlib.suppress(RuntimeError):  # the writing side is already closed
+            self._tcp_transport.write(self._port.render_error(message, hint))
+            self._tcp_transport.write_eof()
+        self._connection.linger()
+        super().eof_received()  # the stream reader gets no more data

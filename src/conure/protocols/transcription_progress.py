@@ -1,4 +1,4 @@
-"""A transcript that is being made, and what was told of it since one last asked."""
+"""A running transcription, and its progress updates since the last call."""
 
 from __future__ import annotations
 
@@ -15,45 +15,46 @@ __all__ = ["TranscriptionProgress"]
 
 log = logging.getLogger(__name__)
 
-News = TypeVar("News")
+Update = TypeVar("Update")
 
 SILENCE = 10.0
+"""Seconds."""
 
 
-class TranscriptionProgress(Generic[News]):
-    def __init__(self, transcribe: Callable[[Callable[[News], None]], Coroutine[Any, Any, Transcript]]) -> None:
-        """`transcribe` is given a function that takes its news."""
-        self._news: list[News] = []
+class TranscriptionProgress(Generic[Update]):
+    def __init__(self, transcribe: Callable[[Callable[[Update], None]], Coroutine[Any, Any, Transcript]]) -> None:
+        """`transcribe` is called with the function that receives its updates."""
+        self._updates: list[Update] = []
         self._changed = asyncio.Event()
-        self._working = start_task(transcribe(self._take), "transcribing a recording")
+        self._working = start_task(transcribe(self._add), "transcribing a recording")
         self._working.add_done_callback(lambda _: self._changed.set())
 
-    async def next_updates(self) -> list[News] | None:
-        """Waits for some; none after `SILENCE`, None when all have come."""
+    async def next_updates(self) -> list[Update] | None:
+        """Waits for updates. An empty list after `SILENCE`; None after the last update."""
         try:
             async with asyncio.timeout(SILENCE):
                 await self._changed.wait()
         except TimeoutError:
             return []
-        news, self._news = self._news, []
+        updates, self._updates = self._updates, []
         if not self._working.done():
             self._changed.clear()
-        return news or None
+        return updates or None
 
     def transcript(self) -> Transcript:
-        """When all has come. Raises ConureError for whatever went wrong."""
+        """The result, after the last update. Raises ConureError for every failure."""
         try:
             return self._working.result()
         except ConureError:
             raise
         except Exception:
-            log.exception("a recording could not be transcribed")
+            log.exception("transcribing a recording failed")
             raise EngineFailed("the server made a mistake", "its log tells which") from None
 
     async def close(self) -> None:
         self._working.cancel()
         await asyncio.gather(self._working, return_exceptions=True)
 
-    def _take(self, news: News) -> None:
-        self._news.append(news)
+    def _add(self, update: Update) -> None:
+        self._updates.append(update)
         self._changed.set()

@@ -1,8 +1,8 @@
-"""One connection of the native protocol, whatever carries its messages.
+"""One connection of the native protocol, independent of its transport.
 
     hello, config, audio ...  ──> a stream of the service ──> events ──> `send`
 
-The stream is opened by the first message that needs it; it outlives the connection, unless it has ended.
+The first message that needs the stream opens it. The stream survives the connection unless it has ended.
 """
 
 from __future__ import annotations
@@ -30,65 +30,64 @@ __all__ = ["NativeConnection"]
 
 Send = Callable[[protocol.FromServer], Awaitable[None]]
 
-RECEIPT_EVERY = 2.0
-"""Seconds between receipts for audio: who sends all before reading has room for few messages."""
-ALL_WELL = 1000
+RECEIPT_INTERVAL = 2.0
+"""Seconds between acknowledgements of audio. Few, as a client that reads only at the end buffers few messages."""
+NORMAL_CLOSE = 1000
 
 
 class NativeConnection:
-    """`read` is called with what the client says, one message after the other; `tell` runs beside it."""
+    """Each message of the client is passed to `handle_message`, one at a time; `send_events` runs concurrently."""
 
     def __init__(self, live: LiveService, access: Access, send: Send) -> None:
         self.is_over = False
-        """Nothing more will be said; the connection may be closed."""
+        """No more messages will be sent; the connection may be closed."""
         self._live = live
         self._access = access
         self._caller: Caller | None = None
         self._send = send
-        self._last: protocol.FromServer | None = None
-        """What was said."""
+        self._last_sent: protocol.FromServer | None = None
         self._hello = protocol.Hello()
-        self._greeted: int | None = None
-        """The number of the stream that the client was told before it is open."""
+        self._greeting_id: int | None = None
+        """Stream id in the greeting, which is sent before the stream is opened."""
         self._config = protocol.Config(events=False)
         self._stream: LiveStream | None = None
-        self._elsewhere: RemoteStream | None = None
-        """Has the stream where this process does not."""
-        self._connection = 0
-        self._told = 0
-        """Number of the last event that was told."""
+        self._remote: RemoteStream | None = None
+        """The stream, if another server process owns it."""
+        self._reader_id = 0
+        self._sent_seq = 0
+        """Number of the last event that was sent."""
         self._opened = asyncio.Event()
         self._results = ResultRenderer(0)
 
     async def send_greeting(self, stream_id: int) -> None:
-        """Says who is there before the client has said anything."""
-        self._greeted = stream_id
+        """Sends `hello` before the client has sent a message."""
+        self._greeting_id = stream_id
         await self.send_message(protocol.Greeting(stream_id=stream_id))
 
     def identify(self, secret: str | None) -> None:
-        """Whose streams these are. Raises Unauthorized."""
+        """Sets the caller that the streams belong to. Raises Unauthorized."""
         self._caller = self._access.identify(secret)
 
     @property
     def is_identified(self) -> bool:
-        """Who it is with: one who has a key, or a stream's token, or needs none."""
-        return self._caller is not None or self._stream is not None or self._elsewhere is not None
+        """Whether the client has a valid key or the token of a stream, or needs no key."""
+        return self._caller is not None or self._stream is not None or self._remote is not None
 
     @property
     def close_code(self) -> int:
-        """Of a WebSocket: it tells whether what was said last was a failure."""
-        last = self._last
-        return error_code_for(last.code).close if isinstance(last, protocol.Error | protocol.Failed) else ALL_WELL
+        """Close code of a WebSocket: that of the error, if the last message was one."""
+        last = self._last_sent
+        return error_code_for(last.code).close if isinstance(last, protocol.Error | protocol.Failed) else NORMAL_CLOSE
 
     async def handle_message(self, message: protocol.FromClient | bytes) -> None:
-        """Binary audio comes as bytes. What cannot be met is answered, and ends what it asked for only."""
+        """Processes a message or binary audio (bytes). An invalid request is answered with an error."""
         if self.is_over or self._is_displaced:
             return
-        if self._elsewhere:
-            await self._elsewhere.send_message(message)
+        if self._remote:
+            await self._remote.send_message(message)
             return
         try:
-            await self._read(message)
+            await self._handle(message)
         except ConureError as error:
             await self.send_error(error)
 
@@ -98,16 +97,16 @@ class NativeConnection:
             protocol.Error(message=error.message, code=error.code, hint=error.hint, retry_after=retry)
         )
         if self._stream is None:
-            self._end()  # it will not be opened by asking for the same again
+            self._end()  # the same request would fail again
 
     def try_push_audio(self, data: bytes) -> bool:
-        """Binary audio, where nothing is to be said; False where it is to be read like the rest."""
+        """Accepts binary audio on the synchronous path. If it returns False, `handle_message` must process it."""
         stream = self._stream
-        return stream is not None and not self.is_over and stream.push_audio_now(data, self._connection)
+        return stream is not None and not self.is_over and stream.push_audio_now(data, self._reader_id)
 
     async def send_message(self, message: protocol.FromServer) -> None:
-        """Raises TooSlow where the client does not read; its stream has failed then."""
-        self._last = message
+        """Raises ClientTooSlow if the client does not read; its stream then fails."""
+        self._last_sent = message
         try:
             await with_send_timeout(self._send(message))
         except ClientTooSlow:
@@ -116,19 +115,19 @@ class NativeConnection:
             raise
 
     async def send_events(self) -> None:
-        """Sends events until the last one, or until another connection goes on with the stream."""
+        """Sends events until the last one, or until another connection resumes the stream."""
         await self._opened.wait()
-        if self._elsewhere:
-            await self._pass_on(self._elsewhere)
+        if self._remote:
+            await self._forward_events(self._remote)
         async with asyncio.TaskGroup() as tasks:
             receipts = tasks.create_task(self._acknowledge())
-            await self._tell_events()
+            await self._send_stream_events()
             receipts.cancel()
 
-    async def _tell_events(self) -> None:
+    async def _send_stream_events(self) -> None:
         while self._stream is not None and not self.is_over:
-            for seq, event in await self._stream.event_log.read_after(self._told, self._connection):
-                self._told = seq
+            for seq, event in await self._stream.event_log.read_after(self._sent_seq, self._reader_id):
+                self._sent_seq = seq
                 if rendered := self._render(seq, event):
                     await self.send_message(rendered)
                 if isinstance(event, TERMINAL_EVENTS):
@@ -136,71 +135,71 @@ class NativeConnection:
             if self._is_displaced:
                 self._end()
 
-    async def _pass_on(self, elsewhere: RemoteStream) -> None:
-        while (message := await elsewhere.receive_message()) is not None:
+    async def _forward_events(self, remote: RemoteStream) -> None:
+        while (message := await remote.receive_message()) is not None:
             await self.send_message(message)
         self._end()
 
     async def send_farewell(self) -> None:
-        """The last word, when nothing is read any more."""
+        """Sends the last message, after reading has stopped."""
         if self._is_displaced:
             await self.send_message(
-                protocol.Error(message="the stream goes on in another connection", code="displaced")
+                protocol.Error(message="the stream was resumed by another connection", code="displaced")
             )
 
     @property
     def can_resume(self) -> bool:
-        """Its client can come back to the stream by another connection, and give more audio."""
+        """Whether the client can resume the stream on another connection and send more audio."""
         is_here = self._stream is not None and self._config.events and not self._stream.is_closing
-        return not self.is_over and (is_here or self._elsewhere is not None)
+        return not self.is_over and (is_here or self._remote is not None)
 
     @property
     def has_backlog(self) -> bool:
-        """Something is still to be told, so its client need say nothing."""
+        """Whether results are pending, so that a silent client is not idle."""
         return self._stream is not None and (self._stream.is_closing or self._stream.has_backlog)
 
     @property
     def receipt(self) -> protocol.FromServer:
-        """For what came so far."""
+        """Acknowledges the audio received so far."""
         return protocol.Received(received=self._stream.received_bytes) if self._stream else protocol.Pong(id=0)
 
     async def end_input(self) -> None:
-        """Its client will say nothing more: as `close`, where there is a stream."""
-        if self._stream is not None or self._elsewhere is not None:
+        """The client has ended its side of the connection: same as `close` if there is a stream."""
+        if self._stream is not None or self._remote is not None:
             await self.handle_message(protocol.Close())
         else:
             self._end()
 
     def disconnect(self) -> None:
-        """The connection is gone. Who never learned the stream's token cannot come back."""
+        """The connection is closed. The stream stays resumable if the client has its token."""
         if self._stream is not None:
-            self._live.detach(self._stream, self._connection, may_return=self._config.events)
-        if self._elsewhere:
-            self._elsewhere.close()
+            self._live.detach(self._stream, self._reader_id, may_return=self._config.events)
+        if self._remote:
+            self._remote.close()
         self._end()
 
     @property
     def _is_displaced(self) -> bool:
-        return self._stream is not None and self._stream.event_log.reader_id != self._connection
+        return self._stream is not None and self._stream.event_log.reader_id != self._reader_id
 
     def _end(self) -> None:
         self.is_over = True
         self._opened.set()
 
-    async def _read(self, message: protocol.FromClient | bytes) -> None:
+    async def _handle(self, message: protocol.FromClient | bytes) -> None:
         match message:
             case bytes():
-                await self._feed(message)
+                await self._push_audio(message)
             case protocol.Audio():
-                await self._feed_message(message)
+                await self._push_audio_message(message)
             case protocol.Hello():
-                self._greet(message)
+                self._handle_hello(message)
             case protocol.Config():
                 await self._configure(message)
             case protocol.Resume():
                 await self._resume(message)
             case protocol.Finalize(id=number):
-                await (await self._open()).finalize(number, self._connection)
+                await (await self._open()).finalize(number, self._reader_id)
             case protocol.Close():
                 await self._close()
             case protocol.Cancel():
@@ -208,9 +207,9 @@ class NativeConnection:
             case protocol.Ping(id=number):
                 await self.send_message(protocol.Pong(id=number))
 
-    def _greet(self, hello: protocol.Hello) -> None:
+    def _handle_hello(self, hello: protocol.Hello) -> None:
         if self._stream is not None:
-            raise BadOption("hello came after the stream was opened", "say it first")
+            raise BadOption("hello was sent after the stream was opened", "send it first")
         if hello.key is not None:
             self.identify(hello.key)
         self._hello = structs.replace(hello, key=None)
@@ -222,7 +221,7 @@ class NativeConnection:
             return
         changed = structs.replace(config, endpointing=None)
         if changed not in (protocol.Config(), structs.replace(self._config, endpointing=None)):
-            raise BadOption("after the stream was opened endpointing alone may change", "open another stream")
+            raise BadOption("only endpointing may change after the stream was opened", "open a new stream")
         await self._stream.configure(_endpointing(config.endpointing))
 
     async def _open(self) -> LiveStream:
@@ -234,37 +233,37 @@ class NativeConnection:
                 config.sample_rate or hello.sample_rate,
                 config.channels or hello.channels,
             )
-            self._stream = await self._live.open_stream(_wanted(config), audio, caller)
-            self._results = ResultRenderer(self._name(self._stream))
+            self._stream = await self._live.open_stream(_stream_request(config), audio, caller)
+            self._results = ResultRenderer(self._stream_id(self._stream))
             self._stream.protocol_state = (self._config, self._results)
             await self._attach()
         return self._stream
 
-    def _name(self, stream: LiveStream) -> int | str:
-        """As the client chose it; or the number that it was greeted with, where it wants results alone."""
+    def _stream_id(self, stream: LiveStream) -> int | str:
+        """The id that the client chose; else, for clients without events, the id in the greeting."""
         if self._hello.stream_id is not None:
             return self._hello.stream_id
-        return self._greeted if self._greeted is not None and not self._config.events else stream.id
+        return self._greeting_id if self._greeting_id is not None and not self._config.events else stream.id
 
     async def _resume(self, resume: protocol.Resume) -> None:
         if self._stream is None and (path := self._live.identity.remote_socket(resume.token)):
-            self._elsewhere = await RemoteStream.connect(path)
-        if self._elsewhere:
-            await self._elsewhere.send_message(resume)
+            self._remote = await RemoteStream.connect(path)
+        if self._remote:
+            await self._remote.send_message(resume)
             self._opened.set()
             return
         seq, stream = resume.seq, self._live.find_stream(resume.token)
         if self._stream is not None or stream is None or not stream.event_log.can_replay_after(seq):
-            raise BadOption(f"there is no stream to resume after event {seq}", "open a new one")
-        self._stream, self._told = stream, seq
+            raise BadOption(f"no stream can be resumed after event {seq}", "open a new stream")
+        self._stream, self._sent_seq = stream, seq
         self._config, self._results = stream.protocol_state
         await self._attach()
         if stream.event_log.has_ended and seq == stream.event_log.last_number:
-            self._end()  # it was all read before
+            self._end()  # all events were already read
 
     async def _attach(self) -> None:
         assert self._stream is not None
-        self._connection = self._live.attach(self._stream)
+        self._reader_id = self._live.attach(self._stream)
         if self._config.events:
             options = self._stream.options
             await self.send_message(
@@ -279,35 +278,35 @@ class NativeConnection:
             )
         self._opened.set()
 
-    async def _feed(self, data: bytes) -> None:
-        await (await self._open()).push_audio(data, self._connection)
+    async def _push_audio(self, data: bytes) -> None:
+        await (await self._open()).push_audio(data, self._reader_id)
 
     async def _acknowledge(self) -> None:
-        """Tells now and then what was received: a client keeps it until then."""
+        """Acknowledges received audio at intervals: the client buffers it until then."""
         acknowledged = 0
         while self._stream is not None and self._config.events:
-            await asyncio.sleep(RECEIPT_EVERY)
+            await asyncio.sleep(RECEIPT_INTERVAL)
             if self._stream.received_bytes > acknowledged and not self.is_over:
                 acknowledged = self._stream.received_bytes
                 await self.send_message(protocol.Received(received=acknowledged))
 
-    async def _feed_message(self, audio: protocol.Audio) -> None:
+    async def _push_audio_message(self, audio: protocol.Audio) -> None:
         if self._stream is None:
             encoding = "f32" if audio.samples is not None else audio.encoding
             if encoding is not None:
                 self._config = structs.replace(self._config, encoding=encoding)
         stream = await self._open()
         if audio.encoding is not None and parse_encoding(audio.encoding) != stream.audio.encoding:
-            message = f"audio came as {audio.encoding}, and the stream began with {stream.audio.encoding}"
-            raise BadOption(message, "one stream has one encoding")
+            message = f"audio has encoding {audio.encoding}, but the stream has {stream.audio.encoding}"
+            raise BadOption(message, "use one encoding for the stream")
         data = audio.data
         if audio.samples is not None:
             if stream.audio.encoding != "f32":
-                raise BadOption("samples came as numbers, and the stream began with bytes", "one stream has one form")
-            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as that
+                raise BadOption("audio has `samples`, but the stream began with bytes", "use one form for the stream")
+            with np.errstate(over="ignore"):  # values beyond float32 become infinite and are rejected later
                 data += np.asarray(audio.samples, "<f4").tobytes()
         if data:
-            await self._feed(data)
+            await self._push_audio(data)
         if audio.final:
             await self._close()
 
@@ -318,7 +317,7 @@ class NativeConnection:
             self._end()
 
     async def _close(self) -> None:
-        await (await self._open()).close(self._connection)
+        await (await self._open()).close(self._reader_id)
 
     def _render(self, seq: int, event: Event) -> protocol.FromServer | None:
         assert self._stream is not None
@@ -327,7 +326,7 @@ class NativeConnection:
         return self._results.render(event)
 
 
-def _wanted(config: protocol.Config) -> StreamRequest:
+def _stream_request(config: protocol.Config) -> StreamRequest:
     finals = config.finals
     return StreamRequest(
         model=config.model,
@@ -339,6 +338,6 @@ def _wanted(config: protocol.Config) -> StreamRequest:
     )
 
 
-def _endpointing(asked: protocol.Endpointing | None) -> Endpointing:
-    """What was not said stays as we have it."""
-    return Endpointing() if asked is None else replace(Endpointing(), **structs.asdict(asked))
+def _endpointing(requested: protocol.Endpointing | None) -> Endpointing:
+    """Missing values keep the server's defaults."""
+    return Endpointing() if requested is None else replace(Endpointing(), **structs.asdict(requested))

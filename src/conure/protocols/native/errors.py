@@ -1,4 +1,4 @@
-"""An error as the native doors answer it over HTTP."""
+"""HTTP error responses of the native protocol."""
 
 from __future__ import annotations
 

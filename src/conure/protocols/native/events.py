@@ -1,4 +1,4 @@
-"""Events of a session as the native protocol has them: rich ones, or one `result` with the text so far."""
+"""Renders events of a session as messages of the native protocol: typed events, or `result` with the text so far."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from conure.service.events import (
 __all__ = ["ResultRenderer", "render_event"]
 
 
-def render_event(seq: int, event: Event, wanted: protocol.Config, problems: list[str]) -> protocol.FromServer | None:
-    """None for what the client did not ask for."""
+def render_event(seq: int, event: Event, config: protocol.Config, problems: list[str]) -> protocol.FromServer | None:
+    """None for events that the client did not ask for."""
     match event:
         case SpeechStarted(utterance, at):
             return protocol.SpeechStarted(seq=seq, utterance=utterance, at=at)
-        case Partial(utterance, stable, tail, _, until) if wanted.partials:
+        case Partial(utterance, stable, tail, _, until) if config.partials:
             return protocol.Partial(seq=seq, utterance=utterance, stable=stable, tail=tail, until=until)
         case UtteranceEnded(utterance, at, reason):
             return protocol.UtteranceEnd(seq=seq, utterance=utterance, at=at, reason=reason)
         case Final():
-            return _final(seq, event, wanted.words)
+            return _final(seq, event, config.words)
         case Marker(number):
             return protocol.Marker(seq=seq, id=number)
-        case Lag(seconds) if wanted.lag:
+        case Lag(seconds) if config.lag:
             return protocol.Lag(seq=seq, seconds=seconds)
         case StreamWarning(code, message):
             return protocol.Warned(seq=seq, code=code, message=message)
@@ -69,7 +69,7 @@ def _final(seq: int, final: Final, with_words: bool) -> protocol.Final:
 
 
 class ResultRenderer:
-    """For clients that want the text so far with each new token."""
+    """Renders `result` messages: the text so far after each new token."""
 
     def __init__(self, stream_id: int | str) -> None:
         self.stream_id = stream_id

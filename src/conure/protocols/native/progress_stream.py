@@ -1,6 +1,6 @@
-"""How far a transcription is, while it is made: lines of JSON, the last of them the transcript or why there is none.
+"""Streams the progress of a transcription as lines of JSON; the last line is the transcript or an error.
 
-{"type": "progress", "seconds": 61.2, "of": 180.0}      `of`: as the recording tells it, or null
+{"type": "progress", "seconds": 61.2, "of": 180.0}      `of`: duration in the recording's header, or null
 {"type": "transcript", "text": ..., as without `stream`}
 {"type": "error", "code", "message", "hint", "retry_after"}
 """
@@ -30,22 +30,22 @@ Transcribe = Callable[[Progress], Coroutine[Any, Any, Transcript]]
 class ProgressStream(StreamedResponse):
     media_type = "application/x-ndjson"
 
-    def __init__(self, held: AsyncExitStack, transcribe: Transcribe) -> None:
-        super().__init__(held)
+    def __init__(self, resources: AsyncExitStack, transcribe: Transcribe) -> None:
+        super().__init__(resources)
         self._transcribe = transcribe
 
     async def body_parts(self) -> AsyncGenerator[bytes, None]:
-        making: TranscriptionProgress[tuple[float, float | None]] = TranscriptionProgress(
-            lambda take: self._transcribe(lambda seconds, of: take((seconds, of)))
+        progress: TranscriptionProgress[tuple[float, float | None]] = TranscriptionProgress(
+            lambda report: self._transcribe(lambda seconds, of: report((seconds, of)))
         )
         try:
-            while (news := await making.next_updates()) is not None:
-                for seconds, of in news[-1:]:  # what was before is known by it
+            while (updates := await progress.next_updates()) is not None:
+                for seconds, of in updates[-1:]:  # only the latest is of interest
                     yield _line({"type": "progress", "seconds": round(seconds, 3), "of": of})
-            found = making.transcript()
-            yield _line({"type": "transcript"} | transcript_fields(found))
+            transcript = progress.transcript()
+            yield _line({"type": "transcript"} | transcript_fields(transcript))
         finally:
-            await making.close()
+            await progress.close()
 
     def error_response(self, error: ConureError) -> Response:
         return error_response(error)
@@ -54,5 +54,5 @@ class ProgressStream(StreamedResponse):
         return _line({"type": "error"} | error_fields(error))
 
 
-def _line(said: dict[str, Any]) -> bytes:
-    return msgspec.json.encode(said) + b"\n"
+def _line(message: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(message) + b"\n"

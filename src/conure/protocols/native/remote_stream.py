@@ -1,4 +1,4 @@
-"""A stream that another process of the server has, as the process sees it that has the connection."""
+"""Client side of a stream that another server process owns; counterpart of `stream_relay`."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class RemoteStream:
 
     @staticmethod
     async def connect(path: Path) -> RemoteStream | None:
-        """None where nobody is: the process has ended, and its streams with it."""
+        """None if the process has ended, and its streams with it."""
         try:
             return RemoteStream(*await asyncio.open_unix_connection(path))
         except OSError:
             return None
 
     async def send_message(self, message: protocol.FromClient | bytes) -> None:
-        """Waits where the other process does. What is said to one that has gone is for nobody."""
+        """Waits for back-pressure of the other process. Messages to a closed connection are dropped."""
         try:
             self._writer.write(frame(_encoder.encode(message)))
             await self._writer.drain()
         except (OSError, RuntimeError):
-            pass  # who hears notices
+            pass  # `receive_message` detects it
 
     async def receive_message(self) -> protocol.FromServer | None:
-        """None where nothing more will be said."""
-        said = await read_frame(self._reader)
-        return None if said is None else _from_server.decode(said)
+        """None at the end of the connection."""
+        data = await read_frame(self._reader)
+        return None if data is None else _from_server.decode(data)
 
     def close(self) -> None:
         self._writer.close()

@@ -1,4 +1,4 @@
-"""What the native door and the server's own pages answer over HTTP, as the OpenAPI document has it."""
+"""Schemas of the native protocol's HTTP responses, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SpokenWord(Response):
     """Seconds."""
     end: float | None
     confidence: float | None
-    """0 to 1, where the model tells."""
+    """From 0 to 1; null if the model does not provide it."""
 
 
 class SpokenSegment(Response):
@@ -32,23 +32,23 @@ class SpokenSegment(Response):
 class Transcription(Response):
     text: str
     language: str | None
-    """That was asked for, or that the model detected."""
+    """Requested, or detected by the model."""
     duration: float
-    """Seconds that were transcribed."""
+    """Transcribed seconds."""
     model: str
     segments: list[SpokenSegment]
     problems: list[str]
-    """What of the recording could not be read."""
+    """Parts of the recording that could not be read."""
 
 
 class ErrorBody(Response):
     code: str
     message: str
-    """Names what is wrong."""
+    """Describes the error and names the offending value."""
     hint: str | None
-    """How to mend it."""
+    """How to fix it."""
     retry_after: float | None
-    """Seconds after which the same may go well."""
+    """Seconds after which a retry may succeed."""
 
 
 class Refusal(Response):
@@ -58,31 +58,31 @@ class Refusal(Response):
 class ModelStatus(Response):
     name: str
     live: bool
-    """It follows live audio."""
+    """Whether it transcribes live audio."""
     clips: bool
-    """It transcribes recordings."""
+    """Whether it transcribes recordings."""
     runner: str
     languages: list[str]
     streams: dict[str, int]
-    """How many there may be at each latency, in milliseconds."""
+    """Maximum number of streams by latency in milliseconds."""
 
 
 class Health(Response):
     status: Literal["ready", "draining", "restarting"]
     ready: bool
     streams: int
-    """Live streams that are open."""
+    """Open live streams."""
     uptime_seconds: float
     engine_restarts: int
     processes: dict[str, int | list[int]]
-    """Their ids."""
+    """Process ids by role."""
     memory: dict[str, int]
-    """Bytes that each has, shared ones counted in each."""
+    """Resident bytes by process; shared memory is counted in each process."""
     models: list[ModelStatus]
 
 
 class Bare(Response):
-    """Who has no key, where one is needed, is told no more."""
+    """The response for clients without a key, if the server requires keys."""
 
     status: Literal["ready", "draining", "restarting"]
     ready: bool
@@ -93,13 +93,13 @@ class Readiness(Response):
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": Refusal, "description": "What is wrong, and how to mend it."},
-    "5XX": {"model": Refusal, "description": "There is no room for it now, with `Retry-After`; or our fault."},
+    "4XX": {"model": Refusal, "description": "The request is invalid or not allowed; the body gives reason and hint."},
+    "5XX": {"model": Refusal, "description": "The server is at capacity (with `Retry-After`), or an internal error."},
 }
 ANY_RECORDING: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "The bytes of a file with sound: any container that FFmpeg reads, of any content type.",
+        "description": "An audio or video file in any container that FFmpeg reads; the content type is ignored.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }

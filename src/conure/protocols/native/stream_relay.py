@@ -1,9 +1,9 @@
-"""Conversations about streams that another process of the server has: their messages go there and back.
+"""Serves streams of this process to clients that are connected to another server process.
 
-    client ──> a process that has no such stream ──> the one that has it, at its Unix socket
+    client ──> process with the connection ──> process with the stream, at its Unix socket
 
-A message is a frame of msgpack; binary audio stays what it is. A stream is told by its token, which is a secret: whose
-it is need not be said again, and nobody can open one here where keys are needed.
+Each message is a frame of msgpack; binary audio is a msgpack byte string. A stream is identified by its token, which is
+a secret: the caller is not authenticated again, and no stream can be opened here if keys are required.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ _from_client: msgpack.Decoder[protocol.FromClient | bytes] = msgpack.Decoder(pro
 _encoder = msgpack.Encoder()
 
 
-async def serve_stream_relay(behind: Services, path: Path) -> asyncio.Server:
+async def serve_stream_relay(services: Services, path: Path) -> asyncio.Server:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError):
-            await _Relayed(behind, reader, writer).serve()
+            await _RelayedConnection(services, reader, writer).serve()
 
     return await asyncio.start_unix_server(serve, path)
 
 
-class _Relayed:
-    """As the process sees it that has the stream."""
+class _RelayedConnection:
+    """The side of the process that owns the stream."""
 
-    def __init__(self, behind: Services, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, services: Services, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self._conversation = NativeConnection(behind.live, behind.access, self._send)
+        self._connection = NativeConnection(services.live, services.access, self._send)
 
     async def serve(self) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read())
-                await self._conversation.send_events()
+                await self._connection.send_events()
                 reading.cancel()
-            await self._conversation.send_farewell()
+            await self._connection.send_farewell()
         except* OSError:
             pass
-        except* Exception as mistake:
-            report_failure(CONNECTION, mistake)
+        except* Exception as error:
+            report_failure(CONNECTION, error)
             with contextlib.suppress(OSError):
-                await self._conversation.send_error(internal_error())
+                await self._connection.send_error(internal_error())
         finally:
-            self._conversation.disconnect()
+            self._connection.disconnect()
             self._writer.close()
 
     async def _read(self) -> None:
-        while not self._conversation.is_over:
-            said = await read_frame(self._reader)
-            if said is None:
+        while not self._connection.is_over:
+            data = await read_frame(self._reader)
+            if data is None:
                 raise ConnectionError
-            await self._conversation.handle_message(_from_client.decode(said))
+            await self._connection.handle_message(_from_client.decode(data))
 
     async def _send(self, message: Any) -> None:
         write_frame(self._writer, _encoder.encode(message))

@@ -1,4 +1,4 @@
-"""Recordings to transcripts: `POST /v1/transcribe?model=&language=&track=` with the bytes of the file as the body."""
+"""Transcription of recordings: `POST /v1/transcribe?model=&language=&track=` with the bytes of the file as the body."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from conure.protocols.native.schemas import ANY_RECORDING, REFUSALS, Transcripti
 from conure.protocols.services import Services
 from conure.text.transcript_json import transcript_fields
 
-__all__ = ["recordings"]
+__all__ = ["transcribe_file"]
 
 
-def recordings(behind: Services) -> APIRouter:
-    router, models = APIRouter(), behind.live.models
+def transcribe_file(services: Services) -> APIRouter:
+    router, models = APIRouter(), services.live.models
 
     answers = {200: {"model": Transcription}} | REFUSALS
 
@@ -34,24 +34,24 @@ def recordings(behind: Services) -> APIRouter:
         stream: bool = False,
         track: Annotated[int | None, Query(ge=1)] = None,
     ) -> Response:
-        """Any container of sound or video; answers when all of it is transcribed.
+        """Transcribes an audio or video file in any container; responds when all of it is transcribed.
 
-        With `stream` lines of JSON tell how far that is, and the last one is the transcript. `track` chooses among
-        several audio tracks, from 1; without it the default one is taken among those with sound.
+        With `stream`, the response is lines of JSON that report progress; the last one is the transcript. `track` is
+        the number of the audio track, from 1; the default is the container's default track among those with sound.
         """
-        async with AsyncExitStack() as held:
+        async with AsyncExitStack() as resources:
             try:
-                caller = behind.access.identify(read_credential(request.headers, request.query_params))
-                card = models.find_file_model(model)
-                file = await held.enter_async_context(behind.uploads.receive_body(request))
+                caller = services.access.identify(read_credential(request.headers, request.query_params))
+                model_info = models.find_file_model(model)
+                file = await resources.enter_async_context(services.uploads.receive_body(request))
                 if stream:
-                    work = partial(behind.files.transcribe, file, card, language, caller, None, track=track)
-                    return ProgressStream(held.pop_all(), work)
-                found = await cancel_on_disconnect(
-                    request, behind.files.transcribe(file, card, language, caller, track=track)
+                    work = partial(services.files.transcribe, file, model_info, language, caller, None, track=track)
+                    return ProgressStream(resources.pop_all(), work)
+                transcript = await cancel_on_disconnect(
+                    request, services.files.transcribe(file, model_info, language, caller, track=track)
                 )
             except ConureError as error:
                 return error_response(error)
-            return JSONResponse(transcript_fields(found))
+            return JSONResponse(transcript_fields(transcript))
 
     return router
