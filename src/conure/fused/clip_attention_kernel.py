@@ -77,8 +77,8 @@ def _load(rows, first, last, stride, BLOCK: tl.constexpr, WIDTH: tl.constexpr, C
 @triton.jit
 def _load_line(line, first, last, BLOCK: tl.constexpr):
     """Elements first .. first + BLOCK - 1 as a row; elements outside 0 .. last - 1 are zeros."""
-    place = first + tl.arange(0, BLOCK)[None, :]
-    return tl.load(line + place, mask=(place >= 0) & (place < last), other=0.0)
+    index = first + tl.arange(0, BLOCK)[None, :]
+    return tl.load(line + index, mask=(index >= 0) & (index < last), other=0.0)
 
 
 @triton.jit(do_not_specialize=["count"])

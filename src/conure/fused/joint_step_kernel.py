@@ -55,9 +55,9 @@ def joint_step_kernel(
     b, step = tl.program_id(0).to(tl.int64), tl.program_id(1)
     column = tl.arange(0, COLUMNS)
     inside = column < WIDTH
-    place = b * length + tl.minimum(tl.load(times + b) + step, length - 1)
+    source = b * length + tl.minimum(tl.load(times + b) + step, length - 1)
     target = b * tl.num_programs(1) + step
-    mixed = tl.load(steps + place * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
+    mixed = tl.load(steps + source * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
     mixed += tl.load(predicted + b * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
     # Rounded to the stored type, so that both products read the same values. NaN is kept.
     mixed = tl.maximum(mixed, 0.0, propagate_nan=tl.PropagateNan.ALL).to(hidden.dtype.element_ty)

@@ -79,8 +79,8 @@ def label_step_reference(
     """Reference implementation."""
     ids, duration, *score_columns = scored
 
-    def token_scores(place: Tensor) -> tuple[Tensor, Tensor]:
-        log_probabilities, confidences = (part.gather(1, place[:, None])[:, 0] for part in score_columns)
+    def token_scores(index: Tensor) -> tuple[Tensor, Tensor]:
+        log_probabilities, confidences = (part.gather(1, index[:, None])[:, 0] for part in score_columns)
         return log_probabilities, confidences
 
     return next_tokens(ids, duration, token_scores, counts, decoded, time, repeats, written, rules)
@@ -104,10 +104,10 @@ def next_tokens(
     offset = _skip_blanks(blank, jumps, counts - time)
     time.add_(offset)
     emits = (offset < window) & (time < counts)
-    place = offset.clamp(max=window - 1)
-    tokens, jump = (part.gather(1, place[:, None])[:, 0] for part in (ids, jumps))
+    index = offset.clamp(max=window - 1)
+    tokens, jump = (part.gather(1, index[:, None])[:, 0] for part in (ids, jumps))
     token_durations = jump if rules.durations else jump.clamp(min=1)
-    append_tokens(written, emits, (tokens, time + decoded, token_durations, *token_scores(place)))
+    append_tokens(written, emits, (tokens, time + decoded, token_durations, *token_scores(index)))
     repeats.masked_fill_(offset > 0, 0).add_(emits & (jump == 0))
     advance = emits * jump + (repeats >= rules.max_symbols)
     time.add_(advance)
@@ -118,9 +118,9 @@ def next_tokens(
 def append_tokens(written: TokenColumns, mask: Tensor, token: tuple[Tensor, ...]) -> None:
     """Appends one token, [B] for each column, to the rows where `mask` [B] is true."""
     *columns, counts = written
-    place = torch.where(mask, counts, columns[0].shape[1] - 1)[:, None]
+    index = torch.where(mask, counts, columns[0].shape[1] - 1)[:, None]
     for column, value in zip(columns, token, strict=True):
-        column.scatter_(1, place, value[:, None].to(column.dtype))
+        column.scatter_(1, index, value[:, None].to(column.dtype))
     counts.add_(mask)
 
 

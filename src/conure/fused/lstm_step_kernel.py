@@ -65,9 +65,9 @@ def lstm_step_kernel(
         sums += tl.load(recurrent_bias + at, mask=inside, other=0.0).to(tl.float32)
         gates += (sums,)
     in_gate, forget_gate, candidate, out_gate = gates
-    place = row * WIDTH + column
-    memory = tl.sigmoid(forget_gate) * tl.load(cell + place, mask=mask, other=0.0).to(tl.float32)
+    target = row * WIDTH + column
+    memory = tl.sigmoid(forget_gate) * tl.load(cell + target, mask=mask, other=0.0).to(tl.float32)
     # tanh(x) = 2 sigmoid(2x) - 1
     memory += tl.sigmoid(in_gate) * (2 * tl.sigmoid(2 * candidate) - 1)
-    tl.store(cell + place, memory, mask=mask)
-    tl.store(hidden + place, tl.sigmoid(out_gate) * (2 * tl.sigmoid(2 * memory) - 1), mask=mask)
+    tl.store(cell + target, memory, mask=mask)
+    tl.store(hidden + target, tl.sigmoid(out_gate) * (2 * tl.sigmoid(2 * memory) - 1), mask=mask)

@@ -84,9 +84,9 @@ def attend_ring_reference(
 
 def _visibility(age: Tensor, counts: Tensor, chunk: int, past: int) -> tuple[Tensor, Tensor]:
     """Distances of keys from queries, [B, C, L + C], and the mask of visible keys, [B, 1, 1, L + C]."""
-    place = torch.arange(past, device=age.device)
+    index = torch.arange(past, device=age.device)
     step = torch.arange(chunk, device=age.device)
-    steps_back = (age[:, None] - 1 - place) % past + 1  # distance to the first query, [B, L]
+    steps_back = (age[:, None] - 1 - index) % past + 1  # distance to the first query, [B, L]
     offsets = torch.cat([steps_back, (-step).expand(len(age), -1)], 1)
     visible = torch.cat([steps_back <= age.clamp(max=past // chunk * chunk)[:, None], step < counts[:, None]], 1)
     visible = visible & (counts > 0)[:, None]

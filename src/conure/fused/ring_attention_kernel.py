@@ -106,21 +106,21 @@ def attend_ring_kernel(
     head = tl.program_id(0).to(tl.int64)
     b = tl.program_id(1).to(tl.int64)
     slot, age, count = tl.load(slots + b), tl.load(ages + b), tl.load(counts + b)
-    step, place, column = tl.arange(0, STEPS), tl.arange(0, PLACES), tl.arange(0, COLUMNS)
+    step, index, column = tl.arange(0, STEPS), tl.arange(0, PLACES), tl.arange(0, COLUMNS)
     inside = column < WIDTH
     in_chunk = step < CHUNK
     is_valid = in_chunk & (step < count)
 
-    # The ring holds the last PAST steps; places after the newest hold the oldest.
+    # The ring holds the last PAST steps; indices after the newest hold the oldest.
     newest = ((age + PAST - 1) % PAST).to(tl.int32)
-    steps_back = 1 + newest - place + tl.where(place > newest, PAST, 0)
+    steps_back = 1 + newest - index + tl.where(index > newest, PAST, 0)
     reach = tl.minimum(age, PAST // CHUNK * CHUNK).to(tl.int32)
-    is_visible = (place < PAST) & (steps_back <= reach) & (count > 0)
+    is_visible = (index < PAST) & (steps_back <= reach) & (count > 0)
 
     at = b * row_stride + head * head_stride + step[:, None] * step_stride + column[None, :]
     load_mask = is_valid[:, None] & inside[None, :]
     ring = (slot * HEADS + head) * (PAST * WIDTH)
-    past = ring + place[:, None] * WIDTH + column[None, :]
+    past = ring + index[:, None] * WIDTH + column[None, :]
     ring_mask = is_visible[:, None] & inside[None, :]
     old_key = tl.load(keys + past, mask=ring_mask, other=0.0)
     old_value = tl.load(values + past, mask=ring_mask, other=0.0)

@@ -102,8 +102,8 @@ def best_tokens_kernel(
             logits = tl.dot(x, w, logits, input_precision=PRECISION)
         logits += tl.load(bias + at + column, mask=valid, other=0.0).to(tl.float32)[None, :]
         logits = tl.where(valid[None, :], logits, float("-inf"))
-        highest, place = tl.max(logits, 1, return_indices=True)
-        token = tl.where(highest > running_max, at + place, token)
+        highest, index = tl.max(logits, 1, return_indices=True)
+        token = tl.where(highest > running_max, at + index, token)
         new_max = tl.maximum(running_max, highest)
         rescale, shifted = running_max - new_max, logits - new_max[:, None]
         total = total * tl.exp(rescale) + tl.sum(tl.exp(shifted), 1)
