@@ -77,8 +77,8 @@ def runners(name: str, precision: Precision = "fp32") -> tuple[CpuClipRunner, To
     checkpoint = checkpoint_of(network(SHAPES[name], ctc=True)) if name in SHAPES else reference(name).checkpoint
     folder = _Cache.folder / f"{name}-{precision}"
     convert(checkpoint, folder, precision)
-    net, front = build_network(checkpoint)
-    return CpuClipRunner(folder, threads=1), TorchClipRunner(net, front, torch.device("cpu"))
+    net, log_mel = build_network(checkpoint)
+    return CpuClipRunner(folder, threads=1), TorchClipRunner(net, log_mel, torch.device("cpu"))
 
 
 def bound(precision: Precision) -> float:

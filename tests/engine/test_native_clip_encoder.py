@@ -52,7 +52,7 @@ SHAPES: dict[str, EncoderConfig] = {
     ),
     "streaming": replace(STREAMING, width=64, channels=16),
     "right context": replace(WIDE, style="chunked_limited_with_rc", contexts=(AttentionContext(8, 2, 4),)),
-    "one speaker alone": replace(WIDE, speaker_layers=(0,)),
+    "single speaker": replace(WIDE, speaker_layers=(0,)),
     "prompted": WIDE,
 }
 
@@ -75,8 +75,8 @@ def runners(name: str) -> tuple[CpuClipRunner, CpuClipRunner, TorchClipRunner]:
     checkpoint = checkpoint_of(network(SHAPES[name], ctc=True, prompts=5 * (name == "prompted")))
     folder = _Cache.folder / name
     convert(checkpoint, folder, "int8")
-    net, front = build_network(checkpoint)
-    reference = TorchClipRunner(net, front, torch.device("cpu"))
+    net, log_mel = build_network(checkpoint)
+    reference = TorchClipRunner(net, log_mel, torch.device("cpu"))
     return CpuClipRunner(folder, 2), CpuClipRunner(folder, 1, kernels=False), reference
 
 

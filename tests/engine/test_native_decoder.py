@@ -252,7 +252,7 @@ def test_ctc_matches_torch(repeats: int, tmp_path: Path) -> None:
     assert_same(run_to_end(native(net, tmp_path, 2).decode(steps, counts)), expected)
 
 
-def test_steps_may_lie_apart(tmp_path: Path) -> None:
+def test_strided_rows(tmp_path: Path) -> None:
     decoder, steps = native(heads("tdt"), tmp_path), encoded()
     expected = run_to_end(decoder.decode(steps, COUNTS))
     for given_steps in (np.asfortranarray(steps), steps.astype(np.float64), torch.from_numpy(steps)):
@@ -264,7 +264,7 @@ def test_streams_need_a_transducer(tmp_path: Path) -> None:
         native(ctc_heads(), tmp_path).allocate(1)
 
 
-def test_a_folder_without_heads_is_made_anew(tmp_path: Path) -> None:
+def test_a_folder_without_heads_is_unusable(tmp_path: Path) -> None:
     net = network(OFFLINE, **SHAPES["tdt"])
     convert(checkpoint_of(net), tmp_path, "fp32")
     assert is_usable(tmp_path)

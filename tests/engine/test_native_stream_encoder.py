@@ -35,7 +35,7 @@ WIDE = replace(STREAMING, width=64, channels=16, contexts=SHORT)
 SHAPES: dict[str, EncoderConfig] = {
     "streaming": replace(WIDE, contexts=STREAMING.contexts),
     "batch norm and biases": replace(WIDE, norm="batch_norm", bias=True, scale_input=True),
-    "one speaker alone": replace(WIDE, speaker_layers=(0,)),
+    "single speaker": replace(WIDE, speaker_layers=(0,)),
     "wider heads": replace(WIDE, width=128, heads=2),
     "prompted": WIDE,
 }

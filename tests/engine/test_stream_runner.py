@@ -37,7 +37,7 @@ SHAPES: dict[str, EncoderConfig] = {
     "streaming": STREAMING,
     "batch norm and biases": replace(STREAMING, norm="batch_norm", bias=True, scale_input=True),
     "short past": replace(STREAMING, contexts=(AttentionContext(4, 3), AttentionContext(4, 1))),
-    "one speaker alone": replace(STREAMING, speaker_layers=(0,)),
+    "single speaker": replace(STREAMING, speaker_layers=(0,)),
     "prompted": STREAMING,
 }
 
@@ -129,7 +129,7 @@ def test_fp32_matches_the_modules(name: str, chunk: int) -> None:
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["batch norm and biases", "short past", "one speaker alone"])
+@pytest.mark.parametrize("name", ["batch norm and biases", "short past", "single speaker"])
 def test_encoder_variants(name: str) -> None:
     for got, expected in compare(name, "fp32", 2, seed=5):
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)

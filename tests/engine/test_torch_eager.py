@@ -26,8 +26,8 @@ STEP = 1280
 
 def runner(encoder: EncoderConfig, folded: bool, compiled: bool = False) -> TorchClipRunner:
     net = network(encoder, prompts=3)
-    front = LogMel(replace(net.config.mel, normalize="per_feature"))
-    return TorchClipRunner(net, front, torch.device("cpu"), folded=folded, compiled=compiled)
+    log_mel = LogMel(replace(net.config.mel, normalize="per_feature"))
+    return TorchClipRunner(net, log_mel, torch.device("cpu"), folded=folded, compiled=compiled)
 
 
 def noise(lengths: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -61,11 +61,11 @@ def initial_rows(rules: Rules) -> DecoderRows:
     return DecoderRows(counts, draw(0, 10**12, ROWS), skipped, torch.zeros_like(counts), written)
 
 
-def assert_same(mine: DecoderRows, other: DecoderRows) -> None:
-    assert torch.equal(mine.time, other.time)
-    assert torch.equal(mine.repeats, other.repeats)
-    assert torch.equal(mine.written[-1], other.written[-1])
-    for got, expected in zip(mine.written[:-1], other.written[:-1], strict=True):
+def assert_same(got_rows: DecoderRows, expected_rows: DecoderRows) -> None:
+    assert torch.equal(got_rows.time, expected_rows.time)
+    assert torch.equal(got_rows.repeats, expected_rows.repeats)
+    assert torch.equal(got_rows.written[-1], expected_rows.written[-1])
+    for got, expected in zip(got_rows.written[:-1], expected_rows.written[:-1], strict=True):
         assert torch.equal(got[:, :CAPACITY], expected[:, :CAPACITY])
 
 

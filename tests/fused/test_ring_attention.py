@@ -121,7 +121,7 @@ def test_kernel_matches_reference(chunk: int, width: int, dtype: torch.dtype) ->
         assert torch.equal(args[name], ring)
 
 
-def test_only_the_places_of_the_chunk_change() -> None:
+def test_only_the_steps_of_the_chunk_change() -> None:
     args = inputs(4, 16, torch.float32)
     before = args["keys"].clone()
     attend_ring(**args)

@@ -130,9 +130,7 @@ def _check(work: Work, replay: Work, results: Sequence[Tensor]) -> None:
     for expected, got in zip(*outputs, strict=True):
         difference, largest = float((expected - got).abs().max()), float(expected.abs().max())
         if not difference <= TOLERANCE * largest:
-            raise RuntimeError(
-                f"the replay of a graph differs by {difference:.2g}, relative to values up to {largest:.2g}"
-            )
+            raise RuntimeError(f"replay and work differ by {difference:.2g}; the largest value is {largest:.2g}")
 
 
 @contextlib.contextmanager
