@@ -22,8 +22,8 @@ import torch
 
 from conure.engine.backends.positions import position_tables
 from conure.engine.convert.graph_names import ENCODER_FILE, REACH, STREAM_FILE, SUBSAMPLING_GRAPH_FILE
-from conure.engine.convert.onnx_attention import ClipView, LocalView, WholeView
-from conure.engine.convert.onnx_global_attention import GlobalView
+from conure.engine.convert.onnx_attention import ClipView, FullAttentionView, LocalAttentionView
+from conure.engine.convert.onnx_global_attention import GlobalAttentionView
 from conure.engine.convert.onnx_graph import Graph, save_graph, save_graphs
 from conure.engine.convert.onnx_layers import LayerWriter, convolution2d
 from conure.engine.convert.quantize import Products, Table
@@ -81,12 +81,12 @@ def _encoder_graph(graph: Graph, network: Network, products: Products, context: 
     layers, reach = cast(list[Layer], list(encoder.layers)), 2 * context.left if config.local else REACH
     tables = [_table(graph, index, layer.self_attn, products, reach) for index, layer in enumerate(layers)]
     if config.global_tokens and config.local:
-        view: ClipView = GlobalView(graph, x, context.left, config)
+        view: ClipView = GlobalAttentionView(graph, x, context.left, config)
     elif config.local:
-        view = LocalView(graph, x, context.left)
+        view = LocalAttentionView(graph, x, context.left)
     else:
-        view = WholeView(graph, x, tables[0].value, config, context)
-    writer = LayerWriter(graph, products, view, has_global_steps=isinstance(view, GlobalView))
+        view = FullAttentionView(graph, x, tables[0].value, config, context)
+    writer = LayerWriter(graph, products, view, has_global_steps=isinstance(view, GlobalAttentionView))
     x = writer.layers(encoder, writer.project_subsampled(encoder, x), tables)
     if network.prompt is not None:
         x = writer.apply_prompt(network.prompt, x, graph.input("prompts", np.int64, [1]))

@@ -16,9 +16,9 @@ from conure.engine.convert.onnx_layers import MASKED, HeadShape, Projected
 from conure.engine.convert.quantize import Operand, Products, Table
 from conure.models.config import AttentionContext, EncoderConfig
 
-__all__ = ["ClipView", "LocalView", "WholeView"]
+__all__ = ["ClipView", "FullAttentionView", "LocalAttentionView"]
 
-SPANS = 3
+QUERY_SPANS = 3
 """Number of query spans."""
 
 END = 2**62
@@ -37,7 +37,7 @@ class QuerySpan:
     first: str
     """First column of the distance table that the span reads."""
     last: str
-    keep: str
+    mask: str
     """Mask of visible keys, 1 or 0 in int32, [B, Q, K]; empty if all keys are visible."""
 
 
@@ -71,27 +71,29 @@ class ClipView:
         graph, width = self.graph, heads.count * heads.width
         query, position_query = (self.fold_queries(part, width) for part in (projected.query, projected.position_query))
         key, value = (self.by_head(self.fold_keys(part, width), heads) for part in (projected.key, projected.value))
-        near = products.operand(graph, self.by_head(position_query, heads))
+        position_operand = products.operand(graph, self.by_head(position_query, heads))
         mixed = []
         for span in self.spans:
-            bias = self._distance_scores(products, near, table, span)
+            bias = self._distance_scores(products, position_operand, table, span)
             part = graph.op("Slice", query, span.begin, span.end, graph.ints(1))
-            mixed.append(self.mix(heads, part, key, value, span.keep, bias))
+            mixed.append(self.attention_node(heads, part, key, value, span.mask, bias))
         return self.unfold(mixed, width)
 
-    def mix(self, heads: HeadShape, query: str, key: str, value: str, keep: str = "", bias: str = "") -> str:
+    def attention_node(self, heads: HeadShape, query: str, key: str, value: str, mask: str = "", bias: str = "") -> str:
         """Queries [B, Q, D], keys and values [B, h, K, d] -> [B, Q, D]."""
         options = {"num_heads": heads.count, "scale": 1.0, "mask_filter_value": MASKED}
-        return self.graph.contrib("MultiHeadAttention", query, key, value, "", keep, bias, **options)
+        return self.graph.contrib("MultiHeadAttention", query, key, value, "", mask, bias, **options)
 
-    def _distance_scores(self, products: Products, near: Operand, table: Table, span: QuerySpan) -> str:
+    def _distance_scores(self, products: Products, position_operand: Operand, table: Table, span: QuerySpan) -> str:
         """Position scores of each query and key, [B, h, Q, K].
 
         Column c of a query's scores is the c-th largest distance; key j of query i is in column Q - i + j. Dropping the
         first Q of the flattened scores and reading rows that are one shorter aligns the keys.
         """
         graph = self.graph
-        part = replace(near, value=graph.op("Slice", near.value, span.begin, span.end, graph.ints(2)))
+        part = replace(
+            position_operand, value=graph.op("Slice", position_operand.value, span.begin, span.end, graph.ints(2))
+        )
         distances = replace(table, value=graph.op("Slice", table.value, span.first, span.last, graph.ints(2)))
         scores = products.multiply_table(graph, part, distances)
         flat = graph.op("Reshape", scores, graph.ints(0, 0, -1))
@@ -104,16 +106,16 @@ class ClipView:
         return self.graph.op("Transpose", self.graph.op("Reshape", x, shape), perm=[0, 2, 1, 3])
 
 
-class WholeView(ClipView):
+class FullAttentionView(ClipView):
     """Attention over the whole clip, masked by the context."""
 
     def __init__(self, graph: Graph, x: str, table: str, config: EncoderConfig, context: AttentionContext) -> None:
         super().__init__(graph, x)
         reach = graph.op("Div", graph.size(table, 2), graph.scalar(2))
         visible = _visible(graph, self.steps, config, context)
-        size = graph.op("Div", graph.op("Add", self.steps, graph.scalar(SPANS - 1)), graph.scalar(SPANS))
+        size = graph.op("Div", graph.op("Add", self.steps, graph.scalar(QUERY_SPANS - 1)), graph.scalar(QUERY_SPANS))
         last = graph.op("Sub", self.steps, graph.scalar(1))
-        begins = [graph.op("Min", graph.op("Mul", size, graph.scalar(index)), last) for index in range(SPANS)]
+        begins = [graph.op("Min", graph.op("Mul", size, graph.scalar(index)), last) for index in range(QUERY_SPANS)]
         ends = [graph.op("Min", graph.op("Add", begin, size), self.steps) for begin in begins]
         self.spans = tuple(self._span(reach, visible, *span) for span in zip(begins, ends, strict=True))
 
@@ -130,14 +132,14 @@ class WholeView(ClipView):
         last = graph.op("Add", graph.op("Sub", reach, begin), self.steps)
         vectors = (begin, end, graph.op("Sub", end, begin), self.steps, first, last)
         begin, end, queries, keys, first, last = (graph.op("Unsqueeze", size, graph.ints(0)) for size in vectors)
-        keep = ""
+        mask = ""
         if visible is not None:
             rows = graph.op("Slice", visible, begin, end, graph.ints(0))
-            keep = graph.op("Unsqueeze", graph.op("Cast", rows, to=graph.element(np.int32)), graph.ints(0))
-        return QuerySpan(begin, end, queries, keys, _rows(graph, queries), first, last, keep)
+            mask = graph.op("Unsqueeze", graph.op("Cast", rows, to=graph.element(np.int32)), graph.ints(0))
+        return QuerySpan(begin, end, queries, keys, _rows(graph, queries), first, last, mask)
 
 
-class LocalView(ClipView):
+class LocalAttentionView(ClipView):
     """Local attention with `window` steps to either side. Each row is a block of `window` steps with both
     neighbours."""
 
@@ -149,7 +151,7 @@ class LocalView(ClipView):
         self.padded_steps = graph.op("Mul", self.blocks, graph.ints(window))
         size, keys, columns = (graph.ints(times * window) for times in (1, 3, 4))
         rows = _rows(graph, size)
-        self.spans = (QuerySpan(graph.ints(0), size, size, keys, rows, graph.ints(0), columns, self._keep()),)
+        self.spans = (QuerySpan(graph.ints(0), size, size, keys, rows, graph.ints(0), columns, self._band_mask()),)
 
     def fold_queries(self, x: str, width: int) -> str:
         """[1, S, D] -> [blocks, w, D], zero-padded."""
@@ -162,8 +164,12 @@ class LocalView(ClipView):
         shape = graph.op("Concat", graph.ints(0), count, graph.ints(self.window, width), axis=0)
         blocks = graph.op("Reshape", self._pad(x, self.window), shape)
         edges = ((0, -2), (1, -1), (2, END))
-        near = [graph.op("Slice", blocks, graph.ints(begin), graph.ints(end), graph.ints(1)) for begin, end in edges]
-        return graph.op("Reshape", graph.op("Concat", *near, axis=2), graph.ints(-1, 3 * self.window, width))
+        position_operand = [
+            graph.op("Slice", blocks, graph.ints(begin), graph.ints(end), graph.ints(1)) for begin, end in edges
+        ]
+        return graph.op(
+            "Reshape", graph.op("Concat", *position_operand, axis=2), graph.ints(-1, 3 * self.window, width)
+        )
 
     def unfold(self, parts: list[str], width: int) -> str:
         """[blocks, w, D] -> [1, S, D]."""
@@ -178,17 +184,17 @@ class LocalView(ClipView):
         fill = graph.op("Add", graph.op("Sub", self.padded_steps, self.steps), graph.ints(sides))
         return graph.op("Pad", x, graph.op("Concat", graph.ints(0, sides, 0, 0), fill, graph.ints(0), axis=0))
 
-    def _keep(self) -> str:
+    def _band_mask(self) -> str:
         """[blocks, w, 3w]."""
         graph = self.graph
         shape = graph.op(
             "Concat", graph.ints(1), graph.op("Unsqueeze", self.steps, graph.ints(0)), graph.ints(1), axis=0
         )
         real = graph.op("Expand", graph.scalar(1, np.int32), shape)
-        near = graph.op("Transpose", self.fold_keys(real, 1), perm=[0, 2, 1])
+        position_operand = graph.op("Transpose", self.fold_keys(real, 1), perm=[0, 2, 1])
         row, column = np.arange(self.window)[:, None], np.arange(3 * self.window)[None]
         band = np.abs(row + self.window - column) <= self.window
-        return graph.op("Mul", near, graph.constant(band.astype(np.int32)))
+        return graph.op("Mul", position_operand, graph.constant(band.astype(np.int32)))
 
 
 def _rows(graph: Graph, queries: str) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from conure.engine.convert.onnx_attention import LocalView
+from conure.engine.convert.onnx_attention import LocalAttentionView
 from conure.engine.convert.onnx_graph import Graph
 from conure.engine.convert.onnx_layers import HeadShape, Projected
 from conure.engine.convert.quantize import Products, Table
 from conure.models.config import EncoderConfig
 
-__all__ = ["GlobalView"]
+__all__ = ["GlobalAttentionView"]
 
 
-class GlobalView(LocalView):
+class GlobalAttentionView(LocalAttentionView):
     """Adds global steps as keys of each block: zeros, because their scores are added to the position scores."""
 
     def __init__(self, graph: Graph, x: str, window: int, config: EncoderConfig) -> None:
@@ -23,7 +23,7 @@ class GlobalView(LocalView):
         self.global_steps = graph.op("Range", graph.scalar(0), end, graph.scalar(spacing))
         self.global_count = graph.op("Shape", self.global_steps)
         padding = graph.op("Concat", graph.ints(0, 0, 0, 0, 0), self.global_count, axis=0)
-        self.keep = graph.op("Pad", self.spans[0].keep, padding, graph.scalar(1, np.int32))
+        self.mask = graph.op("Pad", self.spans[0].mask, padding, graph.scalar(1, np.int32))
 
     def attend(self, products: Products, heads: HeadShape, projected: Projected, table: Table) -> str:
         """-> [1, S, D]"""
@@ -35,7 +35,7 @@ class GlobalView(LocalView):
         bias = self._distance_scores(products, operand, table, span)
         bias = graph.op("Concat", bias, self._global_scores(heads, *projected.global_projections[:2]), axis=3)
         value = self._append_global_values(heads, value, projected.value)
-        mixed = self.mix(heads, query, self._append_zero_keys(key), value, self.keep, bias)
+        mixed = self.attention_node(heads, query, self._append_zero_keys(key), value, self.mask, bias)
         return self._replace_global_steps(
             self.unfold([mixed], width), self._attend_globally(heads, *projected.global_projections)
         )
@@ -67,7 +67,7 @@ class GlobalView(LocalView):
         queries = graph.op("Reshape", self._gather_global(query), graph.ints(heads.count, -1, heads.width))
         queries = graph.op("Transpose", queries, perm=[1, 0, 2])
         queries = graph.op("Reshape", queries, graph.ints(1, -1, heads.count * heads.width))
-        return self.mix(heads, queries, self.by_head(key, heads), self.by_head(value, heads))
+        return self.attention_node(heads, queries, self.by_head(key, heads), self.by_head(value, heads))
 
     def _replace_global_steps(self, mixed: str, attended: str) -> str:
         graph = self.graph
