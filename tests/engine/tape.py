@@ -1,8 +1,8 @@
-"""A recorder for the CPU: what a CUDA graph does, with the same demands on what it records.
+"""A graph capturer for the CPU that behaves like CUDA graphs and has the same restrictions.
 
-Operations are noted with the places of what they read and wrote, and played again on just those, by their `out` forms
-where they have one: no line of the recorded function runs again, and no value that it once saw on the host is looked
-at anew. What asks the device for a value, or makes tensors out of the host's numbers, cannot be recorded.
+Operations are recorded with the tensors that they read and write and replayed on the same tensors, by their `out`
+variants if there are any: no line of the captured function runs again, and values that were read on the host are not
+read again. Operations that synchronise with the device or create tensors from host values cannot be captured.
 """
 
 from __future__ import annotations
@@ -17,10 +17,19 @@ from torch.utils._pytree import tree_leaves
 
 __all__ = ["Tape", "TapeRecorder", "places_of"]
 
-ASKS = {"_local_scalar_dense", "nonzero", "equal", "item", "is_nonzero", "masked_select", "unique", "nonzero_static"}
-"""A device would have to be waited for."""
+SYNCHRONISING = {
+    "_local_scalar_dense",
+    "nonzero",
+    "equal",
+    "item",
+    "is_nonzero",
+    "masked_select",
+    "unique",
+    "nonzero_static",
+}
+"""Operations that would synchronise with a device."""
 FROM_HOST = {"lift_fresh", "lift_fresh_copy", "from_numpy"}
-"""The values of a list or an array would have to be copied from where they no longer are."""
+"""Operations that copy host values, which may not exist any more at the replay."""
 
 
 class Tape(TorchDispatchMode):
@@ -28,33 +37,33 @@ class Tape(TorchDispatchMode):
         super().__init__()
         self.steps: list[Callable[[], None]] = []
         self.fresh: list[str] = []
-        """Operations that make memory when they are played."""
+        """Operations that allocate memory at the replay."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        if name in ASKS | FROM_HOST or (name.startswith("index") and _has_mask(args)):
-            raise AssertionError(f"{func} cannot be recorded")
+        if name in SYNCHRONISING | FROM_HOST or (name.startswith("index") and _has_mask(args)):
+            raise AssertionError(f"{func} cannot be captured")
         if name == "_to_copy" and kwargs.get("device") not in (None, torch.device("cpu")):
-            raise AssertionError("a copy to another device cannot be recorded")
+            raise AssertionError("a copy to another device cannot be captured")
         result = func(*args, **kwargs)
-        self._note(func, args, kwargs, result)
+        self._record(func, args, kwargs, result)
         return result
 
-    def _note(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        made = _tensors(result)
+    def _record(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        outputs = _tensors(result)
         writes = any(argument.alias_info is not None and argument.alias_info.is_write for argument in _arguments(func))
         if writes:
             self.steps.append(lambda: func(*args, **kwargs))
-        elif _is_empty(func) or places_of(made) <= places_of((args, kwargs)):
-            return  # room for what comes later, or a view of what is there
-        elif (out := _out_form(func, len(made))) is not None:
-            self.steps.append(lambda: out(*args, **kwargs, **dict(zip(_outs(out), made, strict=True))))
+        elif _is_empty(func) or places_of(outputs) <= places_of((args, kwargs)):
+            return  # memory for later operations, or a view
+        elif (out := _out_form(func, len(outputs))) is not None:
+            self.steps.append(lambda: out(*args, **kwargs, **dict(zip(_outs(out), outputs, strict=True))))
         else:
             self.fresh.append(str(func))
-            self.steps.append(lambda: _copy(func(*args, **kwargs), made))
+            self.steps.append(lambda: _copy(func(*args, **kwargs), outputs))
 
-    def play(self) -> None:
+    def replay(self) -> None:
         for step in self.steps:
             step()
 
@@ -64,12 +73,12 @@ class TapeRecorder:
         self.tapes: list[Tape] = []
 
     def __call__(self, work: Callable[[], None], results: Sequence[Tensor] = ()) -> Callable[[], None]:
-        work()  # constants are made in the first run
+        work()  # cached constants are created in the first run
         tape = Tape()
         with tape:
             work()
         self.tapes.append(tape)
-        return torch.inference_mode()(tape.play)
+        return torch.inference_mode()(tape.replay)
 
 
 def _tensors(tree: Any) -> list[Tensor]:
@@ -77,12 +86,12 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _has_mask(args: Any) -> bool:
-    """As many values would be taken as the mask has, which a device would have to tell."""
+    """Indexing by a mask has a result of unknown size, which requires a synchronisation."""
     return any(tensor.dtype == torch.bool for tensor in _tensors(args[1:2]))
 
 
 def places_of(tree: Any) -> set[int]:
-    """Where the memory of all tensors in a tree begins."""
+    """Addresses of the storage of all tensors in a tree."""
     return {tensor.untyped_storage().data_ptr() for tensor in _tensors(tree)}
 
 
@@ -99,16 +108,16 @@ def _outs(func: Any) -> list[str]:
 
 
 def _out_form(func: Any, count: int) -> Any:
-    """The overload that takes the same arguments and room for the results."""
-    wanted = [(argument.name, str(argument.type)) for argument in _arguments(func)]
+    """The overload with the same arguments and `out` tensors for the results."""
+    signature = [(argument.name, str(argument.type)) for argument in _arguments(func)]
     for overload in func.overloadpacket.overloads():
         form = getattr(func.overloadpacket, overload)
-        given = [(argument.name, str(argument.type)) for argument in _arguments(form) if not argument.is_out]
-        if len(_outs(form)) == count and given == wanted:
+        inputs = [(argument.name, str(argument.type)) for argument in _arguments(form) if not argument.is_out]
+        if len(_outs(form)) == count and inputs == signature:
             return form
     return None
 
 
-def _copy(result: Any, made: list[Tensor]) -> None:
-    for place, value in zip(made, _tensors(result), strict=True):
-        place.copy_(value)
+def _copy(result: Any, outputs: list[Tensor]) -> None:
+    for target, value in zip(outputs, _tensors(result), strict=True):
+        target.copy_(value)

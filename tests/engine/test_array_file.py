@@ -1,4 +1,4 @@
-"""Arrays in one file: what was written is read, and whoever reads it shares the pages."""
+"""Array files: arrays survive a round trip, and readers share the mapped pages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from conure.engine.convert.array_file import ArrayFile, write_arrays
 ARRAYS = {"bytes": np.arange(5, dtype=np.int8), "halves": np.ones((2, 3), np.float16), "none": np.zeros((0, 4))}
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_round_trip(tmp_path: Path) -> None:
     write_arrays(tmp_path / "some.packed", ARRAYS.items())
-    assert ArrayFile.are_in(tmp_path / "some.packed")
+    assert ArrayFile.exists(tmp_path / "some.packed")
     packed = ArrayFile(tmp_path / "some.packed")
     for name, array in ARRAYS.items():
         assert name in packed
@@ -28,11 +28,11 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 def test_a_file_is_mapped_once(tmp_path: Path) -> None:
     path = tmp_path / "some.packed"
     write_arrays(path, ARRAYS.items())
-    one, other = ArrayFile(path), ArrayFile(path)
-    assert np.shares_memory(one.array("bytes"), other.array("bytes"))
+    first, second = ArrayFile(path), ArrayFile(path)
+    assert np.shares_memory(first.array("bytes"), second.array("bytes"))
 
 
-def test_a_file_in_the_place_of_another_is_mapped_anew(tmp_path: Path) -> None:
+def test_a_replaced_file_is_mapped_again(tmp_path: Path) -> None:
     path, new = tmp_path / "some.packed", tmp_path / "new.packed"
     write_arrays(path, ARRAYS.items())
     before = ArrayFile(path)
@@ -43,7 +43,7 @@ def test_a_file_in_the_place_of_another_is_mapped_anew(tmp_path: Path) -> None:
     assert before.array("bytes").tolist() == [0, 1, 2, 3, 4]
 
 
-def test_what_is_not_there_is_not_opened(tmp_path: Path) -> None:
-    assert not ArrayFile.are_in(tmp_path / "some.packed")
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    assert not ArrayFile.exists(tmp_path / "some.packed")
     with pytest.raises(OSError, match="some"):
         ArrayFile(tmp_path / "some.packed")

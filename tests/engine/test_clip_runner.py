@@ -1,4 +1,4 @@
-"""The converted encoder gives what the modules give: fp32 as close as another order of sums allows, int8 in a bound."""
+"""The converted clip runner matches the modules: fp32 up to the order of sums, int8 within a bound."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conure.engine.backends.cpu.onnx_subsampling import PIECE_STEPS
 from conure.engine.backends.cpu.window_runner import CpuWindowRunner
 from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
 from conure.engine.backends.torch_eager.window_runner import TorchWindowRunner
-from conure.engine.convert import convert as converting
+from conure.engine.convert import convert as convert_module
 from conure.engine.convert.convert import convert
 from conure.engine.convert.converted_folder import Precision, read_converted
 from conure.engine.convert.graph_names import REACH
@@ -30,10 +30,10 @@ from tests.models.networks import OFFLINE, STREAMING, checkpoint_of, network
 from tests.parity.references import FAMILIES, RELATIVE, recordings, reference, relative_error
 
 INT8_RELATIVE, REDUCED_RELATIVE = 0.04, 0.06
-"""Largest accepted error of int8 against fp32, relative to the norm of what the encoder gives, and that of weights of 7
-bits, which are used where the processor adds products in 16 bits. The reference networks are narrow, their sums have
-few terms; at the real width of 1024 random offline networks have 0.014 and 0.021 after 6 layers, 0.018 and 0.028 after
-24, streaming ones 0.020 and 0.028, 0.028 and 0.040."""
+"""Largest accepted error of int8 relative to the norm of the fp32 output: with 8-bit weights, and with the 7-bit
+weights for processors that accumulate in 16 bits. The reference networks are narrow, so their sums have few terms. At
+the real width of 1024, random offline networks have 0.014 and 0.021 after 6 layers, 0.018 and 0.028 after 24 layers;
+streaming networks 0.020 and 0.028, 0.028 and 0.040."""
 
 SECOND = 16_000
 STEP = SECOND * 8 // 100
@@ -60,25 +60,25 @@ SHAPES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def folders() -> Iterator[None]:
-    """Where conversions of this file live; each is made once."""
+    """A folder for the conversions of this module; each is made once."""
     with tempfile.TemporaryDirectory() as folder:
-        _Place.folder = Path(folder)
+        _Cache.folder = Path(folder)
         yield
     runners.cache_clear()
 
 
-class _Place:
+class _Cache:
     folder: Path
 
 
 @functools.cache
 def runners(name: str, precision: Precision = "fp32") -> tuple[CpuClipRunner, TorchClipRunner]:
-    """Of a family's reference checkpoint, or of a random network of one of the shapes."""
+    """Runners of a family's reference checkpoint, or of a random network of one of the shapes."""
     checkpoint = checkpoint_of(network(SHAPES[name], ctc=True)) if name in SHAPES else reference(name).checkpoint
-    folder = _Place.folder / f"{name}-{precision}"
+    folder = _Cache.folder / f"{name}-{precision}"
     convert(checkpoint, folder, precision)
-    net, front = build_network(checkpoint)
-    return CpuClipRunner(folder, threads=1), TorchClipRunner(net, front, torch.device("cpu"))
+    net, log_mel = build_network(checkpoint)
+    return CpuClipRunner(folder, threads=1), TorchClipRunner(net, log_mel, torch.device("cpu"))
 
 
 def bound(precision: Precision) -> float:
@@ -98,16 +98,16 @@ def spoken() -> tuple[np.ndarray, np.ndarray]:
 
 
 def prompts_for(name: str) -> np.ndarray | None:
-    slots = reference(name).checkpoint.config.prompts
-    return np.arange(3) % slots if slots else None
+    count = reference(name).checkpoint.config.prompts
+    return np.arange(3) % count if count else None
 
 
 def error_of(
     name: str, precision: Precision, samples: np.ndarray, lengths: np.ndarray, prompts: np.ndarray | None = None
 ) -> float:
-    onnx, plain = runners(name, precision)
+    onnx, torch_runner = runners(name, precision)
     got, counts = run_to_end(onnx.encode(samples, lengths, prompts))
-    expected, expected_counts = run_to_end(plain.encode(samples, lengths, prompts))
+    expected, expected_counts = run_to_end(torch_runner.encode(samples, lengths, prompts))
     assert counts.tolist() == expected_counts.tolist()
     assert got.shape == expected.shape
     return _error(got, expected, counts)
@@ -118,29 +118,29 @@ def _error(got: Any, expected: Any, counts: Any) -> float:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_fp32_gives_the_numbers_of_the_modules(name: str) -> None:
+def test_fp32_matches_the_modules(name: str) -> None:
     assert error_of(name, "fp32", *spoken(), prompts_for(name)) < RELATIVE
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_int8_stays_within_its_bound(name: str) -> None:
-    """That of this processor."""
+    """The bound depends on the processor."""
     assert error_of(name, "int8", *spoken(), prompts_for(name)) < bound("int8")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_weights_of_seven_bits_stay_within_theirs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are right on every processor, and all that those without VNNI have: `auto` takes fp32 there."""
-    monkeypatch.setattr(converting, "saturates", lambda _: True)
+def test_7_bit_weights_stay_within_their_bound(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """7-bit weights are accurate on every processor; those without VNNI have only them (there, `auto` selects fp32)."""
+    monkeypatch.setattr(convert_module, "saturates", lambda _: True)
     convert(reference(name).checkpoint, tmp_path / "reduced", "int8")
-    onnx, (_, plain) = CpuClipRunner(tmp_path / "reduced", threads=1, kernels=False), runners(name)
+    onnx, (_, torch_runner) = CpuClipRunner(tmp_path / "reduced", threads=1, kernels=False), runners(name)
     got, counts = run_to_end(onnx.encode(*spoken(), prompts_for(name)))
-    expected, _ = run_to_end(plain.encode(*spoken(), prompts_for(name)))
+    expected, _ = run_to_end(torch_runner.encode(*spoken(), prompts_for(name)))
     assert _error(got, expected, counts) < REDUCED_RELATIVE
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_fp32_gives_the_tokens_of_the_modules(name: str) -> None:
+def test_fp32_emits_the_tokens_of_the_modules(name: str) -> None:
     rows = []
     for runner in runners(name):
         tokens = run_to_end(runner.decoder.decode(*run_to_end(runner.encode(*spoken(), prompts_for(name)))))
@@ -149,8 +149,8 @@ def test_fp32_gives_the_tokens_of_the_modules(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_way_of_seeing_is_kept(name: str) -> None:
-    """Clips around the sizes of pieces and of windows, of different lengths in a batch."""
+def test_attention_variants(name: str) -> None:
+    """Batches of clips whose lengths are close to those of pieces and windows."""
     edge = PIECE_STEPS * STEP
     assert error_of(name, "fp32", *noise(edge, edge + STEP, 2 * edge + 1000, edge - 700)) < RELATIVE
 
@@ -176,7 +176,7 @@ def test_longer_tables_do_not_change_short_clips() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_batch_gives_what_each_clip_gives_alone(precision: Precision) -> None:
+def test_clips_are_independent(precision: Precision) -> None:
     onnx, _ = runners("tdt", precision)
     samples, lengths = spoken()
     together, counts = run_to_end(onnx.encode(samples, lengths))
@@ -187,43 +187,51 @@ def test_a_batch_gives_what_each_clip_gives_alone(precision: Precision) -> None:
 
 
 @pytest.mark.parametrize("name", ["offline", "streaming", "local", "global", "globals"])
-def test_a_row_without_a_frame_leaves_the_others_alone(name: str) -> None:
-    onnx, plain = runners(name)
+def test_an_empty_clip_does_not_change_the_others(name: str) -> None:
+    onnx, torch_runner = runners(name)
     samples, lengths = noise(20 * STEP, 0)
     together, counts = run_to_end(onnx.encode(samples, lengths))
     alone, _ = run_to_end(onnx.encode(samples[:1], lengths[:1]))
-    assert counts.tolist() == run_to_end(plain.encode(samples, lengths))[1].tolist()
+    assert counts.tolist() == run_to_end(torch_runner.encode(samples, lengths))[1].tolist()
     assert _error(together[:1], alone, counts[:1]) < RELATIVE
     assert np.isfinite(together).all()
 
 
-def test_a_language_prompt_must_be_given() -> None:
+def test_missing_language_prompt_is_rejected() -> None:
     onnx, _ = runners("nemotron_prompt")
-    with pytest.raises(ValueError, match="prompt slot"):
+    with pytest.raises(ValueError, match="language prompt"):
         run_to_end(onnx.encode(*spoken()))
 
 
-def test_nothing_of_the_encoder_is_loaded_but_by_its_graph() -> None:
+def test_encoder_weights_are_only_in_the_graph() -> None:
     onnx, _ = runners("tdt")
     assert not onnx.checkpoint.tensors
     assert all(not name.startswith("encoder.") for name in read_converted(onnx.folder).heads())
 
 
-def test_the_frames_of_a_step_are_what_pieces_are_cut_by() -> None:
-    onnx, plain = runners("streaming")
+def test_steps_match_the_subsampling() -> None:
+    onnx, torch_runner = runners("streaming")
     frames = np.arange(1, 4 * STEP_FRAMES * PIECE_STEPS, 7)
-    assert onnx.steps(frames).tolist() == plain.network.encoder.pre_encode.out_steps(torch.from_numpy(frames)).tolist()
+    assert (
+        onnx.steps(frames).tolist()
+        == torch_runner.network.encoder.pre_encode.out_steps(torch.from_numpy(frames)).tolist()
+    )
 
 
 @pytest.mark.parametrize("context", [(8, 2, 4), (6, 1, 1), (0, 0, 3), (-1, -1, 2), (5, 3, None), (-1, -1, None)])
-def test_windows_see_what_they_are_told(context: tuple[int, int, int | None]) -> None:
-    onnx, plain = runners("right context")
-    windows = CpuWindowRunner(onnx), TorchWindowRunner(plain.network, plain.feature_extractor, torch.device("cpu"))
+def test_windows_use_the_given_context(context: tuple[int, int, int | None]) -> None:
+    onnx, torch_runner = runners("right context")
+    windows = (
+        CpuWindowRunner(onnx),
+        TorchWindowRunner(torch_runner.network, torch_runner.feature_extractor, torch.device("cpu")),
+    )
     frames, left = np.array([19 * STEP_FRAMES, 0, 7 * STEP_FRAMES - 3]), np.array([6, 0, 5])
-    shape = 3, frames.max(), plain.config.mel.features
+    shape = 3, frames.max(), torch_runner.config.mel.features
     mel = np.random.default_rng(5).standard_normal(shape, np.float32)
-    told = AttentionContext(*context)
-    (got, counts), (expected, expected_counts) = (runner.encode(mel, frames, left, told) for runner in windows)
+    attention_context = AttentionContext(*context)
+    (got, counts), (expected, expected_counts) = (
+        runner.encode(mel, frames, left, attention_context) for runner in windows
+    )
     assert counts.tolist() == expected_counts.tolist()
     assert counts.max() == min(context[2] or 1, 13)
     assert _error(got, expected, counts) < RELATIVE

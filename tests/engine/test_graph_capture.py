@@ -1,4 +1,4 @@
-"""What a recording bears, on a card; turns and decoders are tested with tapes elsewhere."""
+"""Capture of CUDA graphs on a GPU; steps and decoders are tested on the CPU with `tape.py`."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ import torch
 from conure.engine.backends.cuda.graph_capture import CudaGraphCapturer, graph_capturer_for, no_capture
 
 CPU = torch.device("cpu")
-card = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no card")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 class Product:
-    """Work on tensors that stay where they are."""
+    """A matrix product on tensors with fixed addresses."""
 
     def __init__(self, size: int) -> None:
-        self.given = torch.randn(size, size, device="cuda")
-        self.made = torch.zeros_like(self.given)
+        self.inputs = torch.randn(size, size, device="cuda")
+        self.result = torch.zeros_like(self.inputs)
 
     def __call__(self) -> None:
-        self.made.copy_(self.given @ self.given)
+        self.result.copy_(self.inputs @ self.inputs)
 
-    def is_done_by(self, play: object) -> bool:
-        self.given.normal_()
-        assert callable(play)
-        play()
-        return torch.allclose(self.made, self.given @ self.given, rtol=1e-2, atol=1e-2)
+    def is_done_by(self, replay: object) -> bool:
+        self.inputs.normal_()
+        assert callable(replay)
+        replay()
+        return torch.allclose(self.result, self.inputs @ self.inputs, rtol=1e-2, atol=1e-2)
 
 
-def test_a_processor_records_nothing() -> None:
+def test_cpu_does_not_capture() -> None:
     assert graph_capturer_for(CPU) is no_capture
 
 
-@card
-def test_recordings_go_on_where_all_before_were_given_up() -> None:
-    recorder = CudaGraphCapturer(torch.device("cuda"))
+@needs_gpu
+def test_captures_continue_after_works_are_deleted() -> None:
+    capturer = CudaGraphCapturer(torch.device("cuda"))
     for size in (64, 128, 32):
         work = Product(size)
-        assert work.is_done_by(recorder(work, [work.made]))
+        assert work.is_done_by(capturer(work, [work.result]))
         del work
-    assert not recorder.failed
+    assert not capturer.failed
 
 
-@card
-def test_other_threads_may_use_the_device_meanwhile() -> None:
-    recorder, begun, stop = CudaGraphCapturer(torch.device("cuda")), threading.Event(), threading.Event()
+@needs_gpu
+def test_other_threads_may_use_the_device_during_a_capture() -> None:
+    capturer, begun, stop = CudaGraphCapturer(torch.device("cuda")), threading.Event(), threading.Event()
 
     def upload() -> None:
         sizes = iter(range(1, 1 << 20))
@@ -58,25 +58,25 @@ def test_other_threads_may_use_the_device_meanwhile() -> None:
     thread.start()
     begun.wait()
     works = [Product(size) for size in (64, 96, 128)]
-    plays = [recorder(work, [work.made]) for work in works]
+    replays = [capturer(work, [work.result]) for work in works]
     stop.set()
     thread.join()
-    assert not recorder.failed
-    assert all(work.is_done_by(play) for work, play in zip(works, plays, strict=True))
+    assert not capturer.failed
+    assert all(work.is_done_by(replay) for work, replay in zip(works, replays, strict=True))
 
 
-@card
-def test_what_cannot_be_recorded_is_done_as_it_is() -> None:
-    recorder = CudaGraphCapturer(torch.device("cuda"))
-    made = torch.zeros(1, device="cuda")
+@needs_gpu
+def test_work_that_cannot_be_captured_runs_directly() -> None:
+    capturer = CudaGraphCapturer(torch.device("cuda"))
+    total = torch.zeros(1, device="cuda")
 
-    def asks() -> None:
-        made.add_(made.sum().item() + 1)
+    def synchronising_work() -> None:
+        total.add_(total.sum().item() + 1)
 
     before = torch.cuda.current_stream()
-    play = recorder(asks)
-    assert recorder.failed
+    replay = capturer(synchronising_work)
+    assert capturer.failed
     assert torch.cuda.current_stream() == before
-    value = made.item()
-    play()
-    assert made.item() == 2 * value + 1
+    value = total.item()
+    replay()
+    assert total.item() == 2 * value + 1

@@ -1,4 +1,4 @@
-"""The native decoder gives the tokens of the loop in torch, over the same heads and over those in ONNX Runtime."""
+"""The native decoder emits the same tokens as torch's loop, with torch's heads and with heads in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from conure.decoding.emitted_token import EmittedToken
 from conure.engine.backends.cpu.decoder import open_decoder
-from conure.engine.backends.cpu.native_decoder import HEADS_FILE, LABELLED_STEPS, SLICE_STEPS, NativeDecoder
+from conure.engine.backends.cpu.native_decoder import CTC_SLICE_STEPS, HEADS_FILE, SLICE_STEPS, NativeDecoder
 from conure.engine.backends.cpu.onnx_heads import OnnxHeads
 from conure.engine.backends.torch_eager.decoder import TorchDecoder
 from conure.engine.convert.convert import convert
@@ -27,18 +27,23 @@ from conure.native.library import has_native_kernels
 from tests.models.networks import OFFLINE, checkpoint_of, network
 
 pytestmark = pytest.mark.skipif(
-    not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI"
+    not has_native_kernels(), reason="native kernels need a compiler and a processor with VNNI"
 )
 
-TDT, NEVER_STILL = (0, 1, 2, 3, 4), (1, 2, 3, 4)
+TDT, NONZERO_DURATIONS = (0, 1, 2, 3, 4), (1, 2, 3, 4)
 COUNTS = np.array([40, 23, 1, 0])
 SHAPES: dict[str, dict[str, object]] = {
     "rnnt": {"predictor_layers": 2, "predictor_width": 64, "joint_width": 64, "durations": ()},
     "tdt": {"predictor_layers": 2, "predictor_width": 64, "joint_width": 64, "durations": TDT},
-    "tdt, always on": {"predictor_layers": 1, "predictor_width": 64, "joint_width": 64, "durations": NEVER_STILL},
+    "tdt without duration 0": {
+        "predictor_layers": 1,
+        "predictor_width": 64,
+        "joint_width": 64,
+        "durations": NONZERO_DURATIONS,
+    },
     "odd widths": {"predictor_layers": 1, "predictor_width": 24, "joint_width": 72, "durations": TDT},
 }
-"""Beside them the vocabulary of 20 fills no block of columns, and the encoder's width of 36 no vector."""
+"""The vocabulary of 20 is no multiple of a block, and the encoder's width of 36 no multiple of a vector."""
 ENCODER = replace(OFFLINE, width=36, heads=4)
 
 
@@ -63,50 +68,50 @@ def native(net: Heads, folder: Path, threads: int = 1, *, int8: bool = False) ->
     return NativeDecoder(folder, net.config, threads)
 
 
-def encoded(rows: int = len(COUNTS), steps: int = 40, seed: int = 5, slowness: int = 1) -> np.ndarray:
-    """Steps that stay as they are `slowness` times."""
-    noise = np.random.default_rng(seed).standard_normal((rows, -(-steps // slowness), ENCODER.width))
-    return noise.astype(np.float32).repeat(slowness, 1)[:, :steps]
+def encoded(rows: int = len(COUNTS), steps: int = 40, seed: int = 5, repeats: int = 1) -> np.ndarray:
+    """Random steps, each repeated `repeats` times."""
+    noise = np.random.default_rng(seed).standard_normal((rows, -(-steps // repeats), ENCODER.width))
+    return noise.astype(np.float32).repeat(repeats, 1)[:, :steps]
 
 
-def plainly(net: Heads, steps: np.ndarray, counts: np.ndarray) -> list[list[EmittedToken]]:
+def decode_in_torch(net: Heads, steps: np.ndarray, counts: np.ndarray) -> list[list[EmittedToken]]:
     return run_to_end(TorchDecoder(net).decode(torch.from_numpy(steps), torch.from_numpy(counts)))
 
 
-def brief(rows: list[list[EmittedToken]]) -> list[list[tuple[int, int, int]]]:
+def summary(rows: list[list[EmittedToken]]) -> list[list[tuple[int, int, int]]]:
     return [[(token.id, token.step, token.duration) for token in row] for row in rows]
 
 
 def assert_same(got: list[list[EmittedToken]], expected: list[list[EmittedToken]], within: float = 1e-4) -> None:
-    assert brief(got) == brief(expected)
-    for mine, other in zip(got, expected, strict=True):
-        sureness = [(token.log_probability, token.confidence) for token in mine]
-        assert sureness == [pytest.approx((t.log_probability, t.confidence), abs=within) for t in other]
+    assert summary(got) == summary(expected)
+    for got_row, expected_row in zip(got, expected, strict=True):
+        scores = [(token.log_probability, token.confidence) for token in got_row]
+        assert scores == [pytest.approx((t.log_probability, t.confidence), abs=within) for t in expected_row]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_floats_give_what_torch_gives(shape: str, threads: int, tmp_path: Path) -> None:
+def test_float32_matches_torch(shape: str, threads: int, tmp_path: Path) -> None:
     emitted = 0
     for seed, blank in ((0, 1.0), (1, 2.0), (2, 3.0)):
         net, steps = heads(shape, seed, blank), encoded(seed=seed)
-        expected = plainly(net, steps, COUNTS)
+        expected = decode_in_torch(net, steps, COUNTS)
         assert_same(run_to_end(native(net, tmp_path, threads).decode(steps, COUNTS)), expected)
         emitted += sum(map(len, expected))
     assert emitted > 50
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_bytes_give_what_onnx_runtime_gives(shape: str, tmp_path: Path) -> None:
-    """But for what another way to compute an exponential turns over when activations are rounded."""
+def test_int8_matches_onnx_runtime(shape: str, tmp_path: Path) -> None:
+    """Except for rounding differences of activations, caused by another implementation of exp."""
     net, steps = heads(shape), encoded(seed=1)
     convert(checkpoint_of(net), tmp_path, "int8")
-    expected = plainly(OnnxHeads(read_converted(tmp_path), threads=1), steps, COUNTS)
+    expected = decode_in_torch(OnnxHeads(read_converted(tmp_path), threads=1), steps, COUNTS)
     assert sum(map(len, expected)) > 15
     assert_same(run_to_end(native(net, tmp_path, 2, int8=True).decode(steps, COUNTS)), expected, within=0.1)
 
 
-def test_a_network_that_never_blanks_is_moved_on(tmp_path: Path) -> None:
+def test_max_symbols_limits_a_network_without_blanks(tmp_path: Path) -> None:
     for shape in ("rnnt", "tdt"):
         net = heads(shape, blank=-1e4)
         with torch.no_grad():
@@ -117,10 +122,10 @@ def test_a_network_that_never_blanks_is_moved_on(tmp_path: Path) -> None:
         tokens = run_to_end(decoder.decode(steps, COUNTS))
         assert [len(row) for row in tokens] == [3 * count for count in COUNTS]
         assert [token.step for token in tokens[1]] == [step for step in range(23) for _ in range(3)]
-        assert_same(tokens, plainly(net, steps, COUNTS))
+        assert_same(tokens, decode_in_torch(net, steps, COUNTS))
 
 
-def test_of_equal_scores_the_first_is_taken(tmp_path: Path) -> None:
+def test_first_of_equal_scores_wins(tmp_path: Path) -> None:
     net = heads("tdt")
     with torch.no_grad():
         net.joint.head.weight.zero_()
@@ -129,13 +134,13 @@ def test_of_equal_scores_the_first_is_taken(tmp_path: Path) -> None:
         net.joint.head.bias[[-1, -3]] = 1
     tokens = run_to_end(native(net, tmp_path).decode(encoded(), COUNTS))
     assert {(token.id, token.duration) for row in tokens for token in row} == {(7, 2)}
-    assert_same(tokens, plainly(net, encoded(), COUNTS))
+    assert_same(tokens, decode_in_torch(net, encoded(), COUNTS))
 
 
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("rows", [5, 33, 70])
-def test_a_row_does_not_depend_on_the_others(rows: int, int8: bool, tmp_path: Path) -> None:
-    """As many as are decoded together, and more."""
+def test_rows_are_independent(rows: int, int8: bool, tmp_path: Path) -> None:
+    """Fewer and more rows than the decoder's batch size."""
     decoder = native(heads("tdt"), tmp_path, 2, int8=int8)
     steps, counts = encoded(rows, 30), np.random.default_rng(0).integers(0, 31, rows)
     together = run_to_end(decoder.decode(steps, counts))
@@ -153,59 +158,65 @@ def test_a_clip_of_many_slices(shape: str, tmp_path: Path) -> None:
     slices = native(net, tmp_path).decode(steps, counts)
     for _ in range(3):
         next(slices)
-    assert_same(run_to_end(slices), plainly(net, steps, counts))
+    assert_same(run_to_end(slices), decode_in_torch(net, steps, counts))
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_rows_are_moved_on_in_place(shape: str, chunk: int, tmp_path: Path) -> None:
-    """Rows that take turns give what they give alone, and reset they begin anew."""
+def test_state_is_updated_by_slot(shape: str, chunk: int, tmp_path: Path) -> None:
+    """Interleaved streams decode like single ones, and reset slots begin again."""
     net = heads(shape)
     decoder, slots = native(net, tmp_path, int8=False), np.array([6, 0, 3])
-    memory, rng = decoder.allocate(7), np.random.default_rng(chunk)
+    state, rng = decoder.allocate(7), np.random.default_rng(chunk)
     for _ in range(2):
         steps, counts = encoded(3, 40, seed=chunk), np.array([40, 33, 26])
         places, found = np.zeros(3, np.int64), [[] for _ in slots]
         while (places < counts).any():
-            who = np.flatnonzero((places < counts) & (rng.random(3) < 0.7))
+            active = np.flatnonzero((places < counts) & (rng.random(3) < 0.7))
             part = (
                 np.stack(
-                    [np.resize(steps[row, places[row] : places[row] + chunk], (chunk, ENCODER.width)) for row in who]
+                    [np.resize(steps[row, places[row] : places[row] + chunk], (chunk, ENCODER.width)) for row in active]
                 )
-                if len(who)
+                if len(active)
                 else np.zeros((0, chunk, ENCODER.width), np.float32)
             )
-            some = np.minimum(counts[who] - places[who], chunk)
-            for row, emitted in zip(who, decoder.decode_chunk(part, some, memory, slots[who]), strict=True):
+            part_counts = np.minimum(counts[active] - places[active], chunk)
+            for row, emitted in zip(active, decoder.decode_chunk(part, part_counts, state, slots[active]), strict=True):
                 found[row] += emitted
-            places[who] += some
-        assert_same(found, plainly(net, steps, counts))
-        assert not memory.hidden[[1, 2, 4, 5]].any()
-        memory.reset(slots)
+            places[active] += part_counts
+        assert_same(found, decode_in_torch(net, steps, counts))
+        assert not state.hidden[[1, 2, 4, 5]].any()
+        state.reset(slots)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_flush_gives_tokens_and_changes_nothing(shape: str, tmp_path: Path) -> None:
-    """By the kernels and by the plain loop; others of the batch move on."""
+def test_a_flush_emits_tokens_and_keeps_the_state(shape: str, tmp_path: Path) -> None:
+    """In the native and the torch decoder, while other rows of the batch advance."""
     net, chunk, slots, rng = heads(shape), 7, np.array([2, 0, 3]), np.random.default_rng(3)
-    kernels, plain = native(net, tmp_path), TorchDecoder(net)
-    flushing, steady = ((kernels.allocate(4), plain.allocate(4)) for _ in range(2))
-    told = 0
-    for turn in range(24):
-        steps, flush = encoded(3, chunk, seed=turn), rng.random(3) < 0.6
+    kernels, reference = native(net, tmp_path), TorchDecoder(net)
+    flushed_states, steady_states = ((kernels.allocate(4), reference.allocate(4)) for _ in range(2))
+    flushed_tokens = 0
+    for step in range(24):
+        steps, flush = encoded(3, chunk, seed=step), rng.random(3) < 0.6
         counts = np.where(flush, rng.integers(0, chunk + 1, 3), chunk)
-        expected = plain.decode_chunk(steps, counts, flushing[1], slots, flush)
-        assert_same(kernels.decode_chunk(steps, counts, flushing[0], slots, flush), expected)
-        told += sum(len(tokens) for tokens, is_flush in zip(expected, flush, strict=True) if is_flush)
-        moves = ~flush
-        if moves.any():
-            moved = [tokens for tokens, is_flush in zip(expected, flush, strict=True) if not is_flush]
-            assert_same(kernels.decode_chunk(steps[moves], counts[moves], steady[0], slots[moves]), moved)
-            assert_same(plain.decode_chunk(steps[moves], counts[moves], steady[1], slots[moves]), moved)
-    assert told > 10
+        expected = reference.decode_chunk(steps, counts, flushed_states[1], slots, flush)
+        assert_same(kernels.decode_chunk(steps, counts, flushed_states[0], slots, flush), expected)
+        flushed_tokens += sum(len(tokens) for tokens, is_flush in zip(expected, flush, strict=True) if is_flush)
+        advances = ~flush
+        if advances.any():
+            advanced_tokens = [tokens for tokens, is_flush in zip(expected, flush, strict=True) if not is_flush]
+            assert_same(
+                kernels.decode_chunk(steps[advances], counts[advances], steady_states[0], slots[advances]),
+                advanced_tokens,
+            )
+            assert_same(
+                reference.decode_chunk(steps[advances], counts[advances], steady_states[1], slots[advances]),
+                advanced_tokens,
+            )
+    assert flushed_tokens > 10
 
 
-def test_the_memory_is_known_to_the_byte(tmp_path: Path) -> None:
+def test_state_size_is_exact(tmp_path: Path) -> None:
     decoder = native(heads("odd widths"), tmp_path)
     widths = 2 * 32 + 128
     assert decoder.allocate(5).bytes == 5 * (4 * widths + 3 * 8)
@@ -213,35 +224,35 @@ def test_the_memory_is_known_to_the_byte(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_any_cutting_into_chunks_gives_the_same(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_chunk_boundaries_do_not_matter(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     shape = data.draw(st.sampled_from(list(SHAPES)))
     blank, count = data.draw(st.floats(-2, 4)), data.draw(st.integers(1, 40))
     net, steps = heads(shape, blank=blank), encoded(1, count, seed=data.draw(st.integers(0, 99)))
     decoder = native(net, tmp_path_factory.mktemp("heads"))
-    memory, at, found = decoder.allocate(1), 0, []
+    state, at, found = decoder.allocate(1), 0, []
     while at < count:
         size = data.draw(st.integers(1, 9))
         part = steps[:, at : at + size]
-        (emitted,) = decoder.decode_chunk(part, np.array([part.shape[1]]), memory, np.zeros(1, np.int64))
+        (emitted,) = decoder.decode_chunk(part, np.array([part.shape[1]]), state, np.zeros(1, np.int64))
         found += emitted
         at += size
-    assert_same([found], plainly(net, steps, np.array([count])))
+    assert_same([found], decode_in_torch(net, steps, np.array([count])))
 
 
-@pytest.mark.parametrize("slowness", [1, 3])
-def test_ctc_gives_what_torch_gives(slowness: int, tmp_path: Path) -> None:
-    """Labels last through the bounds of slices, and so does the least of a token's confidences."""
-    net, counts = ctc_heads(), np.array([LABELLED_STEPS + 40, 23, 1, 0])
-    steps = encoded(steps=int(counts.max()), slowness=slowness)
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_ctc_matches_torch(repeats: int, tmp_path: Path) -> None:
+    """Repeated labels may cross the boundary of slices, and so may the lowest confidence of a token."""
+    net, counts = ctc_heads(), np.array([CTC_SLICE_STEPS + 40, 23, 1, 0])
+    steps = encoded(steps=int(counts.max()), repeats=repeats)
     steps *= np.linspace(0.2, 2, steps.shape[1], dtype=np.float32)[:, None]
-    steps[0, LABELLED_STEPS - 5 : LABELLED_STEPS + 5] = steps[0, 1]
-    expected = plainly(net, steps, counts)
+    steps[0, CTC_SLICE_STEPS - 5 : CTC_SLICE_STEPS + 5] = steps[0, 1]
+    expected = decode_in_torch(net, steps, counts)
     assert sum(map(len, expected)) > 50
-    assert any(token.step < LABELLED_STEPS < token.step + token.duration for token in expected[0])
+    assert any(token.step < CTC_SLICE_STEPS < token.step + token.duration for token in expected[0])
     assert_same(run_to_end(native(net, tmp_path, 2).decode(steps, counts)), expected)
 
 
-def test_steps_may_lie_apart(tmp_path: Path) -> None:
+def test_strided_rows(tmp_path: Path) -> None:
     decoder, steps = native(heads("tdt"), tmp_path), encoded()
     expected = run_to_end(decoder.decode(steps, COUNTS))
     for given_steps in (np.asfortranarray(steps), steps.astype(np.float64), torch.from_numpy(steps)):
@@ -253,7 +264,7 @@ def test_streams_need_a_transducer(tmp_path: Path) -> None:
         native(ctc_heads(), tmp_path).allocate(1)
 
 
-def test_a_folder_without_heads_is_made_anew(tmp_path: Path) -> None:
+def test_a_folder_without_heads_is_unusable(tmp_path: Path) -> None:
     net = network(OFFLINE, **SHAPES["tdt"])
     convert(checkpoint_of(net), tmp_path, "fp32")
     assert is_usable(tmp_path)

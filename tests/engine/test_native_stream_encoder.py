@@ -1,4 +1,4 @@
-"""The native kernels give what the graph gives of the same weights, for rows of any age, whoever is in the turn."""
+"""The native stream encoder matches the ONNX graph with the same weights, for streams of any age and any batch."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from pathlib import Path
 
 import pytest
 
-from conure.engine.backends.cpu.int8_weights import FILE, Int8Weights
+from conure.engine.backends.cpu.int8_weights import INT8_ENCODER_FILE, Int8Weights
 from conure.engine.backends.cpu.stream_runner import CpuStreamRunner
 from conure.engine.convert import converted_folder as converted
 from conure.engine.convert.convert import convert
 from conure.engine.convert.converted_folder import is_usable
-from conure.engine.convert.pack_encoder import is_packable
+from conure.engine.convert.pack_encoder import supports_native_kernels
 from conure.models.config import AttentionContext, EncoderConfig
 from conure.native.library import has_native_kernels
-from tests.engine.test_stream_runner import SLOTS, SPOKEN, check_flushes, check_rows_alone, turns
+from tests.engine.test_stream_runner import SLOTS, SPOKEN, check_flushes, check_rows_are_independent, random_steps
 from tests.models.networks import STREAMING, checkpoint_of, network
 
 pytestmark = pytest.mark.skipif(
-    not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI"
+    not has_native_kernels(), reason="native kernels need a compiler and a processor with VNNI"
 )
 
 RELATIVE = 0.03
-"""Largest accepted error against the graph, relative to a chunk's norm: halves of keys and values, and what they turn
-over when activations are rounded."""
+"""Largest accepted error relative to the norm of a chunk of the graph: from float16 keys and values, and from the
+rounding of activations that they change."""
 
 SHORT = tuple(AttentionContext(9, right) for right in (3, 1, 0))
 WIDE = replace(STREAMING, width=64, channels=16, contexts=SHORT)
 SHAPES: dict[str, EncoderConfig] = {
     "streaming": replace(WIDE, contexts=STREAMING.contexts),
     "batch norm and biases": replace(WIDE, norm="batch_norm", bias=True, scale_input=True),
-    "one speaker alone": replace(WIDE, speaker_layers=(0,)),
+    "single speaker": replace(WIDE, speaker_layers=(0,)),
     "wider heads": replace(WIDE, width=128, heads=2),
     "prompted": WIDE,
 }
@@ -44,51 +44,51 @@ CASES = [(name, chunk) for name in SHAPES for chunk in ((1, 2, 7, 14) if name ==
 
 @pytest.fixture(scope="module")
 def folders() -> Iterator[dict[str, Path]]:
-    """Networks of each shape, converted."""
+    """A converted network of each shape."""
     with tempfile.TemporaryDirectory() as root:
-        places = {name: Path(root) / name for name in SHAPES}
-        for name, folder in places.items():
+        paths = {name: Path(root) / name for name in SHAPES}
+        for name, folder in paths.items():
             net = network(SHAPES[name], prompts=5 * (name == "prompted"), **SPOKEN)
             convert(checkpoint_of(net), folder, "int8")
-        yield places
+        yield paths
 
 
 @pytest.mark.parametrize(("name", "chunk"), CASES)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_kernels_give_what_the_graph_gives(folders: dict[str, Path], name: str, chunk: int, threads: int) -> None:
+def test_kernels_match_the_graph(folders: dict[str, Path], name: str, chunk: int, threads: int) -> None:
     native = CpuStreamRunner(folders[name], threads)
     graph = CpuStreamRunner(folders[name], threads=1, kernels=False)
     assert native.description.startswith("native int8")
     assert graph.description.startswith("onnx int8")
     states, compared = (native.allocate(SLOTS), graph.allocate(SLOTS)), 0
-    for turn in turns(name, chunk, 30, seed=chunk):
-        for got, expected in zip(turn.run(native, states[0]), turn.run(graph, states[1]), strict=True):
+    for step in random_steps(name, chunk, 30, seed=chunk):
+        for got, expected in zip(step.run(native, states[0]), step.run(graph, states[1]), strict=True):
             assert float((got - expected).norm()) <= RELATIVE * float(expected.norm())
             compared += len(expected)
     assert compared > 30
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7])
-def test_a_row_does_not_depend_on_the_others(folders: dict[str, Path], chunk: int) -> None:
-    check_rows_alone(CpuStreamRunner(folders["streaming"], threads=2), chunk)
+def test_rows_are_independent(folders: dict[str, Path], chunk: int) -> None:
+    check_rows_are_independent(CpuStreamRunner(folders["streaming"], threads=2), chunk)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 14])
-def test_a_flush_changes_nothing_of_what_is_encoded_after_it(folders: dict[str, Path], chunk: int) -> None:
+def test_a_flush_does_not_change_later_chunks(folders: dict[str, Path], chunk: int) -> None:
     check_flushes(CpuStreamRunner(folders["streaming"], threads=2), chunk)
 
 
-def test_a_row_takes_half_of_what_the_graph_takes(folders: dict[str, Path]) -> None:
+def test_a_slot_needs_less_memory_than_in_the_graph(folders: dict[str, Path]) -> None:
     native, graph = (CpuStreamRunner(folders["streaming"], 1, kernels=kernels) for kernels in (True, False))
     assert native.allocate(SLOTS).encoder.bytes < 0.7 * graph.allocate(SLOTS).encoder.bytes
 
 
-def test_a_folder_without_weights_for_the_kernels_is_made_anew(
+def test_a_folder_without_native_weights_is_unusable(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(folders["streaming"], tmp_path / "copy")
     for suffix in (".packed", ".json"):
-        (folder / FILE).with_suffix(suffix).unlink()
+        (folder / INT8_ENCODER_FILE).with_suffix(suffix).unlink()
     manifest = json.loads((folder / converted.MANIFEST).read_text())
     manifest["files"] = {name: digest for name, digest in manifest["files"].items() if (folder / name).exists()}
     (folder / converted.MANIFEST).write_text(json.dumps(manifest))
@@ -98,18 +98,18 @@ def test_a_folder_without_weights_for_the_kernels_is_made_anew(
     assert is_usable(folder)
 
 
-def test_weights_that_were_cut_off_are_not_used(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_truncated_weights_are_unusable(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(folders["streaming"], tmp_path / "copy")
-    whole = (folder / FILE).read_bytes()
-    (folder / FILE).write_bytes(whole[: len(whole) // 2])
+    data = (folder / INT8_ENCODER_FILE).read_bytes()
+    (folder / INT8_ENCODER_FILE).write_bytes(data[: len(data) // 2])
     assert not is_usable(folder)
 
 
-def test_sizes_that_the_kernels_cannot_take(tmp_path: Path) -> None:
-    assert is_packable(network(WIDE))
+def test_unsupported_sizes_have_no_native_weights(tmp_path: Path) -> None:
+    assert supports_native_kernels(network(WIDE))
     narrow = (STREAMING, replace(WIDE, heads=8), replace(WIDE, channels=8))
     for config in narrow:
-        assert not is_packable(network(config))
+        assert not supports_native_kernels(network(config))
     convert(checkpoint_of(network(STREAMING, **SPOKEN)), tmp_path, "int8")
-    assert not Int8Weights.is_in(tmp_path)
+    assert not Int8Weights.exists_in(tmp_path)
     assert is_usable(tmp_path)

@@ -1,4 +1,4 @@
-"""What a card does to clips, on the CPU: the plain modules are the twin of everything."""
+"""The GPU's code paths for clips, run on the CPU and compared with the plain modules."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.models.networks import OFFLINE, STREAMING, network
 LOCAL = replace(OFFLINE, local=True, contexts=(AttentionContext(20, 20),))
 ENCODERS = pytest.mark.parametrize("encoder", [OFFLINE, LOCAL, STREAMING], ids=["offline", "local", "causal"])
 STEP = 1280
-"""Samples."""
+"""Samples of an encoder step."""
 
 
 def runner(encoder: EncoderConfig, folded: bool, compiled: bool = False) -> TorchClipRunner:
     net = network(encoder, prompts=3)
-    front = LogMel(replace(net.config.mel, normalize="per_feature"))
-    return TorchClipRunner(net, front, torch.device("cpu"), folded=folded, compiled=compiled)
+    log_mel = LogMel(replace(net.config.mel, normalize="per_feature"))
+    return TorchClipRunner(net, log_mel, torch.device("cpu"), folded=folded, compiled=compiled)
 
 
 def noise(lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -37,8 +37,8 @@ def noise(lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     return samples, torch.tensor(lengths)
 
 
-class NoWaiting(TorchDispatchMode):
-    """Refuses what would wait for a device to know a number."""
+class NoSynchronisation(TorchDispatchMode):
+    """Fails on operations that would synchronise with a device."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
@@ -47,9 +47,9 @@ class NoWaiting(TorchDispatchMode):
 
 
 @ENCODERS
-@pytest.mark.parametrize("longest", [1600, 10 * STEP - 1, 10 * STEP + 1, 16 * STEP, 16 * STEP + 159, 300 * STEP])
-def test_folded_and_bucketed_equals_plain(encoder: EncoderConfig, longest: int) -> None:
-    samples, lengths = noise([longest, longest * 2 // 3, 1600])
+@pytest.mark.parametrize("max_length", [1600, 10 * STEP - 1, 10 * STEP + 1, 16 * STEP, 16 * STEP + 159, 300 * STEP])
+def test_folded_and_bucketed_equals_modules(encoder: EncoderConfig, max_length: int) -> None:
+    samples, lengths = noise([max_length, max_length * 2 // 3, 1600])
     prompts = torch.tensor([0, 2, 1])
     got, counts = run_to_end(runner(encoder, folded=True).encode(samples, lengths, prompts))
     expected, expected_counts = run_to_end(runner(encoder, folded=False).encode(samples, lengths, prompts))
@@ -61,17 +61,17 @@ def test_folded_and_bucketed_equals_plain(encoder: EncoderConfig, longest: int) 
 
 @ENCODERS
 @pytest.mark.parametrize("steps", [40, SUBSAMPLING_STEPS + 20])
-def test_nothing_waits_for_the_device(encoder: EncoderConfig, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LogMel, "log_mel", LogMel.log_mel_reference)  # as a card makes them
-    on_card = runner(encoder, folded=True)
+def test_encoding_does_not_synchronise(encoder: EncoderConfig, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LogMel, "log_mel", LogMel.log_mel_reference)  # as on a GPU
+    gpu_runner = runner(encoder, folded=True)
     samples, lengths = noise([steps * STEP, 20 * STEP])
-    with NoWaiting():
-        encoded, _ = run_to_end(on_card.encode(samples, lengths, torch.tensor([0, 1])))
+    with NoSynchronisation():
+        encoded, _ = run_to_end(gpu_runner.encode(samples, lengths, torch.tensor([0, 1])))
     assert encoded.isfinite().all()
 
 
-def test_compiled_equals_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced and taken apart, which is where it may go wrong; what C++ torch makes of it takes a minute of g++."""
+def test_compiled_equals_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traces and decomposes the layers, where errors are likely; compiling them by C++ would take a minute."""
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager", fullgraph=True))
     samples, lengths = noise([20 * STEP, 9 * STEP])
     got, counts = run_to_end(runner(OFFLINE, folded=True, compiled=True).encode(samples, lengths))

@@ -1,4 +1,4 @@
-"""Batches arrive in the order given, as they are padded on the host."""
+"""Uploaded batches keep their order and equal the batches padded on the host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.models.networks import OFFLINE, network
 
 DEVICES = pytest.mark.parametrize(
     "device",
-    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a card"))],
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))],
 )
 
 
@@ -35,11 +35,11 @@ def test_short_clips_are_padded_with_silence() -> None:
 
 
 @DEVICES
-def test_batches_arrive_in_order(device: str) -> None:
-    given = [[clip(3000 + n), clip(1700)] for n in range(20)]
-    arrived = [tuple(map(torch.as_tensor, padded)) for padded in padded_batches(torch.device(device), given)]
-    assert len(arrived) == len(given)
-    for clips, (samples, lengths) in zip(given, arrived, strict=True):
+def test_batches_keep_their_order(device: str) -> None:
+    batches = [[clip(3000 + n), clip(1700)] for n in range(20)]
+    uploaded = [tuple(map(torch.as_tensor, padded)) for padded in padded_batches(torch.device(device), batches)]
+    assert len(uploaded) == len(batches)
+    for clips, (samples, lengths) in zip(batches, uploaded, strict=True):
         expected, expected_lengths = map(torch.from_numpy, pad(clips))
         assert samples.device.type == lengths.device.type == device
         assert torch.equal(samples.cpu(), expected)
@@ -47,31 +47,31 @@ def test_batches_arrive_in_order(device: str) -> None:
 
 
 @DEVICES
-def test_tokens_come_in_the_order_of_the_clips(device: str) -> None:
+def test_tokens_are_in_the_order_of_the_clips(device: str) -> None:
     net = network(OFFLINE, ctc=True)
     runner = TorchClipRunner(net, LogMel(net.config.mel), torch.device(device), torch.float32)
     clips = [clip(length) for length in (1600, 48_000, 9000, 32_000, 16_000, 20_000)]
     together = transcribe_clips(runner, clips, batch_seconds=4.0)
-    alone = [transcribe_clips(runner, [one])[0] for one in clips]
+    alone = [transcribe_clips(runner, [single])[0] for single in clips]
     ids = [[[token.id for token in tokens] for tokens in found] for found in (together, alone)]
     assert ids[0] == ids[1]
     assert any(ids[0])
 
 
-def test_one_is_made_while_another_is_in_use() -> None:
-    made = []
+def test_prefetch_produces_ahead() -> None:
+    produced = []
 
     def numbers() -> Iterator[int]:
         for number in range(1, 5):
-            made.append(number)
+            produced.append(number)
             yield number
 
-    coming = prefetch(numbers(), "numbers")
-    assert next(coming) == 1
-    assert [1, *coming] == [1, 2, 3, 4]
-    assert made == [1, 2, 3, 4]
+    prefetched = prefetch(numbers(), "numbers")
+    assert next(prefetched) == 1
+    assert [1, *prefetched] == [1, 2, 3, 4]
+    assert produced == [1, 2, 3, 4]
 
 
-def test_what_fails_in_the_thread_fails_here() -> None:
+def test_prefetch_raises_errors_of_its_thread() -> None:
     with pytest.raises(ZeroDivisionError):
         list(prefetch((1 // n for n in (1, 0)), "fails"))

@@ -1,6 +1,6 @@
-"""Compiles every kernel for an H200, which needs no card: python -m tests.fused.compiling prints what each takes.
+"""Compiles every kernel for an H200, without a GPU: python -m tests.fused.compiling prints the resources of each.
 
-A program of its own, because Triton decides where kernels are defined whether it compiles or interprets them.
+A separate program, because Triton decides at the definition of a kernel whether to compile or to interpret it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from conure.fused import token_scores_kernel as scores
 H200 = GPUTarget("cuda", 90, 32)
 OPTIONS = ("num_warps", "num_stages")
 HALF = "*bf16"
-INTEGERS = dict.fromkeys(("rows", "into", "ages", "counts", "ids", "times", "duration"), "*i64")
+INTEGERS = dict.fromkeys(("slots", "write_slots", "ages", "counts", "ids", "times", "duration"), "*i64")
 FLOATS = dict.fromkeys(("tops", "sums", "powers", "log_probabilities", "confidences"), "*fp32") | {"best": "*i32"}
 
 
@@ -38,14 +38,14 @@ def strides(*names: str) -> dict[str, str]:
 
 LABELS = (
     INTEGERS
-    | dict.fromkeys(("durations", "decoded", "repeats", "said"), "*i64")
+    | dict.fromkeys(("durations", "decoded", "repeats", "tokens"), "*i64")
     | dict.fromkeys((f"token_{name}" for name in ("ids", "steps", "durations", "counts")), "*i64")
     | dict.fromkeys(("log_probabilities", "token_log_probabilities", "confidences", "token_confidences"), "*fp32")
     | {"emits": "*i1"}
     | strides("rows", "columns", "blank")
 )
 HEADS = dict.fromkeys(("steps", "predicted", "weight", "bias", "hidden", "cell"), "*fp32")
-GATES = dict.fromkeys(("fresh", "recurrent", "fresh_bias", "recurrent_bias"), "*fp32")
+GATES = dict.fromkeys(("inputs", "recurrent", "input_bias", "recurrent_bias"), "*fp32")
 
 SCORES = (
     FLOATS
@@ -57,12 +57,28 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {
     "ring attention, 80 ms": (
         ring.attend_ring_kernel,
         ring.meta(heads=8, chunk=1, past=70, width=128),
-        INTEGERS | strides("row_stride", "step_stride", "head_stride", "near_head", "near_step", "near_bias_head"),
+        INTEGERS
+        | strides(
+            "row_stride",
+            "step_stride",
+            "head_stride",
+            "position_head_stride",
+            "position_step_stride",
+            "position_bias_head_stride",
+        ),
     ),
     "ring attention, 1,120 ms": (
         ring.attend_ring_kernel,
         ring.meta(heads=8, chunk=14, past=70, width=128),
-        INTEGERS | strides("row_stride", "step_stride", "head_stride", "near_head", "near_step", "near_bias_head"),
+        INTEGERS
+        | strides(
+            "row_stride",
+            "step_stride",
+            "head_stride",
+            "position_head_stride",
+            "position_step_stride",
+            "position_bias_head_stride",
+        ),
     ),
     "clip attention": (
         clip.attend_clip_kernel,
@@ -110,13 +126,13 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {
     "lstm step": (
         lstm.lstm_step_kernel,
         lstm.meta(rows=256, width=640),
-        HEADS | GATES | {"moves": "*i1"} | strides("rows"),
+        HEADS | GATES | {"active": "*i1"} | strides("rows"),
     ),
 }
 
 
 def compile_kernel(kernel: Any, meta: dict[str, Any], types: dict[str, str]) -> dict[str, int | bool]:
-    """As it is compiled at its first call, with pointers and strides that are multiples of 16."""
+    """Compiles as at the first call, with pointers and strides that are multiples of 16."""
     constants = {name: value for name, value in meta.items() if name not in OPTIONS}
     signature = {name: "constexpr" if name in constants else types.get(name, HALF) for name in kernel.arg_names}
     aligned = [
@@ -138,12 +154,12 @@ def compile_kernel(kernel: Any, meta: dict[str, Any], types: dict[str, str]) -> 
 
 
 def resources(cubin: bytes) -> dict[str, int]:
-    """Registers a thread, and bytes of its own memory that it takes beside them."""
+    """Registers per thread, and bytes that it spills to local memory."""
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         Path(file.name).write_bytes(cubin)
-        said = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    (found,) = re.findall(r"REG:(\d+) STACK:(\d+)", said)
+        output = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    (found,) = re.findall(r"REG:(\d+) STACK:(\d+)", output)
     return dict(zip(("registers", "spilled"), map(int, found), strict=True))
 
 

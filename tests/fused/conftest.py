@@ -1,4 +1,4 @@
-"""Kernels run where they are tested: on the card, or interpreted."""
+"""Kernels run on the GPU if there is one, else in Triton's interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where kernels are tested, and how near to their plain twins they must come."""
+"""The device of the kernel tests, and the tolerances against the reference implementations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 8e-2}
-# Products of the interpreter know no bfloat16.
+# The interpreter has no bfloat16 products.
 DTYPES = tuple(TOLERANCES) if DEVICE.type == "cuda" else (torch.float32, torch.float16)
 
 
@@ -15,7 +15,7 @@ def noise(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(*shape, device=DEVICE).to(dtype)
 
 
-def whole(*numbers: int) -> torch.Tensor:
+def integers(*numbers: int) -> torch.Tensor:
     return torch.tensor(numbers, device=DEVICE)
 
 

@@ -1,4 +1,4 @@
-"""Attention in tiles gives what attention over a matrix of all scores gives."""
+"""Tiled attention equals attention over the full score matrix."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from conure.fused.clip_attention import attend_clip, by_key
+from conure.fused.clip_attention import attend_clip, distance_to_key_scores
 from conure.models.attention import Attention
-from tests.fused.devices import DEVICE, DTYPES, assert_near, noise, whole
+from tests.fused.devices import DEVICE, DTYPES, assert_near, integers, noise
 from tests.models.networks import OFFLINE, network
 
 
@@ -24,7 +24,7 @@ def inputs(steps: int, width: int, dtype: torch.dtype) -> dict[str, Any]:
         "positions": noise(2 * steps - 1, 2, width, dtype=dtype).transpose(0, 1),
         "bias_u": noise(2, width, dtype=dtype),
         "bias_v": noise(2, width, dtype=dtype),
-        "counts": whole(steps, -(-steps // 3), 0),
+        "counts": integers(steps, -(-steps // 3), 0),
     }
 
 
@@ -34,25 +34,25 @@ def valid(mixed: Tensor, counts: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("steps", "width"), [(1, 16), (64, 20), (97, 64)])
-def test_the_kernel_gives_what_its_twin_gives(steps: int, width: int, dtype: torch.dtype) -> None:
-    given = inputs(steps, width, dtype)
-    got, expected = (attend_clip(**given, kernels=kernels) for kernels in (True, False))
-    assert_near(valid(got, given["counts"]), valid(expected, given["counts"]))
+def test_kernel_matches_reference(steps: int, width: int, dtype: torch.dtype) -> None:
+    args = inputs(steps, width, dtype)
+    got, expected = (attend_clip(**args, kernels=kernels) for kernels in (True, False))
+    assert_near(valid(got, args["counts"]), valid(expected, args["counts"]))
     assert got.isfinite().all()
 
 
-def test_by_default_the_device_says_whether_kernels_run() -> None:
-    given = inputs(20, 16, torch.float32)
-    assert torch.equal(attend_clip(**given), attend_clip(**given, kernels=True))
-    assert not torch.equal(attend_clip(**given), attend_clip(**given, kernels=False))
+def test_device_selects_kernels_by_default() -> None:
+    args = inputs(20, 16, torch.float32)
+    assert torch.equal(attend_clip(**args), attend_clip(**args, kernels=True))
+    assert not torch.equal(attend_clip(**args), attend_clip(**args, kernels=False))
 
 
 @pytest.mark.parametrize("kernels", [False, True])
 @torch.inference_mode()
-def test_it_is_the_attention_of_the_encoder(kernels: bool) -> None:
+def test_it_equals_the_encoder_attention(kernels: bool) -> None:
     encoder = network(OFFLINE).encoder.to(DEVICE)
     attention: Attention = encoder.layers[0].self_attn  # type: ignore[assignment]
-    steps, counts = 37, whole(37, 20)
+    steps, counts = 37, integers(37, 20)
     positions = encoder.positions(steps - 1, 1 - steps)[0]
     x = noise(2, steps, OFFLINE.width)
     keep = torch.arange(steps, device=DEVICE) < counts[:, None]
@@ -63,17 +63,17 @@ def test_it_is_the_attention_of_the_encoder(kernels: bool) -> None:
     assert_near(valid(attention.linear_out(mixed), counts), valid(expected, counts))
 
 
-def test_scores_by_distance_are_aligned_with_keys() -> None:
+def test_distance_scores_are_aligned_with_keys() -> None:
     queries, keys, offset = 3, 5, 2
     distances = torch.arange(offset + queries - 1, offset - keys, -1.0)
-    shifted = by_key(distances.expand(1, 1, queries, -1), keys)[0, 0]
+    shifted = distance_to_key_scores(distances.expand(1, 1, queries, -1), keys)[0, 0]
     row, column = torch.arange(queries)[:, None], torch.arange(keys)[None]
     assert torch.equal(shifted, (offset + row - column).float())
 
 
 @pytest.mark.parametrize("name", ["key", "positions"])
-def test_what_does_not_lie_as_the_kernel_reads_it_is_refused(name: str) -> None:
-    given = inputs(5, 16, torch.float32)
-    given[name] = given[name].transpose(-1, -2).contiguous().transpose(-1, -2)
+def test_unsupported_memory_layout_is_rejected(name: str) -> None:
+    args = inputs(5, 16, torch.float32)
+    args[name] = args[name].transpose(-1, -2).contiguous().transpose(-1, -2)
     with pytest.raises(ValueError, match=r"views of one tensor|contiguous"):
-        attend_clip(**given)
+        attend_clip(**args)

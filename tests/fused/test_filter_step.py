@@ -1,4 +1,4 @@
-"""The middle of the convolution module gives, in place, what the module gives with its cache handed round."""
+"""The in-place filter step equals the middle of the convolution module with an explicit cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from conure.fused.filter_step import filter_step
 from conure.models.convolution import Convolution
-from tests.fused.devices import DEVICE, DTYPES, assert_near, noise, whole
+from tests.fused.devices import DEVICE, DTYPES, assert_near, integers, noise
 from tests.models.networks import STREAMING, network
 
 STREAMS, SCRATCH = 4, 4
@@ -28,8 +28,8 @@ def filter_of(convolution: Convolution) -> dict[str, Any]:
 @pytest.mark.parametrize("kernels", [False, True])
 @pytest.mark.parametrize(("chunk", "bias"), [(1, False), (2, True), (11, False)])
 @torch.inference_mode()
-def test_it_is_the_middle_of_the_module(chunk: int, bias: bool, kernels: bool) -> None:
-    """Streams begin, pause, end within a chunk and begin anew in the same slot."""
+def test_it_equals_the_module(chunk: int, bias: bool, kernels: bool) -> None:
+    """Streams begin, pause, end within a chunk and restart in the same slot."""
     convolution = network(replace(STREAMING, bias=bias)).encoder.layers[0].conv.to(DEVICE)
     taps = STREAMING.kernel
     rng = random.Random(chunk)
@@ -38,8 +38,8 @@ def test_it_is_the_middle_of_the_module(chunk: int, bias: bool, kernels: bool) -
     age = torch.zeros(STREAMS + 1, dtype=torch.long, device=DEVICE)
     for _ in range(4):
         ready = rng.sample(range(STREAMS), 2)
-        counts = whole(*(chunk if rng.random() < 0.6 else rng.randint(1, chunk) for _ in ready), 0, 0)
-        rows = whole(*ready, SCRATCH, SCRATCH)
+        counts = integers(*(chunk if rng.random() < 0.6 else rng.randint(1, chunk) for _ in ready), 0, 0)
+        rows = integers(*ready, SCRATCH, SCRATCH)
         x = noise(4, chunk, STREAMING.width)
         there = torch.arange(chunk, device=DEVICE) < counts[:2, None]
         before = moved[rows[:2]] * (age[rows[:2]] > 0)[:, None, None]
@@ -58,10 +58,10 @@ def inputs(chunk: int, width: int, dtype: torch.dtype) -> dict[str, Any]:
     return {
         "x": noise(4, chunk, 2 * width, dtype=dtype),
         "cache": noise(6, 8, width, dtype=dtype),
-        "rows": whole(3, 1, 5, 5),
-        "into": whole(3, 1, 5, 5),
-        "age": whole(0, 7, 10**12, 0),
-        "counts": whole(chunk, max(1, chunk - 1), 0, 0),
+        "slots": integers(3, 1, 5, 5),
+        "write_slots": integers(3, 1, 5, 5),
+        "age": integers(0, 7, 10**12, 0),
+        "counts": integers(chunk, max(1, chunk - 1), 0, 0),
         "weight": noise(9, width, dtype=dtype),
         "bias": noise(width, dtype=dtype),
         "norm": norm_of(width, dtype),
@@ -78,50 +78,50 @@ def norm_of(width: int, dtype: torch.dtype) -> nn.LayerNorm:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("chunk", "width"), [(1, 16), (4, 100), (14, 64)])
-def test_the_kernel_gives_what_its_twin_gives(chunk: int, width: int, dtype: torch.dtype) -> None:
-    given = inputs(chunk, width, dtype)
-    cache = given["cache"].clone()
-    expected = filter_step(**{**given, "cache": cache}, kernels=False)
-    assert_near(filter_step(**given), expected)
-    assert_near(given["cache"], cache)
+def test_kernel_matches_reference(chunk: int, width: int, dtype: torch.dtype) -> None:
+    args = inputs(chunk, width, dtype)
+    cache = args["cache"].clone()
+    expected = filter_step(**{**args, "cache": cache}, kernels=False)
+    assert_near(filter_step(**args), expected)
+    assert_near(args["cache"], cache)
 
 
-def test_where_chunks_end_does_not_matter() -> None:
-    given = inputs(4, 32, torch.float16)
-    given["counts"], given["rows"] = torch.full_like(given["counts"], 4), whole(0, 1, 2, 3)
-    given["into"] = given["rows"]
-    again = {**given, "cache": given["cache"].clone(), "counts": torch.full_like(given["counts"], 1)}
+def test_result_does_not_depend_on_chunk_boundaries() -> None:
+    args = inputs(4, 32, torch.float16)
+    args["counts"], args["slots"] = torch.full_like(args["counts"], 4), integers(0, 1, 2, 3)
+    args["write_slots"] = args["slots"]
+    stepwise = {**args, "cache": args["cache"].clone(), "counts": torch.full_like(args["counts"], 1)}
     parts = [
-        filter_step(**{**again, "x": given["x"][:, step : step + 1].contiguous(), "age": given["age"] + step})
+        filter_step(**{**stepwise, "x": args["x"][:, step : step + 1].contiguous(), "age": args["age"] + step})
         for step in range(4)
     ]
-    assert torch.equal(filter_step(**given), torch.cat(parts, 1))
-    assert torch.equal(given["cache"], again["cache"])
+    assert torch.equal(filter_step(**args), torch.cat(parts, 1))
+    assert torch.equal(args["cache"], stepwise["cache"])
 
 
 @pytest.mark.parametrize("kernels", [False, True])
-def test_a_chunk_that_is_tried_leaves_what_it_reads_as_it_was(kernels: bool) -> None:
-    given = inputs(4, 32, torch.float32)
-    cache = given["cache"].clone()
-    expected = filter_step(**{**given, "cache": cache}, kernels=kernels)
-    given["into"] = whole(0, 0, 5, 5)
-    before = given["cache"].clone()
-    assert torch.equal(filter_step(**given, kernels=kernels), expected)
-    assert torch.equal(given["cache"][1:], before[1:])
-    assert not torch.equal(given["cache"][0], before[0])
+def test_a_flushed_chunk_does_not_change_its_slot(kernels: bool) -> None:
+    args = inputs(4, 32, torch.float32)
+    cache = args["cache"].clone()
+    expected = filter_step(**{**args, "cache": cache}, kernels=kernels)
+    args["write_slots"] = integers(0, 0, 5, 5)
+    before = args["cache"].clone()
+    assert torch.equal(filter_step(**args, kernels=kernels), expected)
+    assert torch.equal(args["cache"][1:], before[1:])
+    assert not torch.equal(args["cache"][0], before[0])
 
 
-def test_by_default_the_device_says_whether_kernels_run() -> None:
-    given = inputs(2, 16, torch.float16)
-    runs = [filter_step(**{**given, "cache": given["cache"].clone()}, **which) for which in ({}, {"kernels": True})]
+def test_device_selects_kernels_by_default() -> None:
+    args = inputs(2, 16, torch.float16)
+    runs = [filter_step(**{**args, "cache": args["cache"].clone()}, **which) for which in ({}, {"kernels": True})]
     assert torch.equal(*runs)
 
 
-def test_what_does_not_lie_as_the_kernel_reads_it_is_refused() -> None:
-    given = inputs(2, 16, torch.float32)
-    given["weight"] = given["weight"].T.contiguous().T
+def test_unsupported_memory_layout_is_rejected() -> None:
+    args = inputs(2, 16, torch.float32)
+    args["weight"] = args["weight"].T.contiguous().T
     with pytest.raises(ValueError, match="must be contiguous"):
-        filter_step(**given)
-    given["x"] = F.pad(given["x"], (0, 1))[..., :-1]
+        filter_step(**args)
+    args["x"] = F.pad(args["x"], (0, 1))[..., :-1]
     with pytest.raises(ValueError, match="must be contiguous"):
-        filter_step(**given)
+        filter_step(**args)

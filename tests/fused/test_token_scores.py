@@ -1,4 +1,4 @@
-"""The best token, its probability and its confidence come out the same without logits in memory."""
+"""Best token, log-probability and confidence of the kernel equal those of the full logits."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ def inputs(rows: int, tokens: int, width: int, dtype: torch.dtype) -> tuple[torc
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("programs", [1, 3, 264])
 @pytest.mark.parametrize(("rows", "tokens", "width"), [(1, 21, 20), (20, 1025, 64), (70, 300, 100)])
-def test_the_kernel_gives_what_its_twin_gives(
+def test_kernel_matches_reference(
     monkeypatch: pytest.MonkeyPatch, rows: int, tokens: int, width: int, programs: int, dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(token_scores_kernel, "PROGRAMS", programs)
-    given = inputs(rows, tokens, width, dtype)
-    got, expected = (best_tokens(*given, ALPHA, kernels=kernels) for kernels in (True, False))
+    args = inputs(rows, tokens, width, dtype)
+    got, expected = (best_tokens(*args, ALPHA, kernels=kernels) for kernels in (True, False))
     assert torch.equal(got[0], expected[0])
-    for mine, theirs in zip(got[1:], expected[1:], strict=True):
-        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=2e-5)
+    for actual, want in zip(got[1:], expected[1:], strict=True):
+        torch.testing.assert_close(actual, want, atol=2e-5, rtol=2e-5)
 
 
-@pytest.mark.parametrize(("told", "made"), [("highest", "ieee"), ("high", "tf32")])
-def test_products_are_made_as_torch_is_told_to_make_its_own(told: str, made: str) -> None:
+@pytest.mark.parametrize(("setting", "precision"), [("highest", "ieee"), ("high", "tf32")])
+def test_products_follow_the_matmul_precision_of_torch(setting: str, precision: str) -> None:
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(told)
+    torch.set_float32_matmul_precision(setting)
     try:
-        assert token_scores_kernel.meta(1, 640)["PRECISION"] == made
+        assert token_scores_kernel.meta(1, 640)["PRECISION"] == precision
     finally:
         torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("kernels", [False, True])
-def test_it_is_the_confidence_of_the_decoders(kernels: bool) -> None:
+def test_confidence_equals_that_of_the_decoders(kernels: bool) -> None:
     hidden, weight, bias = inputs(3, 200, 32, torch.float32)
     log_probabilities = (hidden @ weight.T + bias).log_softmax(-1)
     got = best_tokens(hidden, weight, bias, ALPHA, kernels=kernels)[2]
@@ -50,24 +50,24 @@ def test_it_is_the_confidence_of_the_decoders(kernels: bool) -> None:
 
 
 @pytest.mark.parametrize("kernels", [False, True])
-@pytest.mark.parametrize("alike", [(3, 5), (5, 130), (140, 299)])
-def test_of_equal_tokens_the_first_is_taken(alike: tuple[int, int], kernels: bool) -> None:
-    """In a tile, and in shares of two programs."""
+@pytest.mark.parametrize("equal_tokens", [(3, 5), (5, 130), (140, 299)])
+def test_first_of_equal_tokens_wins(equal_tokens: tuple[int, int], kernels: bool) -> None:
+    """Within a tile, and in the shares of two programs."""
     hidden, weight, bias = inputs(4, 300, 32, torch.float32)
-    for token in alike:
-        weight[token], bias[token] = weight[alike[0]], 50.0
+    for token in equal_tokens:
+        weight[token], bias[token] = weight[equal_tokens[0]], 50.0
     ids, _, _ = best_tokens(hidden, weight, bias, ALPHA, kernels=kernels)
-    assert ids.tolist() == [alike[0]] * 4
+    assert ids.tolist() == [equal_tokens[0]] * 4
 
 
-def test_by_default_the_device_says_whether_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_scores_kernel, "launch", lambda *given: given)
-    given = inputs(1, 20, 16, torch.float32)
-    assert best_tokens(*given, ALPHA) == (*given, ALPHA)
+def test_device_selects_kernels_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_scores_kernel, "launch", lambda *args: args)
+    args = inputs(1, 20, 16, torch.float32)
+    assert best_tokens(*args, ALPHA) == (*args, ALPHA)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, which interprets
-def test_a_row_of_nan_gets_a_token_that_exists() -> None:
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # raised by NumPy in the interpreter
+def test_a_row_of_nan_gets_a_valid_token() -> None:
     hidden, weight, bias = inputs(2, 50, 16, torch.float32)
     hidden[0] = torch.nan
     ids, _, _ = best_tokens(hidden, weight, bias, ALPHA)
@@ -75,7 +75,7 @@ def test_a_row_of_nan_gets_a_token_that_exists() -> None:
     assert int(ids[1]) == int(best_tokens(hidden, weight, bias, ALPHA, kernels=False)[0][1])
 
 
-def test_what_does_not_lie_as_the_kernel_reads_it_is_refused() -> None:
+def test_unsupported_memory_layout_is_rejected() -> None:
     hidden, weight, bias = inputs(2, 50, 16, torch.float32)
     with pytest.raises(ValueError, match="must be contiguous"):
         best_tokens(hidden, weight.T.contiguous().T, bias, ALPHA)

@@ -1,4 +1,4 @@
-"""Each kernel against its formula in NumPy."""
+"""Each kernel compared with its formula in NumPy."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import pytest
 from conure.native import library
 from conure.native.library import (
     BLOCK,
-    LANES,
-    After,
+    SIMD_LANES,
     Attention,
     Clips,
     Distances,
+    Epilogue,
     Filter,
     Kernels,
     Norm,
     Rings,
-    StepStruct,
+    StreamStep,
     Weight,
     has_native_kernels,
     pack,
 )
 
 pytestmark = pytest.mark.skipif(
-    not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI"
+    not has_native_kernels(), reason="native kernels need a compiler and a processor with VNNI"
 )
 
 SLOTS = 5
@@ -51,7 +51,7 @@ def silu(x: np.ndarray) -> np.ndarray:
 
 
 def gate(y: np.ndarray) -> np.ndarray:
-    """Of 64 columns the second half are gates of the first."""
+    """In each 64 columns, the second half are the gates of the first half."""
     parts = y.reshape(len(y), -1, 2, BLOCK // 2)
     return (parts[:, :, 0] / (1 + np.exp(-parts[:, :, 1]))).reshape(len(y), -1)
 
@@ -62,7 +62,7 @@ def normalised(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarra
 
 
 def product(x: np.ndarray, weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Of rows rounded to +-127, exactly."""
+    """Exact product of rows that are rounded to +-127."""
     scale = np.abs(x).max(1, keepdims=True) / 127
     rounded = np.rint(x * (1 / scale)).astype(np.int64)
     return (rounded @ weight.T.astype(np.int64)) * scale * scales
@@ -70,135 +70,137 @@ def product(x: np.ndarray, weight: np.ndarray, scales: np.ndarray) -> np.ndarray
 
 @pytest.mark.parametrize(("columns", "depth"), [(64, 16), (192, 192), (64, 1024)])
 @pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, 29, 60, 200])
-def test_products_are_those_of_rounded_rows(
+def test_products_equal_those_of_rounded_rows(
     kernels: Kernels, rng: np.random.Generator, rows: int, columns: int, depth: int
 ) -> None:
     x, weight = noise(rng, rows, depth), rng.integers(-127, 128, (columns, depth)).astype(np.int8)
     scales, bias = rng.random(columns, np.float32) / depth, noise(rng, columns)
     expected = product(x, weight, scales) + bias
     got = kernels.multiply(kernels.quantise(x), Weight(pack(weight), scales, bias), np.empty_like(expected, np.float32))
-    # Rounding a number that lies between two may go either way; all others are equal.
+    # Values half-way between two integers may be rounded either way; all others are equal.
     assert np.abs(got - expected).max() <= 127 * scales.max() * np.abs(x).max() / 127 + 1e-4
     assert np.mean(np.abs(got - expected) > 1e-4) < 0.05
 
 
 @pytest.mark.parametrize(
-    ("after", "function"),
+    ("epilogue", "function"),
     [
-        (After.NOTHING, lambda y: y),
-        (After.SILU, silu),
-        (After.RELU, lambda y: np.maximum(y, 0)),
-        (After.ADD, lambda y: y + 1),
-        (After.GATE, gate),
+        (Epilogue.NOTHING, lambda y: y),
+        (Epilogue.SILU, silu),
+        (Epilogue.RELU, lambda y: np.maximum(y, 0)),
+        (Epilogue.ADD, lambda y: y + 1),
+        (Epilogue.GATE, gate),
     ],
 )
-def test_what_is_done_to_a_product(
-    kernels: Kernels, rng: np.random.Generator, after: After, function: Callable[[np.ndarray], np.ndarray]
+def test_epilogues(
+    kernels: Kernels, rng: np.random.Generator, epilogue: Epilogue, function: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     x, weight = noise(rng, 20, 64), rng.integers(-127, 128, (128, 64)).astype(np.int8)
     scales = np.full(128, 1 / 500, np.float32)
     expected, right = function(product(x, weight, scales)), Weight(pack(weight), scales, None)
-    got = kernels.multiply(kernels.quantise(x), right, np.ones(expected.shape, np.float32), after)
+    got = kernels.multiply(kernels.quantise(x), right, np.ones(expected.shape, np.float32), epilogue)
     np.testing.assert_allclose(got, expected, atol=0.3, rtol=0)
     assert np.mean(np.abs(got - expected) > 1e-4) < 0.05
 
 
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("width", [16, 64, 1024])
-def test_rows_are_normalised_and_gated_on_the_way(
-    kernels: Kernels, rng: np.random.Generator, width: int, gated: bool
-) -> None:
+def test_quantise_normalises_and_gates(kernels: Kernels, rng: np.random.Generator, width: int, gated: bool) -> None:
     x, weight, bias = noise(rng, 9, width) * 5 + 2, noise(rng, width), noise(rng, width)
     expected = normalised(x, weight, bias)
     norm, out = Norm(weight, bias, 1e-5), np.empty_like(x)
     kernels.normalise(x, norm, out)
     np.testing.assert_allclose(out, expected, atol=1e-4, rtol=1e-4)
-    one = Weight(pack(np.eye(64, width, dtype=np.int8)), np.ones(64, np.float32), None)
-    got = kernels.multiply(kernels.quantise(x, norm, gated=gated), one, np.empty((9, 64), np.float32))
+    identity = Weight(pack(np.eye(64, width, dtype=np.int8)), np.ones(64, np.float32), None)
+    got = kernels.multiply(kernels.quantise(x, norm, gated=gated), identity, np.empty((9, 64), np.float32))
     expected = silu(expected) if gated else expected
     step = np.abs(expected).max(1, keepdims=True) / 127
     count = min(width, 64)
     assert (np.abs(got[:, :count] - expected[:, :count]) <= 0.51 * step).all()
 
 
-def test_a_row_of_zeros_stays_zeros(kernels: Kernels) -> None:
+def test_a_row_of_zeros(kernels: Kernels) -> None:
     weight = Weight(pack(np.full((64, 64), 127, np.int8)), np.ones(64, np.float32), None)
     quantised = kernels.quantise(np.zeros((3, 64), np.float32))
     assert not kernels.multiply(quantised, weight, np.ones((3, 64), np.float32)).any()
 
 
-@pytest.mark.parametrize(("past", "longest", "chunk"), [(70, 14, 14), (70, 14, 2), (70, 14, 1), (9, 4, 2), (3, 5, 5)])
+@pytest.mark.parametrize(("past", "max_chunk", "chunk"), [(70, 14, 14), (70, 14, 2), (70, 14, 1), (9, 4, 2), (3, 5, 5)])
 @pytest.mark.parametrize(("heads", "width"), [(4, 16), (2, 128)])
 def test_attention_over_rings(
-    kernels: Kernels, rng: np.random.Generator, heads: int, width: int, past: int, longest: int, chunk: int
+    kernels: Kernels, rng: np.random.Generator, heads: int, width: int, past: int, max_chunk: int, chunk: int
 ) -> None:
-    both, columns = heads * width, past + 2 * longest
-    table = (noise(rng, heads, width, columns + 2 * LANES) * width**-0.5).astype(np.float16)
-    shift = noise(rng, both)
-    own, rings = Attention(shift, table, past, longest), Rings(SLOTS, heads, width, past + longest)
-    ages, heard = np.zeros(SLOTS, np.int64), [np.empty((0, 2, heads, width), np.float32) for _ in range(SLOTS)]
+    model_width, columns = heads * width, past + 2 * max_chunk
+    table = (noise(rng, heads, width, columns + 2 * SIMD_LANES) * width**-0.5).astype(np.float16)
+    shift = noise(rng, model_width)
+    parameters, rings = Attention(shift, table, past, max_chunk), Rings(SLOTS, heads, width, past + max_chunk)
+    ages, inputs = np.zeros(SLOTS, np.int64), [np.empty((0, 2, heads, width), np.float32) for _ in range(SLOTS)]
     for _ in range(12):
         rows = rng.choice(SLOTS, 3, replace=False)
         counts = np.where(rng.random(3) < 0.8, chunk, rng.integers(1, chunk + 1, 3))
-        projected = noise(rng, 3 * chunk, 3 * both)
-        projected[:, :both] *= width**-0.5
-        turn, out = StepStruct(rows, ages[rows], counts, chunk), np.empty((3 * chunk, both), np.float32)
-        got = kernels.attend(own, rings, turn, projected, out)
+        projected = noise(rng, 3 * chunk, 3 * model_width)
+        projected[:, :model_width] *= width**-0.5
+        stream_step, out = StreamStep(rows, ages[rows], counts, chunk), np.empty((3 * chunk, model_width), np.float32)
+        got = kernels.attend(parameters, rings, stream_step, projected, out)
         for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
-            mine = projected[place * chunk : place * chunk + count].reshape(count, 3, heads, width)
-            heard[row] = np.concatenate([heard[row], mine[:, 1:]])
-            whole = min(int(ages[row]), past // chunk * chunk)
-            keys, values = heard[row][len(heard[row]) - whole - count :].transpose(1, 0, 2, 3)
+            own_rows = projected[place * chunk : place * chunk + count].reshape(count, 3, heads, width)
+            inputs[row] = np.concatenate([inputs[row], own_rows[:, 1:]])
+            visible_past = min(int(ages[row]), past // chunk * chunk)
+            keys, values = inputs[row][len(inputs[row]) - visible_past - count :].transpose(1, 0, 2, 3)
             for step in range(count):
-                distances = whole + step - np.arange(whole + count)
-                scores = np.einsum("hd,khd->hk", mine[step, 0], keys)
-                placed = mine[step, 0] + shift.reshape(heads, width)
-                scores += np.einsum("hd,hdk->hk", placed, table[:, :, past + longest - distances])
+                distances = visible_past + step - np.arange(visible_past + count)
+                scores = np.einsum("hd,khd->hk", own_rows[step, 0], keys)
+                position_query = own_rows[step, 0] + shift.reshape(heads, width)
+                scores += np.einsum("hd,hdk->hk", position_query, table[:, :, past + max_chunk - distances])
                 weights = np.exp(scores - scores.max(1, keepdims=True))
                 expected = np.einsum("hk,khd->hd", weights / weights.sum(1, keepdims=True), values)
                 np.testing.assert_allclose(got[place * chunk + step], expected.ravel(), atol=4e-3, rtol=0)
         ages[rows] += counts
 
 
-def test_a_key_that_outweighs_all_others(kernels: Kernels) -> None:
-    """Weights that are next to nothing are nothing, not numbers too small to be normal."""
-    own, rings = Attention(np.zeros(16, np.float32), np.zeros((1, 16, 64), np.float16), 4, 2), Rings(1, 1, 16, 6)
+def test_a_dominant_key(kernels: Kernels) -> None:
+    """Very small weights become zero instead of denormal numbers."""
+    parameters, rings = Attention(np.zeros(16, np.float32), np.zeros((1, 16, 64), np.float16), 4, 2), Rings(1, 1, 16, 6)
     projected = np.zeros((2, 48), np.float32)
     projected[:, :16], projected[0, 16:32], projected[:, 32:] = 5, 5, [[0.1], [1e-30]]
-    turn = StepStruct(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([2]), 2)
-    got = kernels.attend(own, rings, turn, projected, np.empty((2, 16), np.float32))
+    stream_step = StreamStep(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([2]), 2)
+    got = kernels.attend(parameters, rings, stream_step, projected, np.empty((2, 16), np.float32))
     np.testing.assert_allclose(got, 0.1, rtol=1e-3)
 
 
-def test_keys_too_large_for_half_precision_stay_finite(kernels: Kernels) -> None:
-    own, rings = Attention(np.zeros(16, np.float32), np.zeros((1, 16, 64), np.float16), 4, 2), Rings(1, 1, 16, 6)
+def test_keys_beyond_float16_stay_finite(kernels: Kernels) -> None:
+    parameters, rings = Attention(np.zeros(16, np.float32), np.zeros((1, 16, 64), np.float16), 4, 2), Rings(1, 1, 16, 6)
     projected = np.full((2, 48), 1e6, np.float32)
-    turn = StepStruct(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([2]), 2)
-    assert np.isfinite(kernels.attend(own, rings, turn, projected, np.empty((2, 16), np.float32))).all()
+    stream_step = StreamStep(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([2]), 2)
+    assert np.isfinite(kernels.attend(parameters, rings, stream_step, projected, np.empty((2, 16), np.float32))).all()
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7])
 @pytest.mark.parametrize("width", [16, 80, 1024])
-def test_the_filter_goes_on_where_it_ended(kernels: Kernels, rng: np.random.Generator, chunk: int, width: int) -> None:
+def test_stream_filter_continues_from_its_state(
+    kernels: Kernels, rng: np.random.Generator, chunk: int, width: int
+) -> None:
     size, ring = 9, 8 + 7
     weight, bias = noise(rng, size, width), noise(rng, width)
-    own, memory = Filter(weight, bias), np.zeros((SLOTS, ring, width), np.float32)
-    ages, heard = np.zeros(SLOTS, np.int64), [np.zeros((size - 1, width), np.float32) for _ in range(SLOTS)]
-    memory[:] = 7  # what a row's stream before left there
+    parameters, memory = Filter(weight, bias), np.zeros((SLOTS, ring, width), np.float32)
+    ages, inputs = np.zeros(SLOTS, np.int64), [np.zeros((size - 1, width), np.float32) for _ in range(SLOTS)]
+    memory[:] = 7  # state of the slot's previous stream
     for _ in range(12):
         rows, x = rng.choice(SLOTS, 3, replace=False), noise(rng, 3 * chunk, width)
-        got = kernels.filter(own, memory, StepStruct(rows, ages[rows], np.full(3, chunk), chunk), x, np.empty_like(x))
+        got = kernels.filter(
+            parameters, memory, StreamStep(rows, ages[rows], np.full(3, chunk), chunk), x, np.empty_like(x)
+        )
         for place, row in enumerate(rows):
-            mine = slice(place * chunk, (place + 1) * chunk)
-            heard[row] = np.concatenate([heard[row], x[mine]])
-            seen = heard[row][-chunk - size + 1 :]
-            expected = [(seen[step : step + size] * weight).sum(0) + bias for step in range(chunk)]
-            np.testing.assert_allclose(got[mine], expected, atol=1e-3)
+            own_rows = slice(place * chunk, (place + 1) * chunk)
+            inputs[row] = np.concatenate([inputs[row], x[own_rows]])
+            visible = inputs[row][-chunk - size + 1 :]
+            expected = [(visible[step : step + size] * weight).sum(0) + bias for step in range(chunk)]
+            np.testing.assert_allclose(got[own_rows], expected, atol=1e-3)
         ages[rows] += chunk
 
 
-def test_many_short_loops_lose_no_task(rng: np.random.Generator) -> None:
-    """More threads than processors, which come late and leave early."""
+def test_many_short_loops_run_every_task(rng: np.random.Generator) -> None:
+    """With more threads than processors, threads are late for loops."""
     kernels, x = Kernels(7), noise(rng, 3, 64)
     weight = Weight(pack(rng.integers(-127, 128, (256, 64)).astype(np.int8)), np.ones(256, np.float32), None)
     expected = kernels.multiply(kernels.quantise(x), weight, np.empty((3, 256), np.float32)).copy()
@@ -207,7 +209,7 @@ def test_many_short_loops_lose_no_task(rng: np.random.Generator) -> None:
         assert np.array_equal(kernels.multiply(kernels.quantise(x), weight, out), expected)
 
 
-def test_pools_end_with_their_threads() -> None:
+def test_closing_a_pool_ends_its_threads() -> None:
     def native_threads() -> int:
         with open("/proc/self/status", encoding="ascii") as status:
             return next(int(line.split()[1]) for line in status if line.startswith("Threads:"))
@@ -219,7 +221,7 @@ def test_pools_end_with_their_threads() -> None:
     assert native_threads() == before
 
 
-def test_nothing_is_there_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+def test_kernels_are_unavailable_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setattr(library, "LIBRARY_PATH", f"{tmp_path}/none.so")
     library.library.cache_clear()
     library.has_native_kernels.cache_clear()
@@ -239,27 +241,27 @@ def clips_of(first: list[int], end: list[int]) -> Clips:
     return Clips(np.array(COUNTS), np.array(first), np.array(end))
 
 
-def every_step() -> Clips:
+def full_attention() -> Clips:
     return clips_of([0] * sum(COUNTS), [count for count in COUNTS for _ in range(count)])
 
 
 @pytest.mark.parametrize(("heads", "width"), [(2, 32), (1, 144)])
-def test_steps_attend_to_their_clip(kernels: Kernels, rng: np.random.Generator, heads: int, width: int) -> None:
+def test_attention_within_clips(kernels: Kernels, rng: np.random.Generator, heads: int, width: int) -> None:
     reach, rows = 96, sum(COUNTS)
     projected, shift = noise(rng, rows, 3 * heads * width) / width**0.25, noise(rng, heads * width)
     table = rng.integers(-127, 128, (heads, 2 * reach, width)).astype(np.int8)
     scales = rng.random((heads, 2 * reach), np.float32) / (127 * width**0.5)
-    own = Distances(np.stack([pack(head) for head in table]), scales, shift)
-    got = kernels.attend_clips(own, every_step(), projected, np.empty((rows, heads * width), np.float32))
+    parameters = Distances(np.stack([pack(head) for head in table]), scales, shift)
+    got = kernels.attend_clips(parameters, full_attention(), projected, np.empty((rows, heads * width), np.float32))
     query, key, value = (part.reshape(rows, heads, width) for part in np.split(projected, 3, 1))
-    placed = query + shift.reshape(heads, width)
+    position_query = query + shift.reshape(heads, width)
     expected, begin = np.empty_like(query), 0
     for count in COUNTS:
         here = slice(begin, begin + count)
         columns = reach - np.arange(count)[:, None] + np.arange(count)
-        near = np.einsum("ihd,hcd,hc->hic", placed[here], table, scales)
+        position_scores = np.einsum("ihd,hcd,hc->hic", position_query[here], table, scales)
         scores = np.einsum("ihd,jhd->hij", query[here], key[here])
-        scores += np.take_along_axis(near, np.broadcast_to(columns, scores.shape), 2)
+        scores += np.take_along_axis(position_scores, np.broadcast_to(columns, scores.shape), 2)
         weights = np.exp(scores - scores.max(2, keepdims=True))
         weights /= weights.sum(2, keepdims=True)
         expected[here] = np.einsum("hij,jhd->ihd", weights, value[here])
@@ -268,22 +270,24 @@ def test_steps_attend_to_their_clip(kernels: Kernels, rng: np.random.Generator, 
     assert np.linalg.norm(error) < 0.02 * np.linalg.norm(expected)
 
 
-def test_a_step_sees_what_it_may(kernels: Kernels, rng: np.random.Generator) -> None:
-    """What lies outside of its stretch, in its clip or another one, changes nothing."""
+def test_attention_is_limited_to_the_visible_range(kernels: Kernels, rng: np.random.Generator) -> None:
+    """Steps outside of the visible range, in the same clip or another one, have no influence."""
     rows, size = sum(COUNTS), 32
-    own = Distances(np.stack([pack(np.zeros((192, size), np.int8))]), np.ones((1, 192), np.float32), noise(rng, size))
-    seen = clips_of([0, *range(7), *range(70)], [1, *range(1, 8), *range(1, 71)])
+    parameters = Distances(
+        np.stack([pack(np.zeros((192, size), np.int8))]), np.ones((1, 192), np.float32), noise(rng, size)
+    )
+    clips = clips_of([0, *range(7), *range(70)], [1, *range(1, 8), *range(1, 71)])
     projected = noise(rng, rows, 3 * size)
-    got = kernels.attend_clips(own, seen, projected, np.empty((rows, size), np.float32))
+    got = kernels.attend_clips(parameters, clips, projected, np.empty((rows, size), np.float32))
     values = projected[:, 2 * size :]
     assert np.abs(got - values).max() < np.abs(values).max() / 2000
 
 
 @pytest.mark.parametrize("before", [4, 8])
-def test_steps_are_filtered_with_those_of_their_clip(kernels: Kernels, rng: np.random.Generator, before: int) -> None:
+def test_filter_within_clips(kernels: Kernels, rng: np.random.Generator, before: int) -> None:
     size, width = 9, 144
     x, weight, bias = noise(rng, sum(COUNTS), width), noise(rng, size, width), noise(rng, width)
-    got = kernels.filter_clips(Filter(weight, bias), before, every_step(), x, np.empty_like(x))
+    got = kernels.filter_clips(Filter(weight, bias), before, full_attention(), x, np.empty_like(x))
     for part, out in zip(np.split(x, np.cumsum(COUNTS)[:-1]), np.split(got, np.cumsum(COUNTS)[:-1]), strict=True):
         padded = np.pad(part, ((before, size - 1 - before), (0, 0)))
         expected = sum(padded[k : k + len(part)] * weight[k] for k in range(size)) + bias

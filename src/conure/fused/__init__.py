@@ -1,6 +1,6 @@
-"""Kernels in Triton, for what a GPU would otherwise do in many passes over its memory; each has a plain twin in torch.
+"""Fused Triton kernels for operations that would otherwise make several passes over GPU memory.
 
-A public function takes either way: `kernels` says which, and by default the device does. Neither waits for the device,
-and shapes alone decide what is launched, so both may be captured in CUDA graphs, after a first call that compiles.
-Kernels have no gradients.
+Each public function has a reference implementation in torch (`*_reference`). The argument `kernels` selects the kernel
+or the reference; by default the device decides. Neither synchronises with the device, and the launched work depends on
+shapes only, so both can be captured in CUDA graphs after a first call that compiles. Kernels have no gradients.
 """

@@ -1,4 +1,4 @@
-"""Where the kernels run: on a GPU on which they give what their plain twins give, and where they are interpreted."""
+"""Whether the fused kernels can run: on a GPU where they pass the self-test, or in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ __all__ = ["has_fused_kernels", "without_kernels"]
 log = logging.getLogger(__name__)
 
 CAPABILITY = (8, 0)
-"""The first of NVIDIA's generations that multiplies bfloat16."""
+"""Minimal compute capability: the first with bfloat16 tensor cores (Ampere)."""
 
-_refused = 0
-"""How many times over nobody is to have kernels."""
+_disabled = 0
+"""Nesting depth of `without_kernels`."""
 
 
 def has_fused_kernels(device: torch.device) -> bool:
-    """Whether the kernels run on a device. The first answer for a GPU takes as long as it takes to compile them."""
-    if _refused:
+    """Whether the kernels run on a device. The first call for a GPU compiles and tests them."""
+    if _disabled:
         return False
     if device.type == "cuda":
-        return _agree(device)
-    return bool(os.environ.get("TRITON_INTERPRET")) and _installed()
+        return _passes_self_test(device)
+    return bool(os.environ.get("TRITON_INTERPRET")) and _is_installed()
 
 
 @contextlib.contextmanager
 def without_kernels() -> Iterator[None]:
-    """Plain twins alone, to compare them."""
-    global _refused
-    _refused += 1
+    """Disables the kernels within the context, to compare with the reference implementations."""
+    global _disabled
+    _disabled += 1
     try:
         yield
     finally:
-        _refused -= 1
+        _disabled -= 1
 
 
 @functools.cache
-def _installed() -> bool:
+def _is_installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
 @functools.cache
-def _agree(device: torch.device) -> bool:
-    if not _installed() or torch.cuda.get_device_capability(device) < CAPABILITY:
+def _passes_self_test(device: torch.device) -> bool:
+    if not _is_installed() or torch.cuda.get_device_capability(device) < CAPABILITY:
         return False
-    from conure.fused.self_test import disagreement
+    from conure.fused.self_test import find_mismatch
 
     try:
-        found = disagreement(device)
-    except Exception as error:  # a compiler or a card that cannot: the plain twins can
-        found = f"{type(error).__name__}: {error}"
-    if found:
-        log.warning("kernels are not used on %s, which costs time in every turn: %s", device, found)
-    return not found
+        problem = find_mismatch(device)
+    except Exception as error:  # compiler or GPU errors: the reference implementations still work
+        problem = f"{type(error).__name__}: {error}"
+    if problem:
+        log.warning("fused kernels are disabled on %s, which slows down every step: %s", device, problem)
+    return not problem

@@ -1,6 +1,6 @@
-"""Attention with relative positions over whole clips, without a matrix of all steps by all steps in memory.
+"""Attention with relative positions over whole clips, without the full score matrix in memory.
 
-`attend_relative` is the plain form for any mask, which `models/attention.py` has its own attention made of.
+`attend_relative` is the general form for any mask; `models/attention.py` uses it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from conure.fused.available import has_fused_kernels
 
-__all__ = ["ExtraKeys", "attend_clip", "attend_clip_plainly", "attend_relative", "by_key"]
+__all__ = ["ExtraKeys", "attend_clip", "attend_clip_reference", "attend_relative", "distance_to_key_scores"]
 
 
 @dataclass(frozen=True)
 class ExtraKeys:
-    """Steps that are seen beside the keys, without regard to distance; their scores are known."""
+    """Keys without a relative position, whose scores are already computed (global steps)."""
 
     scores: Tensor
     """[B, h, Q, G], masked."""
@@ -37,24 +37,24 @@ def attend_clip(
     *,
     kernels: bool | None = None,
 ) -> Tensor:
-    """Clips of T steps at most -> mixed values [B, T, h * d].
+    """Attention of clips, padded to T steps -> attended values [B, T, h * d].
 
-    query, key and value [B, T, h, d] are views of one tensor; positions [h, 2T - 1, d] are of distances T - 1 down to
-    1 - T; bias_u and bias_v [h, d] are added to queries where they meet keys and positions. Every step sees the
-    first counts[b] steps of its clip; what comes out for steps behind them is finite and means nothing.
+    query, key and value [B, T, h, d] must be views of one tensor. positions [h, 2T - 1, d] are for distances T - 1 down
+    to 1 - T. bias_u and bias_v [h, d] are added to queries before the products with keys and positions. Each step
+    attends to the first counts[b] steps of its clip; the output for later steps is finite but undefined.
     """
-    given = (query, key, value, positions, bias_u, bias_v, counts)
+    args = (query, key, value, positions, bias_u, bias_v, counts)
     if has_fused_kernels(query.device) if kernels is None else kernels:
         from conure.fused.clip_attention_kernel import launch
 
-        return launch(*given)
-    return attend_clip_plainly(*given)
+        return launch(*args)
+    return attend_clip_reference(*args)
 
 
-def attend_clip_plainly(
+def attend_clip_reference(
     query: Tensor, key: Tensor, value: Tensor, positions: Tensor, bias_u: Tensor, bias_v: Tensor, counts: Tensor
 ) -> Tensor:
-    """The same with all scores in memory."""
+    """Reference implementation, with all scores in memory."""
     keep = torch.arange(query.shape[1], device=query.device) < counts[:, None]
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
     return attend_relative(query, key, value, positions, bias_u, bias_v, keep[:, None, None])
@@ -71,24 +71,24 @@ def attend_relative(
     dropout: float = 0.0,
     beside: ExtraKeys | None = None,
 ) -> Tensor:
-    """query [B, h, Q, d], key and value [B, h, K, d], positions [h, Q + K - 1, d] from the largest distance down,
-    keep broadcast to [B, h, Q, K] -> [B, Q, h * d]. A query that may see nothing gives finite nonsense."""
-    near = (query + bias_v[:, None]) @ positions.transpose(-1, -2)
-    bias = by_key(near, key.shape[2]) * query.shape[3] ** -0.5
+    """query [B, h, Q, d], key and value [B, h, K, d], positions [h, Q + K - 1, d] for descending
+    distances, keep broadcast to [B, h, Q, K] -> [B, Q, h * d]. A fully masked query gives finite, undefined output."""
+    position_scores = (query + bias_v[:, None]) @ positions.transpose(-1, -2)
+    bias = distance_to_key_scores(position_scores, key.shape[2]) * query.shape[3] ** -0.5
     bias = bias.masked_fill(~keep, torch.finfo(bias.dtype).min / 2)
     if beside is not None:
         bias = torch.cat([bias, beside.scores], 3)
-        key = F.pad(key, (0, 0, 0, beside.values.shape[2]))  # zeros: their scores are in the bias
+        key = F.pad(key, (0, 0, 0, beside.values.shape[2]))  # zeros, as their scores are in the bias
         value = torch.cat([value, beside.values], 2)
     mixed = F.scaled_dot_product_attention(query + bias_u[:, None], key, value, attn_mask=bias, dropout_p=dropout)
     return mixed.transpose(1, 2).flatten(2)
 
 
-def by_key(scores: Tensor, keys: int) -> Tensor:
+def distance_to_key_scores(scores: Tensor, keys: int) -> Tensor:
     """Scores by distance [..., Q, Q + K - 1] (column 0 is the largest) -> scores by key [..., Q, K].
 
-    Row i wants column j + Q - 1 - i for key j: a padded column and a reshape move each row by one more.
+    Row i needs column j + Q - 1 - i for key j: a padding column and a reshape shift each row by one more.
     """
-    *outer, queries, distances = scores.shape
-    padded = F.pad(scores, (1, 0)).reshape(*outer, distances + 1, queries)
-    return padded[..., 1:, :].reshape(*outer, queries, distances)[..., :keys]
+    *batch_shape, queries, distances = scores.shape
+    padded = F.pad(scores, (1, 0)).reshape(*batch_shape, distances + 1, queries)
+    return padded[..., 1:, :].reshape(*batch_shape, queries, distances)[..., :keys]

@@ -1,12 +1,12 @@
-"""One program a tile of queries and a head; keys pass by in tiles, with a running softmax.
+"""Flash attention with relative positions: one program per tile of queries and head, an online softmax over key tiles.
 
-Products of queries and positions come by distance, in blocks as wide as a tile of keys. A tile of queries is two such
-blocks long, so a tile of scores needs three of them, of which two are those of the tile before. Row i wants them from
-column QUERIES - 1 - i on: each block is turned by as much, once, and then every score is where its key is, in one of
-the three. The older two are kept as one that has what the next tile will take of them.
+Position scores are computed by distance, in blocks as wide as a key tile. A query tile spans two blocks, so a tile of
+scores needs three blocks, two of which the previous tile has computed. Row i needs columns from QUERIES - 1 - i on:
+each block is rotated by that amount once, which puts every score into the column of its key in one of the three blocks.
+The two older blocks are merged into one that holds what the next tile needs of them.
 
-Products of the two biases come as vectors from a pass before, so that queries go from memory into the matrix units as
-they are: with sums of them in its registers the loop has none left.
+The products of the two biases are computed by a separate kernel before, so that queries go from memory to the tensor
+cores unchanged: keeping biased copies of them would exceed the registers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 def launch(
     query: Tensor, key: Tensor, value: Tensor, positions: Tensor, bias_u: Tensor, bias_v: Tensor, counts: Tensor
 ) -> Tensor:
-    """As `clip_attention.attend_clip`. Raises ValueError for tensors that do not lie as it says there."""
+    """Like `clip_attention.attend_clip`. Raises ValueError for tensors with an unsupported memory layout."""
     batch, steps, heads, width = query.shape
     if not query.stride() == key.stride() == value.stride() or query.stride(3) != 1:
         raise ValueError(f"strides {query.stride()}, {key.stride()}, {value.stride()}: make views of one tensor")
@@ -44,7 +44,7 @@ def launch(
 
 
 def _multiply_rows(rows: Tensor, vectors: Tensor) -> Tensor:
-    """rows [B, h, N, d] with vectors [h, d] -> [B, h, N] in float32."""
+    """Products of rows [B, h, N, d] and vectors [h, d] -> [B, h, N] in float32."""
     batch, heads, count, width = rows.shape
     out = torch.empty(batch, heads, count, dtype=torch.float32, device=rows.device)
     grid = (triton.cdiv(count, QUERIES), batch * heads)
@@ -53,12 +53,12 @@ def _multiply_rows(rows: Tensor, vectors: Tensor) -> Tensor:
 
 
 def meta(heads: int, width: int) -> dict[str, int]:
-    """What the kernel is compiled for: a multiprocessor of an H200 has room for two such programs."""
+    """Compile-time arguments; a multiprocessor of an H200 fits two programs of this size."""
     return {**_shape(heads, width), "QUERIES": QUERIES, "KEYS": KEYS, "num_warps": 4, "num_stages": 2}
 
 
 def rows_meta(heads: int, width: int) -> dict[str, int]:
-    """The same of the pass before."""
+    """Compile-time arguments of `multiply_rows_kernel`."""
     return {**_shape(heads, width), "ROWS": QUERIES, "num_warps": 4}
 
 
@@ -68,17 +68,17 @@ def _shape(heads: int, width: int) -> dict[str, int]:
 
 @triton.jit
 def _load(rows, first, last, stride, BLOCK: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr):
-    """Rows first .. first + BLOCK - 1, zero where they are not in 0 .. last - 1."""
+    """Rows first .. first + BLOCK - 1; rows outside 0 .. last - 1 are zeros."""
     row, column = first + tl.arange(0, BLOCK)[:, None], tl.arange(0, COLUMNS)[None, :]
-    there = (row >= 0) & (row < last) & (column < WIDTH)
-    return tl.load(rows + row * stride + column, mask=there, other=0.0)
+    valid = (row >= 0) & (row < last) & (column < WIDTH)
+    return tl.load(rows + row * stride + column, mask=valid, other=0.0)
 
 
 @triton.jit
 def _load_line(line, first, last, BLOCK: tl.constexpr):
-    """Numbers first .. first + BLOCK - 1 as a row, zero where they are not in 0 .. last - 1."""
-    place = first + tl.arange(0, BLOCK)[None, :]
-    return tl.load(line + place, mask=(place >= 0) & (place < last), other=0.0)
+    """Elements first .. first + BLOCK - 1 as a row; elements outside 0 .. last - 1 are zeros."""
+    index = first + tl.arange(0, BLOCK)[None, :]
+    return tl.load(line + index, mask=(index >= 0) & (index < last), other=0.0)
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -129,51 +129,51 @@ def attend_clip_kernel(
     first, pair = tl.program_id(0) * QUERIES, tl.program_id(1).to(tl.int64)
     b, head = pair // HEADS, pair % HEADS
     count = tl.load(counts + b).to(tl.int32)
-    own = b * batch_stride + head * head_stride
-    asks = _load(query + own, first, steps, step_stride, QUERIES, WIDTH, COLUMNS)
+    offset = b * batch_stride + head * head_stride
+    queries = _load(query + offset, first, steps, step_stride, QUERIES, WIDTH, COLUMNS)
     key_bias += pair * steps
-    # Positions begin at distance steps - 1; the farthest here is that of the last query and key 0.
+    # Positions begin at distance steps - 1. The largest distance of this tile is between its last query and key 0.
     farthest, distances = steps - first - QUERIES, 2 * steps - 1
     positions += head * position_head
     position_bias += head * distances
 
     i, j = tl.arange(0, QUERIES)[:, None], tl.arange(0, KEYS)[None, :]
-    turn = (j - i - 1) & (KEYS - 1)
+    rotation = (j - i - 1) & (KEYS - 1)
     block = _load(positions, farthest, distances, position_stride, KEYS, WIDTH, COLUMNS)
     bias = _load_line(position_bias, farthest, distances, KEYS)
-    older = tl.gather(tl.dot(asks, tl.trans(block), input_precision="ieee") + bias, turn, 1)
+    older = tl.gather(tl.dot(queries, tl.trans(block), input_precision="ieee") + bias, rotation, 1)
     block = _load(positions, farthest + KEYS, distances, position_stride, KEYS, WIDTH, COLUMNS)
     bias = _load_line(position_bias, farthest + KEYS, distances, KEYS)
-    last = tl.gather(tl.dot(asks, tl.trans(block), input_precision="ieee") + bias, turn, 1)
+    last = tl.gather(tl.dot(queries, tl.trans(block), input_precision="ieee") + bias, rotation, 1)
     older = tl.where(j > i - KEYS, last, older)
 
     scale: tl.constexpr = WIDTH**-0.5 * LOG2_E
     mixed = tl.zeros((QUERIES, COLUMNS), tl.float32)
-    top = tl.full((QUERIES,), float("-inf"), tl.float32)
+    running_max = tl.full((QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
-    seen = tl.where(first < count, count, 0)
-    for at in range(0, seen, KEYS):
-        nearer = farthest + at + QUERIES
-        block = _load(positions, nearer, distances, position_stride, KEYS, WIDTH, COLUMNS)
-        bias = _load_line(position_bias, nearer, distances, KEYS)
-        newest = tl.gather(tl.dot(asks, tl.trans(block), input_precision="ieee") + bias, turn, 1)
-        near = tl.where(j > i, newest, older)
+    key_count = tl.where(first < count, count, 0)
+    for at in range(0, key_count, KEYS):
+        newest_place = farthest + at + QUERIES
+        block = _load(positions, newest_place, distances, position_stride, KEYS, WIDTH, COLUMNS)
+        bias = _load_line(position_bias, newest_place, distances, KEYS)
+        newest = tl.gather(tl.dot(queries, tl.trans(block), input_precision="ieee") + bias, rotation, 1)
+        position_scores = tl.where(j > i, newest, older)
         older = tl.where(j > i - KEYS, newest, last)
         last = newest
-        block = _load(key + own, at, count, step_stride, KEYS, WIDTH, COLUMNS)
-        scores = tl.dot(asks, tl.trans(block), input_precision="ieee") + near
+        block = _load(key + offset, at, count, step_stride, KEYS, WIDTH, COLUMNS)
+        scores = tl.dot(queries, tl.trans(block), input_precision="ieee") + position_scores
         scores = (scores + _load_line(key_bias, at, count, KEYS)) * scale
         scores = tl.where(at + j < count, scores, float("-inf"))
-        higher = tl.maximum(top, tl.max(scores, 1))
-        weights = tl.exp2(scores - higher[:, None])
-        fade = tl.exp2(top - higher)
-        top = higher
-        total = total * fade + tl.sum(weights, 1)
-        block = _load(value + own, at, count, step_stride, KEYS, WIDTH, COLUMNS)
-        mixed = tl.dot(weights.to(block.dtype), block, mixed * fade[:, None], input_precision="ieee")
+        new_max = tl.maximum(running_max, tl.max(scores, 1))
+        weights = tl.exp2(scores - new_max[:, None])
+        rescale = tl.exp2(running_max - new_max)
+        running_max = new_max
+        total = total * rescale + tl.sum(weights, 1)
+        block = _load(value + offset, at, count, step_stride, KEYS, WIDTH, COLUMNS)
+        mixed = tl.dot(weights.to(block.dtype), block, mixed * rescale[:, None], input_precision="ieee")
 
-    # At least 1 where anything is seen: the largest score adds exp2(0).
+    # At least 1 if any key is visible: the largest score adds exp2(0).
     mixed = mixed / tl.maximum(total, 1.0)[:, None]
     step, column = first + i, tl.arange(0, COLUMNS)[None, :]
-    to = ((b * steps + step) * HEADS + head) * WIDTH + column
-    tl.store(out + to, mixed, mask=(step < steps) & (column < WIDTH))
+    target = ((b * steps + step) * HEADS + head) * WIDTH + column
+    tl.store(out + target, mixed, mask=(step < steps) & (column < WIDTH))

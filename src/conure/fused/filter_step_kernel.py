@@ -1,4 +1,4 @@
-"""One program a row: the filter's window over time stays in registers, and every step passes through it."""
+"""One program per row: a sliding window over time stays in registers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["filter_step_kernel", "launch", "meta"]
 def launch(
     x: Tensor,
     cache: Tensor,
-    rows: Tensor,
-    into: Tensor,
+    slots: Tensor,
+    write_slots: Tensor,
     age: Tensor,
     counts: Tensor,
     weight: Tensor,
@@ -23,20 +23,20 @@ def launch(
     norm_bias: Tensor,
     epsilon: float,
 ) -> Tensor:
-    """As `filter_step.filter_step`. Raises ValueError for tensors that do not lie as it says there."""
+    """Like `filter_step.filter_step`. Raises ValueError for tensors that are not contiguous."""
     batch, chunk, _ = x.shape
     if not all(part.is_contiguous() for part in (x, cache, weight)):
         raise ValueError("x, cache and weight must be contiguous")
     out = torch.empty(batch, chunk, cache.shape[2], dtype=x.dtype, device=x.device)
     filter_step_kernel[(batch,)](
-        *(x, cache, rows, into, age, counts, weight, bias, norm_weight, norm_bias, out, epsilon),
+        *(x, cache, slots, write_slots, age, counts, weight, bias, norm_weight, norm_bias, out, epsilon),
         **meta(chunk, cache.shape[2], weight.shape[0]),
     )
     return out
 
 
 def meta(chunk: int, width: int, taps: int) -> dict[str, int]:
-    """What the kernel is compiled for."""
+    """Compile-time arguments."""
     return {
         "CHUNK": chunk,
         "WIDTH": width,
@@ -50,8 +50,8 @@ def meta(chunk: int, width: int, taps: int) -> dict[str, int]:
 def filter_step_kernel(
     x,
     cache,
-    rows,
-    into,
+    slots,
+    write_slots,
     ages,
     counts,
     weight,
@@ -66,11 +66,11 @@ def filter_step_kernel(
     COLUMNS: tl.constexpr,
 ):
     b = tl.program_id(0).to(tl.int64)
-    slot, age, count = tl.load(rows + b), tl.load(ages + b), tl.load(counts + b)
+    slot, age, count = tl.load(slots + b), tl.load(ages + b), tl.load(counts + b)
     column = tl.arange(0, COLUMNS)
     inside = column < WIDTH
     cache += column
-    to = cache + tl.load(into + b) * ((TAPS - 1) * WIDTH)
+    target = cache + tl.load(write_slots + b) * ((TAPS - 1) * WIDTH)
     cache += slot * ((TAPS - 1) * WIDTH)
     x += b * (CHUNK * 2 * WIDTH) + column
     out += b * (CHUNK * WIDTH) + column
@@ -87,10 +87,10 @@ def filter_step_kernel(
         window += (tl.load(cache + tap * WIDTH, mask=inside & (age > 0), other=0.0).to(tl.float32),)
 
     for step in tl.static_range(CHUNK):
-        there = inside & (step < count)
-        gated = tl.load(x + 2 * step * WIDTH, mask=there, other=0.0).to(tl.float32)
-        gated *= tl.sigmoid(tl.load(x + (2 * step + 1) * WIDTH, mask=there, other=0.0).to(tl.float32))
-        # Rounded as the cache will have it, so that a stream's numbers do not depend on where its chunks end.
+        valid = inside & (step < count)
+        gated = tl.load(x + 2 * step * WIDTH, mask=valid, other=0.0).to(tl.float32)
+        gated *= tl.sigmoid(tl.load(x + (2 * step + 1) * WIDTH, mask=valid, other=0.0).to(tl.float32))
+        # Rounded to the cache's type, so that results do not depend on where chunks end.
         window += (gated.to(cache.dtype.element_ty).to(tl.float32),)
         y = start
         for tap in tl.static_range(TAPS):
@@ -99,4 +99,4 @@ def filter_step_kernel(
         y = centred * tl.rsqrt(tl.sum(centred * centred, 0) / WIDTH + epsilon) * scale + shift
         tl.store(out + step * WIDTH, y * tl.sigmoid(y), mask=inside)
     for tap in tl.static_range(TAPS - 1):
-        tl.store(to + tap * WIDTH, window[CHUNK + tap], mask=inside & (count > 0))
+        tl.store(target + tap * WIDTH, window[CHUNK + tap], mask=inside & (count > 0))

@@ -1,6 +1,6 @@
-"""What the last product of a joint reads, for some steps of each row from where it is, and how long TDT's tokens last.
+"""The input of the joint's output layer for a window of steps of each row, and the best TDT durations.
 
-Durations are few: their product is made where the row is, while it is there.
+There are few durations, so their product is computed here, while the row is in registers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conure.fused.available import has_fused_kernels
 
-__all__ = ["joint_step", "joint_step_plainly", "gather_steps"]
+__all__ = ["joint_step", "joint_step_reference", "gather_steps"]
 
 
 def joint_step(
@@ -26,23 +26,23 @@ def joint_step(
     *,
     kernels: bool | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Projected steps [B, S, J], where rows are in them [B], predictions [B, J] -> relu of their sums [B, W, J] and
-    the best duration, int64 [B, W], by weight [D, J] and bias [D]; None without.
+    """Projected steps [B, S, J], current step `time` [B], predictions [B, J] -> relu of the sums [B, W, J] and the best
+    duration, int64 [B, W], by weight [D, J] and bias [D]; None without a weight.
 
-    Steps beyond the last are as the last. Of equal durations the first is taken; scores are in float32.
+    Windows beyond the end repeat the last step. Of equal durations the first one wins; scores are in float32.
     """
-    given = (steps, time, predicted, window, weight, bias)
+    args = (steps, time, predicted, window, weight, bias)
     if has_fused_kernels(steps.device) if kernels is None else kernels:
         from conure.fused.joint_step_kernel import launch
 
-        return launch(*given)
-    return joint_step_plainly(*given)
+        return launch(*args)
+    return joint_step_reference(*args)
 
 
-def joint_step_plainly(
+def joint_step_reference(
     steps: Tensor, time: Tensor, predicted: Tensor, window: int, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """The same, operation by operation."""
+    """Reference implementation."""
     hidden = F.relu(gather_steps(steps, time, window) + predicted[:, None])
     if weight is None or bias is None:
         return hidden, None
@@ -50,12 +50,12 @@ def joint_step_plainly(
 
 
 def gather_steps(steps: Tensor, time: Tensor, window: int) -> Tensor:
-    """Steps [B, S, J] from `time` [B] on, [B, W, J]; those beyond the last are as the last."""
-    index = (time[:, None] + _places(window, steps.device)).clamp(max=steps.shape[1] - 1)
+    """Steps [B, S, J] from `time` [B] on, [B, W, J]; beyond the end the last step repeats."""
+    index = (time[:, None] + _window_offsets(window, steps.device)).clamp(max=steps.shape[1] - 1)
     return steps.gather(1, index[..., None].expand(-1, -1, steps.shape[2]))
 
 
 @cache
-def _places(count: int, device: torch.device) -> Tensor:
-    """Kept for ever: what was recorded reads it where it is."""
+def _window_offsets(count: int, device: torch.device) -> Tensor:
+    """Cached for ever: captured CUDA graphs read it at its address."""
     return torch.arange(count, device=device)

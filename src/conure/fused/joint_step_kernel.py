@@ -1,4 +1,4 @@
-"""One program a step of a row, which stays in registers for the product with the durations' weights."""
+"""One program per step of a row; the step stays in registers for the product with the durations' weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["joint_step_kernel", "launch", "meta"]
 def launch(
     steps: Tensor, time: Tensor, predicted: Tensor, window: int, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """As `joint_step.joint_step`. Raises ValueError for tensors that are not contiguous."""
+    """Like `joint_step.joint_step`. Raises ValueError for tensors that are not contiguous."""
     if not all(part is None or part.is_contiguous() for part in (steps, time, predicted, weight, bias)):
         raise ValueError("steps, time, predicted, weight and bias must be contiguous")
     rows, length, width = steps.shape
@@ -27,7 +27,7 @@ def launch(
 
 
 def meta(width: int, durations: int) -> dict[str, int]:
-    """What the kernel is compiled for."""
+    """Compile-time arguments."""
     return {
         "WIDTH": width,
         "DURATIONS": durations,
@@ -55,20 +55,20 @@ def joint_step_kernel(
     b, step = tl.program_id(0).to(tl.int64), tl.program_id(1)
     column = tl.arange(0, COLUMNS)
     inside = column < WIDTH
-    place = b * length + tl.minimum(tl.load(times + b) + step, length - 1)
-    to = b * tl.num_programs(1) + step
-    mixed = tl.load(steps + place * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
+    source = b * length + tl.minimum(tl.load(times + b) + step, length - 1)
+    target = b * tl.num_programs(1) + step
+    mixed = tl.load(steps + source * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
     mixed += tl.load(predicted + b * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
-    # Rounded as it is stored, so that both products see the same. What is no number stays so.
+    # Rounded to the stored type, so that both products read the same values. NaN is kept.
     mixed = tl.maximum(mixed, 0.0, propagate_nan=tl.PropagateNan.ALL).to(hidden.dtype.element_ty)
-    tl.store(hidden + to * WIDTH + column, mixed, mask=inside)
+    tl.store(hidden + target * WIDTH + column, mixed, mask=inside)
     if DURATIONS:
         score = tl.arange(0, SCORES)
-        there = score < DURATIONS
+        valid = score < DURATIONS
         weights = weight + score[:, None] * WIDTH + column[None, :]
-        weights = tl.load(weights, mask=there[:, None] & inside[None, :], other=0.0).to(tl.float32)
+        weights = tl.load(weights, mask=valid[:, None] & inside[None, :], other=0.0).to(tl.float32)
         scores = tl.sum(weights * mixed.to(tl.float32)[None, :], 1)
-        scores += tl.load(bias + score, mask=there, other=0.0).to(tl.float32)
-        best = tl.argmax(tl.where(there, scores, float("-inf")), 0)
-        # Scores that are no numbers have no best one; one that exists is given all the same.
-        tl.store(duration + to, tl.minimum(best, DURATIONS - 1).to(tl.int64))
+        scores += tl.load(bias + score, mask=valid, other=0.0).to(tl.float32)
+        best = tl.argmax(tl.where(valid, scores, float("-inf")), 0)
+        # NaN scores have no maximum: clamp to a valid index.
+        tl.store(duration + target, tl.minimum(best, DURATIONS - 1).to(tl.int64))

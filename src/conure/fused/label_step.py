@@ -1,7 +1,8 @@
-"""From what the joint says of some steps of each row to its next token: over the blanks, the token written down, on.
+"""One iteration of label looping: from the joint's scores of a window of steps to the next token of each row.
 
-Rules, as NeMo's label-looping decoders have them: a blank moves at least one step; after `max_symbols` tokens at one
-step the row is moved on; a TDT jump may carry past the end of a chunk, and what is left of it is taken off the next.
+Skips blanks, appends the token, and advances. The rules are those of NeMo's label-looping decoders: a blank advances by
+at least one step; after `max_symbols` tokens at one step the row advances; a TDT duration may end beyond the chunk, and
+the rest of it is skipped in the next chunk.
 """
 
 from __future__ import annotations
@@ -17,33 +18,33 @@ from conure.fused.available import has_fused_kernels
 
 __all__ = [
     "Rules",
-    "Scored",
+    "WindowScores",
     "TokenColumns",
     "append_tokens",
-    "durations_on",
+    "durations_tensor",
     "label_step",
-    "label_step_plainly",
+    "label_step_reference",
     "next_tokens",
 ]
 
-Scored = tuple[Tensor, Tensor | None, Tensor, Tensor]
-"""Of each step that was looked at, [B, W]: the best token, which of the durations (None for RNNT), log-probability,
+WindowScores = tuple[Tensor, Tensor | None, Tensor, Tensor]
+"""Scores of each step in the window, [B, W]: best token, index of the best duration (None for RNNT), log-probability,
 confidence."""
 TokenColumns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """Tokens so far: ids, steps, durations, log-probabilities and confidences [B, U + 1], whose last column is scratch,
-then how many there are, [B]."""
+then the number of tokens [B]."""
 
 
 @dataclass(frozen=True)
 class Rules:
     blank: int
     durations: tuple[int, ...]
-    """Steps a TDT token may last; empty for RNNT."""
+    """Durations of TDT tokens in steps; empty for RNNT."""
     max_symbols: int
 
 
 def label_step(
-    scored: Scored,
+    scored: WindowScores,
     counts: Tensor,
     decoded: Tensor,
     time: Tensor,
@@ -53,21 +54,21 @@ def label_step(
     *,
     kernels: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Which rows emit a token, bool [B], and which, int64 [B]; what it says of other rows means nothing.
+    """-> which rows emit a token, bool [B], and the token ids, int64 [B], undefined for other rows.
 
-    `scored` are steps from `time` on, of rows that have `counts` steps in this chunk after `decoded` before it. In
-    place: `time`, `repeats` (tokens emitted at that step) and what is `written`. All integers are int64.
+    `scored` are the steps from `time` on. Rows have `counts` steps in this chunk and `decoded` before it. Updates
+    `time`, `repeats` (tokens emitted at the current step) and `written` in place. All integers are int64.
     """
-    given = (scored, counts, decoded, time, repeats, written, rules)
+    args = (scored, counts, decoded, time, repeats, written, rules)
     if has_fused_kernels(time.device) if kernels is None else kernels:
         from conure.fused.label_step_kernel import launch
 
-        return launch(*given)
-    return label_step_plainly(*given)
+        return launch(*args)
+    return label_step_reference(*args)
 
 
-def label_step_plainly(
-    scored: Scored,
+def label_step_reference(
+    scored: WindowScores,
     counts: Tensor,
     decoded: Tensor,
     time: Tensor,
@@ -75,20 +76,20 @@ def label_step_plainly(
     written: TokenColumns,
     rules: Rules,
 ) -> tuple[Tensor, Tensor]:
-    """The same, operation by operation."""
-    ids, duration, *sure = scored
+    """Reference implementation."""
+    ids, duration, *score_columns = scored
 
-    def sureness(place: Tensor) -> tuple[Tensor, Tensor]:
-        log_probabilities, confidences = (part.gather(1, place[:, None])[:, 0] for part in sure)
+    def token_scores(index: Tensor) -> tuple[Tensor, Tensor]:
+        log_probabilities, confidences = (part.gather(1, index[:, None])[:, 0] for part in score_columns)
         return log_probabilities, confidences
 
-    return next_tokens(ids, duration, sureness, counts, decoded, time, repeats, written, rules)
+    return next_tokens(ids, duration, token_scores, counts, decoded, time, repeats, written, rules)
 
 
 def next_tokens(
     ids: Tensor,
     duration: Tensor | None,
-    sureness: Callable[[Tensor], tuple[Tensor, Tensor]],
+    token_scores: Callable[[Tensor], tuple[Tensor, Tensor]],
     counts: Tensor,
     decoded: Tensor,
     time: Tensor,
@@ -96,53 +97,53 @@ def next_tokens(
     written: TokenColumns,
     rules: Rules,
 ) -> tuple[Tensor, Tensor]:
-    """The same, where `sureness` tells log-probability and confidence of one of each row's steps, [B] -> [B], [B]."""
+    """The same, where `token_scores` computes log-probability and confidence of a step per row, [B] -> [B], [B]."""
     window = ids.shape[1]
     blank = ids == rules.blank
     jumps = _jumps(blank, duration, rules)
     offset = _skip_blanks(blank, jumps, counts - time)
     time.add_(offset)
     emits = (offset < window) & (time < counts)
-    place = offset.clamp(max=window - 1)
-    said, jump = (part.gather(1, place[:, None])[:, 0] for part in (ids, jumps))
-    lasts = jump if rules.durations else jump.clamp(min=1)
-    append_tokens(written, emits, (said, time + decoded, lasts, *sureness(place)))
+    index = offset.clamp(max=window - 1)
+    tokens, jump = (part.gather(1, index[:, None])[:, 0] for part in (ids, jumps))
+    token_durations = jump if rules.durations else jump.clamp(min=1)
+    append_tokens(written, emits, (tokens, time + decoded, token_durations, *token_scores(index)))
     repeats.masked_fill_(offset > 0, 0).add_(emits & (jump == 0))
-    moved = emits * jump + (repeats >= rules.max_symbols)
-    time.add_(moved)
-    repeats.masked_fill_(moved > 0, 0)
-    return emits, said
+    advance = emits * jump + (repeats >= rules.max_symbols)
+    time.add_(advance)
+    repeats.masked_fill_(advance > 0, 0)
+    return emits, tokens
 
 
 def append_tokens(written: TokenColumns, mask: Tensor, token: tuple[Tensor, ...]) -> None:
-    """Writes one token, [B] each as the columns are, to every row where `mask` [B] is true."""
+    """Appends one token, [B] for each column, to the rows where `mask` [B] is true."""
     *columns, counts = written
-    place = torch.where(mask, counts, columns[0].shape[1] - 1)[:, None]
+    index = torch.where(mask, counts, columns[0].shape[1] - 1)[:, None]
     for column, value in zip(columns, token, strict=True):
-        column.scatter_(1, place, value[:, None].to(column.dtype))
+        column.scatter_(1, index, value[:, None].to(column.dtype))
     counts.add_(mask)
 
 
 def _jumps(blank: Tensor, duration: Tensor | None, rules: Rules) -> Tensor:
-    """Steps from each step looked at to the next, [B, W]."""
+    """Steps by which each step of the window advances, [B, W]."""
     if duration is None:
         return blank.long()
-    jumps = durations_on(rules.durations, blank.device)[duration]
+    jumps = durations_tensor(rules.durations, blank.device)[duration]
     return torch.where(blank, jumps.clamp(min=1), jumps)
 
 
 def _skip_blanks(blank: Tensor, jumps: Tensor, left: Tensor) -> Tensor:
-    """How far each row walks over blanks until a token, the end of the window, or its own in `left` steps: [B]."""
+    """Steps that each row advances over blanks: to a token, the end of the window, or its end in `left` steps, [B]."""
     window = blank.shape[1]
     offset = torch.zeros_like(left)
     for _ in range(window):
         inside = offset.clamp(max=window - 1)[:, None]
-        walks = (offset < window) & (offset < left) & blank.gather(1, inside)[:, 0]
-        offset = offset + walks * jumps.gather(1, inside)[:, 0]
+        advances = (offset < window) & (offset < left) & blank.gather(1, inside)[:, 0]
+        offset = offset + advances * jumps.gather(1, inside)[:, 0]
     return offset
 
 
 @cache
-def durations_on(durations: tuple[int, ...], device: torch.device) -> Tensor:
-    """Kept for ever: what was recorded reads it where it is."""
+def durations_tensor(durations: tuple[int, ...], device: torch.device) -> Tensor:
+    """Cached for ever: captured CUDA graphs read it at its address."""
     return torch.tensor(durations, device=device)

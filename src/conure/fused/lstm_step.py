@@ -1,4 +1,4 @@
-"""An LSTM cell between its products and the next layer's, in place, for those rows alone that have a new token."""
+"""The element-wise part of an LSTM cell, in place, for the rows that have a new token."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ from torch import Tensor
 
 from conure.fused.available import has_fused_kernels
 
-__all__ = ["lstm_step", "lstm_step_plainly"]
+__all__ = ["lstm_step", "lstm_step_reference"]
 
 
 def lstm_step(
-    fresh: Tensor,
+    inputs: Tensor,
     recurrent: Tensor,
-    fresh_bias: Tensor,
+    input_bias: Tensor,
     recurrent_bias: Tensor,
-    moves: Tensor,
+    active: Tensor,
     hidden: Tensor,
     cell: Tensor,
     *,
     kernels: bool | None = None,
 ) -> None:
-    """Writes `hidden` and `cell`, [B, P] each, of the rows that move, bool [B].
+    """Updates `hidden` and `cell`, [B, P] each, of the `active` rows, bool [B].
 
-    fresh and recurrent [B, 4P] are products of the input and of `hidden`, without their biases [4P]: gates of input,
-    forgetting, candidate and output, as torch has them.
+    inputs and recurrent [B, 4P] are the products with the input and with `hidden`, without their biases [4P]. The gates
+    are in torch's order: input, forget, candidate, output.
     """
-    given = (fresh, recurrent, fresh_bias, recurrent_bias, moves, hidden, cell)
+    args = (inputs, recurrent, input_bias, recurrent_bias, active, hidden, cell)
     if has_fused_kernels(hidden.device) if kernels is None else kernels:
         from conure.fused.lstm_step_kernel import launch
 
-        launch(*given)
+        launch(*args)
     else:
-        lstm_step_plainly(*given)
+        lstm_step_reference(*args)
 
 
-def lstm_step_plainly(
-    fresh: Tensor,
+def lstm_step_reference(
+    inputs: Tensor,
     recurrent: Tensor,
-    fresh_bias: Tensor,
+    input_bias: Tensor,
     recurrent_bias: Tensor,
-    moves: Tensor,
+    active: Tensor,
     hidden: Tensor,
     cell: Tensor,
 ) -> None:
-    """The same, operation by operation."""
-    admit, keep, candidate, show = (fresh + fresh_bias + recurrent + recurrent_bias).chunk(4, 1)
-    memory = keep.sigmoid() * cell + admit.sigmoid() * candidate.tanh()
-    hidden.copy_((show.sigmoid() * memory.tanh()).where(moves[:, None], hidden))
-    cell.copy_(memory.where(moves[:, None], cell))
+    """Reference implementation."""
+    in_gate, forget_gate, candidate, out_gate = (inputs + input_bias + recurrent + recurrent_bias).chunk(4, 1)
+    memory = forget_gate.sigmoid() * cell + in_gate.sigmoid() * candidate.tanh()
+    hidden.copy_((out_gate.sigmoid() * memory.tanh()).where(active[:, None], hidden))
+    cell.copy_(memory.where(active[:, None], cell))

@@ -1,4 +1,4 @@
-"""Each kernel beside its plain twin, on a few random numbers, before any of them is relied on."""
+"""Compares each kernel with its reference implementation on random inputs, before the kernels are used."""
 
 from __future__ import annotations
 
@@ -15,67 +15,68 @@ from conure.fused.lstm_step import lstm_step
 from conure.fused.ring_attention import attend_ring
 from conure.fused.token_scores import best_tokens
 
-__all__ = ["disagreement"]
+__all__ = ["find_mismatch"]
 
 TOLERANCE = 0.03
-"""Relative, of all that a kernel gives together: bfloat16 rounds to 0.004."""
+"""Relative error over all outputs of a kernel; bfloat16 rounds to 0.004."""
 HEADS, WIDTH, PAST, CHUNK = 2, 64, 24, 3
 
 Run = Callable[[bool], list[Tensor]]
-"""With the kernel or without: what it gives and what it wrote."""
+"""Runs a function with or without its kernel; returns its outputs and the tensors that it has written."""
 
 
-def disagreement(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> str | None:
-    """Which kernel gives something else than its twin; None where none does. Raises what a compiler raises."""
+def find_mismatch(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> str | None:
+    """Describes the first kernel that differs from its reference; None if all agree. Compiler errors propagate."""
     generator = torch.Generator(device).manual_seed(0)
 
     def noise(*shape: int) -> Tensor:
         return torch.randn(*shape, device=device, generator=generator).to(dtype)
 
-    for name, run in _runs(noise, device):
+    for name, run in _test_runs(noise, device):
         for got, expected in zip(run(True), run(False), strict=True):
-            apart = float((got.float() - expected.float()).norm() / expected.float().norm())
-            if not apart <= TOLERANCE:
-                return f"{name} is {apart:.2g} away from its plain twin"
+            error = float((got.float() - expected.float()).norm() / expected.float().norm())
+            if not error <= TOLERANCE:
+                return f"the {name} kernel differs from its reference by {error:.2g}"
     return None
 
 
-def _runs(noise: Callable[..., Tensor], device: torch.device) -> Iterator[tuple[str, Run]]:
-    # The second row only tries its chunk.
-    numbers = [2, 0], [2, 1], [40, 5], [CHUNK, 1]
-    rows, into, age, counts = (torch.tensor(values, device=device) for values in numbers)
+def _test_runs(noise: Callable[..., Tensor], device: torch.device) -> Iterator[tuple[str, Run]]:
+    # The second row is flushed: it writes to another slot.
+    row_values = [2, 0], [2, 1], [40, 5], [CHUNK, 1]
+    slots, write_slots, age, counts = (torch.tensor(values, device=device) for values in row_values)
     query, key, value = noise(2, CHUNK, 3, HEADS, WIDTH).unbind(2)
     distances = PAST + 2 * CHUNK - 1
     by_distance = noise(HEADS, 2 * CHUNK, distances), noise(HEADS, distances), noise(HEADS, WIDTH)
     rings = noise(3, HEADS, PAST, WIDTH), noise(3, HEADS, PAST, WIDTH)
 
     def ring(kernels: bool) -> list[Tensor]:
-        own = [part.clone() for part in rings]
-        given = query, *by_distance, key, value, *own, rows, into, age, counts
-        return [attend_ring(*given, kernels=kernels)[:, :1], *own]
+        copies = [part.clone() for part in rings]
+        args = query, *by_distance, key, value, *copies, slots, write_slots, age, counts
+        return [attend_ring(*args, kernels=kernels)[:, :1], *copies]
 
-    yield "attention to rings", ring
+    yield "ring attention", ring
     queries, clip_keys, clip_values = noise(2, 50, 3, HEADS, WIDTH).unbind(2)
     around = noise(HEADS, 99, WIDTH), noise(HEADS, WIDTH), noise(HEADS, WIDTH)
     lengths = torch.tensor([50, 50], device=device)
     clip = queries, clip_keys, clip_values, *around, lengths
-    yield "attention to clips", lambda kernels: [attend_clip(*clip, kernels=kernels)]
+    yield "clip attention", lambda kernels: [attend_clip(*clip, kernels=kernels)]
     mixed, weight, cache = noise(2, CHUNK, 2 * WIDTH), noise(9, WIDTH), noise(3, 8, WIDTH)
     norm = nn.LayerNorm(WIDTH, device=device, dtype=mixed.dtype)
 
     def filtered(kernels: bool) -> list[Tensor]:
-        own = cache.clone()
-        return [filter_step(mixed, own, rows, into, age, counts, weight, None, norm, kernels=kernels)[:, :1], own]
+        copy = cache.clone()
+        output = filter_step(mixed, copy, slots, write_slots, age, counts, weight, None, norm, kernels=kernels)
+        return [output[:, :1], copy]
 
-    yield "the filter", filtered
+    yield "filter step", filtered
     hidden, heads, bias = noise(5, WIDTH).float(), noise(300, WIDTH).float(), noise(300).float()
-    yield "scores of tokens", lambda kernels: list(best_tokens(hidden, heads, bias, 0.33, kernels=kernels))[1:]
-    yield from _runs_of_decoders(noise, device)
+    yield "token scores", lambda kernels: list(best_tokens(hidden, heads, bias, 0.33, kernels=kernels))[1:]
+    yield from _decoder_runs(noise, device)
 
 
-def _runs_of_decoders(noise: Callable[..., Tensor], device: torch.device) -> Iterator[tuple[str, Run]]:
+def _decoder_runs(noise: Callable[..., Tensor], device: torch.device) -> Iterator[tuple[str, Run]]:
     time, counts, zeros = (torch.tensor(values, device=device) for values in ([0, 4], [6, 6], [0, 0]))
-    # A blank and then a token; blanks up to the end.
+    # Row 0: a blank, then a token. Row 1: blanks only, up to the end.
     ids, duration = torch.tensor([[[9, 1, 2, 3], [9, 9, 9, 4]], [[1, 2, 1, 0], [0, 1, 1, 3]]], device=device)
     scored, rules = (ids, duration, noise(2, 4).float(), noise(2, 4).float()), Rules(9, (0, 1, 2, 4), 5)
 
@@ -86,9 +87,9 @@ def _runs_of_decoders(noise: Callable[..., Tensor], device: torch.device) -> Ite
         emits, _ = label_step(scored, counts, counts, here, repeats, written, rules, kernels=kernels)
         return [emits, torch.cat([here, repeats, count]), whole[..., :8], real[..., :8]]
 
-    yield "a step of the decoders", label
+    yield "label step", label
     joint = noise(2, 5, WIDTH), time, noise(2, WIDTH), 2, noise(5, WIDTH), noise(5)
-    yield "what the joint reads", lambda kernels: [joint_step(*joint, kernels=kernels)[0]]
+    yield "joint step", lambda kernels: [joint_step(*joint, kernels=kernels)[0]]
     gates, biases, state = noise(2, 2, 4 * WIDTH), noise(2, 4 * WIDTH), noise(2, 2, WIDTH)
 
     def lstm(kernels: bool) -> list[Tensor]:
@@ -96,4 +97,4 @@ def _runs_of_decoders(noise: Callable[..., Tensor], device: torch.device) -> Ite
         lstm_step(gates[0], gates[1], biases[0], biases[1], time > 0, hidden, cell, kernels=kernels)
         return [hidden, cell]
 
-    yield "the cell", lstm
+    yield "LSTM step", lstm

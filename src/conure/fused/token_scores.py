@@ -1,7 +1,7 @@
-"""The best token of each row with its probability, and how sure the network is of it, without logits in memory.
+"""The best token of each row, its log-probability and confidence, without the logits in memory.
 
-Of what a joint says over thousands of tokens three numbers are wanted. The sums that they take run along with the
-product: of exp(logit) for the probability, and of exp(alpha * logit) for the Tsallis entropy of order alpha.
+Only three numbers per row are needed. Their sums accumulate during the matrix product: exp(logit) for the probability,
+exp(alpha * logit) for the Tsallis entropy of order alpha.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from conure.fused.available import has_fused_kernels
 
-__all__ = ["best_tokens", "best_tokens_plainly", "tsallis_confidence"]
+__all__ = ["best_tokens", "best_tokens_reference", "tsallis_confidence"]
 
 
 def best_tokens(
@@ -19,17 +19,17 @@ def best_tokens(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """hidden [N, J], weight [V, J], bias [V] -> ids int64, log-probabilities and confidences float32, each [N].
 
-    Of equal logits the lowest id is taken. Logits are in float32 whatever the weights are.
+    Of equal logits the lowest id wins. Logits are in float32 for any type of weights.
     """
     if has_fused_kernels(hidden.device) if kernels is None else kernels:
         from conure.fused.token_scores_kernel import launch
 
         return launch(hidden, weight, bias, alpha)
-    return best_tokens_plainly(hidden, weight, bias, alpha)
+    return best_tokens_reference(hidden, weight, bias, alpha)
 
 
-def best_tokens_plainly(hidden: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The same with the logits in memory."""
+def best_tokens_reference(hidden: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Reference implementation, with the logits in memory."""
     log_probabilities = F.linear(hidden.float(), weight.float(), bias.float()).log_softmax(-1)
     best, ids = log_probabilities.max(-1)
     return ids, best, tsallis_confidence(log_probabilities, alpha)

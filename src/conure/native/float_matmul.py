@@ -1,4 +1,4 @@
-"""Products of floats: the right side, as the kernels read it."""
+"""Weights of float32 matrix products in the layout of the kernels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from conure.native.library import address, aligned
 __all__ = ["COLUMNS", "FloatMatrix", "FloatMatrixStruct", "float_blocks"]
 
 COLUMNS = 32
-"""That lie together."""
+"""Columns of a weight in one block."""
 
 
 class FloatMatrixStruct(Structure):
@@ -22,16 +22,16 @@ class FloatMatrixStruct(Structure):
 
 
 class FloatMatrix:
-    """Made of `float_blocks` and a bias [N]."""
+    """The right side of a float32 product: values from `float_blocks`, bias [N]."""
 
     def __init__(self, values: np.ndarray, bias: np.ndarray) -> None:
-        self._kept = (values, bias)
+        self._arrays = (values, bias)
         self.columns, self.depth = len(bias), values.shape[1]
         self.struct = FloatMatrixStruct(address(values), address(bias), self.depth, self.columns)
 
 
 def float_blocks(matrix: np.ndarray) -> np.ndarray:
-    """A matrix [K, N] in blocks of 32 columns, [N / 32, K, 32]."""
+    """A matrix [K, N] in blocks of 32 columns: [N / 32, K, 32]."""
     depth, columns = matrix.shape
     blocks = aligned(columns // COLUMNS, depth, COLUMNS)
     blocks[:] = matrix.reshape(depth, -1, COLUMNS).swapaxes(0, 1)

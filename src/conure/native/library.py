@@ -1,7 +1,7 @@
-"""The compiled kernels as functions of arrays; see source/ for what they do and why.
+"""Python interface of the compiled kernels in source/: functions of NumPy arrays, called through ctypes.
 
-They are there where the package was built with a compiler, and they run where the processor multiplies bytes and
-adds them up in 32 bits (x86 with AVX-512 VNNI). `available` tells. Calls let other Python threads run.
+The library exists if the package was built with a C++ compiler, and runs on x86 processors with AVX-512 VNNI.
+`has_native_kernels` checks both. Calls release the GIL.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 __all__ = [
     "BLOCK",
     "FFT_SIZE",
-    "LANES",
-    "After",
+    "SIMD_LANES",
+    "Epilogue",
     "Attention",
     "Clips",
     "Distances",
@@ -31,7 +31,7 @@ __all__ = [
     "Norm",
     "Quantised",
     "Rings",
-    "StepStruct",
+    "StreamStep",
     "Weight",
     "address",
     "aligned",
@@ -43,23 +43,23 @@ __all__ = [
 LIBRARY_PATH = Path(__file__).with_name("_kernels.so")
 
 BLOCK = 64
-"""Columns of a weight that lie together."""
-LANES = 16
-"""Floats that are taken at a time: rows are multiples of it."""
+"""Columns of a weight in one block."""
+SIMD_LANES = 16
+"""float32 numbers in a vector register; rows have multiples of it."""
 FFT_SIZE = 512
-QUAD, OFFSET, LINE = 4, 128, 64
+QUAD, OFFSET, CACHE_LINE = 4, 128, 64
 
 
-class After(IntEnum):
-    """What is done to a product before it is written."""
+class Epilogue(IntEnum):
+    """Operation that is applied to a product before it is stored."""
 
     NOTHING = 0
     SILU = 1
     RELU = 2
     GATE = 3
-    """Of 64 columns the second half are gates of the first."""
+    """In each 64 columns, the second half are the gates of the first half."""
     ADD = 4
-    """Added to what is there."""
+    """Adds the product to the output array."""
 
 
 class _Norm(Structure):
@@ -85,7 +85,7 @@ class _Rings(Structure):
     _fields_ = (("keys", c_void_p), ("values", c_void_p), ("ring", c_int64), ("stride", c_int64))
 
 
-class _Turn(Structure):
+class _StreamStep(Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("slots", "ages", "counts")),
         *((name, c_int64) for name in ("rows", "chunk")),
@@ -95,7 +95,7 @@ class _Turn(Structure):
 class _Attention(Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("shift", "table")),
-        *((name, c_int64) for name in ("columns", "heads", "width", "past", "longest")),
+        *((name, c_int64) for name in ("columns", "heads", "width", "past", "max_chunk")),
     )
 
 
@@ -103,8 +103,8 @@ class _Clips(Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("begins", "first", "end")),
         ("count", c_int64),
-        *((name, c_void_p) for name in ("tokens", "places", "beside")),
-        ("most", c_int64),
+        *((name, c_void_p) for name in ("global_begins", "global_rows", "global_scores")),
+        ("max_global", c_int64),
     )
 
 
@@ -131,58 +131,59 @@ class _Mel(Structure):
 
 
 class Norm:
-    """Layer normalisation: weight and bias [D]; without a weight it does nothing."""
+    """Layer normalisation with weight and bias [D]; the identity without a weight."""
 
     def __init__(self, weight: np.ndarray | None = None, bias: np.ndarray | None = None, epsilon: float = 0) -> None:
-        self._kept = (weight, bias)
-        self.struct = _Norm(*(None if part is None else address(part) for part in self._kept), epsilon)
+        self._arrays = (weight, bias)
+        self.struct = _Norm(*(None if part is None else address(part) for part in self._arrays), epsilon)
 
 
 NO_NORM = Norm()
 
 
 class Weight:
-    """The right side of products: `pack` gives its values, scales [N] are of its columns, bias [N]."""
+    """The right side of an int8 product: values from `pack`, scales [N] of the columns, bias [N]."""
 
     def __init__(self, values: np.ndarray, scales: np.ndarray, bias: np.ndarray | None) -> None:
-        self._kept = (values, scales, bias)
+        self._arrays = (values, scales, bias)
         self.columns, self.depth = values.shape[0] * BLOCK, values.shape[1] * QUAD
-        at = None if bias is None else address(bias)
-        self.struct = WeightStruct(address(values), address(scales), at, self.depth, self.columns)
+        bias_address = None if bias is None else address(bias)
+        self.struct = WeightStruct(address(values), address(scales), bias_address, self.depth, self.columns)
 
 
 class Attention:
-    """Of a layer: shift [h * d], table [h, d, columns] in halves, whose column c is of distance past + longest - c."""
+    """Relative attention of a layer for streams: shift [h * d] is the position bias minus the content bias, table
+    [h, d, columns] holds float16 projections of distances. Column c is distance past + max_chunk - c."""
 
-    def __init__(self, shift: np.ndarray, table: np.ndarray, past: int, longest: int) -> None:
-        self._kept = (shift, table)
+    def __init__(self, shift: np.ndarray, table: np.ndarray, past: int, max_chunk: int) -> None:
+        self._arrays = (shift, table)
         heads, width, columns = table.shape
-        self.struct = _Attention(address(shift), address(table), columns, heads, width, past, longest)
+        self.struct = _Attention(address(shift), address(table), columns, heads, width, past, max_chunk)
 
 
 class Distances:
-    """Of a layer, for clips: `pack` gives values of each head, scales [h, columns] are of columns; shift [h * d].
+    """Projected distances of a layer for clips: packed int8 values by head, scales [h, columns], shift [h * d].
 
-    Column c is of distance columns / 2 - c.
+    Column c is distance columns / 2 - c.
     """
 
     def __init__(self, values: np.ndarray, scales: np.ndarray, shift: np.ndarray) -> None:
-        self._kept = (values, scales, shift)
+        self._arrays = (values, scales, shift)
         heads, columns = scales.shape
         self.reach = columns // 2
-        self.struct = _Distances(*map(address, self._kept), heads, len(shift) // heads, columns, self.reach)
+        self.struct = _Distances(*map(address, self._arrays), heads, len(shift) // heads, columns, self.reach)
 
 
 class Filter:
-    """A filter over time: weight [size, D], bias [D]."""
+    """Depthwise convolution over time: weight [size, D], bias [D]."""
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:
-        self._kept = (weight, bias)
+        self._arrays = (weight, bias)
         self.struct = _Filter(address(weight), address(bias), *weight.shape)
 
 
 class MelTables:
-    """Log-mel: window [512], filters [features, 257]; a frame begins each `hop` samples."""
+    """Log-mel parameters: window [512], filters [features, 257]; a frame begins every `hop` samples."""
 
     def __init__(self, window: np.ndarray, filters: np.ndarray, hop: int, guard: float) -> None:
         if window.shape != (FFT_SIZE,) or filters.shape[1] != FFT_SIZE // 2 + 1:
@@ -191,33 +192,33 @@ class MelTables:
         used = filters != 0
         ends = filters.shape[1] - used[:, ::-1].argmax(1)
         ranges = np.stack([used.argmax(1), np.where(used.any(1), ends, 0)], 1).astype(np.int64)
-        self._kept = tuple(map(np.ascontiguousarray, (window, filters, ranges)))
-        self.struct = _Mel(*map(address, self._kept), hop, self.features, guard)
+        self._arrays = tuple(map(np.ascontiguousarray, (window, filters, ranges)))
+        self.struct = _Mel(*map(address, self._arrays), hop, self.features, guard)
 
 
 class Rings:
-    """Keys and values of all rows in half precision, `ring` steps each."""
+    """Ring buffers of keys and values in float16, `ring` steps for each slot."""
 
     def __init__(self, slots: int, heads: int, width: int, ring: int) -> None:
-        stride = -(-ring // LANES) * LANES
+        stride = -(-ring // SIMD_LANES) * SIMD_LANES
         self.keys = aligned(slots, heads, width, stride, kind=np.uint16)
         self.values = aligned(slots, heads, ring, width, kind=np.uint16)
         self.struct = _Rings(address(self.keys), address(self.values), ring, stride)
 
 
-class StepStruct:
-    """Rows [B] that bring `counts` [B] of a chunk's steps, `ages` [B] steps after their start."""
+class StreamStep:
+    """The rows of one step: slots [B], valid steps `counts` [B] of each chunk, and `ages` [B], the steps before it."""
 
     def __init__(self, slots: np.ndarray, ages: np.ndarray, counts: np.ndarray, chunk: int) -> None:
-        self._kept = tuple(np.ascontiguousarray(array, np.int64) for array in (slots, ages, counts))
-        self.struct = _Turn(*map(address, self._kept), len(slots), chunk)
+        self._arrays = tuple(np.ascontiguousarray(array, np.int64) for array in (slots, ages, counts))
+        self.struct = _StreamStep(*map(address, self._arrays), len(slots), chunk)
 
 
 class Clips:
-    """Clips of `counts` [C] steps, one after another. A step sees those of its clip from `first` [N] to `end` [N].
+    """Concatenated clips of `counts` [C] steps. Steps `first` [N] to `end` [N] of its clip are visible to each step.
 
-    It may see some rows of its clip beside them: `places` of each clip, and `beside` [N, heads, most], the scores of
-    those, which may be filled before each layer.
+    Optional global steps are visible to all steps of their clip: `global_rows` of each clip, and `global_scores`
+    [N, heads, max_global], which the caller fills before each layer.
     """
 
     def __init__(
@@ -225,101 +226,105 @@ class Clips:
         counts: np.ndarray,
         first: np.ndarray,
         end: np.ndarray,
-        places: Sequence[np.ndarray] = (),
-        beside: np.ndarray | None = None,
+        global_rows: Sequence[np.ndarray] = (),
+        global_scores: np.ndarray | None = None,
     ) -> None:
         begins = np.concatenate([[0], np.cumsum(counts)])
-        self._kept = tuple(np.ascontiguousarray(array, np.int64) for array in (begins, first, end))
-        self.struct = _Clips(*map(address, self._kept), len(counts))
-        if beside is not None:
-            tokens = np.concatenate([[0], np.cumsum([len(rows) for rows in places])])
-            more = tuple(np.ascontiguousarray(array, np.int64) for array in (tokens, np.concatenate(places)))
-            self._kept += (*more, beside)
-            self.struct.tokens, self.struct.places = map(address, more)
-            self.struct.beside, self.struct.most = address(beside), beside.shape[2]
+        self._arrays = tuple(np.ascontiguousarray(array, np.int64) for array in (begins, first, end))
+        self.struct = _Clips(*map(address, self._arrays), len(counts))
+        if global_scores is not None:
+            begins = np.concatenate([[0], np.cumsum([len(rows) for rows in global_rows])])
+            arrays = tuple(np.ascontiguousarray(array, np.int64) for array in (begins, np.concatenate(global_rows)))
+            self._arrays += (*arrays, global_scores)
+            self.struct.global_begins, self.struct.global_rows = map(address, arrays)
+            self.struct.global_scores, self.struct.max_global = address(global_scores), global_scores.shape[2]
 
 
 class Quantised:
-    """Room for rows of bytes, each with its own scale."""
+    """Buffer for int8 rows, each with its own scale."""
 
     def __init__(self, rows: int, size: int) -> None:
-        self._kept = aligned(size, kind=np.int8), aligned(rows), aligned(rows, kind=np.int32)
-        self.room, self.rows = (rows, size), 0
-        self.struct = _Quantised(*map(address, self._kept))
+        self._arrays = aligned(size, kind=np.int8), aligned(rows), aligned(rows, kind=np.int32)
+        self.capacity, self.rows = (rows, size), 0
+        self.struct = _Quantised(*map(address, self._arrays))
 
 
 class Kernels:
-    """A pool of threads that runs the kernels. Rows are float32 in C order; `out` is written."""
+    """A thread pool that runs the kernels. Rows are C-contiguous float32; results are written to `out`."""
 
     def __init__(self, threads: int) -> None:
-        """Raises OSError where there is no library."""
+        """Raises OSError if the library does not exist."""
         self._library = library()
-        self._pool = self._library.conure_pool(threads)
-        self._rooms: dict[str, np.ndarray] = {}
+        self._pool = self._library.conure_open_pool(threads)
+        self._buffers: dict[str, np.ndarray] = {}
         self._quantised = Quantised(0, 0)
 
     def __del__(self) -> None:
         if hasattr(self, "_pool"):
-            self._library.conure_close(self._pool)
+            self._library.conure_close_pool(self._pool)
 
     @property
     def pool(self) -> int:
-        """For what runs in the same threads; it ends with these kernels."""
+        """Handle of the thread pool, for other kernels; closed with this object."""
         pool: int = self._pool
         return pool
 
-    def room(self, name: str, *shape: int) -> np.ndarray:
-        """An array that is kept for the next time: what is in it is not defined."""
+    def scratch(self, name: str, *shape: int) -> np.ndarray:
+        """A scratch array that is reused by name; its contents are undefined."""
         size = math.prod(shape)
-        if name not in self._rooms or len(self._rooms[name]) < size:
-            self._rooms[name] = aligned(size)
-        return self._rooms[name][:size].reshape(shape)
+        if name not in self._buffers or len(self._buffers[name]) < size:
+            self._buffers[name] = aligned(size)
+        return self._buffers[name][:size].reshape(shape)
 
     def normalise(self, x: np.ndarray, norm: Norm, out: np.ndarray) -> None:
-        """x [rows, D], which may be `out`."""
+        """x [rows, D] -> out [rows, D], which may be x."""
         self._library.conure_normalise(self._pool, address(x), *x.shape, ctypes.byref(norm.struct), address(out))
 
     def quantise(self, x: np.ndarray, norm: Norm | None = None, *, gated: bool = False) -> Quantised:
-        """x [rows, D], normalised, then through SiLU if `gated`, each row rounded to +-127; until the next call."""
+        """x [rows, D], normalised, SiLU if `gated`, each row quantised to +-127. Valid until the next call."""
         rows, width = x.shape
-        wanted = (rows, rows * width)
-        if any(has < wants for has, wants in zip(self._quantised.room, wanted, strict=True)):
-            self._quantised = Quantised(*map(max, self._quantised.room, wanted))
-        to, place = self._quantised, ctypes.byref((norm or NO_NORM).struct)
-        self._library.conure_quantise(self._pool, address(x), rows, width, place, gated, ctypes.byref(to.struct))
-        to.rows = rows
-        return to
+        needed = (rows, rows * width)
+        if any(size < need for size, need in zip(self._quantised.capacity, needed, strict=True)):
+            self._quantised = Quantised(*map(max, self._quantised.capacity, needed))
+        out, norm_struct = self._quantised, ctypes.byref((norm or NO_NORM).struct)
+        self._library.conure_quantise(self._pool, address(x), rows, width, norm_struct, gated, ctypes.byref(out.struct))
+        out.rows = rows
+        return out
 
-    def multiply(self, x: Quantised, weight: Weight, out: np.ndarray, after: After = After.NOTHING) -> np.ndarray:
-        """-> out [rows, N], or [rows, N / 2] with a gate."""
-        result = _Result(address(out), out.shape[1], after)
+    def multiply(
+        self, x: Quantised, weight: Weight, out: np.ndarray, epilogue: Epilogue = Epilogue.NOTHING
+    ) -> np.ndarray:
+        """-> out [rows, N], or [rows, N / 2] with Epilogue.GATE."""
+        result = _Result(address(out), out.shape[1], epilogue)
         structs = ctypes.byref(x.struct), x.rows, ctypes.byref(weight.struct), ctypes.byref(result)
         self._library.conure_multiply(self._pool, *structs)
         return out
 
     def attend(
-        self, own: Attention, rings: Rings, turn: StepStruct, projected: np.ndarray, out: np.ndarray
+        self, parameters: Attention, rings: Rings, step: StreamStep, projected: np.ndarray, out: np.ndarray
     ) -> np.ndarray:
-        """projected [B * C, 3 * h * d] are queries, keys, values; -> out [B * C, h * d]."""
-        structs = (ctypes.byref(part.struct) for part in (own, rings, turn))
+        """projected [B * C, 3 * h * d]: queries, keys and values -> out [B * C, h * d]."""
+        structs = (ctypes.byref(part.struct) for part in (parameters, rings, step))
         self._library.conure_attend(self._pool, *structs, address(projected), address(out))
         return out
 
-    def filter(self, own: Filter, memory: np.ndarray, turn: StepStruct, x: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """x [B * C, D] behind what is in memory [slots, ring, D], which takes it up; -> out [B * C, D]."""
-        structs = (ctypes.byref(own.struct), address(memory), memory.shape[1], ctypes.byref(turn.struct))
+    def filter(
+        self, parameters: Filter, memory: np.ndarray, step: StreamStep, x: np.ndarray, out: np.ndarray
+    ) -> np.ndarray:
+        """x [B * C, D] after the steps in `memory` [slots, ring, D], which is updated -> out [B * C, D]."""
+        structs = (ctypes.byref(parameters.struct), address(memory), memory.shape[1], ctypes.byref(step.struct))
         self._library.conure_filter(self._pool, *structs, address(x), address(out))
         return out
 
-    def attend_clips(self, own: Distances, clips: Clips, projected: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """projected [N, 3 * h * d] are queries, keys, values; -> out [N, h * d]."""
-        structs = (ctypes.byref(part.struct) for part in (own, clips))
+    def attend_clips(self, parameters: Distances, clips: Clips, projected: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """projected [N, 3 * h * d]: queries, keys and values -> out [N, h * d]."""
+        structs = (ctypes.byref(part.struct) for part in (parameters, clips))
         self._library.conure_attend_clips(self._pool, *structs, address(projected), address(out))
         return out
 
-    def filter_clips(self, own: Filter, before: int, clips: Clips, x: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """x [N, D] -> out [N, D]; a filter begins `before` steps before the one it is for."""
-        structs = (ctypes.byref(part.struct) for part in (own, clips))
+    def filter_clips(self, parameters: Filter, before: int, clips: Clips, x: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """x [N, D] -> out [N, D]; the filter of a step begins `before` steps before it."""
+        structs = (ctypes.byref(part.struct) for part in (parameters, clips))
         self._library.conure_filter_clips(self._pool, *structs, before, address(x), address(out))
         return out
 
@@ -328,21 +333,21 @@ class Kernels:
         rows, size = samples.shape
         frames = 1 + (size - FFT_SIZE) // mel.hop
         out = aligned(rows, frames, mel.features)
-        place = ctypes.byref(mel.struct)
-        self._library.conure_log_mel(self._pool, place, address(samples), rows, size, frames, address(out))
+        tables = ctypes.byref(mel.struct)
+        self._library.conure_log_mel(self._pool, tables, address(samples), rows, size, frames, address(out))
         return out
 
 
 def aligned(*shape: int, kind: type[np.generic] = np.float32) -> np.ndarray:
-    """Zeros that begin at a line of the cache; NumPy's own begin 16 bytes after one, and each vector lies in two."""
+    """Zeros aligned to a cache line. NumPy aligns to 16 bytes only, so that vector loads would cross cache lines."""
     size = math.prod(shape) * np.dtype(kind).itemsize
-    room = np.zeros(size + LINE, np.uint8)
-    begin = -room.ctypes.data % LINE
-    return room[begin : begin + size].view(kind).reshape(shape)
+    buffer = np.zeros(size + CACHE_LINE, np.uint8)
+    begin = -buffer.ctypes.data % CACHE_LINE
+    return buffer[begin : begin + size].view(kind).reshape(shape)
 
 
 def pack(weight: np.ndarray) -> np.ndarray:
-    """Bytes with a sign [N, K] as the kernels read them: [N / 64, K / 4, 64, 4], without a sign."""
+    """int8 weights [N, K] in the kernels' layout: [N / 64, K / 4, 64, 4] uint8, with 128 added."""
     columns, depth = weight.shape
     blocks = weight.reshape(columns // BLOCK, BLOCK, depth // QUAD, QUAD).transpose(0, 2, 1, 3)
     return np.ascontiguousarray((blocks.astype(np.int16) + OFFSET).astype(np.uint8))
@@ -350,7 +355,7 @@ def pack(weight: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def has_native_kernels() -> bool:
-    """Whether kernels were built and this processor has what they need."""
+    """Whether the kernels were built and this processor supports them."""
     try:
         return bool(library().conure_supported())
     except OSError:
@@ -363,8 +368,8 @@ def library() -> ctypes.CDLL:
     pointer, size = c_void_p, c_int64
     signatures = {
         "supported": (c_int, []),
-        "pool": (pointer, [c_int]),
-        "close": (None, [pointer]),
+        "open_pool": (pointer, [c_int]),
+        "close_pool": (None, [pointer]),
         "normalise": (None, [pointer, pointer, size, size, pointer, pointer]),
         "quantise": (None, [pointer, pointer, size, size, pointer, c_int, pointer]),
         "multiply": (None, [pointer, pointer, size, pointer, pointer]),
@@ -373,12 +378,12 @@ def library() -> ctypes.CDLL:
         "filter_clips": (None, [pointer, pointer, pointer, size, pointer, pointer]),
         "log_mel": (None, [pointer, pointer, pointer, size, size, size, pointer]),
         "filter": (None, [pointer, pointer, pointer, size, pointer, pointer, pointer]),
-        "decoder": (pointer, [pointer, pointer]),
+        "open_decoder": (pointer, [pointer, pointer]),
         "close_decoder": (None, [pointer]),
         "decode": (None, [pointer] * 4),
         "label": (None, [pointer, pointer, size, c_float, pointer, size, size, pointer, pointer, pointer]),
-        "front": (None, [pointer, pointer, pointer, size]),
-        "silero": (None, [pointer, pointer, size, size, pointer, pointer]),
+        "subsample": (None, [pointer, pointer, pointer, size]),
+        "detect_speech": (None, [pointer, pointer, size, size, pointer, pointer]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, f"conure_{name}")
@@ -387,5 +392,5 @@ def library() -> ctypes.CDLL:
 
 
 def address(array: Any) -> int:
-    """Of a NumPy array. The quick way takes a half of the time, but arrays that may be written only."""
+    """Address of a NumPy array. `from_buffer` is twice as fast, but needs a writable, nonempty array."""
     return addressof(c_char.from_buffer(array)) if array.flags.writeable and array.size else int(array.ctypes.data)

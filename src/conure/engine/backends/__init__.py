@@ -1,1 +1,1 @@
-"""How the numbers are computed: one package for each way to run a network, and the registry that chooses."""
+"""Backends that run a network: one package for each (torch_eager, cuda, cpu), and the registry that selects one."""

@@ -1,4 +1,4 @@
-"""What runs a network on clips: one interface, whatever computes behind it."""
+"""Interface of the runners that transcribe clips, for all backends."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ RunnerName = Literal["torch", "onnx-int8", "onnx-fp32"]
 
 
 class ClipRunner(Protocol):
-    """Samples to what a decoder reads, and the decoder."""
+    """Encodes samples, and holds the decoder for the result."""
 
     config: NetworkConfig
     description: str
-    """What runs where, for people: "onnx int8, 2 threads"."""
+    """Backend, precision and device for logs and reports: "onnx int8, 2 threads"."""
 
     @property
     def decoder(self) -> ClipDecoder: ...
 
     @property
     def device(self) -> Device:
-        """Where it computes."""
+        """The device that the encoder and the decoder run on."""
         ...
 
     def encode(self, samples: Any, lengths: Any, prompts: np.ndarray | None = None) -> Preemptible[tuple[Any, Any]]:
-        """samples [B, N] at 16 kHz, lengths [B], prompt slots [B] -> encoded [B, S, D], counts [B] for the decoder.
+        """samples [B, N] at 16 kHz, lengths [B], language prompts [B] -> encoded [B, S, D], counts [B] for the decoder.
 
-        Samples and lengths are arrays, or tensors that `upload` brought to the device.
+        Samples and lengths are arrays, or tensors on the device (see `cuda/upload.py`).
         """
         ...

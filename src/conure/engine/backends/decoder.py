@@ -1,4 +1,4 @@
-"""What makes tokens of encoded steps: of whole clips in slices, of streams chunk by chunk."""
+"""Interfaces of decoders, which turn encoder steps into tokens: clips in slices, streams chunk by chunk."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ import numpy as np
 from conure.decoding.emitted_token import EmittedToken
 from conure.models.preemptible import Preemptible
 
-__all__ = ["ClipDecoder", "DecoderRows", "StreamDecoder", "Tokens"]
+__all__ = ["ClipDecoder", "SlotState", "StreamDecoder", "Tokens"]
 
 Tokens = list[list[EmittedToken]]
 
 
 class ClipDecoder(Protocol):
     def decode(self, encoded: Any, counts: Any) -> Preemptible[Tokens]:
-        """encoded [B, S, D], counts [B], as the runner's `encode` gives them -> the tokens of each clip."""
+        """encoded [B, S, D], counts [B] from the runner's `encode` -> the tokens of each clip."""
         ...
 
 
-class DecoderRows(Protocol):
-    """What a decoder remembers of streams, row by row."""
+class SlotState(Protocol):
+    """State of an encoder or a decoder by slot, in a format that is private to the runner."""
 
     @property
     def bytes(self) -> int:
-        """Memory that it takes."""
+        """Size in memory."""
         ...
 
     def reset(self, rows: np.ndarray) -> None:
-        """Makes rows ready for new streams."""
+        """Resets slots for new streams."""
         ...
 
 
-Remembered = TypeVar("Remembered", bound=DecoderRows)
+DecoderStateT = TypeVar("DecoderStateT", bound=SlotState)
 
 
-class StreamDecoder(ClipDecoder, Protocol[Remembered]):
-    def allocate(self, rows: int) -> Remembered: ...
+class StreamDecoder(ClipDecoder, Protocol[DecoderStateT]):
+    def allocate(self, rows: int) -> DecoderStateT: ...
 
     def decode_chunk(
-        self, encoded: Any, counts: Any, memory: Remembered, rows: np.ndarray, flush: np.ndarray | None = None
+        self, encoded: Any, counts: Any, state: DecoderStateT, rows: np.ndarray, flush: np.ndarray | None = None
     ) -> Tokens:
-        """encoded [B, C, D], counts [B] of the rows [B] -> the chunk's tokens; the rows are moved on in place.
+        """encoded [B, C, D], counts [B] of a chunk of slots `rows` [B] -> its tokens; updates the state of these slots.
 
-        A row whose chunk is flushed (bool [B]) is as it was before: the chunk will come again, with more to its right.
+        The state of rows that are flushed (bool [B]) does not change: their chunk is decoded again when it is complete.
         """
         ...

@@ -1,6 +1,6 @@
-"""Where networks run, a device's memory, and what its errors mean: torch tells of both in sentences.
+"""Devices, their memory, and the classification of device errors, which torch reports as text.
 
-torch is asked where a device is not the CPU, and loaded nowhere else.
+torch is imported only for devices other than the CPU.
 """
 
 from __future__ import annotations
@@ -25,19 +25,26 @@ __all__ = [
     "error_summary",
 ]
 
-ALLOCATION = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED")
-"""How what is not torch's own allocator says that there was no memory."""
-FAILURE = ("CUDA error", "CUDA driver error", "cuBLAS error", "cuDNN error", "cuFFT error", "device-side assert")
-"""How errors begin, or what they hold, after which no kernel of the process will run any more. torch has a type for
-some of them, from 2.8 on for most."""
+ALLOCATION_MESSAGES = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED")
+"""Out-of-memory messages that do not come from torch's allocator."""
+FAILURE_MESSAGES = (
+    "CUDA error",
+    "CUDA driver error",
+    "cuBLAS error",
+    "cuDNN error",
+    "cuFFT error",
+    "device-side assert",
+)
+"""Parts of error messages after which no kernel of the process can run any more. torch has exception types for some of
+them, from version 2.8 on for most."""
 
 
 DRIVERS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
-"""One of them is there where Linux has a driver for a card that torch knows."""
+"""One of these exists if Linux has a driver for a GPU that torch supports."""
 
 
 class Device(Protocol):
-    """As torch has it, of which the CPU needs none."""
+    """The part of `torch.device` that we need, so that the CPU works without torch."""
 
     @property
     def type(self) -> str:
@@ -57,35 +64,35 @@ CPU: Device = _Cpu()
 
 
 def has_gpu_driver() -> bool:
-    """False where there can be no card: to look for the driver takes no time, and to ask torch is to load it."""
+    """Whether a GPU driver is installed. Checking files takes no time; torch would have to be imported first."""
     if sys.platform == "win32":
         return find_library("nvcuda") is not None
     return any(Path(driver).exists() for driver in DRIVERS)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """There was too little memory for what was tried; what is there is sound."""
-    return _is_of_torch(error, "OutOfMemoryError") or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in ALLOCATION)
+    """Whether an allocation failed. Existing tensors stay valid."""
+    return _is_torch_error(error, "OutOfMemoryError") or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in ALLOCATION_MESSAGES)
     )
 
 
 def is_device_failure(error: BaseException) -> bool:
-    """Nothing that is on the device can be trusted any more, or no turn can be made there."""
+    """Whether the contents of the device are lost, or no step can run on it any more."""
     return (
-        _is_of_torch(error, "AcceleratorError")
+        _is_torch_error(error, "AcceleratorError")
         or is_out_of_memory(error)
-        or (isinstance(error, RuntimeError) and any(word in str(error) for word in FAILURE))
+        or (isinstance(error, RuntimeError) and any(word in str(error) for word in FAILURE_MESSAGES))
     )
 
 
-def _is_of_torch(error: BaseException, kind: str) -> bool:
-    """By name: whoever has none of them need not load torch to know."""
-    return any(one.__name__ == kind and one.__module__.partition(".")[0] == "torch" for one in type(error).__mro__)
+def _is_torch_error(error: BaseException, name: str) -> bool:
+    """Compares by name, so that torch need not be imported."""
+    return any(base.__name__ == name and base.__module__.partition(".")[0] == "torch" for base in type(error).__mro__)
 
 
 def error_summary(error: BaseException) -> str:
-    """Its first line: the others are advice on how to debug kernels."""
+    """The first line of an error message; torch's further lines are advice on debugging kernels."""
     return str(error).partition("\n")[0]
 
 
@@ -99,18 +106,18 @@ def free_bytes(device: Device) -> int:
 
 
 def limit_gpu_memory(device: Device, more: int) -> None:
-    """Of a card's memory, torch takes so many bytes and what it has, and then says that there is none."""
+    """Limits torch to its current memory and `more` bytes of a GPU; further allocations fail."""
     if device.type == "cuda":
         import torch  # noqa: PLC0415
 
         device = torch.device(str(device))
         total = torch.cuda.get_device_properties(device).total_memory
-        taken = torch.cuda.memory_reserved(device)
+        reserved = torch.cuda.memory_reserved(device)
         index = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.set_per_process_memory_fraction(min((taken + more) / total, 1.0), index)
+        torch.cuda.set_per_process_memory_fraction(min((reserved + more) / total, 1.0), index)
 
 
 def release_cached_memory() -> None:
-    """What torch keeps for the next tensors of the same sizes is free for others, and for tensors of other sizes."""
+    """Returns cached blocks of torch's allocator to the device, for other processes and other sizes."""
     if torch := sys.modules.get("torch"):
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""A network is made ready to run on a device."""
+"""Prepares a network to run on a device."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import torch
 from conure.models.folded_encoder import FoldedEncoder
 from conure.models.network import Network
 
-__all__ = ["prepared"]
+__all__ = ["prepare_network"]
 
 
-def prepared(network: Network, device: torch.device, dtype: torch.dtype, *, folded: bool) -> Network:
-    """The same network: encoder and prompt in a type of their own, the heads in float32; folded where that is asked.
+def prepare_network(network: Network, device: torch.device, dtype: torch.dtype, *, folded: bool) -> Network:
+    """Converts encoder and prompt to `dtype`, keeps the heads in float32, and folds the encoder if `folded`, in place.
 
-    What was folded before stays so. Products of float32 are made of tf32 on CUDA, which rounds no more than the
-    encoder does.
+    A folded encoder stays folded. float32 products use tf32 on CUDA, which is as precise as the encoder's type.
     """
-    # Folded first and rounded then: products of weights that were rounded before would be rounded twice.
+    # Fold before rounding: products of rounded weights would be rounded twice.
     if folded and not isinstance(network.encoder, FoldedEncoder):
         network.encoder = FoldedEncoder(network.encoder)
     network.to(device).eval()

@@ -1,4 +1,4 @@
-"""What runs the streaming step of a cache-aware network: rows of any age, one chunk each."""
+"""Interface of the runners for streams of cache-aware networks: one chunk per stream and step."""
 
 from __future__ import annotations
 
@@ -8,44 +8,49 @@ import numpy as np
 
 from conure.audio.stream_features import FeatureExtractor
 from conure.engine.backends.decoder import Tokens
-from conure.engine.backends.stream_state import Memory, StreamState
+from conure.engine.backends.stream_state import EncoderStateT, StreamState
 from conure.models.config import NetworkConfig
 
 __all__ = ["StreamRunner"]
 
 
-class StreamRunner(Protocol[Memory]):
+class StreamRunner(Protocol[EncoderStateT]):
     config: NetworkConfig
     description: str
 
     @property
     def feature_extractor(self) -> FeatureExtractor:
-        """What makes its features."""
+        """Computes the mel features that `encode_chunk` expects."""
         ...
 
-    def allocate(self, rows: int) -> StreamState[Memory]: ...
+    def allocate(self, rows: int) -> StreamState[EncoderStateT]: ...
 
     def encode_chunk(
         self,
         mel: Any,
         frames: np.ndarray,
-        state: StreamState[Memory],
+        state: StreamState[EncoderStateT],
         rows: np.ndarray,
         prompts: np.ndarray | None = None,
         flush: np.ndarray | None = None,
     ) -> tuple[Any, Any]:
-        """mel [B, 8C, F] of the front, frames [B], the rows of `state` they are for -> encoded [B, C, D], counts [B].
+        """mel [B, 8C, F], frames [B] for slots `rows` [B] of `state` -> encoded [B, C, D], counts [B].
 
-        As Encoder.step has it; the rows of the encoder's state are moved on in place, but for those whose chunk is
-        flushed (bool [B]): of these nothing changes that is read again.
+        Computes `Encoder.step` and updates the encoder state of these slots, except for rows whose chunk is flushed
+        (bool [B]): their visible state does not change.
         """
         ...
 
     def decode_chunk(
-        self, encoded: Any, counts: Any, state: StreamState[Memory], rows: np.ndarray, flush: np.ndarray | None = None
+        self,
+        encoded: Any,
+        counts: Any,
+        state: StreamState[EncoderStateT],
+        rows: np.ndarray,
+        flush: np.ndarray | None = None,
     ) -> Tokens:
-        """What `step` gave -> the tokens of each row's chunk; the rows of the decoder's state are moved on in place.
+        """The result of `encode_chunk` -> the tokens of each row; updates the decoder state of these slots.
 
-        Those that are flushed are as `StreamDecoder.decode_rows` has them.
+        Flushed rows are treated as in `StreamDecoder.decode_chunk`.
         """
         ...

@@ -1,39 +1,26 @@
-"""Everything a model remembers of its live streams: one row a slot, and the scratch row."""
+"""State of a model's streams: encoder and decoder state by slot, including the scratch slot."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from conure.engine.backends.decoder import DecoderRows
+from conure.engine.backends.decoder import SlotState
 
-__all__ = ["Memory", "Rows", "StreamState"]
-
-
-class Rows(Protocol):
-    """What a runner's encoder remembers, row by row, in a form that is the runner's own business."""
-
-    @property
-    def bytes(self) -> int:
-        """Memory that it takes."""
-        ...
-
-    def reset(self, rows: np.ndarray) -> None:
-        """Makes rows ready for new streams."""
-        ...
+__all__ = ["EncoderStateT", "StreamState"]
 
 
-Memory = TypeVar("Memory", bound=Rows)
+EncoderStateT = TypeVar("EncoderStateT", bound=SlotState)
 
 
 @dataclass(frozen=True)
-class StreamState(Generic[Memory]):
-    encoder: Memory
-    decoder: DecoderRows
+class StreamState(Generic[EncoderStateT]):
+    encoder: EncoderStateT
+    decoder: SlotState
 
     def reset(self, rows: np.ndarray) -> None:
-        """Makes rows ready for new streams."""
+        """Resets slots for new streams."""
         self.encoder.reset(rows)
         self.decoder.reset(rows)

@@ -1,4 +1,4 @@
-"""What runs a model that hears each chunk anew with what is around it."""
+"""Interface of the runners for streams of unified models, which encode each chunk again within a window of audio."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class WindowRunner(Protocol):
 
     @property
     def feature_extractor(self) -> FeatureExtractor:
-        """What makes its features."""
+        """Computes the mel features that `encode` expects."""
         ...
 
     def encode(
@@ -31,8 +31,7 @@ class WindowRunner(Protocol):
         context: AttentionContext,
         prompts: np.ndarray | None = None,
     ) -> tuple[Any, Any]:
-        """Windows of streams, mel [B, T, F] of the front, frames [B], each with its chunk after `left` [B] steps.
-
-        -> the chunks' steps [B, C, D], and how many of them there are, [B].
+        """Windows mel [B, T, F], frames [B], whose chunk begins after `left` [B] steps -> the chunk's encoded [B, C, D]
+        and counts [B].
         """
         ...

@@ -1,6 +1,6 @@
-"""Named arrays in one file, which is mapped into memory as it is: opening costs nothing and processes share it.
+"""Named arrays in one memory-mapped file: opening it reads nothing, and processes share its pages.
 
-An index beside the file tells where each array begins.
+A JSON index next to the file has the type, shape and offset of each array.
 """
 
 from __future__ import annotations
@@ -16,47 +16,47 @@ import numpy as np
 __all__ = ["ArrayFile", "write_arrays"]
 
 ALIGNMENT = 64
-"""A line of the cache."""
+"""Size of a cache line."""
 
 
 class ArrayFile:
-    """Opens what `write_arrays` wrote; arrays are views of the file."""
+    """Opens a file of `write_arrays`; arrays are views of the mapped file."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError where there is none."""
+        """Raises OSError if the file or its index does not exist."""
         self._index = json.loads(_index(path).read_text(encoding="utf-8"))
-        self._file = _mapped(path)
+        self._file = _map_file(path)
 
     @staticmethod
-    def are_in(path: Path) -> bool:
+    def exists(path: Path) -> bool:
         return _index(path).exists()
 
     def __contains__(self, name: str) -> bool:
         return name in self._index
 
     def array(self, name: str) -> np.ndarray:
-        place = self._index[name]
-        kind, shape, begin = np.dtype(place["kind"]), place["shape"], place["offset"]
+        entry = self._index[name]
+        kind, shape, begin = np.dtype(entry["kind"]), entry["shape"], entry["offset"]
         array: np.ndarray = self._file[begin : begin + math.prod(shape) * kind.itemsize].view(kind).reshape(shape)
         return array
 
 
-def _mapped(path: Path) -> np.memmap:
-    """One mapping for all who read a file: each would count its pages as memory of the process."""
+def _map_file(path: Path) -> np.memmap:
+    """Maps a file once per process; a second mapping would count its pages twice as memory of the process."""
     status = path.stat()
-    file = status.st_dev, status.st_ino, status.st_mtime_ns
-    mapped = _MAPPED.get(file)
+    key = status.st_dev, status.st_ino, status.st_mtime_ns
+    mapped = _MAPPED.get(key)
     if mapped is None:
-        mapped = _MAPPED[file] = np.memmap(path, np.uint8, "r")
+        mapped = _MAPPED[key] = np.memmap(path, np.uint8, "r")
     return mapped
 
 
 def write_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
-    """The file and, after it, its index."""
+    """Writes the arrays, then the index."""
     index = {}
     with path.open("wb") as file:
-        for name, given in arrays:
-            array = np.ascontiguousarray(given)
+        for name, value in arrays:
+            array = np.ascontiguousarray(value)
             file.write(bytes(-file.tell() % ALIGNMENT))
             index[name] = {"kind": array.dtype.name, "shape": array.shape, "offset": file.tell()}
             file.write(array.data)

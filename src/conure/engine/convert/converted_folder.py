@@ -1,9 +1,9 @@
-"""What a checkpoint became for a CPU: a folder with its graphs, packed weights, heads and tokenizer.
+"""Converted models for the CPU: cached folders with graphs, packed weights, heads and tokenizer.
 
-Converting takes a while, so the folder is kept and found again by what the checkpoint's file looks like. It is
-made beside its place and moved there whole; onnx.json in it tells how it was made and what its files must look
-like. A folder that is cut off, older than the exporter, wrong for this processor or without what the kernels on this
-machine read is made anew. Reading one loads no torch; making one does.
+Conversion takes a while, so folders are cached by a fingerprint of the checkpoint. A folder is written under a
+temporary name and then renamed. Its onnx.json records how it was made and digests of its files. A folder is converted
+again if it is incomplete, has an old version, is inaccurate on this processor or lacks weights for the native kernels.
+Reading a folder does not import torch; converting does.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ __all__ = [
     "PROBE",
     "ConvertedModel",
     "Precision",
-    "converted_folder",
-    "digest_of",
+    "ensure_converted",
+    "sampled_digest",
     "fingerprint",
     "is_usable",
     "read_converted",
@@ -52,47 +52,47 @@ Precision = Literal["int8", "fp32"]
 
 MANIFEST, PROBE = "onnx.json", "probe.onnx"
 
-SAMPLES, SAMPLE_BYTES = 128, 4096
-"""Of a file that are looked at to know it again: all of what is small, the ends and places between of weights."""
+DIGEST_SAMPLES, DIGEST_SAMPLE_BYTES = 128, 4096
+"""Number and size of the samples of a file's digest: they cover small files completely, and large ones at intervals."""
 
 
 @dataclass(frozen=True)
 class ConvertedModel:
     folder: Path
     checkpoint: Checkpoint
-    """Without tensors."""
+    """Has no tensors."""
     precision: Precision
     levels: int | None
-    """Of the bytes of weights of clips; None in float32."""
+    """Largest magnitude of the int8 weights of clips; None for float32."""
 
     def heads(self) -> dict[str, np.ndarray]:
-        """What is asked once a clip and is in no graph."""
-        return _arrays(self.folder, lambda name: name.startswith(HEAD_TENSORS))
+        """Weights of heads that run once per clip and are in no graph."""
+        return _read_arrays(self.folder, lambda name: name.startswith(HEAD_TENSORS))
 
     def position_weights(self) -> list[np.ndarray]:
-        """Of each layer, for clips longer than the tables in the graph reach."""
+        """Weights of each layer that project distances, for clips longer than the tables in the graph."""
         names = [POSITIONS.format(layer) for layer in range(self.checkpoint.config.encoder.layers)]
-        arrays = _arrays(self.folder, set(names).__contains__)
+        arrays = _read_arrays(self.folder, set(names).__contains__)
         return [arrays[name] for name in names]
 
     def feature_extractor(self) -> MelExtractor:
-        """With the window and the filterbank of the network's own."""
-        own = _arrays(self.folder, (WINDOW, FILTERBANK).__contains__)
-        return MelExtractor(self.checkpoint.config.mel, own[WINDOW], own[FILTERBANK])
+        """The mel extractor with the window and filterbank of the checkpoint."""
+        arrays = _read_arrays(self.folder, (WINDOW, FILTERBANK).__contains__)
+        return MelExtractor(self.checkpoint.config.mel, arrays[WINDOW], arrays[FILTERBANK])
 
 
-def _arrays(folder: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
+def _read_arrays(folder: Path, select: Callable[[str], bool]) -> dict[str, np.ndarray]:
     try:
         with safe_open(os.fspath(folder / WEIGHTS_FILE), "np") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys() if wanted(name)}  # noqa: SIM118
+            return {name: tensors.get_tensor(name) for name in tensors.keys() if select(name)}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise BadCheckpoint(f"{folder.name} has no whole {WEIGHTS_FILE}: {str(error)[:80]}") from error
+        raise BadCheckpoint(f"{folder.name} has no valid {WEIGHTS_FILE}: {str(error)[:80]}") from error
 
 
-def converted_folder(source: Path, precision: Precision, cache: Path, load: Callable[[], Checkpoint]) -> Path:
-    """The folder made of the checkpoint at `source`, a file or a folder; `load` reads it if it must be made.
+def ensure_converted(source: Path, precision: Precision, cache: Path, load: Callable[[], Checkpoint]) -> Path:
+    """The converted folder of the checkpoint at `source`, a file or a folder. Calls `load` if it has to be converted.
 
-    Raises ModelError where the cache cannot be written.
+    Raises ModelError if the cache cannot be written.
     """
     folder = cache / "onnx" / f"{source.stem}-{precision}-{fingerprint(source)}"
     if is_usable(folder):
@@ -101,25 +101,27 @@ def converted_folder(source: Path, precision: Precision, cache: Path, load: Call
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(folder.name + ".lock")):
             if not is_usable(folder):
-                _make(folder, load(), precision)
+                _convert(folder, load(), precision)
     except (OSError, SafetensorError) as error:
-        reason = no_space_message(folder.parent, _size_of(source)) if is_disk_full(error) else _reason(error)
-        hint = "the cache needs room for the converted model; another folder may be set with CONURE_CACHE"
+        reason = (
+            no_space_message(folder.parent, _checkpoint_bytes(source)) if is_disk_full(error) else _error_reason(error)
+        )
+        hint = "free disk space for the converted model, or set CONURE_CACHE to another folder"
         raise ModelError(f"{source.name} cannot be converted into {cache}: {reason}", hint) from error
     return folder
 
 
-def _size_of(source: Path) -> int:
-    """As much as a converted model takes at most."""
+def _checkpoint_bytes(source: Path) -> int:
+    """Size of the checkpoint, an upper bound of the size of the converted model."""
     return sum(path.stat().st_size for path in _files(source))
 
 
-def _reason(error: Exception) -> str:
+def _error_reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)[:80]
 
 
-def _make(folder: Path, checkpoint: Checkpoint, precision: Precision) -> None:
-    log.info("converting %s to onnx %s, once", checkpoint.name, precision)
+def _convert(folder: Path, checkpoint: Checkpoint, precision: Precision) -> None:
+    log.info("converting %s to onnx %s (only once)", checkpoint.name, precision)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -133,45 +135,45 @@ def _make(folder: Path, checkpoint: Checkpoint, precision: Precision) -> None:
 
 
 def is_usable(folder: Path) -> bool:
-    """Whether the folder is whole, of this exporter and right on this processor."""
+    """Whether the folder is complete, of this version, and accurate on this processor."""
     try:
         manifest = _read_manifest(folder)
         if manifest["version"] != EXPORT_VERSION:
             return False
-        if has_native_kernels() and not _is_packed(folder, manifest):
+        if has_native_kernels() and not _has_native_weights(folder, manifest):
             return False
-        whole = all(digest_of(folder / name) == digest for name, digest in manifest["files"].items())
-        return whole and (manifest["precision"] == "fp32" or manifest["reduced"] or not saturates_here(folder))
+        is_complete = all(sampled_digest(folder / name) == digest for name, digest in manifest["files"].items())
+        return is_complete and (manifest["precision"] == "fp32" or manifest["reduced"] or not _saturates(folder))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 
-def _is_packed(folder: Path, manifest: dict[str, Any]) -> bool:
-    """Whether what kernels read is there."""
-    both = NativeSubsampling.is_in(folder) and NativeDecoder.is_in(folder)
-    return both and (Int8Weights.is_in(folder) or not manifest["packable"])
+def _has_native_weights(folder: Path, manifest: dict[str, Any]) -> bool:
+    """Whether the folder has the weights that the native kernels need."""
+    has_heads = NativeSubsampling.exists_in(folder) and NativeDecoder.exists_in(folder)
+    return has_heads and (Int8Weights.exists_in(folder) or not manifest["packable"])
 
 
-def saturates_here(folder: Path) -> bool:
+def _saturates(folder: Path) -> bool:
     return saturates((folder / PROBE).read_bytes())
 
 
 def read_converted(folder: Path) -> ConvertedModel:
-    """Raises BadCheckpoint where the folder is broken; `is_usable` tells before."""
+    """Reads a converted folder. Raises BadCheckpoint if it is damaged; check `is_usable` before."""
     try:
         manifest = _read_manifest(folder)
         precision: Precision = manifest["precision"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadCheckpoint(f"{folder.name} has no whole {MANIFEST}") from error
+        raise BadCheckpoint(f"{folder.name} has no valid {MANIFEST}") from error
     levels = None if precision == "fp32" else REDUCED_LEVELS if manifest["reduced"] else LEVELS
     return ConvertedModel(folder, read_manifest(folder), precision, levels)
 
 
 def fingerprint(source: Path) -> str:
-    """Of a checkpoint's file or folder: sizes, times and samples of the contents."""
+    """Hash of a checkpoint's files: their sizes, modification times and samples of their contents."""
     digest = hashlib.sha256()
     for path in _files(source):
-        digest.update(f"{path.stat().st_mtime_ns} {digest_of(path)}".encode())
+        digest.update(f"{path.stat().st_mtime_ns} {sampled_digest(path)}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -179,14 +181,14 @@ def _files(source: Path) -> list[Path]:
     return [source] if source.is_file() else sorted(path for path in source.iterdir() if path.is_file())
 
 
-def digest_of(path: Path) -> str:
-    """Of a file's size and samples."""
+def sampled_digest(path: Path) -> str:
+    """Hash of a file's size and samples of its contents."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
-        for index in range(SAMPLES):
-            file.seek(max(size - SAMPLE_BYTES, 0) * index // (SAMPLES - 1))
-            digest.update(file.read(SAMPLE_BYTES))
+        for index in range(DIGEST_SAMPLES):
+            file.seek(max(size - DIGEST_SAMPLE_BYTES, 0) * index // (DIGEST_SAMPLES - 1))
+            digest.update(file.read(DIGEST_SAMPLE_BYTES))
     return digest.hexdigest()
 
 

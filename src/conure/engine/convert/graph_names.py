@@ -1,4 +1,4 @@
-"""What the graphs of a converted folder and whoever runs them agree on: their files, versions, names of inputs."""
+"""Names shared by the exporter and the runners of ONNX graphs: files, version, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import numpy as np
 from conure.models.config import AttentionContext
 
 __all__ = [
-    "AFTER",
-    "AROUND",
+    "UPDATED_PREFIX",
+    "CONTEXT_INPUT",
     "ENCODER_FILE",
     "EXPORT_VERSION",
-    "FRONT_FILE",
+    "SUBSAMPLING_GRAPH_FILE",
     "HEAD_TENSORS",
     "JOINT_FILE",
     "POOLS",
@@ -20,37 +20,37 @@ __all__ = [
     "REACH",
     "STREAM_FILE",
     "WEIGHTS_FILE",
-    "around",
+    "context_values",
 ]
 
-FRONT_FILE, ENCODER_FILE, STREAM_FILE = "front.onnx", "encoder.onnx", "stream.onnx"
+SUBSAMPLING_GRAPH_FILE, ENCODER_FILE, STREAM_FILE = "front.onnx", "encoder.onnx", "stream.onnx"
 PREDICTOR_FILE, JOINT_FILE = "predictor.onnx", "joint.onnx"
 WEIGHTS_FILE = "model.safetensors"
-"""What no graph holds."""
+"""Weights that are in no graph."""
 
 HEAD_TENSORS = ("joint.enc.", "ctc_head.")
-"""How the names of those begin that are asked once a clip."""
+"""Name prefixes of the heads' tensors that are used once per clip."""
 POSITIONS = "encoder.layers.{}.self_attn.linear_pos.weight"
 
 EXPORT_VERSION = 15
-"""Raise it when the folder changes: what was converted before is converted again."""
+"""Increase it when the format of the folder changes; older folders are then converted again."""
 
 REACH = 512
-"""Distances that the tables in the graph reach, in steps."""
+"""Largest distance in the graph's tables, in steps."""
 
 POOLS = ("keys", "values", "filtered")
-"""Of each layer of the streaming step; the name of a layer's pool ends in its number."""
+"""State pools of each layer of the streaming graph; the names end in the layer's number."""
 
-AFTER = "after."
-"""Begins the name of what a pool has become."""
+UPDATED_PREFIX = "after."
+"""Name prefix of the output for an updated pool."""
 
-AROUND = "around"
-"""Name of the input that tells what a chunk sees around it, where that may change from clip to clip."""
+CONTEXT_INPUT = "around"
+"""Name of the input with the attention context of unified models, which may change from clip to clip."""
 
 END = 2**62
 
 
-def around(context: AttentionContext) -> np.ndarray:
-    """Chunk, left and right [3]; a chunk of one step where there is none, and an end that no clip reaches."""
+def context_values(context: AttentionContext) -> np.ndarray:
+    """Chunk, left and right context [3]. No chunk counts as one step, unlimited context as END."""
     left, right = (END if side < 0 else side for side in (context.left, context.right))
     return np.array([context.chunk or 1, left, right])

@@ -1,4 +1,4 @@
-"""A transducer's heads as ONNX graphs, written from its modules."""
+"""Exports a transducer's heads to ONNX graphs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["export_heads"]
 
 @torch.inference_mode()
 def export_heads(heads: Heads, folder: Path, products: Products) -> None:
-    """Writes both graphs, where there is a transducer."""
+    """Writes the predictor and the joint graph if the network has a transducer."""
     predictor, joint = heads.predictor, heads.joint
     if predictor is None or joint is None:
         return
@@ -34,14 +34,14 @@ def _predictor(graph: Graph, predictor: Predictor, joint: Joint, products: Produ
     layers, width = predictor.lstm.num_layers, predictor.lstm.hidden_size
     hidden, cell = (graph.input(name, np.float32, [layers, "B", width]) for name in ("hidden", "cell"))
     x = graph.op("Gather", graph.constant(predictor.embedding.weight.float().numpy()), tokens)
-    memories: list[tuple[str, str]] = []
+    states: list[tuple[str, str]] = []
     for index, weights in enumerate(predictor.lstm.all_weights):
         before = [graph.op("Gather", memory, graph.scalar(index), axis=0) for memory in (hidden, cell)]
         x, after = _cell(graph, x, before[0], before[1], weights, products)
-        memories.append((x, after))
-    predicted = products.layer(graph, products.operand(graph, x), Affine.of(joint.pred))
+        states.append((x, after))
+    predicted = products.layer(graph, products.operand(graph, x), Affine.from_linear(joint.pred))
     graph.output("predicted", predicted, np.float32, ["B", joint.pred.out_features])
-    for name, parts in zip(("hidden_after", "cell_after"), zip(*memories, strict=True), strict=True):
+    for name, parts in zip(("hidden_after", "cell_after"), zip(*states, strict=True), strict=True):
         stacked = [graph.op("Unsqueeze", part, graph.ints(0)) for part in parts]
         graph.output(name, graph.op("Concat", *stacked, axis=0), np.float32, [layers, "B", width])
 
@@ -49,14 +49,14 @@ def _predictor(graph: Graph, predictor: Predictor, joint: Joint, products: Produ
 def _cell(
     graph: Graph, x: str, hidden: str, cell: str, weights: Sequence[Tensor], products: Products
 ) -> tuple[str, str]:
-    """A layer of the LSTM: hidden and cell after x [B, P]. Gates are in torch's order: in, forget, new, out."""
+    """One LSTM layer: hidden and cell after input x [B, P]. Gates are in torch's order: in, forget, new, out."""
     inputs, recurrent, *biases = (weight.float() for weight in weights)
     gates = Affine(torch.cat([inputs, recurrent], 1), biases[0] + biases[1])
-    seen = products.operand(graph, graph.op("Concat", x, hidden, axis=-1))
-    let_in, forget, new, out = graph.ops("Split", 4, products.layer(graph, seen, gates), axis=-1)
-    kept = graph.op("Mul", graph.op("Sigmoid", forget), cell)
-    added = graph.op("Mul", graph.op("Sigmoid", let_in), graph.op("Tanh", new))
-    cell = graph.op("Add", kept, added)
+    inputs_and_hidden = products.operand(graph, graph.op("Concat", x, hidden, axis=-1))
+    in_gate, forget, new, out = graph.ops("Split", 4, products.layer(graph, inputs_and_hidden, gates), axis=-1)
+    kept_cell = graph.op("Mul", graph.op("Sigmoid", forget), cell)
+    new_cell = graph.op("Mul", graph.op("Sigmoid", in_gate), graph.op("Tanh", new))
+    cell = graph.op("Add", kept_cell, new_cell)
     return graph.op("Mul", graph.op("Sigmoid", out), graph.op("Tanh", cell)), cell
 
 
@@ -67,7 +67,7 @@ def _joint(graph: Graph, joint: Joint, products: Products) -> None:
     predicted = graph.op("Unsqueeze", graph.input("predicted", np.float32, ["B", width]), graph.ints(1))
     x = graph.op("Relu", graph.op("Add", steps, predicted))
     rows = graph.op("Reshape", x, graph.ints(-1, width))
-    logits = products.layer(graph, products.operand(graph, rows), Affine.of(joint.head))
+    logits = products.layer(graph, products.operand(graph, rows), Affine.from_linear(joint.head))
     shape = graph.op("Concat", graph.op("Shape", steps, end=2), graph.ints(-1), axis=0)
     logits = graph.op("Reshape", logits, shape)
     graph.output("logits", logits, np.float32, ["B", "W", joint.head.out_features])

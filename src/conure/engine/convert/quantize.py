@@ -1,9 +1,9 @@
-"""Matrix products as nodes of an ONNX graph: in float32, or in int8 with activations quantised as they come.
+"""Matrix products as nodes of an ONNX graph: in float32, or in int8 with dynamically quantised activations.
 
-int8: each output column of a weight has its own scale. Activations have one scale and zero point for the whole
-tensor, found at run time, or one scale for each row where rows are of different clips, which must not know of one
-another. Sums of products are exact where the processor multiplies and adds in 32 bits; others (x86 without VNNI)
-add pairs in 16 bits, which saturate, and there weights keep 7 bits.
+int8: each output column of a weight has its own scale. Activations have one scale and zero point per tensor, or one
+scale per row if rows belong to different streams, whose results must not depend on each other. Sums are exact on
+processors that accumulate in 32 bits. Others (x86 without VNNI) add pairs in 16 bits, which saturate; there, weights
+have 7 bits.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ from conure.engine.convert.saturation import LEVELS, REDUCED_LEVELS
 
 __all__ = ["Affine", "Float32", "Int8", "Int8ByRow", "Operand", "Products", "Table"]
 
-ZERO = 128
-"""What stands for 0 in bytes without a sign, which is what the processor multiplies by signed ones."""
-SMALLEST = 1e-20
-"""A row of zeros is divided by this."""
+ZERO_POINT = 128
+"""Zero point of activations, which are unsigned because processors multiply unsigned by signed bytes."""
+MIN_MAGNITUDE = 1e-20
+"""Lower bound of a row's largest value, for rows of zeros."""
 
 
 @dataclass(frozen=True)
 class Affine:
-    """x @ weight.T + bias: a linear layer with what was folded into it."""
+    """x @ weight.T + bias: a linear layer with folded factors."""
 
     weight: Tensor
     """[out, in]"""
     bias: Tensor | None = None
 
     @staticmethod
-    def of(layer: nn.Linear) -> Affine:
+    def from_linear(layer: nn.Linear) -> Affine:
         return Affine(layer.weight.float(), None if layer.bias is None else layer.bias.float())
 
-    def times(self, factor: float) -> Affine:
+    def scaled(self, factor: float) -> Affine:
         return Affine(self.weight * factor, None if self.bias is None else self.bias * factor)
 
-    def plus(self, shift: Tensor) -> Affine:
+    def with_bias(self, shift: Tensor) -> Affine:
         return replace(self, bias=shift if self.bias is None else self.bias + shift)
 
     def rows(self, part: slice) -> Affine:
-        """Some of its outputs."""
+        """A range of the outputs."""
         return Affine(self.weight[part], None if self.bias is None else self.bias[part])
 
-    def columns(self, levels: int) -> tuple[Tensor, Tensor]:
-        """The weight as bytes [out, in], and the scales [out] of its outputs."""
-        scales = scales_of(self.weight.abs().amax(1), levels)
-        return round_to(self.weight / scales[:, None], levels), scales
+    def quantise(self, levels: int) -> tuple[Tensor, Tensor]:
+        """The weight as int8 [out, in], and scales [out]."""
+        scales = _scales(self.weight.abs().amax(1), levels)
+        return _round(self.weight / scales[:, None], levels), scales
 
 
 @dataclass(frozen=True)
 class Operand:
-    """The left side of products; scale and zero point where it is quantised."""
+    """The left side of products, with scale and zero point if it is quantised."""
 
     value: str
     scale: str = ""
@@ -65,18 +65,18 @@ class Operand:
 
 @dataclass(frozen=True)
 class Table:
-    """A right side by head that is not a layer's weight, [h, d, P]; scale [1] where it is quantised."""
+    """A distance table as the right side of products by head, [h, d, P]; scale [1] if it is quantised."""
 
     value: str
     scale: str = ""
 
 
 class Products(Protocol):
-    """How matrices are multiplied."""
+    """Writes matrix products in some precision."""
 
     @property
     def levels(self) -> int | None:
-        """Of the bytes of weights; None in float32."""
+        """Largest magnitude of int8 weights; None for float32."""
         ...
 
     def operand(self, graph: Graph, x: str) -> Operand: ...
@@ -85,7 +85,7 @@ class Products(Protocol):
         """x [..., in] -> [..., out]."""
         ...
 
-    def with_table(self, graph: Graph, x: Operand, table: Table) -> str:
+    def multiply_table(self, graph: Graph, x: Operand, table: Table) -> str:
         """x [B, h, Q, d] -> [B, h, Q, P]."""
         ...
 
@@ -100,7 +100,7 @@ class Float32:
         y = graph.op("MatMul", x.value, graph.constant(layer.weight.T.numpy()))
         return y if layer.bias is None else graph.op("Add", y, graph.constant(layer.bias.numpy()))
 
-    def with_table(self, graph: Graph, x: Operand, table: Table) -> str:
+    def multiply_table(self, graph: Graph, x: Operand, table: Table) -> str:
         return graph.op("MatMul", x.value, table.value)
 
 
@@ -112,11 +112,11 @@ class Int8:
         return Operand(*graph.ops("DynamicQuantizeLinear", 3, x))
 
     def layer(self, graph: Graph, x: Operand, layer: Affine) -> str:
-        weight, scales = layer.columns(self.levels)
+        weight, scales = layer.quantise(self.levels)
         bias = "" if layer.bias is None else graph.constant(layer.bias.numpy())
         return self._product(graph, x, graph.constant(weight.T.numpy()), graph.constant(scales.numpy()), bias)
 
-    def with_table(self, graph: Graph, x: Operand, table: Table) -> str:
+    def multiply_table(self, graph: Graph, x: Operand, table: Table) -> str:
         return self._product(graph, x, table.value, table.scale)
 
     def _product(self, graph: Graph, x: Operand, right: str, scales: str, bias: str = "") -> str:
@@ -125,19 +125,19 @@ class Int8:
 
 
 class Int8ByRow(Int8):
-    """Of matrices alone."""
+    """Quantises each row on its own; inputs must be matrices."""
 
     def operand(self, graph: Graph, x: str) -> Operand:
-        """Each row of x [rows, in] is divided by its largest value and rounded to +-127 around the zero point.
+        """Scales each row of x [rows, in] by its largest value and rounds to +-127 around the zero point.
 
-        Two readings for the extremes and one that rounds with scales by row take half the time of dividing first.
+        Reducing to the extremes and quantising with scales by row is twice as fast as dividing first.
         """
-        most, least = (graph.op(kind, x, axes=[-1], keepdims=0) for kind in ("ReduceMax", "ReduceMin"))
-        largest = graph.op("Max", most, graph.op("Neg", least), graph.scalar(SMALLEST, np.float32))
+        maximum, minimum = (graph.op(kind, x, axes=[-1], keepdims=0) for kind in ("ReduceMax", "ReduceMin"))
+        largest = graph.op("Max", maximum, graph.op("Neg", minimum), graph.scalar(MIN_MAGNITUDE, np.float32))
         scale = graph.op("Mul", largest, graph.scalar(1 / LEVELS, np.float32))
-        zeros = graph.op("Expand", graph.scalar(ZERO, np.uint8), graph.op("Shape", scale))
+        zeros = graph.op("Expand", graph.scalar(ZERO_POINT, np.uint8), graph.op("Shape", scale))
         value = graph.op("QuantizeLinear", x, scale, zeros, axis=0)
-        return Operand(value, graph.op("Unsqueeze", scale, graph.ints(1)), graph.scalar(ZERO, np.uint8))
+        return Operand(value, graph.op("Unsqueeze", scale, graph.ints(1)), graph.scalar(ZERO_POINT, np.uint8))
 
     def _product(self, graph: Graph, x: Operand, right: str, scales: str, bias: str = "") -> str:
         one = graph.scalar(1, np.float32)
@@ -145,9 +145,9 @@ class Int8ByRow(Int8):
         return graph.op("Add", y, bias) if bias else y
 
 
-def scales_of(largest: Tensor, levels: int) -> Tensor:
+def _scales(largest: Tensor, levels: int) -> Tensor:
     return torch.where(largest > 0, largest / levels, 1.0)
 
 
-def round_to(x: Tensor, levels: int) -> Tensor:
+def _round(x: Tensor, levels: int) -> Tensor:
     return x.round().clamp(-levels, levels).to(torch.int8)

@@ -1,15 +1,14 @@
-"""One chunk of cache-aware streams as an ONNX graph, written from the network's modules.
+"""Exports the streaming step of a cache-aware encoder to an ONNX graph.
 
-The graph computes what `Encoder.step` and `Network.prompted` do after the subsampling, for any number of rows and
-chunks of any size.
+The graph computes `Encoder.step` and `Network.apply_prompt` after the subsampling, for any number of rows and any
+chunk.
 
-What the layers remember is never moved. Each layer has pools of steps that all streams share: keys and values
-[R * h * P, D / h], where every row and head has a ring of P steps, and the convolution's input [R * Q + 1, D] with
-rings of Q steps and, last of all, a step of silence. The graph writes the chunk's steps into a pool and reads of it
-the rows and steps it is told: a turn touches what it needs and nothing else. A pool comes back as an output, which
-must be bound to the memory of its input.
+The layers' state is never moved. Each layer has pools of steps for all slots: keys and values [R * h * P, D / h] with a
+ring of P steps for each slot and head, and the convolution's input [R * Q + 1, D] with rings of Q steps, followed by a
+step of zeros. The graph writes the chunk's steps into a pool and gathers steps by index inputs, so that a step touches
+only what it needs. A pool is also an output, which must be bound to the memory of its input.
 
-Products treat each row on its own, so that a stream's numbers do not depend on who else is in the turn.
+Products quantise each row on its own, so that a stream's result does not depend on the other streams of the step.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import cast
 
 import numpy as np
 
-from conure.engine.convert.graph_names import AFTER, POOLS
+from conure.engine.convert.graph_names import POOLS, UPDATED_PREFIX
 from conure.engine.convert.onnx_graph import Graph
 from conure.engine.convert.onnx_layers import MASKED, HeadShape, LayerWriter, Projected
 from conure.engine.convert.quantize import Products
@@ -28,24 +27,24 @@ from conure.models.config import EncoderConfig
 from conure.models.conformer import Layer
 from conure.models.network import Network
 
-__all__ = ["write_step"]
+__all__ = ["write_stream_graph"]
 
 END = 2**62
 
 
-def write_step(graph: Graph, network: Network, products: Products) -> None:
-    """x [B * C, channels * bands] and the pools -> encoded [B * C, D] and the pools after it.
+def write_stream_graph(graph: Graph, network: Network, products: Products) -> None:
+    """x [B * C, channels * bands] and the pools -> encoded [B * C, D] and the updated pools.
 
-    With K = L + C steps that a row sees: `seen` [B, K] tells which of them are real; `kept` [B, h, K] and `filtered`
-    [B, C + kernel - 1] are where they are in pools, `to_keep` [B * C * h, 1] and `to_filter` [B * C, 1] where new
-    ones go. `prompts` [B * C] are language slots.
+    With K = L + C keys per row: `seen` [B, K] is the mask of visible keys; `kept` [B, h, K] and `filtered`
+    [B, C + kernel - 1] are indices of steps in the pools, `to_keep` [B * C * h, 1] and `to_filter` [B * C, 1] indices
+    of new steps. `prompts` [B * C] are language prompts.
     """
     encoder, config = network.encoder, network.config.encoder
     x = graph.input("x", np.float32, ["S", encoder.pre_encode.out.in_features])
     layers = cast(list[Layer], list(encoder.layers))
     caches = [_cache(graph, index, layer.self_attn, config) for index, layer in enumerate(layers)]
     writer = LayerWriter(graph, products, StreamView(graph, config))
-    x = writer.layers(encoder, writer.subsampled(encoder, x), caches)
+    x = writer.layers(encoder, writer.project_subsampled(encoder, x), caches)
     if network.prompt is not None:
         x = writer.apply_prompt(network.prompt, x, graph.input("prompts", np.int64, ["S"]))
     graph.output("encoded", x, np.float32, ["S", config.width])
@@ -53,7 +52,7 @@ def write_step(graph: Graph, network: Network, products: Products) -> None:
 
 @dataclass(frozen=True)
 class LayerCache:
-    """Names of a layer's pools, and its projections of distances [h, D / h, L + 2 * longest chunk]."""
+    """Names of a layer's pools, and its projected distances [h, D / h, L + 2 * max_chunk]."""
 
     keys: str
     values: str
@@ -74,7 +73,7 @@ def _cache(graph: Graph, index: int, module: Attention, config: EncoderConfig) -
 
 
 class StreamView:
-    """A chunk sees itself and what its row remembers. Steps are [B * C, D]."""
+    """Attention and convolution over a chunk and the state of its slot. Steps are [B * C, D]."""
 
     def __init__(self, graph: Graph, config: EncoderConfig) -> None:
         self.graph, self.width = graph, config.width
@@ -91,38 +90,40 @@ class StreamView:
         self.by_head = graph.op("Concat", rows, graph.ints(-1, config.heads, config.width // config.heads), axis=0)
         self.by_query = graph.op("Concat", graph.ints(0, 0), self.chunk, graph.ints(-1), axis=0)
 
-    def attend(self, products: Products, heads: HeadShape, projected: Projected, own: LayerCache) -> str:
-        """Scores stay in float32."""
+    def attend(self, products: Products, heads: HeadShape, projected: Projected, cache: LayerCache) -> str:
+        """Position scores are computed in float32."""
         graph, shape = self.graph, self.graph.ints(-1, heads.width)
         key, value = (graph.op("Reshape", part, shape) for part in (projected.key, projected.value))
-        keys = self._remember(own.keys, key, self.to_keep, self.kept)
-        values = self._remember(own.values, value, self.to_keep, self.kept)
+        keys = self._update_and_gather(cache.keys, key, self.to_keep, self.kept)
+        values = self._update_and_gather(cache.values, value, self.to_keep, self.kept)
         query = graph.op("Reshape", projected.query, self.by_row)
-        bias = self._distance_scores(graph.op("Reshape", projected.placed, self.by_head), own.table)
+        bias = self._distance_scores(graph.op("Reshape", projected.position_query, self.by_head), cache.table)
         options = {"num_heads": heads.count, "scale": 1.0, "mask_filter_value": MASKED}
         mixed = graph.contrib("MultiHeadAttention", query, keys, values, "", self.seen, bias, **options)
-        return self.flat(mixed)
+        return self.flatten(mixed)
 
-    def beside(self, x: str, padding: tuple[int, int], own: LayerCache) -> tuple[str, tuple[int, int]]:
-        """The steps before the chunk take the place of the padding."""
-        return self._remember(own.filtered, x, self.to_filter, self.filtered), (0, 0)
+    def with_context(self, x: str, padding: tuple[int, int], cache: LayerCache) -> tuple[str, tuple[int, int]]:
+        """The steps before the chunk replace the padding."""
+        return self._update_and_gather(cache.filtered, x, self.to_filter, self.filtered), (0, 0)
 
-    def flat(self, x: str) -> str:
+    def flatten(self, x: str) -> str:
         return self.graph.op("Reshape", x, self.graph.ints(-1, self.width))
 
-    def _remember(self, pool: str, x: str, to: str, seen: str) -> str:
-        """Writes new steps into a pool and reads what is seen of it."""
-        after = self.graph.update(AFTER + pool, np.float32, ["steps", "width"], "ScatterND", pool, to, x)
-        return self.graph.op("Gather", after, seen, axis=0)
+    def _update_and_gather(self, pool: str, x: str, write_indices: str, read_indices: str) -> str:
+        """Writes new steps into a pool and gathers the visible ones."""
+        after = self.graph.update(
+            UPDATED_PREFIX + pool, np.float32, ["steps", "width"], "ScatterND", pool, write_indices, x
+        )
+        return self.graph.op("Gather", after, read_indices, axis=0)
 
-    def _distance_scores(self, placed: str, table: str) -> str:
-        """placed [B, C, h, d] -> scores of each query and key by their distance, [B, h, C, K].
+    def _distance_scores(self, position_query: str, table: str) -> str:
+        """position_query [B, C, h, d] -> position scores of each query and key, [B, h, C, K].
 
-        Column c of a query's scores is of distance L + C - c; key j of query i is in column C - i + j. Dropping the
-        first C scores of all and reading rows one shorter lines the keys up.
+        Column c of a query's scores is distance L + C - c; key j of query i is in column C - i + j. Dropping the first
+        C of the flattened scores and reading rows that are one shorter aligns the keys.
         """
         graph, two = self.graph, self.graph.ints(2)
         table = graph.op("Slice", table, self.first, self.last, two)
-        scores = graph.op("MatMul", graph.op("Transpose", placed, perm=[0, 2, 1, 3]), table)
+        scores = graph.op("MatMul", graph.op("Transpose", position_query, perm=[0, 2, 1, 3]), table)
         flat = graph.op("Slice", graph.op("Reshape", scores, graph.ints(0, 0, -1)), self.chunk, graph.ints(END), two)
         return graph.op("Slice", graph.op("Reshape", flat, self.by_query), graph.ints(0), self.keys, graph.ints(3))

@@ -1,79 +1,79 @@
-// Greedy decoding of transducers, by the rules of fused/label_step.py, and the scores of CTC's steps.
+// Greedy transducer decoding by the rules of fused/label_step.py, and the labels of CTC steps.
 //
-//     [ tokens emitted last ─> LSTM ] ─> steps looked at ─> joint ─> over the blanks to the next token of each row
+//     [ last emitted tokens ─> LSTM ] ─> window of steps ─> joint ─> skip blanks to the next token of each row
 //
-// A row's steps are looked at some at a time, because the joint's weights are read once for all of them. The LSTM
-// takes a token up when the row is looked at next: rows that are done with their chunk leave it for the next one,
-// and a row that begins has the start symbol before it.
+// The joint scores a window of steps per row, because its weights are read once for all of them. The LSTM consumes a
+// token when the row is scored next: a row that has finished its chunk leaves its last token for the next chunk. A new
+// row begins with the start symbol.
 #pragma once
 
-#include "scores.hpp"
+#include "token_scores.hpp"
 
 namespace conure::greedy {
 
 struct Heads {
-  Layer encoder;           // of encoder steps, to the joint's width
+  Layer encoder;           // projects encoder steps to the joint's width
   const float* embedding;  // [tokens, width]
-  const Layer* cells;      // [layers], of [input | hidden]; 64 columns are 16 units' four gates: in, forget, new, out
+  const Layer* cells;      // [layers], input [input | hidden]; 64 columns: gates in, forget, new, out of 16 units
   int64_t layers, width;   // a multiple of 16
-  Layer predicted, joint;  // durations begin at the joint's column `lasting`
-  int64_t tokens, lasting; // tokens with the blank, which is the last
+  Layer predicted, joint;  // durations begin at the joint's column `durations_column`
+  int64_t tokens, durations_column;  // tokens include the blank, which is the last
   const int64_t* durations;
-  int64_t kinds;           // of durations; 0: RNNT
-  int64_t most_symbols;
+  int64_t duration_count;           // number of durations; 0 for RNNT
+  int64_t max_symbols;
   float alpha;
 };
 
-// Rows of streams.
-struct Memory {
+// Decoder state by slot.
+struct StreamState {
   float *hidden, *cell;  // [rows, layers, width]
   float* predicted;      // [rows, width of the joint]
-  int64_t* said;         // the token that the LSTM has not taken up, or -1
-  int64_t* ahead;        // steps of the next chunk already jumped over
-  int64_t* decoded;      // steps so far
+  int64_t* last_token;         // the token that the LSTM has not consumed yet, or -1
+  int64_t* skip;        // steps of the next chunk that a TDT duration skips
+  int64_t* decoded;      // encoder steps so far
 };
 
 struct Chunk {
-  const float* encoded;   // [rows, steps, width], rows `stride` floats apart
+  const float* encoded;   // [rows, steps, width], row stride `stride` floats
   const int64_t* counts;  // [rows]
-  const int64_t* slots;   // [rows], in the memory
+  const int64_t* slots;   // [rows], slots in the state
   int64_t rows, steps, width, stride;
 };
 
-// [rows, room] each, and how many of each row there are.
-struct Written {
+// Emitted tokens: columns [rows, room] each, and the number of each row's tokens [rows].
+struct TokenColumns {
   int64_t *ids, *steps, *durations;
   float *log_probabilities, *confidences;
   int64_t* counts;
-  int64_t room;
+  int64_t capacity;
 };
 
-// Rows that go together; steps that all of them together look at, which cost little more than one where weights come
-// from memory; steps that are labelled together.
-constexpr int64_t kMostRows = 32, kLooks = 12, kLabelled = 48;
+// kMaxRows: rows of one batch. kMaxLookups: joint inputs of one batch; they cost little more than one, because the
+// weights come from memory. kLabelSteps: CTC steps of one batch.
+constexpr int64_t kMaxRows = 32, kMaxLookups = 12, kLabelSteps = 48;
 
-// Steps that a row looks at together: of those that TDT jumps over most are looked at in vain.
+// Limits of a row's window. TDT skips most steps, so a large window would be wasted there.
 struct Window {
-  int64_t least, most;
+  int64_t min_steps, max_steps;
 };
-constexpr Window kJumping{1, 4}, kStepping{2, 8};
+constexpr Window kTdtWindow{1, 4}, kRnntWindow{2, 8};
 
 class Decoder {
  public:
-  Decoder(Pool& pool, const Heads& heads) : pool_(pool), heads_(heads) {}
+  Decoder(ThreadPool& pool, const Heads& heads) : pool_(pool), heads_(heads) {}
 
-  void decode(const Chunk& chunk, const Memory& memory, const Written& to) {
-    memory_ = &memory, written_ = &to;
-    for (int64_t begin = 0; begin < chunk.rows; begin += kMostRows) {
-      gather(chunk, begin, std::min(chunk.rows, begin + kMostRows));
+  void decode(const Chunk& chunk, const StreamState& state, const TokenColumns& tokens) {
+    state_ = &state, tokens_ = &tokens;
+    for (int64_t begin = 0; begin < chunk.rows; begin += kMaxRows) {
+      gather(chunk, begin, std::min(chunk.rows, begin + kMaxRows));
       while (!busy_.empty()) {
-        advance();
-        look();
-        walk();
+        advance_predictor();
+        score_steps();
+        skip_blanks();
       }
       for (const Row& row : rows_) {
-        memory.ahead[row.slot] = row.time - row.count;
-        memory.decoded[row.slot] += row.count;
+        state.skip[row.slot] = row.time - row.count;
+        state.decoded[row.slot] += row.count;
       }
     }
   }
@@ -82,83 +82,84 @@ class Decoder {
   struct Row {
     int64_t index, slot, count, time, repeats;
     const float* steps;       // [count, width of the joint]
-    int64_t first, looks;     // of its steps among all that are looked at
+    int64_t first, scored;    // its first joint input and their number
   };
 
-  Pool& pool_;
+  ThreadPool& pool_;
   const Heads heads_;
-  const Memory* memory_ = nullptr;
-  const Written* written_ = nullptr;
+  const StreamState* state_ = nullptr;
+  const TokenColumns* tokens_ = nullptr;
   std::vector<Row> rows_;
-  std::vector<Row*> busy_, talking_;
-  std::vector<std::pair<const Row*, int64_t>> looks_;  // row and step
-  Left left_;
-  Kept<float> steps_;
+  std::vector<Row*> busy_, emitting_;
+  std::vector<std::pair<const Row*, int64_t>> lookups_;  // row and step of each joint input
+  InputRows inputs_;
+  ReusedBuffer<float> steps_;
   Scores scores_;
 
   int64_t joint_width() const { return heads_.joint.depth; }
 
-  // Rows begin..end of a chunk with their steps as the joint reads them.
+  // Projects the encoder steps of rows begin..end of a chunk to the joint's width.
   void gather(const Chunk& chunk, int64_t begin, int64_t end) {
-    rows_.clear(), looks_.clear();
+    rows_.clear(), lookups_.clear();
     std::vector<const float*> sources;
     for (int64_t i = begin; i < end; i++) {
       const int64_t slot = chunk.slots[i];
-      rows_.push_back({i, slot, chunk.counts[i], memory_->ahead[slot], 0, nullptr, int64_t(sources.size()), 0});
+      rows_.push_back({i, slot, chunk.counts[i], state_->skip[slot], 0, nullptr, int64_t(sources.size()), 0});
       for (int64_t step = 0; step < chunk.counts[i]; step++)
         sources.push_back(chunk.encoded + i * chunk.stride + step * chunk.width);
-      written_->counts[i] = 0;
+      tokens_->counts[i] = 0;
     }
-    float* to = steps_.of(sources.size() * joint_width());
-    const Inputs x = left_.take(pool_, sources.size(), heads_.encoder, [&](int64_t row, float* at) {
+    float* out = steps_.reserve(sources.size() * joint_width());
+    const Inputs x = inputs_.prepare(pool_, sources.size(), heads_.encoder, [&](int64_t row, float* at) {
       std::copy(sources[row], sources[row] + chunk.width, at);
       std::fill(at + chunk.width, at + heads_.encoder.depth, 0.0f);
     });
-    keep(x, heads_.encoder, [&](int64_t row) { return to + row * joint_width(); });
+    write_rows(x, heads_.encoder, [&](int64_t row) { return out + row * joint_width(); });
     busy_.clear();
     for (Row& row : rows_) {
-      row.steps = to + row.first * joint_width();
+      row.steps = out + row.first * joint_width();
       if (row.time < row.count) busy_.push_back(&row);
     }
   }
 
-  // A layer's results, each row where place(row) says.
+  // Writes a layer's output rows to place(row).
   template <typename Place>
-  void keep(const Inputs& x, const Layer& layer, const Place& place) {
+  void write_rows(const Inputs& x, const Layer& layer, const Place& place) {
     multiply(pool_, x, layer, [&](int64_t row, int64_t column, const float* sums) {
       std::copy(sums, sums + kBlock, place(row) + column);
     });
   }
 
-  // The prediction network takes up what busy rows have said.
-  void advance() {
-    talking_.clear();
+  // Runs the prediction network on the last tokens of busy rows.
+  void advance_predictor() {
+    emitting_.clear();
     for (Row* row : busy_)
-      if (memory_->said[row->slot] >= 0) talking_.push_back(row);
-    if (talking_.empty()) return;
+      if (state_->last_token[row->slot] >= 0) emitting_.push_back(row);
+    if (emitting_.empty()) return;
     const int64_t width = heads_.width;
     for (int64_t layer = 0; layer < heads_.layers; layer++) {
-      const auto remembered = [&](float* of, int64_t row, int64_t layer) {
-        return of + (talking_[row]->slot * heads_.layers + layer) * width;
+      const auto layer_state = [&](float* of, int64_t row, int64_t layer) {
+        return of + (emitting_[row]->slot * heads_.layers + layer) * width;
       };
-      const Inputs x = left_.take(pool_, talking_.size(), heads_.cells[layer], [&](int64_t row, float* to) {
-        const float* input = layer ? remembered(memory_->hidden, row, layer - 1)
-                                   : heads_.embedding + memory_->said[talking_[row]->slot] * width;
-        const float* hidden = remembered(memory_->hidden, row, layer);
-        std::copy(input, input + width, to);
-        std::copy(hidden, hidden + width, to + width);
+      const Inputs x = inputs_.prepare(pool_, emitting_.size(), heads_.cells[layer], [&](int64_t row, float* out) {
+        const float* input = layer ? layer_state(state_->hidden, row, layer - 1)
+                                   : heads_.embedding + state_->last_token[emitting_[row]->slot] * width;
+        const float* hidden = layer_state(state_->hidden, row, layer);
+        std::copy(input, input + width, out);
+        std::copy(hidden, hidden + width, out + width);
       });
       multiply(pool_, x, heads_.cells[layer], [&](int64_t row, int64_t column, const float* gates) {
         const int64_t unit = column / 4;
-        cell(gates, remembered(memory_->hidden, row, layer) + unit, remembered(memory_->cell, row, layer) + unit);
+        cell(gates, layer_state(state_->hidden, row, layer) + unit, layer_state(state_->cell, row, layer) + unit);
       });
     }
-    const Inputs x = left_.take(pool_, talking_.size(), heads_.predicted, [&](int64_t row, float* to) {
-      const float* hidden = memory_->hidden + (talking_[row]->slot * heads_.layers + heads_.layers - 1) * width;
-      std::copy(hidden, hidden + width, to);
+    const Inputs x = inputs_.prepare(pool_, emitting_.size(), heads_.predicted, [&](int64_t row, float* out) {
+      const float* hidden = state_->hidden + (emitting_[row]->slot * heads_.layers + heads_.layers - 1) * width;
+      std::copy(hidden, hidden + width, out);
     });
-    keep(x, heads_.predicted, [&](int64_t row) { return memory_->predicted + talking_[row]->slot * joint_width(); });
-    for (const Row* row : talking_) memory_->said[row->slot] = -1;
+    write_rows(x, heads_.predicted,
+               [&](int64_t row) { return state_->predicted + emitting_[row]->slot * joint_width(); });
+    for (const Row* row : emitting_) state_->last_token[row->slot] = -1;
   }
 
   static void cell(const float* gates, float* hidden, float* memory) {
@@ -166,87 +167,91 @@ class Decoder {
     const auto tanh = [&](Floats x) { return _mm512_fmsub_ps(two, sigmoid(_mm512_mul_ps(two, x)), one); };
     const Floats in = sigmoid(load(gates)), forget = sigmoid(load(gates + kLanes));
     const Floats fresh = tanh(load(gates + 2 * kLanes)), out = sigmoid(load(gates + 3 * kLanes));
-    const Floats kept = _mm512_fmadd_ps(in, fresh, _mm512_mul_ps(forget, load(memory)));
-    _mm512_storeu_ps(memory, kept);
-    _mm512_storeu_ps(hidden, _mm512_mul_ps(out, tanh(kept)));
+    const Floats state = _mm512_fmadd_ps(in, fresh, _mm512_mul_ps(forget, load(memory)));
+    _mm512_storeu_ps(memory, state);
+    _mm512_storeu_ps(hidden, _mm512_mul_ps(out, tanh(state)));
   }
 
-  // What the joint says of the next steps of each busy row.
-  void look() {
-    const auto [least, most] = heads_.kinds ? kJumping : kStepping;
-    const int64_t window = std::clamp<int64_t>(kLooks / int64_t(busy_.size()), least, most);
-    looks_.clear();
+  // Scores the next steps of each busy row by the joint.
+  void score_steps() {
+    const auto [min_steps, max_steps] = heads_.duration_count ? kTdtWindow : kRnntWindow;
+    const int64_t window = std::clamp<int64_t>(kMaxLookups / int64_t(busy_.size()), min_steps, max_steps);
+    lookups_.clear();
     for (Row* row : busy_) {
-      row->first = looks_.size(), row->looks = std::min(window, row->count - row->time);
-      for (int64_t i = 0; i < row->looks; i++) looks_.push_back({row, row->time + i});
+      row->first = lookups_.size(), row->scored = std::min(window, row->count - row->time);
+      for (int64_t i = 0; i < row->scored; i++) lookups_.push_back({row, row->time + i});
     }
     const int64_t width = joint_width();
-    const Inputs x = left_.take(pool_, looks_.size(), heads_.joint, [&](int64_t place, float* to) {
-      const auto [row, step] = looks_[place];
-      const float *heard = row->steps + step * width, *predicted = memory_->predicted + row->slot * width;
+    const Inputs x = inputs_.prepare(pool_, lookups_.size(), heads_.joint, [&](int64_t place, float* out) {
+      const auto [row, step] = lookups_[place];
+      const float *encoded = row->steps + step * width, *predicted = state_->predicted + row->slot * width;
       for (int64_t i = 0; i < width; i += kLanes) {
-        const Floats sum = _mm512_add_ps(load(heard + i), load(predicted + i));
-        _mm512_storeu_ps(to + i, _mm512_max_ps(sum, _mm512_setzero_ps()));
+        const Floats sum = _mm512_add_ps(load(encoded + i), load(predicted + i));
+        _mm512_storeu_ps(out + i, _mm512_max_ps(sum, _mm512_setzero_ps()));
       }
     });
-    scores_.find(pool_, x, heads_.joint);
+    scores_.compute(pool_, x, heads_.joint);
   }
 
-  // Over the blanks, and a token written down where there is one.
-  void walk() {
-    pool_.each(busy_.size(), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) walk(*busy_[i]);
+  // Skips blanks and appends the next token, if there is one in the window.
+  void skip_blanks() {
+    pool_.parallel_for(busy_.size(), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) skip_blanks(*busy_[i]);
     });
     const auto done = [](const Row* row) { return row->time >= row->count; };
     busy_.erase(std::remove_if(busy_.begin(), busy_.end(), done), busy_.end());
   }
 
-  void walk(Row& row) {
-    int64_t offset = 0, said = heads_.tokens - 1, jump = 0;
-    while (offset < row.looks) {
-      const int64_t look = row.first + offset;
-      said = scores_.best(look, 0, heads_.lasting);
-      jump = heads_.kinds ? heads_.durations[scores_.best(look, heads_.lasting, heads_.joint.columns) - heads_.lasting] : 0;
-      if (said != heads_.tokens - 1) break;
+  void skip_blanks(Row& row) {
+    int64_t offset = 0, token = heads_.tokens - 1, jump = 0;
+    while (offset < row.scored) {
+      const int64_t input = row.first + offset;
+      token = scores_.best(input, 0, heads_.durations_column);
+      jump = heads_.duration_count ? heads_.durations[best_duration(input)] : 0;
+      if (token != heads_.tokens - 1) break;
       offset += std::max<int64_t>(jump, 1);
     }
     row.time += offset;
     if (offset) row.repeats = 0;
-    if (offset >= row.looks) return;
-    write(row, row.first + offset, said, heads_.kinds ? jump : 1);
-    if (jump == 0 && ++row.repeats >= heads_.most_symbols) jump = 1;
+    if (offset >= row.scored) return;
+    append_token(row, row.first + offset, token, heads_.duration_count ? jump : 1);
+    if (jump == 0 && ++row.repeats >= heads_.max_symbols) jump = 1;
     if (jump) row.repeats = 0;
     row.time += jump;
   }
 
-  void write(const Row& row, int64_t look, int64_t said, int64_t lasts) {
-    const Written& to = *written_;
-    const int64_t at = row.index * to.room + to.counts[row.index]++;
-    const Sureness sure = scores_.sureness(look, said, heads_.tokens, heads_.alpha);
-    to.ids[at] = said, to.steps[at] = memory_->decoded[row.slot] + row.time, to.durations[at] = lasts;
-    to.log_probabilities[at] = sure.log_probability, to.confidences[at] = sure.confidence;
-    memory_->said[row.slot] = said;
+  int64_t best_duration(int64_t input) const {
+    return scores_.best(input, heads_.durations_column, heads_.joint.columns) - heads_.durations_column;
+  }
+
+  void append_token(const Row& row, int64_t input, int64_t token, int64_t duration) {
+    const TokenColumns& out = *tokens_;
+    const int64_t at = row.index * out.capacity + out.counts[row.index]++;
+    const TokenScore score = scores_.token_score(input, token, heads_.tokens, heads_.alpha);
+    out.ids[at] = token, out.steps[at] = state_->decoded[row.slot] + row.time, out.durations[at] = duration;
+    out.log_probabilities[at] = score.log_probability, out.confidences[at] = score.confidence;
+    state_->last_token[row.slot] = token;
   }
 };
 
-// The best label of each of `count` encoder steps [count, width], and how sure a CTC head is of it.
-inline void label(Pool& pool, const Layer& head, int64_t tokens, float alpha, const float* encoded, int64_t count,
+// The best CTC label of each encoder step [count, width], its log-probability and confidence.
+inline void label(ThreadPool& pool, const Layer& head, int64_t tokens, float alpha, const float* encoded, int64_t count,
                   int64_t width, int64_t* ids, float* log_probabilities, float* confidences) {
-  Left left;
+  InputRows inputs;
   Scores scores;
-  for (int64_t begin = 0; begin < count; begin += kLabelled) {
-    const int64_t some = std::min(kLabelled, count - begin);
-    const Inputs x = left.take(pool, some, head, [&](int64_t row, float* to) {
+  for (int64_t begin = 0; begin < count; begin += kLabelSteps) {
+    const int64_t size = std::min(kLabelSteps, count - begin);
+    const Inputs x = inputs.prepare(pool, size, head, [&](int64_t row, float* out) {
       const float* step = encoded + (begin + row) * width;
-      std::copy(step, step + width, to);
-      std::fill(to + width, to + head.depth, 0.0f);
+      std::copy(step, step + width, out);
+      std::fill(out + width, out + head.depth, 0.0f);
     });
-    scores.find(pool, x, head);
-    pool.each(some, 1, [&](int64_t from, int64_t until) {
-      for (int64_t row = from; row < until; row++) {
+    scores.compute(pool, x, head);
+    pool.parallel_for(size, 1, [&](int64_t first, int64_t end) {
+      for (int64_t row = first; row < end; row++) {
         const int64_t at = begin + row, best = scores.best(row, 0, head.columns);
-        const Sureness sure = scores.sureness(row, best, tokens, alpha);
-        ids[at] = best, log_probabilities[at] = sure.log_probability, confidences[at] = sure.confidence;
+        const TokenScore score = scores.token_score(row, best, tokens, alpha);
+        ids[at] = best, log_probabilities[at] = score.log_probability, confidences[at] = score.confidence;
       }
     });
   }

@@ -1,31 +1,31 @@
-// Silero's speech detector: for each 512 samples of a stream how likely there is speech in them.
+// The Silero speech detector: the probability of speech in each 512 samples of a stream.
 //
 //     samples -> 4 frames -> magnitudes [4, 129] -> 4 convolutions over the frames -> [128] -> LSTM -> probability
 //
-// A convolution over a step's frames is a product for each of its results, with the taps that meet a frame: of some
-// dozens of steps together, so that the weights are read for all of them. The first one, half of all operations, has 4
-// results of 3 taps and is made by 6 products where that would take 10 (Winograd, 1980; Lavin and Gray, 2015): of sums
-// of frames by sums of taps. The LSTM's input is a product as well; only what the LSTM makes of its own output has to
-// go step by step, for all streams together.
+// A convolution over a step's frames is one matrix product per output frame, with the taps that overlap the input, for
+// up to 48 steps at a time so that the weights are read once for all of them. The first convolution is half of all
+// operations: 4 outputs of 3 taps. Winograd's algorithm (Winograd, 1980; Lavin and Gray, 2015) needs 6 products of
+// summed frames by summed taps instead of 10. The LSTM's input projection is a product as well; only the recurrent part
+// runs step by step, for all streams together.
 //
-// Sixteen frames are transformed at a time, each in its lane, so that what a stream hears does not depend on the others.
+// The FFT processes 16 frames at a time, one per vector lane: a stream's result does not depend on the other streams.
 #pragma once
 
 #include <cstring>
 #include <vector>
 
-#include "dense.hpp"
+#include "float_matmul.hpp"
 #include "mel.hpp"
 
 namespace conure {
 
 struct Silero {
   const float* window;          // [256]
-  Dense first;                  // [6 * 129, 128]: sums of taps, without a bias
+  FloatMatrix first;                  // [6 * 129, 128]: sums of taps; the bias is zeros
   const float* first_bias;      // [128]
-  Dense convolutions[3];        // [3 * in, out], tap by tap
-  Dense input;                  // [128, 512]: of 16 units the gates in, forget, cell, out, then the next 16
-  Dense output;                 // the same of the LSTM's own output; its bias is not used
+  FloatMatrix convolutions[3];        // [3 * in, out], tap by tap
+  FloatMatrix input;                  // [128, 512]: gates in, forget, cell, out of 16 units, then of the next 16
+  FloatMatrix output;                 // the recurrent weights in the same order; the bias is not used
   const float* head;            // [128]
   float head_bias;
 };
@@ -34,11 +34,11 @@ namespace silero {
 
 constexpr int64_t kStep = 512, kContext = 64, kFrame = 256, kHop = 128, kFrames = 4, kWidth = 128;
 constexpr int64_t kPoints = kFrame / 2, kBins = kPoints + 1, kSums = 6;
-constexpr int64_t kMemory = kContext + 2 * kWidth, kGates = 4 * kWidth;
-constexpr int64_t kSteps = 48;                      // together
-constexpr int64_t kTransformed = kLanes / kFrames;  // steps whose frames are transformed together
+constexpr int64_t kState = kContext + 2 * kWidth, kGates = 4 * kWidth;
+constexpr int64_t kMaxRows = 48;                     // rows of one batch
+constexpr int64_t kStepsPerFft = kLanes / kFrames;  // steps of one FFT
 
-// 16 rows of 16, turned.
+// Transposes a 16 x 16 matrix.
 inline void transpose(Floats* rows) {
   Floats pairs[kLanes], quads[kLanes];
 #pragma GCC unroll 8
@@ -69,10 +69,10 @@ inline void transpose(Floats* rows) {
 }
 
 inline Floats root(Floats x) {
-  // An estimate of 14 bits and Newton's step; of nothing it would be infinite.
-  const Floats near = _mm512_rsqrt14_ps(_mm512_max_ps(x, _mm512_set1_ps(1e-36f))), y = _mm512_mul_ps(x, near);
-  const Floats left = _mm512_fnmadd_ps(y, _mm512_mul_ps(near, _mm512_set1_ps(0.5f)), _mm512_set1_ps(1.5f));
-  return _mm512_mul_ps(y, left);
+  // A 14-bit estimate and one Newton step; the maximum avoids the infinite inverse root of 0.
+  const Floats estimate = _mm512_rsqrt14_ps(_mm512_max_ps(x, _mm512_set1_ps(1e-36f))), y = _mm512_mul_ps(x, estimate);
+  const Floats correction = _mm512_fnmadd_ps(y, _mm512_mul_ps(estimate, _mm512_set1_ps(0.5f)), _mm512_set1_ps(1.5f));
+  return _mm512_mul_ps(y, correction);
 }
 
 inline Floats tanh(Floats x) {
@@ -80,55 +80,55 @@ inline Floats tanh(Floats x) {
   return _mm512_fmsub_ps(two, sigmoid(_mm512_mul_ps(two, x)), _mm512_set1_ps(1.0f));
 }
 
-// Streams that are heard together, some of their steps: of step t of stream b the row is t * streams + b.
+// Steps of some streams that are computed together: step t of stream b is row t * streams + b.
 struct Block {
-  const float* samples;  // of the first step of the first stream
-  int64_t stride;        // from stream to stream
+  const float* samples;  // first step of the first stream
+  int64_t stride;        // of `samples`, from stream to stream
   int64_t streams, steps;
-  float* memory;         // [streams, kMemory]: last samples, output and cell of the LSTM
+  float* state;         // [streams, kMemory]: last samples, LSTM output and LSTM cell
   float* probabilities;
-  int64_t apart;         // from stream to stream
+  int64_t probability_stride;  // of `probabilities`, from stream to stream
   int64_t rows() const { return streams * steps; }
 };
 
-// Rows of what is named. What is used up makes room for what comes later, so that all of it stays in a cache.
-struct Room {
+// Intermediate results by row. Later layers reuse the buffers of earlier ones, so that all of them stay in the cache.
+struct Workspace {
   Buffer sums, products, second, third, fourth, hidden;
   float *first = sums.data(), *gates = products.data();
-  Room()
-      : sums(kSteps * kSums * kBins),
-        products(kSteps * kSums * kWidth),
-        second(kSteps * 2 * kWidth / 2),
-        third(kSteps * kWidth / 2),
-        fourth(kSteps * kWidth),
-        hidden(kSteps * kWidth) {}
+  Workspace()
+      : sums(kMaxRows * kSums * kBins),
+        products(kMaxRows * kSums * kWidth),
+        second(kMaxRows * 2 * kWidth / 2),
+        third(kMaxRows * kWidth / 2),
+        fourth(kMaxRows * kWidth),
+        hidden(kMaxRows * kWidth) {}
 };
 
-// Context, step and its end mirrored.
-inline void pad(const Block& block, int64_t row, float* to) {
+// Writes the context, the step, and the step's end mirrored.
+inline void pad(const Block& block, int64_t row, float* out) {
   const int64_t step = row / block.streams, stream = row % block.streams;
   const float* samples = block.samples + stream * block.stride + step * kStep;
-  std::memcpy(to, step ? samples - kContext : block.memory + stream * kMemory, kContext * sizeof(float));
-  std::memcpy(to + kContext, samples, kStep * sizeof(float));
-  for (int64_t i = 0; i < kContext; i++) to[kContext + kStep + i] = samples[kStep - 2 - i];
+  std::memcpy(out, step ? samples - kContext : block.state + stream * kState, kContext * sizeof(float));
+  std::memcpy(out + kContext, samples, kStep * sizeof(float));
+  for (int64_t i = 0; i < kContext; i++) out[kContext + kStep + i] = samples[kStep - 2 - i];
 }
 
-// Four frames to the six sums of them that are multiplied: interpolation at 0, 1, -1, 2, -2 and infinity of frames that
-// have a frame of zeros on either side.
-inline void sum_frames(const Floats* frames, Floats* to) {
+// Winograd input transform: four frames, with a frame of zeros on either side, to six sums (interpolation points 0, 1,
+// -1, 2, -2 and infinity).
+inline void sum_frames(const Floats* frames, Floats* out) {
   const Floats two = _mm512_set1_ps(2.0f), four = _mm512_set1_ps(4.0f), five = _mm512_set1_ps(5.0f);
   const Floats a = frames[0], b = frames[1], c = frames[2], d = frames[3];
   const Floats even = _mm512_fnmadd_ps(four, b, d), odd = _mm512_fnmadd_ps(four, a, c);
   const Floats other = _mm512_sub_ps(d, b), twice = _mm512_mul_ps(two, _mm512_sub_ps(c, a));
-  to[0] = _mm512_fnmadd_ps(five, b, d);
-  to[1] = _mm512_add_ps(even, odd);
-  to[2] = _mm512_sub_ps(even, odd);
-  to[3] = _mm512_add_ps(other, twice);
-  to[4] = _mm512_sub_ps(other, twice);
-  to[5] = _mm512_fmsub_ps(four, a, _mm512_mul_ps(five, c));
+  out[0] = _mm512_fnmadd_ps(five, b, d);
+  out[1] = _mm512_add_ps(even, odd);
+  out[2] = _mm512_sub_ps(even, odd);
+  out[3] = _mm512_add_ps(other, twice);
+  out[4] = _mm512_sub_ps(other, twice);
+  out[5] = _mm512_fmsub_ps(four, a, _mm512_mul_ps(five, c));
 }
 
-// padded [kTransformed, 640] -> sums [kTransformed, 6, 129] of their frames' magnitudes, the first `count` steps of it.
+// padded [kTransformed, 640] -> Winograd sums [kTransformed, 6, 129] of the magnitudes, for the first `count` steps.
 inline void transform_steps(const Silero& net, const float* padded, int64_t count, float* sums) {
   alignas(64) static thread_local std::array<Complex, kPoints> z;
   alignas(64) static thread_local Floats bins[kPoints + kLanes];
@@ -140,43 +140,43 @@ inline void transform_steps(const Silero& net, const float* padded, int64_t coun
     for (int64_t i = 0; i < kLanes; i += 2) {
       const Floats even = _mm512_mul_ps(samples[i], _mm512_set1_ps(net.window[sample + i]));
       const Floats odd = _mm512_mul_ps(samples[i + 1], _mm512_set1_ps(net.window[sample + i + 1]));
-      z[kPlaces<kPoints>[(sample + i) / 2]] = {even, odd};
+      z[kDigitReversed<kPoints>[(sample + i) / 2]] = {even, odd};
     }
   }
   transform<kPoints>(z.data());
-  powers<kPoints>(z.data(), bins);
+  power_spectrum<kPoints>(z.data(), bins);
   for (int64_t bin = 0; bin < kBins; bin += kLanes) {
-    Floats* some = bins + bin;
-    for (int64_t i = 0; i < kLanes; i++) some[i] = root(some[i]);
-    transpose(some);
-    const __mmask16 kept = conure::first(kBins - bin);
+    Floats* magnitudes = bins + bin;
+    for (int64_t i = 0; i < kLanes; i++) magnitudes[i] = root(magnitudes[i]);
+    transpose(magnitudes);
+    const __mmask16 mask = conure::first_lanes(kBins - bin);
     for (int64_t step = 0; step < count; step++) {
       Floats six[kSums];
-      sum_frames(some + step * kFrames, six);
-      for (int64_t i = 0; i < kSums; i++) _mm512_mask_storeu_ps(sums + (step * kSums + i) * kBins + bin, kept, six[i]);
+      sum_frames(magnitudes + step * kFrames, six);
+      for (int64_t i = 0; i < kSums; i++) _mm512_mask_storeu_ps(sums + (step * kSums + i) * kBins + bin, mask, six[i]);
     }
   }
 }
 
 inline void spectra(const Silero& net, const Block& block, float* sums) {
-  alignas(64) float padded[kTransformed * (kFrames + 1) * kHop] = {};
-  for (int64_t begin = 0; begin < block.rows(); begin += kTransformed) {
-    const int64_t count = std::min(kTransformed, block.rows() - begin);
+  alignas(64) float padded[kStepsPerFft * (kFrames + 1) * kHop] = {};
+  for (int64_t begin = 0; begin < block.rows(); begin += kStepsPerFft) {
+    const int64_t count = std::min(kStepsPerFft, block.rows() - begin);
     for (int64_t i = 0; i < count; i++) pad(block, begin + i, padded + i * (kFrames + 1) * kHop);
     transform_steps(net, padded, count, sums + begin * kSums * kBins);
   }
 }
 
 // sums [rows, 6, 129] -> y [rows, 4, 128]
-inline void convolve_first(const Silero& net, int64_t rows, Room& room) {
+inline void convolve_first(const Silero& net, int64_t rows, Workspace& workspace) {
   for (int64_t i = 0; i < kSums; i++)
-    multiply<false>({room.sums.data() + i * kBins, kSums * kBins}, rows, net.first, {i * kBins, kBins},
-                    {room.products.data() + i * kWidth, kSums * kWidth});
+    multiply<false>({workspace.sums.data() + i * kBins, kSums * kBins}, rows, net.first, {i * kBins, kBins},
+                    {workspace.products.data() + i * kWidth, kSums * kWidth});
   const Floats two = _mm512_set1_ps(2.0f), four = _mm512_set1_ps(4.0f), eight = _mm512_set1_ps(8.0f);
   for (int64_t row = 0; row < rows; row++)
     for (int64_t at = 0; at < kWidth; at += kLanes) {
       Floats p[kSums];
-      for (int64_t i = 0; i < kSums; i++) p[i] = load(room.products.data() + (row * kSums + i) * kWidth + at);
+      for (int64_t i = 0; i < kSums; i++) p[i] = load(workspace.products.data() + (row * kSums + i) * kWidth + at);
       const Floats bias = load(net.first_bias + at);
       const Floats near = _mm512_add_ps(p[1], p[2]), turned = _mm512_sub_ps(p[1], p[2]);
       const Floats far = _mm512_add_ps(p[3], p[4]), far_turned = _mm512_sub_ps(p[3], p[4]);
@@ -184,24 +184,26 @@ inline void convolve_first(const Silero& net, int64_t rows, Room& room) {
                                  _mm512_fmadd_ps(two, far_turned, turned), _mm512_fmadd_ps(four, far, near),
                                  _mm512_add_ps(p[5], _mm512_fmadd_ps(eight, far_turned, turned))};
       for (int64_t i = 0; i < kFrames; i++)
-        _mm512_storeu_ps(room.first + (row * kFrames + i) * kWidth + at,
+        _mm512_storeu_ps(workspace.first + (row * kFrames + i) * kWidth + at,
                          _mm512_max_ps(_mm512_add_ps(y[i], bias), _mm512_setzero_ps()));
     }
 }
 
-// x [rows, frames, in] -> y [rows, after, out] with a ReLU. Frames that are not there are zeros.
-inline void convolve(const Dense& weight, const float* x, int64_t rows, int64_t frames, int64_t stride, float* y) {
+// x [rows, frames, in] -> y [rows, after, out] with a ReLU; frames beyond the edges are zeros.
+inline void convolve(const FloatMatrix& weight, const float* x, int64_t rows, int64_t frames, int64_t stride,
+                     float* y) {
   const int64_t width = weight.depth / 3, after = (frames + stride - 1) / stride;
-  for (int64_t to = 0; to < after; to++) {
-    const int64_t left = to * stride - 1, first = std::max(left, int64_t(0)), end = std::min(left + 3, frames);
+  for (int64_t frame = 0; frame < after; frame++) {
+    const int64_t left = frame * stride - 1, first = std::max(left, int64_t(0)), end = std::min(left + 3, frames);
     multiply<true>({x + first * width, frames * width}, rows, weight, {(first - left) * width, (end - first) * width},
-                   {y + to * weight.columns, after * weight.columns});
+                   {y + frame * weight.columns, after * weight.columns});
   }
 }
 
-// What the LSTM makes of kRows streams' output [., kWidth], for kBlocks times 16 units from unit 16 * `block` on.
+// The recurrent part of an LSTM step: kRows streams, kBlocks * 16 units from unit 16 * `block` on.
 template <int kRows, int kBlocks>
-void advance(const Dense& weight, const float* hidden, const float* gates, int64_t block, float* memory, float* spoken) {
+void advance(const FloatMatrix& weight, const float* hidden, const float* gates, int64_t block, float* state,
+             float* outputs) {
   Floats sums[kRows][kBlocks][4];
 #pragma GCC unroll 6
   for (int r = 0; r < kRows; r++)
@@ -210,12 +212,12 @@ void advance(const Dense& weight, const float* hidden, const float* gates, int64
 #pragma GCC unroll 4
       for (int g = 0; g < 4; g++) sums[r][b][g] = load(gates + r * kGates + ((block + b) * 4 + g) * kLanes);
   const float* values = weight.values + block * 4 * kLanes * kWidth;
-  for (int64_t k = 0; k < kWidth; k++, values += kDenseBlock)
+  for (int64_t k = 0; k < kWidth; k++, values += kFloatBlock)
 #pragma GCC unroll 6
     for (int b = 0; b < kBlocks; b++)
 #pragma GCC unroll 4
       for (int g = 0; g < 4; g++) {
-        const Floats column = load(values + (2 * b + g / 2) * kDenseBlock * kWidth + g % 2 * kLanes);
+        const Floats column = load(values + (2 * b + g / 2) * kFloatBlock * kWidth + g % 2 * kLanes);
 #pragma GCC unroll 6
         for (int r = 0; r < kRows; r++)
           sums[r][b][g] = _mm512_fmadd_ps(column, _mm512_set1_ps(hidden[r * kWidth + k]), sums[r][b][g]);
@@ -225,82 +227,83 @@ void advance(const Dense& weight, const float* hidden, const float* gates, int64
 #pragma GCC unroll 6
     for (int b = 0; b < kBlocks; b++) {
       const int64_t unit = (block + b) * kLanes;
-      float* cells = memory + r * kMemory + kContext + kWidth + unit;
+      float* cells = state + r * kState + kContext + kWidth + unit;
       const Floats into = _mm512_mul_ps(sigmoid(sums[r][b][0]), tanh(sums[r][b][2]));
       const Floats cell = _mm512_fmadd_ps(sigmoid(sums[r][b][1]), load(cells), into);
       _mm512_storeu_ps(cells, cell);
-      _mm512_storeu_ps(spoken + r * kWidth + unit, _mm512_mul_ps(sigmoid(sums[r][b][3]), tanh(cell)));
+      _mm512_storeu_ps(outputs + r * kWidth + unit, _mm512_mul_ps(sigmoid(sums[r][b][3]), tanh(cell)));
     }
 }
 
 template <int kRows, int kBlocks>
-void advance_all(const Dense& weight, const float* hidden, const float* gates, float* memory, float* spoken) {
+void advance_all(const FloatMatrix& weight, const float* hidden, const float* gates, float* state, float* outputs) {
   for (int64_t block = 0; block < kWidth / kLanes; block += kBlocks)
-    advance<kRows, kBlocks>(weight, hidden, gates, block, memory, spoken);
+    advance<kRows, kBlocks>(weight, hidden, gates, block, state, outputs);
 }
 
-// One step of all streams: hidden and spoken [streams, kWidth].
-inline void recur(const Dense& weight, int64_t streams, const float* hidden, const float* gates, float* memory,
-                  float* spoken) {
-  using Advance = void (*)(const Dense&, const float*, const float*, float*, float*);
+// One LSTM step of all streams: hidden and spoken [streams, kWidth].
+inline void advance_lstm(const FloatMatrix& weight, int64_t streams, const float* hidden, const float* gates,
+                         float* state, float* outputs) {
+  using Advance = void (*)(const FloatMatrix&, const float*, const float*, float*, float*);
   static constexpr Advance kAdvance[] = {advance_all<1, 2>, advance_all<2, 2>, advance_all<3, 2>,
                                          advance_all<4, 1>, advance_all<5, 1>, advance_all<6, 1>};
-  constexpr int64_t kMost = 6;
-  const int64_t tiles = (streams + kMost - 1) / kMost;
+  constexpr int64_t kMaxStreams = 6;
+  const int64_t tiles = (streams + kMaxStreams - 1) / kMaxStreams;
   for (int64_t i = 0; i < tiles; i++) {
     const int64_t begin = streams * i / tiles, count = streams * (i + 1) / tiles - begin;
-    kAdvance[count - 1](weight, hidden + begin * kWidth, gates + begin * kGates, memory + begin * kMemory,
-                        spoken + begin * kWidth);
+    kAdvance[count - 1](weight, hidden + begin * kWidth, gates + begin * kGates, state + begin * kState,
+                        outputs + begin * kWidth);
   }
 }
 
-inline float probability(const Silero& net, const float* spoken) {
+inline float probability(const Silero& net, const float* outputs) {
   Floats sum = _mm512_setzero_ps();
   for (int64_t i = 0; i < kWidth; i += kLanes)
-    sum = _mm512_fmadd_ps(_mm512_max_ps(load(spoken + i), _mm512_setzero_ps()), load(net.head + i), sum);
+    sum = _mm512_fmadd_ps(_mm512_max_ps(load(outputs + i), _mm512_setzero_ps()), load(net.head + i), sum);
   return _mm512_cvtss_f32(sigmoid(_mm512_set1_ps(_mm512_reduce_add_ps(sum) + net.head_bias)));
 }
 
-inline void listen(const Silero& net, const Block& block, Room& room) {
+inline void detect_batch(const Silero& net, const Block& block, Workspace& workspace) {
   const int64_t rows = block.rows();
-  spectra(net, block, room.sums.data());
-  convolve_first(net, rows, room);
-  convolve(net.convolutions[0], room.first, rows, kFrames, 2, room.second.data());
-  convolve(net.convolutions[1], room.second.data(), rows, 2, 2, room.third.data());
-  convolve(net.convolutions[2], room.third.data(), rows, 1, 1, room.fourth.data());
-  multiply<false>({room.fourth.data(), kWidth}, rows, net.input, {0, kWidth}, {room.gates, kGates});
-  float *hidden = room.hidden.data(), *spoken = room.fourth.data();  // whose rows are used up by now
+  spectra(net, block, workspace.sums.data());
+  convolve_first(net, rows, workspace);
+  convolve(net.convolutions[0], workspace.first, rows, kFrames, 2, workspace.second.data());
+  convolve(net.convolutions[1], workspace.second.data(), rows, 2, 2, workspace.third.data());
+  convolve(net.convolutions[2], workspace.third.data(), rows, 1, 1, workspace.fourth.data());
+  multiply<false>({workspace.fourth.data(), kWidth}, rows, net.input, {0, kWidth}, {workspace.gates, kGates});
+  float *hidden = workspace.hidden.data(), *outputs = workspace.fourth.data();  // free by now
   for (int64_t stream = 0; stream < block.streams; stream++)
-    std::memcpy(hidden + stream * kWidth, block.memory + stream * kMemory + kContext, kWidth * sizeof(float));
+    std::memcpy(hidden + stream * kWidth, block.state + stream * kState + kContext, kWidth * sizeof(float));
   for (int64_t step = 0; step < block.steps; step++) {
-    recur(net.output, block.streams, hidden, room.gates + step * block.streams * kGates, block.memory, spoken);
+    const float* gates = workspace.gates + step * block.streams * kGates;
+    advance_lstm(net.output, block.streams, hidden, gates, block.state, outputs);
     for (int64_t stream = 0; stream < block.streams; stream++)
-      block.probabilities[stream * block.apart + step] = probability(net, spoken + stream * kWidth);
-    hidden = spoken;
-    spoken += block.streams * kWidth;
+      block.probabilities[stream * block.probability_stride + step] = probability(net, outputs + stream * kWidth);
+    hidden = outputs;
+    outputs += block.streams * kWidth;
   }
   for (int64_t stream = 0; stream < block.streams; stream++) {
-    float* memory = block.memory + stream * kMemory;
+    float* state = block.state + stream * kState;
     const float* end = block.samples + stream * block.stride + block.steps * kStep;
-    std::memcpy(memory, end - kContext, kContext * sizeof(float));
-    std::memcpy(memory + kContext, hidden + stream * kWidth, kWidth * sizeof(float));
+    std::memcpy(state, end - kContext, kContext * sizeof(float));
+    std::memcpy(state + kContext, hidden + stream * kWidth, kWidth * sizeof(float));
   }
 }
 
 }  // namespace silero
 
-// samples [streams, steps * 512] -> probabilities [streams, steps]; memory [streams, 64 + 2 * 128] moves on.
-inline void listen(const Silero& net, const float* samples, int64_t streams, int64_t steps, float* memory,
+// samples [streams, steps * 512] -> probabilities [streams, steps]; memory [streams, 64 + 2 * 128] is updated.
+inline void detect_speech(const Silero& net, const float* samples, int64_t streams, int64_t steps, float* state,
                    float* probabilities) {
   using namespace silero;
-  static thread_local Room room;
-  for (int64_t begin = 0; begin < streams; begin += kSteps) {
-    const int64_t some = std::min(kSteps, streams - begin), most = kSteps / some;
-    for (int64_t step = 0; step < steps; step += most) {
-      const Block block{samples + begin * steps * kStep + step * kStep, steps * kStep, some,
-                        std::min(most, steps - step), memory + begin * kMemory,
+  static thread_local Workspace workspace;
+  for (int64_t begin = 0; begin < streams; begin += kMaxRows) {
+    const int64_t count = std::min(kMaxRows, streams - begin), max_steps = kMaxRows / count;
+    for (int64_t step = 0; step < steps; step += max_steps) {
+      const Block block{samples + begin * steps * kStep + step * kStep, steps * kStep, count,
+                        std::min(max_steps, steps - step), state + begin * kState,
                         probabilities + begin * steps + step, steps};
-      listen(net, block, room);
+      detect_batch(net, block, workspace);
     }
   }
 }

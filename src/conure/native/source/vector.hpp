@@ -1,4 +1,4 @@
-// Sixteen floats at a time.
+// Vectors of 16 floats (AVX-512) and functions of them.
 #pragma once
 
 #include <immintrin.h>
@@ -10,9 +10,10 @@ namespace conure {
 using Floats = __m512;
 constexpr int kLanes = 16;
 
-inline __mmask16 first(int64_t count) { return count >= kLanes ? 0xffff : (1u << count) - 1; }
+// Mask of the first `count` lanes.
+inline __mmask16 first_lanes(int64_t count) { return count >= kLanes ? 0xffff : (1u << count) - 1; }
 
-// e^x to 2 units in the last place: 2^n times a polynomial (Cephes) of what is left, |r| <= ln 2 / 2.
+// e^x to 2 units in the last place: 2^n times a polynomial (Cephes) of the remainder, |r| <= ln 2 / 2.
 inline Floats exp(Floats x) {
   x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(88.0f)), _mm512_set1_ps(-87.0f));
   const Floats n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 8);
@@ -25,10 +26,10 @@ inline Floats exp(Floats x) {
   return _mm512_scalef_ps(p, n);
 }
 
-// 1 / x to 2 units in the last place, in a sixth of the time of a division: an estimate of 14 bits and Newton's step.
+// 1 / x to 2 units in the last place, six times faster than a division: a 14-bit estimate and one Newton step.
 inline Floats inverse(Floats x) {
-  const Floats near = _mm512_rcp14_ps(x);
-  return _mm512_mul_ps(near, _mm512_fnmadd_ps(x, near, _mm512_set1_ps(2.0f)));
+  const Floats estimate = _mm512_rcp14_ps(x);
+  return _mm512_mul_ps(estimate, _mm512_fnmadd_ps(x, estimate, _mm512_set1_ps(2.0f)));
 }
 
 inline Floats sigmoid(Floats x) {
@@ -38,10 +39,10 @@ inline Floats sigmoid(Floats x) {
 
 inline Floats silu(Floats x) { return _mm512_mul_ps(x, sigmoid(x)); }
 
-// What two bytes hold of a float; what is too large for them becomes their largest number, never infinite.
+// float32 to float16; values beyond the range are clamped to the largest finite number.
 inline __m256i to_half(Floats x) {
-  const Floats most = _mm512_set1_ps(65504.0f);
-  x = _mm512_max_ps(_mm512_min_ps(x, most), _mm512_sub_ps(_mm512_setzero_ps(), most));
+  const Floats largest = _mm512_set1_ps(65504.0f);
+  x = _mm512_max_ps(_mm512_min_ps(x, largest), _mm512_sub_ps(_mm512_setzero_ps(), largest));
   return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 

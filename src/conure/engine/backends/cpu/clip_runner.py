@@ -1,4 +1,4 @@
-"""Runs a converted network on whole clips, in native kernels or ONNX Runtime. Short clips are encoded together."""
+"""Runs a converted network on clips, in native kernels or ONNX Runtime. Short clips are encoded together."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from conure.native.library import has_native_kernels
 
 __all__ = ["CpuClipRunner"]
 
-TOGETHER_STEPS = 512
-"""Encoder steps (41 s) up to which clips are encoded together: more rows are not multiplied faster."""
+MAX_BATCH_STEPS = 512
+"""Encoder steps (41 s) of clips that are encoded together; larger products are not faster per step."""
 
 
 class ClipEncoder(Protocol):
@@ -33,17 +33,17 @@ class ClipEncoder(Protocol):
         prompts: np.ndarray | None = None,
         context: AttentionContext | None = None,
     ) -> Preemptible[np.ndarray]:
-        """As `NativeClipEncoder.encode` has it."""
+        """See `NativeClipEncoder.encode`."""
         ...
 
 
 class CpuClipRunner:
-    """Opens the folder of a converted checkpoint; `checkpoint` is it without its tensors."""
+    """Opens the folder of a converted model. `checkpoint` has no tensors."""
 
     device = CPU
 
     def __init__(self, folder: Path, threads: int | None = None, *, kernels: bool = True) -> None:
-        """Without `kernels`, or where there are none, all of it are graphs."""
+        """Uses ONNX Runtime without `kernels` or if the native kernels are not available."""
         self.folder = folder
         converted = read_converted(folder)
         self.checkpoint = converted.checkpoint
@@ -51,11 +51,11 @@ class CpuClipRunner:
         self.feature_extractor = converted.feature_extractor()
         threads = threads or core_count()
         self.decoder = open_decoder(converted, threads, kernels=kernels)
-        self._front = open_subsampling(folder, self.config.encoder, threads, kernels=kernels)
-        native = kernels and has_native_kernels() and Int8Weights.is_in(folder)
-        self.encoder = _native_encoder(converted, threads) if native else _graph_encoder(converted, threads)
-        made_of = "native" if native else "onnx"
-        self.description = f"{made_of} {converted.precision}, {threads} thread{'s' * (threads > 1)}"
+        self._subsampling = open_subsampling(folder, self.config.encoder, threads, kernels=kernels)
+        native = kernels and has_native_kernels() and Int8Weights.exists_in(folder)
+        self.encoder = _native_encoder(converted, threads) if native else _onnx_encoder(converted, threads)
+        kind = "native" if native else "onnx"
+        self.description = f"{kind} {converted.precision}, {threads} thread{'s' * (threads > 1)}"
 
     def encode(
         self, samples: np.ndarray, lengths: np.ndarray, prompts: np.ndarray | None = None
@@ -70,29 +70,29 @@ class CpuClipRunner:
         prompts: np.ndarray | None = None,
         context: AttentionContext | None = None,
     ) -> Preemptible[tuple[np.ndarray, np.ndarray]]:
-        """mel [B, T, F], frames [B], prompt slots [B] -> encoded [B, S, D], counts [B].
+        """mel [B, T, F], frames [B], language prompts [B] -> encoded [B, S, D], counts [B].
 
-        A context is for unified networks alone.
+        Only unified networks accept a context.
         """
         if self.config.prompts and prompts is None:
-            raise ValueError("this model needs a prompt slot for every row")
+            raise ValueError("this model needs a language prompt for every row")
         counts = self.steps(frames)
         encoded = np.zeros((len(counts), max(int(counts.max()), 1), self.config.encoder.width), np.float32)
-        for rows in _together(counts.tolist()):
+        for rows in _row_groups(counts.tolist()):
             yield
             steps = counts[rows].tolist()
             x = [
-                self._front.clip(mel[row, : max(int(frames[row]), 1)], count)
+                self._subsampling.subsample_clip(mel[row, : max(int(frames[row]), 1)], count)
                 for row, count in zip(rows, steps, strict=True)
             ]
-            slots = None if prompts is None or not self.config.prompts else prompts[rows]
-            y = yield from self.encoder.encode(np.concatenate(x), steps, slots, context)
+            row_prompts = None if prompts is None or not self.config.prompts else prompts[rows]
+            y = yield from self.encoder.encode(np.concatenate(x), steps, row_prompts, context)
             for row, part in zip(rows, np.split(y, np.cumsum(steps)[:-1]), strict=True):
                 encoded[row, : len(part)] = part
         return encoded, counts
 
     def steps(self, frames: np.ndarray) -> np.ndarray:
-        """Encoder steps that mel frames give, as Subsampling.out_steps has it."""
+        """Number of encoder steps for mel frames, like `Subsampling.out_steps`."""
         for _ in range(3):
             frames = (frames + (2 if self.config.encoder.causal_subsampling else 1)) // 2
         return frames
@@ -102,17 +102,17 @@ def _native_encoder(converted: ConvertedModel, threads: int) -> ClipEncoder:
     return NativeClipEncoder(Int8Weights(converted.folder), converted.checkpoint.config.encoder, threads)
 
 
-def _graph_encoder(converted: ConvertedModel, threads: int) -> ClipEncoder:
+def _onnx_encoder(converted: ConvertedModel, threads: int) -> ClipEncoder:
     from conure.engine.backends.cpu.onnx_clip_encoder import OnnxClipEncoder  # noqa: PLC0415  it loads ONNX Runtime
 
     return OnnxClipEncoder(converted, threads)
 
 
-def _together(counts: Sequence[int]) -> Iterator[list[int]]:
-    """Rows that are encoded together, in their order; those without steps are left out."""
+def _row_groups(counts: Sequence[int]) -> Iterator[list[int]]:
+    """Groups rows that are encoded together, in order; rows without steps are skipped."""
     rows: list[int] = []
     for row, count in enumerate(counts):
-        if rows and sum(counts[row] for row in rows) + count > TOGETHER_STEPS:
+        if rows and sum(counts[row] for row in rows) + count > MAX_BATCH_STEPS:
             yield rows
             rows = []
         if count > 0:

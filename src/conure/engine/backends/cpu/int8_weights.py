@@ -1,4 +1,4 @@
-"""The weights of an encoder in native kernels, as `packing` wrote them."""
+"""Reads the int8 encoder weights that `convert/pack_encoder.py` has written for the native kernels."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from conure.engine.convert.saturation import LEVELS
 from conure.models.config import EncoderConfig
 from conure.native.library import Attention, Distances, Filter, Norm, Weight, pack
 
-__all__ = ["FILE", "Int8Weights", "packed_distances"]
+__all__ = ["INT8_ENCODER_FILE", "Int8Weights", "packed_distances"]
 
-FILE = "encoder.packed"
-SMALLEST = 1e-20
-"""A distance whose projection is zero is divided by this."""
+INT8_ENCODER_FILE = "encoder.packed"
+MIN_MAGNITUDE = 1e-20
+"""Lower bound of a scale, for distances whose projection is zero."""
 
 
 class Int8Weights(ArrayFile):
     def __init__(self, folder: Path) -> None:
-        """Raises OSError where there is none."""
-        super().__init__(folder / FILE)
+        """Raises OSError if the file does not exist."""
+        super().__init__(folder / INT8_ENCODER_FILE)
 
     @staticmethod
-    def is_in(folder: Path) -> bool:
-        return ArrayFile.are_in(folder / FILE)
+    def exists_in(folder: Path) -> bool:
+        return ArrayFile.exists(folder / INT8_ENCODER_FILE)
 
     def weight(self, name: str) -> Weight:
         bias = self.array(f"{name}.bias") if f"{name}.bias" in self else None
@@ -42,7 +42,7 @@ class Int8Weights(ArrayFile):
         return Attention(shift, table, config.max_past, config.max_chunk)
 
     def distances(self, name: str, heads: int, steps: int) -> Distances:
-        """Of clips of so many steps; those of most clips are in the file."""
+        """Projected distances for clips of up to `steps` steps; up to REACH they are read from the file."""
         shift = self.array(f"{name}.shift")
         if steps <= REACH:
             return Distances(self.array(f"{name}.distances"), self.array(f"{name}.distances.scales"), shift)
@@ -54,8 +54,9 @@ class Int8Weights(ArrayFile):
 
 
 def packed_distances(weight: np.ndarray, heads: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """A layer's projections [D, D] of reach, ..., 1 - reach: `pack` of each head, and scales [h, 2 * reach]."""
+    """Distances reach, ..., 1 - reach projected by a layer's weight [D, D]: packed by head, and scales [h, 2 *
+    reach]."""
     table = projected_distances(weight, heads, reach, 1 - reach)
-    scales = np.maximum(np.abs(table).max(1), SMALLEST) / LEVELS
+    scales = np.maximum(np.abs(table).max(1), MIN_MAGNITUDE) / LEVELS
     rounded = np.rint(table / scales[:, None]).astype(np.int8)
     return np.stack([pack(head.T) for head in rounded]), scales.astype(np.float32)

@@ -1,7 +1,7 @@
-"""The encoder of an int8 network for whole clips in native kernels: what `export` writes as a graph, done by hand.
+"""The encoder of an int8 network for clips in native kernels, equivalent to the graph of `convert/clip_graphs.py`.
 
-Steps of some clips lie one after another, without padding, so that short clips are multiplied as fast as long ones.
-Each step sees a stretch of its clip, whatever the network's style of attention.
+The steps of several clips are concatenated without padding, so that short clips are as fast as long ones. For every
+style of attention, a contiguous range of its clip is visible to each step.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from conure.models.config import LONG_CONTEXT, MAX_FULL_ATTENTION_STEPS, Attenti
 from conure.models.preemptible import Preemptible
 from conure.native.library import Clips, Distances, Kernels
 
-__all__ = ["NativeClipEncoder", "seen"]
+__all__ = ["NativeClipEncoder", "visible_ranges"]
 
 
 class NativeClipEncoder:
-    """Opens the packed weights of a converted folder."""
+    """Opens the int8 weights of a converted model."""
 
-    def __init__(self, packed: Int8Weights, config: EncoderConfig, threads: int) -> None:
-        self.config, self._packed = config, packed
-        self.layers = NativeLayers(packed, config, threads)
-        self._near = self._far = self._of(REACH)
+    def __init__(self, weights: Int8Weights, config: EncoderConfig, threads: int) -> None:
+        self.config, self._weights = config, weights
+        self.layers = NativeLayers(weights, config, threads)
+        self._short_tables = self._long_tables = self._distance_tables(REACH)
 
     def encode(
         self,
@@ -38,51 +38,51 @@ class NativeClipEncoder:
         prompts: np.ndarray | None = None,
         context: AttentionContext | None = None,
     ) -> Preemptible[np.ndarray]:
-        """x [N, channels * bands] of clips of counts [C] steps, prompt slots [C] -> [N, D]; a slice is a layer.
+        """x [N, channels * bands] of clips of counts [C] steps, language prompts [C] -> [N, D]; a slice is a layer.
 
-        A context is given for networks alone that may take one from clip to clip.
+        Only unified networks accept a context.
         """
         context = context or self.config.contexts[0]
-        edges = [seen(count, self.config, context) for count in counts]
-        first, end = (np.concatenate(side) for side in zip(*edges, strict=True))
-        distances = self._reaching(edges)
+        ranges = [visible_ranges(count, self.config, context) for count in counts]
+        first, end = (np.concatenate(side) for side in zip(*ranges, strict=True))
+        distances = self._tables_for(ranges)
         if self.config.local and self.config.global_tokens:
             steps = GlobalSteps(counts, self.config)
-            clips = Clips(np.array(counts), first, end, steps.places, steps.scores)
-            view: _Wholes = _WithGlobalSteps(distances, clips, self._before, steps, self._biases)
+            clips = Clips(np.array(counts), first, end, steps.rows, steps.scores)
+            view: _ClipView = _GlobalClipView(distances, clips, self._left_padding, steps, self._biases)
         else:
-            view = _Wholes(distances, Clips(np.array(counts), first, end), self._before)
-        told = None if prompts is None else np.repeat(prompts, counts)
-        return (yield from self.layers.run(x, view, told))
+            view = _ClipView(distances, Clips(np.array(counts), first, end), self._left_padding)
+        row_prompts = None if prompts is None else np.repeat(prompts, counts)
+        return (yield from self.layers.run(x, view, row_prompts))
 
     @property
-    def _before(self) -> int:
-        """Steps that the filter sees before each."""
+    def _left_padding(self) -> int:
+        """Steps before each step that its convolution reads."""
         reach = self.config.kernel - 1
         return reach if self.config.causal_convolution else reach // 2
 
-    def _reaching(self, edges: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Distances]:
-        """The tables of all layers, for as far as any step sees; the farthest are kept."""
-        steps = max(_farthest(first, end) for first, end in edges)
+    def _tables_for(self, ranges: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Distances]:
+        """Distance tables of all layers that cover the visible ranges; the longest ones are cached."""
+        steps = max(_max_distance(first, end) for first, end in ranges)
         if steps <= REACH:
-            return self._near
-        if steps > self._far[0].reach:
-            self._far = self._of(steps)
-        return self._far
+            return self._short_tables
+        if steps > self._long_tables[0].reach:
+            self._long_tables = self._distance_tables(steps)
+        return self._long_tables
 
-    def _of(self, steps: int) -> list[Distances]:
+    def _distance_tables(self, steps: int) -> list[Distances]:
         heads, layers = self.config.heads, range(self.config.layers)
-        return [self._packed.distances(f"{index}.attention", heads, steps) for index in layers]
+        return [self._weights.distances(f"{index}.attention", heads, steps) for index in layers]
 
     @functools.cached_property
     def _biases(self) -> list[np.ndarray]:
-        """Of each layer what is in its queries for keys."""
-        return [self._packed.array(f"{index}.attention.bias") for index in range(self.config.layers)]
+        """The content bias in the queries of each layer."""
+        return [self._weights.array(f"{index}.attention.bias") for index in range(self.config.layers)]
 
 
 @dataclass(frozen=True)
-class _Wholes:
-    """A step sees its clip, or a part of it."""
+class _ClipView:
+    """Attention and convolution within a range of the clip."""
 
     distances: list[Distances]
     clips: Clips
@@ -96,24 +96,24 @@ class _Wholes:
 
 
 @dataclass(frozen=True)
-class _WithGlobalSteps(_Wholes):
-    """It sees some steps of its clip beside that, and these see all of it."""
+class _GlobalClipView(_ClipView):
+    """The same with global steps, which attend to the whole clip and are visible to all of its steps."""
 
     steps: GlobalSteps
     biases: list[np.ndarray]
 
     def attend(self, run: Kernels, layer: NativeLayer, projected: np.ndarray, out: np.ndarray) -> np.ndarray:
         bias = self.biases[layer.index]
-        self.steps.score(projected, bias)
+        self.steps.compute_scores(projected, bias)
         mixed = super().attend(run, layer, projected, out)
-        self.steps.see(projected, bias, mixed)
+        self.steps.attend(projected, bias, mixed)
         return mixed
 
 
-def seen(steps: int, config: EncoderConfig, context: AttentionContext) -> tuple[np.ndarray, np.ndarray]:
-    """Of each step of a clip the first one that it sees, and the first that it does not see any more: [steps] each.
+def visible_ranges(steps: int, config: EncoderConfig, context: AttentionContext) -> tuple[np.ndarray, np.ndarray]:
+    """The range of steps, first [steps] and end [steps], that is visible to each step of a clip.
 
-    As Encoder._visible and Encoder._attention have it.
+    The same rules as `Encoder._visible` and `Encoder._attention`.
     """
     if context.is_unlimited and steps > MAX_FULL_ATTENTION_STEPS:
         context = LONG_CONTEXT
@@ -132,7 +132,7 @@ def seen(steps: int, config: EncoderConfig, context: AttentionContext) -> tuple[
     return np.maximum(first, 0), np.minimum(end, steps)
 
 
-def _farthest(first: np.ndarray, end: np.ndarray) -> int:
-    """Steps to either side that a table must reach."""
+def _max_distance(first: np.ndarray, end: np.ndarray) -> int:
+    """Largest distance to either side that a table must cover."""
     step = np.arange(len(first))
     return int(max((step - first).max(), (end - step).max())) + 1

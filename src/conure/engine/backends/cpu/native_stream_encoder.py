@@ -1,6 +1,6 @@
-"""The streaming step of an int8 network in native kernels: what `export_stream` writes as a graph, done by hand.
+"""The streaming encoder of an int8 network in native kernels, equivalent to the graph of `convert/stream_graph.py`.
 
-Keys and values are kept in half precision and read where they are: nothing is gathered, and a turn reads half as much.
+Keys and values are stored in float16 and read in place: nothing is gathered, and a step reads half as many bytes.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from conure.engine.backends.cpu.native_layers import NativeLayer, NativeLayers
 from conure.engine.backends.cpu.subsampling_state import SubsamplingState
 from conure.models.config import EncoderConfig
 from conure.models.preemptible import run_to_end
-from conure.native.library import Attention, Kernels, Rings, StepStruct, aligned
+from conure.native.library import Attention, Kernels, Rings, StreamStep, aligned
 
 __all__ = ["NativeStreamEncoder", "NativeStreamState"]
 
 
 class NativeStreamState(SubsamplingState):
-    """What is remembered of live streams: of each layer, rings of keys and values and of what the filter saw."""
+    """Encoder state by slot: rings of keys, values and convolution inputs of each layer."""
 
     def __init__(self, config: EncoderConfig, rows: int) -> None:
         super().__init__(config, rows)
@@ -38,7 +38,7 @@ class NativeStreamState(SubsamplingState):
 
 
 class NativeStreamEncoder:
-    """Opens the packed weights of a converted folder."""
+    """Opens the int8 weights of a converted model."""
 
     def __init__(self, folder: Path, config: EncoderConfig, threads: int) -> None:
         self.config, packed = config, Int8Weights(folder)
@@ -51,26 +51,26 @@ class NativeStreamEncoder:
     def encode(
         self,
         x: np.ndarray,
-        memory: NativeStreamState,
+        state: NativeStreamState,
         rows: np.ndarray,
         counts: np.ndarray,
         prompts: np.ndarray | None,
     ) -> np.ndarray:
-        """x [B * C, channels * bands] of rows [B] that each bring counts [B] steps -> [B * C, D]."""
-        turn = StepStruct(rows, memory.age[rows], counts, len(x) // len(rows))
-        return run_to_end(self.layers.run(x, _Chunks(self._attentions, memory, turn), prompts))
+        """x [B * C, channels * bands] of slots `rows` [B] with `counts` [B] valid steps -> [B * C, D]."""
+        step = StreamStep(rows, state.age[rows], counts, len(x) // len(rows))
+        return run_to_end(self.layers.run(x, _StreamView(self._attentions, state, step), prompts))
 
 
 @dataclass(frozen=True)
-class _Chunks:
-    """A step sees its chunk and what its row remembers."""
+class _StreamView:
+    """Attention and convolution over a chunk and the state of its slot."""
 
     attentions: list[Attention]
-    memory: NativeStreamState
-    turn: StepStruct
+    state: NativeStreamState
+    step: StreamStep
 
     def attend(self, run: Kernels, layer: NativeLayer, projected: np.ndarray, out: np.ndarray) -> np.ndarray:
-        return run.attend(self.attentions[layer.index], self.memory.rings[layer.index], self.turn, projected, out)
+        return run.attend(self.attentions[layer.index], self.state.rings[layer.index], self.step, projected, out)
 
     def filter(self, run: Kernels, layer: NativeLayer, x: np.ndarray, out: np.ndarray) -> np.ndarray:
-        return run.filter(layer.filter, self.memory.filtered[layer.index], self.turn, x, out)
+        return run.filter(layer.filter, self.state.filtered[layer.index], self.step, x, out)

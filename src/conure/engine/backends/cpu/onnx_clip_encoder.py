@@ -1,4 +1,4 @@
-"""The encoder of a converted network for whole clips in ONNX Runtime, one clip after the other."""
+"""The encoder of a converted network for clips in ONNX Runtime, one clip at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from conure.engine.backends.cpu.onnx_session import open_session
 from conure.engine.backends.positions import position_tables
 from conure.engine.convert.converted_folder import ConvertedModel
-from conure.engine.convert.graph_names import AROUND, ENCODER_FILE, REACH, around
+from conure.engine.convert.graph_names import CONTEXT_INPUT, ENCODER_FILE, REACH, context_values
 from conure.models.config import AttentionContext
 from conure.models.preemptible import Preemptible
 
@@ -17,12 +17,12 @@ __all__ = ["OnnxClipEncoder"]
 
 
 class OnnxClipEncoder:
-    """Opens the graph of a converted folder."""
+    """Opens the graph of a converted model."""
 
     def __init__(self, converted: ConvertedModel, threads: int) -> None:
         self.config = converted.checkpoint.config
         self.session = open_session(converted.folder / ENCODER_FILE, threads)
-        self._positions = _LongPositions(converted)
+        self._positions = _LongPositionTables(converted)
 
     def encode(
         self,
@@ -31,31 +31,31 @@ class OnnxClipEncoder:
         prompts: np.ndarray | None = None,
         context: AttentionContext | None = None,
     ) -> Preemptible[np.ndarray]:
-        """As `KernelClips.encode` has it; a slice is a clip."""
+        """Like `NativeClipEncoder.encode`; a slice is a clip."""
         encoded, begin = [], 0
         for index, count in enumerate(counts):
             if index:
                 yield
-            given = {"x": x[None, begin : begin + count]} | self._positions.beyond(count)
+            inputs = {"x": x[None, begin : begin + count]} | self._positions.inputs_for(count)
             if prompts is not None:
-                given["prompts"] = prompts[index : index + 1]
+                inputs["prompts"] = prompts[index : index + 1]
             if context is not None:
-                given[AROUND] = around(context)
-            encoded.append(self.session.run(["encoded"], given)[0][0])
+                inputs[CONTEXT_INPUT] = context_values(context)
+            encoded.append(self.session.run(["encoded"], inputs)[0][0])
             begin += count
         return np.concatenate(encoded)
 
 
-class _LongPositions:
-    """Tables for clips longer than those of the graph reach; the last are kept."""
+class _LongPositionTables:
+    """Distance tables for clips that are longer than the graph's tables; the longest ones are cached."""
 
     def __init__(self, converted: ConvertedModel) -> None:
         self.converted = converted
         self.tables: dict[str, np.ndarray] = {}
         self.reach = REACH
 
-    def beyond(self, steps: int) -> dict[str, np.ndarray]:
-        """Empty where those of the graph do."""
+    def inputs_for(self, steps: int) -> dict[str, np.ndarray]:
+        """Graph inputs for a clip of `steps` steps; empty if the graph's tables are long enough."""
         encoder = self.converted.checkpoint.config.encoder
         if encoder.local or steps <= REACH:
             return {}
@@ -63,6 +63,6 @@ class _LongPositions:
             self.reach = 1 << (steps - 1).bit_length()
             self.tables = {}
             for index, weight in enumerate(self.converted.position_weights()):
-                kept = position_tables(self.converted.levels, weight, encoder.heads, self.reach)
-                self.tables |= {f"{name}.{index}": table for name, table in kept.items()}
+                layer_tables = position_tables(self.converted.levels, weight, encoder.heads, self.reach)
+                self.tables |= {f"{name}.{index}": table for name, table in layer_tables.items()}
         return self.tables

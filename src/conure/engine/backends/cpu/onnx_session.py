@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime as we want them on a CPU that kernels use too."""
+"""ONNX Runtime sessions, configured for a CPU that is shared with other threads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def open_session(path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # Planning which buffers may be shared takes seconds for thousands of nodes; they are freed as early without it.
+    # Planning buffer reuse takes seconds for thousands of nodes; without it buffers are freed just as early.
     options.enable_mem_reuse = False
-    # Between runs others have the processor: threads that wait must not spin.
+    # Idle threads must not spin: other threads need the CPU between runs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -1,7 +1,7 @@
-"""What the ONNX Runtime runner remembers of live streams: pools of steps that its graph changes in place.
+"""State of streams for ONNX Runtime: pools of steps that the graph updates in place.
 
-A row's steps are in rings, newest where `age` points. Nothing is moved when a row moves on, and a row that was
-never used takes no memory.
+Each slot has rings of steps; `age` points to the newest one. Nothing is moved when a stream advances, and the operating
+system allocates no memory for slots that were never used.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ __all__ = ["OnnxStreamState"]
 
 
 class OnnxStreamState(SubsamplingState):
-    """Fresh rows."""
+    """State of new streams."""
 
     def __init__(self, config: EncoderConfig, rows: int) -> None:
         super().__init__(config, rows)
         self.config, chunk = config, config.max_chunk
-        self.past, self.reach = config.max_past, config.kernel - 1
-        self.kept, self.filtered = self.past + chunk, self.reach + chunk
-        """Steps in a row's rings."""
-        self.silence = rows * self.filtered
-        """Where there is a step that nobody writes."""
+        self.past, self.taps = config.max_past, config.kernel - 1
+        self.ring_size, self.filter_ring_size = self.past + chunk, self.taps + chunk
+        """Ring sizes of a slot, in steps."""
+        self.zero_step = rows * self.filter_ring_size
+        """Index of a step that is always zeros."""
         heads = config.heads
-        shapes = [(rows * heads * self.kept, config.width // heads)] * 2 + [(self.silence + 1, config.width)]
+        shapes = [(rows * heads * self.ring_size, config.width // heads)] * 2 + [(self.zero_step + 1, config.width)]
         self._arrays = {
             f"{name}.{layer}": np.zeros(shape, np.float32)
             for layer in range(config.layers)
@@ -42,18 +42,18 @@ class OnnxStreamState(SubsamplingState):
     def bytes(self) -> int:
         return super().bytes + sum(array.nbytes for array in self._arrays.values())
 
-    def places(self, rows: np.ndarray, counts: np.ndarray, chunk: int) -> Iterator[tuple[str, np.ndarray]]:
-        """What the graph is told of `rows` [B] of which each brings `counts` [B] of a chunk's steps."""
+    def graph_inputs(self, rows: np.ndarray, counts: np.ndarray, chunk: int) -> Iterator[tuple[str, np.ndarray]]:
+        """Index inputs of the graph for slots `rows` [B] with `counts` [B] valid steps of a chunk."""
         age, heads = self.age[rows], self.config.heads
-        # Whole chunks alone are seen of the past, so that a step sees what it would see in a whole clip.
-        whole = np.minimum(age, self.past // chunk * chunk)
+        # The visible past is a multiple of the chunk, as in the attention of a whole clip.
+        visible = np.minimum(age, self.past // chunk * chunk)
         step = np.arange(-self.past, chunk)
-        yield "seen", ((step >= -whole[:, None]) & (step < counts[:, None])).astype(np.int32)
-        ring = (age[:, None] + step) % self.kept
-        kept = ((rows[:, None] * heads + np.arange(heads)) * self.kept)[:, :, None] + ring[:, None]
-        yield "kept", kept
-        yield "to_keep", kept[:, :, self.past :].transpose(0, 2, 1).reshape(-1, 1)
-        step = np.arange(-self.reach, chunk)
-        place = rows[:, None] * self.filtered + (age[:, None] + step) % self.filtered
-        yield "filtered", np.where(step >= -age[:, None], place, self.silence)
-        yield "to_filter", place[:, self.reach :].reshape(-1, 1)
+        yield "seen", ((step >= -visible[:, None]) & (step < counts[:, None])).astype(np.int32)
+        ring = (age[:, None] + step) % self.ring_size
+        indices = ((rows[:, None] * heads + np.arange(heads)) * self.ring_size)[:, :, None] + ring[:, None]
+        yield "kept", indices
+        yield "to_keep", indices[:, :, self.past :].transpose(0, 2, 1).reshape(-1, 1)
+        step = np.arange(-self.taps, chunk)
+        filter_indices = rows[:, None] * self.filter_ring_size + (age[:, None] + step) % self.filter_ring_size
+        yield "filtered", np.where(step >= -age[:, None], filter_indices, self.zero_step)
+        yield "to_filter", filter_indices[:, self.taps :].reshape(-1, 1)

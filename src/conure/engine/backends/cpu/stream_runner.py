@@ -1,9 +1,9 @@
-"""Runs the streaming step of a converted network.
+"""Runs a converted cache-aware network on streams.
 
-The encoder is native kernels where they are there and the network is in int8, else a graph of ONNX Runtime.
+The encoder runs in native kernels if they are available and the network is int8, else as a graph in ONNX Runtime.
 
-Chunks are subsampled by the graph for clips, each behind the last frames of the chunk before; the steps that these
-make again are dropped. That is faster than to take up the convolutions where they ended: nothing stands between them.
+Chunks are subsampled like clips, each after the last mel frames of the previous chunk; the overlapping steps are
+dropped. That is faster than carrying the state of each convolution.
 """
 
 from __future__ import annotations
@@ -28,41 +28,45 @@ from conure.native.library import has_native_kernels
 
 __all__ = ["CpuStreamRunner"]
 
+EncoderStateT = TypeVar("EncoderStateT", bound=SubsamplingState)
 
-Remembered = TypeVar("Remembered", bound=SubsamplingState)
 
-
-class ConvertedEncoder(Protocol[Remembered]):
+class StreamEncoder(Protocol[EncoderStateT]):
     """The layers between the subsampling's convolutions and the heads."""
 
-    def allocate(self, rows: int) -> Remembered: ...
+    def allocate(self, rows: int) -> EncoderStateT: ...
 
     def encode(
-        self, x: np.ndarray, memory: Remembered, rows: np.ndarray, counts: np.ndarray, prompts: np.ndarray | None
+        self,
+        x: np.ndarray,
+        encoder_state: EncoderStateT,
+        rows: np.ndarray,
+        counts: np.ndarray,
+        prompts: np.ndarray | None,
     ) -> np.ndarray:
-        """x [B * C, channels * bands] of rows [B] that each bring counts [B] steps -> [B * C, D]."""
+        """x [B * C, channels * bands] of slots `rows` [B] with `counts` [B] valid steps -> [B * C, D]."""
         ...
 
 
 class CpuStreamRunner:
-    """Opens the folder of a converted cache-aware checkpoint."""
+    """Opens the folder of a converted cache-aware model. `checkpoint` has no tensors."""
 
     def __init__(self, folder: Path, threads: int | None = None, *, kernels: bool = True) -> None:
-        """Without `kernels`, or where there are none, all of it are graphs."""
+        """Uses ONNX Runtime without `kernels` or if the native kernels are not available."""
         converted = read_converted(folder)
         self.checkpoint = converted.checkpoint
         self.config = self.checkpoint.config
         if not self.config.encoder.is_cache_aware:
-            raise ValueError("this network cannot be run chunk by chunk")
+            raise ValueError("this network is not cache-aware and cannot process streams in chunks")
         self.feature_extractor = converted.feature_extractor()
         threads = threads or core_count()
         self.decoder = open_decoder(converted, threads, kernels=kernels)
-        self._front = open_subsampling(folder, self.config.encoder, threads, kernels=kernels)
-        native = kernels and has_native_kernels() and Int8Weights.is_in(folder)
+        self._subsampling = open_subsampling(folder, self.config.encoder, threads, kernels=kernels)
+        native = kernels and has_native_kernels() and Int8Weights.exists_in(folder)
         encoder = NativeStreamEncoder if native else OnnxStreamEncoder
-        self._encoder: ConvertedEncoder[Any] = encoder(folder, self.config.encoder, threads)
-        made_of = "native" if native else "onnx"
-        self.description = f"{made_of} {converted.precision}, {threads} thread{'s' * (threads > 1)}"
+        self._encoder: StreamEncoder[Any] = encoder(folder, self.config.encoder, threads)
+        kind = "native" if native else "onnx"
+        self.description = f"{kind} {converted.precision}, {threads} thread{'s' * (threads > 1)}"
 
     def allocate(self, rows: int) -> StreamState[SubsamplingState]:
         return StreamState(self._encoder.allocate(rows), self.decoder.allocate(rows))
@@ -76,26 +80,26 @@ class CpuStreamRunner:
         prompts: np.ndarray | None = None,
         flush: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows without frames are left out.
+        """Rows without frames are skipped.
 
-        A chunk that is flushed is written into the rings as any other is, after the row's last step. They hold a chunk
-        more than a step sees, and the chunk that comes again is written over it.
+        A flushed chunk is written into the rings after the slot's last step, like any other chunk. The rings have space
+        for one chunk more than is visible, and the repeated chunk overwrites it.
         """
         if self.config.prompts and prompts is None:
-            raise ValueError("this model needs a prompt slot for every row")
-        chunk, memory = mel.shape[1] // STEP_FRAMES, state.encoder
+            raise ValueError("this model needs a language prompt for every row")
+        chunk, encoder_state = mel.shape[1] // STEP_FRAMES, state.encoder
         counts = -(-frames // STEP_FRAMES)
         encoded = np.zeros((len(rows), chunk, self.config.encoder.width), np.float32)
-        busy = frames > 0
-        if not busy.any():
+        has_frames = frames > 0
+        if not has_frames.any():
             return encoded, counts
-        who, steps = rows[busy], counts[busy]
-        moves = np.ones(len(who), bool) if flush is None else ~flush[busy]
-        x = self._subsample(mel[busy], frames[busy].tolist(), memory, who, moves)
-        told = None if prompts is None or not self.config.prompts else np.repeat(prompts[busy], chunk)
-        y = self._encoder.encode(x, memory, who, steps, told)
-        encoded[busy] = y.reshape(-1, *encoded.shape[1:])
-        memory.move_on(who[moves], steps[moves])
+        slots, steps = rows[has_frames], counts[has_frames]
+        advances = np.ones(len(slots), bool) if flush is None else ~flush[has_frames]
+        x = self._subsample(mel[has_frames], frames[has_frames].tolist(), encoder_state, slots, advances)
+        step_prompts = None if prompts is None or not self.config.prompts else np.repeat(prompts[has_frames], chunk)
+        y = self._encoder.encode(x, encoder_state, slots, steps, step_prompts)
+        encoded[has_frames] = y.reshape(-1, *encoded.shape[1:])
+        encoder_state.advance(slots[advances], steps[advances])
         return encoded, counts
 
     def decode_chunk(
@@ -109,12 +113,17 @@ class CpuStreamRunner:
         return self.decoder.decode_chunk(encoded, counts, state.decoder, rows, flush)
 
     def _subsample(
-        self, mel: np.ndarray, frames: list[int], memory: SubsamplingState, rows: np.ndarray, moves: np.ndarray
+        self,
+        mel: np.ndarray,
+        frames: list[int],
+        encoder_state: SubsamplingState,
+        rows: np.ndarray,
+        advances: np.ndarray,
     ) -> np.ndarray:
-        """mel [B, 8C, F] -> what the subsampling projects, [B * C, channels * bands]; zeros after a row's last step."""
+        """mel [B, 8C, F] -> input of the encoder, [B * C, channels * bands]; zeros after a row's last step."""
         chunk = mel.shape[1] // STEP_FRAMES
         pieces = [
-            memory.hear(row, mel[place, :count], keep=moves[place])
-            for place, (row, count) in enumerate(zip(rows, frames, strict=True))
+            encoder_state.append_frames(row, mel[index, :count], keep=advances[index])
+            for index, (row, count) in enumerate(zip(rows, frames, strict=True))
         ]
-        return self._front.chunks(pieces, chunk).reshape(len(rows) * chunk, -1)
+        return self._subsampling.subsample_chunks(pieces, chunk).reshape(len(rows) * chunk, -1)

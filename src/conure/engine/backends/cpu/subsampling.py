@@ -1,4 +1,4 @@
-"""What subsamples for a converted network."""
+"""Selects the subsampling of a converted network."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["CpuSubsampling", "open_subsampling"]
 
 
 class CpuSubsampling(Protocol):
-    """As `NativeSubsampling` has it."""
+    """Interface of the implementations; see `NativeSubsampling`."""
 
-    def clip(self, mel: np.ndarray, count: int) -> np.ndarray: ...
+    def subsample_clip(self, mel: np.ndarray, count: int) -> np.ndarray: ...
 
-    def chunks(self, pieces: Sequence[tuple[int, np.ndarray]], chunk: int) -> np.ndarray: ...
+    def subsample_chunks(self, pieces: Sequence[tuple[int, np.ndarray]], chunk: int) -> np.ndarray: ...
 
 
 def open_subsampling(folder: Path, config: EncoderConfig, threads: int, *, kernels: bool = True) -> CpuSubsampling:
-    """The native kernel; without kernels, or where there are none, the graph."""
-    if kernels and has_native_kernels() and NativeSubsampling.is_in(folder):
+    """The native kernel; without `kernels` or if it is not available, the graph in ONNX Runtime."""
+    if kernels and has_native_kernels() and NativeSubsampling.exists_in(folder):
         return NativeSubsampling(folder, config, threads)
     from conure.engine.backends.cpu.onnx_subsampling import OnnxSubsampling  # noqa: PLC0415  it loads ONNX Runtime
 

@@ -1,4 +1,4 @@
-"""What streams need to be subsampled chunk by chunk: the last frames of each row."""
+"""State of the subsampling of streams: the last mel frames of each slot."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from conure.models.config import LEAD_FRAMES, STEP_FRAMES, EncoderConfig
 
 __all__ = ["SubsamplingState"]
 
-LOST = 2
-"""Steps back to the first whose frames a step of the subsampling does not see."""
+OVERLAP_STEPS = 2
+"""Steps before a chunk whose frames the chunk's first step reads."""
 
 
 class SubsamplingState:
-    """Fresh rows."""
+    """State of new streams."""
 
     def __init__(self, config: EncoderConfig, rows: int) -> None:
         self.age = np.zeros(rows, np.int64)
-        """Steps since the row's start."""
-        self.frames = np.zeros((rows, _frames_of(LOST), config.features), np.float32)
-        """The last mel frames, newest last."""
+        """Encoder steps since the start of each stream."""
+        self.frames = np.zeros((rows, _frame_count(OVERLAP_STEPS), config.features), np.float32)
+        """The last mel frames of each slot, newest last."""
 
     @property
     def bytes(self) -> int:
         return self.frames.nbytes
 
     def reset(self, rows: np.ndarray) -> None:
-        """Their old steps are never seen again."""
+        """Resets slots for new streams; old steps become invisible."""
         self.age[rows] = 0
 
-    def hear(self, row: int, mel: np.ndarray, *, keep: bool = True) -> tuple[int, np.ndarray]:
-        """A row's frames [T, F] behind those before them, and how many steps these make again.
+    def append_frames(self, row: int, mel: np.ndarray, *, keep: bool = True) -> tuple[int, np.ndarray]:
+        """Prepends a slot's last frames to its new ones, mel [T, F] -> number of overlapping steps, and all frames.
 
-        Without `keep` the frames will come again.
+        Without `keep` the state does not change, as for a flush.
         """
-        lost = min(int(self.age[row]), LOST)
-        before = self.frames[row, len(self.frames[row]) - _frames_of(lost) :]
-        piece = np.concatenate([before, mel[LEAD_FRAMES * (lost == 0) :]])
+        overlap = min(int(self.age[row]), OVERLAP_STEPS)
+        before = self.frames[row, len(self.frames[row]) - _frame_count(overlap) :]
+        piece = np.concatenate([before, mel[LEAD_FRAMES * (overlap == 0) :]])
         if keep:
             recent = piece[-self.frames.shape[1] :]
             self.frames[row, -len(recent) :] = recent
-        return lost, piece
+        return overlap, piece
 
-    def move_on(self, rows: np.ndarray, counts: np.ndarray) -> None:
+    def advance(self, rows: np.ndarray, counts: np.ndarray) -> None:
         self.age[rows] += counts
 
 
-def _frames_of(steps: int) -> int:
-    """Frames up to the centre of the last of so many steps, from the centre of the first on."""
+def _frame_count(steps: int) -> int:
+    """Frames from the centre of the first of `steps` steps to the centre of the last."""
     return STEP_FRAMES * (steps - 1) + 1 if steps else 0

@@ -1,4 +1,4 @@
-"""Runs the windows of a unified model's streams as its clips are run."""
+"""Runs the windows of a unified model's streams like clips."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Work on a device that is recorded once and played again: one launch instead of thousands.
+"""Capture and replay of device work: one launch instead of thousands.
 
-Work to be recorded takes nothing, gives nothing, and reads and writes tensors that stay where they are: it is their
-places that are recorded. It must ask nothing of the device and make nothing from the host's memory. `CudaGraphCapturer`
-records CUDA graphs; `no_capture` is the plain twin.
+Captured work is a function without arguments or result that reads and writes tensors at fixed addresses, which the
+graph records. It must not synchronise with the device or copy from pageable host memory. `CudaGraphCapturer` captures
+CUDA graphs; `no_capture` is the reference implementation, which runs the work itself.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ log = logging.getLogger(__name__)
 Work = Callable[[], None]
 
 WARM_UPS = 2
-"""Runs before a recording."""
+"""Runs of the work before a capture."""
 TOLERANCE = 0.02
-"""Of the largest value, between work as it is and as it was recorded: libraries may choose other kernels."""
-MOST_CHECKED = 3
-"""Recordings that are compared with the work itself; what goes wrong goes wrong in the first."""
+"""Allowed difference between work and replay, relative to the largest value: libraries may select other kernels."""
+MAX_CHECKED_GRAPHS = 3
+"""Graphs that are compared with the work itself; errors show up in the first ones."""
 
 
 class GraphCapturer(Protocol):
     def __call__(self, work: Work, results: Sequence[Tensor] = ()) -> Work:
-        """What plays it again. `results` are written by the work and depend on nothing that it changes."""
+        """Returns a function that replays the work. `results` are tensors that the work writes; they must not depend on
+        state that it changes."""
         ...
 
 
 def no_capture(work: Work, results: Sequence[Tensor] = ()) -> Work:
-    """Not recorded: it is done each time."""
+    """Returns the work itself."""
     return work
 
 
@@ -45,12 +46,12 @@ def graph_capturer_for(device: torch.device, stream: torch.cuda.Stream | None = 
 
 
 class CudaGraphCapturer:
-    """CUDA graphs that share one pool of memory, for they are played one after the other.
+    """Captures CUDA graphs that share one memory pool, because they are replayed one after the other.
 
-    They are recorded on the `stream` that they are to be played on, or on one of the recorder's own: kernels keep the
-    priority of the stream that they were recorded on, and all products recorded on one stream share a workspace of
-    cuBLAS, so what may run at the same time as they must be recorded on another. No graph is given up before the
-    recorder: where one is, torch frees that workspace, and a pool without graphs cannot be used again.
+    Graphs are captured on `stream`, on which they must be replayed, or on a stream of the capturer. Kernels keep the
+    priority of their capture stream, and all products captured on a stream share one cuBLAS workspace: work that runs
+    concurrently must be captured on another stream. Graphs live as long as the capturer, because destroying one makes
+    torch free that workspace, and a pool without graphs cannot be reused.
     """
 
     def __init__(self, device: torch.device, stream: torch.cuda.Stream | None = None) -> None:
@@ -62,25 +63,27 @@ class CudaGraphCapturer:
         self._checked = 0
 
     def __call__(self, work: Work, results: Sequence[Tensor] = ()) -> Work:
-        """Plays a graph; where it cannot be made or gives something else, does the work as it is."""
+        """Returns a replay of the work, or the work itself if its capture fails or its results differ."""
         if not self.failed:
             try:
-                with self._alone():
-                    play = self._record(work)
-                    if self._checked < MOST_CHECKED:
-                        _check(work, play, results)
+                with self._exclusive_stream():
+                    replay = self._capture(work)
+                    if self._checked < MAX_CHECKED_GRAPHS:
+                        _check(work, replay, results)
                         self._checked += 1
-                return play
+                return replay
             except (RuntimeError, AssertionError) as error:
-                log.warning("CUDA graphs are not used, which costs time in every turn: %s", error)
+                log.warning("CUDA graphs are disabled, which slows down every step: %s", error)
                 self.failed = True
-        torch.cuda.synchronize(self.device)  # what the work reads was written on this stream or that
+        torch.cuda.synchronize(self.device)  # the inputs may have been written on either stream
         return work
 
     def capture_repeated(self, work: Work, unfinished: Tensor, times: int) -> Work:
-        """Does the work, and so many times more while it is `unfinished`, a bool that it writes; asks nobody.
+        """Captures the work once, and up to `times` repetitions while `unfinished`, a bool tensor that it writes, is
+        true.
 
-        Raises RuntimeError where torch (before 2.13) or the driver has no conditional nodes.
+        The device evaluates the condition. Raises RuntimeError if torch (before 2.13) or the driver has no conditional
+        nodes.
         """
         if not hasattr(torch.cuda.CUDAGraph, "begin_capture_to_if_node"):
             raise RuntimeError(f"torch {torch.__version__} has no conditional nodes")
@@ -88,51 +91,51 @@ class CudaGraphCapturer:
         def repeated() -> None:
             work()
             for _ in range(times):
-                with _only_if(unfinished):
+                with _conditional_node(unfinished):
                     work()
 
-        with self._alone():
-            return self._record(work, repeated)
+        with self._exclusive_stream():
+            return self._capture(work, repeated)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """On the recorder's stream, with nothing else on the device; torch leaves its own one set where it fails."""
+    def _exclusive_stream(self) -> Iterator[None]:
+        """Switches to the capturer's stream on an idle device, and back even if a capture fails."""
         torch.cuda.synchronize(self.device)
         with torch.cuda.stream(self._stream):
             yield
         torch.cuda.synchronize(self.device)
 
-    def _record(self, work: Work, recorded: Work | None = None) -> Work:
-        """Runs the work before, for libraries choose their kernels and make their workspaces in the first runs."""
+    def _capture(self, work: Work, captured: Work | None = None) -> Work:
+        """Runs the work before the capture: libraries select kernels and allocate workspaces in the first runs."""
         for _ in range(WARM_UPS):
             work()
         graph = torch.cuda.CUDAGraph()
         self._graphs.append(graph)
-        # What other threads do at the same time, as uploads of clips, is none of this recording's.
+        # Work of other threads during the capture, such as uploads of clips, does not affect it.
         with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-            (recorded or work)()
+            (captured or work)()
         self._pool = self._pool or graph.pool()
         return graph.replay
 
 
-def _check(work: Work, play: Work, results: Sequence[Tensor]) -> None:
-    """Raises RuntimeError where a recording gives something else than the work."""
-    told = []
-    for do in (work, play):
+def _check(work: Work, replay: Work, results: Sequence[Tensor]) -> None:
+    """Raises RuntimeError if the results of a replay differ from those of the work."""
+    outputs = []
+    for run in (work, replay):
         for result in results:
             result.zero_()
-        do()
+        run()
         torch.cuda.synchronize()
-        told.append([result.float().clone() for result in results])
-    for mine, recorded in zip(*told, strict=True):
-        apart, largest = float((mine - recorded).abs().max()), float(mine.abs().max())
-        if not apart <= TOLERANCE * largest:
-            raise RuntimeError(f"what was recorded is {apart:.2g} away from what it should give, up to {largest:.2g}")
+        outputs.append([result.float().clone() for result in results])
+    for expected, got in zip(*outputs, strict=True):
+        difference, largest = float((expected - got).abs().max()), float(expected.abs().max())
+        if not difference <= TOLERANCE * largest:
+            raise RuntimeError(f"replay and work differ by {difference:.2g}; the largest value is {largest:.2g}")
 
 
 @contextlib.contextmanager
-def _only_if(condition: Tensor) -> Iterator[None]:
-    """A conditional node around what is recorded within."""
+def _conditional_node(condition: Tensor) -> Iterator[None]:
+    """Captures the body of the context as a conditional node."""
     graph = torch.cuda.CUDAGraph.get_currently_capturing_graph()
     graph.begin_capture_to_if_node(condition)  # type: ignore[no-untyped-call]
     try:

@@ -1,7 +1,7 @@
-"""Decodes clips on a device, in slices, by loops that were recorded.
+"""Decodes clips on a device, in slices, by captured loops.
 
-They are played one ahead: whether a block of steps was the last one is looked up while the next is already
-running, so the device never waits for the host. A block too many changes nothing.
+Replays run one block ahead: the host reads whether a block was the last one while the next block is already running, so
+the device never waits for the host. An extra block changes nothing.
 """
 
 from __future__ import annotations
@@ -22,110 +22,110 @@ from conure.models.preemptible import Preemptible
 
 __all__ = ["GraphDecoder", "window_for"]
 
-RECORDED_STEPS = 512
-"""Encoder steps decoded by a recorded loop: 41 s, so nearly every clip is one slice."""
-TIMES = 8
-"""Tokens a row that a recorded block looks for."""
-MOST_BLOCKS = 40
-"""In a recording that repeats itself; speech needs about twenty for RECORDED_STEPS."""
-MOST_WINDOW, LEAST_WINDOW = 8, 4
-"""Steps that a recorded loop looks at together, for few rows and for many. TDT jumps over most blanks, so for many rows
-it looks at one step."""
-TILE = 64
-"""Steps of all rows for which the joint's weights are read once: no more of them take no more time."""
+GRAPH_STEPS = 512
+"""Encoder steps of a captured loop: 41 s, so that nearly every clip is one slice."""
+TOKENS_PER_BLOCK = 8
+"""Iterations (tokens per row) of a captured block."""
+MAX_BLOCKS = 40
+"""Repetitions of a block in a conditional graph; speech needs about 20 for GRAPH_STEPS."""
+MAX_WINDOW, MIN_WINDOW = 8, 4
+"""Limits of the window of steps per iteration, for few rows and for many. TDT skips most blanks, so with many rows its
+window is one step."""
+JOINT_TILE = 64
+"""Joint inputs for which its weights are read once: up to this number the time per iteration is constant."""
 
 
 @dataclass(frozen=True)
-class _Recorded:
+class _CapturedLoop:
     loop: LabelLooping
-    play: Callable[[], None]
+    replay: Callable[[], None]
     flags: tuple[_Flag, _Flag]
 
 
 class GraphDecoder:
-    """For transducers on a device. A slice is a block of steps; each batch has a loop of its own meanwhile."""
+    """Decodes transducers on a device. A slice is a block of iterations; each concurrent batch has its own loop."""
 
     def __init__(
-        self, heads: Heads, recorder: GraphCapturer, window: int | None = None, *, conditional: bool = False
+        self, heads: Heads, capturer: GraphCapturer, window: int | None = None, *, conditional: bool = False
     ) -> None:
-        """`window` steps are looked at together; by default as `window_for` the rows has it. `conditional` recordings
-        repeat themselves on the device until all rows are done."""
-        self.heads, self.capturer, self.window, self.conditional = heads, recorder, window, conditional
-        self._idle: dict[int, list[_Recorded]] = defaultdict(list)
-        """Loops by their rows, which are powers of two."""
+        """`window`: steps scored per iteration, by default `window_for` the rows. `conditional` graphs repeat on the
+        device until all rows are finished."""
+        self.heads, self.capturer, self.window, self.conditional = heads, capturer, window, conditional
+        self._idle: dict[int, list[_CapturedLoop]] = defaultdict(list)
+        """Idle loops by their number of rows, a power of two."""
 
     @torch.inference_mode()
-    def prepare(self, most: int) -> None:
-        """Records loops for up to so many rows, the largest first: the others take their memory from what it took. A
-        recording made later would hold up everything on the device."""
-        for power in range((most - 1).bit_length(), -1, -1):
-            self._idle[1 << power].append(self._record(1 << power))
+    def prepare(self, max_rows: int) -> None:
+        """Captures loops for up to `max_rows` rows, the largest first, so that the others reuse its memory. A later
+        capture would stall all other work on the device."""
+        for power in range((max_rows - 1).bit_length(), -1, -1):
+            self._idle[1 << power].append(self._capture(1 << power))
 
     @torch.inference_mode()
     def decode(self, encoded: Tensor, counts: Tensor) -> Preemptible[Tokens]:
         size = 1 << (len(counts) - 1).bit_length()
-        recorded = self._idle[size].pop() if self._idle[size] else self._record(size)
+        captured = self._idle[size].pop() if self._idle[size] else self._capture(size)
         try:
-            return (yield from self._decode(recorded, encoded, counts))
+            return (yield from self._decode(captured, encoded, counts))
         finally:
-            self._idle[size].append(recorded)
+            self._idle[size].append(captured)
 
-    def _decode(self, recorded: _Recorded, encoded: Tensor, counts: Tensor) -> Preemptible[Tokens]:
-        loop, rows = recorded.loop, len(counts)
+    def _decode(self, captured: _CapturedLoop, encoded: Tensor, counts: Tensor) -> Preemptible[Tokens]:
+        loop, rows = captured.loop, len(counts)
         state = TransducerState.start(self.heads, loop.rows)
         tokens: Tokens = [[] for _ in range(rows)]
-        for begin in range(0, encoded.shape[1], RECORDED_STEPS):
-            part = encoded[:, begin : begin + RECORDED_STEPS]
+        for begin in range(0, encoded.shape[1], GRAPH_STEPS):
+            part = encoded[:, begin : begin + GRAPH_STEPS]
             loop.begin(part, (counts - begin).clamp(0, part.shape[1]), state)
-            yield from self._finish(recorded)
+            yield from self._run_to_end(captured)
             state = loop.state()
             for row, emitted in zip(tokens, loop.tokens.rows(0, rows), strict=True):
                 row += emitted
         return tokens
 
-    def _record(self, rows: int) -> _Recorded:
-        window = self.window or window_for(rows, jumps=bool(self.heads.config.durations))
-        loop = LabelLooping(self.heads, rows, RECORDED_STEPS, TIMES, window)
+    def _capture(self, rows: int) -> _CapturedLoop:
+        window = self.window or window_for(rows, has_durations=bool(self.heads.config.durations))
+        loop = LabelLooping(self.heads, rows, GRAPH_STEPS, TOKENS_PER_BLOCK, window)
         if self.conditional and isinstance(self.capturer, CudaGraphCapturer):
-            play = self.capturer.capture_repeated(loop.advance, loop.unfinished, MOST_BLOCKS)
+            replay = self.capturer.capture_repeated(loop.advance, loop.unfinished, MAX_BLOCKS)
         else:
-            play = self.capturer(loop.advance)
-        return _Recorded(loop, play, (_Flag(self.heads.device), _Flag(self.heads.device)))
+            replay = self.capturer(loop.advance)
+        return _CapturedLoop(loop, replay, (_Flag(self.heads.device), _Flag(self.heads.device)))
 
-    def _finish(self, recorded: _Recorded) -> Preemptible[None]:
-        """Until all rows are done, and one block more, which is played before that is known."""
-        last, next_one = recorded.flags
-        recorded.play()
-        last.ask(recorded.loop.unfinished)
-        while not (self.conditional and not last.answer()):
+    def _run_to_end(self, captured: _CapturedLoop) -> Preemptible[None]:
+        """Replays blocks until all rows are finished, plus one block that was launched before that was known."""
+        last, following = captured.flags
+        captured.replay()
+        last.request(captured.loop.unfinished)
+        while not (self.conditional and not last.wait()):
             yield
-            recorded.play()
-            next_one.ask(recorded.loop.unfinished)
-            if not last.answer():
+            captured.replay()
+            following.request(captured.loop.unfinished)
+            if not last.wait():
                 return
-            last, next_one = next_one, last
+            last, following = following, last
 
 
-def window_for(rows: int, *, jumps: bool) -> int:
-    """As many steps as take no more time than one, and of networks that do not jump over blanks at least a few: they
-    need fewer turns of the loop for it than those turns take longer."""
-    return min(MOST_WINDOW, max(TILE // rows, 1 if jumps else LEAST_WINDOW))
+def window_for(rows: int, *, has_durations: bool) -> int:
+    """The largest window that costs no extra time; at least MIN_WINDOW for networks without durations, for which fewer
+    iterations outweigh their longer time."""
+    return min(MAX_WINDOW, max(JOINT_TILE // rows, 1 if has_durations else MIN_WINDOW))
 
 
 class _Flag:
-    """A value of the device, as the host learns it."""
+    """A bool on the device that the host reads asynchronously."""
 
     def __init__(self, device: torch.device) -> None:
         pinned = device.type == "cuda"
         self._value = torch.zeros((), dtype=torch.bool, pin_memory=pinned)
         self._event = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]
 
-    def ask(self, value: Tensor) -> None:
+    def request(self, value: Tensor) -> None:
         self._value.copy_(value, non_blocking=True)
         if self._event:
             self._event.record(torch.cuda.current_stream(value.device))
 
-    def answer(self) -> bool:
+    def wait(self) -> bool:
         if self._event:
             self._event.synchronize()
         return bool(self._value)

@@ -1,7 +1,7 @@
-"""Keeps the host from running far ahead of a device: what was launched last runs last, however urgent.
+"""Limits how far the host runs ahead of a device, because launched work delays everything that is launched later.
 
-A slice of a clip is launched in a fraction of the time that it takes. Were the host not held back, slices would seem to
-cost nothing, and a whole batch of them would stand before the next turn of streams.
+Launching a slice of a clip takes a fraction of its run time. Without a limit, slices would seem to cost nothing, and a
+whole batch of them would be queued before the next step of streams.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 __all__ = ["LaunchThrottle"]
 
-MOST_AHEAD = 2
-"""Slices that are launched and not done: with one the device would wait for the host after each."""
+MAX_PENDING = 2
+"""Slices that are launched and not finished. With one, the device would idle after each slice."""
 
 
 class LaunchThrottle:
-    """Does nothing on the CPU, where what returns is done."""
+    """Does nothing on the CPU, where work is finished when its call returns."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._events: deque[torch.cuda.Event] | None = deque() if device.type == "cuda" else None
 
     def wait(self) -> None:
-        """After each slice: waits until no more than MOST_AHEAD of them are left."""
+        """Call after each slice: waits until at most MAX_PENDING of them are unfinished."""
         if self._events is None:
             return
-        import torch  # noqa: PLC0415  on a CPU there is nothing to ask
+        import torch  # noqa: PLC0415  not needed on a CPU
 
         stream = torch.cuda.current_stream(torch.device(str(self._device)))
         self._events.append(stream.record_event())
-        if len(self._events) > MOST_AHEAD:
+        if len(self._events) > MAX_PENDING:
             self._events.popleft().synchronize()

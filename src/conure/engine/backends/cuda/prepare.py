@@ -1,4 +1,4 @@
-"""Lanes of models on a card, recorded before the first stream comes."""
+"""Captures the graphs of a model on a GPU before the first request arrives."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def open_cuda_lane(runner: CudaStreamModel, slots: int, tokenizer: Tokenizer) ->
 
 
 def capture_clip_decoder(runner: ClipRunner) -> None:
-    """Transducers of networks on a card are recorded; CTC heads need no loop."""
+    """Captures the decoding loops of transducers on a GPU; CTC heads need no loop."""
     if isinstance(runner.decoder, GraphDecoder):
         runner.decoder.prepare(int(CARD_BATCH_SECONDS) // CLIP)

@@ -1,4 +1,4 @@
-"""Everything a device remembers of live streams, by slot, and the slot that padding writes."""
+"""State of streams on a GPU by slot, with a scratch slot for padding rows and flushes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class CudaStreamState:
     encoder: RingState
     decoder: TransducerState
     initial: TransducerState
-    """One row that has decoded nothing."""
+    """One row: the state of a new stream."""
     vad: SileroRows
     scratch: int
-    """The slot after the last."""
+    """Index of the scratch slot, after the last slot."""
 
     @staticmethod
     def allocate(runner: CudaStreamModel, slots: int) -> CudaStreamState:
-        start = TransducerState.start(runner.network, 1)
-        encoder, ears = runner.encoder.allocate(slots + 1), runner.silero.allocate(slots + 1)
-        return CudaStreamState(encoder, start.repeat(slots + 1), start, ears, slots)
+        initial = TransducerState.start(runner.network, 1)
+        encoder, vad = runner.encoder.allocate(slots + 1), runner.silero.allocate(slots + 1)
+        return CudaStreamState(encoder, initial.repeat(slots + 1), initial, vad, slots)
 
     @property
     def bytes(self) -> int:

@@ -1,11 +1,11 @@
-"""A turn of live streams on a device, for one number of rows and one size of chunk; its buffers never move.
+"""A step of streams on a GPU, for a fixed number of rows and a fixed chunk; its buffers have fixed addresses.
 
-    fill the inputs ──> launch ──────────────────────────────────────────────────> land
-    (pinned memory)      copy in, [ mel ─> encoder ─> decoder, detector ], copy out   (wait)
+    fill the inputs ──> launch ───────────────────────────────────────────────> collect
+    (pinned memory)      copy in, [ mel ─> encoder ─> decoder, VAD ], copy out   (wait)
 
-What is in brackets is recorded: one launch, and nothing in it waits for the host. There are two sets of inputs, so that
-one is filled while the device still reads the other, and two of results. The decoder makes a number of steps that is
-nearly always enough; where it was not, `land` has it make more.
+The part in brackets is a captured graph: one launch that never waits for the host. There are two sets of host inputs,
+so that one is filled while the device still reads the other, and two sets of results. The graph runs a number of
+decoder iterations that is nearly always enough; otherwise `collect` replays more.
 """
 
 from __future__ import annotations
@@ -31,24 +31,42 @@ from conure.vad.silero_weights import STEP
 __all__ = ["INPUT_FIELDS", "StepInputs", "CudaStreamStep", "StepResults", "max_samples", "max_vad_steps"]
 
 HOP = 160
-MORE_TOKENS = 3
-"""Tokens of a chunk, beyond one in two steps, that the first steps of the decoder are enough for."""
-INPUT_FIELDS = ("slot", "into", "age", "fresh", "frames", "place", "lost", "known", "prompt", "ear", "steps", "begins")
-"""Slot of the stream; the one that is written, which is the scratch slot where the chunk is flushed;
-encoder steps it has had; whether its decoder begins anew; frames of the chunk; where in the samples the first frame's
-begin, how many of them are before the stream, and up to which they are known; the prompt; where the detector goes on,
-how many steps it makes, and whether it begins anew."""
-SLOT, INTO, FRESH = (INPUT_FIELDS.index(name) for name in ("slot", "into", "fresh"))
+EXTRA_TOKENS = 3
+"""Decoder iterations of the graph, in addition to one per two encoder steps."""
+INPUT_FIELDS = (
+    "slot",
+    "write_slot",
+    "age",
+    "is_new",
+    "frames",
+    "first_sample",
+    "missing_samples",
+    "valid_samples",
+    "prompt",
+    "vad_sample",
+    "steps",
+    "is_vad_new",
+)
+"""The integers of a row:
+
+slot, write_slot                     the slot that is read, and the one that is written (the scratch slot for a flush)
+age, is_new                          encoder steps of the stream so far; whether its decoder state is reset
+frames, first_sample                 mel frames of the chunk, and the index of their first sample
+missing_samples, valid_samples       samples before the start of the stream, and the end of the valid samples
+prompt                               language prompt
+vad_sample, steps, is_vad_new        first sample of the speech detector, its steps, and whether its state is reset
+"""
+SLOT, WRITE_SLOT, IS_NEW = (INPUT_FIELDS.index(name) for name in ("slot", "write_slot", "is_new"))
 
 
 @dataclass(frozen=True)
 class StepInputs:
-    """What differs from row to row. Rows that nobody fills are padding."""
+    """Inputs by row. Rows that are not filled are padding."""
 
     numbers: Tensor
-    """[12, B] int64, a row for each of NUMBERS."""
+    """[12, B] int64: INPUT_FIELDS by row."""
     samples: Tensor
-    """What the chunk's frames are made of, and what the detector hears, [B, N]."""
+    """Samples of the chunk's mel frames and of the speech detector, [B, N]."""
 
     @staticmethod
     def allocate(rows: int, chunk: int, device: torch.device, *, pinned: bool = False) -> StepInputs:
@@ -56,22 +74,22 @@ class StepInputs:
         return StepInputs(numbers, torch.zeros(rows, max_samples(chunk), device=device, pin_memory=pinned))
 
     def fill(self, numbers: list[int], scratch: int) -> None:
-        """NUMBERS of the first rows, row after row; the others are padding, which reads and writes slot `scratch`."""
+        """Writes INPUT_FIELDS of the first rows, row by row. The others become padding, which uses the scratch slot."""
         array: NDArray[np.int64] = self.numbers.numpy()
-        given = np.array(numbers, np.int64).reshape(-1, len(INPUT_FIELDS))
-        array[:, : len(given)] = given.T
-        array[:, len(given) :] = 0
-        array[[SLOT, INTO], len(given) :] = scratch
-        array[FRESH, len(given) :] = 1
+        filled = np.array(numbers, np.int64).reshape(-1, len(INPUT_FIELDS))
+        array[:, : len(filled)] = filled.T
+        array[:, len(filled) :] = 0
+        array[[SLOT, WRITE_SLOT], len(filled) :] = scratch
+        array[IS_NEW, len(filled) :] = 1
 
-    def write(self, other: StepInputs) -> None:
+    def copy_from(self, other: StepInputs) -> None:
         for part in fields(self):
             getattr(self, part.name).copy_(getattr(other, part.name), non_blocking=True)
 
 
 @dataclass(frozen=True)
 class StepResults:
-    """Tokens [B, U], how many each row has, whether a row has more, and probabilities of speech [B, n]."""
+    """Tokens [B, U], their counts [B], whether any row is unfinished, and speech probabilities [B, n]."""
 
     ids: Tensor
     steps: Tensor
@@ -83,22 +101,22 @@ class StepResults:
     speech: Tensor
 
     @staticmethod
-    def of(loop: LabelLooping, speech: Tensor) -> StepResults:
+    def from_loop(loop: LabelLooping, speech: Tensor) -> StepResults:
         tokens = loop.tokens
         columns = tokens.ids, tokens.steps, tokens.durations, tokens.log_probabilities, tokens.confidences
         return StepResults(*columns, tokens.counts, loop.unfinished, speech)
 
     def on_host(self, *, pinned: bool) -> StepResults:
-        """Room for a copy."""
+        """Allocates a copy on the host."""
         tensors = (getattr(self, part.name) for part in fields(self))
         return StepResults(*(torch.zeros_like(tensor, device="cpu", pin_memory=pinned) for tensor in tensors))
 
-    def write(self, other: StepResults) -> None:
+    def copy_from(self, other: StepResults) -> None:
         for part in fields(self):
             getattr(self, part.name).copy_(getattr(other, part.name), non_blocking=True)
 
     def tokens(self, rows: int) -> Iterator[list[EmittedToken]]:
-        """Of each of the first so many rows, in host memory."""
+        """Tokens of the first `rows` rows; the tensors must be on the host."""
         columns = (self.ids, self.steps, self.durations, self.log_probabilities, self.confidences)
         arrays = [column.numpy() for column in columns]
         for row, count in enumerate(self.counts[:rows].tolist()):
@@ -108,7 +126,7 @@ class StepResults:
 
 class CudaStreamStep:
     def __init__(self, runner: CudaStreamModel, state: CudaStreamState, rows: int, chunk: int) -> None:
-        """Records it, where the runner's recorder does."""
+        """Captures the step by the runner's capturer."""
         self.rows, self.chunk = rows, chunk
         self._runner, self._state = runner, state
         pinned = runner.device.type == "cuda"
@@ -117,73 +135,75 @@ class CudaStreamStep:
         self._span = torch.arange(
             span_samples(chunk * STEP_FRAMES, runner.feature_extractor.config), device=runner.device
         )
-        self._sound = torch.arange(max_vad_steps(chunk) * STEP, device=runner.device)
-        window = min(chunk, window_for(rows, jumps=bool(runner.config.durations)))
-        self._loop = LabelLooping(runner.network, rows, chunk, chunk // 2 + MORE_TOKENS, window)
-        self._made = StepResults.of(self._loop, torch.zeros(rows, max_vad_steps(chunk), device=runner.device))
-        self._sets = [StepInputs.allocate(rows, chunk, torch.device("cpu"), pinned=pinned) for _ in range(2)]
-        self._landed = [self._made.on_host(pinned=pinned) for _ in range(2)]
+        self._vad_span = torch.arange(max_vad_steps(chunk) * STEP, device=runner.device)
+        window = min(chunk, window_for(rows, has_durations=bool(runner.config.durations)))
+        self._loop = LabelLooping(runner.network, rows, chunk, chunk // 2 + EXTRA_TOKENS, window)
+        self._made = StepResults.from_loop(self._loop, torch.zeros(rows, max_vad_steps(chunk), device=runner.device))
+        self._host_inputs = [StepInputs.allocate(rows, chunk, torch.device("cpu"), pinned=pinned) for _ in range(2)]
+        self._host_results = [self._made.on_host(pinned=pinned) for _ in range(2)]
         self._event = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]
-        self._rehearse()
-        self._play = runner.capturer(self._work, [self._loop.steps, self._made.speech])
-        self._play_more = runner.capturer(self._decode)
+        self._fill_with_noise()
+        self._replay_step = runner.capturer(self._work, [self._loop.steps, self._made.speech])
+        self._replay_decoding = runner.capturer(self._decode)
 
     def next_inputs(self) -> StepInputs:
-        """Those that the device does not read, to be filled."""
-        self._sets.reverse()
-        return self._sets[0]
+        """The set of inputs that the device is not reading, to be filled."""
+        self._host_inputs.reverse()
+        return self._host_inputs[0]
 
     def launch(self, inputs: StepInputs) -> None:
-        """Returns at once; nothing else may be launched before it has landed."""
-        self._landed.reverse()
+        """Launches the step and returns. `collect` must be called before the next launch."""
+        self._host_results.reverse()
         with self._runner.high_priority():
-            self._given.write(inputs)
-            self._play()
-            self._bring()
+            self._given.copy_from(inputs)
+            self._replay_step()
+            self._copy_results()
 
     def collect(self) -> StepResults:
-        """Waits. What is returned stays until the launch after the next."""
-        self._wait()
-        while self._landed[0].unfinished:
+        """Waits for the results, which stay valid until the launch after the next."""
+        self._synchronise()
+        while self._host_results[0].unfinished:
             with self._runner.high_priority():
-                self._play_more()
-                self._bring()
-            self._wait()
-        return self._landed[0]
+                self._replay_decoding()
+                self._copy_results()
+            self._synchronise()
+        return self._host_results[0]
 
     def _work(self) -> None:
-        runner, state, given = self._runner, self._state, self._given
-        slots, into, age, fresh, frames, place, lost, known, prompts, ear, steps, begins = given.numbers.unbind()
-        spans = self._from(place, self._span) * (self._span >= lost[:, None])
-        mel = runner.feature_extractor.extract_spans(spans, known).to(runner.dtype)
-        encoded, counts = runner.encoder.step(mel, frames, slots, age, state.encoder, into)
+        runner, state, inputs = self._runner, self._state, self._given
+        slots, write_slots, age, is_new, frames, first, missing, valid, prompts, vad_first, steps, is_vad_new = (
+            inputs.numbers.unbind()
+        )
+        spans = self._gather_samples(first, self._span) * (self._span >= missing[:, None])
+        mel = runner.feature_extractor.extract_spans(spans, valid).to(runner.dtype)
+        encoded, counts = runner.encoder.step(mel, frames, slots, age, state.encoder, write_slots)
         encoded = runner.network.apply_prompt(encoded, prompts if runner.config.prompts else None)
-        spoken = state.decoder.gather(slots).reset_where(fresh.bool(), state.initial)
-        self._loop.begin(encoded.float(), counts, spoken)
+        decoder_state = state.decoder.gather(slots).reset_where(is_new.bool(), state.initial)
+        self._loop.begin(encoded.float(), counts, decoder_state)
         self._decode()
-        sounds = self._from(ear, self._sound)
-        self._made.speech.copy_(runner.silero.detect(sounds, steps, begins.bool(), slots, state.vad))
+        vad_samples = self._gather_samples(vad_first, self._vad_span)
+        self._made.speech.copy_(runner.silero.detect(vad_samples, steps, is_vad_new.bool(), slots, state.vad))
 
-    def _from(self, place: Tensor, steps: Tensor) -> Tensor:
-        """So many of each row's samples, from its own place on; where there are none it does not matter what."""
-        index = (place[:, None] + steps).clamp(0, self._given.samples.shape[1] - 1)
+    def _gather_samples(self, first: Tensor, offsets: Tensor) -> Tensor:
+        """Samples of each row from `first` [B] on; indices beyond the end repeat the last sample."""
+        index = (first[:, None] + offsets).clamp(0, self._given.samples.shape[1] - 1)
         return self._given.samples.gather(1, index)
 
     def _decode(self) -> None:
         self._loop.advance()
-        self._state.decoder.scatter(self._given.numbers[INTO], self._loop.state())
+        self._state.decoder.scatter(self._given.numbers[WRITE_SLOT], self._loop.state())
 
-    def _bring(self) -> None:
-        self._landed[0].write(self._made)
+    def _copy_results(self) -> None:
+        self._host_results[0].copy_from(self._made)
         if self._event:
             self._event.record()
 
-    def _wait(self) -> None:
+    def _synchronise(self) -> None:
         if self._event:
             self._event.synchronize()
 
-    def _rehearse(self) -> None:
-        """Something to hear while it is recorded: in the scratch slot, by rows that remember nothing."""
+    def _fill_with_noise(self) -> None:
+        """Fills the inputs with noise for warm-up and capture, in new rows of the scratch slot."""
         self._given.samples.normal_(0, 0.1)
         frames, steps = self.chunk * STEP_FRAMES, max_vad_steps(self.chunk)
         scratch = self._state.scratch
@@ -193,10 +213,10 @@ class CudaStreamStep:
 
 
 def max_vad_steps(chunk: int) -> int:
-    """Steps of the detector that a chunk may complete, with what was left of the one before and of a stream's end."""
+    """Maximal number of detector steps in a chunk, including remainders of the previous chunk and of a stream's end."""
     return ((chunk * STEP_FRAMES + 1) * HOP - 1 + STEP - 1) // STEP
 
 
 def max_samples(chunk: int) -> int:
-    """That a row brings: those of the frames, and what the detector is behind and, at a cut, ahead of them."""
+    """Maximal number of samples of a row: those of the frames, and the detector's lag and, for a flush, its lead."""
     return span_samples(chunk * STEP_FRAMES, MelConfig()) + STEP

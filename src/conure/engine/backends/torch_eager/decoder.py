@@ -1,4 +1,4 @@
-"""The loops over tokens in torch, which look after each token whether there are more."""
+"""Decoding loops in torch. They synchronise after each token to check whether any row has more."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from conure.models.preemptible import Preemptible
 __all__ = ["SLICE_STEPS", "TorchDecoder", "TorchDecoderState"]
 
 SLICE_STEPS = 64
-"""Encoder steps (5 s) decoded in a slice."""
+"""Encoder steps (5 s) of one slice."""
 
 
 @dataclass(frozen=True)
 class TorchDecoderState:
-    """What transducers remember of streams."""
+    """Transducer state of streams by slot."""
 
     state: TransducerState
     initial: TransducerState
-    """One row that has decoded nothing."""
+    """One row: the state of a new stream."""
 
     @property
     def bytes(self) -> int:
         return self.state.bytes
 
     def reset(self, rows: np.ndarray) -> None:
-        self.state.scatter(self.places(rows), self.initial.repeat(len(rows)))
+        self.state.scatter(self.indices(rows), self.initial.repeat(len(rows)))
 
-    def places(self, rows: np.ndarray) -> Tensor:
+    def indices(self, rows: np.ndarray) -> Tensor:
         return torch.as_tensor(rows, device=self.state.decoded.device)
 
 
 class TorchDecoder:
-    """The transducer where there is one, else CTC; of streams the transducer alone. Encoded steps may be arrays."""
+    """Decodes by the transducer if the network has one, else by CTC (clips only). Encoded steps may be arrays."""
 
     def __init__(self, heads: Heads) -> None:
         self.heads = heads
@@ -62,17 +62,17 @@ class TorchDecoder:
         return tokens
 
     def allocate(self, rows: int) -> TorchDecoderState:
-        unspoken = TransducerState.start(self.heads, 1)
-        return TorchDecoderState(unspoken.repeat(rows), unspoken)
+        initial = TransducerState.start(self.heads, 1)
+        return TorchDecoderState(initial.repeat(rows), initial)
 
     @torch.inference_mode()
     def decode_chunk(
-        self, encoded: Any, counts: Any, memory: TorchDecoderState, rows: np.ndarray, flush: np.ndarray | None = None
+        self, encoded: Any, counts: Any, state: TorchDecoderState, rows: np.ndarray, flush: np.ndarray | None = None
     ) -> Tokens:
-        places, counts = memory.places(rows), torch.as_tensor(counts)
-        before = memory.state.gather(places)
+        indices, counts = state.indices(rows), torch.as_tensor(counts)
+        before = state.state.gather(indices)
         found, after = decode_transducer(self.heads, torch.as_tensor(encoded), counts, before)
         if flush is not None:
-            after = after.reset_where(memory.places(flush), before)
-        memory.state.scatter(places, after)
+            after = after.reset_where(state.indices(flush), before)
+        state.state.scatter(indices, after)
         return list(found)

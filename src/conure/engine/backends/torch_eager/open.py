@@ -1,4 +1,4 @@
-"""A checkpoint becomes the runners of torch that a model needs."""
+"""Opens the torch runners of a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from conure.engine.backends.cuda.stream_model import CudaStreamModel
 from conure.engine.backends.device import Device
-from conure.engine.backends.registry import WINDOWED, OpenedModel
+from conure.engine.backends.registry import UNIFIED_STYLE, OpenedModel
 from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
 from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
 from conure.engine.backends.torch_eager.window_runner import TorchWindowRunner
@@ -16,23 +16,28 @@ from conure.models.loader import build_network
 __all__ = ["open_torch"]
 
 
-def open_torch(checkpoint: Checkpoint, device: Device, threads: int | None, *, live: bool, clips: bool) -> OpenedModel:
-    place = torch.device(str(device))
-    if threads and place.type == "cpu":
+def open_torch(checkpoint: Checkpoint, target: Device, threads: int | None, *, live: bool, clips: bool) -> OpenedModel:
+    device = torch.device(str(target))
+    if threads and device.type == "cpu":
         torch.set_num_threads(threads)
-    network, front = build_network(checkpoint)
+    network, log_mel = build_network(checkpoint)
     encoder = network.config.encoder
-    if live and encoder.is_cache_aware and place.type == "cuda":
-        on_device = CudaStreamModel(network, front, place)
+    if live and encoder.is_cache_aware and device.type == "cuda":
+        cuda_model = CudaStreamModel(network, log_mel, device)
         return OpenedModel(
-            checkpoint, place, TorchClipRunner(network, front, place) if clips else None, cuda_model=on_device
+            checkpoint, device, TorchClipRunner(network, log_mel, device) if clips else None, cuda_model=cuda_model
         )
     if live and encoder.is_cache_aware:
-        streams = TorchStreamRunner(network, front, place)
-        return OpenedModel(checkpoint, place, TorchClipRunner(network, front, place) if clips else None, streams)
-    if live and encoder.style == WINDOWED:
-        windows = TorchWindowRunner(network, front, place)
+        stream_runner = TorchStreamRunner(network, log_mel, device)
         return OpenedModel(
-            checkpoint, place, TorchClipRunner(network, front, place) if clips else None, window_runner=windows
+            checkpoint, device, TorchClipRunner(network, log_mel, device) if clips else None, stream_runner
         )
-    return OpenedModel(checkpoint, place, TorchClipRunner(network, front, place))
+    if live and encoder.style == UNIFIED_STYLE:
+        window_runner = TorchWindowRunner(network, log_mel, device)
+        return OpenedModel(
+            checkpoint,
+            device,
+            TorchClipRunner(network, log_mel, device) if clips else None,
+            window_runner=window_runner,
+        )
+    return OpenedModel(checkpoint, device, TorchClipRunner(network, log_mel, device))

@@ -1,4 +1,4 @@
-"""Runs the windows of a unified model's streams by the modules as they are."""
+"""Runs the windows of a unified model's streams with the plain modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from conure.audio.features import LogMel
 from conure.engine.backends.decoder import StreamDecoder
-from conure.engine.backends.prepare_network import prepared
+from conure.engine.backends.prepare_network import prepare_network
 from conure.engine.backends.torch_eager.decoder import TorchDecoder
 from conure.models.config import AttentionContext
 from conure.models.network import Heads, Network
@@ -19,14 +19,16 @@ __all__ = ["TorchWindowRunner"]
 
 
 class TorchWindowRunner:
-    """The encoder in bfloat16 on CUDA unless told otherwise, the rest in float32."""
+    """The encoder is in bfloat16 on CUDA by default, the rest in float32."""
 
-    def __init__(self, network: Network, front: LogMel, device: torch.device, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, network: Network, log_mel: LogMel, device: torch.device, dtype: torch.dtype | None = None
+    ) -> None:
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        self.network = prepared(network, device, self.dtype, folded=False)
+        self.network = prepare_network(network, device, self.dtype, folded=False)
         self.heads: Heads = self.network
         self.decoder: StreamDecoder[Any] = TorchDecoder(self.heads)
-        self.feature_extractor = front.to(device)
+        self.feature_extractor = log_mel.to(device)
         self.config = network.config
         self.description = f"torch {str(self.dtype).removeprefix('torch.')} on {device}"
 
@@ -41,10 +43,12 @@ class TorchWindowRunner:
     ) -> tuple[Tensor, Tensor]:
         device = self.heads.device
         mel = torch.as_tensor(mel, device=device)
-        lengths, lost = (torch.as_tensor(numbers, device=device) for numbers in (frames, left))
-        slots = None if prompts is None else torch.as_tensor(prompts, device=device)
+        lengths, left_steps = (torch.as_tensor(numbers, device=device) for numbers in (frames, left))
+        prompt_ids = None if prompts is None else torch.as_tensor(prompts, device=device)
         encoded, counts = self.network.encoder(mel.to(self.dtype), lengths, context)
-        places = lost[:, None] + torch.arange(context.chunk or 1, device=device)
-        places = places.clamp(max=encoded.shape[1] - 1)
-        chunk = encoded.gather(1, places[..., None].expand(-1, -1, encoded.shape[2]))
-        return self.network.apply_prompt(chunk, slots).float(), (counts - lost).clamp(min=0, max=chunk.shape[1])
+        indices = left_steps[:, None] + torch.arange(context.chunk or 1, device=device)
+        indices = indices.clamp(max=encoded.shape[1] - 1)
+        chunk = encoded.gather(1, indices[..., None].expand(-1, -1, encoded.shape[2]))
+        return self.network.apply_prompt(chunk, prompt_ids).float(), (counts - left_steps).clamp(
+            min=0, max=chunk.shape[1]
+        )

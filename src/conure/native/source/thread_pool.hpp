@@ -1,7 +1,7 @@
-// Threads that share the tasks of one loop after another.
+// A thread pool that runs parallel loops, one after another.
 //
-// A turn is some three hundred short loops, so that a thread which has nothing to do looks for the next loop for a
-// while before it sleeps. Tasks are taken one by one: a processor that is lent to somebody else holds up one task.
+// An engine step is about three hundred short loops, so an idle thread spins for a while before it sleeps. Threads take
+// tasks one by one: a core that is preempted by another process delays one task only.
 #pragma once
 
 #include <atomic>
@@ -13,13 +13,13 @@
 
 namespace conure {
 
-class Pool {
+class ThreadPool {
  public:
-  explicit Pool(int threads) {
-    for (int i = 1; i < threads; i++) workers_.emplace_back([this] { work(); });
+  explicit ThreadPool(int threads) {
+    for (int i = 1; i < threads; i++) workers_.emplace_back([this] { run_worker(); });
   }
 
-  ~Pool() {
+  ~ThreadPool() {
     {
       std::lock_guard lock(mutex_);
       closed_ = true;
@@ -30,10 +30,10 @@ class Pool {
 
   int64_t threads() const { return workers_.size() + 1; }
 
-  // Calls body(begin, end) for pieces of `grain` that cover 0..count, in any order, and returns when all are done.
+  // Calls body(begin, end) for ranges of `grain` that cover 0..count, in any order, and returns when all are done.
   template <typename Body>
-  void each(int64_t count, int64_t grain, const Body& body) {
-    while ((count + grain - 1) / grain > kMostTasks) grain *= 2;
+  void parallel_for(int64_t count, int64_t grain, const Body& body) {
+    while ((count + grain - 1) / grain > kMaxTasks) grain *= 2;
     const int64_t tasks = (count + grain - 1) / grain;
     auto task = [&](int64_t i) { body(i * grain, std::min(count, (i + 1) * grain)); };
     if (workers_.empty() || tasks <= 1) {
@@ -49,16 +49,16 @@ class Pool {
       std::lock_guard lock(mutex_);
       wake_.notify_all();
     }
-    take(loop);
+    run_tasks(loop);
     while (done_.load(std::memory_order_acquire) != tasks) __builtin_ia32_pause();
   }
 
  private:
-  static constexpr int64_t kMostTasks = 0xffff;
-  static constexpr int kPatience = 4000;  // looks, some 50 us
+  static constexpr int64_t kMaxTasks = 0xffff;
+  static constexpr int kSpins = 4000;  // about 50 us
 
-  // One number says which loop it is (32 bits), how many tasks it has (16) and which is next (16): a thread that
-  // comes late cannot take a task of a loop that it does not know.
+  // Loop number (32 bits), number of its tasks (16) and the next task (16) in one atomic: a late thread cannot take a
+  // task of a later loop.
   std::atomic<uint64_t> ticket_{0};
   std::atomic<int64_t> done_{0};
   std::atomic<int> sleeping_{0};
@@ -69,7 +69,7 @@ class Pool {
   bool closed_ = false;
   std::vector<std::thread> workers_;
 
-  void take(uint64_t loop) {
+  void run_tasks(uint64_t loop) {
     uint64_t ticket = ticket_.load(std::memory_order_acquire);
     while (ticket >> 32 == (loop & 0xffffffff) && (ticket & 0xffff) < (ticket >> 16 & 0xffff)) {
       if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
@@ -79,24 +79,24 @@ class Pool {
     }
   }
 
-  void work() {
-    uint64_t seen = 0;
+  void run_worker() {
+    uint64_t last_loop = 0;
     while (true) {
       uint64_t loop = ticket_.load(std::memory_order_acquire) >> 32;
-      for (int i = 0; loop == seen && i < kPatience; i++) {
+      for (int i = 0; loop == last_loop && i < kSpins; i++) {
         __builtin_ia32_pause();
         loop = ticket_.load(std::memory_order_acquire) >> 32;
       }
-      if (loop == seen) {
+      if (loop == last_loop) {
         std::unique_lock lock(mutex_);
         sleeping_++;
-        wake_.wait(lock, [&] { return closed_ || ticket_.load() >> 32 != seen; });
+        wake_.wait(lock, [&] { return closed_ || ticket_.load() >> 32 != last_loop; });
         sleeping_--;
         if (closed_) return;
         continue;
       }
-      take(loop);
-      seen = loop;
+      run_tasks(loop);
+      last_loop = loop;
     }
   }
 };
