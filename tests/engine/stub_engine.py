@@ -16,7 +16,7 @@ from msgspec import msgpack
 
 from conure.engine.ipc.frames import frame, receive_frame
 from conure.engine.ipc.sample_ring import SampleRing
-from conure.engine.ipc.wire import FromEngine, Ready, RequestReader, Starting, connect_reader
+from conure.engine.ipc.wire import EngineMessage, Ready, RequestReader, Starting, connect_decoder
 from conure.engine.messages import Finalize, Open, Ping, Pong, StreamOpened
 from conure.engine.messages import Marker as Answered
 
@@ -32,7 +32,7 @@ def serve(end: socket.socket, ring: SampleRing, *, silent: bool = False) -> None
     with contextlib.suppress(OSError):
         end.sendall(frame(encoder.encode([Ready((), 0.0, 1)])))
         while (payload := receive_frame(end)) is not None:
-            answers: list[FromEngine] = []
+            answers: list[EngineMessage] = []
             for request in reader.decode(payload):
                 match request:
                     case Open(stream):
@@ -145,4 +145,4 @@ class StubListener:
 
     def _greet(self, end: socket.socket) -> None:
         if (said := receive_frame(end)) is not None:
-            serve(end, SampleRing.attach(connect_reader().decode(said).ring))
+            serve(end, SampleRing.attach(connect_decoder().decode(said).ring))

@@ -17,7 +17,7 @@ def test_a_batch_times_its_longest_stays_within_the_limit() -> None:
 
 
 def test_long_clips_have_batches_of_their_own() -> None:
-    assert list(form_batches([5, 90, 30, 91], 1000, apart=30)) == [[3, 1], [2, 0]]
+    assert list(form_batches([5, 90, 30, 91], 1000, long_clip=30)) == [[3, 1], [2, 0]]
 
 
 def test_a_bucket_holds_its_steps_and_is_one_itself() -> None:

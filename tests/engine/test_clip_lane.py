@@ -108,7 +108,7 @@ def test_a_clip_that_does_not_fit_fails_and_the_others_go_on() -> None:
 def test_what_there_is_no_memory_for_is_not_tried() -> None:
     """Memory for 12 s, and clips take as much as they are long, but 2 s more each."""
     scarce = ScarceRunner(runner(), 12.0)
-    clips, scheduler = ClipLane(scarce, most_rows=lambda seconds: int(12 // (seconds + 2))), Scheduler(StepCosts())
+    clips, scheduler = ClipLane(scarce, max_rows=lambda seconds: int(12 // (seconds + 2))), Scheduler(StepCosts())
     (failed,) = clips.submit(clip(1, seconds=11), 0.0)
     assert isinstance(failed, Failed)
     assert (failed.stream, failed.code) == (1, "out_of_memory")

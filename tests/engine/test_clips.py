@@ -39,7 +39,7 @@ def said(tokens: list[EmittedToken] | OutOfMemory) -> list[tuple[int, int]]:
 def test_halves_say_what_the_whole_says(runner: ClipRunner) -> None:
     batch, missing = noises(4, 3, 4, 1, 2, 4, 3), list[float]()
     expected = run_to_end(transcribe_batch(runner, batch))
-    found = run_to_end(transcribe_batch(ScarceRunner(runner, 9.0), batch, did_not_fit=missing.append))
+    found = run_to_end(transcribe_batch(ScarceRunner(runner, 9.0), batch, on_out_of_memory=missing.append))
     assert [said(tokens) for tokens in found] == [said(tokens) for tokens in expected]
     assert any(said(tokens) for tokens in found)
     assert missing == [28.0, 12.0, 16.0]

@@ -18,8 +18,17 @@ from conure.engine.ipc import connections
 from conure.engine.ipc.frames import frame, receive_frame
 from conure.engine.ipc.sample_ring import SampleRing
 from conure.engine.ipc.transport import ProcessTransport, SocketTransport
-from conure.engine.ipc.wire import FromEngine, answer_reader
-from conure.engine.messages import Audio, Failed, Finished, Open, QueueRoom, StepTaken, StreamOpened, StreamOptions
+from conure.engine.ipc.wire import EngineMessage, answer_reader
+from conure.engine.messages import (
+    Audio,
+    CapacityChanged,
+    Failed,
+    Finished,
+    Open,
+    StepTaken,
+    StreamOpened,
+    StreamOptions,
+)
 from conure.engine.plan import Plan
 from conure.errors import EngineFailed
 from conure.models.network import Network
@@ -56,8 +65,8 @@ class House:
         return asker
 
     def kill_engine(self) -> None:
-        assert self._transport.process
-        os.kill(self._transport.process, signal.SIGKILL)
+        assert self._transport.process_id
+        os.kill(self._transport.process_id, signal.SIGKILL)
 
 
 @asynccontextmanager
@@ -101,12 +110,12 @@ def test_whoever_started_it_may_stand_still() -> None:
     theirs, ours = socket.socketpair()
     ring = SampleRing.create(16)
     with ours:
-        connection = connections._Connection(connections.STARTER, theirs, SampleRing.attach(ring.name))
-        turn, room = StepTaken("small", 160, 1, 0.01, 1, 0, {"encoder" * 50: 0.01}), QueueRoom("small", (1,))
-        for _ in range(5 * connections.MOST_WAITING):
-            connection.tell([turn])
-        connection.tell([room])
-        heard: list[FromEngine] = []
+        connection = connections._Connection(connections.PARENT, theirs, SampleRing.attach(ring.name))
+        turn, room = StepTaken("small", 160, 1, 0.01, 1, 0, {"encoder" * 50: 0.01}), CapacityChanged("small", (1,))
+        for _ in range(5 * connections.MAX_QUEUED):
+            connection.send([turn])
+        connection.send([room])
+        heard: list[EngineMessage] = []
         while heard[-1:] != [room]:
             payload = receive_frame(ours)
             assert payload is not None, "it was cut off"

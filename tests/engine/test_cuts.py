@@ -68,7 +68,7 @@ def hear(lane: StreamingLane, talks: Sequence[Talk], latency: int) -> None:
                 lane.push(number, packet, 0.0)
                 if not packets:
                     lane.finalize(number, None, 0.0)
-        while works := [work for work in lane.ready() if not work.spare]:
+        while works := [work for work in lane.ready() if not work.is_optional]:
             kind = works[0].kind
             for answer in lane.run([work.stream for work in works if work.kind == kind], 0.0):
                 finished += isinstance(answer, Finished)

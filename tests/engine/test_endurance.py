@@ -125,7 +125,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[StubProcess]]:
         Process = StubProcess
 
     monkeypatch.setattr(transport.multiprocessing, "get_context", lambda _: Context)
-    monkeypatch.setattr(watchdog, "SHORTEST", 0.001)
+    monkeypatch.setattr(watchdog, "MIN_DELAY", 0.001)
     StubProcess.reset()
     yield StubProcess
     StubProcess.reset()
@@ -265,7 +265,7 @@ def test_an_engine_that_says_nothing_is_killed_and_those_after_it(
         await handle.start()
         stub.last.kill()
         await until(lambda: not handle.is_ready)
-        monkeypatch.setattr(handles, "PING_EVERY", 0.002)
+        monkeypatch.setattr(handles, "PING_INTERVAL", 0.002)
         failing = asyncio.ensure_future(handle.until_failed())
         async with asyncio.timeout(PATIENCE):
             while not failing.done():
@@ -283,7 +283,7 @@ def test_what_is_late_because_this_process_was_held_up(
 ) -> None:
     """Is held against no stream, from the first answer on."""
     monkeypatch.setattr("conure.event_loop.HELD_UP", 0.1)
-    monkeypatch.setattr(handles, "PULSE", 0.01)
+    monkeypatch.setattr(handles, "SUSPEND_CHECK_INTERVAL", 0.01)
     backs = []
 
     class Looking(Asking):
@@ -294,7 +294,7 @@ def test_what_is_late_because_this_process_was_held_up(
     async def work() -> None:
         handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
-        await asyncio.sleep(5 * handles.PULSE)
+        await asyncio.sleep(5 * handles.SUSPEND_CHECK_INTERVAL)
         stream = Looking(handle)
         stream.ask()
         await until(lambda: stream.is_done)
@@ -316,8 +316,8 @@ def test_one_that_was_held_up_is_back_when_it_speaks(stub: type[StubProcess]) ->
         handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
         began = handle.back_since
-        for _ in range(watchdog.LATE):
-            handle._watchdog.look()
+        for _ in range(watchdog.MAX_LATE):
+            handle._watchdog.ping_missed()
         assert not handle.is_ready
         stream = Asking(handle)
         stream.ask()

@@ -138,7 +138,7 @@ def test_every_stream_ends_once_whatever_is_asked(
         assert reached == sorted(reached)
     assert len(crowd.lane) == 0
     assert crowd.lane.ready() == []
-    assert crowd.lane.expected() == []
+    assert crowd.lane.expected_work() == []
 
 
 @pytest.mark.parametrize("make", LANES.values(), ids=LANES)
@@ -146,7 +146,7 @@ def test_what_was_not_worked_in_is_told(make: Callable[[], StreamingLane]) -> No
     lane = make()
     assert lane.open(0, StreamOptions("m"))
     lane.push(0, np.zeros(3 * RATE, np.float32), 0.0)
-    assert lane.behind(0) == 3.0
+    assert lane.backlog_seconds(0) == 3.0
     while lane.ready():
         lane.run([0], 0.0)
-    assert lane.behind(0) < 0.4
+    assert lane.backlog_seconds(0) < 0.4

@@ -55,12 +55,12 @@ class Talk:
         works = self.lane.ready()
         if not works:
             return False
-        firm = [work for work in works if not work.spare]
+        firm = [work for work in works if not work.is_optional]
         chosen = chance.choice(firm or works)
         runner = self.lane.runner
         before = runner.seconds if isinstance(runner, KnowingRunner) else 0.0
         self.answers += self.lane.run([work.stream for work in works if work.kind == chosen.kind], now)
-        if chosen.spare and isinstance(runner, KnowingRunner):
+        if chosen.is_optional and isinstance(runner, KnowingRunner):
             self.guess_work += runner.seconds - before
         return True
 
@@ -200,11 +200,11 @@ def test_no_guess_while_there_is_anything_else_to_do() -> None:
     talk.lane.push(0, samples[: 3 * RATE], 0.0)
     talk.answers += talk.lane.run([0], 0.0)
     (guess,) = talk.lane.ready()
-    assert guess.spare
+    assert guess.is_optional
     talk.lane.finalize(0, 1, 0.0)
     talk.answers += talk.lane.run([0], 0.0)
     (final,) = talk.lane.ready()
-    assert not final.spare
+    assert not final.is_optional
     while talk.lane.ready():
         talk.answers += talk.lane.run([0], 0.0)
     assert not [answer for answer in talk.answers if isinstance(answer, PartialTokens)]

@@ -15,7 +15,7 @@ from conure.engine.backends.registry import OpenedModel
 from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
 from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
 from conure.engine.lanes.clip_lane import ClipLane
-from conure.engine.memory.needs import need_of
+from conure.engine.memory.needs import model_need
 from conure.engine.plan import Plan
 from conure.engine.startup import Lanes, build_lanes
 from conure.errors import OutOfMemory
@@ -57,7 +57,7 @@ def taken(lanes: Lanes, models: dict[str, OpenedModel], plan: Plan) -> int:
     """Bytes, as the plan counts them, of the lanes at work."""
     total = 0
     for name, opened in models.items():
-        need = need_of(opened, name, plan)
+        need = model_need(opened, name, plan)
         total += need.weights
         if need.streams:
             total += need.streams.bytes(lanes.live[name].capacity)
@@ -85,16 +85,16 @@ def test_a_card_is_shared_out(
     assert lanes.cards[0].slots == lanes.live["live"].capacity
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("memory: ")]
     assert [line.split(":")[1] for line in lines[:2]] == [" live", " whole"]
-    assert f"{lanes.live['live'].capacity} rows" in lines[0]
+    assert f"{lanes.live['live'].capacity} slots" in lines[0]
     assert lines[2].endswith(f"of {budget / 1e6:.1f} MB are spare")
 
 
 def test_a_clip_too_long_for_a_card_is_not_taken(models: dict[str, OpenedModel], held: list[int]) -> None:
     lane = build_lanes(PLAN).clips["whole"]
     assert isinstance(lane, ClipLane)
-    assert lane._most_rows
-    longest = max(seconds for seconds in range(1, 10_000) if lane._most_rows(seconds))
-    need = need_of(models["whole"], "whole", PLAN)
+    assert lane._max_rows
+    longest = max(seconds for seconds in range(1, 10_000) if lane._max_rows(seconds))
+    need = model_need(models["whole"], "whole", PLAN)
     assert need.clips
     assert need.clips.bytes(1, longest) < 180_000_000 < need.clips.bytes(8, longest)
 
@@ -131,7 +131,7 @@ def test_a_quarter_of_the_memory_is_for_rows_on_a_cpu(
     row = lane.runner.allocate(1).encoder.bytes  # type: ignore[attr-defined]
     assert lane.capacity == 2_500_000 // row
     (clips,) = lanes.clips.values()
-    assert (clips.batch_seconds, clips._most_rows) == (240.0, None)
+    assert (clips.batch_seconds, clips._max_rows) == (240.0, None)
     assert next(iter(build_lanes(replace(plan, slots=200)).live.values())).capacity == 200
     monkeypatch.setattr(startup, "free_bytes", lambda _: 10**12)
     assert next(iter(build_lanes(plan).live.values())).capacity == 1024

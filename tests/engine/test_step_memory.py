@@ -22,7 +22,7 @@ from conure.engine.backends.torch_eager.decoder import TorchDecoderState
 from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
 from conure.engine.lanes.clips import transcribe_batch
 from conure.engine.memory.cuda import decoder_bytes
-from conure.engine.memory.step_memory import clip_bytes, recorded_turn_bytes, standing_turn_bytes, turn_bytes
+from conure.engine.memory.step_memory import captured_buffer_bytes, captured_step_bytes, clip_bytes, step_bytes
 from conure.models.config import STEP_FRAMES, AttentionContext, EncoderConfig, NetworkConfig
 from conure.models.encoder_state import EncoderState
 from conure.models.network import Network
@@ -116,7 +116,7 @@ def test_a_turn_of_streams(chunk: int, channels: int) -> None:
     live.leave_out([*memory.subsampling, memory.keys, memory.values, memory.convolution, *runner._positions[chunk]])
     with live:
         runner.encode_chunk(mel, given, state, every)
-    assert live.most <= rows * turn_bytes(net.config, 4, chunk)
+    assert live.most <= rows * step_bytes(net.config, 4, chunk)
 
 
 @pytest.mark.parametrize("chunk", [1, 14])
@@ -134,12 +134,12 @@ def test_a_recorded_turn_takes_no_more_than_is_planned(chunk: int, large: bool) 
     live = LiveBytes(cast(torch.Tensor, one) for one in gc.get_objects() if issubclass(type(one), torch.Tensor))
     with live:
         turn._work()
-    planned = rows * recorded_turn_bytes(runner.config, 4, chunk)
+    planned = rows * captured_step_bytes(runner.config, 4, chunk)
     assert planned / 4 < live.most <= planned
     given = [*vars(turn._given).values(), *vars(turn._made).values(), *vars(turn._loop.cursor).values()]
     given += [turn._loop.steps, turn._loop.counts, turn._loop.decoded]
     flag = turn._loop.unfinished.nbytes
-    assert sum(tensor.nbytes for tensor in given) - flag == rows * standing_turn_bytes(runner.config, chunk)
+    assert sum(tensor.nbytes for tensor in given) - flag == rows * captured_buffer_bytes(runner.config, chunk)
 
 
 def test_a_row_of_streams_is_known_to_the_byte() -> None:

@@ -112,8 +112,8 @@ def test_a_stream_that_is_cancelled_under_way_is_told_nothing_more() -> None:
     lane.open(0, StreamOptions("m", latency_ms=80))
     lane.push(0, np.random.default_rng(2).standard_normal(1280).astype(np.float32), 0.0)
     assert lane.run([0], 0.0) == []
-    assert not lane.is_settled
+    assert not lane.is_drained
     lane.cancel(0)
     assert lane.open(1, StreamOptions("m", latency_ms=80))
     assert lane.settle() == []
-    assert lane.is_settled
+    assert lane.is_drained

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conure.engine.ipc.sample_ring import SampleRing
-from conure.engine.ipc.wire import NoRoom, RequestReader, RequestWriter
+from conure.engine.ipc.wire import RequestReader, RequestWriter, RingFull
 from conure.engine.messages import (
     Audio,
     Close,
@@ -16,7 +16,7 @@ from conure.engine.messages import (
     Request,
     StreamOptions,
     connection_of,
-    numbers_of,
+    stream_numbers,
 )
 
 
@@ -35,16 +35,16 @@ def noise(count: int) -> np.ndarray:
 
 def test_numbers_tell_whose_they_are() -> None:
     for connection in (0, 1, 17, 4000):
-        numbers = numbers_of(connection)
+        numbers = stream_numbers(connection)
         some = [next(numbers) for _ in range(3)]
         assert len(set(some)) == 3
         assert {connection_of(number) for number in some} == {connection}
-    assert next(numbers_of(0)) == 1
+    assert next(stream_numbers(0)) == 1
 
 
 def test_packets_between_other_requests(rings: tuple[SampleRing, SampleRing]) -> None:
     writer, reader = RequestWriter(rings[0]), RequestReader(rings[1])
-    far = next(numbers_of(5))
+    far = next(stream_numbers(5))
     said: list[Request] = [
         Open(1, StreamOptions("live")),
         Audio(1, noise(20)),
@@ -64,5 +64,5 @@ def test_packets_between_other_requests(rings: tuple[SampleRing, SampleRing]) ->
 
 
 def test_a_full_ring_says_so(rings: tuple[SampleRing, SampleRing]) -> None:
-    with pytest.raises(NoRoom):
+    with pytest.raises(RingFull):
         RequestWriter(rings[0]).encode([Audio(1, noise(600)), Audio(2, noise(600))])
