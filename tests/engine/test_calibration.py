@@ -1,4 +1,4 @@
-"""Turns are measured once, and believed at the next start where they cost what they cost then."""
+"""Step times are measured once, cached, and used at the next start if they are still valid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SLOTS = 70
 
 
 class Machine:
-    """Takes some milliseconds a row for a turn, and counts turns."""
+    """A simulated step takes some milliseconds a row; measurements are counted."""
 
     def __init__(self) -> None:
         self.milliseconds, self.measured = 1.0, 0
@@ -57,7 +57,7 @@ def kept_in(folder: Path, info: ModelInfo = INFO) -> CalibrationCache:
     return CalibrationCache.open(folder / "cache", source, info, SLOTS)
 
 
-def test_what_was_measured_is_believed(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
+def test_cached_step_times_are_used(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
     first, costs = calibrate(INFO, streams, StepCosts(), kept_in(tmp_path))[0], StepCosts()
     assert first.capacity == (70, 70)
     assert machine.measured == 6
@@ -67,10 +67,10 @@ def test_what_was_measured_is_believed(tmp_path: Path, machine: Machine, streams
 
 
 @pytest.mark.parametrize(("milliseconds", "capacity"), [(4.0, (18, 36)), (0.1, (70, 70))])
-def test_another_speed_is_measured_anew(
+def test_a_machine_of_another_speed_is_calibrated_again(
     tmp_path: Path, machine: Machine, streams: ChunkLane, milliseconds: float, capacity: tuple[int, ...]
 ) -> None:
-    """A slower machine does not admit what it could follow before."""
+    """A slower machine has a lower capacity."""
     calibrate(INFO, streams, StepCosts(), kept_in(tmp_path))
     machine.milliseconds = milliseconds
     assert calibrate(INFO, streams, StepCosts(), kept_in(tmp_path))[0].capacity == capacity
@@ -79,7 +79,7 @@ def test_another_speed_is_measured_anew(
     assert machine.measured == calibration.CHECKS
 
 
-def test_what_is_kept_of_something_else_is_not_believed(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
+def test_a_cache_of_another_model_or_version_is_ignored(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
     kept = kept_in(tmp_path)
     calibrate(INFO, streams, StepCosts(), kept)
     assert kept.read()
@@ -90,25 +90,25 @@ def test_what_is_kept_of_something_else_is_not_believed(tmp_path: Path, machine:
         assert kept.read() is None
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
+def test_an_unwritable_cache_is_no_error(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
     (tmp_path / "cache").write_bytes(b"a file")
     assert calibrate(INFO, streams, StepCosts(), kept_in(tmp_path))[0].capacity == (70, 70)
 
 
-def test_turns_on_a_device_are_measured_at_their_largest(net: Network, machine: Machine) -> None:
-    """So that streams are not refused for what more rows were only guessed to cost."""
+def test_the_largest_gpu_step_is_measured(net: Network, machine: Machine) -> None:
+    """So that admission does not depend on an extrapolated cost."""
     streams = device_lane(net, no_capture, slots=70)
     assert list(calibration._measure_sizes(streams, 80)) == [(1, 0.001), (8, 0.008), (64, 0.064), (70, 0.07)]
 
 
-def test_a_turn_on_a_device_is_measured_to_its_end(net: Network) -> None:
+def test_a_gpu_step_is_measured_to_its_end(net: Network) -> None:
     streams = device_lane(net, no_capture)
     assert calibration._measure_chunks(streams, 160, 3) > 0
     assert streams.is_drained
     assert len(streams) == 0
 
 
-def test_rows_that_were_measured_give_their_memory_back(net: Network) -> None:
+def test_measured_slots_are_freed(net: Network) -> None:
     streams = lane(net, SLOTS)
     before = streams.state
     assert calibrate(INFO, streams, StepCosts())[0].capacity

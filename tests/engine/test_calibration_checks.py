@@ -1,4 +1,4 @@
-"""Of noisy measurements, what can be true: monotone where physics is, and never dearer than it was measured."""
+"""Noisy step times become consistent: monotone, and never above a measurement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOISE = st.lists(st.floats(1.0, 20.0), min_size=15, max_size=15)
 
 
 def truth() -> StepTimes:
-    """A machine on which a turn costs something, each row costs something, and so does each step."""
+    """Step times with a fixed cost, a cost per row and a cost per encoder frame."""
     return {latency: [(rows, 0.001 + rows * (0.0002 + latency * 2e-6)) for rows in ROWS] for latency in LATENCIES}
 
 
@@ -25,13 +25,13 @@ def noisy(factors: list[float]) -> StepTimes:
     return {latency: [(rows, seconds * next(noise)) for rows, seconds in pairs] for latency, pairs in truth().items()}
 
 
-def test_what_is_true_is_left_as_it_is() -> None:
+def test_consistent_times_are_unchanged() -> None:
     assert make_consistent(truth()) == truth()
     assert find_impossible(truth()) == find_doubtful(truth()) == []
 
 
 @given(NOISE)
-def test_what_is_sound_is_monotone(factors: list[float]) -> None:
+def test_consistent_times_are_monotone(factors: list[float]) -> None:
     found = make_consistent(noisy(factors))
     for pairs in found.values():
         assert [seconds for _, seconds in pairs] == sorted(seconds for _, seconds in pairs)
@@ -42,14 +42,14 @@ def test_what_is_sound_is_monotone(factors: list[float]) -> None:
 
 
 @given(NOISE)
-def test_it_is_between_the_truth_and_what_was_measured(factors: list[float]) -> None:
+def test_consistent_times_are_between_truth_and_measurement(factors: list[float]) -> None:
     measured = noisy(factors)
     for latency, pairs in make_consistent(measured).items():
         for (rows, seconds), (_, most), (_, least) in zip(pairs, measured[latency], truth()[latency], strict=True):
             assert least * (1 - 1e-9) <= seconds <= most, (latency, rows)
 
 
-def test_one_turn_that_was_held_up_is_found() -> None:
+def test_a_delayed_step_is_found() -> None:
     for latency in LATENCIES:
         for place, rows in enumerate(ROWS):
             times = truth()
@@ -59,21 +59,21 @@ def test_one_turn_that_was_held_up_is_found() -> None:
             assert (latency, rows) in find_doubtful(times)
 
 
-def test_the_quickest_of_a_size_counts() -> None:
+def test_the_fastest_measurement_counts() -> None:
     times = truth()
     assert with_step(times, 80, 8, 1.0) == times
     assert dict(with_step(times, 80, 8, 1e-6)[80])[8] == 1e-6
 
 
-def test_sizes_that_were_measured_elsewhere_are_filled_in() -> None:
+def test_rows_measured_at_other_latencies_are_estimated() -> None:
     times = truth() | {1120: truth()[1120][:2]}
     found = make_consistent(times)
     assert [rows for rows, _ in found[1120]] == list(ROWS)
     assert found[1120][2][1] <= found[560][2][1] * 2
 
 
-def test_what_was_measured_while_others_were_at_work_is_healed_by_smaller_turns() -> None:
-    """Eight streams show that the machine is free; forty are then not refused for what sixty-four once took."""
+def test_smaller_steps_correct_a_baseline_of_a_busy_machine() -> None:
+    """Steps of 8 streams show that the machine is idle; 40 streams are then not refused for the baseline of 64."""
     costs = StepCosts()
     for rows, seconds in ((1, 0.02), (8, 0.1), (64, 0.8)):
         costs.set_baseline("a", rows, seconds)
@@ -86,7 +86,7 @@ def test_what_was_measured_while_others_were_at_work_is_healed_by_smaller_turns(
     assert costs.estimate("a", 64) == 0.8
 
 
-def test_a_spike_that_was_learned_is_forgotten() -> None:
+def test_a_recorded_spike_expires() -> None:
     costs = StepCosts()
     costs.set_baseline("a", 1, 0.001)
     costs.set_baseline("a", 64, 0.064)

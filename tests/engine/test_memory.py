@@ -1,4 +1,4 @@
-"""The plan of a device's memory keeps what it promises, whatever the models need."""
+"""The division of memory keeps to the budget, for any needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZES = st.integers(0, 10**9)
 
 
 def costs(second: int, square: int, front: int) -> ClipNeed:
-    """Linear, with a part that grows with the square of the longest, as full attention has it."""
+    """Linear, with a quadratic part in the longest clip, as full attention has."""
 
     def batch(count: int, seconds: float) -> int:
         return int(max(front * count * min(seconds, 120), count * (second * seconds + square * seconds**2)))
@@ -36,12 +36,12 @@ def costs(second: int, square: int, front: int) -> ClipNeed:
 
 STREAMS = st.builds(
     StreamNeed,
-    row=SIZES,
-    most=st.integers(1, 16_384),
-    asked=st.none() | st.integers(1, 2_000),
-    turn=SIZES,
-    together=st.integers(1, 256),
-    fixed=SIZES,
+    slot_bytes=SIZES,
+    max_streams=st.integers(1, 16_384),
+    requested=st.none() | st.integers(1, 2_000),
+    step_bytes=SIZES,
+    max_step_rows=st.integers(1, 256),
+    fixed_bytes=SIZES,
 )
 CLIPS = st.builds(costs, st.integers(1, 10**7), st.integers(0, 10**5), SIZES)
 NEEDS = st.lists(
@@ -50,7 +50,7 @@ NEEDS = st.lists(
 
 
 @given(NEEDS, st.integers(0, 10**12))
-def test_no_more_than_there_is(needs: list[ModelNeed], more: int) -> None:
+def test_grants_stay_within_the_budget(needs: list[ModelNeed], more: int) -> None:
     budget = total_min_bytes(needs) + more
     grants = divide_memory(budget, needs)
     assert sum(grant.bytes for grant in grants) <= budget
@@ -62,7 +62,7 @@ def test_no_more_than_there_is(needs: list[ModelNeed], more: int) -> None:
 
 
 def check_batches(grant: MemoryGrant, clips: ClipNeed) -> None:
-    """Every batch that the lane may form fits, and what it may not form does not, or is of no use."""
+    """Every allowed batch fits, and larger ones do not fit or are of no use."""
     assert CLIP <= grant.batch_seconds <= clips.max_seconds
     assert clips.bytes(grant.batch_seconds // CLIP, CLIP) <= grant.batch_bytes
     assert clips.bytes(1, grant.max_clip_seconds) <= grant.batch_bytes
@@ -74,11 +74,11 @@ def check_batches(grant: MemoryGrant, clips: ClipNeed) -> None:
 
 
 @given(NEEDS, st.integers(0, 10**12), st.integers(0, 10**11))
-def test_more_memory_is_never_fewer_rows(needs: list[ModelNeed], more: int, still_more: int) -> None:
+def test_more_memory_never_grants_less(needs: list[ModelNeed], more: int, still_more: int) -> None:
     before, after = (divide_memory(total_min_bytes(needs) + room, needs) for room in (more, more + still_more))
-    for one, other in zip(before, after, strict=True):
-        assert one.slots <= other.slots
-        assert one.batch_bytes <= other.batch_bytes
+    for smaller, larger in zip(before, after, strict=True):
+        assert smaller.slots <= larger.slots
+        assert smaller.batch_bytes <= larger.batch_bytes
 
 
 @given(NEEDS, st.integers(0, 10**12), st.randoms(use_true_random=False))
@@ -92,7 +92,7 @@ def test_the_order_of_models_does_not_matter(needs: list[ModelNeed], more: int, 
 
 
 @given(NEEDS.filter(total_min_bytes), st.data())
-def test_too_little_is_refused_with_what_is_missing(needs: list[ModelNeed], data: st.DataObject) -> None:
+def test_too_little_memory_raises_with_the_missing_bytes(needs: list[ModelNeed], data: st.DataObject) -> None:
     missing = data.draw(st.integers(1, total_min_bytes(needs)))
     with pytest.raises(OutOfMemory) as refused:
         divide_memory(total_min_bytes(needs) - missing, needs)
@@ -112,8 +112,8 @@ def test_the_model_that_does_not_fit_is_named() -> None:
     assert refused.value.hint == "use fewer slots than 50, a smaller model, or fewer models"
 
 
-def test_the_rest_is_shared_equally() -> None:
-    """1,000 bytes beyond the least: the clips want 210, and each of the others gets half of what they leave."""
+def test_the_rest_is_divided_equally() -> None:
+    """1,000 bytes beyond the minimum: the clips use 210, and each of the others gets half of the rest."""
     live = ModelNeed("live", 500, StreamNeed(slot_bytes=10, max_streams=1_000))
     other = ModelNeed("other", 500, StreamNeed(slot_bytes=5, max_streams=1_000, fixed_bytes=7))
     clips = ModelNeed("clips", 500, clips=ClipNeed(lambda count, seconds: int(count * seconds), max_seconds=240))
@@ -126,7 +126,7 @@ def test_the_rest_is_shared_equally() -> None:
     assert grants[2].max_clips(241.0) == 0
 
 
-def test_people_are_told() -> None:
+def test_the_memory_table() -> None:
     gigabyte = 10**9
     live = ModelNeed("live", gigabyte, StreamNeed(slot_bytes=gigabyte // 100, max_streams=16_384))
     need = ClipNeed(lambda count, seconds: int(count * seconds * 10**6), max_seconds=240)

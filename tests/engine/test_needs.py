@@ -1,4 +1,4 @@
-"""What each kind of live model is said to need is what its lane can come to take."""
+"""The stated need of each kind of live model is the peak memory of its lane."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def windowed() -> tuple[Network, TorchWindowRunner]:
 
 
 def test_chunks() -> None:
-    """The state of the lane is the rows, a spare one, and one of a decoder that has said nothing."""
+    """The lane's state is the slots, the scratch slot, and an initial decoder state."""
     net = talking_network()
     runner = TorchStreamRunner(net, LogMel(net.config.mel), CPU, torch.bfloat16)
     need = needed(OpenedModel(checkpoint_of(net), CARD, stream_runner=runner))

@@ -1,4 +1,4 @@
-"""Audio that comes before it would have been spoken is work for time that is left, until it would have been."""
+"""Early audio, which arrives faster than real time, is processed in remaining time until real time catches up."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def work_of(streams: StreamingLane) -> StreamWork | None:
 
 
 def speak(streams: StreamingLane, samples: np.ndarray, now: float) -> list[tuple[float, StreamWork]]:
-    """As a person does, each chunk being heard as soon as it is whole; when, and as what."""
+    """Sends in real time, processing each chunk when it is complete; returns the times and the work."""
     found = []
     for begin in range(0, len(samples), PACKET):
         now += PACKET / RATE
@@ -52,7 +52,7 @@ def speak(streams: StreamingLane, samples: np.ndarray, now: float) -> list[tuple
     return found
 
 
-def test_live_audio_is_never_ahead(chunks: StreamingLane) -> None:
+def test_live_audio_is_never_early(chunks: StreamingLane) -> None:
     rng = np.random.default_rng(0)
     found = speak(chunks, noise(rng, 3 * RATE), 100.0)
     assert len(found) >= 17
@@ -61,7 +61,7 @@ def test_live_audio_is_never_ahead(chunks: StreamingLane) -> None:
         assert work.due == pytest.approx(now + CHUNK, abs=0.03)
 
 
-def test_a_recording_sent_at_once_is_ahead_until_it_would_have_been_spoken(chunks: StreamingLane) -> None:
+def test_a_recording_sent_at_once_is_early_until_its_real_time(chunks: StreamingLane) -> None:
     rng = np.random.default_rng(0)
     chunks.push(1, noise(rng, 20 * RATE), 100.0)
     found = []
@@ -76,7 +76,7 @@ def test_a_recording_sent_at_once_is_ahead_until_it_would_have_been_spoken(chunk
         assert work.realtime_from == pytest.approx(work.due - CHUNK - LEAD_SECONDS)
 
 
-def test_who_was_ahead_is_live_again_when_it_is_heard(chunks: StreamingLane) -> None:
+def test_a_stream_that_was_early_is_live_once_processed(chunks: StreamingLane) -> None:
     rng = np.random.default_rng(0)
     chunks.push(1, noise(rng, 20 * RATE), 100.0)
     while work_of(chunks):
@@ -85,8 +85,8 @@ def test_who_was_ahead_is_live_again_when_it_is_heard(chunks: StreamingLane) -> 
         assert work.due == pytest.approx(now + CHUNK, abs=0.03)
 
 
-def test_audio_that_is_late_already_is_not_ahead(net: Network) -> None:
-    """After a crash the new engine is told how much it has to make up for."""
+def test_overdue_audio_is_not_early(net: Network) -> None:
+    """After a crash the new engine gets the duration of the overdue audio."""
     streams, rng = lane(net), np.random.default_rng(0)
     assert streams.open(1, StreamOptions("small", latency_ms=160), late=8.0)
     streams.push(1, noise(rng, 12 * RATE), 100.0)
@@ -98,7 +98,7 @@ def test_audio_that_is_late_already_is_not_ahead(net: Network) -> None:
     assert found[-1].realtime_from > 100.0
 
 
-def test_the_end_of_a_recording_comes_in_its_time(chunks: StreamingLane) -> None:
+def test_the_end_of_an_early_recording(chunks: StreamingLane) -> None:
     rng = np.random.default_rng(0)
     chunks.push(1, noise(rng, 2 * RATE), 100.0)
     chunks.finalize(1, None, 100.0)
@@ -113,7 +113,7 @@ def test_the_end_of_a_recording_comes_in_its_time(chunks: StreamingLane) -> None
     assert found[-1].due <= 101.0 + CHUNK + 1e-6
 
 
-def test_utterances_of_a_recording_are_ahead_too() -> None:
+def test_utterances_of_a_recording_are_early() -> None:
     samples, words = recording([(0.5, 3, "lucas"), (1.0, 1, "lucas"), (1.5, 4, "lucas")])
     samples = np.concatenate([samples, np.zeros(20 * RATE, np.float32)])
     streams = SegmentLane(KnowingRunner([(samples, words)]), load_silero(), TOKENIZER, slots=1)  # type: ignore[arg-type]
@@ -132,7 +132,7 @@ def test_utterances_of_a_recording_are_ahead_too() -> None:
 
 
 class Waiting:
-    """A lane whose one stream is ahead of its time, while another will soon have a chunk."""
+    """A lane with one early stream, while another will soon have a chunk."""
 
     def ready(self) -> list[StreamWork]:
         return [StreamWork(1, "ahead", 30.0, realtime_from=20.0)]
@@ -142,7 +142,7 @@ class Waiting:
 
 
 @pytest.mark.parametrize(("now", "runs"), [(9.0, True), (10.0, False), (20.0, True)])
-def test_the_loop_lets_it_wait_for_live_streams(now: float, runs: bool) -> None:
+def test_early_audio_waits_for_live_streams(now: float, runs: bool) -> None:
     costs = StepCosts()
     costs.record("ahead", 1, 0.05)
     costs.record("live", 1, 0.03)

@@ -1,4 +1,4 @@
-"""A machine that was busy when it was measured is measured again, and so is what was kept of it."""
+"""A machine that was busy during calibration is calibrated again, and its cache updated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SLOTS = 1000
 
 
 class Machine:
-    """Takes a millisecond a turn and a tenth for each row of 80 ms; while others are at work many times that."""
+    """A step takes 1 ms, and 0.1 ms a row of 80 ms; on a busy machine, many times that."""
 
     def __init__(self, busy: float = 1.0) -> None:
         self.busy = busy
@@ -70,21 +70,23 @@ def quiet(streams: ChunkLane) -> tuple[int, ...]:
 
 
 def run_rounds(recalibration: Recalibration, rounds: int) -> list[CapacityChanged]:
-    told: list[CapacityChanged] = []
+    events: list[CapacityChanged] = []
     for _ in range(rounds):
-        told += cast(list[CapacityChanged], recalibration.run(recalibration.due))
-    return told
+        events += cast(list[CapacityChanged], recalibration.run(recalibration.due))
+    return events
 
 
 @pytest.mark.parametrize("busy", [3.0, 10.0, 40.0])
-def test_more_latency_never_holds_fewer(machine: Machine, streams: ChunkLane, busy: float) -> None:
+def test_capacity_grows_with_latency(machine: Machine, streams: ChunkLane, busy: float) -> None:
     machine.busy = busy
     for _ in range(20):
         capacity = quiet(streams)
         assert list(capacity) == sorted(capacity)
 
 
-def test_once_it_is_quiet_it_is_known(machine: Machine, streams: ChunkLane, kept: CalibrationCache) -> None:
+def test_recalibration_on_an_idle_machine_raises_the_capacity(
+    machine: Machine, streams: ChunkLane, kept: CalibrationCache
+) -> None:
     expected = quiet(streams)
     machine.busy, costs = 20.0, StepCosts()
     info, times = calibrate(INFO, streams, costs, kept)
@@ -93,14 +95,14 @@ def test_once_it_is_quiet_it_is_known(machine: Machine, streams: ChunkLane, kept
     recalibration = Recalibration([model], costs, 0.0)
     run_rounds(recalibration, len(LATENCIES))
     machine.busy = 1.0
-    told = run_rounds(recalibration, 8 * len(LATENCIES))
-    assert told[-1].model == "small"
-    assert told[-1].capacity == model.info.capacity == pytest.approx(expected, rel=0.02)
+    events = run_rounds(recalibration, 8 * len(LATENCIES))
+    assert events[-1].model == "small"
+    assert events[-1].capacity == model.info.capacity == pytest.approx(expected, rel=0.02)
     assert calibrate(INFO, streams, StepCosts(), kept)[0].capacity == model.info.capacity
     assert costs.estimate((streams, 1), 64) == pytest.approx(0.0074, rel=0.05)
 
 
-def test_it_looks_less_and_less_often_where_nothing_changes(machine: Machine, streams: ChunkLane) -> None:
+def test_the_interval_grows_while_nothing_changes(machine: Machine, streams: ChunkLane) -> None:
     info, times = calibrate(INFO, streams, StepCosts())
     recalibration, before, pauses = (
         Recalibration([CalibratedModel(info, cast(StreamingLane, streams), times)], StepCosts(), 0.0),
@@ -116,15 +118,15 @@ def test_it_looks_less_and_less_often_where_nothing_changes(machine: Machine, st
     assert all(less <= more for less, more in pairwise(pauses))
 
 
-def test_what_contradicts_itself_is_not_believed(machine: Machine, streams: ChunkLane, kept: CalibrationCache) -> None:
-    """The turn that is looked at costs what it cost, and others were held up when they were measured."""
+def test_inconsistent_cached_times_are_ignored(machine: Machine, streams: ChunkLane, kept: CalibrationCache) -> None:
+    """The validating step takes as long as cached, but other cached times are too long."""
     expected = quiet(streams)
     _, times = calibrate(INFO, streams, StepCosts())
     kept.write(times | {latency: [(rows, 9 * spent) for rows, spent in times[latency]] for latency in (320, 1120)})
     assert calibrate(INFO, streams, StepCosts(), kept)[0].capacity == expected
 
 
-def test_rows_that_streams_have_are_left_to_them(machine: Machine, net: Network) -> None:
+def test_slots_in_use_are_not_measured(machine: Machine, net: Network) -> None:
     streams = lane(net, 10)
     info, times = calibrate(INFO, streams, StepCosts())
     for number in range(1, 6):

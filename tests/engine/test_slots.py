@@ -1,4 +1,4 @@
-"""Rows and leases."""
+"""Slots and leases."""
 
 import pytest
 from hypothesis import given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from conure.engine.lanes.slots import Slots
 
 
-def test_the_lowest_free_row_comes_first() -> None:
+def test_the_lowest_free_slot_is_leased_first() -> None:
     slots = Slots(3)
     first, second, third = (slots.lease() for _ in range(3))
     assert [lease.slot for lease in (first, second, third)] == [0, 1, 2]
@@ -31,7 +31,7 @@ def test_a_lease_ends_once() -> None:
 
 
 @given(st.integers(1, 6), st.lists(st.integers(0, 20), max_size=200))
-def test_no_row_is_held_twice_and_none_is_lost(count: int, actions: list[int]) -> None:
+def test_no_slot_is_leased_twice_or_lost(count: int, actions: list[int]) -> None:
     slots, held, seen = Slots(count), [], set()
     for action in actions:
         if action % 3 and held:

@@ -1,4 +1,4 @@
-"""What a watchdog counts: looks without a word, and starts without an answer."""
+"""The watchdog counts pings without a message, and starts without work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def alive() -> Watchdog:
     return watchdog
 
 
-def test_nobody_relies_on_an_engine_before_its_first_word() -> None:
+def test_an_engine_is_not_responsive_before_its_first_message() -> None:
     watchdog = Watchdog()
     assert not watchdog.is_responsive
     watchdog.engine_started()
@@ -27,7 +27,7 @@ def test_nobody_relies_on_an_engine_before_its_first_word() -> None:
     assert not watchdog.is_responsive
 
 
-def test_silence_is_counted_in_looks() -> None:
+def test_missed_pings_are_counted() -> None:
     watchdog = alive()
     for pings in range(1, MAX_MISSED):
         assert not watchdog.ping_missed()
@@ -35,7 +35,7 @@ def test_silence_is_counted_in_looks() -> None:
     assert watchdog.ping_missed()
 
 
-def test_any_word_is_progress() -> None:
+def test_any_message_is_progress() -> None:
     watchdog = alive()
     for _ in range(10 * MAX_MISSED):
         assert not watchdog.ping_missed()
@@ -47,7 +47,7 @@ def test_any_word_is_progress() -> None:
     assert not watchdog.ping_missed()
 
 
-def test_a_new_engine_is_not_held_to_what_the_last_one_missed() -> None:
+def test_a_new_engine_starts_without_missed_pings() -> None:
     watchdog = alive()
     for _ in range(MAX_MISSED):
         watchdog.ping_missed()
@@ -57,7 +57,7 @@ def test_a_new_engine_is_not_held_to_what_the_last_one_missed() -> None:
     assert watchdog.ping_missed()
 
 
-def test_a_crash_an_hour_goes_on_for_ever() -> None:
+def test_occasional_crashes_never_end_the_restarts() -> None:
     watchdog = alive()
     for _ in range(1000):
         assert watchdog.may_start
@@ -67,7 +67,7 @@ def test_a_crash_an_hour_goes_on_for_ever() -> None:
         assert watchdog.start_delay == 0
 
 
-def test_starts_without_an_answer_have_an_end() -> None:
+def test_starts_without_a_message_are_limited() -> None:
     watchdog = alive()
     for _ in range(MOST_STARTS):
         assert watchdog.may_start
@@ -75,7 +75,7 @@ def test_starts_without_an_answer_have_an_end() -> None:
     assert not watchdog.may_start
 
 
-def test_engines_that_answer_and_do_nothing_are_started_less_and_less_often() -> None:
+def test_the_start_delay_grows_while_no_work_is_done() -> None:
     watchdog = alive()
     pauses = []
     for _ in range(10):

@@ -134,7 +134,7 @@ class SegmentLane:
             if stream.audio_since is None and stream.speech_end is None:
                 missing = stream.vad.processed + stream.vad_samples - stream.vad.samples.end
                 ready_at = stream.last_packet_at + missing / RATE
-                expected.append(ExpectedWork((self, "listen"), ready_at, ready_at + stream.latency))
+                expected.append(ExpectedWork((self, "vad"), ready_at, ready_at + stream.latency))
         return expected
 
     @property
@@ -171,11 +171,11 @@ class SegmentLane:
             return replace(work, is_exclusive=True)
         if stream.audio_since is not None:
             end = min(stream.audio_end, stream.vad.processed + stream.vad_samples)
-            return stream.work((self, "listen"), end, stream.audio_since)
+            return stream.work((self, "vad"), end, stream.audio_since)
         if stream.partial_since is not None and stream.utterance is not None:
             if self._partials and number not in self._partials.wanted:
                 return None
-            kind = (self, "guess", prompt, self._partials is not None)
+            kind = (self, "partial", prompt, self._partials is not None)
             seconds = seconds_of(stream.vad.processed - stream.utterance.partial_first)
             return StreamWork(number, kind, stream.partial_since + stream.latency, seconds, is_optional=True)
         return None
