@@ -1,4 +1,4 @@
-"""An engine's process whose device fails once, while streams are at work: what it raises is what torch would."""
+"""An engine process whose device fails once, with torch's error, while it has streams."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from conure.engine.plan import Plan
 
 __all__ = ["work_until_the_device_fails"]
 
-TURNS = 6
+STEPS = 6
 """That streams get before it fails; those that measure the machine before the first stream are not counted."""
 
 
 def work_until_the_device_fails(plan: Plan, *rest: Any) -> None:
-    """In the place of `transport._work`. A file in the plan's cache tells the next engine that it has failed."""
+    """Replaces `transport._work`. A file in the plan's cache shows the next engine that the device has failed."""
     assert plan.cache
     failed = plan.cache / "device-failed"
     if not failed.exists():
@@ -29,12 +29,12 @@ def work_until_the_device_fails(plan: Plan, *rest: Any) -> None:
 
 
 def _break(failed: Path) -> None:
-    run, turns = StreamLane.run, 0
+    run, steps = StreamLane.run, 0
 
     def failing(lane: StreamLane, numbers: Iterable[int], now: float) -> list[Answer]:
-        nonlocal turns
-        turns += all(number > 0 for number in numbers)
-        if turns > TURNS:
+        nonlocal steps
+        steps += all(number > 0 for number in numbers)
+        if steps > STEPS:
             failed.touch()
             kind = getattr(torch, "AcceleratorError", RuntimeError)
             raise kind("CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA_DSA")

@@ -1,4 +1,4 @@
-"""A runner that knows the words of recordings, and hears those that its clip holds: for tests of what clips hold."""
+"""A runner that knows the words of recordings, and returns those in its clip."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TOKENIZER = LabelTokenizer([f"▁{word}" for word in WORDS])
 
 
 class KnowingRunner:
-    """Gives the labels of each step as a CTC head would."""
+    """Returns the labels of each frame as a CTC head does."""
 
     description = "knows"
 
     def __init__(self, recordings, jitter=0.0):
         self.recordings = [(samples, KnowingRecogniser(words, jitter)) for samples, words in recordings]
         self.seconds = 0.0
-        """Audio that was heard, padding left out."""
+        """Audio that was transcribed, without padding."""
         blank = len(WORDS)
         config = SimpleNamespace(predictor_width=0, prompts=0, ctc=True, blank=blank)
         self.config, self.device = config, CPU

@@ -1,4 +1,4 @@
-"""How much memory tensors take at most while something runs: counted, not asked of an allocator."""
+"""Peak memory of tensors while something runs: counted, without an allocator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["LiveBytes"]
 
 
 class LiveBytes(TorchDispatchMode):
-    """Sees every tensor that goes into or comes out of an operation, but for those that were `there` before."""
+    """Counts every tensor that is an argument or a result of an operation, except for those that existed before."""
 
     def __init__(self, there: Iterable[Tensor] = ()) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A folder with a small live model of random weights, which an engine opens as it opens any other."""
+"""A folder with a small live model of random weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LABELS = [f"▁{letter}" for letter in "abcdefghij"] + list("klmnopqrst")
 
 
 def talking_network() -> Network:
-    """A network that says something about every second step."""
+    """A network that emits a token about every second frame."""
     net = network(
         replace(STREAMING, contexts=CONTEXTS), predictor_width=16, predictor_layers=2, joint_width=16, max_symbols=3
     )

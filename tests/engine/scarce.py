@@ -1,4 +1,4 @@
-"""A runner on a device of little memory: it says so in torch's words, somewhere in the middle of a batch."""
+"""A runner on a device with little memory: raises torch's error in the middle of a batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RATE = 16_000
 
 
 class ScarceRunner:
-    """Has memory for so many seconds, padding counted."""
+    """Has memory for a number of seconds, padding counted."""
 
     description = "scarce"
 

@@ -1,7 +1,7 @@
-"""In the place of an engine's process: a thread that speaks as one, over the same socket and ring, and can be killed.
+"""A thread instead of an engine process, over the same socket and ring, which can be killed.
 
-Every Finalize is answered with its marker, every Ping with a Pong. To be killed is to have its socket closed at once,
-with what it has not read still in it; the "process" is joined a moment later, as a real one is.
+Every Finalize is answered with its marker, every Ping with a Pong. Killing it closes its socket at once, with unread
+data in it; the "process" is joined a moment later, as a real one is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from msgspec import msgpack
 
 from conure.engine.ipc.frames import frame, receive_frame
 from conure.engine.ipc.sample_ring import SampleRing
-from conure.engine.ipc.wire import FromEngine, Ready, RequestReader, Starting, connect_reader
+from conure.engine.ipc.wire import EngineMessage, Ready, RequestReader, Starting, connect_decoder
 from conure.engine.messages import Finalize, Open, Ping, Pong, StreamOpened
 from conure.engine.messages import Marker as Answered
 
@@ -27,12 +27,12 @@ DYING = 0.02
 
 
 def serve(end: socket.socket, ring: SampleRing, *, silent: bool = False) -> None:
-    """Until the socket ends. `silent`: it takes everything and says no more than that it is ready."""
+    """Until the socket is closed. `silent`: reads everything and sends only Ready."""
     reader, encoder = RequestReader(ring), msgpack.Encoder()
     with contextlib.suppress(OSError):
         end.sendall(frame(encoder.encode([Ready((), 0.0, 1)])))
         while (payload := receive_frame(end)) is not None:
-            answers: list[FromEngine] = []
+            answers: list[EngineMessage] = []
             for request in reader.decode(payload):
                 match request:
                     case Open(stream):
@@ -47,7 +47,7 @@ def serve(end: socket.socket, ring: SampleRing, *, silent: bool = False) -> None
 
 
 class StubProcess:
-    """As `multiprocessing` has it; also its own context. The last one that was started is `last`."""
+    """With the interface of `multiprocessing`'s process and context. `last` is the last one that was started."""
 
     last: StubProcess
     started = 0
@@ -97,25 +97,25 @@ class StubProcess:
         if self._number in self.dies_at_start:
             self.kill()
         elif self._number in self.hangs_at_start:
-            self._say("opening a model")
+            self._report_step("opening a model")
             self._killed.wait()
         else:
             for seconds in self.steps:
                 time.sleep(seconds)
-                self._say("opening a model")
+                self._report_step("opening a model")
             serve(self._end, SampleRing.attach(self._ring), silent=self._number in self.silent)
         time.sleep(DYING)
         self.exitcode = self.exitcode or 0
         self._end.close()
         self._dead.set()
 
-    def _say(self, step: str) -> None:
+    def _report_step(self, step: str) -> None:
         with contextlib.suppress(OSError):
             self._end.sendall(frame(msgpack.encode([Starting(step)])))
 
 
 class StubListener:
-    """An engine that others connect to, as processes with connections do."""
+    """An engine that server processes connect to."""
 
     def __init__(self, path: str) -> None:
         self._listener = socket.socket(socket.AF_UNIX)
@@ -144,5 +144,5 @@ class StubListener:
                 threading.Thread(target=self._greet, args=(end,), daemon=True).start()
 
     def _greet(self, end: socket.socket) -> None:
-        if (said := receive_frame(end)) is not None:
-            serve(end, SampleRing.attach(connect_reader().decode(said).ring))
+        if (payload := receive_frame(end)) is not None:
+            serve(end, SampleRing.attach(connect_decoder().decode(payload).ring))

@@ -16,11 +16,11 @@ def test_a_batch_times_its_longest_stays_within_the_limit() -> None:
     assert found[0] == [6]
 
 
-def test_long_clips_have_batches_of_their_own() -> None:
-    assert list(form_batches([5, 90, 30, 91], 1000, apart=30)) == [[3, 1], [2, 0]]
+def test_long_clips_are_batched_separately() -> None:
+    assert list(form_batches([5, 90, 30, 91], 1000, long_clip=30)) == [[3, 1], [2, 0]]
 
 
-def test_a_bucket_holds_its_steps_and_is_one_itself() -> None:
+def test_a_bucket_is_at_least_the_input_and_a_fixed_point() -> None:
     for steps in range(1, 4000):
         padded = bucket(steps)
         assert padded >= steps
@@ -29,11 +29,11 @@ def test_a_bucket_holds_its_steps_and_is_one_itself() -> None:
 
 
 @pytest.mark.parametrize(("octave", "found"), [(256, 32), (512, 32), (8192, 32)])
-def test_few_lengths_occur_and_little_is_padded(octave: int, found: int) -> None:
+def test_few_bucket_sizes_and_little_padding(octave: int, found: int) -> None:
     steps = range(octave, 2 * octave)
     assert len({bucket(count) for count in steps} - {octave}) == found
     assert max(bucket(count) / count for count in steps) < 1 + 1 / 32
 
 
-def test_padding_makes_no_clip_a_long_one() -> None:
+def test_padding_does_not_make_a_clip_long() -> None:
     assert bucket(MAX_FULL_ATTENTION_STEPS) == MAX_FULL_ATTENTION_STEPS

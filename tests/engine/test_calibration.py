@@ -1,4 +1,4 @@
-"""Turns are measured once, and believed at the next start where they cost what they cost then."""
+"""Step times are measured once, cached, and used at the next start if they are still valid."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from conure.engine import calibration as measuring
+from conure.engine import calibration
 from conure.engine.backends.cuda.graph_capture import no_capture
-from conure.engine.calibration import measure
+from conure.engine.calibration import calibrate
 from conure.engine.calibration_cache import CalibrationCache
 from conure.engine.lanes.chunk_lane import ChunkLane
 from conure.engine.plan import ModelInfo
@@ -19,18 +19,18 @@ from conure.models.network import Network
 from tests.engine.live_model import talking_network
 from tests.engine.test_stream_lane import device_lane, lane
 
-CARD = ModelInfo("small", "small", "labels.json", b"", 20, latencies=(80, 160), runner="torch")
+INFO = ModelInfo("small", "small", "labels.json", b"", 20, latencies=(80, 160), runner="torch")
 SLOTS = 70
 
 
 class Machine:
-    """Takes some milliseconds a row for a turn, and counts turns."""
+    """A simulated step takes some milliseconds a row; measurements are counted."""
 
     def __init__(self) -> None:
-        self.milliseconds, self.turns = 1.0, 0
+        self.milliseconds, self.measured = 1.0, 0
 
-    def turn(self, lane: ChunkLane, latency: int, rows: int) -> float:
-        self.turns += 1
+    def measure(self, lane: ChunkLane, latency: int, rows: int) -> float:
+        self.measured += 1
         return rows * self.milliseconds / 1000
 
 
@@ -42,7 +42,7 @@ def net() -> Network:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
-    monkeypatch.setattr(measuring, "_turn", machine.turn)
+    monkeypatch.setattr(calibration, "_measure_chunks", machine.measure)
     return machine
 
 
@@ -51,66 +51,66 @@ def streams(net: Network) -> ChunkLane:
     return lane(net, SLOTS)
 
 
-def kept_in(folder: Path, card: ModelInfo = CARD) -> CalibrationCache:
+def kept_in(folder: Path, info: ModelInfo = INFO) -> CalibrationCache:
     source = folder / "model"
     source.mkdir(exist_ok=True)
-    return CalibrationCache.of(folder / "cache", source, card, SLOTS)
+    return CalibrationCache.open(folder / "cache", source, info, SLOTS)
 
 
-def test_what_was_measured_is_believed(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
-    first, costs = measure(CARD, streams, StepCosts(), kept_in(tmp_path))[0], StepCosts()
+def test_cached_step_times_are_used(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
+    first, costs = calibrate(INFO, streams, StepCosts(), kept_in(tmp_path))[0], StepCosts()
     assert first.capacity == (70, 70)
-    assert machine.turns == 6
-    assert measure(CARD, streams, costs, kept_in(tmp_path))[0] == first
-    assert machine.turns == 6 + measuring.CHECKS
-    assert costs.guess((streams, 2), 64) == pytest.approx(0.064)
+    assert machine.measured == 6
+    assert calibrate(INFO, streams, costs, kept_in(tmp_path))[0] == first
+    assert machine.measured == 6 + calibration.CHECKS
+    assert costs.estimate((streams, 2), 64) == pytest.approx(0.064)
 
 
 @pytest.mark.parametrize(("milliseconds", "capacity"), [(4.0, (18, 36)), (0.1, (70, 70))])
-def test_another_speed_is_measured_anew(
+def test_a_machine_of_another_speed_is_calibrated_again(
     tmp_path: Path, machine: Machine, streams: ChunkLane, milliseconds: float, capacity: tuple[int, ...]
 ) -> None:
-    """A slower machine does not admit what it could follow before."""
-    measure(CARD, streams, StepCosts(), kept_in(tmp_path))
+    """A slower machine has a lower capacity."""
+    calibrate(INFO, streams, StepCosts(), kept_in(tmp_path))
     machine.milliseconds = milliseconds
-    assert measure(CARD, streams, StepCosts(), kept_in(tmp_path))[0].capacity == capacity
-    machine.turns = 0
-    assert measure(CARD, streams, StepCosts(), kept_in(tmp_path))[0].capacity == capacity
-    assert machine.turns == measuring.CHECKS
+    assert calibrate(INFO, streams, StepCosts(), kept_in(tmp_path))[0].capacity == capacity
+    machine.measured = 0
+    assert calibrate(INFO, streams, StepCosts(), kept_in(tmp_path))[0].capacity == capacity
+    assert machine.measured == calibration.CHECKS
 
 
-def test_what_is_kept_of_something_else_is_not_believed(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
+def test_a_cache_of_another_model_or_version_is_ignored(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
     kept = kept_in(tmp_path)
-    measure(CARD, streams, StepCosts(), kept)
+    calibrate(INFO, streams, StepCosts(), kept)
     assert kept.read()
-    assert kept_in(tmp_path, replace(CARD, runner="native int8")).read() is None
+    assert kept_in(tmp_path, replace(INFO, runner="native int8")).read() is None
     assert replace(kept, about=kept.about | {"slots": 71}).read() is None
     for harm in ("", "[]", json.dumps({"about": kept.about, "turns": [[80, [[1, 0.1]]]]})):
         kept.path.write_text(harm)
         assert kept.read() is None
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
+def test_an_unwritable_cache_is_no_error(tmp_path: Path, machine: Machine, streams: ChunkLane) -> None:
     (tmp_path / "cache").write_bytes(b"a file")
-    assert measure(CARD, streams, StepCosts(), kept_in(tmp_path))[0].capacity == (70, 70)
+    assert calibrate(INFO, streams, StepCosts(), kept_in(tmp_path))[0].capacity == (70, 70)
 
 
-def test_turns_on_a_device_are_measured_at_their_largest(net: Network, machine: Machine) -> None:
-    """So that streams are not refused for what more rows were only guessed to cost."""
+def test_the_largest_gpu_step_is_measured(net: Network, machine: Machine) -> None:
+    """So that admission does not depend on an extrapolated cost."""
     streams = device_lane(net, no_capture, slots=70)
-    assert list(measuring._turns(streams, 80)) == [(1, 0.001), (8, 0.008), (64, 0.064), (70, 0.07)]
+    assert list(calibration._measure_sizes(streams, 80)) == [(1, 0.001), (8, 0.008), (64, 0.064), (70, 0.07)]
 
 
-def test_a_turn_on_a_device_is_measured_to_its_end(net: Network) -> None:
+def test_a_gpu_step_is_measured_to_its_end(net: Network) -> None:
     streams = device_lane(net, no_capture)
-    assert measuring._turn(streams, 160, 3) > 0
-    assert streams.is_settled
+    assert calibration._measure_chunks(streams, 160, 3) > 0
+    assert streams.is_drained
     assert len(streams) == 0
 
 
-def test_rows_that_were_measured_give_their_memory_back(net: Network) -> None:
+def test_measured_slots_are_freed(net: Network) -> None:
     streams = lane(net, SLOTS)
     before = streams.state
-    assert measure(CARD, streams, StepCosts())[0].capacity
+    assert calibrate(INFO, streams, StepCosts())[0].capacity
     assert streams.state is not before
     assert not streams.state.encoder.started.any()

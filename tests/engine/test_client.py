@@ -1,4 +1,4 @@
-"""The engine behind its asyncio face: on a thread and in a process, and after the process was killed."""
+"""EngineClient: an engine in a thread, in a process, and after the process was killed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = ["net"]
 
 
 class Listener:
-    """Keeps answers, and waits for what it is to hear."""
+    """Collects events, and waits for some of them."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -87,7 +87,7 @@ def plan(model: Path) -> Plan:
     return Plan(live=(str(model),), clips=(str(model),), device="cpu", slots=16)
 
 
-def say(handle: EngineClient, number: int, samples: np.ndarray) -> None:
+def send_clip(handle: EngineClient, number: int, samples: np.ndarray) -> None:
     handle.ask(Open(number, StreamOptions("small")))
     for begin in range(0, len(samples), 3_000):
         handle.ask(Audio(number, samples[begin : begin + 3_000]))
@@ -95,12 +95,12 @@ def say(handle: EngineClient, number: int, samples: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("kind", [ThreadTransport, ProcessTransport])
-def test_streams_and_clips_are_answered(
+def test_streams_and_clips_are_transcribed(
     kind: type[ThreadTransport | ProcessTransport], net: Network, model: Path
 ) -> None:
     clips = [noise(np.random.default_rng(seed), 40_000) for seed in range(3)]
 
-    async def talk() -> None:
+    async def scenario() -> None:
         async with started(kind(plan(model))) as handle:
             card = handle.models["small"]
             assert card.latencies == (80, 160, 320, 560, 1120)
@@ -109,7 +109,7 @@ def test_streams_and_clips_are_answered(
             for index, listener in enumerate(listeners):
                 number = handle.register(listener)
                 if index < 3:
-                    say(handle, number, clips[index])
+                    send_clip(handle, number, clips[index])
                 else:
                     handle.ask(Clip(number, "small", clips[index - 3]))
             for index, listener in enumerate(listeners):
@@ -119,13 +119,13 @@ def test_streams_and_clips_are_answered(
             assert isinstance(listeners[0].answers[0], StreamOpened)
             assert handle.registered == 0
 
-    asyncio.run(talk())
+    asyncio.run(scenario())
 
 
-def test_a_killed_engine_comes_back(net: Network, model: Path) -> None:
+def test_a_killed_engine_is_restarted(net: Network, model: Path) -> None:
     samples = noise(np.random.default_rng(5), 40_000)
 
-    async def talk() -> None:
+    async def scenario() -> None:
         process = ProcessTransport(plan(model))
         async with started(process) as handle:
             listener = Listener()
@@ -137,21 +137,21 @@ def test_a_killed_engine_comes_back(net: Network, model: Path) -> None:
             os.kill(process._process.pid, signal.SIGKILL)
             await asyncio.wait_for(listener.restarts.wait(), PATIENCE)
             listener.answers.clear()
-            say(handle, number, samples)
+            send_clip(handle, number, samples)
             await asyncio.wait_for(listener.ended.wait(), PATIENCE)
             assert listener.tokens() == [token for token, _ in offline(net, samples, 2)]
             assert handle.restarts == 1
 
-    asyncio.run(talk())
+    asyncio.run(scenario())
 
 
-def test_an_engine_whose_device_failed_comes_back(
+def test_an_engine_with_a_failed_device_is_restarted(
     net: Network, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     samples = noise(np.random.default_rng(6), 40_000)
     monkeypatch.setattr(transport, "_work", work_until_the_device_fails)
 
-    async def talk() -> None:
+    async def scenario() -> None:
         process = ProcessTransport(replace(plan(model), cache=tmp_path))
         async with started(process) as handle:
             listener = Listener()
@@ -161,15 +161,15 @@ def test_an_engine_whose_device_failed_comes_back(
             await asyncio.wait_for(listener.restarts.wait(), PATIENCE)
             assert not any(isinstance(answer, ENDS) for answer in listener.answers)
             listener.answers.clear()
-            say(handle, number, samples)
+            send_clip(handle, number, samples)
             await asyncio.wait_for(listener.ended.wait(), PATIENCE)
             assert listener.tokens() == [token for token, _ in offline(net, samples, 2)]
 
-    asyncio.run(talk())
+    asyncio.run(scenario())
     assert "the engine's device failed; starting it again" in caplog.text
 
 
-def test_a_thread_cannot_start_on_a_device_that_failed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_engine_does_not_start_on_a_failed_device(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA_DSA")
 
@@ -178,17 +178,17 @@ def test_a_thread_cannot_start_on_a_device_that_failed(model: Path, monkeypatch:
         asyncio.run(EngineClient(ThreadTransport(plan(model))).start())
 
 
-def test_an_engine_that_cannot_start_tells_why(tmp_path: Path) -> None:
-    async def talk() -> None:
+def test_a_failed_start_raises_its_cause(tmp_path: Path) -> None:
+    async def scenario() -> None:
         for kind in (ThreadTransport, ProcessTransport):
             with pytest.raises(UnknownModel, match="no such model"):
                 await EngineClient(kind(Plan(live=(str(tmp_path / "none"),)))).start()
 
-    asyncio.run(talk())
+    asyncio.run(scenario())
 
 
 def test_too_many_streams_are_refused(model: Path) -> None:
-    async def talk() -> None:
+    async def scenario() -> None:
         async with started(ThreadTransport(Plan(live=(str(model),), device="cpu", slots=1))) as handle:
             first, second = Listener(), Listener()
             for listener in (first, second):
@@ -201,4 +201,4 @@ def test_too_many_streams_are_refused(model: Path) -> None:
             await asyncio.wait_for(first.ended.wait(), PATIENCE)
             assert isinstance(first.answers[-1], Cancelled)
 
-    asyncio.run(talk())
+    asyncio.run(scenario())

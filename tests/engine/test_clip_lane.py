@@ -1,4 +1,4 @@
-"""Urgent clips do not wait for those that came before them, and none asks for more memory than there is."""
+"""High-priority clips overtake others, and batches stay within the memory."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def clip(number: int, urgent: bool = False, seconds: int = 1) -> Clip:
 def finish(clips: ClipLane, scheduler: Scheduler) -> list[Answer]:
     answers: list[Answer] = []
     while len(clips):
-        turn = scheduler.choose(0.0, [], [], clips.ready())
-        assert isinstance(turn, ClipStep)
-        answers += clips.run(turn.work)
+        step = scheduler.choose(0.0, [], [], clips.ready())
+        assert isinstance(step, ClipStep)
+        answers += clips.run(step.work)
     return answers
 
 
-def test_an_urgent_clip_overtakes_a_batch_that_was_begun() -> None:
+def test_a_high_priority_clip_overtakes_a_running_batch() -> None:
     clips, scheduler = lane(), Scheduler(StepCosts())
     clips.submit(clip(1), 0.0)
     clips.submit(clip(2), 0.0)
@@ -51,7 +51,7 @@ def test_an_urgent_clip_overtakes_a_batch_that_was_begun() -> None:
     assert ends == [3, 1, 2]
 
 
-def test_urgent_and_other_clips_share_no_batch() -> None:
+def test_priorities_share_no_batch() -> None:
     clips = lane()
     for number in range(4):
         clips.submit(clip(number, urgent=number % 2 == 1), 0.0)
@@ -62,7 +62,7 @@ def test_urgent_and_other_clips_share_no_batch() -> None:
     assert urgent.size == other.size == 2
 
 
-def test_a_batch_that_nobody_waits_for_is_given_up() -> None:
+def test_a_batch_without_clips_is_abandoned() -> None:
     clips = lane()
     clips.submit(clip(1), 0.0)
     clips.submit(clip(2, urgent=True), 0.0)
@@ -75,7 +75,7 @@ def test_a_batch_that_nobody_waits_for_is_given_up() -> None:
     assert len(clips) == 0
 
 
-def test_batches_become_as_small_as_the_memory_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_batches_shrink_to_the_memory(caplog: pytest.LogCaptureFixture) -> None:
     scarce = ScarceRunner(runner(), 6.0)
     clips, scheduler = ClipLane(scarce, batch_seconds=30.0), Scheduler(StepCosts())
     for round_ in range(2):
@@ -93,7 +93,7 @@ def test_batches_become_as_small_as_the_memory_is(caplog: pytest.LogCaptureFixtu
     assert "20 s of clips" in warnings[0].getMessage()
 
 
-def test_a_clip_that_does_not_fit_fails_and_the_others_go_on() -> None:
+def test_a_clip_that_does_not_fit_fails_alone() -> None:
     clips, scheduler = ClipLane(ScarceRunner(runner(), 6.0)), Scheduler(StepCosts())
     for number, seconds in enumerate((1, 9, 2)):
         assert clips.submit(clip(number, seconds=seconds), 0.0) == []
@@ -105,10 +105,10 @@ def test_a_clip_that_does_not_fit_fails_and_the_others_go_on() -> None:
     assert failed.hint
 
 
-def test_what_there_is_no_memory_for_is_not_tried() -> None:
-    """Memory for 12 s, and clips take as much as they are long, but 2 s more each."""
+def test_batches_over_the_memory_limit_are_not_tried() -> None:
+    """Memory for 12 s, of which a clip takes its duration and 2 s."""
     scarce = ScarceRunner(runner(), 12.0)
-    clips, scheduler = ClipLane(scarce, most_rows=lambda seconds: int(12 // (seconds + 2))), Scheduler(StepCosts())
+    clips, scheduler = ClipLane(scarce, max_rows=lambda seconds: int(12 // (seconds + 2))), Scheduler(StepCosts())
     (failed,) = clips.submit(clip(1, seconds=11), 0.0)
     assert isinstance(failed, Failed)
     assert (failed.stream, failed.code) == (1, "out_of_memory")

@@ -1,4 +1,4 @@
-"""Batches that the device has no memory for."""
+"""Batches that do not fit the device's memory."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ def noises(*seconds: float) -> list[np.ndarray]:
     return [rng.normal(0, 0.1, round(long * RATE)).astype(np.float32) for long in seconds]
 
 
-def said(tokens: list[EmittedToken] | OutOfMemory) -> list[tuple[int, int]]:
+def labels(tokens: list[EmittedToken] | OutOfMemory) -> list[tuple[int, int]]:
     assert not isinstance(tokens, OutOfMemory)
     return [(token.id, token.step) for token in tokens]
 
 
-def test_halves_say_what_the_whole_says(runner: ClipRunner) -> None:
+def test_halves_give_the_tokens_of_the_whole_batch(runner: ClipRunner) -> None:
     batch, missing = noises(4, 3, 4, 1, 2, 4, 3), list[float]()
     expected = run_to_end(transcribe_batch(runner, batch))
-    found = run_to_end(transcribe_batch(ScarceRunner(runner, 9.0), batch, did_not_fit=missing.append))
-    assert [said(tokens) for tokens in found] == [said(tokens) for tokens in expected]
-    assert any(said(tokens) for tokens in found)
+    found = run_to_end(transcribe_batch(ScarceRunner(runner, 9.0), batch, on_out_of_memory=missing.append))
+    assert [labels(tokens) for tokens in found] == [labels(tokens) for tokens in expected]
+    assert any(labels(tokens) for tokens in found)
     assert missing == [28.0, 12.0, 16.0]
 
 
-def test_a_clip_that_does_not_fit_alone_is_named(runner: ClipRunner) -> None:
+def test_a_clip_that_does_not_fit_alone_raises(runner: ClipRunner) -> None:
     batch = noises(1, 20, 2)
     found = run_to_end(transcribe_batch(ScarceRunner(runner, 9.0), batch))
     assert isinstance(found[1], OutOfMemory)
     assert "a clip of 20 s" in found[1].message
     assert found[1].hint
     for row in (0, 2):
-        assert said(found[row]) == said(run_to_end(transcribe_batch(runner, [batch[row]]))[0])
+        assert labels(found[row]) == labels(run_to_end(transcribe_batch(runner, [batch[row]]))[0])
     with pytest.raises(OutOfMemory, match="a clip of 20 s"):
         transcribe_clips(ScarceRunner(runner, 9.0), batch)
 
 
-def test_nothing_of_a_batch_is_left_when_its_halves_begin(runner: ClipRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_freed_before_its_halves_run(runner: ClipRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[torch.Tensor]] = []
     left: list[bool] = []
     subsample = runner.network.encoder.subsample  # type: ignore[attr-defined]
@@ -73,7 +73,7 @@ def test_nothing_of_a_batch_is_left_when_its_halves_begin(runner: ClipRunner, mo
     assert left == [False]
 
 
-def test_other_errors_are_not_taken_for_it(runner: ClipRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_taken_for_out_of_memory(runner: ClipRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 

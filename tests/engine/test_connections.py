@@ -1,4 +1,4 @@
-"""Several processes ask one engine: each hears of its own streams alone, and whoever leaves frees what it had."""
+"""Several clients of one engine: each receives its own streams' events, and frees its slots when it disconnects."""
 
 from __future__ import annotations
 
@@ -18,13 +18,22 @@ from conure.engine.ipc import connections
 from conure.engine.ipc.frames import frame, receive_frame
 from conure.engine.ipc.sample_ring import SampleRing
 from conure.engine.ipc.transport import ProcessTransport, SocketTransport
-from conure.engine.ipc.wire import FromEngine, answer_reader
-from conure.engine.messages import Audio, Failed, Finished, Open, QueueRoom, StepTaken, StreamOpened, StreamOptions
+from conure.engine.ipc.wire import EngineMessage, answer_reader
+from conure.engine.messages import (
+    Audio,
+    CapacityChanged,
+    Failed,
+    Finished,
+    Open,
+    StepTaken,
+    StreamOpened,
+    StreamOptions,
+)
 from conure.engine.plan import Plan
 from conure.errors import EngineFailed
 from conure.models.network import Network
 from tests.engine.live_model import save_live_model
-from tests.engine.test_client import PATIENCE, Listener, say
+from tests.engine.test_client import PATIENCE, Listener, send_clip
 from tests.engine.test_stream_lane import net, noise, offline
 from tests.waiting import until
 
@@ -38,165 +47,165 @@ def model(net: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_live_model(net, tmp_path_factory.mktemp("models") / "small")
 
 
-class House:
-    """An engine, whoever started it, and two that ask it."""
+class SharedEngine:
+    """An engine, its parent and other clients."""
 
-    def __init__(self, path: Path, starter: EngineClient, transport: ProcessTransport) -> None:
+    def __init__(self, path: Path, parent: EngineClient, transport: ProcessTransport) -> None:
         self.path = path
-        self.starter = starter
-        self.turns: list[StepTaken] = []
-        starter.on_turn = self.turns.append
-        self.askers: list[EngineClient] = []
+        self.parent = parent
+        self.steps: list[StepTaken] = []
+        parent.on_turn = self.steps.append
+        self.clients: list[EngineClient] = []
         self._transport = transport
 
-    async def asker(self, number: int) -> EngineClient:
-        asker = EngineClient(SocketTransport(self.path, number, 2**20), number)
-        await asker.start()
-        self.askers.append(asker)
-        return asker
+    async def connect(self, number: int) -> EngineClient:
+        client = EngineClient(SocketTransport(self.path, number, 2**20), number)
+        await client.start()
+        self.clients.append(client)
+        return client
 
     def kill_engine(self) -> None:
-        assert self._transport.process
-        os.kill(self._transport.process, signal.SIGKILL)
+        assert self._transport.process_id
+        os.kill(self._transport.process_id, signal.SIGKILL)
 
 
 @asynccontextmanager
-async def house(model: Path, folder: Path) -> AsyncIterator[House]:
+async def shared_engine(model: Path, folder: Path) -> AsyncIterator[SharedEngine]:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "engine"))
         listener.listen()
         transport = ProcessTransport(Plan(live=(str(model),), device="cpu", slots=SLOTS), listener)
-        starter = EngineClient(transport)
-        await starter.start()
-        place = House(folder / "engine", starter, transport)
+        parent = EngineClient(transport)
+        await parent.start()
+        shared = SharedEngine(folder / "engine", parent, transport)
         try:
-            yield place
+            yield shared
         finally:
-            for asker in place.askers:
-                await asker.stop()
-            await starter.stop()
+            for client in shared.clients:
+                await client.stop()
+            await parent.stop()
 
 
-def test_each_hears_of_its_own(net: Network, model: Path, tmp_path: Path) -> None:
+def test_each_connection_receives_its_own_streams(net: Network, model: Path, tmp_path: Path) -> None:
     clips = [noise(np.random.default_rng(seed), 30_000) for seed in range(2)]
 
-    async def talk() -> None:
-        async with house(model, tmp_path) as place:
+    async def scenario() -> None:
+        async with shared_engine(model, tmp_path) as shared:
             listeners = []
             for number, clip in zip((1, 2), clips, strict=True):
-                asker, listener = await place.asker(number), Listener()
-                say(asker, asker.register(listener), clip)
+                client, listener = await shared.connect(number), Listener()
+                send_clip(client, client.register(listener), clip)
                 listeners.append(listener)
             for listener, clip in zip(listeners, clips, strict=True):
                 await asyncio.wait_for(listener.ended.wait(), PATIENCE)
                 assert isinstance(listener.answers[-1], Finished)
                 assert listener.tokens() == [token for token, _ in offline(net, clip, 2)]
-            assert place.turns
+            assert shared.steps
 
-    asyncio.run(talk())
+    asyncio.run(scenario())
 
 
-def test_whoever_started_it_may_stand_still() -> None:
-    """What is counted of turns waits up to a bound, then is left out; it cuts nobody off."""
+def test_a_stalled_parent_is_not_disconnected() -> None:
+    """Step statistics are dropped beyond a bound, without a disconnect."""
     theirs, ours = socket.socketpair()
     ring = SampleRing.create(16)
     with ours:
-        connection = connections._Connection(connections.STARTER, theirs, SampleRing.attach(ring.name))
-        turn, room = StepTaken("small", 160, 1, 0.01, 1, 0, {"encoder" * 50: 0.01}), QueueRoom("small", (1,))
-        for _ in range(5 * connections.MOST_WAITING):
-            connection.tell([turn])
-        connection.tell([room])
-        heard: list[FromEngine] = []
-        while heard[-1:] != [room]:
+        connection = connections._Connection(connections.PARENT, theirs, SampleRing.attach(ring.name))
+        step, change = StepTaken("small", 160, 1, 0.01, 1, 0, {"encoder" * 50: 0.01}), CapacityChanged("small", (1,))
+        for _ in range(5 * connections.MAX_QUEUED):
+            connection.send([step])
+        connection.send([change])
+        received: list[EngineMessage] = []
+        while received[-1:] != [change]:
             payload = receive_frame(ours)
-            assert payload is not None, "it was cut off"
-            heard += answer_reader().decode(payload)
-        assert turn in heard
+            assert payload is not None, "disconnected"
+            received += answer_reader().decode(payload)
+        assert step in received
         connection.close()
     ring.close()
 
 
-def test_who_leaves_frees_its_slots(model: Path, tmp_path: Path) -> None:
-    async def taken(asker: EngineClient, count: int) -> list[bool]:
+def test_a_disconnected_client_frees_its_slots(model: Path, tmp_path: Path) -> None:
+    async def try_open(client: EngineClient, count: int) -> list[bool]:
         listeners = [Listener() for _ in range(count)]
         for listener in listeners:
-            asker.ask(Open(asker.register(listener), StreamOptions("small", 1120), again=True))
+            client.ask(Open(client.register(listener), StreamOptions("small", 1120), again=True))
         await until(lambda: all(listener.answers for listener in listeners))
         assert all(isinstance(listener.answers[0], StreamOpened | Failed) for listener in listeners)
         return [isinstance(listener.answers[0], StreamOpened) for listener in listeners]
 
-    async def talk() -> None:
-        async with house(model, tmp_path) as place:
-            first, second = await place.asker(1), await place.asker(2)
-            assert await taken(first, SLOTS) == [True] * SLOTS
-            assert await taken(second, 1) == [False]
+    async def scenario() -> None:
+        async with shared_engine(model, tmp_path) as shared:
+            first, second = await shared.connect(1), await shared.connect(2)
+            assert await try_open(first, SLOTS) == [True] * SLOTS
+            assert await try_open(second, 1) == [False]
             await first.stop()
-            while await taken(second, 1) == [False]:
+            while await try_open(second, 1) == [False]:
                 pass  # it has not been noticed yet
-            again = await place.asker(1)
-            assert await taken(again, SLOTS) == [True] * (SLOTS - 1) + [False]
+            reconnected = await shared.connect(1)
+            assert await try_open(reconnected, SLOTS) == [True] * (SLOTS - 1) + [False]
 
-    asyncio.run(talk())
+    asyncio.run(scenario())
 
 
-def test_all_go_on_with_the_next_engine(net: Network, model: Path, tmp_path: Path) -> None:
+def test_all_streams_continue_on_the_next_engine(net: Network, model: Path, tmp_path: Path) -> None:
     samples = noise(np.random.default_rng(5), 30_000)
 
-    async def talk() -> None:
-        async with house(model, tmp_path) as place:
-            askers = [await place.asker(number) for number in (1, 2)]
+    async def scenario() -> None:
+        async with shared_engine(model, tmp_path) as shared:
+            clients = [await shared.connect(number) for number in (1, 2)]
             listeners = [Listener(), Listener()]
-            numbers = [asker.register(listener) for asker, listener in zip(askers, listeners, strict=True)]
-            for asker, number in zip(askers, numbers, strict=True):
-                asker.ask(Open(number, StreamOptions("small")))
-                asker.ask(Audio(number, samples[:20_000]))
+            numbers = [client.register(listener) for client, listener in zip(clients, listeners, strict=True)]
+            for client, number in zip(clients, numbers, strict=True):
+                client.ask(Open(number, StreamOptions("small")))
+                client.ask(Audio(number, samples[:20_000]))
             await asyncio.sleep(0.2)
-            place.kill_engine()
-            for asker, number, listener in zip(askers, numbers, listeners, strict=True):
+            shared.kill_engine()
+            for client, number, listener in zip(clients, numbers, listeners, strict=True):
                 await asyncio.wait_for(listener.restarts.wait(), PATIENCE)
                 listener.answers.clear()
-                say(asker, number, samples)
+                send_clip(client, number, samples)
                 await asyncio.wait_for(listener.ended.wait(), PATIENCE)
                 assert listener.tokens() == [token for token, _ in offline(net, samples, 2)]
-            assert [asker.restarts for asker in (*askers, place.starter)] == [1, 1, 1]
+            assert [client.restarts for client in (*clients, shared.parent)] == [1, 1, 1]
 
-    asyncio.run(talk())
+    asyncio.run(scenario())
 
 
-def test_who_does_not_read_holds_nobody_up(net: Network, model: Path, tmp_path: Path) -> None:
-    """Its pings are answered into a socket that fills."""
+def test_a_client_that_does_not_read_delays_no_other(net: Network, model: Path, tmp_path: Path) -> None:
+    """The pongs for it fill its socket."""
     samples = noise(np.random.default_rng(6), 30_000)
 
-    async def talk() -> None:
-        async with house(model, tmp_path) as place:
-            deaf, asker, listener = await place.asker(1), await place.asker(2), Listener()
-            deaf._tasks[0].cancel()
+    async def scenario() -> None:
+        async with shared_engine(model, tmp_path) as shared:
+            stalled, client, listener = await shared.connect(1), await shared.connect(2), Listener()
+            stalled._tasks[0].cancel()
             for _ in range(200):
                 for _ in range(50):
-                    deaf.ask(Open(deaf.register(Listener()), StreamOptions("x" * 2000)))
+                    stalled.ask(Open(stalled.register(Listener()), StreamOptions("x" * 2000)))
                 await asyncio.sleep(0.005)
-            say(asker, asker.register(listener), samples)
+            send_clip(client, client.register(listener), samples)
             await asyncio.wait_for(listener.ended.wait(), PATIENCE)
             assert listener.tokens() == [token for token, _ in offline(net, samples, 2)]
 
-    asyncio.run(talk())
+    asyncio.run(scenario())
 
 
-def test_without_an_engine_it_is_said_so(tmp_path: Path) -> None:
+def test_connecting_without_an_engine_fails(tmp_path: Path) -> None:
     with pytest.raises(EngineFailed, match="there is no engine"):
         asyncio.run(EngineClient(SocketTransport(tmp_path / "none", 1), 1).start())
 
 
-def test_who_hangs_up_before_it_was_introduced(net: Network, model: Path, tmp_path: Path) -> None:
-    async def talk() -> None:
-        async with house(model, tmp_path) as place:
-            for said in (b"", b"\0\0", frame(b"nonsense")):
+def test_a_connection_that_closes_before_its_handshake(net: Network, model: Path, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shared_engine(model, tmp_path) as shared:
+            for payload in (b"", b"\0\0", frame(b"nonsense")):
                 with socket.socket(socket.AF_UNIX) as end:
-                    end.connect(str(place.path))
-                    end.sendall(said)
-            listener, asker = Listener(), await place.asker(1)
-            say(asker, asker.register(listener), noise(np.random.default_rng(7), 20_000))
+                    end.connect(str(shared.path))
+                    end.sendall(payload)
+            listener, client = Listener(), await shared.connect(1)
+            send_clip(client, client.register(listener), noise(np.random.default_rng(7), 20_000))
             await asyncio.wait_for(listener.ended.wait(), PATIENCE)
             assert isinstance(listener.answers[-1], Finished)
 
-    asyncio.run(talk())
+    asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""An engine that dies again and again under steady load: everything that was asked is answered, once, in order."""
+"""An engine that is killed repeatedly under steady load: every request is answered once and in order."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ LOOPS = pytest.mark.parametrize("loop", [new_event_loop, asyncio.new_event_loop]
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
-class Asking:
-    """A stream that asks for one marker after the other, and asks again for those that a dead engine has not given."""
+class MarkerStream:
+    """A stream that requests one marker after the other, and repeats those that a dead engine did not return."""
 
     def __init__(self, handle: EngineClient) -> None:
-        self.heard: list[int] = []
-        self.asked = 0
+        self.received: list[int] = []
+        self.requested = 0
         self.error: ConureError | None = None
         self._handle = handle
         self._waiting: deque[int] = deque()
@@ -56,20 +56,20 @@ class Asking:
     def is_done(self) -> bool:
         return not self._waiting
 
-    def ask(self) -> None:
-        self._waiting.append(self.asked)
-        self._say(self.asked)
-        self.asked += 1
+    def request_marker(self) -> None:
+        self._waiting.append(self.requested)
+        self._send_marker(self.requested)
+        self.requested += 1
 
     def answered(self, answer: Answer) -> None:
         if isinstance(answer, Marker):
-            self.heard.append(answer.marker)
+            self.received.append(answer.marker)
             assert answer.marker == self._waiting.popleft()
 
     def restarted(self) -> None:
         self._open()
         for marker in self._waiting:
-            self._say(marker)
+            self._send_marker(marker)
 
     def lost(self, error: ConureError) -> None:
         self.error = error
@@ -77,7 +77,7 @@ class Asking:
     def _open(self) -> None:
         self._handle.ask(Open(self._number, StreamOptions("stub")))
 
-    def _say(self, marker: int) -> None:
+    def _send_marker(self, marker: int) -> None:
         self._handle.ask(Audio(self._number, SAMPLES))
         self._handle.ask(Finalize(self._number, marker))
 
@@ -89,31 +89,31 @@ async def until(come_true: Callable[[], bool]) -> None:
 
 
 async def endure(handle: EngineClient, kill: Callable[[], None]) -> None:
-    """Steady load while the engine is killed so many times; then all must have been answered."""
+    """Steady load while the engine is killed `kills` times; then all markers must have arrived."""
     await handle.start()
-    streams = [Asking(handle) for _ in range(STREAMS)]
-    turn = itertools.cycle(streams)
+    streams = [MarkerStream(handle) for _ in range(STREAMS)]
+    next_stream = itertools.cycle(streams)
     loop = asyncio.get_running_loop()
     for kills in range(1, KILLS + 1):
-        heard, over = sum(len(stream.heard) for stream in streams), loop.time() + BETWEEN
-        while loop.time() < over or sum(len(stream.heard) for stream in streams) == heard:
+        received, over = sum(len(stream.received) for stream in streams), loop.time() + BETWEEN
+        while loop.time() < over or sum(len(stream.received) for stream in streams) == received:
             for _ in range(AT_ONCE):
-                next(turn).ask()
+                next(next_stream).request_marker()
             await asyncio.sleep(TICK)
             assert not any(stream.error for stream in streams)
         kill()
         await until(lambda kills=kills: handle.restarts >= kills)  # type: ignore[misc]
     for stream in streams:
-        stream.ask()
+        stream.request_marker()
     await until(lambda: all(stream.is_done for stream in streams))
-    assert [stream.heard for stream in streams] == [list(range(stream.asked)) for stream in streams]
+    assert [stream.received for stream in streams] == [list(range(stream.requested)) for stream in streams]
     assert handle.restarts == KILLS
     assert handle.is_ready
 
 
-def run(loop: Loop, work: Callable[[], Awaitable[None]]) -> None:
+def run(loop: Loop, scenario: Callable[[], Awaitable[None]]) -> None:
     async def main() -> None:
-        await work()
+        await scenario()
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(main())
@@ -125,7 +125,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[StubProcess]]:
         Process = StubProcess
 
     monkeypatch.setattr(transport.multiprocessing, "get_context", lambda _: Context)
-    monkeypatch.setattr(watchdog, "SHORTEST", 0.001)
+    monkeypatch.setattr(watchdog, "MIN_DELAY", 0.001)
     StubProcess.reset()
     yield StubProcess
     StubProcess.reset()
@@ -133,56 +133,56 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[StubProcess]]:
 
 @LOOPS
 def test_a_process_that_is_killed_under_load(loop: Loop, stub: type[StubProcess]) -> None:
-    async def work() -> None:
+    async def scenario() -> None:
         handle = EngineClient(ProcessTransport(Plan(), ring_samples=2**18))
         await endure(handle, lambda: stub.last.kill())
         await handle.stop()
 
-    run(loop, work)
+    run(loop, scenario)
 
 
 @LOOPS
-def test_an_engine_that_others_start_is_killed_under_load(loop: Loop, tmp_path: Path) -> None:
-    async def work() -> None:
+def test_a_shared_engine_is_killed_under_load(loop: Loop, tmp_path: Path) -> None:
+    async def scenario() -> None:
         engine = StubListener(str(tmp_path / "engine"))
         handle = EngineClient(SocketTransport(tmp_path / "engine", 3, 2**18), 3)
         await endure(handle, engine.kill)
         await handle.stop()
         engine.close()
 
-    run(loop, work)
+    run(loop, scenario)
 
 
-def test_one_that_dies_while_it_starts_at_first_is_told(stub: type[StubProcess]) -> None:
+def test_an_engine_that_dies_in_its_first_start_raises(stub: type[StubProcess]) -> None:
     stub.dies_at_start = range(1, 2)
     with pytest.raises(EngineFailed, match=r"the engine died \(killed by SIGKILL\) while it started"):
         asyncio.run(EngineClient(ProcessTransport(Plan())).start())
 
 
-def test_some_that_die_while_they_start_again_are_followed_by_one_that_lives(stub: type[StubProcess]) -> None:
+def test_restarts_that_fail_are_followed_by_one_that_succeeds(stub: type[StubProcess]) -> None:
     stub.dies_at_start = range(2, 1 + MOST_STARTS)
 
-    async def work() -> None:
+    async def scenario() -> None:
         handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
-        stream = Asking(handle)
+        stream = MarkerStream(handle)
         stub.last.kill()
-        stream.ask()
+        stream.request_marker()
         await until(lambda: stream.is_done)
-        assert stream.heard == [0]
+        assert stream.received == [0]
         assert handle.restarts == MOST_STARTS
         await handle.stop()
 
-    asyncio.run(work())
+    asyncio.run(scenario())
 
 
-def test_when_none_of_several_starts_it_is_the_end(stub: type[StubProcess]) -> None:
+def test_repeated_failed_restarts_end_the_client(stub: type[StubProcess]) -> None:
     stub.dies_at_start = range(2, 1000)
 
-    async def work() -> None:
+    async def scenario() -> None:
         handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
-        stream = Asking(handle)
+        stream = MarkerStream(handle)
         stub.last.kill()
         async with asyncio.timeout(PATIENCE):
             error = await handle.until_failed()
@@ -192,56 +192,56 @@ def test_when_none_of_several_starts_it_is_the_end(stub: type[StubProcess]) -> N
         await handle.stop()
         assert stub.started == 1 + MOST_STARTS
 
-    asyncio.run(work())
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("first", [1, 2], ids=["the first", "the one after a crash"])
-def test_one_that_hangs_while_it_starts_is_killed_and_followed(
+def test_an_engine_that_hangs_in_its_start_is_restarted(
     first: int, stub: type[StubProcess], caplog: pytest.LogCaptureFixture
 ) -> None:
     stub.hangs_at_start = range(first, first + 2)
 
-    async def work() -> None:
+    async def scenario() -> None:
         handle = EngineClient(ProcessTransport(Plan(), start_seconds=SHORT))
         await handle.start()
-        stream = Asking(handle)
+        stream = MarkerStream(handle)
         if first == 2:
             stub.last.kill()
-        stream.ask()
+        stream.request_marker()
         await until(lambda: stream.is_done)
         assert handle.restarts == first + 1
         assert handle.is_ready
         await handle.stop()
 
-    asyncio.run(work())
+    asyncio.run(scenario())
     hung = f"did not get on for {SHORT:g} s (start_seconds) while it was opening a model; it was killed"
     assert caplog.text.count(f"{hung}; starting it again") == 2
 
 
-def test_when_all_hang_while_they_start_it_is_the_end(stub: type[StubProcess]) -> None:
+def test_repeated_hanging_starts_end_the_client(stub: type[StubProcess]) -> None:
     stub.hangs_at_start = range(1, 1000)
     with pytest.raises(EngineFailed, match=r"none of the last 5 engines said a word; .* while it was opening a model"):
         asyncio.run(EngineClient(ProcessTransport(Plan(), start_seconds=SHORT)).start())
     assert stub.started == MOST_STARTS
 
 
-def test_one_that_gets_on_may_take_its_time(stub: type[StubProcess]) -> None:
-    """All steps together take longer than one may."""
+def test_a_start_that_makes_progress_is_not_limited(stub: type[StubProcess]) -> None:
+    """All steps together take longer than the limit of one."""
     stub.steps = (0.8,) * 4
 
-    async def work() -> None:
+    async def scenario() -> None:
         handle = EngineClient(ProcessTransport(Plan(), start_seconds=2.0))
         await handle.start()
         assert handle.restarts == 0
         await handle.stop()
 
-    asyncio.run(work())
+    asyncio.run(scenario())
 
 
-def test_a_start_is_over_where_nobody_waits_for_it(stub: type[StubProcess]) -> None:
+def test_a_cancelled_start_ends(stub: type[StubProcess]) -> None:
     stub.hangs_at_start = range(1, 1000)
 
-    async def work() -> None:
+    async def scenario() -> None:
         handle = EngineClient(ProcessTransport(Plan()))
         starting = asyncio.create_task(handle.start())
         await until(lambda: stub.started == 1)
@@ -251,21 +251,19 @@ def test_a_start_is_over_where_nobody_waits_for_it(stub: type[StubProcess]) -> N
         stub.last.kill()
         await handle.stop()
 
-    asyncio.run(work())
+    asyncio.run(scenario())
 
 
-def test_an_engine_that_says_nothing_is_killed_and_those_after_it(
-    stub: type[StubProcess], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It takes requests, and is ready to nobody."""
+def test_silent_engines_are_killed(stub: type[StubProcess], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It accepts requests, and is not ready."""
     stub.silent = range(2, 1000)
 
-    async def work() -> None:
+    async def scenario() -> None:
         handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
         stub.last.kill()
         await until(lambda: not handle.is_ready)
-        monkeypatch.setattr(handles, "PING_EVERY", 0.002)
+        monkeypatch.setattr(handles, "PING_INTERVAL", 0.002)
         failing = asyncio.ensure_future(handle.until_failed())
         async with asyncio.timeout(PATIENCE):
             while not failing.done():
@@ -274,32 +272,32 @@ def test_an_engine_that_says_nothing_is_killed_and_those_after_it(
         assert stub.started == 1 + MOST_STARTS
         await handle.stop()
 
-    asyncio.run(work())
+    asyncio.run(scenario())
 
 
 @LOOPS
-def test_what_is_late_because_this_process_was_held_up(
+def test_a_suspension_of_this_process_is_noted(
     loop: Loop, stub: type[StubProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Is held against no stream, from the first answer on."""
+    """No stream lags because of it, from the first event on."""
     monkeypatch.setattr("conure.event_loop.HELD_UP", 0.1)
-    monkeypatch.setattr(handles, "PULSE", 0.01)
+    monkeypatch.setattr(handles, "SUSPEND_CHECK_INTERVAL", 0.01)
     backs = []
 
-    class Looking(Asking):
+    class RestartedStream(MarkerStream):
         def answered(self, answer: Answer) -> None:
             super().answered(answer)
             backs.append(self._handle.back_since)
 
-    async def work() -> None:
+    async def scenario() -> None:
         handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
-        await asyncio.sleep(5 * handles.PULSE)
-        stream = Looking(handle)
-        stream.ask()
+        await asyncio.sleep(5 * handles.SUSPEND_CHECK_INTERVAL)
+        stream = RestartedStream(handle)
+        stream.request_marker()
         await until(lambda: stream.is_done)
         backs.clear()
-        stream.ask()
+        stream.request_marker()
         await asyncio.sleep(0)  # it is sent
         began = time.monotonic()
         time.sleep(1.0)
@@ -308,65 +306,63 @@ def test_what_is_late_because_this_process_was_held_up(
         assert min(backs) > began
         assert handle.restarts == 0
 
-    run(loop, work)
+    run(loop, scenario)
 
 
-def test_one_that_was_held_up_is_back_when_it_speaks(stub: type[StubProcess]) -> None:
-    async def work() -> None:
+def test_a_delayed_engine_is_responsive_with_its_next_message(stub: type[StubProcess]) -> None:
+    async def scenario() -> None:
         handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
         began = handle.back_since
-        for _ in range(watchdog.LATE):
-            handle._watchdog.look()
+        for _ in range(watchdog.MAX_LATE):
+            handle._watchdog.ping_missed()
         assert not handle.is_ready
-        stream = Asking(handle)
-        stream.ask()
+        stream = MarkerStream(handle)
+        stream.request_marker()
         await until(lambda: stream.is_done)
         assert handle.is_ready
         assert handle.back_since > began
         assert handle.restarts == 0
         await handle.stop()
 
-    asyncio.run(work())
+    asyncio.run(scenario())
 
 
-def test_a_stream_that_cannot_take_its_answers_ends_alone(stub: type[StubProcess]) -> None:
-    class Broken(Asking):
+def test_a_receiver_that_raises_ends_alone(stub: type[StubProcess]) -> None:
+    class Broken(MarkerStream):
         def answered(self, answer: Answer) -> None:
             raise ZeroDivisionError("a mistake of ours")
 
-    async def work() -> None:
+    async def scenario() -> None:
         handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
-        broken, sound = Broken(handle), Asking(handle)
+        broken, sound = Broken(handle), MarkerStream(handle)
         for stream in (broken, sound):
-            stream.ask()
+            stream.request_marker()
         await until(lambda: sound.is_done and broken.error is not None)
         assert isinstance(broken.error, EngineFailed)
         assert "a mistake of ours" in broken.error.message
         assert handle.registered == 1
         await handle.stop()
 
-    asyncio.run(work())
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("method", ["send", "receive"])
-def test_a_task_that_fails_is_the_end_by_name(
-    method: str, stub: type[StubProcess], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_task_ends_the_client(method: str, stub: type[StubProcess], monkeypatch: pytest.MonkeyPatch) -> None:
     name = {"send": "sending requests to the engine", "receive": "receiving the engine's answers"}[method]
     before = counted(name)
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError("a mistake of ours")
 
-    async def work() -> None:
+    async def scenario() -> None:
         carrier = ProcessTransport(Plan())
         handle = EngineClient(carrier)
         await handle.start()
-        stream = Asking(handle)
+        stream = MarkerStream(handle)
         monkeypatch.setattr(carrier, method, broken)
-        stream.ask()
+        stream.request_marker()
         async with asyncio.timeout(PATIENCE):
             error = await handle.until_failed()
         assert f"{name} ended unexpectedly: ZeroDivisionError: a mistake of ours" in error.message
@@ -374,7 +370,7 @@ def test_a_task_that_fails_is_the_end_by_name(
         assert not handle.is_ready
         await handle.stop()
 
-    asyncio.run(work())
+    asyncio.run(scenario())
     assert counted(name) == before + 1
 
 

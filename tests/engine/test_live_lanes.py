@@ -1,4 +1,4 @@
-"""Every kind of lane: whatever is asked in whatever order, each stream ends once and nothing is left behind."""
+"""Every kind of lane: under any requests in any order, each stream ends once and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -49,35 +49,35 @@ LANES = {"stream": stream_lane, "buffered": buffered_lane, "segment": segment_la
 
 
 @dataclass
-class Crowd:
-    """Streams that come, talk and go as they like."""
+class RandomStreams:
+    """Streams that open, send and end at random."""
 
     lane: StreamingLane
     chance: random.Random
-    told: dict[int, list[Answer]] = field(default_factory=dict)
+    events: dict[int, list[Answer]] = field(default_factory=dict)
     markers: dict[int, list[int]] = field(default_factory=dict)
     closing: set[int] = field(default_factory=set)
     now: float = 0.0
 
     @property
-    def there(self) -> list[int]:
-        return [number for number, answers in self.told.items() if not (answers and isinstance(answers[-1], ENDS))]
+    def open_numbers(self) -> list[int]:
+        return [number for number, answers in self.events.items() if not (answers and isinstance(answers[-1], ENDS))]
 
-    def come(self) -> None:
-        number = len(self.told)
+    def open(self) -> None:
+        number = len(self.events)
         options = StreamOptions("m", self.chance.choice([160, 320]), Endpointing(longest=2.0))
         if self.lane.open(number, options):
-            self.told[number], self.markers[number] = [], []
+            self.events[number], self.markers[number] = [], []
         else:
             assert len(self.lane) == self.lane.capacity == SLOTS
 
     def act(self, number: int, speech: np.ndarray) -> None:
-        match self.chance.choice(["talk"] * 8 + ["mark", "mark", "change", "close", "cancel"]):
+        match self.chance.choice(["send"] * 8 + ["mark", "mark", "change", "close", "cancel"]):
             case "cancel":
-                self.told[number] += self.lane.cancel(number)
+                self.events[number] += self.lane.cancel(number)
             case _ if number in self.closing:
                 pass
-            case "talk":
+            case "send":
                 begin = self.chance.randrange(len(speech))
                 size = self.chance.choice([0, 1, 300, 5_000, 40_000])
                 self.lane.push(number, speech[begin : begin + size], self.now)
@@ -93,7 +93,7 @@ class Crowd:
         self.closing.add(number)
         self.lane.finalize(number, None, self.now)
 
-    def turn(self) -> bool:
+    def step(self) -> bool:
         works = self.lane.ready()
         assert len({work.stream for work in works}) == len(works)
         if not works:
@@ -102,51 +102,51 @@ class Crowd:
         streams = [work.stream for work in works if work.kind == kind]
         some = [stream for stream in streams if self.chance.random() < 0.8] or streams
         for answer in self.lane.run(some, self.now):
-            self.told[answer.stream].append(answer)
+            self.events[answer.stream].append(answer)
         self.now += 0.01
         return True
 
 
 @pytest.mark.parametrize("make", LANES.values(), ids=LANES)
 @pytest.mark.parametrize("seed", range(3))
-def test_every_stream_ends_once_whatever_is_asked(
+def test_every_stream_ends_once_under_any_requests(
     make: Callable[[], StreamingLane], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(KnowingRunner, "_hear", lambda *_: [])
     chance = random.Random(seed)
     speech, _ = recording([(chance.uniform(0.0, 1.0), chance.randrange(10), "george") for _ in range(8)])
-    crowd = Crowd(make(), chance)
+    random_streams = RandomStreams(make(), chance)
     for _ in range(60):
         if chance.random() < 0.3:
-            crowd.come()
-        if there := crowd.there:
-            crowd.act(chance.choice(there), speech)
+            random_streams.open()
+        if open_numbers := random_streams.open_numbers:
+            random_streams.act(chance.choice(open_numbers), speech)
         if chance.random() < 0.5:
-            crowd.turn()
-    for number in crowd.there:
-        if number not in crowd.closing:
-            crowd.close(number)
-    while crowd.turn():
+            random_streams.step()
+    for number in random_streams.open_numbers:
+        if number not in random_streams.closing:
+            random_streams.close(number)
+    while random_streams.step():
         pass
-    assert len(crowd.told) > SLOTS
-    for number, answers in crowd.told.items():
+    assert len(random_streams.events) > SLOTS
+    for number, answers in random_streams.events.items():
         assert [isinstance(answer, ENDS) for answer in answers].count(True) == 1
         assert isinstance(answers[-1], ENDS)
         marked = [answer.marker for answer in answers if isinstance(answer, Marker)]
-        assert marked == crowd.markers[number][: len(marked)]
+        assert marked == random_streams.markers[number][: len(marked)]
         reached = [answer.until for answer in answers if isinstance(answer, StreamTokens)]
         assert reached == sorted(reached)
-    assert len(crowd.lane) == 0
-    assert crowd.lane.ready() == []
-    assert crowd.lane.expected() == []
+    assert len(random_streams.lane) == 0
+    assert random_streams.lane.ready() == []
+    assert random_streams.lane.expected_work() == []
 
 
 @pytest.mark.parametrize("make", LANES.values(), ids=LANES)
-def test_what_was_not_worked_in_is_told(make: Callable[[], StreamingLane]) -> None:
+def test_the_backlog_is_reported(make: Callable[[], StreamingLane]) -> None:
     lane = make()
     assert lane.open(0, StreamOptions("m"))
     lane.push(0, np.zeros(3 * RATE, np.float32), 0.0)
-    assert lane.behind(0) == 3.0
+    assert lane.backlog_seconds(0) == 3.0
     while lane.ready():
         lane.run([0], 0.0)
-    assert lane.behind(0) < 0.4
+    assert lane.backlog_seconds(0) < 0.4

@@ -1,4 +1,4 @@
-"""The loop: whatever is asked, every stream ends exactly once and no row is lost."""
+"""The loop: under any requests, every stream ends exactly once and no slot is lost."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ __all__ = ["net"]
 
 
 class Listener:
-    """Keeps answers; waits for streams to end."""
+    """Collects events; waits for streams to end."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -87,7 +87,7 @@ def on_device(net: Network, slots: int = 8) -> ChunkLane:
 
 @pytest.fixture(params=[lane, on_device], ids=["direct", "device"])
 def make(request: pytest.FixtureRequest) -> Make:
-    """A lane whose turns are over when they return, or one that tells their answers later."""
+    """A lane that emits events when a step returns, or one that emits them with the next step."""
     made: Make = request.param
     return made
 
@@ -113,7 +113,7 @@ def running(streams: StreamingLane) -> Iterator[tuple[Engine, Listener]]:
         assert not thread.is_alive()
 
 
-def test_a_stream_is_answered_in_order(net: Network, make: Make) -> None:
+def test_events_of_a_stream_are_in_order(net: Network, make: Make) -> None:
     samples = noise(np.random.default_rng(0), 40_000)
     with running(make(net)) as (engine, listener):
         engine.ask(Open(1, StreamOptions("small")))
@@ -126,11 +126,11 @@ def test_a_stream_is_answered_in_order(net: Network, make: Make) -> None:
     assert isinstance(answers[0], StreamOpened)
     assert isinstance(answers[-1], Finished)
     assert Marker(1, 7) in answers
-    heard = [token.id for answer in answers if isinstance(answer, StreamTokens) for token in answer.tokens]
-    assert heard == [token for token, _ in offline(net, samples, 2)]
+    tokens = [token.id for answer in answers if isinstance(answer, StreamTokens) for token in answer.tokens]
+    assert tokens == [token for token, _ in offline(net, samples, 2)]
 
 
-def test_clips_are_heard_beside_streams(net: Network) -> None:
+def test_clips_are_transcribed_beside_streams(net: Network) -> None:
     rng = np.random.default_rng(1)
     clips = {number: noise(rng, int(rng.integers(1_600, 60_000))) for number in range(10, 18)}
     samples = noise(rng, 40_000)
@@ -148,16 +148,16 @@ def test_clips_are_heard_beside_streams(net: Network) -> None:
     assert [answer.code for answer in listener.of(20) if isinstance(answer, Failed)] == ["unknown_model"]
     del clips[13]
     for number, clip in clips.items():
-        heard, finished = listener.of(number)
-        assert isinstance(heard, StreamTokens)
-        assert [(token.id, token.start) for token in heard.tokens] == [
+        tokens, finished = listener.of(number)
+        assert isinstance(tokens, StreamTokens)
+        assert [(token.id, token.start) for token in tokens.tokens] == [
             (token, pytest.approx(min(step * 0.08, len(clip) / 16_000), abs=1e-3))
             for token, step in offline(net, clip, 2)
         ]
         assert finished == Finished(number)
 
 
-def test_a_model_that_hears_whole_clips_is_live_too() -> None:
+def test_a_clip_model_serves_live_streams() -> None:
     samples, words = recording([(0.0, 3, "lucas"), (0.2, 1, "lucas"), (0.2, 4, "lucas")])
     streams = SegmentLane(KnowingRunner([(samples, words)]), load_silero(), TOKENIZER, slots=1)  # type: ignore[arg-type]
     with running(streams) as (engine, listener):
@@ -167,12 +167,12 @@ def test_a_model_that_hears_whole_clips_is_live_too() -> None:
         engine.ask(Audio(1, samples[14_000:]))
         engine.ask(Close(1))
         listener.wait_for_ends(1)
-    heard = [TOKENIZER.pieces[token.id] for a in listener.of(1) if isinstance(a, StreamTokens) for token in a.tokens]
-    assert heard == [f"▁{word.text}" for word in words]
+    tokens = [TOKENIZER.pieces[token.id] for a in listener.of(1) if isinstance(a, StreamTokens) for token in a.tokens]
+    assert tokens == [f"▁{word.text}" for word in words]
     assert isinstance(listener.of(1)[-1], Finished)
 
 
-def test_what_cannot_be_opened_is_told_why(net: Network, make: Make) -> None:
+def test_refused_streams_get_a_reason(net: Network, make: Make) -> None:
     with running(make(net, slots=1)) as (engine, listener):
         engine.ask(Open(1, StreamOptions("large")))
         engine.ask(Open(2, StreamOptions("small", latency_ms=240)))
@@ -187,7 +187,7 @@ def test_what_cannot_be_opened_is_told_why(net: Network, make: Make) -> None:
     assert listener.of(3) == [StreamOpened(3), Cancelled(3)]
 
 
-def test_who_sends_too_fast_is_cut_off_by_name(net: Network, make: Make) -> None:
+def test_a_stream_that_is_too_fast_fails(net: Network, make: Make) -> None:
     streams = make(net)
     with running(streams) as (engine, listener):
         engine.ask(Open(1, StreamOptions("small")))
@@ -199,7 +199,7 @@ def test_who_sends_too_fast_is_cut_off_by_name(net: Network, make: Make) -> None
     assert streams.slots.free == streams.slots.count
 
 
-def test_streams_that_go_on_when_the_engine_stops_are_told(net: Network, make: Make) -> None:
+def test_open_streams_fail_when_the_engine_stops(net: Network, make: Make) -> None:
     with running(make(net)) as (engine, listener):
         engine.ask(Open(1, StreamOptions("small")))
     assert [answer.code for answer in listener.of(1) if isinstance(answer, Failed)] == ["stopped"]
@@ -235,7 +235,7 @@ def test_everything_ends_once(net: Network, make: Make, seed: int) -> None:
     assert len(streams) == 0
 
 
-def test_clips_that_do_not_fit_the_memory_leave_the_engine_alive(net: Network) -> None:
+def test_clips_that_do_not_fit_do_not_end_the_engine(net: Network) -> None:
     rng = np.random.default_rng(2)
     clips = {number: noise(rng, seconds * 16_000) for number, seconds in enumerate((2, 8, 1, 3, 2))}
     scarce = ClipLane(ScarceRunner(clip_runner(lane(net)), 5.0))
@@ -252,15 +252,15 @@ def test_clips_that_do_not_fit_the_memory_leave_the_engine_alive(net: Network) -
     thread.join(PATIENCE)
     assert [type(answer) for answer in listener.of(1)] == [Failed]
     for number in (0, 2, 3, 4, 9):
-        heard, finished = listener.of(number)
-        assert isinstance(heard, StreamTokens)
+        tokens, finished = listener.of(number)
+        assert isinstance(tokens, StreamTokens)
         expected = [token for token, _ in offline(net, clips[number % 9], 2)]
-        assert [token.id for token in heard.tokens] == expected
+        assert [token.id for token in tokens.tokens] == expected
         assert finished == Finished(number)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_unforeseen_error_ends_all_by_name(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_fails_all_streams(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     streams = lane(net)
 
     def broken(*_: object) -> None:
@@ -277,10 +277,10 @@ def test_an_unforeseen_error_ends_all_by_name(net: Network, monkeypatch: pytest.
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize(
-    ("method", "asked"), [("open", Open(3, StreamOptions("small"))), ("run", Audio(1, np.zeros(9_000, np.float32)))]
+    ("method", "request"), [("open", Open(3, StreamOptions("small"))), ("run", Audio(1, np.zeros(9_000, np.float32)))]
 )
-def test_a_device_that_fails_ends_all_by_its_name(
-    net: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str, asked: Request
+def test_a_device_failure_fails_all_streams(
+    net: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str, request: Request
 ) -> None:
     streams = lane(net)
 
@@ -292,7 +292,7 @@ def test_a_device_that_fails_ends_all_by_its_name(
         engine.ask(Clip(2, "small", np.zeros(90_000, np.float32)))
         listener.wait_for(lambda answer: isinstance(answer, StreamOpened))
         monkeypatch.setattr(streams, method, broken)
-        engine.ask(asked)
+        engine.ask(request)
         listener.wait_for_ends(1)
     failed = [answer for answer in listener.answers if isinstance(answer, Failed)]
     assert 1 in {answer.stream for answer in failed}

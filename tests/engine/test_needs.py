@@ -1,4 +1,4 @@
-"""What each kind of live model is said to need is what its lane can come to take."""
+"""The stated need of each kind of live model is the peak memory of its lane."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
 from conure.engine.backends.torch_eager.window_runner import TorchWindowRunner
 from conure.engine.lanes.segment_lane import BATCH_SECONDS
 from conure.engine.lanes.window_lane import live_contexts
-from conure.engine.memory.needs import need_of
-from conure.engine.memory.plan import Streams
-from conure.engine.memory.step_memory import clip_bytes, turn_bytes
+from conure.engine.memory.needs import model_need
+from conure.engine.memory.plan import StreamNeed
+from conure.engine.memory.step_memory import clip_bytes, step_bytes
 from conure.engine.plan import Plan
 from conure.models.config import STEP_FRAMES, AttentionContext
 from conure.models.network import Network
@@ -37,10 +37,10 @@ UNIFIED = replace(
 )
 
 
-def needed(opened: OpenedModel) -> Streams:
-    need = need_of(opened, "model", PLAN)
+def needed(opened: OpenedModel) -> StreamNeed:
+    need = model_need(opened, "model", PLAN)
     assert need.streams
-    assert need.streams.asked == 7
+    assert need.streams.requested == 7
     assert need.clips is None
     assert need.weights == opened.checkpoint.weight_bytes(2)
     return need.streams
@@ -52,7 +52,7 @@ def windowed() -> tuple[Network, TorchWindowRunner]:
 
 
 def test_chunks() -> None:
-    """The state of the lane is the rows, a spare one, and one of a decoder that has said nothing."""
+    """The lane's state is the slots, the scratch slot, and an initial decoder state."""
     net = talking_network()
     runner = TorchStreamRunner(net, LogMel(net.config.mel), CPU, torch.bfloat16)
     need = needed(OpenedModel(checkpoint_of(net), CARD, stream_runner=runner))
@@ -61,11 +61,11 @@ def test_chunks() -> None:
     for chunk in (1, 2, 4, 7, 14):
         mel, frames = torch.zeros(1, STEP_FRAMES * chunk, 32), np.array([STEP_FRAMES * chunk])
         runner.encode_chunk(mel, frames, state, np.array([0]))
-        assert need.turn >= turn_bytes(net.config, 2, chunk)
+        assert need.step_bytes >= step_bytes(net.config, 2, chunk)
     tensors = [*vars(state.decoder.state).values(), *vars(state.decoder.initial).values()]
     tensors += {id(p.untyped_storage()): p for table in runner._positions.values() for p in table}.values()
     kept = state.encoder.bytes + sum(tensor.nbytes for tensor in tensors)
-    assert kept <= need.bytes(7) - 7 * need.turn <= 1.1 * kept
+    assert kept <= need.bytes(7) - 7 * need.step_bytes <= 1.1 * kept
 
 
 def test_windows() -> None:
@@ -76,7 +76,7 @@ def test_windows() -> None:
     rows, frames = 6, steps * STEP_FRAMES
     with LiveBytes([*net.parameters(), *net.buffers()]) as live:
         runner.encode(torch.zeros(rows, frames, 32), np.full(rows, frames), np.full(rows, context.left), context)
-    assert live.most <= rows * need.turn
+    assert live.most <= rows * need.step_bytes
 
 
 @pytest.mark.parametrize(("rows", "seconds"), [(60, 1.0), (12, 5.0), (2, 30.0), (1, BATCH_SECONDS)])
@@ -84,5 +84,5 @@ def test_whole_utterances(rows: int, seconds: float) -> None:
     net = network(OFFLINE, **RNNT)
     runner = TorchClipRunner(net, LogMel(net.config.mel), CPU)
     need = needed(OpenedModel(checkpoint_of(net), CARD, runner))
-    assert need.row == need.turn == 0
+    assert need.slot_bytes == need.step_bytes == 0
     assert clip_bytes(net.config, 2, rows, seconds) <= need.bytes(1)

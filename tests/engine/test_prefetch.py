@@ -1,4 +1,4 @@
-"""Audio that comes before it would have been spoken is work for time that is left, until it would have been."""
+"""Early audio, which arrives faster than real time, is processed in remaining time until real time catches up."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from conure.engine.backends.cuda.graph_capture import no_capture
-from conure.engine.lanes.chunk_lane import AHEAD
+from conure.engine.lanes.chunk_lane import LEAD_SECONDS
 from conure.engine.lanes.lane import StreamingLane
 from conure.engine.lanes.segment_lane import SegmentLane
-from conure.engine.loop import SPARE_PATIENCE, Engine
+from conure.engine.loop import FILLER_POLL_INTERVAL, Engine
 from conure.engine.messages import StreamOptions
-from conure.engine.scheduler import Expected, LiveWork
+from conure.engine.scheduler import ExpectedWork, StreamWork
 from conure.engine.step_costs import StepCosts
 from conure.models.network import Network
 from conure.vad.silero import load_silero
@@ -36,12 +36,12 @@ def chunks(request: pytest.FixtureRequest, net: Network) -> StreamingLane:
     return made
 
 
-def work_of(streams: StreamingLane) -> LiveWork | None:
+def work_of(streams: StreamingLane) -> StreamWork | None:
     return next(iter(streams.ready()), None)
 
 
-def speak(streams: StreamingLane, samples: np.ndarray, now: float) -> list[tuple[float, LiveWork]]:
-    """As a person does, each chunk being heard as soon as it is whole; when, and as what."""
+def speak(streams: StreamingLane, samples: np.ndarray, now: float) -> list[tuple[float, StreamWork]]:
+    """Sends in real time, processing each chunk when it is complete; returns the times and the work."""
     found = []
     for begin in range(0, len(samples), PACKET):
         now += PACKET / RATE
@@ -52,16 +52,16 @@ def speak(streams: StreamingLane, samples: np.ndarray, now: float) -> list[tuple
     return found
 
 
-def test_live_audio_is_never_ahead(chunks: StreamingLane) -> None:
+def test_live_audio_is_never_early(chunks: StreamingLane) -> None:
     rng = np.random.default_rng(0)
     found = speak(chunks, noise(rng, 3 * RATE), 100.0)
     assert len(found) >= 17
     for now, work in found:
-        assert work.firm_from < now
+        assert work.realtime_from < now
         assert work.due == pytest.approx(now + CHUNK, abs=0.03)
 
 
-def test_a_recording_sent_at_once_is_ahead_until_it_would_have_been_spoken(chunks: StreamingLane) -> None:
+def test_a_recording_sent_at_once_is_early_until_its_real_time(chunks: StreamingLane) -> None:
     rng = np.random.default_rng(0)
     chunks.push(1, noise(rng, 20 * RATE), 100.0)
     found = []
@@ -70,13 +70,13 @@ def test_a_recording_sent_at_once_is_ahead_until_it_would_have_been_spoken(chunk
         chunks.run([1], 100.0)
     steps = np.diff([work.due for work in found])
     np.testing.assert_allclose(steps, CHUNK, atol=1e-6)
-    assert found[0].firm_from < 100.0
+    assert found[0].realtime_from < 100.0
     assert found[-1].due == pytest.approx(119.0, abs=2 * CHUNK)
     for work in found:
-        assert work.firm_from == pytest.approx(work.due - CHUNK - AHEAD)
+        assert work.realtime_from == pytest.approx(work.due - CHUNK - LEAD_SECONDS)
 
 
-def test_who_was_ahead_is_live_again_when_it_is_heard(chunks: StreamingLane) -> None:
+def test_a_stream_that_was_early_is_live_once_processed(chunks: StreamingLane) -> None:
     rng = np.random.default_rng(0)
     chunks.push(1, noise(rng, 20 * RATE), 100.0)
     while work_of(chunks):
@@ -85,8 +85,8 @@ def test_who_was_ahead_is_live_again_when_it_is_heard(chunks: StreamingLane) -> 
         assert work.due == pytest.approx(now + CHUNK, abs=0.03)
 
 
-def test_audio_that_is_late_already_is_not_ahead(net: Network) -> None:
-    """After a crash the new engine is told how much it has to make up for."""
+def test_overdue_audio_is_not_early(net: Network) -> None:
+    """After a crash the new engine gets the duration of the overdue audio."""
     streams, rng = lane(net), np.random.default_rng(0)
     assert streams.open(1, StreamOptions("small", latency_ms=160), late=8.0)
     streams.push(1, noise(rng, 12 * RATE), 100.0)
@@ -94,11 +94,11 @@ def test_audio_that_is_late_already_is_not_ahead(net: Network) -> None:
     while work := work_of(streams):
         found.append(work)
         streams.run([1], 100.0)
-    assert all(work.firm_from < 100.0 for work in found[:49])
-    assert found[-1].firm_from > 100.0
+    assert all(work.realtime_from < 100.0 for work in found[:49])
+    assert found[-1].realtime_from > 100.0
 
 
-def test_the_end_of_a_recording_comes_in_its_time(chunks: StreamingLane) -> None:
+def test_the_end_of_an_early_recording(chunks: StreamingLane) -> None:
     rng = np.random.default_rng(0)
     chunks.push(1, noise(rng, 2 * RATE), 100.0)
     chunks.finalize(1, None, 100.0)
@@ -113,7 +113,7 @@ def test_the_end_of_a_recording_comes_in_its_time(chunks: StreamingLane) -> None
     assert found[-1].due <= 101.0 + CHUNK + 1e-6
 
 
-def test_utterances_of_a_recording_are_ahead_too() -> None:
+def test_utterances_of_a_recording_are_early() -> None:
     samples, words = recording([(0.5, 3, "lucas"), (1.0, 1, "lucas"), (1.5, 4, "lucas")])
     samples = np.concatenate([samples, np.zeros(20 * RATE, np.float32)])
     streams = SegmentLane(KnowingRunner([(samples, words)]), load_silero(), TOKENIZER, slots=1)  # type: ignore[arg-type]
@@ -124,32 +124,32 @@ def test_utterances_of_a_recording_are_ahead_too() -> None:
         kind = work.kind[1]  # type: ignore[index]
         if kind == "final" and not work.kind[3]:  # type: ignore[index]
             ends += 1
-            assert work.alone
+            assert work.is_exclusive
             assert 100.0 < work.due < 100.0 + len(samples) / RATE
-            assert work.firm_from < work.due - AHEAD
+            assert work.realtime_from < work.due - LEAD_SECONDS
         streams.run([1], 100.0)
     assert ends == 3
 
 
 class Waiting:
-    """A lane whose one stream is ahead of its time, while another will soon have a chunk."""
+    """A lane with one early stream, while another will soon have a chunk."""
 
-    def ready(self) -> list[LiveWork]:
-        return [LiveWork(1, "ahead", 30.0, firm_from=20.0)]
+    def ready(self) -> list[StreamWork]:
+        return [StreamWork(1, "ahead", 30.0, realtime_from=20.0)]
 
-    def expected(self) -> list[Expected]:
-        return [Expected("live", 10.02, 10.07)]
+    def expected_work(self) -> list[ExpectedWork]:
+        return [ExpectedWork("live", 10.02, 10.07)]
 
 
 @pytest.mark.parametrize(("now", "runs"), [(9.0, True), (10.0, False), (20.0, True)])
-def test_the_loop_lets_it_wait_for_live_streams(now: float, runs: bool) -> None:
+def test_early_audio_waits_for_live_streams(now: float, runs: bool) -> None:
     costs = StepCosts()
-    costs.learn("ahead", 1, 0.05)
-    costs.learn("live", 1, 0.03)
+    costs.record("ahead", 1, 0.05)
+    costs.record("live", 1, 0.03)
     ran: list[object] = []
     loop = Engine({"m": cast(StreamingLane, Waiting())}, {}, lambda _: None, clock=lambda: now, costs=costs)
     loop._streams = {1: cast(StreamingLane, Waiting())}
     loop._run_streams = lambda *turn: ran.append(turn)  # type: ignore[method-assign]
-    patience = loop._turn()
+    timeout = loop._run_next()
     assert bool(ran) is runs
-    assert patience == (0.0 if runs else SPARE_PATIENCE)
+    assert timeout == (0.0 if runs else FILLER_POLL_INTERVAL)

@@ -1,4 +1,4 @@
-"""What is written is read, whole and in order, and nothing is written over what was not read."""
+"""Samples are read completely and in order, and unread ones are never overwritten."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pair() -> Iterator[tuple[SampleRing, SampleRing]]:
 
 
 @given(st.lists(st.one_of(st.integers(0, 50), st.none()), max_size=60))
-def test_what_is_written_is_read(steps: list[int | None]) -> None:
+def test_samples_are_read_as_written(steps: list[int | None]) -> None:
     writer = SampleRing.create(100)
     reader = SampleRing.attach(writer.name)
     waiting: deque[tuple[tuple[int, int], np.ndarray]] = deque()
@@ -46,7 +46,7 @@ def test_what_is_written_is_read(steps: list[int | None]) -> None:
     writer.close()
 
 
-def test_a_full_ring_says_so(pair: tuple[SampleRing, SampleRing]) -> None:
+def test_a_full_ring_is_reported(pair: tuple[SampleRing, SampleRing]) -> None:
     writer, reader = pair
     place = writer.write(np.ones(80, np.float32))
     assert place == (0, 80)
@@ -55,5 +55,5 @@ def test_a_full_ring_says_so(pair: tuple[SampleRing, SampleRing]) -> None:
     assert writer.write(np.ones(30, np.float32)) == (100, 30)
 
 
-def test_more_than_the_ring_holds_never_fits(pair: tuple[SampleRing, SampleRing]) -> None:
+def test_more_samples_than_the_ring_holds_never_fit(pair: tuple[SampleRing, SampleRing]) -> None:
     assert pair[0].write(np.ones(101, np.float32)) is None

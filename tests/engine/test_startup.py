@@ -1,4 +1,4 @@
-"""An engine takes no more memory than there is, and says how it is shared out. A card is one by its name alone."""
+"""An engine stays within the free memory, and logs how it is divided. The GPU is simulated by its device name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from conure.engine.backends.registry import OpenedModel
 from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
 from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
 from conure.engine.lanes.clip_lane import ClipLane
-from conure.engine.memory.needs import need_of
+from conure.engine.memory.needs import model_need
 from conure.engine.plan import Plan
 from conure.engine.startup import Lanes, build_lanes
 from conure.errors import OutOfMemory
@@ -34,7 +34,7 @@ def net() -> Network:
 
 @pytest.fixture
 def models(net: Network) -> dict[str, OpenedModel]:
-    """As they would be on a card."""
+    """As on a GPU."""
     front, whole = LogMel(net.config.mel), network(OFFLINE, ctc=True)
     clips, streams = TorchClipRunner(net, front, CPU), TorchStreamRunner(net, front, CPU)
     live = OpenedModel(replace(checkpoint_of(net), name="live"), CARD, clips, streams)
@@ -44,20 +44,20 @@ def models(net: Network) -> dict[str, OpenedModel]:
 
 @pytest.fixture
 def held(models: dict[str, OpenedModel], monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What torch is held to, on a card with 200 MB."""
-    told: list[int] = []
+    """The limit set for torch, on a GPU with 200 MB."""
+    limits: list[int] = []
     monkeypatch.setattr(startup, "choose_device", lambda *_: CARD)
     monkeypatch.setattr(startup, "free_bytes", lambda _: 200_000_000)
-    monkeypatch.setattr(startup, "limit_gpu_memory", lambda _, size: told.append(size))
-    monkeypatch.setattr(startup, "open_model", lambda asked, *_, **__: models[asked])
-    return told
+    monkeypatch.setattr(startup, "limit_gpu_memory", lambda _, size: limits.append(size))
+    monkeypatch.setattr(startup, "open_model", lambda name, *_, **__: models[name])
+    return limits
 
 
 def taken(lanes: Lanes, models: dict[str, OpenedModel], plan: Plan) -> int:
-    """Bytes, as the plan counts them, of the lanes at work."""
+    """Bytes of the lanes and their steps, as planned."""
     total = 0
     for name, opened in models.items():
-        need = need_of(opened, name, plan)
+        need = model_need(opened, name, plan)
         total += need.weights
         if need.streams:
             total += need.streams.bytes(lanes.live[name].capacity)
@@ -68,7 +68,7 @@ def taken(lanes: Lanes, models: dict[str, OpenedModel], plan: Plan) -> int:
 
 
 @pytest.mark.parametrize(("part", "expected"), [(None, []), (0.5, [100_000_000])])
-def test_a_card_is_shared_out(
+def test_the_memory_of_a_gpu_is_divided(
     models: dict[str, OpenedModel],
     held: list[int],
     caplog: pytest.LogCaptureFixture,
@@ -85,21 +85,21 @@ def test_a_card_is_shared_out(
     assert lanes.cards[0].slots == lanes.live["live"].capacity
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("memory: ")]
     assert [line.split(":")[1] for line in lines[:2]] == [" live", " whole"]
-    assert f"{lanes.live['live'].capacity} rows" in lines[0]
+    assert f"{lanes.live['live'].capacity} slots" in lines[0]
     assert lines[2].endswith(f"of {budget / 1e6:.1f} MB are spare")
 
 
-def test_a_clip_too_long_for_a_card_is_not_taken(models: dict[str, OpenedModel], held: list[int]) -> None:
+def test_a_clip_too_long_for_the_gpu_is_refused(models: dict[str, OpenedModel], held: list[int]) -> None:
     lane = build_lanes(PLAN).clips["whole"]
     assert isinstance(lane, ClipLane)
-    assert lane._most_rows
-    longest = max(seconds for seconds in range(1, 10_000) if lane._most_rows(seconds))
-    need = need_of(models["whole"], "whole", PLAN)
+    assert lane._max_rows
+    longest = max(seconds for seconds in range(1, 10_000) if lane._max_rows(seconds))
+    need = model_need(models["whole"], "whole", PLAN)
     assert need.clips
     assert need.clips.bytes(1, longest) < 180_000_000 < need.clips.bytes(8, longest)
 
 
-def test_a_card_that_is_too_small_is_refused(held: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_too_small_raises(held: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup, "free_bytes", lambda _: 20_000_000)
     with pytest.raises(OutOfMemory, match="bytes of memory are missing for the work of live"):
         build_lanes(PLAN)
@@ -110,7 +110,7 @@ def test_a_card_that_is_too_small_is_refused(held: list[int], monkeypatch: pytes
     assert "fewer slots than 10000" in refused.value.hint
 
 
-def test_weights_that_do_not_fit_are_named(held: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_do_not_fit_raise(held: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nAdvice")
 
@@ -120,7 +120,7 @@ def test_weights_that_do_not_fit_are_named(held: list[int], monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("runner", ["torch", "onnx-fp32"])
-def test_a_quarter_of_the_memory_is_for_rows_on_a_cpu(
+def test_a_quarter_of_the_memory_is_for_slots_on_a_cpu(
     net: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str
 ) -> None:
     folder = str(save_live_model(net, tmp_path / "small"))
@@ -131,7 +131,7 @@ def test_a_quarter_of_the_memory_is_for_rows_on_a_cpu(
     row = lane.runner.allocate(1).encoder.bytes  # type: ignore[attr-defined]
     assert lane.capacity == 2_500_000 // row
     (clips,) = lanes.clips.values()
-    assert (clips.batch_seconds, clips._most_rows) == (240.0, None)
+    assert (clips.batch_seconds, clips._max_rows) == (240.0, None)
     assert next(iter(build_lanes(replace(plan, slots=200)).live.values())).capacity == 200
     monkeypatch.setattr(startup, "free_bytes", lambda _: 10**12)
     assert next(iter(build_lanes(plan).live.values())).capacity == 1024

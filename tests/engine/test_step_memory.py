@@ -1,4 +1,4 @@
-"""What turns are said to take is what their tensors take: never less, and at most twice as much."""
+"""The estimated memory of steps is never below the tensors' peak, and at most twice as much."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from conure.engine.backends.torch_eager.decoder import TorchDecoderState
 from conure.engine.backends.torch_eager.stream_runner import TorchStreamRunner
 from conure.engine.lanes.clips import transcribe_batch
 from conure.engine.memory.cuda import decoder_bytes
-from conure.engine.memory.step_memory import clip_bytes, recorded_turn_bytes, standing_turn_bytes, turn_bytes
+from conure.engine.memory.step_memory import captured_buffer_bytes, captured_step_bytes, clip_bytes, step_bytes
 from conure.models.config import STEP_FRAMES, AttentionContext, EncoderConfig, NetworkConfig
 from conure.models.encoder_state import EncoderState
 from conure.models.network import Network
@@ -77,7 +77,7 @@ def network_of(encoder: EncoderConfig, heads: dict[str, object]) -> Network:
 
 
 def counted(runner: TorchClipRunner | TorchStreamRunner) -> LiveBytes:
-    """All but weights."""
+    """All tensors but weights."""
     net = runner.network
     return LiveBytes([*net.parameters(), *net.buffers(), *runner.feature_extractor.buffers()])
 
@@ -98,7 +98,7 @@ def test_a_batch_of_clips(case: str) -> None:
 
 
 @pytest.mark.parametrize("encoder", [replace(OFFLINE, local=True, contexts=(SHORT,)), STREAMING, LARGER])
-def test_more_or_longer_clips_take_no_less(encoder: EncoderConfig) -> None:
+def test_clip_bytes_are_monotone(encoder: EncoderConfig) -> None:
     config = network_of(encoder, CTC).config
     for sizes in ([(rows, 30.0) for rows in range(1, 20)], [(2, seconds / 4) for seconds in range(1, 900)]):
         assert all(one <= other for one, other in pairwise(clip_bytes(config, 2, *size) for size in sizes))
@@ -106,7 +106,7 @@ def test_more_or_longer_clips_take_no_less(encoder: EncoderConfig) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 2, 14])
 @pytest.mark.parametrize("channels", [8, 64])
-def test_a_turn_of_streams(chunk: int, channels: int) -> None:
+def test_a_step_of_streams(chunk: int, channels: int) -> None:
     net = network_of(replace(STREAMING, channels=channels), RNNT)
     runner, rows = TorchStreamRunner(net, LogMel(net.config.mel), CPU), 4
     state, frames = runner.allocate(rows), STEP_FRAMES * chunk
@@ -116,33 +116,33 @@ def test_a_turn_of_streams(chunk: int, channels: int) -> None:
     live.leave_out([*memory.subsampling, memory.keys, memory.values, memory.convolution, *runner._positions[chunk]])
     with live:
         runner.encode_chunk(mel, given, state, every)
-    assert live.most <= rows * turn_bytes(net.config, 4, chunk)
+    assert live.most <= rows * step_bytes(net.config, 4, chunk)
 
 
 @pytest.mark.parametrize("chunk", [1, 14])
 @pytest.mark.parametrize("large", [False, True], ids=["small", "larger"])
 @torch.inference_mode()
-def test_a_recorded_turn_takes_no_more_than_is_planned(chunk: int, large: bool) -> None:
+def test_a_captured_step_takes_no_more_than_planned(chunk: int, large: bool) -> None:
     net = network_of(LARGER_STREAMING, RNNT) if large else talking_network()
     front, rows = LogMel(net.config.mel), 4
     front.log_mel = front.log_mel_reference  # type: ignore[method-assign]
     runner = CudaStreamModel(net, front, CPU, recorder=no_capture)
     state = CudaStreamState.allocate(runner, rows)
-    turn = CudaStreamStep(runner, state, rows, chunk)
-    turn._work()  # what is made once is there
+    step = CudaStreamStep(runner, state, rows, chunk)
+    step._work()  # what is made once is there
     # type() asks an object nothing; some of those around warn when they are asked.
     live = LiveBytes(cast(torch.Tensor, one) for one in gc.get_objects() if issubclass(type(one), torch.Tensor))
     with live:
-        turn._work()
-    planned = rows * recorded_turn_bytes(runner.config, 4, chunk)
+        step._work()
+    planned = rows * captured_step_bytes(runner.config, 4, chunk)
     assert planned / 4 < live.most <= planned
-    given = [*vars(turn._given).values(), *vars(turn._made).values(), *vars(turn._loop.cursor).values()]
-    given += [turn._loop.steps, turn._loop.counts, turn._loop.decoded]
-    flag = turn._loop.unfinished.nbytes
-    assert sum(tensor.nbytes for tensor in given) - flag == rows * standing_turn_bytes(runner.config, chunk)
+    given = [*vars(step._given).values(), *vars(step._made).values(), *vars(step._loop.cursor).values()]
+    given += [step._loop.steps, step._loop.counts, step._loop.decoded]
+    flag = step._loop.unfinished.nbytes
+    assert sum(tensor.nbytes for tensor in given) - flag == rows * captured_buffer_bytes(runner.config, chunk)
 
 
-def test_a_row_of_streams_is_known_to_the_byte() -> None:
+def test_slot_bytes_are_exact() -> None:
     for net in (talking_network(), network_of(LARGER_STREAMING, RNNT)):
         runner = TorchStreamRunner(net, LogMel(net.config.mel), CPU, torch.bfloat16)
         state, past = runner.allocate(1), max(context.left for context in net.config.encoder.contexts)
@@ -157,8 +157,8 @@ LARGER_STREAMING = replace(STREAMING, features=80, layers=2, width=64, kernel=5,
 
 
 @pytest.mark.parametrize("encoder", [STREAMING, OFFLINE])
-def test_weights_are_known_to_the_byte(encoder: EncoderConfig) -> None:
-    """But for the counters of norms, which nobody reads."""
+def test_weight_bytes_are_exact(encoder: EncoderConfig) -> None:
+    """Except for the norms' unused counters."""
     net = network(encoder, **RNNT, prompts=3)
     expected = checkpoint_of(net).weight_bytes(2)
     runner = TorchClipRunner(net, LogMel(net.config.mel), CPU, torch.bfloat16)

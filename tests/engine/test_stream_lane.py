@@ -1,6 +1,6 @@
-"""What a stream hears is what the network hears offline: however audio arrives, whoever else is in the turn.
+"""A stream gives the tokens of offline decoding, for any packets and any other streams in its steps.
 
-A cut makes a final of what came before it, and changes nothing of what is heard after it.
+A finalize emits the tokens before it, and changes none after it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from conure.models.config import LEAD_FRAMES, STEP_FRAMES, AttentionContext
 from conure.models.network import Network
 from conure.vad.endpointing import Endpointing
 from conure.vad.silero import load_silero
-from tests.engine.cut_streams import decode_with_cuts
+from tests.engine.finalized_streams import decode_with_finalizes
 from tests.engine.live_model import LEFT, talking_network
 from tests.engine.tape import TapeRecorder
 from tests.models.networks import checkpoint_of
@@ -62,7 +62,7 @@ def converted(net: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lane(net: Network, slots: int = 8, folder: Path | None = None) -> ChunkLane:
-    """On the modules, or on what was converted of them into `folder`."""
+    """Runs the modules, or the model converted into `folder`."""
     runner: StreamRunner[Any] = TorchStreamRunner(net, LogMel(net.config.mel), torch.device("cpu"))
     if folder is not None:
         runner = CpuStreamRunner(folder, threads=1)
@@ -70,7 +70,7 @@ def lane(net: Network, slots: int = 8, folder: Path | None = None) -> ChunkLane:
 
 
 def device_lane(net: Network, recorder: GraphCapturer, slots: int = 8) -> CudaLane:
-    """With features as a device makes them."""
+    """With features computed as on a GPU."""
     front = LogMel(net.config.mel)
     front.log_mel = front.log_mel_reference  # type: ignore[method-assign]
     return CudaLane(CudaStreamModel(deepcopy(net), front, torch.device("cpu"), recorder=recorder), slots)
@@ -78,13 +78,13 @@ def device_lane(net: Network, recorder: GraphCapturer, slots: int = 8) -> CudaLa
 
 def offline(net: Network, samples: np.ndarray, chunk: int) -> list[tuple[int, int]]:
     """(token, step) of a clip."""
-    return offline_with_cuts(net, samples, [len(samples)], chunk)[0]
+    return offline_with_finalizes(net, samples, [len(samples)], chunk)[0]
 
 
-def offline_with_cuts(
-    net: Network, samples: np.ndarray, cuts: Sequence[int], chunk: int
+def offline_with_finalizes(
+    net: Network, samples: np.ndarray, finalizes: Sequence[int], chunk: int
 ) -> list[list[tuple[int, int]]]:
-    """The same of what comes before each cut."""
+    """The same for the audio before each finalize."""
 
     def encode(clip: np.ndarray) -> torch.Tensor | None:
         mel, frames = LogMel(net.config.mel)(torch.from_numpy(clip)[None], torch.tensor([len(clip)]))
@@ -96,12 +96,12 @@ def offline_with_cuts(
         chunks = (ready_frames(count, net.config.mel) + LEAD_FRAMES) // (STEP_FRAMES * chunk)
         return chunks * chunk
 
-    return decode_with_cuts(net, samples, cuts, encode, whole)
+    return decode_with_finalizes(net, samples, finalizes, encode, whole)
 
 
 @dataclass
-class Caller:
-    """One stream: what it will send, with a cut after each clip, and what it was told."""
+class ClientStream:
+    """One stream: the audio it sends, with a finalize after each clip, and its events."""
 
     number: int
     chunk: int
@@ -121,7 +121,7 @@ class Caller:
         packets[-1] = None
         return packets
 
-    def heard(self) -> list[list[tuple[int, float]]]:
+    def decoded(self) -> list[list[tuple[int, float]]]:
         """(token, start) of each clip."""
         clips: list[list[tuple[int, float]]] = [[]]
         for answer in self.answers:
@@ -136,30 +136,30 @@ class Caller:
         return np.concatenate(self.clips)
 
     @property
-    def cuts(self) -> list[int]:
+    def finalizes(self) -> list[int]:
         """The sample at which each clip ends."""
         return np.cumsum([len(clip) for clip in self.clips]).tolist()
 
     def expected(self, net: Network) -> list[list[tuple[int, float]]]:
-        return timed(offline_with_cuts(net, self.samples, self.cuts, self.chunk), self.cuts)
+        return timed(offline_with_finalizes(net, self.samples, self.finalizes, self.chunk), self.finalizes)
 
 
-def timed(heard: list[list[tuple[int, int]]], cuts: list[int]) -> list[list[tuple[int, float]]]:
-    """Steps as seconds, between the cuts where they were told."""
-    bounds = zip(heard, [0, *cuts], cuts, strict=False)
+def timed(decoded: list[list[tuple[int, int]]], finalizes: list[int]) -> list[list[tuple[int, float]]]:
+    """Frames as seconds, between the finalizes where they were emitted."""
+    bounds = zip(decoded, [0, *finalizes], finalizes, strict=False)
     return [
         [(token, round(max(min(step * 0.08, end / 16_000), begin / 16_000), 3)) for token, step in clip]
         for clip, begin, end in bounds
     ]
 
 
-def converse(lane: StreamingLane, callers: list[Caller], seed: int) -> None:
-    """Packets and turns in any order, until all streams have finished."""
+def converse(lane: StreamingLane, clients: list[ClientStream], seed: int) -> None:
+    """Packets and steps in random order, until all streams have finished."""
     rng = random.Random(seed)
-    queues = {caller.number: caller.sends(rng) for caller in callers}
-    by_number = {caller.number: caller for caller in callers}
-    for caller in callers:
-        assert lane.open(caller.number, StreamOptions("m", latency_ms=80 * caller.chunk))
+    queues = {client.number: client.sends(rng) for client in clients}
+    by_number = {client.number: client for client in clients}
+    for client in clients:
+        assert lane.open(client.number, StreamOptions("m", latency_ms=80 * client.chunk))
     while len(lane):
         if waiting := [number for number, queue in queues.items() if queue]:
             number = rng.choice(waiting)
@@ -186,40 +186,40 @@ def noise(rng: np.random.Generator, samples: int) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("runner", ["torch", "onnx", "device", "recorded"])
-def test_streams_hear_what_is_heard_offline(net: Network, converted: Path, runner: str, seed: int) -> None:
+def test_streams_give_the_tokens_of_offline_decoding(net: Network, converted: Path, runner: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     lengths = [0, 1, 159, 160, 161, 1_279, 1_280, 5_000, 16_000, 20_001]
-    callers = [
-        Caller(number, chunk, [noise(rng, int(rng.choice(lengths))) for _ in range(int(rng.integers(1, 8)))])
+    clients = [
+        ClientStream(number, chunk, [noise(rng, int(rng.choice(lengths))) for _ in range(int(rng.integers(1, 8)))])
         for number, chunk in enumerate([1, 2, 2, 4, 7, 14, 14, 1])
     ]
     if runner in ("device", "recorded"):
         streams = device_lane(net, no_capture if runner == "device" else TapeRecorder())
     else:
         streams = lane(net, folder=converted if runner == "onnx" else None)
-    converse(streams, callers, seed)
-    for caller in callers:
-        assert caller.heard() == caller.expected(net)
-        without_cuts = Counter(token for token, _ in offline(net, caller.samples, caller.chunk))
-        assert Counter(token for clip in caller.heard() for token, _ in clip) >= without_cuts
-        assert [type(a) for a in caller.answers if isinstance(a, Marker | Finished)] == [
-            *[Marker] * (len(caller.clips) - 1),
+    converse(streams, clients, seed)
+    for client in clients:
+        assert client.decoded() == client.expected(net)
+        without_finalizes = Counter(token for token, _ in offline(net, client.samples, client.chunk))
+        assert Counter(token for clip in client.decoded() for token, _ in clip) >= without_finalizes
+        assert [type(a) for a in client.answers if isinstance(a, Marker | Finished)] == [
+            *[Marker] * (len(client.clips) - 1),
             Finished,
         ]
-    assert sum(len(clip) for caller in callers for clip in caller.heard()) > 100
+    assert sum(len(clip) for client in clients for clip in client.decoded()) > 100
     assert streams.slots.free == 8
 
 
-def test_a_row_is_clean_for_its_next_tenant(net: Network) -> None:
+def test_a_slot_is_reset_for_its_next_stream(net: Network) -> None:
     rng = np.random.default_rng(5)
     streams = lane(net, slots=1)
     for number in range(4):
-        caller = Caller(number, 2, [noise(rng, 30_000)])
-        converse(streams, [caller], seed=number)
-        assert caller.heard() == caller.expected(net)
+        client = ClientStream(number, 2, [noise(rng, 30_000)])
+        converse(streams, [client], seed=number)
+        assert client.decoded() == client.expected(net)
 
 
-def test_no_row_for_one_more(net: Network) -> None:
+def test_all_slots_in_use(net: Network) -> None:
     streams = lane(net, slots=1)
     assert streams.open(1, StreamOptions("m"))
     assert not streams.open(2, StreamOptions("m"))
@@ -227,7 +227,7 @@ def test_no_row_for_one_more(net: Network) -> None:
     assert streams.open(2, StreamOptions("m"))
 
 
-def test_utterances_take_turns_and_own_what_was_heard(net: Network) -> None:
+def test_tokens_belong_to_their_utterance(net: Network) -> None:
     streams = lane(net)
     streams.open(0, StreamOptions("m", endpointing=Endpointing(longest=1.0)))
     streams.push(0, noise(np.random.default_rng(3), 80_000), now=0.0)
@@ -235,9 +235,9 @@ def test_utterances_take_turns_and_own_what_was_heard(net: Network) -> None:
     answers: list[Answer] = []
     while streams.ready():
         answers += streams.run([0], now=0.0)
-    turns = [answer for answer in answers if isinstance(answer, SpeechStarted | UtteranceEnded)]
-    assert len(turns) >= 4
-    assert all(isinstance(turn, (SpeechStarted, UtteranceEnded)[index % 2]) for index, turn in enumerate(turns))
+    boundaries = [answer for answer in answers if isinstance(answer, SpeechStarted | UtteranceEnded)]
+    assert len(boundaries) >= 4
+    assert all(isinstance(event, (SpeechStarted, UtteranceEnded)[index % 2]) for index, event in enumerate(boundaries))
     assert isinstance(answers[-1], Finished)
     begun = 0.0
     for answer in answers:

@@ -1,4 +1,4 @@
-"""A turn asks nothing of the device, makes no memory once it is recorded, and leaves no token behind."""
+"""A step does not synchronize with the device, allocates no memory once captured, and loses no token."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.engine.test_stream_lane import device_lane, offline
 
 NO_ROOM_GIVEN = {"__and__", "arange", "conv1d", "conv2d", "flatten", "layer_norm", "lstm_cell", "pad", "to", "where"}
 NO_ROOM_GIVEN |= {"zeros_like"}
-"""Operations that torch cannot be told where to write, on the CPU. In a CUDA graph they have their places, too."""
+"""Operations that torch have no output argument on the CPU. A CUDA graph fixes their memory, too."""
 
 
 class NewMemory(TorchDispatchMode):
-    """Names the operations whose results are in memory that is none of their arguments'."""
+    """Collects the operations that allocate memory for their results."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,23 +37,23 @@ class NewMemory(TorchDispatchMode):
         return result
 
 
-def talk(lane: CudaLane, turns: int) -> None:
-    """Two streams of two chunk sizes, in turns of one after the other."""
+def run_two_streams(lane: CudaLane, steps: int) -> None:
+    """Two streams with different chunk sizes, in alternating steps."""
     rng = np.random.default_rng(0)
-    for _ in range(turns):
+    for _ in range(steps):
         for number, chunk in ((0, 1), (1, 2)):
             lane.push(number, rng.standard_normal(1280 * chunk).astype(np.float32), 0.0)
             if any(work.stream == number for work in lane.ready()):
                 lane.run([number], 0.0)
 
 
-def test_a_recorded_turn_makes_no_memory() -> None:
+def test_a_captured_step_allocates_no_memory() -> None:
     lane = device_lane(talking_network(), TapeRecorder())
     for number, chunk in ((0, 1), (1, 2)):
         lane.open(number, StreamOptions("m", latency_ms=80 * chunk))
-    talk(lane, 3)
+    run_two_streams(lane, 3)
     with NewMemory() as memory:
-        talk(lane, 5)
+        run_two_streams(lane, 5)
         lane.settle()
     assert memory.made <= NO_ROOM_GIVEN | {"detach", "from_numpy", "lift_fresh"}  # the last of the host's own arrays
 
@@ -70,21 +70,21 @@ def test_a_recorded_turn_makes_no_memory() -> None:
     ids=["item", "nonzero", "bool", "tensor of a list", "mask"],
 )
 @torch.inference_mode()
-def test_what_asks_or_brings_cannot_be_recorded(work: Callable[[torch.Tensor], object]) -> None:
+def test_synchronizing_or_copying_steps_cannot_be_captured(work: Callable[[torch.Tensor], object]) -> None:
     with pytest.raises((AssertionError, RuntimeError)), Tape():
         work(torch.ones(2))
 
 
 @pytest.fixture
 def chatterbox() -> Network:
-    """Says as much as it may at each step."""
+    """Emits as many tokens as allowed at each frame."""
     net = talking_network()
     with torch.no_grad():
         net.joint.head.bias[net.config.blank] = -1e4
     return net
 
 
-def test_more_tokens_than_the_first_steps_look_for(chatterbox: Network) -> None:
+def test_more_tokens_than_the_first_loop_steps(chatterbox: Network) -> None:
     lane, samples = device_lane(chatterbox, no_capture), np.random.default_rng(1).standard_normal(20_000)
     lane.open(0, StreamOptions("m", latency_ms=160))
     lane.push(0, samples.astype(np.float32), 0.0)
@@ -93,13 +93,13 @@ def test_more_tokens_than_the_first_steps_look_for(chatterbox: Network) -> None:
     while len(lane):
         ready = [work.stream for work in lane.ready()]
         answers += lane.run(ready, 0.0) if ready else lane.settle()
-    said = [token.id for answer in answers if isinstance(answer, StreamTokens) for token in answer.tokens]
-    assert said == [token for token, _ in offline(chatterbox, samples.astype(np.float32), 2)]
-    assert len(said) == 3 * 17
+    tokens = [token.id for answer in answers if isinstance(answer, StreamTokens) for token in answer.tokens]
+    assert tokens == [token for token, _ in offline(chatterbox, samples.astype(np.float32), 2)]
+    assert len(tokens) == 3 * 17
     assert isinstance(answers[-1], Finished)
 
 
-def test_sizes_hold_all_slots_and_bound_the_steps() -> None:
+def test_step_sizes_hold_all_slots_within_the_limit() -> None:
     assert sizes_of(1, 1) == [1]
     assert sizes_of(1, 9) == [1, 8, 32]
     assert sizes_of(1, 5000)[-1] == 2048
@@ -107,13 +107,13 @@ def test_sizes_hold_all_slots_and_bound_the_steps() -> None:
     assert sizes_of(14, 100) == [1, 8, 32, 64, 128]
 
 
-def test_a_stream_that_is_cancelled_under_way_is_told_nothing_more() -> None:
+def test_a_stream_cancelled_in_flight_gets_no_events() -> None:
     lane = device_lane(talking_network(), no_capture, slots=1)
     lane.open(0, StreamOptions("m", latency_ms=80))
     lane.push(0, np.random.default_rng(2).standard_normal(1280).astype(np.float32), 0.0)
     assert lane.run([0], 0.0) == []
-    assert not lane.is_settled
+    assert not lane.is_drained
     lane.cancel(0)
     assert lane.open(1, StreamOptions("m", latency_ms=80))
     assert lane.settle() == []
-    assert lane.is_settled
+    assert lane.is_drained

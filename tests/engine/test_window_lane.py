@@ -1,4 +1,4 @@
-"""Chunks heard with what is around them: a stream hears what the network hears in the same windows offline."""
+"""Chunks decoded with their context: a stream gives the tokens of the same windows offline."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from conure.engine.messages import Finished, Marker
 from conure.models.config import STEP_FRAMES, AttentionContext
 from conure.models.network import Network
 from conure.vad.silero import load_silero
-from tests.engine.cut_streams import decode_with_cuts
-from tests.engine.test_stream_lane import Caller, converse, noise, timed
+from tests.engine.finalized_streams import decode_with_finalizes
+from tests.engine.test_stream_lane import ClientStream, converse, noise, timed
 from tests.models.networks import OFFLINE, network
 
 CONTEXTS = {2: AttentionContext(9, 1, 1), 4: AttentionContext(9, 2, 2), 11: AttentionContext(9, 4, 7)}
@@ -26,7 +26,7 @@ CONTEXTS = {2: AttentionContext(9, 1, 1), 4: AttentionContext(9, 2, 2), 11: Atte
 
 @pytest.fixture(scope="module", params=["NA", "per_feature"])
 def net(request: pytest.FixtureRequest) -> Network:
-    """A network that says something about every second step."""
+    """A network that emits a token about every second frame."""
     encoder = replace(
         OFFLINE, style="chunked_limited_with_rc", contexts=(AttentionContext(), *CONTEXTS.values()), features=32
     )
@@ -47,7 +47,7 @@ def lane(net: Network, slots: int = 6) -> WindowLane:
 def encoded_in_windows(
     net: Network, samples: np.ndarray, context: AttentionContext, known: dict[tuple[int, int], torch.Tensor]
 ) -> torch.Tensor | None:
-    """The steps of a clip, window by window, [1, S, D]; those of a window of so many frames may be known already."""
+    """Encoder frames of a clip, window by window, [1, S, D]; those of a window of so many frames may be cached."""
     front = LogMel(net.config.mel)
     plain = LogMel(replace(net.config.mel, normalize="NA"))
     mel, frames = plain(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
@@ -69,8 +69,8 @@ def encoded_in_windows(
 
 
 @dataclass
-class BufferedCaller(Caller):
-    """Its `chunk` is its latency in steps."""
+class WindowClientStream(ClientStream):
+    """Its `chunk` is its latency in encoder frames."""
 
     def expected(self, net: Network) -> list[list[tuple[int, float]]]:
         context = CONTEXTS[self.chunk]
@@ -85,24 +85,26 @@ class BufferedCaller(Caller):
         def encode(clip: np.ndarray) -> torch.Tensor | None:
             return encoded_in_windows(net, clip, context, known)
 
-        return timed(decode_with_cuts(net, self.samples, self.cuts, encode, whole), self.cuts)
+        return timed(decode_with_finalizes(net, self.samples, self.finalizes, encode, whole), self.finalizes)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_streams_hear_what_their_windows_hear(net: Network, seed: int) -> None:
+def test_streams_give_the_tokens_of_their_windows(net: Network, seed: int) -> None:
     rng = np.random.default_rng(seed)
     lengths = [0, 1, 159, 160, 1_279, 1_280, 1_281, 9_000, 17_000]
-    callers: list[Caller] = [
-        BufferedCaller(number, latency, [noise(rng, int(rng.choice(lengths))) for _ in range(int(rng.integers(1, 7)))])
+    clients: list[ClientStream] = [
+        WindowClientStream(
+            number, latency, [noise(rng, int(rng.choice(lengths))) for _ in range(int(rng.integers(1, 7)))]
+        )
         for number, latency in enumerate([2, 4, 4, 11, 11, 2])
     ]
     streams = lane(net)
-    converse(streams, callers, seed)
-    for caller in callers:
-        assert caller.heard() == caller.expected(net)
-        ends = [type(answer) for answer in caller.answers if isinstance(answer, Marker | Finished)]
-        assert ends == [*[Marker] * (len(caller.clips) - 1), Finished]
-    assert sum(len(clip) for caller in callers for clip in caller.heard()) > 50
+    converse(streams, clients, seed)
+    for client in clients:
+        assert client.decoded() == client.expected(net)
+        ends = [type(answer) for answer in client.answers if isinstance(answer, Marker | Finished)]
+        assert ends == [*[Marker] * (len(client.clips) - 1), Finished]
+    assert sum(len(clip) for client in clients for clip in client.decoded()) > 50
     assert streams.slots.free == 6
 
 

@@ -1,4 +1,4 @@
-"""What is sent together is found apart again, each stream's in its order."""
+"""Batched packets are split again, those of each stream in order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conure.engine.ipc.sample_ring import SampleRing
-from conure.engine.ipc.wire import NoRoom, RequestReader, RequestWriter
+from conure.engine.ipc.wire import RequestReader, RequestWriter, RingFull
 from conure.engine.messages import (
     Audio,
     Close,
@@ -16,7 +16,7 @@ from conure.engine.messages import (
     Request,
     StreamOptions,
     connection_of,
-    numbers_of,
+    stream_numbers,
 )
 
 
@@ -33,19 +33,19 @@ def noise(count: int) -> np.ndarray:
     return np.random.default_rng(count).standard_normal(count).astype(np.float32)
 
 
-def test_numbers_tell_whose_they_are() -> None:
+def test_numbers_identify_their_connection() -> None:
     for connection in (0, 1, 17, 4000):
-        numbers = numbers_of(connection)
+        numbers = stream_numbers(connection)
         some = [next(numbers) for _ in range(3)]
         assert len(set(some)) == 3
         assert {connection_of(number) for number in some} == {connection}
-    assert next(numbers_of(0)) == 1
+    assert next(stream_numbers(0)) == 1
 
 
 def test_packets_between_other_requests(rings: tuple[SampleRing, SampleRing]) -> None:
     writer, reader = RequestWriter(rings[0]), RequestReader(rings[1])
-    far = next(numbers_of(5))
-    said: list[Request] = [
+    far = next(stream_numbers(5))
+    requests: list[Request] = [
         Open(1, StreamOptions("live")),
         Audio(1, noise(20)),
         Audio(far, noise(0)),
@@ -54,15 +54,15 @@ def test_packets_between_other_requests(rings: tuple[SampleRing, SampleRing]) ->
         Audio(far, noise(40)),
     ]
     for _ in range(30):  # more than the ring holds at a time
-        heard = list(reader.decode(writer.encode(said)))
-        assert [type(request) for request in heard] == [type(request) for request in said]
-        assert [request.stream for request in heard] == [1, 1, far, 1, 1, far]  # type: ignore[union-attr]
-        for ours, theirs in zip(said, heard, strict=True):
+        decoded = list(reader.decode(writer.encode(requests)))
+        assert [type(request) for request in decoded] == [type(request) for request in requests]
+        assert [request.stream for request in decoded] == [1, 1, far, 1, 1, far]  # type: ignore[union-attr]
+        for ours, theirs in zip(requests, decoded, strict=True):
             if isinstance(ours, Audio):
                 assert isinstance(theirs, Audio)
                 assert np.array_equal(ours.samples, theirs.samples)
 
 
-def test_a_full_ring_says_so(rings: tuple[SampleRing, SampleRing]) -> None:
-    with pytest.raises(NoRoom):
+def test_a_full_ring_is_reported(rings: tuple[SampleRing, SampleRing]) -> None:
+    with pytest.raises(RingFull):
         RequestWriter(rings[0]).encode([Audio(1, noise(600)), Audio(2, noise(600))])

@@ -1,4 +1,4 @@
-"""Whether the machine has time for one more stream. Pure."""
+"""Admission: whether the machine has time for one more stream. Pure."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import TypeVar
 
 from conure.engine.step_costs import StepCosts
 
-__all__ = ["MOST_LOAD", "capacity", "load"]
+__all__ = ["MAX_LOAD", "capacity", "load"]
 
 Kind = TypeVar("Kind", bound=Hashable)
 
-MOST_LOAD = 0.92
-"""Of the time there is; the rest is for what comes in bursts, and for others on the machine."""
+MAX_LOAD = 0.92
+"""Fraction of real time for streams; the rest is for bursts and for other programs on the machine."""
 
 
-def load(costs: StepCosts, streams: Mapping[Kind, int], seconds: Mapping[Kind, float]) -> float:
-    """The part of the time that streams need: of each kind a number, and a turn for all of them once in a chunk.
+def load(costs: StepCosts, streams: Mapping[Kind, int], chunk_seconds: Mapping[Kind, float]) -> float:
+    """Fraction of real time that the streams take: for each kind, one step with all its streams once a chunk.
 
-    Streams of a kind share turns: where time is short they wait for one another, so what counts is the cost of all
-    of them at once.
+    Streams of a kind share steps: under load they wait for one another, so the cost of all of them at once counts.
     """
-    return sum(costs.guess(kind, count) / seconds[kind] for kind, count in streams.items() if count)
+    return sum(costs.estimate(kind, count) / chunk_seconds[kind] for kind, count in streams.items() if count)
 
 
-def capacity(costs: StepCosts, kind: Hashable, seconds: float, most: int) -> int:
-    """Streams of one kind alone that fit, `most` at most."""
-    fitting = [count for count in range(1, most + 1) if load(costs, {kind: count}, {kind: seconds}) <= MOST_LOAD]
+def capacity(costs: StepCosts, kind: Hashable, chunk_seconds: float, max_streams: int) -> int:
+    """How many streams of one kind fit when there are no others; at most `max_streams`."""
+    chunks = {kind: chunk_seconds}
+    fitting = [count for count in range(1, max_streams + 1) if load(costs, {kind: count}, chunks) <= MAX_LOAD]
     return max(fitting, default=0)

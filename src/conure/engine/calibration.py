@@ -1,7 +1,7 @@
-"""What turns of a model cost on this machine, and how many streams fit: measured by turns on speech.
+"""Calibration: measures what steps of a model cost on this machine, and so how many streams it can serve in real time.
 
-What was measured at an earlier start is believed where a turn that is made now costs about as much as then, and where
-all of it can be true. A turn of which others say that it cannot have cost so much is made again, for a while.
+The steps process recorded speech. Times of an earlier start are used when they are consistent and a step takes about as
+long now as it did then. Doubtful steps are measured again, within a limit of time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from conure.audio.files import open_audio
 from conure.engine.admission import capacity
 from conure.engine.calibration_cache import CalibrationCache
-from conure.engine.calibration_checks import Turns, doubtful, impossible, sound, with_turn
+from conure.engine.calibration_checks import StepTimes, find_doubtful, find_impossible, make_consistent, with_step
 from conure.engine.lanes.chunk_lane import ChunkLane
 from conure.engine.lanes.clips import transcribe_clips
 from conure.engine.lanes.lane import StreamingLane
@@ -30,131 +30,144 @@ from conure.engine.plan import ModelInfo
 from conure.engine.step_costs import StepCosts
 from conure.vad.endpointing import Endpointing
 
-__all__ = ["FEW_ROWS", "give_back", "measure", "planned", "sizes_of", "told_room", "turn"]
+__all__ = [
+    "CHECK_ROWS",
+    "calibrate",
+    "capacity_summary",
+    "discard_measurements",
+    "measure_step",
+    "rows_to_measure",
+    "with_capacity",
+]
 
 log = logging.getLogger(__name__)
 
 RATE = 16_000
 STEP_MS = 80
-TEST_SECONDS = 0.4
-"""For measuring one latency of one model; a turn of FEW_ROWS is made whatever it takes."""
-DOUBT_SECONDS = 2.0
-"""For making doubtful turns of a model again, each MOST_DOUBTS times at most."""
-MOST_DOUBTS = 4
-TEST_ROWS = (1, 8, 64)
-FEW_ROWS = 8
-"""Whose turn tells whether what was kept is still true."""
-TEST_UTTERANCE = 5.0
-SPEAKS_AT = 3.2
-TEST_STREAM = -1
-SLOWER, FASTER = 1.5, 0.5
-"""Of what a turn took, within which it takes as long now: more streams are admitted than there is time for where the
-machine has become slower, and fewer than there might be where it was busy then."""
+MEASURE_SECONDS = 0.4
+"""For one latency of one model; a step of CHECK_ROWS is measured however long it takes."""
+RETRY_SECONDS = 2.0
+"""For measuring a model's doubtful steps again, each MAX_RETRIES times at most."""
+MAX_RETRIES = 4
+MEASURED_ROWS = (1, 8, 64)
+CHECK_ROWS = 8
+"""The step that is measured to validate cached times."""
+UTTERANCE_SECONDS = 5.0
+SPEECH_START = 3.2
+"""Second of the recording, in the middle of a sentence."""
+FIRST_STREAM = -1
+MAX_SLOWDOWN, MAX_SPEEDUP = 1.5, 0.5
+"""Factors over the cached time of a step, within which the cached times are used. On a machine that became slower they
+would admit too many streams; when it was busy at the time, too few."""
 CHECKS = 3
-"""Turns of which the quickest tells: others on the machine come and go."""
+"""Measurements of the validating step; the fastest counts, because other programs only slow it down."""
 
 
-def measure(
-    card: ModelInfo, lane: StreamingLane, costs: StepCosts, kept: CalibrationCache | None = None
-) -> tuple[ModelInfo, Turns]:
-    """Learns what turns cost, and writes into the card how many streams fit."""
-    turns = _believed(lane, kept.read()) if kept else None
-    if turns is None:
-        turns = sound(_sure({latency: list(_measured(lane, latency)) for latency in card.latencies}, lane))
-        if kept:
-            kept.write(turns)
-    card = planned(card, lane, costs, turns)
-    give_back(lane)
-    log.info("%s: room for %s", card.name, told_room(card))
-    return card, turns
+def calibrate(
+    info: ModelInfo, lane: StreamingLane, costs: StepCosts, cached: CalibrationCache | None = None
+) -> tuple[ModelInfo, StepTimes]:
+    """Sets the baselines in `costs`, and the capacity in the model info."""
+    times = _validated(lane, cached.read()) if cached else None
+    if times is None:
+        measured = {latency: list(_measure_latency(lane, latency)) for latency in info.latencies}
+        times = make_consistent(_retry_doubtful(measured, lane))
+        if cached:
+            cached.write(times)
+    info = with_capacity(info, lane, costs, times)
+    discard_measurements(lane)
+    log.info("%s: capacity %s", info.name, capacity_summary(info))
+    return info, times
 
 
-def told_room(card: ModelInfo) -> str:
-    return ", ".join(f"{count} at {latency} ms" for latency, count in zip(card.latencies, card.capacity, strict=True))
+def capacity_summary(info: ModelInfo) -> str:
+    pairs = zip(info.latencies, info.capacity, strict=True)
+    return ", ".join(f"{count} streams at {latency} ms" for latency, count in pairs)
 
 
-def give_back(lane: StreamingLane) -> None:
-    """What turns left behind that were only measured."""
-    lane.stages.take()  # what is counted is the work for streams
+def discard_measurements(lane: StreamingLane) -> None:
+    """Resets the stage times, which count work for streams only, and frees the memory of the measured slots."""
+    lane.stages.take()
     if isinstance(lane, StreamLane) and not len(lane):
-        lane.give_back()
+        lane.release_memory()
 
 
-def planned(card: ModelInfo, lane: StreamingLane, costs: StepCosts, turns: Turns) -> ModelInfo:
-    """With how many streams fit, as turns were measured; `costs` learn of it."""
-    held, alone = [], StepCosts()
-    for latency in card.latencies:
+def with_capacity(info: ModelInfo, lane: StreamingLane, costs: StepCosts, times: StepTimes) -> ModelInfo:
+    """The info with its capacity by the step times; also sets them as baselines in `costs`."""
+    capacities, baseline = [], StepCosts()
+    for latency in info.latencies:
         kind = (lane, latency // STEP_MS)
-        for rows, seconds in turns[latency]:
-            for each in (costs, alone):
-                each.plan(kind, rows, seconds)
-        held.append(capacity(alone, kind, latency / 1000, lane.capacity))
-    return replace(card, capacity=tuple(held))
+        for rows, seconds in times[latency]:
+            for target in (costs, baseline):
+                target.set_baseline(kind, rows, seconds)
+        capacities.append(capacity(baseline, kind, latency / 1000, lane.capacity))
+    return replace(info, capacity=tuple(capacities))
 
 
-def _believed(lane: StreamingLane, turns: Turns | None) -> Turns | None:
-    """What was kept, unless this machine is much slower or faster now than it was then, or it contradicts itself."""
-    if turns is None or impossible(turns):
+def _validated(lane: StreamingLane, times: StepTimes | None) -> StepTimes | None:
+    """The cached times; None when they are inconsistent, or when the machine is much slower or faster now."""
+    if times is None or find_impossible(times):
         return None
-    latency, known = min(turns.items())
-    rows, before = next(pair for pair in reversed(known) if pair[0] <= FEW_ROWS)
-    now = min(turn(lane, latency, rows) for _ in range(CHECKS))
-    if before * FASTER <= now <= before * SLOWER:
-        return turns
-    log.info("a turn that took %.1f ms takes %.1f ms now: all are measured anew", before * 1000, now * 1000)
+    latency, pairs = min(times.items())
+    rows, cached = next(pair for pair in reversed(pairs) if pair[0] <= CHECK_ROWS)
+    now = min(measure_step(lane, latency, rows) for _ in range(CHECKS))
+    if cached * MAX_SPEEDUP <= now <= cached * MAX_SLOWDOWN:
+        return times
+    log.info("a step that took %.1f ms takes %.1f ms now: calibrating again", cached * 1000, now * 1000)
     return None
 
 
-def _sure(turns: Turns, lane: StreamingLane) -> Turns:
-    """The same, with doubtful turns made again, and the quickest of each."""
-    until = time.monotonic() + DOUBT_SECONDS
-    for _ in range(MOST_DOUBTS):
-        for latency, rows in doubtful(turns):
+def _retry_doubtful(times: StepTimes, lane: StreamingLane) -> StepTimes:
+    """Measures doubtful steps again; of each, the fastest counts."""
+    until = time.monotonic() + RETRY_SECONDS
+    for _ in range(MAX_RETRIES):
+        for latency, rows in find_doubtful(times):
             if time.monotonic() < until:
-                turns = with_turn(turns, latency, rows, turn(lane, latency, rows))
-    return turns
+                times = with_step(times, latency, rows, measure_step(lane, latency, rows))
+    return times
 
 
-def turn(lane: StreamingLane, latency: int, rows: int) -> float:
-    """Seconds of one, made now."""
-    return _turn(lane, latency, rows) if isinstance(lane, ChunkLane) else next(_utterances(lane, latency))[1]
+def measure_step(lane: StreamingLane, latency: int, rows: int) -> float:
+    """Seconds of one step."""
+    if isinstance(lane, ChunkLane):
+        return _measure_chunks(lane, latency, rows)
+    return next(_measure_utterance(lane, latency))[1]
 
 
-def _measured(lane: StreamingLane, latency: int) -> Iterator[tuple[int, float]]:
-    return _turns(lane, latency) if isinstance(lane, ChunkLane) else _utterances(lane, latency)
+def _measure_latency(lane: StreamingLane, latency: int) -> Iterator[tuple[int, float]]:
+    return _measure_sizes(lane, latency) if isinstance(lane, ChunkLane) else _measure_utterance(lane, latency)
 
 
-def _utterances(lane: StreamingLane, latency: int) -> Iterator[tuple[int, float]]:
-    """Streams and seconds of work in a chunk's time, if each spoke all the time. Guesses take time that is left."""
+def _measure_utterance(lane: StreamingLane, latency: int) -> Iterator[tuple[int, float]]:
+    """One stream that speaks without pause, and the seconds of work for one chunk of it. Partials are not counted."""
     assert isinstance(lane, SegmentLane)
     begin = time.perf_counter()
-    transcribe_clips(lane.runner, [_speech(TEST_UTTERANCE)])
-    spent = (time.perf_counter() - begin) / TEST_UTTERANCE
-    yield 1, latency / 1000 * spent
+    transcribe_clips(lane.runner, [_speech(UTTERANCE_SECONDS)])
+    real_time_fraction = (time.perf_counter() - begin) / UTTERANCE_SECONDS
+    yield 1, latency / 1000 * real_time_fraction
 
 
-def _turns(lane: ChunkLane, latency: int) -> Iterator[tuple[int, float]]:
-    """Rows and seconds, for more and more rows until a turn takes longer than its chunk."""
-    until = time.monotonic() + TEST_SECONDS
-    for rows in sizes_of(lane, latency):
-        if rows > FEW_ROWS and time.monotonic() > until:
+def _measure_sizes(lane: ChunkLane, latency: int) -> Iterator[tuple[int, float]]:
+    """Rows and seconds, for more and more rows, until a step takes longer than its chunk."""
+    until = time.monotonic() + MEASURE_SECONDS
+    for rows in rows_to_measure(lane, latency):
+        if rows > CHECK_ROWS and time.monotonic() > until:
             return
-        seconds = _turn(lane, latency, rows)
+        seconds = _measure_chunks(lane, latency, rows)
         yield rows, seconds
         if seconds > latency / 1000:
             return
 
 
-def sizes_of(lane: StreamingLane, latency: int) -> list[int]:
-    """Rows of the turns that are worth measuring, fewest first."""
+def rows_to_measure(lane: StreamingLane, latency: int) -> list[int]:
+    """Rows of the steps that are measured, ascending."""
     if not isinstance(lane, ChunkLane):
         return [1]
-    return [rows for rows in sorted({*TEST_ROWS, lane.largest_turn(latency)}) if rows <= lane.capacity]
+    return [rows for rows in sorted({*MEASURED_ROWS, lane.max_step_rows(latency)}) if rows <= lane.capacity]
 
 
-def _turn(lane: StreamingLane, latency: int, rows: int) -> float:
-    """Seconds of the second turn of so many streams; the first one of a size prepares memory."""
-    numbers = range(TEST_STREAM, TEST_STREAM - rows, -1)
+def _measure_chunks(lane: ChunkLane, latency: int, rows: int) -> float:
+    """Seconds of the second step with so many streams; the first one allocates memory."""
+    numbers = range(FIRST_STREAM, FIRST_STREAM - rows, -1)
     options = StreamOptions("", latency, Endpointing())
     chunks = _speech(4 * latency / 1000)
     for number in numbers:
@@ -171,8 +184,7 @@ def _turn(lane: StreamingLane, latency: int, rows: int) -> float:
 
 
 def _speech(seconds: float) -> Samples:
-    """From the middle of a sentence of the recording that is shipped."""
-    begin = round(SPEAKS_AT * RATE)
+    begin = round(SPEECH_START * RATE)
     return _recording()[begin : begin + round(seconds * RATE)]
 
 

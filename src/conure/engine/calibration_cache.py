@@ -1,4 +1,4 @@
-"""What turns of a model cost when they were measured, kept in the cache for the next start on the same machine."""
+"""The step times of a calibration, cached for the next start on the same machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from conure.cpu_count import core_count
-from conure.engine.calibration_checks import Turns
+from conure.engine.calibration_checks import StepTimes
 from conure.engine.plan import ModelInfo
 from conure.native.library import LIBRARY_PATH
 
@@ -27,51 +27,52 @@ PACKAGES = ("conure", "numpy", "onnxruntime", "torch")
 class CalibrationCache:
     path: Path
     about: dict[str, Any]
-    """The machine, the versions and the model that what is kept holds for."""
+    """The machine, the versions and the model that the times are valid for."""
 
     @staticmethod
-    def of(cache: Path, source: Path, card: ModelInfo, slots: int) -> CalibrationCache:
-        """Of a model that was read from a file or a folder, and has rows for so many streams."""
+    def open(folder: Path, source: Path, info: ModelInfo, slots: int) -> CalibrationCache:
+        """For a model from a file or folder, with so many slots."""
         about = {
             "machine": [platform.node(), platform.machine(), _processor(), core_count()],
             "versions": [version(package) for package in PACKAGES],
             "kernels": LIBRARY_PATH.stat().st_mtime_ns if LIBRARY_PATH.exists() else None,
             "model": [str(source), source.stat().st_mtime_ns],
-            "runner": card.runner,
-            "latencies": list(card.latencies),
+            "runner": info.runner,
+            "latencies": list(info.latencies),
             "slots": slots,
         }
-        name = sha256(f"{source} {card.runner}".encode()).hexdigest()[:16]
-        return CalibrationCache(cache / "turns" / f"{name}.json", about)
+        name = sha256(f"{source} {info.runner}".encode()).hexdigest()[:16]
+        return CalibrationCache(folder / "turns" / f"{name}.json", about)
 
-    def read(self) -> Turns | None:
-        """None where nothing is kept, or for something else."""
+    def read(self) -> StepTimes | None:
+        """None when nothing valid is cached."""
         try:
-            kept = json.loads(self.path.read_bytes())
-            if kept["about"] != self.about:
+            cached = json.loads(self.path.read_bytes())
+            if cached["about"] != self.about:
                 return None
-            turns = {
-                int(latency): [(int(rows), float(spent)) for rows, spent in pairs] for latency, pairs in kept["turns"]
+            times = {
+                int(latency): [(int(rows), float(seconds)) for rows, seconds in pairs]
+                for latency, pairs in cached["turns"]
             }
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        whole = list(turns) == self.about["latencies"] and all(turns.values())
-        return turns if whole else None
+        is_complete = list(times) == self.about["latencies"] and all(times.values())
+        return times if is_complete else None
 
-    def write(self, turns: Turns) -> None:
-        """Where the cache cannot be written the next start measures again."""
-        text = json.dumps({"about": self.about, "turns": list(turns.items())}, indent=1)
+    def write(self, times: StepTimes) -> None:
+        """Without a writable cache the next start calibrates again."""
+        text = json.dumps({"about": self.about, "turns": list(times.items())}, indent=1)
         partial = self.path.with_suffix(".partial")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(text + "\n", encoding="utf-8")
             partial.replace(self.path)
         except OSError as error:
-            log.info("what turns cost is not kept: %s", error)
+            log.info("could not write the calibration cache: %s", error)
 
 
 def _processor() -> str:
-    """Its name, as Linux has it."""
+    """Name of the processor; from /proc/cpuinfo on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

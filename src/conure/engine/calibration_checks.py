@@ -1,7 +1,7 @@
-"""What turns can have cost, of what was measured: others on the machine make a turn seem dearer, and never cheaper.
+"""Consistency of measured step times: other programs make a step appear slower, and never faster. Pure.
 
-More rows cost at least as much. A longer chunk costs at least as much as a shorter one, and at most as much as the
-short ones that it is made of. Pure.
+A step with more rows takes at least as long. A longer chunk takes at least as long as a shorter one, and at most as
+long as the shorter chunks of the same duration.
 """
 
 from __future__ import annotations
@@ -10,42 +10,42 @@ from itertools import pairwise
 
 from conure.engine.step_costs import StepCosts
 
-__all__ = ["Turns", "doubtful", "impossible", "sound", "with_turn"]
+__all__ = ["StepTimes", "find_doubtful", "find_impossible", "make_consistent", "with_step"]
 
-Turns = dict[int, list[tuple[int, float]]]
-"""By latency in milliseconds, the least first: rows of a turn, fewest first, and its seconds."""
+StepTimes = dict[int, list[tuple[int, float]]]
+"""By latency in milliseconds, ascending: rows of a step, ascending, and its seconds."""
 
 TOLERANCE = 1.15
-"""Of what is possible; within it a measurement is as good as another one."""
-LOSS = 1.5
-"""What a row of a larger turn may cost, of what one of a smaller turn does: caches may be full."""
+"""Factor over the consistent time, within which a measurement is accepted."""
+MAX_ROW_SLOWDOWN = 1.5
+"""Factor of the time per row over that of a smaller step, within which it is plausible: caches may be full."""
 
 
-def impossible(turns: Turns) -> list[tuple[int, int]]:
-    """Latency and rows of turns of which others say that they cannot have cost so much."""
-    most = {latency: dict(pairs) for latency, pairs in sound(turns).items()}
+def find_impossible(times: StepTimes) -> list[tuple[int, int]]:
+    """Latency and rows of steps that took longer than the other steps allow."""
+    limits = {latency: dict(pairs) for latency, pairs in make_consistent(times).items()}
     return [
         (latency, rows)
-        for latency, pairs in turns.items()
+        for latency, pairs in times.items()
         for rows, seconds in pairs
-        if seconds > most[latency][rows] * TOLERANCE
+        if seconds > limits[latency][rows] * TOLERANCE
     ]
 
 
-def doubtful(turns: Turns) -> list[tuple[int, int]]:
-    """The same, and those that are dear beside turns of fewer rows: they may be, but others may have been at work."""
-    dear = [
+def find_doubtful(times: StepTimes) -> list[tuple[int, int]]:
+    """The impossible steps, and those slow in comparison with fewer rows, perhaps because of other programs."""
+    slow = [
         (latency, rows)
-        for latency, pairs in turns.items()
-        for (fewer, less), (rows, seconds) in pairwise(pairs)
-        if seconds > less * rows / fewer * LOSS
+        for latency, pairs in times.items()
+        for (fewer_rows, fewer_seconds), (rows, seconds) in pairwise(pairs)
+        if seconds > fewer_seconds * rows / fewer_rows * MAX_ROW_SLOWDOWN
     ]
-    return sorted({*dear, *impossible(turns)})
+    return sorted({*slow, *find_impossible(times)})
 
 
-def sound(turns: Turns) -> Turns:
-    """As cheap as all of them together say; for every latency at the same rows."""
-    table = _filled(turns)
+def make_consistent(times: StepTimes) -> StepTimes:
+    """Lowers each time to what the others allow; every latency gets the same rows."""
+    table = _fill_rows(times)
     latencies, sizes = sorted(table), sorted(table[min(table)])
     for shorter, longer in pairwise(latencies):
         for rows in sizes:
@@ -59,20 +59,21 @@ def sound(turns: Turns) -> Turns:
     return {latency: sorted(table[latency].items()) for latency in latencies}
 
 
-def _filled(turns: Turns) -> dict[int, dict[int, float]]:
-    """By latency and rows, also of those that were measured at another latency alone."""
+def _fill_rows(times: StepTimes) -> dict[int, dict[int, float]]:
+    """Seconds by latency and rows; estimates the rows that were measured at other latencies only."""
     costs = StepCosts()
-    for latency, pairs in turns.items():
+    for latency, pairs in times.items():
         for rows, seconds in pairs:
-            costs.plan(latency, rows, seconds)
-    sizes = {rows for pairs in turns.values() for rows, _ in pairs}
+            costs.set_baseline(latency, rows, seconds)
+    sizes = {rows for pairs in times.values() for rows, _ in pairs}
     return {
-        latency: {rows: costs.guess(latency, rows) for rows in sizes} | dict(pairs) for latency, pairs in turns.items()
+        latency: {rows: costs.estimate(latency, rows) for rows in sizes} | dict(pairs)
+        for latency, pairs in times.items()
     }
 
 
-def with_turn(turns: Turns, latency: int, rows: int, seconds: float) -> Turns:
-    """With one more: the quickest of a size tells what it costs."""
-    sizes = dict(turns[latency])
+def with_step(times: StepTimes, latency: int, rows: int, seconds: float) -> StepTimes:
+    """Adds a measurement; of several of the same rows, the fastest counts."""
+    sizes = dict(times[latency])
     sizes[rows] = min(sizes.get(rows, seconds), seconds)
-    return turns | {latency: sorted(sizes.items())}
+    return times | {latency: sorted(sizes.items())}

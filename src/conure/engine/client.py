@@ -1,13 +1,14 @@
-"""The asyncio face of an engine: streams get numbers and hear their answers; an engine that dies is started again.
+"""The asyncio client of an engine: numbers streams, dispatches their events, and restarts an engine that died.
 
-    receiver.answered(answer)   on the event loop, in the engine's order
-    receiver.restarted()        the engine is a new one that knows of no stream
+    receiver.answered(event)    on the event loop, in the engine's order
+    receiver.restarted()        the engine is a new one that has no streams
 
-A stream that was open when the engine died is the receiver's to open again, under the same number; clips too. An engine
-whose device fails says so for each of its streams and ends: receivers are not told that, for their streams go on.
+A stream that was open when the engine died must be opened again by its receiver, under the same number; so must a clip.
+An engine whose device fails sends DEVICE_FAILED for each stream before it exits. Receivers do not get these events,
+because their streams continue on the next engine.
 
-Nothing goes on without the three tasks here. Where one of them ends, receivers are told that there is no engine any
-more, and so is whoever waits for `until_failed`, to end the process.
+The client depends on its four tasks. When one of them fails, all receivers and `until_failed` get the error, and the
+process is expected to exit.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from conure.background import report_failure, start_critical_task
-from conure.engine.ipc.line import EngineDisconnected, EngineHung
+from conure.engine.ipc.engine_socket import EngineDisconnected, EngineHung
 from conure.engine.ipc.transport import Transport
 from conure.engine.messages import (
     DEVICE_FAILED,
     ENDS,
     Answer,
     Cancel,
+    CapacityChanged,
     Failed,
     Note,
     Pong,
-    QueueRoom,
     Request,
     StepTaken,
-    numbers_of,
-    ping_of,
+    ping_for,
+    stream_numbers,
 )
 from conure.engine.plan import ModelInfo
-from conure.engine.watchdog import MOST_MISSED, Watchdog
+from conure.engine.watchdog import MAX_MISSED, Watchdog
 from conure.errors import ConureError, EngineFailed
 from conure.event_loop import held_up
 
@@ -44,11 +45,11 @@ __all__ = ["EngineClient", "Receiver"]
 
 log = logging.getLogger(__name__)
 
-GATHER = 0.004
-"""Seconds from one message to the engine to the next: under load it and we wake up for many packets at once."""
-PING_EVERY = 2.0
-PULSE = 0.5
-"""Seconds from one look at whether this process runs to the next."""
+SEND_INTERVAL = 0.004
+"""Seconds between two sends: under load, one wake-up of both processes then carries many packets."""
+PING_INTERVAL = 2.0
+SUSPEND_CHECK_INTERVAL = 0.5
+"""Seconds between two checks whether this process was suspended."""
 
 
 class Receiver(Protocol):
@@ -59,65 +60,65 @@ class Receiver(Protocol):
     def restarted(self) -> None: ...
 
     def lost(self, error: ConureError) -> None:
-        """There is no engine any more, nor will there be one."""
+        """The engine has failed and will not be restarted."""
         ...
 
 
 class EngineClient:
     def __init__(self, transport: Transport, connection: int = 0) -> None:
-        """`connection`: where several processes ask one engine, the number of this one, so that theirs differ."""
+        """`connection`: number of this process, where several share an engine, so that their stream numbers differ."""
         self._transport = transport
         self._receivers: dict[int, Receiver] = {}
-        self._numbers, self._ping = numbers_of(connection), ping_of(connection)
+        self._numbers, self._ping = stream_numbers(connection), ping_for(connection)
         self._requests: list[Request] = []
-        self._wake = asyncio.Event()
+        self._has_requests = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._watchdog = Watchdog()
         self._is_open = False
-        """There is an engine that takes requests."""
-        self._answered, self._over = asyncio.Event(), asyncio.Event()
-        """The engine said something; nothing will ever be said again."""
+        """An engine accepts requests."""
+        self._has_answered, self._has_failed = asyncio.Event(), asyncio.Event()
         self._failure: ConureError | None = None
         self.cards: tuple[ModelInfo, ...] = ()
         self.models: dict[str, ModelInfo] = {}
-        """By name, and by the name that was asked for."""
+        """By name, and by the name in the plan."""
         self.restarts = 0
         self.back_since = 0.0
-        """The clock when the engine last came back: a new one, or one that was held up and said nothing, as it does
-        where this process was held up itself."""
-        self._pulse = float("inf")
-        """The clock at the next look at whether this process runs."""
+        """The clock when the engine last became responsive: after a restart, or after the engine or this process was
+        held up."""
+        self._next_check = float("inf")
+        """The clock when the next check for suspension is due."""
         self.on_turn: Callable[[StepTaken], None] | None = None
 
     @property
     def process(self) -> int | None:
-        """The id of the engine's process, where it has one."""
-        return self._transport.process
+        """Id of the engine process, if there is one."""
+        return self._transport.process_id
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is an engine and it answers."""
-        return self._is_open and self._watchdog.answers
+        """Whether an engine runs and responds."""
+        return self._is_open and self._watchdog.is_responsive
 
     async def start(self) -> None:
-        """Returns when the engine answers. Raises ConureError where it never will.
+        """Returns when the engine responds. Raises ConureError when it cannot start.
 
-        One that dies while it starts is told of at once; one that hangs may have waited for something that is over.
+        An engine that dies during its start is an error at once. One that hangs is started again: what it waited for
+        may be over.
         """
         try:
-            await self._begin()
-        except EngineHung as hung:
-            await self._begin_again(hung)
-        except EngineDisconnected as lost:
-            raise EngineFailed(f"{lost} while it started", "see its log") from None
-        works = {
+            await self._start_engine()
+        except EngineHung as error:
+            await self._retry_start(error)
+        except EngineDisconnected as error:
+            raise EngineFailed(f"{error} while it started", "see its log") from None
+        tasks = {
             "receiving the engine's answers": self._receive,
             "sending requests to the engine": self._send,
-            "watching the engine": self._watch,
-            "watching this process": self._feel,
+            "watching the engine": self._watch_engine,
+            "watching this process": self._watch_process,
         }
-        self._tasks = [start_critical_task(work(), name, self._give_up) for name, work in works.items()]
-        await self._answered.wait()
+        self._tasks = [start_critical_task(task(), name, self._fail) for name, task in tasks.items()]
+        await self._has_answered.wait()
         if self._failure:
             await self.stop()
             raise self._failure
@@ -130,19 +131,19 @@ class EngineClient:
         await self._transport.stop()
 
     async def until_failed(self) -> ConureError:
-        """Returns when there is no engine any more, nor will there be one."""
-        await self._over.wait()
+        """Returns the error once the engine has failed and will not be restarted."""
+        await self._has_failed.wait()
         assert self._failure
         return self._failure
 
     def register(self, receiver: Receiver) -> int:
-        """A number for a stream or a clip, until it has ended or was forgotten."""
+        """A number for a stream or a clip; unregistered at its last event or by `forget`."""
         number = next(self._numbers)
         self._receivers[number] = receiver
         return number
 
     def forget(self, number: int) -> None:
-        """Its answers are not wanted any more."""
+        """Discards further events of that number."""
         self._receivers.pop(number, None)
 
     @property
@@ -150,136 +151,137 @@ class EngineClient:
         return len(self._receivers)
 
     def ask(self, request: Request) -> None:
-        """Asks the engine there is. While there is none nothing is kept: after `restarted` all is asked anew."""
+        """Queues a request. Without an engine it is dropped: receivers repeat their requests in `restarted`."""
         if self._is_open:
             self._requests.append(request)
-            self._wake.set()
+            self._has_requests.set()
 
-    async def _begin(self) -> None:
-        self._watchdog.begin()
-        self._know(await self._transport.start())
+    async def _start_engine(self) -> None:
+        self._watchdog.engine_started()
+        self._set_models(await self._transport.start())
         self._is_open = True
         self.ask(self._ping)
 
-    def _know(self, cards: Iterable[ModelInfo]) -> None:
-        self.cards = tuple(cards)
-        self.models = {card.name: card for card in self.cards} | {card.asked: card for card in self.cards}
+    def _set_models(self, models: Iterable[ModelInfo]) -> None:
+        self.cards = tuple(models)
+        self.models = {info.name: info for info in self.cards} | {info.asked: info for info in self.cards}
 
     async def _send(self) -> None:
-        """Everything that was asked since the last time goes together; the first request after a pause goes at once."""
+        """Sends all queued requests together; the first one after an idle interval is sent at once."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await self._has_requests.wait()
+            self._has_requests.clear()
             requests, self._requests = self._requests, []
             try:
                 if requests:
                     await self._transport.send(requests)
             except EngineDisconnected:
-                pass  # whoever receives finds out, too, and mends it
-            await asyncio.sleep(GATHER)
+                pass  # `_receive` finds out, too, and restarts the engine
+            await asyncio.sleep(SEND_INTERVAL)
 
     async def _receive(self) -> None:
-        """Raises EngineFailed, or what a new engine says of why it cannot start."""
+        """Raises EngineFailed, or the error with which a new engine fails to start."""
         while True:
             try:
                 messages = await self._transport.receive()
-            except EngineDisconnected as lost:
-                await self._restart(lost)
+            except EngineDisconnected as error:
+                await self._restart(error)
                 continue
             now = time.monotonic()
-            if not self._watchdog.answers or held_up(self._pulse, now):
+            if not self._watchdog.is_responsive or held_up(self._next_check, now):
                 self.back_since = now
-            self._watchdog.heard(messages)
-            self._answered.set()
+            self._watchdog.messages_received(messages)
+            self._has_answered.set()
             for message in messages:
-                self._take(message)
+                self._dispatch(message)
 
-    def _take(self, message: Answer | Note) -> None:
+    def _dispatch(self, message: Answer | Note) -> None:
         if isinstance(message, Pong):
             pass
         elif isinstance(message, StepTaken):
             if self.on_turn:
                 self.on_turn(message)
-        elif isinstance(message, QueueRoom):
-            self._know(message.on(card) for card in self.cards)
+        elif isinstance(message, CapacityChanged):
+            self._set_models(message.apply_to(info) for info in self.cards)
         elif isinstance(message, Failed) and message.code == DEVICE_FAILED:
-            pass  # it goes on with the next engine
+            pass  # the stream continues on the next engine
         elif receiver := self._receivers.get(message.stream):
             if isinstance(message, ENDS):
                 self.forget(message.stream)
             try:
                 receiver.answered(message)
             except Exception as error:
-                self._end(message.stream, receiver, error)
+                self._end_receiver(message.stream, receiver, error)
 
-    def _end(self, number: int, receiver: Receiver, error: Exception) -> None:
-        """A receiver that failed: it ends, and no other one."""
-        told = report_failure("stream", error)
+    def _end_receiver(self, number: int, receiver: Receiver, error: Exception) -> None:
+        """Ends a receiver that raised an error; the others continue."""
+        failure = report_failure("stream", error)
         self.ask(Cancel(number))
         self.forget(number)
         try:
-            receiver.lost(told)
-        except Exception as again:
-            report_failure("stream", again)
+            receiver.lost(failure)
+        except Exception as next_error:
+            report_failure("stream", next_error)
 
-    async def _restart(self, lost: EngineDisconnected) -> None:
-        began = time.monotonic()
+    async def _restart(self, error: EngineDisconnected) -> None:
+        started_at = time.monotonic()
         self._is_open = False
-        await self._begin_again(lost)
-        log.warning("the engine is back after %.1f s; %d streams go on", time.monotonic() - began, self.registered)
+        await self._retry_start(error)
+        seconds = time.monotonic() - started_at
+        log.warning("the engine is back after %.1f s; %d streams go on", seconds, self.registered)
         for number, receiver in list(self._receivers.items()):
             try:
                 receiver.restarted()
-            except Exception as error:
-                self._end(number, receiver, error)
+            except Exception as receiver_error:
+                self._end_receiver(number, receiver, receiver_error)
 
-    async def _begin_again(self, lost: EngineDisconnected) -> None:
-        """Until an engine takes requests. Raises EngineFailed where none of several does."""
-        last: EngineDisconnected | ConureError = lost
+    async def _retry_start(self, error: EngineDisconnected) -> None:
+        """Starts engines until one accepts requests. Raises EngineFailed after too many failures in a row."""
+        last_error: EngineDisconnected | ConureError = error
         while not self._is_open:
             self._requests.clear()
             if not self._watchdog.may_start:
-                starts = f"none of the last {self._watchdog.starts} engines said a word"
-                raise EngineFailed(f"{starts}; of the last one: {last}", "see the log")
+                failures = f"none of the last {self._watchdog.starts} engines said a word"
+                raise EngineFailed(f"{failures}; of the last one: {last_error}", "see the log")
             self.restarts += 1
-            log.error("%s; starting it again", last)
-            await asyncio.sleep(self._watchdog.pause)
+            log.error("%s; starting it again", last_error)
+            await asyncio.sleep(self._watchdog.start_delay)
             try:
-                await self._begin()
-            except (EngineDisconnected, ConureError) as again:  # while it started
-                last = again
+                await self._start_engine()
+            except (EngineDisconnected, ConureError) as start_error:
+                last_error = start_error
 
-    def _give_up(self, error: ConureError) -> None:
+    def _fail(self, error: ConureError) -> None:
         if self._failure:
             return
         self._failure, self._is_open = error, False
         for task in self._tasks:
             task.cancel()
-        self._answered.set()
-        self._over.set()
+        self._has_answered.set()
+        self._has_failed.set()
         receivers, self._receivers = list(self._receivers.values()), {}
         for receiver in receivers:
             try:
                 receiver.lost(error)
-            except Exception as again:
-                report_failure("stream", again)
+            except Exception as receiver_error:
+                report_failure("stream", receiver_error)
 
-    async def _feel(self) -> None:
-        """Nothing that was late because this process was held up is held against a stream."""
+    async def _watch_process(self) -> None:
+        """Notes when this process was suspended, so that the delay does not count as a stream's lag."""
         while True:
-            self._pulse = time.monotonic() + PULSE
-            await asyncio.sleep(PULSE)
+            self._next_check = time.monotonic() + SUSPEND_CHECK_INTERVAL
+            await asyncio.sleep(SUSPEND_CHECK_INTERVAL)
             now = time.monotonic()
-            if seconds := held_up(self._pulse, now):
+            if seconds := held_up(self._next_check, now):
                 self.back_since = now
                 log.warning("this process was held up for %.1f s", seconds)
 
-    async def _watch(self) -> None:
-        """Kills an engine that hangs."""
+    async def _watch_engine(self) -> None:
+        """Pings the engine, and kills it when it hangs."""
         while True:
-            await asyncio.sleep(PING_EVERY)
+            await asyncio.sleep(PING_INTERVAL)
             if self._is_open:
-                if self._watchdog.look():
-                    log.error("the engine has answered none of the last %d pings; it is killed", MOST_MISSED)
+                if self._watchdog.ping_missed():
+                    log.error("the engine has answered none of the last %d pings; it is killed", MAX_MISSED)
                     self._transport.kill()
                 self.ask(self._ping)

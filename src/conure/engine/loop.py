@@ -1,13 +1,13 @@
-"""The engine: one loop that owns the networks. Others ask; it answers.
+"""The engine's loop: one thread that owns the networks, receives requests and delivers events.
 
-    take requests ──> choose a turn ──> run it ──> deliver its answers
+    handle requests ──> choose a step ──> run it ──> deliver its events
 
-`ask` may be called from any thread. Answers are delivered on the loop's own, those of a turn together, in the order
-in which they came to be; whoever takes them must not keep it waiting.
+`Engine.ask` may be called from any thread. Events are delivered on the loop's thread, those of a step together and in
+order; `deliver` must not block.
 
-A request that cannot be met fails its stream by name. An error that nobody foresaw ends every stream and the loop:
-what state the networks are in is then unknown. So does a device that fails, with a code of its own: another engine can
-hear again what was heard on it.
+A request that cannot be met fails its own stream. An unexpected error fails every stream and ends the loop, because the
+networks' state is then unknown. A device failure does the same, with a code of its own: another engine can continue the
+streams.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from conure.engine.admission import MOST_LOAD, load
+from conure.engine.admission import MAX_LOAD, load
 from conure.engine.backends.device import error_summary, is_device_failure
 from conure.engine.lanes.clip_lane import ClipLane
 from conure.engine.lanes.lane import StreamingLane
@@ -32,9 +32,9 @@ from conure.engine.messages import (
     Clip,
     Close,
     Configure,
+    Disconnect,
     Failed,
     Finalize,
-    Leave,
     Note,
     Open,
     Ping,
@@ -52,23 +52,21 @@ __all__ = ["Engine"]
 
 log = logging.getLogger(__name__)
 
-MOST_BEHIND = 180.0
-"""Seconds of audio that a stream may have waiting; what sends faster has to wait for answers."""
+MAX_BACKLOG = 180.0
+"""Seconds of audio that a stream may have unprocessed; faster clients have to wait for events."""
 RETRY_AFTER = 5.0
 STEP_MS = 80
-SPARE_PATIENCE = 0.002
-"""Seconds after which it is asked again whether a guess or a slice of a clip may be begun."""
+FILLER_POLL_INTERVAL = 0.002
+"""Seconds until the scheduler is asked again whether a partial or a step of clips may start."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
-    """One that was begun."""
-
+class _RunningStep:
     lane: StreamingLane | ClipLane
     kind: Hashable
     latency: int | None
     size: int
-    begun: float
+    started_at: float
 
 
 class Engine:
@@ -79,38 +77,39 @@ class Engine:
         deliver: Callable[[list[Answer | Note]], None],
         clock: Callable[[], float] = time.monotonic,
         costs: StepCosts | None = None,
-        look: Recalibration | None = None,
+        recalibration: Recalibration | None = None,
     ) -> None:
-        """`look`: what measures again what turns cost, where nobody needs the time."""
+        """`recalibration` runs when there is no other work."""
         self.lanes = dict(lanes)
         self.clips = dict(clips)
         self.costs = costs or StepCosts()
         self.scheduler = Scheduler(self.costs)
-        self._look = look
+        self._recalibration = recalibration
         self._deliver = deliver
-        self._undelivered: list[Answer | Note] = []
+        self._events: list[Answer | Note] = []
+        """Not delivered yet."""
         self._clock = clock
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._streams: dict[int, StreamingLane | ClipLane] = {}
         self._names = {id(lane): name for name, lane in (*lanes.items(), *clips.items())}
         self._latencies: dict[int, int] = {}
         """Of live streams."""
-        self._unsettled: _Turn | None = None
-        """The last turn of streams, where answers of it are still to come."""
+        self._pending_step: _RunningStep | None = None
+        """The last step of streams, while some of its events are still to come."""
 
     def ask(self, request: Request) -> None:
         self._requests.put(request)
 
     def stop(self) -> None:
-        """The loop ends after the turn it is in. Close streams before: those that go on are cut off."""
+        """Ends the loop after the current step; streams that are still open fail."""
         self._requests.put(None)
 
     def run(self) -> None:
-        """Until it is stopped. Raises what it could not go on after."""
-        patience: float | None = 0.0
+        """Runs until `stop`. Raises the error that ended the loop."""
+        timeout: float | None = 0.0
         try:
-            while self._take_requests(patience):
-                patience = self._turn()
+            while self._handle_requests(timeout):
+                timeout = self._run_next()
                 self._flush()
         except Exception as error:
             if is_device_failure(error):
@@ -122,10 +121,10 @@ class Engine:
             raise
         self._fail_all("stopped", "the engine was stopped")
 
-    def _take_requests(self, patience: float | None) -> bool:
-        """Handles all that wait, and waits so long for one; False when it was told to stop."""
+    def _handle_requests(self, timeout: float | None) -> bool:
+        """Handles all queued requests, waiting up to `timeout` for the first; False after `stop`."""
         try:
-            request = self._requests.get(timeout=patience) if patience != 0.0 else self._requests.get_nowait()
+            request = self._requests.get(timeout=timeout) if timeout != 0.0 else self._requests.get_nowait()
             while request is not None:
                 self._handle(request)
                 request = self._requests.get_nowait()
@@ -137,31 +136,31 @@ class Engine:
         if isinstance(request, Open):
             self._open(request)
         elif isinstance(request, Clip):
-            self._submit(request)
+            self._submit_clip(request)
         elif isinstance(request, Ping):
-            self._undelivered.append(Pong(request.number))
-        elif isinstance(request, Leave):
-            self._abandon(request.connection)
+            self._events.append(Pong(request.number))
+        elif isinstance(request, Disconnect):
+            self._cancel_all(request.connection)
         elif (lane := self._streams.get(request.stream)) is not None:
             if isinstance(request, Cancel):
-                self._answer(lane.cancel(request.stream))
+                self._emit(lane.cancel(request.stream))
             elif not isinstance(lane, ClipLane):
-                self._tell(lane, request)
-        # Otherwise it has failed or was cancelled, and was told so.
+                self._handle_stream(lane, request)
+        # Otherwise the stream has had its last event.
 
-    def _abandon(self, connection: int) -> None:
+    def _cancel_all(self, connection: int) -> None:
         for stream, lane in list(self._streams.items()):
             if connection_of(stream) == connection:
-                self._answer(lane.cancel(stream))
+                self._emit(lane.cancel(stream))
 
-    def _tell(self, lane: StreamingLane, request: Audio | Finalize | Close | Configure) -> None:
+    def _handle_stream(self, lane: StreamingLane, request: Audio | Finalize | Close | Configure) -> None:
         now = self._clock()
         match request:
             case Audio(stream, samples):
                 lane.push(stream, samples, now)
-                if lane.behind(stream) > MOST_BEHIND:
+                if lane.backlog_seconds(stream) > MAX_BACKLOG:
                     lane.drop(stream)
-                    self._fail(stream, "too_fast", f"more than {MOST_BEHIND:g} s of audio wait to be transcribed")
+                    self._fail(stream, "too_fast", f"more than {MAX_BACKLOG:g} s of audio wait to be transcribed")
             case Finalize(stream, marker):
                 lane.finalize(stream, marker, now)
             case Close(stream):
@@ -169,7 +168,7 @@ class Engine:
             case Configure(stream, endpointing):
                 lane.configure(stream, endpointing)
 
-    def _submit(self, request: Clip) -> None:
+    def _submit_clip(self, request: Clip) -> None:
         lane = self.clips.get(request.model)
         if lane is None:
             known = ", ".join(self.clips)
@@ -177,7 +176,7 @@ class Engine:
             self._fail(request.stream, "unknown_model", message, f"there are: {known}")
             return
         self._streams[request.stream] = lane
-        self._answer(lane.submit(request, self._clock()))
+        self._emit(lane.submit(request, self._clock()))
 
     def _open(self, request: Open) -> None:
         options = request.options
@@ -189,90 +188,92 @@ class Engine:
             known = ", ".join(map(str, lane.latencies))
             message = f"{options.model} has no latency of {options.latency_ms} ms"
             self._fail(request.stream, "bad_option", message, f"it has: {known}")
-        elif self._is_firm(request) and (needed := self._load_with(lane, options.latency_ms)) > MOST_LOAD:
-            message = f"{len(lane)} streams are open, and one more would take {needed:.0%} of the time there is"
-            self._answer([Failed(request.stream, "busy", message, retry_after=RETRY_AFTER)])
+        elif self._needs_admission(request) and (needed := self._load_with(lane, options.latency_ms)) > MAX_LOAD:
+            count = f"{len(lane)} streams are open"
+            message = f"at capacity: {count}, and one more would raise the load to {needed:.1%} (limit {MAX_LOAD:.0%})"
+            self._emit([Failed(request.stream, "busy", message, retry_after=RETRY_AFTER)])
         elif lane.open(request.stream, options, request.late):
             self._streams[request.stream] = lane
             self._latencies[request.stream] = options.latency_ms
-            self._answer([StreamOpened(request.stream)])
+            self._emit([StreamOpened(request.stream)])
         else:
-            message = f"all {lane.capacity} streams are taken"
-            self._answer([Failed(request.stream, "busy", message, retry_after=RETRY_AFTER)])
+            message = f"all {lane.capacity} streams are in use"
+            self._emit([Failed(request.stream, "busy", message, retry_after=RETRY_AFTER)])
 
-    def _is_firm(self, request: Open) -> bool:
-        """Whether it may be refused for want of time: not the only stream, nor one that was taken before."""
+    def _needs_admission(self, request: Open) -> bool:
+        """Whether load may refuse it: not the only stream, nor one that was admitted before."""
         return bool(self._latencies) and not request.again
 
     def _load_with(self, lane: StreamingLane, latency_ms: int) -> float:
-        """The part of the time that streams need, and one more of that kind."""
+        """The load of all streams and one more of that kind."""
         kinds = [(self._streams[stream], latency // STEP_MS) for stream, latency in self._latencies.items()]
         streams = Counter([*kinds, (lane, latency_ms // STEP_MS)])
         return load(self.costs, streams, {kind: kind[1] * STEP_MS / 1000 for kind in streams})
 
-    def _turn(self) -> float | None:
-        """Runs what comes next. Tells how long to wait for requests then: for ever where only they can bring work."""
+    def _run_next(self) -> float | None:
+        """Runs the next step. Returns how long to wait for requests: None when only a request can bring work."""
         lanes = self.lanes.values()
         live = [work for lane in lanes for work in lane.ready()]
         clips = {work: lane for lane in self.clips.values() for work in lane.ready()}
-        begin = self._clock()
-        spare = clips or any(work.spare or work.firm_from > begin for work in live)
-        expected = [work for lane in lanes for work in lane.expected() if not work.is_silent(begin)] if spare else []
-        match self.scheduler.choose(begin, live, expected, list(clips)):
+        now = self._clock()
+        has_fillers = clips or any(work.is_optional or work.realtime_from > now for work in live)
+        expected = [work for lane in lanes for work in lane.expected_work()] if has_fillers else []
+        expected = [work for work in expected if not work.is_silent(now)]
+        match self.scheduler.choose(now, live, expected, list(clips)):
             case StreamStep(kind, streams, size):
                 lane = self._streams[streams[0]]
                 assert not isinstance(lane, ClipLane)
-                self._settle_others(lane)
+                self._drain_pending(except_lane=lane)
                 self._run_streams(lane, kind, streams, size)
             case ClipStep(work):
-                self._settle_others(None)
-                begin = self._clock()
-                answers = clips[work].run(work)
-                self._learn(_Turn(clips[work], work.kind, None, work.size, begin), answers)
+                self._drain_pending()
+                started_at = self._clock()
+                events = clips[work].run(work)
+                self._record(_RunningStep(clips[work], work.kind, None, work.size, started_at), events)
             case None:
-                if self._unsettled is None:
-                    return SPARE_PATIENCE if live or clips else self._look_again(begin)
-                self._settle_others(None)
+                if self._pending_step is None:
+                    return FILLER_POLL_INTERVAL if live or clips else self._run_idle(now)
+                self._drain_pending()
         return 0.0
 
-    def _look_again(self, now: float) -> float | None:
-        """There is nothing to do. Tells how long to wait for requests."""
-        look = self._look
-        if look is None or now < look.due:
-            return None if look is None else look.due - now
-        expected = [work for lane in self.lanes.values() for work in lane.expected()]
-        if self.scheduler.fits(now + look.seconds(), expected):
-            self._undelivered += look.go_on(now)
+    def _run_idle(self, now: float) -> float | None:
+        """Recalibrates, if that is due and no stream needs the time. Returns how long to wait for requests."""
+        recalibration = self._recalibration
+        if recalibration is None or now < recalibration.due:
+            return None if recalibration is None else recalibration.due - now
+        expected = [work for lane in self.lanes.values() for work in lane.expected_work()]
+        if self.scheduler.meets_deadlines(now + recalibration.next_seconds(), expected):
+            self._events += recalibration.run(now)
         else:
-            look.wait(now)
+            recalibration.postpone(now)
         return 0.0
 
     def _run_streams(self, lane: StreamingLane, kind: Hashable, streams: Sequence[int], size: int) -> None:
-        """Where answers are left for the next turn, one is measured up to the next, or until it is settled."""
-        turn = _Turn(lane, kind, self._latencies[streams[0]], size, self._clock())
-        goes_on = self._unsettled is not None
-        answers = lane.run(streams, turn.begun)
-        if goes_on or lane.is_settled:
-            self._learn(turn, answers)
+        """A step whose events are left to the next one is timed until the next one, or until it is drained."""
+        step = _RunningStep(lane, kind, self._latencies[streams[0]], size, self._clock())
+        follows_pending = self._pending_step is not None
+        events = lane.run(streams, step.started_at)
+        if follows_pending or lane.is_drained:
+            self._record(step, events)
         else:
-            self._answer(answers)
-        self._unsettled = None if lane.is_settled else turn
+            self._emit(events)
+        self._pending_step = None if lane.is_drained else step
 
-    def _settle_others(self, lane: StreamingLane | None) -> None:
-        """Answers that are still to come, of any lane but this one."""
-        turn = self._unsettled
-        if turn is not None and turn.lane is not lane:
-            assert not isinstance(turn.lane, ClipLane)
-            self._unsettled = None
-            self._learn(turn, turn.lane.settle())
+    def _drain_pending(self, except_lane: StreamingLane | None = None) -> None:
+        """Waits for the pending events of the last step, unless it is `except_lane`'s."""
+        step = self._pending_step
+        if step is not None and step.lane is not except_lane:
+            assert not isinstance(step.lane, ClipLane)
+            self._pending_step = None
+            self._record(step, step.lane.settle())
 
-    def _learn(self, turn: _Turn, answers: list[Answer]) -> None:
-        seconds = self._clock() - turn.begun
-        self.costs.learn(turn.kind, turn.size, seconds)
-        self._answer(answers)
-        self._undelivered.append(self._turned(turn.lane, turn.latency, turn.size, seconds))
+    def _record(self, step: _RunningStep, events: list[Answer]) -> None:
+        seconds = self._clock() - step.started_at
+        self.costs.record(step.kind, step.size, seconds)
+        self._emit(events)
+        self._events.append(self._statistics(step.lane, step.latency, step.size, seconds))
 
-    def _turned(self, lane: StreamingLane | ClipLane, latency: int | None, size: int, seconds: float) -> StepTaken:
+    def _statistics(self, lane: StreamingLane | ClipLane, latency: int | None, size: int, seconds: float) -> StepTaken:
         clips = sum(len(lane) for lane in self.clips.values())
         stages = {} if isinstance(lane, ClipLane) else lane.stages.take()
         return StepTaken(self._names[id(lane)], latency, size, seconds, len(self._latencies), clips, stages)
@@ -284,16 +285,16 @@ class Engine:
         self._flush()
 
     def _fail(self, stream: int, code: str, message: str, hint: str | None = None) -> None:
-        self._answer([Failed(stream, code, message, hint)])
+        self._emit([Failed(stream, code, message, hint)])
 
-    def _answer(self, answers: list[Answer]) -> None:
-        for answer in answers:
-            if isinstance(answer, ENDS):
-                self._streams.pop(answer.stream, None)
-                self._latencies.pop(answer.stream, None)
-        self._undelivered += answers
+    def _emit(self, events: list[Answer]) -> None:
+        for event in events:
+            if isinstance(event, ENDS):
+                self._streams.pop(event.stream, None)
+                self._latencies.pop(event.stream, None)
+        self._events += events
 
     def _flush(self) -> None:
-        if self._undelivered:
-            self._deliver(self._undelivered)
-            self._undelivered = []
+        if self._events:
+            self._deliver(self._events)
+            self._events = []

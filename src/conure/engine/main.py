@@ -1,12 +1,10 @@
-"""The engine's own process: threads read requests and write answers, the main one runs the loop.
+"""The engine process: threads read requests and write events, the main thread runs the engine's loop.
 
-It ends when the socket of whoever started it does, so it never outlives that, also where a turn does not return.
-Others may connect to it as well. Where its device fails it ends at once: to free what is on a card that failed may take
-for ever.
+It exits when the parent's socket is closed, so it never outlives the parent, even when a step does not return. When its
+device fails it exits at once: freeing the memory of a failed GPU may block for ever.
 
-It leaves without the destructors of native libraries. They may have threads of their own that are never joined: those
-of ONNX Runtime's telemetry abort the process, or hold it up until a name server answers. What is there to be freed, the
-system frees.
+It exits without running the destructors of native libraries. Some have threads that are never joined: those of ONNX
+Runtime's telemetry abort the process, or block it until a name server answers. The system frees the memory.
 """
 
 from __future__ import annotations
@@ -41,53 +39,55 @@ log = logging.getLogger(__name__)
 
 def work(
     plan: Plan,
-    end: socket.socket,
+    parent: socket.socket,
     ring: str,
-    logged: tuple[logs.Detail, bool],
-    begun: float,
+    log_settings: tuple[logs.Detail, bool],
+    started_at: float,
     listener: socket.socket | None = None,
 ) -> None:
-    """Runs until the other end of the socket is closed. Who connects to `listener` may ask, too."""
+    """Runs until the parent closes the socket. Other processes may connect to `listener`."""
     notice_parent_end()
-    for number in (signal.SIGINT, signal.SIGTERM):  # they may come to all of a group: the server drains first
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole process group: the server drains first
         signal.signal(number, signal.SIG_IGN)
-    detail, as_json = logged
+    detail, as_json = log_settings
     logs.configure(detail, as_json=as_json)
     if as_json:
         redirect_stderr()
     connections = EngineConnections()
 
-    def begin(step: str) -> None:
-        with contextlib.suppress(OSError):  # it was told to stop meanwhile
-            end.sendall(frame(msgpack.encode([Starting(step)])))
+    def report_step(step: str) -> None:
+        _send(parent, Starting(step))
 
     try:
-        engine, cards = start_engine(plan, connections.deliver, begin)
+        engine, models = start_engine(plan, connections.deliver, report_step)
     except ConureError as error:
-        broken = Broken(type(error).__name__, error.message, error.hint)
-        with contextlib.suppress(OSError):  # it was told to stop meanwhile
-            end.sendall(frame(msgpack.encode([broken])))
-        _leave(0)
+        _send(parent, Broken(type(error).__name__, error.message, error.hint))
+        _exit(0)
     except Exception as error:
         if not is_device_failure(error):
             raise
         log.error("the device failed: %s", error_summary(error))
-        _leave(DEVICE_FAILED_EXIT)
-    connections.serve(engine, cards, begun, (end, ring), listener)
+        _exit(DEVICE_FAILED_EXIT)
+    connections.serve(engine, models, started_at, (parent, ring), listener)
     freeze_heap()
     try:
         engine.run()
     except Exception as error:
         if not is_device_failure(error):
             raise
-        _leave(DEVICE_FAILED_EXIT)
+        _exit(DEVICE_FAILED_EXIT)
     finally:
         connections.flush()
     atexit._run_exitfuncs()
-    _leave(0)
+    _exit(0)
 
 
-def _leave(code: int) -> NoReturn:
+def _send(parent: socket.socket, message: Starting | Broken) -> None:
+    with contextlib.suppress(OSError):  # the parent stops the engine during its start
+        parent.sendall(frame(msgpack.encode([message])))
+
+
+def _exit(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)

@@ -1,9 +1,8 @@
-"""What may be asked of the engine, and what it answers: plain data that another process could have sent.
+"""The engine's requests and events: plain data that can be sent between processes.
 
-Streams and clips are known by numbers that whoever asks makes up and never uses twice. Where several processes ask,
-each has numbers of its own: the upper bits say whose they are. Every stream and every clip that was accepted is
-answered with one of Finished, Failed and Cancelled, once, and with nothing after it. Times are seconds of the stream,
-counted in the samples that were received.
+A client identifies each stream and each clip by a number that it never uses again; the upper bits of the number are the
+client's connection. Every stream and every clip gets exactly one of Finished, Failed and Cancelled, as its last event.
+Times are seconds of the stream, counted in the samples that were received.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ __all__ = [
     "Finished",
     "PartialTokens",
     "StreamTokens",
-    "Leave",
+    "Disconnect",
     "ClipTokens",
     "Marker",
     "Note",
@@ -45,29 +44,29 @@ __all__ = [
     "Ping",
     "Pong",
     "Request",
-    "QueueRoom",
+    "CapacityChanged",
     "SpeechStarted",
     "StreamOptions",
     "StepTaken",
     "UtteranceEnded",
     "connection_of",
-    "numbers_of",
-    "ping_of",
+    "stream_numbers",
+    "ping_for",
 ]
 
 Samples = NDArray[np.float32]
 
-OWN_BITS = 40
-"""Of a number are the connection's own; those above are the connection."""
+NUMBER_BITS = 40
+"""Lower bits of a stream's number; the bits above are the connection."""
 
 
-def numbers_of(connection: int) -> Iterator[int]:
-    """All that a connection may use, one after the other; those of connection 0 are 1, 2, 3 ..."""
-    return itertools.count((connection << OWN_BITS) + 1)
+def stream_numbers(connection: int) -> Iterator[int]:
+    """The numbers of a connection's streams, in order; those of connection 0 are 1, 2, 3 ..."""
+    return itertools.count((connection << NUMBER_BITS) + 1)
 
 
 def connection_of(number: int) -> int:
-    return number >> OWN_BITS
+    return number >> NUMBER_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,80 +76,80 @@ class StreamOptions:
     """Audio in a chunk; a multiple of 80."""
     endpointing: Endpointing = field(default_factory=Endpointing)
     prompt: int | None = None
-    """The language's slot, where the model takes one."""
+    """Index of the language in the model's prompt; None for models without a prompt."""
 
 
 class Open(Struct, frozen=True, tag=True):
     stream: int
     options: StreamOptions
     again: bool = False
-    """It was promised to be in time before the engine was started anew, so it is not refused for want of time."""
+    """The stream was admitted before the engine restarted, so it is not refused for load."""
     late: float = 0.0
-    """Seconds at the beginning of its audio that should have been worked in before now."""
+    """Seconds of audio at its beginning that are overdue when it is opened."""
 
 
 class Audio(Struct, frozen=True, tag=True):
     stream: int
     samples: Samples
-    """Mono, 16 kHz, of any number."""
+    """Mono, 16 kHz, any count."""
 
 
 class Clip(Struct, frozen=True, tag=True):
-    """A stream that is all there: to be heard whole, at most half a minute at a time, when there is time for it."""
+    """One clip, transcribed in one go when live streams leave time for it."""
 
     stream: int
     model: str
     samples: Samples
     prompt: int | None = None
     urgent: bool = False
-    """Somebody waits for it now, as for the second pass over what was just said live."""
+    """A live client waits for it, as for the second pass over an utterance."""
 
 
 class Finalize(Struct, frozen=True, tag=True):
-    """That was all for now: everything received is to come out as a final, followed by the marker."""
+    """Requests final tokens for all audio received so far, followed by a Marker."""
 
     stream: int
     marker: int
 
 
 class Configure(Struct, frozen=True, tag=True):
-    """Other rules for the ends of utterances, from the next chunk on."""
+    """Changes the endpointing, from the next chunk on."""
 
     stream: int
     endpointing: Endpointing
 
 
 class Close(Struct, frozen=True, tag=True):
-    """That was all."""
+    """The stream's audio is complete."""
 
     stream: int
 
 
 class Cancel(Struct, frozen=True, tag=True):
-    """Nobody waits for it any more."""
+    """Drops a stream or a clip."""
 
     stream: int
 
 
 class Ping(Struct, frozen=True, tag=True):
-    """Is the engine at work? About no stream."""
+    """Liveness probe; not tied to a stream."""
 
     number: int
-    """Of the one who asks, as a stream's."""
+    """Identifies the connection, as a stream's number does."""
 
 
-def ping_of(connection: int) -> Ping:
-    """That connection's ping, under a number that no stream has."""
-    return Ping(connection << OWN_BITS)
+def ping_for(connection: int) -> Ping:
+    """The connection's ping; its number is no stream's."""
+    return Ping(connection << NUMBER_BITS)
 
 
-class Leave(Struct, frozen=True, tag=True):
-    """Nobody is there any more to hear of any stream of that connection."""
+class Disconnect(Struct, frozen=True, tag=True):
+    """A connection ended: cancels all its streams."""
 
     connection: int
 
 
-Request = Open | Audio | Clip | Finalize | Configure | Close | Cancel | Ping | Leave
+Request = Open | Audio | Clip | Finalize | Configure | Close | Cancel | Ping | Disconnect
 
 
 class StreamOpened(Struct, frozen=True, tag=True):
@@ -163,33 +162,33 @@ class SpeechStarted(Struct, frozen=True, tag=True):
 
 
 class StreamTokens(Struct, frozen=True, tag=True):
-    """What was said since the last one; it will not change."""
+    """Final tokens since the previous event of this kind."""
 
     stream: int
     tokens: tuple[Token, ...]
     until: float
-    """All audio before is worked in."""
+    """All audio before this time is decoded."""
 
 
 class PartialTokens(Struct, frozen=True, tag=True):
-    """What seems to have been said since the last Heard. The next one replaces it, and a Heard makes it void."""
+    """Provisional tokens since the last StreamTokens; replaced by the next event of either kind."""
 
     stream: int
     tokens: tuple[Token, ...]
     until: float
-    """Up to where it was listened."""
+    """End of the audio that was decoded for them."""
 
 
 class ClipTokens(Struct, frozen=True, tag=True):
-    """An utterance goes on, and will be heard when it is over."""
+    """An utterance is in progress; its tokens are decoded when it ends."""
 
     stream: int
     until: float
-    """Up to where the speech detector has followed."""
+    """End of the audio that the speech detector has processed."""
 
 
 class UtteranceEnded(Struct, frozen=True, tag=True):
-    """Tokens that were heard since the utterance before it are this one's."""
+    """Ends the utterance of all tokens since the previous UtteranceEnded."""
 
     stream: int
     at: float
@@ -197,14 +196,14 @@ class UtteranceEnded(Struct, frozen=True, tag=True):
 
 
 class Marker(Struct, frozen=True, tag=True):
-    """Everything that came before the request of that number is done."""
+    """All audio before the Finalize with this marker is decoded."""
 
     stream: int
     marker: int
 
 
 class Finished(Struct, frozen=True, tag=True):
-    """All that came was worked in."""
+    """All audio of the stream is decoded."""
 
     stream: int
 
@@ -215,11 +214,11 @@ class Failed(Struct, frozen=True, tag=True):
     message: str
     hint: str | None = None
     retry_after: float | None = None
-    """Seconds after which the same may succeed."""
+    """Seconds after which the request may succeed."""
 
 
 class Cancelled(Struct, frozen=True, tag=True):
-    """As was asked."""
+    """Confirms a Cancel or a Disconnect."""
 
     stream: int
 
@@ -243,39 +242,38 @@ class Pong(Struct, frozen=True, tag=True):
 
 
 class StepTaken(Struct, frozen=True, tag=True):
-    """A turn was made; its answers come with it."""
+    """Statistics of one step."""
 
     model: str
     latency_ms: int | None
-    """None for a slice of clips."""
+    """None for a step of clips."""
     rows: int
     seconds: float
-    live: int
-    """Streams that are open."""
+    open_streams: int
     clips: int
-    """Clips that wait or are being worked on."""
+    """Clips that wait or are in progress."""
     stages: dict[str, float] = {}
-    """Seconds of its parts, as far as they were measured."""
+    """Seconds by stage of the step."""
 
 
-class QueueRoom(Struct, frozen=True, tag=True):
-    """A model was measured again: so many streams are promised to be in time."""
+class CapacityChanged(Struct, frozen=True, tag=True):
+    """A recalibration changed how many streams a model can serve in real time."""
 
     model: str
     capacity: tuple[int, ...]
-    """For each latency."""
+    """Streams for each latency."""
 
-    def on(self, card: ModelInfo) -> ModelInfo:
-        """The card with it, where it is that model's; one for clips alone may have the same name."""
-        return replace(card, capacity=self.capacity) if card.name == self.model and card.latencies else card
+    def apply_to(self, info: ModelInfo) -> ModelInfo:
+        """Updates the info of the live model of that name; a model for clips only may have the same name."""
+        return replace(info, capacity=self.capacity) if info.name == self.model and info.latencies else info
 
 
-Note = Pong | StepTaken | QueueRoom
-"""Told of the engine, not of a stream."""
+Note = Pong | StepTaken | CapacityChanged
+"""Events of the engine, not of one stream."""
 
 DEVICE_FAILED = "device_failed"
-"""The code of streams that were cut off because the engine's device failed. The engine ends with them; the next one can
-hear them from where they stood."""
+"""The code of streams that failed because the engine's device failed. The engine exits after them; the next engine can
+continue them."""
 
 ENDS = (Finished, Failed, Cancelled)
-"""The last answer of a stream is one of these."""
+"""A stream's last event is one of these."""

@@ -1,4 +1,7 @@
-"""What an engine is to hold, and what it turned out to be. Knows no torch: another process reads it, too."""
+"""What an engine is to load, and what it has loaded.
+
+Imports no torch: server processes read these, too.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ __all__ = ["ModelInfo", "Plan"]
 @dataclass(frozen=True)
 class Plan:
     live: tuple[str, ...] = ()
-    """Models for streams: names, hub ids or paths."""
+    """Models for live streams: names, hub ids or paths."""
     clips: tuple[str, ...] = ()
     """Models for clips."""
     device: str = "auto"
@@ -21,28 +24,28 @@ class Plan:
     threads: int | None = None
     cache: Path | None = None
     slots: int | None = None
-    """Streams that each live model has rows for; None takes what memory allows."""
+    """Streams that each live model reserves memory for; None for as many as fit."""
     device_memory: float | None = None
-    """The part of a card's free memory that torch is held to; None plans with most of it and holds torch to nothing."""
+    """Fraction of a GPU's free memory that torch is limited to; None plans with most of it and sets no limit."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What whoever talks to the engine needs to know of one of its models."""
+    """What clients of the engine need to know about one of its models."""
 
     name: str
     asked: str
-    """The name in the plan; a path, perhaps."""
+    """The name in the plan, or a path."""
     tokenizer_file: str
     tokenizer: bytes
     vocabulary: int
     languages: tuple[str, ...] = ()
     prompt_ids: tuple[tuple[str, int], ...] = ()
-    """Language to slot of the prompt, where the model takes one."""
+    """Languages with their index in the prompt; empty for models without a prompt."""
     latencies: tuple[int, ...] = ()
-    """Milliseconds of audio in a chunk, the least first; empty where it is for clips alone."""
+    """Milliseconds of audio in a chunk, ascending; empty for a model for clips only."""
     slots: int = 0
     capacity: tuple[int, ...] = ()
-    """Streams that are promised to be in time, for each latency: measured when the engine started."""
+    """Streams that are served in real time, for each latency: from calibration."""
     clips: bool = False
     runner: str = ""

@@ -1,4 +1,4 @@
-"""Makes the next while the last is in use."""
+"""Iterates with the next item prepared in a thread."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TypeVar
 
 __all__ = ["prefetch"]
 
-Made = TypeVar("Made")
+Item = TypeVar("Item")
 
 
-def prefetch(items: Iterator[Made], name: str) -> Iterator[Made]:
-    """The same items, none of them None, each made in a thread of that name while the one before it is in use."""
-    with ThreadPoolExecutor(1, thread_name_prefix=name) as thread:
-        coming = thread.submit(next, items, None)
-        while (made := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield made
+def prefetch(items: Iterator[Item], thread_name: str) -> Iterator[Item]:
+    """The same items (none may be None); a thread computes each while the caller uses the one before it."""
+    with ThreadPoolExecutor(1, thread_name_prefix=thread_name) as thread:
+        upcoming = thread.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = thread.submit(next, items, None)
+            yield item

@@ -1,10 +1,9 @@
-"""What the engine does next: streams first, by due time; guesses, audio ahead of its time and clips fill what is left.
+"""Chooses the engine's next step: due streams first; partials, early audio and clips fill the remaining time.
 
-Pure: it is told what there is and what time it is, and chooses. A turn cannot be interrupted, so a slice of a clip is
-begun only where it ends before a stream needs the machine; so is a guess, and audio that came before it would have been
-spoken. From when it would have been, it is work like any other: such a stream gets at least what a live one gets.
-Of what fills the time that is left, what somebody waits for goes first, by due time, and the rest in the order in which
-it came.
+Pure: work and the clock are arguments. A step cannot be interrupted, so a step of clips starts only if it ends before a
+stream needs the machine. The same holds for optional partials and for early audio, which arrived faster than real time.
+Once real time has caught up, early audio is due like any other, so such a stream gets at least the throughput of a live
+one. In the remaining time, work with a due time comes first, by due time; the rest follows in order of arrival.
 """
 
 from __future__ import annotations
@@ -14,61 +13,59 @@ from dataclasses import dataclass
 
 from conure.engine.step_costs import StepCosts
 
-__all__ = ["MOST_ROWS", "ClipStep", "ClipWork", "Expected", "LiveWork", "Scheduler", "StreamStep"]
+__all__ = ["MAX_ROWS", "ClipStep", "ClipWork", "ExpectedWork", "StreamWork", "Scheduler", "StreamStep"]
 
-MOST_ROWS = 256
-"""Streams in a turn."""
+MAX_ROWS = 256
+"""Streams in a step."""
 SILENT_SECONDS = 1.0
-"""After which a stream that sends nothing is not planned with; when it goes on it may wait for one slice of a clip."""
+"""Without audio for so long, a stream is not expected any more; when it resumes it may wait for a step of clips."""
 
 
 @dataclass(frozen=True, slots=True)
-class LiveWork:
-    """A stream that has a whole chunk, or other work."""
+class StreamWork:
+    """Work of a stream: a complete chunk, or what its lane has to do besides."""
 
     stream: int
     kind: Hashable
-    """What may share a turn: a lane and a chunk size."""
+    """Works of the same kind (a lane and a chunk size) may share a step."""
     due: float
-    """When it should be done: a chunk's length after it was whole."""
+    """When it should be done: one chunk's duration after the chunk was complete."""
     size: int = 1
-    """How much it is, as the kind counts: rows, or seconds of audio."""
-    most: int = MOST_ROWS
-    """Streams of its kind that may share a turn."""
-    spare: bool = False
-    """A guess at what will be known for sure later: done only in time that is left."""
-    firm_from: float = float("-inf")
-    """Before, it is audio ahead of its time: done only in time that is left."""
-    since: float = 0.0
-    """When that came."""
-    alone: bool = False
-    """Then it shares no turn: one takes long, and others could not be begun meanwhile."""
+    """Rows or seconds of audio, depending on the kind."""
+    max_streams: int = MAX_ROWS
+    """Streams of its kind that may share a step."""
+    is_optional: bool = False
+    """A partial, which the final will replace: computed only in remaining time."""
+    realtime_from: float = float("-inf")
+    """Until this time the audio is early, and processed only in remaining time."""
+    arrived_at: float = 0.0
+    is_exclusive: bool = False
+    """Shares no step: it takes long, and other streams would wait for all of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """A stream that will have a whole chunk."""
+class ExpectedWork:
+    """A stream that will have a complete chunk."""
 
     kind: Hashable
-    ready: float
+    ready_at: float
     due: float
 
     def is_silent(self, now: float) -> bool:
-        """It should have had its chunk long ago: nobody knows when it goes on, and no recording waits for it."""
-        return now - self.ready > SILENT_SECONDS
+        """Whether its audio is long overdue, so that no clip needs to wait for it."""
+        return now - self.ready_at > SILENT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class ClipWork:
-    """The next slice of a clip, or of a batch of them."""
+    """The next step of a clip, or of a batch of clips."""
 
     clip: int
     kind: Hashable
     size: int
-    since: float
-    """When the clip came."""
+    arrived_at: float
     due: float | None = None
-    """When an urgent one should be done."""
+    """None for clips without high priority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,56 +85,61 @@ class Scheduler:
         self.costs = costs
 
     def choose(
-        self, now: float, live: Sequence[LiveWork], expected: Sequence[Expected], clips: Sequence[ClipWork]
+        self, now: float, live: Sequence[StreamWork], expected: Sequence[ExpectedWork], clips: Sequence[ClipWork]
     ) -> StreamStep | ClipStep | None:
-        """The next turn; None where there is nothing to do, or nothing that may be begun now."""
-        if firm := [work for work in live if not work.spare and work.firm_from <= now]:
-            return self._streams(firm)
-        coming = [*expected, *(Expected(work.kind, work.firm_from, work.due) for work in live if not work.spare)]
-        spare: list[LiveWork | ClipWork] = [*live, *clips]
-        for first in sorted(spare, key=_urgency):
+        """The next step; None when there is no work, or none that may start now."""
+        if due := [work for work in live if not work.is_optional and work.realtime_from <= now]:
+            return self._batch(due)
+        early = [ExpectedWork(work.kind, work.realtime_from, work.due) for work in live if not work.is_optional]
+        deadlines = [*expected, *early]
+        fillers: list[StreamWork | ClipWork] = [*live, *clips]
+        for first in sorted(fillers, key=_priority):
             if isinstance(first, ClipWork):
-                if self.fits(now + self.costs.guess(first.kind, first.size), coming):
+                if self.meets_deadlines(now + self.costs.estimate(first.kind, first.size), deadlines):
                     return ClipStep(first)
             else:
-                same = [first] if first.alone else [work for work in live if work.kind == first.kind]
-                if turn := self._fitting(now, same, coming):
-                    return turn
+                same_kind = [first] if first.is_exclusive else [work for work in live if work.kind == first.kind]
+                if step := self._fitting_batch(now, same_kind, deadlines):
+                    return step
         return None
 
-    def _fitting(self, now: float, live: Sequence[LiveWork], expected: Sequence[Expected]) -> StreamStep | None:
-        """All of them, or as many as fit; guesses are made for all at once."""
-        turn = self._streams(live)
-        while not self.fits(now + self.costs.guess(turn.kind, turn.size), expected):
-            if live[0].spare or len(turn.streams) == 1:
+    def _fitting_batch(
+        self, now: float, live: Sequence[StreamWork], expected: Sequence[ExpectedWork]
+    ) -> StreamStep | None:
+        """All of them, or as many as fit; optional work is done for all at once or not at all."""
+        step = self._batch(live)
+        while not self.meets_deadlines(now + self.costs.estimate(step.kind, step.size), expected):
+            if live[0].is_optional or len(step.streams) == 1:
                 return None
-            chosen = set(turn.streams[: len(turn.streams) // 2])
-            turn = self._streams([work for work in live if work.stream in chosen])
-        return turn
+            chosen = set(step.streams[: len(step.streams) // 2])
+            step = self._batch([work for work in live if work.stream in chosen])
+        return step
 
-    def _streams(self, live: Sequence[LiveWork]) -> StreamStep:
+    def _batch(self, live: Sequence[StreamWork]) -> StreamStep:
+        """The most urgent work, with others of its kind by due time."""
         first = min(live, key=lambda work: work.due)
-        same = sorted((work for work in live if work.kind == first.kind), key=lambda work: work.due)[: first.most]
-        return StreamStep(first.kind, tuple(work.stream for work in same), sum(work.size for work in same))
+        same_kind = sorted((work for work in live if work.kind == first.kind), key=lambda work: work.due)
+        batch = same_kind[: first.max_streams]
+        return StreamStep(first.kind, tuple(work.stream for work in batch), sum(work.size for work in batch))
 
-    def fits(self, over: float, expected: Sequence[Expected]) -> bool:
-        """Whether a turn that is over then keeps no stream from being in time.
+    def meets_deadlines(self, end: float, expected: Sequence[ExpectedWork]) -> bool:
+        """Whether all streams are in time after a step that ends at `end`.
 
-        Streams of one kind that come while it runs will share a turn after it; of several kinds, a turn each.
+        Streams of one kind that become ready during the step share the step after it; several kinds take one step each.
         """
-        arriving: dict[Hashable, list[float]] = {}
+        ready: dict[Hashable, list[float]] = {}
         for stream in expected:
-            if stream.ready <= over:
-                arriving.setdefault(stream.kind, []).append(stream.due)
-        for coming, dues in sorted(arriving.items(), key=lambda pair: min(pair[1])):
-            over += self.costs.guess(coming, len(dues))
-            if over > min(dues):
+            if stream.ready_at <= end:
+                ready.setdefault(stream.kind, []).append(stream.due)
+        for kind, dues in sorted(ready.items(), key=lambda pair: min(pair[1])):
+            end += self.costs.estimate(kind, len(dues))
+            if end > min(dues):
                 return False
         return True
 
 
-def _urgency(work: LiveWork | ClipWork) -> tuple[bool, float]:
-    """What nobody waits for comes after what somebody does, by age."""
-    if work.due is None or (isinstance(work, LiveWork) and not work.spare):
-        return True, work.since
+def _priority(work: StreamWork | ClipWork) -> tuple[bool, float]:
+    """Sort key: partials and clips with a due time, by due time; then the rest, by time of arrival."""
+    if work.due is None or (isinstance(work, StreamWork) and not work.is_optional):
+        return True, work.arrived_at
     return False, work.due

@@ -1,4 +1,4 @@
-"""Where a turn's time goes, stage by stage."""
+"""Times the stages of a step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["StageTimer"]
 
 
 class StageTimer:
-    """Seconds by name, until they are taken."""
+    """Sums seconds by stage."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
@@ -24,5 +24,6 @@ class StageTimer:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begin
 
     def take(self) -> dict[str, float]:
-        taken, self._seconds = self._seconds, {}
-        return taken
+        """Returns the sums and resets them."""
+        seconds, self._seconds = self._seconds, {}
+        return seconds

@@ -1,4 +1,4 @@
-"""A plan becomes an engine: models are opened, rows allocated, and it is measured what the machine holds."""
+"""Builds an engine from a plan: opens the models, divides the memory, and calibrates the step costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from conure.engine.backends.device import (
     release_cached_memory,
 )
 from conure.engine.backends.registry import OpenedModel, choose_device, default_cache_folder, open_model
-from conure.engine.calibration import measure
+from conure.engine.calibration import calibrate
 from conure.engine.calibration_cache import CalibrationCache
 from conure.engine.lanes.clip_lane import ClipLane
 from conure.engine.lanes.lane import StreamingLane
@@ -25,8 +25,8 @@ from conure.engine.lanes.segment_lane import SegmentLane
 from conure.engine.lanes.stream_lane import StreamLane
 from conure.engine.lanes.window_lane import WindowLane
 from conure.engine.loop import Engine
-from conure.engine.memory.needs import need_of
-from conure.engine.memory.plan import Grant, Need, least, share, table
+from conure.engine.memory.needs import model_need
+from conure.engine.memory.plan import MemoryGrant, ModelNeed, divide_memory, memory_table, total_min_bytes
 from conure.engine.messages import Answer, Note
 from conure.engine.plan import ModelInfo, Plan
 from conure.engine.recalibration import CalibratedModel, Recalibration
@@ -38,82 +38,82 @@ __all__ = ["Lanes", "build_lanes", "start_engine"]
 
 log = logging.getLogger(__name__)
 
-MEMORY = 0.25
-"""Of the memory that is free, for the rows of live models."""
-CARD_MEMORY = 0.9
-"""The same of a card, for everything; the rest is for kernels and for what lies between tensors."""
+CPU_MEMORY_FRACTION = 0.25
+"""Fraction of the free memory for the slots of live models."""
+GPU_MEMORY_FRACTION = 0.9
+"""Fraction of a GPU's free memory for everything; the rest is for kernels and for fragmentation."""
 
-Begin = Callable[[str], None]
-"""Told of each step of the start, which may take minutes."""
+ReportStep = Callable[[str], None]
+"""Called at the begin of each step of the start; a step may take minutes."""
 
 
-def _nobody(_: str) -> None:
-    """Wants to know."""
+def _ignore_step(_: str) -> None:
+    pass
 
 
 class Lanes:
-    """What an engine is built from."""
+    """The lanes of an engine, by model."""
 
     def __init__(self) -> None:
         self.live: dict[str, StreamingLane] = {}
         self.clips: dict[str, ClipLane] = {}
         self.cards: list[ModelInfo] = []
         self.sources: dict[str, Path] = {}
-        """Of live models on the CPU, what their networks were read from."""
+        """The files of live models on the CPU."""
 
 
-def build_lanes(plan: Plan, begin: Begin = _nobody) -> Lanes:
-    """Raises what opening a model raises, and OutOfMemory."""
+def build_lanes(plan: Plan, report_step: ReportStep = _ignore_step) -> Lanes:
+    """Raises the errors of opening a model, and OutOfMemory."""
     lanes, device = Lanes(), choose_device(plan.device, plan.runner)
-    budget = _on_card(device, plan)
-    models = {asked: _open(asked, plan, begin) for asked in dict.fromkeys(plan.live + plan.clips)}
-    begin("sharing the memory out")
+    budget = _gpu_budget(device, plan)
+    models = {name: _open(name, plan, report_step) for name in dict.fromkeys(plan.live + plan.clips)}
+    report_step("sharing the memory out")
     release_cached_memory()
-    needs = [need_of(opened, asked, plan) for asked, opened in models.items()]
-    grants = _grants(budget or _on_cpu(device, needs), needs)
-    for (asked, opened), grant in zip(models.items(), grants, strict=True):
-        lanes.cards.append(_card(opened, asked, plan, grant, lanes))
+    needs = [model_need(opened, name, plan) for name, opened in models.items()]
+    grants = _grants(budget or _cpu_budget(device, needs), needs)
+    for (name, opened), grant in zip(models.items(), grants, strict=True):
+        lanes.cards.append(_add_lanes(opened, name, plan, grant, lanes))
     return lanes
 
 
-def _on_card(device: Device, plan: Plan) -> int:
-    """Bytes of a card for everything; 0 of a CPU."""
+def _gpu_budget(device: Device, plan: Plan) -> int:
+    """Bytes of a GPU for everything; 0 for a CPU."""
     if device.type == "cpu":
         return 0
-    budget = int(free_bytes(device) * (plan.device_memory or CARD_MEMORY))
+    budget = int(free_bytes(device) * (plan.device_memory or GPU_MEMORY_FRACTION))
     if plan.device_memory:
         limit_gpu_memory(device, budget)
     return budget
 
 
-def _on_cpu(device: Device, needs: Sequence[Need]) -> int:
-    """Bytes for rows. What was asked for is granted: it takes memory only when it is used."""
-    return max(int(free_bytes(device) * MEMORY), least(needs))
+def _cpu_budget(device: Device, needs: Sequence[ModelNeed]) -> int:
+    """Bytes for slots. A configured number of slots is always granted: unused slots take no memory."""
+    return max(int(free_bytes(device) * CPU_MEMORY_FRACTION), total_min_bytes(needs))
 
 
-def _open(asked: str, plan: Plan, begin: Begin) -> OpenedModel:
-    begin(f"opening {asked}")
+def _open(name: str, plan: Plan, report_step: ReportStep) -> OpenedModel:
+    report_step(f"opening {name}")
     try:
-        return open_model(asked, plan, live=asked in plan.live, clips=asked in plan.clips)
+        return open_model(name, plan, live=name in plan.live, clips=name in plan.clips)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        message = f"the weights of {asked} do not fit the memory of the device: {error_summary(error)}"
-    raise OutOfMemory(message, "take a smaller model, or fewer models")
+        message = f"the weights of {name} do not fit the memory of the device: {error_summary(error)}"
+    raise OutOfMemory(message, "use a smaller model, or fewer models")
 
 
-def _grants(budget: int, needs: Sequence[Need]) -> list[Grant]:
-    grants = share(budget, needs)
-    for line in table(budget, grants):
+def _grants(budget: int, needs: Sequence[ModelNeed]) -> list[MemoryGrant]:
+    grants = divide_memory(budget, needs)
+    for line in memory_table(budget, grants):
         log.info("memory: %s", line)
     return grants
 
 
-def _card(opened: OpenedModel, asked: str, plan: Plan, grant: Grant, lanes: Lanes) -> ModelInfo:
+def _add_lanes(opened: OpenedModel, name: str, plan: Plan, grant: MemoryGrant, lanes: Lanes) -> ModelInfo:
     checkpoint = opened.checkpoint
-    card = ModelInfo(
-        name=asked if any(card.name == checkpoint.name for card in lanes.cards) else checkpoint.name,
-        asked=asked,
+    info = ModelInfo(
+        name=name if any(info.name == checkpoint.name for info in lanes.cards) else checkpoint.name,
+        asked=name,
         tokenizer_file=checkpoint.tokenizer.file_name,
         tokenizer=checkpoint.tokenizer.data,
         vocabulary=checkpoint.config.vocabulary,
@@ -121,18 +121,18 @@ def _card(opened: OpenedModel, asked: str, plan: Plan, grant: Grant, lanes: Lane
         prompt_ids=checkpoint.config.prompt_ids,
         runner=opened.description,
     )
-    if asked in plan.live:
-        lane = lanes.live[card.name] = _live_lane(opened, grant.rows)
+    if name in plan.live:
+        lane = lanes.live[info.name] = _streaming_lane(opened, grant.slots)
         if opened.device.type == "cpu":
-            lanes.sources[card.name] = Path(checkpoint.source)
-        card = replace(card, latencies=lane.latencies, slots=lane.capacity)
-    if asked in plan.clips:
-        lanes.clips[card.name] = _clip_lane(opened, grant)
-        card = replace(card, clips=True)
-    return card
+            lanes.sources[info.name] = Path(checkpoint.source)
+        info = replace(info, latencies=lane.latencies, slots=lane.capacity)
+    if name in plan.clips:
+        lanes.clips[info.name] = _clip_lane(opened, grant)
+        info = replace(info, clips=True)
+    return info
 
 
-def _clip_lane(opened: OpenedModel, grant: Grant) -> ClipLane:
+def _clip_lane(opened: OpenedModel, grant: MemoryGrant) -> ClipLane:
     assert opened.clip_runner is not None
     if opened.device.type != "cpu":
         from conure.engine.backends.cuda.prepare import capture_clip_decoder  # noqa: PLC0415  it loads torch
@@ -140,11 +140,11 @@ def _clip_lane(opened: OpenedModel, grant: Grant) -> ClipLane:
         capture_clip_decoder(opened.clip_runner)
     if grant.need.clips is None:
         return ClipLane(opened.clip_runner)
-    return ClipLane(opened.clip_runner, grant.seconds, grant.most_clips)
+    return ClipLane(opened.clip_runner, grant.batch_seconds, grant.max_clips)
 
 
-def _live_lane(opened: OpenedModel, slots: int) -> StreamingLane:
-    """The lane that fits the network: cache-aware, with windows, or whole utterances."""
+def _streaming_lane(opened: OpenedModel, slots: int) -> StreamingLane:
+    """The lane for the network: cache-aware, with windows, or with whole utterances."""
     tokenizer = opened.checkpoint.tokenizer
     if opened.cuda_model is not None:
         from conure.engine.backends.cuda.prepare import open_cuda_lane  # noqa: PLC0415  it loads torch
@@ -159,22 +159,23 @@ def _live_lane(opened: OpenedModel, slots: int) -> StreamingLane:
 
 
 def start_engine(
-    plan: Plan, deliver: Callable[[list[Answer | Note]], None], begin: Begin = _nobody
+    plan: Plan, deliver: Callable[[list[Answer | Note]], None], report_step: ReportStep = _ignore_step
 ) -> tuple[Engine, list[ModelInfo]]:
-    """An engine that knows what its turns cost; its `run` is the caller's. Raises what opening a model raises."""
-    lanes, costs, measured = build_lanes(plan, begin), StepCosts(), {}
-    for place, card in enumerate(lanes.cards):
-        if card.latencies:
-            begin(f"measuring {card.name}")
-            measured[place] = _measured(card, lanes, plan, costs)
-    on_cpu = [model for model in measured.values() if model.card.name in lanes.sources]
-    look = Recalibration(on_cpu, costs, time.monotonic()) if on_cpu else None
-    cards = [measured[place].card if place in measured else card for place, card in enumerate(lanes.cards)]
-    return Engine(lanes.live, lanes.clips, deliver, costs=costs, look=look), cards
+    """A calibrated engine; the caller calls its `run`. Raises the errors of opening a model, and OutOfMemory."""
+    lanes, costs, calibrated = build_lanes(plan, report_step), StepCosts(), {}
+    for index, info in enumerate(lanes.cards):
+        if info.latencies:
+            report_step(f"measuring {info.name}")
+            calibrated[index] = _calibrate(info, lanes, plan, costs)
+    on_cpu = [model for model in calibrated.values() if model.info.name in lanes.sources]
+    recalibration = Recalibration(on_cpu, costs, time.monotonic()) if on_cpu else None
+    models = [calibrated[index].info if index in calibrated else info for index, info in enumerate(lanes.cards)]
+    return Engine(lanes.live, lanes.clips, deliver, costs=costs, recalibration=recalibration), models
 
 
-def _measured(card: ModelInfo, lanes: Lanes, plan: Plan, costs: StepCosts) -> CalibratedModel:
-    lane, source = lanes.live[card.name], lanes.sources.get(card.name)
-    kept = CalibrationCache.of(plan.cache or default_cache_folder(), source, card, lane.capacity) if source else None
-    card, turns = measure(card, lane, costs, kept)
-    return CalibratedModel(card, lane, turns, kept)
+def _calibrate(info: ModelInfo, lanes: Lanes, plan: Plan, costs: StepCosts) -> CalibratedModel:
+    lane, source = lanes.live[info.name], lanes.sources.get(info.name)
+    folder = plan.cache or default_cache_folder()
+    cache = CalibrationCache.open(folder, source, info, lane.capacity) if source else None
+    info, steps = calibrate(info, lane, costs, cache)
+    return CalibratedModel(info, lane, steps, cache)

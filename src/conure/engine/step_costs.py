@@ -1,7 +1,7 @@
-"""How long a turn will take: as it was measured at the start, and as the last turns of its kind took.
+"""Estimates how long a step takes, from calibration and from the last steps of its kind.
 
-What was measured is corrected by what is learned. Sizes that were not tried since are taken for cheaper where smaller
-turns turned out to be: the machine may have been busy when it was measured.
+Recorded steps correct the baseline of the calibration. Where smaller steps turned out cheaper than their baseline, the
+baselines of larger sizes are scaled down, too: the machine may have been busy during calibration.
 """
 
 from __future__ import annotations
@@ -12,84 +12,86 @@ from collections.abc import Hashable
 __all__ = ["StepCosts"]
 
 WEIGHT = 0.2
-"""Of the newest measurement: the machine's speed comes and goes, and so do other programs."""
+"""Of the newest step in the moving average: the machine's speed varies, as does the load of other programs."""
 
-MEMORY = 500
-"""Turns of a kind after which what was learned of a size that did not come again is forgotten."""
+MAX_AGE = 500
+"""Steps of a kind after which the recorded cost of a size that did not occur again is dropped."""
 
 Sizes = dict[int, tuple[float, float]]
-"""By the power of two: mean of the sizes, mean of the seconds."""
+"""By power of two: mean size and mean seconds."""
 
 
 class StepCosts:
-    """Seconds by kind of work (a lane and its chunk, a slice of clips) and by size, in powers of two.
+    """Seconds by kind of work (a lane and its chunk, a step of clips) and by size, in powers of two.
 
-    What is kept of a size is the mean of the seconds and of the sizes they were measured at.
+    Each power of two holds the mean of its sizes and the mean of their seconds.
     """
 
     def __init__(self) -> None:
-        self._planned: dict[Hashable, Sizes] = {}
-        self._learned: dict[Hashable, Sizes] = {}
-        self._turns: dict[Hashable, int] = {}
-        self._last: dict[Hashable, dict[int, int]] = {}
-        """Turns of a kind, and the last one of each size."""
-        self._known: dict[Hashable, list[tuple[float, float]]] = {}
-        """Sizes and seconds of both, the least first; made when they are asked for."""
+        self._baseline: dict[Hashable, Sizes] = {}
+        self._recorded: dict[Hashable, Sizes] = {}
+        self._steps: dict[Hashable, int] = {}
+        self._last_step: dict[Hashable, dict[int, int]] = {}
+        """Number of the last step of each size, by kind."""
+        self._points: dict[Hashable, list[tuple[float, float]]] = {}
+        """Cache: sizes and seconds of both, ascending."""
 
-    def plan(self, kind: Hashable, size: int, seconds: float) -> None:
-        """As it was measured when nobody waited; again in the place of the last one."""
-        self._planned.setdefault(kind, {})[size.bit_length()] = (float(size), seconds)
-        self._known.pop(kind, None)
+    def set_baseline(self, kind: Hashable, size: int, seconds: float) -> None:
+        """Sets the cost from calibration; replaces an earlier one."""
+        self._baseline.setdefault(kind, {})[size.bit_length()] = (float(size), seconds)
+        self._points.pop(kind, None)
 
-    def learn(self, kind: Hashable, size: int, seconds: float) -> None:
-        """As it was in earnest."""
-        power, sizes = size.bit_length(), self._learned.setdefault(kind, {})
-        mean, known = sizes.get(power) or self._planned.get(kind, {}).get(power) or (float(size), seconds)
-        sizes[power] = (mean + WEIGHT * (size - mean), known + WEIGHT * (seconds - known))
-        self._forget(kind, power)
-        self._known.pop(kind, None)
+    def record(self, kind: Hashable, size: int, seconds: float) -> None:
+        """Records a step that was run for streams or clips."""
+        power, sizes = size.bit_length(), self._recorded.setdefault(kind, {})
+        mean, mean_seconds = sizes.get(power) or self._baseline.get(kind, {}).get(power) or (float(size), seconds)
+        sizes[power] = (mean + WEIGHT * (size - mean), mean_seconds + WEIGHT * (seconds - mean_seconds))
+        self._drop_old(kind, power)
+        self._points.pop(kind, None)
 
-    def _forget(self, kind: Hashable, power: int) -> None:
-        """A turn of that size was made; what has not come for long may have been dear for others' sake."""
-        turn = self._turns[kind] = self._turns.get(kind, 0) + 1
-        last = self._last.setdefault(kind, {})
-        last[power] = turn
-        for old in [size for size, at in last.items() if turn - at > MEMORY]:
-            del last[old], self._learned[kind][old]
+    def _drop_old(self, kind: Hashable, power: int) -> None:
+        """Drops sizes that did not occur for long: they may have been slow because of other programs."""
+        step = self._steps[kind] = self._steps.get(kind, 0) + 1
+        last_step = self._last_step.setdefault(kind, {})
+        last_step[power] = step
+        for old in [size for size, last in last_step.items() if step - last > MAX_AGE]:
+            del last_step[old], self._recorded[kind][old]
 
-    def guess(self, kind: Hashable, size: int) -> float:
-        """0 for a kind that was never seen. Between known sizes on a straight line; above them as if time grew with
-        size, below them as the least."""
-        known = self._known.get(kind)
-        if known is None:
-            known = self._known[kind] = _corrected(self._planned.get(kind, {}), self._learned.get(kind, {}))
-        return _on_a_line(known, size)
+    def estimate(self, kind: Hashable, size: int) -> float:
+        """Seconds; 0 for an unknown kind.
+
+        Interpolates linearly between known sizes; above them, time grows with size; below, the smallest size counts.
+        """
+        points = self._points.get(kind)
+        if points is None:
+            points = self._points[kind] = _corrected(self._baseline.get(kind, {}), self._recorded.get(kind, {}))
+        return _interpolate(points, size)
 
 
-def _corrected(planned: Sizes, learned: Sizes) -> list[tuple[float, float]]:
-    """What was planned of sizes that were not tried is less by the factor by which the largest smaller one was."""
-    before = sorted(planned.values())
-    known, factor = [], 1.0
-    for power in sorted({*planned, *learned}):
-        if power in learned:
-            size, seconds = learned[power]
-            if before and seconds:
-                factor = min(seconds / _on_a_line(before, size), 1.0)
+def _corrected(baseline: Sizes, recorded: Sizes) -> list[tuple[float, float]]:
+    """Scales the baseline of sizes without record by the correction of the largest smaller size that has one."""
+    baseline_points = sorted(baseline.values())
+    points, factor = [], 1.0
+    for power in sorted({*baseline, *recorded}):
+        if power in recorded:
+            size, seconds = recorded[power]
+            if baseline_points and seconds:
+                factor = min(seconds / _interpolate(baseline_points, size), 1.0)
         else:
-            size, seconds = planned[power]
+            size, seconds = baseline[power]
             seconds *= factor
-        known.append((size, seconds))
-    return sorted(known)
+        points.append((size, seconds))
+    return sorted(points)
 
 
-def _on_a_line(known: list[tuple[float, float]], size: float) -> float:
-    if not known:
+def _interpolate(points: list[tuple[float, float]], size: float) -> float:
+    if not points:
         return 0.0
-    above = bisect_left(known, (float(size), 0.0))
+    above = bisect_left(points, (float(size), 0.0))
     if above == 0:
-        return known[0][1]
-    lower, seconds = known[above - 1]
-    if above == len(known):
+        return points[0][1]
+    lower, seconds = points[above - 1]
+    if above == len(points):
         return seconds * size / lower
-    upper, more = known[above]
-    return seconds + (more - seconds) * (size - lower) / (upper - lower)
+    upper, upper_seconds = points[above]
+    return seconds + (upper_seconds - seconds) * (size - lower) / (upper - lower)

@@ -1,7 +1,8 @@
-"""Those that ask an engine from other processes, as the engine's process sees them.
+"""The engine process's side of its client connections.
 
-Each has a ring of its own, a thread that reads and one that writes: one that does not read holds nobody else up. What
-waits for it is bounded; then it is cut off, and so is one whose process ended: nobody waits for its streams any more.
+Each connection has its own ring, a reader thread and a writer thread, so a client that does not read delays no other.
+Its send queue is bounded: a client that exceeds the bound is disconnected. When a connection ends, its streams are
+cancelled.
 """
 
 from __future__ import annotations
@@ -22,155 +23,157 @@ from msgspec import MsgspecError, msgpack
 from conure.background import thread
 from conure.engine.ipc.frames import frame, receive_frame
 from conure.engine.ipc.sample_ring import SampleRing
-from conure.engine.ipc.wire import FromEngine, Ready, RequestReader, connect_reader
+from conure.engine.ipc.wire import EngineMessage, Ready, RequestReader, connect_decoder
 from conure.engine.loop import Engine
-from conure.engine.messages import Answer, Leave, Note, Pong, QueueRoom, StepTaken, connection_of
+from conure.engine.messages import Answer, CapacityChanged, Disconnect, Note, Pong, StepTaken, connection_of
 from conure.engine.plan import ModelInfo
 
-__all__ = ["STARTER", "EngineConnections"]
+__all__ = ["PARENT", "EngineConnections"]
 
 log = logging.getLogger(__name__)
 
-STARTER = 0
-"""The connection of whoever started the engine: it is told of turns, and the engine ends with it."""
-MOST_WAITING = 1000
-"""Deliveries that one connection has not read."""
-MOST_TURNS_WAITING = MOST_WAITING // 2
-"""The same, with those that tell of turns alone: what is counted may be left out, and ends nobody who is held up."""
-LAST_WORDS = 5.0
-"""Seconds for them to be read when the engine ends."""
-LAST_TURN = 10.0
-"""Seconds for the engine to end by itself when whoever started it has gone; a turn may never return."""
-RETRY = 0.5
-"""Seconds after which it is tried again to accept a connection: there may be no descriptor left."""
+PARENT = 0
+"""The parent process's connection: it receives the steps' statistics, and the engine stops when it ends."""
+MAX_QUEUED = 1000
+"""Deliveries that one connection may leave unread."""
+MAX_QUEUED_STEPS = MAX_QUEUED // 2
+"""Limit for deliveries of nothing but StepTaken: these statistics may be dropped, so they disconnect no client that is
+held up."""
+FLUSH_TIMEOUT = 5.0
+"""Seconds to send what is queued when a connection ends."""
+STOP_TIMEOUT = 10.0
+"""Seconds for the engine to stop after the parent's connection ended; a step may never return."""
+ACCEPT_RETRY_DELAY = 0.5
+"""Seconds after a failed accept: the process may have no file descriptor left."""
 
 
 class EngineConnections:
     def __init__(self) -> None:
-        self._all: dict[int, _Connection] = {}
+        self._connections: dict[int, _Connection] = {}
         self._lock = threading.Lock()
 
-    def deliver(self, answers: Sequence[Answer | Note]) -> None:
-        """To whom each concerns, what was said together in one piece. Never waits."""
-        told: dict[int, list[FromEngine]] = defaultdict(list)
-        for answer in answers:
-            told[_whose(answer)].append(answer)
-        for number, some in told.items():
-            if connection := self._all.get(number):
-                connection.tell(some)
+    def deliver(self, messages: Sequence[Answer | Note]) -> None:
+        """Queues the messages for their connections, those of one connection as one delivery. Never blocks."""
+        by_connection: dict[int, list[EngineMessage]] = defaultdict(list)
+        for message in messages:
+            by_connection[_target(message)].append(message)
+        for number, group in by_connection.items():
+            if connection := self._connections.get(number):
+                connection.send(group)
 
     def serve(
-        self, engine: Engine, cards: Sequence[ModelInfo], begun: float, starter: tuple[socket.socket, str],
+        self, engine: Engine, models: Sequence[ModelInfo], started_at: float, parent: tuple[socket.socket, str],
         listener: socket.socket | None,
     ) -> None:  # fmt: skip
-        """Returns at once. `begun`: the clock when whoever started it began to."""
-        ready = Ready(tuple(cards), time.time() - begun, os.getpid())
-        self._begin(STARTER, *starter, engine, ready)
+        """Starts the threads. `started_at`: the clock (`time.time`) when the parent started this process."""
+        ready = Ready(tuple(models), time.time() - started_at, os.getpid())
+        self._add(PARENT, *parent, engine, ready)
         if listener is not None:
             thread(partial(self._accept, listener, engine, ready), "accepting connections")
 
     def flush(self) -> None:
-        """Waits until everything is sent, a while at most."""
-        for connection in list(self._all.values()):
-            connection.finish()
+        """Waits until all queues are sent, at most FLUSH_TIMEOUT for each."""
+        for connection in list(self._connections.values()):
+            connection.finish_writing()
 
     def _accept(self, listener: socket.socket, engine: Engine, ready: Ready) -> None:
         while True:
             try:
-                end, _ = listener.accept()
+                accepted, _ = listener.accept()
             except OSError as error:
-                log.error("a connection cannot be accepted: %s", error)
-                time.sleep(RETRY)
+                log.error("cannot accept a connection: %s", error)
+                time.sleep(ACCEPT_RETRY_DELAY)
                 continue
-            thread(partial(self._greet, end, engine, ready), "greeting a connection")
+            thread(partial(self._handshake, accepted, engine, ready), "greeting a connection")
 
-    def _greet(self, end: socket.socket, engine: Engine, ready: Ready) -> None:
-        """One that leaves before it was introduced, or says something else, is hung up on."""
+    def _handshake(self, accepted: socket.socket, engine: Engine, ready: Ready) -> None:
+        """Closes the socket when it ends before its Connect message, or when that is invalid."""
         try:
-            if (said := receive_frame(end)) is not None:
-                first = connect_reader().decode(said)
-                self._begin(first.connection, end, first.ring, engine, ready)
+            if (payload := receive_frame(accepted)) is not None:
+                connect = connect_decoder().decode(payload)
+                self._add(connect.connection, accepted, connect.ring, engine, ready)
                 return
         except (MsgspecError, OSError) as error:
-            log.warning("a connection is refused: %s", error)
-        end.close()
+            log.warning("connection refused: %s", error)
+        accepted.close()
 
-    def _begin(self, number: int, end: socket.socket, ring: str, engine: Engine, ready: Ready) -> None:
+    def _add(self, number: int, connected: socket.socket, ring: str, engine: Engine, ready: Ready) -> None:
         with self._lock:
-            if before := self._all.get(number):
-                before.cut()
-                before.gone.wait()  # its streams are cancelled before there are others of the same numbers
-            connection = self._all[number] = _Connection(number, end, SampleRing.attach(ring))
-        connection.tell([ready])
+            if previous := self._connections.get(number):
+                previous.shut_down()
+                previous.ended.wait()  # its streams are cancelled before the same numbers are used again
+            connection = self._connections[number] = _Connection(number, connected, SampleRing.attach(ring))
+        connection.send([ready])
         thread(partial(self._read, connection, engine), "reading requests")
 
     def _read(self, connection: _Connection, engine: Engine) -> None:
-        """However it ends, its streams end with it."""
+        """Cancels the connection's streams at its end, whatever ended it."""
         try:
-            while (payload := receive_frame(connection.end)) is not None:
+            while (payload := receive_frame(connection.socket)) is not None:
                 for request in connection.reader.decode(payload):
                     engine.ask(request)
         finally:
-            if self._all.get(connection.number) is connection:
-                del self._all[connection.number]
-            if connection.number == STARTER:
+            if self._connections.get(connection.number) is connection:
+                del self._connections[connection.number]
+            if connection.number == PARENT:
                 engine.stop()
             else:
-                engine.ask(Leave(connection.number))
+                engine.ask(Disconnect(connection.number))
             connection.close()
-        if connection.number == STARTER:
-            time.sleep(LAST_TURN)
+        if connection.number == PARENT:
+            time.sleep(STOP_TIMEOUT)
             os._exit(1)
 
 
 class _Connection:
-    def __init__(self, number: int, end: socket.socket, ring: SampleRing) -> None:
+    def __init__(self, number: int, connected: socket.socket, ring: SampleRing) -> None:
         self.number = number
-        self.end = end
+        self.socket = connected
         self.reader = RequestReader(ring)
-        self.gone = threading.Event()
-        """Nothing more comes from it, and the engine was told so."""
+        self.ended = threading.Event()
+        """No more requests come from it, and the engine has its Disconnect."""
         self._ring = ring
-        self._outbox: queue.SimpleQueue[list[FromEngine] | None] = queue.SimpleQueue()
-        self._writing = thread(self._write, "writing answers", lambda _: self.cut())
+        self._send_queue: queue.SimpleQueue[list[EngineMessage] | None] = queue.SimpleQueue()
+        self._writer = thread(self._write, "writing answers", lambda _: self.shut_down())
 
-    def tell(self, messages: list[FromEngine]) -> None:
-        waiting = self._outbox.qsize()
-        if waiting >= MOST_TURNS_WAITING and all(isinstance(message, StepTaken) for message in messages):
+    def send(self, messages: list[EngineMessage]) -> None:
+        queued = self._send_queue.qsize()
+        if queued >= MAX_QUEUED_STEPS and all(isinstance(message, StepTaken) for message in messages):
             return
-        if waiting < MOST_WAITING:
-            self._outbox.put(messages)
+        if queued < MAX_QUEUED:
+            self._send_queue.put(messages)
         else:
-            log.error("connection %d does not read; it is cut off", self.number)
-            self.cut()
+            log.error("connection %d does not read: disconnecting it", self.number)
+            self.shut_down()
 
-    def cut(self) -> None:
-        """Who reads and who writes find it closed."""
+    def shut_down(self) -> None:
+        """Ends both threads: their next read or write finds the socket closed."""
         with contextlib.suppress(OSError):  # it was closed before
-            self.end.shutdown(socket.SHUT_RDWR)
+            self.socket.shutdown(socket.SHUT_RDWR)
 
-    def finish(self) -> None:
-        self._outbox.put(None)
-        self._writing.join(LAST_WORDS)
+    def finish_writing(self) -> None:
+        self._send_queue.put(None)
+        self._writer.join(FLUSH_TIMEOUT)
 
     def close(self) -> None:
-        self.gone.set()
-        self.cut()
-        self.finish()
-        self.end.close()
+        self.ended.set()
+        self.shut_down()
+        self.finish_writing()
+        self.socket.close()
         self._ring.close()
 
     def _write(self) -> None:
         encoder = msgpack.Encoder()
-        while (messages := self._outbox.get()) is not None:
+        while (messages := self._send_queue.get()) is not None:
             try:
-                self.end.sendall(frame(encoder.encode(messages)))
+                self.socket.sendall(frame(encoder.encode(messages)))
             except OSError:
-                self.cut()
+                self.shut_down()
                 return
 
 
-def _whose(answer: Answer | Note) -> int:
-    if isinstance(answer, StepTaken | QueueRoom):
-        return STARTER
-    return connection_of(answer.number if isinstance(answer, Pong) else answer.stream)
+def _target(message: Answer | Note) -> int:
+    """The connection that a message is for."""
+    if isinstance(message, StepTaken | CapacityChanged):
+        return PARENT
+    return connection_of(message.number if isinstance(message, Pong) else message.stream)

@@ -1,6 +1,6 @@
-"""Messages between two processes over a socket: a length of four bytes, then so many bytes.
+"""Messages between two processes over a socket: a length of four bytes, then the payload.
 
-A socket, because its end tells at once that the other process is gone, however it went.
+A socket, because its end reports at once that the other process has gone, whatever the cause.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ def frame(payload: bytes) -> bytes:
     return LENGTH.pack(len(payload)) + payload
 
 
-def receive_frame(end: socket.socket) -> bytes | None:
-    """Waits; None where the other side closed."""
-    head = _receive(end, LENGTH.size)
-    return None if head is None else _receive(end, LENGTH.unpack(head)[0])
+def receive_frame(connected: socket.socket) -> bytes | None:
+    """Blocks until a frame is there; None when the socket is closed."""
+    head = _receive(connected, LENGTH.size)
+    return None if head is None else _receive(connected, LENGTH.unpack(head)[0])
 
 
-def _receive(end: socket.socket, size: int) -> bytes | None:
+def _receive(connected: socket.socket, size: int) -> bytes | None:
     parts = bytearray()
     while len(parts) < size:
         try:
-            part = end.recv(size - len(parts))
-        except OSError:  # also where this side closed it meanwhile
+            part = connected.recv(size - len(parts))
+        except OSError:  # also when another thread closed the socket
             return None
         if not part:
             return None
@@ -40,7 +40,7 @@ def _receive(end: socket.socket, size: int) -> bytes | None:
 
 
 async def read_frame(reader: asyncio.StreamReader) -> bytes | None:
-    """The same on an event loop."""
+    """`receive_frame` for an event loop."""
     try:
         (size,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
         return await reader.readexactly(size)
@@ -49,20 +49,20 @@ async def read_frame(reader: asyncio.StreamReader) -> bytes | None:
 
 
 def write_frame(writer: asyncio.StreamWriter, payload: bytes) -> None:
-    """Raises ConnectionError where the connection is closed, however the event loop tells of it."""
-    with _told_as_lost():
+    """Raises ConnectionError when the connection is closed, whatever the event loop raises."""
+    with _as_connection_error():
         writer.write(frame(payload))
 
 
 async def drained(writer: asyncio.StreamWriter) -> None:
-    """Waits until there is room for more. Raises ConnectionError."""
-    with _told_as_lost():
+    """Waits until the write buffer has room. Raises ConnectionError."""
+    with _as_connection_error():
         await writer.drain()
 
 
 @contextlib.contextmanager
-def _told_as_lost() -> Iterator[None]:
-    """A transport that is dying raises what ended it, any OSError; on uvloop a closed one raises RuntimeError."""
+def _as_connection_error() -> Iterator[None]:
+    """A transport that is closing raises the OSError that closed it; uvloop raises RuntimeError once it is closed."""
     try:
         yield
     except ConnectionError:

@@ -1,7 +1,7 @@
-"""Samples on their way to another process, in memory that both see.
+"""A ring buffer in shared memory that carries samples to another process.
 
-One side writes, the other reads, each in the order of the messages that name the places; a place is `(at, count)` with
-`at` counted from the ring's first use. What was read makes room.
+One process writes and one reads, both in the order of the messages that name the places. A place is `(at, count)`, with
+`at` counted from the first sample ever written. Reading a place frees it.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ __all__ = ["SampleRing"]
 
 Samples = NDArray[np.float32]
 
-HEADER = 64
-"""Bytes before the samples: how many were read. A cache line of its own."""
+HEADER_BYTES = 64
+"""Before the samples: the count of samples that were read. One cache line, shared with nothing else."""
 
 
 class SampleRing:
-    """float32 samples; what is up to half of its size fits an empty ring, wherever it stands."""
+    """float32 samples. Up to half of the size always fits an empty ring, wherever its write position is."""
 
     def __init__(self, memory: SharedMemory, *, owner: bool) -> None:
         self._memory = memory
         self._owner = owner
         assert memory.buf is not None
-        self._read = np.frombuffer(memory.buf, np.int64, 1)
-        self._samples = np.frombuffer(memory.buf, np.float32, (memory.size - HEADER) // 4, HEADER)
+        self._read_count = np.frombuffer(memory.buf, np.int64, 1)
+        self._samples = np.frombuffer(memory.buf, np.float32, (memory.size - HEADER_BYTES) // 4, HEADER_BYTES)
         self._written = 0
         self._is_closed = False
 
     @staticmethod
     def create(samples: int) -> SampleRing:
-        ring = SampleRing(SharedMemory(create=True, size=HEADER + 4 * samples), owner=True)
-        ring._read[0] = 0
+        ring = SampleRing(SharedMemory(create=True, size=HEADER_BYTES + 4 * samples), owner=True)
+        ring._read_count[0] = 0
         return ring
 
     @staticmethod
     def attach(name: str) -> SampleRing:
-        """The ring of that name, which nobody else can attach to then: its memory goes with the last of the two."""
+        """Attaches to a ring and unlinks its name: its memory is freed when both processes have closed it."""
         memory = SharedMemory(name)
         memory.unlink()
         return SampleRing(memory, owner=False)
@@ -54,31 +54,31 @@ class SampleRing:
         return len(self._samples)
 
     def write(self, samples: Samples) -> tuple[int, int] | None:
-        """The place of a copy, in one piece; None where there is no room now."""
+        """Copies the samples into one contiguous place and returns it; None when there is no room."""
         size, count = self.size, len(samples)
         at = self._written
         if at % size + count > size:
-            at += size - at % size  # it would be torn: begin at the start
-        if at + count - int(self._read[0]) > size:
+            at += size - at % size  # keeps the copy contiguous
+        if at + count - int(self._read_count[0]) > size:
             return None
         self._samples[at % size : at % size + count] = samples
         self._written = at + count
         return at, count
 
     def read(self, at: int, count: int) -> Samples:
-        """A copy; its place and all before it are free then."""
+        """A copy of a place; frees it and everything before it."""
         begin = at % self.size
         samples = self._samples[begin : begin + count].copy()
-        self._read[0] = at + count
+        self._read_count[0] = at + count
         return samples
 
     def close(self) -> None:
-        """Neither side may use it after it closed it."""
+        """This side must not use the ring any more."""
         if self._is_closed:
             return
         self._is_closed = True
-        del self._read, self._samples
+        del self._read_count, self._samples
         self._memory.close()
         if self._owner:
-            with contextlib.suppress(FileNotFoundError):  # the other side attached to it
+            with contextlib.suppress(FileNotFoundError):  # the other process attached to it
                 self._memory.unlink()

@@ -1,6 +1,6 @@
-"""Where an engine runs: a thread of this process, a process that it starts, or one that somebody else started.
+"""Where an engine runs: in a thread, in a child process, or in a process that another process started.
 
-All take and give the same messages.
+All transports carry the same messages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol
 
 from conure import log as logs
 from conure.background import thread
-from conure.engine.ipc.line import EngineDisconnected, EngineHung, Line
+from conure.engine.ipc.engine_socket import EngineDisconnected, EngineHung, EngineSocket
 from conure.engine.ipc.sample_ring import SampleRing
 from conure.engine.ipc.wire import (
     DEVICE_FAILED_EXIT,
@@ -38,61 +38,62 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 RING_SAMPLES = 2**24
-"""17 minutes of audio, 64 MiB: what all streams together may have on the way."""
-END_PATIENCE = 5.0
-"""Seconds that a process is given to end by itself."""
+"""17 minutes of audio, 64 MiB: the audio of all streams that the engine has not read yet."""
+EXIT_TIMEOUT = 5.0
+"""Seconds until an engine process that does not exit is killed."""
 START_SECONDS = 900.0
-"""For each step of an engine's start, unless told otherwise: large models are converted when they are first used."""
+"""Default limit of one step of an engine's start: large models are converted on first use."""
 
 
 class Transport(Protocol):
     @property
-    def process(self) -> int | None:
-        """The id of the process that the engine runs in; None before it has one."""
+    def process_id(self) -> int | None:
+        """Id of the engine process; None before it has started."""
         ...
 
     async def start(self) -> tuple[ModelInfo, ...]:
-        """Starts an engine and waits until it takes requests.
+        """Starts an engine and waits until it accepts requests.
 
-        Raises ConureError where it never will, EngineLost where it died, EngineHung where it took too long.
+        Raises ConureError when the start failed, EngineDisconnected when the engine died, and EngineHung when a step of
+        the start took too long.
         """
         ...
 
     async def send(self, requests: list[Request]) -> None:
-        """Waits where the engine is not keeping up. Raises EngineLost."""
+        """Waits while the engine does not keep up. Raises EngineDisconnected."""
         ...
 
     async def receive(self) -> list[Answer | Note]:
-        """What the engine said together. Raises EngineLost."""
+        """The messages that the engine sent together. Raises EngineDisconnected."""
         ...
 
     async def stop(self) -> None: ...
 
     def kill(self) -> None:
-        """For an engine that does not answer: whoever receives finds it lost."""
+        """Kills an engine that does not respond; `receive` then raises EngineDisconnected."""
         ...
 
 
 class ThreadTransport:
-    """For use as a library, and in tests."""
+    """Runs the engine in a thread: for use as a library, and in tests."""
 
-    process: int | None = None
-    """It has none of its own."""
+    process_id: int | None = None
+    """The engine has no process of its own."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
 
     async def start(self) -> tuple[ModelInfo, ...]:
-        # They load networks, which the other ones never do.
+        # These imports load networks, which the other transports must not do.
         from conure.engine.backends.device import error_summary, is_device_failure  # noqa: PLC0415
         from conure.engine.startup import start_engine  # noqa: PLC0415
 
         loop = asyncio.get_running_loop()
-        self._told: asyncio.Queue[list[Answer | Note] | None] = asyncio.Queue()
+        self._received: asyncio.Queue[list[Answer | Note] | None] = asyncio.Queue()
 
-        def deliver(answers: list[Answer | Note] | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is there to hear it
-                loop.call_soon_threadsafe(self._told.put_nowait, answers)
+        def deliver(messages: list[Answer | Note] | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the event loop was closed
+                loop.call_soon_threadsafe(self._received.put_nowait, messages)
 
         def run() -> None:
             try:
@@ -101,7 +102,7 @@ class ThreadTransport:
                 deliver(None)
 
         try:
-            self._engine, cards = await asyncio.to_thread(start_engine, self._plan, deliver)
+            self._engine, models = await asyncio.to_thread(start_engine, self._plan, deliver)
         except RuntimeError as error:
             if not is_device_failure(error):
                 raise
@@ -109,44 +110,44 @@ class ThreadTransport:
                 f"the device failed: {error_summary(error)}", "only a new process can use it again"
             ) from error
         self._thread = thread(run, "engine", daemon=False)
-        return tuple(cards)
+        return tuple(models)
 
     async def send(self, requests: list[Request]) -> None:
         for request in requests:
             self._engine.ask(request)
 
     async def receive(self) -> list[Answer | Note]:
-        told = await self._told.get()
-        if told is None:
+        messages = await self._received.get()
+        if messages is None:
             raise EngineDisconnected
-        return told
+        return messages
 
     async def stop(self) -> None:
         self._engine.stop()
         await asyncio.to_thread(self._thread.join)
 
     def kill(self) -> None:
-        """A thread cannot be killed; it ends after its turn."""
+        """A thread cannot be killed: the engine stops after its current step."""
         self._engine.stop()
 
 
 def _work(
     plan: Plan,
-    end: socket.socket,
+    parent: socket.socket,
     ring: str,
-    logged: tuple[logs.Detail, bool],
-    begun: float,
+    log_settings: tuple[logs.Detail, bool],
+    started_at: float,
     listener: socket.socket | None,
 ) -> None:
-    from conure.engine.main import work  # noqa: PLC0415  it loads networks, which this side never does
+    from conure.engine.main import work  # noqa: PLC0415  it loads networks, which the parent never does
 
-    work(plan, end, ring, logged, begun, listener)
+    work(plan, parent, ring, log_settings, started_at, listener)
 
 
 class ProcessTransport:
-    """For servers: what crashes there can be started again, and its computing does not hold up this process.
+    """Runs the engine in a child process: it can crash and be restarted, and does not block the parent.
 
-    Who connects to `listener` may ask the engine as well; who does while there is none waits for the next one.
+    Other processes may connect to `listener`; connections made while no engine runs wait for the next one.
     """
 
     def __init__(
@@ -161,144 +162,144 @@ class ProcessTransport:
         self._start_seconds = start_seconds
         self._listener = listener
         self._ring_samples = ring_samples
-        self._line: Line | None = None
+        self._socket: EngineSocket | None = None
         self._process: multiprocessing.process.BaseProcess | None = None
         self._was_ready = False
-        self.process: int | None = None
+        self.process_id: int | None = None
 
     async def start(self) -> tuple[ModelInfo, ...]:
-        self._line, self._was_ready = None, False
+        self._socket, self._was_ready = None, False
         try:
-            line = self._line = await self._begin()
+            opened = self._socket = await self._start_process()
         except OSError as error:
-            raise EngineDisconnected(f"the engine's process cannot be started: {error.strerror or error}") from error
+            raise EngineDisconnected(f"the engine process cannot be started: {error.strerror or error}") from error
         try:
-            ready = await line.ready(self._start_seconds)
+            ready = await opened.wait_ready(self._start_seconds)
             self._was_ready = True
-            return ready.cards
+            return ready.models
         except EngineHung:
             self.kill()
-            await self._end()
+            await self._end_process()
             raise
-        except EngineDisconnected as lost:
-            raise await self._mourned(lost) from None
+        except EngineDisconnected as error:
+            raise await self._reap(error) from None
         except ConureError:
             await self.stop()
             raise
 
-    async def _begin(self) -> Line:
+    async def _start_process(self) -> EngineSocket:
         ours, theirs = socket.socketpair()
-        with theirs, contextlib.ExitStack() as undone:
-            undone.callback(ours.close)
+        with theirs, contextlib.ExitStack() as on_error:
+            on_error.callback(ours.close)
             ring = SampleRing.create(self._ring_samples)
-            undone.callback(ring.close)
+            on_error.callback(ring.close)
             self._process = multiprocessing.get_context("spawn").Process(
                 target=_work,
                 args=(self._plan, theirs, ring.name, logs.configured(), time.time(), self._listener),
                 name="conure-engine",
             )
             self._process.start()
-            undone.pop_all()
-        self.process = self._process.pid
-        return await Line.over(ours, ring)
+            on_error.pop_all()
+        self.process_id = self._process.pid
+        return await EngineSocket.open(ours, ring)
 
     async def send(self, requests: list[Request]) -> None:
-        if self._line is None:
+        if self._socket is None:
             raise EngineDisconnected
-        await self._line.send(requests)
+        await self._socket.send(requests)
 
     async def receive(self) -> list[Answer | Note]:
-        if self._line is None:
+        if self._socket is None:
             raise EngineDisconnected
         try:
-            return await self._line.receive()
-        except EngineDisconnected as lost:
-            raise await self._mourned(lost) from None
+            return await self._socket.receive()
+        except EngineDisconnected as error:
+            raise await self._reap(error) from None
 
-    async def _mourned(self, lost: EngineDisconnected) -> EngineDisconnected:
-        """What became of it."""
-        await self._end()
+    async def _reap(self, error: EngineDisconnected) -> EngineDisconnected:
+        """Ends the process and adds its exit reason to the error."""
+        await self._end_process()
         assert self._process
         if self._process.exitcode == DEVICE_FAILED_EXIT:
             return EngineDisconnected("the engine's device failed")
-        return EngineDisconnected(f"{lost} ({_fate(self._process.exitcode)})")
+        return EngineDisconnected(f"{error} ({_exit_reason(self._process.exitcode)})")
 
     async def stop(self) -> None:
-        await self._end()
+        await self._end_process()
         if self._was_ready and self._process and self._process.exitcode:
-            log.warning("the engine did not end in good order: %s", _fate(self._process.exitcode))
+            log.warning("the engine did not end in good order: %s", _exit_reason(self._process.exitcode))
 
-    async def _end(self) -> None:
-        """The process ends when its socket is closed; what does not is killed."""
-        if self._line:
-            self._line.hang_up()
+    async def _end_process(self) -> None:
+        """Closes the socket, on which the process exits; kills it when it does not."""
+        if self._socket:
+            self._socket.close_socket()
         if self._process and self._process.pid:
-            await asyncio.to_thread(self._process.join, END_PATIENCE)
+            await asyncio.to_thread(self._process.join, EXIT_TIMEOUT)
             if self._process.is_alive():
                 self._process.kill()
                 await asyncio.to_thread(self._process.join)
-        if self._line:
-            self._line.close()
+        if self._socket:
+            self._socket.close()
 
     def kill(self) -> None:
         if self._process and self._process.pid:
             self._process.kill()
 
 
-def _fate(exit_code: int | None) -> str:
+def _exit_reason(exit_code: int | None) -> str:
     if exit_code is not None and -exit_code in signal.valid_signals():
         return f"killed by {signal.Signals(-exit_code).name}"
     return f"exit code {exit_code}"
 
 
 class SocketTransport:
-    """For one of several processes that ask one engine, which somebody else starts, and starts again."""
+    """Connects to an engine that the parent process starts and restarts, and that several processes share."""
 
     def __init__(self, path: Path, connection: int, ring_samples: int = RING_SAMPLES) -> None:
-        """`connection`: number of this one, which no other has."""
+        """`path` of the engine's Unix socket; `connection`: a number that no other process uses."""
         self._path = path
         self._connection = connection
         self._ring_samples = ring_samples
-        self._line: Line | None = None
-        self.process: int | None = None
+        self._socket: EngineSocket | None = None
+        self.process_id: int | None = None
 
     async def start(self) -> tuple[ModelInfo, ...]:
-        end = socket.socket(socket.AF_UNIX)
+        connected = socket.socket(socket.AF_UNIX)
         try:
-            end.connect(str(self._path))
+            connected.connect(str(self._path))
         except OSError:
-            end.close()
+            connected.close()
             raise EngineFailed("there is no engine any more", "see the log") from None
         ring = SampleRing.create(self._ring_samples)
-        line = self._line = await Line.over(end, ring)
+        opened = self._socket = await EngineSocket.open(connected, ring)
         try:
-            line.greet(Connect(self._connection, ring.name))
-            ready = await line.ready()
+            opened.send_connect(Connect(self._connection, ring.name))
+            ready = await opened.wait_ready()
         except BaseException:
             await self.stop()
             raise
-        self.process = ready.process
-        return ready.cards
+        self.process_id = ready.process_id
+        return ready.models
 
     async def send(self, requests: list[Request]) -> None:
-        if self._line is None:
+        if self._socket is None:
             raise EngineDisconnected
-        await self._line.send(requests)
+        await self._socket.send(requests)
 
     async def receive(self) -> list[Answer | Note]:
-        if self._line is None:
+        if self._socket is None:
             raise EngineDisconnected
         try:
-            return await self._line.receive()
+            return await self._socket.receive()
         except EngineDisconnected:
             await self.stop()
             raise
 
     async def stop(self) -> None:
-        if self._line:
-            self._line.close()
+        if self._socket:
+            self._socket.close()
 
     def kill(self) -> None:
-        """This one's connection alone: whether the engine itself is dead is for whoever started it to find out."""
-        if self._line:
-            self._line.abort()
+        """Closes this connection only: the parent process decides whether the engine is killed."""
+        if self._socket:
+            self._socket.abort()

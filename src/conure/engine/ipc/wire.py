@@ -1,7 +1,6 @@
-"""What goes between an engine's process and those that ask it: msgpack for messages, shared memory for samples.
+"""The encoding between an engine process and its clients: msgpack for messages, shared memory for samples.
 
-Packets, of which there is most, go together: those that were gathered are one message and one piece of memory. Who
-reads finds them apart again.
+The packets of one call are batched: one message and one place in the ring for all their samples.
 """
 
 from __future__ import annotations
@@ -22,133 +21,132 @@ __all__ = [
     "DEVICE_FAILED_EXIT",
     "Broken",
     "Connect",
-    "FromEngine",
-    "NoRoom",
+    "EngineMessage",
+    "RingFull",
     "Ready",
     "RequestReader",
     "RequestWriter",
     "Starting",
     "answer_reader",
-    "connect_reader",
+    "connect_decoder",
 ]
 
 
 DEVICE_FAILED_EXIT = 90
-"""What the engine's process ends with where its device failed."""
+"""Exit code of an engine process whose device failed."""
 
 
 class Connect(Struct, frozen=True):
-    """The first that is said on a new connection."""
+    """The first message of a client on a new connection."""
 
     connection: int
     ring: str
-    """Name of its ring."""
+    """Name of the client's ring."""
 
 
 class Ready(Struct, frozen=True, tag=True):
-    """The engine takes requests."""
+    """The engine accepts requests."""
 
-    cards: tuple[ModelInfo, ...]
+    models: tuple[ModelInfo, ...]
     seconds: float
-    """It took to get there."""
-    process: int
-    """Its id."""
+    """Duration of the start."""
+    process_id: int
 
 
 class Broken(Struct, frozen=True, tag=True):
-    """It never will."""
+    """The engine cannot start."""
 
     error: str
-    """Name of the class in `errors`."""
+    """Name of the exception class in `errors`."""
     message: str
     hint: str | None
 
 
 class Starting(Struct, frozen=True, tag=True):
-    """The engine begins the next step of its start."""
+    """The next step of the engine's start has begun."""
 
     step: str
     """For the log."""
 
 
-FromEngine = Answer | Note | Ready | Broken | Starting
+EngineMessage = Answer | Note | Ready | Broken | Starting
 
 
 class _Packets(Struct, frozen=True, tag=True):
-    """Audio of several streams, one behind the other in the ring."""
+    """Packets of several streams, contiguous in the ring."""
 
     streams: bytes
     """int64 [n]"""
     counts: bytes
-    """Samples of each, int64 [n]."""
+    """Samples of each packet, int64 [n]."""
     place: tuple[int, int]
 
 
-class NoRoom(Exception):
-    """The engine has not read what was sent before."""
+class RingFull(Exception):
+    """The engine has not read enough of the ring to make room for the samples."""
 
 
 class RequestWriter:
-    """Requests to bytes; their samples go into the ring."""
+    """Encodes requests; their samples go into the ring."""
 
     def __init__(self, ring: SampleRing) -> None:
         self._ring = ring
-        self._encoder = msgpack.Encoder(enc_hook=self._place)
+        self._encoder = msgpack.Encoder(enc_hook=self._write_samples)
 
     def encode(self, requests: Sequence[Request]) -> bytes:
-        """Raises NoRoom; what was written of the requests until then is written again with the next ones."""
-        return self._encoder.encode(list(self._together(requests)))
+        """Raises RingFull. Samples written before it was raised stay in the ring, and are freed by the next read."""
+        return self._encoder.encode(list(self._batch_packets(requests)))
 
-    def _together(self, requests: Sequence[Request]) -> Iterator[Request | _Packets]:
-        for is_audio, some in itertools.groupby(requests, lambda request: type(request) is Audio):
+    def _batch_packets(self, requests: Sequence[Request]) -> Iterator[Request | _Packets]:
+        for is_audio, group in itertools.groupby(requests, lambda request: type(request) is Audio):
             if is_audio:
-                yield self._packets(list(some))  # type: ignore[arg-type]
+                yield self._packets(list(group))  # type: ignore[arg-type]
             else:
-                yield from some
+                yield from group
 
     def _packets(self, packets: Sequence[Audio]) -> _Packets:
         parts = [packet.samples for packet in packets]
         streams, counts = array("q", [packet.stream for packet in packets]), array("q", map(len, parts))
-        return _Packets(streams.tobytes(), counts.tobytes(), self._place(np.concatenate(parts)))
+        return _Packets(streams.tobytes(), counts.tobytes(), self._write_samples(np.concatenate(parts)))
 
-    def _place(self, samples: Any) -> tuple[int, int]:
+    def _write_samples(self, samples: Any) -> tuple[int, int]:
         place = self._ring.write(np.ascontiguousarray(samples, np.float32))
         if place is None:
-            raise NoRoom
+            raise RingFull
         return place
 
 
 class RequestReader:
-    """The same, back."""
+    """Decodes requests, with their samples from the ring."""
 
     def __init__(self, ring: SampleRing) -> None:
         self._ring = ring
-        self._decoder = msgpack.Decoder(list[Request | _Packets], dec_hook=self._take)
+        self._decoder = msgpack.Decoder(list[Request | _Packets], dec_hook=self._read_samples)
 
     def decode(self, payload: bytes) -> Iterator[Request]:
         for message in self._decoder.decode(payload):
             if isinstance(message, _Packets):
-                yield from self._apart(message)
+                yield from self._split_packets(message)
             else:
                 yield message
 
-    def _apart(self, packets: _Packets) -> Iterator[Audio]:
+    def _split_packets(self, packets: _Packets) -> Iterator[Audio]:
         samples, begin = self._ring.read(*packets.place), 0
-        for stream, count in zip(_numbers(packets.streams), _numbers(packets.counts), strict=True):
+        for stream, count in zip(_unpack_int64(packets.streams), _unpack_int64(packets.counts), strict=True):
             yield Audio(stream, samples[begin : begin + count])
             begin += count
 
-    def _take(self, kind: type, place: Any) -> Any:
+    def _read_samples(self, kind: type, place: Any) -> Any:
         return self._ring.read(*place)
 
 
-def answer_reader() -> msgpack.Decoder[list[FromEngine]]:
-    return msgpack.Decoder(list[FromEngine])
+def answer_reader() -> msgpack.Decoder[list[EngineMessage]]:
+    return msgpack.Decoder(list[EngineMessage])
 
 
-def connect_reader() -> msgpack.Decoder[Connect]:
+def connect_decoder() -> msgpack.Decoder[Connect]:
     return msgpack.Decoder(Connect)
 
 
-def _numbers(packed: bytes) -> array[int]:
+def _unpack_int64(packed: bytes) -> array[int]:
     return array("q", packed)

@@ -1,4 +1,4 @@
-"""Which clips share a batch, and the length they are padded to."""
+"""Groups clips into batches, and rounds the length that a batch is padded to."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Iterator, Sequence
 
 __all__ = ["form_batches", "bucket"]
 
-LEAST_BUCKET = 8
-"""Encoder steps: rows of so many half floats begin at 16 bytes, as fast kernels ask."""
-BUCKETS_AN_OCTAVE = 32
-"""Then no clip of more than 20 s is padded by more than a 32nd, and up to 30 s there are 47 lengths."""
+MIN_BUCKET = 8
+"""Encoder frames: rows of so many half floats are aligned to 16 bytes, as fast kernels require."""
+BUCKETS_PER_OCTAVE = 32
+"""So that no clip over 20 s is padded by more than 1/32, and there are 47 lengths up to 30 s."""
 
 
-def form_batches(lengths: Sequence[int], limit: int, apart: int | None = None) -> Iterator[list[int]]:
-    """Indices of clips, longest first, so that a batch times its longest clip stays within `limit`.
+def form_batches(lengths: Sequence[int], limit: int, long_clip: int | None = None) -> Iterator[list[int]]:
+    """Indices of clips, longest first, so that the count of a batch times its longest clip stays within `limit`.
 
-    Clips longer than `apart` share no batch with the others.
+    Clips longer than `long_clip` share no batch with shorter ones.
     """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         longest = lengths[batch[0]] if batch else lengths[index]
-        parted = apart is not None and longest > apart >= lengths[index]
-        if batch and (parted or longest * (len(batch) + 1) > limit):
+        ends_long = long_clip is not None and longest > long_clip >= lengths[index]
+        if batch and (ends_long or longest * (len(batch) + 1) > limit):
             yield batch
             batch = []
         batch.append(index)
@@ -30,6 +30,6 @@ def form_batches(lengths: Sequence[int], limit: int, apart: int | None = None) -
 
 
 def bucket(steps: int) -> int:
-    """The steps that a batch of so many (at least one) is padded to, where every length costs: few then occur."""
-    coarse = max(LEAST_BUCKET, (1 << steps.bit_length() - 1) // BUCKETS_AN_OCTAVE)
-    return -(-steps // coarse) * coarse
+    """Rounds encoder frames (at least 1) up to one of few lengths, for backends where each new length has a cost."""
+    size = max(MIN_BUCKET, (1 << steps.bit_length() - 1) // BUCKETS_PER_OCTAVE)
+    return -(-steps // size) * size

@@ -1,15 +1,15 @@
-"""Live streams of one model that hears chunk after chunk: who has a whole one, and one turn for some of them.
+"""Live streams of one model that decodes chunk by chunk: which have a complete chunk, and one step for several of them.
 
-    samples ──> the model's own way from a chunk to tokens ─┐
-        └─────> speech probabilities, every 32 ms ──────────┴──> hearing ──> answers, in the stream's order
+    samples ──> the model: chunk to tokens ────────────┐
+        └─────> speech probabilities, every 32 ms ─────┴──> endpoint merge ──> events, in the stream's order
 
-A cut (`finalize`) flushes what has come: a last, shorter chunk is worked in, with zeros after the cut in place of what
-is not known yet, and its tokens are told. It changes nothing of the row, which stays at the beginning of that chunk
-and works it in when it is whole, with the audio that came instead of the zeros. So the encoder's steps and the
-decoder's tokens are those of a stream without cuts; `decoding/flushed_tokens.py` leaves out those that a flush told.
+A finalize flushes the unfinished chunk: it is decoded with zeros after the last sample, and its tokens are emitted. The
+stream's slot keeps its state from before the flush, and decodes the chunk again when it is complete, with the audio
+that followed instead of the zeros. So encoder frames and decoder tokens are those of a stream without finalizes;
+`decoding/flushed_tokens.py` removes the tokens that a flush has emitted.
 
-A stream that ends keeps its row until its last answer is made, then it is gone: answers are made in `run` alone, so
-none can be for a later tenant of the row.
+A stream that ends keeps its slot until its last event is emitted. Events are emitted only in `run`, `settle` and
+`cancel`, so none can be emitted for a later stream of the same slot.
 """
 
 from __future__ import annotations
@@ -32,31 +32,29 @@ from conure.engine.lanes.endpoint_merge import EndpointMerge
 from conure.engine.lanes.slots import Lease, Slots
 from conure.engine.lanes.vad_stream import Speech, VadStream
 from conure.engine.messages import Answer, Cancelled, Finished, Marker, Samples, StreamOptions
-from conure.engine.scheduler import MOST_ROWS, Expected, LiveWork
+from conure.engine.scheduler import MAX_ROWS, ExpectedWork, StreamWork
 from conure.engine.stage_timer import StageTimer
 from conure.models.config import STEP_FRAMES, STEP_MS
 from conure.text.tokenizer import Tokenizer
 from conure.types import Token
-from conure.vad.endpointing import Endpointing
+from conure.vad.endpointing import Endpointing, EndReason
 
-__all__ = ["ChunkLane", "Cut", "ChunkPart", "ChunkStream"]
+__all__ = ["ChunkLane", "FinalizePoint", "ChunkPart", "ChunkStream"]
 
 RATE = 16_000
-END = "<EOU>"
-"""The token by which some networks tell that an utterance is over."""
-AHEAD = 1.0
-"""Seconds before it would have been spoken from which on audio is heard as that of live streams is."""
-LARGE_ROWS = 64
-"""On a processor; a turn of more would leave memory behind that few streams need."""
+END_PIECE = "<EOU>"
+"""The token with which some networks mark the end of an utterance."""
+LEAD_SECONDS = 1.0
+"""Audio this early is still treated as real time."""
+CPU_STEP_ROWS = 64
+"""Rows of the largest step that is measured on a CPU; a larger one would allocate memory that few streams need."""
 
 
 @dataclass(slots=True)
-class Cut:
-    """Where a final is asked for."""
-
+class FinalizePoint:
     sample: int
     marker: int | None
-    """None: the stream ends, too."""
+    """None: the stream ends here."""
 
 
 @dataclass(slots=True)
@@ -64,101 +62,99 @@ class ChunkStream:
     number: int
     lease: Lease
     options: StreamOptions
-    hearing: EndpointMerge
+    endpoint_merge: EndpointMerge
     kind: tuple[object, int]
-    """What its turns are shared with."""
+    """Streams of the same kind may share steps."""
     flushed: FlushedTokens
     chunk: int
-    """Encoder steps that a turn works in."""
-    frames: int
-    """Frames that were worked in; below 0 where the first chunk begins with virtual ones."""
-    reached: int = 0
-    """The sample up to which it was worked in, in flushes too."""
-    since: int = 0
-    """The sample of the last cut."""
-    whole_at: int = 0
-    """The sample from which on the next chunk is whole."""
-    ear: VadStream = field(default_factory=VadStream)
-    cuts: deque[Cut] = field(default_factory=deque)
-    pushed: float = 0.0
-    """When samples came last."""
-    spoken: RealtimeClock = field(default_factory=RealtimeClock)
-    late_until: int = 0
-    """The sample before which all should have been worked in when the stream was opened."""
-    closing: bool = False
-    """Nothing is left to work in; its last answers are still to be made."""
+    """Encoder frames in a chunk."""
+    next_frame: int
+    """First mel frame of the next chunk; below 0 where the first chunk begins with virtual frames."""
+    processed: int = 0
+    """Samples that were decoded, in flushes too."""
+    last_finalize: int = 0
+    """Sample of the last finalize that was handled."""
+    chunk_end: int = 0
+    """Samples that complete the next chunk."""
+    vad: VadStream = field(default_factory=VadStream)
+    finalizes: deque[FinalizePoint] = field(default_factory=deque)
+    last_packet_at: float = 0.0
+    clock: RealtimeClock = field(default_factory=RealtimeClock)
+    overdue_until: int = 0
+    """Samples that were overdue when the stream was opened."""
+    is_closing: bool = False
+    """All audio is decoded; the last events are still to come."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkPart:
-    """What one stream brings to a turn."""
+    """A stream's part of a step."""
 
     stream: ChunkStream
-    first: int
-    """The frame that it begins with."""
+    first_frame: int
     frames: int
-    end: int
-    """Where the samples end that the features may see."""
-    cut: Cut | None
-    """The cut that these frames reach."""
-    reached: int
-    """The place up to which the stream is worked in with this turn."""
-    since: int
-    """The sample of the cut before it."""
-    flush: bool = False
-    """The row stays where it is: not all is there that its frames would see."""
+    known_samples: int
+    """End of the samples that the features may use; zeros follow."""
+    finalize: FinalizePoint | None
+    """The finalize that these frames reach."""
+    processed: int
+    """Samples of the stream that are decoded after this step."""
+    last_finalize: int
+    """Sample of the finalize before this part."""
+    is_flush: bool = False
+    """The slot's state stays as it is, because the frames' audio is incomplete."""
 
 
 class ChunkLane(ABC):
-    """The bookkeeping; how a chunk becomes tokens is the model's."""
+    """The bookkeeping of streams; subclasses decode chunks to tokens."""
 
-    lead = 0
-    """Virtual frames before a stream's first one."""
+    lead_frames = 0
+    """Virtual mel frames before a stream's first one."""
 
-    def __init__(self, front: FeatureExtractor, slots: int, tokenizer: Tokenizer | None = None) -> None:
-        """Without a tokenizer, no token ends an utterance and tokens are alike only if they are the same."""
+    def __init__(self, feature_extractor: FeatureExtractor, slots: int, tokenizer: Tokenizer | None = None) -> None:
+        """Without a tokenizer, no token ends an utterance, and flushed tokens match equal ids only."""
         pieces = tokenizer.pieces if tokenizer else ()
-        self.front = front
-        self._end_token = pieces.index(END) if END in pieces else None
-        self._sounds = spoken_forms(pieces)
+        self.feature_extractor = feature_extractor
+        self._end_token = pieces.index(END_PIECE) if END_PIECE in pieces else None
+        self._spoken_forms = spoken_forms(pieces)
         self.stages = StageTimer()
         self.slots = Slots(slots)
         self._streams: dict[int, ChunkStream] = {}
-        self._ready: dict[int, LiveWork] = {}
+        self._ready: dict[int, StreamWork] = {}
         """By number of the stream."""
 
     @property
     @abstractmethod
     def latencies(self) -> tuple[int, ...]:
-        """In milliseconds, the least first."""
+        """In milliseconds, ascending."""
 
-    def _chunk(self, options: StreamOptions) -> int:
-        """Steps that a turn works in: all that the latency allows for."""
+    def _chunk_steps(self, options: StreamOptions) -> int:
+        """Encoder frames in a chunk: as many as the latency allows."""
         return options.latency_ms // STEP_MS
 
-    def _beyond(self, stream: ChunkStream) -> int:
-        """Frames after a chunk that must be there before it is worked in."""
+    def _look_ahead_frames(self, stream: ChunkStream) -> int:
+        """Mel frames after a chunk that the encoder needs."""
         return 0
 
-    def _kept(self, stream: ChunkStream) -> int:
-        """The first frame that is still needed."""
-        return stream.frames
+    def _first_needed_frame(self, stream: ChunkStream) -> int:
+        """The first mel frame that later chunks need."""
+        return stream.next_frame
 
     @abstractmethod
-    def _reset(self, row: int) -> None:
-        """Makes a row ready for a new stream."""
+    def _reset_slot(self, slot: int) -> None:
+        """Initializes a slot for a new stream."""
 
     @abstractmethod
     def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
-        """A turn for streams that are ready and have chunks of one kind. Its answers may be left for the next one."""
+        """One step for streams that are ready and of one kind. Its events may be left for the next step."""
 
     @property
-    def is_settled(self) -> bool:
-        """Whether all turns have given their answers."""
+    def is_drained(self) -> bool:
+        """Whether no step has events that are still to come."""
         return True
 
     def settle(self) -> list[Answer]:
-        """Waits for the answers that are still to come."""
+        """Waits for the events of the last step."""
         return []
 
     def __len__(self) -> int:
@@ -169,158 +165,167 @@ class ChunkLane(ABC):
         return self.slots.count
 
     def open(self, number: int, options: StreamOptions, late: float = 0.0) -> bool:
-        """Whether there was a row for it."""
+        """False when all slots are in use. `late`: seconds of audio at its beginning that are overdue."""
         lease = self.slots.lease()
         if lease is None:
             return False
-        self._reset(lease.row)
-        hearing, kind = EndpointMerge(number, options.endpointing, self._end_token), (self, options.latency_ms)
-        flushed = FlushedTokens(self._sounds)
-        stream = ChunkStream(number, lease, options, hearing, kind, flushed, self._chunk(options), -self.lead)
-        stream.late_until = round(late * RATE)
-        self._expect(stream)
+        self._reset_slot(lease.slot)
+        merge, kind = EndpointMerge(number, options.endpointing, self._end_token), (self, options.latency_ms)
+        flushed, chunk = FlushedTokens(self._spoken_forms), self._chunk_steps(options)
+        stream = ChunkStream(number, lease, options, merge, kind, flushed, chunk, -self.lead_frames)
+        stream.overdue_until = round(late * RATE)
+        self._update_chunk_end(stream)
         self._streams[number] = stream
         return True
 
     def push(self, number: int, samples: Samples, now: float) -> None:
         stream = self._streams[number]
-        stream.ear.samples.append(samples)
-        stream.spoken.add_packet(len(samples), now)
-        stream.pushed = now
+        stream.vad.samples.append(samples)
+        stream.clock.add_packet(len(samples), now)
+        stream.last_packet_at = now
         if number not in self._ready:
-            self._see(stream, now)
+            self._update_ready(stream, now)
 
     def finalize(self, number: int, marker: int | None, now: float) -> None:
-        """A cut after what was pushed; without a marker the stream ends there."""
+        """Finalizes all audio pushed so far; without a marker the stream ends there."""
         stream = self._streams[number]
-        stream.cuts.append(Cut(stream.ear.samples.end, marker))
-        self._see(stream, now)
+        stream.finalizes.append(FinalizePoint(stream.vad.samples.end, marker))
+        self._update_ready(stream, now)
 
     def configure(self, number: int, endpointing: Endpointing) -> None:
-        self._streams[number].hearing.configure(endpointing)
+        self._streams[number].endpoint_merge.configure(endpointing)
 
     def cancel(self, number: int) -> list[Answer]:
         self.drop(number)
         return [Cancelled(number)]
 
     def drop(self, number: int) -> None:
-        """It is gone, without an answer."""
+        """Removes a stream without an event."""
         self.slots.release(self._streams.pop(number).lease)
         self._ready.pop(number, None)
 
-    def ready(self) -> list[LiveWork]:
-        """Streams that have a whole chunk, or a cut."""
+    def ready(self) -> list[StreamWork]:
+        """Streams with a complete chunk or a finalize."""
         return list(self._ready.values())
 
-    def expected(self) -> list[Expected]:
-        """Those that will, as they would if samples came as fast as they are spoken."""
-        found = []
+    def expected_work(self) -> list[ExpectedWork]:
+        """The other streams, at the time when their chunk is complete if audio arrives in real time."""
+        expected = []
         for stream in self._streams.values():
-            if stream.number not in self._ready and not stream.closing:
-                ready = stream.pushed + (stream.whole_at - stream.ear.samples.end) / RATE
-                found.append(Expected(stream.kind, ready, ready + stream.chunk * STEP_SECONDS))
-        return found
+            if stream.number not in self._ready and not stream.is_closing:
+                ready_at = stream.last_packet_at + (stream.chunk_end - stream.vad.samples.end) / RATE
+                expected.append(ExpectedWork(stream.kind, ready_at, ready_at + stream.chunk * STEP_SECONDS))
+        return expected
 
-    def behind(self, number: int) -> float:
-        """Seconds of audio that came and were not worked in."""
+    def backlog_seconds(self, number: int) -> float:
+        """Seconds of audio that was received and is not decoded yet."""
         stream = self._streams[number]
-        return (stream.ear.samples.end - stream.reached) / RATE
+        return (stream.vad.samples.end - stream.processed) / RATE
 
-    def largest_turn(self, latency_ms: int) -> int:
-        """Rows of the largest turn whose cost is worth measuring: more of them cost as much each."""
-        return LARGE_ROWS
+    def max_step_rows(self, latency_ms: int) -> int:
+        """Rows of the largest step that calibration measures; beyond, the cost per row stays the same."""
+        return CPU_STEP_ROWS
 
-    def _most_rows(self, chunk: int) -> int:
-        """That share a turn."""
-        return MOST_ROWS
+    def _max_rows(self, chunk: int) -> int:
+        """Streams that may share a step."""
+        return MAX_ROWS
 
-    def _expect(self, stream: ChunkStream) -> None:
-        """Notes when the next chunk will be whole."""
-        frames = stream.frames + stream.chunk * STEP_FRAMES + self._beyond(stream)
-        stream.whole_at = samples_for_frames(frames, self.front.config)
+    def _update_chunk_end(self, stream: ChunkStream) -> None:
+        frames = stream.next_frame + stream.chunk * STEP_FRAMES + self._look_ahead_frames(stream)
+        stream.chunk_end = samples_for_frames(frames, self.feature_extractor.config)
 
-    def _see(self, stream: ChunkStream, now: float) -> None:
-        """Notes that it is ready, and since when, or that it is not."""
+    def _update_ready(self, stream: ChunkStream, now: float) -> None:
+        """Adds the stream to the ready ones or removes it."""
         number = stream.number
-        if stream.closing or not (stream.cuts or stream.ear.samples.end >= stream.whole_at):
+        if stream.is_closing or not (stream.finalizes or stream.vad.samples.end >= stream.chunk_end):
             self._ready.pop(number, None)
-            stream.spoken.reset_lead(now)
+            stream.clock.reset_lead(now)
         elif number not in self._ready:
-            end = min(stream.whole_at, stream.cuts[0].sample) if stream.cuts else stream.whole_at
-            whole = stream.spoken.spoken_at(end) if end > stream.late_until else now
-            due, most = whole + stream.chunk * STEP_SECONDS, self._most_rows(stream.chunk)
-            work = LiveWork(number, stream.kind, due, most=most, firm_from=whole - AHEAD, since=stream.pushed)
-            self._ready[number] = work
+            self._ready[number] = self._work(stream, now)
 
-    def _part(self, stream: ChunkStream) -> ChunkPart:
-        """What it brings to the next turn: a whole chunk, or, where a cut comes before its end, a flush."""
-        hop, first, most = self.front.config.hop, stream.frames, stream.chunk * STEP_FRAMES
-        cut = stream.cuts[0] if stream.cuts else None
-        if cut is not None and cut.sample < stream.whole_at:
-            is_new = cut.sample >= hop and cut.sample > stream.reached
-            frames = cut.sample // hop - first if is_new else 0
-            reached = max(stream.reached, cut.sample)
-            return ChunkPart(stream, first, frames, cut.sample, cut, reached, stream.since, flush=True)
-        if cut is not None and cut.sample // hop > first + most:
-            cut = None
-        reached = max(stream.reached, cut.sample if cut else (first + most) * hop)
-        return ChunkPart(stream, first, most, stream.ear.samples.end, cut, reached, stream.since)
+    def _work(self, stream: ChunkStream, now: float) -> StreamWork:
+        end = min(stream.chunk_end, stream.finalizes[0].sample) if stream.finalizes else stream.chunk_end
+        complete_at = stream.clock.spoken_at(end) if end > stream.overdue_until else now
+        return StreamWork(
+            stream.number,
+            stream.kind,
+            due=complete_at + stream.chunk * STEP_SECONDS,
+            max_streams=self._max_rows(stream.chunk),
+            realtime_from=complete_at - LEAD_SECONDS,
+            arrived_at=stream.last_packet_at,
+        )
 
-    def _mel(self, parts: Sequence[ChunkPart], first: Sequence[int], frames: int) -> Any:
-        """So many frames of each part's stream from its `first` one on, [B, T, F], not normalised."""
-        config = self.front.config
+    def _next_part(self, stream: ChunkStream) -> ChunkPart:
+        """The stream's next chunk; a flush when a finalize comes before the chunk's end."""
+        hop, first, chunk_frames = self.feature_extractor.config.hop, stream.next_frame, stream.chunk * STEP_FRAMES
+        finalize = stream.finalizes[0] if stream.finalizes else None
+        if finalize is not None and finalize.sample < stream.chunk_end:
+            is_new = finalize.sample >= hop and finalize.sample > stream.processed
+            frames = finalize.sample // hop - first if is_new else 0
+            processed, known = max(stream.processed, finalize.sample), finalize.sample
+            return ChunkPart(stream, first, frames, known, finalize, processed, stream.last_finalize, is_flush=True)
+        if finalize is not None and finalize.sample // hop > first + chunk_frames:
+            finalize = None
+        processed = max(stream.processed, finalize.sample if finalize else (first + chunk_frames) * hop)
+        known = stream.vad.samples.end
+        return ChunkPart(stream, first, chunk_frames, known, finalize, processed, stream.last_finalize)
+
+    def _extract_mel(self, parts: Sequence[ChunkPart], first_frames: Sequence[int], frames: int) -> Any:
+        """Mel frames of each part's stream from its `first_frames` on, [B, frames, F], not normalized."""
+        config = self.feature_extractor.config
         spans = np.empty((len(parts), span_samples(frames, config)), np.float32)
         known = []
-        for part, begin, span in zip(parts, first, spans, strict=True):
-            known.append(self._read(part, begin, span))
-        return self.front.extract_spans(spans, np.array(known))
+        for part, first_frame, span in zip(parts, first_frames, spans, strict=True):
+            known.append(self._read_samples(part, first_frame, span))
+        return self.feature_extractor.extract_spans(spans, np.array(known))
 
-    def _read(self, part: ChunkPart, begin: int, span: Samples) -> int:
-        """The samples that a part's frames from `begin` on are made of; tells how many of them are known."""
-        place = first_sample(begin, self.front.config)
-        part.stream.ear.samples.read_into(place, span, part.end)
-        return part.end - place
-
-    @staticmethod
-    def _flushes(parts: Sequence[ChunkPart]) -> NDArray[np.bool_] | None:
-        """Which parts are flushes, [B]; None where none is, as nearly always."""
-        return np.array([part.flush for part in parts]) if any(part.flush for part in parts) else None
+    def _read_samples(self, part: ChunkPart, first_frame: int, span: Samples) -> int:
+        """Fills the span for the frames from `first_frame` on; returns how many of its samples are known."""
+        first = first_sample(first_frame, self.feature_extractor.config)
+        part.stream.vad.samples.read_into(first, span, part.known_samples)
+        return part.known_samples - first
 
     @staticmethod
-    def _timed(part: ChunkPart, emitted: Sequence[EmittedToken]) -> Sequence[Token]:
-        """In times of the stream: what is told at a cut is before it, and what is told later after it."""
-        since, end = part.since / RATE, part.cut.sample / RATE if part.cut else math.inf
-        emitted = part.stream.flushed.remove_known(emitted, part.flush)
+    def _flush_mask(parts: Sequence[ChunkPart]) -> NDArray[np.bool_] | None:
+        """Which parts are flushes, [B]; None when there is none, as in nearly all steps."""
+        return np.array([part.is_flush for part in parts]) if any(part.is_flush for part in parts) else None
+
+    @staticmethod
+    def _stream_tokens(part: ChunkPart, emitted: Sequence[EmittedToken]) -> Sequence[Token]:
+        """The new tokens, their times in the stream limited to the time between the finalizes around them."""
+        since, end = part.last_finalize / RATE, part.finalize.sample / RATE if part.finalize else math.inf
+        emitted = part.stream.flushed.remove_known(emitted, part.is_flush)
         return tuple(token.to_token(end=end, since=since) for token in emitted)
 
     def _advance(self, part: ChunkPart, now: float) -> None:
-        """The stream stands where this part of it ends; what is needed of it must have been read."""
-        stream, cut = part.stream, part.cut
-        stream.reached = part.reached
-        if not part.flush:
-            stream.frames += part.frames
-        if cut:
-            stream.cuts.popleft()
-            stream.closing = cut.marker is None
-            stream.since = cut.sample
-        self._expect(stream)
-        needed = max(first_sample(self._kept(stream), self.front.config), 0)
-        stream.ear.samples.discard_before(min(needed, stream.ear.listened))
-        stream.spoken.discard_before(part.reached)
+        """Moves the stream to the end of this part; the part's samples must have been read."""
+        stream, finalize = part.stream, part.finalize
+        stream.processed = part.processed
+        if not part.is_flush:
+            stream.next_frame += part.frames
+        if finalize:
+            stream.finalizes.popleft()
+            stream.is_closing = finalize.marker is None
+            stream.last_finalize = finalize.sample
+        self._update_chunk_end(stream)
+        needed = max(first_sample(self._first_needed_frame(stream), self.feature_extractor.config), 0)
+        stream.vad.samples.discard_before(min(needed, stream.vad.processed))
+        stream.clock.discard_before(part.processed)
         self._ready.pop(stream.number, None)
-        self._see(stream, now)
+        self._update_ready(stream, now)
 
-    def _tell(self, part: ChunkPart, tokens: Sequence[Token], speech: Sequence[Speech]) -> Iterator[Answer]:
-        """What follows from a stream's part of a turn; nothing where it has gone meanwhile."""
-        stream, cut = part.stream, part.cut
+    def _events(self, part: ChunkPart, tokens: Sequence[Token], speech: Sequence[Speech]) -> Iterator[Answer]:
+        """The events of a stream's part of a step; none when the stream was dropped meanwhile."""
+        stream, finalize = part.stream, part.finalize
         if self._streams.get(stream.number) is not stream:
             return
-        yield from stream.hearing.tell(tokens, speech, part.reached / RATE)
-        if cut is None:
+        yield from stream.endpoint_merge.merge(tokens, speech, part.processed / RATE)
+        if finalize is None:
             return
-        yield from stream.hearing.end(cut.sample / RATE, "closed" if cut.marker is None else "asked")
-        if cut.marker is None:
+        reason: EndReason = "closed" if finalize.marker is None else "asked"
+        yield from stream.endpoint_merge.end(finalize.sample / RATE, reason)
+        if finalize.marker is None:
             self.drop(stream.number)
             yield Finished(stream.number)
         else:
-            yield Marker(stream.number, cut.marker)
+            yield Marker(stream.number, finalize.marker)

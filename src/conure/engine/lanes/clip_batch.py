@@ -1,4 +1,4 @@
-"""Clips that are transcribed together, slice by slice, for as long as somebody waits for one of them."""
+"""A batch of clips that is transcribed in slices, until no client waits for any of its clips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RATE = 16_000
 
 
 def seconds_of(samples: int) -> int:
-    """Whole ones, at least one: the size of the work."""
+    """Rounded, at least 1: the size of the work."""
     return max(1, round(samples / RATE))
 
 
@@ -27,47 +27,47 @@ def seconds_of(samples: int) -> int:
 class ClipBatch:
     clips: dict[int, Samples]
     wanted: set[int]
-    """Those that somebody still waits for."""
+    """Clips that were not dropped."""
     slices: Preemptible[list[list[EmittedToken] | OutOfMemory]]
-    pace: LaunchThrottle
-    begun: bool = False
+    throttle: LaunchThrottle
+    has_started: bool = False
     failed: list[Failed] = field(default_factory=list)
-    """After the last slice: what is to be told of those that have no tokens."""
+    """Set after the last slice: the clips that did not fit the memory."""
 
     @staticmethod
-    def of(
+    def start(
         runner: ClipRunner,
         clips: Mapping[int, Samples],
         prompt: int | None,
-        did_not_fit: Callable[[float], None] | None = None,
+        on_out_of_memory: Callable[[float], None] | None = None,
     ) -> ClipBatch:
-        """Nothing is computed yet."""
-        slices = transcribe_batch(runner, list(clips.values()), prompt, did_not_fit)
+        """Computes nothing yet."""
+        slices = transcribe_batch(runner, list(clips.values()), prompt, on_out_of_memory)
         return ClipBatch(dict(clips), set(clips), slices, LaunchThrottle(runner.device))
 
     @property
     def seconds(self) -> int:
-        """Audio in it, padding counted."""
+        """Audio in the batch, padding counted."""
         return seconds_of(max(map(len, self.clips.values())) * len(self.clips))
 
     def run(self) -> dict[int, list[EmittedToken]] | None:
-        """One slice; after the last one the tokens of all clips that are still wanted and did not fail."""
-        self.begun = True
+        """Runs one slice; after the last one returns the tokens of all wanted clips that did not fail."""
+        self.has_started = True
         try:
             next(self.slices)
         except StopIteration as end:
-            found = [pair for pair in zip(self.clips, end.value, strict=True) if pair[0] in self.wanted]
+            results = [pair for pair in zip(self.clips, end.value, strict=True) if pair[0] in self.wanted]
             self.failed = [
                 Failed(number, error.code, error.message, error.hint)
-                for number, error in found
+                for number, error in results
                 if isinstance(error, OutOfMemory)
             ]
-            return {number: tokens for number, tokens in found if not isinstance(tokens, OutOfMemory)}
-        self.pace.wait()
+            return {number: tokens for number, tokens in results if not isinstance(tokens, OutOfMemory)}
+        self.throttle.wait()
         return None
 
-    def forget(self, number: int) -> bool:
-        """Whether anybody still waits for the others; if not, it is given up."""
+    def drop(self, number: int) -> bool:
+        """Drops a clip; False when none is left, and the batch is abandoned."""
         self.wanted.discard(number)
         if not self.wanted:
             self.slices.close()

@@ -1,6 +1,6 @@
-"""Clips of one model that wait to be transcribed, and the batches that are being worked on, slice by slice.
+"""Clips of one model that wait to be transcribed, and the batches in progress, which run slice by slice.
 
-Urgent clips have a batch of their own: it is not kept waiting by one of others that was begun before.
+High-priority clips have a batch of their own, so they do not wait for a batch of others that has started.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ __all__ = ["ClipLane"]
 log = logging.getLogger(__name__)
 
 RATE = 16_000
-URGENT_SECONDS = 0.5
-"""After which an urgent clip should be done."""
+HIGH_PRIORITY_SECONDS = 0.5
+"""Time until a high-priority clip is due."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _WaitingClip:
     clip: Clip
-    since: float
+    arrived_at: float
 
     @property
     def due(self) -> float | None:
-        return self.since + URGENT_SECONDS if self.clip.urgent else None
+        return self.arrived_at + HIGH_PRIORITY_SECONDS if self.clip.urgent else None
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class _RunningBatch:
     batch: ClipBatch
-    first: _Waiting
+    first: _WaitingClip
 
 
 class ClipLane:
@@ -46,28 +46,28 @@ class ClipLane:
         self,
         runner: ClipRunner,
         batch_seconds: float = BATCH_SECONDS,
-        most_rows: Callable[[float], int] | None = None,
+        max_rows: Callable[[float], int] | None = None,
     ) -> None:
-        """`most_rows` tells how many clips of so many seconds there is memory for; without it for any number."""
+        """`max_rows`: how many clips of so many seconds fit the memory; None for no limit."""
         self.runner = runner
         self.batch_seconds = batch_seconds
-        self._most_rows = most_rows
+        self._max_rows = max_rows
         self._has_shrunk = False
-        self._waiting: dict[int, _Waiting] = {}
-        self._running: dict[bool, _Running] = {}
-        """The urgent batch and the other one."""
+        self._waiting: dict[int, _WaitingClip] = {}
+        self._running: dict[bool, _RunningBatch] = {}
+        """By priority."""
 
     def __len__(self) -> int:
-        """Clips that somebody waits for."""
+        """Clips that wait or are in progress."""
         return len(self._waiting) + sum(len(running.batch.wanted) for running in self._running.values())
 
     def submit(self, clip: Clip, now: float) -> list[Answer]:
-        """Failed where there can be no memory for it."""
+        """Emits Failed for a clip that is too long for the memory."""
         seconds = len(clip.samples) / RATE
-        if self._most_rows and not self._most_rows(seconds):
+        if self._max_rows and not self._max_rows(seconds):
             error = too_long(seconds)
             return [Failed(clip.stream, error.code, error.message, error.hint)]
-        self._waiting[clip.stream] = _Waiting(clip, now)
+        self._waiting[clip.stream] = _WaitingClip(clip, now)
         return []
 
     def cancel(self, number: int) -> list[Answer]:
@@ -75,65 +75,65 @@ class ClipLane:
         return [Cancelled(number)]
 
     def drop(self, number: int) -> None:
-        """It is gone, without an answer; a batch that nobody waits for any more is given up."""
+        """Removes a clip without an event, and abandons a batch that has no other."""
         self._waiting.pop(number, None)
         self._running = {
-            urgent: running
-            for urgent, running in self._running.items()
-            if number not in running.batch.wanted or running.batch.forget(number)
+            priority: running
+            for priority, running in self._running.items()
+            if number not in running.batch.wanted or running.batch.drop(number)
         }
 
     def ready(self) -> list[ClipWork]:
-        """The next slice of each batch, which is formed where there is none; its first one is of another kind."""
+        """The next slice of each batch, which is formed here; a batch's first slice has its own kind of cost."""
         works = []
-        for urgent in (True, False):
-            waiting = [one for one in self._waiting.values() if one.clip.urgent == urgent]
-            if urgent not in self._running and waiting:
-                self._running[urgent] = self._form(waiting)
-            if running := self._running.get(urgent):
+        for priority in (True, False):
+            waiting = [entry for entry in self._waiting.values() if entry.clip.urgent == priority]
+            if priority not in self._running and waiting:
+                self._running[priority] = self._form_batch(waiting)
+            if running := self._running.get(priority):
                 batch, first = running.batch, running.first
-                kind = (self, batch.begun)
-                works.append(ClipWork(first.clip.stream, kind, batch.seconds, first.since, first.due))
+                kind = (self, batch.has_started)
+                works.append(ClipWork(first.clip.stream, kind, batch.seconds, first.arrived_at, first.due))
         return works
 
     def run(self, work: ClipWork) -> list[Answer]:
-        """One slice."""
-        urgent = work.due is not None
-        batch = self._running[urgent].batch
-        found = batch.run()
-        if found is None:
+        """Runs one slice."""
+        priority = work.due is not None
+        batch = self._running[priority].batch
+        tokens = batch.run()
+        if tokens is None:
             return []
-        del self._running[urgent]
-        heard = [answer for number, tokens in found.items() for answer in _tell(number, batch.clips[number], tokens)]
-        return [*heard, *batch.failed]
+        del self._running[priority]
+        events = [event for number in tokens for event in _finish(number, batch.clips[number], tokens[number])]
+        return [*events, *batch.failed]
 
-    def _form(self, waiting: list[_Waiting]) -> _Running:
-        """The clip that has waited longest, and of the same language the longest of those that are no longer."""
-        oldest = min(waiting, key=lambda one: one.since)
+    def _form_batch(self, waiting: list[_WaitingClip]) -> _RunningBatch:
+        """The oldest clip, with the longest clips of the same language that are not longer."""
+        oldest = min(waiting, key=lambda entry: entry.arrived_at)
         length, prompt = len(oldest.clip.samples), oldest.clip.prompt
         room = int(self.batch_seconds * RATE) // max(length, 1)
-        if self._most_rows:
-            room = min(room, self._most_rows(length / RATE))
-        mates = [
-            one
-            for one in waiting
-            if one is not oldest and one.clip.prompt == prompt and len(one.clip.samples) <= length
+        if self._max_rows:
+            room = min(room, self._max_rows(length / RATE))
+        others = [
+            entry
+            for entry in waiting
+            if entry is not oldest and entry.clip.prompt == prompt and len(entry.clip.samples) <= length
         ]
-        mates.sort(key=lambda one: -len(one.clip.samples))
-        chosen = [oldest, *mates[: max(0, room - 1)]]
-        for one in chosen:
-            del self._waiting[one.clip.stream]
-        clips = {one.clip.stream: one.clip.samples for one in chosen}
-        return _Running(ClipBatch.of(self.runner, clips, prompt, self._shrink), oldest)
+        others.sort(key=lambda entry: -len(entry.clip.samples))
+        chosen = [oldest, *others[: max(0, room - 1)]]
+        for entry in chosen:
+            del self._waiting[entry.clip.stream]
+        clips = {entry.clip.stream: entry.clip.samples for entry in chosen}
+        return _RunningBatch(ClipBatch.start(self.runner, clips, prompt, self._shrink), oldest)
 
     def _shrink(self, seconds: float) -> None:
-        """So much did not fit: the next batches hold half of it at most."""
+        """Limits the next batches to half of what did not fit the memory."""
         self.batch_seconds = min(self.batch_seconds, seconds / 2)
         if not self._has_shrunk:
-            log.warning("there was no memory for %.0f s of clips at once: batches are smaller from now on", seconds)
+            log.warning("a batch of %.0f s of clips did not fit the memory: the next batches are smaller", seconds)
         self._has_shrunk = True
 
 
-def _tell(number: int, samples: Samples, tokens: list[EmittedToken]) -> list[Answer]:
+def _finish(number: int, samples: Samples, tokens: list[EmittedToken]) -> list[Answer]:
     seconds = len(samples) / RATE
     return [StreamTokens(number, tuple(token.to_token(end=seconds) for token in tokens), seconds), Finished(number)]

@@ -1,6 +1,6 @@
-"""Clips to tokens: sorted by length, cut into batches of bounded size, decoded by the model's head.
+"""Transcribes clips: sorted by length, in batches of bounded size.
 
-A batch that the device has no memory for is done in halves, one after the other.
+A batch that does not fit the device's memory is split in halves.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ __all__ = ["best_batch_seconds", "too_long", "transcribe_batch", "transcribe_cli
 RATE = 16_000
 
 STEP_SAMPLES = 1280
-"""In an encoder step."""
+"""In an encoder frame."""
 
 BATCH_SECONDS = 240.0
-"""Audio in a batch, padding counted: 8 clips of 30 s. More gains nothing on a CPU and costs memory."""
+"""Audio in a batch, padding counted: 8 clips of 30 s. Larger batches are no faster on a CPU, and take memory."""
 
 CARD_BATCH_SECONDS = 1920.0
-"""The same on a GPU. By operations and bytes 32 clips of 30 s would be as fast as any number, but decoding takes as
-long for one clip as for many, so it should have many."""
+"""On a GPU. The encoder would be as fast with 32 clips of 30 s, but decoding takes as long for one clip as for many."""
 
 
 def best_batch_seconds(device: Device) -> float:
@@ -42,17 +41,16 @@ def transcribe_clips(
 ) -> list[list[EmittedToken]]:
     """Mono float32 clips at 16 kHz, each [N] -> the tokens of each, in the order given. Raises OutOfMemory."""
     tokens: list[list[EmittedToken]] = [[] for _ in clips]
-    # A batch with a long clip is attended to locally, and what a clip says must not depend on its mates.
-    formed = list(
-        form_batches([len(clip) for clip in clips], int(batch_seconds * RATE), MAX_FULL_ATTENTION_STEPS * STEP_SAMPLES)
-    )
-    coming = padded_batches(runner.device, ([clips[row] for row in rows] for rows in formed))
-    for rows, padded in zip(formed, coming, strict=True):
-        found = run_to_end(transcribe_batch(runner, [clips[row] for row in rows], prompt, padded=padded))
-        for row, emitted in zip(rows, found, strict=True):
-            if isinstance(emitted, OutOfMemory):
-                raise emitted
-            tokens[row] = emitted
+    # A batch with a long clip uses local attention, and a clip's tokens must not depend on its batch.
+    lengths, long_clip = [len(clip) for clip in clips], MAX_FULL_ATTENTION_STEPS * STEP_SAMPLES
+    batches = list(form_batches(lengths, int(batch_seconds * RATE), long_clip))
+    padded_clips = padded_batches(runner.device, ([clips[row] for row in rows] for rows in batches))
+    for rows, padded in zip(batches, padded_clips, strict=True):
+        results = run_to_end(transcribe_batch(runner, [clips[row] for row in rows], prompt, padded=padded))
+        for row, result in zip(rows, results, strict=True):
+            if isinstance(result, OutOfMemory):
+                raise result
+            tokens[row] = result
     return tokens
 
 
@@ -60,13 +58,13 @@ def transcribe_batch(
     runner: ClipRunner,
     clips: Sequence[np.ndarray],
     prompt: int | None = None,
-    did_not_fit: Callable[[float], None] | None = None,
+    on_out_of_memory: Callable[[float], None] | None = None,
     padded: PaddedBatch | None = None,
 ) -> Preemptible[list[list[EmittedToken] | OutOfMemory]]:
-    """One batch in short slices -> the tokens of each clip, or why it alone has none.
+    """One batch, in short slices -> the tokens of each clip, or the error of one that does not fit on its own.
 
-    `did_not_fit` is told of the seconds, padding counted, that the device had no memory for; `padded` are the clips
-    where they were padded before.
+    `on_out_of_memory` gets the seconds, padding counted, that did not fit; `padded` are the clips if they were padded
+    before.
     """
     try:
         padded = padded or pad_for_device(runner.device, clips)
@@ -74,31 +72,31 @@ def transcribe_batch(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-    # Only here is the error gone, and with it what its frames hold.
+    # Memory can be released only here: the error, which is gone now, referenced the frames that use it.
     padded = None
     release_cached_memory()
     longest = max(map(len, clips)) / RATE
-    if did_not_fit:
-        did_not_fit(longest * len(clips))
+    if on_out_of_memory:
+        on_out_of_memory(longest * len(clips))
     if len(clips) == 1:
         return [too_long(longest)]
     yield
-    found: list[list[EmittedToken] | OutOfMemory] = []
+    results: list[list[EmittedToken] | OutOfMemory] = []
     middle = len(clips) // 2
     for half in (clips[:middle], clips[middle:]):
-        found += yield from transcribe_batch(runner, half, prompt, did_not_fit)
-    return found
+        results += yield from transcribe_batch(runner, half, prompt, on_out_of_memory)
+    return results
 
 
 def too_long(seconds: float) -> OutOfMemory:
-    """Of a clip that the device has no memory for."""
+    """The error of a clip that does not fit the device's memory."""
     return OutOfMemory(
-        f"a clip of {seconds:.0f} s does not fit the memory of the device", "cut it, or take a smaller model"
+        f"a clip of {seconds:.0f} s does not fit the memory of the device", "split it, or use a smaller model"
     )
 
 
-def _transcribe(runner: ClipRunner, given: PaddedBatch, prompt: int | None) -> Preemptible[list[list[EmittedToken]]]:
-    samples, lengths = given
+def _transcribe(runner: ClipRunner, padded: PaddedBatch, prompt: int | None) -> Preemptible[list[list[EmittedToken]]]:
+    samples, lengths = padded
     prompts = None if prompt is None else np.full(len(lengths), prompt)
     encoded, counts = yield from runner.encode(samples, lengths, prompts)
     return (yield from runner.decoder.decode(encoded, counts))

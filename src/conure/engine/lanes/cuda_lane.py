@@ -1,9 +1,9 @@
-"""Live streams of one cache-aware model on a device: while it works on one turn, the host prepares the next.
+"""Live streams of one cache-aware model on a GPU: while the GPU runs a step, the host prepares the next one.
 
-    run:  fill the next turn's inputs ─> wait for the last turn ─> launch ─> tell the last turn's answers
+    run:  fill the next step's inputs ─> wait for the last step ─> launch ─> emit the last step's events
 
-So a turn's answers come with the next one, or with `settle` where there is none. One turn at a time is under way.
-The plain twin is `StreamLane`.
+So a step's events come with the next step, or with `settle` when there is none. At most one step is in flight.
+The reference implementation is `StreamLane`.
 """
 
 from __future__ import annotations
@@ -30,155 +30,158 @@ from conure.vad.silero_weights import STEP
 
 __all__ = ["CudaLane", "sizes_of"]
 
-SIZES = (1, 8, 32, 64, 128, 256, 512, 1024, 2048)
-"""Rows that a turn may have; it is filled up with padding to the next of them."""
-MOST_STEPS = 4096
-"""Encoder steps in a turn: products get no faster with more, and what the convolutions make takes 130 kB a step."""
+STEP_SIZES = (1, 8, 32, 64, 128, 256, 512, 1024, 2048)
+"""Rows of the captured steps; a step is padded to the next size."""
+MAX_STEP_FRAMES = 4096
+"""Encoder frames in a step: matrix products gain nothing from more, and the convolutions' output is 130 kB a frame."""
 
 
 def sizes_of(chunk: int, slots: int) -> list[int]:
-    """Rows of turns of so many steps a row: as few as hold all slots, as many as are allowed."""
-    allowed = [size for size in SIZES if size * chunk <= MOST_STEPS or size == SIZES[0]]
+    """Step sizes for chunks of so many encoder frames: up to the first that holds all slots, within MAX_STEP_FRAMES."""
+    allowed = [size for size in STEP_SIZES if size * chunk <= MAX_STEP_FRAMES or size == STEP_SIZES[0]]
     return allowed[: bisect_left(allowed, slots) + 1]
 
 
 @dataclass(frozen=True)
-class _UnderWay:
-    turn: CudaStreamStep
+class _InFlight:
+    step: CudaStreamStep
     parts: Sequence[ChunkPart]
-    listened: Sequence[int]
-    """Where each row's detector was."""
+    vad_starts: Sequence[int]
+    """Sample at which each row's speech detector began."""
 
 
 class CudaLane(ChunkLane):
-    lead = LEAD_FRAMES
+    lead_frames = LEAD_FRAMES
 
     def __init__(self, runner: CudaStreamModel, slots: int, tokenizer: Tokenizer | None = None) -> None:
         super().__init__(runner.feature_extractor, slots, tokenizer)
         self.runner = runner
         self.state = CudaStreamState.allocate(runner, slots)
-        self._turns: dict[tuple[int, int], CudaStreamStep] = {}
-        self._under_way: _UnderWay | None = None
+        self._steps: dict[tuple[int, int], CudaStreamStep] = {}
+        self._in_flight: _InFlight | None = None
 
     @property
     def latencies(self) -> tuple[int, ...]:
         return self.runner.config.encoder.latencies
 
     @property
-    def is_settled(self) -> bool:
-        return self._under_way is None
+    def is_drained(self) -> bool:
+        return self._in_flight is None
 
     @torch.inference_mode()
     def prepare(self) -> None:
-        """Records every turn that there can be, the largest first: the others take their memory from what it took."""
+        """Captures steps of all sizes, the largest first: the others share its memory."""
         chunks = [latency // STEP_MS for latency in self.latencies]
-        wanted = [(size, chunk) for chunk in chunks for size in sizes_of(chunk, self.slots.count)]
-        for size, chunk in sorted(wanted, key=lambda one: -one[0] * one[1]):
-            self._turn(size, chunk)
+        shapes = [(size, chunk) for chunk in chunks for size in sizes_of(chunk, self.slots.count)]
+        for size, chunk in sorted(shapes, key=lambda shape: -shape[0] * shape[1]):
+            self._step(size, chunk)
 
     @torch.inference_mode()
     def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
-        parts = [self._part(self._streams[number]) for number in numbers]
-        turn = self._turn(len(parts), parts[0].stream.chunk)
-        inputs = turn.next_inputs()
+        parts = [self._next_part(self._streams[number]) for number in numbers]
+        step = self._step(len(parts), parts[0].stream.chunk)
+        inputs = step.next_inputs()
         with self.stages.time("filling"):
-            listened = self._fill(inputs, parts)
+            vad_starts = self._fill(inputs, parts)
             for part in parts:
                 self._advance(part, now)
-        last = self._land()
-        turn.launch(inputs)
-        told = self._answers(last)
-        self._under_way = _UnderWay(turn, parts, listened)
-        return told
+        finished = self._collect()
+        step.launch(inputs)
+        events = self._finished_events(finished)
+        self._in_flight = _InFlight(step, parts, vad_starts)
+        return events
 
     @torch.inference_mode()
     def settle(self) -> list[Answer]:
-        return self._answers(self._land())
+        return self._finished_events(self._collect())
 
-    def _reset(self, row: int) -> None:
-        """A turn is told which rows begin."""
+    def _reset_slot(self, slot: int) -> None:
+        """The inputs of a step mark the rows whose stream begins."""
 
-    def largest_turn(self, latency_ms: int) -> int:
-        """Streams that share a turn, at most."""
-        return min(self.slots.count, self._most_rows(latency_ms // STEP_MS))
+    def max_step_rows(self, latency_ms: int) -> int:
+        return min(self.slots.count, self._max_rows(latency_ms // STEP_MS))
 
-    def _most_rows(self, chunk: int) -> int:
+    def _max_rows(self, chunk: int) -> int:
         return sizes_of(chunk, self.slots.count)[-1]
 
-    def _turn(self, rows: int, chunk: int) -> CudaStreamStep:
-        """One that has room for so many rows."""
+    def _step(self, rows: int, chunk: int) -> CudaStreamStep:
+        """The smallest step for so many rows."""
         sizes = sizes_of(chunk, self.slots.count)
         size = sizes[bisect_left(sizes, rows)]
-        if (size, chunk) not in self._turns:
-            self._turns[size, chunk] = CudaStreamStep(self.runner, self.state, size, chunk)
-        return self._turns[size, chunk]
+        if (size, chunk) not in self._steps:
+            self._steps[size, chunk] = CudaStreamStep(self.runner, self.state, size, chunk)
+        return self._steps[size, chunk]
 
     def _fill(self, inputs: StepInputs, parts: Sequence[ChunkPart]) -> list[int]:
-        """Tells where each detector was; they stand where this turn takes them."""
-        config, width = self.front.config, inputs.samples.shape[1]
-        numbers: list[int] = []
-        listened: list[int] = []
+        """Fills the inputs and advances the speech detectors; returns the sample at which each of them began."""
+        config, width = self.feature_extractor.config, inputs.samples.shape[1]
+        fields: list[int] = []
+        vad_starts: list[int] = []
         for part, row in zip(parts, inputs.samples.numpy(), strict=False):
-            stream, ear = part.stream, part.stream.ear
-            first, heard = first_sample(part.first, config), ear.listened
-            lost = max(0, -first)
-            begin = min(first + lost, heard)
-            samples = ear.samples.view(begin, begin + width)
+            stream, vad = part.stream, part.stream.vad
+            first, vad_start = first_sample(part.first_frame, config), vad.processed
+            missing = max(0, -first)
+            begin = min(first + missing, vad_start)
+            samples = vad.samples.view(begin, begin + width)
             row[: len(samples)] = samples
-            place, known = first - begin, part.end - first
-            age, steps = (part.first + LEAD_FRAMES) // STEP_FRAMES, (part.reached - heard) // STEP
-            into = self.state.scratch if part.flush else stream.lease.row
-            numbers += (stream.lease.row, into, age, age == 0)
-            numbers += (part.frames, place, lost, known, stream.options.prompt or 0, heard - begin, steps, heard == 0)
-            listened.append(heard)
-            ear.listened = heard + steps * STEP
-        inputs.fill(numbers, self.state.scratch)
-        return listened
+            offset, known = first - begin, part.known_samples - first
+            age, vad_steps = (part.first_frame + LEAD_FRAMES) // STEP_FRAMES, (part.processed - vad_start) // STEP
+            slot = stream.lease.slot
+            target, prompt = self.state.scratch if part.is_flush else slot, stream.options.prompt or 0
+            fields += (slot, target, age, age == 0)
+            fields += (part.frames, offset, missing, known, prompt, vad_start - begin, vad_steps, vad_start == 0)
+            vad_starts.append(vad_start)
+            vad.processed = vad_start + vad_steps * STEP
+        inputs.fill(fields, self.state.scratch)
+        return vad_starts
 
-    def _land(self) -> tuple[_UnderWay, StepResults] | None:
-        if self._under_way is None:
+    def _collect(self) -> tuple[_InFlight, StepResults] | None:
+        """Waits for the step in flight."""
+        if self._in_flight is None:
             return None
         with self.stages.time("waiting"):
-            results = self._under_way.turn.collect()
-        landed, self._under_way = (self._under_way, results), None
-        return landed
+            results = self._in_flight.step.collect()
+        finished, self._in_flight = (self._in_flight, results), None
+        return finished
 
-    def _answers(self, landed: tuple[_UnderWay, StepResults] | None) -> list[Answer]:
-        if landed is None:
+    def _finished_events(self, finished: tuple[_InFlight, StepResults] | None) -> list[Answer]:
+        if finished is None:
             return []
-        turn, results = landed
-        answers: list[Answer] = []
+        step, results = finished
+        events: list[Answer] = []
         with self.stages.time("telling"):
-            speech = Speeches(turn.parts, turn.listened, results.speech.numpy())
-            for row, (part, emitted) in enumerate(zip(turn.parts, results.tokens(len(turn.parts)), strict=True)):
-                hearing = part.stream.hearing
-                if not emitted and part.cut is None and speech.is_told_by_outline(row, hearing):
-                    if self._streams.get(part.stream.number) is part.stream:
-                        answers.append(StreamTokens(part.stream.number, (), part.reached / RATE))
+            speech = SpeechBatch(step.parts, step.vad_starts, results.speech.numpy())
+            for row, (part, emitted) in enumerate(zip(step.parts, results.tokens(len(step.parts)), strict=True)):
+                stream = part.stream
+                if not emitted and part.finalize is None and speech.skip(row, stream.endpoint_merge):
+                    if self._streams.get(stream.number) is stream:
+                        events.append(StreamTokens(stream.number, (), part.processed / RATE))
                     continue
-                answers += self._tell(part, self._timed(part, emitted), speech.steps(row))
-        return answers
+                events += self._events(part, self._stream_tokens(part, emitted), speech.steps(row))
+        return events
 
 
-class Speeches:
-    """What the detectors heard in a turn, row by row."""
+class SpeechBatch:
+    """The speech probabilities of a step, row by row."""
 
-    def __init__(self, parts: Sequence[ChunkPart], listened: Sequence[int], probabilities: NDArray[np.float32]) -> None:
-        """probabilities [B, n], of which each row's first steps count."""
-        self._listened, self._probabilities = listened, probabilities
-        self._counts = [(part.reached - heard) // STEP for part, heard in zip(parts, listened, strict=True)]
-        heard = probabilities[: len(parts)]
-        there = np.arange(probabilities.shape[1]) < np.array(self._counts)[:, None]
-        self._lowest = np.where(there, heard, 1.0).min(1).tolist()
-        self._highest = np.where(there, heard, 0.0).max(1).tolist()
+    def __init__(
+        self, parts: Sequence[ChunkPart], vad_starts: Sequence[int], probabilities: NDArray[np.float32]
+    ) -> None:
+        """probabilities [B, n]: only the first detector steps of each row are valid."""
+        self._vad_starts, self._probabilities = vad_starts, probabilities
+        self._counts = [(part.processed - start) // STEP for part, start in zip(parts, vad_starts, strict=True)]
+        rows = probabilities[: len(parts)]
+        is_valid = np.arange(probabilities.shape[1]) < np.array(self._counts)[:, None]
+        self._lowest = np.where(is_valid, rows, 1.0).min(1).tolist()
+        self._highest = np.where(is_valid, rows, 0.0).max(1).tolist()
 
-    def is_told_by_outline(self, row: int, hearing: EndpointMerge) -> bool:
-        """Whether where the last step ends and the least and the largest probability are enough: nothing happened."""
+    def skip(self, row: int, endpoint_merge: EndpointMerge) -> bool:
+        """Skips a row whose extreme probabilities show that no speech began or ended; False when one may have."""
         count = self._counts[row]
-        until = (self._listened[row] + STEP * count) / RATE
-        return count == 0 or hearing.skim(until, self._lowest[row], self._highest[row])
+        until = (self._vad_starts[row] + STEP * count) / RATE
+        return count == 0 or endpoint_merge.skip(until, self._lowest[row], self._highest[row])
 
     def steps(self, row: int) -> list[Speech]:
-        count, listened = self._counts[row], self._listened[row]
-        places = [(listened + STEP * step) / RATE for step in range(count + 1)]
-        return list(zip(places, places[1:], self._probabilities[row, :count].tolist(), strict=False))
+        count, vad_start = self._counts[row], self._vad_starts[row]
+        bounds = [(vad_start + STEP * step) / RATE for step in range(count + 1)]
+        return list(zip(bounds, bounds[1:], self._probabilities[row, :count].tolist(), strict=False))

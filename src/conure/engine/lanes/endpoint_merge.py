@@ -1,4 +1,4 @@
-"""Tokens and speech of one stream, as they come, to answers in the stream's order."""
+"""Merges the tokens and the speech probabilities of one stream into events, in the stream's order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["EndpointMerge"]
 
 
 class EndpointMerge:
-    """For models whose tokens come while the utterance goes on."""
+    """For models that emit tokens while the utterance is in progress."""
 
     def __init__(self, number: int, endpointing: Endpointing, end_token: int | None = None) -> None:
         self.number = number
@@ -25,37 +25,37 @@ class EndpointMerge:
     def configure(self, endpointing: Endpointing) -> None:
         self._endpointer.settings = endpointing
 
-    def tell(self, tokens: Sequence[Token], speech: Sequence[Speech], reached: float) -> Iterator[Answer]:
-        """Tokens and steps of the detector, merged by time, as the endpointer sees them."""
+    def merge(self, tokens: Sequence[Token], speech: Sequence[Speech], processed: float) -> Iterator[Answer]:
+        """Passes tokens and detector steps to the endpointer by time. `processed`: seconds that are decoded."""
         pending = deque(tokens)
-        said: list[Token] = []
+        utterance: list[Token] = []
         for start, end, probability in speech:
             while pending and pending[0].start + STEP_SECONDS <= end:
-                yield from self._say(pending.popleft(), said)
+                yield from self._add_token(pending.popleft(), utterance)
             event = self._endpointer.add_step(start, end, probability)
             if event is None:
                 continue
             if isinstance(event, SpeechBegan):
                 yield SpeechStarted(self.number, event.at)
             else:
-                yield StreamTokens(self.number, tuple(said), event.at)
-                said.clear()
+                yield StreamTokens(self.number, tuple(utterance), event.at)
+                utterance.clear()
                 yield UtteranceEnded(self.number, event.at, event.reason)
         while pending:
-            yield from self._say(pending.popleft(), said)
-        yield StreamTokens(self.number, tuple(said), reached)
+            yield from self._add_token(pending.popleft(), utterance)
+        yield StreamTokens(self.number, tuple(utterance), processed)
 
-    def skim(self, until: float, lowest: float, highest: float) -> bool:
-        """Steps of the detector up to there, without tokens; False where they have to be told one by one."""
+    def skip(self, until: float, lowest: float, highest: float) -> bool:
+        """Skips detector steps up to a time without tokens; False when they must be merged one by one."""
         return self._endpointer.add_steps(until, lowest, highest)
 
     def end(self, at: float, reason: EndReason) -> Iterator[Answer]:
-        """Over, because of what the caller knows."""
+        """Ends the utterance at a finalize or at the stream's end."""
         if ended := self._endpointer.end_speech(at, reason):
             yield UtteranceEnded(self.number, ended.at, ended.reason)
 
-    def _say(self, token: Token, said: list[Token]) -> Iterator[Answer]:
-        said.append(token)
+    def _add_token(self, token: Token, utterance: list[Token]) -> Iterator[Answer]:
+        utterance.append(token)
         began = self._endpointer.add_token(token.start, token.end, token.id == self.end_token)
         if began:
             yield SpeechStarted(self.number, began.at)

@@ -1,4 +1,4 @@
-"""What the loop asks of whatever transcribes live streams of one model."""
+"""The interface between the loop and the lanes of live streams."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from conure.engine.messages import Answer, Samples, StreamOptions
-from conure.engine.scheduler import Expected, LiveWork
+from conure.engine.scheduler import ExpectedWork, StreamWork
 from conure.engine.stage_timer import StageTimer
 from conure.vad.endpointing import Endpointing
 
@@ -14,13 +14,13 @@ __all__ = ["StreamingLane"]
 
 
 class StreamingLane(Protocol):
-    """Streams that are open are known by their numbers; answers are made in `run`, `settle` and `cancel` alone."""
+    """Open streams of one model, by number. Events are emitted only in `run`, `settle` and `cancel`."""
 
     stages: StageTimer
-    """Of its turns."""
+    """Of the lane's steps."""
 
     def __len__(self) -> int:
-        """Streams that are open."""
+        """Open streams."""
         ...
 
     @property
@@ -30,17 +30,17 @@ class StreamingLane(Protocol):
 
     @property
     def latencies(self) -> tuple[int, ...]:
-        """Those that a stream may ask for, in milliseconds, the least first."""
+        """The latencies a stream may request, in milliseconds, ascending."""
         ...
 
     def open(self, number: int, options: StreamOptions, late: float = 0.0) -> bool:
-        """Whether there was room for it. `late`: seconds of its audio that should have been worked in before now."""
+        """False when the lane is full. `late`: seconds of audio at the stream's beginning that are overdue."""
         ...
 
     def push(self, number: int, samples: Samples, now: float) -> None: ...
 
     def finalize(self, number: int, marker: int | None, now: float) -> None:
-        """A cut after what was pushed; without a marker the stream ends there."""
+        """Finalizes all audio pushed so far; without a marker the stream ends there."""
         ...
 
     def configure(self, number: int, endpointing: Endpointing) -> None: ...
@@ -48,30 +48,30 @@ class StreamingLane(Protocol):
     def cancel(self, number: int) -> list[Answer]: ...
 
     def drop(self, number: int) -> None:
-        """It is gone, without an answer."""
+        """Removes a stream without an event."""
         ...
 
-    def behind(self, number: int) -> float:
-        """Seconds of audio that came and were not worked in."""
+    def backlog_seconds(self, number: int) -> float:
+        """Seconds of audio that was received and is not processed yet."""
         ...
 
-    def ready(self) -> list[LiveWork]:
-        """What there is to do; at most one work for a stream."""
+    def ready(self) -> list[StreamWork]:
+        """Work that may start now; at most one for each stream."""
         ...
 
-    def expected(self) -> list[Expected]:
-        """What there will be, if samples come as fast as they are spoken."""
+    def expected_work(self) -> list[ExpectedWork]:
+        """Work to come if audio arrives in real time."""
         ...
 
     def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
-        """A turn for streams whose work is ready and of one kind; some of its answers may come with the next one."""
+        """One step for streams with work of one kind; some of its events may come with the next step."""
         ...
 
     @property
-    def is_settled(self) -> bool:
-        """Whether all turns have given their answers."""
+    def is_drained(self) -> bool:
+        """Whether no step has events that are still to come."""
         ...
 
     def settle(self) -> list[Answer]:
-        """Waits for the answers that are still to come."""
+        """Waits for the events of the last step."""
         ...

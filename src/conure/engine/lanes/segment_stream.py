@@ -1,4 +1,4 @@
-"""One live stream of a model that hears whole clips only: what of it was heard, and what is still to be done."""
+"""One live stream of a model that transcribes whole clips: what was processed of it, and what is still to be done."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from conure.audio.realtime_clock import RealtimeClock
-from conure.engine.lanes.chunk_lane import AHEAD, Cut
+from conure.engine.lanes.chunk_lane import LEAD_SECONDS, FinalizePoint
 from conure.engine.lanes.clip_batch import seconds_of
 from conure.engine.lanes.utterance import Utterance
 from conure.engine.lanes.vad_stream import Speech, VadStream
 from conure.engine.messages import Samples, StreamOptions
-from conure.engine.scheduler import LiveWork
+from conure.engine.scheduler import StreamWork
 from conure.text.overlap_merge import ForcedSeam
 from conure.types import Word
 from conure.vad.endpointing import SpeechEnded
@@ -24,82 +24,90 @@ from conure.vad.utterance_detector import UtteranceDetector
 __all__ = ["SegmentStream"]
 
 RATE = 16_000
-LISTEN = 5 * STEP
-"""Samples that are listened to together, 160 ms."""
-ONSET = 0.2
-"""Seconds, at most, that a word was already being said when the detector hears it."""
+VAD_SAMPLES = 5 * STEP
+"""Samples that the speech detector processes together, 160 ms."""
+MAX_ONSET = 0.2
+"""Seconds of a word's sound before the detector notices it, at most."""
 
 
 @dataclass(slots=True)
 class SegmentStream:
     number: int
     options: StreamOptions
-    utterances: UtteranceDetector
-    ear: VadStream = field(default_factory=VadStream)
+    detector: UtteranceDetector
+    vad: VadStream = field(default_factory=VadStream)
     steps: deque[Speech] = field(default_factory=deque)
-    """What the ear has heard and was not followed yet: what comes after an utterance that is over."""
-    origin: int = 0
-    """The sample of the last cut."""
-    border: ForcedSeam[Word] | None = None
-    """At that cut, where it cut an utterance off."""
-    cuts: deque[Cut] = field(default_factory=deque)
-    goes_on: Utterance | None = None
-    over: SpeechEnded | None = None
-    """How the utterance ended whose tokens are not known yet."""
-    clear: int = 0
-    """No utterance to come hears what is before this sample."""
-    likeliest: float = 0.0
-    """The highest probability of speech since the last cut."""
-    spoke: bool = False
-    """Whether there was an utterance since."""
-    heard_rest: bool = False
-    """Whether the ear has heard what is left before the next cut after its last whole step."""
-    since: float | None = None
-    """When there was something to listen to."""
-    over_since: float | None = None
-    guess_since: float | None = None
-    pushed: float = 0.0
-    spoken: RealtimeClock = field(default_factory=RealtimeClock)
-    late_until: int = 0
-    """The sample before which all should have been worked in when the stream was opened."""
+    """Detector steps not handled yet: those after an utterance that has ended."""
+    last_finalize: int = 0
+    """Sample of the last finalize."""
+    finalize_seam: ForcedSeam[Word] | None = None
+    """At that finalize, when it ended an utterance."""
+    finalizes: deque[FinalizePoint] = field(default_factory=deque)
+    utterance: Utterance | None = None
+    speech_end: SpeechEnded | None = None
+    """End of an utterance whose tokens are not decoded yet."""
+    settled: int = 0
+    """Samples that no later utterance needs."""
+    max_probability: float = 0.0
+    """Of speech, since the last finalize."""
+    has_spoken: bool = False
+    """Whether there was an utterance since the last finalize."""
+    has_probed: bool = False
+    """Whether the detector has processed the incomplete step before the next finalize."""
+    audio_since: float | None = None
+    """When the detector's work became ready."""
+    final_since: float | None = None
+    partial_since: float | None = None
+    last_packet_at: float = 0.0
+    clock: RealtimeClock = field(default_factory=RealtimeClock)
+    overdue_until: int = 0
+    """Samples that were overdue when the stream was opened."""
 
     @property
     def latency(self) -> float:
         return self.options.latency_ms / 1000
 
     @property
-    def listens(self) -> int:
-        """Samples that are listened to together."""
-        return min(LISTEN, max(1, int(self.latency * RATE) // STEP) * STEP)
+    def vad_samples(self) -> int:
+        """Samples that the speech detector processes together."""
+        return min(VAD_SAMPLES, max(1, int(self.latency * RATE) // STEP) * STEP)
 
     @property
-    def end(self) -> int:
-        """Of the audio that the ear may hear."""
-        return self.cuts[0].sample if self.cuts else self.ear.samples.end
+    def audio_end(self) -> int:
+        """End of the audio that the speech detector may process."""
+        return self.finalizes[0].sample if self.finalizes else self.vad.samples.end
 
     @property
-    def over_at(self) -> int:
-        """Where the audio ends of the utterance that is over. The last of the silence is left to the next one."""
-        assert self.over is not None
-        onset = min(ONSET, self.utterances.silence / 3) if self.over.reason == "silence" else 0.0
-        return round((self.over.at - onset) * RATE)
+    def clip_end(self) -> int:
+        """End of the ended utterance's audio. The last of the silence is left to the next utterance."""
+        assert self.speech_end is not None
+        onset = min(MAX_ONSET, self.detector.silence / 3) if self.speech_end.reason == "silence" else 0.0
+        return round((self.speech_end.at - onset) * RATE)
 
     @property
-    def seconds(self) -> int:
-        """Audio of the utterance that is over, as a size of work."""
-        return seconds_of(self.over_at - self.goes_on.first) if self.over and self.goes_on else 1
+    def clip_seconds(self) -> int:
+        """Audio of the ended utterance, as the size of its work."""
+        return seconds_of(self.clip_end - self.utterance.first) if self.speech_end and self.utterance else 1
 
     @property
-    def wants_guess(self) -> bool:
-        going = self.goes_on
-        return going is not None and going.is_told and self.over is None and self.ear.listened >= going.next_guess
+    def wants_partial(self) -> bool:
+        utterance = self.utterance
+        if utterance is None or not utterance.is_reported or self.speech_end is not None:
+            return False
+        return self.vad.processed >= utterance.next_partial
 
-    def work(self, kind: Hashable, end: int, since: float) -> LiveWork:
-        """What is to be done with audio up to that sample, since it could be."""
-        whole = self.spoken.spoken_at(end) if end > self.late_until else since
-        return LiveWork(self.number, kind, max(whole, since) + self.latency, firm_from=whole - AHEAD, since=self.pushed)
+    def work(self, kind: Hashable, end: int, since: float) -> StreamWork:
+        """Work on the audio up to sample `end`, which became ready at `since`."""
+        complete_at = self.clock.spoken_at(end) if end > self.overdue_until else since
+        return StreamWork(
+            self.number,
+            kind,
+            due=max(complete_at, since) + self.latency,
+            realtime_from=complete_at - LEAD_SECONDS,
+            arrived_at=self.last_packet_at,
+        )
 
     def read(self, first: int, end: int) -> Samples:
         samples = np.empty(max(end - first, 0), np.float32)
-        self.ear.samples.read_into(first, samples, end)
+        self.vad.samples.read_into(first, samples, end)
         return samples

@@ -1,7 +1,7 @@
-"""Rows of the streaming batch: who holds which, and under which lease.
+"""Slots of a streaming model's state, and the leases of streams that use them.
 
-A lease is one tenancy of a row. Its number is never used again, so what is computed for a tenant that has gone can be
-told from what is for the next one. The row after the last is scratch: padding reads and writes it.
+A lease number is never used again, so results for a stream that has ended cannot be mistaken for those of the next one
+in its slot. The slot after the last is the scratch slot, which padding rows read and write.
 """
 
 from __future__ import annotations
@@ -13,41 +13,40 @@ __all__ = ["Lease", "Slots"]
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    row: int
+    slot: int
     number: int
 
 
 class Slots:
-    """`count` rows, the lowest free one first: the rows in use stay close together."""
+    """`count` slots. The lowest free one is leased first, which keeps the slots in use close together."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.scratch = count
         self._free = list(range(count - 1, -1, -1))
         self._numbers: list[int | None] = [None] * count
-        self._next = 0
+        self._next_number = 0
 
     @property
     def free(self) -> int:
         return len(self._free)
 
     def lease(self) -> Lease | None:
-        """None where every row is taken."""
+        """None when all slots are in use."""
         if not self._free:
             return None
-        row = self._free.pop()
-        self._numbers[row] = number = self._next
-        self._next += 1
-        return Lease(row, number)
+        slot = self._free.pop()
+        self._numbers[slot] = number = self._next_number
+        self._next_number += 1
+        return Lease(slot, number)
 
-    def holds(self, lease: Lease) -> bool:
-        """Whether the lease is still running."""
-        return self._numbers[lease.row] == lease.number
+    def is_valid(self, lease: Lease) -> bool:
+        return self._numbers[lease.slot] == lease.number
 
     def release(self, lease: Lease) -> None:
         """Raises ValueError for a lease that has ended."""
-        if not self.holds(lease):
-            raise ValueError(f"lease {lease.number} of row {lease.row} has ended")
-        self._numbers[lease.row] = None
-        self._free.append(lease.row)
+        if not self.is_valid(lease):
+            raise ValueError(f"lease {lease.number} of slot {lease.slot} has ended")
+        self._numbers[lease.slot] = None
+        self._free.append(lease.slot)
         self._free.sort(reverse=True)

@@ -1,4 +1,4 @@
-"""Live streams of one cache-aware model: each chunk is encoded once, and the row remembers what the next one needs.
+"""Live streams of one cache-aware model: each chunk is encoded once, and the slot caches what the next one needs.
 
 mel of the chunk ──> encoder step ──> greedy tokens
 """
@@ -22,7 +22,7 @@ __all__ = ["StreamLane"]
 
 
 class StreamLane(EagerLane):
-    lead = LEAD_FRAMES
+    lead_frames = LEAD_FRAMES
 
     def __init__(
         self, runner: StreamRunner[Any], silero: Silero, slots: int, tokenizer: Tokenizer | None = None
@@ -31,28 +31,28 @@ class StreamLane(EagerLane):
         self.runner = runner
         self.state = runner.allocate(slots + 1)
 
-    def give_back(self) -> None:
-        """The memory that rows took when they were first written; only while there is no stream."""
+    def release_memory(self) -> None:
+        """Frees the memory of slots that were written; only while there is no stream."""
         self.state = self.runner.allocate(self.capacity + 1)
 
     @property
     def latencies(self) -> tuple[int, ...]:
         return self.runner.config.encoder.latencies
 
-    def _reset(self, row: int) -> None:
-        self.state.reset(np.array([row]))
+    def _reset_slot(self, slot: int) -> None:
+        self.state.reset(np.array([slot]))
 
-    def _recognize(self, parts: Sequence[ChunkPart]) -> list[Sequence[Token]]:
-        rows = np.array([part.stream.lease.row for part in parts])
+    def _decode_parts(self, parts: Sequence[ChunkPart]) -> list[Sequence[Token]]:
+        slots = np.array([part.stream.lease.slot for part in parts])
         frames = np.array([part.frames for part in parts])
         prompts = None
         if self.runner.config.prompts:
             prompts = np.array([part.stream.options.prompt or 0 for part in parts])
-        flush = self._flushes(parts)
+        flush, chunk_frames = self._flush_mask(parts), parts[0].stream.chunk * STEP_FRAMES
         with self.stages.time("features"):
-            mel = self._mel(parts, [part.first for part in parts], parts[0].stream.chunk * STEP_FRAMES)
+            mel = self._extract_mel(parts, [part.first_frame for part in parts], chunk_frames)
         with self.stages.time("encoder"):
-            encoded, counts = self.runner.encode_chunk(mel, frames, self.state, rows, prompts, flush)
+            encoded, counts = self.runner.encode_chunk(mel, frames, self.state, slots, prompts, flush)
         with self.stages.time("decoding"):
-            found = self.runner.decode_chunk(encoded, counts, self.state, rows, flush)
-        return [self._timed(part, emitted) for part, emitted in zip(parts, found, strict=True)]
+            emitted = self.runner.decode_chunk(encoded, counts, self.state, slots, flush)
+        return [self._stream_tokens(part, tokens) for part, tokens in zip(parts, emitted, strict=True)]

@@ -1,9 +1,9 @@
-"""One utterance of a stream while it goes on, for models that hear whole clips: its audio, and guesses at its words.
+"""An utterance in progress, for models that transcribe whole clips: its audio, and the words of its partials.
 
-A guess hears the utterance so far again, so it must be bounded. After one that heard `n` seconds, n / FACTOR seconds
-of new audio must come before the next: guesses hear no more than FACTOR times the utterance's own audio. Where one
-heard more than WINDOW seconds, the words before a seam are kept as they are guessed, and the next one hears what is
-after it: so in a long utterance, too, a guess is at most WINDOW / FACTOR seconds behind.
+Each partial decodes the utterance so far again, so partials must be bounded. After one that decoded `n` seconds, the
+next one waits for n / FACTOR seconds of new audio: partials decode at most FACTOR times the utterance's own audio. When
+one decoded more than WINDOW seconds, the words before a seam are kept as they are, and the next one decodes what is
+after the seam: so in a long utterance, too, a partial is at most WINDOW / FACTOR seconds late.
 """
 
 from __future__ import annotations
@@ -16,76 +16,77 @@ from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
 from conure.types import Token, Word
 
-__all__ = ["FACTOR", "LEAD", "WINDOW", "Utterance", "right_of"]
+__all__ = ["FACTOR", "LEAD", "WINDOW", "Utterance", "audio_after"]
 
 RATE = 16_000
 FACTOR = 8
 WINDOW = 8.0
 LEAD = 1.0
-"""Seconds before a seam that the piece after it hears, too."""
+"""Seconds before a seam with which the audio after it begins."""
 
 
-def right_of(seam: Seam[Word], first: int) -> int:
-    """Where the audio after a seam begins, if that before it began with sample `first`."""
+def audio_after(seam: Seam[Word], first: int) -> int:
+    """First sample of the audio after a seam, when the audio before it began at sample `first`."""
     lead = min(LEAD, (seam.at - first / RATE) / 2)
     return round((seam.at - lead) * RATE)
 
 
 @dataclass(slots=True)
 class Utterance:
-    began: float
+    start: float
     first: int
-    """The sample with which its audio begins."""
-    is_told: bool = False
-    """Whether its beginning was told of."""
+    """First sample of its audio."""
+    is_reported: bool = False
+    """Whether SpeechStarted was emitted."""
     seam: Seam[Word] | ForcedSeam[Word] | None = None
-    """With the utterance before, where that ended by its length, or was cut off and this one hears its end again."""
+    """With the previous utterance, when that was split for its length, or ended by a finalize whose end is decoded
+    again."""
     since: float = 0.0
-    """The last cut before it: its audio may begin earlier, its words do not."""
-    next_guess: int = 0
-    """The sample that a guess must hear to be worth it."""
-    guess_first: int = field(init=False)
-    """Where the audio of the next guess begins."""
-    _guess_seam: Seam[Word] | ForcedSeam[Word] | None = field(init=False)
-    _kept: list[Word] = field(init=False, default_factory=list)
-    """Guessed words before it."""
+    """Time of the last finalize before it: its audio may begin earlier, its words may not."""
+    next_partial: int = 0
+    """Samples to wait for before the next partial."""
+    partial_first: int = field(init=False)
+    """First sample of the next partial's audio."""
+    _partial_seam: Seam[Word] | ForcedSeam[Word] | None = field(init=False)
+    _kept_words: list[Word] = field(init=False, default_factory=list)
+    """Words of earlier partials, before `partial_first`."""
 
     def __post_init__(self) -> None:
-        self.guess_first, self._guess_seam = self.first, self.seam
+        self.partial_first, self._partial_seam = self.first, self.seam
 
     def final(self, tokens: Sequence[Token], tokenizer: Tokenizer) -> list[Token]:
-        """All tokens of its audio -> those that are its own."""
+        """The tokens of its audio -> without those of the previous utterance."""
         if self.seam is not None:
             tokens = _tokens(self.seam.merge(words_from_tokens(tokens, tokenizer)))
-        return _after(tokens, self.since)
+        return _not_before(tokens, self.since)
 
-    def cut(self, tokens: Sequence[Token], end: int, tokenizer: Tokenizer) -> tuple[list[Token], Seam[Word]]:
-        """The same where it ends by its length: those before a seam, and the seam with the next one."""
+    def split(self, tokens: Sequence[Token], end: int, tokenizer: Tokenizer) -> tuple[list[Token], Seam[Word]]:
+        """For an utterance that ends by its length: the tokens before a seam, and the seam with the next utterance."""
         words = words_from_tokens(self.final(tokens, tokenizer), tokenizer)
         seam = find_seam(words, self.first / RATE, end / RATE)
         return _tokens(seam.before), seam
 
-    def guess(self, tokens: Sequence[Token], until: int, latency: int, tokenizer: Tokenizer) -> list[Token]:
-        """Tokens of the audio from `guess_first` to `until` -> those of the utterance so far."""
+    def partial(self, tokens: Sequence[Token], until: int, latency: int, tokenizer: Tokenizer) -> list[Token]:
+        """The tokens of the audio from `partial_first` to `until` -> those of the utterance so far."""
         words = words_from_tokens(tokens, tokenizer)
-        if self._guess_seam:
-            words = self._guess_seam.merge(words)
-        heard = until - self.guess_first
-        self.next_guess = until + max(latency, heard // FACTOR)
-        guessed = [*self._kept, *words]
-        if heard > WINDOW * RATE:
-            seam = find_seam(words, self.guess_first / RATE, until / RATE)
-            self._kept += seam.before
-            self.guess_first, self._guess_seam = right_of(seam, self.guess_first), seam
-        return _after(_tokens(guessed), self.since)
+        if self._partial_seam:
+            words = self._partial_seam.merge(words)
+        decoded = until - self.partial_first
+        self.next_partial = until + max(latency, decoded // FACTOR)
+        utterance_words = [*self._kept_words, *words]
+        if decoded > WINDOW * RATE:
+            seam = find_seam(words, self.partial_first / RATE, until / RATE)
+            self._kept_words += seam.before
+            self.partial_first, self._partial_seam = audio_after(seam, self.partial_first), seam
+        return _not_before(_tokens(utterance_words), self.since)
 
 
 def _tokens(words: Sequence[Word]) -> list[Token]:
     return [token for word in words for token in word.tokens]
 
 
-def _after(tokens: Sequence[Token], since: float) -> list[Token]:
-    """What is told after a cut is not before it."""
+def _not_before(tokens: Sequence[Token], since: float) -> list[Token]:
+    """Tokens emitted after a finalize must not have times before it."""
     if all(token.start >= since for token in tokens):
         return list(tokens)
     return [replace(token, start=max(token.start, since), end=max(token.end, since)) for token in tokens]

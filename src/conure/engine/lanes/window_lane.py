@@ -1,11 +1,12 @@
-"""Live streams of one unified model: each chunk is encoded with what is to its left and right, and forgotten.
+"""Live streams of one unified model: each chunk is encoded in a window with its left and right context.
 
-    [ left context | chunk | right context ] ──> encoder ──> the chunk's steps ──> greedy tokens, state carried on
+    [ left context | chunk | right context ] ──> encoder ──> frames of the chunk ──> greedy tokens, decoder state
 
-Its convolutions look ahead, so nothing but samples can be kept from chunk to chunk. Latency is the chunk and what is
-to its right. A stream's first windows begin with it, the last ones before a cut end there.
+The encoder's convolutions look ahead, so no encoder state can be cached: windows are encoded from the samples. The
+latency is the chunk and its right context. A stream's first windows begin with the stream, and the last ones before a
+finalize end there.
 
-A feature's mean over the clip cannot be known, so where the model wants it taken out it is the window's.
+Features that are normalized by their mean over the clip are normalized by their mean over the window.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ __all__ = ["WindowLane", "live_contexts"]
 
 
 def live_contexts(contexts: Sequence[AttentionContext]) -> dict[int, AttentionContext]:
-    """The context for each latency in milliseconds, the least first.
+    """The context for each latency in milliseconds, ascending.
 
-    Where several give the same latency it is the one whose chunk and right context are most alike. The left context
-    is of whole chunks, so that in a window chunks are where training had them.
+    Of several with the same latency, the one whose chunk and right context are most alike. The left context is rounded
+    down to whole chunks, so that chunk boundaries in a window are those of training.
     """
     chosen: dict[int, AttentionContext] = {}
     for context in sorted(contexts, key=lambda context: abs((context.chunk or 0) - context.right)):
@@ -55,54 +56,55 @@ class WindowLane(EagerLane):
     def latencies(self) -> tuple[int, ...]:
         return tuple(self.contexts)
 
-    def _chunk(self, options: StreamOptions) -> int:
+    def _chunk_steps(self, options: StreamOptions) -> int:
         chunk = self.contexts[options.latency_ms].chunk
         assert chunk is not None
         return chunk
 
-    def _beyond(self, stream: ChunkStream) -> int:
+    def _look_ahead_frames(self, stream: ChunkStream) -> int:
         return self.contexts[stream.options.latency_ms].right * STEP_FRAMES
 
-    def _kept(self, stream: ChunkStream) -> int:
-        return max(0, stream.frames - self.contexts[stream.options.latency_ms].left * STEP_FRAMES)
+    def _first_needed_frame(self, stream: ChunkStream) -> int:
+        return max(0, stream.next_frame - self.contexts[stream.options.latency_ms].left * STEP_FRAMES)
 
-    def _reset(self, row: int) -> None:
-        self.state.reset(np.array([row]))
+    def _reset_slot(self, slot: int) -> None:
+        self.state.reset(np.array([slot]))
 
-    def _recognize(self, parts: Sequence[ChunkPart]) -> list[Sequence[Token]]:
-        """Parts of as many chunks go together; a flush may have several."""
+    def _decode_parts(self, parts: Sequence[ChunkPart]) -> list[Sequence[Token]]:
+        """Parts with as many chunks share a batch; a flush may have several chunks."""
         by_chunks: dict[int, list[int]] = defaultdict(list)
-        for place, part in enumerate(parts):
-            by_chunks[-(-part.frames // (part.stream.chunk * STEP_FRAMES))].append(place)
-        found: dict[int, Sequence[Token]] = {}
-        for chunks, places in by_chunks.items():
-            some = [parts[place] for place in places]
-            found |= zip(places, self._hear(some, chunks), strict=True)
-        return [found[place] for place in range(len(parts))]
+        for index, part in enumerate(parts):
+            by_chunks[-(-part.frames // (part.stream.chunk * STEP_FRAMES))].append(index)
+        tokens: dict[int, Sequence[Token]] = {}
+        for chunks, indices in by_chunks.items():
+            batch = [parts[index] for index in indices]
+            tokens |= zip(indices, self._decode_batch(batch, chunks), strict=True)
+        return [tokens[index] for index in range(len(parts))]
 
-    def _hear(self, parts: Sequence[ChunkPart], chunks: int) -> Iterator[Sequence[Token]]:
-        """The tokens of parts that have so many chunks each."""
-        rows = np.array([part.stream.lease.row for part in parts])
+    def _decode_batch(self, parts: Sequence[ChunkPart], chunks: int) -> Iterator[Sequence[Token]]:
+        """The tokens of parts with `chunks` chunks each."""
+        slots = np.array([part.stream.lease.slot for part in parts])
         encoded, counts = self._encode(parts, chunks)
         with self.stages.time("decoding"):
-            found = self.runner.decoder.decode_chunk(encoded, counts, self.state, rows, self._flushes(parts))
-        return map(self._timed, parts, found)
+            emitted = self.runner.decoder.decode_chunk(encoded, counts, self.state, slots, self._flush_mask(parts))
+        return map(self._stream_tokens, parts, emitted)
 
     def _encode(self, parts: Sequence[ChunkPart], chunks: int) -> tuple[Any, Any]:
-        """The steps of each part's chunks, [B, chunks * C, D], and how many they are, [B]. A chunk is a window."""
+        """The encoder frames of each part, [B, chunks * C, D], and their counts, [B]. Each chunk is one window."""
         context = self.contexts[parts[0].stream.options.latency_ms]
-        size = parts[0].stream.chunk * STEP_FRAMES
-        begins = np.array([part.first + size * chunk for part in parts for chunk in range(chunks)])
+        chunk_frames = parts[0].stream.chunk * STEP_FRAMES
+        begins = np.array([part.first_frame + chunk_frames * chunk for part in parts for chunk in range(chunks)])
         first = (begins - context.left * STEP_FRAMES).clip(0)
-        known = np.repeat([part.end // self.front.config.hop for part in parts], chunks)
-        windows = np.minimum(begins + size + context.right * STEP_FRAMES, known) - first
-        whose = [part for part in parts for _ in range(chunks)]
+        known = np.repeat([part.known_samples // self.feature_extractor.config.hop for part in parts], chunks)
+        windows = np.minimum(begins + chunk_frames + context.right * STEP_FRAMES, known) - first
+        window_parts = [part for part in parts for _ in range(chunks)]
         prompts = None
         if self.runner.config.prompts:
-            prompts = np.array([part.stream.options.prompt or 0 for part in whose])
+            prompts = np.array([part.stream.options.prompt or 0 for part in window_parts])
         with self.stages.time("features"):
-            mel = self.front.normalize(self._mel(whose, first.tolist(), int(windows.max())), windows)
+            mel = self._extract_mel(window_parts, first.tolist(), int(windows.max()))
+            mel = self.feature_extractor.normalize(mel, windows)
         with self.stages.time("encoder"):
             encoded, counts = self.runner.encode(mel, windows, (begins - first) // STEP_FRAMES, context, prompts)
-        # Of several windows all but the last give whole chunks.
+        # All windows of a part but the last give a complete chunk, so its frames are contiguous.
         return encoded.reshape(len(parts), -1, encoded.shape[2]), counts.reshape(len(parts), chunks).sum(1)

@@ -1,4 +1,4 @@
-"""What models need of a card's memory: everything that is on it, counted beforehand."""
+"""The memory that a model needs on a GPU, computed before it is allocated."""
 
 from __future__ import annotations
 
@@ -11,79 +11,80 @@ from conure.engine.lanes.clips import CARD_BATCH_SECONDS
 from conure.engine.lanes.cuda_lane import sizes_of
 from conure.engine.lanes.segment_lane import BATCH_SECONDS
 from conure.engine.lanes.window_lane import live_contexts
-from conure.engine.memory.plan import Clips, Need, Streams
+from conure.engine.memory.plan import ClipNeed, ModelNeed, StreamNeed
 from conure.engine.memory.step_memory import (
+    captured_buffer_bytes,
+    captured_step_bytes,
     clip_bytes,
     position_bytes,
-    recorded_turn_bytes,
-    standing_turn_bytes,
-    turn_bytes,
+    step_bytes,
     window_bytes,
 )
 from conure.engine.plan import Plan
-from conure.engine.scheduler import MOST_ROWS
+from conure.engine.scheduler import MAX_ROWS
 from conure.models.config import NetworkConfig
 from conure.models.encoder_state import EncoderState
 from conure.vad.silero_torch import SileroRows
 
-__all__ = ["decoder_bytes", "need_of_card"]
+__all__ = ["decoder_bytes", "gpu_model_need"]
 
-MOST_SLOTS = 16_384
-SIZE = torch.bfloat16.itemsize
-"""Of an encoder's number on a card."""
+MAX_SLOTS = 16_384
+ELEMENT_SIZE = torch.bfloat16.itemsize
+"""Bytes of an encoder's number on a GPU."""
 
 
-def need_of_card(opened: OpenedModel, model: str, plan: Plan) -> Need:
-    """Of a model that was asked for by that name."""
+def gpu_model_need(opened: OpenedModel, model: str, plan: Plan) -> ModelNeed:
+    """`model`: its name in the plan."""
     config = opened.checkpoint.config
-    streams = _streams_of(opened, config, plan.slots) if model in plan.live else None
-    clips = Clips(partial(clip_bytes, config, SIZE), int(CARD_BATCH_SECONDS)) if model in plan.clips else None
-    return Need(model, opened.checkpoint.weight_bytes(SIZE), streams, clips)
+    streams = _stream_need(opened, config, plan.slots) if model in plan.live else None
+    batch_bytes = partial(clip_bytes, config, ELEMENT_SIZE)
+    clips = ClipNeed(batch_bytes, int(CARD_BATCH_SECONDS)) if model in plan.clips else None
+    return ModelNeed(model, opened.checkpoint.weight_bytes(ELEMENT_SIZE), streams, clips)
 
 
 def decoder_bytes(config: NetworkConfig) -> int:
-    """What a row of the decoder takes, which is in float32 everywhere."""
+    """A slot of the decoder's state, which is float32 on all devices."""
     numbers = 2 * config.predictor_layers * config.predictor_width + config.joint_width
     return torch.float32.itemsize * numbers + 2 * torch.long.itemsize
 
 
-def _streams_of(opened: OpenedModel, config: NetworkConfig, slots: int | None) -> Streams:
+def _stream_need(opened: OpenedModel, config: NetworkConfig, slots: int | None) -> StreamNeed:
     decoder = decoder_bytes(config)
     if opened.cuda_model:
-        return _recorded(config, decoder, slots)
+        return _captured_need(config, decoder, slots)
     if opened.stream_runner:
-        return _chunked(config, decoder, slots)
+        return _chunk_need(config, decoder, slots)
     if opened.window_runner:
         contexts = live_contexts(config.encoder.contexts).values()
         steps = max(context.left + (context.chunk or 0) + context.right for context in contexts)
-        turn = window_bytes(config, SIZE, steps)
-        return Streams(decoder, MOST_SLOTS, slots, turn, MOST_ROWS, fixed=2 * decoder)
+        row = window_bytes(config, ELEMENT_SIZE, steps)
+        return StreamNeed(decoder, MAX_SLOTS, slots, row, MAX_ROWS, fixed_bytes=2 * decoder)
     # One long utterance takes more than many short ones.
-    return Streams(0, MOST_SLOTS, slots, fixed=clip_bytes(config, SIZE, 1, BATCH_SECONDS))
+    return StreamNeed(0, MAX_SLOTS, slots, fixed_bytes=clip_bytes(config, ELEMENT_SIZE, 1, BATCH_SECONDS))
 
 
-def _chunked(config: NetworkConfig, decoder: int, slots: int | None) -> Streams:
-    """Beside the rows there is a spare one, one that has heard nothing, and the positions for every chunk."""
+def _chunk_need(config: NetworkConfig, decoder: int, slots: int | None) -> StreamNeed:
+    """Fixed are the scratch slot, an initial decoder state, and the position tables of every chunk."""
     encoder, past, chunks = config.encoder, _past(config), _chunks(config)
-    row = EncoderState.row_bytes(encoder, past, SIZE) + decoder
-    positions = sum(position_bytes(encoder, SIZE, past + 2 * chunk) for chunk in chunks)
-    turn = turn_bytes(config, SIZE, max(chunks))
-    return Streams(row, MOST_SLOTS, slots, turn, MOST_ROWS, fixed=row + decoder + positions)
+    slot = EncoderState.row_bytes(encoder, past, ELEMENT_SIZE) + decoder
+    positions = sum(position_bytes(encoder, ELEMENT_SIZE, past + 2 * chunk) for chunk in chunks)
+    row = step_bytes(config, ELEMENT_SIZE, max(chunks))
+    return StreamNeed(slot, MAX_SLOTS, slots, row, MAX_ROWS, fixed_bytes=slot + decoder + positions)
 
 
-def _recorded(config: NetworkConfig, decoder: int, slots: int | None) -> Streams:
-    """The same with recorded turns, which share memory while they run, and have each its own buffers. However many
-    rows are in a turn, it has no more than MOST_STEPS steps."""
+def _captured_need(config: NetworkConfig, decoder: int, slots: int | None) -> StreamNeed:
+    """Captured steps share their temporary memory, and each has its own buffers. Large steps are limited by
+    MAX_STEP_FRAMES of `lanes/cuda_lane.py`."""
     encoder, past, chunks = config.encoder, _past(config), _chunks(config)
-    row = EncoderState.row_bytes(encoder, past, SIZE) + decoder + SileroRows.row_bytes()
-    positions = sum(position_bytes(encoder, SIZE, past + 2 * chunk) for chunk in chunks)
-    sizes = {chunk: sizes_of(chunk, slots or MOST_SLOTS) for chunk in chunks}
-    standing = sum(sum(sizes[chunk]) * standing_turn_bytes(config, chunk) for chunk in chunks)
-    turn, rows = max(
-        (sizes[chunk][-1] * recorded_turn_bytes(config, SIZE, chunk), sizes[chunk][-1]) for chunk in chunks
+    slot = EncoderState.row_bytes(encoder, past, ELEMENT_SIZE) + decoder + SileroRows.row_bytes()
+    positions = sum(position_bytes(encoder, ELEMENT_SIZE, past + 2 * chunk) for chunk in chunks)
+    sizes = {chunk: sizes_of(chunk, slots or MAX_SLOTS) for chunk in chunks}
+    buffers = sum(sum(sizes[chunk]) * captured_buffer_bytes(config, chunk) for chunk in chunks)
+    step, rows = max(
+        (sizes[chunk][-1] * captured_step_bytes(config, ELEMENT_SIZE, chunk), sizes[chunk][-1]) for chunk in chunks
     )
-    fixed = row + decoder + positions + standing
-    return Streams(row, MOST_SLOTS, slots, turn // rows, rows, fixed=fixed)
+    fixed = slot + decoder + positions + buffers
+    return StreamNeed(slot, MAX_SLOTS, slots, step // rows, rows, fixed_bytes=fixed)
 
 
 def _past(config: NetworkConfig) -> int:

@@ -1,30 +1,29 @@
-"""What models need of their device's memory, for the plan of it.
+"""The memory that a model needs on its device.
 
-On a card that is everything. On a CPU it is the rows of live streams alone: what else there is comes and goes, other
-programs too, and rows that were never used take no memory.
+On a GPU that is all of its memory. On a CPU it is the slots of live streams only: other programs use the memory, too,
+and slots that were never used take none.
 """
 
 from __future__ import annotations
 
 from conure.engine.backends.registry import OpenedModel
-from conure.engine.memory.plan import Need, Streams
+from conure.engine.memory.plan import ModelNeed, StreamNeed
 from conure.engine.plan import Plan
 
-__all__ = ["need_of"]
+__all__ = ["model_need"]
 
-MOST_SLOTS = 1024
+MAX_SLOTS = 1024
 
 
-def need_of(opened: OpenedModel, model: str, plan: Plan) -> Need:
-    """Of a model that was asked for by that name."""
+def model_need(opened: OpenedModel, model: str, plan: Plan) -> ModelNeed:
+    """`model`: its name in the plan."""
     if opened.device.type == "cpu":
-        return Need(model, 0, _rows_of(opened, plan) if model in plan.live else None)
-    from conure.engine.memory.cuda import need_of_card  # noqa: PLC0415  it loads torch
+        return ModelNeed(model, 0, _cpu_stream_need(opened, plan) if model in plan.live else None)
+    from conure.engine.memory.cuda import gpu_model_need  # noqa: PLC0415  it loads torch
 
-    return need_of_card(opened, model, plan)
+    return gpu_model_need(opened, model, plan)
 
 
-def _rows_of(opened: OpenedModel, plan: Plan) -> Streams:
-    """As the runner has them."""
-    row: int = opened.stream_runner.allocate(1).encoder.bytes if opened.stream_runner else 0
-    return Streams(row, MOST_SLOTS, plan.slots)
+def _cpu_stream_need(opened: OpenedModel, plan: Plan) -> StreamNeed:
+    slot: int = opened.stream_runner.allocate(1).encoder.bytes if opened.stream_runner else 0
+    return StreamNeed(slot, MAX_SLOTS, plan.slots)

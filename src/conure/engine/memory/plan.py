@@ -1,8 +1,8 @@
-"""What each model may take of its device's memory, settled before anything runs. Pure.
+"""Divides a device's memory among the models before they run. Pure.
 
-First come the weights of all models, then the least that each can work with: one stream (or as many as were asked for)
-and one clip of half a minute. What is left is cut into equal parts, one for the streams and one for the clips of each
-model; who can use less takes less, and leaves the rest to the others.
+The weights of all models come first, then the minimum of each: one stream (or the requested number) and one clip of
+half a minute. The rest is divided into equal parts, one for the streams and one for the clips of each model; what a
+model cannot use of its part goes to the others.
 """
 
 from __future__ import annotations
@@ -14,187 +14,198 @@ from itertools import accumulate
 
 from conure.errors import OutOfMemory
 
-__all__ = ["CLIP", "Clips", "Grant", "Need", "Streams", "least", "share", "table"]
+__all__ = [
+    "CLIP",
+    "ClipNeed",
+    "MemoryGrant",
+    "ModelNeed",
+    "StreamNeed",
+    "divide_memory",
+    "memory_table",
+    "total_min_bytes",
+]
 
 CLIP = 30
-"""Seconds of the clips that batches are made of."""
-LONGEST = 4 * 3600
-"""Seconds beyond which nobody asks whether a clip fits."""
+"""Seconds of a typical clip in a batch."""
+MAX_CLIP_SECONDS = 4 * 3600
+"""Longest clip that is considered."""
 
 
 @dataclass(frozen=True)
-class Streams:
-    """What live streams take, in bytes."""
+class StreamNeed:
+    """Memory of live streams."""
 
-    row: int
-    """What a stream remembers."""
-    most: int
-    """Streams that are of use."""
-    asked: int | None = None
-    """So many, neither more nor less."""
-    turn: int = 0
-    """What a stream takes beside it while its turn runs."""
-    together: int = 1
-    """Streams in the largest turn."""
-    fixed: int = 0
+    slot_bytes: int
+    """State of a stream."""
+    max_streams: int
+    """More are of no use."""
+    requested: int | None = None
+    """The exact number of streams, if it is configured."""
+    step_bytes: int = 0
+    """Temporary memory of a stream while its step runs."""
+    max_step_rows: int = 1
+    """Streams in the largest step."""
+    fixed_bytes: int = 0
     """For any number of streams."""
 
     @property
-    def least(self) -> int:
-        return self.asked or 1
+    def min_streams(self) -> int:
+        return self.requested or 1
 
     @property
-    def wanted(self) -> int:
-        return self.asked or self.most
+    def useful_streams(self) -> int:
+        return self.requested or self.max_streams
 
-    def bytes(self, rows: int) -> int:
-        return self.fixed + self.row * rows + self.turn * min(rows, self.together)
+    def bytes(self, slots: int) -> int:
+        return self.fixed_bytes + self.slot_bytes * slots + self.step_bytes * min(slots, self.max_step_rows)
 
 
 @dataclass(frozen=True)
-class Clips:
-    """What batches of clips take."""
+class ClipNeed:
+    """Memory of batches of clips."""
 
     bytes: Callable[[int, float], int]
-    """Of so many clips of so many seconds; never less for more or longer ones."""
-    most: int
-    """Seconds of audio in a batch that are of use."""
+    """Of a number of clips of so many seconds; monotone in both."""
+    max_seconds: int
+    """Audio in a batch; more is of no use."""
 
     @property
-    def least(self) -> int:
+    def min_bytes(self) -> int:
         return self.bytes(1, CLIP)
 
     @property
-    def wanted(self) -> int:
-        return self.bytes(max(self.most // CLIP, 1), CLIP)
+    def useful_bytes(self) -> int:
+        return self.bytes(max(self.max_seconds // CLIP, 1), CLIP)
 
 
 @dataclass(frozen=True)
-class Need:
+class ModelNeed:
     model: str
     weights: int
-    streams: Streams | None = None
-    clips: Clips | None = None
+    streams: StreamNeed | None = None
+    clips: ClipNeed | None = None
 
     @property
-    def least(self) -> int:
-        """Beside the weights."""
-        streams = self.streams.bytes(self.streams.least) if self.streams else 0
-        return streams + (self.clips.least if self.clips else 0)
+    def min_bytes(self) -> int:
+        """Without the weights."""
+        streams = self.streams.bytes(self.streams.min_streams) if self.streams else 0
+        return streams + (self.clips.min_bytes if self.clips else 0)
 
 
 @dataclass(frozen=True)
-class Grant:
-    need: Need
-    rows: int = 0
-    batches: int = 0
-    """Bytes for batches of clips."""
+class MemoryGrant:
+    need: ModelNeed
+    slots: int = 0
+    batch_bytes: int = 0
+    """For batches of clips."""
 
     @property
-    def seconds(self) -> int:
-        """The most audio in a batch of clips of half a minute or less."""
+    def batch_seconds(self) -> int:
+        """Audio in the largest batch of clips of half a minute or less."""
         assert self.need.clips
-        return min(self.need.clips.most, CLIP * self.most_clips(CLIP))
+        return min(self.need.clips.max_seconds, CLIP * self.max_clips(CLIP))
 
     @property
-    def longest(self) -> int:
-        """Seconds of the longest clip."""
+    def max_clip_seconds(self) -> int:
+        """Duration of the longest clip that fits."""
         clips = self.need.clips
         assert clips
-        return _most(lambda seconds: clips.bytes(1, seconds), LONGEST, self.batches)
+        return _max_fitting(lambda seconds: clips.bytes(1, seconds), MAX_CLIP_SECONDS, self.batch_bytes)
 
     @property
     def bytes(self) -> int:
-        streams = self.need.streams.bytes(self.rows) if self.need.streams else 0
-        return self.need.weights + streams + self.batches
+        streams = self.need.streams.bytes(self.slots) if self.need.streams else 0
+        return self.need.weights + streams + self.batch_bytes
 
-    def most_clips(self, seconds: float) -> int:
-        """Clips of so many seconds that a batch may hold; 0 where one is too long."""
+    def max_clips(self, seconds: float) -> int:
+        """Clips of so many seconds that fit a batch; 0 when one is too long."""
         clips = self.need.clips
         assert clips
-        of_use = max(int(clips.most // max(seconds, 1)), 1)
-        return _most(lambda count: clips.bytes(count, seconds), of_use, self.batches)
+        useful = max(int(clips.max_seconds // max(seconds, 1)), 1)
+        return _max_fitting(lambda count: clips.bytes(count, seconds), useful, self.batch_bytes)
 
 
-def least(needs: Sequence[Need]) -> int:
-    """Bytes without which there is no starting."""
-    return sum(need.weights + need.least for need in needs)
+def total_min_bytes(needs: Sequence[ModelNeed]) -> int:
+    """Bytes without which the engine cannot start."""
+    return sum(need.weights + need.min_bytes for need in needs)
 
 
-def share(budget: int, needs: Sequence[Need]) -> list[Grant]:
-    """What each may take of so many bytes. Raises OutOfMemory where they are too few for the least."""
-    if least(needs) > budget:
-        raise _too_little(budget, needs)
-    rest = budget - least(needs)
-    asking: list[Streams | Clips] = [part for need in needs for part in (need.streams, need.clips) if part]
-    parts = iter(_parts(rest, [_more(part) for part in asking]))
-    return [_grant(need, parts) for need in needs]
+def divide_memory(budget: int, needs: Sequence[ModelNeed]) -> list[MemoryGrant]:
+    """Divides so many bytes. Raises OutOfMemory when they are less than the minimum."""
+    if total_min_bytes(needs) > budget:
+        raise _out_of_memory(budget, needs)
+    rest = budget - total_min_bytes(needs)
+    parts: list[StreamNeed | ClipNeed] = [part for need in needs for part in (need.streams, need.clips) if part]
+    extras = iter(_divide(rest, [_useful_extra(part) for part in parts]))
+    return [_grant(need, extras) for need in needs]
 
 
-def table(budget: int, grants: Sequence[Grant]) -> list[str]:
-    """A line for each model that takes anything, and one for what is spare."""
-    lines = [f"{grant.need.model}: {', '.join(told)}" for grant in grants if (told := _told(grant))]
+def memory_table(budget: int, grants: Sequence[MemoryGrant]) -> list[str]:
+    """A line for each model that uses memory, and one for what is spare."""
+    lines = [f"{grant.need.model}: {', '.join(columns)}" for grant in grants if (columns := _columns(grant))]
     spare = budget - sum(grant.bytes for grant in grants)
     return [*lines, f"{_size(spare)} of {_size(budget)} are spare"]
 
 
-def _grant(need: Need, parts: Iterator[int]) -> Grant:
-    rows = batches = 0
+def _grant(need: ModelNeed, extras: Iterator[int]) -> MemoryGrant:
+    slots = batch_bytes = 0
     if streams := need.streams:
-        rows = _most(streams.bytes, streams.wanted, streams.bytes(streams.least) + next(parts))
+        room = streams.bytes(streams.min_streams) + next(extras)
+        slots = _max_fitting(streams.bytes, streams.useful_streams, room)
     if need.clips:
-        batches = need.clips.least + next(parts)
-    return Grant(need, rows, batches)
+        batch_bytes = need.clips.min_bytes + next(extras)
+    return MemoryGrant(need, slots, batch_bytes)
 
 
-def _more(part: Streams | Clips) -> int:
-    """Bytes that would be of use beyond the least."""
-    if isinstance(part, Streams):
-        return part.bytes(part.wanted) - part.bytes(part.least)
-    return part.wanted - part.least
+def _useful_extra(part: StreamNeed | ClipNeed) -> int:
+    """Bytes beyond the minimum that are of use."""
+    if isinstance(part, StreamNeed):
+        return part.bytes(part.useful_streams) - part.bytes(part.min_streams)
+    return part.useful_bytes - part.min_bytes
 
 
-def _parts(room: int, wanted: Sequence[int]) -> list[int]:
-    """Equal ones, but for those who want less."""
-    given = list(wanted)
-    order = sorted(range(len(wanted)), key=wanted.__getitem__)
+def _divide(room: int, useful: Sequence[int]) -> list[int]:
+    """Equal parts, except for those that can use less."""
+    parts = list(useful)
+    order = sorted(range(len(useful)), key=useful.__getitem__)
     for place, index in enumerate(order):
         part = room // (len(order) - place)
-        if wanted[index] > part:
-            for other in order[place:]:
-                given[other] = part
+        if useful[index] > part:
+            for larger in order[place:]:
+                parts[larger] = part
             break
-        room -= wanted[index]
-    return given
+        room -= useful[index]
+    return parts
 
 
-def _most(cost: Callable[[int], int], limit: int, room: int) -> int:
+def _max_fitting(cost: Callable[[int], int], limit: int, room: int) -> int:
     """The largest number up to `limit` whose cost fits."""
     return bisect_right(range(1, limit + 1), room, key=cost)
 
 
-def _too_little(budget: int, needs: Sequence[Need]) -> OutOfMemory:
-    """Names the first model that does not fit any more."""
+def _out_of_memory(budget: int, needs: Sequence[ModelNeed]) -> OutOfMemory:
+    """Names the first model that does not fit."""
     parts = [(need, "the weights", need.weights) for need in needs]
-    parts += [(need, "the work", need.least) for need in needs]
-    taken = accumulate(size for _, _, size in parts)
-    need, what, _ = next(part for part, so_far in zip(parts, taken, strict=True) if so_far > budget)
-    asked = need.streams.asked if need.streams else None
-    missing = least(needs) - budget
-    message = f"{missing:,} bytes of memory are missing for {what} of {need.model}, with {_size(budget)} for all models"
-    fewer = f"fewer slots than {asked}, " if asked and asked > 1 else ""
-    return OutOfMemory(message, f"ask for {fewer}a smaller model, or fewer models")
+    parts += [(need, "the work", need.min_bytes) for need in needs]
+    totals = accumulate(size for _, _, size in parts)
+    need, part_name, _ = next(part for part, total in zip(parts, totals, strict=True) if total > budget)
+    requested = need.streams.requested if need.streams else None
+    missing, limit = total_min_bytes(needs) - budget, f"with {_size(budget)} for all models"
+    message = f"{missing:,} bytes of memory are missing for {part_name} of {need.model}, {limit}"
+    fewer = f"fewer slots than {requested}, " if requested and requested > 1 else ""
+    return OutOfMemory(message, f"use {fewer}a smaller model, or fewer models")
 
 
-def _told(grant: Grant) -> list[str]:
-    need, told = grant.need, []
+def _columns(grant: MemoryGrant) -> list[str]:
+    need, columns = grant.need, []
     if need.weights:
-        told.append(f"weights {_size(need.weights)}")
+        columns.append(f"weights {_size(need.weights)}")
     if need.streams:
-        told.append(f"{grant.rows} rows {_size(need.streams.bytes(grant.rows))}")
+        columns.append(f"{grant.slots} slots {_size(need.streams.bytes(grant.slots))}")
     if need.clips:
-        told.append(f"clips {_size(grant.batches)} ({grant.seconds} s at once, one of {grant.longest} s at most)")
-    return told
+        limits = f"{grant.batch_seconds} s in a batch, {grant.max_clip_seconds} s in a clip at most"
+        columns.append(f"clips {_size(grant.batch_bytes)} ({limits})")
+    return columns
 
 
 def _size(count: int) -> str:

@@ -1,6 +1,6 @@
-"""What turns take of a device's memory while they run, counted tensor by tensor where most of them live at once.
+"""The peak memory of steps and of batches, counted tensor by tensor at the point where most of them exist.
 
-Formulas are upper bounds: at most twice what is there. Sizes are in bytes; `size` is that of a number of the encoder.
+The formulas are upper bounds, at most twice the real peak. Sizes are in bytes; `size` is that of an encoder's number.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from conure.models.encoder_state import EncoderState
 __all__ = [
     "clip_bytes",
     "position_bytes",
-    "recorded_turn_bytes",
-    "standing_turn_bytes",
-    "turn_bytes",
+    "captured_step_bytes",
+    "captured_buffer_bytes",
+    "step_bytes",
     "window_bytes",
 ]
 
 RATE = 16_000
 FLOAT, LONG, COMPLEX = 4, 8, 8
 LOGITS = 16
-"""Vectors of a number for each token that decoding a symbol makes of a row."""
+"""Vectors [vocabulary] that the decoding of a symbol allocates for each row."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,19 @@ class _Batch:
 
     @property
     def image(self) -> int:
-        """What the subsampling's first convolution gives for a frame, in a row."""
+        """Output of the subsampling's first convolution, for one mel frame of a row."""
         return self.encoder.channels * (self.encoder.features // 2 + 1) * self.size // 2
 
     @property
     def step(self) -> int:
-        """A step of a layer's input."""
+        """Input of a layer, for one encoder frame of a row."""
         return self.encoder.width * self.size
 
 
 def clip_bytes(config: NetworkConfig, size: int, rows: int, seconds: float) -> int:
-    """A batch of `rows` clips of so many seconds in TorchRunner and the decoding after it.
+    """A batch of `rows` clips of so many seconds in TorchClipRunner, and its decoding.
 
-    Beside it another one may have been begun, of which there is what is kept from slice to slice.
+    Includes what another batch in progress keeps from slice to slice.
     """
     frames = int(seconds * RATE) // config.mel.hop + 1
     batch = _Batch(config, size, rows, frames, frames // STEP_FRAMES + 1)
@@ -62,55 +62,59 @@ def clip_bytes(config: NetworkConfig, size: int, rows: int, seconds: float) -> i
 
 
 def window_bytes(config: NetworkConfig, size: int, steps: int) -> int:
-    """A stream's part of a turn whose windows are so many steps."""
+    """A stream's part of a step, for windows of `steps` encoder frames."""
     batch = _Batch(config, size, 1, steps * STEP_FRAMES, steps)
     return max(_features(batch), _subsampling(batch), _layers(batch), _decoding(batch))
 
 
-def turn_bytes(config: NetworkConfig, size: int, chunk: int) -> int:
-    """A stream's part of a turn of TorchStreamRunner with chunks of so many steps.
+def step_bytes(config: NetworkConfig, size: int, chunk: int) -> int:
+    """A stream's part of a step of TorchStreamRunner, for chunks of `chunk` encoder frames.
 
-    Its state is there as it was before, as it comes out of the layers, joined, and where rows that idle keep theirs.
+    The state exists four times: before the step, as the layers' output, concatenated, and in the slots that are idle.
     """
     past = max(context.left for context in config.encoder.contexts)
     batch = _Batch(config, size, 1, chunk * STEP_FRAMES, chunk)
     state = EncoderState.row_bytes(config.encoder, past, size)
-    longer = state * chunk // past if past else 0
-    return 4 * state + longer + max(_features(batch), _subsampling(batch), _step(batch, past + chunk), _decoding(batch))
+    chunk_state = state * chunk // past if past else 0
+    return (
+        4 * state
+        + chunk_state
+        + max(_features(batch), _subsampling(batch), _step(batch, past + chunk), _decoding(batch))
+    )
 
 
-def recorded_turn_bytes(config: NetworkConfig, size: int, chunk: int) -> int:
-    """A stream's part of a LiveTurn: a layer's keys and values at a time are taken out where there are no kernels."""
+def captured_step_bytes(config: NetworkConfig, size: int, chunk: int) -> int:
+    """A stream's part of a CudaStreamStep; without kernels, the keys and values of one layer at a time are copied."""
     past = max(context.left for context in config.encoder.contexts)
     batch = _Batch(config, size, 1, chunk * STEP_FRAMES, chunk)
-    taken = 4 * (past + chunk) * batch.step
+    copied = 4 * (past + chunk) * batch.step
     samples = 5 * max_samples(chunk) * FLOAT
-    return samples + max(_features(batch), _subsampling(batch), taken + _step(batch, past + chunk), _decoding(batch))
+    return samples + max(_features(batch), _subsampling(batch), copied + _step(batch, past + chunk), _decoding(batch))
 
 
-def standing_turn_bytes(config: NetworkConfig, chunk: int) -> int:
-    """What a row of a LiveTurn has of buffers that stay, whether it runs or not."""
+def captured_buffer_bytes(config: NetworkConfig, chunk: int) -> int:
+    """The buffers of a CudaStreamStep for one row, which stay allocated."""
     token = 3 * LONG + 2 * FLOAT
     steps = chunk * (config.joint_width * FLOAT + config.max_symbols * token) + token
-    memory = 2 * config.predictor_layers * config.predictor_width + config.joint_width
-    heard = (max_samples(chunk) + max_vad_steps(chunk)) * FLOAT
-    return heard + steps + memory * FLOAT + (len(INPUT_FIELDS) + 5) * LONG
+    state = 2 * config.predictor_layers * config.predictor_width + config.joint_width
+    audio = (max_samples(chunk) + max_vad_steps(chunk)) * FLOAT
+    return audio + steps + state * FLOAT + (len(INPUT_FIELDS) + 5) * LONG
 
 
 def position_bytes(config: EncoderConfig, size: int, distances: int) -> int:
-    """Each layer's projection of so many distances."""
+    """The projections of so many distances, for all layers."""
     return config.layers * distances * config.width * size
 
 
 def _features(batch: _Batch) -> int:
-    """Samples as they came, emphasized, and padded; windows, their spectra, and as much again inside the FFT."""
+    """Samples (as received, pre-emphasized, padded), windows, their spectra, and as much again inside the FFT."""
     mel = batch.config.mel
     bins = mel.fft // 2 + 1
     return batch.rows * batch.frames * (3 * mel.hop * FLOAT + mel.fft * FLOAT + 2 * bins * COMPLEX)
 
 
 def _subsampling(batch: _Batch) -> int:
-    """The first convolution's image, masked, and its positive part; causal ones that go on keep the last one, too."""
+    """The first convolution's output, masked, and after ReLU; causal ones in pieces keep the previous one, too."""
     frames, images = min(batch.frames, (SUBSAMPLING_STEPS + 1) * STEP_FRAMES), 3
     if batch.encoder.causal_subsampling:
         images = 4 if frames == batch.frames else 5
@@ -120,25 +124,25 @@ def _subsampling(batch: _Batch) -> int:
 
 
 def _layers(batch: _Batch) -> int:
-    """Scores by distance, padded and scaled, and a bias that attention wants aligned; hidden layers before and after
-    their activation."""
+    """Attention scores by distance, padded and scaled, with an aligned bias; feed-forward before and after its
+    activation."""
     encoder, steps = batch.encoder, batch.steps
     columns = 4 * encoder.contexts[0].left + encoder.global_tokens if encoder.local else 2 * steps
     scores = 3 * encoder.heads * steps * columns * batch.size
     hidden = (2 * encoder.expansion + 5) * steps * batch.step
-    around = 12 * steps * batch.step if encoder.local else 0
-    return batch.rows * (scores + hidden + around) + _kept(batch)
+    neighbors = 12 * steps * batch.step if encoder.local else 0
+    return batch.rows * (scores + hidden + neighbors) + _kept(batch)
 
 
 def _step(batch: _Batch, keys: int) -> int:
-    """The same for a chunk before its past; keys and values with it were counted."""
+    """`_layers` for a chunk with its cached past, whose keys and values are counted elsewhere."""
     encoder, steps = batch.encoder, batch.steps
     scores = 3 * encoder.heads * steps * 2 * keys * batch.size
     return batch.rows * (scores + (2 * encoder.expansion + 5) * steps * batch.step)
 
 
 def _kept(batch: _Batch) -> int:
-    """Between two slices of a batch: the mel, the steps before and after the layers, masks and positions."""
+    """Kept between two slices of a batch: mel, the layers' input and output, masks and positions."""
     encoder, steps = batch.encoder, batch.steps
     mel = batch.frames * encoder.features * FLOAT
     mask, distances = 2 * steps * steps, 2 * steps
