@@ -124,7 +124,7 @@ def test_a_kept_task_that_is_cancelled_is_none_that_failed() -> None:
 
 
 def test_a_repeated_task_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "PAUSE", 0.0)
+    monkeypatch.setattr(background, "RESTART_DELAY", 0.0)
 
     async def talk() -> None:
         begun, often = 0, asyncio.Event()
@@ -177,7 +177,7 @@ def test_what_nobody_asks_for_is_noted() -> None:
 
 
 def test_tasks_of_libraries_are_watched(caplog: pytest.LogCaptureFixture) -> None:
-    before = counted(background.OTHERS)
+    before = counted(background.LIBRARY_TASKS)
 
     async def talk() -> None:
         loop = asyncio.get_running_loop()
@@ -192,5 +192,5 @@ def test_tasks_of_libraries_are_watched(caplog: pytest.LogCaptureFixture) -> Non
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(talk())
-    assert counted(background.OTHERS) == before + 2
+    assert counted(background.LIBRARY_TASKS) == before + 2
     assert "ZeroDivisionError: a mistake of ours" in caplog.text

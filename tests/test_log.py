@@ -14,7 +14,7 @@ from conure import log as logs
 def test_a_line_tells_whose_stream_it_is(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("verbose", as_json=as_json)
     try:
-        assert logs.configured() == ("verbose", as_json)
+        assert logs.current_config() == ("verbose", as_json)
         logging.getLogger("conure.service").info("stream %s opened", "abc", extra={"stream": "abc"})
     finally:
         logs.configure("quiet")

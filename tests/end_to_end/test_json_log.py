@@ -17,10 +17,10 @@ from tests.protocols.servers import PATIENCE, ROOT
 FAULTS = """
 import logging, sys, threading, warnings
 from conure import log
-from conure.json_stderr import take_stderr
+from conure.json_stderr import redirect_stderr
 
 log.configure("quiet", as_json=True)
-take_stderr()
+redirect_stderr()
 warnings.simplefilter("always")
 warnings.warn("odd")
 logging.getLogger("somebody.else").warning("a line\\nand another \\x1b[31m")

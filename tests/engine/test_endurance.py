@@ -282,7 +282,7 @@ def test_what_is_late_because_this_process_was_held_up(
     loop: Loop, stub: type[StubProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Is held against no stream, from the first answer on."""
-    monkeypatch.setattr("conure.event_loop.HELD_UP", 0.1)
+    monkeypatch.setattr("conure.event_loop.MIN_STALL", 0.1)
     monkeypatch.setattr(handles, "PULSE", 0.01)
     backs = []
 

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from conure.errors import Busy, TooMany
-from conure.processes import control_protocol as exchange
+from conure.processes import control_protocol
 from conure.processes.control_protocol import BeginUsage, ControlChannel, EndUsage, Message, ReserveUsage, SpendUsage
 from conure.processes.shared_limits import SharedLedger, SharedUsage
 from conure.service.limits import Limits
@@ -28,17 +28,17 @@ class Parent:
 
         class Line:
             def send(_, said: Message) -> None:  # noqa: N805
-                answer = self._ledger.answer(
+                answer = self._ledger.handle_request(
                     process, cast(BeginUsage | ReserveUsage | SpendUsage | EndUsage, said), 0.0
                 )
                 if answer:
-                    asyncio.get_running_loop().call_soon(counts.take, answer)
+                    asyncio.get_running_loop().call_soon(counts.handle_response, answer)
 
         counts = SharedUsage(cast(ControlChannel, Line()))
         return counts
 
     def lose(self, process: int) -> None:
-        self._ledger.leave(process)
+        self._ledger.release_process(process)
 
 
 def play(scene: Callable[[Parent], Awaitable[None]]) -> None:
@@ -51,7 +51,7 @@ def nothing(error: TooMany) -> None:
 
 def test_a_parent_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks is told so, and what may have begun is taken back."""
-    monkeypatch.setattr(exchange, "PATIENCE", 0.05)
+    monkeypatch.setattr(control_protocol, "RESPONSE_TIMEOUT", 0.05)
     said: list[Message] = []
 
     class Silent:
@@ -60,7 +60,7 @@ def test_a_parent_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def ask() -> None:
         counts = SharedUsage(cast(ControlChannel, Silent()))
-        with pytest.raises(Busy, match="first process does not answer"):
+        with pytest.raises(Busy, match="parent process does not respond"):
             await counts.begin("a", ONE_MINUTE, "files", nothing)
 
     asyncio.run(ask())

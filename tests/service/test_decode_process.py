@@ -17,7 +17,7 @@ from conure.service.decode_process import (
     WorkerReady,
 )
 from conure.service.decode_worker import DecodeTask, start_process, start_thread
-from conure.service.segmenter import cut_pieces
+from conure.service.segmenter import split_blocks
 from conure.vad.segmentation import SegmentationSettings
 from tests.service.voices import RATE, STRINGS, save, speech
 from tests.waiting import PATIENCE
@@ -44,19 +44,19 @@ def read(reader, task):
             if isinstance(answer, DecodedClip):
                 held.append(answer)
                 assert sum(piece.count for piece in held) <= ROOM
-                pieces.append(reader.samples[answer.at : answer.at + answer.count].copy())
+                pieces.append(reader.samples[answer.offset : answer.offset + answer.count].copy())
             if isinstance(answer, WorkerBlocked):
-                reader.free([piece.at for piece in held])
+                reader.free([piece.offset for piece in held])
                 held.clear()
         said += answers
-    reader.free([piece.at for piece in held])
+    reader.free([piece.offset for piece in held])
     reader.finished()
     return [one for one in said if not isinstance(one, WorkerReady)], pieces
 
 
 def cut_here(path, channels):
     with open_audio(path, channels=channels) as source:
-        found = [piece for _, pieces in cut_pieces(source.blocks(), CUT) for piece in pieces]
+        found = [piece for _, pieces in split_blocks(source.blocks(), CUT) for piece in pieces]
     return [(channel, piece.start, piece.overlap) for channel, piece in found], [piece.samples for _, piece in found]
 
 
@@ -112,10 +112,10 @@ def test_it_ends_when_nobody_listens(tmp_path):
     for tasks in ([], [DecodeTask(0, path, False, None)]):
         reader = start_process(CUT, ROOM)
         for task in tasks:
-            reader.ask(task)
+            reader.submit(task)
             while not any(isinstance(answer, WorkerBlocked) for answer in reader.receive()):
                 pass
-        reader.end.close()
+        reader.connection.close()
         assert reader.process.wait(60) == 0
 
 

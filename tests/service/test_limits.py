@@ -106,7 +106,7 @@ def test_streams_of_a_process_that_died_are_given_back() -> None:
         ledger.begin((process, 1), "a", limits, "live", 0.0)
     with pytest.raises(TooMany, match="2 streams at once, and 2 are open"):
         ledger.begin((2, 2), "a", limits, "live", 0.0)
-    ledger.leave(1)
+    ledger.release_process(1)
     ledger.begin((2, 2), "a", limits, "live", 0.0)
     with pytest.raises(TooMany):
         ledger.begin((2, 3), "a", limits, "live", 0.0)
@@ -198,5 +198,5 @@ def test_a_process_that_dies_gives_its_reservations_back() -> None:
     began(ledger, 1, limits, 0.0)
     ledger.reserve((1, 1), 300.0, 0.0)
     assert began(ledger, 2, limits, 0.0)
-    ledger.leave(1)
+    ledger.release_process(1)
     assert not began(ledger, 3, limits, 0.0)

@@ -119,7 +119,7 @@ def test_who_does_not_come_back_is_forgotten() -> None:
 
 def test_who_could_not_be_heard_may_still_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process was stopped for longer than a client may stay away: it may have knocked meanwhile."""
-    monkeypatch.setattr("conure.event_loop.HELD_UP", 0.1)
+    monkeypatch.setattr("conure.event_loop.MIN_STALL", 0.1)
 
     async def play(place: Place) -> None:
         stream = await place.open()

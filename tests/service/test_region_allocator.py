@@ -21,7 +21,7 @@ def test_places_are_apart_and_found_wherever_there_is_one(steps):
             cells = [None if owner == freed else owner for owner in cells]
             continue
         fits = [at for at in range(SIZE - count + 1) if not any(owner is not None for owner in cells[at : at + count])]
-        at = room.place(count)
+        at = room.allocate(count)
         assert at == (fits[0] if fits and len(taken) < 6 else None)
         if at is not None:
             taken.append(at)
@@ -30,4 +30,4 @@ def test_places_are_apart_and_found_wherever_there_is_one(steps):
 
 def test_what_never_fits_is_a_mistake():
     with pytest.raises(ValueError, match="41 do not fit into 40"):
-        RegionAllocator(SIZE, most=2).place(SIZE + 1)
+        RegionAllocator(SIZE, most=2).allocate(SIZE + 1)

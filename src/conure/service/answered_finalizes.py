@@ -30,13 +30,13 @@ class AnsweredFinalizes:
         self._places.append(place)
         self._forget(kept_from)
 
-    def again(self, begin: int) -> Iterator[tuple[int, int]]:
+    def replay_from(self, begin: int) -> Iterator[tuple[int, int]]:
         """Places and markers of those to be asked for when audio is heard again from sample `begin` on."""
         self._forget(begin)
         self._awaited = len(self._places)
         return ((place, REPEATED) for place in self._places)
 
-    def knows(self, answer: Answer) -> bool:
+    def is_repeat(self, answer: Answer) -> bool:
         """Whether what the engine tells was told before."""
         if not self._awaited or isinstance(answer, (StreamOpened, *ENDS)):
             return False

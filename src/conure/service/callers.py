@@ -18,20 +18,20 @@ from conure.service.keys import Key, KeyFile
 from conure.service.limits import NO_LIMITS, Ledger, Limits
 from conure.settings import Settings
 
-__all__ = ["UsageCounts", "KeyedAccess", "LocalUsage", "Tell", "open_access"]
+__all__ = ["UsageCounts", "KeyedAccess", "LocalUsage", "LimitCallback", "open_access"]
 
 log = logging.getLogger(__name__)
 
 TOGETHER = 1.0
 """Seconds of audio of a visit that are counted together: packets have 20 ms."""
 
-Tell = Callable[[TooMany], None]
+LimitCallback = Callable[[TooMany], None]
 
 
 class UsageCounts(Protocol):
     """What keys have had, in the whole server. A visit has a number from `begin` to `end`."""
 
-    async def begin(self, key: str, limits: Limits, scope: Scope, tell: Tell) -> int:
+    async def begin(self, key: str, limits: Limits, scope: Scope, tell: LimitCallback) -> int:
         """Raises TooMany. `tell` is called when the key has had all the audio that it may have."""
         ...
 
@@ -50,9 +50,9 @@ class LocalUsage:
     def __init__(self) -> None:
         self._ledger = Ledger()
         self._numbers = itertools.count(1)
-        self._tell: dict[int, Tell] = {}
+        self._tell: dict[int, LimitCallback] = {}
 
-    async def begin(self, key: str, limits: Limits, scope: Scope, tell: Tell) -> int:
+    async def begin(self, key: str, limits: Limits, scope: Scope, tell: LimitCallback) -> int:
         number = next(self._numbers)
         self._ledger.begin((0, number), key, limits, scope, time.monotonic())
         self._tell[number] = tell

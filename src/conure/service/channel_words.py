@@ -17,7 +17,7 @@ class ChannelWords:
     def __init__(self) -> None:
         self._joiners: dict[int, OverlapMerger[Word]] = {}
 
-    def push(self, channel: int, words: Sequence[Word], start: float, overlap: float) -> list[tuple[int, Word]]:
+    def add_clip(self, channel: int, words: Sequence[Word], start: float, overlap: float) -> list[tuple[int, Word]]:
         """The words of a piece in its own times -> (channel, word) that are settled now, in times of the recording.
 
         `start` is the piece's own, and `overlap` the seconds at its beginning that the piece before it heard, too.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from conure.errors import EngineFailed
 from conure.printable import printable_name
-from conure.service.decode_process import Answer, RecordingEnded, RecordingFailed, WorkerBlocked, WorkerReady
+from conure.service.decode_process import RecordingEnded, RecordingFailed, WorkerBlocked, WorkerMessage, WorkerReady
 from conure.service.decode_worker import HAS_PROCESSES, DecodeTask, DecodeWorker, start_process, start_thread
 from conure.vad.segmentation import SegmentationSettings
 
@@ -30,7 +30,7 @@ class DecodePool:
 
     def __init__(self, most: int, cut: SegmentationSettings, samples: int) -> None:
         """`samples`: what each may have on its way."""
-        self.most = most
+        self.max_workers = most
         self._cut = cut
         self._samples = samples
         self._processes: list[DecodeWorker] = []
@@ -43,11 +43,11 @@ class DecodePool:
         self._selector.register(self._woken, selectors.EVENT_READ)
 
     @property
-    def are_reading(self) -> bool:
+    def is_decoding(self) -> bool:
         """Whether more pieces come even if none is freed."""
-        return any(reader.asked and not reader.is_waiting for reader in (*self._processes, *self._threads))
+        return any(reader.tasks and not reader.is_blocked for reader in (*self._processes, *self._threads))
 
-    def ask(self, task: DecodeTask) -> bool:
+    def submit(self, task: DecodeTask) -> bool:
         """Whether somebody took it; if nobody did, ask again when something was received."""
         if self._again:
             return False
@@ -55,7 +55,7 @@ class DecodePool:
             return self._ask(task, self._processes, start_process, ASKED_AHEAD)
         return self._ask(task, self._threads, start_thread, 1)
 
-    def receive(self, timeout: float | None) -> Iterator[tuple[DecodeWorker, Answer]]:
+    def receive(self, timeout: float | None) -> Iterator[tuple[DecodeWorker, WorkerMessage]]:
         """What readers say; nothing when the time is over or `wake` was called.
 
         Raises EngineFailed where no process comes up.
@@ -73,9 +73,9 @@ class DecodePool:
                 if isinstance(answer, WorkerReady):
                     reader.is_ready, self._false_starts = True, 0
                 if isinstance(answer, WorkerBlocked):
-                    reader.is_waiting = True
+                    reader.is_blocked = True
                 if isinstance(answer, RecordingEnded | RecordingFailed):
-                    reader.finished()
+                    reader.finish_task()
                 yield reader, answer
         while self._again and self._ask(self._again[0], self._processes, start_process, ASKED_AHEAD):
             self._again.popleft()
@@ -99,31 +99,31 @@ class DecodePool:
         start: Callable[[SegmentationSettings, int], DecodeWorker],
         ahead: int,
     ) -> bool:
-        reader = min(those, key=lambda one: len(one.asked), default=None)
-        if reader is None or (reader.asked and len(those) < self.most):
+        reader = min(those, key=lambda one: len(one.tasks), default=None)
+        if reader is None or (reader.tasks and len(those) < self.max_workers):
             reader = start(self._cut, self._samples)
             those.append(reader)
-            self._selector.register(reader.end, selectors.EVENT_READ, reader)
-        elif len(reader.asked) == ahead:
+            self._selector.register(reader.connection, selectors.EVENT_READ, reader)
+        elif len(reader.tasks) == ahead:
             return False
-        reader.ask(task)
+        reader.submit(task)
         return True
 
-    def _replace(self, reader: DecodeWorker) -> Iterator[tuple[DecodeWorker, Answer]]:
+    def _replace(self, reader: DecodeWorker) -> Iterator[tuple[DecodeWorker, WorkerMessage]]:
         """What it was at has failed, unless it never came up; the rest is for others."""
-        self._selector.unregister(reader.end)
+        self._selector.unregister(reader.connection)
         (self._threads if reader.thread else self._processes).remove(reader)
-        fate = reader.fate()
+        fate = reader.exit_reason()
         if not reader.is_ready:
             self._false_starts += 1
             if self._false_starts == MOST_FALSE_STARTS:
                 message = f"processes that read recordings do not start: {fate}"
                 raise EngineFailed(message, "what they wrote on stderr tells why")
-        elif reader.asked:
-            task = reader.finished()
+        elif reader.tasks:
+            task = reader.finish_task()
             message = f"{printable_name(str(task.source))}: the process that read it died: {fate}"
             yield (
                 reader,
                 RecordingFailed(task.number, EngineFailed.__name__, message, "transcribe it alone, or convert it"),
             )
-        self._again.extend(reader.asked)
+        self._again.extend(reader.tasks)

@@ -25,11 +25,11 @@ from conure.engine.ipc.frames import frame, receive_frame
 from conure.errors import ConureError
 from conure.printable import printable_name
 from conure.service.region_allocator import RegionAllocator
-from conure.service.segmenter import cut_pieces
+from conure.service.segmenter import split_blocks
 from conure.vad.segmentation import ClipSpan, SegmentationSettings
 
 __all__ = [
-    "Answer",
+    "WorkerMessage",
     "DecodedClip",
     "RecordingEnded",
     "RecordingFailed",
@@ -37,11 +37,11 @@ __all__ = [
     "RecordingOpened",
     "ReadRecording",
     "WorkerReady",
-    "Request",
+    "WorkerRequest",
     "Setup",
     "WorkerBlocked",
     "main",
-    "read_all",
+    "run_worker",
 ]
 
 MOST_PIECES = 512
@@ -64,7 +64,7 @@ class ReadRecording(Struct, frozen=True, tag=True):
 class FreeRegions(Struct, frozen=True, tag=True):
     """Pieces at those places are not needed any more."""
 
-    places: list[int]
+    offsets: list[int]
 
 
 class WorkerReady(Struct, frozen=True, tag=True):
@@ -78,7 +78,7 @@ class WorkerBlocked(Struct, frozen=True, tag=True):
 class RecordingOpened(Struct, frozen=True, tag=True):
     number: int
     channels: int
-    hint: float | None
+    announced_seconds: float | None
     """Seconds, as the container tells them."""
 
 
@@ -87,7 +87,7 @@ class DecodedClip(Struct, frozen=True, tag=True):
 
     number: int
     channel: int
-    at: int
+    offset: int
     count: int
     start: float
     overlap: float
@@ -114,28 +114,28 @@ class RecordingFailed(Struct, frozen=True, tag=True):
     """Where it happened, if nobody knows the mistake."""
 
 
-Request = ReadRecording | FreeRegions
-Answer = WorkerReady | WorkerBlocked | RecordingOpened | DecodedClip | RecordingEnded | RecordingFailed
+WorkerRequest = ReadRecording | FreeRegions
+WorkerMessage = WorkerReady | WorkerBlocked | RecordingOpened | DecodedClip | RecordingEnded | RecordingFailed
 
 
 class Setup(Struct, frozen=True):
     """What a process is started with."""
 
-    end: int
+    socket_fd: int
     """Descriptor of the socket."""
-    memory: int
+    memory_fd: int
     """Descriptor of the memory."""
-    cut: SegmentationSettings
+    segmentation: SegmentationSettings
 
 
 def main() -> None:
     """Of a process."""
     setup = json.decode(sys.argv[1], type=Setup)
-    memory = np.frombuffer(mmap.mmap(setup.memory, 0), np.float32)
-    read_all(socket.socket(fileno=setup.end), memory, setup.cut, {})
+    memory = np.frombuffer(mmap.mmap(setup.memory_fd, 0), np.float32)
+    run_worker(socket.socket(fileno=setup.socket_fd), memory, setup.segmentation, {})
 
 
-def read_all(
+def run_worker(
     end: socket.socket, memory: Samples, cut: SegmentationSettings, files: Mapping[int, BinaryIO | bytes]
 ) -> None:
     """Runs until the other end of the socket is closed, and closes this one."""
@@ -160,8 +160,8 @@ class _Reading:
         self._files = files
         self._room = RegionAllocator(len(memory), MOST_PIECES)
         self._asked: deque[ReadRecording] = deque()
-        self._unsent: list[Answer] = [WorkerReady()]
-        self._decoder = msgpack.Decoder(Request)
+        self._unsent: list[WorkerMessage] = [WorkerReady()]
+        self._decoder = msgpack.Decoder(WorkerRequest)
         self._encoder = msgpack.Encoder()
 
     def run(self) -> None:
@@ -179,7 +179,7 @@ class _Reading:
             channels: Literal["mix", "split"] = "split" if asked.split else "mix"
             with open_audio(source, channels=channels, track=asked.track, max_seconds=asked.max_seconds) as reader:
                 self._unsent.append(RecordingOpened(number, reader.channels, reader.duration_hint))
-                for _, pieces in cut_pieces(reader.blocks(), self._cut):
+                for _, pieces in split_blocks(reader.blocks(), self._cut):
                     if any(isinstance(told, DecodedClip) for told in self._unsent):
                         self._send()
                     for channel, piece in pieces:
@@ -203,7 +203,7 @@ class _Reading:
     def _placed(self, number: int, channel: int, piece: ClipSpan) -> DecodedClip:
         """Waits for room if need be."""
         count = len(piece.samples)
-        while (at := self._room.place(count)) is None:
+        while (at := self._room.allocate(count)) is None:
             self._unsent.append(WorkerBlocked())
             self._send()
             self._receive()

@@ -28,7 +28,15 @@ from msgspec import json, msgpack
 from conure.audio.files import Source
 from conure.background import thread
 from conure.engine.ipc.frames import frame, receive_frame
-from conure.service.decode_process import Answer, FreeRegions, ReadRecording, Request, Samples, Setup, read_all
+from conure.service.decode_process import (
+    FreeRegions,
+    ReadRecording,
+    Samples,
+    Setup,
+    WorkerMessage,
+    WorkerRequest,
+    run_worker,
+)
 from conure.vad.segmentation import SegmentationSettings
 
 __all__ = ["HAS_PROCESSES", "DecodeWorker", "DecodeTask", "start_process", "start_thread"]
@@ -69,21 +77,21 @@ class DecodeTask:
 class DecodeWorker:
     """One of them, as this process sees it. It does what it is asked in that order."""
 
-    end: socket.socket
+    connection: socket.socket
     samples: Samples
     """The memory that both sides see."""
     process: subprocess.Popen[bytes] | None = None
     thread: threading.Thread | None = None
     files: dict[int, BinaryIO | bytes] = field(default_factory=dict)
-    asked: deque[DecodeTask] = field(default_factory=deque)
+    tasks: deque[DecodeTask] = field(default_factory=deque)
     """What it has not finished, the one that it is at first."""
     is_ready: bool = False
-    is_waiting: bool = False
+    is_blocked: bool = False
     """For room in the memory."""
-    _decoder: msgpack.Decoder[list[Answer]] = field(default_factory=lambda: msgpack.Decoder(list[Answer]))
+    _decoder: msgpack.Decoder[list[WorkerMessage]] = field(default_factory=lambda: msgpack.Decoder(list[WorkerMessage]))
 
-    def ask(self, task: DecodeTask) -> None:
-        self.asked.append(task)
+    def submit(self, task: DecodeTask) -> None:
+        self.tasks.append(task)
         path = None
         if isinstance(task.source, str | Path):
             path = os.fsencode(task.source)
@@ -91,36 +99,36 @@ class DecodeWorker:
             self.files[task.number] = task.source
         self._send(ReadRecording(task.number, path, task.split, task.max_seconds, task.track))
 
-    def free(self, places: list[int]) -> None:
+    def free_clips(self, places: list[int]) -> None:
         """Pieces of its memory that nobody needs any more."""
-        self.is_waiting = False
+        self.is_blocked = False
         self._send(FreeRegions(places))
 
-    def receive(self) -> list[Answer] | None:
+    def receive(self) -> list[WorkerMessage] | None:
         """What it said together; None where it is gone."""
-        payload = receive_frame(self.end)
+        payload = receive_frame(self.connection)
         return None if payload is None else self._decoder.decode(payload)
 
-    def finished(self) -> DecodeTask:
+    def finish_task(self) -> DecodeTask:
         """The one that it was at is done."""
-        task = self.asked.popleft()
+        task = self.tasks.popleft()
         self.files.pop(task.number, None)
         return task
 
-    def _send(self, request: Request) -> None:
+    def _send(self, request: WorkerRequest) -> None:
         with suppress(OSError):  # that it is gone is found out where it is heard
-            self.end.sendall(frame(msgpack.encode(request)))
+            self.connection.sendall(frame(msgpack.encode(request)))
 
     def stop(self) -> None:
         """Ends it: a process at once, a thread with the block that it is at."""
-        self.end.close()
+        self.connection.close()
         if self.thread:
             self.thread.join()
         if self.process:
             self.process.kill()
             self.process.wait()
 
-    def fate(self) -> str:
+    def exit_reason(self) -> str:
         """How it ended by itself, after it was heard no more."""
         if self.process:
             with suppress(subprocess.TimeoutExpired):
@@ -153,7 +161,7 @@ def start_process(cut: SegmentationSettings, samples: int) -> DecodeWorker:
 def start_thread(cut: SegmentationSettings, samples: int) -> DecodeWorker:
     ours, theirs = socket.socketpair()
     reader = DecodeWorker(ours, np.empty(samples, np.float32))
-    reading = partial(read_all, theirs, reader.samples, cut, reader.files)
+    reading = partial(run_worker, theirs, reader.samples, cut, reader.files)
     reader.thread = thread(reading, "reading recordings", daemon=False)
     return reader
 

@@ -87,7 +87,7 @@ class Ledger:
             found.account.streams -= found.is_stream
             found.release(found.reserved)
 
-    def leave(self, process: int) -> None:
+    def release_process(self, process: int) -> None:
         """A process has gone, and what it had open with it."""
         for visit in [visit for visit in self._visits if visit[0] == process]:
             self.end(visit)

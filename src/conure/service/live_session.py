@@ -35,7 +35,7 @@ from conure.service.events import (
 )
 from conure.service.second_pass import SecondPass
 from conure.service.session_options import LAG_INTERVAL, SessionOptions
-from conure.service.utterance import Utterance, final_of
+from conure.service.utterance import Utterance, make_final
 from conure.text.words import words_from_tokens
 from conure.types import Token
 from conure.vad.endpointing import Endpointing
@@ -187,7 +187,7 @@ class LiveSession:
     # What the engine says.
 
     def answered(self, answer: engine.Answer) -> None:
-        if not self._cuts.knows(answer):
+        if not self._cuts.is_repeat(answer):
             self._take(answer)
 
     def _take(self, answer: engine.Answer) -> None:
@@ -222,12 +222,12 @@ class LiveSession:
         """Everything that is not final is said to the new engine again, and some of what came before it."""
         self._begin = self._kept_from()
         if self._utterance:
-            self._utterance.hear_again(self._begin / RATE)
+            self._utterance.rewind(self._begin / RATE)
         self._heard_again = self._utterance is not None
         self._repeated_until, self._known_until = self._final_until, self._followed
         self._open(self._late_from(self._begin))
         at = self._begin
-        for place, marker in (*self._cuts.again(self._begin), *self._asked):
+        for place, marker in (*self._cuts.replay_from(self._begin), *self._asked):
             at = self._send_again(at, place)
             self._handle.ask(self._cut(marker))
         self._send_again(at, self._audio.end)
@@ -303,13 +303,13 @@ class LiveSession:
             return
         options = self.options
         words = words_from_tokens(utterance.tokens, options.tokenizer)
-        final = final_of(utterance, words, at, reason, options.model.name, options.language)
+        final = make_final(utterance, words, at, reason, options.model.name, options.language)
         if options.second_pass and words and at - utterance.start <= MOST_TWICE:
             begin = max(int((utterance.start - options.second_pass.margin) * RATE), self._audio.start)
             samples = np.empty(max(int(at * RATE) - begin, RATE), np.float32)
             self._audio.read_into(begin, samples)
             second = SecondPass(self._handle, options.second_pass, samples, begin / RATE, utterance, final)
-            second.when_done(self._tell_waiting)
+            second.on_done(self._tell_waiting)
             self._ordered.append(second)
         else:
             self._tell_in_order(final)

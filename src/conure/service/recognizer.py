@@ -17,7 +17,7 @@ from conure.engine.backends.clip_runner import ClipRunner
 from conure.engine.backends.registry import open_clip_runner
 from conure.engine.lanes.clips import best_batch_seconds, transcribe_clips
 from conure.models.checkpoint import Checkpoint
-from conure.service.archive import Archive, Progress
+from conure.service.bulk_transcription import BulkTranscription, Progress
 from conure.service.clip_words import words_of_clip
 from conure.service.languages import check_language, prompt_id_for
 from conure.service.segmented_recording import SegmentedRecording
@@ -160,7 +160,7 @@ class Recognizer:
         of: Callable[[list[Transcript]], Result],
     ) -> Iterator[Result | Exception]:
         prompt = prompt_id_for(self.name, language, self.checkpoint.config.prompt_ids)
-        archive = Archive(
+        archive = BulkTranscription(
             sources,
             partial(self._tokens, prompt=prompt),
             self._words_of,

@@ -21,34 +21,34 @@ class HeldClip:
     """A piece in the memory of a reader."""
 
     recording: RecordingWords
-    reader: DecodeWorker
-    cut: DecodedClip
-    since: float
+    worker: DecodeWorker
+    message: DecodedClip
+    received_at: float
     """When it came."""
     words: Sequence[Word] | None = None
     """None until it was heard."""
 
     @property
     def samples(self) -> Samples:
-        return self.reader.samples[self.cut.at : self.cut.at + self.cut.count]
+        return self.worker.samples[self.message.offset : self.message.offset + self.message.count]
 
     @property
     def seconds(self) -> float:
-        return self.cut.count / RATE
+        return self.message.count / RATE
 
 
 @dataclass(eq=False, slots=True)
 class RecordingWords:
     task: DecodeTask
     channels: int = 1
-    hint: float | None = None
+    announced_seconds: float | None = None
     """Its seconds, as the container tells them."""
-    pieces: deque[HeldClip] = field(default_factory=deque)
+    clips: deque[HeldClip] = field(default_factory=deque)
     """Those whose words are not joined yet, in the order of the recording."""
     has_ended: bool = False
     """Whether there are no more."""
     error: Exception | None = None
-    heard: float = 0.0
+    processed_seconds: float = 0.0
     """Seconds that were transcribed, or need not be."""
     name: str = ""
     seconds: float = 0.0
@@ -60,20 +60,22 @@ class RecordingWords:
 
     @property
     def is_over(self) -> bool:
-        return self.error is not None or (self.has_ended and not self.pieces)
+        return self.error is not None or (self.has_ended and not self.clips)
 
-    def hear(self, piece: HeldClip, words: Sequence[Word]) -> int:
+    def add_words(self, piece: HeldClip, words: Sequence[Word]) -> int:
         """The words of one of its pieces, in times of the piece -> how many are settled with it."""
         before = len(self.words)
         piece.words = words
-        self.heard += (piece.seconds - piece.cut.overlap) / self.channels
-        while self.pieces and self.pieces[0].words is not None:
-            first = self.pieces.popleft()
-            self.words += self._joined.push(first.cut.channel, first.words or (), first.cut.start, first.cut.overlap)
+        self.processed_seconds += (piece.seconds - piece.message.overlap) / self.channels
+        while self.clips and self.clips[0].words is not None:
+            first = self.clips.popleft()
+            self.words += self._joined.add_clip(
+                first.message.channel, first.words or (), first.message.start, first.message.overlap
+            )
         self._settle()
         return len(self.words) - before
 
-    def end(self, ended: RecordingEnded) -> int:
+    def finish(self, ended: RecordingEnded) -> int:
         """No piece comes after those that came -> how many words are settled with that."""
         before = len(self.words)
         self.has_ended = True
@@ -84,7 +86,7 @@ class RecordingWords:
     def fail(self, error: Exception) -> None:
         """Nothing is wanted of it any more."""
         self.error = error
-        self.pieces.clear()
+        self.clips.clear()
         self.words.clear()
 
     def by_channel(self) -> list[list[Word]]:
@@ -95,6 +97,6 @@ class RecordingWords:
         return words
 
     def _settle(self) -> None:
-        if self.has_ended and not self.pieces:
+        if self.has_ended and not self.clips:
             self.words += self._joined.finish()
-            self.heard = self.seconds
+            self.processed_seconds = self.seconds

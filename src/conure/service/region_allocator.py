@@ -13,18 +13,18 @@ class RegionAllocator:
     def __init__(self, size: int, most: int) -> None:
         """`most`: pieces that may be there at a time."""
         self.size = size
-        self.most = most
+        self.max_regions = most
         self._taken: list[tuple[int, int]] = []
         """(begin, end) of each piece, in order."""
 
-    def place(self, count: int) -> int | None:
+    def allocate(self, count: int) -> int | None:
         """Where so many fit, as near to the beginning as can be; None where they do not now.
 
         Raises ValueError where they never will.
         """
         if count > self.size:
             raise ValueError(f"{count} do not fit into {self.size}")
-        if len(self._taken) == self.most:
+        if len(self._taken) == self.max_regions:
             return None
         ends = [0, *(end for _, end in self._taken)]
         begins = [*(begin for begin, _ in self._taken), self.size]

@@ -12,7 +12,7 @@ from conure.engine.messages import Samples
 from conure.engine.plan import ModelInfo
 from conure.errors import ConureError
 from conure.service.events import Final
-from conure.service.utterance import Utterance, final_of
+from conure.service.utterance import Utterance, make_final
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
 from conure.types import Token
@@ -52,7 +52,7 @@ class SecondPass:
         self._timer = asyncio.get_running_loop().call_later(options.budget, self._give_up)
         self._ask()
 
-    def when_done(self, call: Callable[[], None]) -> None:
+    def on_done(self, call: Callable[[], None]) -> None:
         self._done = call
 
     def answered(self, answer: engine.Answer) -> None:
@@ -87,7 +87,7 @@ class SecondPass:
     def _accurate(self) -> Final:
         words = words_from_tokens(self._tokens, self._options.tokenizer)
         fast = self._fast
-        return final_of(self._utterance, words, fast.end, fast.reason, self._options.model.name, fast.language)
+        return make_final(self._utterance, words, fast.end, fast.reason, self._options.model.name, fast.language)
 
     def _give_up(self) -> None:
         self.cancel()

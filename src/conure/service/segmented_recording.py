@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from conure.engine.lanes.batching import form_batches
 from conure.engine.prefetch import prefetch
 from conure.service.channel_words import ChannelWords
-from conure.service.segmenter import Detector, cut_pieces
+from conure.service.segmenter import Detector, split_blocks
 from conure.types import Word
 from conure.vad.segmentation import ClipSpan, SegmentationSettings
 
@@ -80,7 +80,7 @@ class SegmentedRecording:
                     progress(done + (coming.reached - done) * len(heard) / len(coming.pieces))
             done = coming.reached
             for index, (channel, piece) in enumerate(coming.pieces):
-                yield from channels.push(channel, heard[index], piece.start, piece.overlap)
+                yield from channels.add_clip(channel, heard[index], piece.start, piece.overlap)
         yield from channels.finish()
         if progress:
             progress(done)
@@ -88,7 +88,7 @@ class SegmentedRecording:
     def _rounds(self, blocks: Iterable[Samples]) -> Iterator[_Round]:
         """The last one may have no pieces, but tells how long the recording is."""
         coming = _Round()
-        for reached, pieces in cut_pieces(blocks, self.cut, self.open_detector):
+        for reached, pieces in split_blocks(blocks, self.cut, self.open_detector):
             coming.reached = reached
             coming.pieces += pieces
             if coming.seconds >= self.look_ahead_seconds:

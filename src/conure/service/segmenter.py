@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from conure.vad.segmentation import ClipSpan, SegmentationSettings, Segmenter
 from conure.vad.silero import load_silero
 
-__all__ = ["Detector", "cut_pieces"]
+__all__ = ["Detector", "split_blocks"]
 
 RATE = 16_000
 
@@ -39,7 +39,7 @@ class _Channel:
         return self.cutter.push(np.zeros(0, np.float32), self.detector.finish()) + self.cutter.finish()
 
 
-def cut_pieces(
+def split_blocks(
     blocks: Iterable[Samples], cut: SegmentationSettings, open_detector: Callable[[], Detector] | None = None
 ) -> Iterator[tuple[float, list[tuple[int, ClipSpan]]]]:
     """Blocks [channels, n] at 16 kHz -> for each the seconds so far, and the pieces that are complete with it.

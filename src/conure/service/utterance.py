@@ -12,7 +12,7 @@ from conure.text.words import join_words, words_from_tokens
 from conure.types import Token, Word
 from conure.vad.endpointing import EndReason
 
-__all__ = ["Utterance", "final_of"]
+__all__ = ["Utterance", "make_final"]
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Utterance:
     _before: list[Token] = field(default_factory=list)
     """What was told of an utterance that is heard again."""
 
-    def hear_again(self, begin: float) -> None:
+    def rewind(self, begin: float) -> None:
         """Tokens that end after that time will come once more, perhaps other ones."""
         self._before = self._before or self.tokens[: self._told]
         self.tokens = [token for token in self.tokens if token.end <= begin]
@@ -50,7 +50,7 @@ def _common(before: Sequence[Token], after: Sequence[Token]) -> int:
     return sum(takewhile(bool, same))
 
 
-def final_of(
+def make_final(
     utterance: Utterance, words: Sequence[Word], end: float, reason: EndReason, model: str, language: str | None
 ) -> Final:
     confidences = [word.confidence for word in words if word.confidence is not None]

@@ -13,10 +13,10 @@ import pytest
 
 import conure
 from conure.errors import AudioNotFound, AudioTooLong, BadOption, EngineFailed, UnsupportedAudio, UnsupportedLanguage
-from conure.service import archive as archives
+from conure.service import bulk_transcription as archives
 from conure.service import decode_pool as readers
 from conure.service import decode_worker as reader
-from conure.service.archive import Archive
+from conure.service.bulk_transcription import BulkTranscription
 from conure.types import Word
 from conure.vad.segmentation import SegmentationSettings
 from tests.service.voices import STRINGS, save, speech
@@ -126,7 +126,7 @@ def test_a_bad_file_fails_alone(tiny, tmp_path, long_ones):
 
 def test_what_concerns_all_of_them_is_raised(tiny):
     with pytest.raises(BadOption, match="pieces of at most 1 s"):
-        list(Archive(STRINGS, len, len, cut=SegmentationSettings(max_seconds=1), batch_seconds=30))
+        list(BulkTranscription(STRINGS, len, len, cut=SegmentationSettings(max_seconds=1), batch_seconds=30))
     recognizer = conure.load("tiny")
     recognizer.checkpoint = conure.load(Path(__file__).parents[1] / "data/parity/nemotron_prompt.nemo").checkpoint
     with pytest.raises(UnsupportedLanguage, match="'tlh'"):
@@ -178,7 +178,7 @@ def test_progress_rises_to_the_end(tiny, long_ones):
 def archive(sources, transcribe, **options):
     """A network that pretends: its tokens are what `transcribe` gives."""
     options = {"cut": SegmentationSettings(max_seconds=8), "batch_seconds": 30.0, **options}
-    with closing(Archive(sources, transcribe, lambda tokens, _: tokens, **options).results()) as results:
+    with closing(BulkTranscription(sources, transcribe, lambda tokens, _: tokens, **options).results()) as results:
         yield from results
 
 

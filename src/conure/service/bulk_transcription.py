@@ -22,15 +22,22 @@ from conure import errors
 from conure.audio.files import Source
 from conure.cpu_count import processor_count
 from conure.errors import AudioNotFound, AudioTooLong, ConureError, EngineFailed, NoSuchTrack, UnsupportedAudio
+from conure.service.clip_queue import ClipQueue
 from conure.service.decode_pool import DecodePool
-from conure.service.decode_process import Answer, DecodedClip, RecordingEnded, RecordingFailed, RecordingOpened, Samples
+from conure.service.decode_process import (
+    DecodedClip,
+    RecordingEnded,
+    RecordingFailed,
+    RecordingOpened,
+    Samples,
+    WorkerMessage,
+)
 from conure.service.decode_worker import DecodeTask, DecodeWorker
 from conure.service.recording_words import HeldClip, RecordingWords
-from conure.service.segment_queue import SegmentQueue
 from conure.types import Word
 from conure.vad.segmentation import SegmentationSettings
 
-__all__ = ["Archive", "Progress"]
+__all__ = ["BulkTranscription", "Progress"]
 
 RATE = 16_000
 MOST_WORKERS = 16
@@ -50,7 +57,7 @@ Progress = Callable[[float, float | None], None]
 """Called with the seconds done and the seconds there are, when all containers have told."""
 
 
-class Archive(Generic[Tokens]):
+class BulkTranscription(Generic[Tokens]):
     """One pass over recordings."""
 
     def __init__(
@@ -75,7 +82,7 @@ class Archive(Generic[Tokens]):
         self._words_of = words_of
         self._progress = progress
         self._enough = LOOK_AHEAD * batch_seconds
-        self._stock = SegmentQueue(batch_seconds)
+        self._stock = ClipQueue(batch_seconds)
         self._running: deque[tuple[list[HeldClip], Future[Sequence[Tokens | Exception]]]] = deque()
         self._open: dict[int, RecordingWords] = {}
         """Those that were begun and not yet given, in their order."""
@@ -96,7 +103,7 @@ class Archive(Generic[Tokens]):
         try:
             coming = next(self._tasks, None)
             while coming or self._open:
-                while coming and not self._is_far_ahead() and self._readers.ask(coming):
+                while coming and not self._is_far_ahead() and self._readers.submit(coming):
                     self._open[coming.number] = RecordingWords(coming)
                     coming = next(self._tasks, None)
                 self._are_all_begun = coming is None
@@ -116,9 +123,9 @@ class Archive(Generic[Tokens]):
         """Keeps one batch on the device and one behind it."""
         while self._stock.oldest and len(self._running) < 2:
             is_full = self._stock.seconds >= self._enough
-            if not is_full and (self._running or (self._readers.are_reading and self._patience() != 0)):
+            if not is_full and (self._running or (self._readers.is_decoding and self._patience() != 0)):
                 return
-            batch = self._stock.take()
+            batch = self._stock.pop_batch()
             task = self._device.submit(self._try, [piece.samples for piece in batch])
             self._running.append((batch, task))
             task.add_done_callback(lambda _: self._readers.wake())
@@ -128,7 +135,7 @@ class Archive(Generic[Tokens]):
         oldest = self._stock.oldest
         if oldest is None or self._running:
             return None
-        return max(0.0, oldest.since + PATIENCE - time.monotonic())
+        return max(0.0, oldest.received_at + PATIENCE - time.monotonic())
 
     def _try(self, clips: list[Samples]) -> Sequence[Tokens | Exception]:
         """Where a batch breaks, its clips are heard one by one, and only those that break alone are lost."""
@@ -141,21 +148,21 @@ class Archive(Generic[Tokens]):
                 return [error]
         return [tokens for clip in clips for tokens in self._try([clip])]
 
-    def _hear(self, reader: DecodeWorker, answer: Answer) -> None:
+    def _hear(self, reader: DecodeWorker, answer: WorkerMessage) -> None:
         match answer:
             case RecordingOpened(number, channels, hint):
-                self._open[number].channels, self._open[number].hint = channels, hint
+                self._open[number].channels, self._open[number].announced_seconds = channels, hint
             case DecodedClip(number):
                 recording = self._open.get(number)
                 if recording is None or recording.error:
-                    reader.free([answer.at])
+                    reader.free_clips([answer.offset])
                     return
                 piece = HeldClip(recording, reader, answer, time.monotonic())
-                recording.pieces.append(piece)
+                recording.clips.append(piece)
                 self._stock.add(piece)
             case RecordingEnded(number):
                 if number in self._open:
-                    self._words += self._open[number].end(answer)
+                    self._words += self._open[number].finish(answer)
             case RecordingFailed(number):
                 if number in self._open:
                     self._fail(self._open[number], _error(answer))
@@ -164,8 +171,8 @@ class Archive(Generic[Tokens]):
         """What the device has done."""
         while self._running and self._running[0][1].done():
             batch, task = self._running.popleft()
-            for reader in {piece.reader for piece in batch}:
-                reader.free([piece.cut.at for piece in batch if piece.reader is reader])
+            for reader in {piece.worker for piece in batch}:
+                reader.free_clips([piece.message.offset for piece in batch if piece.worker is reader])
             for piece, tokens in zip(batch, task.result(), strict=True):
                 recording = piece.recording
                 if not recording.error:
@@ -176,13 +183,13 @@ class Archive(Generic[Tokens]):
         try:
             if isinstance(tokens, Exception):
                 raise tokens
-            self._words += recording.hear(piece, self._words_of(tokens, piece.seconds))
+            self._words += recording.add_words(piece, self._words_of(tokens, piece.seconds))
         except Exception as error:
             self._fail(recording, error)
 
     def _fail(self, recording: RecordingWords, error: Exception) -> None:
-        for piece in self._stock.drop(recording):
-            piece.reader.free([piece.cut.at])
+        for piece in self._stock.remove_recording(recording):
+            piece.worker.free_clips([piece.message.offset])
         self._words -= len(recording.words)
         recording.fail(error)
 
@@ -195,7 +202,7 @@ class Archive(Generic[Tokens]):
                 raise recording.error
             del self._open[number]
             self._words -= len(recording.words)
-            self._given += recording.heard
+            self._given += recording.processed_seconds
             yield recording
             if not self._open:
                 self._report()
@@ -203,8 +210,8 @@ class Archive(Generic[Tokens]):
     def _report(self) -> None:
         if self._progress:
             open_ones = self._open.values()
-            done = self._given + sum(recording.heard for recording in open_ones)
-            hints = [recording.hint for recording in open_ones]
+            done = self._given + sum(recording.processed_seconds for recording in open_ones)
+            hints = [recording.announced_seconds for recording in open_ones]
             told = sum(hint for hint in hints if hint)
             self._progress(done, self._given + told if self._are_all_begun and None not in hints else None)
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from conure.engine.lanes.batching import form_batches
 from conure.service.recording_words import HeldClip, RecordingWords
 
-__all__ = ["SegmentQueue"]
+__all__ = ["ClipQueue"]
 
 RATE = 16_000
 
 
-class SegmentQueue:
+class ClipQueue:
     def __init__(self, batch_seconds: float) -> None:
         self.seconds = 0.0
         """Of audio that waits."""
@@ -28,13 +28,13 @@ class SegmentQueue:
         self._pieces.append(piece)
         self.seconds += piece.seconds
 
-    def take(self) -> list[HeldClip]:
+    def pop_batch(self) -> list[HeldClip]:
         """The oldest piece and those of like length that share a batch with it, so that none waits for ever."""
-        lengths = [piece.cut.count for piece in self._pieces]
+        lengths = [piece.message.count for piece in self._pieces]
         batch = next(batch for batch in form_batches(lengths, self._limit) if 0 in batch)
         return self._remove(set(batch), batch)
 
-    def drop(self, recording: RecordingWords) -> list[HeldClip]:
+    def remove_recording(self, recording: RecordingWords) -> list[HeldClip]:
         """The pieces of the recording, which nobody wants any more."""
         those = [index for index, piece in enumerate(self._pieces) if piece.recording is recording]
         return self._remove(set(those), those)
