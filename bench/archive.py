@@ -105,7 +105,7 @@ def read_only(files: Sequence[Path], workers: int) -> Iterable[float]:
 
     cut = SegmentationSettings()
     archive = BulkTranscription(
-        files, transcribe, lambda words, _: words, cut=cut, batch_seconds=BATCH_SECONDS, workers=workers
+        files, transcribe, lambda words, _: words, segmentation=cut, batch_seconds=BATCH_SECONDS, workers=workers
     )
     return [recording.seconds for recording in archive.results()]
 

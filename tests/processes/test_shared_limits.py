@@ -73,7 +73,7 @@ def test_what_one_process_reserves_another_cannot_have() -> None:
         one = await first.begin("a", ONE_MINUTE, "files", nothing)
         two = await second.begin("a", ONE_MINUTE, "files", nothing)
         await first.reserve(one, 90.0)
-        with pytest.raises(TooMany, match="under way"):
+        with pytest.raises(TooMany, match="in progress"):
             await second.reserve(two, 1.0)
         with pytest.raises(TooMany):
             await second.begin("a", ONE_MINUTE, "files", nothing)

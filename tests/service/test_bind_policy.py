@@ -59,7 +59,7 @@ def test_a_file_without_keys_is_none(host: str, allow_anonymous: bool, tmp_path:
 
 def test_who_may_is_told(keys: Path) -> None:
     assert access_summary(load_settings()) == "this machine, without keys"
-    assert access_summary(load_settings(allow_anonymous=True)) == "everybody who reaches it"
+    assert access_summary(load_settings(allow_anonymous=True)) == "any client, without keys"
     assert access_summary(load_settings(keys=keys, allow_anonymous=True)) == f"keys of {keys}"
 
 
@@ -68,7 +68,7 @@ def test_every_combination_of_ports() -> None:
     for numbers in product([0, 1234], repeat=len(names)):
         asked = OFF | dict(zip(names, numbers, strict=True))
         if not any(numbers):
-            with pytest.raises(BadOption, match="every door is closed"):
+            with pytest.raises(BadOption, match="all protocols are disabled"):
                 bind_settings(
                     load_settings(
                         **asked,
@@ -95,7 +95,7 @@ def test_a_door_takes_its_port_with_it(without: str, closed: set[str]) -> None:
 
 def test_a_web_port_without_doors_is_no_door() -> None:
     on_the_web = ",".join(name for name in PROTOCOLS if name not in ("riva", "wyoming"))
-    with pytest.raises(BadOption, match="every door is closed"):
+    with pytest.raises(BadOption, match="all protocols are disabled"):
         bind_settings(load_settings(disable=on_the_web, grpc_port=0, wyoming_port=0))
     assert bind_settings(load_settings(disable=on_the_web, grpc_port=0)).wyoming_port
     assert bind_settings(load_settings(disable=on_the_web.replace("openai,", ""), grpc_port=0, wyoming_port=0))

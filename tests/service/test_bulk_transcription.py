@@ -126,7 +126,7 @@ def test_a_bad_file_fails_alone(tiny, tmp_path, long_ones):
 
 def test_what_concerns_all_of_them_is_raised(tiny):
     with pytest.raises(BadOption, match="pieces of at most 1 s"):
-        list(BulkTranscription(STRINGS, len, len, cut=SegmentationSettings(max_seconds=1), batch_seconds=30))
+        list(BulkTranscription(STRINGS, len, len, segmentation=SegmentationSettings(max_seconds=1), batch_seconds=30))
     recognizer = conure.load("tiny")
     recognizer.checkpoint = conure.load(Path(__file__).parents[1] / "data/parity/nemotron_prompt.nemo").checkpoint
     with pytest.raises(UnsupportedLanguage, match="'tlh'"):
@@ -148,7 +148,7 @@ def test_a_reader_that_is_killed_costs_the_recording_that_it_was_at(tiny, tmp_pa
     first, lost, *others = tiny.transcribe_many(sources, workers=1, progress=kill_once)
     assert killed
     assert isinstance(lost, EngineFailed)
-    assert lost.message == f"{long}: the process that read it died: killed by SIGKILL"
+    assert lost.message == f"{long}: its decode worker process died: killed by SIGKILL"
     expected = [told(tiny.transcribe(path)) for path in (STRINGS[0], *STRINGS[1:4])]
     assert [told(one) for one in (first, *others)] == expected
 
@@ -177,7 +177,7 @@ def test_progress_rises_to_the_end(tiny, long_ones):
 
 def archive(sources, transcribe, **options):
     """A network that pretends: its tokens are what `transcribe` gives."""
-    options = {"cut": SegmentationSettings(max_seconds=8), "batch_seconds": 30.0, **options}
+    options = {"segmentation": SegmentationSettings(max_seconds=8), "batch_seconds": 30.0, **options}
     with closing(BulkTranscription(sources, transcribe, lambda tokens, _: tokens, **options).results()) as results:
         yield from results
 
@@ -216,7 +216,7 @@ def test_batches_hold_pieces_of_several_recordings_and_are_bounded():
 
 def test_recordings_wait_for_the_first_one_in_bounded_number(monkeypatch, tmp_path):
     """The first one is long; sources are asked for no further than that."""
-    monkeypatch.setattr(archives, "MOST_WAITING", 4)
+    monkeypatch.setattr(archives, "MAX_OPEN_RECORDINGS", 4)
     asked, given = [], []
 
     def sources():
@@ -241,7 +241,7 @@ def test_errors_of_whoever_names_the_sources_come_through():
 
 def test_a_reader_that_dies_gives_back_what_it_had_not_begun(monkeypatch, tmp_path):
     """Nothing but the recording in the middle is lost, though the reader had been asked for the next one already."""
-    monkeypatch.setattr(readers, "ASKED_AHEAD", 3)
+    monkeypatch.setattr(readers, "TASKS_PER_WORKER", 3)
     long = save(tmp_path / "long.wav", np.tile(speech(100), 5))
     done = threading.Event()
 

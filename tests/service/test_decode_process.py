@@ -36,7 +36,7 @@ def reader(request):
 def read(reader, task):
     """What is said of a recording, and the samples of its pieces; pieces are freed when the reader waits for room."""
     said, pieces, held = [], [], []
-    reader.ask(task)
+    reader.submit(task)
     while not any(isinstance(one, RecordingEnded | RecordingFailed) for one in said):
         answers = reader.receive()
         assert answers is not None
@@ -46,11 +46,11 @@ def read(reader, task):
                 assert sum(piece.count for piece in held) <= ROOM
                 pieces.append(reader.samples[answer.offset : answer.offset + answer.count].copy())
             if isinstance(answer, WorkerBlocked):
-                reader.free([piece.offset for piece in held])
+                reader.free_clips([piece.offset for piece in held])
                 held.clear()
         said += answers
-    reader.free([piece.offset for piece in held])
-    reader.finished()
+    reader.free_clips([piece.offset for piece in held])
+    reader.finish_task()
     return [one for one in said if not isinstance(one, WorkerReady)], pieces
 
 

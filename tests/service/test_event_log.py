@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from conure.service.event_log import KEPT, MOST_WAITING, EventLog
+from conure.service.event_log import MAX_UNREAD, REPLAYABLE, EventLog
 from conure.service.events import Event, Finished, Lag, Marker, Partial, SpeechStarted
 from tests.service.fake_engine import tokens
 from tests.waiting import PATIENCE
@@ -67,24 +67,24 @@ def test_tokens_that_were_taken_do_not_come_again() -> None:
 
 
 def test_events_are_there_again_until_there_are_too_many() -> None:
-    log = log_of(*(Marker(number) for number in range(KEPT)))
+    log = log_of(*(Marker(number) for number in range(REPLAYABLE)))
     taken(log)
     assert log.can_replay_after(0)
-    assert len(taken(log, 0)) == KEPT
-    log.add(Marker(KEPT))
+    assert len(taken(log, 0)) == REPLAYABLE
+    log.add(Marker(REPLAYABLE))
     assert not log.can_replay_after(0)
     assert log.can_replay_after(1)
-    assert not log.can_replay_after(KEPT + 2)
+    assert not log.can_replay_after(REPLAYABLE + 2)
     assert not log.can_replay_after(-1)
 
 
 def test_only_what_must_be_read_fills_it() -> None:
     log = log_of()
-    for _ in range(2 * MOST_WAITING):
+    for _ in range(2 * MAX_UNREAD):
         log.add(partial("a"))
         log.add(Lag(0.1))
     assert log.unread_count == 2
-    for number in range(MOST_WAITING - 2):
+    for number in range(MAX_UNREAD - 2):
         assert not log.is_full
         log.add(Marker(number))
     assert log.is_full

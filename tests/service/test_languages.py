@@ -72,5 +72,5 @@ def test_a_model_without_a_prompt_takes_what_it_names() -> None:
 
 def test_without_a_language_the_model_finds_out() -> None:
     assert prompt_id_for(MODEL, None, DICTIONARY) == PROMPTS["auto"]
-    with pytest.raises(UnsupportedLanguage, match="must be told"):
+    with pytest.raises(UnsupportedLanguage, match="requires a language"):
         prompt_id_for(MODEL, None, (("de", 1),))

@@ -149,9 +149,9 @@ def test_accounts_do_not_grow() -> None:
         ledger.spend((1, number), 1.0, 10.0 * number)
         ledger.end((1, number))
     account = ledger._accounts["a"]
-    assert len(account.begun) <= 3
-    assert len(account.heard) <= DAY / QUARTER + 2
-    assert not ledger._visits
+    assert len(account.request_times) <= 3
+    assert len(account.audio) <= DAY / QUARTER + 2
+    assert not ledger._open
 
 
 @given(

@@ -35,7 +35,7 @@ class Place:
         self.engine = Engine()
         handle = cast(EngineClient, self.engine)
         tokenizers = TokenizerCache()
-        tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
+        tokenizers._by_model = dict.fromkeys(self.engine.models, TOKENIZER)
         self.service = LiveService(handle, ModelDirectory(handle, ["live"], ["clips"]), tokenizers, resume_seconds)
 
     async def open(self, audio: AudioFormat = F32, **wanted: object) -> LiveStream:
@@ -148,7 +148,7 @@ def test_the_connection_before_cannot_let_go_of_it() -> None:
 
 
 def test_what_has_ended_is_kept_for_a_while_but_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "MOST_LEFT", 3)
+    monkeypatch.setattr(live, "MAX_ENDED_STREAMS", 3)
 
     async def play(place: Place) -> None:
         streams = [await place.open() for _ in range(5)]
@@ -163,7 +163,7 @@ def test_what_has_ended_is_kept_for_a_while_but_not_open(monkeypatch: pytest.Mon
 
 
 def test_who_does_not_read_at_all_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_log, "MOST_WAITING", 10)
+    monkeypatch.setattr(event_log, "MAX_UNREAD", 10)
 
     async def play(place: Place) -> None:
         stream = await place.open()

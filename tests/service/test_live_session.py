@@ -355,7 +355,7 @@ def test_who_sends_too_fast_is_kept_waiting() -> None:
 
 def test_many_requests_for_a_final_wait() -> None:
     async def play(on: Scene) -> None:
-        for marker in range(sessions.MOST_ASKED):
+        for marker in range(sessions.MAX_PENDING_FINALIZES):
             await asyncio.wait_for(on.session.wait_until_writable(), PATIENCE)
             on.session.finalize(marker)
         waiting = asyncio.create_task(on.session.wait_until_writable())

@@ -12,7 +12,7 @@ SIZE = 40
 @given(st.lists(st.tuples(st.integers(1, SIZE), st.integers(0, 99))))
 def test_places_are_apart_and_found_wherever_there_is_one(steps):
     """Against a list of what each cell belongs to."""
-    room, cells, taken = RegionAllocator(SIZE, most=6), [None] * SIZE, []
+    room, cells, taken = RegionAllocator(SIZE, max_regions=6), [None] * SIZE, []
     for number, (count, choice) in enumerate(steps):
         if taken and choice % 3 == 0:
             at = taken.pop(choice % len(taken))
@@ -30,4 +30,4 @@ def test_places_are_apart_and_found_wherever_there_is_one(steps):
 
 def test_what_never_fits_is_a_mistake():
     with pytest.raises(ValueError, match="41 do not fit into 40"):
-        RegionAllocator(SIZE, most=2).allocate(SIZE + 1)
+        RegionAllocator(SIZE, max_regions=2).allocate(SIZE + 1)

@@ -1,13 +1,13 @@
-"""Many recordings at the speed of the device, in constant memory.
+"""Transcribes many recordings at the full speed of the device, in constant memory.
 
-    recordings -> readers (processes) -> pieces -> batches of like length, across recordings -> tokens -> words, joined
+    recordings -> decode workers -> clips -> batches of similar length, across recordings -> tokens -> merged words
 
-Readers decode and cut while one batch is on the device and the next one waits there. All that keeps order, and the
-words, is in the thread that asks for results. What may be on its way is bounded by the readers' memory; what may wait
-for a recording before it, by its words.
+Workers decode and split recordings while one batch is on the device and another one waits there. Ordering and words are
+the work of the thread that iterates over the results. Clips in progress are bounded by the workers' memory; recordings
+that wait for an earlier one, by their words.
 
-What becomes of a recording does not depend on the others: its pieces are those that it has alone. One that cannot be
-read, whose reader dies or whose pieces break the device, fails alone.
+The result of a recording does not depend on the others. A recording that cannot be decoded, whose worker dies or whose
+clips fail on the device fails alone.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from conure.vad.segmentation import SegmentationSettings
 __all__ = ["BulkTranscription", "Progress"]
 
 RATE = 16_000
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 LOOK_AHEAD = 2
-"""Batches that are waited for, while more pieces come: of two there is some choice of like lengths."""
-PATIENCE = 0.25
-"""Seconds that a piece waits for others while the device has nothing to do."""
-MOST_WAITING = 4096
-"""Recordings that wait for the one before them."""
-MOST_WORDS = 500_000
-"""Words of theirs, 55 hours of speech: above, no further recording is begun."""
-OF_A_RECORDING = (UnsupportedAudio, NoSuchTrack, AudioTooLong, AudioNotFound, EngineFailed)
-"""What concerns nothing but a recording; other errors of ours concern the call."""
+"""Batches of clips to collect before one is formed, so that there are clips of similar length."""
+MAX_CLIP_WAIT = 0.25
+"""Seconds that a clip waits for others while the device is idle."""
+MAX_OPEN_RECORDINGS = 4096
+"""Recordings in progress, most of which wait for an earlier one."""
+MAX_WORDS = 500_000
+"""Words of these, 55 hours of speech; above, no further recording is started."""
+RECORDING_ERRORS = (UnsupportedAudio, NoSuchTrack, AudioTooLong, AudioNotFound, EngineFailed)
+"""Errors of a single recording; any other ConureError ends the iteration."""
 
 Tokens = TypeVar("Tokens")
 Progress = Callable[[float, float | None], None]
-"""Called with the seconds done and the seconds there are, when all containers have told."""
+"""Called with the seconds done and the total seconds; None while the total is unknown."""
 
 
 class BulkTranscription(Generic[Tokens]):
@@ -69,76 +69,75 @@ class BulkTranscription(Generic[Tokens]):
         split: bool = False,
         track: int | None = None,
         max_seconds: float | None = None,
-        cut: SegmentationSettings,
+        segmentation: SegmentationSettings,
         batch_seconds: float,
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """`transcribe` is called in a thread of its own with one batch of clips, mono at 16 kHz; `words_of` gets the
-        tokens of a clip and its seconds, and gives words in times of the clip."""
-        workers = _workers(sources, workers)
+        """`transcribe` is called on a thread of its own with one batch of clips, mono at 16 kHz; `words_of` gets the
+        tokens of a clip and its seconds, and returns words in times of the clip."""
+        workers = _worker_count(sources, workers)
         self._tasks = (DecodeTask(number, source, split, max_seconds, track) for number, source in enumerate(sources))
         self._transcribe = transcribe
         self._words_of = words_of
         self._progress = progress
-        self._enough = LOOK_AHEAD * batch_seconds
-        self._stock = ClipQueue(batch_seconds)
+        self._enough_seconds = LOOK_AHEAD * batch_seconds
+        self._queue = ClipQueue(batch_seconds)
         self._running: deque[tuple[list[HeldClip], Future[Sequence[Tokens | Exception]]]] = deque()
         self._open: dict[int, RecordingWords] = {}
-        """Those that were begun and not yet given, in their order."""
-        self._words = 0
-        """Of recordings that are open."""
-        self._given = 0.0
-        """Seconds of those that are not open any more."""
-        self._are_all_begun = False
-        on_their_way = (2 + LOOK_AHEAD) * batch_seconds / workers + 4 * cut.max_seconds
-        self._readers = DecodePool(workers, cut, int(on_their_way * RATE))
+        """Recordings that are started and not returned yet, in order."""
+        self._open_words = 0
+        self._returned_seconds = 0.0
+        """Of recordings that were returned."""
+        self._are_all_started = False
+        worker_seconds = (2 + LOOK_AHEAD) * batch_seconds / workers + 4 * segmentation.max_seconds
+        self._workers = DecodePool(workers, segmentation, int(worker_seconds * RATE))
         self._device = ThreadPoolExecutor(1, "conure-device")
 
     def results(self) -> Generator[RecordingWords, None, None]:
-        """Each recording in the order given, when it is over. Raises errors of ours that concern more than one.
+        """Each recording, in the given order, when it is finished. Raises ConureErrors that affect all recordings.
 
-        Nothing is left running when it has ended or was closed.
+        All workers and threads have ended when it returns or is closed.
         """
         try:
-            coming = next(self._tasks, None)
-            while coming or self._open:
-                while coming and not self._is_far_ahead() and self._readers.submit(coming):
-                    self._open[coming.number] = RecordingWords(coming)
-                    coming = next(self._tasks, None)
-                self._are_all_begun = coming is None
-                self._feed()
-                for reader, answer in self._readers.receive(self._patience()):
-                    self._hear(reader, answer)
-                self._collect()
-                yield from self._over()
+            task = next(self._tasks, None)
+            while task or self._open:
+                while task and not self._is_far_ahead() and self._workers.submit(task):
+                    self._open[task.number] = RecordingWords(task)
+                    task = next(self._tasks, None)
+                self._are_all_started = task is None
+                self._submit_batches()
+                for worker, message in self._workers.receive(self._receive_timeout()):
+                    self._handle(worker, message)
+                self._collect_results()
+                yield from self._pop_finished()
         finally:
             self._device.shutdown(cancel_futures=True)
-            self._readers.close()
+            self._workers.close()
 
     def _is_far_ahead(self) -> bool:
-        return len(self._open) >= MOST_WAITING or self._words >= MOST_WORDS
+        return len(self._open) >= MAX_OPEN_RECORDINGS or self._open_words >= MAX_WORDS
 
-    def _feed(self) -> None:
+    def _submit_batches(self) -> None:
         """Keeps one batch on the device and one behind it."""
-        while self._stock.oldest and len(self._running) < 2:
-            is_full = self._stock.seconds >= self._enough
-            if not is_full and (self._running or (self._readers.is_decoding and self._patience() != 0)):
+        while self._queue.oldest and len(self._running) < 2:
+            is_enough = self._queue.seconds >= self._enough_seconds
+            if not is_enough and (self._running or (self._workers.is_decoding and self._receive_timeout() != 0)):
                 return
-            batch = self._stock.pop_batch()
-            task = self._device.submit(self._try, [piece.samples for piece in batch])
-            self._running.append((batch, task))
-            task.add_done_callback(lambda _: self._readers.wake())
+            batch = self._queue.pop_batch()
+            result = self._device.submit(self._transcribe_batch, [clip.samples for clip in batch])
+            self._running.append((batch, result))
+            result.add_done_callback(lambda _: self._workers.wake())
 
-    def _patience(self) -> float | None:
-        """How long the oldest piece may wait for others; None where it waits for the device."""
-        oldest = self._stock.oldest
+    def _receive_timeout(self) -> float | None:
+        """How long the oldest clip may wait for others; None if it waits for the device or there is none."""
+        oldest = self._queue.oldest
         if oldest is None or self._running:
             return None
-        return max(0.0, oldest.received_at + PATIENCE - time.monotonic())
+        return max(0.0, oldest.received_at + MAX_CLIP_WAIT - time.monotonic())
 
-    def _try(self, clips: list[Samples]) -> Sequence[Tokens | Exception]:
-        """Where a batch breaks, its clips are heard one by one, and only those that break alone are lost."""
+    def _transcribe_batch(self, clips: list[Samples]) -> Sequence[Tokens | Exception]:
+        """If a batch fails, its clips are retried one by one, so that only those that fail alone are lost."""
         try:
             return self._transcribe(clips)
         except ConureError:
@@ -146,84 +145,82 @@ class BulkTranscription(Generic[Tokens]):
         except Exception as error:
             if len(clips) == 1:
                 return [error]
-        return [tokens for clip in clips for tokens in self._try([clip])]
+        return [tokens for clip in clips for tokens in self._transcribe_batch([clip])]
 
-    def _hear(self, reader: DecodeWorker, answer: WorkerMessage) -> None:
-        match answer:
-            case RecordingOpened(number, channels, hint):
-                self._open[number].channels, self._open[number].announced_seconds = channels, hint
+    def _handle(self, worker: DecodeWorker, message: WorkerMessage) -> None:
+        match message:
+            case RecordingOpened(number, channels, seconds):
+                self._open[number].channels, self._open[number].announced_seconds = channels, seconds
             case DecodedClip(number):
                 recording = self._open.get(number)
                 if recording is None or recording.error:
-                    reader.free_clips([answer.offset])
+                    worker.free_clips([message.offset])
                     return
-                piece = HeldClip(recording, reader, answer, time.monotonic())
-                recording.clips.append(piece)
-                self._stock.add(piece)
+                clip = HeldClip(recording, worker, message, time.monotonic())
+                recording.clips.append(clip)
+                self._queue.add(clip)
             case RecordingEnded(number):
                 if number in self._open:
-                    self._words += self._open[number].finish(answer)
+                    self._open_words += self._open[number].finish(message)
             case RecordingFailed(number):
                 if number in self._open:
-                    self._fail(self._open[number], _error(answer))
+                    self._fail(self._open[number], _error(message))
 
-    def _collect(self) -> None:
-        """What the device has done."""
+    def _collect_results(self) -> None:
+        """Takes over the results of finished batches."""
         while self._running and self._running[0][1].done():
-            batch, task = self._running.popleft()
-            for reader in {piece.worker for piece in batch}:
-                reader.free_clips([piece.message.offset for piece in batch if piece.worker is reader])
-            for piece, tokens in zip(batch, task.result(), strict=True):
-                recording = piece.recording
-                if not recording.error:
-                    self._settle(recording, piece, tokens)
+            batch, result = self._running.popleft()
+            for worker in {clip.worker for clip in batch}:
+                worker.free_clips([clip.message.offset for clip in batch if clip.worker is worker])
+            for clip, tokens in zip(batch, result.result(), strict=True):
+                if not clip.recording.error:
+                    self._add_words(clip.recording, clip, tokens)
             self._report()
 
-    def _settle(self, recording: RecordingWords, piece: HeldClip, tokens: Tokens | Exception) -> None:
+    def _add_words(self, recording: RecordingWords, clip: HeldClip, tokens: Tokens | Exception) -> None:
         try:
             if isinstance(tokens, Exception):
                 raise tokens
-            self._words += recording.add_words(piece, self._words_of(tokens, piece.seconds))
+            self._open_words += recording.add_words(clip, self._words_of(tokens, clip.seconds))
         except Exception as error:
             self._fail(recording, error)
 
     def _fail(self, recording: RecordingWords, error: Exception) -> None:
-        for piece in self._stock.remove_recording(recording):
-            piece.worker.free_clips([piece.message.offset])
-        self._words -= len(recording.words)
+        for clip in self._queue.remove_recording(recording):
+            clip.worker.free_clips([clip.message.offset])
+        self._open_words -= len(recording.words)
         recording.fail(error)
 
-    def _over(self) -> Iterator[RecordingWords]:
+    def _pop_finished(self) -> Iterator[RecordingWords]:
         while self._open:
             number, recording = next(iter(self._open.items()))
             if not recording.is_over:
                 return
-            if isinstance(recording.error, ConureError) and not isinstance(recording.error, OF_A_RECORDING):
+            if isinstance(recording.error, ConureError) and not isinstance(recording.error, RECORDING_ERRORS):
                 raise recording.error
             del self._open[number]
-            self._words -= len(recording.words)
-            self._given += recording.processed_seconds
+            self._open_words -= len(recording.words)
+            self._returned_seconds += recording.processed_seconds
             yield recording
             if not self._open:
                 self._report()
 
     def _report(self) -> None:
         if self._progress:
-            open_ones = self._open.values()
-            done = self._given + sum(recording.processed_seconds for recording in open_ones)
-            hints = [recording.announced_seconds for recording in open_ones]
-            told = sum(hint for hint in hints if hint)
-            self._progress(done, self._given + told if self._are_all_begun and None not in hints else None)
+            done = self._returned_seconds + sum(recording.processed_seconds for recording in self._open.values())
+            announced = [recording.announced_seconds for recording in self._open.values()]
+            total = self._returned_seconds + sum(seconds for seconds in announced if seconds)
+            self._progress(done, total if self._are_all_started and None not in announced else None)
 
 
-def _workers(sources: Iterable[Source], asked: int | None) -> int:
-    """How many read: one core is left for whoever feeds the device."""
-    workers = asked or min(processor_count() - 1, MOST_WORKERS)
+def _worker_count(sources: Iterable[Source], requested: int | None) -> int:
+    """One core is left for the thread that feeds the device."""
+    workers = requested or min(processor_count() - 1, MAX_WORKERS)
     return max(1, min(workers, len(sources)) if isinstance(sources, Sized) else workers)
 
 
 def _error(failed: RecordingFailed) -> Exception:
-    """As it was raised where the recording was read."""
+    """The exception as it was raised in the worker."""
     kind = getattr(errors, failed.kind, None)
     if kind is not None:
         known: ConureError = kind(failed.message, failed.hint)

@@ -1,4 +1,4 @@
-"""Pieces that wait for the device, and which of them go there together."""
+"""Clips that wait for the device, and the batches that are formed of them."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ RATE = 16_000
 class ClipQueue:
     def __init__(self, batch_seconds: float) -> None:
         self.seconds = 0.0
-        """Of audio that waits."""
+        """Of waiting audio."""
         self._limit = int(batch_seconds * RATE)
-        self._pieces: list[HeldClip] = []
-        """In the order in which they came."""
+        self._clips: list[HeldClip] = []
+        """In order of arrival."""
 
     @property
     def oldest(self) -> HeldClip | None:
-        return self._pieces[0] if self._pieces else None
+        return self._clips[0] if self._clips else None
 
-    def add(self, piece: HeldClip) -> None:
-        self._pieces.append(piece)
-        self.seconds += piece.seconds
+    def add(self, clip: HeldClip) -> None:
+        self._clips.append(clip)
+        self.seconds += clip.seconds
 
     def pop_batch(self) -> list[HeldClip]:
-        """The oldest piece and those of like length that share a batch with it, so that none waits for ever."""
-        lengths = [piece.message.count for piece in self._pieces]
+        """Removes and returns the oldest clip and those of similar length in its batch, so that no clip starves."""
+        lengths = [clip.message.count for clip in self._clips]
         batch = next(batch for batch in form_batches(lengths, self._limit) if 0 in batch)
         return self._remove(set(batch), batch)
 
     def remove_recording(self, recording: RecordingWords) -> list[HeldClip]:
-        """The pieces of the recording, which nobody wants any more."""
-        those = [index for index, piece in enumerate(self._pieces) if piece.recording is recording]
-        return self._remove(set(those), those)
+        """Removes and returns the clips of a recording."""
+        indices = [index for index, clip in enumerate(self._clips) if clip.recording is recording]
+        return self._remove(set(indices), indices)
 
     def _remove(self, indices: set[int], order: Iterable[int]) -> list[HeldClip]:
-        removed = [self._pieces[index] for index in order]
-        self._pieces = [piece for index, piece in enumerate(self._pieces) if index not in indices]
-        self.seconds = sum(piece.seconds for piece in self._pieces)
+        removed = [self._clips[index] for index in order]
+        self._clips = [clip for index, clip in enumerate(self._clips) if index not in indices]
+        self.seconds = sum(clip.seconds for clip in self._clips)
         return removed
