@@ -1,4 +1,4 @@
-"""What several processes have measured adds up."""
+"""Metrics of several processes are summed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_of_a_process_that_has_gone_the_counts_stay() -> None:
     assert found["conure_streams"] == 3
 
 
-def test_what_is_told_is_what_was_measured() -> None:
+def test_rendered_metrics_equal_the_measured_ones() -> None:
     once = metrics.collect()
     assert metrics.render(metrics.sum_families([once])) == metrics.render(once)
     assert {family.name for family in once} >= {"conure_turn_seconds", "conure_streams"}

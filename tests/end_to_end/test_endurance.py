@@ -1,4 +1,4 @@
-"""Engines are killed and held up under people who speak: no word is missing, and none is there twice."""
+"""Engines are killed or suspended during speech: no word is missing or repeated."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_no_word_is_lost(options: tuple[str, ...], troubles: list[Callable[[Serv
         assert "did not end in good order" not in server.errors
 
 
-def test_nobody_is_left_of_a_server_that_is_killed(cache: Path) -> None:
+def test_no_process_is_left_of_a_killed_server(cache: Path) -> None:
     """Not even an engine that is busy; and its ports are free."""
     with started("tiny", cache) as server:
         family = psutil.Process(server.process.pid).children(recursive=True)

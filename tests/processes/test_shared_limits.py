@@ -1,4 +1,4 @@
-"""What keys have had, counted by the parent of several processes: as in one process, over messages."""
+"""Usage of keys counted by the parent of several processes: as in one process, with messages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def nothing(error: TooMany) -> None:
     raise AssertionError(error)
 
 
-def test_a_parent_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parent_that_does_not_respond(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks is told so, and what may have begun is taken back."""
     monkeypatch.setattr(control_protocol, "RESPONSE_TIMEOUT", 0.05)
     said: list[Message] = []
@@ -67,7 +67,7 @@ def test_a_parent_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [type(message) for message in said] == [BeginUsage, EndUsage]
 
 
-def test_what_one_process_reserves_another_cannot_have() -> None:
+def test_a_reservation_counts_for_all_processes() -> None:
     async def scene(parent: Parent) -> None:
         first, second = parent.counts(1), parent.counts(2)
         one = await first.begin("a", ONE_MINUTE, "files", nothing)
@@ -83,7 +83,7 @@ def test_what_one_process_reserves_another_cannot_have() -> None:
     play(scene)
 
 
-def test_a_process_that_dies_gives_back_what_it_reserved() -> None:
+def test_a_dead_process_releases_its_reservations() -> None:
     async def scene(parent: Parent) -> None:
         first, second = parent.counts(1), parent.counts(2)
         await first.reserve(await first.begin("a", ONE_MINUTE, "files", nothing), 90.0)
@@ -93,7 +93,7 @@ def test_a_process_that_dies_gives_back_what_it_reserved() -> None:
     play(scene)
 
 
-def test_what_is_spent_beyond_the_reservation_is_told() -> None:
+def test_exceeding_a_reservation_is_reported() -> None:
     async def scene(parent: Parent) -> None:
         told: list[TooMany] = []
         counts = parent.counts(1)

@@ -1,4 +1,4 @@
-"""Answers that are owed: sent, tried again, given up, and bounded."""
+"""Callbacks: sent, retried, dropped, and bounded."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_it_is_given_up(site: str, caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == ["dropping a callback to 127.0.0.1: HTTP status 503"]
 
 
-def test_nobody_is_there(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreachable_address(caplog: pytest.LogCaptureFixture) -> None:
     owed("http://127.0.0.1:1/")
     (message,) = caplog.messages
     assert message.startswith("dropping a callback to 127.0.0.1: ")

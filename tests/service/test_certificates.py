@@ -1,4 +1,4 @@
-"""Certificates that cannot serve are told at the start, and why."""
+"""Unusable certificates are refused at the start, with the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conure.service.certificates import check_certificate
 TLS = Path(__file__).parents[1] / "data" / "tls"
 
 
-def test_one_that_can() -> None:
+def test_a_valid_certificate() -> None:
     check_certificate(TLS / "localhost.pem", TLS / "localhost.key.pem")
     check_certificate(None, None)
 
@@ -34,7 +34,7 @@ def test_one_that_can() -> None:
         ("early.pem", "early.key.pem", "not valid before Jan  1 00:00:00 2100"),
     ],
 )
-def test_those_that_cannot(certificate: str | None, key: str | None, said: str) -> None:
+def test_invalid_certificates(certificate: str | None, key: str | None, said: str) -> None:
     with pytest.raises(BadOption, match=said) as caught:
         check_certificate(certificate and TLS / certificate, key and TLS / key)
     assert caught.value.hint

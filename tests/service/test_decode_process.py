@@ -1,4 +1,4 @@
-"""Who reads recordings: what comes out is what is cut here, in bounded memory, without torch."""
+"""Decode workers: the same clips as in this process, in bounded memory, without torch."""
 
 import os
 import subprocess
@@ -61,7 +61,7 @@ def cut_here(path, channels):
 
 
 @pytest.mark.parametrize("channels", ["mix", "split"])
-def test_pieces_are_those_that_are_cut_here(reader, tmp_path, channels):
+def test_clips_are_the_same_as_in_this_process(reader, tmp_path, channels):
     path = save(tmp_path / "long.flac", speech(70), speech(70, first=9))
     said, pieces = read(reader, DecodeTask(3, path, channels == "split", None))
     places, expected = cut_here(path, channels)
@@ -73,7 +73,7 @@ def test_pieces_are_those_that_are_cut_here(reader, tmp_path, channels):
     assert said[-1] == RecordingEnded(3, str(path), pytest.approx(70.0), [])
 
 
-def test_a_failure_is_told_and_the_next_one_is_read(reader, tmp_path):
+def test_after_a_failure_the_next_recording_is_decoded(reader, tmp_path):
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"no sound")
     (failed,), _ = read(reader, DecodeTask(0, bad, False, None))
@@ -87,7 +87,7 @@ def test_a_failure_is_told_and_the_next_one_is_read(reader, tmp_path):
     assert said[-1].seconds == pytest.approx(len(piece) / RATE)
 
 
-def test_what_this_process_has_open_is_read_in_a_thread(tmp_path):
+def test_open_files_are_decoded_on_a_thread(tmp_path):
     reader = start_thread(CUT, ROOM)
     try:
         _, (piece,) = read(reader, DecodeTask(0, STRINGS[0].read_bytes(), False, None))
@@ -99,14 +99,14 @@ def test_what_this_process_has_open_is_read_in_a_thread(tmp_path):
     assert reader.files == {}
 
 
-def test_what_another_process_would_not_find_is_not_for_it(tmp_path):
+def test_process_local_paths_are_decoded_on_a_thread(tmp_path):
     assert DecodeTask(0, STRINGS[0], False, None).is_on_disk
     assert DecodeTask(0, str(STRINGS[0]), False, None).is_on_disk
     for source in (b"", tmp_path, tmp_path / "gone.wav", "/dev/stdin", "/proc/self/exe"):
         assert not DecodeTask(0, source, False, None).is_on_disk
 
 
-def test_it_ends_when_nobody_listens(tmp_path):
+def test_a_worker_ends_when_its_connection_is_closed(tmp_path):
     """In the middle of a recording, too."""
     path = save(tmp_path / "long.wav", speech(70))
     for tasks in ([], [DecodeTask(0, path, False, None)]):
@@ -119,7 +119,7 @@ def test_it_ends_when_nobody_listens(tmp_path):
         assert reader.process.wait(60) == 0
 
 
-def test_processes_that_read_load_no_torch_and_no_second_detector():
+def test_worker_processes_load_no_torch_and_one_detector():
     """Each would take 300 MB and seconds; ONNX Runtime, where the kernel hears speech, 45 MB and 0.4 s."""
     code = """if True:
         import sys

@@ -1,4 +1,4 @@
-"""Events keep their order and their numbers; what is superseded takes no room."""
+"""Events keep their order and numbers; replaced events take no space."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def flat(token: object) -> object:
     return replace(token, start=0.0, end=0.08)  # type: ignore[type-var]
 
 
-def test_what_stands_between_keeps_partials_apart() -> None:
+def test_other_events_between_partials_keep_both() -> None:
     events = [partial("a"), Marker(1), partial("b"), partial("c", utterance=2), Finished(1.0)]
     assert taken(log_of(*events)) == list(enumerate(events, 1))
 
@@ -78,7 +78,7 @@ def test_events_are_there_again_until_there_are_too_many() -> None:
     assert not log.can_replay_after(-1)
 
 
-def test_only_what_must_be_read_fills_it() -> None:
+def test_only_required_events_fill_the_log() -> None:
     log = log_of()
     for _ in range(2 * MAX_UNREAD):
         log.add(partial("a"))

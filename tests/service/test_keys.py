@@ -1,4 +1,4 @@
-"""Keys: made once, kept as a hash, found by their secret alone, read again when the file has changed."""
+"""Keys: created once, stored as a hash, found by their secret only, reloaded when the file changes."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_file_that_changed_is_read_again_but_seldom(file: Path) -> None:
     assert keys.find_by_secret(secret, 1.5) is None
 
 
-def test_a_broken_file_changes_nothing_and_one_that_is_gone_lets_nobody_in(
+def test_an_invalid_file_keeps_the_keys_and_a_missing_one_removes_them(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     key, secret = new_key("a", NOW)
@@ -120,7 +120,7 @@ def test_a_broken_file_changes_nothing_and_one_that_is_gone_lets_nobody_in(
         ('{"keys": []}', "contains no key"),
     ],
 )
-def test_files_that_are_none(file: Path, text: str, said: str) -> None:
+def test_invalid_key_files(file: Path, text: str, said: str) -> None:
     file.write_text(text, encoding="latin-1")
     with pytest.raises(BadOption, match=said) as caught:
         KeyFile(file)

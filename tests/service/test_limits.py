@@ -1,4 +1,4 @@
-"""What a key may have: never more than its limits, and no sooner nor later than it was told."""
+"""Limits of keys: never exceeded, and retry times are exact."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_no_minute_has_more_requests_than_are_allowed(waits: list[int], most: in
 
 
 @given(waits=WAITS, most=st.integers(1, 5))
-def test_what_was_told_is_true(waits: list[int], most: int) -> None:
+def test_retry_after_is_exact(waits: list[int], most: int) -> None:
     """Just before it is too early, and then it is not."""
     ledger, limits = Ledger(), Limits(requests_per_minute=most)
     for number, now in clock(waits):
@@ -126,7 +126,7 @@ def test_recordings_are_no_streams() -> None:
     assert not began(ledger, 9, limits, 0.0, "live")
 
 
-def test_what_has_ended_spends_nothing() -> None:
+def test_an_ended_usage_spends_nothing() -> None:
     ledger, limits = Ledger(), Limits(audio_minutes_per_day=1)
     assert not began(ledger, 1, limits, 0.0)
     ledger.end((1, 1))

@@ -1,4 +1,4 @@
-"""Real spoken digits across every kind of seam: all of them are found, and none twice."""
+"""Real spoken digits across all kinds of overlaps: each is found once."""
 
 import io
 import random

@@ -1,4 +1,4 @@
-"""Places never overlap, and none is refused that fits."""
+"""Regions never overlap, and a request that fits is never refused."""
 
 import pytest
 from hypothesis import given
@@ -28,6 +28,6 @@ def test_places_are_apart_and_found_wherever_there_is_one(steps):
             cells[at : at + count] = [number] * count
 
 
-def test_what_never_fits_is_a_mistake():
+def test_a_region_larger_than_the_memory_is_an_error():
     with pytest.raises(ValueError, match="41 do not fit into 40"):
         RegionAllocator(SIZE, max_regions=2).allocate(SIZE + 1)

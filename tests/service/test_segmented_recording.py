@@ -99,7 +99,7 @@ def test_progress_rises_to_the_end():
 
 
 @pytest.mark.parametrize("samples", [[], blocks(ramp(0.0)), blocks(ramp(65.0))])
-def test_nothing_said_gives_no_words(samples):
+def test_silence_has_no_words(samples):
     told = []
     assert list(long_audio([], 65 * RATE).words(samples, told.append)) == []
     assert told == [sum(block.shape[1] for block in samples) / RATE]

@@ -50,7 +50,7 @@ class ProcessIdentity:
         return self.socket_folder / "engine"
 
     def server_socket(self, number: int) -> Path | None:
-        return self.socket_folder / f"door-{number}" if self.socket_folder is not None else None
+        return self.socket_folder / f"server-{number}" if self.socket_folder is not None else None
 
     def share_of(self, whole: int) -> int:
         """This process's share of a limit of the whole server; at least 1."""

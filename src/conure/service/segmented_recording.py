@@ -70,7 +70,7 @@ class SegmentedRecording:
         """
         channels = ChannelWords()
         done = 0.0
-        for round_ in prefetch(self._rounds(blocks), "conure-cuts"):
+        for round_ in prefetch(self._rounds(blocks), "conure-split"):
             transcribed: dict[int, Sequence[Word]] = {}
             for batch in self._batches(round_.clips):
                 clips = [round_.clips[index][1].samples for index in batch]
