@@ -27,7 +27,7 @@ from conure.audio.files import open_audio
 from conure.bench.machine import machine
 from conure.cli.inputs import MEDIA_SUFFIXES
 from conure.cli.tables import table
-from conure.service.archive import Archive
+from conure.service.bulk_transcription import BulkTranscription
 from conure.service.recognizer import Recognizer, load
 from conure.types import Transcript, Word
 from conure.vad.segmentation import SegmentationSettings, Segmenter
@@ -104,7 +104,9 @@ def read_only(files: Sequence[Path], workers: int) -> Iterable[float]:
         return [[] for _ in clips]
 
     cut = SegmentationSettings()
-    archive = Archive(files, transcribe, lambda words, _: words, cut=cut, batch_seconds=BATCH_SECONDS, workers=workers)
+    archive = BulkTranscription(
+        files, transcribe, lambda words, _: words, segmentation=cut, batch_seconds=BATCH_SECONDS, workers=workers
+    )
     return [recording.seconds for recording in archive.results()]
 
 

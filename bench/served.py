@@ -26,7 +26,7 @@ from conure.protocols.http.uploads import received
 from conure.protocols.http.uvicorn_websocket import DIRECT_AUDIO, SET_RECEIVER, DirectWebSocket
 from conure.protocols.native.websocket import stream_socket
 from conure.protocols.services import Services
-from conure.server import LONGEST_MESSAGE
+from conure.server import MAX_MESSAGE_BYTES
 from conure.service.file_service import FileService
 from conure.service.status import ProcessStatus
 from conure.service.tokenizer_cache import TokenizerCache
@@ -100,7 +100,7 @@ def _run(server: Any) -> None:
 
 async def _uvicorn(app: FastAPI, port: int, ws: Any, http: Any) -> None:
     config = uvicorn.Config(
-        app, port=port, log_config=None, access_log=False, ws=ws, http=http, ws_max_size=LONGEST_MESSAGE,
+        app, port=port, log_config=None, access_log=False, ws=ws, http=http, ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
     )  # fmt: skip
     await uvicorn.Server(config).serve()

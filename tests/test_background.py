@@ -1,4 +1,4 @@
-"""Nothing that runs in the background ends unnoticed, and nothing is started in another way."""
+"""Every unexpected end in the background is reported, and tasks are started only through `conure.background`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def endless() -> None:
     await asyncio.Event().wait()
 
 
-def test_whoever_starts_a_task_gets_its_error() -> None:
+def test_an_awaited_task_raises_its_error() -> None:
     async def talk() -> None:
         before = counted("a task")
         with pytest.raises(ZeroDivisionError):
@@ -84,7 +84,7 @@ def test_whoever_starts_a_task_gets_its_error() -> None:
     ("work", "fate"),
     [(broken, "a kept task ended unexpectedly: ZeroDivisionError: a mistake of ours"), (over, "it returned")],
 )
-def test_the_end_of_a_kept_task_is_told(work: object, fate: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_end_of_a_critical_task_is_reported(work: object, fate: str, caplog: pytest.LogCaptureFixture) -> None:
     async def talk() -> None:
         told: asyncio.Future[ConureError] = asyncio.get_running_loop().create_future()
         before = counted("a kept task")
@@ -98,7 +98,7 @@ def test_the_end_of_a_kept_task_is_told(work: object, fate: str, caplog: pytest.
     assert "a kept task ended unexpectedly" in caplog.text
 
 
-def test_a_mistake_that_we_know_is_told_as_it_is() -> None:
+def test_a_conure_error_is_reported_unchanged() -> None:
     async def refused() -> None:
         raise BadOption("no such device", "take another")
 
@@ -110,7 +110,7 @@ def test_a_mistake_that_we_know_is_told_as_it_is() -> None:
     asyncio.run(talk())
 
 
-def test_a_kept_task_that_is_cancelled_is_none_that_failed() -> None:
+def test_a_cancelled_critical_task_has_not_failed() -> None:
     async def talk() -> None:
         told: list[ConureError] = []
         task = start_critical_task(endless(), "a kept task", told.append)
@@ -123,8 +123,8 @@ def test_a_kept_task_that_is_cancelled_is_none_that_failed() -> None:
     asyncio.run(talk())
 
 
-def test_a_repeated_task_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "PAUSE", 0.0)
+def test_a_restarting_task_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "RESTART_DELAY", 0.0)
 
     async def talk() -> None:
         begun, often = 0, asyncio.Event()
@@ -149,7 +149,7 @@ def test_a_repeated_task_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(talk())
 
 
-def test_a_thread_that_fails_is_told() -> None:
+def test_a_failed_thread_is_reported() -> None:
     told: list[ConureError] = []
     before = counted("a thread")
 
@@ -165,7 +165,7 @@ def test_a_thread_that_fails_is_told() -> None:
     assert threading.active_count() >= 1
 
 
-def test_what_nobody_asks_for_is_noted() -> None:
+def test_unretrieved_errors_are_logged() -> None:
     before = counted("a future")
     sound: Future[None] = Future()
     lost: Future[None] = Future()
@@ -177,7 +177,7 @@ def test_what_nobody_asks_for_is_noted() -> None:
 
 
 def test_tasks_of_libraries_are_watched(caplog: pytest.LogCaptureFixture) -> None:
-    before = counted(background.OTHERS)
+    before = counted(background.LIBRARY_TASKS)
 
     async def talk() -> None:
         loop = asyncio.get_running_loop()
@@ -192,5 +192,5 @@ def test_tasks_of_libraries_are_watched(caplog: pytest.LogCaptureFixture) -> Non
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(talk())
-    assert counted(background.OTHERS) == before + 2
+    assert counted(background.LIBRARY_TASKS) == before + 2
     assert "ZeroDivisionError: a mistake of ours" in caplog.text

@@ -1,4 +1,4 @@
-"""Threads are counted by cores, and by what a container is granted of them."""
+"""Cores and processors, limited by affinity and container quotas."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_processors_of_one_core_count_as_one(root: Path) -> None:
     assert (processor_count(root), core_count(root)) == (8, 4)
 
 
-def test_only_those_that_it_may_run_on_count(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_processors_in_the_affinity_count(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 2, 5}, raising=False)
     assert (processor_count(root), core_count(root)) == (3, 2)
 
@@ -36,7 +36,7 @@ def test_only_those_that_it_may_run_on_count(root: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("quota", "expected"), [("max 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 4)]
 )
-def test_a_container_has_what_it_is_granted(root: Path, quota: str, expected: int) -> None:
+def test_quotas_of_a_container(root: Path, quota: str, expected: int) -> None:
     write(root / "proc/self/cgroup", "0::/\n")
     write(root / "sys/fs/cgroup/cpu.max", quota + "\n")
     assert core_count(root) == expected
@@ -63,7 +63,7 @@ def test_no_limit_is_no_limit(root: Path) -> None:
     assert core_count(root) == 4
 
 
-def test_where_nothing_is_told_each_processor_is_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_topology_each_processor_is_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     assert core_count(tmp_path) == processor_count(tmp_path) == 3
 

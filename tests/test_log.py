@@ -1,4 +1,4 @@
-"""What happens, a line each."""
+"""Log lines."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from conure import log as logs
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_a_line_tells_whose_stream_it_is(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_has_the_id_of_its_stream(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("verbose", as_json=as_json)
     try:
-        assert logs.configured() == ("verbose", as_json)
+        assert logs.current_config() == ("verbose", as_json)
         logging.getLogger("conure.service").info("stream %s opened", "abc", extra={"stream": "abc"})
     finally:
         logs.configure("quiet")

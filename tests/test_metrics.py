@@ -1,4 +1,4 @@
-"""What several processes have measured adds up."""
+"""Metrics of several processes are summed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def values(families: list[Family]) -> dict[str, float]:
 
 def test_a_sum() -> None:
     other = [Family("conure_refused", "counter", "What was not accepted.", [("conure_refused_total", {}, 5.0)])]
-    found = values(metrics.total([counted(2, 200.0), counted(3, 100.0), other]))
+    found = values(metrics.sum_families([counted(2, 200.0), counted(3, 100.0), other]))
     assert found["conure_refused_totalbusy"] == 5
     assert found["conure_refused_total"] == 5
     assert found["conure_streams"] == 5
@@ -44,12 +44,12 @@ def test_a_sum() -> None:
 
 
 def test_of_a_process_that_has_gone_the_counts_stay() -> None:
-    found = values(metrics.total([metrics.counts(counted(2, 1.0)), counted(3, 1.0)]))
+    found = values(metrics.sum_families([metrics.counters(counted(2, 1.0)), counted(3, 1.0)]))
     assert found["conure_refused_totalbusy"] == 5
     assert found["conure_streams"] == 3
 
 
-def test_what_is_told_is_what_was_measured() -> None:
+def test_rendered_metrics_equal_the_measured_ones() -> None:
     once = metrics.collect()
-    assert metrics.render(metrics.total([once])) == metrics.render(once)
+    assert metrics.render(metrics.sum_families([once])) == metrics.render(once)
     assert {family.name for family in once} >= {"conure_turn_seconds", "conure_streams"}

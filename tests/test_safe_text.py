@@ -1,4 +1,4 @@
-"""Whatever a stranger writes comes back in a form that its place can hold."""
+"""Text of clients is made safe for each place that it is sent to."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def test_names_in_a_list_stay_apart(names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "plain", "two words, (and) a mark!", "x[] ~ 'y' \"z\" \\"])
-def test_what_is_safe_stays_as_it_is(text: str) -> None:
+def test_safe_text_is_unchanged(text: str) -> None:
     assert one_line(text) == status_text(text) == header_text(text) == close_reason(text) == text
 
 
-def test_what_is_cut_is_cut_between_characters() -> None:
+def test_text_is_cut_between_characters() -> None:
     assert close_reason("é" * 200) == "é" * 61
     assert header_text("é" * 500) == "%C3%A9" * 166 + "..."
     assert one_line("x" * 20_000).endswith("...")

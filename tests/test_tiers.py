@@ -1,4 +1,4 @@
-"""The fast tier is what it says: no torch, no server, no other process."""
+"""The fast tier needs no torch, no server and no other process."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@
     transcript = recognizer.transcribe("talk.mp3")
     print(transcript.text)
 
-Importing the package loads nothing; `load` does, and torch where torch is to run the model or to convert it. It
-switches usage statistics of libraries off, for this process and those that it starts (`conure.telemetry`).
+Importing the package loads no other library. `load` does: torch only if it runs or converts the model. The import turns
+off usage statistics of libraries, for this process and its children (`conure.telemetry`).
 """
 
 from __future__ import annotations

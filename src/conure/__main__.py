@@ -1,6 +1,6 @@
 """`python -m conure` is `conure`.
 
-Processes that are started by another one of ours read the file it was started from again: it loads nothing.
+Child processes that are spawned import this module again, so it imports nothing else at its top level.
 """
 
 

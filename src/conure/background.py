@@ -1,12 +1,12 @@
-"""Tasks and threads that run in the background: each has a name, and none ends unnoticed.
+"""Background tasks and threads: each has a name, and no failure is lost.
 
-    start_task               the caller awaits it and gets its error
-    start_critical_task      runs until its owner cancels it; if it ends otherwise, its owner is told and ends, too
-    start_restarting_task    is started again when it ends
-    thread                   on a thread; if it fails, its owner is told
+    start_task             the caller awaits it and gets its error
+    start_critical_task    runs until it is cancelled; if it ends otherwise, a callback of its owner is called
+    start_restarting_task  runs until it is cancelled; it is restarted when it ends
+    thread                 a started thread; a callback is called if it fails
 
-What ends unexpectedly is logged under its name and counted (`conure_background_failures_total`).
-`log_unhandled_errors` does so for tasks that libraries start and nobody awaits.
+Unexpected ends are logged with the name and counted (`conure_background_failures_total`). `log_unhandled_errors` does
+the same for tasks that libraries start.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-PAUSE = 1.0
-"""Seconds before a task is begun again."""
-OTHERS = "other"
-"""The name under which tasks of libraries are counted: theirs are numbers."""
+RESTART_DELAY = 1.0
+"""Seconds before a task is restarted."""
+LIBRARY_TASKS = "other"
+"""Label under which tasks of libraries are counted: their own names are numbers."""
 
 Result = TypeVar("Result")
-Failed = Callable[[ConureError], object]
-"""Told what became of a task or thread that should have gone on."""
+FailureCallback = Callable[[ConureError], object]
+"""Called with the error of a task or thread that ended unexpectedly."""
 
 
 def start_task(work: Coroutine[Any, Any, Result], name: str) -> asyncio.Task[Result]:
-    """A task that the caller awaits. `name` is a constant: it is a label of a metric."""
+    """Starts a task that the caller awaits. `name` must be a constant: it is a label of a metric."""
     return asyncio.get_running_loop().create_task(work, name=name)
 
 
-def start_critical_task(work: Coroutine[Any, Any, None], name: str, on_end: Failed) -> asyncio.Task[None]:
-    """A task without an end of its own: `on_end` is called where it fails or returns, not where it is cancelled."""
+def start_critical_task(work: Coroutine[Any, Any, None], name: str, on_end: FailureCallback) -> asyncio.Task[None]:
+    """Starts a task that should run until it is cancelled: `on_end` is called if it fails or returns."""
     task = start_task(work, name)
 
     def ended(task: asyncio.Task[None]) -> None:
@@ -60,33 +60,33 @@ def start_critical_task(work: Coroutine[Any, Any, None], name: str, on_end: Fail
 
 
 def start_restarting_task(begin: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
-    """A task that is begun again, after a pause, where it fails or returns; until it is cancelled."""
+    """Starts a task that runs until it is cancelled; when it fails or returns, it is restarted after a delay."""
 
-    async def go_on() -> None:
+    async def run() -> None:
         while True:
             error: Exception | None = None
             try:
                 await begin()
-            except Exception as found:
-                error = found
+            except Exception as raised:
+                error = raised
             report_failure(name, error)
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(RESTART_DELAY)
 
-    return start_task(go_on(), name)
+    return start_task(run(), name)
 
 
 def thread(
-    run: Callable[[], None], name: str, on_failure: Failed | None = None, *, daemon: bool = True
+    run: Callable[[], None], name: str, on_failure: FailureCallback | None = None, *, daemon: bool = True
 ) -> threading.Thread:
-    """A thread that was started. Returning is no failure; `on_failure` is called on the thread."""
+    """Starts a thread. It may return at any time; if it fails, `on_failure` is called on the thread."""
 
     def guarded() -> None:
         try:
             run()
         except Exception as error:
-            found = report_failure(name, error)
+            reported = report_failure(name, error)
             if on_failure:
-                on_failure(found)
+                on_failure(reported)
 
     started = threading.Thread(target=guarded, name=f"conure {name}", daemon=daemon)
     started.start()
@@ -94,7 +94,7 @@ def thread(
 
 
 def report_if_failed(work: asyncio.Future[Any] | Future[Any], name: str) -> None:
-    """Whether that fails is asked by nobody else."""
+    """Reports the failure of a future that nothing awaits."""
 
     def ended(work: Any) -> None:
         if not work.cancelled() and (error := work.exception()):
@@ -104,32 +104,32 @@ def report_if_failed(work: asyncio.Future[Any] | Future[Any], name: str) -> None
 
 
 def report_failure(name: str, error: BaseException | None) -> ConureError:
-    """Logs and counts what ended unexpectedly; the error to tell of it. None: it returned."""
+    """Logs and counts an unexpected end, and returns it as an error. `error` is None if the task returned."""
     _count(name)
     if isinstance(error, ConureError):
         log.error("%s ended: %s", name, error.message)
         return error
-    told = error
-    while isinstance(told, BaseExceptionGroup):
-        told = told.exceptions[0]
-    fate = f"{type(told).__name__}: {told}" if told else "it returned"
-    log.error("%s ended unexpectedly: %s", name, fate, exc_info=error)
-    return EngineFailed(f"{name} ended unexpectedly: {fate}", "the log tells more with --debug; please report it")
+    cause = error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    reason = f"{type(cause).__name__}: {cause}" if cause else "it returned"
+    log.error("%s ended unexpectedly: %s", name, reason, exc_info=error)
+    return EngineFailed(f"{name} ended unexpectedly: {reason}", "run it with --debug for details; please report it")
 
 
 def log_unhandled_errors(loop: asyncio.AbstractEventLoop) -> None:
-    """Logs and counts errors of tasks and callbacks that nobody asks for."""
+    """Logs and counts errors of tasks and callbacks that no code retrieves."""
 
-    def unasked(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        fate = f": {type(error).__name__}: {error}" if error else ""
-        log.error("%s%s", context["message"], fate, exc_info=error)
-        _count(OTHERS)
+        reason = f": {type(error).__name__}: {error}" if error else ""
+        log.error("%s%s", context["message"], reason, exc_info=error)
+        _count(LIBRARY_TASKS)
 
-    loop.set_exception_handler(unasked)
+    loop.set_exception_handler(report)
 
 
 def _count(name: str) -> None:
-    from conure.metrics import BACKGROUND_FAILURES  # noqa: PLC0415  the engine's process measures nothing
+    from conure.metrics import BACKGROUND_FAILURES  # noqa: PLC0415  the engine process has no metrics
 
     BACKGROUND_FAILURES.labels(name).inc()

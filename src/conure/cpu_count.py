@@ -1,7 +1,7 @@
-"""How many processors this process may use, and how many cores they are: what threads and processes are counted by.
+"""Processors (hardware threads) and cores that this process may use; numbers of threads and processes derive from them.
 
-A container's share of the processors is not in their number, and two processors of one core multiply no faster than
-one. More threads than cores wait for one another.
+A container's CPU quota is not part of the operating system's count, so control groups are read. Two processors of one
+core multiply no faster than one, and more compute threads than cores wait for one another.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ CGROUPS = "sys/fs/cgroup"
 
 
 def processor_count(root: Path = ROOT) -> int:
-    """Those that this process may run on, within what its container is granted."""
-    return _within(len(_allowed()), root)
+    """Processors in this process's CPU affinity, limited by the quota of its container."""
+    return _limit(len(_affinity()), root)
 
 
 def core_count(root: Path = ROOT) -> int:
-    """The same, where processors that share a core count as one."""
-    return _within(len({_core(number, root) for number in _allowed()}), root)
+    """As `processor_count`, but processors that share a core count as one."""
+    return _limit(len({_core(number, root) for number in _affinity()}), root)
 
 
-def _allowed() -> set[int]:
+def _affinity() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
 
 
 def _core(processor: int, root: Path) -> str:
-    """The processors of its core, as Linux lists them; elsewhere each is one of its own."""
+    """Id of the processor's core: its sibling list on Linux; elsewhere each processor is a core."""
     try:
         return (root / SIBLINGS.format(processor)).read_text()
     except OSError:
         return str(processor)
 
 
-def _within(count: int, root: Path) -> int:
-    """Whole ones: a thread that is granted a part of a processor's time holds up those that wait for it."""
-    return max(1, min(count, *map(int, _granted(root)), count))
+def _limit(count: int, root: Path) -> int:
+    """Quotas are rounded down: a thread with a part of a processor's time delays those that wait for it."""
+    return max(1, min(count, *map(int, _quotas(root)), count))
 
 
-def _granted(root: Path) -> Iterator[float]:
-    """Processors' worth of time that the control groups above this process allow, outermost first."""
+def _quotas(root: Path) -> Iterator[float]:
+    """Quotas, in processors, of the control groups of this process, outermost first."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -63,7 +63,7 @@ def _granted(root: Path) -> Iterator[float]:
 
 
 def _quota(group: Path) -> Iterator[float]:
-    """Of version 2, "max 100000" or "150000 100000"; of version 1, two files."""
+    """cgroup v2: one file, "max 100000" or "150000 100000" (quota, period); v1: two files."""
     try:
         if (group / "cpu.max").exists():
             quota, period = (group / "cpu.max").read_text().split()

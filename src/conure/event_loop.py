@@ -1,4 +1,4 @@
-"""The event loop that servers and crowds of clients run on, and how it is known that it stood still."""
+"""The event loop of servers and load generators, and how to detect that the process was suspended."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import sys
 
 __all__ = ["new_event_loop", "held_up"]
 
-HELD_UP = 2.0
-"""Seconds by which a timer is late where not this loop was slow, but the whole process did not run."""
+MIN_STALL = 2.0
+"""Seconds of delay of a timer from which the cause is not a slow loop, but a process that did not run at all."""
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """The fastest that there is: a server wakes up for every packet of every stream."""
+    """uvloop where it is available: a server wakes up for every packet of every stream."""
     if sys.platform == "win32":
         return asyncio.new_event_loop()
-    import uvloop  # noqa: PLC0415  it is not there on Windows
+    import uvloop  # noqa: PLC0415  not available on Windows
 
     return uvloop.new_event_loop()
 
 
 def held_up(due: float, now: float) -> float:
-    """Seconds for which this process was stopped, or got no processor, when a timer of `due` rings at `now`; mostly 0.
+    """Seconds for which this process was stopped or had no CPU: a timer of `due` runs at `now`. Usually 0.
 
-    What the process was sent meanwhile may still have to be read, and who waits for its answer could say nothing:
-    whatever is held against others by the clock has to let that time be.
+    Data that arrived in that time may still be unread, and peers that wait for a response had no chance to send more.
+    Timeouts of peers must not count this time.
     """
     late = now - due
-    return late if late > HELD_UP else 0.0
+    return late if late > MIN_STALL else 0.0

@@ -1,4 +1,4 @@
-"""Garbage collection for processes that load a lot once and then serve."""
+"""Garbage collection for processes that load much at their start and then serve."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["freeze_heap"]
 
 
 def freeze_heap() -> None:
-    """Modules and networks stay: they are not looked through again, so looking through the rest is cheap.
+    """Excludes everything allocated so far (modules, networks) from later collections, which makes them cheap.
 
-    How often that is done depends on what the last full collection found, so there is one that finds nothing: what
-    ended streams leave behind is collected soon.
+    Python delays full collections in proportion to the objects that the last one found, so the final collection, which
+    finds none, makes sure that garbage of ended streams is collected soon.
     """
     gc.collect()
     gc.freeze()

@@ -1,11 +1,11 @@
-"""stderr of a process whose log is JSON: whatever writes there, every line of it is an object.
+"""stderr of a process that logs JSON: every line is an object, whatever code writes it.
 
-    our log, errors as JSON          as they are
-    exceptions that nobody caught    one line, with the traceback in a field; in threads, too
-    warnings                         one line each
-    anything else                    a line each, as `message` of the place `stderr`
+    log lines, errors as JSON    unchanged
+    uncaught exceptions          one line, with the traceback in a field; also those of threads
+    warnings                     one line each
+    any other line               an object with the line as `message` and `stderr` as `place`
 
-Lines that libraries in C write past Python are not seen here.
+Lines that C libraries write without Python are not converted.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ PLACE = "stderr"
 
 
 class JsonStderr(io.TextIOBase):
-    """Writes on another stream."""
+    """A text stream that writes to another one."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._rest = ""
+        self._incomplete = ""
         self._lock = threading.Lock()
 
     @property
@@ -54,8 +54,8 @@ class JsonStderr(io.TextIOBase):
 
     def write(self, text: str) -> int:
         with self._lock:
-            between = "\n" if self._rest and text.startswith("{") else ""  # an object never goes on with a line
-            *lines, self._rest = (self._rest + between + text).split("\n")
+            between = "\n" if self._incomplete and text.startswith("{") else ""  # an object starts a new line
+            *lines, self._incomplete = (self._incomplete + between + text).split("\n")
             self._stream.write("".join(f"{_as_object(line)}\n" for line in lines if line.strip()))
         return len(text)
 
@@ -63,22 +63,22 @@ class JsonStderr(io.TextIOBase):
         self._stream.flush()
 
     def finish(self) -> None:
-        """Writes what has no end of a line yet."""
-        if self._rest.strip():
+        """Writes the incomplete last line."""
+        if self._incomplete.strip():
             self.write("\n")
         self.flush()
 
 
 def redirect_stderr() -> None:
-    """Of this process; more than once does no harm."""
+    """Replaces `sys.stderr` and the hooks for uncaught exceptions; idempotent."""
     if isinstance(sys.stderr, JsonStderr):
         return
-    sys.stderr = taken = JsonStderr(sys.stderr)
-    atexit.register(taken.finish)
-    sys.excepthook = _uncaught
-    threading.excepthook = _uncaught_in_thread
-    sys.unraisablehook = _unraisable
-    warnings.showwarning = _warned
+    sys.stderr = wrapped = JsonStderr(sys.stderr)
+    atexit.register(wrapped.finish)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_thread_exception
+    sys.unraisablehook = _log_unraisable
+    warnings.showwarning = _log_warning
 
 
 def _as_object(line: str) -> str:
@@ -93,23 +93,23 @@ def _as_object(line: str) -> str:
     return json.dumps({"log": fields})
 
 
-def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if not issubclass(kind, KeyboardInterrupt):
         log.critical("%s: %s", kind.__name__, error, exc_info=(kind, error, trace))
 
 
-def _uncaught_in_thread(hooked: threading.ExceptHookArgs) -> None:
-    error = hooked.exc_value or hooked.exc_type()
-    name = hooked.thread.name if hooked.thread else "a thread"
-    log.critical("%s ended with %s: %s", name, hooked.exc_type.__name__, error, exc_info=error)
+def _log_thread_exception(args: threading.ExceptHookArgs) -> None:
+    error = args.exc_value or args.exc_type()
+    name = args.thread.name if args.thread else "a thread"
+    log.critical("%s ended with %s: %s", name, args.exc_type.__name__, error, exc_info=error)
 
 
-def _unraisable(hooked: sys.UnraisableHookArgs) -> None:
-    error = hooked.exc_value or hooked.exc_type()
-    log.error("%s: %s", hooked.err_msg or "an exception was ignored", error, exc_info=error)
+def _log_unraisable(args: sys.UnraisableHookArgs) -> None:
+    error = args.exc_value or args.exc_type()
+    log.error("%s: %s", args.err_msg or "an exception was ignored", error, exc_info=error)
 
 
-def _warned(
+def _log_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,

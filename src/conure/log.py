@@ -1,7 +1,7 @@
-"""What happens, one line per event, on stderr: only warnings unless asked for more.
+"""Logging: one line per event on stderr; by default only warnings.
 
-Every module logs to `logging.getLogger(__name__)`; what a user must know is not logged but raised or printed. Warnings
-of libraries take the same way, but for those that repeat whatever a stranger sends.
+Every module logs to `logging.getLogger(__name__)`; what a user must know is raised or printed instead. Libraries log
+the same way, except for those that warn about every malformed request.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from typing import Literal
 
 from conure.safe_text import one_line
 
-__all__ = ["Detail", "RateLimitedLog", "configure", "configured"]
+__all__ = ["Detail", "RateLimitedLog", "configure", "current_config"]
 
 Detail = Literal["quiet", "verbose", "debug"]
 
 LEVELS = {"quiet": logging.WARNING, "verbose": logging.INFO, "debug": logging.DEBUG}
-TALKATIVE = ("python_multipart", "python_multipart.multipart", "multipart", "multipart.multipart")
-"""Libraries that warn of every form that is none."""
+NOISY = ("python_multipart", "python_multipart.multipart", "multipart", "multipart.multipart")
+"""Libraries that warn about every malformed form."""
 
 
 def configure(detail: Detail, *, as_json: bool = False) -> None:
-    """Send all logs to stderr; calling it again replaces what was set. Python's warnings show in debug only."""
+    """Sends all logs to stderr; a second call replaces the configuration. Python's warnings are shown in debug only."""
     handler = StderrHandler()
     handler.setFormatter(OneLine(detail, as_json=as_json))
-    ours, others = logging.getLogger("conure"), logging.getLogger()
-    ours.handlers[:] = [handler]
-    ours.setLevel(LEVELS[detail])
-    ours.propagate = False
-    others.handlers[:] = [other for other in others.handlers if not isinstance(other, StderrHandler)] + [handler]
-    for name in TALKATIVE:
+    conure, root = logging.getLogger("conure"), logging.getLogger()
+    conure.handlers[:] = [handler]
+    conure.setLevel(LEVELS[detail])
+    conure.propagate = False
+    root.handlers[:] = [other for other in root.handlers if not isinstance(other, StderrHandler)] + [handler]
+    for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING if detail == "debug" else logging.ERROR)
     if detail != "debug":
         warnings.simplefilter("ignore")
 
 
-def configured() -> tuple[Detail, bool]:
-    """What was set, for processes that are started: how much, and whether as JSON."""
+def current_config() -> tuple[Detail, bool]:
+    """The configuration, to be passed to child processes: level of detail, and whether logs are JSON."""
     for handler in logging.getLogger("conure").handlers:
         if isinstance(handler.formatter, OneLine):
             return handler.formatter.detail, handler.formatter.as_json
@@ -48,12 +48,12 @@ def configured() -> tuple[Detail, bool]:
 
 
 class RateLimitedLog:
-    """Lines about what strangers can make happen as often as they like: one of each in so many seconds."""
+    """Limits lines that any client can cause at will: at most one of each message in so many seconds."""
 
     def __init__(self, log: logging.Logger, seconds: float = 10.0) -> None:
         self._log, self._seconds = log, seconds
         self._last: dict[str, float] = {}
-        self._left_out: dict[str, int] = {}
+        self._suppressed: dict[str, int] = {}
 
     def warning(self, message: str, *args: object) -> None:
         self._write(logging.WARNING, message, args)
@@ -62,19 +62,19 @@ class RateLimitedLog:
         self._write(logging.ERROR, message, args)
 
     def _write(self, level: int, message: str, args: tuple[object, ...]) -> None:
-        """`message` tells which lines are alike."""
+        """Lines with the same `message` (before formatting) are limited together."""
         now = time.monotonic()
         if now - self._last.get(message, float("-inf")) < self._seconds:
-            self._left_out[message] = self._left_out.get(message, 0) + 1
+            self._suppressed[message] = self._suppressed.get(message, 0) + 1
             return
         self._last[message] = now
-        left_out = self._left_out.pop(message, 0)
-        told = f" ({left_out} more since the last time)" if left_out else ""
-        self._log.log(level, "%s%s", message % args, told, stacklevel=3)
+        suppressed = self._suppressed.pop(message, 0)
+        note = f" ({suppressed} more since the last time)" if suppressed else ""
+        self._log.log(level, "%s%s", message % args, note, stacklevel=3)
 
 
 class StderrHandler(logging.Handler):
-    """Writes to what stderr is at that moment, so that lines appear above a progress bar."""
+    """Looks `sys.stderr` up for each record, so that lines appear above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(self.format(record) + "\n")
@@ -82,7 +82,7 @@ class StderrHandler(logging.Handler):
 
 
 class OneLine(logging.Formatter):
-    """`warning: message` when quiet; else time, level and place too. Errors have their traceback, and in debug all."""
+    """`warning: message` if quiet; else with time, level and module. Tracebacks of errors; in debug, of all levels."""
 
     def __init__(self, detail: Detail, *, as_json: bool) -> None:
         super().__init__(datefmt="%H:%M:%S")

@@ -1,4 +1,4 @@
-"""Everything that is measured while serving, for Prometheus. A metric that is not in this list does not exist."""
+"""All metrics of a server, for Prometheus, and functions to combine those of several processes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = [
     "CLIPS_WAITING",
     "CONNECTIONS",
     "CONNECTIONS_ENDED",
-    "DOOR_RESTARTS",
-    "DOORS_SILENT",
+    "SERVER_RESTARTS",
+    "SERVERS_SILENT",
     "ENGINE_RESTARTS",
     "FINAL_SECONDS",
     "FIRST_PARTIAL_SECONDS",
@@ -32,88 +32,97 @@ __all__ = [
     "STAGE_SECONDS",
     "STEP_SECONDS",
     "collect",
-    "counts",
+    "counters",
     "render",
-    "total",
+    "sum_families",
 ]
 
 REGISTRY = CollectorRegistry()
 SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.5, 5, 10, 20)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
-STREAMS = Gauge("conure_streams", "Live streams that are open.", registry=REGISTRY)
+STREAMS = Gauge("conure_streams", "Open live streams.", registry=REGISTRY)
 CAPACITY = Gauge(
     "conure_capacity_streams",
-    "Streams of one kind that this machine was measured to hold.",
+    "Streams that this machine holds in real time, as calibrated, by model and latency.",
     ["model", "latency_ms"],
     registry=REGISTRY,
 )
-STREAMS_ENDED = Counter("conure_streams_ended", "Live streams that ended, by how.", ["end"], registry=REGISTRY)
-REFUSED = Counter("conure_refused", "What was not accepted, by reason.", ["reason"], registry=REGISTRY)
+STREAMS_ENDED = Counter("conure_streams_ended", "Ended live streams, by reason.", ["end"], registry=REGISTRY)
+REFUSED = Counter("conure_refused", "Refused requests, by reason.", ["reason"], registry=REGISTRY)
 AUDIO_SECONDS = Counter("conure_audio_seconds", "Audio received, live or in files.", ["kind"], registry=REGISTRY)
 BACKLOG_BYTES = Gauge(
-    "conure_backlog_bytes", "Audio in temporary files, which came faster than it is heard.", registry=REGISTRY
+    "conure_backlog_bytes", "Live audio that waits in temporary files to be processed.", registry=REGISTRY
 )
 STEP_SECONDS = Histogram(
-    "conure_turn_seconds", "What one turn of the engine takes.", ["model", "stage"], buckets=SECONDS, registry=REGISTRY
+    "conure_turn_seconds", "Duration of one step of the engine.", ["model", "stage"], buckets=SECONDS, registry=REGISTRY
 )
 STAGE_SECONDS = Counter(
-    "conure_stage_seconds", "What the parts of live turns take, together.", ["model", "stage"], registry=REGISTRY
+    "conure_stage_seconds", "Total duration of each stage of live steps.", ["model", "stage"], registry=REGISTRY
 )
-BATCH_ROWS = Histogram("conure_batch_rows", "Streams that share a turn.", ["model"], buckets=ROWS, registry=REGISTRY)
-LAG_SECONDS = Histogram("conure_lag_seconds", "How late live audio is worked in.", buckets=SECONDS, registry=REGISTRY)
+BATCH_ROWS = Histogram("conure_batch_rows", "Streams in one step.", ["model"], buckets=ROWS, registry=REGISTRY)
+LAG_SECONDS = Histogram("conure_lag_seconds", "How late live audio is processed.", buckets=SECONDS, registry=REGISTRY)
 FIRST_PARTIAL_SECONDS = Histogram(
-    "conure_first_partial_seconds", "From the start of speech to the first words.", buckets=SECONDS, registry=REGISTRY
+    "conure_first_partial_seconds",
+    "From the start of speech to the first words.",
+    buckets=SECONDS,
+    registry=REGISTRY,
 )
 FINAL_SECONDS = Histogram(
-    "conure_final_seconds", "From a client's finalize or close to its answer.", buckets=SECONDS, registry=REGISTRY
+    "conure_final_seconds",
+    "From a client's finalize or close to its response.",
+    buckets=SECONDS,
+    registry=REGISTRY,
 )
-CLIPS_WAITING = Gauge("conure_clips_waiting", "Pieces of files that wait for the engine.", registry=REGISTRY)
-ENGINE_RESTARTS = Gauge("conure_engine_restarts", "Times that the engine was started again.", registry=REGISTRY)
-DOOR_RESTARTS = Counter(
+CLIPS_WAITING = Gauge("conure_clips_waiting", "Clips of recordings that wait for the engine.", registry=REGISTRY)
+ENGINE_RESTARTS = Gauge("conure_engine_restarts", "Restarts of the engine.", registry=REGISTRY)
+SERVER_RESTARTS = Counter(
     "conure_door_restarts",
-    "Times that a process with connections was started again, by what became of the one before.",
+    "Restarts of server processes, by why the previous one ended.",
     ["why"],
     registry=REGISTRY,
 )
-DOORS_SILENT = Gauge(
-    "conure_doors_silent", "Processes with connections that do not answer the first process now.", registry=REGISTRY
+SERVERS_SILENT = Gauge(
+    "conure_doors_silent", "Server processes that do not respond to the parent process.", registry=REGISTRY
 )
 
 BACKGROUND_FAILURES = Counter(
     "conure_background_failures", "Background tasks that ended unexpectedly, by name.", ["task"], registry=REGISTRY
 )
 CONNECTIONS = Gauge(
-    "conure_connections", "Open connections, by whether they have shown a key.", ["identified"], registry=REGISTRY
+    "conure_connections",
+    "Open connections, by whether they have sent a key.",
+    ["identified"],
+    registry=REGISTRY,
 )
 CONNECTIONS_ENDED = Counter(
     "conure_connections_ended",
-    "Connections that the server ended, by port and why.",
+    "Connections that the server closed, by port and reason.",
     ["port", "why"],
     registry=REGISTRY,
 )
 
 
 class Family(Struct):
-    """A metric with all its values, as it may be sent to another process."""
+    """A metric with all its values; can be sent to another process."""
 
     name: str
     kind: str
     help: str
     values: list[tuple[str, dict[str, str], float]]
-    """Name of the sample, labels, value."""
+    """(name of the sample, labels, value)"""
 
 
 def collect() -> list[Family]:
-    """What this process has measured."""
+    """The metrics of this process."""
     return [
-        Family(found.name, found.type, found.documentation, [(s.name, s.labels, s.value) for s in found.samples])
-        for found in REGISTRY.collect()
+        Family(metric.name, metric.type, metric.documentation, [(s.name, s.labels, s.value) for s in metric.samples])
+        for metric in REGISTRY.collect()
     ]
 
 
-def total(parts: Iterable[list[Family]]) -> list[Family]:
-    """The sum of what several processes have measured; since when they have is the first of all."""
+def sum_families(parts: Iterable[list[Family]]) -> list[Family]:
+    """Sums the metrics of several processes; creation times are not summed, the earliest is used."""
     families: dict[str, Family] = {}
     sums: dict[str, dict[Any, float]] = {}
     for family in (family for part in parts for family in part):
@@ -131,19 +140,19 @@ def total(parts: Iterable[list[Family]]) -> list[Family]:
     ]
 
 
-def counts(families: list[Family]) -> list[Family]:
-    """Those that only grow: they stay true when the process that counted has gone."""
+def counters(families: list[Family]) -> list[Family]:
+    """Counters and histograms: they stay valid after the process that counted is gone; gauges do not."""
     return [family for family in families if family.kind != "gauge"]
 
 
 def render(families: list[Family]) -> bytes:
-    """In the text format of Prometheus."""
+    """The text format of Prometheus."""
     registry = CollectorRegistry()
-    registry.register(_Collected(families))
+    registry.register(_FixedCollector(families))
     return generate_latest(registry)
 
 
-class _Collected(Collector):
+class _FixedCollector(Collector):
     def __init__(self, families: list[Family]) -> None:
         self._families = families
 

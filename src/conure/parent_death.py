@@ -1,4 +1,4 @@
-"""Processes that end with their parent, also where they are stopped and cannot notice that it has gone."""
+"""Child processes end with their parent, even if they are stopped (SIGSTOP) and cannot notice that it is gone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ SET_DEATH_SIGNAL = 1
 
 
 def notice_parent_end() -> None:
-    """From now on this process goes on when its parent ends, and finds its socket closed: else one that is stopped
-    would keep its ports and its memory for ever. Linux alone; where it cannot be had nothing is lost but that."""
+    """Makes the kernel continue this process (SIGCONT) when its parent ends, so that it sees its socket closed.
+
+    Otherwise a stopped process would hold its ports and memory forever. On Linux only; elsewhere it does nothing.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGCONT)

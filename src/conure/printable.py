@@ -1,4 +1,4 @@
-"""Names of files of others, as text that can be printed, logged and sent."""
+"""File names as text that can be printed, logged and sent."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 __all__ = ["printable_name"]
 
 NOT_UTF8 = re.compile("[\udc80-\udcff]")
-"""Bytes of a file's name that are no UTF-8, as Python holds them."""
+"""Surrogates that Python uses for bytes of a file name that are not valid UTF-8."""
 
 
 def printable_name(name: str) -> str:
-    """A file's name as text that UTF-8 can hold: bytes that are none of it are written \\xe9."""
+    """A file name as valid UTF-8 text; invalid bytes are written as escapes such as \\xe9."""
     readable = NOT_UTF8.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", name)
     return readable.encode("utf-8", "backslashreplace").decode()

@@ -1,7 +1,7 @@
-"""Where everything is put together: settings to engine to service to doors, and an orderly stop.
+"""Assembles settings, engine, services and protocol servers, and stops them in order.
 
-SIGTERM or Ctrl-C   no new streams; those that are open finish, then the server ends
-the same once more  it ends at once
+SIGTERM or Ctrl-C   accept no new streams; end when the open ones have finished
+the second signal   end at once
 """
 
 from __future__ import annotations
@@ -59,191 +59,207 @@ __all__ = ["WEB", "ProtocolServers", "open_servers", "serve"]
 
 log = logging.getLogger(__name__)
 
-LONGEST_MESSAGE = 2**26
-"""Bytes of a WebSocket message: half an hour of PCM at 16 kHz."""
+MAX_MESSAGE_BYTES = 2**26
+"""Of a WebSocket message: half an hour of PCM at 16 kHz."""
 PING_SECONDS, PONG_SECONDS = 20.0, 120.0
-"""A client whose machine is gone is noticed after both. One that sends much over a slow line has its pong wait behind
-minutes of audio."""
+"""A dead peer is detected after the sum of both. The pong of a client that sends much over a slow line may be queued
+behind minutes of audio."""
+CLOSING_SECONDS = 1.0
+"""Time for connections to close in order."""
+WEB = "serving the web"
+"""Name of the web server's task."""
 
 
-async def serve(settings: Settings, handle: EngineClient, plan: Plan, on_ready: Callable[[ServerInfo], None]) -> None:
-    """Over an engine that has started, until it is told to stop.
+async def serve(settings: Settings, engine: EngineClient, plan: Plan, on_ready: Callable[[ServerInfo], None]) -> None:
+    """Serves with a started engine until a signal stops it, then stops the engine.
 
-    Raises ConureError where a door cannot be opened, or there is no engine any more.
+    Raises ConureError if a port cannot be opened, or the engine is gone for good.
     """
     try:
-        register_engine_metrics(handle)
-        async with open_servers(settings, handle, plan) as doors:
-            on_ready(server_info(settings, handle.cards, doors.ports))
-            await _until_stopped(doors, handle, settings.drain_seconds)
+        register_engine_metrics(engine)
+        async with open_servers(settings, engine, plan) as servers:
+            on_ready(server_info(settings, engine.cards, servers.ports))
+            await _run_until_stopped(servers, engine, settings.drain_seconds)
     finally:
-        await handle.stop()
-
-
-LAST_WORDS = 1.0
-"""Seconds for connections to be ended in good order."""
-WEB = "serving the web"
+        await engine.stop()
 
 
 class ProtocolServers:
-    """All that are open, and what is behind them."""
+    """The open protocol servers of a process, with their services."""
 
-    def __init__(self, behind: Services, web: _WebServer, ports: Ports) -> None:
-        self.live = behind.live
+    def __init__(self, services: Services, web: _WebServer, ports: Ports) -> None:
+        self.live = services.live
         self.ports = ports
         self.web_task: asyncio.Task[None]
-        """Is done when the web server has ended."""
-        self._files = behind.files
-        self._callbacks = behind.callbacks
+        """Done when the web server has ended."""
+        self._files = services.files
+        self._callbacks = services.callbacks
         self._web = web
 
     async def drain(self, seconds: float) -> None:
-        """Nothing new; returns when what is open has ended, or after so many seconds."""
+        """Accepts nothing new; returns when everything open has ended, or after so many seconds."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.live.drain(seconds))
             tasks.create_task(self._files.drain(seconds))
             tasks.create_task(self._callbacks.drain(seconds))
 
     async def close(self) -> None:
-        """At once."""
+        """Ends everything at once."""
         self._web.should_exit = self._web.force_exit = True
         await asyncio.wait([self.web_task])
         self.live.stop()
         self._files.stop()
         await self._callbacks.close()
         if tasks := self._web.server_state.tasks:
-            await asyncio.wait(tasks, timeout=LAST_WORDS)
+            await asyncio.wait(tasks, timeout=CLOSING_SECONDS)
 
 
 @contextlib.asynccontextmanager
 async def open_servers(
     settings: Settings,
-    handle: EngineClient,
+    engine: EngineClient,
     plan: Plan,
-    place: ProcessIdentity = SINGLE_PROCESS,
+    identity: ProcessIdentity = SINGLE_PROCESS,
     status: Status | None = None,
-    counts: UsageCounts | None = None,
+    usage: UsageCounts | None = None,
 ) -> AsyncIterator[ProtocolServers]:
-    """Doors over an engine that has started. Where there are several processes they share the ports.
+    """Protocol servers for a started engine. Several processes share the ports.
 
-    `status`, `counts`: what is told of the whole server, and what keys have had, where it is more than this process.
+    `status`, `usage`: those of the whole server, if it has several processes.
     """
-    host, shared = settings.host, place.process_count > 1
-    tokenizers = TokenizerCache()
-    models = ModelDirectory(handle, plan.live, plan.clips)
-    most_backlog = place.share_of(int(settings.max_backlog_mb * 1e6))
-    live = LiveService(handle, models, tokenizers, settings.resume_seconds, place, most_backlog)
-    files = FileService(handle, tokenizers, settings.max_hours * 3600, place)
-    access = open_access(settings, counts or LocalUsage())
-    outside = SafeHttp(settings.allow_private_urls)
-    fetcher, callbacks = UrlFetcher(outside, place), Callbacks(outside, place)
-    signed = ClientSecrets(place.secret)
-    uploads = Uploads(int(settings.max_upload_mb * 1e6), place.share_of(settings.max_uploads))
-    connections = ConnectionLimits(
-        Capacity.from_descriptor_limit(settings.max_connections, settings.max_unauthenticated),
-        needs_key=access.needs_key,
-    )
-    behind = Services(
-        live, files, status or ProcessStatus(live), access, uploads, connections, fetcher, callbacks, signed
-    )
-    closed = disabled_protocols(settings)
+    host, shared = settings.host, identity.process_count > 1
+    services = _services(settings, engine, plan, identity, status, usage)
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(connections.close)
+        stack.callback(services.connections.close)
 
-        async def listen(name: str, start: Callable[[int], Awaitable[Acceptor]]) -> int | None:
+        async def listen(name: str, serve_port: Callable[[int], Awaitable[Acceptor]]) -> int | None:
             port = port_to_bind(getattr(settings, name))
             if port is None:
                 return None
             try:
-                server = await start(port)
+                server = await serve_port(port)
             except OSError:
                 raise port_in_use(name, port) from None
             stack.callback(server.close)
             return server.port
 
-        tcp = await listen("tcp_port", lambda port: serve_tcp(behind, host, port, shared=shared))
-        grpc = await _grpc(behind, settings, shared, stack)
-        wyoming = await listen("wyoming_port", lambda port: serve_wyoming(behind, host, port, shared=shared))
-        told = await listen("status_port", lambda port: serve_status(behind, host, port, shared=shared))
-        if place.own_socket:
-            stack.callback((await serve_stream_relay(behind, place.own_socket)).close)
-        app = normalize_paths(guard_origins(catch_internal_errors(web_app(behind, closed)), _pages(settings)))
-        app = identify_connections(drain_refused_body(app), behind)
-        web = _WebServer(app, settings, connections, shared)
-        serving = start_task(web.serve(), WEB)
-        await web.wait_until_listening(serving)
+        tcp = await listen("tcp_port", lambda port: serve_tcp(services, host, port, shared=shared))
+        grpc = await _open_grpc(services, settings, shared, stack)
+        wyoming = await listen("wyoming_port", lambda port: serve_wyoming(services, host, port, shared=shared))
+        status_port = await listen("status_port", lambda port: serve_status(services, host, port, shared=shared))
+        if identity.own_socket:
+            stack.callback((await serve_stream_relay(services, identity.own_socket)).close)
+        web = _WebServer(_web_stack(services, settings), settings, services.connections, shared)
+        web_task = start_task(web.serve(), WEB)
+        await web.wait_until_listening(web_task)
         freeze_heap()
-        doors = ProtocolServers(behind, web, Ports(web.port, tcp, grpc, wyoming, told))
-        doors.web_task = serving
+        servers = ProtocolServers(services, web, Ports(web.port, tcp, grpc, wyoming, status_port))
+        servers.web_task = web_task
         try:
-            yield doors
+            yield servers
         finally:
-            await doors.close()
+            await servers.close()
 
 
-async def _grpc(behind: Services, settings: Settings, shared: bool, stack: contextlib.AsyncExitStack) -> int | None:
+def _services(
+    settings: Settings,
+    engine: EngineClient,
+    plan: Plan,
+    identity: ProcessIdentity,
+    status: Status | None,
+    usage: UsageCounts | None,
+) -> Services:
+    """Limits of the whole server are divided among its processes."""
+    tokenizers = TokenizerCache()
+    models = ModelDirectory(engine, plan.live, plan.clips)
+    max_backlog = identity.share_of(int(settings.max_backlog_mb * 1e6))
+    live = LiveService(engine, models, tokenizers, settings.resume_seconds, identity, max_backlog)
+    files = FileService(engine, tokenizers, settings.max_hours * 3600, identity)
+    access = open_access(settings, usage or LocalUsage())
+    http = SafeHttp(settings.allow_private_urls)
+    uploads = Uploads(int(settings.max_upload_mb * 1e6), identity.share_of(settings.max_uploads))
+    connections = ConnectionLimits(
+        Capacity.from_descriptor_limit(settings.max_connections, settings.max_unauthenticated),
+        needs_key=access.needs_key,
+    )
+    fetcher, callbacks = UrlFetcher(http, identity), Callbacks(http, identity)
+    secrets = ClientSecrets(identity.secret)
+    return Services(
+        live, files, status or ProcessStatus(live), access, uploads, connections, fetcher, callbacks, secrets
+    )
+
+
+def _web_stack(services: Services, settings: Settings) -> ASGIApp:
+    app = catch_internal_errors(web_app(services, disabled_protocols(settings)))
+    app = normalize_paths(guard_origins(app, _allowed_origins(settings)))
+    return identify_connections(drain_refused_body(app), services)
+
+
+async def _open_grpc(
+    services: Services, settings: Settings, shared: bool, stack: contextlib.AsyncExitStack
+) -> int | None:
     port = port_to_bind(settings.grpc_port)
     if port is None:
         return None
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes a line of its own for each handshake that fails
-    from conure.protocols.riva.server import serve_riva  # noqa: PLC0415  its libraries are there in `conure[grpc]` alone
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the core would log a line for each failed handshake
+    from conure.protocols.riva.server import serve_riva  # noqa: PLC0415  its libraries are in `conure[grpc]` only
 
     certificate, key = settings.tls_certificate, settings.tls_key
     tls = (certificate, key) if certificate and key else None
-    server = await serve_riva(behind, settings.host, port, shared=shared, tls=tls)
+    server = await serve_riva(services, settings.host, port, shared=shared, tls=tls)
     stack.push_async_callback(server.close)
     return server.port
 
 
-def _pages(settings: Settings) -> AllowedOrigins:
+def _allowed_origins(settings: Settings) -> AllowedOrigins:
     origins = tuple(filter(None, map(str.strip, settings.cors.split(","))))
     return AllowedOrigins(origins, local_names_only=not (settings.keys or settings.allow_anonymous), host=settings.host)
 
 
-async def _until_stopped(doors: ProtocolServers, handle: EngineClient, drain_seconds: float) -> None:
-    """Raises ConureError where there is no engine any more, nor will there be one, or the web server has ended."""
-    asked = asyncio.Event()
+async def _run_until_stopped(servers: ProtocolServers, engine: EngineClient, drain_seconds: float) -> None:
+    """Raises ConureError if the engine is gone for good, or the web server has ended."""
+    signaled = asyncio.Event()
     draining: asyncio.Task[None] | None = None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
-    lost = start_task(handle.until_failed(), "waiting for the engine's end")
-    while not doors.web_task.done():
-        waiting = start_task(asked.wait(), "waiting for a signal")
-        tasks = {doors.web_task, waiting, lost} | ({draining} if draining else set())
+        loop.add_signal_handler(number, signaled.set)
+    engine_failure = start_task(engine.until_failed(), "waiting for the engine's end")
+    while not servers.web_task.done():
+        next_signal = start_task(signaled.wait(), "waiting for a signal")
+        tasks = {servers.web_task, next_signal, engine_failure} | ({draining} if draining else set())
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if lost in done:
-            await doors.drain(LAST_WORDS)  # clients hear of it
+        next_signal.cancel()
+        if engine_failure in done:
+            await servers.drain(CLOSING_SECONDS)  # notifies clients
             break
-        if waiting in done and draining is None:
-            asked.clear()
-            log.warning("stopping: %d streams are open and may go on for %g s", len(doors.live), drain_seconds)
-            draining = start_task(doors.drain(drain_seconds), "draining")
-        elif doors.web_task not in done:
+        if next_signal in done and draining is None:
+            signaled.clear()
+            log.warning("stopping: %d streams are open and may go on for %g s", len(servers.live), drain_seconds)
+            draining = start_task(servers.drain(drain_seconds), "draining")
+        elif servers.web_task not in done:
             break
-    lost.cancel()
+    engine_failure.cancel()
     if draining:
         draining.cancel()
-    if lost.done():
-        raise lost.result()
-    if doors.web_task.done():
-        raise report_failure(WEB, doors.web_task.exception())
+    if engine_failure.done():
+        raise engine_failure.result()
+    if servers.web_task.done():
+        raise report_failure(WEB, servers.web_task.exception())
 
 
 class _WebServer(uvicorn.Server):
-    """With a way of its own to accept connections, all else is uvicorn's."""
+    """Uvicorn with our own acceptor, limits and signal handling."""
 
     def __init__(self, app: ASGIApp, settings: Settings, connections: ConnectionLimits, shared: bool) -> None:
         config = uvicorn.Config(
             app,
             log_config=None,
-            log_level="error",  # what it tells else has the query in it, and that may have a key
+            log_level="error",  # lower levels log the query, which may contain a key
             access_log=False,
             lifespan="off",
             http=LimitedHttpProtocol,
             ws=DirectWebSocket,
-            ws_max_size=LONGEST_MESSAGE,
+            ws_max_size=MAX_MESSAGE_BYTES,
             ws_ping_interval=PING_SECONDS,
             ws_ping_timeout=PONG_SECONDS,
             ws_per_message_deflate=False,
@@ -251,44 +267,44 @@ class _WebServer(uvicorn.Server):
         )
         super().__init__(config)
         self._settings, self._connections, self._shared = settings, connections, shared
-        self._asked = port_to_bind(settings.port)
+        self._requested_port = port_to_bind(settings.port)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are ours: streams finish first."""
+        """Leaves signals to `_run_until_stopped`: streams finish first."""
         yield
 
     async def startup(self, sockets: object = None) -> None:
-        """Raises OSError where the port cannot be had."""
+        """Raises OSError if the port cannot be opened."""
         self.servers: list[Acceptor] = []  # type: ignore[assignment]
-        if self._asked is not None:
-            listening = open_listeners(self._settings.host, self._asked, shared=self._shared)
-            self.servers.append(Acceptor(listening, self._port(), self._speak))
+        if self._requested_port is not None:
+            listeners = open_listeners(self._settings.host, self._requested_port, shared=self._shared)
+            self.servers.append(Acceptor(listeners, self._port(), self._protocol))
         self.started = True
 
     @property
     def port(self) -> int | None:
-        """None where it does not listen."""
+        """None if it does not listen."""
         return self.servers[0].port if self.servers else None
 
-    async def wait_until_listening(self, serving: asyncio.Task[None]) -> None:
+    async def wait_until_listening(self, web_task: asyncio.Task[None]) -> None:
         while not self.started:
-            if serving.done():
-                serving.exception()
-                raise port_in_use("port", self._asked or 0)
+            if web_task.done():
+                web_task.exception()
+                raise port_in_use("port", self._requested_port or 0)
             await asyncio.sleep(0.005)
 
     def _port(self) -> Port:
-        context = _encryption(self._settings)
+        context = _tls_context(self._settings)
         return Port(
             "web", self._connections, raw_error_response(NO_CAPACITY), context, raw_error_response(PLAIN_ON_TLS_PORT)
         )
 
-    def _speak(self, connection: Connection) -> LimitedHttpProtocol:
+    def _protocol(self, connection: Connection) -> LimitedHttpProtocol:
         return LimitedHttpProtocol(self.config, self.server_state, {}, connection=connection)
 
 
-def _encryption(settings: Settings) -> ssl.SSLContext | None:
+def _tls_context(settings: Settings) -> ssl.SSLContext | None:
     if not (settings.tls_certificate and settings.tls_key):
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

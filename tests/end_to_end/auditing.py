@@ -1,4 +1,4 @@
-"""Which addresses a process and its children turn to, and which files it writes."""
+"""Records the addresses that a process and its children connect to, and the files that they write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`conure` whose first engine is sound, and whose others die when they start."""
+"""`conure` whose first engine works, and whose later ones die at their start."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""`conure` with a mistake of ours in it: audio cannot be taken."""
+"""`conure` with a bug: audio cannot be accepted."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`conure` whose engines hang when they start."""
+"""`conure` whose engines hang at their start."""
 
 import time
 from typing import Any

@@ -1,8 +1,8 @@
-"""`conure` that soon takes a process for hung."""
+"""`conure` that checks its server processes often, so that a hung one is soon killed."""
 
 from conure.cli.main import run
-from conure.processes import supervisor as crew
+from conure.processes import supervisor
 
 if __name__ == "__main__":
-    crew.LOOK = 0.5
+    supervisor.CHECK_INTERVAL = 0.5
     run()

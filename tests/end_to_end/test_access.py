@@ -1,4 +1,4 @@
-"""Keys, certificates and ports of whole servers: of several processes, encrypted, with some of its doors closed."""
+"""Keys, certificates and ports of whole servers: several processes, TLS, disabled protocols."""
 
 from __future__ import annotations
 
@@ -190,15 +190,15 @@ def refused(*options: str) -> str:
     return done.stderr
 
 
-def test_what_keeps_a_server_from_starting(tmp_path: Path) -> None:
+def test_invalid_access_settings_prevent_the_start(tmp_path: Path) -> None:
     told = refused("--host", "0.0.0.0")
-    assert "other machines could reach 0.0.0.0" in told
+    assert "0.0.0.0 accepts other machines" in told
     assert "--keys" in told
     assert "--allow-anonymous" in told
     assert "does not exist" in refused("--keys", str(tmp_path / "none.json"))
     expired = ("--tls-certificate", str(TLS / "expired.pem"), "--tls-key", str(TLS / "expired.key.pem"))
     assert "expired on Jan  1 00:00:00 2021" in refused(*expired)
-    assert "no certificate" in refused("--tls-key", str(TLS / "expired.key.pem"))
+    assert "without a certificate" in refused("--tls-key", str(TLS / "expired.key.pem"))
 
 
 CLOSED = ("--port", "0", "--tcp-port", "0", "--grpc-port", "0", "--wyoming-port", "0", "--status-port", "0")
@@ -217,7 +217,7 @@ def but(*names: str) -> tuple[str, ...]:
         ((*but("--tcp-port", "--port", "--status-port"), "--disable", "native"), {"web", "status"}, "1"),
     ],
 )
-def test_doors_alone(cache: Path, options: tuple[str, ...], names: set[str], processes: str) -> None:
+def test_single_protocols(cache: Path, options: tuple[str, ...], names: set[str], processes: str) -> None:
     with started("tiny", cache, *options, "--processes", processes, "--drain-seconds", "1") as server:
         assert server.ports.keys() == names
         process = psutil.Process(server.process.pid)
@@ -249,7 +249,7 @@ def test_a_name_of_somebody_else_is_not_answered(cache: Path) -> None:
                 connection.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
                 assert connection.makefile("rb").readline().split()[1] == status
     with started("tiny", cache, *but("--port"), "--host", "0.0.0.0", "--allow-anonymous") as server:
-        assert "access  everybody who reaches it" in server.errors
+        assert "access  any client, without keys" in server.errors
         with socket.create_connection(("127.0.0.1", server.web), timeout=PATIENCE) as connection:
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: any.example\r\nConnection: close\r\n\r\n")
             assert connection.makefile("rb").readline().split()[1] == b"200"

@@ -1,4 +1,4 @@
-"""The device fails while people speak: the engine ends by its name, another one goes on, and no word is missing."""
+"""The device fails during speech: the engine ends, another one takes over, and no word is missing."""
 
 from __future__ import annotations
 

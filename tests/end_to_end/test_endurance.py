@@ -1,4 +1,4 @@
-"""Engines are killed and held up under people who speak: no word is missing, and none is there twice."""
+"""Engines are killed or suspended during speech: no word is missing or repeated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from conure.client import Client, Endpointing, Final, Finished, ServerBusy, Stream
 from conure.engine.watchdog import MOST_STARTS
-from conure.event_loop import HELD_UP
+from conure.event_loop import MIN_STALL
 from tests.protocols.live_clients import pcm16
 from tests.protocols.servers import PATIENCE, SAID, Server, demo, started, wait_for
 
@@ -129,18 +129,18 @@ def hold_up_door(server: Server) -> None:
     """For so long that it is noticed, and not so long that it is killed."""
     name, pid = next((name, pid) for name, pid in server.health()["processes"].items() if name.startswith("door"))
     number = name.removeprefix("door ")
-    silent, door = f"process {number}, which holds connections, does not answer", psutil.Process(pid)
+    silent, door = f"server process {number} does not respond", psutil.Process(pid)
     before = server.errors.count(silent)
     with suspended(door):
         wait_for(lambda: server.errors.count(silent) > before)
-    wait_for(lambda: f"process {number}, which holds connections, answers again" in server.errors)
+    wait_for(lambda: f"server process {number} responds again" in server.errors)
 
 
 def hold_up_server(server: Server) -> None:
     """The process that looks after the others, which is also the one with the doors where there is one."""
     process = psutil.Process(server.process.pid)
     with suspended(process):
-        time.sleep(HELD_UP + 1)  # so that it is known for what it was
+        time.sleep(MIN_STALL + 1)  # so that it is known for what it was
 
 
 def ready(server: Server) -> bool:
@@ -171,7 +171,7 @@ def test_no_word_is_lost(options: tuple[str, ...], troubles: list[Callable[[Serv
         assert "did not end in good order" not in server.errors
 
 
-def test_nobody_is_left_of_a_server_that_is_killed(cache: Path) -> None:
+def test_no_process_is_left_of_a_killed_server(cache: Path) -> None:
     """Not even an engine that is busy; and its ports are free."""
     with started("tiny", cache) as server:
         family = psutil.Process(server.process.pid).children(recursive=True)

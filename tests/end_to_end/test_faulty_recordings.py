@@ -1,4 +1,4 @@
-"""The words of recordings whose containers tell wrong sizes, change in mid-file or hold several tracks."""
+"""Words of recordings whose containers have wrong sizes, change in mid-file or hold several tracks."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ RECORDINGS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", RECORDINGS)
-def test_all_words_are_heard(tiny: Recognizer, kind: str) -> None:
+def test_all_words_are_transcribed(tiny: Recognizer, kind: str) -> None:
     make, said = RECORDINGS[kind]
     assert tiny.transcribe(make()).text == said
 

@@ -1,4 +1,4 @@
-"""Whatever happens, every line that a server with a JSON log writes is an object."""
+"""Every line of stderr of a server with a JSON log is an object."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.protocols.servers import PATIENCE, ROOT
 FAULTS = """
 import logging, sys, threading, warnings
 from conure import log
-from conure.json_stderr import take_stderr
+from conure.json_stderr import redirect_stderr
 
 log.configure("quiet", as_json=True)
-take_stderr()
+redirect_stderr()
 warnings.simplefilter("always")
 warnings.warn("odd")
 logging.getLogger("somebody.else").warning("a line\\nand another \\x1b[31m")
@@ -56,7 +56,7 @@ def test_every_way_to_write(tmp_path: Path) -> None:
     assert any("ZeroDivisionError" in str(one.get("traceback")) for one in told)
 
 
-def test_a_server_that_strangers_annoy(tmp_path: Path, cache: Path) -> None:
+def test_a_server_with_malformed_requests(tmp_path: Path, cache: Path) -> None:
     ports = [part for name in ("port", "tcp", "grpc", "wyoming", "status") for part in (f"--{name}", "free")]
     ports = [name if name in ("--port", "free") else f"{name}-port" for name in ports]
     command = [sys.executable, "-m", "conure", "serve", "--model", "tiny", "--device", "cpu", "--json", *ports]

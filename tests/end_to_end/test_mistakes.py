@@ -1,4 +1,4 @@
-"""A mistake of ours in the middle of a conversation ends that conversation, by name, on every door."""
+"""A bug of the server during a stream ends that stream with an error, in every protocol."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def counted(server: Server) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("door", [socket_of, lines], ids=["websocket", "tcp"])
-def test_our_own_clients_are_told(server: Server, door: type) -> None:
+def test_native_clients_get_the_error(server: Server, door: type) -> None:
     with door(server) as client:
         client.say(CONFIG)
         client.say(AUDIO)
@@ -70,7 +70,7 @@ def test_web_sockets_are_closed_with_a_reason(server: Server, path: str, said: s
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "the server made a mistake")
 
 
-def test_home_assistant_is_told(server: Server) -> None:
+def test_home_assistant_gets_the_error(server: Server) -> None:
     sound = {"rate": 16_000, "width": 2, "channels": 1}
     with socket.create_connection((server.host, server.ports["wyoming"]), timeout=PATIENCE) as client:
         for kind, payload in (("audio-start", b""), ("audio-chunk", AUDIO)):

@@ -1,4 +1,4 @@
-"""No command and no server turns to an address that nobody asked for, nor keeps what a library would send later."""
+"""Commands and servers make no unrequested connection, and keep no data that a library would send later."""
 
 from __future__ import annotations
 
@@ -107,14 +107,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_turns_to_nobody(name: str, server: Watched, tmp_path: Path) -> None:
+def test_a_command_makes_no_connection(name: str, server: Watched, tmp_path: Path) -> None:
     audit = Audit(tmp_path)
     done = run(audit, COMMANDS[name], CONURE_MODEL="tiny")
     assert done.returncode == 0, done.stderr
     assert_silent(audit)
 
 
-def test_a_stream_goes_to_the_server_alone_which_turns_to_nobody(server: Watched, tmp_path: Path) -> None:
+def test_a_stream_connects_to_the_server_only_which_makes_no_connection(server: Watched, tmp_path: Path) -> None:
     audit = Audit(tmp_path)
     done = run(audit, [*CONURE, "stream", str(DEMO), "--url", f"ws://{server.url}", "--pace", "0"])
     assert done.returncode == 0, done.stderr
@@ -126,7 +126,7 @@ def test_a_stream_goes_to_the_server_alone_which_turns_to_nobody(server: Watched
 
 
 @pytest.mark.parametrize("first", ["conure", "conure.client", "bench", "tools"])
-def test_whatever_is_imported_first(first: str, tmp_path: Path) -> None:
+def test_any_order_of_imports(first: str, tmp_path: Path) -> None:
     audit = Audit(tmp_path)
     names = {name: f"os.environ.get({name!r})" for name in TELEMETRY_VARIABLES}
     line = f"import os, {first}, onnxruntime; print({', '.join(names.values())})"
@@ -135,7 +135,7 @@ def test_whatever_is_imported_first(first: str, tmp_path: Path) -> None:
     assert_silent(audit)
 
 
-def test_what_somebody_has_set_stays(tmp_path: Path) -> None:
+def test_variables_that_are_set_are_kept(tmp_path: Path) -> None:
     line = "import os, conure; print(os.environ['HF_HUB_DISABLE_TELEMETRY'], os.environ['ORT_DISABLE_TELEMETRY'])"
     done = run(Audit(tmp_path), [sys.executable, "-c", line], HF_HUB_DISABLE_TELEMETRY="0")
     assert done.stdout.split() == ["0", "1"]

@@ -1,4 +1,4 @@
-"""A server of several processes is one server to whoever speaks to it, whatever becomes of one of them."""
+"""A server of several processes behaves as one server, whichever of its processes fails."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_both_have_streams_and_count_as_one(server: Server) -> None:
     assert (status, json.loads(body)["text"]) == (200, SAID)
 
 
-def test_measures_of_all_are_told_by_each(server: Server) -> None:
+def test_every_process_reports_the_metrics_of_all(server: Server) -> None:
     seconds = {server.metric(LIVE_SECONDS) for _ in range(20)}
     assert len(seconds) == 1
     assert seconds.pop() > 0
@@ -139,7 +139,7 @@ def test_measures_of_all_are_told_by_each(server: Server) -> None:
 
 
 @pytest.mark.parametrize("door", [socket_of, lines], ids=["websocket", "tcp"])
-def test_who_lands_elsewhere_goes_on(server: Server, door: Door) -> None:
+def test_a_stream_is_resumed_through_another_process(server: Server, door: Door) -> None:
     with door(server) as client:
         uncut = converse(client, [TINY, *PIECES, CLOSE])
     with door(server) as client:
@@ -165,7 +165,7 @@ def test_who_lands_elsewhere_goes_on(server: Server, door: Door) -> None:
     assert must(heard + middle + rest) == must(uncut)
 
 
-def test_a_stream_that_nobody_has_is_refused(server: Server) -> None:
+def test_an_unknown_stream_is_refused(server: Server) -> None:
     for token in ("99.secret", "x.secret", f"{'9' * 40}.secret", "²."):
         with socket_of(server) as client:
             (error,) = converse(client, [{"type": "resume", "token": token, "seq": 0}])
@@ -276,7 +276,7 @@ def test_a_killed_process_takes_its_own_streams_alone(server: Server) -> None:
         with held_by(server, lines, new) as client:
             assert finals(converse(client, [TINY, *PIECES, CLOSE])) == SAID
     assert server.metric(LIVE_SECONDS) > counted
-    assert "which holds connections, died; starting another" in server.errors
+    assert "died; restarting it" in server.errors
 
 
 def test_a_process_that_hangs_is_replaced(cache: Path) -> None:
@@ -297,11 +297,11 @@ def test_a_process_that_hangs_is_replaced(cache: Path) -> None:
         assert finals(converse(kept, [*PIECES[HALF:], CLOSE])) == SAID
         assert server.health()["engine_restarts"] == 0
         assert server.stop() == 0
-        assert "does not answer" in server.errors
-        assert "which holds connections, hangs and is killed; starting another" in server.errors
+        assert "does not respond" in server.errors
+        assert "does not respond and is killed; restarting it" in server.errors
 
 
-def test_a_first_process_that_stands_still_holds_nobody_up(cache: Path) -> None:
+def test_a_stopped_parent_blocks_no_client(cache: Path) -> None:
     """Streams go on, and new ones are taken. How the server is cannot be told, and it is said so."""
     with started(str(TINY_MODEL), cache, "--processes", "2") as server, socket_of(server) as client:
         begun(client)
@@ -352,7 +352,7 @@ def test_open_streams_go_on_to_their_end(cache: Path) -> None:
         assert "Traceback" not in server.errors
 
 
-def test_told_twice_it_stops_at_once(cache: Path) -> None:
+def test_a_second_signal_stops_at_once(cache: Path) -> None:
     with started(str(TINY_MODEL), cache, "--processes", "2", "--drain-seconds", "600") as server:
         family = psutil.Process(server.process.pid).children(recursive=True)
         with lines(server) as first, socket_of(server) as second:
@@ -367,7 +367,7 @@ def test_told_twice_it_stops_at_once(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("stopped", [(), ("door 1", "engine")], ids=["all at work", "some stopped"])
-def test_nobody_outlives_the_parent(stopped: tuple[str, ...], cache: Path) -> None:
+def test_no_process_outlives_the_parent(stopped: tuple[str, ...], cache: Path) -> None:
     with started(str(TINY_MODEL), cache, "--processes", "2") as server:
         family = psutil.Process(server.process.pid).children(recursive=True)
         assert len(family) >= 3

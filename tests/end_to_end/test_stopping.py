@@ -1,4 +1,4 @@
-"""A server that is told to stop: what is open is finished, what is new is refused, and it exits with 0."""
+"""A server that is stopped: open streams finish, new ones are refused, and the exit code is 0."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_open_streams_go_on_to_their_end(cache: Path) -> None:
         assert "Traceback" not in server.errors
 
 
-def test_who_takes_too_long_is_told(cache: Path) -> None:
+def test_streams_that_exceed_the_drain_time_get_an_error(cache: Path) -> None:
     with started(str(TINY_MODEL), cache, "--drain-seconds", "0.5") as server:
         with lines(server) as first, socket_of(server) as second:
             begun(first)
@@ -85,7 +85,7 @@ def test_who_takes_too_long_is_told(cache: Path) -> None:
         assert "Traceback" not in server.errors
 
 
-def test_told_twice_it_stops_at_once(cache: Path) -> None:
+def test_a_second_signal_stops_at_once(cache: Path) -> None:
     with started(str(TINY_MODEL), cache, "--drain-seconds", "600") as server:
         with lines(server) as first, socket_of(server) as second:
             begun(first)
@@ -115,7 +115,7 @@ def test_all_of_its_processes_end_in_good_order(cache: Path, options: tuple[str,
     assert [line for line in rest if "stopping: 0 streams are open" not in line] == []
 
 
-def test_an_engine_that_ends_otherwise_is_told_of(cache: Path) -> None:
+def test_another_end_of_an_engine_is_reported(cache: Path) -> None:
     with started(str(TINY_MODEL), cache) as server:
         server.engine().suspend()
         assert server.stop() == 0

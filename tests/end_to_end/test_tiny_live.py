@@ -1,4 +1,4 @@
-"""The embedded live model on real speech of speakers it never heard, chunk by chunk at every latency."""
+"""The embedded live model on speech of unseen speakers, chunk by chunk at every latency."""
 
 from __future__ import annotations
 

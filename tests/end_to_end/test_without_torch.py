@@ -1,4 +1,4 @@
-"""Where a model was converted, neither an engine nor a command on the CPU loads torch."""
+"""With a converted model, neither an engine nor a command on the CPU imports torch."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def run(cache: Path, program: str) -> dict[str, object]:
     return told
 
 
-def test_an_engine_hears_a_stream_and_a_clip(cache: Path) -> None:
+def test_an_engine_transcribes_a_stream_and_a_clip(cache: Path) -> None:
     told = run(cache, ENGINE)
     assert told["torch"] is False
     assert all(told["heard"])  # type: ignore[arg-type]

@@ -280,7 +280,7 @@ def test_a_suspension_of_this_process_is_noted(
     loop: Loop, stub: type[StubProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No stream lags because of it, from the first event on."""
-    monkeypatch.setattr("conure.event_loop.HELD_UP", 0.1)
+    monkeypatch.setattr("conure.event_loop.MIN_STALL", 0.1)
     monkeypatch.setattr(handles, "SUSPEND_CHECK_INTERVAL", 0.01)
     backs = []
 

@@ -1,4 +1,4 @@
-"""What keys have had, counted by the parent of several processes: as in one process, over messages."""
+"""Usage of keys counted by the parent of several processes: as in one process, with messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from conure.errors import Busy, TooMany
-from conure.processes import control_protocol as exchange
+from conure.processes import control_protocol
 from conure.processes.control_protocol import BeginUsage, ControlChannel, EndUsage, Message, ReserveUsage, SpendUsage
 from conure.processes.shared_limits import SharedLedger, SharedUsage
 from conure.service.limits import Limits
@@ -28,17 +28,17 @@ class Parent:
 
         class Line:
             def send(_, said: Message) -> None:  # noqa: N805
-                answer = self._ledger.answer(
+                answer = self._ledger.handle_request(
                     process, cast(BeginUsage | ReserveUsage | SpendUsage | EndUsage, said), 0.0
                 )
                 if answer:
-                    asyncio.get_running_loop().call_soon(counts.take, answer)
+                    asyncio.get_running_loop().call_soon(counts.handle_response, answer)
 
         counts = SharedUsage(cast(ControlChannel, Line()))
         return counts
 
     def lose(self, process: int) -> None:
-        self._ledger.leave(process)
+        self._ledger.release_process(process)
 
 
 def play(scene: Callable[[Parent], Awaitable[None]]) -> None:
@@ -49,9 +49,9 @@ def nothing(error: TooMany) -> None:
     raise AssertionError(error)
 
 
-def test_a_parent_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parent_that_does_not_respond(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks is told so, and what may have begun is taken back."""
-    monkeypatch.setattr(exchange, "PATIENCE", 0.05)
+    monkeypatch.setattr(control_protocol, "RESPONSE_TIMEOUT", 0.05)
     said: list[Message] = []
 
     class Silent:
@@ -60,20 +60,20 @@ def test_a_parent_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def ask() -> None:
         counts = SharedUsage(cast(ControlChannel, Silent()))
-        with pytest.raises(Busy, match="first process does not answer"):
+        with pytest.raises(Busy, match="parent process does not respond"):
             await counts.begin("a", ONE_MINUTE, "files", nothing)
 
     asyncio.run(ask())
     assert [type(message) for message in said] == [BeginUsage, EndUsage]
 
 
-def test_what_one_process_reserves_another_cannot_have() -> None:
+def test_a_reservation_counts_for_all_processes() -> None:
     async def scene(parent: Parent) -> None:
         first, second = parent.counts(1), parent.counts(2)
         one = await first.begin("a", ONE_MINUTE, "files", nothing)
         two = await second.begin("a", ONE_MINUTE, "files", nothing)
         await first.reserve(one, 90.0)
-        with pytest.raises(TooMany, match="under way"):
+        with pytest.raises(TooMany, match="in progress"):
             await second.reserve(two, 1.0)
         with pytest.raises(TooMany):
             await second.begin("a", ONE_MINUTE, "files", nothing)
@@ -83,7 +83,7 @@ def test_what_one_process_reserves_another_cannot_have() -> None:
     play(scene)
 
 
-def test_a_process_that_dies_gives_back_what_it_reserved() -> None:
+def test_a_dead_process_releases_its_reservations() -> None:
     async def scene(parent: Parent) -> None:
         first, second = parent.counts(1), parent.counts(2)
         await first.reserve(await first.begin("a", ONE_MINUTE, "files", nothing), 90.0)
@@ -93,7 +93,7 @@ def test_a_process_that_dies_gives_back_what_it_reserved() -> None:
     play(scene)
 
 
-def test_what_is_spent_beyond_the_reservation_is_told() -> None:
+def test_exceeding_a_reservation_is_reported() -> None:
     async def scene(parent: Parent) -> None:
         told: list[TooMany] = []
         counts = parent.counts(1)

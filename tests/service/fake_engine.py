@@ -1,4 +1,4 @@
-"""In the place of an engine: keeps what it is asked, and says what a test makes it say."""
+"""A fake engine client: records requests, and sends the answers that a test chooses."""
 
 from __future__ import annotations
 

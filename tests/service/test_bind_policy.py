@@ -1,4 +1,4 @@
-"""Which ports are open, and to whom: nobody is let in by oversight."""
+"""Which ports and protocols are open, and to which clients: no access by oversight."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_others_come_in_with_keys_or_in_so_many_words(host: str, keys: Path) -> 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
 @pytest.mark.parametrize("allow_anonymous", [True, False])
-def test_a_file_without_keys_is_none(host: str, allow_anonymous: bool, tmp_path: Path) -> None:
+def test_an_empty_key_file_is_refused(host: str, allow_anonymous: bool, tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     for text in (None, '{"keys": []}', "keys"):
         if text is not None:
@@ -57,9 +57,9 @@ def test_a_file_without_keys_is_none(host: str, allow_anonymous: bool, tmp_path:
             bind_settings(load_settings(host=host, allow_anonymous=allow_anonymous, keys=file))
 
 
-def test_who_may_is_told(keys: Path) -> None:
+def test_access_summary(keys: Path) -> None:
     assert access_summary(load_settings()) == "this machine, without keys"
-    assert access_summary(load_settings(allow_anonymous=True)) == "everybody who reaches it"
+    assert access_summary(load_settings(allow_anonymous=True)) == "any client, without keys"
     assert access_summary(load_settings(keys=keys, allow_anonymous=True)) == f"keys of {keys}"
 
 
@@ -68,7 +68,7 @@ def test_every_combination_of_ports() -> None:
     for numbers in product([0, 1234], repeat=len(names)):
         asked = OFF | dict(zip(names, numbers, strict=True))
         if not any(numbers):
-            with pytest.raises(BadOption, match="every door is closed"):
+            with pytest.raises(BadOption, match="all protocols are disabled"):
                 bind_settings(
                     load_settings(
                         **asked,
@@ -88,14 +88,14 @@ def test_every_combination_of_ports() -> None:
         ("openai", set()),
     ],
 )
-def test_a_door_takes_its_port_with_it(without: str, closed: set[str]) -> None:
+def test_a_disabled_protocol_closes_its_port(without: str, closed: set[str]) -> None:
     found = bind_settings(load_settings(disable=without, grpc_port=1))
     assert {name for name in OFF if not getattr(found, name)} == closed
 
 
-def test_a_web_port_without_doors_is_no_door() -> None:
+def test_a_web_port_without_protocols_does_not_count() -> None:
     on_the_web = ",".join(name for name in PROTOCOLS if name not in ("riva", "wyoming"))
-    with pytest.raises(BadOption, match="every door is closed"):
+    with pytest.raises(BadOption, match="all protocols are disabled"):
         bind_settings(load_settings(disable=on_the_web, grpc_port=0, wyoming_port=0))
     assert bind_settings(load_settings(disable=on_the_web, grpc_port=0)).wyoming_port
     assert bind_settings(load_settings(disable=on_the_web.replace("openai,", ""), grpc_port=0, wyoming_port=0))
@@ -111,7 +111,7 @@ def test_grpc_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, asked: dict
 
 
 @pytest.mark.parametrize("cors", ["https://a.example/", "a.example", "https://A.example", "https://a.example,x y"])
-def test_pages_that_are_none(cors: str) -> None:
+def test_invalid_origins(cors: str) -> None:
     with pytest.raises(BadOption, match="--cors is") as caught:
         load_settings(cors=cors)
     assert "use the form https://example.com" in str(caught.value.hint)
@@ -122,7 +122,7 @@ def test_pages() -> None:
         assert load_settings(cors=cors).cors == cors
 
 
-def test_an_empty_path_is_none(monkeypatch: pytest.MonkeyPatch, keys: Path) -> None:
+def test_an_empty_path_is_unset(monkeypatch: pytest.MonkeyPatch, keys: Path) -> None:
     monkeypatch.setenv("CONURE_KEYS", str(keys))
     assert load_settings().keys == keys
     assert load_settings(keys=Path("")).keys is None

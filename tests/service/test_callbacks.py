@@ -1,4 +1,4 @@
-"""Answers that are owed: sent, tried again, given up, and bounded."""
+"""Callbacks: sent, retried, dropped, and bounded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from conure.errors import AudioNotFound, BadOption, Busy
-from conure.service.callbacks import MOST, Callback, Callbacks
+from conure.service.callbacks import MAX_PENDING, Callback, Callbacks
 from conure.service.safe_http import SafeHttp, parse_url
 
 BODY = b'{"fine": true}'
@@ -84,13 +84,13 @@ def test_it_is_given_up(site: str, caplog: pytest.LogCaptureFixture) -> None:
     Site.failures = 9
     owed(site + "?secret")
     assert len(Site.asked) == 3
-    assert caplog.messages == ["a callback to 127.0.0.1 is given up: it answers 503"]
+    assert caplog.messages == ["dropping a callback to 127.0.0.1: HTTP status 503"]
 
 
-def test_nobody_is_there(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreachable_address(caplog: pytest.LogCaptureFixture) -> None:
     owed("http://127.0.0.1:1/")
     (message,) = caplog.messages
-    assert message.startswith("a callback to 127.0.0.1 is given up: ")
+    assert message.startswith("dropping a callback to 127.0.0.1: ")
 
 
 def test_work_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -103,7 +103,7 @@ def test_work_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         await callbacks.drain(60)
 
     asyncio.run(run())
-    assert caplog.messages == ["a callback to 127.0.0.1 is lost"]
+    assert caplog.messages == ["a callback to 127.0.0.1 failed"]
 
 
 def test_addresses_are_looked_at() -> None:
@@ -121,11 +121,11 @@ def test_they_are_bounded_and_given_up_at_the_end(caplog: pytest.LogCaptureFixtu
 
         closed: list[str] = []
         callbacks, callback = Callbacks(SafeHttp()), Callback(parse_url("http://example.com/"))
-        for _ in range(MOST):
+        for _ in range(MAX_PENDING):
             needed = AsyncExitStack()
             needed.callback(closed.append, "file")
             callbacks.schedule(callback, forever, needed)
-        with pytest.raises(Busy, match=str(MOST)):
+        with pytest.raises(Busy, match=str(MAX_PENDING)):
             callbacks.schedule(callback, forever, AsyncExitStack())
         await callbacks.drain(0.01)
         with pytest.raises(Busy, match="about to stop"):
@@ -133,5 +133,5 @@ def test_they_are_bounded_and_given_up_at_the_end(caplog: pytest.LogCaptureFixtu
         await callbacks.close()
         return closed
 
-    assert asyncio.run(run()) == ["file"] * MOST
-    assert caplog.messages == [f"{MOST} callbacks are not sent"]
+    assert asyncio.run(run()) == ["file"] * MAX_PENDING
+    assert caplog.messages == [f"{MAX_PENDING} callbacks are not sent"]

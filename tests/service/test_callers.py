@@ -1,4 +1,4 @@
-"""Callers with keys: what they may begin, what it costs, and other kinds of secrets."""
+"""Callers with keys: scopes, counted usage, and invalid secrets."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Door:
         return self.access.identify(self.secret)
 
 
-def test_who_has_no_key_is_told_how_to_send_one(tmp_path: Path) -> None:
+def test_a_missing_key_is_refused_with_a_hint(tmp_path: Path) -> None:
     door = Door(tmp_path)
-    with pytest.raises(Unauthorized, match="a key is needed") as caught:
+    with pytest.raises(Unauthorized, match="API key is required") as caught:
         door.access.identify(None)
     assert "Bearer" in str(caught.value.hint)
     with pytest.raises(Unauthorized, match="not known") as caught:
@@ -42,16 +42,16 @@ def test_who_has_no_key_is_told_how_to_send_one(tmp_path: Path) -> None:
     assert door.caller().name == "phone"
 
 
-def test_what_a_key_is_not_for(tmp_path: Path) -> None:
+def test_a_scope_that_the_key_lacks(tmp_path: Path) -> None:
     door = Door(tmp_path, ["live"])
     assert asyncio.run(door.caller().begin_usage("live"))
     for scope in ("files", "status"):
-        with pytest.raises(Forbidden, match=f"'phone' is not for {scope}") as caught:
+        with pytest.raises(Forbidden, match=f"'phone' does not permit {scope}") as caught:
             asyncio.run(door.caller().begin_usage(scope))
-        assert caught.value.hint == "it is for live"
+        assert caught.value.hint == "its scopes: live"
 
 
-def test_a_visit_is_counted_until_it_is_closed(tmp_path: Path) -> None:
+def test_usage_is_counted_until_it_is_closed(tmp_path: Path) -> None:
     async def play() -> None:
         door = Door(tmp_path, limits=Limits(streams=1))
         caller = door.caller()
@@ -95,7 +95,7 @@ def test_without_limits_nothing_is_counted(tmp_path: Path) -> None:
 
 
 def test_a_key_that_was_removed_begins_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_files, "LOOK", 0.0)
+    monkeypatch.setattr(key_files, "CHECK_INTERVAL", 0.0)
     door = Door(tmp_path)
     caller = door.caller()
     other, secret = new_key("other", datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""Channels of one connection: each hears its own samples, and they open, fail and end together."""
+"""Channels of one connection: each has its own samples; they open, fail and end together."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def heard(place: Place, number: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 333, 8_000])
-def test_each_channel_hears_its_own(size: int) -> None:
+def test_each_stream_gets_the_samples_of_its_channel(size: int) -> None:
     async def of(place: Place) -> None:
         streams = await opened(place)
         data = RAMP.T.tobytes()
@@ -121,7 +121,7 @@ async def rest(streams: ChannelStreams) -> list[tuple[int, Event]]:
     return [pair async for pair in streams.events() if not isinstance(pair[1], Lag)]
 
 
-def test_events_of_all_come_as_they_are_said() -> None:
+def test_events_of_all_channels_are_in_order_of_arrival() -> None:
     async def of(place: Place) -> None:
         streams = await opened(place)
         first, second = place.engine.receivers
@@ -141,7 +141,7 @@ def test_events_of_all_come_as_they_are_said() -> None:
     at(of)
 
 
-def test_what_cannot_be_read_fails_all() -> None:
+def test_undecodable_audio_fails_all_channels() -> None:
     async def of(place: Place) -> None:
         streams = await opened(place)
         await streams.push_audio(RAMP.T.tobytes())
@@ -175,7 +175,7 @@ def test_stop_and_cancel_end_all() -> None:
     at(of)
 
 
-def test_who_stops_listening_leaves_no_task() -> None:
+def test_closing_the_event_iterator_leaves_no_task() -> None:
     async def of(place: Place) -> None:
         streams = await opened(place)
         telling = asyncio.create_task(rest(streams))

@@ -1,4 +1,4 @@
-"""Secrets that expire: who may open them, and what is in them."""
+"""Client secrets: verification, expiry and claims."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Clock:
         return self.now
 
 
-def test_whoever_has_the_key_opens_them_until_they_expire() -> None:
+def test_any_process_with_the_key_verifies_them_until_they_expire() -> None:
     clock = Clock()
     minted = ClientSecrets(b"key", clock).mint("browser", 60, SESSION)
     assert minted.expires_at == 1_060
@@ -43,7 +43,7 @@ def test_no_other_key_opens_them_and_nothing_is_changed_in_them() -> None:
 
 
 @pytest.mark.parametrize("secret", [None, "", "ek_", "ek_.", "ek_ä.ä", "ek_a.b", "sk-key", "cnr_key"])
-def test_what_is_none(secret: str | None) -> None:
+def test_invalid_secrets(secret: str | None) -> None:
     assert ClientSecrets(b"").verify(secret) is None
 
 

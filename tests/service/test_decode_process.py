@@ -1,4 +1,4 @@
-"""Who reads recordings: what comes out is what is cut here, in bounded memory, without torch."""
+"""Decode workers: the same clips as in this process, in bounded memory, without torch."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from conure.service.decode_process import (
     WorkerReady,
 )
 from conure.service.decode_worker import DecodeTask, start_process, start_thread
-from conure.service.segmenter import cut_pieces
+from conure.service.segmenter import split_blocks
 from conure.vad.segmentation import SegmentationSettings
 from tests.service.voices import RATE, STRINGS, save, speech
 from tests.waiting import PATIENCE
@@ -36,7 +36,7 @@ def reader(request):
 def read(reader, task):
     """What is said of a recording, and the samples of its pieces; pieces are freed when the reader waits for room."""
     said, pieces, held = [], [], []
-    reader.ask(task)
+    reader.submit(task)
     while not any(isinstance(one, RecordingEnded | RecordingFailed) for one in said):
         answers = reader.receive()
         assert answers is not None
@@ -44,24 +44,24 @@ def read(reader, task):
             if isinstance(answer, DecodedClip):
                 held.append(answer)
                 assert sum(piece.count for piece in held) <= ROOM
-                pieces.append(reader.samples[answer.at : answer.at + answer.count].copy())
+                pieces.append(reader.samples[answer.offset : answer.offset + answer.count].copy())
             if isinstance(answer, WorkerBlocked):
-                reader.free([piece.at for piece in held])
+                reader.free_clips([piece.offset for piece in held])
                 held.clear()
         said += answers
-    reader.free([piece.at for piece in held])
-    reader.finished()
+    reader.free_clips([piece.offset for piece in held])
+    reader.finish_task()
     return [one for one in said if not isinstance(one, WorkerReady)], pieces
 
 
 def cut_here(path, channels):
     with open_audio(path, channels=channels) as source:
-        found = [piece for _, pieces in cut_pieces(source.blocks(), CUT) for piece in pieces]
+        found = [piece for _, pieces in split_blocks(source.blocks(), CUT) for piece in pieces]
     return [(channel, piece.start, piece.overlap) for channel, piece in found], [piece.samples for _, piece in found]
 
 
 @pytest.mark.parametrize("channels", ["mix", "split"])
-def test_pieces_are_those_that_are_cut_here(reader, tmp_path, channels):
+def test_clips_are_the_same_as_in_this_process(reader, tmp_path, channels):
     path = save(tmp_path / "long.flac", speech(70), speech(70, first=9))
     said, pieces = read(reader, DecodeTask(3, path, channels == "split", None))
     places, expected = cut_here(path, channels)
@@ -73,7 +73,7 @@ def test_pieces_are_those_that_are_cut_here(reader, tmp_path, channels):
     assert said[-1] == RecordingEnded(3, str(path), pytest.approx(70.0), [])
 
 
-def test_a_failure_is_told_and_the_next_one_is_read(reader, tmp_path):
+def test_after_a_failure_the_next_recording_is_decoded(reader, tmp_path):
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"no sound")
     (failed,), _ = read(reader, DecodeTask(0, bad, False, None))
@@ -87,7 +87,7 @@ def test_a_failure_is_told_and_the_next_one_is_read(reader, tmp_path):
     assert said[-1].seconds == pytest.approx(len(piece) / RATE)
 
 
-def test_what_this_process_has_open_is_read_in_a_thread(tmp_path):
+def test_open_files_are_decoded_on_a_thread(tmp_path):
     reader = start_thread(CUT, ROOM)
     try:
         _, (piece,) = read(reader, DecodeTask(0, STRINGS[0].read_bytes(), False, None))
@@ -99,27 +99,27 @@ def test_what_this_process_has_open_is_read_in_a_thread(tmp_path):
     assert reader.files == {}
 
 
-def test_what_another_process_would_not_find_is_not_for_it(tmp_path):
+def test_process_local_paths_are_decoded_on_a_thread(tmp_path):
     assert DecodeTask(0, STRINGS[0], False, None).is_on_disk
     assert DecodeTask(0, str(STRINGS[0]), False, None).is_on_disk
     for source in (b"", tmp_path, tmp_path / "gone.wav", "/dev/stdin", "/proc/self/exe"):
         assert not DecodeTask(0, source, False, None).is_on_disk
 
 
-def test_it_ends_when_nobody_listens(tmp_path):
+def test_a_worker_ends_when_its_connection_is_closed(tmp_path):
     """In the middle of a recording, too."""
     path = save(tmp_path / "long.wav", speech(70))
     for tasks in ([], [DecodeTask(0, path, False, None)]):
         reader = start_process(CUT, ROOM)
         for task in tasks:
-            reader.ask(task)
+            reader.submit(task)
             while not any(isinstance(answer, WorkerBlocked) for answer in reader.receive()):
                 pass
-        reader.end.close()
+        reader.connection.close()
         assert reader.process.wait(60) == 0
 
 
-def test_processes_that_read_load_no_torch_and_no_second_detector():
+def test_worker_processes_load_no_torch_and_one_detector():
     """Each would take 300 MB and seconds; ONNX Runtime, where the kernel hears speech, 45 MB and 0.4 s."""
     code = """if True:
         import sys

@@ -1,4 +1,4 @@
-"""Turns of utterances: what is told of each, in which order, and how sure it is that one is over."""
+"""Turns of a dialogue: their events, the order of these, and confidence."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_long_utterance_is_no_end() -> None:
 
 
 @pytest.mark.parametrize(("reason", "last"), [("asked", Marker(1)), ("closed", Finished(4.0))])
-def test_who_asks_ends_a_turn(reason: EndReason, last: Event) -> None:
+def test_a_requested_final_ends_a_turn(reason: EndReason, last: Event) -> None:
     turns = told(EndOfTurnSettings(), partial("one", 1.0), *over("one", 3.0, reason), last, last)
     assert [(turn.event, turn.trigger) for turn in turns] == [("start", None), ("end", "manual")]
     eager = told(EAGER, *over("one", 1.0), last)

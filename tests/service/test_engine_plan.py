@@ -1,4 +1,4 @@
-"""What a server is made of, by its settings and by the machine."""
+"""The engine's plan and the number of server processes, by settings and machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_doors_have_the_cores_where_a_card_computes(machine: pytest.MonkeyPatch) -> None:
+def test_with_a_gpu_the_processors_serve_connections(machine: pytest.MonkeyPatch) -> None:
     assert server_process_count(Settings()) == 2
     assert server_process_count(Settings(device="cuda:1")) == 8
     machine.setattr(planning, "has_gpu_driver", lambda: True)
@@ -29,7 +29,7 @@ def test_doors_have_the_cores_where_a_card_computes(machine: pytest.MonkeyPatch)
     assert server_process_count(Settings(runner="onnx-int8")) == 2
 
 
-def test_there_is_always_one_and_elsewhere_no_more(machine: pytest.MonkeyPatch) -> None:
+def test_at_least_one_process_and_only_one_without_linux(machine: pytest.MonkeyPatch) -> None:
     machine.setattr(planning, "processor_count", lambda: 1)
     assert server_process_count(Settings()) == 1
     machine.setattr(planning, "processor_count", lambda: 64)
@@ -37,7 +37,7 @@ def test_there_is_always_one_and_elsewhere_no_more(machine: pytest.MonkeyPatch) 
     assert server_process_count(Settings()) == 1
 
 
-def test_who_is_asked_for_a_number_has_it(machine: pytest.MonkeyPatch) -> None:
+def test_the_setting_overrides_the_default(machine: pytest.MonkeyPatch) -> None:
     assert server_process_count(Settings(processes=5)) == 5
 
 

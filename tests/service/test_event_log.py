@@ -1,4 +1,4 @@
-"""Events keep their order and their numbers; what is superseded takes no room."""
+"""Events keep their order and numbers; replaced events take no space."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from conure.service.event_log import KEPT, MOST_WAITING, EventLog
+from conure.service.event_log import MAX_UNREAD, REPLAYABLE, EventLog
 from conure.service.events import Event, Finished, Lag, Marker, Partial, SpeechStarted
 from tests.service.fake_engine import tokens
 from tests.waiting import PATIENCE
@@ -50,7 +50,7 @@ def flat(token: object) -> object:
     return replace(token, start=0.0, end=0.08)  # type: ignore[type-var]
 
 
-def test_what_stands_between_keeps_partials_apart() -> None:
+def test_other_events_between_partials_keep_both() -> None:
     events = [partial("a"), Marker(1), partial("b"), partial("c", utterance=2), Finished(1.0)]
     assert taken(log_of(*events)) == list(enumerate(events, 1))
 
@@ -67,24 +67,24 @@ def test_tokens_that_were_taken_do_not_come_again() -> None:
 
 
 def test_events_are_there_again_until_there_are_too_many() -> None:
-    log = log_of(*(Marker(number) for number in range(KEPT)))
+    log = log_of(*(Marker(number) for number in range(REPLAYABLE)))
     taken(log)
     assert log.can_replay_after(0)
-    assert len(taken(log, 0)) == KEPT
-    log.add(Marker(KEPT))
+    assert len(taken(log, 0)) == REPLAYABLE
+    log.add(Marker(REPLAYABLE))
     assert not log.can_replay_after(0)
     assert log.can_replay_after(1)
-    assert not log.can_replay_after(KEPT + 2)
+    assert not log.can_replay_after(REPLAYABLE + 2)
     assert not log.can_replay_after(-1)
 
 
-def test_only_what_must_be_read_fills_it() -> None:
+def test_only_required_events_fill_the_log() -> None:
     log = log_of()
-    for _ in range(2 * MOST_WAITING):
+    for _ in range(2 * MAX_UNREAD):
         log.add(partial("a"))
         log.add(Lag(0.1))
     assert log.unread_count == 2
-    for number in range(MOST_WAITING - 2):
+    for number in range(MAX_UNREAD - 2):
         assert not log.is_full
         log.add(Marker(number))
     assert log.is_full

@@ -1,4 +1,4 @@
-"""Recordings through an engine that stands in: words as they come, channels apart, callers."""
+"""Recordings with a fake engine: words as they are transcribed, separate channels, usage of callers."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ def at(play: Callable[[FileService], object]) -> None:
     async def run() -> None:
         listener = Listener()
         tokenizers = TokenizerCache()
-        tokenizers._read = dict.fromkeys(listener.models, TOKENIZER)
+        tokenizers._by_model = dict.fromkeys(listener.models, TOKENIZER)
         service = FileService(cast(EngineClient, listener), tokenizers)
         await asyncio.wait_for(play(service), PATIENCE)  # type: ignore[arg-type]
 
     asyncio.run(run())
 
 
-def test_words_are_told_as_they_come_and_are_those_of_the_transcript() -> None:
+def test_words_are_reported_in_order_and_equal_the_transcript() -> None:
     heard: list[Word] = []
 
     async def play(service: FileService) -> None:
@@ -122,7 +122,7 @@ def test_channels_apart() -> None:
     at(play)
 
 
-def test_a_caller_pays_for_what_was_transcribed() -> None:
+def test_usage_is_the_transcribed_audio() -> None:
     guest = Guest()
 
     async def play(service: FileService) -> None:
@@ -157,7 +157,7 @@ def outcomes(found: list[Transcript | BaseException]) -> list[str]:
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_recordings_sent_together_have_no_more_than_those_sent_in_turn(announced: bool) -> None:
+def test_limits_of_concurrent_and_consecutive_recordings_are_equal(announced: bool) -> None:
     """The first ones are transcribed, until what they announce, or could hold, is all that the key may have."""
 
     async def play(service: FileService) -> None:
@@ -174,7 +174,7 @@ def test_recordings_sent_together_have_no_more_than_those_sent_in_turn(announced
     at(play)
 
 
-def test_what_was_set_aside_and_not_spent_is_given_back() -> None:
+def test_an_unspent_reservation_is_released() -> None:
     async def play(service: FileService) -> None:
         caller = keyholder(1.0)
         for _ in range(3):  # 50 s announced, 4 s there

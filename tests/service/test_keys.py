@@ -1,4 +1,4 @@
-"""Keys: made once, kept as a hash, found by their secret alone, read again when the file has changed."""
+"""Keys: created once, stored as a hash, found by their secret only, reloaded when the file changes."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_file_that_changed_is_read_again_but_seldom(file: Path) -> None:
     assert keys.find_by_secret(secret, 1.5) is None
 
 
-def test_a_broken_file_changes_nothing_and_one_that_is_gone_lets_nobody_in(
+def test_an_invalid_file_keeps_the_keys_and_a_missing_one_removes_them(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     key, secret = new_key("a", NOW)
@@ -99,7 +99,7 @@ def test_a_broken_file_changes_nothing_and_one_that_is_gone_lets_nobody_in(
     keys = KeyFile(file)
     file.write_text("{")
     assert keys.find_by_secret(secret, 10.0) == key
-    assert "the keys from before still count" in caplog.text
+    assert "the previous keys stay valid" in caplog.text
     assert len(caplog.records) == 1
     assert keys.find_by_secret(secret, 20.0) == key
     assert len(caplog.records) == 1
@@ -112,15 +112,15 @@ def test_a_broken_file_changes_nothing_and_one_that_is_gone_lets_nobody_in(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no file of keys"),
-        ("[]", "is no file of keys"),
-        ("\xff", "is no file of keys"),
-        ('{"keys": [{"id": "x"}]}', "is no file of keys"),
-        ('{"keys": [{"name": "x", "secret": "y"}]}', "is no file of keys"),
-        ('{"keys": []}', "there is no key in"),
+        ("", "is not a key file"),
+        ("[]", "is not a key file"),
+        ("\xff", "is not a key file"),
+        ('{"keys": [{"id": "x"}]}', "is not a key file"),
+        ('{"keys": [{"name": "x", "secret": "y"}]}', "is not a key file"),
+        ('{"keys": []}', "contains no key"),
     ],
 )
-def test_files_that_are_none(file: Path, text: str, said: str) -> None:
+def test_invalid_key_files(file: Path, text: str, said: str) -> None:
     file.write_text(text, encoding="latin-1")
     with pytest.raises(BadOption, match=said) as caught:
         KeyFile(file)
@@ -131,7 +131,7 @@ def test_files_that_are_none(file: Path, text: str, said: str) -> None:
 def test_no_two_keys_are_alike(file: Path) -> None:
     (first, _), (second, _) = new_key("a", NOW), new_key("a", NOW)
     put(file, first, second)
-    with pytest.raises(BadOption, match="two keys of the name 'a'"):
+    with pytest.raises(BadOption, match="two keys with the name 'a'"):
         read_keys(file)
 
 

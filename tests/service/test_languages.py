@@ -1,4 +1,4 @@
-"""Which language of a model is asked for, by its list and by the dictionary of its prompt."""
+"""Requested languages against a model's languages and its prompt dictionary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DICTIONARY = tuple(PROMPTS.items())
 MODEL = "nemotron-3.5-asr-streaming-0.6b"
 
 
-def test_the_published_dictionary_advertises_what_its_card_names() -> None:
+def test_the_published_dictionary_has_the_languages_of_the_model_card() -> None:
     assert advertised_languages(DICTIONARY) == LOCALES
     assert advertised_languages(tuple(reversed(DICTIONARY))) == LOCALES
 
@@ -54,14 +54,14 @@ def test_every_form_of_a_name_means_its_slot(name: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tlh", "xx-XX", "deutsch-DE", "he-US"])
-def test_an_unknown_language_is_told_those_of_the_card(name: str) -> None:
+def test_an_unknown_language_is_refused_with_the_supported_ones(name: str) -> None:
     with pytest.raises(UnsupportedLanguage) as caught:
         check_language(MODEL, name, LOCALES, DICTIONARY)
     assert "ja-JP" in str(caught.value.hint)
     assert "ja-JA" not in str(caught.value.hint)
 
 
-def test_a_model_without_a_prompt_takes_what_it_names() -> None:
+def test_a_model_without_a_prompt_accepts_its_languages() -> None:
     check_language("tiny", "en-GB", ("en",))
     check_language("tiny", None, ("en",))
     check_language("unknown", "de", ())
@@ -72,5 +72,5 @@ def test_a_model_without_a_prompt_takes_what_it_names() -> None:
 
 def test_without_a_language_the_model_finds_out() -> None:
     assert prompt_id_for(MODEL, None, DICTIONARY) == PROMPTS["auto"]
-    with pytest.raises(UnsupportedLanguage, match="must be told"):
+    with pytest.raises(UnsupportedLanguage, match="requires a language"):
         prompt_id_for(MODEL, None, (("de", 1),))

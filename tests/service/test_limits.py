@@ -1,4 +1,4 @@
-"""What a key may have: never more than its limits, and no sooner nor later than it was told."""
+"""Limits of keys: never exceeded, and retry times are exact."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_no_minute_has_more_requests_than_are_allowed(waits: list[int], most: in
 
 
 @given(waits=WAITS, most=st.integers(1, 5))
-def test_what_was_told_is_true(waits: list[int], most: int) -> None:
+def test_retry_after_is_exact(waits: list[int], most: int) -> None:
     """Just before it is too early, and then it is not."""
     ledger, limits = Ledger(), Limits(requests_per_minute=most)
     for number, now in clock(waits):
@@ -106,7 +106,7 @@ def test_streams_of_a_process_that_died_are_given_back() -> None:
         ledger.begin((process, 1), "a", limits, "live", 0.0)
     with pytest.raises(TooMany, match="2 streams at once, and 2 are open"):
         ledger.begin((2, 2), "a", limits, "live", 0.0)
-    ledger.leave(1)
+    ledger.release_process(1)
     ledger.begin((2, 2), "a", limits, "live", 0.0)
     with pytest.raises(TooMany):
         ledger.begin((2, 3), "a", limits, "live", 0.0)
@@ -126,7 +126,7 @@ def test_recordings_are_no_streams() -> None:
     assert not began(ledger, 9, limits, 0.0, "live")
 
 
-def test_what_has_ended_spends_nothing() -> None:
+def test_an_ended_usage_spends_nothing() -> None:
     ledger, limits = Ledger(), Limits(audio_minutes_per_day=1)
     assert not began(ledger, 1, limits, 0.0)
     ledger.end((1, 1))
@@ -149,9 +149,9 @@ def test_accounts_do_not_grow() -> None:
         ledger.spend((1, number), 1.0, 10.0 * number)
         ledger.end((1, number))
     account = ledger._accounts["a"]
-    assert len(account.begun) <= 3
-    assert len(account.heard) <= DAY / QUARTER + 2
-    assert not ledger._visits
+    assert len(account.request_times) <= 3
+    assert len(account.audio) <= DAY / QUARTER + 2
+    assert not ledger._open
 
 
 @given(
@@ -198,5 +198,5 @@ def test_a_process_that_dies_gives_its_reservations_back() -> None:
     began(ledger, 1, limits, 0.0)
     ledger.reserve((1, 1), 300.0, 0.0)
     assert began(ledger, 2, limits, 0.0)
-    ledger.leave(1)
+    ledger.release_process(1)
     assert not began(ledger, 3, limits, 0.0)

@@ -1,4 +1,4 @@
-"""Streams of a server: who may open them, come back to them, and how they end."""
+"""Streams of a server: opening, resuming and ending them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Place:
         self.engine = Engine()
         handle = cast(EngineClient, self.engine)
         tokenizers = TokenizerCache()
-        tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
+        tokenizers._by_model = dict.fromkeys(self.engine.models, TOKENIZER)
         self.service = LiveService(handle, ModelDirectory(handle, ["live"], ["clips"]), tokenizers, resume_seconds)
 
     async def open(self, audio: AudioFormat = F32, **wanted: object) -> LiveStream:
@@ -72,7 +72,7 @@ async def rest_of(stream: LiveStream, reader: int) -> list[Event]:
         ({"final_model": "clips", "final_budget_seconds": 1e9}, BadOption),
     ],
 )
-def test_what_cannot_be_met_opens_nothing(wanted: dict[str, object], error: type[ConureError]) -> None:
+def test_an_invalid_request_opens_no_stream(wanted: dict[str, object], error: type[ConureError]) -> None:
     async def play(place: Place) -> None:
         with pytest.raises(error):
             await place.open(**wanted)
@@ -92,7 +92,7 @@ def test_without_an_engine_nothing_is_opened() -> None:
 
 
 @pytest.mark.parametrize(("may_return", "with_audio", "kept"), [(True, True, 1), (False, True, 0), (True, False, 0)])
-def test_only_who_can_come_back_is_waited_for(may_return: bool, with_audio: bool, kept: int) -> None:
+def test_only_resumable_streams_are_kept(may_return: bool, with_audio: bool, kept: int) -> None:
     async def play(place: Place) -> None:
         stream = await place.open()
         reader = place.service.attach(stream)
@@ -105,7 +105,7 @@ def test_only_who_can_come_back_is_waited_for(may_return: bool, with_audio: bool
     at(play)
 
 
-def test_who_does_not_come_back_is_forgotten() -> None:
+def test_a_stream_that_is_not_resumed_expires() -> None:
     async def play(place: Place) -> None:
         stream = await place.open()
         await stream.push_audio(bytes(6_400), 0)
@@ -117,9 +117,9 @@ def test_who_does_not_come_back_is_forgotten() -> None:
     at(play, resume_seconds=0.02)
 
 
-def test_who_could_not_be_heard_may_still_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suspended_process_extends_the_time_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process was stopped for longer than a client may stay away: it may have knocked meanwhile."""
-    monkeypatch.setattr("conure.event_loop.HELD_UP", 0.1)
+    monkeypatch.setattr("conure.event_loop.MIN_STALL", 0.1)
 
     async def play(place: Place) -> None:
         stream = await place.open()
@@ -147,8 +147,8 @@ def test_the_connection_before_cannot_let_go_of_it() -> None:
     at(play)
 
 
-def test_what_has_ended_is_kept_for_a_while_but_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "MOST_LEFT", 3)
+def test_ended_streams_are_kept_for_a_while_but_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "MAX_ENDED_STREAMS", 3)
 
     async def play(place: Place) -> None:
         streams = [await place.open() for _ in range(5)]
@@ -162,8 +162,8 @@ def test_what_has_ended_is_kept_for_a_while_but_not_open(monkeypatch: pytest.Mon
     at(play)
 
 
-def test_who_does_not_read_at_all_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_log, "MOST_WAITING", 10)
+def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_log, "MAX_UNREAD", 10)
 
     async def play(place: Place) -> None:
         stream = await place.open()
@@ -219,7 +219,7 @@ async def give_up_on(work: Coroutine[None, None, None]) -> None:
     await asyncio.wait([task])
 
 
-def test_what_a_connection_gives_after_another_took_its_place_is_not_taken() -> None:
+def test_audio_of_a_replaced_connection_is_dropped() -> None:
     async def play(place: Place) -> None:
         stream = await place.open()
         first = place.service.attach(stream)
@@ -237,7 +237,7 @@ def test_what_a_connection_gives_after_another_took_its_place_is_not_taken() -> 
     at(play)
 
 
-def test_a_container_is_whole_whoever_was_cut_off() -> None:
+def test_a_container_survives_a_cancelled_call() -> None:
     data = DEMO.read_bytes()
 
     async def play(place: Place) -> None:
@@ -278,7 +278,7 @@ def test_draining_waits_and_then_says_so() -> None:
     at(play)
 
 
-def test_all_that_came_is_heard_before_a_finalize_is_asked() -> None:
+def test_audio_is_processed_before_the_finalize_behind_it() -> None:
     async def play(place: Place) -> None:
         stream = await place.open(AudioFormat("pcm16", 24_000))
         reader = place.service.attach(stream)

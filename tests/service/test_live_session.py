@@ -1,4 +1,4 @@
-"""A session before an engine that says what the test wants: order, second passes, restarts, lag."""
+"""A session with a fake engine: order of events, second passes, restarts, lag."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_events_come_in_the_order_of_the_stream() -> None:
     assert told[-1] == Finished(2.0)
 
 
-def test_an_end_that_is_said_late_begins_nothing() -> None:
+def test_a_late_end_token_starts_no_utterance() -> None:
     async def play(on: Scene) -> None:
         await on.session.push_audio(audio(3))
         on.speak("ab", 0.4)
@@ -120,7 +120,7 @@ def test_an_end_that_is_said_late_begins_nothing() -> None:
     assert kinds(told) == [SpeechStarted, Partial, UtteranceEnded, Final] * 2
 
 
-def test_some_networks_hear_ends() -> None:
+def test_networks_with_an_end_token() -> None:
     assert SessionOptions(LIVE, TOKENIZER, 160).has_end_token
     assert not SessionOptions(LIVE, LabelTokenizer(["a", "b"]), 160).has_end_token
 
@@ -164,7 +164,7 @@ def test_a_second_pass_holds_up_finals_and_markers_but_not_partials() -> None:
     assert told.index(late[0]) > max(index for index, event in enumerate(told) if isinstance(event, Partial))
 
 
-def test_a_second_pass_hears_the_utterance_with_its_margin() -> None:
+def test_a_second_pass_gets_the_utterance_with_its_margin() -> None:
     async def play(on: Scene) -> None:
         await on.session.push_audio(audio(4))
         on.speak("a", 1.0)
@@ -194,7 +194,7 @@ def test_a_second_pass_that_takes_too_long_is_done_without() -> None:
     assert not on.engine.receivers
 
 
-def test_what_ends_a_session_ends_its_second_passes() -> None:
+def test_the_end_of_a_session_cancels_its_second_passes() -> None:
     async def play(on: Scene) -> None:
         await on.session.push_audio(audio(4))
         on.speak("a", 0.4)
@@ -207,7 +207,7 @@ def test_what_ends_a_session_ends_its_second_passes() -> None:
     assert len(on.engine.of(engine.Cancel)) == 2
 
 
-def test_a_new_engine_hears_what_is_not_final() -> None:
+def test_audio_without_a_final_is_replayed_to_a_restarted_engine() -> None:
     async def play(on: Scene) -> None:
         await on.session.push_audio(audio(6))
         on.speak("a", 0.4)
@@ -231,7 +231,7 @@ def test_a_new_engine_hears_what_is_not_final() -> None:
     assert on.told[-1] == Marker(-1, 6.0)
 
 
-def test_words_of_a_final_are_not_heard_again() -> None:
+def test_words_of_a_final_are_not_sent_again() -> None:
     async def play(on: Scene) -> None:
         await on.session.push_audio(audio(3))
         on.speak("ab", 2.0)
@@ -247,7 +247,7 @@ def test_words_of_a_final_are_not_heard_again() -> None:
     assert [event.utterance for event in on.told if isinstance(event, SpeechStarted)] == [1, 2]
 
 
-def test_an_utterance_before_the_one_that_goes_on_does_not_end_it() -> None:
+def test_a_replayed_end_of_an_earlier_utterance_is_ignored() -> None:
     async def play(on: Scene) -> None:
         await on.session.push_audio(audio(3))
         on.speak("a", 1.0)
@@ -266,7 +266,7 @@ def test_an_utterance_before_the_one_that_goes_on_does_not_end_it() -> None:
     assert len([event for event in on.told if isinstance(event, SpeechStarted)]) == 2
 
 
-def test_a_new_engine_cuts_where_the_one_before_did_and_nothing_is_told_twice() -> None:
+def test_a_restarted_engine_repeats_finalizes_and_no_event_is_sent_twice() -> None:
     """The word at the first cut is told by the old engine, and half of it again by the new one before the cut."""
     cuts, begin = (2.55, 3.05), 2.08
 
@@ -305,7 +305,7 @@ def test_a_new_engine_cuts_where_the_one_before_did_and_nothing_is_told_twice() 
     assert [event.utterance for event in on.told if isinstance(event, SpeechStarted)] == [1, 2, 3]
 
 
-def test_an_engine_that_dies_while_it_repeats_is_followed_by_one_that_repeats_all() -> None:
+def test_a_second_restart_during_a_replay_replays_everything() -> None:
     async def play(on: Scene) -> None:
         await on.session.push_audio(audio(3.05))
         on.speak("a", 2.5)
@@ -323,7 +323,7 @@ def test_an_engine_that_dies_while_it_repeats_is_followed_by_one_that_repeats_al
     assert scene(play).texts() == ["a", "b"]
 
 
-def test_other_words_the_second_time_are_told() -> None:
+def test_words_that_differ_after_a_replay_are_sent() -> None:
     async def play(on: Scene) -> None:
         await on.session.push_audio(audio(3))
         on.speak("abc", 0.2)
@@ -338,7 +338,7 @@ def test_other_words_the_second_time_are_told() -> None:
     assert len(last.tokens) == 2
 
 
-def test_who_sends_too_fast_is_kept_waiting() -> None:
+def test_audio_faster_than_processing_has_back_pressure() -> None:
     async def play(on: Scene) -> None:
         pushing = asyncio.create_task(on.session.push_audio(audio(60)))
         await until(lambda: len(on.engine.samples()) >= 25 * RATE)
@@ -355,7 +355,7 @@ def test_who_sends_too_fast_is_kept_waiting() -> None:
 
 def test_many_requests_for_a_final_wait() -> None:
     async def play(on: Scene) -> None:
-        for marker in range(sessions.MOST_ASKED):
+        for marker in range(sessions.MAX_PENDING_FINALIZES):
             await asyncio.wait_for(on.session.wait_until_writable(), PATIENCE)
             on.session.finalize(marker)
         waiting = asyncio.create_task(on.session.wait_until_writable())
@@ -375,7 +375,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
-def test_lag_is_told_warned_of_and_ends_the_stream(clock: SimpleNamespace) -> None:
+def test_lag_is_reported_then_a_warning_then_the_end(clock: SimpleNamespace) -> None:
     async def play(on: Scene) -> None:
         for second in range(20):
             clock.now += 1.0
@@ -396,7 +396,7 @@ def test_lag_is_told_warned_of_and_ends_the_stream(clock: SimpleNamespace) -> No
     assert not on.engine.receivers
 
 
-def test_who_sends_all_at_once_is_late_only_where_the_engine_is(clock: SimpleNamespace) -> None:
+def test_audio_sent_at_once_has_only_the_lag_of_the_engine(clock: SimpleNamespace) -> None:
     async def play(on: Scene) -> None:
         pushing = asyncio.create_task(on.session.push_audio(audio(600)))
         await asyncio.sleep(0)
@@ -477,7 +477,7 @@ def test_audio_that_came_ahead_of_its_time_is_not_urgent_after_a_restart(clock: 
     scene(play)
 
 
-def test_an_engine_that_was_held_up_is_nobodys_lag(clock: SimpleNamespace) -> None:
+def test_time_without_an_engine_is_not_lag(clock: SimpleNamespace) -> None:
     """It said nothing for longer than a stream may lag; what came meanwhile counts from when it came back."""
 
     async def play(on: Scene) -> None:

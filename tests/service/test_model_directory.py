@@ -1,4 +1,4 @@
-"""Names of models, as clients say them."""
+"""Model names in requests of clients."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_letters_and_blanks_do_not_matter(name: str) -> None:
     assert not name.strip() or MODELS.is_known(name.strip())
 
 
-def test_models_of_ours_are_known_whoever_has_them() -> None:
+def test_catalog_models_are_known_even_if_not_served() -> None:
     """Under the name of who has made another form of it; then it is that model that is meant, and no other."""
     with pytest.raises(UnknownModel, match="no model 'mlx-community"):
         MODELS.find_file_model("mlx-community/parakeet-tdt-0.6b-v3")

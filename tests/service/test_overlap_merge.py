@@ -1,4 +1,4 @@
-"""Real spoken digits across every kind of seam: all of them are found, and none twice."""
+"""Real spoken digits across all kinds of overlaps: each is found once."""
 
 import io
 import random
@@ -71,7 +71,7 @@ def test_every_digit_is_found_once(kind, limit, seed):
     samples, words = recording([*pauses(seed)[kind]])
     samples = np.concatenate([samples, np.zeros(RATE, np.float32)])
     settings = SegmentationSettings(max_seconds=limit)
-    audio = SegmentedRecording(LocatingRecogniser(samples, words), cut=settings)
+    audio = SegmentedRecording(LocatingRecogniser(samples, words), segmentation=settings)
     found = [word.text for _, word in audio.words([samples[None]])]
     assert found == [word.text for word in words]
     if len(samples) > 30 * RATE:

@@ -1,4 +1,4 @@
-"""Tokens tell where their streams are, and what is bounded for all is shared."""
+"""Tokens identify the process of their stream, and limits are divided among processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_token_leads_to_its_process() -> None:
 
 
 @pytest.mark.parametrize("token", ["", "secret", ".secret", "../x.secret", "-1.secret", "²1.secret", "1e3.secret"])
-def test_what_is_no_token_leads_nowhere(token: str) -> None:
+def test_an_invalid_token_has_no_socket(token: str) -> None:
     assert SECOND.remote_socket(token) is None
 
 

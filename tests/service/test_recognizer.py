@@ -34,7 +34,7 @@ def wav(samples: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def test_a_short_clip_is_heard_as_the_network_hears_it(recognizer: Recognizer) -> None:
+def test_a_short_clip_equals_the_output_of_the_network(recognizer: Recognizer) -> None:
     transcript = recognizer.transcribe(wav(clip(0)))
     assert transcript.text == reference("tdt").told["texts"][0]
     assert transcript.duration == pytest.approx(len(clip(0)) / RATE, abs=1e-3)

@@ -46,7 +46,7 @@ def test_every_word_is_found_once_over_every_kind_of_seam(spoken, limit, jitter,
     words, seconds = spoken
     samples = ramp(seconds + 0.01)
     recogniser = KnowingRecogniser(words, jitter, seed)
-    audio = long_audio(words, len(samples), recogniser, cut=SegmentationSettings(max_seconds=limit))
+    audio = long_audio(words, len(samples), recogniser, segmentation=SegmentationSettings(max_seconds=limit))
     found = [word for _, word in audio.words(blocks(samples))]
     assert [word.text for word in found] == [word.text for word in words]
     for word, planted in zip(found, words, strict=True):
@@ -60,7 +60,8 @@ def test_clips_come_in_batches_of_like_length_and_bounded_size():
         lengths.append([len(clip) / RATE for clip in clips])
         return [[] for _ in clips]
 
-    audio = long_audio(SPACED, 100 * RATE, transcribe, batch_seconds=30.0, cut=SegmentationSettings(max_seconds=10))
+    settings = SegmentationSettings(max_seconds=10)
+    audio = long_audio(SPACED, 100 * RATE, transcribe, batch_seconds=30.0, segmentation=settings)
     assert list(audio.words(blocks(ramp(100)))) == []
     assert sum(map(len, lengths)) == 25
     assert all(max(batch) * len(batch) <= 30 for batch in lengths)
@@ -69,7 +70,7 @@ def test_clips_come_in_batches_of_like_length_and_bounded_size():
 
 def test_order_holds_over_batches_and_rounds():
     audio = long_audio(
-        SPACED, 100 * RATE, batch_seconds=5.0, look_ahead_seconds=9.0, cut=SegmentationSettings(max_seconds=7)
+        SPACED, 100 * RATE, batch_seconds=5.0, look_ahead_seconds=9.0, segmentation=SegmentationSettings(max_seconds=7)
     )
     assert texts(audio.words(blocks(ramp(100)))) == [word.text for word in SPACED]
 
@@ -88,7 +89,7 @@ def test_channels_are_apart():
 def test_progress_rises_to_the_end():
     told = []
     audio = long_audio(
-        SPACED, 120 * RATE, batch_seconds=5.0, look_ahead_seconds=9.0, cut=SegmentationSettings(max_seconds=7)
+        SPACED, 120 * RATE, batch_seconds=5.0, look_ahead_seconds=9.0, segmentation=SegmentationSettings(max_seconds=7)
     )
     for _ in audio.words(blocks(ramp(120)), told.append):
         pass
@@ -98,7 +99,7 @@ def test_progress_rises_to_the_end():
 
 
 @pytest.mark.parametrize("samples", [[], blocks(ramp(0.0)), blocks(ramp(65.0))])
-def test_nothing_said_gives_no_words(samples):
+def test_silence_has_no_words(samples):
     told = []
     assert list(long_audio([], 65 * RATE).words(samples, told.append)) == []
     assert told == [sum(block.shape[1] for block in samples) / RATE]
@@ -119,7 +120,7 @@ def test_errors_of_the_source_and_of_the_recognizer_come_through():
 
 
 def test_it_can_be_left_early():
-    audio = long_audio(SPACED, 100 * RATE, look_ahead_seconds=9.0, cut=SegmentationSettings(max_seconds=7))
+    audio = long_audio(SPACED, 100 * RATE, look_ahead_seconds=9.0, segmentation=SegmentationSettings(max_seconds=7))
     words = audio.words(blocks(ramp(100)))
     assert next(words)[1].text == "word0"
     words.close()

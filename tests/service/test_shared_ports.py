@@ -1,4 +1,4 @@
-"""A port is taken once, and shared by those who know of each other."""
+"""A port is bound once, or shared by the processes of one server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conure.service.shared_ports import bind_shared, reserve_port
 HOST = "127.0.0.1"
 
 
-def test_those_who_share_a_port_all_get_connections() -> None:
+def test_all_processes_of_a_shared_port_get_connections() -> None:
     with ExitStack() as stack:
         port = stack.enter_context(reserve_port(HOST, "free", "port"))
         listening = [stack.enter_context(found) for _ in range(2) for found in bind_shared(HOST, port)]
@@ -35,7 +35,7 @@ def count(listening: socket.socket, stack: ExitStack) -> int:
         found += 1
 
 
-def test_a_reserved_port_is_nobody_elses() -> None:
+def test_no_other_program_can_bind_a_reserved_port() -> None:
     with reserve_port(HOST, "free", "port") as port, socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind((HOST, port))
 

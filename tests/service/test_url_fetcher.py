@@ -1,4 +1,4 @@
-"""Fetching from a real server: what is followed, what is refused, and that an address is looked at once."""
+"""Downloads from a real server: redirects, refusals, and a single resolution of addresses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from conure.errors import AudioNotFound, AudioTooLong, BadOption, Busy, ConureError
 from conure.service.safe_http import SafeHttp, is_public, parse_url
-from conure.service.url_fetcher import MOST_AT_ONCE, UrlFetcher
+from conure.service.url_fetcher import MAX_CONCURRENT, UrlFetcher
 
 BODY = bytes(range(256)) * 300
 MOST = len(BODY)
@@ -69,7 +69,7 @@ class Site(BaseHTTPRequestHandler):
 
 
 class Sites(ThreadingHTTPServer):
-    request_queue_size = 2 * MOST_AT_ONCE  # where it is full, the kernel lets a connection wait for seconds
+    request_queue_size = 2 * MAX_CONCURRENT  # where it is full, the kernel lets a connection wait for seconds
 
 
 PATIENCE = 300.0
@@ -109,7 +109,7 @@ class Names:
 
 def fetched(url: str, outside: SafeHttp, most: int = MOST, longest: float = 60.0) -> bytes:
     into = io.BytesIO()
-    asyncio.run(UrlFetcher(outside, longest=longest).fetch(url, into, most))
+    asyncio.run(UrlFetcher(outside, max_seconds=longest).fetch(url, into, most))
     return into.getvalue()
 
 
@@ -132,7 +132,7 @@ def test_the_next_address_is_tried_where_one_does_not_answer(site: ThreadingHTTP
 @pytest.mark.parametrize(
     "host", [LOCAL, "localhost", "2130706433", "0x7f.1", "017700000001", "[::1]", "[::ffff:127.0.0.1]"]
 )
-def test_this_machine_is_not_asked_however_it_is_spelled(site: ThreadingHTTPServer, host: str) -> None:
+def test_this_machine_is_refused_in_any_spelling(site: ThreadingHTTPServer, host: str) -> None:
     with pytest.raises((BadOption, AudioNotFound)) as refused:
         fetched(at(site, "/fine", host), SafeHttp())
     assert isinstance(refused.value, BadOption), refused.value
@@ -147,7 +147,7 @@ def test_a_name_that_leads_inside_is_refused(site: ThreadingHTTPServer) -> None:
     assert Site.asked == []
 
 
-def test_only_public_addresses_of_a_name_are_asked() -> None:
+def test_only_public_addresses_of_a_name_are_used() -> None:
     names = Names(site=["10.0.0.1", PUBLIC, LOCAL])
     assert asyncio.run(SafeHttp(False, names.resolve).resolve_allowed(parse_url("https://site/a"))) == [PUBLIC]
 
@@ -187,21 +187,21 @@ def test_redirects_end(site: ThreadingHTTPServer) -> None:
         ("/endless", AudioTooLong, str(MOST)),
     ],
 )
-def test_what_cannot_be_had(site: ThreadingHTTPServer, path: str, error: type[ConureError], words: str) -> None:
+def test_failed_downloads(site: ThreadingHTTPServer, path: str, error: type[ConureError], words: str) -> None:
     with pytest.raises(error, match=words):
         fetched(at(site, path), SafeHttp(True, Names(site=[LOCAL]).resolve))
 
 
-def test_a_host_that_says_nothing_is_given_up(site: ThreadingHTTPServer) -> None:
-    with pytest.raises(AudioNotFound, match="does not answer"):
+def test_a_silent_host_times_out(site: ThreadingHTTPServer) -> None:
+    with pytest.raises(AudioNotFound, match="does not respond"):
         fetched(at(site, "/slow"), SafeHttp(True, Names(site=[LOCAL]).resolve, idle=0.2))
-    with pytest.raises(AudioNotFound, match="within"):
+    with pytest.raises(AudioNotFound, match="not received in"):
         fetched(at(site, "/slow"), SafeHttp(True, Names(site=[LOCAL]).resolve), longest=0.2)
 
 
-def test_a_host_that_nobody_knows_or_that_is_not_there(site: ThreadingHTTPServer) -> None:
+def test_unknown_and_unreachable_hosts(site: ThreadingHTTPServer) -> None:
     names = Names(site=["127.0.0.2"])
-    with pytest.raises(AudioNotFound, match="'elsewhere' is not known"):
+    with pytest.raises(AudioNotFound, match="unknown host 'elsewhere'"):
         fetched("https://elsewhere/a.wav", SafeHttp(True, names.resolve))
     with pytest.raises(AudioNotFound, match="'site' cannot be read"):
         fetched(at(site, "/fine"), SafeHttp(True, names.resolve))
@@ -222,7 +222,7 @@ def test_a_host_that_nobody_knows_or_that_is_not_there(site: ThreadingHTTPServer
         "\0",
     ],
 )
-def test_what_is_no_address_on_the_web(url: str) -> None:
+def test_invalid_urls(url: str) -> None:
     with pytest.raises(BadOption):
         parse_url(url)
 
@@ -230,7 +230,7 @@ def test_what_is_no_address_on_the_web(url: str) -> None:
 def test_more_at_once_are_refused(site: ThreadingHTTPServer) -> None:
     async def crowd() -> list[object]:
         fetcher = UrlFetcher(SafeHttp(True, Names(site=[LOCAL]).resolve, idle=PATIENCE))
-        tasks = [fetcher.fetch(at(site, "/fine"), io.BytesIO(), MOST) for _ in range(MOST_AT_ONCE + 1)]
+        tasks = [fetcher.fetch(at(site, "/fine"), io.BytesIO(), MOST) for _ in range(MAX_CONCURRENT + 1)]
         return list(await asyncio.gather(*tasks, return_exceptions=True))
 
     found = asyncio.run(crowd())

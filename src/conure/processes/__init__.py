@@ -1,1 +1,1 @@
-"""Several server processes in front of one engine."""
+"""Server processes in front of one engine, and the parent process that starts and supervises them."""

@@ -1,8 +1,8 @@
-"""What the parent and a door process say to each other, over a socket whose end tells that the other has gone.
+"""Messages between the parent process and the server processes. A closed socket means that the other side is gone.
 
-door    Opened (or Broken), then Told whenever it is asked, Ask when a client asks it, Drained once;
-        Begin, Reserve, Spend and End for visits of callers whose keys have limits
-parent  Tell, All (to who asked), Granted or Over (to who began or reserved), Drain, Stop
+server process  ServerOpened (or Broken), then ReportResponse for each ReportRequest, StatusRequest when a client asks
+                for the status, Drained once; BeginUsage, ReserveUsage, SpendUsage and EndUsage of keys with limits
+parent          ReportRequest, StatusResponse, UsageGranted or LimitReached (to Begin- and ReserveUsage), Drain, Stop
 """
 
 from __future__ import annotations
@@ -22,102 +22,99 @@ from conure.service.access import Scope
 from conure.service.limits import Limits
 
 __all__ = [
-    "StatusResponse",
-    "StatusRequest",
     "BeginUsage",
     "ControlChannel",
     "Drain",
     "Drained",
     "EndUsage",
-    "UsageGranted",
-    "Message",
-    "ServerOpened",
     "LimitReached",
+    "Message",
     "Report",
-    "ReserveUsage",
-    "SpendUsage",
-    "Stop",
     "ReportRequest",
     "ReportResponse",
-    "answer_of",
+    "ReserveUsage",
+    "ServerOpened",
+    "SpendUsage",
+    "StatusRequest",
+    "StatusResponse",
+    "Stop",
+    "UsageGranted",
+    "wait_for_response",
 ]
 
-PATIENCE, LOOKS = 5.0, 5
-"""Seconds that a door waits for its parent's answer; looks at it in that time, which a door that is held up misses."""
+RESPONSE_TIMEOUT, CHECKS = 5.0, 5
+"""Seconds that a server process waits for a response of its parent, and into how many waits they are divided: a process
+whose event loop is blocked then loses one of these waits, not all of them."""
 
-Answer = TypeVar("Answer")
+Response = TypeVar("Response")
 
 
 class Report(Struct, frozen=True):
-    """How one process is."""
+    """State of one server process."""
 
     streams: int = 0
-    measured: list[Family] = []
+    metrics: list[Family] = []
 
 
 class ServerOpened(Struct, frozen=True, tag=True):
-    """Its doors are open."""
+    """The ports of the server process are open."""
 
 
 class StatusRequest(Struct, frozen=True, tag=True):
-    """How is the whole server?"""
+    """Requests the status of the whole server."""
 
     number: int
 
 
 class StatusResponse(Struct, frozen=True, tag=True):
-    """The answer."""
-
     number: int
     status: dict[str, Any]
-    measured: list[Family]
+    metrics: list[Family]
 
 
 class ReportRequest(Struct, frozen=True, tag=True):
-    """How are you?"""
+    """Requests the state of one server process."""
 
     number: int
 
 
 class ReportResponse(Struct, frozen=True, tag=True):
-    """The answer."""
-
     number: int
     report: Report
 
 
 class BeginUsage(Struct, frozen=True, tag=True):
-    """May the key begin this?"""
+    """Requests permission to open a stream or to transcribe a recording with a key."""
 
     number: int
-    """Of the visit, in its process."""
+    """Of the usage, within its process."""
     key: str
     limits: Limits
     scope: Scope
 
 
 class ReserveUsage(Struct, frozen=True, tag=True):
-    """May so much audio be set aside for the visit?"""
+    """Requests a reservation of audio."""
 
     number: int
     seconds: float
 
 
 class UsageGranted(Struct, frozen=True, tag=True):
-    """It may begin, or has its reservation."""
+    """Grants a BeginUsage or a ReserveUsage."""
 
     number: int
 
 
 class SpendUsage(Struct, frozen=True, tag=True):
-    """So much audio came."""
+    """Reports audio that was received."""
 
     number: int
     seconds: float
 
 
 class LimitReached(Struct, frozen=True, tag=True):
-    """It may not begin, or has had all that it may have."""
+    """Refuses a BeginUsage or a ReserveUsage, or reports that the key has used up its limit."""
 
     number: int
     message: str
@@ -130,32 +127,22 @@ class EndUsage(Struct, frozen=True, tag=True):
 
 
 class Drain(Struct, frozen=True, tag=True):
-    """Nothing new; those that are open may go on so long."""
+    """Accept nothing new; open streams may go on for so many seconds."""
 
     seconds: float
 
 
 class Drained(Struct, frozen=True, tag=True):
-    """Nothing is open any more."""
+    """No stream, recording or callback is left."""
 
 
 class Stop(Struct, frozen=True, tag=True):
-    """At once."""
+    """End at once."""
 
 
-Visits = BeginUsage | UsageGranted | ReserveUsage | SpendUsage | LimitReached | EndUsage
-Message = (
-    ServerOpened
-    | Broken
-    | StatusRequest
-    | StatusResponse
-    | ReportRequest
-    | ReportResponse
-    | Visits
-    | Drain
-    | Drained
-    | Stop
-)
+UsageMessage = BeginUsage | UsageGranted | ReserveUsage | SpendUsage | LimitReached | EndUsage
+StatusMessage = StatusRequest | StatusResponse | ReportRequest | ReportResponse
+Message = ServerOpened | Broken | StatusMessage | UsageMessage | Drain | Drained | Stop
 
 _encoder = msgpack.Encoder()
 _decoder: msgpack.Decoder[Message] = msgpack.Decoder(Message)
@@ -168,27 +155,27 @@ class ControlChannel:
         self._reader, self._writer = reader, writer
 
     @staticmethod
-    async def from_socket(end: socket.socket) -> ControlChannel:
-        return ControlChannel(*await asyncio.open_connection(sock=end))
+    async def from_socket(connection: socket.socket) -> ControlChannel:
+        return ControlChannel(*await asyncio.open_connection(sock=connection))
 
     def send(self, message: Message) -> None:
-        """What is said to who has gone is for nobody; who hears notices."""
+        """Messages to a closed peer are dropped; `receive` detects the disconnect."""
         with contextlib.suppress(ConnectionError):
             write_frame(self._writer, _encoder.encode(message))
 
     async def receive(self) -> Message | None:
-        """None when the other has gone."""
-        said = await read_frame(self._reader)
-        return None if said is None else _decoder.decode(said)
+        """None when the peer has closed its end."""
+        frame = await read_frame(self._reader)
+        return None if frame is None else _decoder.decode(frame)
 
     def close(self) -> None:
         self._writer.close()
 
 
-async def answer_of(asked: asyncio.Future[Answer]) -> Answer:
-    """What the parent says to a question. Raises Busy where it says nothing: it may be stopped."""
-    for _ in range(LOOKS):
-        done, _ = await asyncio.wait([asked], timeout=PATIENCE / LOOKS)
+async def wait_for_response(pending: asyncio.Future[Response]) -> Response:
+    """The response of the parent. Raises Busy if it does not respond in time: it may be stopped."""
+    for _ in range(CHECKS):
+        done, _ = await asyncio.wait([pending], timeout=RESPONSE_TIMEOUT / CHECKS)
         if done:
-            return asked.result()
-    raise Busy("the server's first process does not answer", "it is stopped or has too much to do; its log may tell")
+            return pending.result()
+    raise Busy("the server's parent process does not respond", "it is stopped or overloaded; see its log")

@@ -1,13 +1,13 @@
-"""A server of several processes: one engine, N that hold connections, and this one, which starts and ends them.
+"""A server of several processes: one engine, N server processes that hold connections, and the parent that runs them.
 
-    clients ══ ports that all share ══> door 1 ─┐  Unix socket, shared memory
-                                        door 2 ─┼──────────────────────────> engine
-    parent: socket pairs to all of them ────────┘
+    clients ══ shared ports ══> server process 1 ─┐  Unix socket, shared memory
+                                server process 2 ─┼──────────────────────────> engine
+    parent: a socket pair to each of them ────────┘
 
-SIGTERM or Ctrl-C   no new streams; those that are open finish, then all end
-the same once more  all end at once
+SIGTERM or Ctrl-C   accept no new streams; end when the open ones have finished
+the second signal   end at once
 
-Who is killed is started again. When this process is killed the others end: their sockets do.
+Server processes that die are restarted. If the parent dies, the others end when their control sockets close.
 """
 
 from __future__ import annotations
@@ -45,87 +45,90 @@ __all__ = ["supervise"]
 log = logging.getLogger(__name__)
 
 RING_SAMPLES = 1024
-"""This process sends no audio."""
-LAST_WORDS = 1.0
-"""Seconds for clients to hear that there is no engine any more."""
+"""The parent sends no audio, so its ring is minimal."""
+CLOSING_SECONDS = 1.0
+"""Time to notify clients that the engine is gone."""
 
 
 async def supervise(settings: Settings, plan: Plan, processes: int, on_ready: Callable[[ServerInfo], None]) -> None:
-    """Until it is told to stop. Raises ConureError where it cannot start, or could not go on."""
+    """Runs until it is stopped by a signal. Raises ConureError if the server cannot start or fails."""
     if sys.platform != "linux":
-        raise BadOption(f"{processes} processes need Linux, which deals connections out to them", "take one")
+        raise BadOption(f"--processes {processes} requires Linux (SO_REUSEPORT)", "use --processes 1")
     with contextlib.ExitStack() as stack:
         numbers = {
             name: stack.enter_context(reserve_port(settings.host, getattr(settings, name), name)) for name in PORTS
         }
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conure-")))
-        place = ProcessIdentity(process_count=processes, socket_folder=folder)
+        identity = ProcessIdentity(process_count=processes, socket_folder=folder)
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-        listener.bind(str(place.engine_socket))
+        listener.bind(str(identity.engine_socket))
         listener.listen(2 * processes)
-        fixed = settings.model_copy(update={name: number or 0 for name, number in numbers.items()})
+        resolved = settings.model_copy(update={name: number or 0 for name, number in numbers.items()})
         ports = Ports(**{PORTS[name]: number for name, number in numbers.items()})
-        await _run(fixed, plan, place, listener, lambda models: on_ready(server_info(fixed, models, ports)))
+        await _run(resolved, plan, identity, listener, lambda models: on_ready(server_info(resolved, models, ports)))
 
 
 async def _run(
-    settings: Settings, plan: Plan, place: ProcessIdentity, listener: socket.socket, on_ready: Callable[..., None]
+    settings: Settings, plan: Plan, identity: ProcessIdentity, listener: socket.socket, on_ready: Callable[..., None]
 ) -> None:
-    since, draining = time.monotonic(), asyncio.Event()
-    handle = EngineClient(ProcessTransport(plan, listener, RING_SAMPLES, settings.start_seconds))
+    started_at, draining = time.monotonic(), asyncio.Event()
+    engine = EngineClient(ProcessTransport(plan, listener, RING_SAMPLES, settings.start_seconds))
 
-    def answer(streams: int, measured: list[Family]) -> StatusResponse:
-        processes = {"server": os.getpid()} | crew.processes
-        return StatusResponse(0, status_report(handle, since, streams, processes, draining=draining.is_set()), measured)
+    def build_status(streams: int, families: list[Family]) -> StatusResponse:
+        processes = {"server": os.getpid()} | supervisor.process_ids
+        report = status_report(engine, started_at, streams, processes, draining=draining.is_set())
+        return StatusResponse(0, report, families)
 
-    crew = Supervisor(settings, plan, place, answer)
-    engine = start_task(handle.start(), "starting the engine")
-    doors = start_task(_after_its_start(crew.start), "starting processes with connections")
+    supervisor = Supervisor(settings, plan, identity, build_status)
+    engine_start = start_task(engine.start(), "starting the engine")
+    servers_start = start_task(_start_after_engine(supervisor.start), "starting server processes")
     try:
-        await asyncio.wait((engine, doors), return_when=asyncio.FIRST_EXCEPTION)
-        for task in (engine, doors):  # what keeps the engine from starting keeps doors from opening
+        await asyncio.wait((engine_start, servers_start), return_when=asyncio.FIRST_EXCEPTION)
+        for task in (engine_start, servers_start):  # the engine first: its error is the cause of the other one
             if task.done():
                 task.result()
-        register_engine_metrics(handle)
+        register_engine_metrics(engine)
         freeze_heap()
-        on_ready(handle.cards)
-        await _until_stopped(crew, handle, draining, settings.drain_seconds)
+        on_ready(engine.cards)
+        await _run_until_stopped(supervisor, engine, draining, settings.drain_seconds)
     finally:
-        for task in (engine, doors):
+        for task in (engine_start, servers_start):
             task.cancel()
-        await asyncio.gather(engine, doors, return_exceptions=True)
-        await crew.stop()
-        await handle.stop()
+        await asyncio.gather(engine_start, servers_start, return_exceptions=True)
+        await supervisor.stop()
+        await engine.stop()
 
 
-async def _after_its_start(begin: Callable[[], Awaitable[None]]) -> None:
-    """The engine has the longest way to go, so it goes first."""
+async def _start_after_engine(start: Callable[[], Awaitable[None]]) -> None:
+    """Lets the task that starts the engine run first: it takes longest."""
     await asyncio.sleep(0)
-    await begin()
+    await start()
 
 
-async def _until_stopped(crew: Supervisor, handle: EngineClient, draining: asyncio.Event, drain_seconds: float) -> None:
-    """Raises ConureError where there is no engine any more, or nobody who has connections."""
-    asked: asyncio.Queue[None] = asyncio.Queue()
+async def _run_until_stopped(
+    supervisor: Supervisor, engine: EngineClient, draining: asyncio.Event, drain_seconds: float
+) -> None:
+    """Raises ConureError if the engine or all server processes are gone for good."""
+    signals: asyncio.Queue[None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.put_nowait, None)
-    stopping = start_task(asked.get(), "waiting for a signal")
-    lost = start_task(handle.until_failed(), "waiting for the engine's end")
-    await asyncio.wait((stopping, lost, crew.failed), return_when=asyncio.FIRST_COMPLETED)
-    lost.cancel()
-    if crew.failed.done():
-        stopping.cancel()
-        crew.failed.result()
-    if lost.done():
-        stopping.cancel()
-        await crew.drain(LAST_WORDS)  # clients hear of it
-        raise lost.result()
+        loop.add_signal_handler(number, signals.put_nowait, None)
+    stop_signal = start_task(signals.get(), "waiting for a signal")
+    engine_failure = start_task(engine.until_failed(), "waiting for the engine's end")
+    await asyncio.wait((stop_signal, engine_failure, supervisor.failed), return_when=asyncio.FIRST_COMPLETED)
+    engine_failure.cancel()
+    if supervisor.failed.done():
+        stop_signal.cancel()
+        supervisor.failed.result()
+    if engine_failure.done():
+        stop_signal.cancel()
+        await supervisor.drain(CLOSING_SECONDS)  # notifies clients
+        raise engine_failure.result()
     draining.set()
-    open_now = (await crew.ask()).status["streams"]
-    log.warning("stopping: %d streams are open and may go on for %g s", open_now, drain_seconds)
-    at_once = start_task(asked.get(), "waiting for another signal")
-    drained = start_task(crew.drain(drain_seconds), "draining")
-    await asyncio.wait((at_once, drained), return_when=asyncio.FIRST_COMPLETED)
-    for task in (at_once, drained):
+    open_streams = (await supervisor.collect_status()).status["streams"]
+    log.warning("stopping: %d streams are open and may go on for %g s", open_streams, drain_seconds)
+    second_signal = start_task(signals.get(), "waiting for another signal")
+    drained = start_task(supervisor.drain(drain_seconds), "draining")
+    await asyncio.wait((second_signal, drained), return_when=asyncio.FIRST_COMPLETED)
+    for task in (second_signal, drained):
         task.cancel()

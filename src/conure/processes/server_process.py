@@ -1,6 +1,6 @@
-"""A process that holds connections: an event loop, doors and sessions of its own, and a line to the engine.
+"""A server process: it holds connections and sessions, and is connected to the engine process.
 
-It obeys its parent alone, and ends when that has gone.
+It follows only the parent's messages, and ends when the parent is gone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from conure.processes.control_protocol import (
     StatusResponse,
     Stop,
     UsageGranted,
-    answer_of,
+    wait_for_response,
 )
 from conure.processes.shared_limits import SharedUsage
 from conure.server import WEB, ProtocolServers, open_servers
@@ -45,94 +45,99 @@ from conure.service.live_service import LiveService
 from conure.service.process_identity import ProcessIdentity
 from conure.settings import Settings
 
-__all__ = ["work"]
+__all__ = ["run"]
 
 log = logging.getLogger(__name__)
 
-LOOK = 0.05
-LAST_WORDS = 2.0
-"""Seconds for clients to hear that there is no engine any more, and for the first process to end all."""
+POLL_SECONDS = 0.05
+CLOSING_SECONDS = 2.0
+"""Time to notify clients that the engine is gone, and for the parent to end all processes."""
 
 
-def work(
-    settings: Settings, plan: Plan, place: ProcessIdentity, end: socket.socket, logged: tuple[logs.Detail, bool]
+def run(
+    settings: Settings,
+    plan: Plan,
+    identity: ProcessIdentity,
+    connection: socket.socket,
+    log_config: tuple[logs.Detail, bool],
 ) -> None:
-    """Runs until the parent says so, or has gone."""
+    """Runs until the parent stops it or is gone. `connection`: to the parent."""
     notice_parent_end()
-    for number in (signal.SIGINT, signal.SIGTERM):  # they may come to all of a group: the parent says what to do
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal signals the whole group; only the parent reacts
         signal.signal(number, signal.SIG_IGN)
-    detail, as_json = logged
+    detail, as_json = log_config
     logs.configure(detail, as_json=as_json)
     if as_json:
         redirect_stderr()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_run(settings, plan, place, end))
+        runner.run(_run(settings, plan, identity, connection))
 
 
-async def _run(settings: Settings, plan: Plan, place: ProcessIdentity, end: socket.socket) -> None:
+async def _run(settings: Settings, plan: Plan, identity: ProcessIdentity, connection: socket.socket) -> None:
     log_unhandled_errors(asyncio.get_running_loop())
-    parent = await ControlChannel.from_socket(end)
-    handle = EngineClient(
-        SocketTransport(place.engine_socket, place.number, place.share_of(RING_SAMPLES)), place.number
+    parent = await ControlChannel.from_socket(connection)
+    engine = EngineClient(
+        SocketTransport(identity.engine_socket, identity.number, identity.share_of(RING_SAMPLES)), identity.number
     )
-    status, counts = _SharedStatus(parent, handle), SharedUsage(parent)
-    hearing = start_task(_hear(parent, status, counts), "listening to the first process")
-    work = _work(settings, plan, place, handle, status, counts, parent, hearing)
-    working = start_task(work, "serving connections")
-    await asyncio.wait((working, hearing), return_when=asyncio.FIRST_COMPLETED)
-    if status.doors is None:
-        working.cancel()
-    await asyncio.wait([working])
-    hearing.cancel()
-    for ended in await asyncio.gather(working, hearing, return_exceptions=True):
-        if isinstance(ended, Exception):
-            log.error("this process of connections ends", exc_info=ended)
-    await handle.stop()
-    if not status.is_dismissed and place.socket_folder:
-        shutil.rmtree(place.socket_folder, ignore_errors=True)  # the parent was killed
+    status, usage = _SharedStatus(parent, engine), SharedUsage(parent)
+    reading = start_task(_read_messages(parent, status, usage), "reading from the parent process")
+    serving = start_task(
+        _serve(settings, plan, identity, engine, status, usage, parent, reading), "serving connections"
+    )
+    await asyncio.wait((serving, reading), return_when=asyncio.FIRST_COMPLETED)
+    if status.servers is None:
+        serving.cancel()
+    await asyncio.wait([serving])
+    reading.cancel()
+    for result in await asyncio.gather(serving, reading, return_exceptions=True):
+        if isinstance(result, Exception):
+            log.error("server process exiting", exc_info=result)
+    await engine.stop()
+    if not status.is_dismissed and identity.socket_folder:
+        shutil.rmtree(identity.socket_folder, ignore_errors=True)  # the parent was killed
     parent.close()
 
 
-async def _work(
+async def _serve(
     settings: Settings,
     plan: Plan,
-    place: ProcessIdentity,
-    handle: EngineClient,
+    identity: ProcessIdentity,
+    engine: EngineClient,
     status: _SharedStatus,
-    counts: SharedUsage,
+    usage: SharedUsage,
     parent: ControlChannel,
-    hearing: asyncio.Task[None],
+    reading: asyncio.Task[None],
 ) -> None:
-    """Until nothing is to be heard of the parent any more."""
+    """Serves until `reading` ends, which means that the parent is gone or has stopped this process."""
     try:
-        await handle.start()
-        async with open_servers(settings, handle, plan, place, status, counts) as doors:
-            status.doors = doors
+        await engine.start()
+        async with open_servers(settings, engine, plan, identity, status, usage) as servers:
+            status.servers = servers
             parent.send(ServerOpened())
-            lost = start_task(handle.until_failed(), "waiting for the engine's end")
-            await asyncio.wait((doors.web_task, hearing, lost), return_when=asyncio.FIRST_COMPLETED)
-            lost.cancel()
-            if doors.web_task.done():
-                raise report_failure(WEB, doors.web_task.exception())
-            if lost.done():  # the first process knows better what to do: it has the engine
-                await asyncio.wait((hearing,), timeout=LAST_WORDS)
-                raise lost.result()
+            engine_failure = start_task(engine.until_failed(), "waiting for the engine's end")
+            await asyncio.wait((servers.web_task, reading, engine_failure), return_when=asyncio.FIRST_COMPLETED)
+            engine_failure.cancel()
+            if servers.web_task.done():
+                raise report_failure(WEB, servers.web_task.exception())
+            if engine_failure.done():  # the parent decides what to do: it has the engine
+                await asyncio.wait((reading,), timeout=CLOSING_SECONDS)
+                raise engine_failure.result()
     except ConureError as error:
         status.is_dismissed = True
         parent.send(Broken(type(error).__name__, error.message, error.hint))
 
 
-async def _hear(parent: ControlChannel, status: _SharedStatus, counts: SharedUsage) -> None:
-    """Until it is told to stop, or there is nobody who could."""
+async def _read_messages(parent: ControlChannel, status: _SharedStatus, usage: SharedUsage) -> None:
+    """Returns on a Stop, or when the parent is gone."""
     draining: asyncio.Task[None] | None = None
     while message := await parent.receive():
         match message:
             case ReportRequest(number):
-                parent.send(ReportResponse(number, status.own()))
+                parent.send(ReportResponse(number, status.own_report()))
             case StatusResponse():
-                status.take(message)
+                status.handle_response(message)
             case UsageGranted() | LimitReached():
-                counts.take(message)
+                usage.handle_response(message)
             case Drain(seconds):
                 draining = start_task(_drain(status, parent, seconds), "draining")
                 report_if_failed(draining, "draining")
@@ -144,54 +149,54 @@ async def _hear(parent: ControlChannel, status: _SharedStatus, counts: SharedUsa
 
 
 async def _drain(status: _SharedStatus, parent: ControlChannel, seconds: float) -> None:
-    while status.doors is None:
-        await asyncio.sleep(LOOK)  # it came for another one, and is still on its way
-    await status.doors.drain(seconds)
+    while status.servers is None:
+        await asyncio.sleep(POLL_SECONDS)  # this process is a replacement that has not started completely
+    await status.servers.drain(seconds)
     parent.send(Drained())
 
 
 class _SharedStatus:
-    """Of the whole server, which the parent knows."""
+    """Status of the whole server, requested from the parent."""
 
-    def __init__(self, parent: ControlChannel, handle: EngineClient) -> None:
-        self.doors: ProtocolServers | None = None
+    def __init__(self, parent: ControlChannel, engine: EngineClient) -> None:
+        self.servers: ProtocolServers | None = None
         self.is_dismissed = False
         """The parent knows that this process ends."""
         self._parent = parent
-        self._handle = handle
-        self._asked: dict[int, asyncio.Future[StatusResponse]] = {}
+        self._engine = engine
+        self._pending: dict[int, asyncio.Future[StatusResponse]] = {}
         self._numbers = itertools.count(1)
 
     @property
     def _live(self) -> LiveService | None:
-        return self.doors.live if self.doors else None
+        return self.servers.live if self.servers else None
 
     @property
     def is_ready(self) -> bool:
-        return self._handle.is_ready and self._live is not None and not self._live.is_draining
+        return self._engine.is_ready and self._live is not None and not self._live.is_draining
 
     async def report(self) -> dict[str, Any]:
-        told = await self._ask()
-        return told.status
+        return (await self._request()).status
 
     async def render_metrics(self) -> bytes:
-        return metrics.render((await self._ask()).measured)
+        return metrics.render((await self._request()).metrics)
 
-    def own(self) -> Report:
+    def own_report(self) -> Report:
+        """State of this process."""
         return Report(len(self._live) if self._live is not None else 0, metrics.collect())
 
-    def take(self, answer: StatusResponse) -> None:
-        asked = self._asked.pop(answer.number, None)
-        if asked and not asked.done():
-            asked.set_result(answer)
+    def handle_response(self, response: StatusResponse) -> None:
+        pending = self._pending.pop(response.number, None)
+        if pending and not pending.done():
+            pending.set_result(response)
 
-    async def _ask(self) -> StatusResponse:
-        """Raises Busy."""
+    async def _request(self) -> StatusResponse:
+        """Raises Busy if the parent does not respond."""
         number = next(self._numbers)
-        answer: asyncio.Future[StatusResponse] = asyncio.get_running_loop().create_future()
-        self._asked[number] = answer
+        response: asyncio.Future[StatusResponse] = asyncio.get_running_loop().create_future()
+        self._pending[number] = response
         try:
             self._parent.send(StatusRequest(number))
-            return await answer_of(answer)
+            return await wait_for_response(response)
         finally:
-            self._asked.pop(number, None)
+            self._pending.pop(number, None)

@@ -1,11 +1,11 @@
-"""What keys have had, where several processes hold connections: their parent counts, and they ask it.
+"""Usage of keys in a server of several processes: the parent counts it, server processes send requests to it.
 
-    a visit begins      Begin ──> Granted, or Over
-    audio is announced  Reserve ──> Granted, or Over
-    audio comes         Spend ──> Over, where that was all
-    it ends             End
+    a usage begins      BeginUsage ──> UsageGranted or LimitReached
+    audio is announced  ReserveUsage ──> UsageGranted or LimitReached
+    audio is received   SpendUsage ──> LimitReached, if the limit is used up
+    it ends             EndUsage
 
-A process that dies gives back what it had open.
+When a process dies, its open usages end.
 """
 
 from __future__ import annotations
@@ -22,95 +22,95 @@ from conure.processes.control_protocol import (
     ReserveUsage,
     SpendUsage,
     UsageGranted,
-    answer_of,
+    wait_for_response,
 )
 from conure.service.access import Scope
-from conure.service.callers import Tell
+from conure.service.callers import LimitCallback
 from conure.service.limits import Ledger, Limits
 
 __all__ = ["SharedLedger", "SharedUsage"]
 
 
 class SharedUsage:
-    """As a process asks."""
+    """`UsageCounts` of a server process."""
 
     def __init__(self, parent: ControlChannel) -> None:
         self._parent = parent
         self._numbers = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[None]] = {}
-        self._tell: dict[int, Tell] = {}
+        self._pending: dict[int, asyncio.Future[None]] = {}
+        """Requests without a response, by the number of their usage."""
+        self._on_limit: dict[int, LimitCallback] = {}
 
-    async def begin(self, key: str, limits: Limits, scope: Scope, tell: Tell) -> int:
+    async def begin(self, key: str, limits: Limits, scope: Scope, on_limit: LimitCallback) -> int:
         number = next(self._numbers)
         try:
-            await self._ask(BeginUsage(number, key, limits, scope))
+            await self._request(BeginUsage(number, key, limits, scope))
         except TooMany:
             raise
         except (asyncio.CancelledError, Busy):
-            self._parent.send(EndUsage(number))  # it may have begun
+            self._parent.send(EndUsage(number))  # the parent may have granted it
             raise
-        self._tell[number] = tell
+        self._on_limit[number] = on_limit
         return number
 
     async def reserve(self, number: int, seconds: float) -> None:
-        await self._ask(ReserveUsage(number, seconds))
+        await self._request(ReserveUsage(number, seconds))
 
     def spend(self, number: int, seconds: float) -> None:
         self._parent.send(SpendUsage(number, seconds))
 
     def end(self, number: int) -> None:
         self._parent.send(EndUsage(number))
-        del self._tell[number]
+        del self._on_limit[number]
 
-    async def _ask(self, question: BeginUsage | ReserveUsage) -> None:
-        """Raises TooMany, and Busy where the parent does not answer."""
-        asked = self._asked[question.number] = asyncio.get_running_loop().create_future()
-        self._parent.send(question)
+    async def _request(self, request: BeginUsage | ReserveUsage) -> None:
+        """Raises TooMany, and Busy if the parent does not respond."""
+        pending = self._pending[request.number] = asyncio.get_running_loop().create_future()
+        self._parent.send(request)
         try:
-            await answer_of(asked)
+            await wait_for_response(pending)
         finally:
-            del self._asked[question.number]
+            del self._pending[request.number]
 
-    def take(self, answer: UsageGranted | LimitReached) -> None:
-        """What the parent says."""
-        asked = self._asked.get(answer.number)
-        if isinstance(answer, UsageGranted):
-            if asked and not asked.done():
-                asked.set_result(None)
+    def handle_response(self, response: UsageGranted | LimitReached) -> None:
+        pending = self._pending.get(response.number)
+        if isinstance(response, UsageGranted):
+            if pending and not pending.done():
+                pending.set_result(None)
             return
-        error = TooMany(answer.message, answer.hint, answer.retry_after)
-        if asked and not asked.done():
-            asked.set_exception(error)
-        elif tell := self._tell.get(answer.number):
-            tell(error)
+        error = TooMany(response.message, response.hint, response.retry_after)
+        if pending and not pending.done():
+            pending.set_exception(error)
+        elif on_limit := self._on_limit.get(response.number):
+            on_limit(error)
 
 
 class SharedLedger:
-    """As the parent answers."""
+    """The parent's ledger of all server processes."""
 
     def __init__(self) -> None:
         self._ledger = Ledger()
 
-    def answer(
-        self, process: int, said: BeginUsage | ReserveUsage | SpendUsage | EndUsage, now: float
+    def handle_request(
+        self, process: int, request: BeginUsage | ReserveUsage | SpendUsage | EndUsage, now: float
     ) -> UsageGranted | LimitReached | None:
-        visit = (process, said.number)
+        usage = (process, request.number)
         try:
-            match said:
+            match request:
                 case BeginUsage(number, key, limits, scope):
-                    self._ledger.begin(visit, key, limits, scope, now)
+                    self._ledger.begin(usage, key, limits, scope, now)
                     return UsageGranted(number)
                 case ReserveUsage(number, seconds):
-                    self._ledger.reserve(visit, seconds, now)
+                    self._ledger.reserve(usage, seconds, now)
                     return UsageGranted(number)
                 case SpendUsage(_, seconds):
-                    self._ledger.spend(visit, seconds, now)
+                    self._ledger.spend(usage, seconds, now)
                 case EndUsage():
-                    self._ledger.end(visit)
+                    self._ledger.end(usage)
         except TooMany as error:
-            return LimitReached(said.number, error.message, error.hint, error.retry_after)
+            return LimitReached(request.number, error.message, error.hint, error.retry_after)
         return None
 
-    def leave(self, process: int) -> None:
-        """It has gone."""
-        self._ledger.leave(process)
+    def release_process(self, process: int) -> None:
+        """Ends all usages of a process that is gone."""
+        self._ledger.release_process(process)

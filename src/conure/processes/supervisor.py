@@ -1,4 +1,4 @@
-"""The door processes of a server, as their parent sees them: it starts them, asks how they are, and ends them."""
+"""Runs in the parent: starts the server processes, checks that they respond, sums their reports, and ends them."""
 
 from __future__ import annotations
 
@@ -43,276 +43,282 @@ __all__ = ["Supervisor"]
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 2.0
-"""Seconds that one is waited for that does not answer; then what it said last counts."""
-PAUSE = 1.0
-"""Seconds before it is tried again to start one."""
-LOOK = 2.0
-"""Seconds between looks at each: whether it answers, and what it has counted, which goes on to count when it dies."""
-LATE = 3
-"""Looks in a row without a word, after which no answer is waited for."""
-MOST_MISSED = 8
-"""The same, after which it is taken for dead: its streams would end anyway, so far behind they are, and the kernel goes
-on to deal it connections."""
-UNASKED = 0
-"""The number of the question at a look, whose answer nobody waits for."""
-END_PATIENCE = 5.0
-"""Seconds that a process is given to end by itself."""
-MOST_DEATHS = 5
-"""In a row, without one of them having opened its doors; after more none is started any more."""
+REPORT_TIMEOUT = 2.0
+"""Seconds to wait for the reports of a status; after that the last known report of a process is used."""
+RETRY_DELAY = 1.0
+"""Seconds between attempts to start a process."""
+CHECK_INTERVAL = 2.0
+"""Seconds between health checks. Each also fetches the counters, which stay counted when the process dies."""
+SILENT_CHECKS = 3
+"""Checks in a row without a message, after which a status does not wait for the process."""
+MAX_MISSED_CHECKS = 8
+"""Checks in a row without a message, after which the process is killed: its streams lag too far behind anyway, and the
+kernel keeps assigning connections to it."""
+UNSOLICITED = 0
+"""Number of a health check's request; nothing waits for its response."""
+STOP_TIMEOUT = 5.0
+"""Seconds that a process has to end by itself."""
+MAX_FAILED_STARTS = 5
+"""Deaths in a row without a process that opened its ports; after that no process is restarted."""
 
-Answer = Callable[[int, list[Family]], StatusResponse]
-"""Streams of all, and what all have measured, to the answer for who asked, but for its number."""
+StatusBuilder = Callable[[int, list[Family]], StatusResponse]
+"""Streams and metrics of all processes -> the response to a status request, with number 0."""
 
 
 class Supervisor:
-    def __init__(self, settings: Settings, plan: Plan, place: ProcessIdentity, answer: Answer) -> None:
-        """`place`: theirs, but for the number."""
-        self._settings, self._plan, self._place = settings, plan, place
-        self._answer = answer
+    def __init__(self, settings: Settings, plan: Plan, identity: ProcessIdentity, build_status: StatusBuilder) -> None:
+        """`identity`: that of the server processes, except for its number."""
+        self._settings, self._plan, self._identity = settings, plan, identity
+        self._build_status = build_status
         self._ledger = SharedLedger()
-        self._numbers = itertools.count(1)
-        self._asks = itertools.count(1)
-        self._doors: dict[int, _Door] = {}
-        self._counted: list[Family] = []
-        """By those that have gone."""
-        self._deaths = 0
-        """In a row, before their doors were open."""
-        self._hearing: set[asyncio.Task[None]] = set()
-        self._looking: asyncio.Task[None] | None = None
+        self._process_numbers = itertools.count(1)
+        self._request_numbers = itertools.count(1)
+        self._processes: dict[int, _ServerProcess] = {}
+        self._past_counters: list[Family] = []
+        """Of processes that are gone."""
+        self._failed_starts = 0
+        """In a row."""
+        self._reader_tasks: set[asyncio.Task[None]] = set()
+        self._health_checks: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Gets an exception when there is nobody left who could open a door."""
-        self._ending = False
+        """Gets an exception when no server process is left and none will be started."""
+        self._is_stopping = False
 
     @property
-    def processes(self) -> dict[str, int]:
-        """Their ids."""
-        return {f"door {number}": door.pid for number, door in self._doors.items()}
+    def process_ids(self) -> dict[str, int]:
+        return {f"door {number}": process.pid for number, process in self._processes.items()}
 
     async def start(self) -> None:
-        """Returns when all have opened their doors. Raises ConureError where one cannot."""
-        doors = [await self._begin() for _ in range(self._place.process_count)]
-        self._looking = start_restarting_task(self._look, "looking after the processes with connections")
-        for door in doors:
-            await door.opened
+        """Returns when all processes have opened their ports. Raises ConureError if one cannot."""
+        processes = [await self._start_process() for _ in range(self._identity.process_count)]
+        self._health_checks = start_restarting_task(self._check_health, "checking server processes")
+        for process in processes:
+            await process.opened
 
-    async def ask(self) -> StatusResponse:
-        """How all of them are, together."""
-        number = next(self._asks)
-        asked = [door for door in self._doors.values() if door.opened.done() and not door.is_silent]
-        if waiting := [door.ask(number) for door in asked]:
-            await asyncio.wait(waiting, timeout=PATIENCE)
-        for door in asked:
-            door.told.pop(number, None)
-        reports = [door.report for door in self._doors.values()]
-        measured = metrics.total([self._counted, *(report.measured for report in reports), metrics.collect()])
-        return self._answer(sum(report.streams for report in reports), measured)
+    async def collect_status(self) -> StatusResponse:
+        """Status of the whole server."""
+        number = next(self._request_numbers)
+        running = [process for process in self._processes.values() if process.opened.done() and not process.is_silent]
+        if pending := [process.request_report(number) for process in running]:
+            await asyncio.wait(pending, timeout=REPORT_TIMEOUT)
+        for process in running:
+            process.pending_reports.pop(number, None)
+        reports = [process.report for process in self._processes.values()]
+        families = metrics.sum_families(
+            [self._past_counters, *(report.metrics for report in reports), metrics.collect()]
+        )
+        return self._build_status(sum(report.streams for report in reports), families)
 
     async def drain(self, seconds: float) -> None:
-        """Returns when nothing is open anywhere any more."""
-        self._ending = True
-        for door in self._doors.values():
-            door.channel.send(Drain(seconds))
-        while left := [door.drained for door in self._doors.values() if not door.drained.done()]:
-            await asyncio.wait(left)
+        """Returns when all processes have drained."""
+        self._is_stopping = True
+        for process in self._processes.values():
+            process.channel.send(Drain(seconds))
+        while pending := [process.drained for process in self._processes.values() if not process.drained.done()]:
+            await asyncio.wait(pending)
 
     async def stop(self) -> None:
-        """At once; who does not end by itself is killed."""
-        self._ending = True
-        for door in self._doors.values():
-            door.channel.send(Stop())
-        if self._looking:
-            self._looking.cancel()
-        for last in (False, True):
-            if self._hearing:
-                await asyncio.wait(self._hearing, timeout=None if last else END_PATIENCE)
-            for door in self._doors.values():
-                door.kill()
+        """Ends all processes at once; kills those that do not end by themselves."""
+        self._is_stopping = True
+        for process in self._processes.values():
+            process.channel.send(Stop())
+        if self._health_checks:
+            self._health_checks.cancel()
+        for timeout in (STOP_TIMEOUT, None):
+            if self._reader_tasks:
+                await asyncio.wait(self._reader_tasks, timeout=timeout)
+            for process in self._processes.values():
+                process.kill()
         self.failed.cancel()
 
-    async def _begin(self) -> _Door:
-        number = next(self._numbers)
+    async def _start_process(self) -> _ServerProcess:
+        number = next(self._process_numbers)
         ours, theirs = socket.socketpair()
-        process = multiprocessing.get_context("spawn").Process(
-            target=_work,
-            args=(self._settings, self._plan, replace(self._place, number=number), theirs, logs.configured()),
-            name=f"conure-door-{number}",
+        child = multiprocessing.get_context("spawn").Process(
+            target=_run_server_process,
+            args=(self._settings, self._plan, replace(self._identity, number=number), theirs, logs.current_config()),
+            name=f"conure-server-{number}",
         )
-        process.start()
+        child.start()
         theirs.close()
-        most_missed = max(math.ceil(self._settings.start_seconds / LOOK), MOST_MISSED)
-        door = self._doors[number] = _Door(number, process, await ControlChannel.from_socket(ours), most_missed)
-        hearing = start_task(self._serve(door), "listening to a process with connections")
-        self._hearing.add(hearing)
-        hearing.add_done_callback(self._hearing.discard)
-        return door
+        max_missed = max(math.ceil(self._settings.start_seconds / CHECK_INTERVAL), MAX_MISSED_CHECKS)
+        channel = await ControlChannel.from_socket(ours)
+        process = self._processes[number] = _ServerProcess(number, child, channel, max_missed)
+        reader = start_task(self._supervise(process), "reading from a server process")
+        self._reader_tasks.add(reader)
+        reader.add_done_callback(self._reader_tasks.discard)
+        return process
 
-    async def _serve(self, door: _Door) -> None:
-        """From its start to its end. One that cannot be listened to is ended, and replaced like one that died."""
+    async def _supervise(self, process: _ServerProcess) -> None:
+        """Runs for the lifetime of a process. If its messages cannot be read, it is killed, and restarted as usual."""
         try:
-            await self._hear(door)
+            await self._read_messages(process)
         except Exception as error:
-            report_failure("listening to a process with connections", error)
-            door.kill()
-        self._ledger.leave(door.number)
-        await asyncio.to_thread(door.end)
-        del self._doors[door.number]
+            report_failure("reading from a server process", error)
+            process.kill()
+        self._ledger.release_process(process.number)
+        await asyncio.to_thread(process.join)
+        del self._processes[process.number]
         self._count_silent()
-        self._counted = metrics.total([self._counted, metrics.counts(door.report.measured)])
-        if door.leave() and not self._ending:
-            await self._replace(door)
+        self._past_counters = metrics.sum_families([self._past_counters, metrics.counters(process.report.metrics)])
+        if process.on_exit() and not self._is_stopping:
+            await self._restart(process)
 
-    async def _hear(self, door: _Door) -> None:
-        asking: set[asyncio.Task[None]] = set()
-        while message := await door.channel.receive():
-            door.heard()
+    async def _read_messages(self, process: _ServerProcess) -> None:
+        status_tasks: set[asyncio.Task[None]] = set()
+        while message := await process.channel.receive():
+            process.note_message()
             match message:
                 case StatusRequest(number):
-                    task = start_task(self._tell(door, number), "telling how the server is")
-                    report_if_failed(task, "telling how the server is")
-                    asking.add(task)
-                    task.add_done_callback(asking.discard)
+                    task = start_task(self._send_status(process, number), "reporting the server status")
+                    report_if_failed(task, "reporting the server status")
+                    status_tasks.add(task)
+                    task.add_done_callback(status_tasks.discard)
                 case BeginUsage() | ReserveUsage() | SpendUsage() | EndUsage():
-                    if answer := self._ledger.answer(door.number, message, time.monotonic()):
-                        door.channel.send(answer)
+                    if response := self._ledger.handle_request(process.number, message, time.monotonic()):
+                        process.channel.send(response)
                 case ServerOpened():
-                    self._deaths = 0
-                    door.take(message)
+                    self._failed_starts = 0
+                    process.handle(message)
                 case _:
-                    door.take(message)
+                    process.handle(message)
 
-    async def _tell(self, door: _Door, number: int) -> None:
-        told = await self.ask()
-        door.channel.send(StatusResponse(number, told.status, told.measured))
+    async def _send_status(self, process: _ServerProcess, number: int) -> None:
+        status = await self.collect_status()
+        process.channel.send(StatusResponse(number, status.status, status.metrics))
 
-    async def _replace(self, door: _Door) -> None:
-        """Where one cannot be started it counts as one that died."""
-        fate = door.fate
-        while self._deaths < MOST_DEATHS:
-            self._deaths += 1
-            log.error("%s; starting another", fate)
+    async def _restart(self, process: _ServerProcess) -> None:
+        """A process that cannot be started counts as one that died."""
+        reason = process.exit_reason
+        while self._failed_starts < MAX_FAILED_STARTS:
+            self._failed_starts += 1
+            log.error("%s; restarting it", reason)
             try:
-                (await self._begin()).replaces = True
-                metrics.DOOR_RESTARTS.labels("hung" if door.is_hung else "died").inc()
+                (await self._start_process()).is_replacement = True
+                metrics.SERVER_RESTARTS.labels("hung" if process.is_hung else "died").inc()
                 return
             except OSError as error:
-                fate = f"a process for connections cannot be started: {error.strerror or error}"
-                await asyncio.sleep(PAUSE)
-        log.critical("%s; too many did, so no other is started", fate)
-        if not self._doors and not self.failed.done():
-            self.failed.set_exception(EngineFailed("all processes with connections died", "see the log"))
+                reason = f"cannot start a server process: {error.strerror or error}"
+                await asyncio.sleep(RETRY_DELAY)
+        log.critical("%s; restart limit reached (%d in a row)", reason, MAX_FAILED_STARTS)
+        if not self._processes and not self.failed.done():
+            self.failed.set_exception(EngineFailed("all server processes died", "see the log"))
 
-    async def _look(self) -> None:
+    async def _check_health(self) -> None:
         while True:
-            await asyncio.sleep(LOOK)
-            for door in self._doors.values():
-                door.look()
+            await asyncio.sleep(CHECK_INTERVAL)
+            for process in self._processes.values():
+                process.check()
             self._count_silent()
 
     def _count_silent(self) -> None:
-        metrics.DOORS_SILENT.set(sum(door.is_silent for door in self._doors.values()))
+        metrics.SERVERS_SILENT.set(sum(process.is_silent for process in self._processes.values()))
 
 
-class _Door:
-    """One of them."""
+class _ServerProcess:
+    """The supervisor's view of one server process."""
 
     def __init__(
-        self, number: int, process: multiprocessing.process.BaseProcess, channel: ControlChannel, most_missed: int
+        self, number: int, process: multiprocessing.process.BaseProcess, channel: ControlChannel, max_missed: int
     ) -> None:
-        """`most_missed`: looks without a word while it starts."""
+        """`max_missed`: health checks that may be missed while it starts."""
         loop = asyncio.get_running_loop()
-        self.fate = f"process {number}, which holds connections, died"
+        self.exit_reason = f"server process {number} died"
         self.number = number
         self.channel = channel
         self.opened: asyncio.Future[None] = loop.create_future()
         self.drained: asyncio.Future[None] = loop.create_future()
-        self.told: dict[int, asyncio.Future[None]] = {}
-        """What was asked and not answered."""
+        self.pending_reports: dict[int, asyncio.Future[None]] = {}
+        """Report requests without a response, by number."""
         self.report = Report()
         """The last one."""
-        self.replaces = False
-        """It came for one that died."""
+        self.is_replacement = False
+        """It was started because another one died."""
         self.is_hung = False
-        """It was killed for saying nothing."""
-        self._missed, self._most_missed, self._was_heard = 0, most_missed, False
+        """It was killed because it did not respond."""
+        self._missed, self._max_missed, self._has_responded = 0, max_missed, False
         self._process = process
         assert process.pid
         self.pid = process.pid
 
-    def ask(self, number: int) -> asyncio.Future[None]:
-        """Done when it has answered, or has gone."""
-        told = self.told[number] = asyncio.get_running_loop().create_future()
+    def request_report(self, number: int) -> asyncio.Future[None]:
+        """The future is done when the process has responded or is gone."""
+        pending = self.pending_reports[number] = asyncio.get_running_loop().create_future()
         self.channel.send(ReportRequest(number))
-        return told
+        return pending
 
     @property
     def is_silent(self) -> bool:
-        """It has said something, but not for a while."""
-        return self._was_heard and self._missed >= LATE
+        """It has responded before, but not to the last checks."""
+        return self._has_responded and self._missed >= SILENT_CHECKS
 
-    def look(self) -> None:
-        """Looks are counted, not time: while the parent is held up itself, nobody misses one."""
+    def check(self) -> None:
+        """Counts checks and not seconds, so that no check is missed while the parent itself is blocked."""
         was_silent = self.is_silent
         self._missed += 1
-        if self._missed > self._most_missed:
+        if self._missed > self._max_missed:
             self.is_hung = True
-            self.fate = f"process {self.number}, which holds connections, hangs and is killed"
+            self.exit_reason = f"server process {self.number} does not respond and is killed"
             self.kill()
         elif self.is_silent and not was_silent:
-            log.warning("process %d, which holds connections, does not answer", self.number)
-        self.channel.send(ReportRequest(UNASKED))
+            log.warning("server process %d does not respond", self.number)
+        self.channel.send(ReportRequest(UNSOLICITED))
 
-    def heard(self) -> None:
+    def note_message(self) -> None:
         if self.is_silent:
-            log.warning("process %d, which holds connections, answers again", self.number)
-        self._missed, self._most_missed, self._was_heard = 0, MOST_MISSED, True
+            log.warning("server process %d responds again", self.number)
+        self._missed, self._max_missed, self._has_responded = 0, MAX_MISSED_CHECKS, True
 
-    def take(self, message: object) -> None:
+    def handle(self, message: object) -> None:
         match message:
             case ServerOpened():
-                _settle(self.opened)
+                _resolve(self.opened)
             case Drained():
-                _settle(self.drained)
+                _resolve(self.drained)
             case ReportResponse(number, report):
                 self.report = report
-                if asked := self.told.get(number):
-                    _settle(asked)
+                if pending := self.pending_reports.get(number):
+                    _resolve(pending)
             case Broken(name, text, hint):
                 kind: type[ConureError] = getattr(errors, name, EngineFailed)
-                self.fate += f": {text}"
+                self.exit_reason += f": {text}"
                 if not self.opened.done():
                     self.opened.set_exception(kind(text, hint))
 
-    def leave(self) -> bool:
-        """It has gone: nobody waits for it. Whether it is to be replaced, or whoever starts the server is told."""
+    def on_exit(self) -> bool:
+        """Resolves everything that waits for the process. True if it should be restarted; else `start` raises."""
         was_open = self.opened.done() and not self.opened.exception()
-        for waiting in (self.drained, *self.told.values()):
-            _settle(waiting)
+        for pending in (self.drained, *self.pending_reports.values()):
+            _resolve(pending)
         if not self.opened.done():
-            self.opened.set_exception(EngineFailed(self.fate, "see its log"))
-        self.opened.exception()  # it may be that nobody asked
+            self.opened.set_exception(EngineFailed(self.exit_reason, "see its log"))
+        self.opened.exception()  # marks it as retrieved: `start` may not be waiting for it
         self.channel.close()
-        return was_open or self.replaces
+        return was_open or self.is_replacement
 
     def kill(self) -> None:
         self._process.kill()
 
-    def end(self) -> None:
-        """Waits until the process has ended."""
-        self._process.join(END_PATIENCE)
+    def join(self) -> None:
+        """Blocks until the process has ended; kills it if that takes too long."""
+        self._process.join(STOP_TIMEOUT)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
 
 
-def _work(
-    settings: Settings, plan: Plan, place: ProcessIdentity, end: socket.socket, logged: tuple[logs.Detail, bool]
+def _run_server_process(
+    settings: Settings,
+    plan: Plan,
+    identity: ProcessIdentity,
+    connection: socket.socket,
+    log_config: tuple[logs.Detail, bool],
 ) -> None:
-    from conure.processes.server_process import work  # noqa: PLC0415  it loads the web framework, which the parent never does
+    from conure.processes.server_process import run  # noqa: PLC0415  it imports the web framework, which the parent never does
 
-    work(settings, plan, place, end, logged)
+    run(settings, plan, identity, connection, log_config)
 
 
-def _settle(future: asyncio.Future[None]) -> None:
+def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)

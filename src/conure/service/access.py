@@ -1,9 +1,9 @@
-"""Who may come in, and how much of it each may have.
+"""Authentication and usage limits: protocols identify a caller, services count its usage.
 
-    a door     secret ──> `Access.identify` ──> Caller, or Unauthorized
-    a service  Caller ──> `Caller.begin` ──> Visit, or Forbidden, or TooMany ──> `spend` seconds of audio ──> `close`
+    protocol  secret ──> `Access.identify` ──> Caller, or Unauthorized
+    service   Caller ──> `begin_usage` ──> Usage, or Forbidden, or TooMany ──> `spend` seconds of audio ──> `close`
 
-Doors find the secret where their protocol has it; what it allows is known here alone.
+Each protocol extracts the secret in its own way; only this package knows what it permits.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ from typing import Literal, Protocol
 __all__ = ["ANONYMOUS", "UNLIMITED", "Access", "AnonymousAccess", "Caller", "Scope", "Usage"]
 
 Scope = Literal["live", "files", "status"]
-"""What a key may be for: live streams, recordings, and what the server tells of itself."""
+"""What a key permits: live streams, recordings, or the status of the server."""
 
 
 class Usage(Protocol):
-    """One stream or one recording of a caller."""
+    """Usage of one stream or one recording of a caller."""
 
     async def reserve(self, seconds: float) -> None:
-        """So much audio is announced: it is spent first, and nobody else can have it until `close`.
+        """Reserves announced audio for this usage until `close`; it is spent first.
 
-        Raises TooMany where nothing is left. A caller that has something left may reserve more than that.
+        Raises TooMany if the limit is used up. A caller that has anything left may reserve more than that.
         """
         ...
 
     def spend(self, seconds: float) -> None:
-        """So much audio came. Raises TooMany where the caller has had all that it may have, and for what comes beyond
-        its reservation."""
+        """Counts received audio. Raises TooMany if the limit is used up and the audio exceeds the reservation."""
         ...
 
     def close(self) -> None:
-        """It is over; more than once does no harm."""
+        """Ends the usage; idempotent."""
         ...
 
 
 class Caller(Protocol):
+    """An identified client."""
+
     @property
     def name(self) -> str:
-        """Of its key, for the log; empty where there are no keys."""
+        """Name of the key, for the log; empty if there are no keys."""
         ...
 
     async def begin_usage(self, scope: Scope) -> Usage:
-        """Raises Forbidden, TooMany with the seconds after which it may try again, or Unauthorized for a key that
-        was removed."""
+        """Raises Forbidden, TooMany (with the seconds after which to retry), or Unauthorized for a removed key."""
         ...
 
 
@@ -53,19 +53,19 @@ class Access(Protocol):
     def needs_key(self) -> bool: ...
 
     def identify(self, secret: str | None) -> Caller:
-        """Raises Unauthorized where a key is needed and this is none."""
+        """Raises Unauthorized if a key is required and this is not a valid one."""
         ...
 
     def is_valid_key(self, secret: str) -> bool:
-        """Whether it is one that `identify` takes; nothing is counted."""
+        """Whether `identify` accepts it; nothing is counted or logged."""
         ...
 
     def caller_named(self, name: str) -> Caller:
-        """One that was identified before. Raises Unauthorized where its key is gone."""
+        """A caller that was identified before. Raises Unauthorized if its key was removed."""
         ...
 
 
-class _Free:
+class _UnlimitedUsage:
     async def reserve(self, seconds: float) -> None:
         pass
 
@@ -76,22 +76,21 @@ class _Free:
         pass
 
 
-UNLIMITED: Usage = _Free()
-"""Of a caller who may have as much as there is."""
+UNLIMITED: Usage = _UnlimitedUsage()
 
 
-class _Nobody:
+class _AnonymousCaller:
     name = ""
 
     async def begin_usage(self, scope: Scope) -> Usage:
         return UNLIMITED
 
 
-ANONYMOUS: Caller = _Nobody()
+ANONYMOUS: Caller = _AnonymousCaller()
 
 
 class AnonymousAccess:
-    """Of a server without keys."""
+    """Access to a server without keys."""
 
     needs_key = False
 

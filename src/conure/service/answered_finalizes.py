@@ -1,7 +1,7 @@
-"""Finalizes that an engine has answered, asked for once more where another engine hears the audio around them again.
+"""Finalizes that an engine has answered, to be repeated when a restarted engine processes the audio around them again.
 
-So that engine cuts the stream at the same places, and the words beside them are the same ones. All that it tells
-before it has answered the last of them was told by the engine before.
+The new engine then flushes the stream at the same samples and produces the same words beside them. Everything that it
+sends before its answer to the last repeated finalize has been sent by the previous engine, and is dropped.
 """
 
 from __future__ import annotations
@@ -14,35 +14,36 @@ from conure.engine.messages import ENDS, Answer, Marker, StreamOpened
 __all__ = ["REPEATED", "AnsweredFinalizes"]
 
 REPEATED = -1
-"""The marker of a finalize that is asked for once more; nobody looks at it."""
+"""Marker number of a repeated finalize; its answer is dropped."""
 
 
 class AnsweredFinalizes:
-    """One stream's."""
+    """Those of one stream."""
 
     def __init__(self) -> None:
-        self._places: deque[int] = deque()
-        self._awaited = 0
-        """How many are still to be answered once more."""
+        self._positions: deque[int] = deque()
+        """Samples, ascending."""
+        self._unanswered = 0
+        """Repeated finalizes that are not answered yet."""
 
-    def add(self, place: int, kept_from: int) -> None:
-        """One that was answered; those before the audio that is kept are forgotten."""
-        self._places.append(place)
-        self._forget(kept_from)
+    def add(self, position: int, kept_from: int) -> None:
+        """Adds an answered finalize, and drops those before the audio that is kept."""
+        self._positions.append(position)
+        self._drop_before(kept_from)
 
-    def again(self, begin: int) -> Iterator[tuple[int, int]]:
-        """Places and markers of those to be asked for when audio is heard again from sample `begin` on."""
-        self._forget(begin)
-        self._awaited = len(self._places)
-        return ((place, REPEATED) for place in self._places)
+    def replay_from(self, begin: int) -> Iterator[tuple[int, int]]:
+        """(position, marker) of the finalizes to repeat when audio is sent again from sample `begin` on."""
+        self._drop_before(begin)
+        self._unanswered = len(self._positions)
+        return ((position, REPEATED) for position in self._positions)
 
-    def knows(self, answer: Answer) -> bool:
-        """Whether what the engine tells was told before."""
-        if not self._awaited or isinstance(answer, (StreamOpened, *ENDS)):
+    def is_repeat(self, answer: Answer) -> bool:
+        """Whether the previous engine has sent this answer already."""
+        if not self._unanswered or isinstance(answer, (StreamOpened, *ENDS)):
             return False
-        self._awaited -= isinstance(answer, Marker)
+        self._unanswered -= isinstance(answer, Marker)
         return True
 
-    def _forget(self, before: int) -> None:
-        while self._places and self._places[0] <= before:
-            self._places.popleft()
+    def _drop_before(self, position: int) -> None:
+        while self._positions and self._positions[0] <= position:
+            self._positions.popleft()

@@ -1,4 +1,4 @@
-"""Settings to the doors and ports that are open, and to whom."""
+"""Which protocols and ports a server opens, and to which clients, according to its settings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["disabled_protocols", "bind_settings", "is_loopback", "access_summary
 
 GRPC_PORT = 50051
 GRPC = ("grpc", "grpc_health", "grpc_reflection")
-PORTS_OF = {"tcp_port": "native", "grpc_port": "riva", "wyoming_port": "wyoming"}
-"""Ports that have one door; all others share the web's."""
-WEB_DOORS = frozenset(PROTOCOLS) - {"riva", "wyoming"}
+PROTOCOL_OF_PORT = {"tcp_port": "native", "grpc_port": "riva", "wyoming_port": "wyoming"}
+"""Ports of a single protocol; all other protocols share the web port."""
+WEB_PROTOCOLS = frozenset(PROTOCOLS) - {"riva", "wyoming"}
 
 
 def disabled_protocols(settings: Settings) -> frozenset[str]:
@@ -25,14 +25,14 @@ def disabled_protocols(settings: Settings) -> frozenset[str]:
 
 
 def bind_settings(settings: Settings) -> Settings:
-    """The settings with a word for every port.
+    """The settings with an explicit value for every port.
 
-    Raises MissingBackend for a gRPC that is not installed, and BadOption where nothing would be open, where strangers
-    could come in whom nobody has let in, or for a certificate that cannot serve.
+    Raises MissingBackend if gRPC is requested and not installed, and BadOption if no protocol would be open, if other
+    machines could connect without keys although that was not allowed, or if the certificate is unusable.
     """
     check_certificate(settings.tls_certificate, settings.tls_key)
     _check_access(settings)
-    closed = disabled_protocols(settings)
+    disabled = disabled_protocols(settings)
     grpc = settings.grpc_port
     has_grpc = all(importlib.util.find_spec(name) for name in GRPC)
     if grpc is None:
@@ -40,27 +40,29 @@ def bind_settings(settings: Settings) -> Settings:
     elif grpc and not has_grpc:
         raise MissingBackend("gRPC is not installed", "pip install 'conure[grpc]', or --grpc-port 0")
     ports = {"tcp_port": settings.tcp_port, "grpc_port": grpc, "wyoming_port": settings.wyoming_port}
-    open_ones = settings.model_copy(update={name: 0 if PORTS_OF[name] in closed else ports[name] for name in ports})
-    has_web = settings.port and not closed >= WEB_DOORS
-    if not has_web and not any(getattr(open_ones, name) for name in ports):
-        raise BadOption("every door is closed", "leave one of the ports open, and a door at it")
-    return open_ones
+    bound = settings.model_copy(
+        update={name: 0 if PROTOCOL_OF_PORT[name] in disabled else ports[name] for name in ports}
+    )
+    has_web = settings.port and not disabled >= WEB_PROTOCOLS
+    if not has_web and not any(getattr(bound, name) for name in ports):
+        raise BadOption("all protocols are disabled", "leave one port and one of its protocols enabled")
+    return bound
 
 
 def access_summary(settings: Settings) -> str:
-    """Use the server, for whoever starts it."""
+    """Which clients may use the server, in a few words for the log."""
     if settings.keys:
         return f"keys of {settings.keys}"
-    return "everybody who reaches it" if settings.allow_anonymous else "this machine, without keys"
+    return "any client, without keys" if settings.allow_anonymous else "this machine, without keys"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there."""
+    """Whether only this machine can connect to that address."""
     try:
-        found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        resolved = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:
         return False
-    addresses = {str(address[0]).partition("%")[0] for _, _, _, _, address in found}
+    addresses = {str(address[0]).partition("%")[0] for _, _, _, _, address in resolved}
     return all(ipaddress.ip_address(address).is_loopback for address in addresses)
 
 
@@ -69,6 +71,6 @@ def _check_access(settings: Settings) -> None:
         KeyFile(settings.keys)
     elif not (settings.allow_anonymous or is_loopback(settings.host)):
         raise BadOption(
-            f"other machines could reach {settings.host or 'every address'}, and there are no keys",
-            "make some (`conure keys add NAME --keys FILE`) and give --keys FILE, or --allow-anonymous",
+            f"{settings.host or 'every address'} accepts other machines, and there are no keys",
+            "create a key (`conure keys add NAME --keys FILE`) and use --keys FILE, or use --allow-anonymous",
         )

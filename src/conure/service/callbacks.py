@@ -1,6 +1,6 @@
-"""Answers that are sent later, to addresses that clients name.
+"""Callbacks: results that are sent later, to URLs of clients.
 
-They are kept in memory: a server that is killed forgets them, one that is told to stop sends what it can in time.
+They are kept in memory: a server that is killed loses them, one that drains sends what it can in time.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["Callback", "Callbacks"]
 
 log = logging.getLogger(__name__)
 
-MOST = 256
-"""That are owed at a time, by all processes of the server."""
+MAX_PENDING = 256
+"""Of all processes of the server."""
 DELAYS = (1.0, 5.0, 25.0)
-"""Seconds after each attempt that failed; one more attempt, and it is given up."""
+"""Seconds after each failed attempt; after one more attempt the callback is dropped."""
 RETRY_AFTER = 5.0
 
 
@@ -37,47 +37,47 @@ class Callback:
 
 class Callbacks:
     def __init__(
-        self, outside: SafeHttp, place: ProcessIdentity = SINGLE_PROCESS, delays: Sequence[float] = DELAYS
+        self, http: SafeHttp, identity: ProcessIdentity = SINGLE_PROCESS, delays: Sequence[float] = DELAYS
     ) -> None:
-        self._outside = outside
-        self._most = place.share_of(MOST)
+        self._http = http
+        self._max_pending = identity.share_of(MAX_PENDING)
         self._delays = delays
-        self._owed: set[asyncio.Task[None]] = set()
-        self._draining = False
+        self._pending: set[asyncio.Task[None]] = set()
+        self._is_draining = False
 
     async def check_url(self, callback: Callback) -> None:
-        """Raises BadOption or AudioNotFound for an address that nothing may be sent to."""
-        await self._outside.resolve_allowed(callback.url)
+        """Raises BadOption or AudioNotFound for a URL that must not be requested."""
+        await self._http.resolve_allowed(callback.url)
 
     def schedule(self, callback: Callback, work: Callable[[], Awaitable[bytes]], needed: AsyncExitStack) -> None:
-        """What the work gives, JSON, is sent there. Raises Busy, and then nothing is begun.
+        """Runs `work` and sends its result, JSON, to the callback. Raises Busy; then nothing is started.
 
-        `needed` is emptied, and what was in it closed when the work is done.
+        `needed` is emptied; what was in it is closed when the work is done.
         """
-        if self._draining:
-            raise Busy("the server is about to stop", "ask another server, or again", RETRY_AFTER)
-        if len(self._owed) >= self._most:
-            raise Busy(f"{len(self._owed)} callbacks are owed already", "try again in a while")
-        owed = start_task(self._keep(callback, work, needed.pop_all()), "sending a callback")
-        self._owed.add(owed)
-        owed.add_done_callback(self._owed.discard)
+        if self._is_draining:
+            raise Busy("the server is about to stop", "retry later or use another server", RETRY_AFTER)
+        if len(self._pending) >= self._max_pending:
+            raise Busy(f"too many pending callbacks ({len(self._pending)})", "retry later")
+        task = start_task(self._run(callback, work, needed.pop_all()), "sending a callback")
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
 
     async def drain(self, seconds: float) -> None:
-        """No new ones; returns when all are sent or given up, or after so many seconds."""
-        self._draining = True
-        if self._owed:
-            await asyncio.wait(self._owed, timeout=seconds)
+        """Accepts no new ones; returns when all are sent or dropped, or after so many seconds."""
+        self._is_draining = True
+        if self._pending:
+            await asyncio.wait(self._pending, timeout=seconds)
 
     async def close(self) -> None:
-        """What is still owed is given up."""
-        self._draining = True
-        if owed := tuple(self._owed):
-            log.warning("%d callbacks are not sent", len(owed))
-            for task in owed:
+        """Cancels pending callbacks."""
+        self._is_draining = True
+        if pending := tuple(self._pending):
+            log.warning("%d callbacks are not sent", len(pending))
+            for task in pending:
                 task.cancel()
-            await asyncio.wait(owed)
+            await asyncio.wait(pending)
 
-    async def _keep(self, callback: Callback, work: Callable[[], Awaitable[bytes]], needed: AsyncExitStack) -> None:
+    async def _run(self, callback: Callback, work: Callable[[], Awaitable[bytes]], needed: AsyncExitStack) -> None:
         try:
             async with needed:
                 body = await work()
@@ -87,16 +87,16 @@ class Callbacks:
                     return
                 if delay is not None:
                     await asyncio.sleep(delay)
-            log.warning("a callback to %s is given up: %s", callback.url.host, failure)
+            log.warning("dropping a callback to %s: %s", callback.url.host, failure)
         except Exception:
-            log.exception("a callback to %s is lost", callback.url.host)
+            log.exception("a callback to %s failed", callback.url.host)
 
     async def _send(self, callback: Callback, body: bytes) -> str | None:
-        """What went wrong."""
+        """The reason of a failure; None on success."""
         json = {"Content-Type": "application/json"}
         try:
-            async with self._outside.request(callback.method, callback.url, body, json) as answer:
-                return None if answer.is_success else f"it answers {answer.status_code}"
+            async with self._http.request(callback.method, callback.url, body, json) as response:
+                return None if response.is_success else f"HTTP status {response.status_code}"
         except ConureError as error:
             return error.message
         except httpx2.TransportError as error:

@@ -1,6 +1,6 @@
-"""Callers with keys: who they are, what they may, and how what they have is counted.
+"""Callers with keys: identification, scopes and counted usage.
 
-secret ──> the file of keys ──> a caller ──> `begin` ──> `UsageCounts`, which all processes share
+secret ──> key file ──> caller ──> `begin_usage` ──> `UsageCounts`, which all processes share
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from conure.service.keys import Key, KeyFile
 from conure.service.limits import NO_LIMITS, Ledger, Limits
 from conure.settings import Settings
 
-__all__ = ["UsageCounts", "KeyedAccess", "LocalUsage", "Tell", "open_access"]
+__all__ = ["UsageCounts", "KeyedAccess", "LocalUsage", "LimitCallback", "open_access"]
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 1.0
-"""Seconds of audio of a visit that are counted together: packets have 20 ms."""
+MIN_SPENT = 1.0
+"""Seconds of audio of a usage that are counted at once: packets have 20 ms."""
 
-Tell = Callable[[TooMany], None]
+LimitCallback = Callable[[TooMany], None]
 
 
 class UsageCounts(Protocol):
-    """What keys have had, in the whole server. A visit has a number from `begin` to `end`."""
+    """Usage of keys in the whole server. A usage has a number from `begin` to `end`."""
 
-    async def begin(self, key: str, limits: Limits, scope: Scope, tell: Tell) -> int:
-        """Raises TooMany. `tell` is called when the key has had all the audio that it may have."""
+    async def begin(self, key: str, limits: Limits, scope: Scope, on_limit: LimitCallback) -> int:
+        """Raises TooMany. `on_limit` is called when the key has used up its audio."""
         ...
 
     async def reserve(self, number: int, seconds: float) -> None:
@@ -45,17 +45,17 @@ class UsageCounts(Protocol):
 
 
 class LocalUsage:
-    """Of a server of one process."""
+    """`UsageCounts` of a server of one process."""
 
     def __init__(self) -> None:
         self._ledger = Ledger()
         self._numbers = itertools.count(1)
-        self._tell: dict[int, Tell] = {}
+        self._on_limit: dict[int, LimitCallback] = {}
 
-    async def begin(self, key: str, limits: Limits, scope: Scope, tell: Tell) -> int:
+    async def begin(self, key: str, limits: Limits, scope: Scope, on_limit: LimitCallback) -> int:
         number = next(self._numbers)
         self._ledger.begin((0, number), key, limits, scope, time.monotonic())
-        self._tell[number] = tell
+        self._on_limit[number] = on_limit
         return number
 
     async def reserve(self, number: int, seconds: float) -> None:
@@ -65,15 +65,15 @@ class LocalUsage:
         try:
             self._ledger.spend((0, number), seconds, time.monotonic())
         except TooMany as error:
-            self._tell[number](error)
+            self._on_limit[number](error)
 
     def end(self, number: int) -> None:
         self._ledger.end((0, number))
-        del self._tell[number]
+        del self._on_limit[number]
 
 
 class KeyedAccess:
-    """Of a server with keys."""
+    """Access to a server with keys."""
 
     needs_key = True
 
@@ -83,27 +83,29 @@ class KeyedAccess:
 
     def identify(self, secret: str | None) -> Caller:
         if secret is None:
-            raise _refused(Unauthorized("a key is needed", "send one: Authorization: Bearer cnr_..."))
+            raise _count_refusal(Unauthorized("an API key is required", "send Authorization: Bearer cnr_..."))
         if key := self._keys.find_by_secret(secret, time.monotonic()):
             return _Keyholder(key.name, self._keys, self._counts)
-        raise _refused(Unauthorized("the key is not known", "was it removed, or cut off? `conure keys` lists those"))
+        raise _count_refusal(
+            Unauthorized("the key is not known", "it was removed or is truncated; see `conure keys list`")
+        )
 
     def is_valid_key(self, secret: str) -> bool:
         return self._keys.find_by_secret(secret, time.monotonic()) is not None
 
     def caller_named(self, name: str) -> Caller:
         if self._keys.find_by_name(name, time.monotonic()) is None:
-            raise _refused(_gone(name))
+            raise _count_refusal(_removed(name))
         return _Keyholder(name, self._keys, self._counts)
 
 
 def open_access(settings: Settings, counts: UsageCounts) -> Access:
-    """Raises BadOption for a file of keys that is none, or empty."""
+    """Raises BadOption for a key file that is invalid or empty."""
     return KeyedAccess(KeyFile(settings.keys), counts) if settings.keys else AnonymousAccess()
 
 
 class _Keyholder:
-    """What it may is looked up when it begins something: the key may have changed since it came."""
+    """Scopes and limits are looked up for each usage: the key may have changed since it was identified."""
 
     def __init__(self, name: str, keys: KeyFile, counts: UsageCounts) -> None:
         self.name = name
@@ -114,64 +116,64 @@ class _Keyholder:
         try:
             return await self._begin(scope)
         except ConureError as error:
-            raise _refused(error) from None
+            raise _count_refusal(error) from None
 
     async def _begin(self, scope: Scope) -> Usage:
         key = self._keys.find_by_name(self.name, time.monotonic())
         if key is None:
-            raise _gone(self.name)
+            raise _removed(self.name)
         if scope not in key.scopes:
-            raise Forbidden(f"the key {key.name!r} is not for {scope}", f"it is for {', '.join(key.scopes)}")
+            raise Forbidden(f"the key {key.name!r} does not permit {scope}", f"its scopes: {', '.join(key.scopes)}")
         if scope == "status" or key.limits == NO_LIMITS:
             return UNLIMITED
-        return await _Counted.begun(self._counts, key, scope)
+        return await _CountedUsage.begin(self._counts, key, scope)
 
 
-class _Counted:
+class _CountedUsage:
     def __init__(self, counts: UsageCounts) -> None:
         self._counts = counts
         self._number = 0
         self._unspent = 0.0
-        self._over: TooMany | None = None
+        self._limit_error: TooMany | None = None
 
     @staticmethod
-    async def begun(counts: UsageCounts, key: Key, scope: Scope) -> _Counted:
-        visit = _Counted(counts)
-        visit._number = await counts.begin(key.id, key.limits, scope, visit._tell)
-        return visit
+    async def begin(counts: UsageCounts, key: Key, scope: Scope) -> _CountedUsage:
+        usage = _CountedUsage(counts)
+        usage._number = await counts.begin(key.id, key.limits, scope, usage._on_limit)
+        return usage
 
     async def reserve(self, seconds: float) -> None:
         try:
             await self._counts.reserve(self._number, seconds)
         except TooMany as error:
-            raise _refused(error) from None
+            raise _count_refusal(error) from None
 
     def spend(self, seconds: float) -> None:
         self._unspent += seconds
-        if self._unspent >= TOGETHER:
-            self._pay()
-        if self._over:
-            raise self._over
+        if self._unspent >= MIN_SPENT:
+            self._flush()
+        if self._limit_error:
+            raise self._limit_error
 
     def close(self) -> None:
         if self._number:
-            self._pay()
+            self._flush()
             self._counts.end(self._number)
             self._number = 0
 
-    def _pay(self) -> None:
+    def _flush(self) -> None:
         self._counts.spend(self._number, self._unspent)
         self._unspent = 0.0
 
-    def _tell(self, error: TooMany) -> None:
-        self._over = error
+    def _on_limit(self, error: TooMany) -> None:
+        self._limit_error = error
 
 
-def _refused(error: ConureError) -> ConureError:
+def _count_refusal(error: ConureError) -> ConureError:
     metrics.REFUSED.labels(error.code).inc()
     log.info("refused: %s", error.message)
     return error
 
 
-def _gone(name: str) -> Unauthorized:
-    return Unauthorized(f"the key {name!r} was removed", "take another one")
+def _removed(name: str) -> Unauthorized:
+    return Unauthorized(f"the key {name!r} was removed", "use another one")

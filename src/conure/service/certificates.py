@@ -1,4 +1,4 @@
-"""Whether a certificate and its key can serve, before a client finds that they cannot."""
+"""Checks a TLS certificate and its key when the server starts, before a client fails on them."""
 
 from __future__ import annotations
 
@@ -13,52 +13,53 @@ from conure.errors import BadOption
 __all__ = ["check_certificate"]
 
 NO_CHECK_TIME = 0x200000
-"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which Python has no name for: we compare dates ourselves, to tell them."""
-OTHER_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
-"""What OpenSSL says of a key that is not the certificate's; the second where even its kind is another."""
+"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which Python does not define. Dates are checked separately, to report them."""
+MISMATCH = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+"""OpenSSL's errors for a key of another certificate; the second one if even the type of the key differs."""
 ROUNDS = 4
-"""Of a handshake, with one to spare."""
+"""Rounds of a handshake in memory, with one to spare."""
 
 
 def check_certificate(certificate: Path | None, key: Path | None) -> None:
-    """Raises BadOption for one without the other, for files that are no such thing or do not belong together, and for a
-    certificate that is not valid yet or any more."""
+    """Raises BadOption if only one is given, or they are invalid or do not match, or the certificate is expired."""
     if certificate is None and key is None:
         return
     if certificate is None or key is None:
         given, missing = ("key", "certificate") if certificate is None else ("certificate", "key")
-        raise BadOption(f"there is a TLS {given} and no {missing}", f"give --tls-{missing}, too, or neither")
-    shown = _shown_by(_server(certificate, key), certificate)
-    now, hint = time.time(), "take one that is valid, and check this machine's clock"
-    if now < ssl.cert_time_to_seconds(shown["notBefore"]):
-        raise BadOption(f"the certificate {certificate} is not valid before {shown['notBefore']}", hint)
-    if now > ssl.cert_time_to_seconds(shown["notAfter"]):
-        raise BadOption(f"the certificate {certificate} expired on {shown['notAfter']}", hint)
+        raise BadOption(f"a TLS {given} without a {missing}", f"add --tls-{missing}, or use neither")
+    fields = _certificate_seen_by_client(_server_context(certificate, key), certificate)
+    now, hint = time.time(), "use a valid one, and check this machine's clock"
+    if now < ssl.cert_time_to_seconds(fields["notBefore"]):
+        raise BadOption(f"the certificate {certificate} is not valid before {fields['notBefore']}", hint)
+    if now > ssl.cert_time_to_seconds(fields["notAfter"]):
+        raise BadOption(f"the certificate {certificate} expired on {fields['notAfter']}", hint)
 
 
-def _server(certificate: Path, key: Path) -> ssl.SSLContext:
+def _server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     for path in (certificate, key):
         try:
             path.open("rb").close()
         except OSError as error:
-            raise BadOption(f"{path} cannot be read: {error.strerror}", "name a file in PEM form") from None
+            raise BadOption(f"{path} cannot be read: {error.strerror}", "use a file in PEM format") from None
 
-    def refuse() -> str:
-        """Else OpenSSL would ask on the terminal."""
-        raise BadOption(f"the key {key} has a password", f"store it without: openssl pkey -in {key} -out PLAIN")
+    def refuse_password() -> str:
+        """Without it OpenSSL would prompt on the terminal."""
+        raise BadOption(f"the key {key} has a password", f"remove it: openssl pkey -in {key} -out PLAIN")
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(certificate, key, password=refuse)
+        context.load_cert_chain(certificate, key, password=refuse_password)
     except ssl.SSLError as error:
-        if error.reason in OTHER_KEY:
-            raise BadOption(f"the key {key} is not that of the certificate {certificate}", "take its own") from None
-        raise BadOption(f"{certificate} and {key} are no certificate and its key", "both must be in PEM form") from None
+        if error.reason in MISMATCH:
+            raise BadOption(f"the key {key} does not match the certificate {certificate}", "use its own key") from None
+        raise BadOption(
+            f"{certificate} and {key} are not a certificate and its key", "use files in PEM format"
+        ) from None
     return context
 
 
-def _shown_by(server: ssl.SSLContext, certificate: Path) -> dict[str, Any]:
-    """The certificate as a client is shown it that trusts it alone: it need not lead to an authority that we know."""
+def _certificate_seen_by_client(server: ssl.SSLContext, certificate: Path) -> dict[str, Any]:
+    """Fields of the certificate after a handshake with a client that trusts only it: its issuer may be unknown here."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(NO_CHECK_TIME)
@@ -70,7 +71,7 @@ def _shown_by(server: ssl.SSLContext, certificate: Path) -> dict[str, Any]:
             with contextlib.suppress(ssl.SSLWantReadError):
                 side.do_handshake()
     except ssl.SSLError as error:
-        message = f"no client would take the certificate {certificate}: {error.reason}"
-        raise BadOption(message, "it must be one for servers") from None
-    shown: dict[str, Any] = sides[0].getpeercert() or {}
-    return shown
+        message = f"clients would reject the certificate {certificate}: {error.reason}"
+        raise BadOption(message, "it must be a server certificate") from None
+    fields: dict[str, Any] = sides[0].getpeercert() or {}
+    return fields

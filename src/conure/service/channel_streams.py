@@ -1,9 +1,9 @@
-"""Several channels of one connection, each a stream of its own: one channel is one row of the batch.
+"""Several channels of one connection, each a stream of its own.
 
     bytes ──> decoder ──┬─> samples of channel 0 ──> LiveStream ──┐
-                        └─> samples of channel 1 ──> LiveStream ──┴─> (channel, event), as they come
+                        └─> samples of channel 1 ──> LiveStream ──┴─> (channel, event), in order of arrival
 
-A connection whose audio is not to be told apart has one stream, which takes the bytes as they are.
+If the channels are mixed, there is one stream, which receives the bytes unchanged.
 """
 
 from __future__ import annotations
@@ -29,45 +29,50 @@ from conure.vad.endpointing import Endpointing
 
 __all__ = ["ChannelStreams"]
 
-SAMPLES = AudioFormat("f32")
-"""What each stream is fed with when the audio was decoded before."""
+DECODED = AudioFormat("f32")
+"""Format of each stream's audio if it is decoded here."""
 
 
 class ChannelStreams:
-    """Belongs to one connection, which nobody comes back to. One call of `feed`, `finalize`, `close` at a time."""
+    """Owned by one connection; not resumable. One call of `push_audio`, `finalize` or `close` at a time."""
 
-    def __init__(self, live: LiveService, streams: Sequence[LiveStream], intake: StreamAudioDecoder | None) -> None:
-        """`intake`: tells the channels apart; None where there is one stream."""
+    def __init__(self, live: LiveService, streams: Sequence[LiveStream], decoder: StreamAudioDecoder | None) -> None:
+        """`decoder`: splits the channels; None if there is one stream."""
         self.streams = tuple(streams)
         self.is_closing = False
-        """No more audio is taken."""
+        """No more audio is accepted."""
         self._live = live
-        self._intake = intake
-        self._inbox = RequestQueue(self, live.spool_space) if intake else None
+        self._decoder = decoder
+        self._queue = RequestQueue(self, live.spool_space) if decoder else None
         self._readers = [live.attach(stream) for stream in streams]
 
     @classmethod
     async def open(
-        cls, live: LiveService, wanted: StreamRequest, audio: AudioFormat, caller: Caller = ANONYMOUS, channels: int = 1
+        cls,
+        live: LiveService,
+        request: StreamRequest,
+        audio: AudioFormat,
+        caller: Caller = ANONYMOUS,
+        channels: int = 1,
     ) -> Self:
-        """All or none. `channels`: 1 for the mean of those that the audio has, or as many as it has for each.
+        """Opens all streams or none. `channels`: 1 for their mean, or the number of channels of the audio.
 
-        A container tells its own number: it is silent in those that it lacks, and those that it has more are left out.
-        Raises what `LiveService.open` raises.
+        If a container has fewer channels, the others are silent; if it has more, they are ignored.
+        Raises as `LiveService.open_stream`.
         """
         if audio.encoding == "container":
             audio = replace(audio, channels=channels)
         if channels not in (1, audio.channels):
-            raise BadOption(f"{channels} channels are to be told apart", f"the audio has {audio.channels}")
-        apart = channels > 1
-        async with AsyncExitStack() as opened:
+            raise BadOption(f"cannot split the audio into {channels} channels", f"it has {audio.channels}")
+        split = channels > 1
+        async with AsyncExitStack() as stack:
             streams = []
             for _ in range(channels):
-                stream = await live.open_stream(wanted, SAMPLES if apart else audio, caller)
-                opened.callback(live.discard, stream)
+                stream = await live.open_stream(request, DECODED if split else audio, caller)
+                stack.callback(live.discard, stream)
                 streams.append(stream)
-            opened.pop_all()
-        return cls(live, streams, StreamAudioDecoder(audio, split=True) if apart else None)
+            stack.pop_all()
+        return cls(live, streams, StreamAudioDecoder(audio, split=True) if split else None)
 
     @property
     def seconds(self) -> float:
@@ -76,124 +81,125 @@ class ChannelStreams:
 
     @property
     def problems(self) -> list[str]:
-        """What of the audio could not be read."""
-        return self._intake.problems if self._intake else self.streams[0].problems
+        """Parts of the audio that could not be read."""
+        return self._decoder.problems if self._decoder else self.streams[0].problems
 
     @property
     def has_backlog(self) -> bool:
-        """Audio waits that could be heard: the client need say nothing meanwhile."""
-        return bool(self._inbox and not self._inbox.is_empty) or any(stream.has_backlog for stream in self.streams)
+        """Audio or requests wait to be processed, so the client may be silent without being idle."""
+        return bool(self._queue and not self._queue.is_empty) or any(stream.has_backlog for stream in self.streams)
 
     async def push_audio(self, data: bytes) -> None:
-        """Audio in the connection's format, cut anywhere. What cannot be heard yet is kept; nothing is waited for.
+        """Audio in the connection's format, split anywhere. It is queued if it cannot be processed yet; never blocks.
 
-        What came before audio that cannot be read, or kept, is transcribed; then the streams fail.
+        If audio cannot be decoded or queued, the audio before it is transcribed; then the streams fail.
         """
         if self.is_closing:
             return
-        if self._inbox is None:
+        if self._queue is None:
             await self.streams[0].push_audio(data, self._readers[0])
             return
         try:
-            self._inbox.put_audio(data)
+            self._queue.put_audio(data)
         except BacklogFull as error:
             await self._overflow(error)
 
     def push_audio_now(self, data: bytes) -> bool:
-        """The same at once; False, and nothing was taken, where `feed` would refuse, or tell channels apart."""
-        return self._inbox is None and not self.is_closing and self.streams[0].push_audio_now(data, self._readers[0])
+        """As `push_audio`, synchronously. False if that would fail or channels are split; then nothing was accepted."""
+        return self._queue is None and not self.is_closing and self.streams[0].push_audio_now(data, self._readers[0])
 
     async def finalize(self, marker: int) -> None:
-        """That was all for now: each channel tells a Marker."""
+        """Requests a final of the audio so far; each channel sends a Marker."""
         if not self.is_closing:
-            await self._then(partial(self._finalize, marker))
+            await self._enqueue(partial(self._finalize, marker))
 
-    async def configure(self, endpointing: Endpointing, lag_every: float = LAG_INTERVAL) -> None:
-        """Of streams that are not told apart, for what comes from now on."""
-        await self.streams[0].configure(endpointing, lag_every)
+    async def configure(self, endpointing: Endpointing, lag_interval: float = LAG_INTERVAL) -> None:
+        """For connections with one stream; applies to the audio that follows."""
+        await self.streams[0].configure(endpointing, lag_interval)
 
     async def close(self) -> None:
-        """That was all; more than once does no harm."""
+        """Ends the audio; idempotent."""
         if not self.is_closing:
             self.is_closing = True
-            await self._then(self._close)
+            await self._enqueue(self._close)
 
     def stop(self, event: Failed) -> None:
-        """Ends all of them from this side."""
+        """Ends all streams with that event."""
         for stream in self.streams:
             stream.session.stop(event)
 
     def cancel(self) -> None:
-        """Nobody wants the rest; more than once does no harm."""
+        """Ends all streams without a result; idempotent."""
         self.is_closing = True
-        if self._inbox:
-            self._inbox.close()
-        if self._intake:
-            self._intake.close()
+        if self._queue:
+            self._queue.close()
+        if self._decoder:
+            self._decoder.close()
         for stream in self.streams:
             self._live.discard(stream)
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
-        """Of all channels, in the order in which they come; ends when all have ended."""
-        if self._intake is None:
+        """(channel, event) of all channels, in order of arrival; ends when all streams have ended."""
+        if self._decoder is None:
             async for event in self.streams[0].events(self._readers[0]):
                 yield 0, event
             return
         pairs = zip(self.streams, self._readers, strict=True)
-        told = [aiter(stream.events(reader)) for stream, reader in pairs]
+        iterators = [aiter(stream.events(reader)) for stream, reader in pairs]
         waiting = {
-            start_task(_anext(events), "reading events of a channel"): channel for channel, events in enumerate(told)
+            start_task(_anext(events), "reading events of a channel"): channel
+            for channel, events in enumerate(iterators)
         }
         try:
             while waiting:
                 done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for each in sorted(done, key=waiting.__getitem__):
-                    channel = waiting.pop(each)
-                    if (came := each.result()) is not None:
-                        waiting[start_task(_anext(told[channel]), "reading events of a channel")] = channel
-                        yield channel, came
+                for task in sorted(done, key=waiting.__getitem__):
+                    channel = waiting.pop(task)
+                    if (received := task.result()) is not None:
+                        waiting[start_task(_anext(iterators[channel]), "reading events of a channel")] = channel
+                        yield channel, received
         finally:
-            for each in waiting:
-                each.cancel()
+            for task in waiting:
+                task.cancel()
 
-    async def _then(self, action: Callable[[], Awaitable[None]]) -> None:
-        """After the audio that came so far."""
-        await (self._inbox.put_action(action) if self._inbox else action())
+    async def _enqueue(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Runs the action after all audio received so far."""
+        await (self._queue.put_action(action) if self._queue else action())
 
-    # What the inbox asks for, one after the other, where channels are told apart.
+    # The consumer of the queue, if channels are split: one call at a time.
 
     @property
     def is_writable(self) -> bool:
-        return bool(self._intake and self._intake.is_immediate) and all(stream.is_writable for stream in self.streams)
+        return bool(self._decoder and self._decoder.is_immediate) and all(stream.is_writable for stream in self.streams)
 
     def process_now(self, data: bytes) -> None:
-        assert self._intake
+        assert self._decoder
         try:
-            samples = self._intake.decode_now(data)
+            samples = self._decoder.decode_now(data)
         except UnsupportedAudio as error:
-            self._spoil(error)
+            self._fail_after_audio(error)
         else:
-            for row, stream, reader in zip(samples, self.streams, self._readers, strict=True):
-                stream.push_audio_now(row.tobytes(), reader)
+            for channel, stream, reader in zip(samples, self.streams, self._readers, strict=True):
+                stream.push_audio_now(channel.tobytes(), reader)
 
     async def process(self, data: bytes) -> None:
-        assert self._intake
+        assert self._decoder
         for stream in self.streams:
             await stream.wait_until_writable()
         try:
-            samples = await self._intake.decode(data)
+            samples = await self._decoder.decode(data)
         except UnsupportedAudio as error:
-            self._spoil(error)
+            self._fail_after_audio(error)
         else:
-            await self._share(samples)
+            await self._push(samples)
 
     def fail(self, error: Exception) -> None:
         for stream in self.streams:
             stream.fail(error)
 
     async def _finalize(self, marker: int) -> None:
-        if self._intake:
-            await self._share(self._intake.flush())
+        if self._decoder:
+            await self._push(self._decoder.flush())
         for stream, reader in zip(self.streams, self._readers, strict=True):
             await stream.finalize(marker, reader)
 
@@ -203,39 +209,39 @@ class ChannelStreams:
             await stream.close(reader)
 
     async def _finish(self) -> None:
-        """What the decoder still has."""
-        if self._intake:
+        """Passes on the rest of the decoder's samples."""
+        if self._decoder:
             try:
-                await self._share(await self._intake.finish())
+                await self._push(await self._decoder.finish())
             except UnsupportedAudio as error:
-                self._spoil(error)
+                self._fail_after_audio(error)
 
-    async def _share(self, samples: Samples) -> None:
+    async def _push(self, samples: Samples) -> None:
         """samples [channels, n]."""
         if samples.size:
-            for row, stream, reader in zip(samples, self.streams, self._readers, strict=True):
-                await stream.push_audio(row.tobytes(), reader)
+            for channel, stream, reader in zip(samples, self.streams, self._readers, strict=True):
+                await stream.push_audio(channel.tobytes(), reader)
 
     async def _overflow(self, error: BacklogFull) -> None:
-        """What is kept is transcribed, what follows is not taken."""
+        """Queued audio is transcribed; no more is accepted."""
         self.is_closing = True
 
         async def end() -> None:
             await self._finish()
-            self._spoil(error)
+            self._fail_after_audio(error)
 
         for stream in self.streams:
             stream.warn_before_failing(error)
-        await self._then(end)
+        await self._enqueue(end)
 
-    def _spoil(self, error: UnsupportedAudio | BacklogFull) -> None:
+    def _fail_after_audio(self, error: UnsupportedAudio | BacklogFull) -> None:
         self.is_closing = True
-        if self._inbox:
-            self._inbox.close()
+        if self._queue:
+            self._queue.close()
         for stream in self.streams:
             stream.fail_after_audio(error)
 
 
 async def _anext(events: AsyncIterator[Event]) -> Event | None:
-    """None after the last one."""
+    """None after the last event."""
     return await anext(events, None)

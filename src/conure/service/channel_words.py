@@ -1,4 +1,4 @@
-"""The words of a recording's pieces, channel by channel, each word once."""
+"""Merges the words of a recording's clips, for each channel; words in overlaps appear once."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ __all__ = ["ChannelWords"]
 
 
 class ChannelWords:
-    """One recording. Its pieces come in the order of their channel; holds the words of one piece a channel."""
+    """Words of one recording. Clips of a channel are added in order; holds the words of one clip per channel."""
 
     def __init__(self) -> None:
-        self._joiners: dict[int, OverlapMerger[Word]] = {}
+        self._mergers: dict[int, OverlapMerger[Word]] = {}
 
-    def push(self, channel: int, words: Sequence[Word], start: float, overlap: float) -> list[tuple[int, Word]]:
-        """The words of a piece in its own times -> (channel, word) that are settled now, in times of the recording.
+    def add_clip(self, channel: int, words: Sequence[Word], start: float, overlap: float) -> list[tuple[int, Word]]:
+        """Words of a clip, in times of the clip -> (channel, word) that are final now, in times of the recording.
 
-        `start` is the piece's own, and `overlap` the seconds at its beginning that the piece before it heard, too.
+        `start`: of the clip. `overlap`: seconds at its beginning that the previous clip contains, too.
         """
-        joiner = self._joiners.setdefault(channel, OverlapMerger())
-        return [(channel, word) for word in joiner.add_clip([_shifted(word, start) for word in words], start, overlap)]
+        merger = self._mergers.setdefault(channel, OverlapMerger())
+        return [(channel, word) for word in merger.add_clip([_shifted(word, start) for word in words], start, overlap)]
 
     def finish(self) -> list[tuple[int, Word]]:
-        """What is left."""
-        return [(channel, word) for channel, joiner in self._joiners.items() for word in joiner.finish()]
+        """The remaining words."""
+        return [(channel, word) for channel, merger in self._mergers.items() for word in merger.finish()]
 
 
 def _shifted(word: Word, seconds: float) -> Word:

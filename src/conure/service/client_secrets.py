@@ -1,9 +1,9 @@
-"""Short-lived secrets that a server of a client's own gives to a browser, so that the key itself stays at home.
+"""Short-lived client secrets: an application's backend mints them for browsers, so that its API key stays there.
 
-    ek_<what it is for>.<signature>      who minted it, until when, and with which session
+    ek_<claims>.<signature>      claims: the caller that minted it, its expiry, and a session
 
-Nothing is kept: whoever has the key that signed one can open it, so every process of a server opens what another
-minted. A secret may be used any number of times until it expires; what was begun with it goes on.
+Secrets are not stored: every process of a server has the signing key and can verify them. A secret may be used any
+number of times until it expires; sessions that were opened with it go on.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ __all__ = ["MIN_SECONDS", "MAX_SECONDS", "ClientSecrets", "MintedSecret", "Secre
 
 PREFIX = "ek_"
 MIN_SECONDS, MAX_SECONDS = 10, 7200
-MOST_SESSION = 4096
-"""Bytes of a session in JSON: a secret has to fit into a header."""
+MAX_SESSION_BYTES = 4096
+"""Of a session in JSON: a secret has to fit into a header."""
 
 
 class SecretClaims(Struct, frozen=True):
     caller: str
-    """Name of the key that it was minted with; empty where there are no keys."""
+    """Name of the key that minted it; empty without keys."""
     expires_at: int
     """Seconds since the epoch."""
     session: dict[str, Any]
-    """What was asked for when it was minted."""
+    """Session fields of the mint request."""
 
 
 class MintedSecret(Struct, frozen=True):
@@ -43,45 +43,48 @@ class MintedSecret(Struct, frozen=True):
     expires_at: int
 
 
-_opened = msgspec.json.Decoder(SecretClaims)
+_claims = msgspec.json.Decoder(SecretClaims)
 
 
 class ClientSecrets:
     def __init__(self, key: bytes, now: Callable[[], float] = time.time) -> None:
-        """`key`: the same in all processes of a server, and known to nobody else. Without keys it may be empty."""
+        """`key`: shared by all processes of a server. It may be empty if API keys are off."""
         self._key, self._now = key, now
 
     def mint(self, caller: str, seconds: int, session: dict[str, Any]) -> MintedSecret:
-        """Raises BadOption for a time that is not taken, and for a session that does not fit."""
+        """Raises BadOption for an expiry out of range, and for a session that is too large."""
         if not MIN_SECONDS <= seconds <= MAX_SECONDS:
-            raise BadOption(f"a secret for {seconds} seconds", f"it must be {MIN_SECONDS} to {MAX_SECONDS}")
-        if (size := len(msgspec.json.encode(session))) > MOST_SESSION:
-            raise BadOption(f"a session of {size} bytes", f"a secret takes {MOST_SESSION}; say the rest when connected")
+            raise BadOption(f"a client secret cannot be valid for {seconds} s", f"use {MIN_SECONDS} to {MAX_SECONDS} s")
+        if (size := len(msgspec.json.encode(session))) > MAX_SESSION_BYTES:
+            raise BadOption(
+                f"the session of a client secret has {size} bytes",
+                f"at most {MAX_SESSION_BYTES} fit; send the rest after connecting",
+            )
         expires_at = int(self._now()) + seconds
-        said = msgspec.json.encode(SecretClaims(caller, expires_at, session))
-        return MintedSecret(f"{PREFIX}{_text(said)}.{_text(self._signature(said))}", expires_at)
+        payload = msgspec.json.encode(SecretClaims(caller, expires_at, session))
+        return MintedSecret(f"{PREFIX}{_encode(payload)}.{_encode(self._signature(payload))}", expires_at)
 
     def verify(self, secret: str | None) -> SecretClaims | None:
-        """None for what is none, was minted elsewhere, or has expired."""
+        """The claims of a valid secret; None if it is malformed, was signed with another key, or has expired."""
         if not secret or not secret.startswith(PREFIX):
             return None
-        said, _, signature = secret.removeprefix(PREFIX).partition(".")
+        text, _, signature = secret.removeprefix(PREFIX).partition(".")
         try:
-            payload = _bytes(said)
-            if not hmac.compare_digest(_bytes(signature), self._signature(payload)):
+            payload = _decode(text)
+            if not hmac.compare_digest(_decode(signature), self._signature(payload)):
                 return None
-            opened = _opened.decode(payload)
+            claims = _claims.decode(payload)
         except (binascii.Error, UnicodeError, msgspec.DecodeError):
             return None
-        return opened if self._now() < opened.expires_at else None
+        return claims if self._now() < claims.expires_at else None
 
-    def _signature(self, said: bytes) -> bytes:
-        return hmac.digest(self._key, said, hashlib.sha256)
+    def _signature(self, payload: bytes) -> bytes:
+        return hmac.digest(self._key, payload, hashlib.sha256)
 
 
-def _text(data: bytes) -> str:
+def _encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def _bytes(text: str) -> bytes:
+def _decode(text: str) -> bytes:
     return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), b"-_", validate=True)

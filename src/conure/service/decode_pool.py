@@ -1,7 +1,7 @@
-"""All who read recordings for this process: started when there is something to read, replaced when they die.
+"""Pool of decode workers: started on demand, replaced when they die.
 
-A reader has a recording that it reads and the next one, so that it never waits to be asked. One that dies costs the
-recording that it was at; the next one is read by another.
+A worker has a current recording and the next one, so that it is never idle between two. If a worker dies, its current
+recording fails; the next one goes to another worker.
 """
 
 from __future__ import annotations
@@ -13,117 +13,115 @@ from collections.abc import Callable, Iterator
 
 from conure.errors import EngineFailed
 from conure.printable import printable_name
-from conure.service.decode_process import Answer, RecordingEnded, RecordingFailed, WorkerBlocked, WorkerReady
+from conure.service.decode_process import RecordingEnded, RecordingFailed, WorkerBlocked, WorkerMessage, WorkerReady
 from conure.service.decode_worker import HAS_PROCESSES, DecodeTask, DecodeWorker, start_process, start_thread
 from conure.vad.segmentation import SegmentationSettings
 
 __all__ = ["DecodePool"]
 
-ASKED_AHEAD = 2
-"""Recordings of a reader, with the one that it is at."""
-MOST_FALSE_STARTS = 3
-"""Processes in a row that died before they took a request."""
+TASKS_PER_WORKER = 2
+"""Recordings of a worker process, with the current one."""
+MAX_FAILED_STARTS = 3
+"""Processes in a row that died before they were ready."""
 
 
 class DecodePool:
-    """At most so many processes, and as many threads for what is not on disk. Serves one thread."""
+    """At most so many processes, and as many threads for sources that are not files on disk. Used by one thread."""
 
-    def __init__(self, most: int, cut: SegmentationSettings, samples: int) -> None:
-        """`samples`: what each may have on its way."""
-        self.most = most
-        self._cut = cut
+    def __init__(self, max_workers: int, segmentation: SegmentationSettings, samples: int) -> None:
+        """`samples`: size of the memory that each worker shares."""
+        self.max_workers = max_workers
+        self._segmentation = segmentation
         self._samples = samples
         self._processes: list[DecodeWorker] = []
         self._threads: list[DecodeWorker] = []
-        self._again: deque[DecodeTask] = deque()
-        """Given back by readers that died."""
-        self._false_starts = 0
+        self._returned: deque[DecodeTask] = deque()
+        """Tasks of workers that died, to be submitted again."""
+        self._failed_starts = 0
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ)
 
     @property
-    def are_reading(self) -> bool:
-        """Whether more pieces come even if none is freed."""
-        return any(reader.asked and not reader.is_waiting for reader in (*self._processes, *self._threads))
+    def is_decoding(self) -> bool:
+        """Whether more clips will come even if none is freed."""
+        return any(worker.tasks and not worker.is_blocked for worker in (*self._processes, *self._threads))
 
-    def ask(self, task: DecodeTask) -> bool:
-        """Whether somebody took it; if nobody did, ask again when something was received."""
-        if self._again:
+    def submit(self, task: DecodeTask) -> bool:
+        """False if all workers are busy; submit again after messages were received."""
+        if self._returned:
             return False
         if HAS_PROCESSES and task.is_on_disk:
-            return self._ask(task, self._processes, start_process, ASKED_AHEAD)
-        return self._ask(task, self._threads, start_thread, 1)
+            return self._submit(task, self._processes, start_process, TASKS_PER_WORKER)
+        return self._submit(task, self._threads, start_thread, 1)
 
-    def receive(self, timeout: float | None) -> Iterator[tuple[DecodeWorker, Answer]]:
-        """What readers say; nothing when the time is over or `wake` was called.
+    def receive(self, timeout: float | None) -> Iterator[tuple[DecodeWorker, WorkerMessage]]:
+        """Messages of workers; none after the timeout or a `wake`.
 
-        Raises EngineFailed where no process comes up.
+        Raises EngineFailed if worker processes repeatedly fail to start.
         """
         for key, _ in self._selector.select(timeout):
-            reader: DecodeWorker | None = key.data
-            if reader is None:
+            worker: DecodeWorker | None = key.data
+            if worker is None:
                 self._woken.recv(4096)
                 continue
-            answers = reader.receive()
-            if answers is None:
-                yield from self._replace(reader)
+            messages = worker.receive()
+            if messages is None:
+                yield from self._remove_dead(worker)
                 continue
-            for answer in answers:
-                if isinstance(answer, WorkerReady):
-                    reader.is_ready, self._false_starts = True, 0
-                if isinstance(answer, WorkerBlocked):
-                    reader.is_waiting = True
-                if isinstance(answer, RecordingEnded | RecordingFailed):
-                    reader.finished()
-                yield reader, answer
-        while self._again and self._ask(self._again[0], self._processes, start_process, ASKED_AHEAD):
-            self._again.popleft()
+            for message in messages:
+                if isinstance(message, WorkerReady):
+                    worker.is_ready, self._failed_starts = True, 0
+                if isinstance(message, WorkerBlocked):
+                    worker.is_blocked = True
+                if isinstance(message, RecordingEnded | RecordingFailed):
+                    worker.finish_task()
+                yield worker, message
+        while self._returned and self._submit(self._returned[0], self._processes, start_process, TASKS_PER_WORKER):
+            self._returned.popleft()
 
     def wake(self) -> None:
-        """Ends a `receive` that waits; from any thread."""
+        """Makes a blocked `receive` return; callable from any thread."""
         self._waker.send(b"\0")
 
     def close(self) -> None:
-        """None is left after it. Threads end with the block that they read."""
+        """Ends all workers; threads end after their current block."""
         self._selector.close()
-        for reader in (*self._processes, *self._threads):
-            reader.stop()
+        for worker in (*self._processes, *self._threads):
+            worker.stop()
         self._woken.close()
         self._waker.close()
 
-    def _ask(
+    def _submit(
         self,
         task: DecodeTask,
-        those: list[DecodeWorker],
+        workers: list[DecodeWorker],
         start: Callable[[SegmentationSettings, int], DecodeWorker],
-        ahead: int,
+        max_tasks: int,
     ) -> bool:
-        reader = min(those, key=lambda one: len(one.asked), default=None)
-        if reader is None or (reader.asked and len(those) < self.most):
-            reader = start(self._cut, self._samples)
-            those.append(reader)
-            self._selector.register(reader.end, selectors.EVENT_READ, reader)
-        elif len(reader.asked) == ahead:
+        worker = min(workers, key=lambda worker: len(worker.tasks), default=None)
+        if worker is None or (worker.tasks and len(workers) < self.max_workers):
+            worker = start(self._segmentation, self._samples)
+            workers.append(worker)
+            self._selector.register(worker.connection, selectors.EVENT_READ, worker)
+        elif len(worker.tasks) == max_tasks:
             return False
-        reader.ask(task)
+        worker.submit(task)
         return True
 
-    def _replace(self, reader: DecodeWorker) -> Iterator[tuple[DecodeWorker, Answer]]:
-        """What it was at has failed, unless it never came up; the rest is for others."""
-        self._selector.unregister(reader.end)
-        (self._threads if reader.thread else self._processes).remove(reader)
-        fate = reader.fate()
-        if not reader.is_ready:
-            self._false_starts += 1
-            if self._false_starts == MOST_FALSE_STARTS:
-                message = f"processes that read recordings do not start: {fate}"
-                raise EngineFailed(message, "what they wrote on stderr tells why")
-        elif reader.asked:
-            task = reader.finished()
-            message = f"{printable_name(str(task.source))}: the process that read it died: {fate}"
-            yield (
-                reader,
-                RecordingFailed(task.number, EngineFailed.__name__, message, "transcribe it alone, or convert it"),
-            )
-        self._again.extend(reader.asked)
+    def _remove_dead(self, worker: DecodeWorker) -> Iterator[tuple[DecodeWorker, WorkerMessage]]:
+        """Fails its current recording, unless the worker was never ready; the other tasks are submitted again."""
+        self._selector.unregister(worker.connection)
+        (self._threads if worker.thread else self._processes).remove(worker)
+        reason = worker.exit_reason()
+        if not worker.is_ready:
+            self._failed_starts += 1
+            if self._failed_starts == MAX_FAILED_STARTS:
+                message = f"decode worker processes do not start: {reason}"
+                raise EngineFailed(message, "see their output on stderr")
+        elif worker.tasks:
+            task = worker.finish_task()
+            message = f"{printable_name(str(task.source))}: its decode worker process died: {reason}"
+            hint = "transcribe it alone, or convert it"
+            yield worker, RecordingFailed(task.number, EngineFailed.__name__, message, hint)
+        self._returned.extend(worker.tasks)

@@ -1,8 +1,8 @@
-"""Reads, decodes and cuts recordings for somebody else, who does nothing but transcribe. Knows no torch.
+"""A decode worker: decodes recordings and splits them into clips for another process. Imports no torch.
 
-It runs in a process or a thread of its own, and talks over a socket: requests to read a recording come in, its pieces
-go out, their samples through memory that both sides see. Where that memory is full it waits until pieces are freed, so
-a recording of any length takes the same.
+It runs in a process or a thread of its own and uses a socket: requests come in, clips go out, their samples in memory
+that both sides share. When that memory is full, the worker waits until clips are freed, so the memory that a recording
+takes does not depend on its length.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import numpy as np
 from msgspec import Struct, json, msgpack
 from numpy.typing import NDArray
 
-from conure.audio.files import open_audio
+from conure.audio.files import Source, open_audio
 from conure.engine.ipc.frames import frame, receive_frame
 from conure.errors import ConureError
 from conure.printable import printable_name
 from conure.service.region_allocator import RegionAllocator
-from conure.service.segmenter import cut_pieces
+from conure.service.segmenter import split_blocks
 from conure.vad.segmentation import ClipSpan, SegmentationSettings
 
 __all__ = [
-    "Answer",
+    "WorkerMessage",
     "DecodedClip",
     "RecordingEnded",
     "RecordingFailed",
@@ -37,64 +37,67 @@ __all__ = [
     "RecordingOpened",
     "ReadRecording",
     "WorkerReady",
-    "Request",
+    "WorkerRequest",
     "Setup",
     "WorkerBlocked",
     "main",
-    "read_all",
+    "run_worker",
 ]
 
-MOST_PIECES = 512
-"""On their way at a time: what is said of them has room in a socket even where nobody reads there."""
+MAX_CLIPS = 512
+"""Clips in the shared memory. Their messages fit into the socket's buffer even if the other side does not read."""
 
 Samples = NDArray[np.float32]
 
 
 class ReadRecording(Struct, frozen=True, tag=True):
+    """Requests the clips of a recording."""
+
     number: int
     path: bytes | None
-    """As the file system has it, which need not be UTF-8. None where both sides are one process, which has the source
-    under that number."""
+    """As in the file system, which need not be UTF-8. None if the worker is a thread and has the source by number."""
     split: bool
+    """Whether each channel is a clip of its own; else the channels are mixed."""
     max_seconds: float | None
     track: int | None = None
     """Of several audio tracks, from 1."""
 
 
 class FreeRegions(Struct, frozen=True, tag=True):
-    """Pieces at those places are not needed any more."""
+    """Frees the clips at those offsets of the shared memory."""
 
-    places: list[int]
+    offsets: list[int]
 
 
 class WorkerReady(Struct, frozen=True, tag=True):
-    """It takes requests."""
+    """The worker accepts requests."""
 
 
 class WorkerBlocked(Struct, frozen=True, tag=True):
-    """It goes on when pieces are freed."""
+    """The worker waits until clips are freed."""
 
 
 class RecordingOpened(Struct, frozen=True, tag=True):
     number: int
     channels: int
-    hint: float | None
-    """Seconds, as the container tells them."""
+    announced_seconds: float | None
+    """Duration in the container's header."""
 
 
 class DecodedClip(Struct, frozen=True, tag=True):
-    """A piece: `count` samples at a place of the memory. Times are in seconds of the recording."""
+    """A clip: `count` samples at `offset` of the shared memory. Times are in seconds of the recording."""
 
     number: int
     channel: int
-    at: int
+    offset: int
     count: int
     start: float
     overlap: float
+    """Seconds at the beginning that the previous clip contains, too."""
 
 
 class RecordingEnded(Struct, frozen=True, tag=True):
-    """All pieces of the recording have come."""
+    """All clips of the recording were sent."""
 
     number: int
     name: str
@@ -103,129 +106,131 @@ class RecordingEnded(Struct, frozen=True, tag=True):
 
 
 class RecordingFailed(Struct, frozen=True, tag=True):
-    """Nothing more comes of the recording."""
+    """No more clips of the recording follow."""
 
     number: int
     kind: str
-    """Name of the class, in `errors` if it is one of ours."""
+    """Name of the exception class; in `conure.errors` if it is a ConureError."""
     message: str
     hint: str | None = None
     trace: str | None = None
-    """Where it happened, if nobody knows the mistake."""
+    """Traceback of an unexpected exception."""
 
 
-Request = ReadRecording | FreeRegions
-Answer = WorkerReady | WorkerBlocked | RecordingOpened | DecodedClip | RecordingEnded | RecordingFailed
+WorkerRequest = ReadRecording | FreeRegions
+WorkerMessage = WorkerReady | WorkerBlocked | RecordingOpened | DecodedClip | RecordingEnded | RecordingFailed
 
 
 class Setup(Struct, frozen=True):
-    """What a process is started with."""
+    """Arguments of a worker process."""
 
-    end: int
-    """Descriptor of the socket."""
-    memory: int
-    """Descriptor of the memory."""
-    cut: SegmentationSettings
+    socket_fd: int
+    memory_fd: int
+    segmentation: SegmentationSettings
 
 
 def main() -> None:
-    """Of a process."""
+    """Entry point of a worker process."""
     setup = json.decode(sys.argv[1], type=Setup)
-    memory = np.frombuffer(mmap.mmap(setup.memory, 0), np.float32)
-    read_all(socket.socket(fileno=setup.end), memory, setup.cut, {})
+    memory = np.frombuffer(mmap.mmap(setup.memory_fd, 0), np.float32)
+    run_worker(socket.socket(fileno=setup.socket_fd), memory, setup.segmentation, {})
 
 
-def read_all(
-    end: socket.socket, memory: Samples, cut: SegmentationSettings, files: Mapping[int, BinaryIO | bytes]
+def run_worker(
+    connection: socket.socket,
+    memory: Samples,
+    segmentation: SegmentationSettings,
+    files: Mapping[int, BinaryIO | bytes],
 ) -> None:
-    """Runs until the other end of the socket is closed, and closes this one."""
-    with end:
+    """Runs until the peer closes its end of the connection; closes this end. `files`: sources by number."""
+    with connection:
         try:
-            _Reading(end, memory, cut, files).run()
-        except _NobodyWaits:
+            _Worker(connection, memory, segmentation, files).run()
+        except _PeerClosed:
             return
 
 
-class _NobodyWaits(Exception):
-    """The other side is gone."""
+class _PeerClosed(Exception):
+    """The process that sends requests has closed the connection."""
 
 
-class _Reading:
+class _Worker:
     def __init__(
-        self, end: socket.socket, memory: Samples, cut: SegmentationSettings, files: Mapping[int, BinaryIO | bytes]
+        self,
+        connection: socket.socket,
+        memory: Samples,
+        segmentation: SegmentationSettings,
+        files: Mapping[int, BinaryIO | bytes],
     ) -> None:
-        self._end = end
+        self._connection = connection
         self._memory = memory
-        self._cut = cut
+        self._segmentation = segmentation
         self._files = files
-        self._room = RegionAllocator(len(memory), MOST_PIECES)
-        self._asked: deque[ReadRecording] = deque()
-        self._unsent: list[Answer] = [WorkerReady()]
-        self._decoder = msgpack.Decoder(Request)
+        self._regions = RegionAllocator(len(memory), MAX_CLIPS)
+        self._requests: deque[ReadRecording] = deque()
+        self._unsent: list[WorkerMessage] = [WorkerReady()]
+        self._decoder: msgpack.Decoder[WorkerRequest] = msgpack.Decoder(WorkerRequest)
         self._encoder = msgpack.Encoder()
 
     def run(self) -> None:
         self._send()
         while True:
-            while not self._asked:
+            while not self._requests:
                 self._receive()
-            self._read(self._asked.popleft())
+            self._read(self._requests.popleft())
 
-    def _read(self, asked: ReadRecording) -> None:
-        """What one recording has to say is sent together where it is short."""
-        number = asked.number
-        source = self._files[number] if asked.path is None else os.fsdecode(asked.path)
+    def _read(self, request: ReadRecording) -> None:
+        """The messages of a short recording are sent together."""
+        number = request.number
+        source = self._files[number] if request.path is None else os.fsdecode(request.path)
         try:
-            channels: Literal["mix", "split"] = "split" if asked.split else "mix"
-            with open_audio(source, channels=channels, track=asked.track, max_seconds=asked.max_seconds) as reader:
-                self._unsent.append(RecordingOpened(number, reader.channels, reader.duration_hint))
-                for _, pieces in cut_pieces(reader.blocks(), self._cut):
-                    if any(isinstance(told, DecodedClip) for told in self._unsent):
-                        self._send()
-                    for channel, piece in pieces:
-                        self._unsent.append(self._placed(number, channel, piece))
-                self._unsent.append(RecordingEnded(number, reader.name, reader.seconds_read, reader.problems))
-        except _NobodyWaits:
+            self._decode(number, source, request)
+        except _PeerClosed:
             raise
         except ConureError as error:
             self._unsent.append(RecordingFailed(number, type(error).__name__, error.message, error.hint))
         except Exception as error:
-            self._unsent.append(
-                RecordingFailed(
-                    number,
-                    type(error).__name__,
-                    printable_name(str(error)),
-                    trace=printable_name(traceback.format_exc()),
-                )
-            )
+            message, trace = printable_name(str(error)), printable_name(traceback.format_exc())
+            self._unsent.append(RecordingFailed(number, type(error).__name__, message, trace=trace))
         self._send()
 
-    def _placed(self, number: int, channel: int, piece: ClipSpan) -> DecodedClip:
-        """Waits for room if need be."""
-        count = len(piece.samples)
-        while (at := self._room.place(count)) is None:
+    def _decode(self, number: int, source: Source, request: ReadRecording) -> None:
+        channels: Literal["mix", "split"] = "split" if request.split else "mix"
+        with open_audio(source, channels=channels, track=request.track, max_seconds=request.max_seconds) as reader:
+            self._unsent.append(RecordingOpened(number, reader.channels, reader.duration_hint))
+            for _, clips in split_blocks(reader.blocks(), self._segmentation):
+                if any(isinstance(message, DecodedClip) for message in self._unsent):
+                    self._send()
+                for channel, clip in clips:
+                    self._unsent.append(self._store(number, channel, clip))
+            self._unsent.append(RecordingEnded(number, reader.name, reader.seconds_read, reader.problems))
+
+    def _store(self, number: int, channel: int, clip: ClipSpan) -> DecodedClip:
+        """Copies a clip to the shared memory; waits until it fits."""
+        count = len(clip.samples)
+        while (offset := self._regions.allocate(count)) is None:
             self._unsent.append(WorkerBlocked())
             self._send()
             self._receive()
-        self._memory[at : at + count] = piece.samples
-        return DecodedClip(number, channel, at, count, piece.start, piece.overlap)
+        self._memory[offset : offset + count] = clip.samples
+        return DecodedClip(number, channel, offset, count, clip.start, clip.overlap)
 
     def _send(self) -> None:
         if self._unsent:
             try:
-                self._end.sendall(frame(self._encoder.encode(self._unsent)))
+                self._connection.sendall(frame(self._encoder.encode(self._unsent)))
             except OSError:
-                raise _NobodyWaits from None
+                raise _PeerClosed from None
             self._unsent.clear()
 
     def _receive(self) -> None:
         """Waits for one request."""
-        payload = receive_frame(self._end)
+        payload = receive_frame(self._connection)
         if payload is None:
-            raise _NobodyWaits
+            raise _PeerClosed
         request = self._decoder.decode(payload)
         if isinstance(request, ReadRecording):
-            self._asked.append(request)
+            self._requests.append(request)
         else:
-            for place in request.places:
-                self._room.free(place)
+            for offset in request.offsets:
+                self._regions.free(offset)

@@ -1,8 +1,8 @@
-"""Who reads recordings for this process: processes for files on disk, threads for what only this process has open.
+"""Handles of decode workers: processes for files on disk, threads for sources that only this process has open.
 
-Processes are started by a command and not by `multiprocessing`, which would run a program's main module again in each:
-they load no torch, and a program needs no guard around its first lines. They share memory that has no name, so none is
-left when everybody is gone, however they went; and none of them outlives the socket to whoever started it.
+Processes are started with a command instead of `multiprocessing`, which would run the program's main module again in
+each: they import no torch, and programs need no `__main__` guard. The shared memory has no name, so that none is leaked
+when processes are killed. A worker ends when its connection is closed.
 """
 
 from __future__ import annotations
@@ -28,26 +28,33 @@ from msgspec import json, msgpack
 from conure.audio.files import Source
 from conure.background import thread
 from conure.engine.ipc.frames import frame, receive_frame
-from conure.service.decode_process import Answer, FreeRegions, ReadRecording, Request, Samples, Setup, read_all
+from conure.service.decode_process import (
+    FreeRegions,
+    ReadRecording,
+    Samples,
+    Setup,
+    WorkerMessage,
+    WorkerRequest,
+    run_worker,
+)
 from conure.vad.segmentation import SegmentationSettings
 
 __all__ = ["HAS_PROCESSES", "DecodeWorker", "DecodeTask", "start_process", "start_thread"]
 
 HAS_PROCESSES = os.name == "posix"
-"""Elsewhere a process cannot be handed a socket and memory without a name: threads read there."""
+"""Other systems cannot pass a socket and anonymous memory to a process; only threads are used there."""
 
 COMMAND = "import sys; sys.path[:] = sys.argv[2:]; from conure.service.decode_process import main; main()"
-OF_THIS_PROCESS = ("/dev/", "/proc/")
-"""Below these one path is something else in every process."""
-BYTES = 4
-"""Of a sample."""
-PATIENCE = 5.0
-"""Seconds that a process is given to end when its socket has."""
+PROCESS_LOCAL = ("/dev/", "/proc/")
+"""Below these, a path may mean another file in each process."""
+SAMPLE_BYTES = 4
+EXIT_TIMEOUT = 5.0
+"""Seconds that a process has to end after its connection is closed."""
 
 
 @dataclass(frozen=True)
 class DecodeTask:
-    """A recording to read."""
+    """A recording to decode."""
 
     number: int
     source: Source
@@ -58,32 +65,32 @@ class DecodeTask:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether another process can open it, and finds the same."""
+        """Whether another process can open the same file by its path."""
         if not isinstance(self.source, str | Path):
             return False
         path = Path(self.source)
-        return path.is_file() and not str(path.absolute()).startswith(OF_THIS_PROCESS)
+        return path.is_file() and not str(path.absolute()).startswith(PROCESS_LOCAL)
 
 
 @dataclass(eq=False)
 class DecodeWorker:
-    """One of them, as this process sees it. It does what it is asked in that order."""
+    """Handle of a worker. It processes its tasks in order."""
 
-    end: socket.socket
+    connection: socket.socket
     samples: Samples
-    """The memory that both sides see."""
+    """The shared memory."""
     process: subprocess.Popen[bytes] | None = None
     thread: threading.Thread | None = None
     files: dict[int, BinaryIO | bytes] = field(default_factory=dict)
-    asked: deque[DecodeTask] = field(default_factory=deque)
-    """What it has not finished, the one that it is at first."""
+    tasks: deque[DecodeTask] = field(default_factory=deque)
+    """Unfinished tasks, the current one first."""
     is_ready: bool = False
-    is_waiting: bool = False
-    """For room in the memory."""
-    _decoder: msgpack.Decoder[list[Answer]] = field(default_factory=lambda: msgpack.Decoder(list[Answer]))
+    is_blocked: bool = False
+    """It waits for free memory."""
+    _decoder: msgpack.Decoder[list[WorkerMessage]] = field(default_factory=lambda: msgpack.Decoder(list[WorkerMessage]))
 
-    def ask(self, task: DecodeTask) -> None:
-        self.asked.append(task)
+    def submit(self, task: DecodeTask) -> None:
+        self.tasks.append(task)
         path = None
         if isinstance(task.source, str | Path):
             path = os.fsencode(task.source)
@@ -91,75 +98,75 @@ class DecodeWorker:
             self.files[task.number] = task.source
         self._send(ReadRecording(task.number, path, task.split, task.max_seconds, task.track))
 
-    def free(self, places: list[int]) -> None:
-        """Pieces of its memory that nobody needs any more."""
-        self.is_waiting = False
-        self._send(FreeRegions(places))
+    def free_clips(self, offsets: list[int]) -> None:
+        """Frees clips in its memory."""
+        self.is_blocked = False
+        self._send(FreeRegions(offsets))
 
-    def receive(self) -> list[Answer] | None:
-        """What it said together; None where it is gone."""
-        payload = receive_frame(self.end)
+    def receive(self) -> list[WorkerMessage] | None:
+        """The next messages; None if it is gone."""
+        payload = receive_frame(self.connection)
         return None if payload is None else self._decoder.decode(payload)
 
-    def finished(self) -> DecodeTask:
-        """The one that it was at is done."""
-        task = self.asked.popleft()
+    def finish_task(self) -> DecodeTask:
+        """Removes and returns the current task."""
+        task = self.tasks.popleft()
         self.files.pop(task.number, None)
         return task
 
-    def _send(self, request: Request) -> None:
-        with suppress(OSError):  # that it is gone is found out where it is heard
-            self.end.sendall(frame(msgpack.encode(request)))
+    def _send(self, request: WorkerRequest) -> None:
+        with suppress(OSError):  # `receive` detects that it is gone
+            self.connection.sendall(frame(msgpack.encode(request)))
 
     def stop(self) -> None:
-        """Ends it: a process at once, a thread with the block that it is at."""
-        self.end.close()
+        """Ends it: a process at once, a thread after its current block."""
+        self.connection.close()
         if self.thread:
             self.thread.join()
         if self.process:
             self.process.kill()
             self.process.wait()
 
-    def fate(self) -> str:
-        """How it ended by itself, after it was heard no more."""
+    def exit_reason(self) -> str:
+        """Why it ended by itself; call it after `receive` has returned None."""
         if self.process:
             with suppress(subprocess.TimeoutExpired):
-                self.process.wait(PATIENCE)
+                self.process.wait(EXIT_TIMEOUT)
         self.stop()
         code = self.process.returncode if self.process else 0
         return f"killed by {signal.Signals(-code).name}" if -code in signal.valid_signals() else f"exit code {code}"
 
 
-def start_process(cut: SegmentationSettings, samples: int) -> DecodeWorker:
-    """Raises OSError where the machine has no more room for processes, memory or open files."""
+def start_process(segmentation: SegmentationSettings, samples: int) -> DecodeWorker:
+    """Raises OSError if a limit of processes, memory or open files is reached."""
     ours, theirs = socket.socketpair()
     with theirs:
-        memory = _memory(samples * BYTES)
+        memory = _anonymous_memory(samples * SAMPLE_BYTES)
         try:
-            seen = np.frombuffer(mmap.mmap(memory, 0), np.float32)
-            setup = json.encode(Setup(theirs.fileno(), memory, cut)).decode()
+            shared = np.frombuffer(mmap.mmap(memory, 0), np.float32)
+            setup = json.encode(Setup(theirs.fileno(), memory, segmentation)).decode()
             process = subprocess.Popen(
                 [sys.executable, "-P", "-c", COMMAND, setup, *sys.path],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), memory),
-                process_group=0,  # Ctrl-C comes to this process alone, which ends the others
+                process_group=0,  # Ctrl-C is sent to this process only, which ends its workers
             )
         finally:
             os.close(memory)
-    return DecodeWorker(ours, seen, process=process)
+    return DecodeWorker(ours, shared, process=process)
 
 
-def start_thread(cut: SegmentationSettings, samples: int) -> DecodeWorker:
+def start_thread(segmentation: SegmentationSettings, samples: int) -> DecodeWorker:
     ours, theirs = socket.socketpair()
-    reader = DecodeWorker(ours, np.empty(samples, np.float32))
-    reading = partial(read_all, theirs, reader.samples, cut, reader.files)
-    reader.thread = thread(reading, "reading recordings", daemon=False)
-    return reader
+    worker = DecodeWorker(ours, np.empty(samples, np.float32))
+    run = partial(run_worker, theirs, worker.samples, segmentation, worker.files)
+    worker.thread = thread(run, "reading recordings", daemon=False)
+    return worker
 
 
-def _memory(size: int) -> int:
-    """A descriptor of so many bytes that have no name."""
+def _anonymous_memory(size: int) -> int:
+    """Descriptor of so many bytes of memory without a name."""
     if hasattr(os, "memfd_create"):
         memory = os.memfd_create("conure")
     else:

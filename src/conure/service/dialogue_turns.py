@@ -1,10 +1,10 @@
-"""Turns of a conversation, made of utterances: when one is over, perhaps over, and going on after all.
+"""Turns of a dialogue, made of utterances: their starts, possible ends, resumptions and ends.
 
-    utterance ends by silence ──> EagerEnd ──┬─ somebody speaks ──> Resumed ──> ...
-                                             └─ silence goes on ──> End
+    utterance ends by silence ──> eager_end ──┬─ speech ──────────> resumed ──> ...
+                                              └─ silence goes on ──> end
 
-The confidence that a turn is over depends on the length of the silence: `confidence_after`. A model that reports ends
-of utterances may be sure at once. Knows nothing of sockets or clocks: it goes by the events of a stream.
+The confidence that a turn is over depends on the duration of the silence: `confidence_after`. A model with an end token
+may end a turn at once. Independent of sockets and clocks: the input is the events of a stream.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ __all__ = [
     "silence_for",
 ]
 
-PAUSE = 0.5
-"""Seconds of silence after which it is 63 % sure that the turn is over."""
+TIME_CONSTANT = 0.5
+"""Seconds of silence after which the confidence is 63 %."""
 MIN_PAUSE = 0.2
-"""Seconds of silence that may end an utterance: a network may be so late with the last part of a word."""
+"""Shortest silence, in seconds, that may end an utterance: networks emit the last part of a word that late."""
 
 TurnEvent = Literal["start", "update", "eager_end", "resumed", "end"]
 EndTrigger = Literal["model", "manual", "timeout"]
 
 
 def confidence_after(silence: float) -> float:
-    """That nobody goes on speaking after so many seconds: 0.7 after 0.6 s, 0.9 after 1.15 s."""
-    return 1 - math.exp(-silence / PAUSE)
+    """Confidence that the turn is over after a silence: 0.7 after 0.6 s, 0.9 after 1.15 s."""
+    return 1 - math.exp(-silence / TIME_CONSTANT)
 
 
 def silence_for(confidence: float) -> float:
-    """The other way round."""
-    return math.inf if confidence >= 1 else -PAUSE * math.log(1 - confidence)
+    """Inverse of `confidence_after`."""
+    return math.inf if confidence >= 1 else -TIME_CONSTANT * math.log(1 - confidence)
 
 
 @dataclass(frozen=True)
 class EndOfTurnSettings:
-    """How sure it must be that a turn is over. Raises BadOption."""
+    """Confidence at which a turn ends. Raises BadOption."""
 
     threshold: float = 0.7
-    """From 0.5; at 1 only `timeout` ends a turn."""
+    """From 0.5; at 1, only `timeout` ends a turn."""
     eager_threshold: float | None = None
-    """From here on it is told that the turn may be over; None for never."""
+    """Confidence at which an `eager_end` is reported; None for never."""
     timeout: float = 5.0
-    """Seconds without a word after which it is over in any case."""
+    """Seconds without a word after which a turn always ends."""
 
     def __post_init__(self) -> None:
         _check("eot_threshold", self.threshold, 0.5, 1.0)
@@ -68,12 +68,12 @@ class EndOfTurnSettings:
 
     @property
     def end_silence(self) -> float:
-        """Seconds of silence."""
+        """Seconds of silence that end a turn."""
         return min(max(silence_for(self.threshold), MIN_PAUSE), self.timeout)
 
     @property
     def eager_end_silence(self) -> float | None:
-        """The same, where it comes before the end."""
+        """Seconds of silence until an `eager_end`; None if it would not be before the end."""
         if self.eager_threshold is None:
             return None
         silence = max(silence_for(self.eager_threshold), MIN_PAUSE)
@@ -81,93 +81,93 @@ class EndOfTurnSettings:
 
     @property
     def endpointing(self) -> Endpointing:
-        """What ends the utterances of which turns are made."""
+        """Endpointing of the utterances that make up turns."""
         base = Endpointing(silence=self.eager_end_silence or self.end_silence, blanks=self.timeout)
         return replace(base, end_token=None) if self.threshold >= 1 else base
 
 
-def _check(name: str, value: float, lowest: float, highest: float) -> None:
-    if not lowest <= value <= highest:
-        raise BadOption(f"{name} is {value:g}", f"it must be {lowest:g} to {highest:g}")
+def _check(name: str, value: float, minimum: float, maximum: float) -> None:
+    if not minimum <= value <= maximum:
+        raise BadOption(f"{name} is {value:g}", f"it must be {minimum:g} to {maximum:g}")
 
 
 @dataclass(frozen=True)
 class DialogueTurn:
-    """What is known of a turn when something happens to it."""
+    """An event of a turn, with the turn's state."""
 
     event: TurnEvent
     index: int
     start: float
-    """Where the turn before it ended."""
+    """End of the previous turn."""
     until: float
     words: tuple[Word, ...]
-    """All of the turn so far."""
+    """All words of the turn so far."""
     confidence: float
-    """That it is over; 0 while somebody speaks."""
+    """That the turn is over; 0 during speech."""
     trigger: EndTrigger | None = None
-    """Of an end."""
+    """Cause of an `end`."""
 
 
 class DialogueTurns:
-    """One stream's. `patience` may change at any time."""
+    """Turns of one stream. `settings` may change at any time."""
 
-    def __init__(self, patience: EndOfTurnSettings) -> None:
-        self.settings = patience
+    def __init__(self, settings: EndOfTurnSettings) -> None:
+        self.settings = settings
         self._index = 0
         self._start = self._until = 0.0
-        self._said: tuple[Word, ...] = ()
-        """Words of the utterances that are over."""
+        self._words: tuple[Word, ...] = ()
+        """Words of ended utterances."""
         self._silent_since: float | None = None
-        """Since when nobody has spoken in this turn."""
-        self._is_told = self._is_eager = False
-        """Whether its beginning, and its possible end, were told."""
+        """Start of the silence in this turn."""
+        self._is_started = self._is_eager = False
+        """Whether its `start`, and an `eager_end`, were reported."""
 
     def process_event(self, event: Event) -> Iterator[DialogueTurn]:
         match event:
             case SpeechStarted():
-                yield from self._go_on()
+                yield from self._resume()
             case Partial(processed_until=until, stable_words=stable, tail_words=tail) if stable or tail:
                 self._until = max(self._until, until)
-                yield from self._go_on()
-                yield self._turn("update" if self._is_told else "start", (*self._said, *stable, *tail))
-                self._is_told = True
+                yield from self._resume()
+                yield self._turn("update" if self._is_started else "start", (*self._words, *stable, *tail))
+                self._is_started = True
             case UtteranceEnded(at=at):
                 self._until = max(self._until, at)
             case Final(words=words, reason=reason):
-                self._said += words
+                self._words += words
                 yield from self._pause(reason)
             case Lag(processed_until=until) if self._silent_since is not None:
                 self._until = max(self._until, until)
                 if self._silence >= self.settings.end_silence:
-                    yield self._end(self._by_silence)
+                    yield self._end(self._silence_trigger)
             case Finished(seconds):
                 self._until = max(self._until, seconds)
-                yield from self._end_now()
+                yield from self._end_manually()
             case Marker():
-                yield from self._end_now()
+                yield from self._end_manually()
 
     @property
     def _silence(self) -> float:
         return 0.0 if self._silent_since is None else max(self._until - self._silent_since, 0.0)
 
     @property
-    def _by_silence(self) -> EndTrigger:
+    def _silence_trigger(self) -> EndTrigger:
         return "timeout" if self.settings.end_silence >= self.settings.timeout else "model"
 
-    def _go_on(self) -> Iterator[DialogueTurn]:
-        """Somebody speaks."""
+    def _resume(self) -> Iterator[DialogueTurn]:
+        """Speech continues."""
         self._silent_since = None
         if self._is_eager:
             self._is_eager = False
-            yield self._turn("resumed", self._said)
+            yield self._turn("resumed", self._words)
 
     def _pause(self, reason: EndReason) -> Iterator[DialogueTurn]:
-        """An utterance is over, and with it perhaps the turn; one without a word is none."""
-        if not self._said:
+        """An utterance has ended, and perhaps the turn. A turn without words has no events."""
+        if not self._words:
             return
-        if not self._is_told:
-            self._is_told = True
-            yield self._turn("start", self._said)
+        if not self._is_started:
+            self._is_started = True
+            yield self._turn("start", self._words)
         eager = self.settings.eager_end_silence
         silences: dict[EndReason, float] = {
             "silence": eager or self.settings.end_silence,
@@ -180,26 +180,26 @@ class DialogueTurns:
             case "blanks":
                 yield self._end("timeout")
             case "length":
-                yield self._turn("update", self._said)
+                yield self._turn("update", self._words)
             case "silence" if eager:
                 self._is_eager = True
-                yield self._turn("eager_end", self._said)
+                yield self._turn("eager_end", self._words)
             case "silence":
-                yield self._end(self._by_silence)
+                yield self._end(self._silence_trigger)
             case _:
-                pass  # asked for: it ends with the marker
+                pass  # a requested final: the turn ends with the marker
 
-    def _end_now(self) -> Iterator[DialogueTurn]:
-        if self._said:
+    def _end_manually(self) -> Iterator[DialogueTurn]:
+        if self._words:
             yield self._end("manual")
 
     def _end(self, trigger: EndTrigger) -> DialogueTurn:
-        turn = replace(self._turn("end", self._said), trigger=trigger)
+        turn = replace(self._turn("end", self._words), trigger=trigger)
         if trigger == "model":
             turn = replace(turn, confidence=max(turn.confidence, self.settings.threshold))
         self._index += 1
-        self._start, self._said, self._silent_since = self._until, (), None
-        self._is_told = self._is_eager = False
+        self._start, self._words, self._silent_since = self._until, (), None
+        self._is_started = self._is_eager = False
         return turn
 
     def _turn(self, event: TurnEvent, words: tuple[Word, ...]) -> DialogueTurn:

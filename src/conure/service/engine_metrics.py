@@ -1,4 +1,4 @@
-"""What is counted of the engine itself: by one process, however many ask it."""
+"""Metrics of the engine itself. Only one process of a server counts them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from conure.engine.messages import StepTaken
 __all__ = ["register_engine_metrics"]
 
 
-def register_engine_metrics(handle: EngineClient) -> None:
-    """From now on. The engine must have started."""
-    handle.on_turn = _count
-    metrics.ENGINE_RESTARTS.set_function(lambda: handle.restarts)
-    for number, card in enumerate(handle.cards):
-        for place, latency in enumerate(card.latencies):
-            metrics.CAPACITY.labels(card.name, latency).set_function(partial(_capacity, handle, number, place))
+def register_engine_metrics(engine: EngineClient) -> None:
+    """Starts counting. The engine must have started."""
+    engine.on_turn = _count
+    metrics.ENGINE_RESTARTS.set_function(lambda: engine.restarts)
+    for number, model in enumerate(engine.cards):
+        for index, latency in enumerate(model.latencies):
+            metrics.CAPACITY.labels(model.name, latency).set_function(partial(_capacity, engine, number, index))
 
 
-def _capacity(handle: EngineClient, card: int, place: int) -> float:
-    """Of a later engine, or after another look, it may be another one."""
-    return handle.cards[card].capacity[place]
+def _capacity(engine: EngineClient, model: int, latency: int) -> float:
+    """Looked up each time: a restart or a recalibration may change it. `model`, `latency`: indices."""
+    return engine.cards[model].capacity[latency]
 
 
-def _count(turn: StepTaken) -> None:
-    live = turn.latency_ms is not None
-    metrics.STEP_SECONDS.labels(turn.model, "live" if live else "clips").observe(turn.seconds)
-    if live:
-        metrics.BATCH_ROWS.labels(turn.model).observe(turn.rows)
-    for stage, seconds in turn.stages.items():
-        metrics.STAGE_SECONDS.labels(turn.model, stage).inc(seconds)
-    metrics.CLIPS_WAITING.set(turn.clips)
+def _count(step: StepTaken) -> None:
+    is_live = step.latency_ms is not None
+    metrics.STEP_SECONDS.labels(step.model, "live" if is_live else "clips").observe(step.seconds)
+    if is_live:
+        metrics.BATCH_ROWS.labels(step.model).observe(step.rows)
+    for stage, seconds in step.stages.items():
+        metrics.STAGE_SECONDS.labels(step.model, stage).inc(seconds)
+    metrics.CLIPS_WAITING.set(step.clips)

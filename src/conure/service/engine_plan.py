@@ -1,4 +1,4 @@
-"""Settings to what the engine is to hold."""
+"""Settings -> the models that the engine loads, and the number of server processes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from conure.settings import Settings
 
 __all__ = ["plan_from_settings", "server_process_count"]
 
-CORES_BESIDE_A_CARD, CORES_OF_A_CPU = 2, 8
-"""For each process. Where a card computes, the cores are for doors; where they compute themselves, one process has more
-streams than eight of them hold of a large model."""
+PROCESSORS_WITH_GPU, PROCESSORS_WITHOUT_GPU = 2, 8
+"""Processors per server process. With a GPU all processors serve connections; without one, a single server process
+handles more streams than eight processors can compute of a large model."""
 
 
 def plan_from_settings(settings: Settings) -> Plan:
-    """The models that are to be loaded; `tiny` stands for both tiny ones."""
+    """The models to load; `tiny` means both tiny models."""
     live, clips = _names(settings.live_models), _names(settings.file_models or settings.model)
     return Plan(
         live=tuple(live_model_name(name) for name in live),
@@ -33,15 +33,15 @@ def plan_from_settings(settings: Settings) -> Plan:
 
 
 def server_process_count(settings: Settings) -> int:
-    """That hold connections."""
+    """Processes that hold connections."""
     if settings.processes is not None:
         return settings.processes
-    if sys.platform != "linux":  # where connections are not dealt out
+    if sys.platform != "linux":  # no distribution of connections among processes
         return 1
-    return max(processor_count() // (CORES_BESIDE_A_CARD if _is_on_card(settings) else CORES_OF_A_CPU), 1)
+    return max(processor_count() // (PROCESSORS_WITH_GPU if _uses_gpu(settings) else PROCESSORS_WITHOUT_GPU), 1)
 
 
-def _is_on_card(settings: Settings) -> bool:
+def _uses_gpu(settings: Settings) -> bool:
     if settings.device == "auto":
         return has_gpu_driver() and not settings.runner.startswith("onnx")
     return settings.device != "cpu"

@@ -1,4 +1,4 @@
-"""What a live session tells: the one model that every door renders from. Times are seconds of the stream."""
+"""Events of a live session, which every protocol renders. Times are seconds of the stream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SpeechStarted(Struct, frozen=True):
 
 
 class Partial(Struct, frozen=True):
-    """Replaces the one before it. The text is `stable` and `tail` one after the other."""
+    """Replaces the previous partial of the utterance. Its text is `stable` followed by `tail`."""
 
     utterance: int
     stable: str
@@ -37,15 +37,15 @@ class Partial(Struct, frozen=True):
     tail: str
     """May change."""
     tokens: tuple[Token, ...]
-    """New since the last one."""
+    """New since the previous partial."""
     processed_until: float
-    """Audio before this has been worked in."""
+    """Audio before this is processed."""
     stable_words: tuple[Word, ...] = ()
     tail_words: tuple[Word, ...] = ()
 
 
 class UtteranceEnded(Struct, frozen=True):
-    """The speaker has finished. The final follows, at once or when a second pass is done."""
+    """The end of an utterance. Its final follows, at once or after a second pass."""
 
     utterance: int
     at: float
@@ -61,25 +61,25 @@ class Final(Struct, frozen=True):
     reason: EndReason
     model: str
     confidence: float | None
-    """Mean of its words'."""
+    """Mean of the words' confidence."""
     language: str | None
 
 
 class Marker(Struct, frozen=True):
-    """Everything said before that request is in the finals before this."""
+    """Answers a finalize: all audio before the request is in the finals before this event."""
 
     number: int
     at: float = 0.0
-    """Seconds of audio before it."""
+    """Seconds of audio before the request."""
 
 
 class Lag(Struct, frozen=True):
-    """How late live audio is; it comes while audio does."""
+    """How late live audio is processed; sent while audio is received."""
 
     seconds: float
-    """Since the oldest audio was spoken that is not worked in; audio that came ahead of its time is not late."""
+    """Age of the oldest unprocessed audio; audio that was sent faster than real time has no lag before its time."""
     processed_until: float = 0.0
-    """Audio before this has been worked in."""
+    """Audio before this is processed."""
 
 
 class StreamWarning(Struct, frozen=True):
@@ -89,7 +89,7 @@ class StreamWarning(Struct, frozen=True):
 
 class Finished(Struct, frozen=True):
     seconds: float
-    """Audio in the stream, all of it transcribed."""
+    """Audio of the stream, all of it transcribed."""
 
 
 class Failed(Struct, frozen=True):
@@ -106,4 +106,4 @@ class Cancelled(Struct, frozen=True):
 Event = SpeechStarted | Partial | UtteranceEnded | Final | Marker | Lag | StreamWarning | Finished | Failed | Cancelled
 
 TERMINAL_EVENTS = (Finished, Failed, Cancelled)
-"""A session ends with one of these, once."""
+"""A session ends with exactly one of these."""

@@ -1,4 +1,4 @@
-"""Recordings through the engine: read and cut on a thread here, transcribed there in the time that streams leave."""
+"""Transcribes recordings with the engine: decoded and split on threads here; the engine gives priority to streams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 
 from conure import metrics
 from conure.audio.files import AudioReader, open_audio
-from conure.engine import messages as engine
+from conure.engine import messages
 from conure.engine.client import EngineClient
 from conure.engine.messages import Samples
 from conure.engine.plan import ModelInfo
@@ -29,299 +29,299 @@ from conure.types import Token, Transcript, Word
 
 __all__ = ["FileService", "Progress"]
 
-BATCH_SECONDS, BATCH_SECONDS_ON_CARD = 60.0, 240.0
-"""Of audio that the engine is asked for at once: words and progress are told when so much is done."""
-MOST_AT_ONCE = 8
-"""Recordings that are read and cut at the same time, by all processes of the server; more wait."""
-MOST_WAITING = 64
-"""The same of those that wait."""
+BATCH_SECONDS, BATCH_SECONDS_ON_GPU = 60.0, 240.0
+"""Audio that is sent to the engine at once. Words and progress are reported after each batch."""
+MAX_CONCURRENT = 8
+"""Recordings that all processes of the server transcribe at the same time; more wait."""
+MAX_WAITING = 64
+"""Recordings in all processes, with those that wait; more are refused."""
 RETRY_AFTER = 5.0
-PAID_TOGETHER = 10.0
-"""Seconds of audio that a caller pays for at once."""
-ENCODED_LEAST = 1_500
-"""Bytes a second of the most compressed speech that is common: how long a recording may be that does not say so."""
+SPEND_SECONDS = 10.0
+"""Seconds of audio that are counted as usage at once."""
+MIN_BYTE_RATE = 1_500
+"""Bytes per second of strongly compressed speech: bounds the duration of a recording that does not announce it."""
 RESERVE_RATIO, RESERVE_EXTRA = 1.02, 1.0
-"""What is set aside beside the announced length, which may be rounded, or leave out what an encoder adds."""
+"""Margin of reservations: announced durations may be rounded, or omit the padding of encoders."""
 
 Result = TypeVar("Result")
 
 Progress = Callable[[float, float | None], None]
-"""Seconds that were transcribed, and of how many, where the recording tells that."""
+"""Called with the transcribed seconds, and the total seconds if the recording's header has them."""
 
 
 class FileService:
     def __init__(
         self,
-        handle: EngineClient,
+        engine: EngineClient,
         tokenizers: TokenizerCache,
         max_seconds: float | None = None,
-        place: ProcessIdentity = SINGLE_PROCESS,
+        identity: ProcessIdentity = SINGLE_PROCESS,
     ) -> None:
         self.max_seconds = max_seconds
-        at_once = place.share_of(MOST_AT_ONCE)
-        self._most_waiting = place.share_of(MOST_WAITING)
-        self._handle = handle
+        concurrent = identity.share_of(MAX_CONCURRENT)
+        self._max_waiting = identity.share_of(MAX_WAITING)
+        self._engine = engine
         self._tokenizers = tokenizers
-        self._room = asyncio.Semaphore(at_once)
-        self._threads = ThreadPoolExecutor(at_once, "recording")  # they wait for an engine that others may start
+        self._slots = asyncio.Semaphore(concurrent)
+        self._threads = ThreadPoolExecutor(concurrent, "recording")  # its threads block while they wait for the engine
         self._waiting = 0
-        self._readings: set[_Reading] = set()
-        self._draining = False
-        self._none_left = asyncio.Event()
+        self._jobs: set[_Job] = set()
+        self._is_draining = False
+        self._is_idle = asyncio.Event()
 
     async def transcribe(
         self,
         file: BinaryIO,
-        card: ModelInfo,
+        model: ModelInfo,
         language: str | None,
         caller: Caller = ANONYMOUS,
         heard: Callable[[Word], None] | None = None,
         progress: Progress | None = None,
         track: int | None = None,
     ) -> Transcript:
-        """The channels mixed. Raises the children of BadRequest, Busy, OutOfMemory, and EngineFailed.
+        """Transcribes with mixed channels. Raises subclasses of BadRequest, Busy, OutOfMemory, and EngineFailed.
 
-        `heard` is called with each word, in order and for good, while the rest is transcribed; `progress` with how far
-        that is. Both on the event loop. `track`: which of several audio tracks, from 1.
-        When it is cancelled it returns once nothing reads the file any more.
+        `heard` is called with each final word, in order, while the rest is transcribed; `progress` with the progress.
+        Both are called on the event loop. `track`: one of several audio tracks, from 1.
+        If it is cancelled, it returns when no thread reads the file any more.
         """
-        (transcript,) = await self._in_turn(
-            _Task(file, card, language, heard=heard, progress=progress, track=track), caller
+        (transcript,) = await self._run(
+            _Task(file, model, language, heard=heard, progress=progress, track=track), caller
         )
         return transcript
 
     async def transcribe_channels(
         self,
         file: BinaryIO,
-        card: ModelInfo,
+        model: ModelInfo,
         language: str | None,
         caller: Caller = ANONYMOUS,
         track: int | None = None,
     ) -> list[Transcript]:
-        """Each channel apart."""
-        return await self._in_turn(_Task(file, card, language, split=True, track=track), caller)
+        """One transcript for each channel; as `transcribe`."""
+        return await self._run(_Task(file, model, language, split=True, track=track), caller)
 
-    async def _in_turn(self, task: _Task, caller: Caller) -> list[Transcript]:
-        if self._draining:
+    async def _run(self, task: _Task, caller: Caller) -> list[Transcript]:
+        if self._is_draining:
             metrics.REFUSED.labels("draining").inc()
-            raise _stopping()
-        card = task.card
-        task = replace(task, language=check_language(card.name, task.language, card.languages, card.prompt_ids))
-        if self._waiting >= self._most_waiting:
+            raise _server_stopping()
+        model = task.model
+        task = replace(task, language=check_language(model.name, task.language, model.languages, model.prompt_ids))
+        if self._waiting >= self._max_waiting:
             metrics.REFUSED.labels("files_waiting").inc()
-            raise Busy(f"{self._waiting} recordings wait already", "try again in a while")
+            raise Busy(f"too many recordings ({self._waiting}) are waiting", "retry later")
         self._waiting += 1
         try:
-            visit = await caller.begin_usage("files")  # who may not is told before it has waited
+            usage = await caller.begin_usage("files")  # refuses before the recording waits
             try:
-                async with self._room:
-                    if self._draining:
-                        raise _stopping()
-                    return await self._transcribe(task, visit)
+                async with self._slots:
+                    if self._is_draining:
+                        raise _server_stopping()
+                    return await self._transcribe(task, usage)
             finally:
-                visit.close()
+                usage.close()
         finally:
             self._waiting -= 1
             if not self._waiting:
-                self._none_left.set()
+                self._is_idle.set()
 
     async def drain(self, seconds: float) -> None:
-        """No new recordings; those that are being transcribed are waited for, so many seconds at most."""
-        self._draining = True
-        self._none_left.clear()
+        """Accepts no new recordings; waits for those in progress, at most so many seconds."""
+        self._is_draining = True
+        self._is_idle.clear()
         if self._waiting:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._none_left.wait(), seconds)
+                await asyncio.wait_for(self._is_idle.wait(), seconds)
         self.stop()
 
     def stop(self) -> None:
-        """Recordings that go on are given up."""
-        self._draining = True
-        for reading in self._readings:
-            reading.abandon()
+        """Abandons recordings in progress."""
+        self._is_draining = True
+        for job in self._jobs:
+            job.abandon()
 
-    async def _transcribe(self, task: _Task, visit: Usage) -> list[Transcript]:
-        loop, reading = asyncio.get_running_loop(), _Reading(visit)
-        self._readings.add(reading)
-        done = loop.run_in_executor(self._threads, self._read, reading, task, loop)
+    async def _transcribe(self, task: _Task, usage: Usage) -> list[Transcript]:
+        loop, job = asyncio.get_running_loop(), _Job(usage)
+        self._jobs.add(job)
+        done = loop.run_in_executor(self._threads, self._read, job, task, loop)
         try:
             await asyncio.wait([done])
         except asyncio.CancelledError:
-            reading.abandon()
+            job.abandon()
             await asyncio.wait([done])
             done.exception()
             raise
         finally:
-            self._readings.discard(reading)
-            reading.pay()
+            self._jobs.discard(job)
+            job.spend()
         try:
             return done.result()
         except _Abandoned:
-            raise reading.over or _stopping() from None
+            raise job.limit_error or _server_stopping() from None
 
-    def _read(self, reading: _Reading, task: _Task, loop: asyncio.AbstractEventLoop) -> list[Transcript]:
-        """On a thread, which waits for the engine."""
-        card, prompt = task.card, prompt_id_for(task.card.name, task.language, task.card.prompt_ids)
-        long_audio = SegmentedRecording(
-            lambda clips: reading.wait(asyncio.run_coroutine_threadsafe(self._words(card, prompt, clips), loop)),
-            batch_seconds=BATCH_SECONDS_ON_CARD if "cuda" in card.runner else BATCH_SECONDS,
+    def _read(self, job: _Job, task: _Task, loop: asyncio.AbstractEventLoop) -> list[Transcript]:
+        """Runs on a thread, which blocks while the engine transcribes."""
+        model, prompt = task.model, prompt_id_for(task.model.name, task.language, task.model.prompt_ids)
+        recording = SegmentedRecording(
+            lambda clips: job.wait(asyncio.run_coroutine_threadsafe(self._words(model, prompt, clips), loop)),
+            batch_seconds=BATCH_SECONDS_ON_GPU if "cuda" in model.runner else BATCH_SECONDS,
         )
         size = task.file.seek(0, os.SEEK_END)
         task.file.seek(0)
         channels: Literal["mix", "split"] = "split" if task.split else "mix"
         with open_audio(task.file, channels=channels, track=task.track, max_seconds=self.max_seconds) as reader:
-            reading.wait(asyncio.run_coroutine_threadsafe(reading.reserve(reader.duration_hint, size), loop))
+            job.wait(asyncio.run_coroutine_threadsafe(job.reserve(reader.duration_hint, size), loop))
             words: list[list[Word]] = [[] for _ in range(reader.channels)]
 
-            def reached(seconds: float) -> None:
+            def report(seconds: float) -> None:
                 if task.progress:
                     loop.call_soon_threadsafe(task.progress, seconds, reader.duration_hint)
 
-            for channel, word in long_audio.words(reading.go_on(reader, loop), reached):
+            for channel, word in recording.words(job.blocks(reader, loop), report):
                 words[channel].append(word)
                 if task.heard:
                     loop.call_soon_threadsafe(task.heard, word)
             metrics.AUDIO_SECONDS.labels("files").inc(reader.seconds_read)
             return [
                 Transcript(
-                    text=join_words(said),
+                    text=join_words(part),
                     duration=round(reader.seconds_read, 3),
                     language=task.language,
-                    model=card.name,
+                    model=model.name,
                     channel=channel if task.split else None,
-                    segments=tuple(segments_from_words(said)),
+                    segments=tuple(segments_from_words(part)),
                     problems=tuple(reader.problems),
                 )
-                for channel, said in enumerate(words)
+                for channel, part in enumerate(words)
             ]
 
-    async def _words(self, card: ModelInfo, prompt: int | None, clips: list[Samples]) -> list[list[Word]]:
-        waiting = [_WaitingClip(self._handle, card.name, samples, prompt) for samples in clips]
+    async def _words(self, model: ModelInfo, prompt: int | None, clips: list[Samples]) -> list[list[Word]]:
+        pending = [_PendingClip(self._engine, model.name, samples, prompt) for samples in clips]
         try:
-            found = [await clip.tokens for clip in waiting]
+            tokens_of_clips = [await clip.tokens for clip in pending]
         finally:
-            for clip in waiting:
+            for clip in pending:
                 clip.cancel()
-        tokenizer = self._tokenizers.of(card)
-        return [words_from_tokens(tokens, tokenizer) for tokens in found]
+        tokenizer = self._tokenizers.of(model)
+        return [words_from_tokens(tokens, tokenizer) for tokens in tokens_of_clips]
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A recording, and what is wanted of it."""
+    """A recording and the options of its transcription."""
 
     file: BinaryIO
-    card: ModelInfo
+    model: ModelInfo
     language: str | None
     split: bool = False
-    """Its channels apart."""
+    """One transcript for each channel."""
     heard: Callable[[Word], None] | None = None
     progress: Progress | None = None
     track: int | None = None
 
 
 class _Abandoned(Exception):
-    """Nobody wants the transcript any more."""
+    """The transcript is no longer needed."""
 
 
-class _Reading:
-    """A thread that reads a recording, as the event loop sees it."""
+class _Job:
+    """State of a recording in progress, shared by its thread and the event loop."""
 
-    def __init__(self, visit: Usage) -> None:
+    def __init__(self, usage: Usage) -> None:
         self.seconds = 0.0
-        """Of audio that was read, whatever became of it."""
-        self.over: TooMany | None = None
-        """The caller has had all that it may have, and this recording is longer than it announced."""
-        self._visit = visit
-        self._paid = 0.0
+        """Of decoded audio."""
+        self.limit_error: TooMany | None = None
+        """The caller's limit is used up, and the recording is longer than announced."""
+        self._usage = usage
+        self._spent = 0.0
         self._is_abandoned = False
-        self._asked: Future[Any] | None = None
+        self._pending: Future[Any] | None = None
 
     async def reserve(self, announced: float | None, size: int) -> None:
-        """Sets aside what the recording is said to have, in seconds; without that what its bytes may hold.
+        """Reserves the announced seconds; without them, the most that the bytes may contain.
 
-        So recordings that are sent together are let in as they would be one after the other. Raises TooMany.
+        Thus limits apply to concurrent recordings as to consecutive ones. Raises TooMany.
         """
-        seconds = announced if announced and 0 < announced < math.inf else size / ENCODED_LEAST
-        await self._visit.reserve(seconds * RESERVE_RATIO + RESERVE_EXTRA)
+        seconds = announced if announced and 0 < announced < math.inf else size / MIN_BYTE_RATE
+        await self._usage.reserve(seconds * RESERVE_RATIO + RESERVE_EXTRA)
 
-    def pay(self) -> None:
-        """For what was read since the last time. On the event loop."""
+    def spend(self) -> None:
+        """Counts the audio decoded since the last call. Called on the event loop."""
         try:
-            self._visit.spend(self.seconds - self._paid)
+            self._usage.spend(self.seconds - self._spent)
         except TooMany as error:
-            self.over = self.over or error
+            self.limit_error = self.limit_error or error
             self.abandon()
-        self._paid = self.seconds
+        self._spent = self.seconds
 
     def abandon(self) -> None:
-        """It ends with the block that it is at."""
+        """The thread ends after its current block."""
         self._is_abandoned = True
-        if self._asked:
-            self._asked.cancel()
+        if self._pending:
+            self._pending.cancel()
 
-    def go_on(self, reader: AudioReader, loop: asyncio.AbstractEventLoop) -> Iterator[Samples]:
-        billed = 0.0
+    def blocks(self, reader: AudioReader, loop: asyncio.AbstractEventLoop) -> Iterator[Samples]:
+        counted = 0.0
         for block in reader.blocks():
             self.seconds = reader.seconds_read
-            if self.seconds - billed >= PAID_TOGETHER:
-                billed = self.seconds
-                loop.call_soon_threadsafe(self.pay)
+            if self.seconds - counted >= SPEND_SECONDS:
+                counted = self.seconds
+                loop.call_soon_threadsafe(self.spend)
             if self._is_abandoned:
                 raise _Abandoned
             yield block
 
-    def wait(self, asked: Future[Result]) -> Result:
-        self._asked = asked
+    def wait(self, pending: Future[Result]) -> Result:
+        self._pending = pending
         if self._is_abandoned:
-            asked.cancel()
+            pending.cancel()
         try:
-            return asked.result()
+            return pending.result()
         except CancelledError:
             raise _Abandoned from None
 
 
-class _WaitingClip:
-    """One piece of a recording, asked for again where the engine was started anew."""
+class _PendingClip:
+    """A clip that the engine transcribes; sent again after a restart of the engine."""
 
-    def __init__(self, handle: EngineClient, model: str, samples: Samples, prompt: int | None) -> None:
+    def __init__(self, engine: EngineClient, model: str, samples: Samples, prompt: int | None) -> None:
         self.tokens: asyncio.Future[list[Token]] = asyncio.get_running_loop().create_future()
-        self._heard: list[Token] = []
-        self._handle = handle
-        self._request = engine.Clip(handle.register(self), model, samples, prompt)
-        handle.ask(self._request)
+        self._decoded: list[Token] = []
+        self._engine = engine
+        self._request = messages.Clip(engine.register(self), model, samples, prompt)
+        engine.ask(self._request)
 
-    def answered(self, answer: engine.Answer) -> None:
+    def answered(self, answer: messages.Answer) -> None:
         match answer:
-            case engine.StreamTokens(_, tokens):
-                self._heard += tokens
-            case engine.Finished():
-                self._settle(None)
-            case engine.Failed(_, code, message, hint):
+            case messages.StreamTokens(_, tokens):
+                self._decoded += tokens
+            case messages.Finished():
+                self._resolve(None)
+            case messages.Failed(_, code, message, hint):
                 kind = OutOfMemory if code == OutOfMemory.code else EngineFailed
-                self._settle(kind(message, hint))
+                self._resolve(kind(message, hint))
 
     def restarted(self) -> None:
-        self._heard.clear()
-        self._handle.ask(self._request)
+        self._decoded.clear()
+        self._engine.ask(self._request)
 
     def lost(self, error: ConureError) -> None:
-        self._settle(error)
+        self._resolve(error)
 
     def cancel(self) -> None:
         if not self.tokens.done() or self.tokens.cancelled():
-            self._handle.ask(engine.Cancel(self._request.stream))
-        self._handle.forget(self._request.stream)
+            self._engine.ask(messages.Cancel(self._request.stream))
+        self._engine.forget(self._request.stream)
         self.tokens.cancel()
 
-    def _settle(self, error: ConureError | None) -> None:
+    def _resolve(self, error: ConureError | None) -> None:
         if self.tokens.done():
             return
         if error:
             self.tokens.set_exception(error)
         else:
-            self.tokens.set_result(self._heard)
+            self.tokens.set_result(self._decoded)
 
 
-def _stopping() -> Busy:
-    return Busy("the server is about to stop", "ask another server, or again", RETRY_AFTER)
+def _server_stopping() -> Busy:
+    return Busy("the server is about to stop", "retry later or use another server", RETRY_AFTER)

@@ -1,10 +1,10 @@
-"""How much each key may have, and what it has had. The clock is an argument.
+"""Limits of keys, and the ledger of their usage. The clock is an argument.
 
-    requests   in the last minute, each at its own time
-    streams    that are open
-    audio      in the last day, by quarters of an hour, and what recordings that are being transcribed have reserved
+    requests   the times of those of the last minute
+    streams    the number of open ones
+    audio      of the last day, by quarters of an hour, plus reservations of recordings in progress
 
-Who may have no more is told after how many seconds there will be some again.
+Errors say after how many seconds a new request can succeed.
 """
 
 from __future__ import annotations
@@ -22,139 +22,137 @@ __all__ = ["NO_LIMITS", "Ledger", "Limits"]
 
 MINUTE, QUARTER, DAY = 60.0, 900.0, 86_400.0
 STREAM_RETRY = 5.0
-"""Nobody knows when a stream ends."""
+"""The end of a stream is unknown."""
 RESERVED_RETRY = 10.0
-"""Nor when a recording is transcribed."""
+"""So is the end of a transcription."""
 
 
 class Limits(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Of one key; None is as much as the machine gives."""
+    """Limits of one key; None is unlimited."""
 
     requests_per_minute: Annotated[int, Meta(ge=1, le=100_000)] | None = None
-    """Streams that are opened and recordings that are sent."""
+    """Opened streams and sent recordings."""
     streams: Annotated[int, Meta(ge=1)] | None = None
-    """Live ones at once."""
+    """Live streams at once."""
     audio_minutes_per_day: Annotated[float, Meta(gt=0)] | None = None
     """Of streams and recordings together."""
 
 
 NO_LIMITS = Limits()
 
-Visit = tuple[int, int]
-"""The process that has it, and its number there."""
+UsageId = tuple[int, int]
+"""(process, number within the process)"""
 
 
 class Ledger:
-    """What all keys have had, and what they have open."""
+    """Past and open usage of all keys."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
-        self._visits: dict[Visit, _Open] = {}
+        self._open: dict[UsageId, _OpenUsage] = {}
 
-    def begin(self, visit: Visit, key: str, limits: Limits, scope: Scope, now: float) -> None:
-        """Raises TooMany; then nothing has begun."""
+    def begin(self, usage: UsageId, key: str, limits: Limits, scope: Scope, now: float) -> None:
+        """Raises TooMany; then nothing is counted."""
         account = self._accounts.setdefault(key, _Account())
         is_stream = scope == "live"
         account.check_requests(limits.requests_per_minute, now)
         if is_stream:
             account.check_streams(limits.streams)
         account.check_audio(limits.audio_minutes_per_day, now)
-        account.begun.append(now)
+        account.request_times.append(now)
         account.streams += is_stream
-        self._visits[visit] = _Open(account, limits, is_stream)
+        self._open[usage] = _OpenUsage(account, limits, is_stream)
 
-    def reserve(self, visit: Visit, seconds: float, now: float) -> None:
-        """So much is announced, and set aside for the visit. Raises TooMany where nothing is left; one that is let in
-        may reserve more than is left."""
-        if found := self._visits.get(visit):
-            found.account.check_audio(found.limits.audio_minutes_per_day, now)
-            found.reserved += seconds
-            found.account.reserved += seconds
+    def reserve(self, usage: UsageId, seconds: float, now: float) -> None:
+        """Reserves announced audio. Raises TooMany if the limit is used up; else a reservation may exceed it."""
+        if open_usage := self._open.get(usage):
+            open_usage.account.check_audio(open_usage.limits.audio_minutes_per_day, now)
+            open_usage.reserved += seconds
+            open_usage.account.reserved += seconds
 
-    def spend(self, visit: Visit, seconds: float, now: float) -> None:
-        """So much audio came, and is counted. Raises TooMany where it is more than was reserved, and the key has had
-        all that it may have."""
-        if found := self._visits.get(visit):
-            was_reserved = seconds <= found.reserved
-            found.release(min(seconds, found.reserved))
-            found.account.hear(seconds, now)
+    def spend(self, usage: UsageId, seconds: float, now: float) -> None:
+        """Counts received audio. Raises TooMany if it exceeds the reservation and the limit is used up."""
+        if open_usage := self._open.get(usage):
+            was_reserved = seconds <= open_usage.reserved
+            open_usage.release(min(seconds, open_usage.reserved))
+            open_usage.account.add_audio(seconds, now)
             if not was_reserved:
-                found.account.check_audio(found.limits.audio_minutes_per_day, now)
+                open_usage.account.check_audio(open_usage.limits.audio_minutes_per_day, now)
 
-    def end(self, visit: Visit) -> None:
-        """Gives back what was reserved and not spent. Once more does no harm."""
-        if found := self._visits.pop(visit, None):
-            found.account.streams -= found.is_stream
-            found.release(found.reserved)
+    def end(self, usage: UsageId) -> None:
+        """Ends a usage and releases the rest of its reservation; idempotent."""
+        if open_usage := self._open.pop(usage, None):
+            open_usage.account.streams -= open_usage.is_stream
+            open_usage.release(open_usage.reserved)
 
-    def leave(self, process: int) -> None:
-        """A process has gone, and what it had open with it."""
-        for visit in [visit for visit in self._visits if visit[0] == process]:
-            self.end(visit)
+    def release_process(self, process: int) -> None:
+        """Ends all usages of a process that is gone."""
+        for usage in [usage for usage in self._open if usage[0] == process]:
+            self.end(usage)
 
 
 @dataclass(slots=True)
 class _Account:
-    begun: deque[float] = field(default_factory=deque)
-    """When, in the last minute; as many as the limit allows."""
+    request_times: deque[float] = field(default_factory=deque)
+    """Times of requests in the last minute; at most as many as the limit."""
     streams: int = 0
-    heard: deque[list[float]] = field(default_factory=deque)
-    """When a quarter of an hour ended, and the seconds of audio in it; those of a day."""
+    audio: deque[list[float]] = field(default_factory=deque)
+    """[end of a quarter of an hour, seconds of audio in it], for the last day."""
     reserved: float = 0.0
-    """Seconds that visits have reserved and not spent."""
+    """Seconds that open usages have reserved and not spent."""
 
-    def check_requests(self, most: int | None, now: float) -> None:
-        while self.begun and self.begun[0] + MINUTE <= now:
-            self.begun.popleft()
-        if most is None:
-            self.begun.clear()
-        elif len(self.begun) >= most:
-            retry = self.begun[-most] + MINUTE - now
-            raise TooMany(f"the key may begin {most} streams and recordings a minute, and has", _later(retry), retry)
+    def check_requests(self, limit: int | None, now: float) -> None:
+        while self.request_times and self.request_times[0] + MINUTE <= now:
+            self.request_times.popleft()
+        if limit is None:
+            self.request_times.clear()
+        elif len(self.request_times) >= limit:
+            retry = self.request_times[-limit] + MINUTE - now
+            raise TooMany(f"request limit of the key reached: {limit} per minute", _retry_hint(retry), retry)
 
-    def check_streams(self, most: int | None) -> None:
-        if most is not None and self.streams >= most:
-            message = f"the key may have {most} streams at once, and {self.streams} are open"
-            raise TooMany(message, "end one, or take a key that may have more", STREAM_RETRY)
+    def check_streams(self, limit: int | None) -> None:
+        if limit is not None and self.streams >= limit:
+            message = f"the key may have {limit} streams at once, and {self.streams} are open"
+            raise TooMany(message, "close one, or use a key with a higher limit", STREAM_RETRY)
 
-    def check_audio(self, most_minutes: float | None, now: float) -> None:
-        while self.heard and self.heard[0][0] + DAY <= now:
-            self.heard.popleft()
-        if most_minutes is None:
+    def check_audio(self, max_minutes: float | None, now: float) -> None:
+        while self.audio and self.audio[0][0] + DAY <= now:
+            self.audio.popleft()
+        if max_minutes is None:
             return
-        left = sum(seconds for _, seconds in self.heard)
-        if left + self.reserved < 60 * most_minutes:
+        used = sum(seconds for _, seconds in self.audio)
+        if used + self.reserved < 60 * max_minutes:
             return
-        if left < 60 * most_minutes:
-            message = f"the key may send {most_minutes:g} minutes of audio in a day: recordings under way take the rest"
-            raise TooMany(message, "try again when they are transcribed", RESERVED_RETRY)
-        for end, seconds in self.heard:
-            left -= seconds
-            if left < 60 * most_minutes:
+        if used < 60 * max_minutes:
+            message = f"audio limit of the key: recordings in progress reserve all of {max_minutes:g} minutes per day"
+            raise TooMany(message, "retry when they are transcribed", RESERVED_RETRY)
+        for end, seconds in self.audio:
+            used -= seconds
+            if used < 60 * max_minutes:
                 retry = end + DAY - now
-                message = f"the key may send {most_minutes:g} minutes of audio in a day, and has"
-                raise TooMany(message, _later(retry), retry)
+                message = f"audio limit of the key reached: {max_minutes:g} minutes per day"
+                raise TooMany(message, _retry_hint(retry), retry)
 
-    def hear(self, seconds: float, now: float) -> None:
+    def add_audio(self, seconds: float, now: float) -> None:
         end = (now // QUARTER + 1) * QUARTER
-        if not self.heard or self.heard[-1][0] < end:
-            self.heard.append([end, 0.0])
-        self.heard[-1][1] += seconds
+        if not self.audio or self.audio[-1][0] < end:
+            self.audio.append([end, 0.0])
+        self.audio[-1][1] += seconds
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenUsage:
     account: _Account
     limits: Limits
     is_stream: bool
     reserved: float = 0.0
-    """Seconds, not spent yet."""
+    """Seconds that are not spent yet."""
 
     def release(self, seconds: float) -> None:
         self.reserved -= seconds
         self.account.reserved -= seconds
 
 
-def _later(seconds: float) -> str:
-    told = f"{seconds:.0f} s" if seconds < 2 * MINUTE else f"{seconds / MINUTE:.0f} minutes"
-    return f"try again in {told}, or take a key that may have more"
+def _retry_hint(seconds: float) -> str:
+    delay = f"{seconds:.0f} s" if seconds < 2 * MINUTE else f"{seconds / MINUTE:.0f} minutes"
+    return f"retry in {delay}, or use a key with a higher limit"

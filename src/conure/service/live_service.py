@@ -1,4 +1,4 @@
-"""All live sessions of a server: who may open one, who may come back to one, and how they end when the server does."""
+"""All live streams of a process: opens them, reattaches clients to them, and drains them when the server stops."""
 
 from __future__ import annotations
 
@@ -29,89 +29,92 @@ __all__ = ["LiveService", "LiveStream", "StreamRequest"]
 DEFAULT_LATENCY = 160
 RESUME_SECONDS = 30.0
 RETRY_AFTER = 5.0
-MOST_BACKLOG = 2**32
-MOST_BUDGET = 60.0
-"""Seconds that a final may wait for a second pass."""
-MOST_LEFT = 1000
-"""Streams that have ended and are kept for clients that may not have read all of it."""
-LOOK = 0.05
-LAST_WORDS = 1.0
-"""Seconds for clients to hear that the server stops."""
+MAX_BACKLOG_BYTES = 2**32
+MAX_FINAL_BUDGET = 60.0
+"""Seconds that a final may wait for its second pass."""
+MAX_ENDED_STREAMS = 1000
+"""Ended streams that are kept for clients that may not have received all events."""
+POLL_SECONDS = 0.05
+CLOSING_SECONDS = 1.0
+"""Time to notify clients that the server stops."""
 
 
 @dataclass(frozen=True)
 class StreamRequest:
-    """What a client asks of a stream; None is the server's choice."""
+    """A client's request for a stream; None is the server's default."""
 
     model: str | None = None
     latency_ms: int | None = None
     language: str | None = None
     endpointing: Endpointing = field(default_factory=Endpointing)
     final_model: str | None = None
-    """A model for a second pass."""
+    """Model of a second pass for finals."""
     final_budget_seconds: float = 1.0
     lag_interval: float = LAG_INTERVAL
-    """Seconds from one word on how far the stream is to the next."""
+    """Seconds between two lag events."""
 
 
 class LiveService:
     def __init__(
         self,
-        handle: EngineClient,
+        engine: EngineClient,
         models: ModelDirectory,
         tokenizers: TokenizerCache,
         resume_seconds: float = RESUME_SECONDS,
-        place: ProcessIdentity = SINGLE_PROCESS,
-        most_backlog: int = MOST_BACKLOG,
+        identity: ProcessIdentity = SINGLE_PROCESS,
+        max_backlog: int = MAX_BACKLOG_BYTES,
     ) -> None:
-        """`most_backlog`: bytes of audio that may wait in files because they came faster than they are heard."""
-        self.engine = handle
-        self.identity = place
-        self.spool_space = SpoolSpace(most_backlog)
+        """`max_backlog`: bytes of audio that may wait in temporary files."""
+        self.engine = engine
+        self.identity = identity
+        self.spool_space = SpoolSpace(max_backlog)
         self.models = models
         self.resume_seconds = resume_seconds
         self.is_draining = False
         self._streams: dict[str, LiveStream] = {}
+        """By resume token."""
         self.tokenizers = tokenizers
         self._expiries: dict[str, asyncio.TimerHandle] = {}
+        """Timers of streams without a connection."""
         self._connections = 0
         metrics.STREAMS.set_function(lambda: len(self))
         metrics.BACKLOG_BYTES.set_function(lambda: self.spool_space.used_bytes)
 
     def __len__(self) -> int:
+        """Open streams."""
         return sum(stream.is_open for stream in self._streams.values())
 
-    async def open_stream(self, wanted: StreamRequest, audio: AudioFormat, caller: Caller = ANONYMOUS) -> LiveStream:
-        """Raises UnknownModel, BadOption, UnsupportedLanguage, or Busy where there is no time for it.
+    async def open_stream(self, request: StreamRequest, audio: AudioFormat, caller: Caller = ANONYMOUS) -> LiveStream:
+        """Raises UnknownModel, BadOption, UnsupportedLanguage, or Busy if the engine has no capacity for it.
 
-        Also Unauthorized, Forbidden and TooMany, where the caller's key does not allow it, any more or now.
+        Also Unauthorized, Forbidden and TooMany, if the caller's key does not permit it.
         """
         if self.is_draining or not self.engine.is_ready:
             reason = "draining" if self.is_draining else "engine_restarting"
             metrics.REFUSED.labels(reason).inc()
-            raise Busy(f"no new streams: {reason.replace('_', ' ')}", "try again, or ask another server")
-        options, visit = self.resolve_options(wanted), await caller.begin_usage("live")
+            raise Busy(f"no new streams: {reason.replace('_', ' ')}", "retry later or use another server")
+        options, usage = self.resolve_options(request), await caller.begin_usage("live")
         try:
-            stream = LiveStream(self.engine, options, audio, self.identity, visit, self.spool_space)
+            stream = LiveStream(self.engine, options, audio, self.identity, usage, self.spool_space)
         except BaseException:
-            visit.close()
+            usage.close()
             raise
         self._streams[stream.token] = stream
         try:
-            refused = await asyncio.shield(stream.session.admission)
+            refusal = await asyncio.shield(stream.session.admission)
         except asyncio.CancelledError:
             self.discard(stream)
             raise
-        if isinstance(refused, Failed):
+        if isinstance(refusal, Failed):
             self.discard(stream)
-            metrics.REFUSED.labels(refused.code).inc()
-            raise Busy(refused.message, refused.hint, refused.retry_after or RETRY_AFTER)
-        for_whom = f" for {caller.name}" if caller.name else ""
-        stream.log_info("opened%s: %s at %d ms", for_whom, stream.options.model.name, stream.options.latency_ms)
+            metrics.REFUSED.labels(refusal.code).inc()
+            raise Busy(refusal.message, refusal.hint, refusal.retry_after or RETRY_AFTER)
+        for_caller = f" for {caller.name}" if caller.name else ""
+        stream.log_info("opened%s: %s at %d ms", for_caller, stream.options.model.name, stream.options.latency_ms)
         return stream
 
     def attach(self, stream: LiveStream) -> int:
-        """Number of the connection that it belongs to from now on; the one before it finds no more events."""
+        """Makes a new connection the stream's reader, and returns its number. The previous one gets no more events."""
         self._connections += 1
         stream.event_log.assign_reader(self._connections)
         if timer := self._expiries.pop(stream.token, None):
@@ -123,9 +126,9 @@ class LiveService:
         return self._streams.get(token)
 
     def detach(self, stream: LiveStream, connection: int, may_return: bool) -> None:
-        """Its client is gone. One that may come back is waited for; audio that was received goes on to be heard.
+        """The connection is lost. If the client may resume, the stream is kept and received audio is processed.
 
-        Also where all has been sent: what was lost on the way is known to the client alone.
+        Ended streams are kept, too: only the client knows which of the sent events it has received.
         """
         if stream.event_log.reader_id != connection:
             return
@@ -135,9 +138,9 @@ class LiveService:
             return
         if not stream.has_ended:
             stream.log_info("its connection is gone; it may come back for %g s", self.resume_seconds)
-        self._wait_for(stream)
-        left = [other for token in self._expiries if (other := self._streams[token]).has_ended]
-        for other in left[:-MOST_LEFT]:
+        self._start_expiry(stream)
+        ended = [other for token in self._expiries if (other := self._streams[token]).has_ended]
+        for other in ended[:-MAX_ENDED_STREAMS]:
             self.discard(other)
 
     def discard(self, stream: LiveStream) -> None:
@@ -146,67 +149,66 @@ class LiveService:
         stream.cancel()
         self._streams.pop(stream.token, None)
 
-    def _wait_for(self, stream: LiveStream) -> None:
+    def _start_expiry(self, stream: LiveStream) -> None:
         loop, due = asyncio.get_running_loop(), time.monotonic() + self.resume_seconds
         self._expiries[stream.token] = loop.call_later(self.resume_seconds, self._expire, stream, due)
 
     def _expire(self, stream: LiveStream, due: float) -> None:
-        if held_up(due, time.monotonic()):  # its client may have knocked meanwhile
-            self._wait_for(stream)
+        if held_up(due, time.monotonic()):  # the client may have tried to resume while this process was suspended
+            self._start_expiry(stream)
             return
         if not stream.has_ended:
             stream.log_info("its client did not come back")
         self.discard(stream)
 
     async def drain(self, seconds: float) -> None:
-        """No new streams; returns when those that are open have ended, or after so many seconds."""
+        """Accepts no new streams; returns when the open ones have ended, or after so many seconds."""
         self.is_draining = True
-        await self._until_none(seconds)
+        await self._wait_until_empty(seconds)
         for stream in self._streams.values():
             stream.session.stop(Failed("server_stopped", "the server has stopped", retry_after=5.0))
-        await self._until_none(LAST_WORDS)
+        await self._wait_until_empty(CLOSING_SECONDS)
 
     def stop(self) -> None:
-        """At once."""
+        """Cancels all streams at once."""
         for stream in self._streams.values():
             stream.cancel()
 
-    async def _until_none(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while len(self) and time.monotonic() < until:
-            await asyncio.sleep(LOOK)
+    async def _wait_until_empty(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while len(self) and time.monotonic() < deadline:
+            await asyncio.sleep(POLL_SECONDS)
 
-    def resolve_options(self, wanted: StreamRequest) -> SessionOptions:
-        """Of a stream as it would be opened. Raises UnknownModel, BadOption or UnsupportedLanguage."""
-        card = self.models.find_live_model(wanted.model)
-        language = check_language(card.name, wanted.language, card.languages, card.prompt_ids)
+    def resolve_options(self, request: StreamRequest) -> SessionOptions:
+        """Options of a stream for that request. Raises UnknownModel, BadOption or UnsupportedLanguage."""
+        model = self.models.find_live_model(request.model)
+        language = check_language(model.name, request.language, model.languages, model.prompt_ids)
         return SessionOptions(
-            model=card,
-            tokenizer=self.tokenizers.of(card),
-            latency_ms=_latency(card, wanted.latency_ms),
-            endpointing=wanted.endpointing,
+            model=model,
+            tokenizer=self.tokenizers.of(model),
+            latency_ms=_latency(model, request.latency_ms),
+            endpointing=request.endpointing,
             language=language,
-            prompt=prompt_id_for(card.name, language, card.prompt_ids),
-            second_pass=self._finals(wanted),
-            lag_interval=wanted.lag_interval,
+            prompt=prompt_id_for(model.name, language, model.prompt_ids),
+            second_pass=self._second_pass(request),
+            lag_interval=request.lag_interval,
         )
 
-    def _finals(self, wanted: StreamRequest) -> SecondPassOptions | None:
-        if wanted.final_model is None:
+    def _second_pass(self, request: StreamRequest) -> SecondPassOptions | None:
+        if request.final_model is None:
             return None
-        if not 0 <= wanted.final_budget_seconds <= MOST_BUDGET:
-            raise BadOption(
-                f"a budget of {wanted.final_budget_seconds:g} s for a final", f"it must be 0 to {MOST_BUDGET:g} seconds"
-            )
-        card = self.models.find_file_model(wanted.final_model)
-        prompt = prompt_id_for(card.name, wanted.language, card.prompt_ids)
-        return SecondPassOptions(card, self.tokenizers.of(card), wanted.final_budget_seconds, prompt=prompt)
+        budget = request.final_budget_seconds
+        if not 0 <= budget <= MAX_FINAL_BUDGET:
+            raise BadOption(f"a budget of {budget:g} s for a final", f"it must be 0 to {MAX_FINAL_BUDGET:g} seconds")
+        model = self.models.find_file_model(request.final_model)
+        prompt = prompt_id_for(model.name, request.language, model.prompt_ids)
+        return SecondPassOptions(model, self.tokenizers.of(model), budget, prompt=prompt)
 
 
-def _latency(card: ModelInfo, wanted: int | None) -> int:
-    if wanted is None:
-        return min(card.latencies, key=lambda latency: abs(latency - DEFAULT_LATENCY))
-    if wanted not in card.latencies:
-        known = ", ".join(map(str, card.latencies))
-        raise BadOption(f"{card.name} has no latency of {wanted} ms", f"it has: {known}")
-    return wanted
+def _latency(model: ModelInfo, requested: int | None) -> int:
+    if requested is None:
+        return min(model.latencies, key=lambda latency: abs(latency - DEFAULT_LATENCY))
+    if requested not in model.latencies:
+        known = ", ".join(map(str, model.latencies))
+        raise BadOption(f"{model.name} has no latency of {requested} ms", f"it has: {known}")
+    return requested

@@ -1,7 +1,7 @@
-"""One live conversation: samples in, events out, whatever becomes of the engine meanwhile.
+"""A live session: samples in, events out; survives restarts of the engine.
 
-The session keeps the audio of what is not yet final. When the engine was started anew it is sent again, from before the
-utterance that goes on, and what was heard of that utterance is heard again: the client sees a pause.
+The session keeps the audio that has no final yet. After a restart of the engine it is sent again, from before the
+current utterance on, and that utterance is decoded again: the client sees only a pause.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from conure.audio.realtime_clock import RealtimeClock
 from conure.audio.sample_buffer import SampleBuffer
-from conure.engine import messages as engine
+from conure.engine import messages
 from conure.engine.client import EngineClient
 from conure.engine.messages import Samples, StreamOptions
 from conure.errors import ConureError
@@ -35,7 +35,7 @@ from conure.service.events import (
 )
 from conure.service.second_pass import SecondPass
 from conure.service.session_options import LAG_INTERVAL, SessionOptions
-from conure.service.utterance import Utterance, final_of
+from conure.service.utterance import Utterance, make_final
 from conure.text.words import words_from_tokens
 from conure.types import Token
 from conure.vad.endpointing import Endpointing
@@ -44,59 +44,62 @@ __all__ = ["LiveSession"]
 
 RATE = 16_000
 MARGIN = 1.0
-"""Seconds before an utterance that are kept with it: a detector hears a beginning late."""
-MOST_KEPT = 120.0
-"""Seconds of an utterance that can be heard again."""
-MOST_AHEAD = 20.0
-"""Seconds of audio that the engine is given before it has worked it in; what is sent faster waits elsewhere."""
-BEHIND = 2.0
-"""Seconds of audio that wait where more waits than a model looks ahead."""
-MOST_ASKED = 64
-"""Requests for a final that may wait."""
-MOST_TWICE = 60.0
-"""Seconds of the longest utterance that is heard a second time."""
-PIECE = 5 * RATE
-"""Samples that go to the engine at once."""
+"""Seconds of audio before an utterance that are kept with it: the start of speech is detected late."""
+MAX_KEPT = 120.0
+"""Seconds of an utterance that can be replayed."""
+MAX_IN_FLIGHT = 20.0
+"""Seconds of audio that the engine may have unprocessed; beyond that, `is_writable` is False."""
+BACKLOG_SECONDS = 2.0
+"""Unprocessed audio that is more than the look-ahead of any model."""
+MAX_PENDING_FINALIZES = 64
+"""Unanswered requests for a final."""
+MAX_SECOND_PASS = 60.0
+"""Seconds of the longest utterance that gets a second pass."""
+BLOCK = 5 * RATE
+"""Samples that are sent to the engine at once."""
 LAG_AUDIO = 5.0
-"""Seconds of audio after which it is told sooner."""
-LAG_WARNED = 2.0
+"""Seconds of audio after which a lag event is sent before its interval is over."""
+LAG_WARNING = 2.0
 LAG_LIMIT = 15.0
+"""Seconds of lag that cause a warning, and that end the stream."""
 RETRY_AFTER = 5.0
 
 
 class LiveSession:
-    """Lives on one event loop; `publish` is called there with each event, in order, and must not block."""
+    """Belongs to one event loop, on which `publish` is called with each event, in order; it must not block."""
 
-    def __init__(self, handle: EngineClient, options: SessionOptions, publish: Callable[[Event], None]) -> None:
+    def __init__(self, engine: EngineClient, options: SessionOptions, publish: Callable[[Event], None]) -> None:
         self.options = options
         self.processed_until = 0.0
-        """Audio before this has been worked in."""
-        self._followed = 0.0
-        """The same, but for an utterance that is to be heard whole: what was listened to."""
+        """Audio before this is decoded to final tokens."""
+        self._analyzed_until = 0.0
+        """Audio before this is analyzed by the engine: later than `processed_until` while a model that decodes whole
+        utterances waits for the end of one."""
         self.lag = 0.0
         self.has_ended = False
-        self._handle = handle
+        self._engine = engine
         self._publish = publish
         self._audio = SampleBuffer()
-        self._begin = 0
-        """The sample at which the engine's stream began."""
-        self._asked: deque[tuple[int, int | None]] = deque()
-        """Places of finalize (with its marker) and close that were not answered."""
-        self._spoken = RealtimeClock()
-        self._ordered: deque[Event | SecondPass] = deque()
-        """What waits for a second pass, and for its turn after one."""
+        self._engine_start = 0
+        """The session's sample at which the engine's stream began."""
+        self._pending: deque[tuple[int, int | None]] = deque()
+        """(position, marker) of unanswered finalizes; marker None for a close."""
+        self._clock = RealtimeClock()
+        self._ordered_events: deque[Event | SecondPass] = deque()
+        """Events that wait for a second pass, or behind one."""
         self._utterance: Utterance | None = None
-        self._utterances = 0
-        self._heard_again = False
-        """The utterance began before the engine did."""
-        self._cuts = AnsweredFinalizes()
-        self._final_until = self._repeated_until = self._known_until = 0.0
-        """End of the last word of a final; the same when the engine began, and up to where partials were told then."""
-        self._told = self._told_until = self._warned = 0.0
-        self._progress = asyncio.Event()
+        self._utterance_count = 0
+        self._is_replayed = False
+        """The current utterance began before the engine was restarted."""
+        self._answered = AnsweredFinalizes()
+        self._final_until = self._replay_final_until = self._replay_sent_until = 0.0
+        """End of the last word in a final; the same at the restart of the engine; and the end of the audio in partials
+        then."""
+        self._lag_sent_at = self._lag_sent_until = self._lag_warned_at = 0.0
+        self._changed = asyncio.Event()
         self.admission: asyncio.Future[Event | None] = asyncio.get_running_loop().create_future()
-        """None when the engine has taken it; how it ended where it was not taken."""
-        self._number = handle.register(self)
+        """None when the engine has admitted the stream; else the event that ended it."""
+        self._number = engine.register(self)
         self._open()
 
     @property
@@ -106,237 +109,238 @@ class LiveSession:
 
     @property
     def is_closing(self) -> bool:
-        return bool(self._asked) and self._asked[-1][1] is None
+        return bool(self._pending) and self._pending[-1][1] is None
 
     async def push_audio(self, samples: Samples) -> None:
-        """Mono, 16 kHz. Waits where much is waiting; what comes after the end is not wanted by anyone."""
-        for begin in range(0, len(samples), PIECE):
+        """Mono, 16 kHz. Waits until it is writable; audio after the end is dropped."""
+        for begin in range(0, len(samples), BLOCK):
             await self.wait_until_writable()
             if self.has_ended or self.is_closing:
                 return
-            self._send(samples[begin : begin + PIECE])
+            self._send(samples[begin : begin + BLOCK])
 
     @property
     def is_writable(self) -> bool:
-        """Whether `take` may be called: the stream goes on, and what comes need wait for nothing."""
-        asked = self._asked
-        if self.has_ended or (asked and (len(asked) >= MOST_ASKED or self.is_closing)):
+        """Whether `push_audio_now` may be called: the session goes on, and the engine has little unprocessed audio."""
+        pending = self._pending
+        if self.has_ended or (pending and (len(pending) >= MAX_PENDING_FINALIZES or self.is_closing)):
             return False
-        return self._audio.end <= (self._followed + MOST_AHEAD) * RATE
+        return self._audio.end <= (self._analyzed_until + MAX_IN_FLIGHT) * RATE
 
     @property
     def has_backlog(self) -> bool:
-        """Audio waits to be worked in, or a request for what was heard."""
-        return bool(self._asked) or self.seconds - self._followed > BEHIND
+        """Audio or a finalize waits to be processed."""
+        return bool(self._pending) or self.seconds - self._analyzed_until > BACKLOG_SECONDS
 
     def push_audio_now(self, samples: Samples) -> None:
-        """As `push`, at once."""
-        for begin in range(0, len(samples), PIECE):
-            self._send(samples[begin : begin + PIECE])
+        """As `push_audio`, synchronously."""
+        for begin in range(0, len(samples), BLOCK):
+            self._send(samples[begin : begin + BLOCK])
 
     async def wait_until_writable(self) -> None:
-        """Waits until there is room for more."""
+        """Back-pressure: waits until the engine has processed enough."""
         while self._is_full and not self.has_ended:
-            self._progress.clear()
-            await self._progress.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
     @property
     def _is_full(self) -> bool:
-        return self.seconds - self._followed > MOST_AHEAD or len(self._asked) >= MOST_ASKED
+        return self.seconds - self._analyzed_until > MAX_IN_FLIGHT or len(self._pending) >= MAX_PENDING_FINALIZES
 
-    def _send(self, piece: Samples) -> None:
-        self._audio.append(piece)
-        self._spoken.add_packet(len(piece), time.monotonic())
-        self._handle.ask(engine.Audio(self._number, piece))
+    def _send(self, block: Samples) -> None:
+        self._audio.append(block)
+        self._clock.add_packet(len(block), time.monotonic())
+        self._engine.ask(messages.Audio(self._number, block))
 
     def finalize(self, marker: int) -> None:
-        """That was all for now."""
-        self._ask(marker)
+        """Requests a final of the audio so far."""
+        self._request_final(marker)
 
     def close(self) -> None:
-        """That was all."""
-        self._ask(None)
+        """Ends the audio."""
+        self._request_final(None)
 
-    def _ask(self, marker: int | None) -> None:
+    def _request_final(self, marker: int | None) -> None:
         if not self.has_ended and not self.is_closing:
-            self._asked.append((self._audio.end, marker))
-            self._handle.ask(self._cut(marker))
+            self._pending.append((self._audio.end, marker))
+            self._engine.ask(self._finalize_message(marker))
 
-    def configure(self, endpointing: Endpointing, lag_every: float = LAG_INTERVAL) -> None:
-        self.options = replace(self.options, endpointing=endpointing, lag_interval=lag_every)
-        self._handle.ask(engine.Configure(self._number, endpointing))
+    def configure(self, endpointing: Endpointing, lag_interval: float = LAG_INTERVAL) -> None:
+        self.options = replace(self.options, endpointing=endpointing, lag_interval=lag_interval)
+        self._engine.ask(messages.Configure(self._number, endpointing))
 
     def cancel(self) -> None:
-        """Nobody wants the rest."""
+        """Ends it without a result."""
         self.stop(Cancelled())
 
     def stop(self, event: Cancelled | Failed) -> None:
-        """Ends it from this side."""
+        """Ends it with that event."""
         if not self.has_ended:
-            self._handle.ask(engine.Cancel(self._number))
+            self._engine.ask(messages.Cancel(self._number))
             self._end(event)
 
-    def _cut(self, marker: int | None) -> engine.Request:
-        return engine.Close(self._number) if marker is None else engine.Finalize(self._number, marker)
+    def _finalize_message(self, marker: int | None) -> messages.Request:
+        return messages.Close(self._number) if marker is None else messages.Finalize(self._number, marker)
 
     def _open(self, late: float = 0.0) -> None:
         options = self.options
         stream = StreamOptions(options.model.name, options.latency_ms, options.endpointing, options.prompt)
-        self._handle.ask(engine.Open(self._number, stream, again=self.admission.done(), late=late))
+        self._engine.ask(messages.Open(self._number, stream, again=self.admission.done(), late=late))
 
-    # What the engine says.
+    # Answers of the engine.
 
-    def answered(self, answer: engine.Answer) -> None:
-        if not self._cuts.knows(answer):
-            self._take(answer)
+    def answered(self, answer: messages.Answer) -> None:
+        if not self._answered.is_repeat(answer):
+            self._handle(answer)
 
-    def _take(self, answer: engine.Answer) -> None:
+    def _handle(self, answer: messages.Answer) -> None:
         match answer:
-            case engine.StreamOpened() if not self.admission.done():
+            case messages.StreamOpened() if not self.admission.done():
                 self.admission.set_result(None)
-            case engine.SpeechStarted(_, at):
+            case messages.SpeechStarted(_, at):
                 self._start_utterance(self._time(at))
-            case engine.StreamTokens(_, tokens, until):
+            case messages.StreamTokens(_, tokens, until):
                 self.processed_until = max(self.processed_until, self._time(until))
-                self._hear(self._news(tokens), (), until)
-                self._follow(until)
-            case engine.PartialTokens(_, tokens, until):
-                self._hear((), self._news(tokens), until)
-            case engine.ClipTokens(_, until):
-                self._follow(until)
-            case engine.UtteranceEnded(_, at, reason):
+                self._add_tokens(self._new_tokens(tokens), (), until)
+                self._advance(until)
+            case messages.PartialTokens(_, tokens, until):
+                self._add_tokens((), self._new_tokens(tokens), until)
+            case messages.ClipTokens(_, until):
+                self._advance(until)
+            case messages.UtteranceEnded(_, at, reason):
                 self._end_utterance(self._time(at), reason)
-            case engine.Marker(_, marker):
-                place, _ = self._asked.popleft()
-                self._cuts.add(place, self._kept_from())
-                self._progress.set()
+            case messages.Marker(_, marker):
+                position, _ = self._pending.popleft()
+                self._answered.add(position, self._kept_from())
+                self._changed.set()
                 self._end_utterance(self.processed_until, "asked")
-                self._tell_in_order(Marker(marker, place / RATE))
-            case engine.Finished():
+                self._publish_in_order(Marker(marker, position / RATE))
+            case messages.Finished():
                 self._end_utterance(self.processed_until, "closed")
-                self._tell_in_order(Finished(self.seconds))
-            case engine.Failed() | engine.Cancelled():
-                self._end(_last_of(answer))
+                self._publish_in_order(Finished(self.seconds))
+            case messages.Failed() | messages.Cancelled():
+                self._end(_terminal_event(answer))
 
     def restarted(self) -> None:
-        """Everything that is not final is said to the new engine again, and some of what came before it."""
-        self._begin = self._kept_from()
+        """Sends the audio without a final, and some before it, to the restarted engine, with the finalizes in it."""
+        self._engine_start = self._kept_from()
         if self._utterance:
-            self._utterance.hear_again(self._begin / RATE)
-        self._heard_again = self._utterance is not None
-        self._repeated_until, self._known_until = self._final_until, self._followed
-        self._open(self._late_from(self._begin))
-        at = self._begin
-        for place, marker in (*self._cuts.again(self._begin), *self._asked):
-            at = self._send_again(at, place)
-            self._handle.ask(self._cut(marker))
-        self._send_again(at, self._audio.end)
-        self._spoken.restart(int(self._followed * RATE), time.monotonic())  # a restart is not held against it
+            self._utterance.rewind(self._engine_start / RATE)
+        self._is_replayed = self._utterance is not None
+        self._replay_final_until, self._replay_sent_until = self._final_until, self._analyzed_until
+        self._open(self._late_from(self._engine_start))
+        at = self._engine_start
+        for position, marker in (*self._answered.replay_from(self._engine_start), *self._pending):
+            at = self._resend(at, position)
+            self._engine.ask(self._finalize_message(marker))
+        self._resend(at, self._audio.end)
+        self._clock.restart(int(self._analyzed_until * RATE), time.monotonic())  # the duration of a restart is not lag
 
     def _late_from(self, begin: int) -> float:
-        """Seconds of audio from that sample on that should have been worked in by now."""
-        late = time.monotonic() - self._spoken.spoken_at(int(self._followed * RATE)) + self._followed - begin / RATE
+        """Seconds of audio from that sample on that should have been processed by now."""
+        spoken_at = self._clock.spoken_at(int(self._analyzed_until * RATE))
+        late = time.monotonic() - spoken_at + self._analyzed_until - begin / RATE
         return min(max(late, 0.0), (self._audio.end - begin) / RATE)
 
-    def _send_again(self, at: int, end: int) -> int:
-        """Audio from one sample to another; where it ends."""
+    def _resend(self, at: int, end: int) -> int:
+        """Sends audio from sample `at` to `end` again; returns `end`."""
         while at < end:
-            piece = np.empty(min(PIECE, end - at), np.float32)
-            self._audio.read_into(at, piece)
-            self._handle.ask(engine.Audio(self._number, piece))
-            at += len(piece)
+            block = np.empty(min(BLOCK, end - at), np.float32)
+            self._audio.read_into(at, block)
+            self._engine.ask(messages.Audio(self._number, block))
+            at += len(block)
         return at
 
     def lost(self, error: ConureError) -> None:
         self._end(Failed(error.code, error.message, error.hint))
 
     def _time(self, seconds: float) -> float:
-        return round(seconds + self._begin / RATE, 3)
+        return round(seconds + self._engine_start / RATE, 3)
 
-    def _news(self, tokens: Sequence[Token]) -> list[Token]:
-        """In times of the stream, without what is part of a final already."""
-        if not self._begin:
+    def _new_tokens(self, tokens: Sequence[Token]) -> list[Token]:
+        """Tokens in times of the session, without those that a final contains already."""
+        if not self._engine_start:
             return list(tokens)
         shifted = (replace(token, start=self._time(token.start), end=self._time(token.end)) for token in tokens)
-        return [token for token in shifted if token.start + token.end >= 2 * self._repeated_until]
+        return [token for token in shifted if token.start + token.end >= 2 * self._replay_final_until]
 
     def _start_utterance(self, at: float) -> None:
-        if at < self._repeated_until:
-            return  # words that are new begin one
-        if self._heard_again:
-            self._heard_again = False
+        if at < self._replay_final_until:
+            return  # speech that a final covers already; only new words start an utterance
+        if self._is_replayed:
+            self._is_replayed = False
             return
-        self._utterances += 1
-        self._utterance = Utterance(self._utterances, at)
-        self._tell(SpeechStarted(self._utterances, at))
+        self._utterance_count += 1
+        self._utterance = Utterance(self._utterance_count, at)
+        self._send_event(SpeechStarted(self._utterance_count, at))
 
-    def _hear(self, tokens: Sequence[Token], guessed: Sequence[Token], until: float) -> None:
-        if self._utterance is None:  # what says once more that the one before is over begins none
+    def _add_tokens(self, tokens: Sequence[Token], guessed: Sequence[Token], until: float) -> None:
+        if self._utterance is None:  # a repeated end token starts no utterance
             is_special = self.options.tokenizer.is_special
             tokens, guessed = ([token for token in part if not is_special(token.id)] for part in (tokens, guessed))
         if not tokens and not guessed:
             return
         if self._utterance is None:
-            self._start_utterance(max([*tokens, *guessed][0].start, self._repeated_until))
+            self._start_utterance(max([*tokens, *guessed][0].start, self._replay_final_until))
         assert self._utterance is not None
         self._utterance.tokens += tokens
-        if self._time(until) >= self._known_until:  # else the client knows it
+        if self._time(until) >= self._replay_sent_until:  # earlier audio is covered by a sent partial
             reached = max(self.processed_until, self._time(until))
-            self._tell(self._utterance.partial(self.options.tokenizer, guessed, reached))
+            self._send_event(self._utterance.partial(self.options.tokenizer, guessed, reached))
 
-    def _follow(self, until: float) -> None:
-        self._followed = max(self._followed, self._time(until))
+    def _advance(self, until: float) -> None:
+        self._analyzed_until = max(self._analyzed_until, self._time(until))
         self._measure_lag()
         self._audio.discard_before(self._kept_from())
-        self._progress.set()
+        self._changed.set()
 
-    def _end_utterance(self, at: float, reason: engine.EndReason) -> None:
-        if self._heard_again and self._utterance and at <= self._utterance.start:
-            return  # one before it, which was heard again with it
-        utterance, self._utterance, self._heard_again = self._utterance, None, False
+    def _end_utterance(self, at: float, reason: messages.EndReason) -> None:
+        if self._is_replayed and self._utterance and at <= self._utterance.start:
+            return  # the replayed end of the utterance before it
+        utterance, self._utterance, self._is_replayed = self._utterance, None, False
         if utterance is None or self.has_ended:
             return
         if utterance.tokens:
             self._final_until = utterance.tokens[-1].end
-        self._tell(UtteranceEnded(utterance.number, at, reason))
+        self._send_event(UtteranceEnded(utterance.number, at, reason))
         if self.has_ended:
             return
         options = self.options
         words = words_from_tokens(utterance.tokens, options.tokenizer)
-        final = final_of(utterance, words, at, reason, options.model.name, options.language)
-        if options.second_pass and words and at - utterance.start <= MOST_TWICE:
+        final = make_final(utterance, words, at, reason, options.model.name, options.language)
+        if options.second_pass and words and at - utterance.start <= MAX_SECOND_PASS:
             begin = max(int((utterance.start - options.second_pass.margin) * RATE), self._audio.start)
             samples = np.empty(max(int(at * RATE) - begin, RATE), np.float32)
             self._audio.read_into(begin, samples)
-            second = SecondPass(self._handle, options.second_pass, samples, begin / RATE, utterance, final)
-            second.when_done(self._tell_waiting)
-            self._ordered.append(second)
+            second_pass = SecondPass(self._engine, options.second_pass, samples, begin / RATE, utterance, final)
+            second_pass.on_done(self._publish_ready)
+            self._ordered_events.append(second_pass)
         else:
-            self._tell_in_order(final)
+            self._publish_in_order(final)
 
-    # What the client hears.
+    # Events to the client.
 
-    def _tell(self, event: Event) -> None:
+    def _send_event(self, event: Event) -> None:
         if not self.has_ended:
             self._publish(event)
 
-    def _tell_in_order(self, event: Event) -> None:
-        self._ordered.append(event)
-        self._tell_waiting()
+    def _publish_in_order(self, event: Event) -> None:
+        self._ordered_events.append(event)
+        self._publish_ready()
 
-    def _tell_waiting(self) -> None:
-        """Finals, markers and the end keep their order, though a final may have to wait for its second pass."""
-        while self._ordered:
-            event: Event | SecondPass | None = self._ordered[0]
+    def _publish_ready(self) -> None:
+        """Finals, markers and the end are sent in order; those behind a final wait for its second pass."""
+        while self._ordered_events:
+            event: Event | SecondPass | None = self._ordered_events[0]
             if isinstance(event, SecondPass):
                 event = event.final
             if event is None:
                 return
-            self._ordered.popleft()
+            self._ordered_events.popleft()
             if isinstance(event, TERMINAL_EVENTS):
                 self._end(event)
             else:
-                self._tell(event)
+                self._send_event(event)
 
     def _end(self, event: Event) -> None:
         if self.has_ended:
@@ -345,41 +349,42 @@ class LiveSession:
         self.has_ended = True
         if not self.admission.done():
             self.admission.set_result(event)
-        for waiting in self._ordered:
+        for waiting in self._ordered_events:
             if isinstance(waiting, SecondPass):
                 waiting.cancel()
-        self._ordered.clear()
-        self._audio.discard_before(self._audio.end)  # who ended may be remembered for a while, or be garbage for long
-        self._handle.forget(self._number)
-        self._progress.set()
+        self._ordered_events.clear()
+        self._audio.discard_before(self._audio.end)  # an ended session may be kept, or wait long for garbage collection
+        self._engine.forget(self._number)
+        self._changed.set()
 
     def _measure_lag(self) -> None:
         now = time.monotonic()
-        held_up = now - self._handle.back_since  # while there was no engine nobody was too slow
-        self.lag = min(self._spoken.lag(int(self._followed * RATE), now), held_up)
-        if self.seconds - self._followed < self.options.latency_ms / 1000:
-            self._spoken.reset_lead(now)
-        if now - self._told >= self.options.lag_interval or self.processed_until - self._told_until >= LAG_AUDIO:
-            self._told, self._told_until = now, self.processed_until
-            self._tell(Lag(round(self.lag, 3), self.processed_until))
+        uptime = now - self._engine.back_since  # time without an engine is not lag
+        self.lag = min(self._clock.lag(int(self._analyzed_until * RATE), now), uptime)
+        if self.seconds - self._analyzed_until < self.options.latency_ms / 1000:
+            self._clock.reset_lead(now)
+        audio = self.processed_until - self._lag_sent_until
+        if now - self._lag_sent_at >= self.options.lag_interval or audio >= LAG_AUDIO:
+            self._lag_sent_at, self._lag_sent_until = now, self.processed_until
+            self._send_event(Lag(round(self.lag, 3), self.processed_until))
         if self.lag > LAG_LIMIT:
             message = f"the transcript is {self.lag:.1f} s behind, more than {LAG_LIMIT:g} s"
             self.stop(Failed("lag_exceeded", message, "the machine is overloaded", RETRY_AFTER))
-        elif self.lag > LAG_WARNED and now - self._warned > LAG_LIMIT:
-            self._warned = now
-            self._tell(
+        elif self.lag > LAG_WARNING and now - self._lag_warned_at > LAG_LIMIT:
+            self._lag_warned_at = now
+            self._send_event(
                 StreamWarning("lag", f"the transcript is {self.lag:.1f} s behind; at {LAG_LIMIT:g} s the stream ends")
             )
 
     def _kept_from(self) -> int:
-        """The first sample that may be needed again: the first of a chunk, so that the same steps are heard again."""
-        heard = self._utterance.start if self._utterance else self.processed_until
-        wanted = max(int((heard - MARGIN) * RATE), int((self._followed - MOST_KEPT) * RATE))
+        """The first sample that a replay needs: the first of a chunk, so that the replay has the same chunks."""
+        needed_from = self._utterance.start if self._utterance else self.processed_until
+        sample = max(int((needed_from - MARGIN) * RATE), int((self._analyzed_until - MAX_KEPT) * RATE))
         chunk = self.options.latency_ms * RATE // 1000
-        return max(wanted // chunk * chunk, self._audio.start)
+        return max(sample // chunk * chunk, self._audio.start)
 
 
-def _last_of(answer: engine.Failed | engine.Cancelled) -> Event:
-    if isinstance(answer, engine.Cancelled):
+def _terminal_event(answer: messages.Failed | messages.Cancelled) -> Event:
+    if isinstance(answer, messages.Cancelled):
         return Cancelled()
     return Failed(answer.code, answer.message, answer.hint, answer.retry_after)

@@ -1,4 +1,4 @@
-"""One live stream of a server: a session, what comes to it and what it tells, whoever is connected to it."""
+"""One live stream of a server: its session, its input queue and its event log. Survives the loss of a connection."""
 
 from __future__ import annotations
 
@@ -41,40 +41,45 @@ __all__ = ["LiveStream"]
 log = logging.getLogger(__name__)
 
 AUDIO_SECONDS = metrics.AUDIO_SECONDS.labels("live")
-"""Found once: it counts every packet."""
+"""Looked up once: it is incremented for every packet."""
 
 RATE = 16_000
 
 
 class LiveStream:
-    """A session, its events, and whether somebody is listening."""
+    """Passes audio from connections to the session, and its events to the connection that reads them.
+
+    `reader` is the number of a connection. If another connection has replaced it, its calls do nothing: its client
+    sends again what was not acknowledged.
+    """
 
     def __init__(
         self,
-        handle: EngineClient,
+        engine: EngineClient,
         options: SessionOptions,
         audio: AudioFormat,
-        place: ProcessIdentity,
-        visit: Usage,
+        identity: ProcessIdentity,
+        usage: Usage,
         space: SpoolSpace,
     ) -> None:
         secret = secrets.token_urlsafe(18)
-        self.token = place.prefix_token(secret)
-        self.id = place.prefix_token(secret[:8])
+        self.token = identity.prefix_token(secret)
+        self.id = identity.prefix_token(secret[:8])
         self.options = options
         self.event_log = EventLog()
         self.protocol_state: Any = None
-        """How its door speaks with its client; kept here for the connection that comes after a broken one."""
-        self._visit = visit
-        self._asked: dict[int | None, float] = {}
-        self._speech: float | None = None
+        """State of the protocol, kept for the connection that resumes the stream."""
+        self._usage = usage
+        self._finalized_at: dict[int | None, float] = {}
+        """Times of requests for a final, by marker; None for a close."""
+        self._speech_started_at: float | None = None
         self.audio = audio
-        self._intake = StreamAudioDecoder(audio)
-        self._inbox = RequestQueue(self, space)
-        self._closing = False
-        """No more audio is taken."""
-        self._spoiled: ConureError | None = None
-        self.session = LiveSession(handle, options, self._publish)
+        self._decoder = StreamAudioDecoder(audio)
+        self._queue = RequestQueue(self, space)
+        self._is_closed = False
+        self._error: ConureError | None = None
+        """The stream fails with it after the audio before it is transcribed."""
+        self.session = LiveSession(engine, options, self._publish)
 
     @property
     def has_ended(self) -> bool:
@@ -82,123 +87,120 @@ class LiveStream:
 
     @property
     def is_open(self) -> bool:
-        """It goes on, or somebody has still to be told how it ended."""
+        """The session goes on, or a connection has not received its last event yet."""
         return not self.has_ended or self.event_log.reader_id != 0
 
     @property
     def received_bytes(self) -> int:
-        """Bytes of audio."""
-        return self._inbox.received_bytes
+        """Audio received."""
+        return self._queue.received_bytes
 
     @property
     def is_closing(self) -> bool:
-        """No more audio is taken."""
-        return self._closing or self.session.is_closing
+        """No more audio is accepted."""
+        return self._is_closed or self.session.is_closing
 
     @property
     def has_backlog(self) -> bool:
-        """Audio waits that could be heard: its client need say nothing meanwhile."""
-        return not self._inbox.is_empty or self.session.has_backlog
+        """Audio or requests wait to be processed, so the client may be silent without being idle."""
+        return not self._queue.is_empty or self.session.has_backlog
 
     @property
     def problems(self) -> list[str]:
-        """What of the audio could not be read."""
-        return self._intake.problems
+        """Parts of the audio that could not be read."""
+        return self._decoder.problems
 
     def log_info(self, message: str, *values: object) -> None:
-        """In the log, under the stream's id."""
+        """Logs with the stream's id."""
         log.info("stream %s " + message, self.id, *values, extra={"stream": self.id})
 
     async def events(self, reader: int) -> AsyncIterator[Event]:
-        """To the last one, or until somebody else reads them."""
-        told = 0
+        """All events up to the last one; ends early if another connection takes over."""
+        last = 0
         while self.event_log.reader_id == reader:
-            for seq, event in await self.event_log.read_after(told, reader):
-                told = seq
+            for number, event in await self.event_log.read_after(last, reader):
+                last = number
                 yield event
                 if isinstance(event, TERMINAL_EVENTS):
                     return
 
-    # A connection that another one has taken the place of is not listened to: what it has not given is sent again.
-
     async def push_audio(self, data: bytes, reader: int) -> None:
-        """Audio in the stream's format, cut anywhere. What cannot be heard yet is kept; nothing is waited for.
+        """Audio in the stream's format, split anywhere. It is queued if it cannot be processed yet; never blocks.
 
-        What came before audio that cannot be read, or kept, is transcribed; then the stream fails.
+        If audio cannot be decoded or queued, the audio before it is transcribed; then the stream fails.
         Raises BadOption after `close`.
         """
-        if self._takes("audio", reader):
+        if self._accepts("audio", reader):
             try:
-                self._inbox.put_audio(data)
+                self._queue.put_audio(data)
             except BacklogFull as error:
                 await self._overflow(error)
 
     def push_audio_now(self, data: bytes, reader: int) -> bool:
-        """As `feed`; False, and nothing was taken, where that would refuse."""
-        if self.has_ended or self._spoiled or self._closing or self.event_log.reader_id != reader:
+        """As `push_audio`, synchronously. False if that would fail; then nothing was accepted."""
+        if self.has_ended or self._error or self._is_closed or self.event_log.reader_id != reader:
             return False
         try:
-            self._inbox.put_audio(data)
+            self._queue.put_audio(data)
         except BacklogFull:
             return False
         return True
 
     async def finalize(self, marker: int, reader: int) -> None:
-        """That was all for now. Raises BadOption after `close`."""
-        if self._takes("finalize", reader):
-            await self._inbox.put_action(partial(self._finalize, marker))
+        """Requests a final of the audio so far. Raises BadOption after `close`."""
+        if self._accepts("finalize", reader):
+            await self._queue.put_action(partial(self._finalize, marker))
 
-    async def configure(self, endpointing: Endpointing, lag_every: float = LAG_INTERVAL) -> None:
-        """For what comes from now on."""
+    async def configure(self, endpointing: Endpointing, lag_interval: float = LAG_INTERVAL) -> None:
+        """Applies to the audio that follows."""
 
         async def change() -> None:
-            self.session.configure(endpointing, lag_every)
+            self.session.configure(endpointing, lag_interval)
 
-        await self._inbox.put_action(change)
+        await self._queue.put_action(change)
 
     async def close(self, reader: int) -> None:
-        """That was all; more than once does no harm."""
-        if not (self.has_ended or self._closing or self.event_log.reader_id != reader):
-            self._closing = True
-            await self._inbox.put_action(self._close)
+        """Ends the audio; idempotent."""
+        if not (self.has_ended or self._is_closed or self.event_log.reader_id != reader):
+            self._is_closed = True
+            await self._queue.put_action(self._close)
 
     def cancel(self) -> None:
-        self._inbox.close()
-        self._intake.close()
+        self._queue.close()
+        self._decoder.close()
         self.session.cancel()
 
-    def _takes(self, what: str, reader: int) -> bool:
-        """Where it does not, how it ended is already on its way, or what was wrong with its audio."""
-        if self.has_ended or self._spoiled or self.event_log.reader_id != reader:
+    def _accepts(self, request: str, reader: int) -> bool:
+        """False if the stream has ended or fails: the error is in its events."""
+        if self.has_ended or self._error or self.event_log.reader_id != reader:
             return False
-        if self._closing:
-            raise BadOption(f"{what} came after the end of the stream", "open another stream")
+        if self._is_closed:
+            raise BadOption(f"{request} came after the end of the stream", "open another stream")
         return True
 
     async def _overflow(self, error: BacklogFull) -> None:
-        """What is kept is transcribed, what follows is not taken."""
-        self._closing, self._spoiled = True, error
+        """Queued audio is transcribed; no more is accepted."""
+        self._is_closed, self._error = True, error
         self.warn_before_failing(error)
-        await self._inbox.put_action(self._close)
+        await self._queue.put_action(self._close)
 
     def warn_before_failing(self, error: BacklogFull) -> None:
-        """The stream will end with it, after what came before."""
+        """Sends a warning: the stream will fail with the error after the audio before it."""
         metrics.REFUSED.labels(error.code).inc()
         self._publish(StreamWarning(error.code, f"{error.message}; the stream ends after what came before"))
 
-    # What the inbox asks for, one after the other.
+    # The consumer of the queue: one call at a time.
 
     @property
     def is_writable(self) -> bool:
-        return self._intake.is_immediate and self.session.is_writable
+        return self._decoder.is_immediate and self.session.is_writable
 
     async def wait_until_writable(self) -> None:
-        """Waits until the session has room."""
         await self.session.wait_until_writable()
 
     def process_now(self, data: bytes) -> None:
         try:
-            samples = self._intake.decode_now(data)
+            samples = self._decoder.decode_now(data)
         except UnsupportedAudio as error:
             self.fail_after_audio(error)
         else:
@@ -208,7 +210,7 @@ class LiveStream:
     async def process(self, data: bytes) -> None:
         await self.session.wait_until_writable()
         try:
-            samples = await self._intake.decode(data)
+            samples = await self._decoder.decode(data)
         except UnsupportedAudio as error:
             self.fail_after_audio(error)
         else:
@@ -219,15 +221,15 @@ class LiveStream:
 
     async def _finalize(self, marker: int) -> None:
         await self.session.wait_until_writable()
-        await self._push(self._intake.flush())
-        self._asked[marker] = time.monotonic()
+        await self._push(self._decoder.flush())
+        self._finalized_at[marker] = time.monotonic()
         self.session.finalize(marker)
 
     async def _close(self) -> None:
         await self.session.wait_until_writable()
-        self._asked[None] = time.monotonic()
+        self._finalized_at[None] = time.monotonic()
         try:
-            await self._push(await self._intake.finish())
+            await self._push(await self._decoder.finish())
         except UnsupportedAudio as error:
             self.fail_after_audio(error)
         self.session.close()
@@ -237,28 +239,28 @@ class LiveStream:
         self._count(samples)
 
     def _count(self, samples: Samples) -> None:
-        """Who has had all that its key allows is heard to the end of what is here, and ends then."""
+        """If the key's limit is used up, audio received so far is transcribed; then the stream fails."""
         seconds = len(samples) / RATE
         AUDIO_SECONDS.inc(seconds)
         try:
-            self._visit.spend(seconds)
+            self._usage.spend(seconds)
         except TooMany as error:
             self.fail_after_audio(error)
 
     def fail_after_audio(self, error: UnsupportedAudio | Busy) -> None:
-        """What follows cannot be had; what came before is transcribed, then the stream fails."""
-        self._spoiled = self._spoiled or error
-        self._inbox.close()
+        """Drops what is queued; audio that the session has is transcribed, then the stream fails."""
+        self._error = self._error or error
+        self._queue.close()
         self.session.close()
 
     def _publish(self, event: Event) -> None:
-        if isinstance(event, Finished) and self._spoiled:
-            retry = self._spoiled.retry_after if isinstance(self._spoiled, Busy) else None
-            event = Failed(self._spoiled.code, self._spoiled.message, self._spoiled.hint, retry)
+        if isinstance(event, Finished) and self._error:
+            retry_after = self._error.retry_after if isinstance(self._error, Busy) else None
+            event = Failed(self._error.code, self._error.message, self._error.hint, retry_after)
         if isinstance(event, TERMINAL_EVENTS):
-            self._inbox.close()
-            self._intake.close()
-            self._visit.close()
+            self._queue.close()
+            self._decoder.close()
+            self._usage.close()
         self._measure(event)
         if self.event_log.is_full and not isinstance(event, TERMINAL_EVENTS):
             message = f"{self.event_log.unread_count} events wait to be read"
@@ -272,15 +274,15 @@ class LiveStream:
             case Lag(seconds):
                 metrics.LAG_SECONDS.observe(seconds)
             case SpeechStarted():
-                self._speech = now
-            case Partial() | Final() if self._speech is not None:
-                metrics.FIRST_PARTIAL_SECONDS.observe(now - self._speech)
-                self._speech = None
-            case Marker(number) if number in self._asked:
-                metrics.FINAL_SECONDS.observe(now - self._asked.pop(number))
+                self._speech_started_at = now
+            case Partial() | Final() if self._speech_started_at is not None:
+                metrics.FIRST_PARTIAL_SECONDS.observe(now - self._speech_started_at)
+                self._speech_started_at = None
+            case Marker(number) if number in self._finalized_at:
+                metrics.FINAL_SECONDS.observe(now - self._finalized_at.pop(number))
         if isinstance(event, TERMINAL_EVENTS):
-            if None in self._asked:
-                metrics.FINAL_SECONDS.observe(now - self._asked.pop(None))
+            if None in self._finalized_at:
+                metrics.FINAL_SECONDS.observe(now - self._finalized_at.pop(None))
             metrics.STREAMS_ENDED.labels(
                 event.code if isinstance(event, Failed) else type(event).__name__.lower()
             ).inc()

@@ -1,4 +1,4 @@
-"""Which of the server's processes this one is, and where it finds the others."""
+"""Identity of a server process: its number, and the sockets of the other processes."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from pathlib import Path
 __all__ = ["SINGLE_PROCESS", "ProcessIdentity"]
 
 NUMBER_BITS = 20
-"""Of a stream's number are its own; those above are its process."""
+"""Low bits of a stream's number, unique in its process; the bits above are the number of the process."""
 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
     number: int = 0
-    """No other process has had it since the server started; 0 is a server of one process."""
+    """Never reused while the server runs; 0 in a server of one process."""
     process_count: int = 1
-    """How many there are that hold connections."""
+    """Server processes, which hold connections."""
     socket_folder: Path | None = None
-    """Where they listen for each other."""
+    """Folder of the Unix sockets that the processes use among themselves."""
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
-    """Known to all of them, and to nobody else."""
+    """Shared by all processes of the server."""
 
     def stream_numbers(self) -> Iterator[int]:
-        """Of streams, for clients that know them by number; no other process gives the same."""
+        """Numbers of streams, for protocols that identify streams by number; unique in the whole server."""
         return itertools.count((self.number << NUMBER_BITS) + 1)
 
     def prefix_token(self, token: str) -> str:
-        """A token that tells where its stream is."""
+        """The token prefixed with the number of the process that holds its stream."""
         return f"{self.number}.{token}" if self.number else token
 
     def remote_socket(self, token: str) -> Path | None:
-        """Where the process listens whose token it is; None for one of this process, and for one that is no token."""
+        """Socket of the process that holds the token's stream; None if it is this process, or the token is invalid."""
         number, dot, _ = token.partition(".")
         if not dot or self.socket_folder is None or not (number.isascii() and number.isdecimal()):
             return None
@@ -50,10 +50,10 @@ class ProcessIdentity:
         return self.socket_folder / "engine"
 
     def server_socket(self, number: int) -> Path | None:
-        return self.socket_folder / f"door-{number}" if self.socket_folder is not None else None
+        return self.socket_folder / f"server-{number}" if self.socket_folder is not None else None
 
     def share_of(self, whole: int) -> int:
-        """This process's part of what is bounded for the whole server; at least 1."""
+        """This process's share of a limit of the whole server; at least 1."""
         return max(whole // self.process_count, 1)
 
 

@@ -1,4 +1,4 @@
-"""The object people hold: a recording in, a transcript out."""
+"""The library's `Recognizer`: a recording in, a transcript out."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from conure.engine.backends.clip_runner import ClipRunner
 from conure.engine.backends.registry import open_clip_runner
 from conure.engine.lanes.clips import best_batch_seconds, transcribe_clips
 from conure.models.checkpoint import Checkpoint
-from conure.service.archive import Archive, Progress
-from conure.service.clip_words import words_of_clip
+from conure.service.bulk_transcription import BulkTranscription, Progress
 from conure.service.languages import check_language, prompt_id_for
 from conure.service.segmented_recording import SegmentedRecording
 from conure.settings import load_settings
 from conure.text.segments import segments_from_words
-from conure.text.words import join_words
+from conure.text.words import join_words, words_from_tokens
 from conure.types import RunnerChoice, Transcript, Word
 from conure.vad.segmentation import SegmentationSettings
 
@@ -45,9 +44,9 @@ def load(
     cache: Path | None = None,
     threads: int | None = None,
 ) -> Recognizer:
-    """A recognizer for a catalogue name, a hub id (`org/name`, with `@revision`), a .nemo file or a folder.
+    """Loads a model: a catalog name, a hub id (`org/name`, with `@revision`), a .nemo file or a folder.
 
-    Without a name it is the settings' (`CONURE_MODEL`, or parakeet-tdt-0.6b-v3). Weights are downloaded on first
+    The default is that of the settings (`CONURE_MODEL`, or parakeet-tdt-0.6b-v3). Weights are downloaded on first
     use. Raises UnknownModel, ModelNotFound, BadCheckpoint or BadOption.
     """
     model = model or load_settings().model
@@ -56,7 +55,7 @@ def load(
 
 
 class Recognizer:
-    """One loaded model. Calls share no state; make one at a time."""
+    """A loaded model. Calls share no state; only one call at a time."""
 
     def __init__(
         self,
@@ -66,7 +65,10 @@ class Recognizer:
         segment_seconds: float = 30.0,
         batch_seconds: float | None = None,
     ) -> None:
-        """Long recordings are cut into segments, which are transcribed together; without a number as many as pay."""
+        """Long recordings are split into clips of at most `segment_seconds`, transcribed in batches of `batch_seconds`.
+
+        The default batch size is the best for the device.
+        """
         self.runner = runner
         self.checkpoint = checkpoint
         self.segment_seconds = segment_seconds
@@ -78,7 +80,7 @@ class Recognizer:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Those the model knows; empty when neither checkpoint nor catalogue tells."""
+        """Languages of the model; empty if neither the checkpoint nor the catalog names them."""
         return self.checkpoint.languages
 
     def transcribe(
@@ -90,9 +92,9 @@ class Recognizer:
         max_seconds: float | None = MAX_SECONDS,
         progress: Progress | None = None,
     ) -> Transcript:
-        """A path, bytes or a binary file, its channels mixed. Raises the children of BadRequest.
+        """Transcribes a path, bytes or a binary file, with its channels mixed. Raises subclasses of BadRequest.
 
-        `track`: which of several audio tracks, from 1; without it the default one among those with sound.
+        `track`: one of several audio tracks, from 1; default: the container's default among those with sound.
         """
         with open_audio(source, channels="mix", track=track, max_seconds=max_seconds) as reader:
             return self._read(reader, language, progress)[0]
@@ -106,7 +108,7 @@ class Recognizer:
         max_seconds: float | None = MAX_SECONDS,
         progress: Progress | None = None,
     ) -> list[Transcript]:
-        """Each channel apart: recorded calls have one speaker on each."""
+        """Transcribes each channel separately, such as the speakers of recorded calls."""
         with open_audio(source, channels="split", track=track, max_seconds=max_seconds) as reader:
             transcripts = self._read(reader, language, progress)
         return _numbered(transcripts)
@@ -121,16 +123,15 @@ class Recognizer:
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Transcript | Exception]:
-        """Transcripts in the order of their sources, or for one that failed its error: the others go on.
+        """Transcripts in the order of the sources; for a recording that fails, its exception in place of a transcript.
 
-        Several recordings are read at a time, in processes of their own where they are files on disk: without
-        `workers` one less than there are cores, at most 16. They share batches, so this is faster than one after
-        the other, and of each come the words that it has alone. Make no other call until the last one has come or the
-        iterator was closed. Raises at once what concerns all of them.
+        Several recordings are decoded at a time: files on disk in worker processes, by default one less than
+        processors and at most 16. They share batches, which is faster than one call each, with the same words. Make no
+        other call until the iterator is exhausted or closed. Raises errors that affect all recordings at once.
         """
         language = check_language(self.name, language, self.languages, self.checkpoint.config.prompt_ids)
         return self._many(
-            sources, language, track, max_seconds, workers, progress, split=False, of=lambda found: found[0]
+            sources, language, track, max_seconds, workers, progress, split=False, of=lambda transcripts: transcripts[0]
         )
 
     def transcribe_channels_many(
@@ -143,7 +144,7 @@ class Recognizer:
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> Iterator[list[Transcript] | Exception]:
-        """The same with each channel apart."""
+        """As `transcribe_many`, with each channel separately."""
         language = check_language(self.name, language, self.languages, self.checkpoint.config.prompt_ids)
         return self._many(sources, language, track, max_seconds, workers, progress, split=True, of=_numbered)
 
@@ -160,46 +161,50 @@ class Recognizer:
         of: Callable[[list[Transcript]], Result],
     ) -> Iterator[Result | Exception]:
         prompt = prompt_id_for(self.name, language, self.checkpoint.config.prompt_ids)
-        archive = Archive(
+        transcription = BulkTranscription(
             sources,
             partial(self._tokens, prompt=prompt),
             self._words_of,
             split=split,
             track=track,
             max_seconds=max_seconds,
-            cut=SegmentationSettings(max_seconds=self.segment_seconds),
+            segmentation=SegmentationSettings(max_seconds=self.segment_seconds),
             batch_seconds=self.batch_seconds,
             workers=workers,
             progress=progress,
         )
-        with closing(archive.results()) as results:
-            for one in results:
-                yield one.error or of(
-                    self._transcripts(one.by_channel(), one.name, one.seconds, one.problems, language)
+        with closing(transcription.results()) as results:
+            for recording in results:
+                yield recording.error or of(
+                    self._transcripts(
+                        recording.by_channel(), recording.name, recording.seconds, recording.problems, language
+                    )
                 )
 
     def _read(self, reader: AudioReader, language: str | None, progress: Progress | None) -> list[Transcript]:
         language = check_language(self.name, language, self.languages, self.checkpoint.config.prompt_ids)
         prompt = prompt_id_for(self.name, language, self.checkpoint.config.prompt_ids)
-        cut = SegmentationSettings(max_seconds=self.segment_seconds)
-        long_audio = SegmentedRecording(partial(self._words, prompt=prompt), cut=cut, batch_seconds=self.batch_seconds)
+        segmentation = SegmentationSettings(max_seconds=self.segment_seconds)
+        recording = SegmentedRecording(
+            partial(self._words, prompt=prompt), segmentation=segmentation, batch_seconds=self.batch_seconds
+        )
         report = None if progress is None else partial(_report, progress, reader)
         words: list[list[Word]] = [[] for _ in range(reader.channels)]
-        for channel, word in long_audio.words(reader.blocks(), report):
+        for channel, word in recording.words(reader.blocks(), report):
             words[channel].append(word)
         return self._transcripts(words, reader.name, reader.seconds_read, reader.problems, language)
 
     def _transcripts(
         self, words: list[list[Word]], name: str, seconds: float, problems: list[str], language: str | None
     ) -> list[Transcript]:
-        """One of each channel's words."""
+        """One transcript for each channel's words."""
         for problem in problems:
             log.warning("%s: %s", name, problem)
-        whole = Transcript("", round(seconds, 3), language, self.name, problems=tuple(problems))
-        return [replace(whole, text=join_words(said), segments=tuple(segments_from_words(said))) for said in words]
+        template = Transcript("", round(seconds, 3), language, self.name, problems=tuple(problems))
+        return [replace(template, text=join_words(part), segments=tuple(segments_from_words(part))) for part in words]
 
     def _words(self, clips: list[Samples], prompt: int | None) -> list[Sequence[Word]]:
-        """Each clip's words, in times of the clip."""
+        """The words of each clip, in times of the clip."""
         emitted = self._tokens(clips, prompt)
         return [self._words_of(tokens, len(clip) / RATE) for tokens, clip in zip(emitted, clips, strict=True)]
 
@@ -207,7 +212,8 @@ class Recognizer:
         return transcribe_clips(self.runner, clips, prompt, self.batch_seconds)
 
     def _words_of(self, tokens: list[EmittedToken], seconds: float) -> Sequence[Word]:
-        return words_of_clip(tokens, self.checkpoint.tokenizer, seconds)
+        """No word ends after its clip."""
+        return words_from_tokens([token.to_token(end=seconds) for token in tokens], self.checkpoint.tokenizer)
 
 
 def _numbered(transcripts: list[Transcript]) -> list[Transcript]:

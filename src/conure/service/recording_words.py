@@ -1,4 +1,4 @@
-"""A recording among others: its pieces are heard in any order, its words are joined in theirs."""
+"""Words of one of many recordings: its clips are transcribed in any order, its words are merged in order."""
 
 from __future__ import annotations
 
@@ -18,83 +18,83 @@ RATE = 16_000
 
 @dataclass(eq=False, slots=True)
 class HeldClip:
-    """A piece in the memory of a reader."""
+    """A clip in the memory of a worker."""
 
     recording: RecordingWords
-    reader: DecodeWorker
-    cut: DecodedClip
-    since: float
-    """When it came."""
+    worker: DecodeWorker
+    message: DecodedClip
+    received_at: float
+    """Monotonic clock."""
     words: Sequence[Word] | None = None
-    """None until it was heard."""
+    """None until it is transcribed."""
 
     @property
     def samples(self) -> Samples:
-        return self.reader.samples[self.cut.at : self.cut.at + self.cut.count]
+        return self.worker.samples[self.message.offset : self.message.offset + self.message.count]
 
     @property
     def seconds(self) -> float:
-        return self.cut.count / RATE
+        return self.message.count / RATE
 
 
 @dataclass(eq=False, slots=True)
 class RecordingWords:
     task: DecodeTask
     channels: int = 1
-    hint: float | None = None
-    """Its seconds, as the container tells them."""
-    pieces: deque[HeldClip] = field(default_factory=deque)
-    """Those whose words are not joined yet, in the order of the recording."""
+    announced_seconds: float | None = None
+    """Duration in the container's header."""
+    clips: deque[HeldClip] = field(default_factory=deque)
+    """Clips whose words are not merged yet, in order."""
     has_ended: bool = False
-    """Whether there are no more."""
+    """No more clips follow."""
     error: Exception | None = None
-    heard: float = 0.0
-    """Seconds that were transcribed, or need not be."""
+    processed_seconds: float = 0.0
+    """Transcribed, or without speech."""
     name: str = ""
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
-    """These three are told at its end."""
+    """These three are set at its end."""
     words: list[tuple[int, Word]] = field(default_factory=list)
-    """With their channel."""
-    _joined: ChannelWords = field(default_factory=ChannelWords)
+    """(channel, word)"""
+    _merged: ChannelWords = field(default_factory=ChannelWords)
 
     @property
     def is_over(self) -> bool:
-        return self.error is not None or (self.has_ended and not self.pieces)
+        return self.error is not None or (self.has_ended and not self.clips)
 
-    def hear(self, piece: HeldClip, words: Sequence[Word]) -> int:
-        """The words of one of its pieces, in times of the piece -> how many are settled with it."""
+    def add_words(self, clip: HeldClip, words: Sequence[Word]) -> int:
+        """Adds the words of a clip, in times of the clip. Returns how many words of the recording became final."""
         before = len(self.words)
-        piece.words = words
-        self.heard += (piece.seconds - piece.cut.overlap) / self.channels
-        while self.pieces and self.pieces[0].words is not None:
-            first = self.pieces.popleft()
-            self.words += self._joined.push(first.cut.channel, first.words or (), first.cut.start, first.cut.overlap)
-        self._settle()
+        clip.words = words
+        self.processed_seconds += (clip.seconds - clip.message.overlap) / self.channels
+        while self.clips and self.clips[0].words is not None:
+            first = self.clips.popleft()
+            clip_words, span = first.words or (), first.message
+            self.words += self._merged.add_clip(span.channel, clip_words, span.start, span.overlap)
+        self._finish_if_over()
         return len(self.words) - before
 
-    def end(self, ended: RecordingEnded) -> int:
-        """No piece comes after those that came -> how many words are settled with that."""
+    def finish(self, ended: RecordingEnded) -> int:
+        """No more clips follow. Returns how many words of the recording became final."""
         before = len(self.words)
         self.has_ended = True
         self.name, self.seconds, self.problems = ended.name, ended.seconds, ended.problems
-        self._settle()
+        self._finish_if_over()
         return len(self.words) - before
 
     def fail(self, error: Exception) -> None:
-        """Nothing is wanted of it any more."""
         self.error = error
-        self.pieces.clear()
+        self.clips.clear()
         self.words.clear()
 
     def by_channel(self) -> list[list[Word]]:
-        """Each channel's words in order; all of them when it is over."""
+        """Each channel's words in order; complete when the recording is over."""
         words: list[list[Word]] = [[] for _ in range(self.channels)]
         for channel, word in self.words:
             words[channel].append(word)
         return words
 
-    def _settle(self) -> None:
-        if self.has_ended and not self.pieces:
-            self.words += self._joined.finish()
-            self.heard = self.seconds
+    def _finish_if_over(self) -> None:
+        if self.has_ended and not self.clips:
+            self.words += self._merged.finish()
+            self.processed_seconds = self.seconds

@@ -1,4 +1,4 @@
-"""Places for pieces of different sizes in one stretch of memory, taken and freed in any order."""
+"""Allocates regions of different sizes in one block of memory; they may be freed in any order."""
 
 from __future__ import annotations
 
@@ -8,31 +8,28 @@ __all__ = ["RegionAllocator"]
 
 
 class RegionAllocator:
-    """Knows what is taken; holds no memory itself."""
+    """Only does the bookkeeping; holds no memory."""
 
-    def __init__(self, size: int, most: int) -> None:
-        """`most`: pieces that may be there at a time."""
+    def __init__(self, size: int, max_regions: int) -> None:
+        """`max_regions`: regions that may be allocated at once."""
         self.size = size
-        self.most = most
-        self._taken: list[tuple[int, int]] = []
-        """(begin, end) of each piece, in order."""
+        self.max_regions = max_regions
+        self._regions: list[tuple[int, int]] = []
+        """(begin, end), ascending."""
 
-    def place(self, count: int) -> int | None:
-        """Where so many fit, as near to the beginning as can be; None where they do not now.
-
-        Raises ValueError where they never will.
-        """
+    def allocate(self, count: int) -> int | None:
+        """First offset where so many elements fit; None if none is free now. Raises ValueError if they never fit."""
         if count > self.size:
             raise ValueError(f"{count} do not fit into {self.size}")
-        if len(self._taken) == self.most:
+        if len(self._regions) == self.max_regions:
             return None
-        ends = [0, *(end for _, end in self._taken)]
-        begins = [*(begin for begin, _ in self._taken), self.size]
-        at = next((end for end, begin in zip(ends, begins, strict=True) if begin - end >= count), None)
-        if at is not None:
-            insort(self._taken, (at, at + count))
-        return at
+        ends = [0, *(end for _, end in self._regions)]
+        begins = [*(begin for begin, _ in self._regions), self.size]
+        offset = next((end for end, begin in zip(ends, begins, strict=True) if begin - end >= count), None)
+        if offset is not None:
+            insort(self._regions, (offset, offset + count))
+        return offset
 
-    def free(self, at: int) -> None:
-        """The piece that begins there is not needed any more."""
-        self._taken = [piece for piece in self._taken if piece[0] != at]
+    def free(self, offset: int) -> None:
+        """Frees the region at that offset."""
+        self._regions = [region for region in self._regions if region[0] != offset]

@@ -1,4 +1,4 @@
-"""A final from a more accurate model than the partials, within a budget of time; else from theirs."""
+"""Finals from a more accurate model than that of the partials, within a time budget."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from conure.engine import messages as engine
+from conure.engine import messages
 from conure.engine.client import EngineClient
 from conure.engine.messages import Samples
 from conure.engine.plan import ModelInfo
 from conure.errors import ConureError
 from conure.service.events import Final
-from conure.service.utterance import Utterance, final_of
+from conure.service.utterance import Utterance, make_final
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
 from conure.types import Token
@@ -27,16 +27,16 @@ class SecondPassOptions:
     budget: float = 1.0
     """Seconds after the end of the utterance."""
     margin: float = 0.3
-    """Seconds of audio before the utterance that are heard with it."""
+    """Seconds of audio before the utterance that are transcribed with it."""
     prompt: int | None = None
 
 
 class SecondPass:
-    """One utterance."""
+    """Second pass of one utterance. If it fails or exceeds the budget, the fast final is used."""
 
     def __init__(
         self,
-        handle: EngineClient,
+        engine: EngineClient,
         options: SecondPassOptions,
         samples: Samples,
         begin: float,
@@ -44,52 +44,52 @@ class SecondPass:
         fast: Final,
     ) -> None:
         self.final: Final | None = None
-        self._handle, self._options, self._samples = handle, options, samples
+        self._engine, self._options, self._samples = engine, options, samples
         self._begin, self._utterance, self._fast = begin, utterance, fast
-        self._done: Callable[[], None] | None = None
+        self._callback: Callable[[], None] | None = None
         self._tokens: list[Token] = []
-        self._number = handle.register(self)
-        self._timer = asyncio.get_running_loop().call_later(options.budget, self._give_up)
-        self._ask()
+        self._number = engine.register(self)
+        self._timer = asyncio.get_running_loop().call_later(options.budget, self._use_fast_final)
+        self._request()
 
-    def when_done(self, call: Callable[[], None]) -> None:
-        self._done = call
+    def on_done(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
 
-    def answered(self, answer: engine.Answer) -> None:
+    def answered(self, answer: messages.Answer) -> None:
         match answer:
-            case engine.StreamTokens(_, tokens):
+            case messages.StreamTokens(_, tokens):
                 self._tokens += [
                     replace(t, start=round(t.start + self._begin, 3), end=round(t.end + self._begin, 3)) for t in tokens
                 ]
-            case engine.Finished():
-                self._finish(self._accurate())
-            case engine.Failed() | engine.Cancelled():
+            case messages.Finished():
+                self._finish(self._accurate_final())
+            case messages.Failed() | messages.Cancelled():
                 self._finish(self._fast)
 
     def restarted(self) -> None:
         self._tokens.clear()
-        self._ask()
+        self._request()
 
     def lost(self, error: ConureError) -> None:
         self._finish(self._fast)
 
     def cancel(self) -> None:
-        """Nobody waits for it any more."""
+        """Cancels the request to the engine."""
         self._timer.cancel()
         if self.final is None:
-            self._handle.ask(engine.Cancel(self._number))
-            self._handle.forget(self._number)
+            self._engine.ask(messages.Cancel(self._number))
+            self._engine.forget(self._number)
 
-    def _ask(self) -> None:
+    def _request(self) -> None:
         options = self._options
-        self._handle.ask(engine.Clip(self._number, options.model.name, self._samples, options.prompt, urgent=True))
+        self._engine.ask(messages.Clip(self._number, options.model.name, self._samples, options.prompt, urgent=True))
 
-    def _accurate(self) -> Final:
+    def _accurate_final(self) -> Final:
         words = words_from_tokens(self._tokens, self._options.tokenizer)
         fast = self._fast
-        return final_of(self._utterance, words, fast.end, fast.reason, self._options.model.name, fast.language)
+        return make_final(self._utterance, words, fast.end, fast.reason, self._options.model.name, fast.language)
 
-    def _give_up(self) -> None:
+    def _use_fast_final(self) -> None:
         self.cancel()
         self._finish(self._fast)
 
@@ -97,5 +97,5 @@ class SecondPass:
         if self.final is None:
             self._timer.cancel()
             self.final = final
-            if self._done:
-                self._done()
+            if self._callback:
+                self._callback()

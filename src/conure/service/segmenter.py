@@ -1,4 +1,4 @@
-"""Blocks of a recording to pieces that fit a network: where there is speech, and cuts between it. Knows no torch."""
+"""Splits a recording into clips with speech, of a length that a network can process. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from conure.vad.segmentation import ClipSpan, SegmentationSettings, Segmenter
 from conure.vad.silero import load_silero
 
-__all__ = ["Detector", "cut_pieces"]
+__all__ = ["Detector", "split_blocks"]
 
 RATE = 16_000
 
@@ -20,7 +20,7 @@ Samples = NDArray[np.float32]
 
 
 class Detector(Protocol):
-    """What hears speech in one stream: a probability for each 512 samples."""
+    """Speech detector of one channel: samples -> a probability for each 512 samples."""
 
     def push(self, samples: Samples) -> Samples: ...
 
@@ -30,31 +30,30 @@ class Detector(Protocol):
 @dataclass
 class _Channel:
     detector: Detector
-    cutter: Segmenter
+    segmenter: Segmenter
 
     def push(self, samples: Samples) -> list[ClipSpan]:
-        return self.cutter.push(samples, self.detector.push(samples))
+        return self.segmenter.push(samples, self.detector.push(samples))
 
     def finish(self) -> list[ClipSpan]:
-        return self.cutter.push(np.zeros(0, np.float32), self.detector.finish()) + self.cutter.finish()
+        return self.segmenter.push(np.zeros(0, np.float32), self.detector.finish()) + self.segmenter.finish()
 
 
-def cut_pieces(
-    blocks: Iterable[Samples], cut: SegmentationSettings, open_detector: Callable[[], Detector] | None = None
+def split_blocks(
+    blocks: Iterable[Samples], settings: SegmentationSettings, open_detector: Callable[[], Detector] | None = None
 ) -> Iterator[tuple[float, list[tuple[int, ClipSpan]]]]:
-    """Blocks [channels, n] at 16 kHz -> for each the seconds so far, and the pieces that are complete with it.
+    """Blocks [channels, n] at 16 kHz -> (seconds so far, [(channel, clip)] that are complete), for each block.
 
-    Each piece has its channel. Once more after the last block, with what is left. The detector is Silero's network
-    unless another one is given.
+    One more item after the last block has the remaining clips. The default detector is Silero's network.
     """
     open_detector = open_detector or load_silero().open_stream
     channels: list[_Channel] = []
-    reached = 0.0
+    seconds = 0.0
     for block in blocks:
-        channels = channels or [_Channel(open_detector(), Segmenter(cut)) for _ in block]
-        reached += block.shape[1] / RATE
+        channels = channels or [_Channel(open_detector(), Segmenter(settings)) for _ in block]
+        seconds += block.shape[1] / RATE
         yield (
-            reached,
-            [(index, piece) for index, channel in enumerate(channels) for piece in channel.push(block[index])],
+            seconds,
+            [(index, clip) for index, channel in enumerate(channels) for clip in channel.push(block[index])],
         )
-    yield reached, [(index, piece) for index, channel in enumerate(channels) for piece in channel.finish()]
+    yield seconds, [(index, clip) for index, channel in enumerate(channels) for clip in channel.finish()]

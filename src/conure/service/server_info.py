@@ -1,4 +1,4 @@
-"""What a server turned out to be, for whoever started it."""
+"""Models, addresses and ports of a started server."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from conure.settings import Settings
 __all__ = ["PORTS", "Ports", "ServerInfo", "server_info"]
 
 PORTS = {"port": "web", "tcp_port": "tcp", "grpc_port": "grpc", "wyoming_port": "wyoming", "status_port": "status"}
-"""Settings, and what they are in `Ports`."""
+"""Names of port settings -> fields of `Ports`."""
 
 
 @dataclass(frozen=True)
 class Ports:
-    """None is off."""
+    """None for a port that is off."""
 
     web: int | None = None
     tcp: int | None = None
@@ -30,18 +30,18 @@ class ServerInfo:
     host: str
     ports: Ports
     is_encrypted: bool = False
-    """HTTP, WebSocket and gRPC."""
+    """Whether HTTP, WebSocket and gRPC use TLS."""
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Of what is open, by name."""
+        """Addresses of open ports, by name."""
         ports = self.ports
         web = "https" if self.is_encrypted else "http"
-        named = {"web": ports.web, "tcp": ports.tcp, "grpc": ports.grpc, "wyoming": ports.wyoming}
-        open_ones = {name: port for name, port in (named | {"status": ports.status}).items() if port is not None}
+        by_name = {"web": ports.web, "tcp": ports.tcp, "grpc": ports.grpc, "wyoming": ports.wyoming}
+        open_ports = {name: port for name, port in (by_name | {"status": ports.status}).items() if port is not None}
         return {
             name: f"{web}://{self.host}:{port}" if name == "web" else f"{self.host}:{port}"
-            for name, port in open_ones.items()
+            for name, port in open_ports.items()
         }
 
 

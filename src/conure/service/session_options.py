@@ -1,4 +1,4 @@
-"""What is wanted of a live stream, once its model is known."""
+"""Options of a live session, with the requested names resolved."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from conure.vad.endpointing import Endpointing
 
 __all__ = ["LAG_INTERVAL", "SessionOptions"]
 
-END = "<EOU>"
+END_TOKEN = "<EOU>"
 LAG_INTERVAL = 1.0
+"""Default seconds between two lag events."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,11 @@ class SessionOptions:
     language: str | None = None
     prompt: int | None = None
     second_pass: SecondPassOptions | None = None
-    """Finals from another model."""
+    """Finals come from another model."""
     lag_interval: float = LAG_INTERVAL
-    """Seconds between two lags."""
+    """Seconds between two lag events."""
 
     @property
     def has_end_token(self) -> bool:
-        """The network itself says when an utterance is over."""
-        return END in self.tokenizer.pieces
+        """Whether the network itself emits a token at the end of an utterance."""
+        return END_TOKEN in self.tokenizer.pieces

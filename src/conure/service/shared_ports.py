@@ -1,4 +1,4 @@
-"""Ports that several processes listen on: each takes a share of the connections, as the kernel deals them out."""
+"""Ports that several processes share (SO_REUSEPORT): the kernel distributes connections among them."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from conure.errors import BadOption
 __all__ = ["open_listeners", "reserve_port", "bind_shared", "port_in_use", "port_to_bind"]
 
 BACKLOG = 2048
-"""Connections that wait to be accepted, where the system allows so many."""
+"""Connections that may wait to be accepted, up to the limit of the system."""
 NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""A host may have an address of IPv6 where there is no IPv6."""
+"""A host may have an IPv6 address on a system without IPv6."""
 
 
 def port_to_bind(port: int | str | None) -> int | None:
-    """The number to listen on, where 0 is one that is free; None for a port that is off."""
+    """The number to bind, 0 for any free port; None for a port that is off."""
     if port == "free":
         return 0
     return int(port) if port else None
 
 
 @contextlib.contextmanager
-def reserve_port(host: str, asked: int | str | None, name: str) -> Iterator[int | None]:
-    """The port's number, which is kept for those who share it, whether they live or not; None for one that is off.
+def reserve_port(host: str, setting: int | str | None, name: str) -> Iterator[int | None]:
+    """The port's number, reserved for the processes that share it even while none runs; None for a port that is off.
 
-    Raises BadOption where somebody else has it.
+    Raises BadOption if the port is in use.
     """
-    port = port_to_bind(asked)
+    port = port_to_bind(setting)
     if port is None:
         yield None
         return
     try:
-        with socket.create_server(_first(host, port)[1], family=_first(host, port)[0]) as alone:
-            port = alone.getsockname()[1]  # nobody else shares it, either
+        with socket.create_server(_first_address(host, port)[1], family=_first_address(host, port)[0]) as exclusive:
+            port = exclusive.getsockname()[1]  # no other program shares it
         sockets = bind_shared(host, port)
     except OSError:
         raise port_in_use(name, port) from None
@@ -48,23 +48,23 @@ def reserve_port(host: str, asked: int | str | None, name: str) -> Iterator[int 
 
 
 def bind_shared(host: str, port: int) -> list[socket.socket]:
-    """Bound to every address of the host, and not listening yet."""
-    return _bound(host, port, shared=True)
+    """Sockets bound to every address of the host, not listening yet."""
+    return _bind(host, port, shared=True)
 
 
 def open_listeners(host: str, port: int, *, shared: bool) -> list[socket.socket]:
-    """At every address of the host, on one port also where that is 0; several processes may share it.
+    """Listening sockets at every address of the host, all on one port even if `port` is 0. Raises OSError.
 
-    Raises OSError.
+    `shared`: several processes may listen on it.
     """
-    sockets = _bound(host, port, shared=shared)
+    sockets = _bind(host, port, shared=shared)
     for listener in sockets:
         listener.setblocking(False)
         listener.listen(BACKLOG)
     return sockets
 
 
-def _bound(host: str, port: int, *, shared: bool) -> list[socket.socket]:
+def _bind(host: str, port: int, *, shared: bool) -> list[socket.socket]:
     with contextlib.ExitStack() as undo:
         sockets: list[socket.socket] = []
         for family, address in _addresses(host, port):
@@ -79,13 +79,13 @@ def _bound(host: str, port: int, *, shared: bool) -> list[socket.socket]:
             else:
                 sockets.append(bound)
         if not sockets:
-            raise OSError(errno.EADDRNOTAVAIL, f"{host} is no address of this machine")
+            raise OSError(errno.EADDRNOTAVAIL, f"{host} is not an address of this machine")
         undo.pop_all()
         return sockets
 
 
 def _set_options(bound: socket.socket, shared: bool) -> None:
-    if sys.platform != "win32":  # where it would let others take the port
+    if sys.platform != "win32":  # where it would let other programs bind the port
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -95,13 +95,13 @@ def _set_options(bound: socket.socket, shared: bool) -> None:
 
 def port_in_use(name: str, port: int) -> BadOption:
     flag = "--" + name.replace("_", "-")
-    return BadOption(f"port {port} is taken", f"stop what listens there, or choose another with {flag}")
+    return BadOption(f"port {port} is taken", f"stop the program that listens on it, or use another port with {flag}")
 
 
-def _first(host: str, port: int) -> tuple[int, tuple[str, int]]:
+def _first_address(host: str, port: int) -> tuple[int, tuple[str, int]]:
     return _addresses(host, port)[0]
 
 
 def _addresses(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return list(dict.fromkeys((family, address[:2]) for family, _, _, _, address in found))  # type: ignore[misc]
+    resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, address[:2]) for family, _, _, _, address in resolved))  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""How the server is: what doors tell of it, in one place."""
+"""Status of the server, as the protocols report it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["ProcessStatus", "Status", "status_report", "memory_usage"]
 class Status(Protocol):
     @property
     def is_ready(self) -> bool:
-        """Whether streams are taken."""
+        """Whether new streams are accepted."""
         ...
 
     async def report(self) -> dict[str, Any]:
@@ -35,11 +35,11 @@ class Status(Protocol):
 
 
 class ProcessStatus:
-    """Of a server of one process, and its engine."""
+    """Status of a server of one process."""
 
     def __init__(self, live: LiveService) -> None:
         self._live = live
-        self._since = time.monotonic()
+        self._started_at = time.monotonic()
 
     @property
     def is_ready(self) -> bool:
@@ -47,43 +47,45 @@ class ProcessStatus:
 
     async def report(self) -> dict[str, Any]:
         live = self._live
-        return status_report(live.engine, self._since, len(live), {"server": os.getpid()}, draining=live.is_draining)
+        return status_report(
+            live.engine, self._started_at, len(live), {"server": os.getpid()}, draining=live.is_draining
+        )
 
     async def render_metrics(self) -> bytes:
         return metrics.render(metrics.collect())
 
 
 def status_report(
-    handle: EngineClient, since: float, streams: int, processes: dict[str, int], *, draining: bool
+    engine: EngineClient, started_at: float, streams: int, processes: dict[str, int], *, draining: bool
 ) -> dict[str, Any]:
-    """`since`: the clock when the server began. `processes`: ids of those beside the engine."""
-    engine = {"engine": handle.process} if handle.process else {}
+    """`started_at`: monotonic clock at the start. `processes`: ids of all processes but the engine."""
+    ids = processes | ({"engine": engine.process} if engine.process else {})
     return {
-        "status": "draining" if draining else "ready" if handle.is_ready else "restarting",
-        "ready": handle.is_ready and not draining,
+        "status": "draining" if draining else "ready" if engine.is_ready else "restarting",
+        "ready": engine.is_ready and not draining,
         "streams": streams,
-        "uptime_seconds": round(time.monotonic() - since, 1),
-        "engine_restarts": handle.restarts,
-        "processes": processes | engine,
-        "memory": memory_usage(processes | engine),
+        "uptime_seconds": round(time.monotonic() - started_at, 1),
+        "engine_restarts": engine.restarts,
+        "processes": ids,
+        "memory": memory_usage(ids),
         "models": [
             {
-                "name": card.name,
-                "live": bool(card.latencies),
-                "clips": card.clips,
-                "runner": card.runner,
-                "languages": list(card.languages),
-                "streams": dict(zip(map(str, card.latencies), card.capacity, strict=True)),
+                "name": model.name,
+                "live": bool(model.latencies),
+                "clips": model.clips,
+                "runner": model.runner,
+                "languages": list(model.languages),
+                "streams": dict(zip(map(str, model.latencies), model.capacity, strict=True)),
             }
-            for card in handle.cards
+            for model in engine.cards
         ],
     }
 
 
 def memory_usage(processes: Mapping[str, int]) -> dict[str, int]:
-    """Bytes that each has, shared ones counted in each; without those that have just gone."""
-    found = {}
-    for name, number in processes.items():
+    """Resident bytes of each process, shared memory included; processes that have just ended are left out."""
+    memory = {}
+    for name, pid in processes.items():
         with contextlib.suppress(psutil.Error):
-            found[name] = psutil.Process(number).memory_info().rss
-    return found
+            memory[name] = psutil.Process(pid).memory_info().rss
+    return memory

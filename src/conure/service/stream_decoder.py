@@ -1,4 +1,4 @@
-"""Bytes of a client's audio to samples, off the event loop where a container has to be decoded."""
+"""Decodes the audio of a stream: bytes -> samples at 16 kHz. Containers are decoded on threads."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from conure.engine.messages import Samples
 
 __all__ = ["StreamAudioDecoder"]
 
-MOST_AT_ONCE = 32
-"""Pushes of all streams that wait for their decoders; the event loop's own threads are left to others."""
+MAX_THREADS = 32
+"""Of all streams; separate from the event loop's default executor, which has other work."""
 
-_threads = ThreadPoolExecutor(MOST_AT_ONCE, "intake")
+_threads = ThreadPoolExecutor(MAX_THREADS, "intake")
 
 
 class StreamAudioDecoder:
-    """One stream's. Raises UnsupportedAudio, after which only `close` is of use.
+    """Decoder of one stream. Raises UnsupportedAudio, after which only `close` may be called.
 
-    One call at a time. What a call that was cancelled would have given comes with the next one.
+    One call at a time. If a call is cancelled, its samples are returned by the next one.
     """
 
     def __init__(self, audio: AudioFormat, split: bool = False) -> None:
-        """`split`: samples are [channels, n], else the mean of the channels, [n]."""
+        """`split`: samples are [channels, n]; else the mean of the channels, [n]."""
         self.received_bytes = 0
-        """Bytes so far."""
+        """So far."""
         self._decoder = LiveDecoder(audio, split)
-        self._nothing = np.empty((audio.channels, 0) if split else 0, np.float32)
+        self._no_samples = np.empty((audio.channels, 0) if split else 0, np.float32)
         self._on_thread = audio.encoding == "container"
-        self._working: asyncio.Future[Samples] | None = None
+        self._pending: asyncio.Future[Samples] | None = None
         self._decoded: list[Samples] = []
         self._is_finished = self._is_closed = False
 
@@ -43,30 +43,30 @@ class StreamAudioDecoder:
         return self._decoder.problems
 
     async def decode(self, data: bytes) -> Samples:
-        """At 16 kHz: what has become available."""
+        """The samples that are available with this data."""
         await self._wait()
         self.received_bytes += len(data)
         return await self._decode(lambda: self._decoder.push(data))
 
     @property
     def is_immediate(self) -> bool:
-        """Whether `take` may be called: nothing has to be waited for."""
+        """Whether `decode_now` may be called."""
         return not self._on_thread and not self._is_finished
 
     def decode_now(self, data: bytes) -> Samples:
-        """As `push`, at once."""
+        """As `decode`, synchronously."""
         self.received_bytes += len(data)
         return self._decoder.push(data)
 
     def flush(self) -> Samples:
-        """What a filter holds back, so that all that came is there; more may follow."""
-        return self._nothing if self._on_thread or self._is_finished else self._decoder.flush()
+        """The samples that the resampling filter holds back; more audio may follow."""
+        return self._no_samples if self._on_thread or self._is_finished else self._decoder.flush()
 
     async def finish(self) -> Samples:
-        """The rest; nothing where it was given before."""
+        """The remaining samples; none if it was called before."""
         await self._wait()
         if self._is_finished:
-            return await self._decode(lambda: self._nothing)
+            return await self._decode(lambda: self._no_samples)
         self._is_finished = True
         return await self._decode(self._decoder.finish)
 
@@ -75,32 +75,31 @@ class StreamAudioDecoder:
             return
         self._is_closed = True
         if self._on_thread:
-            report_if_failed(
-                _threads.submit(self._decoder.close), "closing a decoder"
-            )  # it waits until its decoder has left
+            closing = _threads.submit(self._decoder.close)  # it blocks until the decoder's thread has ended
+            report_if_failed(closing, "closing a decoder")
         else:
             self._decoder.close()
 
     async def _decode(self, work: Callable[[], Samples]) -> Samples:
         if not self._on_thread:
             return work()
-        self._working = asyncio.get_running_loop().run_in_executor(_threads, self._unless_closed, work)
-        self._working.add_done_callback(_note)
+        self._pending = asyncio.get_running_loop().run_in_executor(_threads, self._unless_closed, work)
+        self._pending.add_done_callback(_retrieve_error)
         await self._wait()
         samples, self._decoded = np.concatenate(self._decoded, axis=-1), []
         return samples
 
     async def _wait(self) -> None:
-        if self._working is not None:
-            await asyncio.wait([self._working])  # unlike `await` alone it leaves the work be when it is cancelled
-            working, self._working = self._working, None
-            self._decoded.append(working.result())
+        if self._pending is not None:
+            await asyncio.wait([self._pending])  # a cancelled `wait`, unlike `await`, does not cancel the work
+            pending, self._pending = self._pending, None
+            self._decoded.append(pending.result())
 
     def _unless_closed(self, work: Callable[[], Samples]) -> Samples:
-        return self._nothing if self._is_closed else work()
+        return self._no_samples if self._is_closed else work()
 
 
-def _note(working: asyncio.Future[Samples]) -> None:
-    """An error that nobody waits for any more is no one's."""
-    if not working.cancelled():
-        working.exception()
+def _retrieve_error(pending: asyncio.Future[Samples]) -> None:
+    """Prevents asyncio's log of an error that no call waits for any more."""
+    if not pending.cancelled():
+        pending.exception()

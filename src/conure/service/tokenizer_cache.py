@@ -1,4 +1,4 @@
-"""Tokenizers of the engine's models, each read once."""
+"""Tokenizers of the engine's models; each file is read once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["TokenizerCache"]
 
 class TokenizerCache:
     def __init__(self) -> None:
-        self._read: dict[str, Tokenizer] = {}
+        self._by_model: dict[str, Tokenizer] = {}
 
-    def of(self, card: ModelInfo) -> Tokenizer:
-        if card.name not in self._read:
-            self._read[card.name] = read_tokenizer(card.tokenizer_file, card.tokenizer, card.vocabulary)
-        return self._read[card.name]
+    def of(self, model: ModelInfo) -> Tokenizer:
+        if model.name not in self._by_model:
+            self._by_model[model.name] = read_tokenizer(model.tokenizer_file, model.tokenizer, model.vocabulary)
+        return self._by_model[model.name]

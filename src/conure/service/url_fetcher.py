@@ -1,4 +1,4 @@
-"""Recordings that clients name by their URL, streamed into a file."""
+"""Downloads recordings from URLs of clients into a file."""
 
 from __future__ import annotations
 
@@ -13,72 +13,76 @@ from conure.service.safe_http import SafeHttp, parse_url
 
 __all__ = ["UrlFetcher"]
 
-MOST_AT_ONCE = 64
-"""By all processes of the server; more are refused."""
-MOST_REDIRECTS = 5
-LONGEST = 600.0
-"""Seconds for all of it."""
-PART = 2**16
+MAX_CONCURRENT = 64
+"""Downloads of all processes of the server; more are refused."""
+MAX_REDIRECTS = 5
+MAX_SECONDS = 600.0
+"""Of one download, with redirects."""
+BLOCK_BYTES = 2**16
 
 
 class UrlFetcher:
-    def __init__(self, outside: SafeHttp, place: ProcessIdentity = SINGLE_PROCESS, longest: float = LONGEST) -> None:
-        self._outside = outside
-        self._longest = longest
-        self._most = place.share_of(MOST_AT_ONCE)
-        self._underway = 0
+    def __init__(
+        self, http: SafeHttp, identity: ProcessIdentity = SINGLE_PROCESS, max_seconds: float = MAX_SECONDS
+    ) -> None:
+        self._http = http
+        self._max_seconds = max_seconds
+        self._max_concurrent = identity.share_of(MAX_CONCURRENT)
+        self._running = 0
 
-    async def fetch(self, url: str, into: BinaryIO, most_bytes: int) -> None:
+    async def fetch(self, url: str, into: BinaryIO, max_bytes: int) -> None:
         """Raises BadOption for a URL that may not be fetched, AudioNotFound, AudioTooLong and Busy."""
-        if self._underway >= self._most:
-            raise Busy(f"{self._underway} recordings are being fetched already", "try again in a while")
-        self._underway += 1
+        if self._running >= self._max_concurrent:
+            raise Busy(f"too many recordings are being fetched ({self._running})", "retry later")
+        self._running += 1
         try:
-            async with asyncio.timeout(self._longest):
-                await self._follow(parse_url(url), into, most_bytes)
+            async with asyncio.timeout(self._max_seconds):
+                await self._follow(parse_url(url), into, max_bytes)
         except TimeoutError:
-            raise AudioNotFound(f"the recording did not arrive within {self._longest:g} s", "send the bytes") from None
+            raise AudioNotFound(
+                f"the recording was not received in {self._max_seconds:g} s", "send the bytes"
+            ) from None
         finally:
-            self._underway -= 1
+            self._running -= 1
 
-    async def _follow(self, url: httpx2.URL, into: BinaryIO, most_bytes: int) -> None:
-        for _ in range(MOST_REDIRECTS + 1):
+    async def _follow(self, url: httpx2.URL, into: BinaryIO, max_bytes: int) -> None:
+        for _ in range(MAX_REDIRECTS + 1):
             try:
-                async with self._outside.request("GET", url) as answer:
-                    if not answer.has_redirect_location:
-                        return await _take(answer, url.host, into, most_bytes)
-                    url = _next(url, answer.headers["location"])
+                async with self._http.request("GET", url) as response:
+                    if not response.has_redirect_location:
+                        return await _save(response, url.host, into, max_bytes)
+                    url = _next(url, response.headers["location"])
             except httpx2.TimeoutException:
-                raise AudioNotFound(f"{url.host!r} does not answer", "try again, or send the bytes") from None
+                raise AudioNotFound(f"{url.host!r} does not respond", "retry, or send the bytes") from None
             except httpx2.TransportError as error:
                 reason = str(error) or type(error).__name__
                 raise AudioNotFound(f"{url.host!r} cannot be read: {reason}", "check the URL") from None
-        raise AudioNotFound(f"the URL redirects more than {MOST_REDIRECTS} times", "give the one that it leads to")
+        raise AudioNotFound(f"the URL redirects more than {MAX_REDIRECTS} times", "use the final URL")
 
 
 def _next(url: httpx2.URL, location: str) -> httpx2.URL:
     try:
         return parse_url(str(url.join(location)))
     except httpx2.InvalidURL:
-        raise BadOption("the URL redirects to what is no URL", "give the one that it leads to") from None
+        raise BadOption("the URL redirects to an invalid URL", "use the final URL") from None
 
 
-async def _take(answer: httpx2.Response, host: str, into: BinaryIO, most_bytes: int) -> None:
-    if not answer.is_success:
-        raise AudioNotFound(f"{host!r} answers {answer.status_code} {answer.reason_phrase}", "check the URL")
-    packed = answer.headers.get("content-encoding", "identity")
-    if packed != "identity":
-        raise AudioNotFound(f"{host!r} sends it packed ({packed})", "send the bytes")
-    announced = answer.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > most_bytes:
-        raise _too_large(most_bytes)
+async def _save(response: httpx2.Response, host: str, into: BinaryIO, max_bytes: int) -> None:
+    if not response.is_success:
+        raise AudioNotFound(f"{host!r} responds with {response.status_code} {response.reason_phrase}", "check the URL")
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise AudioNotFound(f"{host!r} sends the recording with the encoding {encoding!r}", "send the bytes")
+    announced = response.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise _too_large(max_bytes)
     size = 0
-    async for part in answer.aiter_raw(PART):
+    async for part in response.aiter_raw(BLOCK_BYTES):
         size += len(part)
-        if size > most_bytes:
-            raise _too_large(most_bytes)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
         into.write(part)
 
 
-def _too_large(most_bytes: int) -> AudioTooLong:
-    return AudioTooLong(f"the recording has more than {most_bytes} bytes", "cut it, or raise max_upload_mb")
+def _too_large(max_bytes: int) -> AudioTooLong:
+    return AudioTooLong(f"the recording is larger than {max_bytes} bytes", "split it, or increase max_upload_mb")

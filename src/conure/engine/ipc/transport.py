@@ -195,7 +195,7 @@ class ProcessTransport:
             on_error.callback(ring.close)
             self._process = multiprocessing.get_context("spawn").Process(
                 target=_work,
-                args=(self._plan, theirs, ring.name, logs.configured(), time.time(), self._listener),
+                args=(self._plan, theirs, ring.name, logs.current_config(), time.time(), self._listener),
                 name="conure-engine",
             )
             self._process.start()

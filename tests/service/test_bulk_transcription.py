@@ -1,4 +1,4 @@
-"""Many recordings at once: of each comes what comes of it alone, whatever becomes of the others."""
+"""Bulk transcription: each transcript equals that of a single call, and failures do not affect other recordings."""
 
 import gc
 import io
@@ -13,10 +13,10 @@ import pytest
 
 import conure
 from conure.errors import AudioNotFound, AudioTooLong, BadOption, EngineFailed, UnsupportedAudio, UnsupportedLanguage
-from conure.service import archive as archives
+from conure.service import bulk_transcription as archives
 from conure.service import decode_pool as readers
 from conure.service import decode_worker as reader
-from conure.service.archive import Archive
+from conure.service.bulk_transcription import BulkTranscription
 from conure.types import Word
 from conure.vad.segmentation import SegmentationSettings
 from tests.service.voices import STRINGS, save, speech
@@ -64,7 +64,7 @@ def long_ones(tmp_path_factory):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_each_is_what_it_is_alone(tiny, long_ones, workers):
+def test_each_transcript_is_that_of_a_single_call(tiny, long_ones, workers):
     sources = [*STRINGS[:6], *long_ones, *STRINGS[6:12]]
     many = list(tiny.transcribe_many(iter(sources), workers=workers))
     alone = [tiny.transcribe(source) for source in sources]
@@ -124,16 +124,16 @@ def test_a_bad_file_fails_alone(tiny, tmp_path, long_ones):
     assert "cut off" in short.problems[0]
 
 
-def test_what_concerns_all_of_them_is_raised(tiny):
+def test_errors_of_the_call_are_raised(tiny):
     with pytest.raises(BadOption, match="pieces of at most 1 s"):
-        list(Archive(STRINGS, len, len, cut=SegmentationSettings(max_seconds=1), batch_seconds=30))
+        list(BulkTranscription(STRINGS, len, len, segmentation=SegmentationSettings(max_seconds=1), batch_seconds=30))
     recognizer = conure.load("tiny")
     recognizer.checkpoint = conure.load(Path(__file__).parents[1] / "data/parity/nemotron_prompt.nemo").checkpoint
     with pytest.raises(UnsupportedLanguage, match="'tlh'"):
         recognizer.transcribe_many(STRINGS, language="tlh")
 
 
-def test_a_reader_that_is_killed_costs_the_recording_that_it_was_at(tiny, tmp_path):
+def test_a_killed_worker_fails_only_its_current_recording(tiny, tmp_path):
     """It has no room for the long one, so it is at it when the first words come."""
     long = save(tmp_path / "long.wav", np.tile(speech(100), 5))
     sources = [STRINGS[0], long, *STRINGS[1:4]]
@@ -148,7 +148,7 @@ def test_a_reader_that_is_killed_costs_the_recording_that_it_was_at(tiny, tmp_pa
     first, lost, *others = tiny.transcribe_many(sources, workers=1, progress=kill_once)
     assert killed
     assert isinstance(lost, EngineFailed)
-    assert lost.message == f"{long}: the process that read it died: killed by SIGKILL"
+    assert lost.message == f"{long}: its decode worker process died: killed by SIGKILL"
     expected = [told(tiny.transcribe(path)) for path in (STRINGS[0], *STRINGS[1:4])]
     assert [told(one) for one in (first, *others)] == expected
 
@@ -177,12 +177,12 @@ def test_progress_rises_to_the_end(tiny, long_ones):
 
 def archive(sources, transcribe, **options):
     """A network that pretends: its tokens are what `transcribe` gives."""
-    options = {"cut": SegmentationSettings(max_seconds=8), "batch_seconds": 30.0, **options}
-    with closing(Archive(sources, transcribe, lambda tokens, _: tokens, **options).results()) as results:
+    options = {"segmentation": SegmentationSettings(max_seconds=8), "batch_seconds": 30.0, **options}
+    with closing(BulkTranscription(sources, transcribe, lambda tokens, _: tokens, **options).results()) as results:
         yield from results
 
 
-def test_a_clip_that_breaks_the_device_costs_its_recording(tmp_path):
+def test_a_clip_that_fails_on_the_device_fails_its_recording(tmp_path):
     loud = save(tmp_path / "loud.wav", 0.99 * speech(20) / np.abs(speech(20)).max())
     sizes = []
 
@@ -201,7 +201,7 @@ def test_a_clip_that_breaks_the_device_costs_its_recording(tmp_path):
     assert max(sizes) > 1
 
 
-def test_batches_hold_pieces_of_several_recordings_and_are_bounded():
+def test_batches_have_clips_of_several_recordings_and_are_bounded():
     batches = []
 
     def transcribe(clips):
@@ -216,7 +216,7 @@ def test_batches_hold_pieces_of_several_recordings_and_are_bounded():
 
 def test_recordings_wait_for_the_first_one_in_bounded_number(monkeypatch, tmp_path):
     """The first one is long; sources are asked for no further than that."""
-    monkeypatch.setattr(archives, "MOST_WAITING", 4)
+    monkeypatch.setattr(archives, "MAX_OPEN_RECORDINGS", 4)
     asked, given = [], []
 
     def sources():
@@ -230,7 +230,7 @@ def test_recordings_wait_for_the_first_one_in_bounded_number(monkeypatch, tmp_pa
     assert given == [str(path) for path in asked]
 
 
-def test_errors_of_whoever_names_the_sources_come_through():
+def test_errors_of_the_source_iterator_are_raised():
     def sources():
         yield STRINGS[0]
         raise OSError("the list is gone")
@@ -239,9 +239,9 @@ def test_errors_of_whoever_names_the_sources_come_through():
         list(archive(sources(), lambda clips: [[] for _ in clips]))
 
 
-def test_a_reader_that_dies_gives_back_what_it_had_not_begun(monkeypatch, tmp_path):
+def test_a_worker_that_dies_returns_unstarted_tasks(monkeypatch, tmp_path):
     """Nothing but the recording in the middle is lost, though the reader had been asked for the next one already."""
-    monkeypatch.setattr(readers, "ASKED_AHEAD", 3)
+    monkeypatch.setattr(readers, "TASKS_PER_WORKER", 3)
     long = save(tmp_path / "long.wav", np.tile(speech(100), 5))
     done = threading.Event()
 
