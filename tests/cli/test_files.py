@@ -20,8 +20,8 @@ def written(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def names(*asked: str) -> list[str]:
-    return [item.name for item in find_inputs(asked).found]
+def names(*argument: str) -> list[str]:
+    return [item.name for item in find_inputs(argument).found]
 
 
 def test_folders_are_searched_for_media(touch: Touch) -> None:
@@ -43,14 +43,14 @@ def test_the_same_recording_is_taken_once(touch: Touch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("argument", "error"),
     [("gone.mp3", "no such file"), ("", "no such file"), ("empty", "no recordings in"), ("*.flac", "no file matches")],
 )
-def test_what_is_not_there(folder: Path, asked: str, said: str) -> None:
+def test_missing_inputs(folder: Path, argument: str, error: str) -> None:
     (folder / "empty").mkdir()
-    inputs = find_inputs([asked])
+    inputs = find_inputs([argument])
     assert inputs.found == []
-    assert said in inputs.missing[0][1].message
+    assert error in inputs.missing[0][1].message
 
 
 def test_a_single_recording_to_a_file(call: Call, touch: Touch, folder: Path) -> None:
@@ -104,21 +104,21 @@ def test_an_earlier_transcript_is_replaced(call: Call, touch: Touch, folder: Pat
     assert (folder / "out/a.txt").read_text() == "Hello there.\n"
 
 
-def test_a_place_that_cannot_be_written(call: Call, touch: Touch) -> None:
+def test_an_output_folder_that_cannot_be_created(call: Call, touch: Touch) -> None:
     touch("a.mp3", "file")
     done = call("transcribe", "a.mp3", "-o", "file/out/")
     assert done.code == 2
-    assert "cannot be made" in done.err
+    assert "cannot create" in done.err
 
 
-def test_a_file_is_written_whole_or_not_at_all(folder: Path) -> None:
+def test_files_are_written_atomically(folder: Path) -> None:
     target = folder / "a.txt"
     target.write_text("before")
     with pytest.raises(UnicodeEncodeError):
         write_atomically(target, "half \ud800")
     assert written(folder) == ["a.txt"]
     assert target.read_text() == "before"
-    with pytest.raises(BadOption, match="cannot be written"):
+    with pytest.raises(BadOption, match="cannot write"):
         write_atomically(folder / "no folder" / "a.txt", "text")
 
 
@@ -146,4 +146,4 @@ def test_an_output_with_too_long_a_name_stops_no_other(call: Call, touch: Touch,
     touch(f"in/{long}.mp3", "in/z.mp3", "in/" + "鵝" * 83 + ".mp3")
     done = call("transcribe", "in", "-o", "out", "-f", "json")
     assert (done.code, written(folder / "out")) == (2, ["z.json", "鵝" * 83 + ".json"])
-    assert done.err.count("cannot be written") == 1
+    assert done.err.count("cannot write") == 1

@@ -91,12 +91,12 @@ def test_a_wrong_call(call: Call) -> None:
 
 
 def test_a_revision_is_part_of_a_name(tmp_path: Path) -> None:
-    assert downloads.wanted("parakeet@abc") == HubRepository("nvidia/parakeet-tdt-0.6b-v3", "abc")
-    assert downloads.wanted("some/body@v2") == HubRepository("some/body", "v2")
-    assert downloads.wanted("tiny") is None
-    assert downloads.wanted("nonsense") is None
+    assert downloads.find_repository("parakeet@abc") == HubRepository("nvidia/parakeet-tdt-0.6b-v3", "abc")
+    assert downloads.find_repository("some/body@v2") == HubRepository("some/body", "v2")
+    assert downloads.find_repository("tiny") is None
+    assert downloads.find_repository("nonsense") is None
     (tmp_path / "x.nemo").touch()
-    assert downloads.wanted(str(tmp_path / "x.nemo")) is None
+    assert downloads.find_repository(str(tmp_path / "x.nemo")) is None
 
 
 def test_names_of_what_is_on_disk(hub_of_the_test: dict[str, Path]) -> None:
@@ -128,7 +128,7 @@ def test_convert_leaves_other_folders_alone(call: Call, touch: Callable[..., Non
     for place in ("mine", "file"):
         done = call("models", "convert", str(NEMO), "-o", place)
         assert (done.code, done.out) == (2, "")
-        assert "is no model of Conure's" in done.err
+        assert "is not a Conure model" in done.err
     assert [path.name for path in (folder / "mine").iterdir()] == ["thesis.tex"]
 
 

@@ -50,7 +50,7 @@ def test_no_bar_for_short_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_bar_for_long_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     terminal = pretend_terminal(monkeypatch)
-    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(progress, "DELAY", 0.0)
     with progress.audio_bar("[talk]\x1b.mp3") as update:
         assert update is not None
         update(5.0, None)

@@ -102,12 +102,12 @@ def test_a_server_that_says_no(call: Call, serve: Serve, samples: Any, script: S
         ("talk.wav --url ws://127.0.0.1:9", 1, "error: ws://127.0.0.1:9 cannot be reached"),
         ("talk.wav --url localhost", 2, "error: 'localhost' is not the URL of a server"),
         ("gone.wav", 2, "error: gone.wav: no such file"),
-        (".", 2, "error: '.' is not one recording"),
+        (".", 2, "error: '.' is not a single recording"),
         ("talk.wav --pace -1", 2, "error: "),
         ("", 2, "error: "),
     ],
 )
-def test_calls_that_cannot_be_done(call: Call, samples: Any, line: str, code: int, error: str) -> None:
+def test_invalid_arguments(call: Call, samples: Any, line: str, code: int, error: str) -> None:
     done = call("stream", *line.split())
     assert (done.code, done.out) == (code, "")
     assert done.err.startswith(error)
@@ -116,13 +116,13 @@ def test_calls_that_cannot_be_done(call: Call, samples: Any, line: str, code: in
 
 def test_lags() -> None:
     lags = Latencies(0.02)
-    assert lags.since(0.02, 5.0) is None
-    assert lags.after_last() is None
+    assert lags.lag_at(0.02, 5.0) is None
+    assert lags.last_final_lag() is None
     for number in range(4):
-        lags.sent(10.0 + number)
-    assert [lags.since(seconds, 20.0) for seconds in (0.0, 0.02, 0.021, 0.04, 0.08, 0.5)] == [10, 10, 9, 9, 7, 7]
+        lags.record_sent(10.0 + number)
+    assert [lags.lag_at(seconds, 20.0) for seconds in (0.0, 0.02, 0.021, 0.04, 0.08, 0.5)] == [10, 10, 9, 9, 7, 7]
     lags.last_final = 13.5
-    assert lags.after_last() == 0.5
+    assert lags.last_final_lag() == 0.5
 
 
 def test_percentiles() -> None:

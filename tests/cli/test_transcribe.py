@@ -133,7 +133,7 @@ def test_a_bad_file_does_not_stop_the_others(call: Call, touch: Touch) -> None:
     assert done.out == "==> good.mp3 <==\nHello there.\n"
     assert done.err.splitlines() == [
         "error: missing.mp3: no such file",
-        "hint: check the name; quote it if it has blanks",
+        "hint: check the name; quote it if it has spaces",
         "error: bad.mp3: is not audio",
         "hint: convert it",
     ]
@@ -144,7 +144,7 @@ def test_our_own_failure_is_told_apart_and_stops_nothing(call: Call, touch: Touc
     done = call("transcribe", "boom.mp3", "good.mp3", "bad.mp3")
     assert done.code == 1
     assert "Hello there." in done.out
-    assert "error: boom.mp3: Conure failed: RuntimeError: a bug of ours\nhint: run it again with --debug" in done.err
+    assert "error: boom.mp3: Conure failed: RuntimeError: a bug of ours\nhint: use --debug" in done.err
     assert "Traceback" not in done.err
     assert "Traceback" in call("transcribe", "boom.mp3", "--debug").err
 
@@ -182,9 +182,9 @@ def test_interrupted(call: Call, touch: Touch, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said", "hint"),
+    ("line", "error_text", "hint"),
     [
-        ([], "no recording was named", "conure transcribe talk.mp3"),
+        ([], "no recording given", "conure transcribe talk.mp3"),
         (["--modle", "tiny", "a.mp3"], "no such option: --modle", "did you mean --model?"),
         (["a.mp3", "--device", "tpu"], "--device is 'tpu'", "it must be auto, cpu, cuda or cuda:N"),
         (["a.mp3", "-f", "pdf"], 'Invalid value "pdf" for -f', "`conure transcribe --help`"),
@@ -197,14 +197,14 @@ def test_interrupted(call: Call, touch: Touch, folder: Path) -> None:
         (["a.mp3", "--max-hours", "0"], "--max-hours is 0", "greater than 0"),
     ],
 )
-def test_a_wrong_call(
-    call: Call, touch: Touch, recognizers: list[FakeRecognizer], line: list[str], said: str, hint: str
+def test_invalid_arguments(
+    call: Call, touch: Touch, recognizers: list[FakeRecognizer], line: list[str], error_text: str, hint: str
 ) -> None:
     touch("a.mp3")
     done = call("transcribe", *line)
     assert (done.code, done.out) == (2, "")
     error, advice = done.err.splitlines()
-    assert error.startswith(f"error: {said}")
+    assert error.startswith(f"error: {error_text}")
     assert advice.startswith("hint: ")
     assert hint in advice
     assert recognizers == []

@@ -20,7 +20,7 @@ CONFIDENCE = {
 
 @dataclass
 class Walk:
-    """What one plain greedy walk over one row saw."""
+    """Results of plain greedy decoding of one row."""
 
     tokens: list[int] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)

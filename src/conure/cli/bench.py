@@ -12,8 +12,8 @@ from cyclopts import App, Parameter
 from conure.cli import bench_clips, bench_live
 from conure.cli.bench_options import Start, chosen, interruptible
 from conure.cli.outputs import write_stdout
-from conure.cli.reporter import DONE, INTERRUPTED, PLAIN, REFUSED, Common, tell
-from conure.cli.setting_flags import HIDDEN, knob
+from conure.cli.reporter import DEFAULT_COMMON, DONE, INTERRUPTED, REFUSED, Common, print_stderr
+from conure.cli.setting_flags import HIDDEN, setting_flag
 from conure.cli.tables import table
 from conure.settings import Settings, load_settings
 
@@ -43,8 +43,8 @@ app.command(bench_clips.clips, help_epilogue=bench_clips.EXAMPLES)
 @dataclass(frozen=True)
 class Options:
     model: Annotated[str | None, Parameter(help="One model for both live audio and recordings.")] = None
-    live_models: Annotated[str | None, knob("live_models")] = None
-    file_models: Annotated[str | None, knob("file_models")] = None
+    live_models: Annotated[str | None, setting_flag("live_models")] = None
+    file_models: Annotated[str | None, setting_flag("file_models")] = None
     latency: Annotated[int, Parameter(help="Milliseconds of audio in a chunk.")] = 160
     promise: Annotated[
         float | None, Parameter(help="Milliseconds that p99 of the lag may be.", show_default="a chunk and 100")
@@ -70,7 +70,7 @@ START = Start()
 
 
 @app.default
-def bench(*, options: Options = DEFAULTS, start: Start = START, common: Common = PLAIN) -> int:
+def bench(*, options: Options = DEFAULTS, start: Start = START, common: Common = DEFAULT_COMMON) -> int:
     """How many live streams this machine holds in time, how fast it transcribes recordings, and the settings to use.
 
     A server is started and tried with more and more streams, at a person's pace and over real sockets, until one is
@@ -87,9 +87,11 @@ def bench(*, options: Options = DEFAULTS, start: Start = START, common: Common =
     settings = _settings(options, start)
     asked, found = _survey(options, start), CapacityFindings()
     _download(settings)
-    tell("half an hour or more" if options.thorough else "two to three minutes; --thorough takes longer and finds more")
+    print_stderr(
+        "half an hour or more" if options.thorough else "two to three minutes; --thorough takes longer and finds more"
+    )
     with interruptible() as outcome:
-        search_capacity(asked, found, tell)
+        search_capacity(asked, found, print_stderr)
         if options.plot is not None:
             _draw(options.plot, settings, found)
     write_stdout(_as_json(found, options.price) if common.json else _render(found, options.price))
@@ -144,12 +146,12 @@ def _draw(folder: Path, settings: Settings, found: CapacityFindings) -> None:
     from conure.service.engine_plan import plan_from_settings  # noqa: PLC0415
 
     plan = plan_from_settings(settings)
-    tell(f"batches of {plan.clips[0]}, in the engine alone")
+    print_stderr(f"batches of {plan.clips[0]}, in the engine alone")
     try:
         measure_batches(plan, every_size(), found.batches.append)
     finally:
         for path in draw(folder, found, machine_line(), plan.clips[0]):
-            tell(f"wrote {path}")
+            print_stderr(f"wrote {path}")
 
 
 def _render(found: CapacityFindings, price: float | None) -> str:

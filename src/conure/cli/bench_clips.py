@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from conure.cli.bench_live import server_of
 from conure.cli.bench_options import Start, chosen, interruptible
 from conure.cli.outputs import write_stdout
-from conure.cli.reporter import DONE, INTERRUPTED, PLAIN, Common, tell
-from conure.cli.setting_flags import knob
+from conure.cli.reporter import DEFAULT_COMMON, DONE, INTERRUPTED, Common, print_stderr
+from conure.cli.setting_flags import setting_flag
 from conure.cli.tables import table
 
 if TYPE_CHECKING:
@@ -37,15 +37,15 @@ class Options:
     audio: Annotated[Path | None, Parameter(help="A recording or a folder; without it a speech of 11 s.")] = None
     price: Annotated[float | None, Parameter(help="Of the machine, in dollars an hour.")] = None
     url: Annotated[str | None, Parameter(help="A server that runs; without it one is started.")] = None
-    key: Annotated[str | None, knob("key")] = None
-    model: Annotated[str | None, knob("model")] = None
+    key: Annotated[str | None, setting_flag("key")] = None
+    model: Annotated[str | None, setting_flag("model")] = None
 
 
 DEFAULTS = Options()
 START = Start()
 
 
-def clips(*, options: Options = DEFAULTS, start: Start = START, common: Common = PLAIN) -> int:
+def clips(*, options: Options = DEFAULTS, start: Start = START, common: Common = DEFAULT_COMMON) -> int:
     """How many hours of recordings a server transcribes an hour, sent one at a time and several at once.
 
     Ctrl-C ends it with what was found so far.
@@ -67,7 +67,7 @@ def clips(*, options: Options = DEFAULTS, start: Start = START, common: Common =
 
     def note(trial: ClipTrial) -> None:
         trials.append(trial)
-        tell(clips_line(trial))
+        print_stderr(clips_line(trial))
 
     given = chosen(start, model=None if options.url else options.model)
     with interruptible() as outcome, server_of(options.url, options.key, given, {"live_models": NO_LIVE}) as server:

@@ -14,8 +14,8 @@ from cyclopts import Parameter
 from conure.bench.server_flags import Choice, flags
 from conure.cli.bench_options import Start, chosen, interruptible
 from conure.cli.outputs import write_stdout
-from conure.cli.reporter import DONE, INTERRUPTED, PLAIN, REFUSED, Common, tell
-from conure.cli.setting_flags import knob, server_key
+from conure.cli.reporter import DEFAULT_COMMON, DONE, INTERRUPTED, REFUSED, Common, print_stderr
+from conure.cli.setting_flags import server_key, setting_flag
 from conure.cli.tables import table
 from conure.errors import BadOption
 
@@ -46,15 +46,15 @@ class Options:
     audio: Annotated[Path | None, Parameter(help="A recording or a folder; without it a speech of 11 s.")] = None
     price: Annotated[float | None, Parameter(help="Of the machine, in dollars an hour.")] = None
     url: Annotated[str | None, Parameter(help="A server that runs; without it one is started.")] = None
-    key: Annotated[str | None, knob("key")] = None
-    model: Annotated[str | None, knob("live_models")] = None
+    key: Annotated[str | None, setting_flag("key")] = None
+    model: Annotated[str | None, setting_flag("live_models")] = None
 
 
 DEFAULTS = Options()
 START = Start()
 
 
-def live(*, options: Options = DEFAULTS, start: Start = START, common: Common = PLAIN) -> int:
+def live(*, options: Options = DEFAULTS, start: Start = START, common: Common = DEFAULT_COMMON) -> int:
     """How many live streams are held: in time, and each word as if the stream were alone.
 
     Streams speak at a person's pace, over real sockets. They are held where p99 of the lag is what is promised,
@@ -80,7 +80,7 @@ def live(*, options: Options = DEFAULTS, start: Start = START, common: Common = 
 
     def note(trial: Trial) -> None:
         trials.append(trial)
-        tell(line(trial))
+        print_stderr(line(trial))
 
     given = chosen(start, live_models=None if options.url else options.model)
     with interruptible() as outcome, server_of(options.url, options.key, given, {"file_models": NO_CLIPS}) as server:

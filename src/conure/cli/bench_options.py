@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from conure.bench.server_flags import Choice
-from conure.cli.setting_flags import HIDDEN, knob
+from conure.cli.setting_flags import HIDDEN, setting_flag
 from conure.errors import ConureError
 from conure.settings import with_current_names
 from conure.types import RunnerChoice
@@ -24,12 +24,12 @@ __all__ = ["Start", "chosen", "interruptible"]
 class Start:
     """How a server is started."""
 
-    device: Annotated[str | None, knob("device")] = None
-    runner: Annotated[RunnerChoice | None, knob("runner")] = None
-    threads: Annotated[int | None, knob("threads")] = None
-    max_streams: Annotated[int | None, knob("max_streams")] = None
+    device: Annotated[str | None, setting_flag("device")] = None
+    runner: Annotated[RunnerChoice | None, setting_flag("runner")] = None
+    threads: Annotated[int | None, setting_flag("threads")] = None
+    max_streams: Annotated[int | None, setting_flag("max_streams")] = None
     slots: Annotated[int | None, HIDDEN] = None
-    processes: Annotated[int | None, knob("processes")] = None
+    processes: Annotated[int | None, setting_flag("processes")] = None
 
 
 def chosen(start: Start, **models: str | None) -> Choice:
