@@ -1,7 +1,7 @@
-"""Cheap clients in a process of their own: one thread, plain sockets, frames that were made before.
+"""Cheap clients in a process of their own: one thread, plain sockets, prepared frames.
 
-A client that makes and parses messages costs more than the server. These write the same bytes again and again, and of
-what they read look only at the answers of a few, which ask questions.
+Clients that encode and parse messages cost more than the server. These send the same bytes repeatedly, and only read
+the responses of a few clients that send pings.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from bench.visits import upgrade
-from conure.bench.sample_speech import RATE, shipped, voices
+from conure.bench.sample_speech import RATE, read_voices, sample_recording
 
-__all__ = ["LATENCY_MS", "Asked", "Heard", "HttpAsked", "post", "speak"]
+__all__ = ["LATENCY_MS", "WebSocketLoad", "LoadResult", "HttpLoad", "run_http", "run_websockets"]
 
 LATENCY_MS = 320
-"""From an answer with words to the next one."""
-PATIENCE = 30.0
-ASKING = 20
-"""Clients that ask, one question at a time, so often a second."""
-QUESTIONS = 5
-LOOK_EVERY = 0.001
-"""Seconds between looks at what came: how exactly answers are timed."""
+"""Time between two responses with words."""
+TIMEOUT = 30.0
+PINGING_CLIENTS = 20
+"""Clients that send pings, one at a time."""
+PINGS_PER_SECOND = 5
+POLL_INTERVAL = 0.001
+"""Seconds between polls, which is the precision of response times."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class WebSocketLoad:
     port: int
     sockets: int
     packet_ms: int
@@ -38,70 +38,70 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Heard:
+class LoadResult:
     packets: int
-    """That were written."""
+    """Sent packets."""
     p50: float
-    """Seconds from a question to its answer."""
+    """Response time of pings, in seconds."""
     p99: float
     is_behind: bool
-    """Packets found no room, or clients could not write as often as they should."""
+    """A socket's buffer was full, or the clients could not keep their rate."""
 
 
 @dataclass(frozen=True)
-class HttpAsked:
+class HttpLoad:
     port: int
     clients: int
     body: int
-    """Bytes to upload; 0 for a small question."""
+    """Bytes to upload; 0 for a GET request."""
     seconds: float
 
 
-def speak(end: Connection, asked: Asked) -> None:
-    """Says None once all are connected, and Heard after so many seconds from the word."""
-    crowd = _Crowd(asked)
+def run_websockets(end: Connection, load: WebSocketLoad) -> None:
+    """Sends None when all clients are connected; runs when it receives a message, then sends a LoadResult."""
+    clients = _Clients(load)
     end.send(None)
     end.recv()
-    end.send(crowd.run())
+    end.send(clients.run())
     end.recv()
 
 
-class _Crowd:
-    def __init__(self, asked: Asked) -> None:
-        (pcm,) = voices(shipped(), 1.0, 1)
-        self._packet = _frame(2, pcm[: 2 * RATE * asked.packet_ms // 1000])
-        self._question = _frame(1, b'{"type":"ping"}')
-        self._asked = asked
-        self._sockets = [_connected(asked.port) for _ in range(asked.sockets)]
+class _Clients:
+    def __init__(self, load: WebSocketLoad) -> None:
+        (pcm,) = read_voices(sample_recording(), 1.0, 1)
+        self._packet = _frame(2, pcm[: 2 * RATE * load.packet_ms // 1000])
+        self._ping_frame = _frame(1, b'{"type":"ping"}')
+        self._load = load
+        self._sockets = [_connect(load.port) for _ in range(load.sockets)]
         self._by_file = {one.fileno(): number for number, one in enumerate(self._sockets)}
         self._poll = select.epoll()
         for one in self._sockets:
             self._poll.register(one, select.EPOLLIN)
-        self._since: dict[int, float] = {}
-        """When a question was asked that was not answered yet, by number."""
-        self._waited: list[float] = []
+        self._ping_sent_at: dict[int, float] = {}
+        """Time of each unanswered ping, by client."""
+        self._response_times: list[float] = []
         self._is_stuck = False
 
-    def run(self) -> Heard:
-        count, interval = len(self._sockets), self._asked.packet_ms / 1000 / len(self._sockets)
-        begin, sent, questions = time.monotonic(), 0, 0
-        look, end = begin, begin + self._asked.seconds
+    def run(self) -> LoadResult:
+        count, interval = len(self._sockets), self._load.packet_ms / 1000 / len(self._sockets)
+        begin, sent, pings = time.monotonic(), 0, 0
+        next_poll, end = begin, begin + self._load.seconds
         while (now := time.monotonic()) < end and not self._is_stuck:
             while begin + sent * interval <= now:
                 self._send(sent % count, self._packet)
                 sent += 1
-            if now >= look:
-                look = now + LOOK_EVERY
-                self._look()
-                if begin + questions / (ASKING * QUESTIONS) <= now:
-                    self._ask(questions % ASKING * count // ASKING)
-                    questions += 1
+            if now >= next_poll:
+                next_poll = now + POLL_INTERVAL
+                self._poll_responses()
+                if begin + pings / (PINGING_CLIENTS * PINGS_PER_SECOND) <= now:
+                    self._send_ping(pings % PINGING_CLIENTS * count // PINGING_CLIENTS)
+                    pings += 1
             time.sleep(max(0.0, begin + sent * interval - time.monotonic()))
         late = (time.monotonic() - begin) / interval - sent > count
-        self._waited += [time.monotonic() - since for since in self._since.values()]
-        waited = sorted(self._waited) or [PATIENCE]
-        p99 = waited[min(len(waited) - 1, round(0.99 * len(waited)))]
-        return Heard(sent, statistics.median(waited), p99, self._is_stuck or late)
+        self._response_times += [time.monotonic() - since for since in self._ping_sent_at.values()]
+        response_times = sorted(self._response_times) or [TIMEOUT]
+        p99 = response_times[min(len(response_times) - 1, round(0.99 * len(response_times)))]
+        return LoadResult(sent, statistics.median(response_times), p99, self._is_stuck or late)
 
     def _send(self, number: int, data: bytes) -> None:
         try:
@@ -109,22 +109,22 @@ class _Crowd:
         except BlockingIOError:
             self._is_stuck = True
 
-    def _ask(self, number: int) -> None:
-        if number not in self._since:
-            self._since[number] = time.monotonic()
-            self._send(number, self._question)
+    def _send_ping(self, number: int) -> None:
+        if number not in self._ping_sent_at:
+            self._ping_sent_at[number] = time.monotonic()
+            self._send(number, self._ping_frame)
 
-    def _look(self) -> None:
+    def _poll_responses(self) -> None:
         for file, _ in self._poll.poll(0, len(self._sockets)):
             number = self._by_file[file]
             data = self._sockets[number].recv(65_536)
             assert data, "the server hung up"
-            if number in self._since and b'"pong"' in data:
-                self._waited.append(time.monotonic() - self._since.pop(number))
+            if number in self._ping_sent_at and b'"pong"' in data:
+                self._response_times.append(time.monotonic() - self._ping_sent_at.pop(number))
 
 
-def _connected(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+def _connect(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sendall(upgrade("/v1/stream"))
     assert b"101" in connection.recv(4_096)
@@ -134,35 +134,35 @@ def _connected(port: int) -> socket.socket:
 
 
 def _frame(opcode: int, data: bytes) -> bytes:
-    """Masked with zeros, which costs a server as much as any other mask."""
+    """Masked with zeros, which costs a server as much as another mask."""
     length = struct.pack("!B", 128 | len(data)) if len(data) < 126 else struct.pack("!BH", 254, len(data))
     return bytes([128 | opcode]) + length + bytes(4) + data
 
 
-def post(end: Connection, asked: HttpAsked) -> None:
-    """Each client asks again once it was answered. Says how many were, and the seconds each took."""
-    path, method = ("/upload", "POST") if asked.body else ("/small", "GET")
-    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {asked.body}\r\n\r\n".encode()
-    request = head + bytes(asked.body)
-    clients = [socket.create_connection(("127.0.0.1", asked.port), timeout=PATIENCE) for _ in range(asked.clients)]
+def run_http(end: Connection, load: HttpLoad) -> None:
+    """Each client repeats its request after each response. Sends the list of response times."""
+    path, method = ("/upload", "POST") if load.body else ("/small", "GET")
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {load.body}\r\n\r\n".encode()
+    request = head + bytes(load.body)
+    clients = [socket.create_connection(("127.0.0.1", load.port), timeout=TIMEOUT) for _ in range(load.clients)]
     poll = select.epoll()
     for client in clients:
         poll.register(client, select.EPOLLIN)
     by_file = {client.fileno(): client for client in clients}
     end.send(None)
     end.recv()
-    until, waited = time.monotonic() + asked.seconds, []
-    asked_at = {}
+    until, response_times = time.monotonic() + load.seconds, []
+    sent_at = {}
     for file, client in by_file.items():
-        asked_at[file] = time.monotonic()
+        sent_at[file] = time.monotonic()
         client.sendall(request)
     while time.monotonic() < until:
-        for file, _ in poll.poll(PATIENCE):
-            answer = by_file[file].recv(4_096)
-            assert answer.startswith((b"HTTP/1.1 200", b"{")), answer
-            if answer.endswith(b"}"):  # head and body may come apart
-                waited.append(time.monotonic() - asked_at[file])
-                asked_at[file] = time.monotonic()
+        for file, _ in poll.poll(TIMEOUT):
+            response = by_file[file].recv(4_096)
+            assert response.startswith((b"HTTP/1.1 200", b"{")), response
+            if response.endswith(b"}"):  # head and body may arrive separately
+                response_times.append(time.monotonic() - sent_at[file])
+                sent_at[file] = time.monotonic()
                 by_file[file].sendall(request)
-    end.send(waited)
+    end.send(response_times)
     end.recv()

@@ -79,7 +79,7 @@ def test_a_gpu_is_named_or_its_absence_explained(monkeypatch: pytest.MonkeyPatch
     cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1, get_device_name=lambda _: "H200")
     version = SimpleNamespace(cuda="13.0")
     torch = SimpleNamespace(cuda=cuda, version=version, __version__="2.13.0", device=lambda kind, index: (kind, index))
-    kernels = SimpleNamespace(available=lambda device: device == ("cuda", 0))
+    kernels = SimpleNamespace(has_fused_kernels=lambda device: device == ("cuda", 0))
     monkeypatch.setattr(machine_checks.importlib, "import_module", lambda name: torch if name == "torch" else kernels)
     assert machine_checks._accelerator().found == "CUDA 13.0: H200 with kernels"
     cuda.is_available = lambda: False

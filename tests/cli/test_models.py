@@ -55,7 +55,7 @@ def test_pull(call: Call, tmp_path: Path) -> None:
     assert done.out.splitlines() == [
         str(tmp_path / "nvidia/parakeet-tdt-0.6b-v3"),
         str(tmp_path / "some/body"),
-        "tiny is inside Conure",
+        "tiny is shipped with Conure",
     ]
     assert done.err.splitlines() == [
         "downloading parakeet-tdt-0.6b-v3 (2.5 GB)",
