@@ -208,21 +208,21 @@ async def _stages(packet: bytes, options: argparse.Namespace) -> dict[str, float
         connections = [await _open_connection(live, options.latency) for _ in range(options.streams)]
         numbers = [stream.session._number for stream in streams]
         handle = live.engine
-        heard = await _rounds(options, stand_in, [lambda: _now(intake.decode_now, packet)] * options.streams)
-        asked = await _rounds(options, stand_in, [lambda n=n: _ask(handle, n, samples) for n in numbers])
+        decoded = await _rounds(options, stand_in, [lambda: _now(intake.decode_now, packet)] * options.streams)
+        sent = await _rounds(options, stand_in, [lambda n=n: _ask(handle, n, samples) for n in numbers])
         pushed = await _rounds(
             options, stand_in, [lambda s=s: _now(s.session.push_audio_now, samples) for s in streams]
         )
-        read = await _rounds(options, stand_in, [lambda t=t: _push_audio(t, packet) for t in connections])
+        received = await _rounds(options, stand_in, [lambda t=t: _push_audio(t, packet) for t in connections])
         opened = [connection._stream for connection in connections if connection._stream]
         answer = await _answers(options, live, [stream.session._number for stream in opened])
         for connection in connections:
             connection.disconnect()
     return {
-        "conversation": read - pushed - heard,
-        "intake": heard,
-        "session": pushed - asked,
-        "bytes": asked,
+        "conversation": received - pushed - decoded,
+        "intake": decoded,
+        "session": pushed - sent,
+        "bytes": sent,
         "answer": answer,
     }
 

@@ -68,7 +68,7 @@ def _fill(
     inputs.samples[:, : given.shape[1]].copy_(given)
     known = samples.shape[1] - first
     row = {"age": age, "fresh": int(age == 0), "frames": chunk * STEP_FRAMES, "place": first - begin, "known": known}
-    row |= {"vad_start": vad_start - begin, "steps": steps, "begins": int(analysed == 0)}
+    row |= {"ear": vad_start - begin, "steps": steps, "begins": int(analysed == 0)}
     inputs.fill([number for slot in range(len(samples)) for number in numbers_of(slot=slot, into=slot, **row)], scratch)
 
 

@@ -132,6 +132,7 @@ def _numbers(inputs: StepInputs, slots: Sequence[int], chunk: int, scratch: int)
 
 def numbers_of(**values: int) -> list[int]:
     """Input numbers of a row; missing ones are zero."""
+    assert values.keys() <= set(INPUT_FIELDS), values
     return [values.get(name, 0) for name in INPUT_FIELDS]
 
 

@@ -61,7 +61,7 @@ def test_numbers_of_a_row_are_in_the_order_of_the_input_fields() -> None:
     assert (row[INPUT_FIELDS.index("slot")], row[INPUT_FIELDS.index("steps")], sum(row)) == (5, 3, 8)
 
 
-def test_a_turn_contains_the_work_of_a_step() -> None:
+def test_a_stream_step_contains_an_encoder_step() -> None:
     config = random_live_checkpoint(1, 64).config
     whole, layers = stream_step(config, 4, 2, LIVE_PAST), encoder_step(config.encoder, 4, 2, LIVE_PAST)
     assert {name: whole[name] for name in ("products", "attention", "memory in rings")} == {

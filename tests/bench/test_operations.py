@@ -105,7 +105,7 @@ def test_decoding() -> None:
     assert count(decode) == decoding(config, ROWS, steps, turns).operations
 
 
-def test_one_kernel_for_attention_moves_and_computes_less() -> None:
+def test_fused_attention_needs_fewer_bytes_and_operations() -> None:
     heads = network(OFFLINE, predictor_width=16, predictor_layers=1, joint_width=16)
     for seconds in (15.0, 300.0, 3600.0):
         stages = clip(heads.config, 2, seconds)

@@ -38,7 +38,7 @@ def test_each_process_of_a_server_is_measured(capsys: pytest.CaptureFixture[str]
     assert trial["cpu"].keys() == trial["memory"].keys() == {"server", "door 1", "door 2", "engine"}
 
 
-def test_a_server_that_does_not_start_says_why() -> None:
+def test_a_server_that_does_not_start_raises() -> None:
     with (
         pytest.raises(EngineFailed, match="the server did not start"),
         start_server(["--live-models", "./gone.nemo", "--file-models", NO_CLIPS]),
@@ -46,7 +46,7 @@ def test_a_server_that_does_not_start_says_why() -> None:
         pass
 
 
-def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_server(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "live", "--url", "http://127.0.0.1:9", "--streams", "1"]) == 2
     assert "no server at http://127.0.0.1:9" in capsys.readouterr().err
     assert main(["bench", "live", "--url", "http://127.0.0.1:9", "--threads", "2"]) == 2

@@ -24,7 +24,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def test_clips_never_make_a_stream_late(server: Server) -> None:
+def test_clips_do_not_delay_streams(server: Server) -> None:
     voices = read_voices(DIGITS, 8.0, 2)
     settings = PacedStreamSettings(server.stream_url, LATENCY, packet_ms=40)
     load = Load(settings, voices, 1.0, transcribe_baseline(settings, voices), promise=1.0)

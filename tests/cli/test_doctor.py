@@ -39,7 +39,7 @@ def test_this_installation_is_complete(call: Call, monkeypatch: pytest.MonkeyPat
     assert names >= {"gpu", "cpu", "memory", "settings", "kernels", "cache", "hub", "models on disk", "model"}
 
 
-def test_what_is_missing_is_told_with_its_command(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_listed_with_a_command(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "requires", lambda _: ["nowhere>=1", "numpy>=999", "ruff>=1; extra == 'dev'"])
     done = call("doctor")
     assert done.code == 1
@@ -47,7 +47,7 @@ def test_what_is_missing_is_told_with_its_command(call: Call, monkeypatch: pytes
     assert done.out.endswith("2 to fix\n\nTo fix it:\n  pip install 'nowhere>=1'\n  pip install 'numpy>=999'\n")
 
 
-def test_what_could_be_better_is_no_failure(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suggestions_are_not_failures(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_check_all", lambda: [Check("a", "1"), Check("long name", "2", fix="do this")])
     done = call("doctor")
     assert done.code == 0
@@ -90,7 +90,7 @@ def test_a_gpu_is_named_or_its_absence_explained(monkeypatch: pytest.MonkeyPatch
     assert check.fix == "pip install --force-reinstall torch"
 
 
-def test_the_default_model_is_missing_only_where_it_cannot_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_model_is_missing_only_without_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     check = setup_check("model")
     assert (check.ok, check.fix) == (False, "conure models pull parakeet-tdt-0.6b-v3")
     monkeypatch.setattr(setup_checks, "_hub_problem", lambda: None)

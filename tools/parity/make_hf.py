@@ -159,7 +159,7 @@ def rename(weights: Tensors, names: dict[str, str]) -> Tensors:
 
 
 def build_config(kind: Kind, archive: Archive):
-    """The configuration, read off the archive's tensors wherever they tell."""
+    """The configuration, derived from shapes of the archive's tensors where possible."""
     weights, encoder = archive.weights, archive.config["encoder"]
     has_bias = "encoder.layers.0.self_attn.linear_q.bias" in weights
     encoder_config: dict[str, Any] = {

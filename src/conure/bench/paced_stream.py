@@ -67,7 +67,7 @@ class StreamResult:
     sent: float = 0.0
     """Seconds of audio sent."""
     end: str = ""
-    """"finished", "cancelled" or an error; empty while the stream is open."""
+    """How the stream ended: "finished", "cancelled" or an error; empty while it is open."""
 
     @property
     def is_whole(self) -> bool:

@@ -112,7 +112,7 @@ def try_load(server: Server, load: Load, streams: int) -> Trial:
         elapsed, steps = time.monotonic() - started_at, server.step_counts() - steps_before
         after = server.cpu()
     seconds = sum(result.sent for result in results)
-    is_same = [result.words == load.baseline[number % len(load.voices)] for number, result in enumerate(results)]
+    different = [result.words != load.baseline[number % len(load.voices)] for number, result in enumerate(results)]
     return Trial(
         streams=streams,
         latency_ms=load.settings.latency_ms,
@@ -122,12 +122,11 @@ def try_load(server: Server, load: Load, streams: int) -> Trial:
         told_lag=_spread(result.reported_lags for result in results),
         first_words=_spread(result.first_words for result in results),
         final=compute_spread([result.final for result in results if result.final is not None]),
-        by_utterances=sum(result.unchanged_partials for result in results)
-        > UNCHANGED_SHARE * sum(len(result.lags) for result in results),
+        by_utterances=_is_by_utterances(results),
         late=max(result.late for result in results),
         ends=dict(Counter(result.end for result in results)),
         words=sum(len(result.words) for result in results),
-        different=is_same.count(False),
+        different=sum(different),
         cpu={name: (after[name] - before[name]) / seconds for name in after if name in before and seconds},
         memory=server.memory(),
         turns=steps.count / elapsed,

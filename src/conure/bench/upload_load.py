@@ -54,7 +54,7 @@ def run_uploads(server: Server, pcm: bytes, count: int, model: str | None = None
             else:
                 uploads.record(text, len(pcm) / 2 / RATE)
 
-    senders = [thread(send, "senders recordings") for _ in range(count)]
+    senders = [thread(send, "sending recordings") for _ in range(count)]
     try:
         yield uploads
     finally:

@@ -99,7 +99,7 @@ def _find_media(folder: Path, prefix: PurePath, inputs: Inputs) -> Iterator[Inpu
                 yield Input(printable_name(str(path)), path, prefix / path.relative_to(folder))
     for error in errors:
         name = printable_name(str(error.filename))
-        inputs.missing.append((name, AudioNotFound(f"{name}: cannot read it: {error.strerror}")))
+        inputs.missing.append((name, AudioNotFound(f"{name}: cannot be read: {error.strerror}")))
     if not found and not errors:
         raise AudioNotFound(
             f"{printable_name(str(folder))}: no recordings in this folder",

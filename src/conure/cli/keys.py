@@ -152,7 +152,7 @@ def _edit_keys(file: Path | None, *, may_create: bool = False) -> Iterator[list[
             yield known
             write_atomically(path, encode_keys(known), OWNER_ONLY)
     except OSError as error:
-        raise BadOption(f"cannot write {path}: {error.strerror}", "use a writable file") from error
+        raise BadOption(f"{path} cannot be written: {error.strerror}", "use a writable file") from error
 
 
 def _keys_path(file: Path | None) -> Path:

@@ -156,7 +156,7 @@ def _convert(source: str, output: str | None, dtype: str) -> Path:
         conure_file.save(checkpoint, folder, None if dtype == "keep" else getattr(torch, dtype))
     except (OSError, SafetensorError) as error:
         reason = no_space_message(folder, int(checkpoint.megabytes * 1e6)) if is_disk_full(error) else f"{error}"
-        raise BadOption(f"cannot write {folder}: {reason}") from error
+        raise BadOption(f"{folder} cannot be written: {reason}") from error
     return folder
 
 

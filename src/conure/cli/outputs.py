@@ -112,7 +112,9 @@ def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
             file.write(text)
         partial.replace(target)
     except OSError as error:
-        raise CannotWrite(f"cannot write {path}: {error.strerror}", affects_all=error.errno in DISK_ERRORS) from error
+        raise CannotWrite(
+            f"{path} cannot be written: {error.strerror}", affects_all=error.errno in DISK_ERRORS
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 
