@@ -1,8 +1,8 @@
-"""Speed and memory, measured side by side with others."""
+"""Benchmarks of speed and memory, also of other projects."""
 
 import os
 
-# As `conure.telemetry` does, which the environments of others that run from here do not have.
+# As in `conure.telemetry`, which is not installed in the environments of other projects.
 for _name in (
     *("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"),
     *("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_UPDATE_CHECK"),

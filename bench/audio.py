@@ -1,4 +1,4 @@
-"""Real speech of any length: one recording, again and again. Needs nothing but numpy, so it can be read anywhere."""
+"""Real speech of any length: one recording, repeated. Needs numpy only, so other environments can import it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""So many live streams in an engine of this process, fed by a thread at the pace of speech, from open to close.
+"""Live streams in an engine of this process, fed in real time by a thread, from open to close.
 
-The lag is counted from when the last sample was due that an answer covers. Nothing is refused: what costs turns have
-is learned anew in each trial.
+The lag of a message is the time since its last covered sample was due. No stream is rejected: step costs are measured
+anew in each trial.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from conure.bench.statistics import Spread, spread_of
+from conure.bench.statistics import Spread, compute_spread
 from conure.engine.lanes.lane import StreamingLane
 from conure.engine.loop import Engine
 from conure.engine.messages import (
@@ -31,32 +31,32 @@ from conure.engine.messages import (
     StreamTokens,
 )
 
-__all__ = ["GRACE", "Held", "Trial"]
+__all__ = ["GRACE", "TrialResult", "Trial"]
 
 RATE = 16_000
 GRACE = 0.1
-"""Seconds that the lag may be longer than a chunk."""
-PATIENCE = 60.0
-"""Seconds for the last answers; an engine that needs longer does not hold its streams."""
+"""Seconds by which the lag may exceed a chunk."""
+TIMEOUT = 60.0
+"""Seconds to wait for the last messages."""
 
 
 @dataclass(frozen=True)
-class Held:
+class TrialResult:
     streams: int
     latency_ms: int
     lag: Spread | None
     final: Spread | None
-    """From the close of a stream to its end."""
+    """Time from closing a stream to its last message."""
     unfinished: int
-    turns: float
-    """A second."""
+    steps: float
+    """Steps per second."""
     rows: float
-    turn: float
+    step: float
     busy: float
     stages: dict[str, float]
-    """Of a turn."""
-    late: float
-    """How far the feeding thread was behind, at most."""
+    """Seconds of each stage of a step."""
+    max_delay: float
+    """Longest delay of the feeding thread."""
 
     @property
     def is_in_time(self) -> bool:
@@ -64,96 +64,103 @@ class Held:
 
 
 class Trial:
-    """So many streams of the first of the lanes, from open to close."""
+    """One trial with the first of the lanes."""
 
     def __init__(
-        self, lanes: Mapping[str, StreamingLane], said: Sequence[Samples], streams: int, latency: int, packet: float
+        self,
+        lanes: Mapping[str, StreamingLane],
+        voices: Sequence[Samples],
+        streams: int,
+        latency: int,
+        packet_seconds: float,
     ) -> None:
-        self.said, self.streams, self.latency, self.packet = said, streams, latency, packet
+        self.voices, self.streams, self.latency, self.packet_seconds = voices, streams, latency, packet_seconds
         self.model = next(iter(lanes))
-        self.engine = Engine(lanes, {}, self._take)
+        self.engine = Engine(lanes, {}, self._receive)
         self.interval = latency / 1000 / streams
         self.lags: list[float] = []
         self.finals: list[float] = []
-        self.turns: list[StepTaken] = []
-        self.late = 0.0
+        self.steps: list[StepTaken] = []
+        self.max_delay = 0.0
         self._closed: dict[int, float] = {}
         self._ended: set[int] = set()
         self._finished = 0
-        self._over = threading.Event()
+        self._all_ended = threading.Event()
 
-    def run(self) -> Held:
+    def run(self) -> TrialResult:
         loop = threading.Thread(target=self.engine.run)
         loop.start()
         options = StreamOptions(self.model, self.latency)
         for number in range(self.streams):
             self.engine.ask(Open(number, options))
-        self.begin = time.monotonic() + 0.1
+        self.started_at = time.monotonic() + 0.1
         self._feed()
-        self._over.wait(PATIENCE)
-        took = time.monotonic() - self.begin
+        self._all_ended.wait(TIMEOUT)
+        elapsed = time.monotonic() - self.started_at
         self.engine.stop()
         loop.join()
-        count, busy = max(len(self.turns), 1), sum(turn.seconds for turn in self.turns)
-        return Held(
+        count, busy = max(len(self.steps), 1), sum(step.seconds for step in self.steps)
+        return TrialResult(
             streams=self.streams,
             latency_ms=self.latency,
-            lag=spread_of(self.lags),
-            final=spread_of(self.finals),
+            lag=compute_spread(self.lags),
+            final=compute_spread(self.finals),
             unfinished=self.streams - self._finished,
-            turns=len(self.turns) / took,
-            rows=sum(turn.rows for turn in self.turns) / count,
-            turn=busy / count,
-            busy=busy / took,
+            steps=len(self.steps) / elapsed,
+            rows=sum(step.rows for step in self.steps) / count,
+            step=busy / count,
+            busy=busy / elapsed,
             stages={name: seconds / count for name, seconds in self._stages().items()},
-            late=self.late,
+            max_delay=self.max_delay,
         )
 
     def _stages(self) -> Counter[str]:
-        together: Counter[str] = Counter()
-        for turn in self.turns:
-            together.update(turn.stages)
-        return together
+        totals: Counter[str] = Counter()
+        for step in self.steps:
+            totals.update(step.stages)
+        return totals
 
     def _feed(self) -> None:
-        """Every packet when its last sample is spoken."""
-        samples = round(self.packet * RATE)
-        count = math.ceil(len(self.said[0]) / samples)
-        packets = sorted((self._due(stream, at), stream, at) for stream in range(self.streams) for at in range(count))
-        for due, stream, at in packets:
+        """Sends each packet when its last sample would be spoken."""
+        samples = round(self.packet_seconds * RATE)
+        count = math.ceil(len(self.voices[0]) / samples)
+        packets = sorted(
+            (self._due(stream, index), stream, index) for stream in range(self.streams) for index in range(count)
+        )
+        for due, stream, index in packets:
             if (wait := due - time.monotonic()) > 0:
                 time.sleep(wait)
-            self.late = max(self.late, time.monotonic() - due)
-            voice = self.said[stream % len(self.said)]
-            self.engine.ask(Audio(stream, voice[at * samples : (at + 1) * samples]))
-            if at == count - 1:
+            self.max_delay = max(self.max_delay, time.monotonic() - due)
+            voice = self.voices[stream % len(self.voices)]
+            self.engine.ask(Audio(stream, voice[index * samples : (index + 1) * samples]))
+            if index == count - 1:
                 self._closed[stream] = time.monotonic()
                 self.engine.ask(Close(stream))
 
     def _due(self, stream: int, packet: int) -> float:
-        return self.begin + stream * self.interval + (packet + 1) * self.packet
+        return self.started_at + stream * self.interval + (packet + 1) * self.packet_seconds
 
-    def _take(self, answers: list[Answer | Note]) -> None:
-        """On the engine's thread."""
+    def _receive(self, messages: list[Answer | Note]) -> None:
+        """Called on the engine's thread."""
         now = time.monotonic()
-        reached: dict[int, float] = {}
-        """By stream: where an utterance ends within a chunk, the turn has heard more than the answer covers."""
-        for answer in answers:
-            if isinstance(answer, StepTaken):
-                self.turns.append(answer)
-            elif isinstance(answer, StreamTokens | ClipTokens) and answer.stream not in self._closed:
-                reached[answer.stream] = max(reached.get(answer.stream, 0.0), answer.until)
-            elif isinstance(answer, ENDS):
-                self._end(answer, now)
-        for stream, until in reached.items():
+        covered: dict[int, float] = {}
+        """By stream: if an utterance ends within a chunk, the step decoded more audio than its message covers."""
+        for message in messages:
+            if isinstance(message, StepTaken):
+                self.steps.append(message)
+            elif isinstance(message, StreamTokens | ClipTokens) and message.stream not in self._closed:
+                covered[message.stream] = max(covered.get(message.stream, 0.0), message.until)
+            elif isinstance(message, ENDS):
+                self._end(message, now)
+        for stream, until in covered.items():
             if until > 0:
-                packet = math.ceil(round(until * RATE) / round(self.packet * RATE)) - 1
+                packet = math.ceil(round(until * RATE) / round(self.packet_seconds * RATE)) - 1
                 self.lags.append(now - self._due(stream, packet))
 
-    def _end(self, answer: Answer, now: float) -> None:
-        self._ended.add(answer.stream)
-        if isinstance(answer, Finished):
+    def _end(self, message: Answer, now: float) -> None:
+        self._ended.add(message.stream)
+        if isinstance(message, Finished):
             self._finished += 1
-            self.finals.append(now - self._closed[answer.stream])
+            self.finals.append(now - self._closed[message.stream])
         if len(self._ended) == self.streams:
-            self._over.set()
+            self._all_ended.set()

@@ -1,4 +1,4 @@
-"""The one list of what is measured: whose, by which worker, in which environment, with which files."""
+"""The engines to measure, with their workers, environments and files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Engine:
     name: str
     worker: str
     environment: str | None
-    """A folder of environments/; None is the one that runs the benchmark."""
+    """Subfolder of --environments; None is the environment of the benchmark."""
     model: str
-    """Below the folder of models."""
+    """Subfolder of --models."""
     options: dict[str, Any] = field(default_factory=dict)
     ours: bool = False
 
@@ -33,4 +33,4 @@ ENGINES = (
     Engine("NeMo fp32", "nemo_worker", "nemo", "parakeet.nemo"),
 )
 BEST = ENGINES[0]
-"""What `auto` takes on a CPU; the others are compared with it."""
+"""The choice of `auto` on a CPU; the others are compared with it."""

@@ -1,10 +1,10 @@
-"""What an installation of Conure weighs, and how long it takes to begin.
+"""Size on disk and start-up time of an installation of Conure.
 
     python -m bench.footprint [--folder build/footprint] [--starts 5] [--report docs/performance.md]
 
-Builds the wheel, installs it with all it needs into a fresh environment (torch first, as constraints.txt has it), and
-lists: sizes on disk by distribution, after what each wrote down in its RECORD; times of imports and of --help; from
-`conure serve --model tiny` to ready, and the memory of its processes then. Prints tables.
+Builds the wheel, installs it with its dependencies into a new environment (torch first, pinned by constraints.txt), and
+prints tables: sizes of distributions by their RECORD; times of imports and of --help; time from
+`conure serve --model tiny` to ready, and the memory of its processes.
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ ROOT = Path(__file__).parents[1]
 PROJECT, TORCH = "conure", "torch"
 IMPORTS = ("conure", "conure.server", "conure.service.recognizer")
 SMALL = 2**20
-"""Bytes; smaller dependencies share a line."""
+"""Bytes; smaller dependencies share a row."""
 
 Graph = Mapping[str, set[str]]
-"""What each distribution needs itself."""
+"""Direct dependencies of each distribution."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "footprint", help="an environment there stays")
-    parser.add_argument("--starts", type=int, default=5, help="of a server, and of whatever is timed")
-    parser.add_argument("--report", type=Path, help="a page for the tables, too")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / "build" / "footprint", help="an existing environment is reused"
+    )
+    parser.add_argument("--starts", type=int, default=5, help="repetitions of each measured start")
+    parser.add_argument("--report", type=Path, help="page to write the tables to as well")
     options = parser.parse_args()
-    os.environ.pop("PYTHONPATH", None)  # what is installed is what counts
+    os.environ.pop("PYTHONPATH", None)  # measure the installation, not the working tree
     os.environ["CONURE_CACHE"] = str(options.folder / "cache")
     wheel = build_wheel(options.folder / "wheel")
     python = install(wheel, options.folder / "environment")
@@ -62,7 +64,7 @@ def main() -> None:
 
 
 def build_wheel(folder: Path) -> Path:
-    """Of the working tree."""
+    """The wheel of the working tree."""
     for old in folder.glob("*.whl"):
         old.unlink()
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT)], check=True)
@@ -71,7 +73,7 @@ def build_wheel(folder: Path) -> Path:
 
 
 def install(wheel: Path, environment: Path) -> Path:
-    """Its Python. Torch comes first: a plain "torch" among the others brings what GPUs need on Linux."""
+    """Python of the environment. Installs torch first, since an unpinned torch would bring CUDA packages on Linux."""
     python = environment / "bin" / "python"
     constraints = ROOT / "constraints.txt"
     (torch,) = re.findall(rf"^{TORCH}==\S+", constraints.read_text(), re.M)
@@ -84,10 +86,10 @@ def install(wheel: Path, environment: Path) -> Path:
 
 
 def sizes(wheel: Path, packages: Path) -> list[tuple[str, ...]]:
-    """The wheel, all that was installed, and each direct dependency: itself, and with what nothing else needs."""
-    found = {canonicalize_name(dist.name): dist for dist in distributions(path=[str(packages)])}
-    bytes_of = {name: size_of(dist) for name, dist in found.items()}
-    graph = graph_of(found.values())
+    """Sizes of the wheel, of everything, and of each direct dependency: alone, and with what only it requires."""
+    results = {canonicalize_name(dist.name): dist for dist in distributions(path=[str(packages)])}
+    bytes_of = {name: size_of(dist) for name, dist in results.items()}
+    graph = graph_of(results.values())
     direct, needed = graph[PROJECT], closure(graph, graph[PROJECT])
     brought = {name: needed - closure(graph, direct - {name}) for name in direct}
     large = sorted((name for name in direct if bytes_of[name] >= SMALL), key=lambda name: -bytes_of[name])
@@ -110,47 +112,47 @@ def sizes(wheel: Path, packages: Path) -> list[tuple[str, ...]]:
 
 
 def size_of(dist: Distribution) -> int:
-    """Bytes on disk of what its RECORD lists."""
+    """Bytes on disk of the files in its RECORD."""
     paths = [Path(str(dist.locate_file(file))) for file in dist.files or ()]
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def graph_of(dists: Iterable[Distribution]) -> Graph:
-    """From the project on, with the extras that are asked for. What is not installed is not needed here."""
+    """Dependencies from the project on, with requested extras. Distributions that are not installed are left out."""
     requirements = {canonicalize_name(dist.name): [*map(Requirement, dist.requires or ())] for dist in dists}
     graph: dict[str, set[str]] = {name: set() for name in requirements}
-    waiting, seen = [(PROJECT, "")], set()
-    while waiting:
-        name, extra = waiting.pop()
+    pending, seen = [(PROJECT, "")], set()
+    while pending:
+        name, extra = pending.pop()
         seen.add((name, extra))
         for requirement in requirements[name]:
             needed, marker = canonicalize_name(requirement.name), requirement.marker
             if needed in graph and (marker is None or marker.evaluate({"extra": extra})):
                 graph[name].add(needed)
-                waiting += {(needed, asked) for asked in ("", *requirement.extras)} - seen
+                pending += {(needed, wanted_extra) for wanted_extra in ("", *requirement.extras)} - seen
     return graph
 
 
 def closure(graph: Graph, names: Iterable[str]) -> set[str]:
-    """Those and all that they need."""
-    found: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        if (name := waiting.pop()) not in found:
-            found.add(name)
-            waiting += graph[name]
-    return found
+    """These distributions and all their dependencies."""
+    results: set[str] = set()
+    pending = list(names)
+    while pending:
+        if (name := pending.pop()) not in results:
+            results.add(name)
+            pending += graph[name]
+    return results
 
 
 def times(python: Path, runs: int) -> list[tuple[str, ...]]:
-    """Seconds, the best and the median; the first of each, which fills the caches of the system, is not counted."""
-    found = {f"`import {name}`": _timed(lambda name=name: _import(python, name), runs) for name in IMPORTS}
-    found["`conure --help`, the process"] = _timed(lambda: _wall([python, "-m", "conure", "--help"]), runs)
-    found["`conure serve --help`, the process"] = _timed(
+    """Best and median seconds; the first run, which fills the caches of the system, is not counted."""
+    results = {f"`import {name}`": _timed(lambda name=name: _import(python, name), runs) for name in IMPORTS}
+    results["`conure --help`, the process"] = _timed(lambda: _wall([python, "-m", "conure", "--help"]), runs)
+    results["`conure serve --help`, the process"] = _timed(
         lambda: _wall([python, "-m", "conure", "serve", "--help"]), runs
     )
-    found["`conure serve --model tiny` to ready"] = _timed(lambda: _start(python), runs)
-    return [(name, f"{min(seconds):.2f}", f"{median(seconds):.2f}") for name, seconds in found.items()]
+    results["`conure serve --model tiny` to ready"] = _timed(lambda: _start(python), runs)
+    return [(name, f"{min(seconds):.2f}", f"{median(seconds):.2f}") for name, seconds in results.items()]
 
 
 def memory(python: Path) -> list[tuple[str, ...]]:
@@ -158,8 +160,8 @@ def memory(python: Path) -> list[tuple[str, ...]]:
         return [(name, f"{size / 1e6:.0f}") for name, size in server.memory().items()]
 
 
-def markdown(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows))
+def markdown(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *rows))
 
 
 def _others(names: Iterable[str]) -> str:
@@ -172,20 +174,20 @@ def _timed(measure: Callable[[], float], runs: int) -> list[float]:
 
 
 def _import(python: Path, module: str) -> float:
-    code = f"import time; begin = time.perf_counter(); import {module}; print(time.perf_counter() - begin)"
+    code = f"import time; started_at = time.perf_counter(); import {module}; print(time.perf_counter() - started_at)"
     return float(subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout)
 
 
 def _wall(command: list[str | Path]) -> float:
-    begin = time.perf_counter()
+    started_at = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - begin
+    return time.perf_counter() - started_at
 
 
 def _start(python: Path) -> float:
-    begin = time.perf_counter()
+    started_at = time.perf_counter()
     with start_server(["--model", "tiny"], python=str(python)):
-        return time.perf_counter() - begin
+        return time.perf_counter() - started_at
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The random checkpoint of the real size, as every engine loads it; what is there stays. About 12 GB and 20 minutes
-# for 24 layers.
+# Makes the random checkpoint of the real size in the formats of all engines; existing files are kept. About 12 GB and
+# 20 minutes for 24 layers.
 #
 #   bench/make_models.sh FOLDER ENVIRONMENTS [VOCABULARY] [LAYERS]
 set -euo pipefail

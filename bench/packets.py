@@ -1,19 +1,19 @@
-"""What Python itself spends on a packet in the server's process, by stage, and how many streams one core so holds.
+"""Python's time per packet in the server process, by stage, and the resulting number of streams per core.
 
     python -m bench.packets [--packets-ms 20 100] [--latency 160] [--streams 50] [--rounds 40] [--json FILE]
 
-    queued        uvicorn, websockets and starlette: bytes of a real socket to a message, into an empty application
-    socket        the same on the short way that binary audio takes in the server; what follows is on that way, too
-    conversation  the door's protocol
+    queued        uvicorn, websockets and starlette: from a socket to a message in an empty application
+    socket        the same with the server's fast path for binary audio, which the following stages use too
+    conversation  the native protocol
     intake        bytes to samples
-    session       audio that may be needed again, arrivals, metrics
-    bytes         the request into shared memory and msgpack
-    answer        back: msgpack, session, event log, a partial in JSON; without the socket
-    whole         all of it with real sockets, answers included: to be compared with the sum
+    session       replay backlog, arrival times, metrics
+    bytes         the request to shared memory and msgpack
+    answer        the way back: msgpack, session, event log, a partial in JSON; without the socket
+    whole         everything with sockets, including answers; for comparison with the sum
 
-The engine is a stand-in that answers each chunk with a word; what it takes itself is not counted. Times are of the
-event loop's thread, so that other programs hardly matter. Clients are in a process of their own, and packets of either
-size come equally often: how often the loop has to wake up is part of what they cost.
+A stand-in for the engine answers each chunk with a word; its own time is not counted. Times are CPU times of the event
+loop's thread, so other programs hardly affect them. Clients run in a process of their own. The rate of packets is the
+same for all sizes, since wake-ups of the loop are a part of the cost.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from websockets.asyncio.client import connect
 
 from conure.audio.formats import AudioFormat
 from conure.bench.machine import machine
-from conure.bench.sample_speech import RATE, shipped, voices
+from conure.bench.sample_speech import RATE, read_voices, sample_recording
 from conure.cli.tables import table
 from conure.client import protocol
 from conure.engine.client import EngineClient
@@ -79,27 +79,27 @@ TOKENIZER = Path(__file__).parents[1] / "src" / "conure" / "data" / "tiny" / "to
 MODEL, VOCABULARY = "stand-in", 384
 LATENCIES = (80, 160, 320, 560, 1120)
 PACKETS = 3000
-"""A second, at real sockets."""
+"""Packets per second, over sockets."""
 SECONDS = 6.0
-"""Of clients at real sockets, on the clock."""
+"""Duration of measurements over sockets."""
 
 
 class StandIn:
-    """An engine's transport as it is, up to the socket; answers a chunk with a word. Counts what is not ours."""
+    """An engine transport with the real message format; answers each chunk with a word and measures its own time."""
 
     def __init__(self, latency_ms: int) -> None:
         self.chunk = RATE * latency_ms // 1000
-        self.foreign = 0.0
-        """Seconds that the engine's part took."""
+        self.engine_seconds = 0.0
+        """CPU seconds of the engine's part."""
         self.answers = 0
         self._ring = SampleRing.create(RING_SAMPLES)
         self._writer, self._reader = RequestWriter(self._ring), RequestReader(self._ring)
         self._encoder, self._decoder = msgpack.Encoder(), answer_reader()
-        self._told: asyncio.Queue[bytes] = asyncio.Queue()
-        self._heard: dict[int, int] = {}
+        self._queued_answers: asyncio.Queue[bytes] = asyncio.Queue()
+        self._received: dict[int, int] = {}
 
     async def start(self) -> tuple[ModelInfo, ...]:
-        card = ModelInfo(
+        model_info = ModelInfo(
             MODEL,
             MODEL,
             TOKENIZER.name,
@@ -108,18 +108,18 @@ class StandIn:
             latencies=LATENCIES,
             capacity=(1,) * len(LATENCIES),
         )
-        return (card,)
+        return (model_info,)
 
     async def send(self, requests: list[Request]) -> None:
         payload = frame(self._writer.encode(requests))
         begin = time.thread_time()
         answers = [answer for request in self._reader.decode(payload[4:]) for answer in self._answer(request)]
         if answers:
-            self._told.put_nowait(self._encoder.encode(answers))
-        self.foreign += time.thread_time() - begin
+            self._queued_answers.put_nowait(self._encoder.encode(answers))
+        self.engine_seconds += time.thread_time() - begin
 
     async def receive(self) -> list[Answer | Note]:
-        return self._decoder.decode(await self._told.get())  # type: ignore[return-value]
+        return self._decoder.decode(await self._queued_answers.get())  # type: ignore[return-value]
 
     async def stop(self) -> None:
         self._ring.close()
@@ -130,12 +130,12 @@ class StandIn:
     def _answer(self, request: Request) -> Iterator[Answer | Note]:
         match request:
             case Open(stream):
-                self._heard[stream] = 0
+                self._received[stream] = 0
                 yield StreamOpened(stream)
                 yield SpeechStarted(stream, 0.0)
             case Audio(stream, samples):
-                before = self._heard[stream]
-                self._heard[stream] = after = before + len(samples)
+                before = self._received[stream]
+                self._received[stream] = after = before + len(samples)
                 if after // self.chunk > before // self.chunk:
                     self.answers += 1
                     yield word(stream, after // self.chunk * self.chunk / RATE)
@@ -162,7 +162,7 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packets-ms", type=int, nargs="*", default=[20, 100])
-    parser.add_argument("--latency", type=int, default=160, help="milliseconds from an answer to the next one")
+    parser.add_argument("--latency", type=int, default=160, help="milliseconds between answers")
     parser.add_argument("--streams", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", type=Path)
@@ -170,8 +170,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _measure(packet_ms: int, options: argparse.Namespace) -> dict[str, float]:
-    """Microseconds of each stage; all but `answer` for a packet."""
-    (pcm,) = voices(shipped(), 1.0, 1)
+    """Microseconds of each stage: per packet, `answer` per answer."""
+    (pcm,) = read_voices(sample_recording(), 1.0, 1)
     packet = pcm[: 2 * RATE * packet_ms // 1000]
     found = await _stages(packet, options)
     found["queued"] = await _at_sockets(_empty(), packet_ms, options.streams)
@@ -197,28 +197,32 @@ async def service(latency: int) -> Any:
 
 
 async def _stages(packet: bytes, options: argparse.Namespace) -> dict[str, float]:
-    """Each is measured with all that comes after it, and what comes after it is taken off."""
+    """Stages are measured together with those that follow, whose time is then subtracted."""
     intake = StreamAudioDecoder(AudioFormat())
     samples = await intake.decode(packet)
     async with service(options.latency) as (live, stand_in):
         streams = [
-            await live.open(StreamRequest(latency_ms=options.latency), AudioFormat()) for _ in range(options.streams)
+            await live.open_stream(StreamRequest(latency_ms=options.latency), AudioFormat())
+            for _ in range(options.streams)
         ]
-        talks = [await _conversation(live, options.latency) for _ in range(options.streams)]
+        connections = [await _open_connection(live, options.latency) for _ in range(options.streams)]
         numbers = [stream.session._number for stream in streams]
         handle = live.engine
-        heard = await _rounds(options, stand_in, [lambda: _now(intake.decode_now, packet)] * options.streams)
-        asked = await _rounds(options, stand_in, [lambda n=n: _ask(handle, n, samples) for n in numbers])
-        pushed = await _rounds(options, stand_in, [lambda s=s: _now(s.session.take, samples) for s in streams])
-        read = await _rounds(options, stand_in, [lambda t=t: _said(t, packet) for t in talks])
-        answer = await _answers(options, live, [talk._stream.session._number for talk in talks if talk._stream])
-        for talk in talks:
-            talk.disconnect()
+        decoded = await _rounds(options, stand_in, [lambda: _now(intake.decode_now, packet)] * options.streams)
+        sent = await _rounds(options, stand_in, [lambda n=n: _ask(handle, n, samples) for n in numbers])
+        pushed = await _rounds(
+            options, stand_in, [lambda s=s: _now(s.session.push_audio_now, samples) for s in streams]
+        )
+        received = await _rounds(options, stand_in, [lambda t=t: _push_audio(t, packet) for t in connections])
+        opened = [connection._stream for connection in connections if connection._stream]
+        answer = await _answers(options, live, [stream.session._number for stream in opened])
+        for connection in connections:
+            connection.disconnect()
     return {
-        "conversation": read - pushed - heard,
-        "intake": heard,
-        "session": pushed - asked,
-        "bytes": asked,
+        "conversation": received - pushed - decoded,
+        "intake": decoded,
+        "session": pushed - sent,
+        "bytes": sent,
         "answer": answer,
     }
 
@@ -227,46 +231,46 @@ async def _now(call: Callable[[Any], Any], given: Any) -> None:
     call(given)
 
 
-async def _said(talk: NativeConnection, packet: bytes) -> None:
-    """As the socket does it: now and then a receipt is due."""
-    if not talk.try_push_audio(packet):
-        await talk.handle_message(packet)
+async def _push_audio(connection: NativeConnection, packet: bytes) -> None:
+    """As the WebSocket does: synchronously unless a receipt is due."""
+    if not connection.try_push_audio(packet):
+        await connection.handle_message(packet)
 
 
 async def _ask(handle: EngineClient, number: int, samples: Any) -> None:
     handle.ask(Audio(number, samples))
 
 
-async def _conversation(live: LiveService, latency: int) -> NativeConnection:
+async def _open_connection(live: LiveService, latency: int) -> NativeConnection:
     encoder = msgpack.Encoder()
 
     async def send(message: protocol.FromServer) -> None:
         encoder.encode(message)
 
-    talk = NativeConnection(live, AnonymousAccess(), send)
-    await talk.handle_message(protocol.Config(latency_ms=latency))
-    talk.telling = asyncio.create_task(talk.tell())  # type: ignore[attr-defined]
-    return talk
+    connection = NativeConnection(live, AnonymousAccess(), send)
+    await connection.handle_message(protocol.Config(latency_ms=latency))
+    connection.event_sender = asyncio.create_task(connection.send_events())  # type: ignore[attr-defined]
+    return connection
 
 
 async def _rounds(options: argparse.Namespace, stand_in: StandIn, calls: list[Callable[[], Awaitable[Any]]]) -> float:
-    """Microseconds of a call, among as many others; requests go out between the rounds, as they do in the server.
+    """Median microseconds of a call. Requests are sent between rounds, as in the server.
 
-    Answers are taken in between, and not counted.
+    Answers are received in between and not counted.
     """
     spent = []
     for _ in range(options.rounds):
-        foreign, begin = stand_in.foreign, time.thread_time()
+        engine_seconds, begin = stand_in.engine_seconds, time.thread_time()
         for call in calls:
             await call()
         await asyncio.sleep(0)
-        spent.append(time.thread_time() - begin - (stand_in.foreign - foreign))
+        spent.append(time.thread_time() - begin - (stand_in.engine_seconds - engine_seconds))
         await asyncio.sleep(0.002)
     return statistics.median(spent) / len(calls) * 1e6
 
 
 async def _answers(options: argparse.Namespace, live: LiveService, numbers: list[int]) -> float:
-    """Microseconds of an answer with a word, up to the text of its partial."""
+    """Microseconds of an answer with a word, up to its encoded partial."""
     encoder, decoder, spent = msgpack.Encoder(), answer_reader(), []
     for turn in range(options.rounds):
         payload = encoder.encode([word(number, 1000.0 + turn) for number in numbers])
@@ -280,7 +284,7 @@ async def _answers(options: argparse.Namespace, live: LiveService, numbers: list
 
 
 def _empty() -> FastAPI:
-    """Reads messages, and does nothing with them."""
+    """An application that discards all messages."""
     app = FastAPI()
 
     @app.websocket("/v1/stream")
@@ -298,7 +302,7 @@ def _empty() -> FastAPI:
 async def _at_sockets(
     app: FastAPI, packet_ms: int, streams: int, stand_in: StandIn | None = None, ws: Any = WebSocketsSansIOProtocol
 ) -> float:
-    """Microseconds of this thread a packet, while clients speak."""
+    """Microseconds of this thread per packet, while clients send audio."""
     config = uvicorn.Config(
         app, port=0, log_config=None, access_log=False, lifespan="off", ws_max_size=LONGEST_MESSAGE,
         ws_per_message_deflate=False, ws=ws,
@@ -308,15 +312,15 @@ async def _at_sockets(
     while not server.started:
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    ours, theirs = get_context("spawn").Pipe()
-    clients = get_context("spawn").Process(target=_clients, args=(theirs, port, packet_ms, streams))
+    parent_end, child_end = get_context("spawn").Pipe()
+    clients = get_context("spawn").Process(target=_clients, args=(child_end, port, packet_ms, streams))
     clients.start()
-    await asyncio.to_thread(ours.recv)
-    foreign, begin = stand_in.foreign if stand_in else 0.0, time.thread_time()
-    ours.send(None)
-    packets = await asyncio.to_thread(ours.recv)
-    spent = time.thread_time() - begin - ((stand_in.foreign if stand_in else 0.0) - foreign)
-    ours.send(None)
+    await asyncio.to_thread(parent_end.recv)
+    engine_seconds, begin = stand_in.engine_seconds if stand_in else 0.0, time.thread_time()
+    parent_end.send(None)
+    packets = await asyncio.to_thread(parent_end.recv)
+    spent = time.thread_time() - begin - ((stand_in.engine_seconds if stand_in else 0.0) - engine_seconds)
+    parent_end.send(None)
     await asyncio.to_thread(clients.join)
     server.should_exit = True
     await serving
@@ -324,12 +328,12 @@ async def _at_sockets(
 
 
 def _clients(end: Any, port: int, packet_ms: int, streams: int) -> None:
-    asyncio.run(_speak(end, port, packet_ms, streams))
+    asyncio.run(_send_packets(end, port, packet_ms, streams))
 
 
-async def _speak(end: Any, port: int, packet_ms: int, streams: int) -> None:
-    """Each stream's packets at a time of their own, so that the server wakes up for a few at once."""
-    (pcm,) = voices(shipped(), 1.0, 1)
+async def _send_packets(end: Any, port: int, packet_ms: int, streams: int) -> None:
+    """Sends packets evenly spread over the streams, so the server wakes up for few packets at a time."""
+    (pcm,) = read_voices(sample_recording(), 1.0, 1)
     packet = pcm[: 2 * RATE * packet_ms // 1000]
     sockets = [await connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None) for _ in range(streams)]
     for socket in sockets:

@@ -1,12 +1,11 @@
-"""What half floats and 8-bit floats cost a model in words: the encoder as a card runs it, in three precisions.
+"""Word error rates of the GPU's encoder in three precisions: float32, bfloat16 and 8-bit floats.
 
     python -m bench.precision [--model tiny] [--data FOLDER] [--device cpu]
 
-Strings of words by speakers that the embedded model never heard: those that the tests replay, and with a folder of
-speech (see tools/train) as many as training is judged by, and read sentences, most of whose words it cannot know: a
-harder test of what rounding changes. Told are word error rates and, of the tokens that float32 gives, the share that
-another precision leaves out, adds or confuses. Where there is no card, 8-bit products are made on the CPU, with the
-same numbers in and another order of sums.
+Data: strings of words by speakers that are not in the training data of the shipped model, as in the tests; and with a
+folder of speech (see tools/train) the strings that training is evaluated with, and read sentences, most of whose words
+the model does not know, which makes rounding matter more. Prints word error rates, and token error rates relative to
+float32. Without a GPU, 8-bit products are computed on the CPU, with the same inputs and another order of sums.
 """
 
 from __future__ import annotations
@@ -51,32 +50,32 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     checkpoint, device = find_checkpoint(options.model).load(), choose_device(options.device)
-    runners = {name: opened(checkpoint, device) for name, opened in PRECISIONS.items()}
+    runners = {name: open_runner(checkpoint, device) for name, open_runner in PRECISIONS.items()}
     print("| speech | clips | words |" + "".join(f" {name}: errors | tokens |" for name in runners))
     print("|---" * (3 + 2 * len(runners)) + "|")
     for speech in sets(options.data):
         print(row(speech, runners, checkpoint), flush=True)
 
 
-def exact(checkpoint: Checkpoint, device: torch.device) -> TorchClipRunner:
+def open_float32(checkpoint: Checkpoint, device: torch.device) -> TorchClipRunner:
     return TorchClipRunner(*build_network(checkpoint), device, torch.float32, folded=True)
 
 
-def halves(checkpoint: Checkpoint, device: torch.device) -> TorchClipRunner:
+def open_bfloat16(checkpoint: Checkpoint, device: torch.device) -> TorchClipRunner:
     return TorchClipRunner(*build_network(checkpoint), device, torch.bfloat16, folded=True)
 
 
-def eights(checkpoint: Checkpoint, device: torch.device) -> TorchClipRunner:
-    runner = halves(checkpoint, device)
+def open_fp8(checkpoint: Checkpoint, device: torch.device) -> TorchClipRunner:
+    runner = open_bfloat16(checkpoint, device)
     assert isinstance(runner.encoder, FoldedEncoder)
     quantise(runner.encoder)
     return runner
 
 
 PRECISIONS: dict[str, Callable[[Checkpoint, torch.device], TorchClipRunner]] = {
-    "float32": exact,
-    "bfloat16": halves,
-    "e4m3": eights,
+    "float32": open_float32,
+    "bfloat16": open_bfloat16,
+    "e4m3": open_fp8,
 }
 
 
@@ -86,7 +85,7 @@ def sets(data: Path | None) -> Iterator[Speech]:
     if data is None:
         return
     strings = real_strings(read_corpus(data), STRING_COUNT)
-    yield Speech("strings", [one.samples for one in strings], [one.text for one in strings])
+    yield Speech("strings", [excerpt.samples for excerpt in strings], [excerpt.text for excerpt in strings])
     lines = [json.loads(line) for line in (data / "test" / "manifest.jsonl").read_text().splitlines()]
     lines = [line for line in lines if line["path"].startswith("libri")]
     clips = [read(data / "test" / line["path"]) for line in lines]
@@ -103,15 +102,15 @@ def row(speech: Speech, runners: dict[str, TorchClipRunner], checkpoint: Checkpo
     first: list[str] | None = None
     for runner in runners.values():
         ids = [[token.id for token in tokens] for tokens in transcribe_clips(runner, speech.clips)]
-        heard = ["".join(checkpoint.tokenizer.pieces[token] for token in tokens).replace("▁", " ") for tokens in ids]
+        texts = ["".join(checkpoint.tokenizer.pieces[token] for token in tokens).replace("▁", " ") for tokens in ids]
         numbers = [" ".join(map(str, tokens)) for tokens in ids]
         first = first or numbers
-        cells += [f"{rate(speech.texts, heard):.2%}", f"{rate(first, numbers):.2%}"]
+        cells += [f"{rate(speech.texts, texts):.2%}", f"{rate(first, numbers):.2%}"]
     return "| " + " | ".join(cells) + " |"
 
 
-def rate(truth: Sequence[str], heard: Sequence[str]) -> float:
-    return float(jiwer.wer(list(truth), list(heard)))
+def rate(truth: Sequence[str], texts: Sequence[str]) -> float:
+    return float(jiwer.wer(list(truth), list(texts)))
 
 
 if __name__ == "__main__":

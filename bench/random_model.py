@@ -1,7 +1,7 @@
-"""A checkpoint of the size of parakeet-tdt-0.6b with random weights: its speed is real, its words are not.
+"""A checkpoint of the size of parakeet-tdt-0.6b with random weights: its speed is real, its words are meaningless.
 
-The bias of the blank is set so that about three tokens a second come out of real speech, as they do of a trained
-model; how far a step jumps is random, one to four.
+The blank's bias is set to give about three tokens per second of real speech, as trained models do; durations are
+random, one to four frames.
 
     python -m bench.random_model --out FOLDER [--vocabulary 8192] [--layers 24]
 """
@@ -33,15 +33,15 @@ SECONDS = 30
 DURATIONS = (0, 1, 2, 3, 4)
 LIVE_PAST, LIVE_VOCABULARY = 70, 1024
 LIVE_RIGHTS = (13, 6, 1, 0)
-"""Steps that a step sees ahead, which make the chunks."""
+"""Look-aheads in encoder frames, which define the chunks."""
 LIVE_BLANKS = 0.8
-"""Share of steps that give no token, as in speech."""
+"""Share of frames without a token, as in speech."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--vocabulary", type=int, default=8192, help="8192 as v3 has it, 1024 as v2")
+    parser.add_argument("--vocabulary", type=int, default=8192, help="8192 for v3, 1024 for v2")
     parser.add_argument("--layers", type=int, default=24)
     options = parser.parse_args()
     network = build(options.vocabulary, options.layers)
@@ -49,11 +49,11 @@ def main() -> None:
     tensors = {name: tensor for name, tensor in network.state_dict().items() if is_learned(name)}
     tokenizer = read_tokenizer("tokenizer.model", make_tokenizer(options.vocabulary), options.vocabulary)
     conure_file.save(Checkpoint(network.config, tensors, tokenizer, name=options.out.name), options.out)
-    print(f"{options.out}: {rate:.2f} tokens a second")
+    print(f"{options.out}: {rate:.2f} tokens per second")
 
 
 def build(vocabulary: int, layers: int, width: int = 1024, device: torch.device | str = "cpu") -> Network:
-    """Made where it is to be: a processor takes half a minute for the numbers."""
+    """Made on the device, as random numbers take half a minute on a CPU."""
     torch.manual_seed(0)
     encoder = EncoderConfig(features=128, layers=layers, width=width, bias=False)
     config = NetworkConfig(
@@ -75,12 +75,12 @@ def build(vocabulary: int, layers: int, width: int = 1024, device: torch.device 
 
 @torch.inference_mode()
 def calibrate(network: Network, seconds: float = SECONDS) -> float:
-    """Sets the bias of the blank by halving; gives the tokens a second that it leads to."""
+    """Sets the blank's bias by bisection; returns the resulting tokens per second."""
     samples = torch.from_numpy(speech(seconds))[None]
     mel, frames = LogMel(network.config.mel)(samples, torch.tensor([samples.shape[1]]))
     encoded, counts = network.encode(mel.to(network.device), frames.to(network.device))
     assert network.joint is not None
-    _tell_steps_apart(network.joint, encoded)
+    _separate_frames(network.joint, encoded)
     bias, low, high, rates = network.joint.head.bias, 0.0, 10.0, {}
     for _ in range(14):
         middle = (low + high) / 2
@@ -92,14 +92,14 @@ def calibrate(network: Network, seconds: float = SECONDS) -> float:
     return rates[best]
 
 
-def _tell_steps_apart(joint: Joint, encoded: Tensor) -> None:
-    """What all steps of a deep random network have in common is taken out, and the rest made larger."""
+def _separate_frames(joint: Joint, encoded: Tensor) -> None:
+    """Removes the mean of a deep random network's frames and scales up their differences."""
     mean = encoded.mean((0, 1))
     joint.enc.weight.mul_(2 / joint.enc(encoded).std(1).mean())
     joint.enc.bias.copy_(-joint.enc.weight @ mean)
     joint.pred.weight.mul_(0.2)
     joint.head.weight.mul_(4)
-    joint.head.bias[-len(DURATIONS)] = -100.0  # trained models hardly ever stay where they are
+    joint.head.bias[-len(DURATIONS)] = -100.0  # trained models rarely predict a duration of 0
 
 
 def _tokens(network: Network, encoded: Tensor, counts: Tensor) -> int:
@@ -110,7 +110,7 @@ def _tokens(network: Network, encoded: Tensor, counts: Tensor) -> int:
 def random_live_checkpoint(
     layers: int, width: int = 1024, device: torch.device | str = "cpu", rights: Sequence[int] = LIVE_RIGHTS
 ) -> Checkpoint:
-    """The shape of nemotron-speech-streaming-en-0.6b, with about three tokens a second."""
+    """The shape of nemotron-speech-streaming-en-0.6b, with about three tokens per second."""
     torch.manual_seed(0)
     encoder = EncoderConfig(
         features=128,
@@ -133,15 +133,15 @@ def random_live_checkpoint(
     )
     with torch.device(device):
         network = Network(config).eval().requires_grad_(False)
-    _say_little(network)
+    _set_blank_bias(network)
     tensors = {name: tensor for name, tensor in network.state_dict().items() if is_learned(name)}
     tokenizer = read_tokenizer("tokenizer.model", make_tokenizer(LIVE_VOCABULARY), LIVE_VOCABULARY)
     return Checkpoint(config, tensors, tokenizer, name="random")
 
 
 @torch.inference_mode()
-def _say_little(network: Network) -> None:
-    """Sets the bias of the blank."""
+def _set_blank_bias(network: Network) -> None:
+    """Sets the blank's bias so that the share LIVE_BLANKS of frames is blank."""
     assert network.joint is not None
     predicted, _ = network.start(1)
     encoded = torch.randn(1, 256, network.config.encoder.width, device=network.device)
@@ -151,7 +151,7 @@ def _say_little(network: Network) -> None:
 
 
 def make_tokenizer(vocabulary: int) -> bytes:
-    """A SentencePiece model of made-up pieces; every third begins a word."""
+    """A SentencePiece model of artificial pieces; every third begins a word."""
     model = sentencepiece_model_pb2.ModelProto()
     piece = sentencepiece_model_pb2.ModelProto.SentencePiece
     model.trainer_spec.model_type = sentencepiece_model_pb2.TrainerSpec.BPE

@@ -1,13 +1,13 @@
-"""Which web server carries the doors: paced WebSockets and HTTP, each server in a process of its own.
+"""Compares web servers with paced WebSockets and HTTP, each server in a process of its own.
 
     pip install granian picows httptools
     python -m bench.servers [--sockets 1000] [--packets-ms 20 100] [--rounds 3] [--seconds 4] [--json FILE]
 
-    CPU      microseconds of all threads of the server for a packet, answers included; servers take turns, and rounds'
-             medians are told, so that a noisy machine is noisy for all of them
-    held     most of some numbers of WebSockets, at most --sockets, whose questions are answered within 100 ms (p99)
+    CPU      microseconds per packet of all threads of the server, including responses; servers are measured in turn,
+             and the median of rounds counts, so that other load affects all of them
+    held     the largest number of WebSockets, up to --sockets, whose pings are answered within 100 ms (p99)
 
-Clients are in one process that writes frames made before (`bench/speakers.py`); applications are in `bench/served.py`.
+Clients run in one process and send prepared frames (`bench/websocket_load.py`). Servers are in `bench/web_servers.py`.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from typing import Any
 
 import psutil
 
-from bench.served import OF_HTTP, OF_SOCKETS, serve
-from bench.speakers import Asked, Heard, HttpAsked, post, speak
+from bench.web_servers import HTTP_SERVERS, WEBSOCKET_SERVERS, serve
+from bench.websocket_load import HttpLoad, LoadResult, WebSocketLoad, run_http, run_websockets
 from conure.bench.machine import machine, machine_line
 from conure.cli.tables import table
 
 APPLICATIONS = ("empty", "door")
-PATIENCE = 60.0
-SOON = 0.1
-"""Seconds within which 99 of 100 questions are answered where a server holds its WebSockets."""
-PARTS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.08, 0.06)
-"""Of all sockets, which are tried one after the other."""
+TIMEOUT = 60.0
+MAX_P99 = 0.1
+"""Limit of the response time of pings, in seconds."""
+SHARES = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.08, 0.06)
+"""Shares of --sockets to try, in this order."""
 PACKETS = 4_000
-"""A second while CPU is compared: all of them hold that."""
+"""Packets per second for the comparison of CPU, which all servers sustain."""
 BODIES = {"small": 0, "1 MB": 1_000_000}
 UPLOADERS = 8
 
@@ -48,7 +48,7 @@ Row = dict[str, Any]
 def main() -> None:
     options = _parser().parse_args()
     rows = []
-    with _switched_off_on_error():
+    with _kill_children():
         if "sockets" in options.what:
             rows += _compare_sockets(options)
         if "held" in options.what:
@@ -74,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @contextlib.contextmanager
-def _switched_off_on_error() -> Iterator[None]:
-    """No server outlives this."""
+def _kill_children() -> Iterator[None]:
+    """Kills all child processes at the end."""
     try:
         yield
     finally:
@@ -84,44 +84,44 @@ def _switched_off_on_error() -> Iterator[None]:
 
 
 def _compare_sockets(options: argparse.Namespace) -> list[Row]:
-    """CPU of a packet, at a rate that every server holds."""
+    """CPU per packet, at a rate that every server sustains."""
     rows = []
     for application in APPLICATIONS:
         for packet_ms in options.packets_ms:
             count = min(options.sockets, PACKETS * packet_ms // 1000)
-            found: dict[str, list[tuple[float, Heard]]] = {name: [] for name in OF_SOCKETS}
+            found: dict[str, list[tuple[float, LoadResult]]] = {name: [] for name in WEBSOCKET_SERVERS}
             for _ in range(options.rounds):
-                for name in OF_SOCKETS:
-                    found[name].append(_speak(name, application, count, packet_ms, options.seconds))
+                for name in WEBSOCKET_SERVERS:
+                    found[name].append(_measure_websockets(name, application, count, packet_ms, options.seconds))
             for name, rounds in found.items():
-                each = [spent / heard.packets * 1e6 for spent, heard in rounds]
+                each = [cpu / result.packets * 1e6 for cpu, result in rounds]
                 rows.append(
                     {
                         "what": "sockets", "application": application, "packet_ms": packet_ms, "sockets": count,
                         "server": name, "us": statistics.median(each), "us_rounds": each,
-                        "p50_ms": statistics.median(heard.p50 for _, heard in rounds) * 1e3,
-                        "p99_ms": statistics.median(heard.p99 for _, heard in rounds) * 1e3,
+                        "p50_ms": statistics.median(result.p50 for _, result in rounds) * 1e3,
+                        "p99_ms": statistics.median(result.p99 for _, result in rounds) * 1e3,
                     }
                 )  # fmt: skip
     return rows
 
 
 def _search(options: argparse.Namespace) -> list[Row]:
-    """How many WebSockets each holds."""
+    """The number of WebSockets that each server sustains."""
     rows = []
     for application in APPLICATIONS:
         for packet_ms in options.packets_ms:
-            for name in OF_SOCKETS:
-                for part in PARTS:
+            for name in WEBSOCKET_SERVERS:
+                for part in SHARES:
                     count = round(options.sockets * part)
-                    spent, heard = _speak(name, application, count, packet_ms, options.seconds)
-                    if heard.p99 <= SOON and not heard.has_backlog:
+                    cpu, result = _measure_websockets(name, application, count, packet_ms, options.seconds)
+                    if result.p99 <= MAX_P99 and not result.has_backlog:
                         break
                 rows.append(
                     {
                         "what": "held", "application": application, "packet_ms": packet_ms, "sockets": count,
-                        "server": name, "us": spent / heard.packets * 1e6, "cores": spent / options.seconds,
-                        **asdict(heard),
+                        "server": name, "us": cpu / result.packets * 1e6, "cores": cpu / options.seconds,
+                        **asdict(result),
                     }
                 )  # fmt: skip
     return rows
@@ -130,16 +130,16 @@ def _search(options: argparse.Namespace) -> list[Row]:
 def _compare_http(options: argparse.Namespace) -> list[Row]:
     rows = []
     for what, size in BODIES.items():
-        found: dict[str, list[tuple[float, list[float]]]] = {name: [] for name in OF_HTTP}
+        found: dict[str, list[tuple[float, list[float]]]] = {name: [] for name in HTTP_SERVERS}
         for _ in range(options.rounds):
-            for name in OF_HTTP:
-                found[name].append(_post(name, size, options.seconds))
+            for name in HTTP_SERVERS:
+                found[name].append(_measure_http(name, size, options.seconds))
         for name, rounds in found.items():
             waited = sorted(one for _, each in rounds for one in each)
             rows.append(
                 {
                     "what": "http", "request": what, "server": name,
-                    "us": statistics.median(spent / len(each) * 1e6 for spent, each in rounds),
+                    "us": statistics.median(cpu / len(each) * 1e6 for cpu, each in rounds),
                     "a_second": statistics.median(len(each) / options.seconds for _, each in rounds),
                     "p50_ms": statistics.median(waited) * 1e3, "p99_ms": waited[int(0.99 * len(waited))] * 1e3,
                 }
@@ -147,15 +147,17 @@ def _compare_http(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def _speak(name: str, application: str, count: int, packet_ms: int, seconds: float) -> tuple[float, Heard]:
-    """Seconds of CPU, and what clients saw."""
+def _measure_websockets(
+    name: str, application: str, count: int, packet_ms: int, seconds: float
+) -> tuple[float, LoadResult]:
+    """CPU seconds of the server, and the result of the clients."""
     with _served(name, application) as (server, port):
-        return _measured(server, speak, Asked(port, count, packet_ms, seconds))
+        return _measure(server, run_websockets, WebSocketLoad(port, count, packet_ms, seconds))
 
 
-def _post(name: str, body: int, seconds: float) -> tuple[float, list[float]]:
+def _measure_http(name: str, body: int, seconds: float) -> tuple[float, list[float]]:
     with _served(name, "empty") as (server, port):
-        return _measured(server, post, HttpAsked(port, UPLOADERS, body, seconds))
+        return _measure(server, run_http, HttpLoad(port, UPLOADERS, body, seconds))
 
 
 @contextlib.contextmanager
@@ -175,19 +177,19 @@ def _served(name: str, application: str) -> Iterator[tuple[Process, int]]:
         server.join()
 
 
-def _measured(server: Process, work: Callable[..., None], asked: Any) -> tuple[float, Any]:
-    ours, theirs = get_context("spawn").Pipe()
-    clients = get_context("spawn").Process(target=work, args=(theirs, asked))
+def _measure(server: Process, work: Callable[..., None], load: Any) -> tuple[float, Any]:
+    parent_end, child_end = get_context("spawn").Pipe()
+    clients = get_context("spawn").Process(target=work, args=(child_end, load))
     clients.start()
-    theirs.close()
-    ours.recv()
+    child_end.close()
+    parent_end.recv()
     before = _cpu(server)
-    ours.send(None)
-    heard = ours.recv()
-    spent = _cpu(server) - before
+    parent_end.send(None)
+    result = parent_end.recv()
+    cpu = _cpu(server) - before
     clients.kill()
     clients.join()
-    return spent, heard
+    return cpu, result
 
 
 def _cpu(server: Process) -> float:
@@ -197,8 +199,8 @@ def _cpu(server: Process) -> float:
 
 
 def _wait_for(port: int) -> None:
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.1)
@@ -209,10 +211,10 @@ def _print(rows: list[Row]) -> None:
     if not rows:
         return
     names = [name for name in rows[0] if name not in ("what", "us_rounds", "packets", "is_behind")]
-    print(table([names, *([_told(name, row[name]) for name in names] for row in rows)]))
+    print(table([names, *([_format(name, row[name]) for name in names] for row in rows)]))
 
 
-def _told(name: str, value: Any) -> str:
+def _format(name: str, value: Any) -> str:
     if name in ("p50", "p99"):
         return f"{value * 1e3:.1f} ms"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

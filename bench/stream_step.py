@@ -1,13 +1,13 @@
-"""What a turn of live streams costs: batches of rows, chunks of every size; layers, what is around them, decoding.
+"""Times of a step of live streams, by batch size and chunk: encoder layers, other parts of the encoder, decoding.
 
     python -m bench.stream_step --folder FOLDER [--layers 24] [--batches 1 2 4 8 16 20 32 40] [--chunks 2 7 14]
         [--precision int8] [--threads 2] [--rounds 5] [--graph] [--twin 1 8] [--operators] [--report FILE]
 
-A network of the shape of nemotron-speech-streaming-en-0.6b with random weights is converted into FOLDER once. Rows are
-old enough that their past is full; they lie scattered among as many others. `ms` is the least of some rounds on the
-clock and `cpu ms` the least that all threads together worked, which hardly depends on who else uses the machine.
-`streams` is how many are held in real time, batch * chunk / turn. --graph runs ONNX Runtime's graph beside the native
-kernels, in turns, and --twin the modules in torch, fp32.
+A network of the shape of nemotron-speech-streaming-en-0.6b with random weights is converted into FOLDER once. The past
+of all rows is full, and their slots are scattered among twice as many. `ms` is the best wall time of some rounds and
+`cpu ms` the best CPU time of all threads, which other load hardly affects. `streams` is the resulting capacity in real
+time, batch * chunk / step. --graph also measures ONNX Runtime's graph, alternating with the native kernels, and --twin
+the torch modules in fp32.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import numpy as np
 import onnxruntime
 import torch
 
+from bench.int8_speed import int8_rate
 from bench.random_model import LIVE_PAST as PAST
 from bench.random_model import random_live_checkpoint
-from bench.yardstick import int8_rate
 from conure.engine.backends.cpu.native_stream_encoder import NativeStreamEncoder
 from conure.engine.backends.cpu.stream_runner import CpuStreamRunner
 from conure.engine.backends.stream_runner import StreamRunner
@@ -51,19 +51,19 @@ def main() -> None:
     runners = [CpuStreamRunner(folder, options.threads)]
     if options.graph:
         runners.append(CpuStreamRunner(folder, options.threads, kernels=False))
-    found = [(runner.description, measure(runner, chunk, options)) for chunk in options.chunks for runner in runners]
+    results = [(runner.description, measure(runner, chunk, options)) for chunk in options.chunks for runner in runners]
     if options.operators:
         for runner in runners:
             _print_operators(runner, folder, options)
     if options.twin:
         torch.set_num_threads(options.threads)
-        twin = TorchStreamRunner(*build_network(random_live_checkpoint(options.layers)), torch.device("cpu"))
+        reference = TorchStreamRunner(*build_network(random_live_checkpoint(options.layers)), torch.device("cpu"))
         options.batches = options.twin
-        found += [(twin.description + " fp32", measure(twin, chunk, options)) for chunk in options.chunks]
+        results += [(reference.description + " fp32", measure(reference, chunk, options)) for chunk in options.chunks]
     rate = (
         f"int8 products alone: {before:.0f} before, {int8_rate(options.threads):.0f} after, in 10^9 operations a second"
     )
-    text = "\n".join([f"{options.layers} layers of 1,024, {options.threads} threads; {rate}.", "", *_table(found)])
+    text = "\n".join([f"{options.layers} layers of 1,024, {options.threads} threads; {rate}.", "", *_table(results)])
     print(text)
     if options.report:
         options.report.write_text(text + "\n", encoding="utf-8")
@@ -74,19 +74,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 2, 4, 8, 16, 20, 32, 40])
-    parser.add_argument("--chunks", type=int, nargs="*", default=[2, 7, 14], help="in steps of 80 ms")
+    parser.add_argument("--chunks", type=int, nargs="*", default=[2, 7, 14], help="in encoder frames of 80 ms")
     parser.add_argument("--precision", default="int8", choices=["int8", "fp32"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--graph", action="store_true", help="ONNX Runtime's graph beside the native kernels")
-    parser.add_argument("--twin", type=int, nargs="*", default=[], help="batches for the modules in torch")
-    parser.add_argument("--operators", action="store_true", help="what each kind of operator takes, for the last case")
+    parser.add_argument("--graph", action="store_true", help="measure ONNX Runtime's graph, too")
+    parser.add_argument("--twin", type=int, nargs="*", default=[], help="batch sizes for the torch modules")
+    parser.add_argument("--operators", action="store_true", help="times by kind of operator, for the last case")
     parser.add_argument("--report", type=Path)
     return parser
 
 
 class Clock:
-    """Milliseconds of each part, on the clock and of all threads; the least of some rounds."""
+    """Wall and CPU milliseconds of each part; the best of some rounds."""
 
     def __init__(self) -> None:
         self.wall: dict[str, float] = collections.defaultdict(lambda: float("inf"))
@@ -100,12 +100,12 @@ class Clock:
         return result
 
     @contextmanager
-    def watching(self, owner: Any, **parts: str) -> Iterator[None]:
-        """Times methods of an object, those that it has, while they are called as ever."""
+    def timing(self, owner: Any, **parts: str) -> Iterator[None]:
+        """Times methods of an object during the block; methods that it lacks are ignored."""
         parts = {name: method for name, method in parts.items() if hasattr(owner, method)}
         for name, method in parts.items():
             inner = getattr(owner, method)
-            setattr(owner, method, lambda *given, name=name, inner=inner: self.time(name, lambda: inner(*given)))
+            setattr(owner, method, lambda *args, name=name, inner=inner: self.time(name, lambda: inner(*args)))
         try:
             yield
         finally:
@@ -114,24 +114,24 @@ class Clock:
 
 
 def measure(runner: StreamRunner[Any], chunk: int, options: argparse.Namespace) -> dict[tuple[int, int], Clock]:
-    """By batch and chunk."""
-    found = {}
+    """Times by batch and chunk."""
+    results = {}
     for batch in options.batches:
-        clock, turn = Clock(), Turn(runner, batch, chunk)
-        turn.fill()
-        turn.run(Clock())
+        clock, step = Clock(), Step(runner, batch, chunk)
+        step.fill()
+        step.run(Clock())
         encoder = getattr(runner, "_encoder", None)
-        with clock.watching(runner, subsampling="_subsample"), clock.watching(encoder, layers="encode"):
+        with clock.timing(runner, subsampling="_subsample"), clock.timing(encoder, layers="encode"):
             for _ in range(options.rounds):
-                clock.time("turn", lambda clock=clock, turn=turn: turn.run(clock))
-        found[batch, chunk] = clock
+                clock.time("turn", lambda clock=clock, step=step: step.run(clock))
+        results[batch, chunk] = clock
         cells = {name: (round(wall, 1), round(clock.cpu[name], 1)) for name, wall in clock.wall.items()}
         print(runner.description, f"{batch} x {chunk * STEP_MS} ms", json.dumps(cells), flush=True)
-    return found
+    return results
 
 
-class Turn:
-    """A batch of rows whose past is full."""
+class Step:
+    """A step of rows with a full past."""
 
     def __init__(self, runner: StreamRunner[Any], batch: int, chunk: int) -> None:
         self.runner, self.chunk = runner, chunk
@@ -141,11 +141,11 @@ class Turn:
         self.frames = np.full(batch, chunk * STEP_FRAMES)
 
     def fill(self) -> None:
-        """One row after another, in large chunks."""
-        longest = max(context.right + 1 for context in self.runner.config.encoder.contexts)
-        mel = noise(1, longest * STEP_FRAMES, self.mel.shape[2])
+        """Fills the past of one row after another, in large chunks."""
+        max_chunk = max(context.right + 1 for context in self.runner.config.encoder.contexts)
+        mel = noise(1, max_chunk * STEP_FRAMES, self.mel.shape[2])
         for row in self.rows:
-            for _ in range(-(-PAST // longest)):
+            for _ in range(-(-PAST // max_chunk)):
                 self.runner.encode_chunk(mel, np.array([mel.shape[1]]), self.state, row[None])
 
     def run(self, clock: Clock) -> None:
@@ -163,27 +163,27 @@ KERNELS = ("normalise", "quantise", "multiply", "attend", "filter")
 
 
 def _print_operators(runner: CpuStreamRunner, folder: Path, options: argparse.Namespace) -> None:
-    """What the layers spend on each kind of operator."""
+    """Prints the time of each kind of operator in the layers."""
     native = isinstance(runner._encoder, NativeStreamEncoder)
-    turn = Turn(runner, options.batches[-1], options.chunks[-1])
-    turn.fill()
-    kinds = _native_operators(runner, turn, options) if native else _graph_operators(runner, turn, folder, options)
+    step = Step(runner, options.batches[-1], options.chunks[-1])
+    step.fill()
+    kinds = _native_operators(runner, step, options) if native else _graph_operators(runner, step, folder, options)
     print(f"{runner.description}, {options.batches[-1]} x {options.chunks[-1] * STEP_MS} ms")
     for kind, durations in sorted(kinds.items(), key=lambda pair: -sum(pair[1])):
         print(f"{kind:28} {sum(durations):8.2f} ms in {len(durations)}")
 
 
-def _native_operators(runner: CpuStreamRunner, turn: Turn, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Each call's least."""
+def _native_operators(runner: CpuStreamRunner, step: Step, options: argparse.Namespace) -> dict[str, list[float]]:
+    """The best time of each call."""
     kernels, calls = runner._encoder.layers.kernels, collections.Counter[str]()
-    least: dict[tuple[str, int], float] = collections.defaultdict(lambda: float("inf"))
+    best_ms: dict[tuple[str, int], float] = collections.defaultdict(lambda: float("inf"))
 
     def timed(name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any, **named: Any) -> Any:
-            begin = time.perf_counter()
-            result = inner(*given, **named)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            started_at = time.perf_counter()
+            result = inner(*args, **kwargs)
             place = (name, calls[name])
-            least[place] = min(least[place], (time.perf_counter() - begin) * 1000)
+            best_ms[place] = min(best_ms[place], (time.perf_counter() - started_at) * 1000)
             calls[name] += 1
             return result
 
@@ -193,31 +193,31 @@ def _native_operators(runner: CpuStreamRunner, turn: Turn, options: argparse.Nam
         setattr(kernels, name, timed(name, getattr(kernels, name)))
     for _ in range(options.rounds):
         calls.clear()
-        turn.run(Clock())
+        step.run(Clock())
     for name in KERNELS:
         delattr(kernels, name)
-    return _by_kind((name, duration) for (name, _), duration in least.items())
+    return _by_kind((name, duration) for (name, _), duration in best_ms.items())
 
 
 def _graph_operators(
-    runner: CpuStreamRunner, turn: Turn, folder: Path, options: argparse.Namespace
+    runner: CpuStreamRunner, step: Step, folder: Path, options: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """Each node's least, as ONNX Runtime's profile has it."""
+    """The best time of each node in ONNX Runtime's profile."""
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads, settings.enable_profiling = options.threads, True
     settings.profile_file_prefix = str(options.folder / "profile")
     settings.log_severity_level = 3
     runner._encoder._step = onnxruntime.InferenceSession(str(folder / STREAM_FILE), settings)
     for _ in range(options.rounds):
-        turn.run(Clock())
+        step.run(Clock())
     path = Path(runner._encoder._step.end_profiling())
-    least: dict[tuple[str, str], float] = {}
+    best_ms: dict[tuple[str, str], float] = {}
     for event in json.loads(path.read_bytes()):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             node = (event["args"]["op_name"], event["name"])
-            least[node] = min(least.get(node, float("inf")), event["dur"] / 1000)
+            best_ms[node] = min(best_ms.get(node, float("inf")), event["dur"] / 1000)
     path.unlink()
-    return _by_kind((kind, duration) for (kind, _), duration in least.items())
+    return _by_kind((kind, duration) for (kind, _), duration in best_ms.items())
 
 
 def _by_kind(pairs: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
@@ -227,10 +227,10 @@ def _by_kind(pairs: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
     return kinds
 
 
-def _table(found: list[tuple[str, dict[tuple[int, int], Clock]]]) -> list[str]:
+def _table(results: list[tuple[str, dict[tuple[int, int], Clock]]]) -> list[str]:
     head = ["runner", "chunk", "batch", "turn ms", "cpu ms", "streams", "subsampling", "layers", "around", "decoding"]
     rows = [head, ["---"] * len(head)]
-    for description, cases in found:
+    for description, cases in results:
         for (batch, chunk), clock in cases.items():
             wall = clock.wall
             parts = [wall["subsampling"], wall["layers"]] if "layers" in wall else [0.0, wall["encoder"]]

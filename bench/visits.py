@@ -1,9 +1,9 @@
-"""Clients that come and go before anything is said: does the server stay as it was?
+"""Checks for leaks with clients that disconnect before sending audio.
 
     conure serve --model tiny --resume-seconds 2 &
     python -m bench.visits --count 10000
 
-Prints the server's streams, open files and threads before, and after so many visits.
+Prints the server's streams, open files and threads before and after the connections.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import psutil
 
 __all__ = ["come_and_go", "reset", "upgrade"]
 
-PATIENCE = 300.0
+TIMEOUT = 300.0
 SETTLING = 10.0
-"""Seconds, more than those for which streams are kept for a client that may come back."""
-SOUND = json.dumps({"type": "audio", "data": base64.b64encode(bytes(6_400)).decode()}).encode() + b"\n"
+"""Seconds, longer than --resume-seconds of the server."""
+AUDIO_LINE = json.dumps({"type": "audio", "data": base64.b64encode(bytes(6_400)).decode()}).encode() + b"\n"
 
 
 def upgrade(path: str) -> bytes:
-    """The request of a WebSocket."""
+    """The HTTP request that opens a WebSocket."""
     return (
         f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -35,17 +35,17 @@ def upgrade(path: str) -> bytes:
 
 
 def reset(connection: socket.socket) -> None:
-    """Closes without a farewell."""
+    """Closes the connection with a TCP reset."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 def come_and_go(host: str, web: int, tcp: int, status: int, count: int) -> None:
-    """So many connections to all doors, one after the other; two of three end with a reset."""
+    """`count` connections to all ports, one after the other; two of three end with a reset."""
     visits = [
         (tcp, b""),
-        (tcp, SOUND),
-        (tcp, b'{"type": "config"}\n' + SOUND),
+        (tcp, AUDIO_LINE),
+        (tcp, b'{"type": "config"}\n' + AUDIO_LINE),
         (status, b""),
         (web, b""),
         (web, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"),
@@ -55,17 +55,17 @@ def come_and_go(host: str, web: int, tcp: int, status: int, count: int) -> None:
         (web, b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nRIFF"),
     ]
     for number in range(count):
-        port, said = visits[number % len(visits)]
-        connection = socket.create_connection((host, port), timeout=PATIENCE)
-        connection.sendall(said)
+        port, request = visits[number % len(visits)]
+        connection = socket.create_connection((host, port), timeout=TIMEOUT)
+        connection.sendall(request)
         if number % 3:
             reset(connection)
         else:
             connection.close()
 
 
-def _told(host: str, web: int) -> str:
-    with urllib.request.urlopen(f"http://{host}:{web}/health", timeout=PATIENCE) as response:
+def _describe(host: str, web: int) -> str:
+    with urllib.request.urlopen(f"http://{host}:{web}/health", timeout=TIMEOUT) as response:
         streams = json.load(response)["streams"]
     (process,) = {
         psutil.Process(connection.pid)
@@ -82,13 +82,13 @@ def main() -> None:
     parser.add_argument("--tcp", type=int, default=8765)
     parser.add_argument("--status", type=int, default=8050)
     parser.add_argument("--count", type=int, default=10_000)
-    asked = parser.parse_args()
-    print("before:", _told(asked.host, asked.web))
+    options = parser.parse_args()
+    print("before:", _describe(options.host, options.web))
     begin = time.monotonic()
-    come_and_go(asked.host, asked.web, asked.tcp, asked.status, asked.count)
-    print(f"{asked.count} visits in {time.monotonic() - begin:.1f} s")
+    come_and_go(options.host, options.web, options.tcp, options.status, options.count)
+    print(f"{options.count} visits in {time.monotonic() - begin:.1f} s")
     time.sleep(SETTLING)
-    print("after: ", _told(asked.host, asked.web))
+    print("after: ", _describe(options.host, options.web))
 
 
 if __name__ == "__main__":

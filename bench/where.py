@@ -1,8 +1,8 @@
-"""Where our time goes with a clip: features, subsampling, encoder, decoding, in kernels and in graphs; and the kernels.
+"""Times of the stages of a clip: features, subsampling, encoder, decoding; with native kernels and with ONNX graphs.
 
     python -m bench.where --models FOLDER [--seconds 30] [--clips 1] [--threads 2] [--rounds 8]
 
-Both forms run in turns. Writes its tables into docs/performance.md.
+Both are measured alternately. Also lists the time of each native kernel. Writes tables into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from bench.audio import speech
+from bench.int8_speed import int8_rate
 from bench.report import replace_between
-from bench.yardstick import int8_rate
 from conure.engine.backends.cpu.clip_runner import CpuClipRunner
 from conure.engine.backends.cpu.native_clip_encoder import NativeClipEncoder
 from conure.engine.backends.registry import open_clip_runner
@@ -53,13 +53,13 @@ def main() -> None:
             with kernels.watching(runner.encoder.layers.kernels, dict.fromkeys(KERNELS)):
                 run(runner, samples, Clock())
     seconds = options.seconds * options.clips
-    text = "\n\n".join([_told(options, rates), _by_part(clocks, seconds), _by_kernel(kernels)])
+    text = "\n\n".join([_describe(options, rates), _by_part(clocks, seconds), _by_kernel(kernels)])
     print(text)
     replace_between(options.report, f"where {options.models.name} {options.clips} x {options.seconds:.0f}", text)
 
 
 class Clock:
-    """Adds up what is done in a round, and keeps the least of each call over the rounds."""
+    """Times of calls, each the best of all rounds."""
 
     def __init__(self) -> None:
         self.calls: dict[tuple[str, int], float] = {}
@@ -67,7 +67,7 @@ class Clock:
 
     @contextmanager
     def watching(self, owner: Any, names: dict[str, str | None]) -> Iterator[None]:
-        """Times methods of an object while it is used as ever, under their names or others."""
+        """Times methods of an object (method -> label, None for its own name) during the block."""
         self._count.clear()
         for method, name in names.items():
             setattr(owner, method, self._timed(name or method, getattr(owner, method)))
@@ -85,9 +85,9 @@ class Clock:
         self.calls[place] = min(self.calls.get(place, float("inf")), (time.perf_counter() - begin) * 1000)
         return result
 
-    def least(self, name: str) -> float:
-        """Milliseconds of all calls of a name, each at its best."""
-        return sum(took for (kind, _), took in self.calls.items() if kind == name)
+    def best_ms(self, name: str) -> float:
+        """Milliseconds of all calls with this name, each at its best."""
+        return sum(milliseconds for (kind, _), milliseconds in self.calls.items() if kind == name)
 
     def count(self, name: str) -> int:
         return sum(kind == name for kind, _ in self.calls)
@@ -104,19 +104,19 @@ def run(runner: CpuClipRunner, samples: np.ndarray, clock: Clock) -> None:
         clock.time("decoding", lambda: run_to_end(runner.decoder.decode(encoded, counts)))
 
 
-def _told(options: argparse.Namespace, rates: list[float]) -> str:
-    what = f"{options.clips} x {options.seconds:.0f} s, {options.threads} threads, the least of {options.rounds} rounds"
+def _describe(options: argparse.Namespace, rates: list[float]) -> str:
+    what = f"{options.clips} x {options.seconds:.0f} s, {options.threads} threads, the best of {options.rounds} rounds"
     low, middle, high = min(rates), float(np.median(rates)), max(rates)
-    rate = f"{low:.0f} to {high:.0f} (median {middle:.0f}) billion operations a second"
-    return f"{what}. Products of bytes alone went at {rate} in ONNX Runtime."
+    rate = f"{low:.0f} to {high:.0f} (median {middle:.0f}) billion operations per second"
+    return f"{what}. int8 products in ONNX Runtime ran at {rate}."
 
 
 def _by_part(clocks: list[Clock], seconds: float) -> str:
-    rows = {name: [clock.least(name) for clock in clocks] for name in ("features", "subsampling", "decoding")}
-    rows["encoder"] = [clock.least("encode") - clock.least("subsampling") for clock in clocks]
+    rows = {name: [clock.best_ms(name) for clock in clocks] for name in ("features", "subsampling", "decoding")}
+    rows["encoder"] = [clock.best_ms("encode") - clock.best_ms("subsampling") for clock in clocks]
     rows = {name: rows[name] for name in PARTS}
     rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
-    rows["times real time"] = [seconds * 1000 / took for took in rows["all"]]
+    rows["times real time"] = [seconds * 1000 / milliseconds for milliseconds in rows["all"]]
     lines = [
         f"| {name} | {kernels:.1f} | {graph:.1f} | {graph / kernels:.1f} |" for name, (kernels, graph) in rows.items()
     ]
@@ -125,7 +125,7 @@ def _by_part(clocks: list[Clock], seconds: float) -> str:
 
 
 def _by_kernel(clock: Clock) -> str:
-    lines = [f"| {name} | {clock.least(name):.1f} | {clock.count(name)} |" for name in KERNELS if clock.count(name)]
+    lines = [f"| {name} | {clock.best_ms(name):.1f} | {clock.count(name)} |" for name in KERNELS if clock.count(name)]
     return "\n".join(["| kernel of the encoder | ms | calls |", "|---|---|---|", *lines])
 
 

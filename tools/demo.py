@@ -1,9 +1,9 @@
-"""The demo: a server on the embedded tiny models, a clip of real speech sent to it live and as a file.
+"""The demo: a server with the shipped tiny models, and a clip of real speech sent to it live and as a file.
 
     python tools/demo.py            leaves the server running
-    python tools/demo.py --exit     ends it
+    python tools/demo.py --exit     stops it
 
-The clip says digits; the models know them and little else.
+The clip contains digits, since the tiny models know few other words.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ RATE, PACKET = 16_000, 320
 
 
 def main() -> int:
-    leaving = "--exit" in sys.argv[1:]
-    server, address = start(free_ports=leaving)
+    exits = "--exit" in sys.argv[1:]
+    server, address = start(free_ports=exits)
     if address is None:
         return 1
     try:
@@ -39,18 +39,18 @@ def main() -> int:
     except BaseException:
         server.terminate()
         raise
-    if leaving:
+    if exits:
         server.terminate()
         return server.wait()
     web = address.replace("ws:", "http:")
-    print(f"\nThe server goes on: open {web} in a browser and speak (stop it: kill {server.pid}). Or try:")
+    print(f"\nThe server is running: open {web} in a browser and speak (to stop it: kill {server.pid}). Or try:")
     print(f"  conure stream {CLIP.relative_to(Path.cwd())} --url {address}" if CLIP.is_relative_to(Path.cwd()) else "")
     print(f"  curl --data-binary @tests/data/demo.flac {web}/v1/transcribe")
     return 0
 
 
 def start(free_ports: bool) -> tuple[subprocess.Popen[bytes], str | None]:
-    """The server's process, and its address when it is ready."""
+    """Starts the server and waits until it is ready. Returns its process and address, None if it exited."""
     LOG.parent.mkdir(exist_ok=True)
     ports = (
         ["--port", "free", "--tcp-port", "0", "--status-port", "0", "--grpc-port", "0", "--wyoming-port", "0"]
@@ -61,33 +61,33 @@ def start(free_ports: bool) -> tuple[subprocess.Popen[bytes], str | None]:
         command = [sys.executable, "-m", "conure", "serve", "--model", "tiny", *ports]
         server = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
     while True:
-        told = LOG.read_text()
-        if server.poll() is not None or "\nready" in told:
+        log_text = LOG.read_text()
+        if server.poll() is not None or "\nready" in log_text:
             break
         time.sleep(0.1)
-    print(told, end="")
-    found = re.search(r"http://([^\s,]+)", told)
+    print(log_text, end="")
+    found = re.search(r"http://([^\s,]+)", log_text)
     return server, f"ws://{found[1]}" if found and server.poll() is None else None
 
 
 def stream(client: BlockingClient) -> None:
     with client.stream(sample_rate=RATE) as live:
-        speaking = threading.Thread(target=speak, args=(live,))
-        speaking.start()
+        sender = threading.Thread(target=send_clip, args=(live,))
+        sender.start()
         for event in live:
             if isinstance(event, Partial):
                 print(f"  {event.until:6.2f}  {event.stable + event.tail} …", flush=True)
             elif isinstance(event, Final):
                 print(f"  {event.end:6.2f}  {event.text}", flush=True)
-        speaking.join()
+        sender.join()
 
 
-def speak(live: BlockingStream) -> None:
-    begun, sent = time.monotonic(), 0
+def send_clip(live: BlockingStream) -> None:
+    started_at, sent = time.monotonic(), 0
     with open_audio(CLIP, rate=RATE) as reader:
         for block in reader.blocks(PACKET / RATE):
             sent += block.shape[1]
-            time.sleep(max(0.0, begun + sent / RATE - time.monotonic()))
+            time.sleep(max(0.0, started_at + sent / RATE - time.monotonic()))
             live.send(block[0])
     live.close()
 

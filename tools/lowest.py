@@ -1,8 +1,8 @@
-"""The lowest versions that pyproject.toml promises, a requirement a line, for an environment of the fast tier.
+"""Prints the lowest supported versions of pyproject.toml as requirements, for an environment of the fast tests.
 
     python -m tools.lowest > requirements.txt
 
-Without torch and triton, which that tier does without, and without what only lints and generates.
+Excludes torch and triton, which these tests do not need, and tools for linting and code generation.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("grpc", "mic", "plot", "train")
-TESTING = {"hypothesis", "pytest", "pytest-xdist"}
-LEFT_OUT = {"torch", "triton"}
+TEST_PACKAGES = {"hypothesis", "pytest", "pytest-xdist"}
+EXCLUDED = {"torch", "triton"}
 
 
-def promised() -> Iterator[Requirement]:
+def lower_bounds() -> Iterator[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     yield from map(Requirement, project["dependencies"])
     yield from (Requirement(line) for extra in EXTRAS for line in extras[extra])
-    yield from (needed for needed in map(Requirement, extras["dev"]) if needed.name in TESTING)
+    yield from (requirement for requirement in map(Requirement, extras["dev"]) if requirement.name in TEST_PACKAGES)
 
 
-def lowest(requirement: Requirement) -> str:
-    """numpy>=1.26 -> numpy==1.26; raises ValueError where no lower bound is promised."""
+def pin_lowest(requirement: Requirement) -> str:
+    """numpy>=1.26 -> numpy==1.26; raises ValueError without a lower bound."""
     (bound,) = (part.version for part in requirement.specifier if part.operator == ">=")
     marker = f"; {requirement.marker}" if requirement.marker else ""
     return f"{requirement.name}=={bound}{marker}"
 
 
 if __name__ == "__main__":
-    print(*(lowest(found) for found in promised() if found.name not in LEFT_OUT), sep="\n")
+    print(*(pin_lowest(requirement) for requirement in lower_bounds() if requirement.name not in EXCLUDED), sep="\n")

@@ -1,7 +1,7 @@
-"""Generates the messages of the gRPC door from its .proto files: `python -m tools.make_protos`.
+"""Generates the messages of the Riva protocol from its .proto files: `python -m tools.make_protos`.
 
-The generated modules import each other by where they are in our package, and leave out the check that the library is
-as new as the compiler was: they use nothing that protobuf 6.31 does not have.
+Imports of generated modules are rewritten to their place in the package. The version check of protobuf is removed,
+since the modules work with protobuf 6.31, which is older than the compiler.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["RIVA", "generated"]
 RIVA = Path(__file__).parents[1] / "src" / "conure" / "protocols" / "riva"
 MODULES = ("riva_common", "riva_audio", "riva_asr")
 FOLDER = "riva/proto"
-"""Where the files are in the names by which other programs know them."""
+"""Folder of the files in their public proto names."""
 VERSION_CHECK = re.compile(
     r"# Protobuf Python Version.*\n|from google\.protobuf import runtime_version.*\n|"
     r"_runtime_version\.ValidateProtobufRuntimeVersion\([^)]*\)\n"
@@ -24,8 +24,8 @@ VERSION_CHECK = re.compile(
 
 
 def generated() -> dict[str, str]:
-    """Name of each file to its text."""
-    from grpc_tools import protoc  # noqa: PLC0415  whoever only asks where the files are does without
+    """Generated text by file name."""
+    from grpc_tools import protoc  # noqa: PLC0415  not needed for RIVA
 
     with tempfile.TemporaryDirectory() as out:
         arguments = [
@@ -36,12 +36,12 @@ def generated() -> dict[str, str]:
             *(f"{FOLDER}/{name}.proto" for name in MODULES),
         ]
         if protoc.main(["protoc", *arguments]):
-            raise SystemExit("protoc refused the .proto files")
+            raise SystemExit("protoc failed on the .proto files")
         written = sorted((Path(out) / FOLDER).iterdir())
-        return {path.name: _ours(path.read_text()) for path in written}
+        return {path.name: _fix_imports(path.read_text()) for path in written}
 
 
-def _ours(text: str) -> str:
+def _fix_imports(text: str) -> str:
     text = text.replace("from riva.proto import", "from conure.protocols.riva import")
     text = text.replace("'riva.proto.riva_", "'conure.protocols.riva.riva_")
     return VERSION_CHECK.sub("", text)

@@ -1,7 +1,7 @@
-"""Writes the types of the TypeScript client from the messages of the native protocol.
+"""Generates the types of the TypeScript client from the messages of the native protocol.
 
 python -m tools.typescript            # writes clients/typescript/src/protocol.ts
-python -m tools.typescript --check    # ends with 1 where it is out of date
+python -m tools.typescript --check    # exits with 1 if it is out of date
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
-from msgspec import inspect as shapes
+from msgspec import inspect as types
 
 from conure.client import protocol
 
 TARGET = Path(__file__).parents[1] / "clients" / "typescript" / "src" / "protocol.ts"
 HEADER = "// Made of the server's own messages (conure/client/protocol.py) by `python -m tools.typescript`.\n"
-PLAIN: dict[type[shapes.Type], str] = {
-    shapes.IntType: "number",
-    shapes.FloatType: "number",
-    shapes.StrType: "string",
-    shapes.BytesType: "string",  # base64
-    shapes.BoolType: "boolean",
-    shapes.NoneType: "null",
+SIMPLE_TYPES: dict[type[types.Type], str] = {
+    types.IntType: "number",
+    types.FloatType: "number",
+    types.StrType: "string",
+    types.BytesType: "string",  # base64
+    types.BoolType: "boolean",
+    types.NoneType: "null",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
-    asked = parser.parse_args(arguments)
-    if asked.check:
+    options = parser.parse_args(arguments)
+    if options.check:
         return int(TARGET.read_text() != rendered())
     TARGET.write_text(rendered())
     return 0
 
 
 def rendered() -> str:
-    """All messages and what they are made of, in the order of the module."""
-    notes = _notes()
-    parts = [_interface(kind, notes) for kind in _structs()]
+    """All messages and their parts, in the order of the module."""
+    docstrings = _docstrings()
+    parts = [_interface(kind, docstrings) for kind in _structs()]
     return "\n".join([HEADER, *parts, _union("FromClient"), _union("FromServer")])
 
 
@@ -55,16 +55,16 @@ def _structs() -> Iterator[type[msgspec.Struct]]:
             yield kind
 
 
-def _interface(kind: type[msgspec.Struct], notes: dict[tuple[str, str], str]) -> str:
-    info: Any = shapes.type_info(kind)
-    lines = [f"/** {note} */" for note in [notes.get((kind.__name__, ""))] if note]
+def _interface(kind: type[msgspec.Struct], docstrings: dict[tuple[str, str], str]) -> str:
+    info: Any = types.type_info(kind)
+    lines = [f"/** {docstring} */" for docstring in [docstrings.get((kind.__name__, ""))] if docstring]
     lines.append(f"export interface {kind.__name__} {{")
     if info.tag:
         lines.append(f'  type: "{info.tag}";')
     from_client = kind in get_args(protocol.FromClient) or kind in (protocol.Endpointing, protocol.Finals)
     for field in info.fields:
-        if note := notes.get((kind.__name__, field.name)):
-            lines.append(f"  /** {note} */")
+        if docstring := docstrings.get((kind.__name__, field.name)):
+            lines.append(f"  /** {docstring} */")
         mark = "?" if not field.required and (from_client or kind.__struct_config__.omit_defaults) else ""
         lines.append(f"  {field.encode_name}{mark}: {_type(field.type)};")
     return "\n".join([*lines, "}\n"])
@@ -72,18 +72,18 @@ def _interface(kind: type[msgspec.Struct], notes: dict[tuple[str, str], str]) ->
 
 def _type(shape: Any) -> str:
     match shape:
-        case shapes.UnionType(types):
-            return " | ".join(dict.fromkeys(_type(part) for part in types))
-        case shapes.ListType(item):
+        case types.UnionType(members):
+            return " | ".join(dict.fromkeys(_type(member) for member in members))
+        case types.ListType(item):
             inner = _type(item)
             return f"({inner})[]" if "|" in inner else f"{inner}[]"
-        case shapes.LiteralType(values):
+        case types.LiteralType(values):
             return " | ".join(f'"{value}"' for value in values)
-        case shapes.StructType(cls):
+        case types.StructType(cls):
             return str(cls.__name__)
-        case shapes.Metadata(type=inner):
+        case types.Metadata(type=inner):
             return _type(inner)
-    return PLAIN[type(shape)]
+    return SIMPLE_TYPES[type(shape)]
 
 
 def _union(name: str) -> str:
@@ -91,9 +91,9 @@ def _union(name: str) -> str:
     return f"export type {name} = {members};\n"
 
 
-def _notes() -> dict[tuple[str, str], str]:
-    """The sentences under classes and fields; a class's own is under an empty name."""
-    notes = {}
+def _docstrings() -> dict[tuple[str, str], str]:
+    """Docstrings by class and field; the field is empty for the class itself."""
+    docstrings = {}
     for cls in ast.parse(inspect.getsource(protocol)).body:
         if not isinstance(cls, ast.ClassDef):
             continue
@@ -102,8 +102,8 @@ def _notes() -> dict[tuple[str, str], str]:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 field = node.target.id
             elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-                notes[cls.name, field] = " ".join(str(node.value.value).split())
-    return notes
+                docstrings[cls.name, field] = " ".join(str(node.value.value).split())
+    return docstrings
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# An environment for each of the others, so that none changes another's libraries. About 5 GB.
+# Makes an environment for each of the other projects, whose dependencies conflict. About 5 GB.
 #
 #   bench/environments/setup.sh FOLDER [NAME ...]
 set -euo pipefail

@@ -1,4 +1,4 @@
-"""Whole clips: how much faster than real time, by batch and length, in each form; where the time goes."""
+"""Throughput of clips by batch size, length and implementation, and the time of each stage."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from bench.audio import speech
-from bench.gpu.device import peak, timed
-from bench.gpu.edits import edits
-from bench.gpu.floors import COLUMNS, beside
-from bench.gpu.told import Told, milliseconds
+from bench.gpu.device import peak_memory, timed
+from bench.gpu.edit_distance import edit_distance
+from bench.gpu.floors import COLUMNS, floor_cells
+from bench.gpu.result_table import ResultTable, milliseconds
 from bench.operations import clip as floor_of
 from conure.audio.features import LogMel
 from conure.decoding.emitted_token import EmittedToken
@@ -39,62 +39,66 @@ LONG = (300, 1200, 3600)
 """Seconds."""
 BATCHES = (128, 1, 32, 256, 8, 64)
 ENCODER = ("features", "subsampling", "positions", "products", "attention")
-"""Stages of the encoder; the other is the decoder's."""
+"""Stages of the encoder."""
 FEW_ROUNDS = 3
 
 
-def by_batch(runner: TorchClipRunner, device: torch.device) -> Told:
-    """Samples on the host to tokens on the host; then encoder and decoder, each alone."""
-    columns = ("seconds", "batch", "of", "p50 ms", "p99 ms", *COLUMNS, "times real time", "tokens a second", "GB")
-    told = Told("Clips by batch", columns)
+def by_batch(runner: TorchClipRunner, device: torch.device) -> ResultTable:
+    """From samples on the host to tokens on the host; then encoder and decoder separately."""
+    columns = ("seconds", "batch", "of", "p50 ms", "p99 ms", *COLUMNS, "times real time", "tokens per second", "GB")
+    table = ResultTable("Clips by batch", columns)
     for seconds in SHORT if device.type == "cuda" else (1,):
         for batch in BATCHES if device.type == "cuda" else (2,):
-            with told.failures(f"{batch} x {seconds} s"):
-                _rows(told, runner, seconds, batch, device)
-    return told
+            with table.record_failures(f"{batch} x {seconds} s"):
+                _rows(table, runner, seconds, batch, device)
+    return table
 
 
-def _rows(told: Told, runner: TorchClipRunner, seconds: int, batch: int, device: torch.device) -> None:
+def _rows(table: ResultTable, runner: TorchClipRunner, seconds: int, batch: int, device: torch.device) -> None:
     clips, floor = [speech(seconds)] * batch, floor_of(runner.network.config, batch, seconds)
 
     def whole() -> list[list[EmittedToken]]:
         return transcribe_clips(runner, clips, batch_seconds=seconds * batch)
 
     tokens = sum(map(len, whole()))
-    memory = peak(device, whole)
-    took = timed(device, whole)
-    cells = *milliseconds(took), *beside(took.median, floor), f"{seconds * batch / took.median:.0f}"
-    told.row(f"{seconds}", f"{batch}", "all", *cells, f"{tokens / seconds / batch:.1f}", f"{memory / 1e9:.1f}")
-    samples, lengths = _given(seconds, batch, device)
+    memory = peak_memory(device, whole)
+    spread = timed(device, whole)
+    cells = *milliseconds(spread), *floor_cells(spread.median, floor), f"{seconds * batch / spread.median:.0f}"
+    table.add_row(f"{seconds}", f"{batch}", "all", *cells, f"{tokens / seconds / batch:.1f}", f"{memory / 1e9:.1f}")
+    samples, lengths = _inputs(seconds, batch, device)
     encoded, counts = run_to_end(runner.encode(samples, lengths))
     parts: tuple[tuple[str, tuple[str, ...], Callable[[], object]], ...] = (
         ("encoder", ENCODER, lambda: run_to_end(runner.encode(samples, lengths))),
         ("decoder", ("decoding",), lambda: run_to_end(runner.decoder.decode(encoded, counts))),
     )
     for name, stages, call in parts:
-        took = timed(device, call)
-        cells = *milliseconds(took), *beside(took.median, floor, stages), f"{seconds * batch / took.median:.0f}"
-        told.row(f"{seconds}", f"{batch}", name, *cells, "", "")
+        spread = timed(device, call)
+        cells = (
+            *milliseconds(spread),
+            *floor_cells(spread.median, floor, stages),
+            f"{seconds * batch / spread.median:.0f}",
+        )
+        table.add_row(f"{seconds}", f"{batch}", name, *cells, "", "")
 
 
-def _given(seconds: int, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Samples and lengths, where the encoder is."""
+def _inputs(seconds: int, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Samples and lengths on the device."""
     samples = torch.from_numpy(np.stack([speech(seconds)] * batch)).to(device)
     return samples, torch.full((batch,), samples.shape[1], device=device)
 
 
 Form = tuple[str, Callable[[], TorchClipRunner], Callable[[], AbstractContextManager[None]]]
-"""What it is called, what makes it, and what it runs within."""
+"""Name, constructor, and context to run in."""
 
 
-def forms(build: Callable[[], Network], device: torch.device) -> Told:
-    """The encoder alone, form by form."""
+def forms(build: Callable[[], Network], device: torch.device) -> ResultTable:
+    """Implementations of the encoder."""
     cases = ((30, 1), (30, 32), (15, 128), (300, 4)) if device.type == "cuda" else ((2, 2),)
     return _compared("The encoder of clips", _forms(build, device), cases, device)
 
 
-def compiled_forms(build: Callable[[], Network], device: torch.device) -> Told:
-    """The same of compiled layers, which take seconds at every new shape."""
+def compiled_forms(build: Callable[[], Network], device: torch.device) -> ResultTable:
+    """Implementations with compiled layers, which take seconds to compile for each shape."""
     cases = ((30, 32), (15, 128)) if device.type == "cuda" else ((2, 2),)
     kinds = (
         ("folded, torch, compiled", lambda: _runner(build, device, compiled=True), without_kernels),
@@ -103,26 +107,28 @@ def compiled_forms(build: Callable[[], Network], device: torch.device) -> Told:
     return _compared("The encoder of clips, compiled", iter(kinds), cases, device)
 
 
-def _compared(title: str, kinds: Iterator[Form], cases: tuple[tuple[int, int], ...], device: torch.device) -> Told:
-    told = Told(title, ("seconds", "batch", "form", "p50 ms", "p99 ms", *COLUMNS, "times real time"))
+def _compared(
+    title: str, kinds: Iterator[Form], cases: tuple[tuple[int, int], ...], device: torch.device
+) -> ResultTable:
+    table = ResultTable(title, ("seconds", "batch", "form", "p50 ms", "p99 ms", *COLUMNS, "times real time"))
     for name, make, context in kinds:
-        with told.failures(name):
+        with table.record_failures(name):
             runner = make()
             for seconds, batch in cases:
-                with told.failures(f"{name}, {batch} x {seconds} s"), context():
-                    samples, lengths = _given(seconds, batch, device)
-                    took = timed(device, lambda a=samples, b=lengths, r=runner: run_to_end(r.encode(a, b)))
+                with table.record_failures(f"{name}, {batch} x {seconds} s"), context():
+                    samples, lengths = _inputs(seconds, batch, device)
+                    spread = timed(device, lambda a=samples, b=lengths, r=runner: run_to_end(r.encode(a, b)))
                     floor = floor_of(runner.network.config, batch, seconds)
-                    cells = *milliseconds(took), *beside(took.median, floor, ENCODER)
-                    told.row(f"{seconds}", f"{batch}", name, *cells, f"{seconds * batch / took.median:.0f}")
-    return told
+                    cells = *milliseconds(spread), *floor_cells(spread.median, floor, ENCODER)
+                    table.add_row(f"{seconds}", f"{batch}", name, *cells, f"{seconds * batch / spread.median:.0f}")
+    return table
 
 
 def _forms(build: Callable[[], Network], device: torch.device) -> Iterator[Form]:
     folded = _runner(build, device)
     yield "folded, kernels", lambda: folded, contextlib.nullcontext
     yield "folded", lambda: folded, without_kernels
-    if device.type == "cuda":  # not every torch scales by rows on a processor
+    if device.type == "cuda":  # not every version of torch supports row-wise scaling on a CPU
         yield "folded, kernels, 8-bit floats", lambda: _eight_bit(build, device), contextlib.nullcontext
     yield "modules", lambda: _runner(build, device, folded=False), without_kernels
 
@@ -146,37 +152,38 @@ def _eight_bit(build: Callable[[], Network], device: torch.device) -> TorchClipR
     return runner
 
 
-def long_clips(runner: TorchClipRunner, device: torch.device) -> Told:
-    """One at a time: attention grows with their square, and from 20 minutes on is local."""
-    told = Told("Long clips", ("seconds", "times real time", "p50 ms", "p99 ms", *COLUMNS, "GB"))
+def long_clips(runner: TorchClipRunner, device: torch.device) -> ResultTable:
+    """One clip at a time: attention is quadratic in the length, and local from 20 minutes on."""
+    table = ResultTable("Long clips", ("seconds", "times real time", "p50 ms", "p99 ms", *COLUMNS, "GB"))
     for seconds in LONG if device.type == "cuda" else (4,):
-        with told.failures(f"{seconds} s"):
+        with table.record_failures(f"{seconds} s"):
             clip = speech(seconds)
             call = lambda clip=clip, seconds=seconds: transcribe_clips(runner, [clip], batch_seconds=seconds)  # noqa: E731
-            memory = peak(device, call)
-            took = timed(device, call, FEW_ROUNDS)
-            cells = *milliseconds(took), *beside(took.median, floor_of(runner.network.config, 1, seconds))
-            told.row(f"{seconds}", f"{seconds / took.median:.0f}", *cells, f"{memory / 1e9:.1f}")
-    return told
+            memory = peak_memory(device, call)
+            spread = timed(device, call, FEW_ROUNDS)
+            cells = *milliseconds(spread), *floor_cells(spread.median, floor_of(runner.network.config, 1, seconds))
+            table.add_row(f"{seconds}", f"{seconds / spread.median:.0f}", *cells, f"{memory / 1e9:.1f}")
+    return table
 
 
-def decoders(runner: TorchClipRunner, device: torch.device, *, conditional: bool = False) -> Told:
-    """The same encoded clips, decoder by decoder; all must give the same tokens, and do but for rounding."""
-    told = Told("Decoders", ("seconds", "batch", "decoder", "p50 ms", "p99 ms", *COLUMNS, "edits of the plain one's"))
+def decoders(runner: TorchClipRunner, device: torch.device, *, conditional: bool = False) -> ResultTable:
+    """Decoders with the same encoded clips. Their tokens edits by rounding only."""
+    columns = ("seconds", "batch", "decoder", "p50 ms", "p99 ms", *COLUMNS, "edits against the reference")
+    table = ResultTable("Decoders", columns)
     seconds = 30 if device.type == "cuda" else 1
     for batch in (1, 32, 256) if device.type == "cuda" else (3,):
-        encoded, counts = run_to_end(runner.encode(*_given(seconds, batch, device)))
+        encoded, counts = run_to_end(runner.encode(*_inputs(seconds, batch, device)))
         floor = floor_of(runner.network.config, batch, seconds)
         with without_kernels():
             expected = _tokens(TorchDecoder(runner.heads), encoded, counts)
         for name, make, context in _decoders(runner, device, conditional=conditional):
-            with told.failures(f"{name}, batch {batch}"), context():
+            with table.record_failures(f"{name}, batch {batch}"), context():
                 decoder = make()
-                differ = edits(_tokens(decoder, encoded, counts), expected)
-                took = timed(device, lambda d=decoder, e=encoded, c=counts: run_to_end(d.decode(e, c)))
-                cells = *milliseconds(took), *beside(took.median, floor, ("decoding",))
-                told.row(f"{seconds}", f"{batch}", name, *cells, f"{differ} of {sum(map(len, expected))}")
-    return told
+                edits = edit_distance(_tokens(decoder, encoded, counts), expected)
+                spread = timed(device, lambda d=decoder, e=encoded, c=counts: run_to_end(d.decode(e, c)))
+                cells = *milliseconds(spread), *floor_cells(spread.median, floor, ("decoding",))
+                table.add_row(f"{seconds}", f"{batch}", name, *cells, f"{edits} of {sum(map(len, expected))}")
+    return table
 
 
 def _tokens(decoder: ClipDecoder, encoded: Tensor, counts: Tensor) -> list[list[int]]:
@@ -186,13 +193,13 @@ def _tokens(decoder: ClipDecoder, encoded: Tensor, counts: Tensor) -> list[list[
 def _decoders(
     runner: TorchClipRunner, device: torch.device, *, conditional: bool
 ) -> Iterator[tuple[str, Callable[[], ClipDecoder], Callable[[], AbstractContextManager[None]]]]:
-    heads, recorder = runner.heads, CudaGraphCapturer(device) if device.type == "cuda" else no_capture
-    yield "looks after each token, torch", lambda: TorchDecoder(heads), without_kernels
-    yield "looks after each token, kernels", lambda: TorchDecoder(heads), contextlib.nullcontext
-    yield "loops, torch, window 4", lambda: GraphDecoder(heads, recorder, 4), without_kernels
+    heads, capturer = runner.heads, CudaGraphCapturer(device) if device.type == "cuda" else no_capture
+    yield "eager, torch", lambda: TorchDecoder(heads), without_kernels
+    yield "eager, kernels", lambda: TorchDecoder(heads), contextlib.nullcontext
+    yield "label looping, torch, window 4", lambda: GraphDecoder(heads, capturer, 4), without_kernels
     for window in (1, 2, 4):
-        make = partial(GraphDecoder, heads, recorder, window)
-        yield f"loops, kernels, window {window}", make, contextlib.nullcontext
+        make = partial(GraphDecoder, heads, capturer, window)
+        yield f"label looping, kernels, window {window}", make, contextlib.nullcontext
     if conditional:
-        again = partial(GraphDecoder, heads, recorder, conditional=True)
-        yield "loop that repeats itself, kernels", again, contextlib.nullcontext
+        make = partial(GraphDecoder, heads, capturer, conditional=True)
+        yield "conditional nodes, kernels", make, contextlib.nullcontext

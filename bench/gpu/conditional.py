@@ -1,4 +1,4 @@
-"""Decoders, among them one whose recording repeats itself by conditional nodes; a process of its own.
+"""Decoders, among them one whose CUDA graph loops by conditional nodes. Runs in a process of its own.
 
 python -m bench.gpu.conditional LAYERS WIDTH
 """
@@ -17,8 +17,8 @@ from bench.gpu.networks import Networks
 def main() -> None:
     networks = Networks(torch.device("cuda"), int(sys.argv[1]), int(sys.argv[2]))
     with contextlib.redirect_stdout(sys.stderr):
-        told = decoders(networks.runner, networks.device, conditional=True)
-    print(told)
+        table = decoders(networks.runner, networks.device, conditional=True)
+    print(table)
 
 
 if __name__ == "__main__":

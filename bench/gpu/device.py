@@ -1,4 +1,4 @@
-"""The device under test: its name, its ceilings, and how to time what it does."""
+"""The device under test: name, peak rates, timing and memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Ceilings", "Spread", "ceilings", "free", "name_of", "peak", "timed", "wait"]
+__all__ = ["Ceilings", "Spread", "ceilings", "free_memory", "name_of", "peak_memory", "timed", "synchronize"]
 
-WARM_UPS, LEAST_ROUNDS, ROUNDS = 2, 3, 15
-MOST = 2.0
-"""Seconds of measuring, from which on no further round is begun."""
+WARM_UPS, MIN_ROUNDS, ROUNDS = 2, 3, 15
+MAX_SECONDS = 2.0
+"""No further round starts after this time."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the device does with nothing else to do, measured."""
+    """Measured peak rates of the device."""
 
     copied: float
-    """Bytes a second, read and written."""
+    """Bytes per second of a copy, read and written."""
     products: float
-    """Operations a second of bfloat16 products."""
+    """Operations per second of bfloat16 matrix products."""
 
 
 def name_of(device: torch.device) -> str:
@@ -42,28 +42,30 @@ def name_of(device: torch.device) -> str:
     return f"CPU, torch {torch.__version__}, {torch.get_num_threads()} threads"
 
 
-def wait(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def timed(device: torch.device, call: Callable[[], object], rounds: int = ROUNDS, most: float = MOST) -> Spread:
-    """From the call to when the device is done, on the host's clock, after some that warm up.
+def timed(
+    device: torch.device, call: Callable[[], object], rounds: int = ROUNDS, max_seconds: float = MAX_SECONDS
+) -> Spread:
+    """Host time from the call until the device is idle, after warm-up.
 
-    Of so many rounds, or of those that end in `most` seconds, three at least; of one on a processor.
+    Measures `rounds` rounds, or at least MIN_ROUNDS until `max_seconds`; one round on a CPU.
     """
     warm_ups, rounds = (WARM_UPS, rounds) if device.type == "cuda" else (1, 1)
     for _ in range(warm_ups):
         call()
-    wait(device)
-    took: list[float] = []
-    while len(took) < rounds and (len(took) < LEAST_ROUNDS or sum(took) < most):
-        begin = time.perf_counter()
+    synchronize(device)
+    times: list[float] = []
+    while len(times) < rounds and (len(times) < MIN_ROUNDS or sum(times) < max_seconds):
+        started_at = time.perf_counter()
         call()
-        wait(device)
-        took.append(time.perf_counter() - begin)
-    took.sort()
-    return Spread(took[0], statistics.median(took), took[min(len(took) - 1, int(0.99 * len(took)))])
+        synchronize(device)
+        times.append(time.perf_counter() - started_at)
+    times.sort()
+    return Spread(times[0], statistics.median(times), times[min(len(times) - 1, int(0.99 * len(times)))])
 
 
 def ceilings(device: torch.device) -> Ceilings:
@@ -77,13 +79,13 @@ def ceilings(device: torch.device) -> Ceilings:
     return Ceilings(copied, 2 * size**3 / timed(device, lambda: left @ right).median)
 
 
-def free(device: torch.device) -> float:
-    """Bytes."""
+def free_memory(device: torch.device) -> float:
+    """Free bytes of the device."""
     return float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 4e9
 
 
-def peak(device: torch.device, call: Callable[[], object]) -> float:
-    """Bytes that the device holds at most while something is done; 0 where torch cannot tell."""
+def peak_memory(device: torch.device, call: Callable[[], object]) -> float:
+    """Peak of allocated bytes during the call; 0 on a CPU."""
     if device.type != "cuda":
         call()
         return 0.0

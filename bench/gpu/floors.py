@@ -1,4 +1,4 @@
-"""The least that some work takes on an H200, beside what it took: see `bench.operations`."""
+"""Lower bounds of times on an H200, compared with measured times: see `bench.operations`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from bench.operations import Work
 
-__all__ = ["COLUMNS", "beside"]
+__all__ = ["COLUMNS", "floor_cells"]
 
 COLUMNS = ("floor ms", "Tflop", "GB", "times floor")
-"""On whatever device the work was measured, the floor is an H200's."""
+"""The floor is an H200's, whatever the measured device."""
 WRITTEN = "attention, bias written"
-"""A stage that another one takes the place of."""
+"""An alternative to the stage "attention", not counted here."""
 
 
-def beside(seconds: float, stages: Mapping[str, Work], only: Sequence[str] = ()) -> tuple[str, ...]:
-    """Cells for COLUMNS: of all stages, or of some."""
+def floor_cells(seconds: float, stages: Mapping[str, Work], only: Sequence[str] = ()) -> tuple[str, ...]:
+    """Cells for COLUMNS, for all stages or those in `only`."""
     works = [work for name, work in stages.items() if name != WRITTEN and (not only or name in only)]
     least = sum(work.seconds for work in works)
     operations, moved = sum(work.operations for work in works), sum(work.bytes for work in works)

@@ -1,4 +1,4 @@
-"""Streams at the pace of speech in a whole engine, its Python included, in one process."""
+"""Live streams in real time in a whole engine, including its Python code, in one process."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from bench.audio import speech
-from bench.gpu.floors import COLUMNS, beside
-from bench.gpu.streams import Goal, live_runner, were_recorded
-from bench.gpu.told import NOTHING, Told
-from bench.operations import turn as floor_of
+from bench.gpu.floors import COLUMNS, floor_cells
+from bench.gpu.result_table import NOTHING, ResultTable
+from bench.gpu.streams import Goal, live_runner, note_capture_failure
+from bench.operations import stream_step as floor_of
 from bench.random_model import LIVE_PAST
 from conure.models.checkpoint import Checkpoint
 from conure.models.config import AttentionContext
@@ -23,46 +23,46 @@ if TYPE_CHECKING:
 
 __all__ = ["host", "paced"]
 
-SECONDS, FEW_SECONDS = 6.0, 1.0
-"""Of each stream, and where it is only to be seen that the bench works."""
+SECONDS, SMALL_SECONDS = 6.0, 1.0
+"""Duration of each stream, and its duration on a CPU."""
 NEEDED = ("msgspec", "onnx", "onnxruntime")
-"""What lanes and messages import; not every machine with a card has it, so lanes are imported where they are used."""
+"""Imports of lanes and messages. Not every machine with a GPU has them, so lanes are imported lazily."""
 
 
-def paced(checkpoint: Checkpoint, device: torch.device, goals: Iterable[Goal]) -> Told:
-    """Whole engines at their goals, and at half of them, where finals are asked for."""
+def paced(checkpoint: Checkpoint, device: torch.device, goals: Iterable[Goal]) -> ResultTable:
+    """Engines with the goal's number of streams, and with half of it."""
     columns = ("chunk ms", "streams", "lag p50", "p99 ms", "final p50", "p99 ms", "rows", "turn ms", *COLUMNS, "busy")
-    told = Told("Streams at the pace of speech, in an engine", (*columns, "feeder late ms"))
-    if told.lacks(*NEEDED):
-        return told
+    table = ResultTable("Live streams in real time, in an engine", (*columns, "feeder late ms"))
+    if table.lacks_modules(*NEEDED):
+        return table
     for goal in goals:
-        with told.failures(f"{goal.streams} streams at {goal.milliseconds} ms"):
-            _pace(told, checkpoint, device, goal)
-    return told
+        with table.record_failures(f"{goal.streams} streams at {goal.milliseconds} ms"):
+            _pace(table, checkpoint, device, goal)
+    return table
 
 
-def _pace(told: Told, checkpoint: Checkpoint, device: torch.device, goal: Goal) -> None:
+def _pace(table: ResultTable, checkpoint: Checkpoint, device: torch.device, goal: Goal) -> None:
     from bench.engine_trial import Trial  # noqa: PLC0415
     from conure.engine.lanes.cuda_lane import CudaLane  # noqa: PLC0415
 
     runner = live_runner(_of_one_chunk(checkpoint, goal.chunk), device)
     lane = CudaLane(runner, goal.streams)
     lane.prepare()
-    were_recorded(runner, told)
+    note_capture_failure(runner, table)
     for streams in (goal.streams // 2, goal.streams):
         latency = goal.milliseconds
-        said = speech(SECONDS if device.type == "cuda" else FEW_SECONDS)
-        found = Trial({"live": lane}, [said], streams, latency, latency / 1000).run()
+        voice = speech(SECONDS if device.type == "cuda" else SMALL_SECONDS)
+        found = Trial({"live": lane}, [voice], streams, latency, latency / 1000).run()
         rows = max(round(found.rows), 1)
-        cells = *_spread(found.lag), *_spread(found.final), f"{rows}", f"{1e3 * found.turn:.1f}"
-        floor = beside(found.turn, floor_of(runner.config, rows, goal.chunk, LIVE_PAST))
-        told.row(f"{latency}", f"{streams}", *cells, *floor, f"{found.busy:.0%}", f"{1e3 * found.late:.0f}")
+        cells = *_spread(found.lag), *_spread(found.final), f"{rows}", f"{1e3 * found.step:.1f}"
+        floor = floor_cells(found.step, floor_of(runner.config, rows, goal.chunk, LIVE_PAST))
+        table.add_row(f"{latency}", f"{streams}", *cells, *floor, f"{found.busy:.0%}", f"{1e3 * found.max_delay:.0f}")
         if found.unfinished:
-            told.note(f"{found.unfinished} of {streams} streams at {latency} ms did not finish.")
+            table.add_note(f"{found.unfinished} of {streams} streams at {latency} ms did not finish.")
 
 
 def _of_one_chunk(checkpoint: Checkpoint, chunk: int) -> Checkpoint:
-    """Only its turns are recorded then."""
+    """With one chunk size, only its steps are captured."""
     encoder = replace(checkpoint.config.encoder, contexts=(AttentionContext(LIVE_PAST, chunk - 1),))
     return replace(checkpoint, config=replace(checkpoint.config, encoder=encoder))
 
@@ -71,22 +71,22 @@ def _spread(spread: Spread | None) -> tuple[str, str]:
     return (f"{1e3 * spread.p50:.0f}", f"{1e3 * spread.p99:.0f}") if spread else (NOTHING, NOTHING)
 
 
-def host(checkpoint: Checkpoint, cases: Sequence[tuple[int, int]]) -> Told:
-    """What a stream costs Python in a turn: turns whose recording does nothing, and finds no speech and no tokens."""
-    told = Told(
-        "The host's part of a turn", ("chunk ms", "streams", "us a stream: push", "ready", "fill", "tell", "all")
+def host(checkpoint: Checkpoint, cases: Sequence[tuple[int, int]]) -> ResultTable:
+    """Python's time per stream and step: steps with an empty graph, which finds no speech and no tokens."""
+    table = ResultTable(
+        "Host time of a step", ("chunk ms", "streams", "us per stream: push", "ready", "fill", "report", "all")
     )
-    if told.lacks(*NEEDED):
-        return told
-    with told.failures("the lane"):
+    if table.lacks_modules(*NEEDED):
+        return table
+    with table.record_failures("the lane"):
         for latency, streams in cases:
             found = _host_seconds(checkpoint, latency, streams)
-            told.row(f"{latency}", f"{streams}", *(f"{seconds * 1e6 / streams:.1f}" for seconds in found))
-    return told
+            table.add_row(f"{latency}", f"{streams}", *(f"{seconds * 1e6 / streams:.1f}" for seconds in found))
+    return table
 
 
 def _host_seconds(checkpoint: Checkpoint, latency: int, streams: int) -> tuple[float, ...]:
-    """Of a turn of all streams: pushing, choosing, filling, telling, and all of it."""
+    """Median times of a step of all streams: pushing audio, choosing rows, filling inputs, reporting, and the total."""
     from conure.engine.lanes.cuda_lane import CudaLane, sizes_of  # noqa: PLC0415
     from conure.engine.messages import StreamOptions  # noqa: PLC0415
 
@@ -94,7 +94,7 @@ def _host_seconds(checkpoint: Checkpoint, latency: int, streams: int) -> tuple[f
     for number in range(streams):
         lane.open(number, StreamOptions("live", latency_ms=latency))
     samples, size = speech(latency / 1000 * 16), latency * 16
-    taken: list[tuple[float, ...]] = []
+    times: list[tuple[float, ...]] = []
     for at in range(0, len(samples), size):
         begin = time.perf_counter()
         for number in range(streams):
@@ -102,16 +102,16 @@ def _host_seconds(checkpoint: Checkpoint, latency: int, streams: int) -> tuple[f
         pushed = time.perf_counter()
         ready = [work.stream for work in lane.ready()]
         chosen = time.perf_counter()
-        most = sizes_of(latency // 80, streams)[-1]
-        for first in range(0, len(ready), most):
-            lane.run(ready[first : first + most], 0.0)
+        max_rows = sizes_of(latency // 80, streams)[-1]
+        for first in range(0, len(ready), max_rows):
+            lane.run(ready[first : first + max_rows], 0.0)
         lane.settle()
         took, stages = time.perf_counter() - begin, lane.stages.take()
         if ready:
-            taken.append((pushed - begin, chosen - pushed, stages["filling"], stages["telling"], took))
-    return tuple(sorted(column)[len(column) // 2] for column in zip(*taken[2:], strict=True))
+            times.append((pushed - begin, chosen - pushed, stages["filling"], stages["telling"], took))
+    return tuple(sorted(column)[len(column) // 2] for column in zip(*times[2:], strict=True))
 
 
 def _nothing(work: Callable[[], None], results: Sequence[torch.Tensor] = ()) -> Callable[[], None]:
-    """A recording of no work."""
+    """A graph capture of no work."""
     return lambda: None

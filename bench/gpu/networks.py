@@ -1,4 +1,4 @@
-"""The networks that are measured: random weights of real sizes, made on the device, each where it is first needed."""
+"""The measured networks: random weights of real sizes, made on the device when first used."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from conure.models.network import Network
 __all__ = ["Networks"]
 
 VOCABULARY, SECONDS = 8192, 30.0
-"""Tokens, and speech that random weights are calibrated with."""
-FEW, FEW_SECONDS = 512, 3.0
-"""The same where it is only to be seen that the bench works."""
+"""Vocabulary, and seconds of speech to calibrate random weights with."""
+SMALL_VOCABULARY, SMALL_SECONDS = 512, 3.0
+"""The same on a CPU."""
 
 
 class Networks:
@@ -28,22 +28,22 @@ class Networks:
 
     @cached_property
     def live(self) -> Checkpoint:
-        """Of nemotron-speech-streaming-en-0.6b's sizes; its tensors are on the device."""
+        """With the sizes of nemotron-speech-streaming-en-0.6b; tensors are on the device."""
         return random_live_checkpoint(self.layers, self.width, self.device, RIGHTS)
 
     @cached_property
     def runner(self) -> TorchClipRunner:
-        """Of clips."""
+        """For clips."""
         network = self.network()
         return TorchClipRunner(network, LogMel(network.config.mel), self.device)
 
     def network(self) -> Network:
-        """A copy that may be folded, of parakeet-tdt-0.6b-v3's sizes."""
+        """A copy, as folding changes it; with the sizes of parakeet-tdt-0.6b-v3."""
         return copy.deepcopy(self._offline)
 
     @cached_property
     def _offline(self) -> Network:
-        vocabulary, seconds = (VOCABULARY, SECONDS) if self.device.type == "cuda" else (FEW, FEW_SECONDS)
+        vocabulary, seconds = (VOCABULARY, SECONDS) if self.device.type == "cuda" else (SMALL_VOCABULARY, SMALL_SECONDS)
         network = build(vocabulary, self.layers, self.width, self.device)
         calibrate(network, seconds)
         return network

@@ -1,4 +1,4 @@
-"""Parts alone, of real sizes: attention to a clip of half a minute, the best tokens, the speech detector."""
+"""Single operators of real sizes: attention of a clip of 30 s, best tokens, the speech detector."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bench.audio import speech
 from bench.gpu.agreement import in_float32
-from bench.gpu.device import free
+from bench.gpu.device import free_memory
+from bench.gpu.result_table import NOTHING, ResultTable
 from bench.gpu.streams import random_silero
-from bench.gpu.told import NOTHING, Told
 from conure.decoding.emitted_token import ALPHA
 from conure.fused.available import has_fused_kernels
 from conure.fused.clip_attention import attend_clip
@@ -25,33 +25,35 @@ __all__ = ["parts"]
 CPU = torch.device("cpu")
 HEADS, WIDTH, JOINT, VOCABULARY = 8, 128, 640, 8193
 CLIP, SHORTER = 375, 301
-"""Steps: 30 s, and a clip beside it that is shorter."""
+"""Encoder frames: a clip of 30 s, and a shorter clip in the same batch."""
 PLANS = 64
-LOOKS = 512
-"""Steps that tokens are found at."""
+FRAMES = 512
+"""Encoder frames for which tokens are chosen."""
 
 
 @torch.inference_mode()
-def parts(device: torch.device) -> Told:
+def parts(device: torch.device) -> ResultTable:
     columns = ("part", "form", "relative distance", "ids that differ")
-    told = Told("Parts, against float32 on the CPU", columns)
-    with told.failures("attention to clips"):
-        _attention(told, device)
-    with told.failures("best tokens"):
-        _best_tokens(told, device)
-    with told.failures("the speech detector"):
+    table = ResultTable("Parts, against float32 on the CPU", columns)
+    with table.record_failures("attention to clips"):
+        _attention(table, device)
+    with table.record_failures("best tokens"):
+        _best_tokens(table, device)
+    with table.record_failures("the speech detector"):
         with in_float32():
-            expected = _listened(CPU)
-        told.row("speech detector", "as the process has products", _distance(_listened(device), expected), NOTHING)
+            expected = _speech_probabilities(CPU)
+        table.add_row(
+            "speech detector", "the process's precision", _distance(_speech_probabilities(device), expected), NOTHING
+        )
     if device.type == "cuda":
-        with told.failures("spectra"):
-            told.note(
-                f"{PLANS} sizes of spectra take {_planned(device) / 1e6:.0f} MB of the device beside torch's own."
+        with table.record_failures("spectra"):
+            table.add_note(
+                f"{PLANS} sizes of spectra take {_plan_memory(device) / 1e6:.0f} MB of the device beside torch's own."
             )
-    return told
+    return table
 
 
-def _attention(told: Told, device: torch.device) -> None:
+def _attention(table: ResultTable, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(0)
     steps = torch.randn(2, CLIP, 3, HEADS, WIDTH, generator=generator)
     positions = torch.randn(HEADS, 2 * CLIP - 1, WIDTH, generator=generator)
@@ -67,18 +69,21 @@ def _attention(told: Told, device: torch.device) -> None:
     with in_float32():
         expected = attended(CPU, torch.float32, False)
     for dtype in (torch.float32, torch.bfloat16):
-        for name, kernels, context in _ways(device):
-            if kernels and dtype == torch.float32:  # takes half a minute to compile, and nobody runs it
+        for name, kernels, context in _variants(device):
+            if kernels and dtype == torch.float32:  # takes half a minute to compile, and is not used
                 continue
-            with told.failures(f"attention to clips, {name}"), context:
+            with table.record_failures(f"attention to clips, {name}"), context:
                 got = attended(device, dtype, kernels)
                 form = f"{str(dtype).removeprefix('torch.')}, {name}"
-                told.row("attention to clips of 30 s", form, _distance(got, expected), NOTHING)
+                table.add_row("attention to clips of 30 s", form, _distance(got, expected), NOTHING)
 
 
-def _best_tokens(told: Told, device: torch.device) -> None:
+def _best_tokens(table: ResultTable, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(0)
-    hidden, weight = torch.randn(LOOKS, JOINT, generator=generator), torch.randn(VOCABULARY, JOINT, generator=generator)
+    hidden, weight = (
+        torch.randn(FRAMES, JOINT, generator=generator),
+        torch.randn(VOCABULARY, JOINT, generator=generator),
+    )
     bias = torch.randn(VOCABULARY, generator=generator)
 
     def found(device: torch.device, kernels: bool) -> tuple[Tensor, Tensor]:
@@ -88,42 +93,42 @@ def _best_tokens(told: Told, device: torch.device) -> None:
 
     with in_float32():
         ids, sure = found(CPU, False)
-    for name, kernels, context in _ways(device):
-        with told.failures(f"best tokens, {name}"), context:
+    for name, kernels, context in _variants(device):
+        with table.record_failures(f"best tokens, {name}"), context:
             mine, sureness = found(device, kernels)
-            told.row("best tokens", name, _distance(sureness, sure), f"{int((mine != ids).sum())} of {LOOKS}")
+            table.add_row("best tokens", name, _distance(sureness, sure), f"{int((mine != ids).sum())} of {FRAMES}")
 
 
-def _ways(device: torch.device) -> Iterator[tuple[str, bool, AbstractContextManager[None]]]:
-    """As the process has products of float32, which is tf32 where a runner was made, and in full."""
+def _variants(device: torch.device) -> Iterator[tuple[str, bool, AbstractContextManager[None]]]:
+    """With the process's precision of float32 products (TF32 after a runner was made), and with full float32."""
     yield "torch", False, contextlib.nullcontext()
     yield "torch, products in full", False, in_float32()
     if has_fused_kernels(device):
         yield "kernel", True, contextlib.nullcontext()
 
 
-def _listened(device: torch.device) -> Tensor:
-    """Probabilities of speech in some seconds of it, three rows and three steps at a time."""
+def _speech_probabilities(device: torch.device) -> Tensor:
+    """Speech probabilities of some seconds, three rows and three windows at a time."""
     silero = random_silero(device)
     state = silero.allocate(4)
     rows, counts = torch.arange(3, device=device), torch.full((3,), 3, device=device)
     samples = torch.from_numpy(speech(11.0))[: 3 * 100 * STEP].view(3, -1).to(device)
-    told = []
+    outputs = []
     for at in range(0, samples.shape[1] - 3 * STEP + 1, 3 * STEP):
         fresh = torch.full((3,), at == 0, device=device)
-        told.append(silero.detect(samples[:, at : at + 3 * STEP], counts, fresh, rows, state).cpu())
-    return torch.cat(told, 1)
+        outputs.append(silero.detect(samples[:, at : at + 3 * STEP], counts, fresh, rows, state).cpu())
+    return torch.cat(outputs, 1)
 
 
-def _planned(device: torch.device) -> float:
-    """Bytes that the library of spectra takes for sizes that it meets for the first time; torch keeps 4,096 of them."""
+def _plan_memory(device: torch.device) -> float:
+    """Bytes of cuFFT plans for PLANS new sizes; torch caches 4,096 plans."""
     torch.fft.rfft(torch.zeros(1, 512, device=device))
     torch.cuda.empty_cache()
-    before = free(device)
+    before = free_memory(device)
     for rows in range(1001, 1001 + PLANS):
         torch.fft.rfft(torch.zeros(rows, 512, device=device))
     torch.cuda.empty_cache()
-    return before - free(device)
+    return before - free_memory(device)
 
 
 def _distance(got: Tensor, expected: Tensor) -> str:

@@ -1,1 +1,1 @@
-"""Others, each run by its own environment."""
+"""Other projects, each run in its own environment."""

@@ -1,4 +1,4 @@
-"""What every worker does: load, run the cases it is told, print one line of JSON for each. Standard library and numpy.
+"""The common part of workers: load, run the given cases, print a line of JSON for each. Needs only numpy.
 
     python WORKER.py '{"model": PATH, "threads": 2, "cases": [{"name": "...", "files": [...], "repeats": 3}]}'
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 Transcribe = Callable[[list[Path], list[np.ndarray]], int]
-"""Clips, by path and as float32 at 16 kHz, in one batch -> tokens or characters that came out."""
+"""Clips, by path and as float32 at 16 kHz, in one batch -> number of tokens or characters."""
 
 LONG_SECONDS = 120
 
@@ -30,21 +30,21 @@ def read_wav(path: Path) -> np.ndarray:
     return np.frombuffer(data, "<i2").astype(np.float32) / 32768
 
 
-def say(**facts: object) -> None:
+def print_line(**facts: object) -> None:
     print(json.dumps(facts), file=OUT, flush=True)
 
 
 def serve(load: Callable[[dict], tuple[Transcribe, str]]) -> None:
-    """`load` takes the task and gives the function that transcribes and the version of what it uses."""
+    """`load` takes the task and returns the transcribe function and a description of versions."""
     task = json.loads(sys.argv[1])
-    begin = time.perf_counter()
+    started_at = time.perf_counter()
     transcribe, version = load(task)
-    say(event="loaded", seconds=time.perf_counter() - begin, version=version, peak_mb=peak_mb())
+    print_line(event="loaded", seconds=time.perf_counter() - started_at, version=version, peak_mb=peak_mb())
     for case in task["cases"]:
         try:
-            say(event="case", name=case["name"], **run(transcribe, case), peak_mb=peak_mb())
+            print_line(event="case", name=case["name"], **run(transcribe, case), peak_mb=peak_mb())
         except Exception as error:
-            say(event="failed", name=case["name"], error=f"{type(error).__name__}: {error}"[:300])
+            print_line(event="failed", name=case["name"], error=f"{type(error).__name__}: {error}"[:300])
 
 
 def run(transcribe: Transcribe, case: dict) -> dict:
@@ -55,9 +55,9 @@ def run(transcribe: Transcribe, case: dict) -> dict:
         transcribe(paths, clips)
     seconds, came = [], 0
     for _ in range(case["repeats"]):
-        begin = time.perf_counter()
+        started_at = time.perf_counter()
         came = transcribe(paths, clips)
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.perf_counter() - started_at)
     return {"audio": audio, "seconds": seconds, "came": came}
 
 
@@ -65,11 +65,11 @@ def peak_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
-def _own_stdout() -> int:
-    """Libraries print; what they print goes to stderr."""
-    mine = os.dup(1)
+def _reserve_stdout() -> int:
+    """Redirects stdout to stderr, as libraries print to it; returns a descriptor of the original stdout."""
+    original = os.dup(1)
     os.dup2(2, 1)
-    return mine
+    return original
 
 
-OUT = os.fdopen(_own_stdout(), "w")
+OUT = os.fdopen(_reserve_stdout(), "w")

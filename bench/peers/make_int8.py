@@ -1,10 +1,10 @@
-"""The ONNX models of `make_nemo` in int8, as each project makes its own: run by an environment of onnxruntime.
+"""Quantizes the ONNX models of `make_nemo` to int8 in each project's own way. Runs in an environment with onnxruntime.
 
     python -m bench.peers.make_int8 FOLDER
 
-onnx-asr: the defaults of quantize_dynamic (int8), which also quantise convolutions, and a kinder form that quantises
-matrix products alone, by column (int8-matmul). sherpa-onnx: uint8 weights in the encoder, as its export scripts have
-it; its fp32 files are thrown away.
+onnx-asr: the defaults of quantize_dynamic (int8), which also quantize convolutions, and a more accurate variant that
+quantizes only matrix products, per column (int8-matmul). sherpa-onnx: uint8 weights in the encoder, as in its export
+scripts; its fp32 files are deleted.
 """
 
 import json
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def add_metadata(folder: Path) -> None:
-    """What sherpa-onnx reads from the encoder."""
+    """Adds the metadata that sherpa-onnx reads from the encoder."""
     graph = onnx.load(folder / "encoder.int8.onnx")
     facts = json.loads((folder / "metadata.json").read_text())
     onnx.helper.set_model_props(graph, {key: str(value) for key, value in facts.items()})

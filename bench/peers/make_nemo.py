@@ -1,4 +1,4 @@
-"""Conure's random checkpoint as the peers load it, written with NeMo: run by the environment of NeMo.
+"""Writes Conure's random checkpoint with NeMo, in the formats of other projects. Runs in NeMo's environment.
 
     python -m bench.peers.make_nemo --model CONURE_FOLDER --out FOLDER
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def build(folder: Path, out: Path):
-    """NeMo's model with Conure's weights; every tensor of both sides finds its partner."""
+    """NeMo's model with Conure's weights; every tensor must have a counterpart."""
     network = json.loads((folder / "config.json").read_text())["network"]
     tokenizer = out / "tokenizer"
     tokenizer.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The .nemo of `make_nemo` as a folder of transformers: run by the environment of transformers.
+"""Converts the .nemo of `make_nemo` into a transformers folder. Runs in transformers' environment.
 
 python -m bench.peers.make_transformers FOLDER
 """

@@ -1,4 +1,4 @@
-"""Recordings that a server of its own is sent. How fast it is says nothing here."""
+"""Measuring recordings with a server. The speed itself is not tested."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_one_at_once_is_measured_once(server: Server) -> None:
     assert [trial.at_once for trial in trials] == [1]
 
 
-def test_a_model_that_is_not_there_is_told(server: Server) -> None:
+def test_an_unknown_model_raises(server: Server) -> None:
     with pytest.raises(EngineFailed, match="nobody"):
         measure_clips(ClipBench(DIGITS, length=1, model="nobody"), server, lambda trial: None)
 
 
-def test_numbers_that_make_no_sense() -> None:
+def test_invalid_numbers() -> None:
     for wrong in ({"at_once": 0}, {"length": 0}, {"seconds": 0.5}):
         with pytest.raises(BadOption, match=f"{next(iter(wrong)).replace('_', '-')} is"):
             ClipBench(DIGITS, **wrong)
@@ -58,11 +58,12 @@ def test_numbers_that_make_no_sense() -> None:
 
 def test_a_report() -> None:
     trials = [clips_trial(1), clips_trial(4)]
-    assert clips_line(trials[0]) == "recordings, one at a time: 6.0 hours an hour"
-    assert clips_line(clips_trial(4, same=False)) == "recordings, 4 at once: 24.0 hours an hour, not all heard as alone"
-    told = dict(clips_facts(trials, 12.0))
-    assert told["recordings, 4 at once"] == "24.0 hours an hour"
-    assert told["cpu, engine"] == "1.50 cores"
-    assert told["memory, engine"] == "1024 MB"
-    assert told["price"] == "$0.50000 an hour of recordings, where the machine is $12"
+    assert clips_line(trials[0]) == "recordings, one at a time: 6.0x real time (RTFx)"
+    different = "recordings, 4 at once: 24.0x real time (RTFx), transcripts differ"
+    assert clips_line(clips_trial(4, same=False)) == different
+    rows = dict(clips_facts(trials, 12.0))
+    assert rows["recordings, 4 at once"] == "24.0x real time (RTFx)"
+    assert rows["cpu, engine"] == "1.50 cores"
+    assert rows["memory, engine"] == "1024 MB"
+    assert rows["price"] == "$0.50000 per hour of recordings, with the machine at $12 per hour"
     assert (clips_as_dict(trials, 12.0)["hours_an_hour"], clips_as_dict(trials, 12.0)["dollars_per_hour"]) == (24, 0.5)

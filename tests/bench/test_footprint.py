@@ -36,19 +36,19 @@ def packages(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_needs_follow_extras_that_were_asked_for(packages: Path) -> None:
+def test_dependencies_follow_requested_extras(packages: Path) -> None:
     graph = graph_of(distributions(path=[str(packages)]))
     assert graph["conure"] == {"heavy-one", "light", "web"}
     assert (graph["web"], graph["light"], graph["quick"]) == ({"quick"}, {"shared"}, set())
     assert closure(graph, {"heavy-one"}) == {"heavy-one", "shared", "only-heavy"}
 
 
-def test_a_size_is_that_of_the_files_that_are_there(packages: Path) -> None:
+def test_a_size_counts_existing_files(packages: Path) -> None:
     (dist,) = distributions(name="only-heavy", path=[str(packages)])
     assert size_of(dist) == 4 * MEGA
 
 
-def test_a_dependency_costs_what_it_alone_brings(packages: Path, tmp_path: Path) -> None:
+def test_a_dependency_costs_what_only_it_requires(packages: Path, tmp_path: Path) -> None:
     wheel = tmp_path / "conure.whl"
     wheel.write_bytes(b"0" * 500_000)
     assert sizes(wheel, packages) == [

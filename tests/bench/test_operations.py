@@ -1,4 +1,4 @@
-"""What is counted by formula is what torch counts as it runs."""
+"""Operation counts by formula equal those that torch counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.operations import TURNS, WINDOW, attention, clip, decoding, positions, products, step, subsampling
+from bench.operations import (
+    DECODER_ITERATIONS,
+    WINDOW,
+    attention,
+    clip,
+    decoding,
+    encoder_step,
+    positions,
+    products,
+    subsampling,
+)
 from conure.audio.features import LogMel
 from conure.audio.mel import MelConfig
 from conure.models.config import AttentionContext, EncoderConfig
@@ -23,7 +33,7 @@ FRAMES, ROWS = 403, 3
 
 
 @torch.inference_mode()
-def counted(call: Callable[[], Any]) -> int:
+def count(call: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         call()
     return int(counter.get_total_flops())
@@ -32,7 +42,7 @@ def counted(call: Callable[[], Any]) -> int:
 @pytest.mark.parametrize("encoder", [OFFLINE, STREAMING], ids=["offline", "causal"])
 def test_subsampling(encoder: EncoderConfig) -> None:
     net = network(encoder).encoder
-    assert counted(lambda: net.pre_encode(*mel([FRAMES] * ROWS))) == subsampling(encoder, ROWS, FRAMES).operations
+    assert count(lambda: net.pre_encode(*mel([FRAMES] * ROWS))) == subsampling(encoder, ROWS, FRAMES).operations
 
 
 @pytest.mark.parametrize("form", [lambda net: net, FoldedEncoder], ids=["plain", "folded"])
@@ -45,7 +55,7 @@ def test_layers(form: Callable[[Any], Any]) -> None:
     layer = products(OFFLINE, ROWS * steps).operations + attention(OFFLINE, ROWS, steps, steps, False).operations
     if not isinstance(net, FoldedEncoder):
         layer += positions(OFFLINE, steps).operations
-    assert counted(lambda: net.encode_steps(x, counts)) == OFFLINE.layers * layer
+    assert count(lambda: net.encode_steps(x, counts)) == OFFLINE.layers * layer
 
 
 def test_local_attention() -> None:
@@ -58,7 +68,7 @@ def test_local_attention() -> None:
         net.encode_steps(x, counts)
     blocks = ROWS * -(-steps // window)
     layer = products(config, ROWS * steps).operations + attention(config, blocks, window, 3 * window, False).operations
-    assert counted(lambda: net.encode_steps(x, counts)) == config.layers * layer
+    assert count(lambda: net.encode_steps(x, counts)) == config.layers * layer
 
 
 @pytest.mark.parametrize("chunk", [1, 4])
@@ -67,18 +77,16 @@ def test_a_streaming_step(chunk: int) -> None:
     state = EncoderState.allocate(STREAMING, ROWS, past, net.pre_encode.out.weight)
     tables = net.positions(past + chunk - 1, 1 - chunk)
     whole, frames = mel([8 * chunk] * ROWS)
-    found = counted(lambda: net.step(whole, frames, state, tables))
-    stages = step(STREAMING, ROWS, chunk, past)
+    found = count(lambda: net.step(whole, frames, state, tables))
+    stages = encoder_step(STREAMING, ROWS, chunk, past)
     written = attention(STREAMING, ROWS, chunk, past + chunk, False).operations * STREAMING.layers
-    front = counted(
-        lambda: net.pre_encode.step(whole, frames, ~state.started, net.pre_encode.empty_caches(ROWS, whole))
-    )
+    front = count(lambda: net.pre_encode.step(whole, frames, ~state.started, net.pre_encode.empty_caches(ROWS, whole)))
     assert found == front + stages["products"].operations + written
 
 
 def test_features() -> None:
     config = MelConfig()
-    found = counted(lambda: LogMel(config).log_mel_reference(torch.zeros(ROWS, 512 + 49 * 160)))
+    found = count(lambda: LogMel(config).log_mel_reference(torch.zeros(ROWS, 512 + 49 * 160)))
     assert found == ROWS * 50 * 2 * 257 * config.features
 
 
@@ -94,10 +102,10 @@ def test_decoding() -> None:
             heads.score(projected[:, :WINDOW], predicted)
             heads.advance(torch.zeros(ROWS, dtype=torch.long), memory)
 
-    assert counted(decode) == decoding(config, ROWS, steps, turns).operations
+    assert count(decode) == decoding(config, ROWS, steps, turns).operations
 
 
-def test_one_kernel_for_attention_moves_and_computes_less() -> None:
+def test_fused_attention_needs_fewer_bytes_and_operations() -> None:
     heads = network(OFFLINE, predictor_width=16, predictor_layers=1, joint_width=16)
     for seconds in (15.0, 300.0, 3600.0):
         stages = clip(heads.config, 2, seconds)
@@ -106,5 +114,5 @@ def test_one_kernel_for_attention_moves_and_computes_less() -> None:
         assert fused.bytes < written.bytes
         assert (
             stages["decoding"].operations
-            == decoding(heads.config, 2, round(seconds * 12.5), round(TURNS * seconds)).operations
+            == decoding(heads.config, 2, round(seconds * 12.5), round(DECODER_ITERATIONS * seconds)).operations
         )

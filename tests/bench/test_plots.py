@@ -1,4 +1,4 @@
-"""Figures are pictures of a sensible size that show something; their numbers are those that were measured."""
+"""Figures have a sensible size and visible lines; their CSV files contain the measured values."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conure.bench import plots as figures
+from conure.bench import plots
 from conure.bench.batch_bench import Batch
-from conure.bench.capacity_search import CapacityFindings, Search
+from conure.bench.capacity_search import CapacityFindings, OptionsSearch
 from conure.bench.csv_tables import lag_rows, memory_rows
-from conure.bench.plots import BLUE, ORANGE, draw, ensure_drawing
+from conure.bench.plots import BLUE, ORANGE, draw_figures, ensure_can_draw
 from conure.bench.statistics import Spread
 from conure.bench.trial import Trial
 from conure.errors import BadOption, MissingBackend
@@ -38,8 +38,8 @@ TRIALS = [trial(10, 0.05), trial(80, 0.9), REFUSED, trial(40, 0.1), trial(60, 0.
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("figures")
     batches = [Batch(1, 10.0, 0.5), Batch(8, 10.0, 2.0), Batch(1, 1.0, 0.1), Batch(8, 1.0, 0.4)]
-    found = CapacityFindings(searches=[Search({}, ("a", "b"), IDLE, TRIALS)], batches=batches)
-    paths = draw(folder, found, "a processor, 2 cores", "b")
+    findings = CapacityFindings(searches=[OptionsSearch({}, ("a", "b"), IDLE, TRIALS)], batches=batches)
+    paths = draw_figures(folder, findings, "a processor, 2 cores", "b")
     assert sorted(paths) == sorted(folder.iterdir())
     return folder
 
@@ -50,15 +50,15 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def has(picture: np.ndarray, color: str) -> bool:
-    wanted = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    return bool((abs(picture[..., :3] - wanted) < 0.01).all(-1).sum() > 50)
+    expected = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    return bool((abs(picture[..., :3] - expected) < 0.01).all(-1).sum() > 50)
 
 
 @pytest.mark.parametrize(
     ("name", "colors"),
     [("lag", (BLUE, ORANGE, "#555555")), ("memory", (BLUE, ORANGE)), ("batches", (BLUE,)), ("lengths", (BLUE, ORANGE))],
 )
-def test_a_figure_is_a_picture_with_its_lines_on_white(folder: Path, name: str, colors: tuple[str, ...]) -> None:
+def test_a_figure_has_its_lines_on_white(folder: Path, name: str, colors: tuple[str, ...]) -> None:
     picture = image.imread(folder / f"{name}.png")
     height, width = picture.shape[:2]
     assert (600 <= height <= 1200, 900 <= width <= 2000) == (True, True)
@@ -66,7 +66,7 @@ def test_a_figure_is_a_picture_with_its_lines_on_white(folder: Path, name: str, 
     assert [has(picture, color) for color in colors] == [True] * len(colors)
 
 
-def test_the_numbers_of_a_lag_are_in_order_without_what_was_not_spoken(folder: Path) -> None:
+def test_rows_of_lag_are_in_order_without_rejected_trials(folder: Path) -> None:
     rows = read(folder / "lag.csv")
     assert [row["streams"] for row in rows] == ["10", "40", "60", "80"]
     assert [row["lag_p99_ms"] for row in rows] == ["50.0", "100.0", "200.0", "900.0"]
@@ -74,7 +74,7 @@ def test_the_numbers_of_a_lag_are_in_order_without_what_was_not_spoken(folder: P
     assert {row["promise_ms"] for row in rows} == {"260.0"}
 
 
-def test_memory_that_a_larger_load_left_behind_is_no_number(folder: Path) -> None:
+def test_memory_after_a_larger_load_is_left_out(folder: Path) -> None:
     assert read(folder / "memory.csv") == [
         {"streams": "0", "server_mb": "100.0", "engine_mb": "400.0"},
         {"streams": "10", "server_mb": "110.0", "engine_mb": "420.0"},
@@ -96,20 +96,18 @@ def test_throughput_by_batch_and_by_length(folder: Path) -> None:
     ]
 
 
-def test_what_was_not_measured_has_no_figure(tmp_path: Path) -> None:
-    assert draw(tmp_path, CapacityFindings(), "a processor", "b") == []
+def test_no_figure_without_measurements(tmp_path: Path) -> None:
+    assert draw_figures(tmp_path, CapacityFindings(), "a processor", "b") == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_drawing_needs_is_looked_for_before_anything_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ensure_drawing(tmp_path / "new" / "folder")
+def test_requirements_of_figures_are_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure_can_draw(tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder").is_dir()
     (tmp_path / "file").touch()
     with pytest.raises(BadOption, match="--plot is"):
-        ensure_drawing(tmp_path / "file")
-    monkeypatch.setattr(figures, "find_spec", lambda name: None)
+        ensure_can_draw(tmp_path / "file")
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
     with pytest.raises(MissingBackend) as caught:
-        ensure_drawing(tmp_path)
+        ensure_can_draw(tmp_path)
     assert caught.value.hint == "pip install 'conure[plot]'"

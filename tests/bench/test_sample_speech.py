@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conure.bench.sample_speech import RATE, shipped, voices
+from conure.bench.sample_speech import RATE, read_voices, sample_recording
 from conure.errors import AudioNotFound
 
 
@@ -12,8 +12,8 @@ def samples(pcm: bytes) -> np.ndarray:
 
 
 def test_voices_are_one_recording_from_several_places() -> None:
-    (whole,) = voices(shipped(), 11.0, 1)
-    first, second = voices(shipped(), 30.0, 2)
+    (whole,) = read_voices(sample_recording(), 11.0, 1)
+    first, second = read_voices(sample_recording(), 30.0, 2)
     assert len(samples(first)) == len(samples(second)) == 30 * RATE
     assert first[: len(whole)] == whole
     middle = len(samples(whole)) // 2
@@ -23,12 +23,12 @@ def test_voices_are_one_recording_from_several_places() -> None:
 def test_recordings_of_a_folder_follow_one_another(tmp_path: Path) -> None:
     for name in ("b/two.flac", "a.flac"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(shipped().read_bytes())
-    (said,) = voices(tmp_path, 22.0, 1)
-    assert said[: 10 * RATE * 2] == said[11 * RATE * 2 : 21 * RATE * 2]
+        (tmp_path / name).write_bytes(sample_recording().read_bytes())
+    (excerpt,) = read_voices(tmp_path, 22.0, 1)
+    assert excerpt[: 10 * RATE * 2] == excerpt[11 * RATE * 2 : 21 * RATE * 2]
 
 
 def test_a_folder_without_recordings(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(AudioNotFound, match="holds no recordings"):
-        voices(tmp_path, 1.0, 1)
+    with pytest.raises(AudioNotFound, match="has no recordings"):
+        read_voices(tmp_path, 1.0, 1)

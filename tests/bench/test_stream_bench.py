@@ -1,4 +1,4 @@
-"""A server of its own, clients in a process of their own, real sockets. How fast it is says nothing here."""
+"""Measuring streams with a server, clients in other processes, and sockets. The speed itself is not tested."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ TINY = Path(str(resources.files("conure"))) / "data" / "tiny"
 DIGITS = Path(__file__).parents[1] / "data" / "demo.flac"
 
 
-def test_two_streams_are_heard_as_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_concurrent_streams_equal_single_streams(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["bench", "live", "--model", str(TINY), "--audio", str(DIGITS), "--streams", "2", "--seconds", "2", "--json"]
-    main(line)  # whether they are held is a question of time
-    told = json.loads(capsys.readouterr().out)
-    (trial,) = told["trials"]
+    main(line)  # whether they are sustained depends on the machine
+    result = json.loads(capsys.readouterr().out)
+    (trial,) = result["trials"]
     assert trial["ends"] == {"finished": 2}
     assert trial["seconds"] == pytest.approx(4.0)
     assert trial["words"] > 0
@@ -28,17 +28,17 @@ def test_two_streams_are_heard_as_alone(capsys: pytest.CaptureFixture[str]) -> N
     assert trial["final"]["count"] == 2
     assert trial["turns"] > 0
     assert trial["cpu"].keys() == trial["memory"].keys() == {"server", "engine"}
-    assert told["machine"]["cores"] >= 1
+    assert result["machine"]["cores"] >= 1
 
 
-def test_each_process_of_a_server_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_process_of_a_server_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["bench", "live", "--model", str(TINY), "--audio", str(DIGITS), "--streams", "1", "--seconds", "1"]
     main([*line, "--processes", "2", "--json"])
     (trial,) = json.loads(capsys.readouterr().out)["trials"]
     assert trial["cpu"].keys() == trial["memory"].keys() == {"server", "door 1", "door 2", "engine"}
 
 
-def test_a_server_that_does_not_start_says_why() -> None:
+def test_a_server_that_does_not_start_raises() -> None:
     with (
         pytest.raises(EngineFailed, match="the server did not start"),
         start_server(["--live-models", "./gone.nemo", "--file-models", NO_CLIPS]),
@@ -46,17 +46,17 @@ def test_a_server_that_does_not_start_says_why() -> None:
         pass
 
 
-def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_server(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "live", "--url", "http://127.0.0.1:9", "--streams", "1"]) == 2
-    assert "no server answers at http://127.0.0.1:9" in capsys.readouterr().err
+    assert "no server at http://127.0.0.1:9" in capsys.readouterr().err
     assert main(["bench", "live", "--url", "http://127.0.0.1:9", "--threads", "2"]) == 2
-    assert "--threads is the server's" in capsys.readouterr().err
+    assert "--threads has no effect on a running server" in capsys.readouterr().err
     assert main(["bench", "live", "--streams", "0"]) == 2
     assert "streams is 0" in capsys.readouterr().err
 
 
-def test_the_server_that_is_started_is_for_the_bench_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whatever the settings say of the server that is for others."""
+def test_a_started_server_is_local_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Settings of a production server do not apply."""
     monkeypatch.setenv("CONURE_KEYS", str(tmp_path / "keys.json"))
     monkeypatch.setenv("CONURE_TLS_CERTIFICATE", str(tmp_path / "certificate.pem"))
     monkeypatch.setenv("CONURE_HOST", "0.0.0.0")

@@ -1,1 +1,1 @@
-"""Commands: most in this process with a recognizer that only pretends, a few as real processes."""
+"""Commands: most run in this process with a fake recognizer, a few as processes."""

@@ -1,4 +1,4 @@
-"""A recognizer that pretends, and a folder to work in."""
+"""A fake recognizer, and a working folder."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ TRANSCRIPT = Transcript("Hello there.", 1.5, "en", "fake", None, (Segment("Hello
 
 @dataclass
 class FakeRecognizer:
-    """Hears the same in everything, except where the name of a file says otherwise."""
+    """Returns the same transcript for all recordings, except for special file names."""
 
     settings: Settings
-    heard: list[tuple[object, dict[str, Any]]] = field(default_factory=list)
+    calls: list[tuple[object, dict[str, Any]]] = field(default_factory=list)
     workers: int | None = None
-    """As many as were asked for, where several recordings were transcribed together."""
+    """The `workers` argument of `transcribe_many`."""
 
     def transcribe(self, source: Path | BinaryIO, **options: Any) -> Transcript:
         name = source.name
-        self.heard.append((name, options))
+        self.calls.append((name, options))
         if options["language"] == "xx":
             raise UnsupportedLanguage("fake does not know the language 'xx'", "it knows en")
         if "bad" in name:
@@ -59,13 +59,13 @@ class FakeRecognizer:
     def transcribe_channels_many(
         self, sources: Sequence[Path | BinaryIO], **options: Any
     ) -> Iterator[list[Transcript] | Exception]:
-        for heard in self.transcribe_many(sources, **options):
-            yield heard if isinstance(heard, Exception) else [replace(heard, channel=channel) for channel in (0, 1)]
+        for result in self.transcribe_many(sources, **options):
+            yield result if isinstance(result, Exception) else [replace(result, channel=channel) for channel in (0, 1)]
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder; no settings of the machine count."""
+    """The current folder; settings of the machine are ignored."""
     for name in Settings.model_fields:
         monkeypatch.delenv(f"CONURE_{name.upper()}", raising=False)
     monkeypatch.delenv("CONURE_CONFIG", raising=False)
@@ -116,7 +116,7 @@ def call(capsys: pytest.CaptureFixture[str], recognizers: list[FakeRecognizer]) 
 
 @pytest.fixture
 def touch(folder: Path) -> Callable[..., None]:
-    """Make files, with the folders above them; what is in them does not matter."""
+    """Make files with arbitrary contents, and their folders."""
 
     def make(*names: str) -> None:
         for name in names:

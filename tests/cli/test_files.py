@@ -20,8 +20,8 @@ def written(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def names(*asked: str) -> list[str]:
-    return [item.name for item in find_inputs(asked).found]
+def names(*argument: str) -> list[str]:
+    return [item.name for item in find_inputs(argument).found]
 
 
 def test_folders_are_searched_for_media(touch: Touch) -> None:
@@ -36,21 +36,21 @@ def test_patterns(touch: Touch) -> None:
     assert names("odd[1].mp3") == ["odd[1].mp3"]
 
 
-def test_the_same_recording_is_taken_once(touch: Touch) -> None:
+def test_duplicate_inputs(touch: Touch) -> None:
     touch("in/a.mp3")
     os.symlink("a.mp3", "in/link.mp3")
     assert names("in/a.mp3", "./in/a.mp3", "in", "in/*.mp3") == ["in/a.mp3"]
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("argument", "error"),
     [("gone.mp3", "no such file"), ("", "no such file"), ("empty", "no recordings in"), ("*.flac", "no file matches")],
 )
-def test_what_is_not_there(folder: Path, asked: str, said: str) -> None:
+def test_missing_inputs(folder: Path, argument: str, error: str) -> None:
     (folder / "empty").mkdir()
-    inputs = find_inputs([asked])
+    inputs = find_inputs([argument])
     assert inputs.found == []
-    assert said in inputs.missing[0][1].message
+    assert error in inputs.missing[0][1].message
 
 
 def test_a_single_recording_to_a_file(call: Call, touch: Touch, folder: Path) -> None:
@@ -74,7 +74,7 @@ def test_to_a_folder(call: Call, touch: Touch, folder: Path) -> None:
     assert written(folder / "three") == ["in/a.txt", "in/deep/a.txt", "talk.txt"]
 
 
-def test_like_names_stay_apart(call: Call, touch: Touch, folder: Path) -> None:
+def test_equal_names_get_distinct_outputs(call: Call, touch: Touch, folder: Path) -> None:
     touch("talk.mp3", "talk.wav", "x/talk.mp3", "Other.mp3", "other.mp4", "alone.mp3")
     call("transcribe", "talk.mp3", "talk.wav", "x/talk.mp3", "Other.mp3", "other.mp4", "alone.mp3", "-o", "out")
     assert written(folder / "out") == [
@@ -104,14 +104,14 @@ def test_an_earlier_transcript_is_replaced(call: Call, touch: Touch, folder: Pat
     assert (folder / "out/a.txt").read_text() == "Hello there.\n"
 
 
-def test_a_place_that_cannot_be_written(call: Call, touch: Touch) -> None:
+def test_an_output_folder_that_cannot_be_created(call: Call, touch: Touch) -> None:
     touch("a.mp3", "file")
     done = call("transcribe", "a.mp3", "-o", "file/out/")
     assert done.code == 2
-    assert "cannot be made" in done.err
+    assert "cannot create" in done.err
 
 
-def test_a_file_is_written_whole_or_not_at_all(folder: Path) -> None:
+def test_files_are_written_atomically(folder: Path) -> None:
     target = folder / "a.txt"
     target.write_text("before")
     with pytest.raises(UnicodeEncodeError):
@@ -122,7 +122,7 @@ def test_a_file_is_written_whole_or_not_at_all(folder: Path) -> None:
         write_atomically(folder / "no folder" / "a.txt", "text")
 
 
-def test_a_pipe_in_a_folder_is_not_waited_for(touch: Touch) -> None:
+def test_pipes_in_a_folder_are_skipped(touch: Touch) -> None:
     touch("in/a.mp3")
     os.mkfifo("in/pipe.wav")
     os.symlink("gone", "in/link.wav")
@@ -141,7 +141,7 @@ def test_names_that_are_not_utf8(call: Call, folder: Path) -> None:
     )
 
 
-def test_an_output_with_too_long_a_name_stops_no_other(call: Call, touch: Touch, folder: Path) -> None:
+def test_too_long_an_output_name_does_not_stop_the_others(call: Call, touch: Touch, folder: Path) -> None:
     long = "x" * 251
     touch(f"in/{long}.mp3", "in/z.mp3", "in/" + "鵝" * 83 + ".mp3")
     done = call("transcribe", "in", "-o", "out", "-f", "json")

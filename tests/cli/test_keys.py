@@ -47,28 +47,28 @@ def test_add_list_remove(call: Call, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "error"),
     [
-        (("add", "phone", *FILE), "there is a key 'phone' already"),
-        (("add", " ", *FILE), "is no name of a key"),
-        (("add", "a\nb", *FILE), "is no name of a key"),
-        (("add", "x" * 101, *FILE), "is no name of a key"),
+        (("add", "phone", *FILE), "key 'phone' already exists"),
+        (("add", " ", *FILE), "invalid key name"),
+        (("add", "a\nb", *FILE), "invalid key name"),
+        (("add", "x" * 101, *FILE), "invalid key name"),
         (("add", "x", *FILE, "--scope", "all"), "--scope is 'all'"),
         (("add", "x", *FILE, "--streams", "0"), "--streams"),
-        (("add", "x"), "no file of keys was named"),
-        (("list",), "no file of keys was named"),
+        (("add", "x"), "no keys file given"),
+        (("list",), "no keys file given"),
         (("list", "--keys", "other.json"), "other.json does not exist"),
-        (("remove", "x", *FILE), "there is no key 'x'"),
+        (("remove", "x", *FILE), "no key 'x'"),
         (("remove", "x", "--keys", "other.json"), "other.json does not exist"),
         (("add", "x", "--keys", "/dev/null/keys.json"), "keys.json"),
     ],
 )
-def test_what_cannot_be_done(call: Call, folder: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_invalid_arguments(call: Call, folder: Path, arguments: tuple[str, ...], error: str) -> None:
     call("keys", "add", "phone", *FILE)
     before = (folder / "keys.json").read_text()
     done = call("keys", *arguments)
     assert (done.code, done.out) == (2, "")
-    assert said in done.err
+    assert error in done.err
     assert "hint:" in done.err
     assert (folder / "keys.json").read_text() == before
 
@@ -85,7 +85,7 @@ def test_the_file_may_be_in_the_settings(call: Call, folder: Path, monkeypatch: 
     assert [key.name for key in read_keys(folder / "deep" / "keys.json")] == ["phone"]
 
 
-def test_none_is_lost_where_several_add(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_concurrent_adds_lose_no_key(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with ThreadPoolExecutor(4) as threads:
         codes = list(threads.map(lambda n: main(["keys", "add", f"key {n}", *FILE]), range(12)))
     assert codes == [0] * 12

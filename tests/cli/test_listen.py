@@ -16,7 +16,7 @@ TINY = ROOT / "src" / "conure" / "data" / "tiny"
 pytestmark = pytest.mark.torch
 
 
-def test_a_recording_is_heard_as_it_is_given(call: Call) -> None:
+def test_a_recording_is_transcribed_live(call: Call) -> None:
     result = call("listen", "--model", str(TINY), "--file", str(DEMO), "--pace", "0", "--format", "json")
     events = [json.loads(line) for line in result.out.splitlines()]
     assert result.code == 0
@@ -25,7 +25,7 @@ def test_a_recording_is_heard_as_it_is_given(call: Call) -> None:
     assert text.endswith("three nine zero one five eight two")
 
 
-def test_what_cannot_be_heard_is_told(call: Call) -> None:
+def test_errors(call: Call) -> None:
     result = call("listen", "--model", str(TINY), "--file", "nothing.wav")
     assert result.code != 0
     assert "nothing.wav" in result.err

@@ -55,7 +55,7 @@ def test_pull(call: Call, tmp_path: Path) -> None:
     assert done.out.splitlines() == [
         str(tmp_path / "nvidia/parakeet-tdt-0.6b-v3"),
         str(tmp_path / "some/body"),
-        "tiny is inside Conure",
+        "tiny is shipped with Conure",
     ]
     assert done.err.splitlines() == [
         "downloading parakeet-tdt-0.6b-v3 (2.5 GB)",
@@ -69,7 +69,7 @@ def test_pull(call: Call, tmp_path: Path) -> None:
     assert call("models", "pull").code == 2
 
 
-def test_info_of_what_is_not_here(call: Call) -> None:
+def test_info_of_a_model_that_is_not_on_disk(call: Call) -> None:
     done = call("models", "info", "nemotron")
     assert done.out.startswith("name        nemotron-speech-streaming-en-0.6b\n")
     assert "on disk     no\n" in done.out
@@ -85,21 +85,21 @@ def test_an_unknown_model(call: Call, verb: str) -> None:
     assert "hint: did you mean parakeet-tdt" in done.err
 
 
-def test_a_wrong_call(call: Call) -> None:
+def test_invalid_arguments(call: Call) -> None:
     assert call("models", "remove").code == 2
     assert call("models", "convert").code == 2
 
 
 def test_a_revision_is_part_of_a_name(tmp_path: Path) -> None:
-    assert downloads.wanted("parakeet@abc") == HubRepository("nvidia/parakeet-tdt-0.6b-v3", "abc")
-    assert downloads.wanted("some/body@v2") == HubRepository("some/body", "v2")
-    assert downloads.wanted("tiny") is None
-    assert downloads.wanted("nonsense") is None
+    assert downloads.find_repository("parakeet@abc") == HubRepository("nvidia/parakeet-tdt-0.6b-v3", "abc")
+    assert downloads.find_repository("some/body@v2") == HubRepository("some/body", "v2")
+    assert downloads.find_repository("tiny") is None
+    assert downloads.find_repository("nonsense") is None
     (tmp_path / "x.nemo").touch()
-    assert downloads.wanted(str(tmp_path / "x.nemo")) is None
+    assert downloads.find_repository(str(tmp_path / "x.nemo")) is None
 
 
-def test_names_of_what_is_on_disk(hub_of_the_test: dict[str, Path]) -> None:
+def test_models_on_disk(hub_of_the_test: dict[str, Path]) -> None:
     hub_of_the_test["nvidia/parakeet-ctc-0.6b"] = Path("there")
     assert "parakeet-ctc-0.6b" in command.models_on_disk()
     assert "parakeet-ctc-1.1b" not in command.models_on_disk()
@@ -128,15 +128,15 @@ def test_convert_leaves_other_folders_alone(call: Call, touch: Callable[..., Non
     for place in ("mine", "file"):
         done = call("models", "convert", str(NEMO), "-o", place)
         assert (done.code, done.out) == (2, "")
-        assert "is no model of Conure's" in done.err
+        assert "is not a Conure model" in done.err
     assert [path.name for path in (folder / "mine").iterdir()] == ["thesis.tex"]
 
 
 def test_convert_makes_the_onnx_form_too(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[tuple[Path, dict[str, object]]] = []
-    monkeypatch.setattr(opening, "open_clip_runner", lambda model, **options: asked.append((model, options)))
+    calls: list[tuple[Path, dict[str, object]]] = []
+    monkeypatch.setattr(opening, "open_clip_runner", lambda model, **options: calls.append((model, options)))
     assert call("models", "convert", str(NEMO), "--onnx", "int8").code == 0
-    (model, options) = asked[0]
+    (model, options) = calls[0]
     assert model == Path("tdt")
     assert (options["runner"], options["device"], options["cache"]) == (
         "onnx-int8",

@@ -1,4 +1,4 @@
-"""`conure` as a process: what it loads, how it ends."""
+"""`conure` as a process: its imports and its exit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.waiting import PATIENCE
 
 CONURE = [sys.executable, "-m", "conure"]
 
-PRETENDING = """
+FAKE_RECOGNIZER = """
 import sys, time
 from conure.cli import main, transcribe
 from conure.types import Transcript
@@ -38,12 +38,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*CONURE, *arguments], capture_output=True, text=True, timeout=PATIENCE)
 
 
-def pretending(body: str, *arguments: str) -> subprocess.Popen[str]:
-    line = [sys.executable, "-c", PRETENDING.format(body=body), *arguments]
+def start_fake(body: str, *arguments: str) -> subprocess.Popen[str]:
+    line = [sys.executable, "-c", FAKE_RECOGNIZER.format(body=body), *arguments]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_what_is_quick_loads_nothing_heavy() -> None:
+def test_quick_commands_import_nothing_heavy() -> None:
     code = """if True:
         import sys
         from conure.cli.main import main
@@ -58,15 +58,15 @@ def test_what_is_quick_loads_nothing_heavy() -> None:
     assert [line for line in done.stdout.splitlines() if line.startswith("loaded")] == ["loaded 0 []"] * 3, done.stderr
 
 
-def test_bad_input_ends_with_two_and_loads_nothing(tmp_path: Path) -> None:
+def test_bad_input_exits_with_two_and_imports_nothing(tmp_path: Path) -> None:
     done = run("transcribe", str(tmp_path / "gone.mp3"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0] == f"error: {tmp_path}/gone.mp3: no such file"
 
 
-def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
+def test_a_closed_stdout_is_not_an_error(folder: Path) -> None:
     (folder / "a.wav").touch()
-    process = pretending("pass", "a.wav", "-f", "txt")
+    process = start_fake("pass", "a.wav", "-f", "txt")
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None
@@ -77,7 +77,7 @@ def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
 
 def test_control_c(folder: Path) -> None:
     (folder / "a.wav").touch()
-    process = pretending("sys.stderr.write('up\\n'); sys.stderr.flush(); time.sleep(170)", "a.wav", "-o", "out/")
+    process = start_fake("sys.stderr.write('up\\n'); sys.stderr.flush(); time.sleep(170)", "a.wav", "-o", "out/")
     assert process.stderr is not None
     assert process.stderr.readline() == "up\n"
     process.send_signal(signal.SIGINT)
@@ -87,13 +87,13 @@ def test_control_c(folder: Path) -> None:
 
 
 @pytest.fixture
-def at_work(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
-    """A call that has given the first of its transcripts and is far from the last, and the processes it started."""
+def running_command(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A command that printed the first transcript and is far from the last, and its child processes."""
     long = [save(tmp_path / f"{number}.wav", np.tile(speech(100, number), 12)) for number in range(2)]
     line = [*CONURE, "transcribe", "--model", "tiny", str(STRINGS[0]), *map(str, long)]
-    surroundings = os.environ | {"CONURE_DECODE_WORKERS": "2", "CONURE_BATCH_SECONDS": "30"}
+    environment = os.environ | {"CONURE_DECODE_WORKERS": "2", "CONURE_BATCH_SECONDS": "30"}
     with subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings, start_new_session=True
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == f"==> {STRINGS[0]} <==\n"
@@ -102,11 +102,11 @@ def at_work(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_is_left_of_a_call_that_was_ended(
-    at_work: tuple[subprocess.Popen[str], list[psutil.Process]], number: signal.Signals
+def test_no_process_survives_the_command(
+    running_command: tuple[subprocess.Popen[str], list[psutil.Process]], number: signal.Signals
 ) -> None:
-    """Ctrl-C comes to the whole group."""
-    process, children = at_work
+    """Ctrl-C is sent to the whole process group."""
+    process, children = running_command
     assert len(children) == 2
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=PATIENCE)

@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def pretend_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def fake_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """Called in the test itself: pytest sets stderr anew after fixtures."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
@@ -41,7 +41,7 @@ def test_no_bar_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_bar_for_short_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = pretend_terminal(monkeypatch)
+    terminal = fake_terminal(monkeypatch)
     with progress.audio_bar("a.mp3") as update:
         assert update is not None
         update(1.0, 2.0)
@@ -49,8 +49,8 @@ def test_no_bar_for_short_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_bar_for_long_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    terminal = pretend_terminal(monkeypatch)
-    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    terminal = fake_terminal(monkeypatch)
+    monkeypatch.setattr(progress, "DELAY", 0.0)
     with progress.audio_bar("[talk]\x1b.mp3") as update:
         assert update is not None
         update(5.0, None)

@@ -43,17 +43,17 @@ def test_lines(call: Call, serve: Serve, samples: Any, pace: str) -> None:
     server = serve(Script())
     done = call("stream", "talk.wav", "--url", server.url, "--pace", pace)
     assert done.code == 0
-    heard = np.frombuffer(server.heard.audio, "<i2").astype(int)
-    assert heard.shape == samples.shape
-    assert np.abs(heard - samples).max() <= 1
+    received = np.frombuffer(server.heard.audio, "<i2").astype(int)
+    assert received.shape == samples.shape
+    assert np.abs(received - samples).max() <= 1
     lines = [line.split("\t") for line in done.out.splitlines()]
     assert [line[0] for line in lines] == ["partial"] * 55 + ["final"]
     assert [lines[0][1], lines[-1][1]] == ["0.00", "0.11"]
     assert lines[-1][3].split() == server.heard.words
     assert all(float(line[2]) >= 0 for line in lines)
-    said = done.err.splitlines()
-    assert [line.partition(":")[0] for line in said] == ["partials", "finals", "last sample to last final"]
-    assert said[1].startswith("finals: 1, lag p50 ")
+    report = done.err.splitlines()
+    assert [line.partition(":")[0] for line in report] == ["partials", "finals", "last sample to last final"]
+    assert report[1].startswith("finals: 1, lag p50 ")
 
 
 def test_json(call: Call, serve: Serve, samples: Any) -> None:
@@ -73,7 +73,9 @@ def test_json(call: Call, serve: Serve, samples: Any) -> None:
     assert (config.model, config.latency_ms, config.language) == ("m", 160, "de")
 
 
-def test_a_terminal_is_written_over(call: Call, serve: Serve, samples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partials_are_rewritten_on_a_terminal(
+    call: Call, serve: Serve, samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = serve(Script())
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     done = call("stream", "talk.wav", "--url", server.url, "--pace", "0")
@@ -91,7 +93,7 @@ def test_a_terminal_is_written_over(call: Call, serve: Serve, samples: Any, monk
         (Script(later=Failed(seq=1, code="x", message="gone", hint="again")), "error: gone", "hint: again"),
     ],
 )
-def test_a_server_that_says_no(call: Call, serve: Serve, samples: Any, script: Script, error: str, hint: str) -> None:
+def test_errors_of_the_server(call: Call, serve: Serve, samples: Any, script: Script, error: str, hint: str) -> None:
     done = call("stream", "talk.wav", "--url", serve(script).url)
     assert (done.code, done.err.splitlines()) == (1, [error, hint])
 
@@ -102,12 +104,12 @@ def test_a_server_that_says_no(call: Call, serve: Serve, samples: Any, script: S
         ("talk.wav --url ws://127.0.0.1:9", 1, "error: ws://127.0.0.1:9 cannot be reached"),
         ("talk.wav --url localhost", 2, "error: 'localhost' is not the URL of a server"),
         ("gone.wav", 2, "error: gone.wav: no such file"),
-        (".", 2, "error: '.' is not one recording"),
+        (".", 2, "error: '.' is not a single recording"),
         ("talk.wav --pace -1", 2, "error: "),
         ("", 2, "error: "),
     ],
 )
-def test_calls_that_cannot_be_done(call: Call, samples: Any, line: str, code: int, error: str) -> None:
+def test_invalid_arguments(call: Call, samples: Any, line: str, code: int, error: str) -> None:
     done = call("stream", *line.split())
     assert (done.code, done.out) == (code, "")
     assert done.err.startswith(error)
@@ -116,13 +118,13 @@ def test_calls_that_cannot_be_done(call: Call, samples: Any, line: str, code: in
 
 def test_lags() -> None:
     lags = Latencies(0.02)
-    assert lags.since(0.02, 5.0) is None
-    assert lags.after_last() is None
+    assert lags.lag_at(0.02, 5.0) is None
+    assert lags.last_final_lag() is None
     for number in range(4):
-        lags.sent(10.0 + number)
-    assert [lags.since(seconds, 20.0) for seconds in (0.0, 0.02, 0.021, 0.04, 0.08, 0.5)] == [10, 10, 9, 9, 7, 7]
+        lags.record_sent(10.0 + number)
+    assert [lags.lag_at(seconds, 20.0) for seconds in (0.0, 0.02, 0.021, 0.04, 0.08, 0.5)] == [10, 10, 9, 9, 7, 7]
     lags.last_final = 13.5
-    assert lags.after_last() == 0.5
+    assert lags.last_final_lag() == 0.5
 
 
 def test_percentiles() -> None:

@@ -1,4 +1,4 @@
-"""`conure transcribe` with a recognizer that pretends."""
+"""`conure transcribe` with a fake recognizer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_text_goes_to_stdout_and_nothing_else(call: Call, touch: Touch, recogniz
     touch("talk.mp3")
     done = call("transcribe", "talk.mp3")
     assert (done.code, done.out, done.err) == (0, "Hello there.\n", "")
-    assert recognizers[0].heard == [
+    assert recognizers[0].calls == [
         ("talk.mp3", {"language": None, "track": None, "max_seconds": 12 * 3600.0, "progress": None}),
     ]
 
@@ -36,10 +36,10 @@ def test_options_reach_the_recognizer(call: Call, touch: Touch, recognizers: lis
     assert call(*line.split()).code == 0
     settings = recognizers[0].settings
     assert (settings.model, settings.device, settings.runner) == ("tiny", "cuda:1", "torch")
-    assert recognizers[0].heard[0][1] == {"language": "de", "track": 2, "max_seconds": 1800.0, "progress": None}
+    assert recognizers[0].calls[0][1] == {"language": "de", "track": 2, "max_seconds": 1800.0, "progress": None}
 
 
-def test_settings_of_the_environment_count(
+def test_settings_of_the_environment(
     call: Call, touch: Touch, recognizers: list[FakeRecognizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touch("a.wav")
@@ -84,7 +84,7 @@ def test_words_are_lines_of_columns(call: Call, touch: Touch) -> None:
     assert call("transcribe", "a.mp3", "-f", "words").out == "0.000\t0.400\t0.900\tHello\n0.400\t1.000\t0.812\tthere.\n"
 
 
-def test_what_a_model_does_not_know_is_null(call: Call, touch: Touch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_times_are_null(call: Call, touch: Touch, monkeypatch: pytest.MonkeyPatch) -> None:
     touch("a.mp3")
     plain = Transcript("hello", 1.0, segments=(Segment("hello", words=(Word("hello"),)),))
     fake = SimpleNamespace(transcribe=lambda *_, **__: plain)
@@ -104,7 +104,7 @@ def test_subtitles(call: Call, touch: Touch) -> None:
 
 
 @pytest.mark.parametrize("form", ["srt", "vtt", "words"])
-def test_what_cannot_follow_one_another_needs_files(call: Call, touch: Touch, form: str) -> None:
+def test_several_subtitles_need_files(call: Call, touch: Touch, form: str) -> None:
     touch("a.mp3", "b.mp3")
     for line in (["a.mp3", "b.mp3"], ["a.mp3", "--channels", "split"]):
         done = call("transcribe", *line, "-f", form)
@@ -119,7 +119,7 @@ def test_stdin(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call("transcribe", "-").out == "5 bytes\n"
 
 
-def test_a_terminal_is_no_recording(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_is_not_a_recording(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     done = call("transcribe", "-")
     assert done.code == 2
@@ -133,18 +133,18 @@ def test_a_bad_file_does_not_stop_the_others(call: Call, touch: Touch) -> None:
     assert done.out == "==> good.mp3 <==\nHello there.\n"
     assert done.err.splitlines() == [
         "error: missing.mp3: no such file",
-        "hint: check the name; quote it if it has blanks",
+        "hint: check the name; quote it if it has spaces",
         "error: bad.mp3: is not audio",
         "hint: convert it",
     ]
 
 
-def test_our_own_failure_is_told_apart_and_stops_nothing(call: Call, touch: Touch) -> None:
+def test_a_crash_exits_with_one_and_does_not_stop_the_others(call: Call, touch: Touch) -> None:
     touch("boom.mp3", "good.mp3", "bad.mp3")
     done = call("transcribe", "boom.mp3", "good.mp3", "bad.mp3")
     assert done.code == 1
     assert "Hello there." in done.out
-    assert "error: boom.mp3: Conure failed: RuntimeError: a bug of ours\nhint: run it again with --debug" in done.err
+    assert "error: boom.mp3: Conure failed: RuntimeError: a bug of ours\nhint: use --debug" in done.err
     assert "Traceback" not in done.err
     assert "Traceback" in call("transcribe", "boom.mp3", "--debug").err
 
@@ -168,7 +168,7 @@ def test_errors_as_json(call: Call, touch: Touch) -> None:
     assert usage["code"] == "bad_option"
 
 
-def test_a_mistake_in_the_call_is_told_once(call: Call, touch: Touch) -> None:
+def test_an_error_of_all_recordings_is_reported_once(call: Call, touch: Touch) -> None:
     touch("a.mp3", "b.mp3")
     done = call("transcribe", "a.mp3", "b.mp3", "--language", "xx")
     assert done.code == 2
@@ -182,9 +182,9 @@ def test_interrupted(call: Call, touch: Touch, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said", "hint"),
+    ("line", "error_text", "hint"),
     [
-        ([], "no recording was named", "conure transcribe talk.mp3"),
+        ([], "no recording given", "conure transcribe talk.mp3"),
         (["--modle", "tiny", "a.mp3"], "no such option: --modle", "did you mean --model?"),
         (["a.mp3", "--device", "tpu"], "--device is 'tpu'", "it must be auto, cpu, cuda or cuda:N"),
         (["a.mp3", "-f", "pdf"], 'Invalid value "pdf" for -f', "`conure transcribe --help`"),
@@ -197,14 +197,14 @@ def test_interrupted(call: Call, touch: Touch, folder: Path) -> None:
         (["a.mp3", "--max-hours", "0"], "--max-hours is 0", "greater than 0"),
     ],
 )
-def test_a_wrong_call(
-    call: Call, touch: Touch, recognizers: list[FakeRecognizer], line: list[str], said: str, hint: str
+def test_invalid_arguments(
+    call: Call, touch: Touch, recognizers: list[FakeRecognizer], line: list[str], error_text: str, hint: str
 ) -> None:
     touch("a.mp3")
     done = call("transcribe", *line)
     assert (done.code, done.out) == (2, "")
     error, advice = done.err.splitlines()
-    assert error.startswith(f"error: {said}")
+    assert error.startswith(f"error: {error_text}")
     assert advice.startswith("hint: ")
     assert hint in advice
     assert recognizers == []
@@ -216,13 +216,13 @@ def test_a_file_may_begin_with_a_hyphen(call: Call, touch: Touch) -> None:
     assert call("transcribe", "--", "-talk.mp3").out == "Hello there.\n"
 
 
-def test_a_name_cannot_command_the_terminal(call: Call) -> None:
+def test_escape_sequences_in_names_are_escaped(call: Call) -> None:
     done = call("transcribe", "\x1b[31mred\n.mp3")
     assert "\x1b" not in done.err
     assert done.err.count("\n") == 2
 
 
-def test_channels_apart(call: Call, touch: Touch, folder: Path) -> None:
+def test_split_channels(call: Call, touch: Touch, folder: Path) -> None:
     touch("call.wav")
     done = call("transcribe", "call.wav", "--channels", "split")
     assert done.out == "==> call.wav, channel 0 <==\nHello there.\n==> call.wav, channel 1 <==\nHello there.\n"
@@ -232,7 +232,7 @@ def test_channels_apart(call: Call, touch: Touch, folder: Path) -> None:
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["call.channel0.srt", "call.channel1.srt"]
 
 
-def test_what_is_logged(call: Call, touch: Touch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logging(call: Call, touch: Touch, monkeypatch: pytest.MonkeyPatch) -> None:
     touch("a.mp3")
 
     def noisy(self: FakeRecognizer, *_: object, **__: object) -> Transcript:
@@ -250,9 +250,9 @@ def test_what_is_logged(call: Call, touch: Touch, monkeypatch: pytest.MonkeyPatc
         "warning conure.somewhere: cut off",
     ]
     assert len(call("transcribe", "a.mp3", "--debug").err.splitlines()) == 3
-    told = json.loads(call("transcribe", "a.mp3", "--json").err)["log"]
-    assert told.pop("time") == pytest.approx(time.time(), abs=60)
-    assert told == {"level": "warning", "place": "conure.somewhere", "message": "cut off"}
+    fields = json.loads(call("transcribe", "a.mp3", "--json").err)["log"]
+    assert fields.pop("time") == pytest.approx(time.time(), abs=60)
+    assert fields == {"level": "warning", "place": "conure.somewhere", "message": "cut off"}
 
 
 @pytest.mark.torch

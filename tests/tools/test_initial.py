@@ -1,4 +1,4 @@
-"""What a live network takes over from one that hears whole clips."""
+"""Copying weights of a model for whole clips into a live network."""
 
 from pathlib import Path
 
@@ -6,19 +6,19 @@ import torch
 
 from conure.models import conure_file
 from conure.models.network import Network
-from tools.train.initial import begin_with, initialise
+from tools.train.initial import copy_weights, initialise
 from tools.train.recipes import TINY_LIVE
 from tools.train.tokenizer import Tokenizer
 
 TINY = Path(__file__).parents[2] / "src" / "conure" / "data" / "tiny"
 
 
-def test_a_live_network_begins_with_what_tiny_has_learned() -> None:
+def test_a_live_network_starts_with_the_weights_of_tiny() -> None:
     tokenizer = Tokenizer(TINY / "tokenizer.model")
     theirs = {name: tensor.float() for name, tensor in conure_file.read(TINY).tensors.items()}
     network = Network(TINY_LIVE.network(tokenizer.size))
     initialise(network)
-    begin_with(network, tokenizer, TINY)
+    copy_weights(network, tokenizer, TINY)
     mine = network.state_dict()
 
     def equal(name: str) -> bool:

@@ -44,7 +44,7 @@ def test_speed_shortens_clips_and_moves_spans() -> None:
 def test_utterances_end_in_long_pauses_alone() -> None:
     rng = np.random.default_rng(0)
     clips = [tone("one", 0.3), tone("two", 0.3)] * 3
-    examples = [concatenate(clips, rng, turns=True) for _ in range(40)]
+    examples = [concatenate(clips, rng, marks_ends=True) for _ in range(40)]
     assert not any(END in [span.word for span in concatenate(clips, rng).spans] for _ in range(40))
     ends = [(example, span) for example in examples for span in example.spans if span.word == END]
     assert 20 < len(ends) < 80

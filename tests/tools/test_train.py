@@ -39,7 +39,7 @@ def small(recipe: str, vocabulary: int) -> NetworkConfig:
 
 
 def run(trainer: Trainer, clips: list[Clip], recipe: str, updates: int) -> None:
-    maker = StringMaker(clips, np.random.default_rng(0), RECIPES[recipe].turns)
+    maker = StringMaker(clips, np.random.default_rng(0), RECIPES[recipe].marks_ends)
     arguments = argparse.Namespace(recipe=recipe, seed=3, updates=updates)
     train(trainer, maker, Tokenizer(TOKENIZER), arguments, None)
 

@@ -1,4 +1,4 @@
-"""Reference numbers from NeMo and transformers, made once and stored for the ordinary test-suite.
+"""Reference outputs of NeMo and transformers, stored for the test suite.
 
-Nothing here is imported by the package or by the tests: the tests read the files that these scripts wrote.
+The package and its tests do not import this; the tests read the files that these scripts wrote.
 """

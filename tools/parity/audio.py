@@ -1,7 +1,7 @@
-"""Cut the three speech clips that every reference hears, and read them back.
+"""Extracts the three speech clips of all references, and reads them back.
 
-Three different lengths in one batch, none a multiple of the 160-sample hop, so that padding, masks and the last
-partial frame are all part of every comparison.
+Their lengths differ and are not multiples of the 160-sample hop, so that each comparison covers padding, masks and the
+last partial frame.
 """
 
 import argparse
@@ -17,7 +17,7 @@ SAMPLE_RATE = 16_000
 FILE_NAME = "audio.safetensors"
 
 # file below the folder of clips, first sample, number of samples
-CUTS = (
+EXCERPTS = (
     ("libri_test_other/1998-15444-0007.flac", 0, 49_613),
     ("clean_en/jfk.wav", 4_800, 32_077),
     ("libri_test_other/2414-128291-0000.flac", 11_200, 19_711),
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    clips = [cut_clip(options.clips / name, start, length) for name, start, length in CUTS]
+    clips = [cut_clip(options.clips / name, start, length) for name, start, length in EXCERPTS]
     tensors = {f"clip_{row}": clip for row, clip in enumerate(clips)}
     tensors["lengths"] = torch.tensor([len(clip) for clip in clips])
     write_tensors(options.out / FILE_NAME, tensors)

@@ -1,4 +1,4 @@
-"""Every model family as a NeMo configuration: what differs between them, and nothing else.
+"""NeMo configurations of all model families, as differences from a common one.
 
 `SMALL` sizes keep all files together at a few megabytes (two heads of 16, three layers); `FULL` has the size of the
 published 0.6B models.
@@ -13,7 +13,7 @@ MODULES = "nemo.collections.asr.modules"
 
 @dataclass(frozen=True)
 class Size:
-    """The numbers that decide how large a checkpoint is."""
+    """The dimensions of a checkpoint."""
 
     layers: int
     width: int

@@ -89,7 +89,7 @@ KINDS = [
 
 @dataclass
 class Archive:
-    """What is needed of a .nemo file."""
+    """The used contents of a .nemo file."""
 
     config: dict[str, Any]
     weights: Tensors
@@ -135,7 +135,7 @@ def make_kind(kind: Kind, data: Path, audio: tuple[torch.Tensor, torch.Tensor]) 
 
 
 def build_model(kind: Kind, archive: Archive):
-    """The transformers model with the archive's weights; every tensor of both sides must find its partner."""
+    """The transformers model with the archive's weights; every tensor must have a counterpart."""
     model = getattr(transformers, kind.model_class)(build_config(kind, archive))
     names = COMMON_NAMES | (STREAMING_NAMES if kind.streaming else OFFLINE_NAMES)
     model.load_state_dict(rename(archive.weights, names))
@@ -159,7 +159,7 @@ def rename(weights: Tensors, names: dict[str, str]) -> Tensors:
 
 
 def build_config(kind: Kind, archive: Archive):
-    """The configuration, read off the archive's tensors wherever they tell."""
+    """The configuration, derived from shapes of the archive's tensors where possible."""
     weights, encoder = archive.weights, archive.config["encoder"]
     has_bias = "encoder.layers.0.self_attn.linear_q.bias" in weights
     encoder_config: dict[str, Any] = {
@@ -248,7 +248,7 @@ def run_kind(kind: Kind, model, processor, audio, nemo: Tensors) -> tuple[Tensor
 
 
 def encode(model, inputs: dict[str, Any]) -> Tensors:
-    """What the heads hear: the encoder's output [B, T, D], in a model with prompts after the language prompt."""
+    """Input of the heads: encoder output [B, T, D], after the language prompt if the model has prompts."""
     names = ("input_features", "attention_mask", "num_lookahead_tokens")
     encoded = model.encoder(**{name: inputs[name] for name in names if name in inputs}).last_hidden_state
     if "prompt_ids" not in inputs:
@@ -259,7 +259,7 @@ def encode(model, inputs: dict[str, Any]) -> Tensors:
 
 
 def largest_difference(got: torch.Tensor, expected: torch.Tensor, lengths: list[int]) -> float:
-    """Of the valid steps."""
+    """Largest difference over the valid steps."""
     rows = zip(got, expected, lengths, strict=True)
     return max(float((one[:length] - other[:length]).abs().max()) for one, other, length in rows)
 

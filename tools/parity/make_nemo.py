@@ -23,7 +23,7 @@ from tools.parity.weights import randomize, round_to_bfloat16
 
 FULL_FAMILIES = ("tdt", "nemotron", "ctc", "tdt_bias", "nemotron_prompt")
 UNCOMPRESSED = ("tdt", "nemotron")
-# A decision closer than this could fall either way in another, equally right, order of additions.
+# A closer decision could depend on the order of additions.
 SMALLEST_MARGIN = 1e-3
 SEEDS = range(7, 67)
 
@@ -54,7 +54,7 @@ def make_family(family: Family, size: Size, out: Path, audio: torch.Tensor, leng
         reference, seed = find_clear_reference(model, family, audio, lengths)
         path = out / f"{family.name}.nemo"
         if size is FULL:
-            model.save_to(str(path))  # as it is: repacking gigabytes would hold them in memory
+            model.save_to(str(path))  # not repacked, which would hold gigabytes in memory
         else:
             save_archive(model, path, compress=family.name not in UNCOMPRESSED)
     reference.facts["seed"] = seed
@@ -65,7 +65,7 @@ def make_family(family: Family, size: Size, out: Path, audio: torch.Tensor, leng
 
 
 def find_clear_reference(model, family: Family, audio, lengths) -> tuple[Reference, int]:
-    """Try seeds until no decision of the reference is close to a tie."""
+    """Tries seeds until no decision of the reference is close to a tie."""
     for seed in SEEDS:
         randomize(model, seed)
         round_to_bfloat16(model)

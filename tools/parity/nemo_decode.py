@@ -20,7 +20,7 @@ CONFIDENCE = {
 
 @dataclass
 class Walk:
-    """What one plain greedy walk over one row saw."""
+    """Results of plain greedy decoding of one row."""
 
     tokens: list[int] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Walk:
 
 
 def use_transducer_decoding(model, family: Family, max_symbols: int = MAX_SYMBOLS) -> None:
-    """Ask NeMo for times, durations and confidences from the greedy transducer decoder."""
+    """Configures NeMo's greedy transducer decoder to return times, durations and confidences."""
     config = OmegaConf.structured(RNNTBPEDecodingConfig())
     config.strategy = "greedy_batch"
     config.compute_timestamps = True
@@ -48,7 +48,7 @@ def use_transducer_decoding(model, family: Family, max_symbols: int = MAX_SYMBOL
 
 
 def use_ctc_decoding(model, family: Family) -> None:
-    """Ask NeMo for times and confidences from the greedy CTC decoder."""
+    """Configures NeMo's greedy CTC decoder to return times and confidences."""
     config = OmegaConf.structured(CTCBPEDecodingConfig())
     config.strategy = "greedy_batch"
     config.compute_timestamps = True
@@ -81,8 +81,8 @@ def decode_transducer(model, encoded: torch.Tensor, lengths: torch.Tensor) -> li
 def walk_greedily(model, encoded: torch.Tensor, is_tdt: bool, max_symbols: int) -> Walk:
     """Decode one row [T, D] symbol by symbol through NeMo's own networks, keeping log-probabilities and margins.
 
-    A twin of the batched decoder that is easy to check by eye; the margin is the smallest distance between the best
-    and the second best logit of any decision, so a later comparison knows how far it is from a coin toss.
+    A simple reference implementation of the batched decoder. The margin is the smallest distance between the best and
+    the second best logit of all decisions, which bounds the numeric differences that cannot change a token.
     """
     walk = Walk()
     blank = model.decoding.blank_id

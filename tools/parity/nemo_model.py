@@ -43,7 +43,7 @@ def build_model(family: Family, size: Size, tokenizer_folder: Path):
 
 
 def save_archive(model, path: Path, compress: bool) -> None:
-    """Write `model` with NeMo's own `save_to`, then repack it so that the bytes do not change from run to run."""
+    """Write `model` with NeMo's `save_to`, then repack it reproducibly."""
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "model.nemo"
         model.save_to(str(written))
@@ -51,9 +51,9 @@ def save_archive(model, path: Path, compress: bool) -> None:
 
 
 def repack(written: Path, compress: bool) -> bytes:
-    """Name artifacts after their content instead of a random number, drop times, owners and folders.
+    """Name artifacts by their content instead of a random number; drop times, owners and folders.
 
-    The prompt dictionary's Norwegian key is written bare, the way the published file has it.
+    The prompt dictionary's Norwegian key `no` is written without quotes, as in the published file.
     """
     with tarfile.open(written) as archive:
         members = {m.name: archive.extractfile(m).read() for m in archive.getmembers() if m.isfile()}

@@ -1,4 +1,4 @@
-"""What NeMo computes for the three clips, family by family, as named tensors and small facts."""
+"""NeMo's outputs for the three clips, by family, as named tensors and facts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +45,7 @@ class Reference:
         return self.family.head == "tdt"
 
     def encode(self, suffix: str = "") -> tuple[torch.Tensor, torch.Tensor]:
-        """What the heads hear, in NeMo's layout [B, D, T], with the encoder's present context.
+        """Input of the heads, in NeMo's layout [B, D, T], with the encoder's current context.
 
         That is the encoder's output, in a model with prompts after a different language prompt in each row.
         """
@@ -61,7 +61,7 @@ class Reference:
         )
 
     def encode_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clip by clip where there are several global tokens: in a batch they ask with those of other clips."""
+        """Clip by clip with several global tokens, which would attend to other clips of a batch."""
         if self.family.encoder.get("global_tokens", 0) <= 1:
             return self.model.encoder(audio_signal=self.mel, length=self.mel_lengths)
         alone = [
@@ -111,7 +111,7 @@ class Reference:
         return walks
 
     def add_one_symbol_a_step(self, encoded: torch.Tensor, lengths: torch.Tensor) -> None:
-        """Store tokens with at most one symbol on a step, so that the guard against endless emission is heard."""
+        """Store tokens with at most one symbol on a step, so that the limit of tokens per step takes effect."""
         use_transducer_decoding(self.model, self.family, max_symbols=1)
         hypotheses = decode_transducer(self.model, encoded, lengths)
         check_walks(hypotheses, self.walk("_max1", encoded, lengths, limit=1), self.is_tdt)
@@ -192,7 +192,7 @@ def collapse(ids: list[int], blank: int) -> list[int]:
 
 
 def check_walks(hypotheses: list, walks: list[Walk], is_tdt: bool) -> None:
-    """The plain walk and NeMo's decoder must tell the same story."""
+    """Checks that plain greedy decoding and NeMo's decoder agree."""
     for hypothesis, walk in zip(hypotheses, walks, strict=True):
         steps = torch.as_tensor(hypothesis.timestamp["timestep"]).tolist()
         same = hypothesis.y_sequence.tolist() == walk.tokens and steps == walk.steps

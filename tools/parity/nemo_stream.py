@@ -12,7 +12,7 @@ SAMPLES_PER_STEP = 1280
 
 @dataclass
 class Streamed:
-    """What a stream of one clip gave: encoder output [T, D] as the decoder heard it, tokens and steps."""
+    """Results of streaming one clip: encoder output [T, D] as passed to the decoder, tokens and steps."""
 
     encoder: torch.Tensor
     tokens: list[int]

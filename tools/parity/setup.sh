@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Make the two environments that write references: NeMo's and transformers'. Neither is needed to run Conure or its
-# tests. About 2.5 GB together; torch is installed first, in its CPU build, so that nothing pulls in CUDA.
+# Makes the environments of NeMo and transformers that write references. Conure and its tests do not need them. About
+# 2.5 GB together; torch's CPU build is installed first, so that no package installs CUDA.
 #
 #   tools/parity/setup.sh FOLDER            makes FOLDER/nemo and FOLDER/hf
 set -euo pipefail

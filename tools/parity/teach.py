@@ -1,8 +1,8 @@
-"""Teach the heads of a random encoder to say a few words.
+"""Trains the heads of a random encoder to emit a few words.
 
-A random head repeats one token or stays silent, and its near-ties fall differently on every machine. A few hundred
-steps of cross-entropy along a fixed alignment give clear decisions over many tokens, words with punctuation, several
-tokens on one step and every duration, while the encoder stays random.
+A random head repeats one token or emits none, and its near-ties are resolved differently on each machine. A few hundred
+steps of cross-entropy along a fixed alignment give clear decisions with many tokens, words with punctuation, several
+tokens on one step and all durations, while the encoder stays random.
 """
 
 import random
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
-from tools.parity.tokenizer import made_up_sentence
+from tools.parity.tokenizer import artificial_sentence
 
 STEPS = 1000
 GOOD_LOSS = 0.06
@@ -21,7 +21,7 @@ TOKENS_PER_STEP = 0.4
 
 @dataclass(frozen=True)
 class Path:
-    """An alignment of one clip: what to predict at each decision."""
+    """An alignment of one clip: the targets of each decision."""
 
     tokens: list[int]
     steps: list[int]  # per decision, the encoder step
@@ -30,25 +30,25 @@ class Path:
     durations: list[int]  # per decision, an index of the durations
 
 
-def choose_tokens(tokenizer, length: int, extra: list[int], chooser: random.Random) -> list[int]:
-    """Tokens of made-up words for `length` encoder steps: a sentence of one word, more, and the `extra` ones last."""
+def choose_tokens(tokenizer, length: int, extra: list[int], rng: random.Random) -> list[int]:
+    """Tokens of artificial words for `length` encoder steps: a sentence of one word, more words, then `extra`."""
     count = max(4, round(TOKENS_PER_STEP * length) - len(extra))
-    text = made_up_sentence(chooser).replace(" ", ". ", 1)
+    text = artificial_sentence(rng).replace(" ", ". ", 1)
     return tokenizer.text_to_ids(text)[: count - 1] + tokenizer.text_to_ids("?")[-1:] + extra
 
 
-def place_tokens(count: int, length: int, chooser: random.Random) -> list[int]:
+def place_tokens(count: int, length: int, rng: random.Random) -> list[int]:
     """Rising encoder steps for `count` tokens, two of them sharing one now and then."""
-    return sorted(chooser.choice([step, step, max(step - 1, 0)]) for step in chooser.sample(range(1, length), count))
+    return sorted(rng.choice([step, step, max(step - 1, 0)]) for step in rng.sample(range(1, length), count))
 
 
-def transducer_path(tokens: list[int], length: int, blank: int, longest: int, chooser: random.Random) -> Path:
-    """Decisions of a greedy walk: RNNT for `longest` 0, else TDT whose durations lead to the next token.
+def transducer_path(tokens: list[int], length: int, blank: int, max_duration: int, rng: random.Random) -> Path:
+    """Decisions of greedy decoding: RNNT for `max_duration` 0, else TDT whose durations lead to the next token.
 
-    A token's duration may fall short of the next token; blanks then bridge the rest, and one that only has to go to
-    the next step may say 0, which decoders must read as 1.
+    A token's duration may end before the next token; blanks cover the rest. A blank before an adjacent token may have
+    a duration of 0, which decoders must treat as 1.
     """
-    starts = [*place_tokens(len(tokens), length, chooser), length]
+    starts = [*place_tokens(len(tokens), length, rng), length]
     path = Path(tokens, [], [], [], [])
     step, place = 0, 0
     while step < length:
@@ -58,20 +58,20 @@ def transducer_path(tokens: list[int], length: int, blank: int, longest: int, ch
         path.targets.append(tokens[place] if is_token else blank)
         place += is_token
         gap = starts[place] - step
-        duration = min(chooser.choice([gap, chooser.randint(min(gap, 1), gap)]), longest)
-        path.durations.append(0 if not is_token and gap == 1 and chooser.random() < 0.5 else duration)
+        duration = min(rng.choice([gap, rng.randint(min(gap, 1), gap)]), max_duration)
+        path.durations.append(0 if not is_token and gap == 1 and rng.random() < 0.5 else duration)
         step += max(duration, 1) if not is_token else duration
     return path
 
 
-def ctc_targets(tokens: list[int], length: int, blank: int, chooser: random.Random) -> list[int]:
+def ctc_targets(tokens: list[int], length: int, blank: int, rng: random.Random) -> list[int]:
     """Frame labels: tokens in order, some of them held for two frames."""
-    starts = sorted(chooser.sample(range(length - 1), len(tokens)))
+    starts = sorted(rng.sample(range(length - 1), len(tokens)))
     labels = [blank] * length
     for place, (token, start) in enumerate(zip(tokens, starts, strict=True)):
         labels[start] = token
         following = starts[place + 1] if place + 1 < len(starts) else length
-        if following > start + 2 and chooser.random() < 0.5:
+        if following > start + 2 and rng.random() < 0.5:
             labels[start + 1] = token
     return labels
 

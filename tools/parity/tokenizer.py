@@ -1,4 +1,4 @@
-"""A small sentencepiece BPE tokenizer over made-up words, laid out as NeMo wants its tokenizer folder."""
+"""A small sentencepiece BPE tokenizer of artificial words, in NeMo's tokenizer folder layout."""
 
 import random
 from pathlib import Path
@@ -10,18 +10,18 @@ CONSONANTS = "bdfgklmnprstvz"
 VOWELS = "aeiou"
 
 
-def made_up_sentence(chooser: random.Random) -> str:
-    """Eight made-up words with the punctuation that real models also have in their vocabulary."""
+def artificial_sentence(rng: random.Random) -> str:
+    """Eight artificial words with the punctuation that real models have in their vocabulary."""
     syllables = [c + v for c in CONSONANTS for v in VOWELS]
-    words = ["".join(chooser.choices(syllables, k=chooser.randint(1, 4))) for _ in range(8)]
+    words = ["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(8)]
     words[3] += ","
-    return " ".join(words) + chooser.choice(".?")
+    return " ".join(words) + rng.choice(".?")
 
 
 def write_sentences(path: Path, count: int = 4000) -> None:
     """Write the sentences that the tokenizer is trained on."""
-    chooser = random.Random(0)
-    path.write_text("".join(made_up_sentence(chooser) + "\n" for _ in range(count)))
+    rng = random.Random(0)
+    path.write_text("".join(artificial_sentence(rng) + "\n" for _ in range(count)))
 
 
 def make_tokenizer(folder: Path, vocab_size: int, extra: tuple[str, ...] = ()) -> None:

@@ -1,14 +1,13 @@
-"""Random weights that exercise everything: no bias is zero, no norm is the identity, outputs follow the sound.
+"""Random weights that exercise all parts: no bias is zero, no norm is the identity, outputs depend on the audio.
 
-Freshly initialised networks hide mistakes (biases and batch-norm statistics that do nothing), so every such tensor
-gets a value. All values are rounded to bfloat16, so that the same checkpoint is exact in float32 and in bfloat16
-files.
+Freshly initialised networks hide errors, since their biases and batch-norm statistics have no effect. So all tensors
+get random values. They are rounded to bfloat16, which makes a checkpoint exact in float32 and in bfloat16 files.
 """
 
 import torch
 from torch import nn
 
-# Layers that end a residual branch; in a deep encoder they get smaller, or all its outputs would become the same.
+# Layers that end a residual branch; scaled down in a deep encoder, whose outputs would otherwise be nearly equal.
 BRANCH_ENDS = ("linear_out.weight", "linear2.weight", "pointwise_conv2.weight")
 SHALLOW = 3
 
@@ -31,7 +30,7 @@ def randomize(model: nn.Module, seed: int) -> None:
 
 
 def randomize_parameter(name: str, data: torch.Tensor, generator: torch.Generator) -> None:
-    """Matrices pass signals on at their size, norms stay near one, biases become visible."""
+    """Matrices keep the scale of signals, norms stay near one, biases are not zero."""
     if "pos_bias" in name:
         data.normal_(0, 0.3, generator=generator)
     elif data.dim() == 1 and "norm" in name and name.endswith("weight"):
@@ -45,7 +44,7 @@ def randomize_parameter(name: str, data: torch.Tensor, generator: torch.Generato
 
 
 def remove_constant(data: torch.Tensor) -> None:
-    """Let the subsampling answer to change rather than level, or all outputs would be nearly the same."""
+    """Make the subsampling respond to changes rather than the level; otherwise all outputs would be nearly equal."""
     data -= data.flatten(1).mean(1).reshape(-1, *[1] * (data.dim() - 1))
     data *= 1.6
 
@@ -57,7 +56,7 @@ def spread(matrix: torch.Tensor, scale: float, generator: torch.Generator) -> No
 
 
 def round_to_bfloat16(model: nn.Module) -> None:
-    """Keep only what bfloat16 can hold; the front-end's window and filters stay as they are."""
+    """Round weights to bfloat16, except window and filters of the features."""
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and "featurizer" not in name:
             tensor.copy_(tensor.bfloat16().float())

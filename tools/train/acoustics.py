@@ -1,7 +1,4 @@
-"""Cheap changes to samples: tempo and pitch, rooms and lines, noise.  All precomputed where possible.
-
-Knows arrays and a seeded generator, and nothing of texts.
-"""
+"""Cheap augmentation of samples: tempo and pitch, rooms and telephone lines, noise. Precomputed where possible."""
 
 import numpy as np
 from numpy.random import Generator
@@ -28,7 +25,7 @@ def companded(samples: Samples) -> Samples:
 
 
 class Channels:
-    """A bank of impulse responses, each a room, a line, a colouring or all of them."""
+    """A bank of impulse responses, each of a room, a telephone line, a spectral tilt, or a combination."""
 
     def __init__(self, rng: Generator, count: int = 200) -> None:
         self.responses = [_response(rng) for _ in range(count)]
@@ -61,7 +58,7 @@ def _room(rng: Generator) -> Samples:
 
 
 class Noises:
-    """A bank of long noises of unit power, from which pieces are cut."""
+    """A bank of long noises of unit power, to take excerpts from."""
 
     def __init__(self, rng: Generator, babble: Samples, seconds: float = 30.0) -> None:
         count = int(seconds * SAMPLE_RATE)

@@ -1,9 +1,8 @@
-"""The real recordings: what a clip is, and how the manifest becomes a list of clips.
+"""Clips of real recordings, read from the manifest.
 
-Knows the manifest's fields, which collections are usable for training and how a clip's text and samples
-are normalised.  Whole speakers are held out (`split == "dev"`), except in the two collections that name no
-speakers (`wakewords_pv`, `mycroft_words`): their dev clips are other recordings, not provably other people,
-so they are left out of the evaluation as well as of the training.
+Selects the collections usable for training and normalises texts and samples. Whole speakers are held out
+(`split == "dev"`), except in the two collections without speaker names (`wakewords_pv`, `mycroft_words`): their dev
+clips may be of training speakers, so they are used neither for training nor for evaluation.
 """
 
 import json

@@ -1,8 +1,7 @@
-"""Word error rates on fixed, seeded sets that training never sees, with both heads.
+"""Word error rates of both heads on fixed, seeded sets that are not used in training.
 
-Three sets: strings of 2-10 words said by held-out real speakers, held-out synthesised phrases, and noise or
-silence in which any word is an error.  The sets follow from the clips and a seed alone, and `export` writes
-a few of the strings as files that a test can replay.
+Three sets: strings of 2-10 words by held-out real speakers, held-out synthesised phrases, and noise or silence, where
+each word is an error. The sets depend only on the clips and a seed. `export` writes a few strings as files for tests.
 """
 
 import json
@@ -27,7 +26,7 @@ from tools.train.corpus import SAMPLE_RATE, UNNAMED_SPEAKERS, Clip
 from tools.train.strings import Example, concatenate
 from tools.train.tokenizer import Tokenizer
 
-# One fixed list of string counts: the only held-out speaker with many clips says digits.
+# Mostly digits, since the only held-out speaker with many clips says digits.
 _REAL_SHARES = {"fsdd": 0.6, "dsp20_en": 0.2, "speech_commands": 0.15, "an4": 0.05}
 
 
@@ -40,7 +39,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Score:
-    """Word error rates of the two heads; for the silent set, words heard per utterance."""
+    """Word error rates of the two heads; for the silent set, words per utterance."""
 
     transducer: float
     ctc: float
@@ -157,9 +156,9 @@ class Evaluation:
         contexts = recogniser.network.config.encoder.contexts
         result = self._report(recogniser, contexts[0])
         for context in contexts[1:]:
-            heard = self._report(recogniser, context)
-            heard.pop("confusions")
-            result[f"{context.left}, {context.right}"] = heard
+            hypotheses = self._report(recogniser, context)
+            hypotheses.pop("confusions")
+            result[f"{context.left}, {context.right}"] = hypotheses
         return result
 
     def _report(self, recogniser: Recogniser, context: AttentionContext) -> dict[str, object]:
@@ -175,8 +174,8 @@ class Evaluation:
                     "transducer": error_rate(truth, [transducer[i] for i in indices]),
                     "ctc": error_rate(truth, [ctc[i] for i in indices]),
                 }
-            for utterance, heard in zip(utterances, transducer, strict=True):
-                confusions.update(_confusions(utterance.text, heard))
+            for utterance, hypotheses in zip(utterances, transducer, strict=True):
+                confusions.update(_confusions(utterance.text, hypotheses))
         result["confusions"] = dict(confusions.most_common(40))
         return result
 
@@ -196,24 +195,24 @@ def _score(utterances: Sequence[Utterance], recogniser: Recogniser) -> Score:
     return Score(error_rate(truth, transducer), error_rate(truth, ctc))
 
 
-def error_rate(truth: Sequence[str], heard: Sequence[str]) -> float:
-    """Word error rate; where nothing was said, words heard per utterance."""
+def error_rate(truth: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Word error rate; without reference words, words per utterance."""
     if not any(truth):
-        return sum(len(text.split()) for text in heard) / max(1, len(heard))
-    return float(jiwer.wer(list(truth), list(heard)))
+        return sum(len(text.split()) for text in hypotheses) / max(1, len(hypotheses))
+    return float(jiwer.wer(list(truth), list(hypotheses)))
 
 
-def _confusions(truth: str, heard: str) -> list[str]:
+def _confusions(truth: str, hypotheses: str) -> list[str]:
     if not truth:
-        return [f"(nothing) -> {word}" for word in heard.split()]
-    aligned = jiwer.process_words(truth, heard)
-    said, got = truth.split(), heard.split()
+        return [f"(nothing) -> {word}" for word in hypotheses.split()]
+    aligned = jiwer.process_words(truth, hypotheses)
+    reference_words, hypothesis_words = truth.split(), hypotheses.split()
     found = []
     for chunk in aligned.alignments[0]:
         if chunk.type != "equal":
-            before = " ".join(said[chunk.ref_start_idx : chunk.ref_end_idx])
-            after = " ".join(got[chunk.hyp_start_idx : chunk.hyp_end_idx])
-            found.append(f"{before or '(nothing)'} -> {after or '(nothing)'}")
+            expected = " ".join(reference_words[chunk.ref_start_idx : chunk.ref_end_idx])
+            recognised = " ".join(hypothesis_words[chunk.hyp_start_idx : chunk.hyp_end_idx])
+            found.append(f"{expected or '(nothing)'} -> {recognised or '(nothing)'}")
     return found
 
 

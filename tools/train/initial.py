@@ -1,4 +1,4 @@
-"""Weights to begin with: random ones that let the audio through, or what another of our networks has learned."""
+"""Initial weights: random ones that pass the audio's variance on, or those of another Conure network."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from conure.models.checkpoint import Checkpoint
 from conure.models.network import Network
 from tools.train.tokenizer import Tokenizer
 
-__all__ = ["HEAD_START", "begin_with", "initialise"]
+__all__ = ["HEAD_START", "copy_weights", "initialise"]
 
 LOG_MEL_MEAN, LOG_MEL_SPREAD = -9.0, 4.0
-"""Of speech at usual levels."""
+"""Of speech at typical levels."""
 HEAD_START = 900
-"""Updates of the curriculum that need not be made again: the network hears words already."""
+"""Updates of the curriculum to skip, since the copied network knows words already."""
 VOCABULARY_ROWS = (
     "predictor.embedding.weight",
     "joint.head.weight",
@@ -27,11 +27,10 @@ DEPTHWISE, FIRST, OUT = "depthwise_conv.weight", "encoder.pre_encode.conv.0.weig
 
 
 def initialise(network: Network) -> None:
-    """Let the audio through the subsampling at first.
+    """Initialise the subsampling so that it keeps the power of the signal.
 
-    With PyTorch's defaults each of its five convolutions lets a sixth of the signal's power through while the
-    biases stay, so that the layers see a nearly constant input and stay for thousands of updates at the
-    frequencies of words.
+    With PyTorch's defaults each of its five convolutions passes a sixth of the power while the biases stay. The layers
+    would get a nearly constant input, and learn only word frequencies for thousands of updates.
     """
     front = network.encoder.pre_encode
     for module in front.modules():
@@ -47,40 +46,40 @@ def initialise(network: Network) -> None:
 
 @torch.no_grad()
 def _expect_log_mel(first: nn.Conv2d) -> None:
-    """What a normalised clip would give, for features that are not."""
+    """Fold the normalisation of features into the first convolution, for networks without it."""
     first.weight /= LOG_MEL_SPREAD
     first.bias -= LOG_MEL_MEAN * first.weight.sum((1, 2, 3))
 
 
 @torch.no_grad()
-def begin_with(network: Network, tokenizer: Tokenizer, folder: Path) -> None:
-    """Fills a cache-aware network from a model of ours that hears whole clips and has the same widths.
+def copy_weights(network: Network, tokenizer: Tokenizer, folder: Path) -> None:
+    """Copies weights of a Conure model for whole clips, of the same widths, into a cache-aware network.
 
-    Rows of vocabularies are found by their pieces. A filter over time keeps its past half, in place, and does not
-    hear yet what is longer ago. Norms of another kind stay as they were initialised.
+    Rows of vocabularies are matched by their pieces. Filters over time keep their past half in place; taps for older
+    steps are zero. Norms of another kind keep their initial values.
     """
     other = conure_file.read(folder)
     rows = _rows(tokenizer, other)
-    for name, mine in network.named_parameters():
-        theirs = other.tensors[name].float()
+    for name, parameter in network.named_parameters():
+        source = other.tensors[name].float()
         if name in VOCABULARY_ROWS:
-            for here, there in rows.items():
-                mine[here] = theirs[there]
+            for row, source_row in rows.items():
+                parameter[row] = source[source_row]
         elif name.endswith(DEPTHWISE):
-            mine.copy_(_past_half(theirs))
+            parameter.copy_(_past_half(source))
         elif name == OUT:
-            mine.copy_(_bands_moved(theirs, network.config.encoder.channels))
+            parameter.copy_(_bands_moved(source, network.config.encoder.channels))
         elif "batch_norm" not in name:
-            mine.copy_(theirs)
+            parameter.copy_(source)
     _expect_log_mel(network.encoder.pre_encode.conv[0])
 
 
 def _rows(tokenizer: Tokenizer, other: Checkpoint) -> dict[int, int]:
-    """Our ids to theirs, where the piece is the same; the blank comes last in both."""
-    theirs = {piece: index for index, piece in enumerate(other.tokenizer.pieces)}
-    mine = {index: tokenizer.processor.id_to_piece(index) for index in range(tokenizer.size)}
-    rows = {index: theirs[piece] for index, piece in mine.items() if piece in theirs}
-    return rows | {tokenizer.size: len(theirs)}
+    """Ids of this vocabulary to ids of the other one, for equal pieces; the blank is last in both."""
+    ids = {piece: index for index, piece in enumerate(other.tokenizer.pieces)}
+    pieces = {index: tokenizer.processor.id_to_piece(index) for index in range(tokenizer.size)}
+    rows = {index: ids[piece] for index, piece in pieces.items() if piece in ids}
+    return rows | {tokenizer.size: len(ids)}
 
 
 def _past_half(weight: Tensor) -> Tensor:

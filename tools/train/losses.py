@@ -1,7 +1,6 @@
 """The training losses: the two transducers (TDT and RNNT), CTC, and frame-level cross-entropy.
 
-Knows log probabilities and lattices, and nothing of networks or audio.  Shapes: B rows, T encoder steps,
-U labels, V tokens (the blank is id V), D durations.
+Shapes: B rows, T encoder steps, U labels, V tokens (the blank is id V), D durations.
 """
 
 import torch

@@ -1,9 +1,8 @@
-"""What a batch costs: the network's losses mixed by how far training is.
+"""The loss of a batch, mixed from several losses by a curriculum.
 
-Knows the network's heads and the curriculum in numbers of updates.  Cross-entropy on known word places
-comes first, because CTC from random weights stays at "all blank" for thousands of updates; the sequence
-losses take over as it fades.  Ten words come before a hundred and fifty: a hundred updates on digits alone
-teach the encoder to hear, and the other words then follow quickly.
+Training starts with cross-entropy on known word positions, since CTC from random weights stays at "all blank" for
+thousands of updates; the sequence losses replace it gradually. The first hundred updates have digits only, which
+trains the encoder; other words follow quickly.
 """
 
 from dataclasses import dataclass
@@ -20,16 +19,16 @@ from tools.train import spectrum
 from tools.train.losses import ctc_loss, frame_loss, rnnt_loss, tdt_loss
 from tools.train.strings import Batch, Stage
 
-# Updates between which a loss comes or goes.
-FRAME_FADES = (800, 2_000)
-CTC_COMES = (400, 1_200)
-TRANSDUCER_COMES = (700, 1_300)  # useless, and a third of the time, before the encoder hears words
+# Updates between which the weight of a loss changes linearly.
+FRAME_FADE_OUT = (800, 2_000)
+CTC_FADE_IN = (400, 1_200)
+TRANSDUCER_FADE_IN = (700, 1_300)  # a third of the time, and useless before the encoder knows words
 _SIGMA = 0.02
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Weights of the losses, and the share of rows on which the (costly) transducer loss is taken."""
+    """Weights of the losses, and the share of rows with the (costly) transducer loss."""
 
     frame: float
     ctc: float
@@ -39,9 +38,9 @@ class Mixture:
 
 def mixture(update: int) -> Mixture:
     return Mixture(
-        frame=3.0 * (1.0 - _ramp(update, FRAME_FADES)),
-        ctc=0.5 * _ramp(update, CTC_COMES),
-        transducer=_ramp(update, TRANSDUCER_COMES),
+        frame=3.0 * (1.0 - _ramp(update, FRAME_FADE_OUT)),
+        ctc=0.5 * _ramp(update, CTC_FADE_IN),
+        transducer=_ramp(update, TRANSDUCER_FADE_IN),
         rows=0.25,
     )
 
@@ -51,14 +50,14 @@ def _ramp(update: int, between: tuple[int, int]) -> float:
 
 
 def stage(update: int) -> Stage:
-    """Easy strings first, in small batches: early on, the number of updates counts."""
+    """Easy strings first, in small batches, as the number of updates matters most at first."""
     if update < 150:
-        return Stage(longest=4, augment=False, phrase_share=0.0, digits_only=True, seconds=32.0)
+        return Stage(max_words=4, augment=False, phrase_share=0.0, digits_only=True, seconds=32.0)
     if update < 400:
-        return Stage(longest=5, augment=False, phrase_share=0.1, seconds=32.0)
+        return Stage(max_words=5, augment=False, phrase_share=0.1, seconds=32.0)
     if update < 900:
-        return Stage(longest=6, phrase_share=0.35, seconds=32.0)
-    return Stage(longest=10, phrase_share=0.4, seconds=96.0)
+        return Stage(max_words=6, phrase_share=0.35, seconds=32.0)
+    return Stage(max_words=10, phrase_share=0.4, seconds=96.0)
 
 
 class Objective:
@@ -88,7 +87,7 @@ class Objective:
         return loss, {name: float(value.detach()) for name, value in parts.items()}
 
     def _context(self, rng: np.random.Generator) -> AttentionContext:
-        """Any of those the network is to know."""
+        """A random one of the network's contexts."""
         contexts = self.network.config.encoder.contexts
         return contexts[0] if len(contexts) == 1 else contexts[int(rng.integers(len(contexts)))]
 
@@ -109,7 +108,7 @@ class Objective:
         return torch.from_numpy(np.sort(chosen)).to(self.device)
 
     def _transducer(self, encoded: Tensor, labels: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
-        """Mean over labels; the lattice is cut to the longest row that is used."""
+        """Mean over labels; the lattice is truncated to the longest used row."""
         labels, encoded = labels[:, : max(1, int(lengths.max()))], encoded[:, : int(steps.max())]
         start = torch.full_like(labels[:, :1], self.network.config.blank)
         outputs, _ = self.network.predictor(torch.cat([start, labels], 1))

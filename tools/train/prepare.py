@@ -1,4 +1,4 @@
-"""All clips for training and evaluation in one call: recordings plus (cached) synthesised speech."""
+"""All clips for training and evaluation: recordings and (cached) synthesised speech."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ _WORD_COLLECTIONS = ("fsdd", "an4", "speech_commands", "dsp20_en", "ros_commands
 
 
 def command_words(clips: list[Clip]) -> list[str]:
-    """The closed vocabulary: what the short recordings say, plus all digits, letters and numbers."""
+    """The closed vocabulary: words of the short recordings, digits, letters and numbers."""
     spoken = {word for clip in clips if clip.collection in _WORD_COLLECTIONS for word in clip.words}
     return sorted(spoken | set(DIGITS) | set(LETTERS) | set(NUMBERS))
 
 
 def prepare(data: Path, cache: Path, phrases: int = 30_000, seed: int = 1) -> list[Clip]:
-    """Recordings, words spoken by many voices, phrases spoken by few."""
+    """Recordings, synthesised words of many voices, and synthesised phrases of few voices."""
     clips = read_corpus(data)
     words = command_words(clips)
     sentences = (data / "text" / "ljspeech_sentences.txt").read_text().splitlines()

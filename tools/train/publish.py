@@ -1,8 +1,8 @@
-"""Writes a trained network as a model folder of Conure.
+"""Writes a trained network as a Conure model folder.
 
     python -m tools.train.publish [--recipe tiny-live] --run FOLDER --out FOLDER
 
-Knows which of a run's weights are published (the averaged ones) and in what precision.
+Publishes the averaged weights of a run, matrices in half precision.
 """
 
 import argparse

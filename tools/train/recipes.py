@@ -1,7 +1,7 @@
-"""The two models we train: what their networks are and what their strings end with.
+"""The two tiny models: configurations of their networks and training data.
 
-`tiny` hears whole clips.  `tiny-live` is cache-aware: it sees chunks of 1 to 14 steps as they come, chosen
-anew for every update, and says when an utterance is over.
+`tiny` transcribes whole clips. `tiny-live` is cache-aware, with chunks of 1 to 14 steps (chosen for each update), and
+emits a token at the end of an utterance.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from conure.models.config import AttentionContext, EncoderConfig, NetworkConfig
 from tools.train.losses import DURATIONS
 
 LEFT = 56
-"""Steps of the past (4.5 s) that tiny-live remembers: a whole number of chunks of 1, 2, 4, 7 and 14 steps."""
+"""Past context of tiny-live in steps (4.5 s): a multiple of all chunk sizes 1, 2, 4, 7 and 14."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Recipe:
     encoder: EncoderConfig
     mel: MelConfig
     durations: tuple[int, ...] = ()
-    """Of a TDT head; none is RNNT."""
+    """Durations of a TDT head; empty for RNNT."""
     publish_ctc: bool = False
     """Training always has a CTC head."""
-    turns: bool = False
-    """Strings tell where an utterance ends."""
+    marks_ends: bool = False
+    """Whether training strings have a token at the end of an utterance."""
     target_delay: int = field(default=0)
-    """Steps by which words are late in the frame targets: a causal network hears a word only when it was said."""
+    """Delay of words in the frame targets, in steps: a causal network recognises a word only after it was spoken."""
 
     def network(self, vocabulary: int, ctc: bool = True) -> NetworkConfig:
         return NetworkConfig(
@@ -64,7 +64,7 @@ TINY_LIVE = Recipe(
         contexts=tuple(AttentionContext(LEFT, right) for right in (1, 0, 3, 6, 13)),
     ),
     MelConfig(features=80, normalize="NA"),
-    turns=True,
+    marks_ends=True,
     target_delay=3,
 )
 RECIPES = {recipe.name: recipe for recipe in (TINY, TINY_LIVE)}

@@ -1,7 +1,4 @@
-"""Changes to log-mel features during training: vocal-tract length and masking.
-
-Knows mel tensors [B, T, F] and nothing of texts.  All randomness comes from the given generator.
-"""
+"""Augmentation of log-mel features [B, T, F]: vocal-tract length and masking, with a given random generator."""
 
 import numpy as np
 import torch

@@ -1,8 +1,7 @@
-"""Training examples: clips strung together, where every word's place is known.
+"""Training examples: concatenated clips with known word positions.
 
-Knows pools of clips (one pool per speaker and collection), how often each is drawn, and how strings are
-built and disturbed.  One seeded generator drives everything.  Runs in the training process: the work per
-string is a few milliseconds, less than a worker process would take from the matrix products.
+Clips are drawn from pools (one per speaker and collection), concatenated and augmented, by one seeded generator. This
+runs in the training process: a string takes a few milliseconds, less than a worker process would cost the training.
 """
 
 from collections import defaultdict
@@ -21,23 +20,23 @@ from tools.train.tokenizer import END, Tokenizer
 STEP_SAMPLES = 1280  # one encoder step
 DIGIT_COLLECTIONS = ("fsdd", "digits")
 PHRASES = ("phrases", "ljspeech", "vctk", "misc_sentences")
-# How often one speaker of a collection is drawn, relative to the others.
+# Relative frequency of each speaker of a collection.
 _WEIGHTS = {
     "fsdd": 8.0, "an4": 0.6, "speech_commands": 1.0, "dsp20_en": 0.6, "ros_commands": 4.0,
     "wakewords_pv": 3.0, "mycroft_words": 3.0, "words": 0.6, "digits": 0.4,
     "phrases": 20.0, "ljspeech": 2.0, "vctk": 0.5, "misc_sentences": 0.3,
 }  # fmt: skip
 _LONG_PAUSE = (0.75, 1.6)  # seconds; shorter ones do not end an utterance
-_END_AFTER = int(0.48 * SAMPLE_RATE)  # what of a pause has passed when it can be told from the short ones
-_LAST_ENDS, _INNER_ENDS = 0.7, 0.12  # how often the last word ends an utterance, and any other clip
+_END_AFTER = int(0.48 * SAMPLE_RATE)  # time into a pause after which it is longer than any short one
+_LAST_ENDS, _INNER_ENDS = 0.7, 0.12  # probability that the last clip, or another one, ends an utterance
 _FLITE_FACTOR = 4.0  # flite's four voices come from recorded people, espeak's sixty from one rule set
 
 
 @dataclass(frozen=True)
 class Stage:
-    """How hard the examples are."""
+    """Difficulty of the examples."""
 
-    longest: int = 10  # words in a string of words
+    max_words: int = 10  # in a string of words
     augment: bool = True
     phrase_share: float = 0.5
     empty_share: float = 0.03
@@ -47,7 +46,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Span:
-    """The samples in which a word is said."""
+    """The samples of a word."""
 
     start: int
     end: int
@@ -66,14 +65,14 @@ class Batch:
     lengths: Tensor  # [B]
     labels: Tensor  # [B, U]
     label_lengths: Tensor  # [B]
-    frames: Tensor  # [B, N // 1280 + 1]: the token said at each encoder step, blank between words
+    frames: Tensor  # [B, N // 1280 + 1]: the token at each encoder step, blank between words
 
 
 class StringMaker:
-    """Draws examples from pools of clips.  Its banks of rooms and noises come from the generator it begins with."""
+    """Draws examples from pools of clips. The first generator also creates the banks of rooms and noises."""
 
-    def __init__(self, clips: Sequence[Clip], rng: np.random.Generator, turns: bool = False) -> None:
-        self.rng, self.turns = rng, turns
+    def __init__(self, clips: Sequence[Clip], rng: np.random.Generator, marks_ends: bool = False) -> None:
+        self.rng, self.marks_ends = rng, marks_ends
         self.pools = _pools(clips)
         self.drawn = {
             "phrases": self._odds([key for key in self.pools if key[0] in PHRASES]),
@@ -82,18 +81,18 @@ class StringMaker:
         }
         self.channels = Channels(self.rng)
         self.noises = Noises(self.rng, self._babble())
-        self.waiting: list[Example] = []
+        self.pending: list[Example] = []
 
     def restart(self, rng: np.random.Generator) -> None:
-        """Forget what waits; draw from this generator from now on."""
-        self.rng, self.waiting = rng, []
+        """Discard pending examples and use another generator."""
+        self.rng, self.pending = rng, []
 
     def _odds(self, keys: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], np.ndarray]:
         weights = np.array([_weight(*key) for key in keys])
         return keys, weights / weights.sum()
 
     def _babble(self, voices: int = 6, seconds: float = 30.0) -> np.ndarray:
-        """Several phrase speakers at once."""
+        """A mixture of several speakers."""
         mixture = np.zeros(int(seconds * SAMPLE_RATE), np.float32)
         for _ in range(voices):
             start = 0
@@ -119,7 +118,7 @@ class StringMaker:
         return self._word_string(stage)
 
     def _empty(self) -> Example:
-        """Noise or digital silence in which nobody speaks.  Babble counts as noise only with speech over it."""
+        """Noise or digital silence without speech, and so without babble."""
         length = int(self.rng.uniform(0.4, 4.0) * SAMPLE_RATE)
         if self.rng.random() < 0.25:
             return Example(np.zeros(length, np.float32), [])
@@ -130,7 +129,7 @@ class StringMaker:
 
     def _word_string(self, stage: Stage) -> Example:
         rng = self.rng
-        count = int(rng.integers(1, stage.longest + 1))
+        count = int(rng.integers(1, stage.max_words + 1))
         kind = "digits" if stage.digits_only else "words"
         pool = self._pool(kind)
         mixed = rng.random() < 0.2
@@ -138,17 +137,17 @@ class StringMaker:
         while sum(len(clip.words) for clip in clips) < count:
             clips.append(self._draw(self._pool(kind) if mixed else pool))
         speed = float(rng.uniform(0.8, 1.25)) if stage.augment else 1.0
-        example = concatenate(clips, rng, speed, jitter=0.06 if stage.augment else 0.0, turns=self.turns)
+        example = concatenate(clips, rng, speed, jitter=0.06 if stage.augment else 0.0, marks_ends=self.marks_ends)
         return self._disturb(example, 0.55, (4.0, 40.0)) if stage.augment else example
 
     def _phrase_string(self, stage: Stage) -> Example:
         rng = self.rng
         pool = self._pool("phrases")
         clips = [self._draw(pool)]
-        while stage.longest > 6 and len(clips[-1].samples) < 2 * SAMPLE_RATE and rng.random() < 0.5:
+        while stage.max_words > 6 and len(clips[-1].samples) < 2 * SAMPLE_RATE and rng.random() < 0.5:
             clips.append(self._draw(pool))
         speed = float(rng.uniform(0.9, 1.12)) if stage.augment else 1.0
-        example = concatenate(clips, rng, speed, turns=self.turns)
+        example = concatenate(clips, rng, speed, marks_ends=self.marks_ends)
         return self._disturb(example, 0.25, (10.0, 45.0)) if stage.augment else example
 
     def _disturb(self, example: Example, channel_share: float, decibels: tuple[float, float]) -> Example:
@@ -162,20 +161,20 @@ class StringMaker:
         level = rng.uniform(0.03, 0.95) / (np.abs(samples).max() + 1e-6)
         return Example((samples * level).astype(np.float32), example.spans)
 
-    def batch(self, stage: Stage, seconds: float, tokenizer: Tokenizer, delay: int = 0, waiting: int = 128) -> Batch:
+    def batch(self, stage: Stage, seconds: float, tokenizer: Tokenizer, delay: int = 0, pending: int = 128) -> Batch:
         """A batch of strings of similar lengths, `seconds` of padded audio.
 
-        Strings wait in a pool; the one that has waited longest goes with those that are just shorter.
+        The oldest pending string is batched with pending strings that are just shorter.
         """
-        while len(self.waiting) < waiting:
-            self.waiting.append(self.example(stage))
-        oldest = self.waiting[0]
+        while len(self.pending) < pending:
+            self.pending.append(self.example(stage))
+        oldest = self.pending[0]
         count = max(1, int(seconds * SAMPLE_RATE / len(oldest.samples)))
-        shorter = [example for example in self.waiting[1:] if len(example.samples) <= len(oldest.samples)]
+        shorter = [example for example in self.pending[1:] if len(example.samples) <= len(oldest.samples)]
         shorter.sort(key=lambda example: -len(example.samples))
         chosen = [oldest, *shorter[: count - 1]]
-        gone = {id(example) for example in chosen}
-        self.waiting = [example for example in self.waiting if id(example) not in gone]
+        chosen_ids = {id(example) for example in chosen}
+        self.pending = [example for example in self.pending if id(example) not in chosen_ids]
         return collate(chosen, tokenizer, delay)
 
 
@@ -184,11 +183,11 @@ def concatenate(
     rng: np.random.Generator,
     speed: float = 1.0,
     jitter: float = 0.0,
-    turns: bool = False,
+    marks_ends: bool = False,
 ) -> Example:
-    """Clips with pauses between and around them; words inside a clip share its span by their letters.
+    """Clips with pauses between and around them; the words of a clip divide its span by their number of letters.
 
-    With `turns` some pauses are long, and END is said in those.
+    With `marks_ends` some pauses are long and contain END.
     """
     parts = [_pause(rng, 0.05, 0.5)]
     spans: list[Span] = []
@@ -200,7 +199,7 @@ def concatenate(
             samples = resample(samples, speed * rng.uniform(1 - jitter, 1 + jitter))
         spans += _spans(clip.words, position, len(samples))
         position += len(samples)
-        ends = turns and rng.random() < (_LAST_ENDS if index == len(clips) else _INNER_ENDS)
+        ends = marks_ends and rng.random() < (_LAST_ENDS if index == len(clips) else _INNER_ENDS)
         pause = _pause(rng, *_LONG_PAUSE) if ends else _pause(rng, 0.0, 0.35)
         if ends:
             spans.append(Span(position + _END_AFTER, position + _END_AFTER + STEP_SAMPLES, END))

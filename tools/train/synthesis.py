@@ -1,8 +1,8 @@
-"""Synthesised speech: which texts are spoken by which voices, and the cache on disk.
+"""Synthesised speech: texts, voices, and the cache on disk.
 
-Knows two speech synthesisers (flite and espeak-ng, both plain Debian packages) and nothing of training.
-Phrases come from a list of sentences cut at punctuation; whole sentences are held out by a hash of their
-text, so a held-out phrase was never seen by the model.  Words are spoken alone, by many more voices.
+Uses two speech synthesisers, flite and espeak-ng (Debian packages). Phrases are sentences split at punctuation. Whole
+sentences are held out by a hash of their text, so held-out phrases are not in the training data. Single words are
+spoken by many more voices.
 """
 
 import json
@@ -29,7 +29,7 @@ ESPEAK_VOICES = tuple(
 )
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _ABBREVIATIONS = {"mr", "mrs", "dr", "st", "messrs", "esq", "jr", "no", "etc", "vs", "lt", "col", "gen", "sgt"}
-_HELD_OUT_ONE_IN = 40
+HELD_OUT_DIVISOR = 40
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def phrase_jobs(sentences: Sequence[str], count: int, seed: int) -> list[Job]:
     train: set[str] = set()
     dev: set[str] = set()
     for sentence in sentences:
-        held_out = zlib.crc32(sentence.encode()) % _HELD_OUT_ONE_IN == 0
+        held_out = zlib.crc32(sentence.encode()) % HELD_OUT_DIVISOR == 0
         (dev if held_out else train).update(_phrases(sentence, rng))
     texts = [(text, "train") for text in sorted(train)]
     texts += [(text, "dev") for text in sorted(dev - train)]
@@ -62,7 +62,7 @@ def phrase_jobs(sentences: Sequence[str], count: int, seed: int) -> list[Job]:
 
 
 def _phrases(sentence: str, rng: random.Random) -> list[str]:
-    """The sentence's parts between punctuation, long ones cut further, of 2 to 12 words each."""
+    """Parts of the sentence between punctuation, of 2 to 12 words each; longer ones are split."""
     found = []
     for part in re.split(r"[,;:.!?()\"]|--+", sentence):
         text = normalise_text(part)
@@ -92,8 +92,8 @@ def word_jobs(words: Sequence[str], seed: int) -> list[Job]:
     return jobs
 
 
-def speak(job: Job) -> Clip | None:
-    """Run the synthesiser; None where it said nothing usable."""
+def synthesise_clip(job: Job) -> Clip | None:
+    """Run the synthesiser; None if the result is not usable."""
     engine, voice = job.voice.split(":")
     if engine == "flite":
         stretch = f"duration_stretch={1 / job.speed:.3f}"
@@ -112,10 +112,10 @@ def speak(job: Job) -> Clip | None:
 
 
 def synthesise(jobs: Sequence[Job], cache: Path, workers: int = 2) -> list[Clip]:
-    """The jobs' clips, from the cache where the same jobs were spoken before."""
+    """The jobs' clips, from the cache if it has the same jobs."""
     if not _is_current(jobs, cache):
         with ThreadPoolExecutor(workers) as pool:
-            _save([clip for clip in pool.map(speak, jobs) if clip is not None], jobs, cache)
+            _save([clip for clip in pool.map(synthesise_clip, jobs) if clip is not None], jobs, cache)
     return _load(cache)
 
 

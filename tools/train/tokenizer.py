@@ -1,7 +1,7 @@
-"""The subword tokenizer: how it is trained and how words become token ids.
+"""The subword tokenizer and its training.
 
-A unigram sentencepiece model without sentence marks; unknown is 0 as in NeMo's checkpoints.  Words that the
-short recordings say are repeated until each is one piece: at 80 ms a step, "seven" spelled out does not fit.
+A unigram sentencepiece model without sentence marks; unknown is 0 as in NeMo's checkpoints. Words of the short
+recordings are repeated until each is one piece, as a spelled word such as "seven" has too few steps of 80 ms.
 """
 
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ class Tokenizer:
         return self.processor.decode(list(tokens)).replace(END, "").strip()
 
 
-def train_tokenizer(phrases: Sequence[str], words: Sequence[str], turns: bool, model: Path) -> Tokenizer:
-    """Train on the phrases plus the repeated words, write `model` and load it; with `turns` it has END."""
+def train_tokenizer(phrases: Sequence[str], words: Sequence[str], marks_ends: bool, model: Path) -> Tokenizer:
+    """Train on phrases and repeated words, write `model` and load it; with `marks_ends` it contains END."""
     sentences = [*phrases, *(word for word in words for _ in range(_REPETITIONS))]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
@@ -44,7 +44,7 @@ def train_tokenizer(phrases: Sequence[str], words: Sequence[str], turns: bool, m
         bos_id=-1,
         eos_id=-1,
         pad_id=-1,
-        user_defined_symbols=[END] if turns else [],
+        user_defined_symbols=[END] if marks_ends else [],
         num_threads=1,
         minloglevel=2,
     )

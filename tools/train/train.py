@@ -1,9 +1,8 @@
 """Train a tiny model: `python -m tools.train.train [--recipe tiny-live] --data FOLDER --out FOLDER --updates N`.
 
-Knows the optimiser and its schedule, checkpoints and the log.  Everything that is drawn
-follows from the seed and the number of the update, so a run that was stopped and resumed ends with the
-weights of one that was not, and a stopped run may be given more updates than it began with.  `--processes 2`
-(the default on a CPU) trains with two single-threaded processes; the first one judges, logs and saves.
+All random numbers depend on the seed and the number of the update. So a resumed run gives the same weights as an
+uninterrupted one, and a run may be resumed with more updates. `--processes 2` (the default on a CPU) trains with two
+single-threaded processes; the first one evaluates, logs and saves.
 """
 
 import argparse
@@ -22,9 +21,9 @@ from conure.models.config import NetworkConfig
 from conure.models.network import Network
 from tools.train.corpus import SAMPLE_RATE, Clip
 from tools.train.evaluate import Evaluation, Recogniser, export
-from tools.train.initial import HEAD_START, begin_with, initialise
+from tools.train.initial import HEAD_START, copy_weights, initialise
 from tools.train.objective import Objective, mixture, stage
-from tools.train.parallel import Team, average_gradients
+from tools.train.parallel import SharedAverage, average_gradients
 from tools.train.prepare import prepare, tokenizer_words
 from tools.train.recipes import RECIPES
 from tools.train.strings import Batch, Stage, StringMaker
@@ -32,16 +31,16 @@ from tools.train.tokenizer import Tokenizer, train_tokenizer
 
 PEAK_RATE, WARMUP = 1e-3, 60
 DECAY = 0.25
-"""Share of the run, at its end, in which the rate falls to nothing.  It stands still before, so that the first
-part of a run does not depend on how long it will be."""
+"""Share of the run, at its end, in which the rate falls to zero. It is constant before, so the first part of a run
+does not depend on its length."""
 EMA_DECAY = 0.998
 BLOCK = 50
-"""Updates that are drawn from one generator; checkpoints lie between blocks."""
+"""Updates with the same random generator; checkpoints are written between blocks."""
 CHECKPOINT_EVERY, EVALUATE_EVERY = 10 * BLOCK, 20 * BLOCK
 
 
 class Average:
-    """An exponential moving average of a network's weights and statistics, kept in a twin network."""
+    """An exponential moving average of a network's weights and statistics, kept in a second network."""
 
     def __init__(self, network: Network) -> None:
         self.network = Network(network.config).to(network.device)
@@ -52,17 +51,22 @@ class Average:
     def update(self, network: Network) -> None:
         self.updates += 1
         decay = min(EMA_DECAY, (1 + self.updates) / (10 + self.updates))
-        # the only integers are the batch norms' counters, which nothing reads
-        mine = [value for value in self.network.state_dict().values() if value.is_floating_point()]
-        theirs = [value for value in network.state_dict().values() if value.is_floating_point()]
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        # the only integers are the batch norms' counters, which are not used
+        averages = [value for value in self.network.state_dict().values() if value.is_floating_point()]
+        values = [value for value in network.state_dict().values() if value.is_floating_point()]
+        torch._foreach_lerp_(averages, values, 1 - decay)
 
 
 class Trainer:
     """Network, optimiser, average and counters: everything a checkpoint holds."""
 
     def __init__(
-        self, config: NetworkConfig, device: str = "cpu", seed: int = 1, rank: int = 0, team: Team | None = None
+        self,
+        config: NetworkConfig,
+        device: str = "cpu",
+        seed: int = 1,
+        rank: int = 0,
+        shared: SharedAverage | None = None,
     ) -> None:
         torch.manual_seed(seed)  # the same weights in every process
         self.network = Network(config).to(device)
@@ -71,14 +75,14 @@ class Trainer:
         self.average = Average(self.network)
         self.optimiser = torch.optim.AdamW(_groups(self.network), lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
         self.objective = Objective(self.network, self.mel, device)
-        self.rank, self.team = rank, team
-        self.processes = team.processes if team else 1
+        self.rank, self.shared = rank, shared
+        self.processes = shared.processes if shared else 1
         self.update = self.head_start = 0
         self.audio_s = self.seconds = 0.0
 
-    def begin_with(self, tokenizer: Tokenizer, folder: Path) -> None:
-        """With the weights of another model, and without the first part of the curriculum."""
-        begin_with(self.network, tokenizer, folder)
+    def copy_weights(self, tokenizer: Tokenizer, folder: Path) -> None:
+        """Copies the weights of another model, and skips the first part of the curriculum."""
+        copy_weights(self.network, tokenizer, folder)
         self.average.network.load_state_dict(self.network.state_dict())
         self.head_start = HEAD_START
 
@@ -87,12 +91,12 @@ class Trainer:
         return stage(self.update + self.head_start)
 
     def step(self, batch: Batch, updates: int, rng: np.random.Generator) -> dict[str, float]:
-        """One update of so many; returns the losses."""
+        """One update out of `updates`; returns the losses."""
         self.network.train()
         loss, parts = self.objective(batch, mixture(self.update + self.head_start), self.stage.augment, rng)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        average_gradients(self.team, self.rank, list(self.network.parameters()))
+        average_gradients(self.shared, self.rank, list(self.network.parameters()))
         for group in self.optimiser.param_groups:
             group["lr"] = rate(self.update, updates)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -131,7 +135,7 @@ def _groups(network: Network) -> list[dict]:
 
 
 def rate(update: int, updates: int) -> float:
-    """Up, level, and down in a straight line (Hägele et al., "Scaling laws beyond fixed durations", 2024)."""
+    """Linear warm-up, constant, linear decay (Hägele et al., "Scaling laws beyond fixed durations", 2024)."""
     return PEAK_RATE * min(1.0, (update + 1) / WARMUP, (updates - update) / (DECAY * updates))
 
 
@@ -165,15 +169,15 @@ def run(arguments: argparse.Namespace) -> None:
     size = sum(
         parameter.numel() for parameter in Network(RECIPES[arguments.recipe].network(tokenizer.size)).parameters()
     )
-    team = Team(arguments.processes, size)
-    multiprocessing.spawn(work, (arguments, team), nprocs=arguments.processes)
+    shared = SharedAverage(arguments.processes, size)
+    multiprocessing.spawn(work, (arguments, shared), nprocs=arguments.processes)
 
 
 def _clips(arguments: argparse.Namespace) -> list[Clip]:
     return prepare(arguments.data, arguments.cache or arguments.out / "cache", arguments.phrases, arguments.seed)
 
 
-def work(rank: int, arguments: argparse.Namespace, team: Team | None) -> None:
+def work(rank: int, arguments: argparse.Namespace, shared: SharedAverage | None) -> None:
     """One process's part of the run."""
     out: Path = arguments.out
     torch.set_num_threads(arguments.threads)
@@ -182,12 +186,12 @@ def work(rank: int, arguments: argparse.Namespace, team: Team | None) -> None:
     clips = _clips(arguments)
     tokenizer = _tokenizer(clips, arguments)
     recipe = RECIPES[arguments.recipe]
-    trainer = Trainer(recipe.network(tokenizer.size), arguments.device, arguments.seed, rank, team)
+    trainer = Trainer(recipe.network(tokenizer.size), arguments.device, arguments.seed, rank, shared)
     if arguments.begin:
-        trainer.begin_with(tokenizer, arguments.begin)
+        trainer.copy_weights(tokenizer, arguments.begin)
     if arguments.resume:
         trainer.restore(torch.load(out / "checkpoint.pt", weights_only=True, map_location=arguments.device))
-    maker = StringMaker(clips, np.random.default_rng([arguments.seed, rank]), recipe.turns)
+    maker = StringMaker(clips, np.random.default_rng([arguments.seed, rank]), recipe.marks_ends)
     if rank > 0:
         train(trainer, maker, tokenizer, arguments, None)
         return
@@ -204,10 +208,10 @@ def train(
     arguments: argparse.Namespace,
     observer: "Observer | None",
 ) -> None:
-    """Updates until there are enough, in blocks that each begin afresh."""
+    """Trains until the number of updates is reached, in blocks with a new random generator each."""
     delay = RECIPES[arguments.recipe].target_delay
     while trainer.update < arguments.updates:
-        began = time.monotonic()
+        started_at = time.monotonic()
         rng = np.random.default_rng([arguments.seed, trainer.rank, trainer.update])
         torch.manual_seed(int(rng.integers(2**62)))  # dropout
         maker.restart(rng)
@@ -217,13 +221,13 @@ def train(
             losses = trainer.step(batch, arguments.updates, rng)
             if observer is not None:
                 observer.log.add(losses)
-        trainer.seconds += time.monotonic() - began
+        trainer.seconds += time.monotonic() - started_at
         if observer is not None:
             observer.block_ended(trainer.update >= arguments.updates)
 
 
 class Observer:
-    """Logs every block; judges the averaged network and writes checkpoints from time to time."""
+    """Logs each block; evaluates the averaged network and writes checkpoints regularly."""
 
     def __init__(self, trainer: Trainer, tokenizer: Tokenizer, evaluation: Evaluation, out: Path) -> None:
         self.trainer, self.evaluation, self.out = trainer, evaluation, out
@@ -243,10 +247,10 @@ class Observer:
         print(f"{self.trainer.update:6d} {self.trainer.seconds / 60:5.1f} min  WER {text}", flush=True)
 
     def checkpoint(self) -> None:
-        """Written beside and moved, so that a kill in between leaves the one before."""
-        beside = self.out / "checkpoint.tmp"
-        torch.save(self.trainer.state(), beside)
-        beside.replace(self.out / "checkpoint.pt")
+        """Written to a temporary file and renamed, so an interruption keeps the previous checkpoint."""
+        temporary = self.out / "checkpoint.tmp"
+        torch.save(self.trainer.state(), temporary)
+        temporary.replace(self.out / "checkpoint.pt")
 
 
 def _tokenizer(clips: list[Clip], arguments: argparse.Namespace) -> Tokenizer:
@@ -254,11 +258,11 @@ def _tokenizer(clips: list[Clip], arguments: argparse.Namespace) -> Tokenizer:
     if model.exists():
         return Tokenizer(model)
     texts = [clip.text for clip in clips if clip.collection == "phrases" and clip.split == "train"]
-    return train_tokenizer(texts, tokenizer_words(clips), RECIPES[arguments.recipe].turns, model)
+    return train_tokenizer(texts, tokenizer_words(clips), RECIPES[arguments.recipe].marks_ends, model)
 
 
 def finish(trainer: Trainer, clips: list[Clip], tokenizer: Tokenizer, out: Path) -> None:
-    """Judge the averaged network on larger sets, and write some of these as files; `publish` writes the model."""
+    """Evaluate the averaged network on larger sets and export some of them; `publish` writes the model."""
     network = trainer.average.network.eval()
     recogniser = Recogniser(network, trainer.mel, tokenizer)
     report = {"updates": trainer.update, "audio_hours": round(trainer.audio_s / 3600, 2)}
@@ -279,8 +283,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--phrases", type=int, default=30_000, help="synthesised phrases")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--begin", type=Path, help="folder of a model of ours with whose weights to begin")
-    parser.add_argument("--resume", action="store_true", help="go on from OUT/checkpoint.pt")
+    parser.add_argument("--begin", type=Path, help="folder of a Conure model to copy initial weights from")
+    parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
     parser.add_argument("--updates", type=int, required=True)
     return parser.parse_args()
 

@@ -1,1 +1,1 @@
-"""How many live streams a server holds: clients that speak at a person's pace, and what is measured with them."""
+"""Measures the capacity and throughput of a server with simulated clients: live streams in real time, and uploads."""

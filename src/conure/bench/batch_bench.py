@@ -1,6 +1,6 @@
-"""How fast the engine alone transcribes clips: by how many share a batch, and by how long they are.
+"""Throughput of the engine without a server, by batch size and by clip length.
 
-It runs in a process of its own, so that what measures loads no networks.
+The model runs in a process of its own, so the measuring process does not load it.
 """
 
 from __future__ import annotations
@@ -14,76 +14,76 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from conure.bench.sample_speech import shipped, voices
+from conure.bench.sample_speech import read_voices, sample_recording
 from conure.engine.plan import Plan
 from conure.errors import ConureError, EngineFailed
 
-__all__ = ["LENGTH", "MANY", "Batch", "every_size", "measure_batches"]
+__all__ = ["CLIP_SECONDS", "BATCH_CLIPS", "Batch", "all_sizes", "measure_batches"]
 
-LENGTH = 10.0
-"""Seconds of a clip, where their number is what changes."""
-BATCHES = (1, 2, 4, 8, 16, 32)
-LENGTHS = (1, 2, 5, 10, 20, 30)
-"""Seconds; a server cuts what is longer."""
-MANY = 8
-"""Clips of a batch, where their length is what changes; also each alone."""
-ENOUGH, RUNS = 3.0, 3
-"""Seconds and runs after which the best of a kind is taken."""
-TOO_LONG = 10.0
-"""Seconds of a run after which no more audio is tried."""
+CLIP_SECONDS = 10.0
+"""Seconds of each clip when the batch size varies."""
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+CLIP_LENGTHS = (1, 2, 5, 10, 20, 30)
+"""Seconds; a server splits longer audio."""
+BATCH_CLIPS = 8
+"""Clips in a batch when the clip length varies; the same lengths are also measured with one clip."""
+MAX_TOTAL_SECONDS, MAX_RUNS = 3.0, 3
+"""Limits of repetitions for each batch; the fastest counts."""
+MAX_RUN_SECONDS = 10.0
+"""Larger batches are skipped after a run that took longer, in seconds."""
 
 
 @dataclass(frozen=True)
 class Batch:
     clips: int
     length: float
-    """Seconds of each."""
+    """Seconds of each clip."""
     seconds: float
-    """The least that it took."""
+    """Duration of the fastest run."""
 
     @property
     def speed(self) -> float:
-        """Hours of audio an hour."""
+        """Throughput as a multiple of real time (RTFx)."""
         return self.clips * self.length / self.seconds
 
 
-def measure_batches(plan: Plan, sizes: Sequence[tuple[int, float]], tell: Callable[[Batch], None]) -> None:
-    """Clips and seconds of each; `tell` hears of every batch when it was measured.
+def measure_batches(plan: Plan, sizes: Sequence[tuple[int, float]], report: Callable[[Batch], None]) -> None:
+    """Measures each size (clips, seconds of each clip) and calls `report` with the result.
 
-    What would take too long is left out. Raises what opening the model raises.
+    Skips sizes that would take too long. Raises what opening the model raises.
     """
     context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, plan, sizes), name="batches", daemon=True)
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=_work, args=(child_end, plan, sizes), name="batches", daemon=True)
     process.start()
-    theirs.close()
+    child_end.close()
     try:
-        for found in iter(lambda: _receive(ours), None):
-            tell(found)
+        for result in iter(lambda: _receive(parent_end), None):
+            report(result)
     except BaseException:
         process.terminate()
         raise
     finally:
-        ours.close()
+        parent_end.close()
         process.join()
 
 
-def every_size() -> list[tuple[int, float]]:
-    """Both curves, the least audio first, each size once."""
-    sizes = {(clips, LENGTH) for clips in BATCHES} | {
-        (clips, float(length)) for length in LENGTHS for clips in (1, MANY)
+def all_sizes() -> list[tuple[int, float]]:
+    """The sizes of both curves without duplicates, shortest total audio first."""
+    sizes = {(clips, CLIP_SECONDS) for clips in BATCH_SIZES} | {
+        (clips, float(length)) for length in CLIP_LENGTHS for clips in (1, BATCH_CLIPS)
     }
     return sorted(sizes, key=lambda size: size[0] * size[1])
 
 
 def _receive(end: Connection) -> Batch | None:
     try:
-        found: Batch | ConureError | None = end.recv()
+        result: Batch | ConureError | None = end.recv()
     except EOFError:
-        raise EngineFailed("the process that measures batches died", "what it wrote on stderr tells why") from None
-    if isinstance(found, ConureError):
-        raise found
-    return found
+        raise EngineFailed("the process that measures batches exited", "see its output on stderr") from None
+    if isinstance(result, ConureError):
+        raise result
+    return result
 
 
 def _work(end: Connection, plan: Plan, sizes: Sequence[tuple[int, float]]) -> None:
@@ -99,27 +99,27 @@ def _work(end: Connection, plan: Plan, sizes: Sequence[tuple[int, float]]) -> No
 
 def _measure(plan: Plan, sizes: Sequence[tuple[int, float]]) -> Iterator[Batch]:
     from conure.engine.backends.registry import open_clip_runner  # noqa: PLC0415
-    from conure.engine.lanes.clips import transcribe_clips  # noqa: PLC0415  only this process needs networks
+    from conure.engine.lanes.clips import transcribe_clips  # noqa: PLC0415  only the child process loads torch
 
     runner, _ = open_clip_runner(
         plan.clips[0], device=plan.device, runner=plan.runner, cache=plan.cache, threads=plan.threads
     )
-    longest = 0.0
+    slowest = 0.0
     for clips, length in sizes:
-        if longest > TOO_LONG:
+        if slowest > MAX_RUN_SECONDS:
             return
-        said = _clips(clips, length)
-        transcribe_clips(runner, said, batch_seconds=clips * length)
-        took: list[float] = []
-        while len(took) < RUNS and sum(took) < ENOUGH:
-            began = time.perf_counter()
-            transcribe_clips(runner, said, batch_seconds=clips * length)
-            took.append(time.perf_counter() - began)
-        longest = max(longest, min(took))
-        yield Batch(clips, length, min(took))
+        clips_audio = _clip_audio(clips, length)
+        transcribe_clips(runner, clips_audio, batch_seconds=clips * length)
+        times: list[float] = []
+        while len(times) < MAX_RUNS and sum(times) < MAX_TOTAL_SECONDS:
+            started_at = time.perf_counter()
+            transcribe_clips(runner, clips_audio, batch_seconds=clips * length)
+            times.append(time.perf_counter() - started_at)
+        slowest = max(slowest, min(times))
+        yield Batch(clips, length, min(times))
 
 
-def _clips(count: int, length: float) -> list[np.ndarray]:
-    """float32 [N] each; they begin at different places of a speech."""
-    pieces = voices(shipped(), length, count)
-    return [np.frombuffer(pcm, "<i2").astype(np.float32) / 32768 for pcm in pieces]
+def _clip_audio(count: int, length: float) -> list[np.ndarray]:
+    """float32 [N] each, starting at different places of the sample recording."""
+    excerpts = read_voices(sample_recording(), length, count)
+    return [np.frombuffer(pcm, "<i2").astype(np.float32) / 32768 for pcm in excerpts]

@@ -1,140 +1,140 @@
-"""What a survey found, for people and for programs; also one that was interrupted."""
+"""Reports of a capacity search, as text and as JSON; also of an interrupted one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from conure.bench.capacity_search import FULL, CapacityFindings, Search, serving
-from conure.bench.report import as_dict, best_of, clips_as_dict, clips_row, line
+from conure.bench.capacity_search import BUSY_CORE, CapacityFindings, OptionsSearch, server_cores
+from conure.bench.report import best_of, clips_as_dict, clips_row, trial_line, trials_as_dict
 from conure.bench.server_flags import command
 from conure.bench.statistics import Spread
 
 __all__ = ["advice", "memory", "summary", "capacity_as_dict"]
 
-BUSY = 0.1
-"""Of all cores: others that take more are told of."""
-NOT_YET = "not measured yet"
+OTHER_LOAD_LIMIT = 0.1
+"""Load of other programs above which the report mentions it, as a share of all cores."""
+NOT_MEASURED = "not measured yet"
 
 
-def summary(found: CapacityFindings, price: float | None) -> list[tuple[str, str]]:
-    """Lines of a table: models, streams, recordings, what they cost."""
-    best = found.best
+def summary(findings: CapacityFindings, price: float | None) -> list[tuple[str, str]]:
+    """Rows of a table: models, streams, recordings, cost."""
+    best = findings.best
     rows = [("models", "; ".join(best.models))] if best else []
-    if found.others is not None and found.others > BUSY:
-        rows.insert(0, ("others", f"kept {found.others:.0%} of its cores busy before it began; alone it holds more"))
-    rows.append(("live", _live(best) if best else NOT_YET))
-    rows += [clips_row(trial) for trial in found.clips] or [("recordings", NOT_YET)]
-    return rows + _costs(found, price)
+    if findings.others is not None and findings.others > OTHER_LOAD_LIMIT:
+        rows.insert(
+            0, ("others", f"other programs used {findings.others:.0%} of the cores; the capacity is higher without")
+        )
+    rows.append(("live", _live(best) if best else NOT_MEASURED))
+    rows += [clips_row(trial) for trial in findings.clips] or [("recordings", NOT_MEASURED)]
+    return rows + _costs(findings, price)
 
 
-def memory(found: CapacityFindings) -> list[tuple[str, ...]]:
-    """A table, with its head: megabytes of each process at rest, with streams, with recordings."""
+def memory(findings: CapacityFindings) -> list[tuple[str, ...]]:
+    """A table with its header: megabytes of each process when idle, with streams, with recordings."""
     columns = {}
-    if found.best:
-        columns["at rest"] = found.best.idle
-    if found.promised:
-        columns[f"{found.promised.streams} streams"] = found.promised.memory
-    if found.clips:
-        columns[f"{found.clips[-1].at_once} recordings"] = found.clips[-1].memory
+    if findings.best:
+        columns["idle"] = findings.best.idle
+    if findings.confirmed:
+        columns[f"{findings.confirmed.streams} streams"] = findings.confirmed.memory
+    if findings.clips:
+        columns[f"{findings.clips[-1].at_once} recordings"] = findings.clips[-1].memory
     names = dict.fromkeys(name for sizes in columns.values() for name in sizes)
-    head = ("MB", *columns)
-    return [head, *((name, *(_megabytes(sizes, name) for sizes in columns.values())) for name in names)]
+    header = ("MB", *columns)
+    return [header, *((name, *(_megabytes(sizes, name) for sizes in columns.values())) for name in names)]
 
 
-def advice(found: CapacityFindings) -> str:
-    """The command to use, and what it was seen to hold."""
-    if found.chosen is None:
-        return "Interrupted before there was anything to advise.\n"
-    lines = ["Use", f"  {command(found.chosen)}"]
-    if found.promised:
-        lag = found.promised.promised_lag
+def advice(findings: CapacityFindings) -> str:
+    """The recommended command, and the streams that it sustained."""
+    if findings.recommended is None:
+        return "Interrupted before there was a recommendation.\n"
+    lines = ["Recommended:", f"  {command(findings.recommended)}"]
+    if trial := findings.confirmed:
+        lag = trial.promised_lag
         assert lag is not None
         lines.append(
-            f"It held {found.promised.streams} streams at {found.promised.latency_ms} ms when tried: p99 of the lag "
-            f"was {lag.p99 * 1000:.0f} ms, promised are {found.promised.promise * 1000:.0f} ms."
+            f"It sustained {trial.streams} streams at {trial.latency_ms} ms: p99 lag {lag.p99 * 1000:.0f} ms, "
+            f"target {trial.promise * 1000:.0f} ms."
         )
-        lines.append(f"That is {_margin(found):.0%} below the most that were held; it refuses more than its slots.")
-    elif found.kept:
-        lines.append(f"It was not seen to hold its streams: {line(found.kept[-1])}.")
+        lines.append(f"This is {_margin(findings):.0%} below the maximum. The server rejects further streams.")
+    elif findings.confirmations:
+        lines.append(f"It did not sustain its streams: {trial_line(findings.confirmations[-1])}.")
     else:
-        lines.append("No number of live streams was seen to be held in time with it.")
-    if found.best and serving(found.best) > FULL:
-        lines.append(f"The server's process was busy with {serving(found.best):.0%} of a core: it may be what limits.")
+        lines.append("It did not sustain any live stream.")
+    if findings.best and server_cores(findings.best) > BUSY_CORE:
+        lines.append(f"A server process used {server_cores(findings.best):.0%} of a core: it may be the bottleneck.")
     return "\n".join(lines) + "\n"
 
 
-def capacity_as_dict(found: CapacityFindings, price: float | None) -> dict[str, Any]:
-    best, held = found.best, found.promised
+def capacity_as_dict(findings: CapacityFindings, price: float | None) -> dict[str, Any]:
+    best, confirmed = findings.best, findings.confirmed
     return {
-        "complete": found.complete,
-        "others": found.others,
+        "complete": findings.complete,
+        "others": findings.others,
         "models": best.models if best else None,
-        "live": as_dict(best.trials, price) | {"settings": dict(best.choice)} if best else None,
-        "clips": clips_as_dict(found.clips, price) if found.clips else None,
+        "live": trials_as_dict(best.trials, price) | {"settings": dict(best.server_options)} if best else None,
+        "clips": clips_as_dict(findings.clips, price) if findings.clips else None,
         "memory": {
             "at_rest": best.idle if best else None,
-            "streams": held.memory if held else None,
-            "recordings": found.clips[-1].memory if found.clips else None,
+            "streams": confirmed.memory if confirmed else None,
+            "recordings": findings.clips[-1].memory if findings.clips else None,
         },
-        "advice": _advice_as_dict(found, price) if found.chosen is not None else None,
+        "advice": _advice_as_dict(findings, price) if findings.recommended is not None else None,
         "searches": [
-            {"settings": dict(search.choice), "streams": search.held, "trials": len(search.trials)}
-            for search in found.searches
+            {"settings": dict(search.server_options), "streams": search.max_streams, "trials": len(search.trials)}
+            for search in findings.searches
         ],
     }
 
 
-def _advice_as_dict(found: CapacityFindings, price: float | None) -> dict[str, Any]:
-    assert found.chosen is not None
-    held = found.promised
-    lag = held.promised_lag if held else None
+def _advice_as_dict(findings: CapacityFindings, price: float | None) -> dict[str, Any]:
+    assert findings.recommended is not None
+    confirmed = findings.confirmed
+    lag = confirmed.promised_lag if confirmed else None
     return {
-        "command": command(found.chosen),
-        "settings": dict(found.chosen),
-        "margin": _margin(found),
-        "streams": held.streams if held else 0,
-        "latency_ms": held.latency_ms if held else None,
-        "promise": held.promise if held else None,
+        "command": command(findings.recommended),
+        "settings": dict(findings.recommended),
+        "margin": _margin(findings),
+        "streams": confirmed.streams if confirmed else 0,
+        "latency_ms": confirmed.latency_ms if confirmed else None,
+        "promise": confirmed.promise if confirmed else None,
         "p99": lag.p99 if lag else None,
-        "dollars_per_stream_hour": price / held.streams if price is not None and held else None,
+        "dollars_per_stream_hour": price / confirmed.streams if price is not None and confirmed else None,
     }
 
 
-def _margin(found: CapacityFindings) -> float | None:
-    """The part of the most streams that is left free with the settings to use."""
-    if found.best is None or found.promised is None:
+def _margin(findings: CapacityFindings) -> float | None:
+    """Share of the maximum number of streams that the recommendation leaves free."""
+    if findings.best is None or findings.confirmed is None:
         return None
-    return 1 - found.promised.streams / found.best.held
+    return 1 - findings.confirmed.streams / findings.best.max_streams
 
 
-def _live(best: Search) -> str:
+def _live(best: OptionsSearch) -> str:
     trial = best_of(best.trials)
     if trial.fault:
-        return f"none is held in time: {line(trial)}"
-    return (
-        f"{trial.streams} streams at {trial.latency_ms} ms: {_lag(trial.promised_lag)}, promised {_ms(trial.promise)}"
-    )
+        return f"none sustained: {trial_line(trial)}"
+    return f"{trial.streams} streams at {trial.latency_ms} ms: {_lag(trial.promised_lag)}, target {_ms(trial.promise)}"
 
 
 def _lag(lag: Spread | None) -> str:
-    return f"p99 of the lag {_ms(lag.p99)}" if lag else "no lag"
+    return f"p99 lag {_ms(lag.p99)}" if lag else "no lag"
 
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms"
 
 
-def _costs(found: CapacityFindings, price: float | None) -> list[tuple[str, str]]:
+def _costs(findings: CapacityFindings, price: float | None) -> list[tuple[str, str]]:
     if price is None:
         return []
     costs = []
-    if found.promised:
-        streams = found.promised.streams
-        costs.append(f"${price / streams:.5f} an hour of live audio, with {streams} streams")
-    if found.clips:
-        costs.append(f"${price / found.clips[-1].speed:.5f} an hour of recordings")
-    return [("cost", f"{'; '.join(costs)}; the machine is ${price:g} an hour")] if costs else []
+    if findings.confirmed:
+        streams = findings.confirmed.streams
+        costs.append(f"${price / streams:.5f} per hour of live audio, with {streams} streams")
+    if findings.clips:
+        costs.append(f"${price / findings.clips[-1].speed:.5f} per hour of recordings")
+    return [("cost", f"{'; '.join(costs)}; the machine is ${price:g} per hour")] if costs else []
 
 
 def _megabytes(sizes: Mapping[str, int], name: str) -> str:

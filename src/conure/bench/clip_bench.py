@@ -1,4 +1,4 @@
-"""How fast a server transcribes recordings: one after the other, and several at once."""
+"""Throughput of a server with recordings: one at a time, and several at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from conure.bench.sample_speech import voices
+from conure.bench.sample_speech import read_voices
 from conure.bench.server import Server
-from conure.bench.upload_load import uploading, wav
+from conure.bench.upload_load import run_uploads, wav_bytes
 from conure.errors import BadOption
 
 __all__ = ["ClipBench", "ClipTrial", "measure_clips"]
@@ -17,7 +17,7 @@ __all__ = ["ClipBench", "ClipTrial", "measure_clips"]
 
 @dataclass(frozen=True)
 class ClipBench:
-    """What is to be measured. Raises BadOption for numbers that make no sense."""
+    """Parameters of the measurement. Raises BadOption for numbers below 1."""
 
     audio: Path
     """A recording, or a folder of them."""
@@ -25,9 +25,9 @@ class ClipBench:
     length: float = 60.0
     """Seconds of each recording."""
     seconds: float = 15.0
-    """That each of both measurements goes on, at least: what has begun is finished."""
+    """Minimum duration of each of both measurements; recordings in progress are finished."""
     model: str | None = None
-    """One of the server's; None is its first."""
+    """A model of the server; None is its first."""
 
     def __post_init__(self) -> None:
         for name, value in (("at-once", self.at_once), ("length", self.length), ("seconds", self.seconds)):
@@ -37,51 +37,51 @@ class ClipBench:
 
 @dataclass(frozen=True)
 class ClipTrial:
-    """What came of so many clients, each of which sends a recording as soon as the one before is answered."""
+    """Result of `at_once` clients that send recordings continuously. The names are those of `conure bench --json`."""
 
     at_once: int
     recordings: int
     same: bool
-    """Each was heard as alone."""
+    """Whether all transcripts equal that of a single recording."""
     audio: float
     """Seconds of all recordings."""
     seconds: float
-    """That it took."""
+    """Duration of the measurement."""
     cpu: dict[str, float]
-    """Cores that were busy, by process."""
+    """Busy cores, by process."""
     memory: dict[str, int]
-    """Bytes, by process, at the end."""
+    """Bytes at the end, by process."""
 
     @property
     def speed(self) -> float:
-        """Hours of recordings an hour."""
+        """Throughput as a multiple of real time (RTFx)."""
         return self.audio / self.seconds
 
 
-def measure_clips(bench: ClipBench, server: Server, tell: Callable[[ClipTrial], None]) -> None:
-    """`tell` hears of both, one at a time and several at once, when each is over.
+def measure_clips(bench: ClipBench, server: Server, report: Callable[[ClipTrial], None]) -> None:
+    """Measures one recording at a time, then several at once, and calls `report` with each trial.
 
-    Raises EngineFailed where a recording is refused.
+    Raises EngineFailed if the server rejects a recording.
     """
-    (pcm,) = voices(bench.audio, bench.length, 1)
-    alone = server.transcribe(wav(pcm), bench.model)  # what is new to the server costs more
+    (pcm,) = read_voices(bench.audio, bench.length, 1)
+    baseline = server.transcribe(wav_bytes(pcm), bench.model)  # also warms up the server
     for at_once in dict.fromkeys((1, bench.at_once)):
-        tell(_try(bench, server, pcm, at_once, alone))
+        report(_run_trial(bench, server, pcm, at_once, baseline))
 
 
-def _try(bench: ClipBench, server: Server, pcm: bytes, at_once: int, alone: str) -> ClipTrial:
-    before, began = server.cpu(), time.monotonic()
-    with uploading(server, pcm, at_once, bench.model) as uploads:
+def _run_trial(bench: ClipBench, server: Server, pcm: bytes, at_once: int, baseline: str) -> ClipTrial:
+    before, started_at = server.cpu(), time.monotonic()
+    with run_uploads(server, pcm, at_once, bench.model) as uploads:
         uploads.failed.wait(bench.seconds)
-    after, took = server.cpu(), uploads.until - began
+    after, seconds = server.cpu(), uploads.finished_at - started_at
     for error in uploads.errors:
         raise error
     return ClipTrial(
         at_once=at_once,
         recordings=uploads.count,
-        same=uploads.texts == {alone},
+        same=uploads.texts == {baseline},
         audio=uploads.seconds,
-        seconds=took,
-        cpu={name: (after[name] - before[name]) / took for name in after if name in before},
+        seconds=seconds,
+        cpu={name: (after[name] - before[name]) / seconds for name in after if name in before},
         memory=server.memory(),
     )

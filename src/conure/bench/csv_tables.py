@@ -1,4 +1,4 @@
-"""What figures show, as tables: one file of comma-separated values for each figure."""
+"""The data of figures as CSV files, one for each figure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from conure.bench.batch_bench import LENGTH, MANY, Batch
+from conure.bench.batch_bench import BATCH_CLIPS, CLIP_SECONDS, Batch
 from conure.bench.trial import Trial
 
 __all__ = ["Row", "batch_rows", "lag_rows", "length_rows", "memory_rows", "write_rows"]
@@ -15,8 +15,8 @@ Row = dict[str, str | int | float]
 
 
 def lag_rows(trials: Iterable[Trial]) -> list[Row]:
-    """Fewest streams first; loads of which none was spoken have no lag and are left out."""
-    spoken = [(trial, lag) for trial in trials if (lag := trial.promised_lag)]
+    """Lag by number of streams, ascending. Trials without any audio have no lag and are left out."""
+    measured = [(trial, lag) for trial in trials if (lag := trial.promised_lag)]
     return [
         {
             "streams": trial.streams,
@@ -25,31 +25,33 @@ def lag_rows(trials: Iterable[Trial]) -> list[Row]:
             "promise_ms": round(trial.promise * 1000, 1),
             "held": int(trial.fault is None),
         }
-        for trial, lag in sorted(spoken, key=lambda pair: pair[0].streams)
+        for trial, lag in sorted(measured, key=lambda pair: pair[0].streams)
     ]
 
 
 def memory_rows(idle: dict[str, int], trials: Iterable[Trial]) -> list[Row]:
-    """Megabytes of each process.
+    """Megabytes of each process, by number of streams.
 
-    A process keeps what it once had: loads that came after a larger one are left out.
+    Processes do not return memory, so trials after a larger one are left out.
     """
-    rows, most = [_memory_row(0, idle)], 0
+    rows, max_streams = [_memory_row(0, idle)], 0
     for trial in trials:
-        if trial.streams > most and trial.promised_lag:
-            most = trial.streams
-            rows.append(_memory_row(most, trial.memory))
+        if trial.streams > max_streams and trial.promised_lag:
+            max_streams = trial.streams
+            rows.append(_memory_row(max_streams, trial.memory))
     return rows
 
 
 def batch_rows(batches: Iterable[Batch]) -> list[Row]:
-    """Throughput by the clips of a batch, each LENGTH seconds."""
-    return _batch_rows(sorted((batch for batch in batches if batch.length == LENGTH), key=lambda batch: batch.clips))
+    """Throughput by clips in a batch, each of CLIP_SECONDS."""
+    return _batch_rows(
+        sorted((batch for batch in batches if batch.length == CLIP_SECONDS), key=lambda batch: batch.clips)
+    )
 
 
 def length_rows(batches: Iterable[Batch]) -> list[Row]:
-    """Throughput by the seconds of a clip, alone and MANY in a batch."""
-    chosen = [batch for batch in batches if batch.clips in (1, MANY)]
+    """Throughput by clip length, with one and with BATCH_CLIPS clips in a batch."""
+    chosen = [batch for batch in batches if batch.clips in (1, BATCH_CLIPS)]
     return _batch_rows(sorted(chosen, key=lambda batch: (batch.clips, batch.length)))
 
 

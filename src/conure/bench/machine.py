@@ -1,4 +1,4 @@
-"""Which machine it was."""
+"""Description of the machine, for reports."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def machine() -> dict[str, Any]:
 
 
 def machine_line() -> str:
-    """The processor, for people."""
-    here = machine()
-    return f"{' '.join(here['processor'].split())}, {here['cores']} cores"
+    """Processor and number of cores, as text."""
+    facts = machine()
+    return f"{' '.join(facts['processor'].split())}, {facts['cores']} cores"

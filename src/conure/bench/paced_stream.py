@@ -1,6 +1,6 @@
-"""One client of a server: speaks at the pace of a person, and notes when it heard what.
+"""One client of a server: sends audio in real time and records when its text arrives.
 
-It is as lean as it can be, for hundreds of them share a core with one another.
+It does as little as possible per packet, because hundreds of clients share a core.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from conure.background import start_task
 from conure.bench.sample_speech import RATE
 from conure.client import protocol
 
-__all__ = ["PacedStreamSettings", "Notes", "PacedStream"]
+__all__ = ["PacedStreamSettings", "StreamResult", "PacedStream"]
 
-SAMPLE = 2
-"""Bytes."""
-PATIENCE = 120.0
-"""Seconds without an answer after which there will be none."""
+SAMPLE_BYTES = 2
+"""PCM16."""
+TIMEOUT = 120.0
+"""Seconds without a response after which the stream has failed."""
 
 _from_json = msgspec.json.Decoder(protocol.FromServer)
 _to_json = msgspec.json.Encoder()
@@ -31,10 +31,10 @@ _to_json = msgspec.json.Encoder()
 
 @dataclass(frozen=True)
 class PacedStreamSettings:
-    """What kind of streams."""
+    """Parameters of a stream."""
 
     url: str
-    """Of the native protocol: ws://host:port/v1/stream."""
+    """Native protocol: ws://host:port/v1/stream."""
     latency_ms: int
     model: str | None = None
     packet_ms: int = 20
@@ -47,27 +47,27 @@ class PacedStreamSettings:
 
 
 @dataclass
-class Notes:
-    """What one client heard, and when, in seconds."""
+class StreamResult:
+    """What one client received, and when. Times in seconds."""
 
     words: list[str] = field(default_factory=list)
-    """Of all finals."""
+    """Words of all finals."""
     lags: list[float] = field(default_factory=list)
-    """Of partials that cover more than those before: since the last sample they cover was sent."""
-    guesses: int = 0
-    """Partials that cover no more than was covered before."""
-    told_lags: list[float] = field(default_factory=list)
-    """What the server says of itself, once a second."""
+    """For each partial that covers more audio than before: time since the last covered sample was sent."""
+    unchanged_partials: int = 0
+    """Number of partials that cover no more audio than before."""
+    reported_lags: list[float] = field(default_factory=list)
+    """Lags reported by the server, once per second."""
     first_words: list[float] = field(default_factory=list)
-    """Since the sample was sent at which an utterance began."""
+    """For each utterance: time from sending its first sample to its first words."""
     final: float | None = None
-    """From "that was all" to the marker behind its last final."""
+    """Time from the finalize to its marker, which follows the last final."""
     late: float = 0.0
-    """How far behind its pace this client was, at most: more than a little says that its own machine was busy."""
+    """Longest delay of a packet by this client; a large one means that the client's machine was busy."""
     sent: float = 0.0
-    """Audio."""
+    """Seconds of audio sent."""
     end: str = ""
-    """finished, cancelled, or what went wrong; nothing while it goes on."""
+    """How the stream ended: "finished", "cancelled" or an error; empty while it is open."""
 
     @property
     def is_whole(self) -> bool:
@@ -75,107 +75,109 @@ class Notes:
 
 
 class PacedStream:
-    def __init__(self, asked: PacedStreamSettings, pcm: bytes) -> None:
-        """`pcm` as PCM16 at 16 kHz; a part of a packet at its end is a packet, too."""
-        self.notes = Notes()
+    def __init__(self, settings: PacedStreamSettings, pcm: bytes) -> None:
+        """`pcm` is PCM16 at 16 kHz; its last packet may be shorter."""
+        self.result = StreamResult()
         self.model = ""
-        """What the server said it is."""
-        self._asked = asked
+        """Name reported by the server."""
+        self._settings = settings
         self._pcm = pcm
         self._sent_at: list[float] = []
-        """By packet."""
+        """Time of each packet."""
         self._seq = 0
         self._token = ""
-        self._until = 0.0
-        self._speech: float | None = None
+        self._covered = 0.0
+        self._speech_start: float | None = None
         self._finalized = 0.0
-        self._ready, self._marked = asyncio.Event(), asyncio.Event()
+        self._ready, self._marker_received = asyncio.Event(), asyncio.Event()
 
     @property
     def packets(self) -> int:
-        """All there are."""
-        return math.ceil(len(self._pcm) / (SAMPLE * self._asked.packet))
+        """Number of packets."""
+        return math.ceil(len(self._pcm) / (SAMPLE_BYTES * self._settings.packet))
 
     async def open(self) -> None:
-        """Returns when the server has it, or has said why not. Raises OSError where there is no server."""
-        asked = self._asked
-        await self._connect(protocol.Config(model=asked.model, latency_ms=asked.latency_ms, lag=True, words=False))
+        """Returns when the server has accepted or rejected the stream. Raises OSError without a server."""
+        settings = self._settings
+        await self._connect(
+            protocol.Config(model=settings.model, latency_ms=settings.latency_ms, lag=True, words=False)
+        )
 
-    async def speak(self, begin: float, until: int | None = None) -> None:
-        """Sends what was not sent, each packet when its last sample is spoken by one who began at that time."""
-        packets, seconds = self.packets if until is None else until, self._asked.packet_ms / 1000
+    async def send_paced(self, started_at: float, stop: int | None = None) -> None:
+        """Sends the remaining packets (up to packet `stop`) in real time: each when its last sample would be spoken."""
+        packets, seconds = self.packets if stop is None else stop, self._settings.packet_ms / 1000
         for number in range(len(self._sent_at), packets):
-            due = begin + (number + 1) * seconds
+            due = started_at + (number + 1) * seconds
             if (wait := due - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
-            if self.notes.end:
+            if self.result.end:
                 return
             self._sent_at.append(time.monotonic())
-            self.notes.late = max(self.notes.late, self._sent_at[-1] - due)
+            self.result.late = max(self.result.late, self._sent_at[-1] - due)
             await self._send(self._packet(number))
 
-    async def hurry(self) -> None:
-        """Sends everything as fast as the server takes it."""
+    async def send_unpaced(self) -> None:
+        """Sends the remaining packets as fast as the server accepts them."""
         for number in range(len(self._sent_at), self.packets):
-            if self.notes.end:
+            if self.result.end:
                 return
             self._sent_at.append(time.monotonic())
             await self._send(self._packet(number))
 
-    async def finish(self) -> Notes:
-        """That was all: waits for the last final, then for the end."""
+    async def finish(self) -> StreamResult:
+        """Finalizes and waits for the last final, then closes the stream and waits for its end."""
         self._finalized = time.monotonic()
-        await self._say(protocol.Finalize(id=1))
-        await self._wait(self._marked)
-        await self._say(protocol.Close())
-        await self._hang_up()
-        return self.notes
+        await self._send_message(protocol.Finalize(id=1))
+        await self._wait(self._marker_received)
+        await self._send_message(protocol.Close())
+        await self._wait_until_closed()
+        return self.result
 
-    async def cancel(self) -> Notes:
-        await self._say(protocol.Cancel())
-        await self._hang_up()
-        return self.notes
+    async def cancel(self) -> StreamResult:
+        await self._send_message(protocol.Cancel())
+        await self._wait_until_closed()
+        return self.result
 
-    async def drop(self) -> None:
-        """The connection breaks."""
+    async def disconnect(self) -> None:
+        """Aborts the connection, as a network failure would."""
         self._socket.transport.abort()
         await self._reading
 
     async def resume(self) -> None:
-        """Comes back after `drop`, and goes on after what the server has."""
-        self.notes.end = ""
+        """Reconnects after `disconnect`, and continues after the audio that the server has."""
+        self.result.end = ""
         await self._connect(protocol.Resume(token=self._token, seq=self._seq))
 
     async def _connect(self, first: protocol.Config | protocol.Resume) -> None:
         self._ready.clear()
-        asked = self._asked
+        settings = self._settings
         self._socket: ClientConnection = await connect(
-            asked.url, additional_headers=asked.headers, compression=None, ping_interval=None
+            settings.url, additional_headers=settings.headers, compression=None, ping_interval=None
         )
-        await self._say(first)
-        self._reading = start_task(self._read(), "reading what a stream hears")
+        await self._send_message(first)
+        self._reading = start_task(self._read(), "reading events of a stream")
         await self._wait(self._ready)
 
-    async def _hang_up(self) -> None:
+    async def _wait_until_closed(self) -> None:
         try:
-            await asyncio.wait_for(self._reading, PATIENCE)
+            await asyncio.wait_for(self._reading, TIMEOUT)
         except TimeoutError:
-            self._end(f"no end within {PATIENCE:g} s")
+            self._end(f"no end within {TIMEOUT:g} s")
         await self._socket.close()
 
     async def _wait(self, event: asyncio.Event) -> None:
         try:
-            await asyncio.wait_for(event.wait(), PATIENCE)
+            await asyncio.wait_for(event.wait(), TIMEOUT)
         except TimeoutError:
-            self._end(f"no answer within {PATIENCE:g} s")
+            self._end(f"no response within {TIMEOUT:g} s")
 
     def _packet(self, number: int) -> bytes:
-        size = SAMPLE * self._asked.packet
+        size = SAMPLE_BYTES * self._settings.packet
         data = self._pcm[number * size : (number + 1) * size]
-        self.notes.sent += len(data) / SAMPLE / RATE
+        self.result.sent += len(data) / SAMPLE_BYTES / RATE
         return data
 
-    async def _say(self, message: protocol.FromClient) -> None:
+    async def _send_message(self, message: protocol.FromClient) -> None:
         await self._send(_to_json.encode(message).decode())
 
     async def _send(self, data: bytes | str) -> None:
@@ -187,66 +189,66 @@ class PacedStream:
     async def _read(self) -> None:
         try:
             async for message in self._socket:
-                self._take(_from_json.decode(message), time.monotonic())
+                self._handle_event(_from_json.decode(message), time.monotonic())
         except ConnectionClosed:
             pass
         self._end("the connection was closed")
 
-    def _end(self, how: str) -> None:
-        self.notes.end = self.notes.end or how
+    def _end(self, reason: str) -> None:
+        self.result.end = self.result.end or reason
         self._ready.set()
-        self._marked.set()
+        self._marker_received.set()
 
-    def _take(self, message: protocol.FromServer, now: float) -> None:
+    def _handle_event(self, message: protocol.FromServer, now: float) -> None:
         self._seq = getattr(message, "seq", self._seq)
         match message:
             case protocol.Partial(stable=stable, tail=tail, until=until):
-                self._measure(until, now)
-                self._see_words(stable + tail, now)
+                self._record_lag(until, now)
+                self._record_first_words(stable + tail, now)
             case protocol.Final(text=text):
-                self.notes.words += text.split()
-                self._see_words(text, now)
-            case protocol.UtteranceEnd(at=at) if at == self._until and self.notes.lags:
-                self.notes.lags.pop()  # its turn has heard more than this partial covers
+                self.result.words += text.split()
+                self._record_first_words(text, now)
+            case protocol.UtteranceEnd(at=at) if at == self._covered and self.result.lags:
+                self.result.lags.pop()  # the step that ended the utterance decoded more audio than this partial covers
             case protocol.Lag(seconds=seconds):
-                self.notes.told_lags.append(seconds)
+                self.result.reported_lags.append(seconds)
             case protocol.SpeechStarted(at=at):
-                self._speech = at
+                self._speech_start = at
             case protocol.Marker():
-                self.notes.final = now - self._finalized
-                self._marked.set()
+                self.result.final = now - self._finalized
+                self._marker_received.set()
             case _:
-                self._take_fate(message)
+                self._handle_state(message)
 
-    def _take_fate(self, message: protocol.FromServer) -> None:
+    def _handle_state(self, message: protocol.FromServer) -> None:
         match message:
             case protocol.Ready():
-                self._begin(message)
+                self._handle_ready(message)
             case protocol.Finished() | protocol.Cancelled():
                 self._end(type(message).__name__.lower())
             case protocol.Failed() | protocol.Error():
                 self._end(f"{message.code}: {message.message}")
 
-    def _begin(self, ready: protocol.Ready) -> None:
+    def _handle_ready(self, ready: protocol.Ready) -> None:
         self._token, self.model = ready.token, ready.model
-        packets = ready.received // (SAMPLE * self._asked.packet)
+        packets = ready.received // (SAMPLE_BYTES * self._settings.packet)
         del self._sent_at[packets:]
-        self.notes.sent = ready.received / SAMPLE / RATE
+        self.result.sent = ready.received / SAMPLE_BYTES / RATE
         self._ready.set()
 
-    def _measure(self, until: float, now: float) -> None:
-        if until <= self._until:
-            self.notes.guesses += 1
+    def _record_lag(self, until: float, now: float) -> None:
+        if until <= self._covered:
+            self.result.unchanged_partials += 1
             return
-        self._until = until
-        self.notes.lags.append(now - self._spoken_at(until))
+        self._covered = until
+        self.result.lags.append(now - self._time_sent(until))
 
-    def _see_words(self, text: str, now: float) -> None:
-        if self._speech is not None and text:
-            self.notes.first_words.append(now - self._spoken_at(self._speech))
-            self._speech = None
+    def _record_first_words(self, text: str, now: float) -> None:
+        if self._speech_start is not None and text:
+            self.result.first_words.append(now - self._time_sent(self._speech_start))
+            self._speech_start = None
 
-    def _spoken_at(self, seconds: float) -> float:
-        """When the last sample before that place of the stream was sent."""
-        packet = math.ceil(round(seconds * RATE) / self._asked.packet) - 1
+    def _time_sent(self, seconds: float) -> float:
+        """When the last sample before this position was sent."""
+        packet = math.ceil(round(seconds * RATE) / self._settings.packet) - 1
         return self._sent_at[min(max(packet, 0), len(self._sent_at) - 1)]

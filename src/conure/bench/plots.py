@@ -1,4 +1,4 @@
-"""Figures of what was found, as PNG, each with its numbers beside it as CSV."""
+"""Figures of a capacity search as PNG, each with its data as CSV."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conure.bench.batch_bench import LENGTH, MANY
+from conure.bench.batch_bench import BATCH_CLIPS, CLIP_SECONDS
 from conure.bench.capacity_search import CapacityFindings
 from conure.bench.csv_tables import Row, batch_rows, lag_rows, length_rows, memory_rows, write_rows
 from conure.errors import BadOption, MissingBackend
@@ -16,39 +16,41 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw", "ensure_drawing"]
+__all__ = ["draw_figures", "ensure_can_draw"]
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-"""Of Okabe and Ito: told apart by everybody."""
+"""Okabe and Ito's palette, which is safe for colour-blind readers."""
 GREY = "#555555"
 LEGEND = {"frameon": True, "framealpha": 1.0, "edgecolor": "none"}
-SIZE, DOTS = (7.2, 4.4), 150
-"""Inches; dots an inch."""
+SIZE, DPI = (7.2, 4.4), 150
+"""Inches; dots per inch."""
 
 
-def ensure_drawing(folder: Path) -> None:
-    """Before anything is measured. Raises MissingBackend without matplotlib, BadOption where nothing can be written."""
+def ensure_can_draw(folder: Path) -> None:
+    """Raises MissingBackend without matplotlib, and BadOption if the folder is not writable."""
     if find_spec("matplotlib") is None:
         raise MissingBackend("figures need matplotlib", "pip install 'conure[plot]'")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadOption(f"--plot is {str(folder)!r}: {error.strerror}", "name a folder that can be written") from None
+        raise BadOption(f"--plot is {str(folder)!r}: {error.strerror}", "use a writable folder") from None
 
 
-def draw(folder: Path, found: CapacityFindings, machine: str, clips: str) -> list[Path]:
-    """Writes a figure and its numbers for all that was measured; where they are. `clips` is the model of batches."""
-    best = found.best
-    drawn: list[tuple[str, list[Row], Callable[[Axes, list[Row]], None], str]] = []
+def draw_figures(folder: Path, findings: CapacityFindings, machine: str, clips: str) -> list[Path]:
+    """Writes a figure and its data for each measurement; returns their paths. `clips` names the model of batches."""
+    best = findings.best
+    figures: list[tuple[str, list[Row], Callable[[Axes, list[Row]], None], str]] = []
     if best is not None:
         live = best.models[0]
         chunk = f"{live}, chunks of {best.trials[0].latency_ms} ms"
-        drawn.append(("lag", lag_rows(best.trials), _lag, f"Lag of live streams: {chunk}"))
-        drawn.append(("memory", memory_rows(best.idle, best.trials), _memory, f"Memory of a server: {chunk}"))
-    drawn.append(("batches", batch_rows(found.batches), _batches, f"Clips of {LENGTH:g} s in a batch: {clips}"))
-    drawn.append(("lengths", length_rows(found.batches), _lengths, f"Clips of different lengths: {clips}"))
+        figures.append(("lag", lag_rows(best.trials), _lag, f"Lag of live streams: {chunk}"))
+        figures.append(("memory", memory_rows(best.idle, best.trials), _memory, f"Memory of a server: {chunk}"))
+    figures.append(
+        ("batches", batch_rows(findings.batches), _batches, f"Clips of {CLIP_SECONDS:g} s in a batch: {clips}")
+    )
+    figures.append(("lengths", length_rows(findings.batches), _lengths, f"Clips of different lengths: {clips}"))
     paths = []
-    for name, rows, plot, title in drawn:
+    for name, rows, plot, title in figures:
         if rows:
             write_rows(folder / f"{name}.csv", rows)
             _save(folder / f"{name}.png", rows, plot, title, machine)
@@ -68,7 +70,7 @@ def _blank() -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  an extra
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=SIZE, dpi=DOTS, layout="constrained", facecolor="white")
+    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -82,7 +84,7 @@ def _lag(axes: Axes, rows: list[Row]) -> None:
     axes.plot(streams, _column(rows, "lag_p99_ms"), color=ORANGE, marker="o", label="p99")
     axes.plot(streams, _column(rows, "lag_p50_ms"), color=BLUE, marker="s", label="p50")
     axes.axhline(promise, color=GREY, linestyle="--", linewidth=1.2)
-    axes.annotate(f"promised {promise:.0f} ms", (0, promise), (4, 4), textcoords="offset points", color=GREY)
+    axes.annotate(f"target {promise:.0f} ms", (0, promise), (4, 4), textcoords="offset points", color=GREY)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlim(left=0)
@@ -109,23 +111,23 @@ def _batches(axes: Axes, rows: list[Row]) -> None:
 
 
 def _lengths(axes: Axes, rows: list[Row]) -> None:
-    for clips, color, marker in ((1, BLUE, "o"), (MANY, ORANGE, "s")):
+    for clips, color, marker in ((1, BLUE, "o"), (BATCH_CLIPS, ORANGE, "s")):
         chosen = [row for row in rows if row["clips"] == clips]
-        label = "alone" if clips == 1 else f"{clips} in a batch"
+        label = "one clip" if clips == 1 else f"batch of {clips}"
         axes.plot(
             _column(chosen, "length_s"), _column(chosen, "hours_an_hour"), color=color, marker=marker, label=label
         )
-    _throughput(axes, "seconds of a clip")
+    _throughput(axes, "clip length, s")
     axes.legend(**LEGEND, loc="lower right")
 
 
 def _throughput(axes: Axes, x: str) -> None:
     axes.set_ylim(bottom=0)
-    axes.set(xlabel=x, ylabel="hours of audio an hour")
+    axes.set(xlabel=x, ylabel="throughput, x real time (RTFx)")
 
 
 def _column(rows: Sequence[Row], name: str) -> list[float]:
-    """Numbers; nothing where a row has none."""
+    """Values of a column; NaN where a row has none."""
     return [float(row.get(name, "nan")) for row in rows]
 
 

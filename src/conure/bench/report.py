@@ -1,4 +1,4 @@
-"""What trials came to, for people and for programs."""
+"""Reports of trials, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -11,39 +11,38 @@ from conure.bench.statistics import Spread
 from conure.bench.trial import Trial
 
 __all__ = [
-    "as_dict",
+    "trials_as_dict",
     "best_of",
-    "_by_kind",
     "clips_as_dict",
     "clips_facts",
     "clips_line",
     "clips_row",
-    "facts",
-    "line",
-    "spreads",
+    "trial_facts",
+    "trial_line",
+    "spread_table",
 ]
 
 Number = TypeVar("Number", int, float)
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
-    """The largest that was held; the smallest where none was."""
-    held = [trial for trial in trials if trial.fault is None]
-    return max(held, key=_streams) if held else min(trials, key=_streams)
+    """The largest trial that was sustained; the smallest if none was."""
+    sustained = [trial for trial in trials if trial.fault is None]
+    return max(sustained, key=_streams) if sustained else min(trials, key=_streams)
 
 
-def line(trial: Trial) -> str:
-    """One trial of a search."""
+def trial_line(trial: Trial) -> str:
+    """One line about a trial of a search."""
     lag = trial.promised_lag
-    told = f"p99 lag {lag.p99 * 1000:.0f} ms" if lag else "no lag"
-    return f"{trial.streams} streams: {trial.fault or f'{told}, all in time'}"
+    lag_text = f"p99 lag {lag.p99 * 1000:.0f} ms" if lag else "no lag"
+    return f"{trial.streams} streams: {trial.fault or f'{lag_text}, sustained'}"
 
 
 def clips_row(trial: ClipTrial) -> tuple[str, str]:
-    """What was tried, and what came of it."""
-    many = "one at a time" if trial.at_once == 1 else f"{trial.at_once} at once"
-    speed = f"{trial.speed:.1f} hours an hour"
-    return f"recordings, {many}", speed if trial.same else f"{speed}, not all heard as alone"
+    """A label and the throughput."""
+    count = "one at a time" if trial.at_once == 1 else f"{trial.at_once} at once"
+    speed = f"{trial.speed:.1f}x real time (RTFx)"
+    return f"recordings, {count}", speed if trial.same else f"{speed}, transcripts differ"
 
 
 def clips_line(trial: ClipTrial) -> str:
@@ -51,16 +50,18 @@ def clips_line(trial: ClipTrial) -> str:
 
 
 def clips_facts(trials: Sequence[ClipTrial], price: float | None) -> list[tuple[str, str]]:
-    """What there is to say of recordings: alone, then several at once."""
+    """Rows of a table about recordings: one at a time, then several at once."""
     last = trials[-1]
-    found = [
+    rows = [
         *(clips_row(trial) for trial in trials),
         *((f"cpu, {name}", f"{cpu:.2f} cores") for name, cpu in _by_kind(last.cpu).items()),
         *((f"memory, {name}", f"{size / 2**20:.0f} MB") for name, size in _by_kind(last.memory).items()),
     ]
     if price is not None:
-        found.append(("price", f"${price / last.speed:.5f} an hour of recordings, where the machine is ${price:g}"))
-    return found
+        rows.append(
+            ("price", f"${price / last.speed:.5f} per hour of recordings, with the machine at ${price:g} per hour")
+        )
+    return rows
 
 
 def clips_as_dict(trials: Sequence[ClipTrial], price: float | None) -> dict[str, Any]:
@@ -72,49 +73,50 @@ def clips_as_dict(trials: Sequence[ClipTrial], price: float | None) -> dict[str,
     }
 
 
-def spreads(trial: Trial) -> list[tuple[str, ...]]:
-    """A table of times, with its head."""
-    found = {
+def spread_table(trial: Trial) -> list[tuple[str, ...]]:
+    """A table of times in milliseconds, with its header."""
+    spreads = {
         "lag of partials": trial.lag,
-        "lag as told": trial.told_lag,
+        "lag by server": trial.told_lag,
         "first words": trial.first_words,
         "last final": trial.final,
     }
-    head = ("ms", "p50", "p90", "p99", "most", "of")
-    return [head, *(_numbers(name, spread) for name, spread in found.items() if spread)]
+    header = ("ms", "p50", "p90", "p99", "max", "count")
+    return [header, *(_spread_row(name, spread) for name, spread in spreads.items() if spread)]
 
 
-def facts(trial: Trial, price: float | None) -> list[tuple[str, str]]:
-    """What else there is to say."""
+def trial_facts(trial: Trial, price: float | None) -> list[tuple[str, str]]:
+    """Rows of a table about a trial."""
     streams = f"{trial.streams} at {trial.latency_ms} ms, {trial.seconds / trial.streams:.0f} s each"
-    turns = f"{trial.turns:.1f} a second of {trial.rows:.1f} rows, in {trial.turn * 1000:.1f} ms: {trial.busy:.0%} busy"
-    found = [
+    steps = f"{trial.turns:.1f}/s of {trial.rows:.1f} rows in {trial.turn * 1000:.1f} ms, {trial.busy:.0%} busy"
+    rows = [
         ("streams", streams),
         ("ends", ", ".join(f"{count} {end}" for end, count in trial.ends.items())),
-        ("words", f"{trial.words}, {trial.different or 'no'} streams heard otherwise than alone"),
-        ("turns", turns),
-        *((f"cpu, {name}", f"{cpu:.4f} cores a stream") for name, cpu in _by_kind(trial.cpu).items()),
+        ("words", f"{trial.words}; {trial.different or 'no'} transcripts differ from single streams"),
+        ("steps", steps),
+        *((f"cpu, {name}", f"{cpu:.4f} cores per stream") for name, cpu in _by_kind(trial.cpu).items()),
         *((f"memory, {name}", f"{size / 2**20:.0f} MB") for name, size in _by_kind(trial.memory).items()),
-        ("clients", f"{trial.late * 1000:.0f} ms behind their pace at most"),
-        ("held", f"no: {trial.fault}" if trial.fault else "yes"),
+        ("clients", f"packets sent at most {trial.late * 1000:.0f} ms late"),
+        ("sustained", f"no: {trial.fault}" if trial.fault else "yes"),
     ]
     if price is not None and trial.fault is None:
-        found.append(("price", f"${price / trial.streams:.5f} an hour of a stream, where the machine is ${price:g}"))
-    return found
+        cost = f"${price / trial.streams:.5f} per hour of a stream, with the machine at ${price:g} per hour"
+        rows.append(("price", cost))
+    return rows
 
 
-def as_dict(trials: Sequence[Trial], price: float | None) -> dict[str, Any]:
+def trials_as_dict(trials: Sequence[Trial], price: float | None) -> dict[str, Any]:
     best = best_of(trials)
-    held = best.streams if best.fault is None else 0
+    streams = best.streams if best.fault is None else 0
     return {
-        "streams": held,
-        "dollars_per_stream_hour": price / held if price is not None and held else None,
+        "streams": streams,
+        "dollars_per_stream_hour": price / streams if price is not None and streams else None,
         "trials": [asdict(trial) | {"fault": trial.fault} for trial in trials],
     }
 
 
 def _by_kind(values: Mapping[str, Number]) -> dict[str, Number]:
-    """The sum for processes of a kind: the names of several have numbers behind it."""
+    """Sums over processes of a kind: the names of several end with a number."""
     sums: dict[str, Number] = {}
     for name, value in values.items():
         kind = name.partition(" ")[0]
@@ -122,7 +124,7 @@ def _by_kind(values: Mapping[str, Number]) -> dict[str, Number]:
     return sums
 
 
-def _numbers(name: str, spread: Spread) -> tuple[str, ...]:
+def _spread_row(name: str, spread: Spread) -> tuple[str, ...]:
     numbers = (spread.p50, spread.p90, spread.p99, spread.most)
     return (name, *(f"{number * 1000:.0f}" for number in numbers), str(spread.count))
 

@@ -10,28 +10,29 @@ import numpy as np
 from conure.audio.files import open_audio
 from conure.errors import AudioNotFound
 
-__all__ = ["RATE", "shipped", "voices"]
+__all__ = ["RATE", "sample_recording", "read_voices"]
 
 RATE = 16_000
 SUFFIXES = (".flac", ".wav")
 
 
-def shipped() -> Path:
-    """A speech of 11 s that is in the package."""
+def sample_recording() -> Path:
+    """The recording shipped with the package: 11 s of speech."""
     return Path(str(resources.files("conure"))) / "data" / "jfk.flac"
 
 
-def voices(source: Path, seconds: float, count: int) -> list[bytes]:
-    """So many pieces of the recording, or of those in the folder, over and over; each begins at another place.
+def read_voices(source: Path, seconds: float, count: int) -> list[bytes]:
+    """`count` excerpts of the recording, or of all recordings of the folder in a row, repeated up to `seconds`.
 
-    Raises AudioNotFound, or what decoding raises.
+    Excerpts start at evenly spread offsets, so that simulated streams do not pause together. Raises AudioNotFound, or
+    what decoding raises.
     """
     files = sorted(file for file in source.rglob("*") if file.suffix in SUFFIXES) if source.is_dir() else [source]
     if not files:
-        raise AudioNotFound(f"{source} holds no recordings", f"it needs {' or '.join(SUFFIXES)}")
-    said = np.concatenate([_read(file) for file in files])
-    begins = [len(said) * voice // count for voice in range(count)]
-    return [np.resize(np.roll(said, -begin), round(seconds * RATE)).tobytes() for begin in begins]
+        raise AudioNotFound(f"{source} has no recordings", f"it needs {' or '.join(SUFFIXES)} files")
+    samples = np.concatenate([_read(file) for file in files])
+    offsets = [len(samples) * voice // count for voice in range(count)]
+    return [np.resize(np.roll(samples, -offset), round(seconds * RATE)).tobytes() for offset in offsets]
 
 
 def _read(file: Path) -> np.ndarray:

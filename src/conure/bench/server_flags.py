@@ -1,20 +1,20 @@
-"""What a server is told, as `conure serve` takes it. Pure."""
+"""Command lines of `conure serve`. Pure."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
 
-__all__ = ["Choice", "command", "flags"]
+__all__ = ["ServerOptions", "command", "flags"]
 
-Choice = Mapping[str, str | int]
-"""Settings by their names; what is not there is the server's own choice."""
-
-
-def flags(choice: Choice) -> list[str]:
-    return [text for name, value in choice.items() for text in ("--" + name.replace("_", "-"), str(value))]
+ServerOptions = Mapping[str, str | int]
+"""Values of settings by name; settings that are missing keep the server's default."""
 
 
-def command(choice: Choice) -> str:
-    """To be pasted into a shell."""
-    return shlex.join(["conure", "serve", *flags(choice)])
+def flags(options: ServerOptions) -> list[str]:
+    return [text for name, value in options.items() for text in ("--" + name.replace("_", "-"), str(value))]
+
+
+def command(options: ServerOptions) -> str:
+    """The command line, quoted for a shell."""
+    return shlex.join(["conure", "serve", *flags(options)])

@@ -1,4 +1,4 @@
-"""The arithmetic of measurements. Pure."""
+"""Statistics of measurements. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["PRECISION", "Spread", "largest", "slope", "spread_of"]
+__all__ = ["PRECISION", "Spread", "find_largest", "slope", "compute_spread"]
 
 PRECISION = 0.05
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How numbers are distributed; all of one unit."""
+    """Percentiles and maximum of values in one unit. The names are those of `conure bench --json`."""
 
     count: int
     p50: float
@@ -23,39 +23,39 @@ class Spread:
     most: float
 
 
-def spread_of(values: Sequence[float]) -> Spread | None:
-    """None where there is nothing."""
+def compute_spread(values: Sequence[float]) -> Spread | None:
+    """None without values."""
     if not values:
         return None
     p50, p90, p99 = np.percentile(values, (50, 90, 99)).tolist()
     return Spread(len(values), p50, p90, p99, max(values))
 
 
-def largest(
-    holds: Callable[[int], bool],
+def find_largest(
+    predicate: Callable[[int], bool],
     first: int,
-    most: int,
+    maximum: int,
     precision: float = PRECISION,
-    enough: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """The largest number from 1 to `most` that holds, to that part of itself; 0 where 1 does not.
+    """The largest number from 1 to `maximum` that satisfies the predicate, within a relative precision; 0 if none does.
 
-    What holds for a number is taken to hold for all below it: doubled from `first` on, then halved. Once it is
-    `enough` it is the largest that was seen to hold.
+    Assumes a monotonic predicate: doubles from `first` until it fails, then bisects. When `should_stop()` is true, the
+    search ends with the largest number found so far.
     """
-    low, high = 0, min(max(first, 1), most)
-    while holds(high):
-        low, high = high, min(2 * high, most)
-        if low == most or enough():
+    low, high = 0, min(max(first, 1), maximum)
+    while predicate(high):
+        low, high = high, min(2 * high, maximum)
+        if low == maximum or should_stop():
             return low
-    while high - low > max(1, precision * low) and not enough():
+    while high - low > max(1, precision * low) and not should_stop():
         middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
+        low, high = (middle, high) if predicate(middle) else (low, middle)
     return low
 
 
 def slope(times: Sequence[float], values: Sequence[float]) -> float:
-    """Growth in a unit of time, by least squares; 0 for fewer than two points."""
+    """Growth per unit of time, by least squares; 0 for fewer than two points."""
     if len(times) < 2:
         return 0.0
     return float(np.polyfit(times, values, 1)[0])

@@ -1,4 +1,4 @@
-"""The whole measurement of live streams: voices, what they are heard as alone, then one load or the largest held."""
+"""The measurement of live streams: a baseline of single streams, then one load or a search for the largest."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conure.bench.paced_stream import PacedStreamSettings
-from conure.bench.sample_speech import voices
+from conure.bench.sample_speech import read_voices
 from conure.bench.server import Server
-from conure.bench.trial import Load, Trial, hear_alone, search, try_load
+from conure.bench.trial import Load, Trial, find_max_streams, transcribe_baseline, try_load
 from conure.errors import BadOption
 
-__all__ = ["StreamBench", "load_of", "measure"]
+__all__ = ["StreamBench", "make_load", "measure_streams"]
 
 VOICES = 4
-"""Pieces of the recordings, so that streams do not all pause together."""
+"""Different excerpts of the recordings, so that streams do not all pause together."""
 GRACE_MS = 100
-"""What p99 of the lag may be longer than a chunk, where nothing else is promised."""
-WITHIN = 1.0
-"""Seconds over which streams begin, where a chunk is not longer."""
+"""Added to a chunk's duration, this is the default target for the p99 lag."""
+START_WINDOW = 1.0
+"""Streams start spread over this many seconds, or over a chunk if that is longer."""
 
 
 @dataclass(frozen=True)
 class StreamBench:
-    """What is to be measured. Raises BadOption for numbers that make no sense."""
+    """Parameters of the measurement. Raises BadOption for numbers that are too small."""
 
     audio: Path
     """A recording, or a folder of them."""
     streams: int = 40
-    """To begin with, where the largest number is searched."""
+    """With `search`, the number to begin with."""
     latency_ms: int = 160
     seconds: float = 60.0
     model: str | None = None
-    """One of the server's; None is its first."""
+    """A model of the server; None is its first."""
     packet_ms: int = 20
     search: bool = False
     promise_ms: float | None = None
-    """What p99 of the lag may be; None is a chunk and GRACE_MS."""
+    """Target for the p99 lag; None is a chunk plus GRACE_MS."""
 
     def __post_init__(self) -> None:
-        for name, value, least in (
+        for name, value, minimum in (
             ("streams", self.streams, 1),
             ("seconds", self.seconds, 1),
             ("packet_ms", self.packet_ms, 1),
             ("latency", self.latency_ms, 1),
             ("promise", self.promise, 0.001),
         ):
-            if value < least:
-                raise BadOption(f"{name} is {value:g}", f"it must be at least {least:g}")
+            if value < minimum:
+                raise BadOption(f"{name} is {value:g}", f"it must be at least {minimum:g}")
 
     @property
     def promise(self) -> float:
@@ -56,18 +56,19 @@ class StreamBench:
         return (self.latency_ms + GRACE_MS if self.promise_ms is None else self.promise_ms) / 1000
 
 
-def measure(bench: StreamBench, server: Server, tell: Callable[[Trial], None]) -> list[Trial]:
-    """`tell` hears of each trial when it is over. Raises ConureError where a stream alone is not finished."""
-    load = load_of(bench, server)
+def measure_streams(bench: StreamBench, server: Server, report: Callable[[Trial], None]) -> list[Trial]:
+    """Calls `report` with each trial. Raises ConureError if a stream of the baseline does not finish."""
+    load = make_load(bench, server)
     if bench.search:
-        return search(server, load, bench.streams, tell)
+        return find_max_streams(server, load, bench.streams, report)
     trial = try_load(server, load, bench.streams)
-    tell(trial)
+    report(trial)
     return [trial]
 
 
-def load_of(bench: StreamBench, server: Server) -> Load:
-    """Each voice is heard alone for it. Raises ConureError where that is not finished."""
-    asked = PacedStreamSettings(server.stream_url, bench.latency_ms, bench.model, bench.packet_ms, server.headers)
-    said = voices(bench.audio, bench.seconds, min(VOICES, bench.streams))
-    return Load(asked, said, max(WITHIN, bench.latency_ms / 1000), hear_alone(asked, said), bench.promise)
+def make_load(bench: StreamBench, server: Server) -> Load:
+    """The load, with a baseline of single streams. Raises ConureError if one of them does not finish."""
+    settings = PacedStreamSettings(server.stream_url, bench.latency_ms, bench.model, bench.packet_ms, server.headers)
+    voices = read_voices(bench.audio, bench.seconds, min(VOICES, bench.streams))
+    baseline = transcribe_baseline(settings, voices)
+    return Load(settings, voices, max(START_WINDOW, bench.latency_ms / 1000), baseline, bench.promise)

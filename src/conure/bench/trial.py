@@ -1,4 +1,4 @@
-"""A number of streams at once, and whether the server held them: in time, all of them, word for word."""
+"""Concurrent streams, and whether the server sustains them: low lag, none rejected, and unchanged transcripts."""
 
 from __future__ import annotations
 
@@ -8,164 +8,169 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from conure.bench.load_generator import alone, gather
-from conure.bench.paced_stream import PacedStreamSettings
+from conure.bench.load_generator import open_streams, run_sequentially
+from conure.bench.paced_stream import PacedStreamSettings, StreamResult
 from conure.bench.server import Server
-from conure.bench.statistics import PRECISION, Spread, largest, spread_of
+from conure.bench.statistics import PRECISION, Spread, compute_spread, find_largest
 from conure.errors import ConureError
 
-__all__ = ["Load", "Trial", "hear_alone", "search", "try_load"]
+__all__ = ["Load", "Trial", "transcribe_baseline", "find_max_streams", "try_load"]
 
-MOST_STREAMS = 20_000
-GUESSES = 0.1
-"""Guesses a partial that covers more: a model that hears chunk after chunk makes next to none."""
+MAX_STREAMS = 20_000
+UNCHANGED_SHARE = 0.1
+"""Share of partials without new audio above which the model transcribes whole utterances; chunked models send few."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is tried: each stream speaks with one of the voices."""
+    """Parameters of a trial: each stream sends one of the voices."""
 
-    asked: PacedStreamSettings
+    settings: PacedStreamSettings
     voices: Sequence[bytes]
-    within: float
-    """Seconds over which the beginnings are spread."""
-    alone: Sequence[Sequence[str]]
-    """The words of each voice when nobody else spoke."""
+    start_window: float
+    """Seconds over which the starts of streams are spread."""
+    baseline: Sequence[Sequence[str]]
+    """Words of each voice as a single stream."""
     promise: float
-    """Seconds that p99 of the lag may be."""
+    """Target for the p99 lag, in seconds."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of it; seconds where nothing else is said."""
+    """Result of a trial. Times in seconds. The names are those of `conure bench --json`."""
 
     streams: int
     latency_ms: int
     promise: float
-    """What p99 of the lag may be."""
+    """Target for the p99 lag."""
     seconds: float
     """Audio of all streams."""
     lag: Spread | None
-    """Of partials that cover more than those before."""
+    """Lag of partials that cover new audio."""
     told_lag: Spread | None
-    """What the server says of itself."""
+    """Lag reported by the server."""
     first_words: Spread | None
-    """From the start of an utterance, in the audio, to its first words."""
+    """From sending the start of an utterance to its first words."""
     final: Spread | None
-    """From "that was all" to the marker behind the last final."""
+    """From the finalize to the marker after the last final."""
     by_utterances: bool
-    """The model hears whole utterances: partials are guesses, so the lag is the one that the server tells."""
+    """Whether the model transcribes whole utterances. Then the lag reported by the server counts."""
     late: float
-    """How far behind their pace the clients were, at most."""
+    """Longest delay of a packet by a client."""
     ends: dict[str, int]
     words: int
     different: int
-    """Streams whose words were not those of the voice alone."""
+    """Streams whose words differ from the baseline."""
     cpu: dict[str, float]
-    """Seconds of CPU a second of a stream, by kind of process."""
+    """CPU seconds per second of a stream, by process."""
     memory: dict[str, int]
-    """Bytes, by kind of process, at the end."""
+    """Bytes at the end, by process."""
     turns: float
-    """Of live streams, a second."""
+    """Live steps per second."""
     rows: float
-    """Streams in a turn, on average."""
+    """Streams in a step, on average."""
     turn: float
-    """A turn, on average."""
+    """Duration of a step, on average."""
     busy: float
-    """The part of the time that live turns took."""
+    """Share of the time spent in live steps."""
 
     @property
     def fault(self) -> str | None:
-        """Why the server did not hold them; None where it did."""
-        wrong = {end: count for end, count in self.ends.items() if end not in ("finished", "cancelled")}
-        if wrong:
-            return f"{sum(wrong.values())} were not finished: {next(iter(wrong))}"
+        """Why the server did not sustain the streams; None if it did."""
+        failed = {end: count for end, count in self.ends.items() if end not in ("finished", "cancelled")}
+        if failed:
+            return f"{sum(failed.values())} streams failed: {next(iter(failed))}"
         if self.different:
-            return f"{self.different} were heard otherwise than alone"
+            return f"{self.different} transcripts differ from those of single streams"
         if self.promised_lag is None:
-            return "no word was heard"
+            return "no words received"
         if self.promised_lag.p99 > self.promise:
-            return f"p99 of the lag is {self.promised_lag.p99 * 1000:.0f} ms, more than {self.promise * 1000:.0f} ms"
+            return f"p99 lag {self.promised_lag.p99 * 1000:.0f} ms exceeds the target of {self.promise * 1000:.0f} ms"
         return None
 
     @property
     def promised_lag(self) -> Spread | None:
-        """The one that counts."""
+        """The lag that is compared with the target."""
         return self.told_lag if self.by_utterances else self.lag
 
 
-def hear_alone(asked: PacedStreamSettings, voices: Sequence[bytes]) -> list[list[str]]:
-    """The words of each voice. Raises ConureError where the server does not finish them."""
-    found = alone(asked, voices)
-    for notes in found:
-        if not notes.is_whole:
-            raise ConureError(f"a stream alone was not finished: {notes.end}")
-    return [notes.words for notes in found]
+def transcribe_baseline(settings: PacedStreamSettings, voices: Sequence[bytes]) -> list[list[str]]:
+    """Words of each voice as a single stream. Raises ConureError if a stream does not finish."""
+    results = run_sequentially(settings, voices)
+    for result in results:
+        if not result.is_whole:
+            raise ConureError(f"a single stream did not finish: {result.end}")
+    return [result.words for result in results]
 
 
 def try_load(server: Server, load: Load, streams: int) -> Trial:
-    """Where one is refused, none speaks: they are not held."""
-    with gather(load.asked, load.voices, streams, load.within) as crowd:
-        began, turns = time.monotonic(), server.turns()
+    """Runs `streams` concurrent streams. If the server rejects one, all are cancelled before they send audio."""
+    with open_streams(load.settings, load.voices, streams, load.start_window) as clients:
+        started_at, steps_before = time.monotonic(), server.step_counts()
         before = server.cpu()
-        heard = crowd.leave() if crowd.refused else crowd.speak()
-        took, done = time.monotonic() - began, server.turns().since(turns)
+        results = clients.cancel() if clients.refused else clients.run()
+        elapsed, steps = time.monotonic() - started_at, server.step_counts() - steps_before
         after = server.cpu()
-    seconds = sum(notes.sent for notes in heard)
-    right = [notes.words == load.alone[number % len(load.voices)] for number, notes in enumerate(heard)]
+    seconds = sum(result.sent for result in results)
+    different = [result.words != load.baseline[number % len(load.voices)] for number, result in enumerate(results)]
     return Trial(
         streams=streams,
-        latency_ms=load.asked.latency_ms,
+        latency_ms=load.settings.latency_ms,
         promise=load.promise,
         seconds=seconds,
-        lag=_spread(notes.lags for notes in heard),
-        told_lag=_spread(notes.told_lags for notes in heard),
-        first_words=_spread(notes.first_words for notes in heard),
-        final=spread_of([notes.final for notes in heard if notes.final is not None]),
-        by_utterances=sum(notes.guesses for notes in heard) > GUESSES * sum(len(notes.lags) for notes in heard),
-        late=max(notes.late for notes in heard),
-        ends=dict(Counter(notes.end for notes in heard)),
-        words=sum(len(notes.words) for notes in heard),
-        different=right.count(False),
+        lag=_spread(result.lags for result in results),
+        told_lag=_spread(result.reported_lags for result in results),
+        first_words=_spread(result.first_words for result in results),
+        final=compute_spread([result.final for result in results if result.final is not None]),
+        by_utterances=_is_by_utterances(results),
+        late=max(result.late for result in results),
+        ends=dict(Counter(result.end for result in results)),
+        words=sum(len(result.words) for result in results),
+        different=sum(different),
         cpu={name: (after[name] - before[name]) / seconds for name in after if name in before and seconds},
         memory=server.memory(),
-        turns=done.count / took,
-        rows=done.rows / done.count if done.count else 0.0,
-        turn=done.seconds / done.count if done.count else 0.0,
-        busy=done.seconds / took,
+        turns=steps.count / elapsed,
+        rows=steps.rows / steps.count if steps.count else 0.0,
+        turn=steps.seconds / steps.count if steps.count else 0.0,
+        busy=steps.seconds / elapsed,
     )
 
 
-def search(
+def find_max_streams(
     server: Server,
     load: Load,
     first: int,
-    tell: Callable[[Trial], None],
+    report: Callable[[Trial], None],
     precision: float = PRECISION,
-    within: float = math.inf,
+    max_seconds: float = math.inf,
     tries: int = 1,
     tried: Sequence[Trial] = (),
 ) -> list[Trial]:
-    """Every trial on the way to the largest number of streams that the server holds, to that part of it.
+    """Searches the largest number of streams that the server sustains, within a relative precision. Returns all trials.
 
-    No trial begins when `within` seconds are over. What is not held is tried so often. What was `tried` before is
-    taken as it was.
+    No trial starts after `max_seconds`. A load that is not sustained is tried `tries` times. Trials in `tried` are
+    not repeated.
     """
-    end = time.monotonic() + within
+    end = time.monotonic() + max_seconds
     trials = {trial.streams: trial for trial in tried}
 
-    def holds(streams: int) -> bool:
+    def is_sustained(streams: int) -> bool:
         for _ in range(0 if streams in trials else tries):
             trials[streams] = try_load(server, load, streams)
-            tell(trials[streams])
+            report(trials[streams])
             if trials[streams].fault is None:
                 break
         return trials[streams].fault is None
 
     first = min([first, *(trial.streams for trial in tried if trial.fault)])
-    largest(holds, first, MOST_STREAMS, precision, lambda: time.monotonic() > end)
+    find_largest(is_sustained, first, MAX_STREAMS, precision, lambda: time.monotonic() > end)
     return list(trials.values())
 
 
+def _is_by_utterances(results: Sequence[StreamResult]) -> bool:
+    unchanged = sum(result.unchanged_partials for result in results)
+    return unchanged > UNCHANGED_SHARE * sum(len(result.lags) for result in results)
+
+
 def _spread(lists: Iterable[list[float]]) -> Spread | None:
-    return spread_of([value for values in lists for value in values])
+    return compute_spread([value for values in lists for value in values])

@@ -1,4 +1,4 @@
-"""Recordings that a server has to transcribe all the time, beside whatever else it does."""
+"""A continuous load of recordings on a server, beside other measurements."""
 
 from __future__ import annotations
 
@@ -13,58 +13,58 @@ from conure.background import thread
 from conure.bench.sample_speech import RATE
 from conure.bench.server import Server
 
-__all__ = ["UploadLoad", "uploading", "wav"]
+__all__ = ["UploadLoad", "run_uploads", "wav_bytes"]
 
 
 class UploadLoad:
-    """What has been transcribed so far."""
+    """Counts of transcribed recordings, updated by the sending threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.seconds = 0.0
-        """Audio."""
+        """Seconds of audio."""
         self.texts: set[str] = set()
         self.count = 0
-        self.until = time.monotonic()
-        """When the last one was answered."""
+        self.finished_at = time.monotonic()
+        """Time of the last response."""
         self.errors: list[Exception] = []
         self.failed = threading.Event()
 
-    def note(self, text: str, seconds: float) -> None:
-        """One more was answered."""
+    def record(self, text: str, seconds: float) -> None:
+        """Counts one transcribed recording."""
         with self._lock:
             self.texts.add(text)
             self.seconds += seconds
             self.count += 1
-            self.until = time.monotonic()
+            self.finished_at = time.monotonic()
 
 
 @contextlib.contextmanager
-def uploading(server: Server, pcm: bytes, count: int, model: str | None = None) -> Iterator[UploadLoad]:
-    """So many clients, each of which sends the same speech (PCM16, 16 kHz) again as soon as it has been answered."""
-    uploads, over, recording = UploadLoad(), threading.Event(), wav(pcm)
+def run_uploads(server: Server, pcm: bytes, count: int, model: str | None = None) -> Iterator[UploadLoad]:
+    """`count` clients, each of which sends the same audio (PCM16, 16 kHz) again after each response."""
+    uploads, stop, recording = UploadLoad(), threading.Event(), wav_bytes(pcm)
 
     def send() -> None:
-        while not over.is_set() and not uploads.errors:
+        while not stop.is_set() and not uploads.errors:
             try:
                 text = server.transcribe(recording, model)
             except Exception as error:
                 uploads.errors.append(error)
                 uploads.failed.set()
             else:
-                uploads.note(text, len(pcm) / 2 / RATE)
+                uploads.record(text, len(pcm) / 2 / RATE)
 
-    sending = [thread(send, "sending recordings") for _ in range(count)]
+    senders = [thread(send, "sending recordings") for _ in range(count)]
     try:
         yield uploads
     finally:
-        over.set()
-        for one in sending:
-            one.join()
+        stop.set()
+        for sender in senders:
+            sender.join()
 
 
-def wav(pcm: bytes) -> bytes:
-    """The same as a file."""
+def wav_bytes(pcm: bytes) -> bytes:
+    """A WAV file of the audio (PCM16, 16 kHz)."""
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setparams((1, 2, RATE, 0, "NONE", ""))

@@ -1,4 +1,4 @@
-"""`conure bench`: what this machine holds."""
+"""`conure bench`: measures the capacity of this machine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from conure.cli import bench_clips, bench_live
-from conure.cli.bench_options import Start, chosen, interruptible
+from conure.cli.bench_options import ServerFlags, given_options, interruptible
 from conure.cli.outputs import write_stdout
-from conure.cli.reporter import DONE, INTERRUPTED, PLAIN, REFUSED, Common, tell
-from conure.cli.setting_flags import HIDDEN, knob
+from conure.cli.reporter import DEFAULT_COMMON, DONE, INTERRUPTED, REFUSED, Common, print_stderr
+from conure.cli.setting_flags import HIDDEN, setting_flag
 from conure.cli.tables import table
 from conure.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from conure.bench.capacity_search import CapacityFindings, CapacitySearch
-    from conure.bench.server_flags import Choice
+    from conure.bench.server_flags import ServerOptions
 
 __all__ = ["app", "bench"]
 
@@ -31,7 +31,7 @@ Examples:
 
 app = App(
     name="bench",
-    help="What this machine holds.",
+    help="Measure the capacity of this machine.",
     help_format="plaintext",
     help_epilogue=EXAMPLES,
 )
@@ -43,92 +43,96 @@ app.command(bench_clips.clips, help_epilogue=bench_clips.EXAMPLES)
 @dataclass(frozen=True)
 class Options:
     model: Annotated[str | None, Parameter(help="One model for both live audio and recordings.")] = None
-    live_models: Annotated[str | None, knob("live_models")] = None
-    file_models: Annotated[str | None, knob("file_models")] = None
-    latency: Annotated[int, Parameter(help="Milliseconds of audio in a chunk.")] = 160
+    live_models: Annotated[str | None, setting_flag("live_models")] = None
+    file_models: Annotated[str | None, setting_flag("file_models")] = None
+    latency: Annotated[int, Parameter(help="Latency of the live model, in milliseconds.")] = 160
     promise: Annotated[
-        float | None, Parameter(help="Milliseconds that p99 of the lag may be.", show_default="a chunk and 100")
+        float | None, Parameter(help="Target for the p99 lag, in milliseconds.", show_default="latency + 100")
     ] = None
     thorough: Annotated[
-        bool, Parameter(negative="", help="Longer trials, and other settings too: half an hour or more.")
+        bool, Parameter(negative="", help="Longer trials, also with other settings; half an hour or more.")
     ] = False
     seconds: Annotated[
-        float | None, Parameter(help="Audio of each stream in a trial.", show_default="10, with --thorough 60")
+        float | None, Parameter(help="Seconds of audio per stream in a trial.", show_default="10, with --thorough 60")
     ] = None
-    at_once: Annotated[int, Parameter(help="Recordings at once.")] = 4
-    audio: Annotated[Path | None, Parameter(help="A recording or a folder; without it a speech of 11 s.")] = None
-    price: Annotated[float | None, Parameter(help="Of the machine, in dollars an hour.")] = None
-    plot: Annotated[
-        Path | None, Parameter(help="A folder for figures and their numbers (pip install 'conure[plot]').")
-    ] = None
+    at_once: Annotated[int, Parameter(help="Number of concurrent recordings.")] = 4
+    audio: Annotated[Path | None, Parameter(help="Recording or folder to send.", show_default="a speech of 11 s")] = (
+        None
+    )
+    price: Annotated[float | None, Parameter(help="Price of the machine, in dollars per hour.")] = None
+    plot: Annotated[Path | None, Parameter(help="Folder for figures and their data (pip install 'conure[plot]').")] = (
+        None
+    )
     live: Annotated[str | None, HIDDEN] = None
     clips: Annotated[str | None, HIDDEN] = None
 
 
 DEFAULTS = Options()
-START = Start()
+START = ServerFlags()
 
 
 @app.default
-def bench(*, options: Options = DEFAULTS, start: Start = START, common: Common = PLAIN) -> int:
-    """How many live streams this machine holds in time, how fast it transcribes recordings, and the settings to use.
+def bench(*, options: Options = DEFAULTS, start: ServerFlags = START, common: Common = DEFAULT_COMMON) -> int:
+    """Measure how many live streams this machine sustains and how fast it transcribes recordings; recommend settings.
 
-    A server is started and tried with more and more streams, at a person's pace and over real sockets, until one is
-    late; then one with the settings to use, with a margin. Two to three minutes where the models are on disk. Ctrl-C
-    ends it with what was found so far.
+    Starts a server and sends it more and more streams in real time until the p99 lag exceeds its target. Then confirms
+    the recommended settings, with a margin. Takes two to three minutes if the models are on disk. Ctrl-C prints the
+    results so far.
     """
     common.begin()
-    from conure.bench.capacity_search import CapacityFindings, search_capacity  # noqa: PLC0415  --help shall not wait for audio and sockets
+    from conure.bench.capacity_search import CapacityFindings, search_capacity  # noqa: PLC0415  keeps audio and sockets out of --help
 
     if options.plot is not None:
-        from conure.bench.plots import ensure_drawing  # noqa: PLC0415
+        from conure.bench.plots import ensure_can_draw  # noqa: PLC0415
 
-        ensure_drawing(options.plot)
+        ensure_can_draw(options.plot)
     settings = _settings(options, start)
-    asked, found = _survey(options, start), CapacityFindings()
+    search, findings = _capacity_search(options, start), CapacityFindings()
     _download(settings)
-    tell("half an hour or more" if options.thorough else "two to three minutes; --thorough takes longer and finds more")
+    print_stderr(
+        "takes half an hour or more" if options.thorough else "takes two to three minutes; --thorough searches longer"
+    )
     with interruptible() as outcome:
-        search_capacity(asked, found, tell)
+        search_capacity(search, findings, print_stderr)
         if options.plot is not None:
-            _draw(options.plot, settings, found)
-    write_stdout(_as_json(found, options.price) if common.json else _render(found, options.price))
+            _draw_figures(options.plot, settings, findings)
+    write_stdout(_as_json(findings, options.price) if common.json else _render(findings, options.price))
     if outcome.interrupted:
         return INTERRUPTED
-    return DONE if found.promised else REFUSED
+    return DONE if findings.confirmed else REFUSED
 
 
-def _survey(options: Options, start: Start) -> CapacitySearch:
+def _capacity_search(options: Options, start: ServerFlags) -> CapacitySearch:
     from conure.bench.capacity_search import QUICK, THOROUGH, CapacitySearch  # noqa: PLC0415
     from conure.bench.clip_bench import ClipBench  # noqa: PLC0415
-    from conure.bench.sample_speech import shipped  # noqa: PLC0415
+    from conure.bench.sample_speech import sample_recording  # noqa: PLC0415
     from conure.bench.stream_bench import StreamBench  # noqa: PLC0415
 
-    effort, audio = THOROUGH if options.thorough else QUICK, options.audio or shipped()
+    effort, audio = THOROUGH if options.thorough else QUICK, options.audio or sample_recording()
     seconds = effort.seconds if options.seconds is None else options.seconds
     return CapacitySearch(
-        choice=_choice(options, start),
+        server_options=_server_options(options, start),
         live=StreamBench(audio=audio, latency_ms=options.latency, seconds=seconds, promise_ms=options.promise),
         clips=ClipBench(audio=audio, at_once=options.at_once, seconds=seconds),
         effort=effort,
-        curve=options.plot is not None,
+        with_curve=options.plot is not None,
     )
 
 
-def _settings(options: Options, start: Start) -> Settings:
-    """Those of the server that is started. Raises BadOption."""
-    given = _choice(options, start)
+def _settings(options: Options, start: ServerFlags) -> Settings:
+    """Settings of the server to start. Raises BadOption."""
+    given = _server_options(options, start)
     models = {name: given.get(name) or options.model for name in ("live_models", "file_models")}
     return load_settings(**{**given, **models})
 
 
-def _choice(options: Options, start: Start) -> Choice:
+def _server_options(options: Options, start: ServerFlags) -> ServerOptions:
     names = ("model", "live_models", "file_models", "live", "clips")
-    return chosen(start, **{name: getattr(options, name) for name in names})
+    return given_options(start, **{name: getattr(options, name) for name in names})
 
 
 def _download(settings: Settings) -> None:
-    """Here it has a bar; the server that is started would do it without."""
+    """Downloads with a progress bar; the started server would download without one."""
     from conure.cli.downloads import ensure_on_disk  # noqa: PLC0415
     from conure.service.engine_plan import plan_from_settings  # noqa: PLC0415
 
@@ -137,31 +141,31 @@ def _download(settings: Settings) -> None:
         ensure_on_disk(name)
 
 
-def _draw(folder: Path, settings: Settings, found: CapacityFindings) -> None:
-    from conure.bench.batch_bench import every_size, measure_batches  # noqa: PLC0415
+def _draw_figures(folder: Path, settings: Settings, findings: CapacityFindings) -> None:
+    from conure.bench.batch_bench import all_sizes, measure_batches  # noqa: PLC0415
     from conure.bench.machine import machine_line  # noqa: PLC0415
-    from conure.bench.plots import draw  # noqa: PLC0415
+    from conure.bench.plots import draw_figures  # noqa: PLC0415
     from conure.service.engine_plan import plan_from_settings  # noqa: PLC0415
 
     plan = plan_from_settings(settings)
-    tell(f"batches of {plan.clips[0]}, in the engine alone")
+    print_stderr(f"batches of {plan.clips[0]}, without a server")
     try:
-        measure_batches(plan, every_size(), found.batches.append)
+        measure_batches(plan, all_sizes(), findings.batches.append)
     finally:
-        for path in draw(folder, found, machine_line(), plan.clips[0]):
-            tell(f"wrote {path}")
+        for path in draw_figures(folder, findings, machine_line(), plan.clips[0]):
+            print_stderr(f"wrote {path}")
 
 
-def _render(found: CapacityFindings, price: float | None) -> str:
+def _render(findings: CapacityFindings, price: float | None) -> str:
     from conure.bench.capacity_report import advice, memory, summary  # noqa: PLC0415
     from conure.bench.machine import machine_line  # noqa: PLC0415
 
-    facts = table([("machine", machine_line()), *summary(found, price)])
-    return "\n".join([facts, table(memory(found)), advice(found)] if found.best else [facts, advice(found)])
+    facts = table([("machine", machine_line()), *summary(findings, price)])
+    return "\n".join([facts, table(memory(findings)), advice(findings)] if findings.best else [facts, advice(findings)])
 
 
-def _as_json(found: CapacityFindings, price: float | None) -> str:
+def _as_json(findings: CapacityFindings, price: float | None) -> str:
     from conure.bench.capacity_report import capacity_as_dict  # noqa: PLC0415
     from conure.bench.machine import machine  # noqa: PLC0415
 
-    return json.dumps({"machine": machine()} | capacity_as_dict(found, price), indent=1) + "\n"
+    return json.dumps({"machine": machine()} | capacity_as_dict(findings, price), indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""`conure bench clips`: how fast recordings are transcribed."""
+"""`conure bench clips`: measures the throughput of recordings."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from conure.cli.bench_live import server_of
-from conure.cli.bench_options import Start, chosen, interruptible
+from conure.cli.bench_live import open_server
+from conure.cli.bench_options import ServerFlags, given_options, interruptible
 from conure.cli.outputs import write_stdout
-from conure.cli.reporter import DONE, INTERRUPTED, PLAIN, Common, tell
-from conure.cli.setting_flags import knob
+from conure.cli.reporter import DEFAULT_COMMON, DONE, INTERRUPTED, Common, print_stderr
+from conure.cli.setting_flags import setting_flag
 from conure.cli.tables import table
 
 if TYPE_CHECKING:
@@ -31,33 +31,35 @@ Examples:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options:
-    at_once: Annotated[int, Parameter(help="Recordings at once.")] = 4
-    length: Annotated[float, Parameter(help="Seconds of each recording.")] = 60.0
-    seconds: Annotated[float, Parameter(help="That it goes on, one at a time and several at once.")] = 15.0
-    audio: Annotated[Path | None, Parameter(help="A recording or a folder; without it a speech of 11 s.")] = None
-    price: Annotated[float | None, Parameter(help="Of the machine, in dollars an hour.")] = None
-    url: Annotated[str | None, Parameter(help="A server that runs; without it one is started.")] = None
-    key: Annotated[str | None, knob("key")] = None
-    model: Annotated[str | None, knob("model")] = None
+    at_once: Annotated[int, Parameter(help="Number of concurrent recordings.")] = 4
+    length: Annotated[float, Parameter(help="Length of each recording, in seconds.")] = 60.0
+    seconds: Annotated[float, Parameter(help="Duration of each of both measurements, in seconds.")] = 15.0
+    audio: Annotated[Path | None, Parameter(help="Recording or folder to send.", show_default="a speech of 11 s")] = (
+        None
+    )
+    price: Annotated[float | None, Parameter(help="Price of the machine, in dollars per hour.")] = None
+    url: Annotated[str | None, Parameter(help="URL of a running server; by default one is started.")] = None
+    key: Annotated[str | None, setting_flag("key")] = None
+    model: Annotated[str | None, setting_flag("model")] = None
 
 
 DEFAULTS = Options()
-START = Start()
+START = ServerFlags()
 
 
-def clips(*, options: Options = DEFAULTS, start: Start = START, common: Common = PLAIN) -> int:
-    """How many hours of recordings a server transcribes an hour, sent one at a time and several at once.
+def clips(*, options: Options = DEFAULTS, start: ServerFlags = START, common: Common = DEFAULT_COMMON) -> int:
+    """Measure how fast a server transcribes recordings, one at a time and several at once.
 
-    Ctrl-C ends it with what was found so far.
+    Throughput is a multiple of real time (RTFx). Ctrl-C prints the results so far.
     """
     common.begin()
-    from conure.bench.clip_bench import ClipBench, measure_clips  # noqa: PLC0415  --help shall not wait for audio
+    from conure.bench.clip_bench import ClipBench, measure_clips  # noqa: PLC0415  keeps audio out of --help
     from conure.bench.report import clips_line  # noqa: PLC0415
-    from conure.bench.sample_speech import shipped  # noqa: PLC0415
+    from conure.bench.sample_speech import sample_recording  # noqa: PLC0415
     from conure.bench.server import NO_LIVE  # noqa: PLC0415
 
     bench = ClipBench(
-        audio=options.audio or shipped(),
+        audio=options.audio or sample_recording(),
         at_once=options.at_once,
         length=options.length,
         seconds=options.seconds,
@@ -65,13 +67,16 @@ def clips(*, options: Options = DEFAULTS, start: Start = START, common: Common =
     )
     trials: list[ClipTrial] = []
 
-    def note(trial: ClipTrial) -> None:
+    def record(trial: ClipTrial) -> None:
         trials.append(trial)
-        tell(clips_line(trial))
+        print_stderr(clips_line(trial))
 
-    given = chosen(start, model=None if options.url else options.model)
-    with interruptible() as outcome, server_of(options.url, options.key, given, {"live_models": NO_LIVE}) as server:
-        measure_clips(bench, server, note)
+    server_options = given_options(start, model=None if options.url else options.model)
+    with (
+        interruptible() as outcome,
+        open_server(options.url, options.key, server_options, {"live_models": NO_LIVE}) as server,
+    ):
+        measure_clips(bench, server, record)
     if trials:
         write_stdout(_as_json(trials, options.price) if common.json else _render(trials, options.price))
     return INTERRUPTED if outcome.interrupted else DONE

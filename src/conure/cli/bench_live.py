@@ -1,4 +1,4 @@
-"""`conure bench live`: how many live streams are held."""
+"""`conure bench live`: measures how many live streams a server sustains."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from conure.bench.server_flags import Choice, flags
-from conure.cli.bench_options import Start, chosen, interruptible
+from conure.bench.server_flags import ServerOptions, flags
+from conure.cli.bench_options import ServerFlags, given_options, interruptible
 from conure.cli.outputs import write_stdout
-from conure.cli.reporter import DONE, INTERRUPTED, PLAIN, REFUSED, Common, tell
-from conure.cli.setting_flags import knob, server_key
+from conure.cli.reporter import DEFAULT_COMMON, DONE, INTERRUPTED, REFUSED, Common, print_stderr
+from conure.cli.setting_flags import server_key, setting_flag
 from conure.cli.tables import table
 from conure.errors import BadOption
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from conure.bench.server import Server
     from conure.bench.trial import Trial
 
-__all__ = ["EXAMPLES", "live", "render", "server_of"]
+__all__ = ["EXAMPLES", "live", "render", "open_server"]
 
 EXAMPLES = """\
 Examples:
@@ -35,39 +35,43 @@ Examples:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options:
-    streams: Annotated[int, Parameter(help="Streams at once; with --search those to begin with.")] = 40
-    latency: Annotated[int, Parameter(help="Milliseconds of audio in a chunk.")] = 160
+    streams: Annotated[int, Parameter(help="Number of concurrent streams; with --search the first one tried.")] = 40
+    latency: Annotated[int, Parameter(help="Latency of the model, in milliseconds.")] = 160
     promise: Annotated[
-        float | None, Parameter(help="Milliseconds that p99 of the lag may be.", show_default="a chunk and 100")
+        float | None, Parameter(help="Target for the p99 lag, in milliseconds.", show_default="latency + 100")
     ] = None
-    seconds: Annotated[float, Parameter(help="Audio of each stream.")] = 60.0
-    search: Annotated[bool, Parameter(negative="", help="Find the most streams that are held.")] = False
-    packet_ms: Annotated[int, Parameter(help="Milliseconds of audio in a message.")] = 20
-    audio: Annotated[Path | None, Parameter(help="A recording or a folder; without it a speech of 11 s.")] = None
-    price: Annotated[float | None, Parameter(help="Of the machine, in dollars an hour.")] = None
-    url: Annotated[str | None, Parameter(help="A server that runs; without it one is started.")] = None
-    key: Annotated[str | None, knob("key")] = None
-    model: Annotated[str | None, knob("live_models")] = None
+    seconds: Annotated[float, Parameter(help="Seconds of audio per stream.")] = 60.0
+    search: Annotated[bool, Parameter(negative="", help="Search the largest number of streams that is sustained.")] = (
+        False
+    )
+    packet_ms: Annotated[int, Parameter(help="Milliseconds of audio per packet.")] = 20
+    audio: Annotated[Path | None, Parameter(help="Recording or folder to send.", show_default="a speech of 11 s")] = (
+        None
+    )
+    price: Annotated[float | None, Parameter(help="Price of the machine, in dollars per hour.")] = None
+    url: Annotated[str | None, Parameter(help="URL of a running server; by default one is started.")] = None
+    key: Annotated[str | None, setting_flag("key")] = None
+    model: Annotated[str | None, setting_flag("live_models")] = None
 
 
 DEFAULTS = Options()
-START = Start()
+START = ServerFlags()
 
 
-def live(*, options: Options = DEFAULTS, start: Start = START, common: Common = PLAIN) -> int:
-    """How many live streams are held: in time, and each word as if the stream were alone.
+def live(*, options: Options = DEFAULTS, start: ServerFlags = START, common: Common = DEFAULT_COMMON) -> int:
+    """Measure how many live streams a server sustains.
 
-    Streams speak at a person's pace, over real sockets. They are held where p99 of the lag is what is promised,
-    none is refused, and each transcript is that of the stream alone. Ctrl-C ends it with what was found so far.
+    Streams send audio in real time over sockets. They are sustained if the p99 lag is within its target, none is
+    rejected, and each transcript equals that of a single stream. Ctrl-C prints the results so far.
     """
     common.begin()
-    from conure.bench.report import line  # noqa: PLC0415
-    from conure.bench.sample_speech import shipped  # noqa: PLC0415
+    from conure.bench.report import trial_line  # noqa: PLC0415
+    from conure.bench.sample_speech import sample_recording  # noqa: PLC0415
     from conure.bench.server import NO_CLIPS  # noqa: PLC0415
-    from conure.bench.stream_bench import StreamBench, measure  # noqa: PLC0415  --help shall not wait for audio and sockets
+    from conure.bench.stream_bench import StreamBench, measure_streams  # noqa: PLC0415  keeps audio and sockets out of --help
 
     bench = StreamBench(
-        audio=options.audio or shipped(),
+        audio=options.audio or sample_recording(),
         streams=options.streams,
         latency_ms=options.latency,
         seconds=options.seconds,
@@ -78,13 +82,16 @@ def live(*, options: Options = DEFAULTS, start: Start = START, common: Common = 
     )
     trials: list[Trial] = []
 
-    def note(trial: Trial) -> None:
+    def record(trial: Trial) -> None:
         trials.append(trial)
-        tell(line(trial))
+        print_stderr(trial_line(trial))
 
-    given = chosen(start, live_models=None if options.url else options.model)
-    with interruptible() as outcome, server_of(options.url, options.key, given, {"file_models": NO_CLIPS}) as server:
-        measure(bench, server, note)
+    server_options = given_options(start, live_models=None if options.url else options.model)
+    with (
+        interruptible() as outcome,
+        open_server(options.url, options.key, server_options, {"file_models": NO_CLIPS}) as server,
+    ):
+        measure_streams(bench, server, record)
     if trials:
         write_stdout(_as_json(trials, options.price) if common.json else render(trials, options.price))
     if outcome.interrupted:
@@ -93,28 +100,30 @@ def live(*, options: Options = DEFAULTS, start: Start = START, common: Common = 
 
 
 def render(trials: Sequence[Trial], price: float | None) -> str:
-    """The largest that was held, and the machine that held it, as tables."""
+    """The largest sustained trial and the machine, as tables."""
     from conure.bench.machine import machine_line  # noqa: PLC0415
-    from conure.bench.report import best_of, facts, spreads  # noqa: PLC0415
+    from conure.bench.report import best_of, spread_table, trial_facts  # noqa: PLC0415
 
     best = best_of(trials)
-    return table([("machine", machine_line()), *facts(best, price)]) + "\n" + table(spreads(best))
+    return table([("machine", machine_line()), *trial_facts(best, price)]) + "\n" + table(spread_table(best))
 
 
-def server_of(url: str | None, key: str | None, given: Choice, others: Choice) -> AbstractContextManager[Server]:
-    """The one there, or one that is started as it was given, and with others beside."""
-    from conure.bench.server import start_server, the_server_at  # noqa: PLC0415
+def open_server(
+    url: str | None, key: str | None, server_options: ServerOptions, fixed_options: ServerOptions
+) -> AbstractContextManager[Server]:
+    """The server at `url`, or a new one with these options. Raises BadOption for options with a running server."""
+    from conure.bench.server import connect_to_server, start_server  # noqa: PLC0415
 
     if url is None:
-        return start_server(flags({**given, **others}))
-    if given:
-        wrong = ", ".join(flags(dict.fromkeys(given, ""))[::2])
-        raise BadOption(f"{wrong} is the server's, and it runs already", "leave it out, or leave out --url")
-    return nullcontext(the_server_at(url, server_key(key)))
+        return start_server(flags({**server_options, **fixed_options}))
+    if server_options:
+        names = ", ".join(flags(dict.fromkeys(server_options, ""))[::2])
+        raise BadOption(f"{names} has no effect on a running server", "omit it or --url")
+    return nullcontext(connect_to_server(url, server_key(key)))
 
 
 def _as_json(trials: Sequence[Trial], price: float | None) -> str:
     from conure.bench.machine import machine  # noqa: PLC0415
-    from conure.bench.report import as_dict  # noqa: PLC0415
+    from conure.bench.report import trials_as_dict  # noqa: PLC0415
 
-    return json.dumps({"machine": machine()} | as_dict(trials, price), indent=1) + "\n"
+    return json.dumps({"machine": machine()} | trials_as_dict(trials, price), indent=1) + "\n"

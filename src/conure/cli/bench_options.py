@@ -1,4 +1,4 @@
-"""What the commands of `conure bench` share: the server that is measured, and how an interruption ends."""
+"""Options of the server to measure, and interruption of measurements; shared by the commands of `conure bench`."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from conure.bench.server_flags import Choice
-from conure.cli.setting_flags import HIDDEN, knob
+from conure.bench.server_flags import ServerOptions
+from conure.cli.setting_flags import HIDDEN, setting_flag
 from conure.errors import ConureError
 from conure.settings import with_current_names
 from conure.types import RunnerChoice
 
-__all__ = ["Start", "chosen", "interruptible"]
+__all__ = ["ServerFlags", "given_options", "interruptible"]
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Start:
-    """How a server is started."""
+class ServerFlags:
+    """Flags of the server to start."""
 
-    device: Annotated[str | None, knob("device")] = None
-    runner: Annotated[RunnerChoice | None, knob("runner")] = None
-    threads: Annotated[int | None, knob("threads")] = None
-    max_streams: Annotated[int | None, knob("max_streams")] = None
+    device: Annotated[str | None, setting_flag("device")] = None
+    runner: Annotated[RunnerChoice | None, setting_flag("runner")] = None
+    threads: Annotated[int | None, setting_flag("threads")] = None
+    max_streams: Annotated[int | None, setting_flag("max_streams")] = None
     slots: Annotated[int | None, HIDDEN] = None
-    processes: Annotated[int | None, knob("processes")] = None
+    processes: Annotated[int | None, setting_flag("processes")] = None
 
 
-def chosen(start: Start, **models: str | None) -> Choice:
-    """What was given of it."""
+def given_options(start: ServerFlags, **models: str | None) -> ServerOptions:
+    """The options that were given."""
     return with_current_names(models | vars(start))
 
 
@@ -44,22 +44,22 @@ class Outcome:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Outcome]:
-    """Ctrl-C ends what is inside, not the command: what was found so far is printed. Being told to end is the same."""
+    """Ctrl-C and SIGTERM end the block but not the command, which then prints the results so far."""
     outcome = Outcome()
 
     def interrupt(*_: object) -> None:
         outcome.interrupted = True
         raise KeyboardInterrupt
 
-    # A handler of its own, which asyncio leaves in place: there an interruption is a cancellation, which may be lost.
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    # asyncio keeps a custom handler. Its own would turn the interruption into a cancellation, which may get lost.
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield outcome
     except KeyboardInterrupt:
         outcome.interrupted = True
-    except ConureError:  # the server may have been told, too, and have ended first
+    except ConureError:  # the server may have received the signal too, and exited first
         if not outcome.interrupted:
             raise
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

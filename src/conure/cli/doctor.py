@@ -1,4 +1,4 @@
-"""`conure doctor`: what is installed, what is missing, and the exact command that fixes it."""
+"""`conure doctor`: checks the installation and prints the command that fixes each problem."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cyclopts import App
 
 from conure.cli.machine_checks import Check, check_machine, check_packages
 from conure.cli.outputs import write_stdout
-from conure.cli.reporter import DONE, FAILED, PLAIN, Common
+from conure.cli.reporter import DEFAULT_COMMON, DONE, FAILED, Common
 from conure.cli.tables import table
 
 __all__ = ["app", "doctor"]
@@ -23,31 +23,31 @@ Examples:
 
 app = App(
     name="doctor",
-    help="What is installed, what is missing, what fixes it.",
+    help="Check the installation.",
     help_format="plaintext",
     help_epilogue=EXAMPLES,
 )
 
 
 @app.default
-def doctor(*, common: Common = PLAIN) -> int:
-    """What is installed, what is missing, and the exact command that fixes it. Exit code 1 if something is missing."""
+def doctor(*, common: Common = DEFAULT_COMMON) -> int:
+    """Check the installation and print the command that fixes each problem. Exit code 1 if something is missing."""
     common.begin()
     checks = _check_all()
-    healthy = all(check.ok for check in checks)
+    is_healthy = all(check.ok for check in checks)
     if common.json:
-        report = {"ok": healthy, "checks": [asdict(check) for check in checks]}
+        report = {"ok": is_healthy, "checks": [asdict(check) for check in checks]}
         write_stdout(json.dumps(report, ensure_ascii=False, indent=2) + "\n")
     else:
         write_stdout(_as_text(checks))
-    return DONE if healthy else FAILED
+    return DONE if is_healthy else FAILED
 
 
 def _check_all() -> list[Check]:
     packages = check_packages()
     checks = [*packages, *check_machine()]
     if all(check.ok for check in packages):
-        from conure.cli.setup_checks import check_setup  # noqa: PLC0415  it needs those packages
+        from conure.cli.setup_checks import check_setup  # noqa: PLC0415  imports those packages
 
         checks += check_setup()
     return checks

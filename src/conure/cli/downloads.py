@@ -1,4 +1,4 @@
-"""Weights from the hub, with a bar."""
+"""Downloads of weights from the Hugging Face hub, with a progress bar."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from conure.models import catalog
 from conure.models.hub_repository import HubRepository, is_hub_id, parse_pins
 
-__all__ = ["ensure_on_disk", "wanted"]
+__all__ = ["ensure_on_disk", "find_repository"]
 
 
-def wanted(name: str) -> HubRepository | None:
-    """The hub repository that a model's name stands for; None for files, folders and what is inside Conure."""
+def find_repository(name: str) -> HubRepository | None:
+    """The hub repository of a model name; None for files, folders and models shipped with Conure."""
     plain, revision, file = parse_pins(name)
     entry = catalog.find(plain)
     if entry is not None:
@@ -22,11 +22,11 @@ def wanted(name: str) -> HubRepository | None:
 
 
 def ensure_on_disk(name: str) -> Path | None:
-    """Download the model if it is one of the hub's and not here; where it lies."""
-    repository = wanted(name)
+    """Download the model if it is on the hub and not cached. Returns its path; None if it is not of the hub."""
+    repository = find_repository(name)
     if repository is None:
         return None
-    from conure.models import hub  # noqa: PLC0415  what is shipped or lies in a folder needs no hub
+    from conure.models import hub  # noqa: PLC0415  only models of the hub need it
 
     if (path := hub.cached_path(repository)) is not None:
         return path

@@ -1,4 +1,4 @@
-"""What was asked to be transcribed, as a list of recordings: files, folders, patterns, "-" for stdin."""
+"""Command-line arguments as a list of recordings: files, folders, patterns, "-" for stdin."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEDIA_SUFFIXES = frozenset(
     )
     for name in names.split()
 )
-"""What is looked for in folders. A file that is named outright may have any suffix."""
+"""Suffixes that are searched in folders. A file given by name may have any suffix."""
 
 
 @dataclass(frozen=True)
@@ -32,28 +32,28 @@ class Input:
     """One recording."""
 
     name: str
-    """As the person wrote it, or as it was found; bytes that are no UTF-8 are written out."""
+    """As given or found; bytes that are not UTF-8 are escaped."""
     path: Path | None
     """None for stdin."""
-    place: PurePath
-    """Where its output belongs below an output folder, with the suffix of the recording."""
+    relative_path: PurePath
+    """Path of its output below an output folder, still with the suffix of the recording."""
 
 
 @dataclass
 class Inputs:
-    """What was found, and what was asked for and is not there."""
+    """Recordings that were found, and arguments that have none."""
 
     found: list[Input] = field(default_factory=list)
     missing: list[tuple[str, ConureError]] = field(default_factory=list)
-    several: bool = False
-    """Whether the call means several recordings, even if only one was found."""
+    is_multiple: bool = False
+    """Whether the arguments can mean several recordings, even if only one was found."""
 
 
-def find_inputs(asked: Sequence[str]) -> Inputs:
-    """Look up every argument; recordings that are named twice are taken once."""
-    inputs = Inputs(several=len(asked) > 1)
+def find_inputs(arguments: Sequence[str]) -> Inputs:
+    """The recordings of all arguments, each once."""
+    inputs = Inputs(is_multiple=len(arguments) > 1)
     seen: set[Path | None] = set()
-    for argument in asked:
+    for argument in arguments:
         try:
             for item in _expand(argument, inputs):
                 key = item.path and item.path.resolve()
@@ -72,49 +72,49 @@ def _expand(argument: str, inputs: Inputs) -> Iterator[Input]:
             raise AudioNotFound("stdin is a terminal, not a recording", "conure transcribe - < talk.mp3")
         yield Input("<stdin>", None, PurePath("stdin"))
     elif argument and path.is_dir():
-        within = PurePath(path.resolve().name) if inputs.several else PurePath()
-        inputs.several = True
-        yield from _search(path, within, inputs)
+        prefix = PurePath(path.resolve().name) if inputs.is_multiple else PurePath()
+        inputs.is_multiple = True
+        yield from _find_media(path, prefix, inputs)
     elif argument and path.exists():
         yield Input(printable_name(argument), path, PurePath(path.name))
     elif glob.has_magic(argument):
-        inputs.several = True
+        inputs.is_multiple = True
         yield from _match(argument)
     else:
         raise AudioNotFound(
-            f"{printable_name(argument) or repr(argument)}: no such file", "check the name; quote it if it has blanks"
+            f"{printable_name(argument) or repr(argument)}: no such file", "check the name; quote it if it has spaces"
         )
 
 
-def _search(folder: Path, within: PurePath, inputs: Inputs) -> Iterator[Input]:
-    """Media files below a folder in the order of their names; hidden ones are passed over, and what is no file."""
+def _find_media(folder: Path, prefix: PurePath, inputs: Inputs) -> Iterator[Input]:
+    """Media files below a folder, sorted by name. Skips hidden ones and what is not a file."""
     found = False
-    unread: list[OSError] = []
-    for root, folders, files in os.walk(folder, onerror=unread.append):
+    errors: list[OSError] = []
+    for root, folders, files in os.walk(folder, onerror=errors.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(root, name)
-            if path.suffix.lower() in MEDIA_SUFFIXES and not name.startswith(".") and _may_be_file(path):
+            if path.suffix.lower() in MEDIA_SUFFIXES and not name.startswith(".") and _is_file_or_broken_link(path):
                 found = True
-                yield Input(printable_name(str(path)), path, within / path.relative_to(folder))
-    for error in unread:
+                yield Input(printable_name(str(path)), path, prefix / path.relative_to(folder))
+    for error in errors:
         name = printable_name(str(error.filename))
         inputs.missing.append((name, AudioNotFound(f"{name}: cannot be read: {error.strerror}")))
-    if not found and not unread:
+    if not found and not errors:
         raise AudioNotFound(
             f"{printable_name(str(folder))}: no recordings in this folder",
-            "a file of another suffix can be named itself",
+            "give a file with another suffix by its name",
         )
 
 
-def _may_be_file(path: Path) -> bool:
-    """A pipe would be waited for. A link to nowhere is an error that is told."""
+def _is_file_or_broken_link(path: Path) -> bool:
+    """False for pipes and devices, which would block. True for a broken link, so that it is reported as an error."""
     return path.is_file() or not path.exists()
 
 
 def _match(pattern: str) -> Iterator[Input]:
     paths = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-    files = [path for path in paths if _may_be_file(path)]
+    files = [path for path in paths if _is_file_or_broken_link(path)]
     if not files:
         raise AudioNotFound(f"{printable_name(pattern)}: no file matches", "** matches folders at any depth")
     for path in files:

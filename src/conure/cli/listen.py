@@ -1,4 +1,4 @@
-"""`conure listen`: the microphone to words, here, without a server."""
+"""`conure listen`: transcribes the microphone in this process, without a server."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import numpy as np
 from cyclopts import App, Parameter, validators
 
-from conure.cli.captions import Captions, StreamForm
+from conure.cli.captions import Captions, StreamFormat
 from conure.cli.microphone import microphone
-from conure.cli.reporter import DONE, PLAIN, Common, tell
-from conure.cli.setting_flags import knob
+from conure.cli.reporter import DEFAULT_COMMON, DONE, Common, print_stderr
+from conure.cli.setting_flags import setting_flag
 from conure.errors import ConureError, EngineFailed
 from conure.settings import Settings, load_settings
 from conure.types import RunnerChoice
 
 if TYPE_CHECKING:
-    from conure.client import Event as Heard
+    from conure.client import Event as ClientEvent
     from conure.service.live_service import LiveStream
 
 __all__ = ["Options", "app", "listen"]
@@ -35,47 +35,47 @@ Examples:
 """
 
 RATE = 16_000
-PACKET = 320
-"""Samples that are given at once, 20 ms."""
+PACKET_SAMPLES = 320
+"""20 ms."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options:
-    model: Annotated[str | None, knob("live_models")] = None
-    device: Annotated[str | None, knob("device")] = None
-    runner: Annotated[RunnerChoice | None, knob("runner")] = None
-    language: Annotated[str | None, knob("language")] = None
+    model: Annotated[str | None, setting_flag("live_models")] = None
+    device: Annotated[str | None, setting_flag("device")] = None
+    runner: Annotated[RunnerChoice | None, setting_flag("runner")] = None
+    language: Annotated[str | None, setting_flag("language")] = None
 
     latency: Annotated[int | None, Parameter(validator=validators.Number(gt=0))] = None
-    """Milliseconds of audio that the model waits for."""
+    """Latency of the model, in milliseconds."""
 
     file: Path | None = None
-    """A recording instead of the microphone."""
+    """A recording to use instead of the microphone."""
 
     pace: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 1.0
-    """Times as fast as the recording was spoken; 0 is as fast as it goes."""
+    """Speed of the recording, as a multiple of real time; 0 is as fast as possible."""
 
     microphone: str | None = None
-    """Name or number of a microphone that is not the system's own choice."""
+    """Name or number of the microphone; by default the system's."""
 
-    form: Annotated[StreamForm, Parameter(name=["--format", "-f"])] = "text"
-    """Text, or a line of JSON per event."""
+    output_format: Annotated[StreamFormat, Parameter(name=["--format", "-f"])] = "text"
+    """Text, or one line of JSON per event."""
 
 
 DEFAULTS = Options()
 
 app = App(
     name="listen",
-    help="The microphone to words, as they are spoken.",
+    help="Transcribe the microphone live.",
     help_format="plaintext",
     help_epilogue=EXAMPLES,
 )
 
 
 @app.default
-def listen(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
-    """The microphone to words, as they are spoken; Ctrl-C ends it."""
+def listen(*, options: Options = DEFAULTS, common: Common = DEFAULT_COMMON) -> int:
+    """Transcribe the microphone live, until Ctrl-C."""
     common.begin()
     settings = load_settings(
         live_models=options.model, device=options.device, runner=options.runner, language=options.language
@@ -89,7 +89,7 @@ def listen(*, options: Options = DEFAULTS, common: Common = PLAIN) -> int:
 
 
 async def _listen(options: Options, settings: Settings) -> None:
-    from conure.audio.formats import AudioFormat  # noqa: PLC0415  --help shall not wait for these
+    from conure.audio.formats import AudioFormat  # noqa: PLC0415  keeps slow imports out of --help
     from conure.engine.client import EngineClient  # noqa: PLC0415
     from conure.engine.ipc.transport import ThreadTransport  # noqa: PLC0415
     from conure.engine.plan import Plan  # noqa: PLC0415
@@ -99,37 +99,37 @@ async def _listen(options: Options, settings: Settings) -> None:
 
     name = live_model_name(settings.live_models)
     plan = Plan((name,), device=settings.device, runner=settings.runner, threads=settings.threads, cache=settings.cache)
-    handle = EngineClient(ThreadTransport(plan))
-    await handle.start()
+    engine = EngineClient(ThreadTransport(plan))
+    await engine.start()
     try:
-        live = LiveService(handle, ModelDirectory(handle, plan.live, ()), TokenizerCache())
-        wanted = StreamRequest(latency_ms=options.latency, language=settings.language)
-        stream = await live.open_stream(wanted, AudioFormat("f32", RATE))
-        tell(f"listening with {stream.options.model.name} at {stream.options.latency_ms} ms")
+        live = LiveService(engine, ModelDirectory(engine, plan.live, ()), TokenizerCache())
+        request = StreamRequest(latency_ms=options.latency, language=settings.language)
+        stream = await live.open_stream(request, AudioFormat("f32", RATE))
+        print_stderr(f"listening with {stream.options.model.name} at {stream.options.latency_ms} ms")
         reader = live.attach(stream)
         async with asyncio.TaskGroup() as tasks:
-            giving = tasks.create_task(_give(stream, reader, options))
-            _on_interrupt(giving.cancel)
-            await _show(stream, reader, options.form)
-            giving.cancel()
+            sender = tasks.create_task(_send_audio(stream, reader, options))
+            _on_interrupt(sender.cancel)
+            await _show(stream, reader, options.output_format)
+            sender.cancel()
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:
-        await handle.stop()
+        await engine.stop()
 
 
-def _on_interrupt(end: Callable[[], object]) -> None:
-    """Ctrl-C ends what is said, not what is heard; once more and it ends all."""
+def _on_interrupt(stop_sending: Callable[[], object]) -> None:
+    """The first Ctrl-C stops the audio, and the last final is still printed; a second one ends the command."""
 
     def interrupt() -> None:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
-        end()
+        stop_sending()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
 
 
-async def _give(stream: LiveStream, reader: int, options: Options) -> None:
-    """Until the recording ends, or Ctrl-C: what was said until then is heard."""
+async def _send_audio(stream: LiveStream, reader: int, options: Options) -> None:
+    """Sends audio until the recording ends or the task is cancelled, then closes the stream."""
     try:
         async with contextlib.aclosing(_packets(options)) as packets:
             async for packet in packets:
@@ -148,32 +148,32 @@ async def _packets(options: Options) -> AsyncGenerator[Any]:
         return
     from conure.audio.files import open_audio  # noqa: PLC0415
 
-    begun, given = time.monotonic(), 0
+    started_at, samples_read = time.monotonic(), 0
     with open_audio(options.file, rate=RATE) as reader:
-        read: Iterator[Any] = reader.blocks(1.0)
-        while (second := await asyncio.to_thread(next, read, None)) is not None:
-            for begin in range(0, second.shape[1], PACKET):
-                packet = second[0, begin : begin + PACKET]
-                given += len(packet)
+        seconds: Iterator[Any] = reader.blocks(1.0)
+        while (second := await asyncio.to_thread(next, seconds, None)) is not None:
+            for start in range(0, second.shape[1], PACKET_SAMPLES):
+                packet = second[0, start : start + PACKET_SAMPLES]
+                samples_read += len(packet)
                 if options.pace:
-                    await asyncio.sleep(max(0.0, begun + given / RATE / options.pace - time.monotonic()))
+                    await asyncio.sleep(max(0.0, started_at + samples_read / RATE / options.pace - time.monotonic()))
                 yield packet
 
 
-async def _show(stream: LiveStream, reader: int, form: StreamForm) -> None:
+async def _show(stream: LiveStream, reader: int, output_format: StreamFormat) -> None:
     from conure.client import protocol  # noqa: PLC0415
     from conure.protocols.native.events import render_event  # noqa: PLC0415
     from conure.service.events import TERMINAL_EVENTS, Failed  # noqa: PLC0415
 
-    captions, told, config = Captions(form), 0, protocol.Config()
+    captions, last_seq, config = Captions(output_format), 0, protocol.Config()
     try:
         while True:
-            for seq, event in await stream.event_log.read_after(told, reader):
-                told = seq
+            for seq, event in await stream.event_log.read_after(last_seq, reader):
+                last_seq = seq
                 if isinstance(event, Failed):
                     raise _error(event)
                 if rendered := render_event(seq, event, config, stream.problems):
-                    captions.show(cast("Heard", rendered), None)
+                    captions.show(cast("ClientEvent", rendered), None)
                 if isinstance(event, TERMINAL_EVENTS):
                     return
     finally:

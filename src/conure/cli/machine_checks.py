@@ -1,6 +1,7 @@
-"""Checks of the machine and of what is installed. They need nothing but Python, so that they run where much is missing.
+"""Checks of the machine and of installed packages.
 
-Each gives what it found, whether that will do, and the command that mends it.
+They import only the standard library, so they run on a broken installation.
+Each check reports what it found, whether that is sufficient, and the command that fixes it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from conure.cpu_count import core_count
 
 __all__ = ["Check", "check_machine", "check_packages"]
 
-NATIVE = {
+COMPILED_PACKAGES = {
     "av": "av",
     "numpy": "numpy",
     "onnxruntime": "onnxruntime",
@@ -31,9 +32,9 @@ NATIVE = {
     "tokenizers": "tokenizers",
     "torch": "torch",
 }
-"""Packages with compiled parts, which can be installed and still not load; and their modules."""
+"""Packages with compiled parts, which may be installed and still fail to load; and their modules."""
 USEFUL_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
-LEAST_MEMORY_GB = 4.0
+MIN_MEMORY_GB = 4.0
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,18 @@ class Check:
     found: str
     ok: bool = True
     fix: str | None = None
-    """The command that mends it; on a check that is ok, one that would make things better."""
+    """The command that fixes it; for a check that is ok, a command that improves it."""
 
 
 def check_packages() -> list[Check]:
-    """Python and everything that Conure requires."""
+    """Python and all required packages."""
     requirements = metadata.requires("conure") or ()
     needed = [text.partition(";")[0].strip() for text in requirements if "extra ==" not in text]
     return [Check("conure", metadata.version("conure")), _python(), *map(_package, needed)]
 
 
 def check_machine() -> list[Check]:
-    """What networks can run on."""
+    """GPU, processor and memory."""
     return [_accelerator(), _processor(), _memory()]
 
 
@@ -84,11 +85,11 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _loading_problem(name: str) -> str | None:
-    if name not in NATIVE:
+    if name not in COMPILED_PACKAGES:
         return None
     try:
-        importlib.import_module(NATIVE[name])
-    except Exception as error:  # whatever a broken library raises is what we want to tell
+        importlib.import_module(COMPILED_PACKAGES[name])
+    except Exception as error:  # a broken library may raise anything
         return " ".join(str(error).split()) or type(error).__name__
     return None
 
@@ -96,21 +97,21 @@ def _loading_problem(name: str) -> str | None:
 def _accelerator() -> Check:
     try:
         torch = importlib.import_module("torch")
-    except Exception:  # already told by the check of the package
+    except Exception:  # the package check reports why
         return Check("gpu", "unknown: torch does not load")
     if torch.cuda.is_available():
-        names = [_card(torch, index) for index in range(torch.cuda.device_count())]
+        names = [_describe_gpu(torch, index) for index in range(torch.cuda.device_count())]
         return Check("gpu", f"CUDA {torch.version.cuda}: {', '.join(names)}")
     if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
         fix = "pip install --force-reinstall torch" if torch.version.cuda is None else "nvidia-smi"
-        return Check("gpu", f"there is one that torch {torch.__version__} cannot use: the CPU is used", True, fix)
-    return Check("gpu", "none: the CPU is used")
+        return Check("gpu", f"torch {torch.__version__} cannot use the GPU; the CPU is used", True, fix)
+    return Check("gpu", "none; the CPU is used")
 
 
-def _card(torch: Any, index: int) -> str:
-    """Its name, and whether our kernels give there what torch gives."""
-    agree = importlib.import_module("conure.fused.available").has_fused_kernels(torch.device("cuda", index))
-    return f"{torch.cuda.get_device_name(index)} {'with' if agree else 'without'} kernels"
+def _describe_gpu(torch: Any, index: int) -> str:
+    """Name of the GPU, and whether the fused kernels pass their self-test on it."""
+    has_kernels = importlib.import_module("conure.fused.available").has_fused_kernels(torch.device("cuda", index))
+    return f"{torch.cuda.get_device_name(index)} {'with' if has_kernels else 'without'} kernels"
 
 
 def _processor() -> Check:
@@ -135,6 +136,6 @@ def _memory() -> Check:
     except (AttributeError, ValueError, OSError):
         return Check("memory", "unknown")
     found = f"{gigabytes:.1f} GB"
-    if gigabytes < LEAST_MEMORY_GB:
-        found += f"; models of 0.6 billion weights want {LEAST_MEMORY_GB:.0f} GB"
+    if gigabytes < MIN_MEMORY_GB:
+        found += f"; models of 0.6 billion parameters need {MIN_MEMORY_GB:.0f} GB"
     return Check("memory", found)

@@ -1,6 +1,6 @@
-"""The list of commands, and what becomes of errors that nobody caught.
+"""The list of commands, and the handling of their exceptions.
 
-Commands are loaded when they are called: `conure --help` imports none of them.
+Command modules are imported lazily: `conure --help` imports none of them.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ app = App(
     exit_on_error=False,
     suppress_keyboard_interrupt=False,
 )
-app.command("conure.cli.transcribe:app", name="transcribe", help="Recordings to text.")
-app.command("conure.cli.serve:app", name="serve", help="A server for live audio and recordings.")
-app.command("conure.cli.listen:app", name="listen", help="The microphone to words, as they are spoken.")
-app.command("conure.cli.stream:app", name="stream", help="A recording to a server as live audio; what comes back.")
-app.command("conure.cli.models:app", name="models", help="The models: list, download, describe, convert them.")
-app.command("conure.cli.keys:app", name="keys", help="The API keys of a server: add, list, remove them.")
-app.command("conure.cli.bench:app", name="bench", help="What this machine holds.")
-app.command("conure.cli.doctor:app", name="doctor", help="What is installed, what is missing, what fixes it.")
+app.command("conure.cli.transcribe:app", name="transcribe", help="Transcribe recordings.")
+app.command("conure.cli.serve:app", name="serve", help="Run a server for live audio and recordings.")
+app.command("conure.cli.listen:app", name="listen", help="Transcribe the microphone live.")
+app.command("conure.cli.stream:app", name="stream", help="Stream a recording to a server as live audio.")
+app.command("conure.cli.models:app", name="models", help="List, download, describe and convert models.")
+app.command("conure.cli.keys:app", name="keys", help="Add, list and remove the API keys of a server.")
+app.command("conure.cli.bench:app", name="bench", help="Measure the capacity of this machine.")
+app.command("conure.cli.doctor:app", name="doctor", help="Check the installation.")
 
 
 def run() -> None:
@@ -60,32 +60,32 @@ def run() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a command line; the exit code."""
+    """Run a command line and return its exit code."""
     report = Reporter(json="--json" in arguments, debug="--debug" in arguments)
     try:
         code = app(list(arguments))
         return code if isinstance(code, int) else DONE
     except CycloptsError as error:
-        report.refuse(_usage_error(error))
+        report.report_error(_usage_error(error))
     except ConureError as error:
-        report.refuse(error)
+        report.report_error(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         _close_stdout()
     except Exception as error:
-        report.crash(error)
+        report.report_crash(error)
     return report.exit_code
 
 
 def _usage_error(error: CycloptsError) -> BadOption:
     command = " ".join(["conure", *(error.command_chain or ())])
-    stray = error.unused_tokens if isinstance(error, UnusedCliTokensError) else None
-    message = f"it takes no {' '.join(stray)!r}" if stray else str(error)
-    return BadOption(message, hint=f"`{command} --help` shows what it takes")
+    unused = error.unused_tokens if isinstance(error, UnusedCliTokensError) else None
+    message = f"unexpected argument {' '.join(unused)!r}" if unused else str(error)
+    return BadOption(message, hint=f"see `{command} --help`")
 
 
 def _close_stdout() -> None:
-    """Nobody reads on: what is still buffered goes nowhere, without a word."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    """Redirects stdout to /dev/null, so that Python's flush at exit does not fail on a closed pipe."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())

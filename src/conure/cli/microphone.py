@@ -1,4 +1,4 @@
-"""Samples of a microphone, as they are spoken."""
+"""Live samples of the microphone."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ __all__ = ["microphone"]
 
 RATE = 16_000
 BLOCK = 320
-MOST_WAITING = 500
-"""Blocks of 20 ms; a listener that is further behind is told."""
+MAX_QUEUED_BLOCKS = 500
+"""Blocks of 20 ms; more raises OverflowError."""
 
 
 async def microphone(device: str | None = None) -> AsyncGenerator[NDArray[np.float32]]:
-    """Blocks [n] of 20 ms from the system's microphone, or that of a name or number, until cancelled.
+    """Blocks [n] of 20 ms from the system's microphone, or one given by name or number, until cancelled.
 
-    Raises MissingBackend where there is no way to it, and OverflowError where nobody listened for 10 s.
+    Raises MissingBackend without a usable microphone, and OverflowError when blocks were not read for 10 s.
     """
     sounddevice = _sounddevice()
     loop = asyncio.get_running_loop()
     blocks: asyncio.Queue[NDArray[np.float32]] = asyncio.Queue()
 
-    def take(data: Any, frames: int, at: Any, status: Any) -> None:
+    def enqueue(data: Any, frames: int, at: Any, status: Any) -> None:
         loop.call_soon_threadsafe(blocks.put_nowait, np.array(data[:, 0]))
 
     try:
-        stream = sounddevice.InputStream(RATE, BLOCK, device, 1, "float32", callback=take)
+        stream = sounddevice.InputStream(RATE, BLOCK, device, 1, "float32", callback=enqueue)
     except (sounddevice.PortAudioError, ValueError) as error:
         raise MissingBackend(f"no microphone: {error}", "connect one, or use --file") from error
     with stream:
         while True:
-            if blocks.qsize() > MOST_WAITING:
-                raise OverflowError("nobody listened to the microphone for 10 s")
+            if blocks.qsize() > MAX_QUEUED_BLOCKS:
+                raise OverflowError("audio of the microphone was not read for 10 s")
             yield await blocks.get()
 
 
@@ -48,5 +48,5 @@ def _sounddevice() -> Any:
     except ImportError as error:
         raise MissingBackend("the microphone needs sounddevice", "pip install 'conure[mic]'") from error
     except OSError as error:
-        raise MissingBackend("sounddevice finds no PortAudio", "apt-get install libportaudio2") from error
+        raise MissingBackend("sounddevice cannot find PortAudio", "apt-get install libportaudio2") from error
     return sounddevice

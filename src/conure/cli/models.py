@@ -1,4 +1,4 @@
-"""`conure models`: list the catalogue, download, describe and convert models."""
+"""`conure models`: lists the catalog; downloads, describes and converts models."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from conure.cli.downloads import ensure_on_disk, wanted
+from conure.cli.downloads import ensure_on_disk, find_repository
 from conure.cli.outputs import write_stdout
 from conure.cli.progress import spinner
-from conure.cli.reporter import PLAIN, Common
+from conure.cli.reporter import DEFAULT_COMMON, Common
 from conure.cli.tables import table
 from conure.errors import BadOption, ConureError
 from conure.models import catalog, hub
@@ -46,15 +46,15 @@ Examples:
 
 app = App(
     name="models",
-    help="The models: list, download, describe, convert them.",
+    help="List, download, describe and convert models.",
     help_format="plaintext",
     help_epilogue=EXAMPLES,
 )
 
 
 @app.default
-def list_models(*, common: Common = PLAIN) -> int:
-    """List every model of the catalogue, and whether it is on this disk."""
+def list_models(*, common: Common = DEFAULT_COMMON) -> int:
+    """List the models of the catalog, and whether they are on disk."""
     common.begin()
     facts = [_facts(model) for model in catalog.MODELS]
     write_stdout(_as_json(facts) if common.json else _as_table(facts))
@@ -62,37 +62,37 @@ def list_models(*, common: Common = PLAIN) -> int:
 
 
 @app.command(help_epilogue=PULL_EXAMPLES)
-def pull(*names: str, common: Common = PLAIN) -> int:
-    """Download models from the Hugging Face hub into its cache; prints where each lies.
+def pull(*names: str, common: Common = DEFAULT_COMMON) -> int:
+    """Download models from the Hugging Face hub into its cache; print the path of each.
 
     Parameters
     ----------
     names
-        Names of the catalogue, or ids of the hub such as nvidia/parakeet-ctc-0.6b; @REVISION pins one.
+        Names from the catalog, or hub ids such as nvidia/parakeet-ctc-0.6b; @REVISION pins a revision.
     """
     report = common.begin()
     if not names:
-        raise BadOption("no model was named", hint="`conure models` lists those there are")
+        raise BadOption("no model given", hint="`conure models` lists them")
     for name in names:
         try:
             write_stdout(f"{_pull(name)}\n")
         except ConureError as error:
-            report.refuse(error, name)
+            report.report_error(error, name)
     return report.exit_code
 
 
 @app.command(help_epilogue=INFO_EXAMPLES)
-def info(name: str | None = None, /, *, common: Common = PLAIN) -> int:
-    """Describe a model: what the catalogue knows, and what is read from the weights if they are on this disk.
+def info(name: str | None = None, /, *, common: Common = DEFAULT_COMMON) -> int:
+    """Describe a model: its entry in the catalog, and the properties of its weights if they are on disk.
 
     Parameters
     ----------
     name
-        A name of the catalogue, an id of the hub, a .nemo file or a folder; without it the model of the settings.
+        A name from the catalog, a hub id, a .nemo file or a folder; by default the model of the settings.
     """
     common.begin()
     facts = _describe(name or load_settings().model)
-    write_stdout(_as_json(facts) if common.json else table((key, _plain(value)) for key, value in facts.items()))
+    write_stdout(_as_json(facts) if common.json else table((key, _format_value(value)) for key, value in facts.items()))
     return 0
 
 
@@ -104,20 +104,20 @@ def convert(
     output: Annotated[str | None, Parameter(name=["--output", "-o"], show_default="./NAME")] = None,
     dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep",
     onnx: Literal["no", "int8", "fp32"] = "no",
-    common: Common = PLAIN,
+    common: Common = DEFAULT_COMMON,
 ) -> int:
-    """Write a model as a folder of Conure's own: safetensors, config.json and tokenizer; prints the folder.
+    """Convert a model to Conure's folder format: safetensors, config.json and tokenizer; print the folder.
 
     Parameters
     ----------
     source
-        A .nemo file, a folder of Hugging Face, or the name of a model.
+        A .nemo file, a Hugging Face folder, or the name of a model.
     output
-        The folder to write; one that holds something else is left alone.
+        Folder to write; an existing folder is replaced only if it is a Conure model.
     dtype
-        The type that the weights are stored in.
+        Data type of the stored weights.
     onnx
-        Make the ONNX form for a CPU now too, not when the model is first used; it is kept in the cache.
+        Also make the converted model for the CPU now, in the cache, instead of on first use.
     """
     common.begin()
     ensure_on_disk(source)
@@ -130,20 +130,20 @@ def convert(
 
 
 def models_on_disk() -> list[str]:
-    """Names of the catalogue's models that can be used without a network."""
+    """Names of the catalog's models that can be used without a network."""
     return [model.name for model in catalog.MODELS if _is_on_disk(model)]
 
 
 def _pull(name: str) -> str:
-    if wanted(name) is None:
+    if find_repository(name) is None:
         if (entry := catalog.find(name)) is not None:
-            return f"{entry.name} is inside Conure"
+            return f"{entry.name} is shipped with Conure"
         raise catalog.unknown_model(name)
     return str(ensure_on_disk(name))
 
 
 def _convert(source: str, output: str | None, dtype: str) -> Path:
-    import torch  # noqa: PLC0415  it takes seconds, and only this command needs it
+    import torch  # noqa: PLC0415  takes seconds to import, and only this command needs it
     from safetensors import SafetensorError  # noqa: PLC0415
 
     from conure.models import conure_file, loader  # noqa: PLC0415
@@ -151,7 +151,7 @@ def _convert(source: str, output: str | None, dtype: str) -> Path:
     checkpoint = loader.load_checkpoint(source)
     folder = Path(output or checkpoint.name.replace("/", "--"))
     if not (_is_new(folder) or conure_file.is_conure_folder(folder)):
-        raise BadOption(f"{folder} exists and is no model of Conure's", hint="name another folder with -o")
+        raise BadOption(f"{folder} exists and is not a Conure model", hint="use another folder with -o")
     try:
         conure_file.save(checkpoint, folder, None if dtype == "keep" else getattr(torch, dtype))
     except (OSError, SafetensorError) as error:
@@ -161,7 +161,7 @@ def _convert(source: str, output: str | None, dtype: str) -> Path:
 
 
 def _make_onnx(folder: Path, runner: str) -> None:
-    """Opening a runner makes what it needs and is not in the cache."""
+    """Opening a runner converts the model if it is not in the cache."""
     from conure.engine.backends.registry import open_clip_runner  # noqa: PLC0415  it loads torch
 
     settings = load_settings(runner=runner, device="cpu")
@@ -176,7 +176,7 @@ def _is_new(folder: Path) -> bool:
 
 def _describe(name: str) -> dict[str, Any]:
     entry = catalog.find(name.partition("@")[0])
-    repository = wanted(name)
+    repository = find_repository(name)
     facts = {} if entry is None else _facts(entry)
     if repository is not None and hub.cached_path(repository) is None:
         return facts or {"name": name, "on disk": False}
@@ -208,19 +208,19 @@ def _is_on_disk(model: CatalogModel) -> bool:
 
 
 def _as_table(facts: list[dict[str, Any]]) -> str:
-    head = ("NAME", "FAMILY", "LANGUAGES", "FOR", "SIZE", "ON DISK")
-    return table([head, *(_row(model) for model in facts)])
+    header = ("NAME", "FAMILY", "LANGUAGES", "FOR", "SIZE", "ON DISK")
+    return table([header, *(_row(model) for model in facts)])
 
 
 def _row(facts: dict[str, Any]) -> tuple[str, ...]:
     languages, megabytes = facts["languages"], facts["megabytes"]
-    spoken = languages[0] if len(languages) == 1 else f"{len(languages)} languages"
+    language = languages[0] if len(languages) == 1 else f"{len(languages)} languages"
     size = f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes} MB"
-    here = "yes" if facts["on disk"] else "no"
-    return facts["name"], facts["family"], spoken, facts["kind"], size, here
+    on_disk = "yes" if facts["on disk"] else "no"
+    return facts["name"], facts["family"], language, facts["kind"], size, on_disk
 
 
-def _plain(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Bars on stderr for work that takes long; only where stderr is a terminal."""
+"""Progress bars on stderr, if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from conure.cli.reporter import console, tell
+from conure.cli.reporter import console, print_stderr
 from conure.safe_text import one_line
 
 __all__ = ["audio_bar", "download_bar", "spinner"]
 
-PATIENCE = 1.0
+DELAY = 1.0
 """Seconds of work before a bar appears."""
 
 
 class _Bar:
-    """A bar that appears once the work has lasted a while."""
+    """A bar that appears after DELAY."""
 
     def __init__(self, make: Callable[[], Progress], title: str) -> None:
         self._make = make
         self._title = title
-        self._since = time.monotonic()
+        self._started_at = time.monotonic()
         self._bar: Progress | None = None
 
     def update(self, done: float, total: float | None) -> None:
         if self._bar is None:
-            if time.monotonic() - self._since < PATIENCE:
+            if time.monotonic() - self._started_at < DELAY:
                 return
             self._bar = self._make()
-            self._bar.add_task(one_line(self._title), total=total, since=self._since)
+            self._bar.add_task(one_line(self._title), total=total, started_at=self._started_at)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
@@ -52,17 +52,17 @@ class _Bar:
 
 
 class _AudioClock(ProgressColumn):
-    """Audio done of all audio, and how many times faster than it plays."""
+    """Transcribed and total duration, and the speed as a multiple of real time."""
 
     def render(self, task: Task) -> Text:
         whole = "" if task.total is None else f" of {_clock(task.total)}"
-        speed = task.completed / max(0.001, time.monotonic() - task.fields["since"])
-        return Text(f"{_clock(task.completed)}{whole}  {speed:.0f} x", no_wrap=True)
+        speed = task.completed / max(0.001, time.monotonic() - task.fields["started_at"])
+        return Text(f"{_clock(task.completed)}{whole}  {speed:.0f}x real time", no_wrap=True)
 
 
 @contextmanager
 def audio_bar(title: str) -> Iterator[Callable[[float, float | None], None] | None]:
-    """A callback that takes seconds done and all seconds; None where nobody would see it."""
+    """A callback that takes seconds done and in total; None without a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -75,9 +75,9 @@ def audio_bar(title: str) -> Iterator[Callable[[float, float | None], None] | No
 
 @contextmanager
 def download_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A callback that takes bytes done and all bytes; without a terminal one line says what is going on."""
+    """A callback that takes bytes done and in total; without a terminal it prints one line."""
     if not sys.stderr.isatty():
-        yield _told_once(f"downloading {one_line(title)}")
+        yield _print_once(f"downloading {one_line(title)}")
         return
     bar = _Bar(_download_progress, title)
     try:
@@ -88,7 +88,7 @@ def download_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
 
 @contextmanager
 def spinner(title: str) -> Iterator[None]:
-    """Something that moves while nothing can be counted."""
+    """A spinner for work whose progress is unknown."""
     if not sys.stderr.isatty():
         yield
         return
@@ -96,13 +96,13 @@ def spinner(title: str) -> Iterator[None]:
         yield
 
 
-def _told_once(line: str) -> Callable[[int, int | None], None]:
-    """Says so when the first bytes have come, not when there is no network."""
+def _print_once(line: str) -> Callable[[int, int | None], None]:
+    """Prints the line when the first bytes arrive, so not without a network."""
     lines = [line]
 
     def update(done: int, total: int | None) -> None:
         if lines:
-            tell(lines.pop())
+            print_stderr(lines.pop())
 
     return update
 

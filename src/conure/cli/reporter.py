@@ -1,9 +1,9 @@
-"""What is said on stderr when something goes wrong, to a person or to a program; and the exit codes.
+"""Error messages on stderr, as text or as JSON; and the exit codes.
 
-0    everything was done
-1    Conure failed: a bug, or the machine or a server gave out
-2    the call cannot be done as it stands, or not for every input
-130  stopped with Ctrl-C
+0    success
+1    Conure, the machine or a server failed
+2    invalid arguments or inputs
+130  interrupted with Ctrl-C
 """
 
 from __future__ import annotations
@@ -23,7 +23,17 @@ from conure import log
 from conure.errors import Busy, ConureError, EngineFailed, OutOfMemory
 from conure.safe_text import one_line
 
-__all__ = ["DONE", "FAILED", "INTERRUPTED", "PLAIN", "REFUSED", "Common", "Reporter", "console", "tell"]
+__all__ = [
+    "DONE",
+    "FAILED",
+    "INTERRUPTED",
+    "DEFAULT_COMMON",
+    "REFUSED",
+    "Common",
+    "Reporter",
+    "console",
+    "print_stderr",
+]
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -37,54 +47,54 @@ class Common:
     """Write errors as JSON lines on stderr; lists and reports as JSON on stdout."""
 
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative="")] = False
-    """Log what happens, one line per event, on stderr."""
+    """Log events on stderr, one line each."""
 
     debug: Annotated[bool, Parameter(name="--debug", negative="")] = False
     """Log everything, and show tracebacks."""
 
     def begin(self) -> Reporter:
-        """Set up the log; what to tell failures to."""
+        """Configures logging and returns the reporter of errors."""
         log.configure("debug" if self.debug else "verbose" if self.verbose else "quiet", as_json=self.json)
         return Reporter(json=self.json, debug=self.debug)
 
 
-OURS = (Busy, EngineFailed, OutOfMemory)
-PLAIN = Common()
-"""None of them given."""
+FAILURES = (Busy, EngineFailed, OutOfMemory)
+"""Errors with exit code 1; others are caused by arguments or inputs."""
+DEFAULT_COMMON = Common()
 
 
 class Reporter:
-    """Tells failures, and remembers the exit code that they lead to."""
+    """Prints errors and keeps the exit code."""
 
     def __init__(self, *, json: bool = False, debug: bool = False) -> None:
         self.json = json
         self.debug = debug
         self.exit_code = DONE
 
-    def refuse(self, error: ConureError, source: str | None = None) -> None:
-        """A mistake we know; `source` is the input it happened with. Not the caller's fault, it counts as a failure."""
+    def report_error(self, error: ConureError, source: str | None = None) -> None:
+        """Prints an error of Conure; `source` is the input that it occurred with."""
         message = error.message if source is None or source in error.message else f"{source}: {error.message}"
-        self._tell(error.code, message, error.hint, source)
-        self.exit_code = FAILED if isinstance(error, OURS) else self.exit_code or REFUSED
+        self._print_error(error.code, message, error.hint, source)
+        self.exit_code = FAILED if isinstance(error, FAILURES) else self.exit_code or REFUSED
 
-    def fail(self, code: str, message: str, hint: str | None) -> None:
-        """Somebody else's mistake, such as a server's."""
-        self._tell(code, message, hint, None)
+    def report_server_error(self, code: str, message: str, hint: str | None) -> None:
+        """Prints an error that a server reported."""
+        self._print_error(code, message, hint, None)
         self.exit_code = FAILED
 
-    def crash(self, error: Exception, source: str | None = None) -> None:
-        """A mistake of ours."""
+    def report_crash(self, error: Exception, source: str | None = None) -> None:
+        """Prints an unexpected exception."""
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         message = f"Conure failed: {what}" if source is None else f"{source}: Conure failed: {what}"
-        hint = None if self.debug else "run it again with --debug for the traceback; `conure doctor` checks the machine"
-        self._tell("internal", message, hint, source)
+        hint = None if self.debug else "use --debug for the traceback; `conure doctor` checks the installation"
+        self._print_error("internal", message, hint, source)
         self.exit_code = FAILED
 
-    def _tell(self, code: str, message: str, hint: str | None, source: str | None) -> None:
+    def _print_error(self, code: str, message: str, hint: str | None, source: str | None) -> None:
         message, hint = one_line(message), hint and one_line(hint)
         if self.json:
             fields = {"code": code, "message": message, "hint": hint, "input": source}
-            tell(json.dumps({"error": fields}))
+            print_stderr(json.dumps({"error": fields}))
         else:
             _write("error", "bold red", message)
             if hint:
@@ -93,15 +103,15 @@ class Reporter:
             traceback.print_exc()
 
 
-def tell(text: str) -> None:
-    """A line on stderr as it is."""
+def print_stderr(text: str) -> None:
+    """Print a line on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
 @cache
 def console() -> Console:
-    """Stderr, in colour where that is wanted: on a terminal, without NO_COLOR."""
+    """Stderr; in colour on a terminal unless NO_COLOR is set."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 

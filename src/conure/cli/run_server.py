@@ -1,4 +1,4 @@
-"""A server from its settings to its end. The engine loads what it needs while this process loads the web framework."""
+"""Runs a server from its settings. The engine loads its models while this process imports the web framework."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 Announce = Callable[["ServerInfo", Settings, float], None]
-"""Told of the server when it is ready, and after how many seconds."""
+"""Called when the server is ready, with the seconds that it took to start."""
 
 
 def run(settings: Settings, announce: Announce) -> None:
-    """Until it is told to stop. Raises ConureError where it cannot start."""
+    """Runs until a signal stops it. Raises ConureError if it cannot start."""
     settings, plan = bind_settings(settings), plan_from_settings(settings)
     for name in dict.fromkeys(plan.live + plan.clips):
-        ensure_on_disk(name)  # with a bar, before the engine looks for it
+        ensure_on_disk(name)  # here with a progress bar; the engine would download without one
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_run(settings, plan, announce))
 
 
 async def _run(settings: Settings, plan: Plan, announce: Announce) -> None:
-    begun, processes = time.monotonic(), server_process_count(settings)
+    started_at, processes = time.monotonic(), server_process_count(settings)
     log_unhandled_errors(asyncio.get_running_loop())
 
     def on_ready(serving: ServerInfo) -> None:
-        announce(serving, settings, time.monotonic() - begun)
+        announce(serving, settings, time.monotonic() - started_at)
 
     if processes == 1:
         await _run_one(settings, plan, on_ready)
         return
-    from conure.processes.parent import supervise  # noqa: PLC0415  servers of one process do without
+    from conure.processes.parent import supervise  # noqa: PLC0415  a server of one process does not need it
 
     await supervise(settings, plan, processes, on_ready)
 
 
 async def _run_one(settings: Settings, plan: Plan, on_ready: Callable[[ServerInfo], None]) -> None:
-    handle = EngineClient(ProcessTransport(plan, start_seconds=settings.start_seconds))
-    engine = start_task(handle.start(), "starting the engine")
+    engine_client = EngineClient(ProcessTransport(plan, start_seconds=settings.start_seconds))
+    engine = start_task(engine_client.start(), "starting the engine")
     try:
         server = await asyncio.to_thread(import_module, "conure.server")
         await engine
@@ -61,6 +61,6 @@ async def _run_one(settings: Settings, plan: Plan, on_ready: Callable[[ServerInf
         if not engine.done():
             engine.cancel()
             await asyncio.gather(engine, return_exceptions=True)
-            await handle.stop()
+            await engine_client.stop()
         raise
-    await server.serve(settings, handle, plan, on_ready)
+    await server.serve(settings, engine_client, plan, on_ready)

@@ -1,4 +1,4 @@
-"""Flags that are settings, and old names of such flags."""
+"""Command-line flags that set a setting, and deprecated names of such flags."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from cyclopts import Parameter
 
 from conure.settings import Settings, load_settings
 
-__all__ = ["HIDDEN", "knob", "server_key"]
+__all__ = ["HIDDEN", "setting_flag", "server_key"]
 
 HIDDEN = Parameter(show=False)
-"""An old name of a flag: it still works, and `with_current_names` warns of it; help pages leave it out."""
+"""Deprecated name of a flag: works with a warning of `with_current_names`, and is left out of --help."""
 
 
-def knob(name: str) -> Parameter:
-    """The flag of a setting: its sentence and its default are those of the setting."""
+def setting_flag(name: str) -> Parameter:
+    """The flag of a setting, with the setting's description and default."""
     field = Settings.model_fields[name]
     return Parameter(help=field.description, show_default=field.default is not None and f"{field.default}")
 
 
-def server_key(given: str | None) -> str | None:
-    """The key to send to a server: the flag's, else that of the settings."""
-    key = load_settings(key=given).key
+def server_key(flag: str | None) -> str | None:
+    """The API key for a server: the flag's value, else the setting's."""
+    key = load_settings(key=flag).key
     return key.get_secret_value() if key else None

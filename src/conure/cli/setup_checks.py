@@ -1,4 +1,4 @@
-"""Checks of the settings, the disks, the hub and the models: what Conure itself can tell once it is installed."""
+"""Checks of settings, disks, hub and models. They import the packages that `machine_checks` tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from conure.cli.downloads import wanted
+from conure.cli.downloads import find_repository
 from conure.cli.machine_checks import Check, cpu_flags
 from conure.cli.models import models_on_disk
 from conure.errors import ConureError
@@ -20,21 +20,21 @@ from conure.settings import Settings, config_file, load_settings
 
 __all__ = ["check_setup"]
 
-LEAST_DISK_GB = 6.0
-PATIENCE = 3.0
-"""Seconds to wait for the hub."""
+MIN_DISK_GB = 6.0
+HUB_TIMEOUT = 3.0
+"""Seconds."""
 
 
 def check_setup() -> list[Check]:
-    """Settings first: where they are wrong there is nothing else to look at."""
+    """All checks; invalid settings are the only result, as the others depend on them."""
     path = config_file()
     try:
         settings = load_settings()
     except ConureError as error:
         found = f"{error.message}; {error.hint}" if error.hint else error.message
         return [Check("settings", found, False, f"edit {path}")]
-    place = str(path) if path.exists() else "defaults"
-    found = f"{place}: model {settings.model}, device {settings.device}, runner {settings.runner}"
+    source = str(path) if path.exists() else "defaults"
+    found = f"{source}: model {settings.model}, device {settings.device}, runner {settings.runner}"
     disks = [
         _disk("cache", settings.cache, "CONURE_CACHE"),
         _disk("hub cache", Path(constants.HF_HUB_CACHE), "HF_HOME"),
@@ -43,55 +43,55 @@ def check_setup() -> list[Check]:
 
 
 def _kernels() -> Check:
-    """Without them all runs, int8 streams at half the speed."""
+    """Without native kernels, int8 streams run at half the speed."""
     if library.has_native_kernels():
         return Check("kernels", "native")
     if "avx512_vnni" not in cpu_flags():
-        return Check("kernels", "ONNX Runtime's: the native ones want a processor with AVX-512 VNNI")
+        return Check("kernels", "ONNX Runtime; native kernels need a processor with AVX-512 VNNI")
     fix = "apt-get install g++ && pip install --force-reinstall --no-deps --no-binary conure conure"
-    return Check("kernels", "ONNX Runtime's: the native ones were built without a compiler", fix=fix)
+    return Check("kernels", "ONNX Runtime; native kernels were not compiled", fix=fix)
 
 
 def _disk(name: str, folder: Path, variable: str) -> Check:
-    there = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
-    if not os.access(there, os.W_OK):
-        fix = f"export {variable}=/a/folder/you/may/write"
-        return Check(name, f"{folder} may not be written", False, fix)
-    free = shutil.disk_usage(there).free / 2**30
-    small = f"; a large model takes up to {LEAST_DISK_GB:.0f} GB" if free < LEAST_DISK_GB else ""
-    return Check(name, f"{folder}: {free:.1f} GB free{small}")
+    existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
+    if not os.access(existing, os.W_OK):
+        fix = f"export {variable}=/a/writable/folder"
+        return Check(name, f"{folder} is not writable", False, fix)
+    free = shutil.disk_usage(existing).free / 2**30
+    warning = f"; a large model takes up to {MIN_DISK_GB:.0f} GB" if free < MIN_DISK_GB else ""
+    return Check(name, f"{folder}: {free:.1f} GB free{warning}")
 
 
 def _models(settings: Settings) -> list[Check]:
-    """The hub is asked only where the model has to come from there: whoever has it may want no connection at all."""
-    repository = wanted(settings.model)
+    """Connects to the hub only if the model has to be downloaded."""
+    repository = find_repository(settings.model)
     if repository is None or hub.is_cached(repository):
-        problem, found = None, f"is not needed for {settings.model}, and was not asked"
+        problem, found = None, f"is not needed for {settings.model}; not checked"
     else:
         problem = _hub_problem()
-        found = problem or "answers"
-    reach = Check("hub", f"{constants.ENDPOINT} {found}")
-    here = Check("models on disk", ", ".join(models_on_disk()) or "none")
-    return [reach, here, _model(settings.model, problem)]
+        found = problem or "is reachable"
+    reachable = Check("hub", f"{constants.ENDPOINT} {found}")
+    on_disk = Check("models on disk", ", ".join(models_on_disk()) or "none")
+    return [reachable, on_disk, _model(settings.model, problem)]
 
 
 def _hub_problem() -> str | None:
-    """Why the hub is of no use; None when it answers."""
+    """Why the hub cannot be used; None if it is reachable."""
     if constants.HF_HUB_OFFLINE:
-        return "is switched off by HF_HUB_OFFLINE"
+        return "is disabled by HF_HUB_OFFLINE"
     request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE):
+        with urllib.request.urlopen(request, timeout=HUB_TIMEOUT):
             return None
     except urllib.error.HTTPError:
-        return None  # it refuses, but it is there
+        return None  # reachable, even if it answers with an error
     except (OSError, ValueError) as error:
         return f"cannot be reached: {getattr(error, 'reason', error)}"
 
 
 def _model(name: str, hub_problem: str | None) -> Check:
-    """The model that is used when none is named."""
-    repository = wanted(name)
+    """The default model."""
+    repository = find_repository(name)
     if repository is None:
         known = catalog.find(name) is not None or Path(name).expanduser().exists()
         return Check("model", f"{name}{'' if known else ' is unknown'}", known, None if known else "conure models")
@@ -100,4 +100,4 @@ def _model(name: str, hub_problem: str | None) -> Check:
     pull = f"conure models pull {name}"
     if hub_problem:
         return Check("model", f"{name} is not on disk, and the hub {hub_problem}", False, pull)
-    return Check("model", f"{name} will be downloaded when it is first used", fix=pull)
+    return Check("model", f"{name} will be downloaded on first use", fix=pull)

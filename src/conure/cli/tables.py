@@ -1,4 +1,4 @@
-"""Plain tables: columns of text that line up, never cut, the same on a terminal and in a file."""
+"""Text tables with aligned, untruncated columns, the same on a terminal and in a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["table"]
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
-    """The rows as lines; every column but the last is as wide as its widest cell."""
+    """The rows as lines; each column but the last is as wide as its widest cell."""
     cells = [list(row) for row in rows]
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     return "".join(_line(row, widths) + "\n" for row in cells)

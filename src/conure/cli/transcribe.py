@@ -1,6 +1,6 @@
-"""`conure transcribe`: recordings in, text out. One model is loaded for all of them, and one bad file stops none.
+"""`conure transcribe`: transcribes recordings. One model is loaded for all; errors of a file do not stop the others.
 
-Several are read at a time and share batches; one alone is read ahead while it is transcribed.
+Several recordings are decoded at a time and share batches. A single one is decoded ahead of the model.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from conure.cli.inputs import STDIN, Input, Inputs, find_inputs
-from conure.cli.outputs import CannotWrite, Outputs, form_of, is_folder, write_atomically, write_stdout
+from conure.cli.outputs import CannotWrite, Outputs, format_from_suffix, is_folder, write_atomically, write_stdout
 from conure.cli.progress import audio_bar, spinner
-from conure.cli.reporter import PLAIN, Common, Reporter
-from conure.cli.setting_flags import knob
-from conure.cli.transcript_formats import Form, render
+from conure.cli.reporter import DEFAULT_COMMON, Common, Reporter
+from conure.cli.setting_flags import setting_flag
+from conure.cli.transcript_formats import TranscriptFormat, render
 from conure.errors import (
     AudioNotFound,
     AudioTooLong,
@@ -43,14 +43,14 @@ Examples:
   conure transcribe interviews/ -f json -o out/ --language de
 """
 
-OF_A_RECORDING = (UnsupportedAudio, NoSuchTrack, AudioTooLong, AudioNotFound, EngineFailed)
-"""Errors of ours that stop no other recording."""
+RECORDING_ERRORS = (UnsupportedAudio, NoSuchTrack, AudioTooLong, AudioNotFound, EngineFailed)
+"""Errors of one recording: they are reported, and the next recording follows."""
 
 Progress = Callable[[float, float | None], None]
 
 
 class Recognizer(Protocol):
-    """What this command needs of `conure.load(...)`."""
+    """The methods of `conure.load(...)` that this command uses."""
 
     def transcribe(
         self,
@@ -98,33 +98,33 @@ class Recognizer(Protocol):
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options:
-    form: Annotated[Form | None, Parameter(name=["--format", "-f"], show_default="txt")] = None
-    """What to write: plain text, subtitles, JSON, or a line per word (start, end, confidence, word)."""
+    output_format: Annotated[TranscriptFormat | None, Parameter(name=["--format", "-f"], show_default="txt")] = None
+    """Output format: plain text, subtitles, JSON, or one line per word (start, end, confidence, word)."""
 
     output: Annotated[
         str | None, Parameter(name=["--output", "-o"], show_default="stdout", allow_leading_hyphen=True)
     ] = None
-    """A folder to write to; for a single recording also a file, whose suffix may tell the format."""
+    """Folder to write to; for a single recording also a file, whose suffix selects the format."""
 
-    model: Annotated[str | None, knob("model")] = None
-    device: Annotated[str | None, knob("device")] = None
-    runner: Annotated[RunnerChoice | None, knob("runner")] = None
-    language: Annotated[str | None, knob("language")] = None
+    model: Annotated[str | None, setting_flag("model")] = None
+    device: Annotated[str | None, setting_flag("device")] = None
+    runner: Annotated[RunnerChoice | None, setting_flag("runner")] = None
+    language: Annotated[str | None, setting_flag("language")] = None
 
     channels: Literal["mix", "split"] = "mix"
-    """Hear all channels as one, or transcribe each apart."""
+    """Mix all channels into one, or transcribe each separately."""
 
     track: Annotated[int | None, Parameter(validator=Number(gte=1))] = None
-    """Which of several audio tracks, from 1; without it the default one among those with sound."""
+    """Number of the audio track, from 1; by default the file's default track."""
 
-    max_hours: Annotated[float | None, knob("max_hours")] = None
+    max_hours: Annotated[float | None, setting_flag("max_hours")] = None
 
 
 DEFAULTS = Options()
 
 app = App(
     name="transcribe",
-    help="Recordings to text.",
+    help="Transcribe recordings.",
     usage="Usage: conure transcribe RECORDING... [OPTIONS]",
     help_format="plaintext",
     help_epilogue=EXAMPLES,
@@ -135,14 +135,14 @@ app = App(
 def transcribe(
     *recordings: Annotated[str, Parameter(allow_leading_hyphen=True)],
     options: Options = DEFAULTS,
-    common: Common = PLAIN,
+    common: Common = DEFAULT_COMMON,
 ) -> int:
-    """Recordings to text, on stdout or in files.
+    """Transcribe recordings to stdout or to files.
 
     Parameters
     ----------
     recordings
-        Files of sound or video, folders, patterns such as '**/*.mp3', or - for stdin.
+        Audio or video files, folders, patterns such as '**/*.mp3', or - for stdin.
     """
     report = common.begin()
     _check_options(recordings)
@@ -155,15 +155,15 @@ def transcribe(
     )
     inputs = find_inputs(recordings)
     for name, error in inputs.missing:
-        report.refuse(error, name)
+        report.report_error(error, name)
     if inputs.found:
-        _Job(inputs, options, settings, report).run()
+        _Run(inputs, options, settings, report).run()
     return report.exit_code
 
 
 def open_recognizer(settings: Settings) -> Recognizer:
-    """The recognizer for the settings; its model is downloaded first if need be."""
-    from conure.cli.downloads import ensure_on_disk  # noqa: PLC0415  --help shall not wait for the hub's library
+    """The recognizer for the settings. Downloads its model if it is not on disk."""
+    from conure.cli.downloads import ensure_on_disk  # noqa: PLC0415  keeps the hub's library out of --help
 
     ensure_on_disk(settings.model)
     with spinner(f"loading {settings.model}"):
@@ -181,8 +181,8 @@ def open_recognizer(settings: Settings) -> Recognizer:
     return recognizer
 
 
-class _Job:
-    """The recordings of one call."""
+class _Run:
+    """Transcribes and writes the recordings of one command."""
 
     def __init__(self, inputs: Inputs, options: Options, settings: Settings, report: Reporter) -> None:
         self.inputs = inputs
@@ -190,46 +190,46 @@ class _Job:
         self.report = report
         self.split = options.channels == "split"
         self.track = options.track
-        self.several = inputs.several or self.split
-        output = _output_of(options.output)
-        self.form: Form = options.form or _implied_form(output, inputs.several)
+        self.is_multiple = inputs.is_multiple or self.split
+        output = _parse_output(options.output)
+        self.format: TranscriptFormat = options.output_format or _default_format(output, inputs.is_multiple)
         self.outputs: Outputs | None = None
         if output is not None:
-            self.outputs = Outputs(inputs.found, output, self.form, several=inputs.several)
-        elif self.form in ("srt", "vtt", "words") and (self.split or len(inputs.found) > 1):
-            raise BadOption(f"-f {self.form} of several recordings cannot go to stdout", hint="add -o FOLDER")
+            self.outputs = Outputs(inputs.found, output, self.format, is_multiple=inputs.is_multiple)
+        elif self.format in ("srt", "vtt", "words") and (self.split or len(inputs.found) > 1):
+            raise BadOption(f"-f {self.format} cannot write several recordings to stdout", hint="add -o FOLDER")
 
     def run(self) -> None:
         recognizer = open_recognizer(self.settings)
         if len(self.inputs.found) == 1:
             item = self.inputs.found[0]
-            with self._told(item):
-                self._deliver(0, item, self._listen(recognizer, item))
+            with self._report_errors(item):
+                self._write(0, item, self._transcribe(recognizer, item))
             return
-        with closing(self._listen_to_all(recognizer)) as results:
-            for (index, item), heard in zip(enumerate(self.inputs.found), results, strict=True):
-                with self._told(item):
-                    if isinstance(heard, Exception):
-                        raise heard
-                    self._deliver(index, item, heard)
+        with closing(self._transcribe_all(recognizer)) as results:
+            for (index, item), result in zip(enumerate(self.inputs.found), results, strict=True):
+                with self._report_errors(item):
+                    if isinstance(result, Exception):
+                        raise result
+                    self._write(index, item, result)
 
     @contextmanager
-    def _told(self, item: Input) -> Iterator[None]:
-        """What concerns this recording alone is told here, and stops none of the others."""
+    def _report_errors(self, item: Input) -> Iterator[None]:
+        """Reports errors of this recording and suppresses them; errors of the whole command pass through."""
         try:
             yield
-        except OF_A_RECORDING as error:
-            self.report.refuse(error, item.name)
+        except RECORDING_ERRORS as error:
+            self.report.report_error(error, item.name)
         except CannotWrite as error:
-            if error.concerns_all:
+            if error.affects_all:
                 raise
-            self.report.refuse(error, item.name)
+            self.report.report_error(error, item.name)
         except (ConureError, BrokenPipeError):
-            raise  # they concern the call, not this recording
+            raise
         except Exception as error:
-            self.report.crash(error, item.name)
+            self.report.report_crash(error, item.name)
 
-    def _listen(self, recognizer: Recognizer, item: Input) -> list[Transcript]:
+    def _transcribe(self, recognizer: Recognizer, item: Input) -> list[Transcript]:
         source = _source(item)
         language, limit = self.settings.language, self.settings.max_hours * 3600
         with audio_bar(PurePath(item.name).name) as progress:
@@ -241,11 +241,13 @@ class _Job:
                 recognizer.transcribe(source, language=language, track=self.track, max_seconds=limit, progress=progress)
             ]
 
-    def _listen_to_all(self, recognizer: Recognizer) -> Generator[list[Transcript] | Exception, None, None]:
+    def _transcribe_all(self, recognizer: Recognizer) -> Generator[list[Transcript] | Exception, None, None]:
         sources = [_source(item) for item in self.inputs.found]
         language, limit, workers = self.settings.language, self.settings.max_hours * 3600, self.settings.decode_workers
-        is_shown = self.outputs is None and sys.stdout.isatty()  # what is printed there would be torn by a bar
-        with nullcontext() if is_shown else audio_bar(f"{len(sources)} recordings") as progress:
+        prints_to_terminal = (
+            self.outputs is None and sys.stdout.isatty()
+        )  # a progress bar would mix with the transcripts
+        with nullcontext() if prints_to_terminal else audio_bar(f"{len(sources)} recordings") as progress:
             if self.split:
                 yield from recognizer.transcribe_channels_many(
                     sources,
@@ -256,7 +258,7 @@ class _Job:
                     progress=progress,
                 )
                 return
-            for heard in recognizer.transcribe_many(
+            for result in recognizer.transcribe_many(
                 sources,
                 language=language,
                 track=self.track,
@@ -264,9 +266,9 @@ class _Job:
                 workers=workers,
                 progress=progress,
             ):
-                yield heard if isinstance(heard, Exception) else [heard]
+                yield result if isinstance(result, Exception) else [result]
 
-    def _deliver(self, index: int, item: Input, transcripts: Sequence[Transcript]) -> None:
+    def _write(self, index: int, item: Input, transcripts: Sequence[Transcript]) -> None:
         for transcript in transcripts:
             channel = transcript.channel if self.split else None
             if self.outputs is None:
@@ -274,13 +276,13 @@ class _Job:
             else:
                 paths = self.outputs
                 path = paths.paths[index] if channel is None else paths.of_channel(index, channel)
-                write_atomically(path, render(transcript, self.form))
+                write_atomically(path, render(transcript, self.format))
 
     def _render(self, transcript: Transcript, item: Input) -> str:
-        return render(transcript, self.form, file=item.name if self.several else None)
+        return render(transcript, self.format, file=item.name if self.is_multiple else None)
 
     def _heading(self, item: Input, channel: int | None) -> str:
-        if self.form != "txt" or not self.several:
+        if self.format != "txt" or not self.is_multiple:
             return ""
         return f"==> {one_line(item.name)}{'' if channel is None else f', channel {channel}'} <==\n"
 
@@ -289,28 +291,28 @@ def _source(item: Input) -> Path | BinaryIO:
     return sys.stdin.buffer if item.path is None else item.path
 
 
-def _implied_form(output: str | None, several: bool) -> Form:
-    if output is None or is_folder(output, several):
+def _default_format(output: str | None, is_multiple: bool) -> TranscriptFormat:
+    if output is None or is_folder(output, is_multiple):
         return "txt"
-    return form_of(output) or "txt"
+    return format_from_suffix(output) or "txt"
 
 
-def _output_of(asked: str | None) -> str | None:
-    """None is stdout."""
-    if asked is None or asked == STDIN:
+def _parse_output(output: str | None) -> str | None:
+    """The value of -o, None for stdout. Raises BadOption."""
+    if output is None or output == STDIN:
         return None
-    if asked.startswith("-") or not asked:
-        raise BadOption(f"-o takes a file or a folder, not {asked!r}", hint=f"a name may be written ./{asked}")
-    return asked
+    if output.startswith("-") or not output:
+        raise BadOption(f"-o takes a file or a folder, not {output!r}", hint=f"for a file of this name, use ./{output}")
+    return output
 
 
 def _check_options(recordings: Sequence[str]) -> None:
-    """What looks like an option and is no file was meant as one. The parser lets it through because of "-"."""
+    """Raises BadOption for an unknown option: the parser takes "-" as a recording, and so all that begins with it."""
     if not recordings:
-        raise BadOption("no recording was named", hint="conure transcribe talk.mp3, or - for stdin")
+        raise BadOption("no recording given", hint="conure transcribe talk.mp3, or - for stdin")
     for recording in recordings:
         if recording.startswith("-") and recording != STDIN and not Path(recording).exists():
             names = [name for argument in app.assemble_argument_collection() for name in argument.names]
             close = difflib.get_close_matches(recording.partition("=")[0], names, n=1)
-            hint = f"did you mean {close[0]}?" if close else "`conure transcribe --help` shows what there is"
+            hint = f"did you mean {close[0]}?" if close else "see `conure transcribe --help`"
             raise BadOption(f"no such option: {recording}", hint)

@@ -1,4 +1,4 @@
-"""Transcripts as text: plain, subtitles, JSON, or a line per word."""
+"""Transcripts as plain text, subtitles, JSON, or one line per word."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from conure.text.subtitles import render_srt, render_vtt
 from conure.text.transcript_json import transcript_fields
 from conure.types import Transcript, Word
 
-__all__ = ["SUFFIXES", "Form", "render"]
+__all__ = ["SUFFIXES", "TranscriptFormat", "render"]
 
-Form = Literal["txt", "srt", "vtt", "json", "words"]
+TranscriptFormat = Literal["txt", "srt", "vtt", "json", "words"]
 
-SUFFIXES: dict[Form, str] = {"txt": ".txt", "srt": ".srt", "vtt": ".vtt", "json": ".json", "words": ".tsv"}
+SUFFIXES: dict[TranscriptFormat, str] = {"txt": ".txt", "srt": ".srt", "vtt": ".vtt", "json": ".json", "words": ".tsv"}
 
 
-def render(transcript: Transcript, form: Form, *, file: str | None = None) -> str:
-    """The transcript in a form, with a line break at its end; `file` goes into JSON, on one line then."""
-    if form == "txt":
+def render(transcript: Transcript, transcript_format: TranscriptFormat, *, file: str | None = None) -> str:
+    """The transcript in a format, ending with a newline. With `file`, JSON is one line that contains this name."""
+    if transcript_format == "txt":
         return transcript.text + "\n"
-    if form == "srt":
+    if transcript_format == "srt":
         return render_srt(transcript.segments)
-    if form == "vtt":
+    if transcript_format == "vtt":
         return render_vtt(transcript.segments)
-    if form == "words":
+    if transcript_format == "words":
         return "".join(f"{_word_line(word)}\n" for word in transcript.words)
     fields = ({} if file is None else {"file": file}) | transcript_fields(transcript)
     return json.dumps(fields, ensure_ascii=False, indent=2 if file is None else None) + "\n"

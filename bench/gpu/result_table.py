@@ -1,4 +1,4 @@
-"""What was measured, as a table; what failed, by its name: one section that fails does not end the others."""
+"""Tables of results. A failure is noted in the table and does not stop the other measurements."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 
 from bench.gpu.device import Spread
 
-__all__ = ["NOTHING", "Told", "milliseconds"]
+__all__ = ["NOTHING", "ResultTable", "milliseconds"]
 
 NOTHING = "–"
 
 
-class Told:
+class ResultTable:
     def __init__(self, title: str, columns: Sequence[str] = ()) -> None:
         self.title = title
         self.failed = False
@@ -22,30 +22,31 @@ class Told:
         self._rows: list[Sequence[str]] = []
         self._notes: list[str] = []
 
-    def row(self, *cells: str) -> None:
+    def add_row(self, *cells: str) -> None:
         assert len(cells) == len(self._columns), (cells, self._columns)
         self._rows.append(cells)
         print(f"  {self.title}: " + ", ".join(cells), flush=True)
 
-    def note(self, sentence: str) -> None:
-        self._notes.append(sentence)
-        print(f"  {self.title}: {sentence}", flush=True)
+    def add_note(self, note: str) -> None:
+        self._notes.append(note)
+        print(f"  {self.title}: {note}", flush=True)
 
-    def lacks(self, *modules: str) -> bool:
-        """Whether some of the modules that the section needs are not on this machine; tells why."""
-        why = [error for name in modules if (error := _missing(name))]
-        if why:
-            self.note(f"Not measured: {'; '.join(why)}. See python -m bench.gpu --help.")
-        return bool(why)
+    def lacks_modules(self, *modules: str) -> bool:
+        """Whether modules that the section needs cannot be imported; adds a note if so."""
+        errors = [error for name in modules if (error := _import_error(name))]
+        if errors:
+            self.add_note(f"Not measured: {'; '.join(errors)}. See python -m bench.gpu --help.")
+        return bool(errors)
 
     @contextlib.contextmanager
-    def failures(self, what: str) -> Iterator[None]:
+    def record_failures(self, name: str) -> Iterator[None]:
+        """Suppresses an exception of the block and adds a note about it."""
         try:
             yield
-        except Exception as error:  # whatever it is, the rest is to be measured
+        except Exception as error:
             traceback.print_exc()
             self.failed = True
-            self.note(f"{what} failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            self.add_note(f"{name} failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
 
     def __str__(self) -> str:
         lines = [f"**{self.title}**"]
@@ -60,7 +61,7 @@ def milliseconds(spread: Spread) -> tuple[str, str]:
     return f"{spread.median * 1e3:.2f}", f"{spread.p99 * 1e3:.2f}"
 
 
-def _missing(module: str) -> str | None:
+def _import_error(module: str) -> str | None:
     try:
         importlib.import_module(module)
     except ImportError as error:

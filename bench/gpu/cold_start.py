@@ -1,8 +1,8 @@
-"""From the start of a process to its first transcript, with the weights on disk: run as a process of its own.
+"""Times from the start of a process to its first transcript, with the weights on disk. Runs in a process of its own.
 
-    python -m bench.gpu.first FOLDER DEVICE BEGAN
+    python -m bench.gpu.cold_start FOLDER DEVICE STARTED_AT
 
-BEGAN is when the process was started, in seconds since 1970.
+STARTED_AT is the start of the process, in seconds since 1970.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 
 SLOTS = 64
 SIZES = (64, 32, 8, 1)
-"""Rows of the turns that so many slots need, of each chunk."""
+"""Batch sizes that are captured for so many slots, for each chunk."""
 
 
 def main() -> None:
-    folder, device_name, began = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    folder, device_name, started_at = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
     stages: list[tuple[str, float]] = []
 
     def reach(stage: str) -> None:
-        stages.append((stage, time.time() - began))
+        stages.append((stage, time.time() - started_at))
 
     reach("Python")
     import torch  # noqa: PLC0415  its import is a part of what is measured
@@ -48,8 +48,8 @@ def main() -> None:
     chunks = sorted((context.right + 1 for context in runner.config.encoder.contexts), reverse=True)
     with torch.inference_mode():
         state = CudaStreamState.allocate(runner, SLOTS)
-        turns = [CudaStreamStep(runner, state, size, chunk) for chunk in chunks for size in SIZES]
-    reach(f"{len(turns)} turns of streams recorded")
+        steps = [CudaStreamStep(runner, state, size, chunk) for chunk in chunks for size in SIZES]
+    reach(f"{len(steps)} steps of streams captured")
     for stage, seconds in stages:
         print(f"{seconds:.2f}\t{stage}")
 

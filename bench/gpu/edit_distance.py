@@ -1,14 +1,14 @@
-"""How far lists of tokens are apart: insertions, removals and exchanges."""
+"""Levenshtein distance of lists of tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["edits"]
+__all__ = ["edit_distance"]
 
 
-def edits(found: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> int:
-    """Of all rows together."""
+def edit_distance(found: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> int:
+    """Sum over all rows."""
     return sum(_distance(mine, other) for mine, other in zip(found, expected, strict=True) if mine != other)
 
 
@@ -16,8 +16,8 @@ def _distance(found: Sequence[int], expected: Sequence[int]) -> int:
     row = list(range(len(expected) + 1))
     for at, token in enumerate(found, 1):
         corner, row[0] = row[0], at
-        for place, other in enumerate(expected, 1):
+        for index, other in enumerate(expected, 1):
             changed = corner + (token != other)
-            corner = row[place]
-            row[place] = min(changed, corner + 1, row[place - 1] + 1)
+            corner = row[index]
+            row[index] = min(changed, corner + 1, row[index - 1] + 1)
     return row[-1]

@@ -1,9 +1,9 @@
-"""The servers that could carry the doors, each as one process with one event loop, over an application of two kinds.
+"""Web servers to compare, each as one process with one event loop, with one of two applications.
 
-empty   reads what WebSockets bring, answers texts, and does nothing else
-door    the door of the native protocol over an engine that is a stand-in
+empty   reads WebSocket messages and answers text messages
+door    the native protocol with a stand-in for the engine
 
-Both have two addresses of HTTP: `/small`, and `/upload`, which takes a body as recordings are taken.
+Both have two HTTP endpoints: `/small`, and `/upload`, which receives a body as recordings are received.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from fastapi.responses import JSONResponse
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from bench.packets import service
-from bench.speakers import LATENCY_MS
+from bench.websocket_load import LATENCY_MS
 from conure.event_loop import new_event_loop
-from conure.protocols.http.uploads import received
+from conure.protocols.http.uploads import Uploads
 from conure.protocols.http.uvicorn_websocket import DIRECT_AUDIO, SET_RECEIVER, DirectWebSocket
 from conure.protocols.native.websocket import stream_socket
 from conure.protocols.services import Services
@@ -31,23 +31,23 @@ from conure.service.file_service import FileService
 from conure.service.status import ProcessStatus
 from conure.service.tokenizer_cache import TokenizerCache
 
-__all__ = ["OF_HTTP", "OF_SOCKETS", "serve"]
+__all__ = ["HTTP_SERVERS", "WEBSOCKET_SERVERS", "serve"]
 
-OF_SOCKETS = ("uvicorn", "short way", "granian", "picows")
-OF_HTTP = ("uvicorn, h11", "uvicorn, httptools", "granian")
+WEBSOCKET_SERVERS = ("uvicorn", "short way", "granian", "picows")
+HTTP_SERVERS = ("uvicorn, h11", "uvicorn, httptools", "granian")
 PONG = '{"type":"pong"}'
-WHICH = "CONURE_BENCH_APPLICATION"
-"""Variable that tells granian's worker which application it is to make."""
+APPLICATION_VARIABLE = "CONURE_BENCH_APPLICATION"
+"""Environment variable with the application for granian's worker."""
 
 
 def serve(name: str, application: str, port: int) -> None:
     """Never returns."""
-    os.environ[WHICH] = application
+    os.environ[APPLICATION_VARIABLE] = application
     match name:
         case "granian":
             _granian(port)
         case "picows":
-            from bench.served_picows import serve_picows  # noqa: PLC0415  it is no dependency of ours
+            from bench.picows_server import serve_picows  # noqa: PLC0415  not a dependency of Conure
 
             _run(serve_picows(application, port))
         case "short way":
@@ -57,8 +57,9 @@ def serve(name: str, application: str, port: int) -> None:
 
 
 def make() -> FastAPI:
-    is_door = os.environ[WHICH] == "door"
-    app = FastAPI(lifespan=_with_door if is_door else None)
+    is_native = os.environ[APPLICATION_VARIABLE] == "door"
+    uploads = Uploads(2**31, 128)
+    app = FastAPI(lifespan=_with_native_protocol if is_native else None)
 
     @app.get("/small")
     async def small() -> JSONResponse:
@@ -66,16 +67,16 @@ def make() -> FastAPI:
 
     @app.post("/upload")
     async def upload(request: Request) -> JSONResponse:
-        async with received(request, 2**31) as file:
+        async with uploads.receive_body(request) as file:
             return JSONResponse({"bytes": file.seek(0, os.SEEK_END)})
 
-    if not is_door:
-        app.add_api_websocket_route("/v1/stream", _nowhere)
+    if not is_native:
+        app.add_api_websocket_route("/v1/stream", _discard)
     return app
 
 
 @contextlib.asynccontextmanager
-async def _with_door(app: FastAPI) -> AsyncIterator[None]:
+async def _with_native_protocol(app: FastAPI) -> AsyncIterator[None]:
     async with service(LATENCY_MS) as (live, _):
         app.include_router(
             stream_socket(Services(live, FileService(live.engine, TokenizerCache()), ProcessStatus(live)))
@@ -83,7 +84,7 @@ async def _with_door(app: FastAPI) -> AsyncIterator[None]:
         yield
 
 
-async def _nowhere(socket: WebSocket) -> None:
+async def _discard(socket: WebSocket) -> None:
     await socket.accept()
     if direct := (socket.scope.get("extensions") or {}).get(DIRECT_AUDIO):
         direct[SET_RECEIVER](lambda data: True)
@@ -107,9 +108,14 @@ async def _uvicorn(app: FastAPI, port: int, ws: Any, http: Any) -> None:
 
 
 def _granian(port: int) -> None:
-    from granian import Granian  # noqa: PLC0415  it is no dependency of ours
+    from granian import Granian  # noqa: PLC0415  not a dependency of Conure
     from granian.constants import Interfaces, Loops  # noqa: PLC0415
 
     Granian(
-        "bench.served:make", port=port, interface=Interfaces.ASGI, loop=Loops.uvloop, factory=True, log_enabled=False
+        "bench.web_servers:make",
+        port=port,
+        interface=Interfaces.ASGI,
+        loop=Loops.uvloop,
+        factory=True,
+        log_enabled=False,
     ).serve()
