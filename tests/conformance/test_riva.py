@@ -174,18 +174,18 @@ def test_forced_final(service: riva.client.ASRService) -> None:
     config = streaming_config()
     riva.client.add_endpoint_parameters_to_config(config, -1, -1.0, 5000, -1, -1.0, -1.0)
     split_at = round(SPLIT_SECONDS * RATE) * 2
-    response: list[str] = []
+    finals: list[str] = []
 
     def requests() -> Iterator[theirs.StreamingRecognizeRequest]:
         yield theirs.StreamingRecognizeRequest(streaming_config=config)
         yield theirs.StreamingRecognizeRequest(audio_content=PCM[:split_at])
         yield theirs.StreamingRecognizeRequest(audio_content=b"", runtime_config={"force_eou": "true"})
-        wait_for(lambda: response, 60)
+        wait_for(lambda: finals, 60)
         yield theirs.StreamingRecognizeRequest(audio_content=PCM[split_at:])
 
     for response in service.stub.StreamingRecognize(requests()):
-        response += [result.alternatives[0].transcript for result in response.results if result.is_final]
-    assert response == [" ".join(FIRST), " ".join(REST)]
+        finals += [result.alternatives[0].transcript for result in response.results if result.is_final]
+    assert finals == [" ".join(FIRST), " ".join(REST)]
 
 
 def test_recording(service: riva.client.ASRService, capsys: pytest.CaptureFixture[str]) -> None:
