@@ -159,7 +159,7 @@ def _error_row(code: str) -> tuple[str, ...]:
     meaning = _cell(_first_sentence(classes[code])) if code in classes else ERROR_MEANINGS[code]
     wire = ERROR_CODES.get(code, ERROR_CODES["error"])
     openai = f"{wire.openai_http or wire.http} `{wire.openai}`"
-    ours = code in classes and issubclass(classes[code], reporter.OURS)
+    ours = code in classes and issubclass(classes[code], reporter.FAILURES)
     exit_code = "1" if ours or code == "internal" else "2" if code in classes else ""
     names = f"`{wire.grpc}`", openai, f"`{wire.deepgram}`", exit_code
     return f"`{code}`", meaning, str(wire.http), str(wire.close), *names
