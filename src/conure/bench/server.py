@@ -138,7 +138,7 @@ def connect_to_server(url: str, key: str | None = None) -> Server:
             if error.code not in (401, 403):
                 raise BadOption(f"{url} responds with HTTP {error.code}", "is it a Conure server?") from None
         hint = "use --key or CONURE_KEY"
-        raise BadOption(f"{url} requires a key with the scopes live, files and status", hint) from None
+        raise BadOption(f"{url} needs a key with the scopes live, files and status", hint) from None
     except (OSError, ValueError) as error:
         raise BadOption(f"no server at {url}: {error}", "start one with `conure serve`") from None
     return server
