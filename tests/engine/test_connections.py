@@ -192,7 +192,7 @@ def test_a_client_that_does_not_read_delays_no_other(net: Network, model: Path, 
 
 
 def test_connecting_without_an_engine_fails(tmp_path: Path) -> None:
-    with pytest.raises(EngineFailed, match="there is no engine"):
+    with pytest.raises(EngineFailed, match="the engine is not running"):
         asyncio.run(EngineClient(SocketTransport(tmp_path / "none", 1), 1).start())
 
 

@@ -183,7 +183,7 @@ def test_refused_streams_get_a_reason(net: Network, make: Make) -> None:
     codes = {answer.stream: answer.code for answer in listener.answers if isinstance(answer, Failed)}
     assert codes == {1: "unknown_model", 2: "bad_option", 4: "busy"}
     hints = [answer.hint for answer in listener.answers if isinstance(answer, Failed)]
-    assert hints[:2] == ["there are: small", "it has: 80, 160, 320, 560, 1120"]
+    assert hints[:2] == ["available: small", "available: 80, 160, 320, 560, 1120"]
     assert listener.of(3) == [StreamOpened(3), Cancelled(3)]
 
 
@@ -277,10 +277,10 @@ def test_an_unexpected_error_fails_all_streams(net: Network, monkeypatch: pytest
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize(
-    ("method", "request"), [("open", Open(3, StreamOptions("small"))), ("run", Audio(1, np.zeros(9_000, np.float32)))]
+    ("method", "trigger"), [("open", Open(3, StreamOptions("small"))), ("run", Audio(1, np.zeros(9_000, np.float32)))]
 )
 def test_a_device_failure_fails_all_streams(
-    net: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str, request: Request
+    net: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str, trigger: Request
 ) -> None:
     streams = lane(net)
 
@@ -292,7 +292,7 @@ def test_a_device_failure_fails_all_streams(
         engine.ask(Clip(2, "small", np.zeros(90_000, np.float32)))
         listener.wait_for(lambda answer: isinstance(answer, StreamOpened))
         monkeypatch.setattr(streams, method, broken)
-        engine.ask(request)
+        engine.ask(trigger)
         listener.wait_for_ends(1)
     failed = [answer for answer in listener.answers if isinstance(answer, Failed)]
     assert 1 in {answer.stream for answer in failed}

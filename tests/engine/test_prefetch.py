@@ -88,7 +88,7 @@ def test_a_stream_that_was_early_is_live_once_processed(chunks: StreamingLane) -
 def test_overdue_audio_is_not_early(net: Network) -> None:
     """After a crash the new engine gets the duration of the overdue audio."""
     streams, rng = lane(net), np.random.default_rng(0)
-    assert streams.open(1, StreamOptions("small", latency_ms=160), late=8.0)
+    assert streams.open(1, StreamOptions("small", latency_ms=160), overdue_seconds=8.0)
     streams.push(1, noise(rng, 12 * RATE), 100.0)
     found = []
     while work := work_of(streams):

@@ -1,1 +1,1 @@
-"""Runs networks: runners for torch and ONNX Runtime, and clips in bounded batches."""
+"""The inference engine: one process that owns the networks and serves streams and clips."""

@@ -33,7 +33,7 @@ class CalibrationCache:
     def open(folder: Path, source: Path, info: ModelInfo, slots: int) -> CalibrationCache:
         """For a model from a file or folder, with so many slots."""
         about = {
-            "machine": [platform.node(), platform.machine(), _processor(), core_count()],
+            "machine": [platform.node(), platform.machine(), _processor_name(), core_count()],
             "versions": [version(package) for package in PACKAGES],
             "kernels": LIBRARY_PATH.stat().st_mtime_ns if LIBRARY_PATH.exists() else None,
             "model": [str(source), source.stat().st_mtime_ns],
@@ -71,7 +71,7 @@ class CalibrationCache:
             log.info("could not write the calibration cache: %s", error)
 
 
-def _processor() -> str:
+def _processor_name() -> str:
     """Name of the processor; from /proc/cpuinfo on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -7,8 +7,8 @@ A stream that was open when the engine died must be opened again by its receiver
 An engine whose device fails sends DEVICE_FAILED for each stream before it exits. Receivers do not get these events,
 because their streams continue on the next engine.
 
-The client depends on its four tasks. When one of them fails, all receivers and `until_failed` get the error, and the
-process is expected to exit.
+The client depends on its four tasks. When one of them fails, all receivers and `until_failed` get the error, and
+the process is expected to exit.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ class EngineClient:
         self._is_open = False
         await self._retry_start(error)
         seconds = time.monotonic() - started_at
-        log.warning("the engine is back after %.1f s; %d streams go on", seconds, self.registered)
+        log.warning("the engine was restarted in %.1f s; %d streams continue", seconds, self.registered)
         for number, receiver in list(self._receivers.items()):
             try:
                 receiver.restarted()
@@ -274,7 +274,7 @@ class EngineClient:
             now = time.monotonic()
             if seconds := held_up(self._next_check, now):
                 self.back_since = now
-                log.warning("this process was held up for %.1f s", seconds)
+                log.warning("this process was suspended for %.1f s", seconds)
 
     async def _watch_engine(self) -> None:
         """Pings the engine, and kills it when it hangs."""
@@ -282,6 +282,6 @@ class EngineClient:
             await asyncio.sleep(PING_INTERVAL)
             if self._is_open:
                 if self._watchdog.ping_missed():
-                    log.error("the engine has answered none of the last %d pings; it is killed", MAX_MISSED)
+                    log.error("the engine did not respond to the last %d pings: killing it", MAX_MISSED)
                     self._transport.kill()
                 self.ask(self._ping)

@@ -2,8 +2,8 @@
 
     handle requests ──> choose a step ──> run it ──> deliver its events
 
-`Engine.ask` may be called from any thread. Events are delivered on the loop's thread, those of a step together and in
-order; `deliver` must not block.
+`Engine.ask` may be called from any thread. Events are delivered on the loop's thread, those of a step together and
+in order; `deliver` must not block.
 
 A request that cannot be met fails its own stream. An unexpected error fails every stream and ends the loop, because the
 networks' state is then unknown. A device failure does the same, with a code of its own: another engine can continue the
@@ -117,7 +117,7 @@ class Engine:
                 self._fail_all(DEVICE_FAILED, f"the device failed: {error_summary(error)}")
             else:
                 log.exception("the engine failed")
-                self._fail_all("engine_failed", "the engine failed; its log tells why")
+                self._fail_all("engine_failed", "the engine failed; see its log")
             raise
         self._fail_all("stopped", "the engine was stopped")
 
@@ -160,7 +160,7 @@ class Engine:
                 lane.push(stream, samples, now)
                 if lane.backlog_seconds(stream) > MAX_BACKLOG:
                     lane.drop(stream)
-                    self._fail(stream, "too_fast", f"more than {MAX_BACKLOG:g} s of audio wait to be transcribed")
+                    self._fail(stream, "too_fast", f"more than {MAX_BACKLOG:g} s of audio are not transcribed yet")
             case Finalize(stream, marker):
                 lane.finalize(stream, marker, now)
             case Close(stream):
@@ -173,7 +173,7 @@ class Engine:
         if lane is None:
             known = ", ".join(self.clips)
             message = f"no model {request.model!r} for clips"
-            self._fail(request.stream, "unknown_model", message, f"there are: {known}")
+            self._fail(request.stream, "unknown_model", message, f"available: {known}")
             return
         self._streams[request.stream] = lane
         self._emit(lane.submit(request, self._clock()))
@@ -183,11 +183,11 @@ class Engine:
         lane = self.lanes.get(options.model)
         if lane is None:
             known = ", ".join(self.lanes)
-            self._fail(request.stream, "unknown_model", f"no live model {options.model!r}", f"there are: {known}")
+            self._fail(request.stream, "unknown_model", f"no live model {options.model!r}", f"available: {known}")
         elif options.latency_ms not in lane.latencies:
             known = ", ".join(map(str, lane.latencies))
             message = f"{options.model} has no latency of {options.latency_ms} ms"
-            self._fail(request.stream, "bad_option", message, f"it has: {known}")
+            self._fail(request.stream, "bad_option", message, f"available: {known}")
         elif self._needs_admission(request) and (needed := self._load_with(lane, options.latency_ms)) > MAX_LOAD:
             count = f"{len(lane)} streams are open"
             message = f"at capacity: {count}, and one more would raise the load to {needed:.1%} (limit {MAX_LOAD:.0%})"

@@ -1,1 +1,1 @@
-"""Between processes: framed messages, shared memory for samples, and the transports that start or reach an engine."""
+"""Communication with an engine process: frames, messages, a ring of samples in shared memory, and transports."""

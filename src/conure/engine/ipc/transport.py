@@ -107,7 +107,7 @@ class ThreadTransport:
             if not is_device_failure(error):
                 raise
             raise EngineFailed(
-                f"the device failed: {error_summary(error)}", "only a new process can use it again"
+                f"the device failed: {error_summary(error)}", "restart this process to use it again"
             ) from error
         self._thread = thread(run, "engine", daemon=False)
         return tuple(models)
@@ -269,7 +269,7 @@ class SocketTransport:
             connected.connect(str(self._path))
         except OSError:
             connected.close()
-            raise EngineFailed("there is no engine any more", "see the log") from None
+            raise EngineFailed("the engine is not running", "see the log") from None
         ring = SampleRing.create(self._ring_samples)
         opened = self._socket = await EngineSocket.open(connected, ring)
         try:

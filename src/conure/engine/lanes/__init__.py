@@ -1,1 +1,1 @@
-"""Per-model bookkeeping: streams and clips, which of them are ready, and the steps and batches made of them."""
+"""Lanes: bookkeeping of one model's streams or clips, which of them are ready, and their steps and batches."""

@@ -164,8 +164,8 @@ class ChunkLane(ABC):
     def capacity(self) -> int:
         return self.slots.count
 
-    def open(self, number: int, options: StreamOptions, late: float = 0.0) -> bool:
-        """False when all slots are in use. `late`: seconds of audio at its beginning that are overdue."""
+    def open(self, number: int, options: StreamOptions, overdue_seconds: float = 0.0) -> bool:
+        """False when all slots are in use. `overdue_seconds`: audio at its beginning that is overdue."""
         lease = self.slots.lease()
         if lease is None:
             return False
@@ -173,7 +173,7 @@ class ChunkLane(ABC):
         merge, kind = EndpointMerge(number, options.endpointing, self._end_token), (self, options.latency_ms)
         flushed, chunk = FlushedTokens(self._spoken_forms), self._chunk_steps(options)
         stream = ChunkStream(number, lease, options, merge, kind, flushed, chunk, -self.lead_frames)
-        stream.overdue_until = round(late * RATE)
+        stream.overdue_until = round(overdue_seconds * RATE)
         self._update_chunk_end(stream)
         self._streams[number] = stream
         return True

@@ -33,8 +33,8 @@ class StreamingLane(Protocol):
         """The latencies a stream may request, in milliseconds, ascending."""
         ...
 
-    def open(self, number: int, options: StreamOptions, late: float = 0.0) -> bool:
-        """False when the lane is full. `late`: seconds of audio at the stream's beginning that are overdue."""
+    def open(self, number: int, options: StreamOptions, overdue_seconds: float = 0.0) -> bool:
+        """False when the lane is full. `overdue_seconds`: audio at its beginning that is overdue."""
         ...
 
     def push(self, number: int, samples: Samples, now: float) -> None: ...

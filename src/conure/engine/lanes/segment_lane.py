@@ -85,11 +85,11 @@ class SegmentLane:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def open(self, number: int, options: StreamOptions, late: float = 0.0) -> bool:
+    def open(self, number: int, options: StreamOptions, overdue_seconds: float = 0.0) -> bool:
         if len(self._streams) >= self.capacity:
             return False
         stream = SegmentStream(number, options, UtteranceDetector(options.endpointing, self.settings))
-        stream.overdue_until = round(late * RATE)
+        stream.overdue_until = round(overdue_seconds * RATE)
         self._streams[number] = stream
         return True
 

@@ -1,1 +1,1 @@
-"""How much memory a model needs on its device, and what it is granted. Knows no torch."""
+"""The memory that models need on their device, and its division among them."""
