@@ -7,8 +7,8 @@ A stream that was open when the engine died must be opened again by its receiver
 An engine whose device fails sends DEVICE_FAILED for each stream before it exits. Receivers do not get these events,
 because their streams continue on the next engine.
 
-The client depends on its four tasks. When one of them fails, all receivers and `until_failed` get the error, and the
-process is expected to exit.
+The client depends on its four tasks. When one of them fails, all receivers and `until_failed` get the error, and
+the process is expected to exit.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     handle requests ──> choose a step ──> run it ──> deliver its events
 
-`Engine.ask` may be called from any thread. Events are delivered on the loop's thread, those of a step together and in
-order; `deliver` must not block.
+`Engine.ask` may be called from any thread. Events are delivered on the loop's thread, those of a step together and
+in order; `deliver` must not block.
 
 A request that cannot be met fails its own stream. An unexpected error fails every stream and ends the loop, because the
 networks' state is then unknown. A device failure does the same, with a code of its own: another engine can continue the
