@@ -306,9 +306,9 @@ def test_send_waits_when_nothing_is_safe() -> None:
 def test_events_that_nobody_reads() -> None:
     async def talk() -> None:
         async with serving() as server, Client(server.url).stream() as stream:
-            stream._inbox.max_events = 5
+            stream._events.max_events = 5
             await stream.send(speech(6))
-            await until(lambda: stream._inbox.is_over)
+            await until(lambda: stream._events.is_over)
             assert [type(await anext(stream)) for _ in range(5)] == [Partial] * 5
             with pytest.raises(ReaderTooSlow, match="5 events"):
                 await anext(stream)

@@ -508,7 +508,7 @@ def test_a_door_that_is_busy_answers_pings() -> None:
 
 def test_our_own_client_is_told_what_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps less than it sends here, so it waits for receipts, which come though nothing is heard yet."""
-    monkeypatch.setattr("conure.protocols.native.connection.RECEIPT_EVERY", 0.02)
+    monkeypatch.setattr("conure.protocols.native.connection.RECEIPT_INTERVAL", 0.02)
 
     async def speak(place: Standing) -> None:
         async with Client(f"ws://127.0.0.1:{place.ports.web}").stream() as stream:

@@ -41,12 +41,12 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_requests, "BODY_SECONDS", SHORT)
     monkeypatch.setattr(direct_socket, "FIRST_MESSAGE_SECONDS", SHORT)
     monkeypatch.setattr(connections, "FLUSH_SECONDS", SHORT)
-    monkeypatch.setattr(connections, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(connections, "CHECK_SECONDS", 0.02)
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """Reads all, and says how much that was."""
-    scope["state"][CONNECTION].spoke()
+    scope["state"][CONNECTION].mark_message_received()
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
@@ -126,8 +126,8 @@ def test_time_in_which_the_process_was_stopped_makes_nobody_late(monkeypatch: py
             while not any(one._deadline < float("inf") for one in held._open):
                 await asyncio.sleep(0)
             passed[0] = 3 * PATIENCE
-            due = held._due
-            while held._due == due:
+            due = held._check_due
+            while held._check_due == due:
                 await asyncio.sleep(0.01)
             writer.write(b"Host: x\r\nConnection: close\r\n\r\n")
             told = await reader.read()
@@ -171,7 +171,7 @@ def test_a_web_socket_over_which_nothing_is_said() -> None:
 
     heard = talked(talk).partition(b"\r\n\r\n")[2]
     assert heard[0] == 0x88
-    assert b"idle: nothing is said" in heard
+    assert b"idle: no messages" in heard
 
 
 def test_who_does_not_read_the_last_word_is_dropped() -> None:
@@ -277,7 +277,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, conne
 
 @pytest.mark.parametrize(
     ("said", "told"),
-    [(b"\x16\x03\x01", b"E connect without TLS"), (b"PRI * HTTP/2.0", b"E connect without"), (b"half", b"E say")],
+    [(b"\x16\x03\x01", b"E connect without TLS"), (b"PRI * HTTP/2.0", b"E connect without"), (b"half", b"E identify")],
 )
 def test_lines(said: bytes, told: bytes) -> None:
     async def run() -> bytes:

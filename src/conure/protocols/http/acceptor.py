@@ -1,10 +1,9 @@
-"""Accepts connections on a port: counts each from its first moment, encrypts it where that is wanted, hands it on.
+"""Accepts connections on a port: admits each one, performs the TLS handshake, and passes it to a protocol.
 
-    listening socket ──> is there room? ──> TLS, within its time ──> a protocol, which is given its `Connection`
+    listening socket ──> connection limit ──> TLS handshake, with timeout ──> a protocol, with its `Connection`
 
-A port of its own making because what comes before a protocol's first byte has to be counted, too: a handshake of TLS
-that stalls takes a descriptor like any other. Where descriptors run out all the same, the port waits a moment and tries
-again; it neither spins nor gives up.
+Replaces `asyncio.Server`, because connections must count before the first byte of the protocol: a stalled TLS handshake
+occupies a file descriptor, too. If descriptors run out, the acceptor pauses and retries; it neither spins nor stops.
 """
 
 from __future__ import annotations
@@ -26,23 +25,23 @@ from conure.protocols.http.connection_limits import FLUSH_SECONDS, HANDSHAKE_SEC
 __all__ = ["HTTP2_PREFACE", "Acceptor", "Port", "is_tls"]
 
 log = logging.getLogger(__name__)
-rarely = RateLimitedLog(log)
+limited_log = RateLimitedLog(log)
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 ACCEPT, HANDSHAKE = "accept", "handshake"
 """Names of tasks."""
 PAUSE_SECONDS = 0.2
-"""After which a port looks again whether there are descriptors."""
+"""Pause before the next attempt to accept, after an error."""
 TLS = (b"\x16\x03", 2)
-"""How a handshake begins: a record of its kind, of any version."""
+"""First bytes of a TLS handshake: record type and major version."""
 HTTP2_PREFACE = b"PRI * HTTP/2"
-"""How a client begins that takes HTTP/2 for granted."""
+"""First bytes of HTTP/2 without an upgrade."""
 
-Protocols = Callable[[Connection], asyncio.BaseProtocol]
+ProtocolFactory = Callable[[Connection], asyncio.BaseProtocol]
 
 
 class Port:
-    """What all connections of a port have in common."""
+    """Name, limits and TLS settings of a port."""
 
     def __init__(
         self,
@@ -52,21 +51,21 @@ class Port:
         context: ssl.SSLContext | None = None,
         plain_refusal: bytes = b"",
     ) -> None:
-        """`refusal`: said where there is no room. `context`: of an encrypted port, and `plain_refusal` said to who
-        does not encrypt."""
+        """`refusal`: sent to a connection over the limit. `context`: of a TLS port; `plain_refusal` is then sent to a
+        client that does not use TLS."""
         self.name, self.connections = name, connections
         self.refusal, self.context, self.plain_refusal = refusal, context, plain_refusal
 
 
 class Acceptor:
-    """Stands where a web server would have an `asyncio.Server`."""
+    """Accepts connections; used in place of an `asyncio.Server`."""
 
-    def __init__(self, sockets: Sequence[socket.socket], port: Port, protocols: Protocols) -> None:
-        """`sockets`: listening, and not blocking. Begins at once."""
+    def __init__(self, sockets: Sequence[socket.socket], port: Port, create_protocol: ProtocolFactory) -> None:
+        """`sockets`: listening and non-blocking. Starts immediately."""
         self.sockets = tuple(sockets)
-        self._port, self._protocols = port, protocols
+        self._port, self._create_protocol = port, create_protocol
         self._loop = asyncio.get_running_loop()
-        self._begun: set[asyncio.Task[None]] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._accepting = [start_restarting_task(partial(self._accept, listener), ACCEPT) for listener in self.sockets]
 
     async def __aenter__(self) -> Acceptor:
@@ -78,60 +77,60 @@ class Acceptor:
 
     @property
     def port(self) -> int:
-        """Of the port."""
-        found: int = self.sockets[0].getsockname()[1]
-        return found
+        """The port number."""
+        number: int = self.sockets[0].getsockname()[1]
+        return number
 
     def close(self) -> None:
-        """Nothing new; what was accepted goes on, but for handshakes."""
-        for task in (*self._accepting, *self._begun):
+        """Stops accepting and cancels handshakes; established connections continue."""
+        for task in (*self._accepting, *self._handshakes):
             task.cancel()
         for listener in self.sockets:
             listener.close()
 
     async def wait_closed(self) -> None:
-        await asyncio.gather(*self._accepting, *self._begun, return_exceptions=True)
+        await asyncio.gather(*self._accepting, *self._handshakes, return_exceptions=True)
 
     async def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
                 client, _ = await self._loop.sock_accept(listener)
-                self._take(client)
-                await asyncio.sleep(0)  # so that those that are ended for others are gone before the next comes
+                self._admit(client)
+                await asyncio.sleep(0)  # lets connections that were closed to make room end before the next accept
             except ConnectionAbortedError:
-                pass  # it has left again
+                pass  # the client has disconnected
             except OSError as error:
                 if error.errno in EXHAUSTED:
                     self._port.connections.make_room()
-                    rarely.warning("no connection can be accepted: %s", error.strerror)
+                    limited_log.warning("cannot accept connections: %s", error.strerror)
                 else:
-                    rarely.error("a connection of port %s was not accepted: %s", self._port.name, error)
+                    limited_log.error("accepting a connection on port %s failed: %s", self._port.name, error)
                 await asyncio.sleep(PAUSE_SECONDS)
             except Exception:
-                log.exception("a connection of port %s was not accepted", self._port.name)
+                log.exception("accepting a connection on port %s failed", self._port.name)
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    def _take(self, client: socket.socket) -> None:
+    def _admit(self, client: socket.socket) -> None:
         connection = self._port.connections.admit(self._port.name)
         if connection is None:
             with contextlib.suppress(OSError):
                 client.send(b"" if self._port.context else self._port.refusal)
             client.close()
             return
-        task = start_task(self._hand_on(client, connection), HANDSHAKE)
+        task = start_task(self._start_protocol(client, connection), HANDSHAKE)
         report_if_failed(task, HANDSHAKE)
-        self._begun.add(task)
-        task.add_done_callback(self._begun.discard)
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
         connection.set_owner(_Handshake(task), None)
 
-    async def _hand_on(self, client: socket.socket, connection: Connection) -> None:
-        is_handed_on = False
+    async def _start_protocol(self, client: socket.socket, connection: Connection) -> None:
+        is_started = False
         try:
             if self._port.context is None:
-                await self._loop.connect_accepted_socket(lambda: self._protocols(connection), client)
-            elif await self._is_encrypted(client, connection):
+                await self._loop.connect_accepted_socket(lambda: self._create_protocol(connection), client)
+            elif await self._begins_with_tls(client, connection):
                 await self._loop.connect_accepted_socket(
-                    lambda: self._protocols(connection),
+                    lambda: self._create_protocol(connection),
                     client,
                     ssl=self._port.context,
                     ssl_handshake_timeout=HANDSHAKE_SECONDS,
@@ -139,20 +138,20 @@ class Acceptor:
                 )
             else:
                 return
-            is_handed_on = True
-        except (OSError, TimeoutError):  # of which errors of TLS are some
+            is_started = True
+        except (OSError, TimeoutError):  # ssl.SSLError is an OSError
             metrics.CONNECTIONS_ENDED.labels(self._port.name, "handshake").inc()
         finally:
-            if not is_handed_on:
+            if not is_started:
                 connection.mark_closed()
                 client.close()
 
-    async def _is_encrypted(self, client: socket.socket, connection: Connection) -> bool:
-        """Whoever speaks something else is told so, for a handshake would only fail."""
+    async def _begins_with_tls(self, client: socket.socket, connection: Connection) -> bool:
+        """Peeks at the first bytes. A client without TLS gets `plain_refusal`, as its handshake would fail silently."""
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
-                head = await _peeked(self._loop, client)
-        except NotImplementedError:  # an event loop that cannot look without taking
+                head = await _peek(self._loop, client)
+        except NotImplementedError:  # the event loop does not support add_reader
             return True
         if not head or is_tls(head):
             return bool(head)
@@ -167,30 +166,30 @@ class Acceptor:
 
 
 class _Handshake:
-    """Speaks while nothing else does."""
+    """Owner of a connection during its TLS handshake."""
 
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
 
-    def end(self, why: str) -> None:
+    def end(self, reason: str) -> None:
         self._task.cancel()
 
 
 def is_tls(head: bytes) -> bool:
-    """Whether these first bytes, or the first one, begin a handshake of TLS."""
-    begin, size = TLS
-    return bool(head) and head[:size] == begin[: len(head)]
+    """Whether the first bytes of a connection (at least one) begin a TLS handshake."""
+    prefix, size = TLS
+    return bool(head) and head[:size] == prefix[: len(head)]
 
 
-async def _peeked(loop: asyncio.AbstractEventLoop, client: socket.socket) -> bytes:
-    """The first bytes, which stay there; none where it has left."""
+async def _peek(loop: asyncio.AbstractEventLoop, client: socket.socket) -> bytes:
+    """Reads the first bytes without consuming them; empty if the client has disconnected."""
     readable = loop.create_future()
 
-    def tell() -> None:
+    def set_readable() -> None:
         if not readable.done():
             readable.set_result(None)
 
-    loop.add_reader(client, tell)
+    loop.add_reader(client, set_readable)
     try:
         await readable
     finally:

@@ -1,4 +1,4 @@
-"""Doors of the web port as one application."""
+"""The ASGI application of the web port: the routers of all HTTP and WebSocket protocols."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from conure.protocols.deepgram.listen_socket import listen_socket
 from conure.protocols.deepgram.turns_socket import turns_socket
 from conure.protocols.http.health import health
 from conure.protocols.http.page import page
-from conure.protocols.http.paths import answer_unrouted
+from conure.protocols.http.paths import handle_unrouted
 from conure.protocols.marker_socket import marker_socket
 from conure.protocols.native.errors import error_response
 from conure.protocols.native.transcribe import recordings
@@ -29,9 +29,9 @@ from conure.protocols.services import Services
 
 __all__ = ["web_app"]
 
-DOORS: tuple[tuple[str, Callable[[Services], APIRouter]], ...] = (
+ROUTERS: tuple[tuple[str, Callable[[Services], APIRouter]], ...] = (
     ("native", stream_socket),
-    ("parakeet", parakeet_uploads),  # first: what is no form at their path is for the one after it
+    ("parakeet", parakeet_uploads),  # first: requests on its path that are not forms fall through to `native`
     ("parakeet", parakeet_socket),
     ("native", recordings),
     ("marker", marker_socket),
@@ -43,28 +43,28 @@ DOORS: tuple[tuple[str, Callable[[Services], APIRouter]], ...] = (
     ("deepgram", turns_socket),
     ("page", page),
 )
-"""With the name by which each is closed; several routers may make one door."""
-CLIENT_GONE = 499
+"""Name of the protocol, by which it can be disabled, and its router; a protocol may have several."""
+CLIENT_CLOSED_REQUEST = 499
 
 
-def web_app(behind: Services, closed: Collection[str] = ()) -> FastAPI:
+def web_app(services: Services, disabled: Collection[str] = ()) -> FastAPI:
     app = FastAPI(title="Conure", description="Speech to text on your own machine.", docs_url=None, redoc_url=None)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(RequestValidationError, _misread)
-    for name, door in DOORS:
-        if name not in closed:
-            app.include_router(door(behind))
-    app.include_router(health(behind))
-    answer_unrouted(app)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    for name, create_router in ROUTERS:
+        if name not in disabled:
+            app.include_router(create_router(services))
+    app.include_router(health(services))
+    handle_unrouted(app)
     return app
 
 
-async def _gone(request: Request, error: Exception) -> Response:
-    """Nobody reads it; it is for the log."""
-    return Response(status_code=CLIENT_GONE)
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    """The client does not read this response; the status is for logs."""
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-async def _misread(request: Request, error: Exception) -> Response:
+async def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return error_response(BadOption(f"{first['loc'][-1]} is {first['input']!r}", first["msg"].lower()))

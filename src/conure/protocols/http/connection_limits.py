@@ -1,14 +1,14 @@
-"""How many connections there may be, and how long each may take: one policy for every port that we listen on ourselves.
+"""Limits the number of connections and their idle times: one policy for all ports except gRPC.
 
-    accepted ──> unidentified ── a key, or without keys a whole request ──> identified ──> gone
-                     └── too many of them, or too late: the oldest is ended
+    accepted ──> unidentified ── a key, or without keys a complete request ──> identified ──> closed
+                     └── over the limit, or timed out: the oldest is closed
 
-A stranger needs no more than a socket to take one of ours, so those that have shown no key share a part of the room,
-and the newest has the better claim to it: whoever has a key shows it with its first bytes, and whoever sits in the way
-has sat there longest. Where there are no keys, whoever has said something whole is let in. Connections that only wait
-for a next request make room, too. What is left over is the reserve of those that have a key.
+Any client can occupy a socket, so connections without a key share only a part of the capacity. When that part is full,
+the oldest one is closed: a client with a key sends it in its first bytes, so a connection that has been unidentified
+for long has none. Without keys, the first complete request or message identifies a connection. Idle connections
+(keep-alive) are closed to make room, too. The rest of the capacity is reserved for connections with a key.
 
-The time-outs that need to know what is said are in the protocols, but the seconds are here.
+Protocols check the timeouts that depend on their content; the durations are here.
 """
 
 from __future__ import annotations
@@ -48,218 +48,219 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 HEAD_SECONDS = 10.0
-"""For the head of a request, from its first byte on, and where keys are needed for whatever carries the key."""
+"""For the head of a request, from its first byte; if keys are required, for the first message that carries the key."""
 HANDSHAKE_SECONDS = 10.0
-"""For a handshake of TLS."""
+"""For a TLS handshake."""
 BODY_SECONDS, BODY_BYTES = 30.0, 30
-"""A body may take hours, but in each half minute at least so many bytes of it come."""
+"""A body may take hours, but at least `BODY_BYTES` must arrive in each period of `BODY_SECONDS`."""
 KEEP_ALIVE_SECONDS = 75
-"""Between two requests; longer than clients keep a connection, so that none finds it closed under its request."""
+"""Between two requests; longer than the keep-alive of clients, so that a request does not meet a closing connection."""
 FIRST_MESSAGE_SECONDS, IDLE_SECONDS = 300.0, 3600.0
-"""A WebSocket over which nothing is said in either direction but pings: from its beginning, and later."""
+"""A WebSocket without messages in either direction (pings do not count): before the first message, and later."""
 FLUSH_SECONDS = 5.0
-"""For a client to read what it was told before its connection was closed, as long as it reads none of it."""
+"""A closing connection whose client reads none of the unsent bytes."""
 
-LOOK_SECONDS = 0.5
-MOST_DESCRIPTORS = 65_536
-"""That we ask the system for."""
-WITHOUT_LIMIT = 4_096
-"""Connections where the system has no limit of descriptors."""
-MOST_UNIDENTIFIED = 4_096
-"""Unless told otherwise; each takes some 30 KB."""
+CHECK_SECONDS = 0.5
+MAX_DESCRIPTORS = 65_536
+"""Requested from the system."""
+UNLIMITED_CONNECTIONS = 4_096
+"""Connections if the system has no limit of descriptors."""
+MAX_UNIDENTIFIED = 4_096
+"""Default; each takes some 30 KB."""
 TIMED_OUT, OVER_CAPACITY, REFUSED = "late", "crowded", "refused"
-"""Why a connection ends: for its own sake, for that of others, or before it has begun."""
-LEAST = 4
-"""Connections of any kind: less is no server."""
-CLOSING = 8
-"""Beyond the total, for those that are ended for others: they are gone in the next round of the event loop."""
+"""Reasons for closing a connection: its own timeout, to make room, or on accept."""
+MIN_CONNECTIONS = 4
+"""Lower bound of each limit."""
+MAX_CLOSING = 8
+"""Connections over the total while others are being closed to make room: that takes one iteration of the event loop."""
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """Connections that one process may have."""
+    """Connection limits of one process."""
 
-    total: int = WITHOUT_LIMIT
-    """Of the ports that are ours: web, TCP, Wyoming, status."""
-    unidentified: int = WITHOUT_LIMIT // 2
-    """Of these, those that have shown no key."""
-    grpc: int = WITHOUT_LIMIT // 4
-    """Beside them, those of gRPC whose calls are answered; calls of others are told that there is no room."""
-    grpc_accepted: int = WITHOUT_LIMIT // 2
-    """That gRPC, which accepts its connections itself, accepts at all: what is more it closes without a word."""
+    total: int = UNLIMITED_CONNECTIONS
+    """Of the ports with our own acceptor: web, TCP, Wyoming, status."""
+    unidentified: int = UNLIMITED_CONNECTIONS // 2
+    """Of these, the ones without a key."""
+    grpc: int = UNLIMITED_CONNECTIONS // 4
+    """Additional gRPC connections whose calls are served. Calls on others fail with an error."""
+    grpc_accepted: int = UNLIMITED_CONNECTIONS // 2
+    """Limit for gRPC's own acceptor, which closes connections over the limit without an error."""
 
     @staticmethod
-    def from_descriptor_limit(most: int | None = None, unidentified: int | None = None) -> Capacity:
-        """What the limit of descriptors leaves beside what is open now and an eighth of all for files.
+    def from_descriptor_limit(max_total: int | None = None, unidentified: int | None = None) -> Capacity:
+        """Derives the limits from the limit of descriptors, less those open now and an eighth of all for files.
 
-        `most`, `unidentified`: where that was asked for, if there is room.
+        `max_total`, `unidentified`: configured limits, applied if there are enough descriptors.
         """
         limit = _raised_limit()
         if limit is None:
-            free, accepted = WITHOUT_LIMIT, WITHOUT_LIMIT // 2
+            free, accepted = UNLIMITED_CONNECTIONS, UNLIMITED_CONNECTIONS // 2
         else:
             free = limit - _open_descriptors() - max(16, limit // 8)
-            accepted = max(LEAST, min(free // 4, WITHOUT_LIMIT))
+            accepted = max(MIN_CONNECTIONS, min(free // 4, UNLIMITED_CONNECTIONS))
             free -= accepted
-        total = max(LEAST, min(free, most or free))
-        strangers = unidentified or min(total // 2, MOST_UNIDENTIFIED)
-        answered = accepted - max(1, accepted // 8)
-        return Capacity(total, max(1, min(strangers, total - 1)), min(answered, most or answered), accepted)
+        total = max(MIN_CONNECTIONS, min(free, max_total or free))
+        without_key = unidentified or min(total // 2, MAX_UNIDENTIFIED)
+        served = accepted - max(1, accepted // 8)
+        return Capacity(total, max(1, min(without_key, total - 1)), min(served, max_total or served), accepted)
 
 
 class ConnectionOwner(Protocol):
-    """What speaks over a connection."""
+    """The protocol or handshake that currently uses a connection."""
 
-    def end(self, why: str) -> None:
-        """Says in its own form that the connection ends, and closes it at once. `why`: LATE or CROWDED."""
+    def end(self, reason: str) -> None:
+        """Sends the reason in the protocol's format and closes the connection. `reason`: TIMED_OUT or OVER_CAPACITY."""
         ...
 
 
 class Connection:
-    """One of ours. Its speaker tells when it begins, how far the client is, and when it is gone."""
+    """An accepted connection. Its owner reports its state (identified, idle, busy, closed) and sets its deadlines."""
 
-    def __init__(self, all_: ConnectionLimits, port: str) -> None:
+    def __init__(self, limits: ConnectionLimits, port: str) -> None:
         self.port = port
         self.is_identified = False
-        """It has shown a key; or has said something whole, where no key is needed."""
-        self._all = all_
-        self._speaker: ConnectionOwner | None = None
+        """It has a valid key; or, without keys, sent a complete request or message."""
+        self._limits = limits
+        self._owner: ConnectionOwner | None = None
         self._transport: asyncio.Transport | None = None
         self._deadline = float("inf")
-        self._late: Callable[[], None] = self._end_late
-        self._is_ending = False
-        self._unsent, self._stuck = 0, 0.0
-        """Bytes that a connection that is closing has not sent, and since when that has not changed."""
+        self._on_deadline: Callable[[], None] = self._time_out
+        self._is_closing = False
+        self._unsent, self._stalled_at = 0, 0.0
+        """While closing: unsent bytes, and the time since which their number has not changed."""
 
-    def set_owner(self, speaker: ConnectionOwner, transport: asyncio.Transport | None) -> None:
-        """Another one than before, after an upgrade. Without a transport it is in a handshake."""
-        self._speaker, self._transport = speaker, transport
+    def set_owner(self, owner: ConnectionOwner, transport: asyncio.Transport | None) -> None:
+        """Replaces the owner, for example after an upgrade. `transport` is None during a handshake."""
+        self._owner, self._transport = owner, transport
 
     def mark_identified(self) -> None:
-        """A key was shown."""
+        """The client has a valid key."""
         if not self.is_identified:
             self.is_identified = True
-            self._all.update(self)
+            self._limits.update(self)
 
     def mark_message_received(self) -> None:
-        """The client has said something whole, which is enough where there are no keys."""
-        if not self._all.needs_key:
+        """The client sent a complete request or message, which identifies it if no keys are required."""
+        if not self._limits.needs_key:
             self.mark_identified()
 
     def mark_idle(self) -> None:
-        """Nothing is going on: it may be ended where there is no room."""
-        self._all.update(self, idle=True)
+        """No request is active: the connection may be closed to make room."""
+        self._limits.update(self, idle=True)
 
     def mark_busy(self) -> None:
-        """It rests no more."""
-        self._all.update(self)
+        """A request is active again."""
+        self._limits.update(self)
 
-    def set_deadline(self, seconds: float, late: Callable[[], None] | None = None) -> None:
-        """Something within so many seconds; else `late` is called, or the connection is ended."""
+    def set_deadline(self, seconds: float, on_deadline: Callable[[], None] | None = None) -> None:
+        """After so many seconds `on_deadline` is called; the default closes the connection."""
         self._deadline = time.monotonic() + seconds
-        self._late = late or self._end_late
+        self._on_deadline = on_deadline or self._time_out
 
     def clear_deadline(self) -> None:
         self._deadline = float("inf")
 
-    def wait_longer(self, seconds: float) -> None:
+    def extend_deadline(self, seconds: float) -> None:
         self._deadline += seconds
-        if self._stuck:
-            self._stuck += seconds
+        if self._stalled_at:
+            self._stalled_at += seconds
 
-    def close(self, why: str) -> None:
-        """Politely; what is not read of it is dropped after a while."""
-        self.mark_closing(why)
+    def close(self, reason: str) -> None:
+        """Closes the connection gracefully; bytes that the client does not read are dropped after a timeout."""
+        self.mark_closing(reason)
         try:
-            if self._speaker:
-                self._speaker.end(why)
-        except Exception:  # it must not keep the one from coming in for which it is ended
-            log.exception("a connection of port %s did not end well", self.port)
+            if self._owner:
+                self._owner.end(reason)
+        except Exception:  # must not prevent the admission of another connection
+            log.exception("closing a connection of port %s failed", self.port)
             self.abort()
 
-    def mark_closing(self, why: str) -> None:
-        """Its speaker has ended it, or is about to."""
+    def mark_closing(self, reason: str) -> None:
+        """The owner has begun to close the connection."""
         self.clear_deadline()
-        if not self._is_ending:
-            self._is_ending = True
-            self._all.mark_closing(self)
-            metrics.CONNECTIONS_ENDED.labels(self.port, why).inc()
+        if not self._is_closing:
+            self._is_closing = True
+            self._limits.mark_closing(self)
+            metrics.CONNECTIONS_ENDED.labels(self.port, reason).inc()
 
     def linger(self) -> None:
-        """Its speaker has said its last word, and drops what still comes: a reset would overtake the word."""
+        """The owner has sent its last bytes and drops further input: an early close would reset the connection, and the
+        client would lose those bytes."""
         self.set_deadline(FLUSH_SECONDS, self.abort)
 
     def abort(self) -> None:
         if self._transport:
             self._transport.abort()
-        elif self._speaker:
-            self._speaker.end(OVER_CAPACITY)
+        elif self._owner:
+            self._owner.end(OVER_CAPACITY)
 
     def mark_closed(self) -> None:
-        self._all.remove(self)
+        self._limits.remove(self)
 
     def check_deadline(self, now: float) -> None:
         if self._transport and self._transport.is_closing():
-            self._look_at_rest(now, self._transport)
+            self._check_flush(now, self._transport)
         elif now >= self._deadline:
             self.clear_deadline()
-            self._late()
+            self._on_deadline()
 
-    def _look_at_rest(self, now: float, transport: asyncio.Transport) -> None:
+    def _check_flush(self, now: float, transport: asyncio.Transport) -> None:
         unsent = transport.get_write_buffer_size()
-        if not self._stuck or unsent < self._unsent:
-            self._unsent, self._stuck = unsent, now
-        elif now - self._stuck > FLUSH_SECONDS:
-            self._stuck = now
+        if not self._stalled_at or unsent < self._unsent:
+            self._unsent, self._stalled_at = unsent, now
+        elif now - self._stalled_at > FLUSH_SECONDS:
+            self._stalled_at = now
             transport.abort()
 
-    def _end_late(self) -> None:
+    def _time_out(self) -> None:
         self.close(TIMED_OUT)
 
 
 class ConnectionLimits:
-    """All of a process. Dictionaries keep the order: the first has been there longest."""
+    """All connections of a process. The dictionaries are ordered by age: the first is the oldest."""
 
-    def __init__(self, room: Capacity | None = None, *, needs_key: bool = False) -> None:
-        self.capacity = room or Capacity()
+    def __init__(self, capacity: Capacity | None = None, *, needs_key: bool = False) -> None:
+        self.capacity = capacity or Capacity()
         self.needs_key = needs_key
         self._open: dict[Connection, None] = {}
         self._unidentified: dict[Connection, None] = {}
         self._idle: dict[Connection, None] = {}
-        self._ending: dict[Connection, None] = {}
-        self._looking: asyncio.TimerHandle | None = None
-        self._due = 0.0
-        """The clock at the next look."""
-        self._rarely = RateLimitedLog(log)
+        self._closing: dict[Connection, None] = {}
+        self._check_timer: asyncio.TimerHandle | None = None
+        self._check_due = 0.0
+        """Time of the next check."""
+        self._limited_log = RateLimitedLog(log)
 
     def __len__(self) -> int:
         return len(self._open)
 
     def admit(self, port: str) -> Connection | None:
-        """Room is made for it where there is none; None where all are at work."""
+        """Admits a new connection, and closes another one if necessary. None if all are busy."""
         if len(self._unidentified) >= self.capacity.unidentified:
-            self._crowded(self._unidentified, "that have shown no key" if self.needs_key else "that have said nothing")
+            self._close_oldest(self._unidentified, "without a key" if self.needs_key else "without a request")
         is_full = len(self._open) >= self.capacity.total
-        if is_full and (len(self._open) >= self.capacity.total + CLOSING or not self.make_room()):
+        if is_full and (len(self._open) >= self.capacity.total + MAX_CLOSING or not self.make_room()):
             metrics.CONNECTIONS_ENDED.labels(port, REFUSED).inc()
-            self._rarely.warning("there are %d connections, and room for no more", len(self._open))
+            self._limited_log.warning("refused a connection: all %d connections are busy", len(self._open))
             return None
         connection = Connection(self, port)
         self._open[connection] = self._unidentified[connection] = None
-        self._count()
-        self._keep_looking()
+        self._set_metrics()
+        self._schedule_check()
         return connection
 
     def make_room(self) -> bool:
-        """Ends one that nobody would miss; whether there was one."""
-        if self._ending:
-            hurried = next(iter(self._ending))
-            del self._ending[hurried]
-            hurried.abort()
+        """Closes one connection that is closing, unidentified or idle; returns False if there is none."""
+        if self._closing:
+            closing = next(iter(self._closing))
+            del self._closing[closing]
+            closing.abort()
             return True
-        for waiting in (self._unidentified, self._idle):
-            if waiting:
-                self._crowded(waiting, "that wait")
+        for candidates in (self._unidentified, self._idle):
+            if candidates:
+                self._close_oldest(candidates, "without an active request")
                 return True
         return False
 
@@ -271,67 +272,67 @@ class ConnectionLimits:
         self._idle.pop(connection, None)
         if idle and connection.is_identified:
             self._idle[connection] = None
-        self._count()
+        self._set_metrics()
 
     def mark_closing(self, connection: Connection) -> None:
-        """It is on its way out: nobody need be ended for another one as long as it can be hurried."""
+        """`make_room` aborts closing connections before it closes others."""
         self._unidentified.pop(connection, None)
         self._idle.pop(connection, None)
         if connection in self._open:
-            self._ending[connection] = None
+            self._closing[connection] = None
 
     def remove(self, connection: Connection) -> None:
-        for some in (self._open, self._unidentified, self._idle, self._ending):
-            some.pop(connection, None)
-        self._count()
+        for connections in (self._open, self._unidentified, self._idle, self._closing):
+            connections.pop(connection, None)
+        self._set_metrics()
 
     def close(self) -> None:
-        if self._looking:
-            self._looking.cancel()
-            self._looking = None
+        if self._check_timer:
+            self._check_timer.cancel()
+            self._check_timer = None
 
-    def _crowded(self, waiting: dict[Connection, None], kind: str) -> None:
-        oldest = next(iter(waiting))
-        self._rarely.warning(
-            "there are %d connections %s, and no room for more of them: the oldest is ended", len(waiting), kind
+    def _close_oldest(self, candidates: dict[Connection, None], kind: str) -> None:
+        oldest = next(iter(candidates))
+        self._limited_log.warning(
+            "connection limit reached: closing the oldest of %d connections %s", len(candidates), kind
         )
         oldest.close(OVER_CAPACITY)
 
-    def _keep_looking(self) -> None:
-        if self._looking is None:
-            self._due = time.monotonic() + LOOK_SECONDS
-            self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+    def _schedule_check(self) -> None:
+        if self._check_timer is None:
+            self._check_due = time.monotonic() + CHECK_SECONDS
+            self._check_timer = asyncio.get_running_loop().call_later(CHECK_SECONDS, self._check)
 
-    def _look(self) -> None:
-        self._looking = None
+    def _check(self) -> None:
+        self._check_timer = None
         now = time.monotonic()
-        was_held_up = held_up(self._due, now)  # and what clients have sent meanwhile is still to be read
+        delay = held_up(self._check_due, now)  # bytes that clients sent meanwhile have not been read yet
         for connection in list(self._open):
             try:
-                connection.wait_longer(was_held_up)
+                connection.extend_deadline(delay)
                 connection.check_deadline(now)
-            except Exception:  # one that fails keeps none from being looked at
-                log.exception("a connection could not be ended")
+            except Exception:  # the other connections must be checked, too
+                log.exception("checking a connection failed")
         if self._open:
-            self._keep_looking()
+            self._schedule_check()
 
-    def _count(self) -> None:
+    def _set_metrics(self) -> None:
         metrics.CONNECTIONS.labels("true").set(len(self._open) - len(self._unidentified))
         metrics.CONNECTIONS.labels("false").set(len(self._unidentified))
 
 
 def _raised_limit() -> int | None:
-    """Of descriptors, as many as we may have; None where there is no limit, or none that can be found."""
+    """Raises the soft limit of descriptors as far as possible; None if there is no limit or it is unknown."""
     if sys.platform == "win32":
         return None
-    import resource  # noqa: PLC0415  it is not there on Windows
+    import resource  # noqa: PLC0415  missing on Windows
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    target = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < target:
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+            soft = target
     return None if soft == resource.RLIM_INFINITY else soft
 
 

@@ -1,6 +1,6 @@
-"""Is the server alive, does it take streams, what does it measure: `/health`, `/ready`, `/metrics`, `/status`.
+"""Liveness, readiness and metrics: `/health`, `/ready`, `/metrics`, and the status port.
 
-Where keys are needed, strangers are told whether it is alive and ready, and no more.
+If keys are required, clients without a key see only liveness and readiness.
 """
 
 from __future__ import annotations
@@ -24,70 +24,72 @@ from conure.protocols.tcp_port import TcpPort, serve_tcp_port
 
 __all__ = ["health", "serve_status"]
 
-BARE = ("status", "ready")
-"""What strangers are told."""
+PUBLIC_FIELDS = ("status", "ready")
+"""Fields for clients without a key."""
 
 
-def health(behind: Services) -> APIRouter:
-    router, status = APIRouter(), behind.status
-    answers: dict[int | str, Any] = {200: {"model": Health | Bare}, **REFUSALS}
+def health(services: Services) -> APIRouter:
+    router, status = APIRouter(), services.status
+    responses: dict[int | str, Any] = {200: {"model": Health | Bare}, **REFUSALS}
 
     async def check(secret: str | None) -> None:
         """Raises Unauthorized or Forbidden."""
-        await behind.access.identify(secret).begin_usage("status")
+        await services.access.identify(secret).begin_usage("status")
 
-    @router.get("/health", response_model=None, responses=answers)
-    async def alive(request: Request) -> JSONResponse:
-        """The process answers; 200 while it does. A key for status shows more."""
+    @router.get("/health", response_model=None, responses=responses)
+    async def get_health(request: Request) -> JSONResponse:
+        """Liveness: 200 while the process responds. A key with the scope `status` gets all fields."""
         secret = read_credential(request.headers, request.query_params)
-        is_stranger = secret is None and behind.access.needs_key
+        is_public = secret is None and services.access.needs_key
         try:
-            if not is_stranger:
+            if not is_public:
                 await check(secret)
-            told = await status.report()
+            report = await status.report()
         except ConureError as error:
             return error_response(error)
-        return JSONResponse(_bare(told) if is_stranger else told)
+        return JSONResponse(_public_fields(report) if is_public else report)
 
     @router.get("/ready", responses={200: {"model": Readiness}, 503: {"model": Readiness}})
-    async def ready() -> JSONResponse:
-        """200 while new streams are taken, else 503."""
+    async def get_ready() -> JSONResponse:
+        """Readiness: 200 while the server accepts new streams, else 503."""
         return JSONResponse({"ready": status.is_ready}, status_code=200 if status.is_ready else 503)
 
     @router.get("/metrics", response_class=PlainTextResponse, responses=REFUSALS)
-    async def measured(request: Request) -> Response:
-        """For Prometheus."""
+    async def get_metrics(request: Request) -> Response:
+        """Metrics in the text format of Prometheus."""
         try:
             await check(read_credential(request.headers, request.query_params))
-            measured = await status.render_metrics()
+            text = await status.render_metrics()
         except ConureError as error:
             return error_response(error)
-        return Response(measured, media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
 
 
-async def serve_status(behind: Services, host: str, port: int, *, shared: bool = False) -> Acceptor:
-    """A port that says how the server is, in one line of JSON, and hangs up. Several processes may share it."""
+async def serve_status(services: Services, host: str, port: int, *, shared: bool = False) -> Acceptor:
+    """A port that sends the status as one line of JSON and closes the connection. `shared`: by several processes."""
 
-    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection) -> None:
+    async def send_status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection) -> None:
         try:
-            found = await behind.status.report()
-            told = {"type": "status", "connected_streams": found["streams"]}
-            told |= _bare(found) if behind.access.needs_key else found  # nobody can show a key here
+            report = await services.status.report()
+            message = {"type": "status", "connected_streams": report["streams"]}
+            message |= _public_fields(report) if services.access.needs_key else report  # there is no way to send a key
         except ConureError as error:
-            told = {"type": "error", "message": error.message, "hint": error.hint}
-        with contextlib.suppress(OSError, RuntimeError):  # it left before it was told, or was told something else
-            writer.write(msgspec.json.encode(told) + b"\n")
+            message = {"type": "error", "message": error.message, "hint": error.hint}
+        with contextlib.suppress(OSError, RuntimeError):  # the client has closed, or the port has rejected it
+            writer.write(msgspec.json.encode(message) + b"\n")
             await writer.drain()
         writer.close()
 
-    return await serve_tcp_port(TcpPort("status", _error_line), behind.connections, tell, host, port, shared=shared)
+    return await serve_tcp_port(
+        TcpPort("status", _error_line), services.connections, send_status, host, port, shared=shared
+    )
 
 
 def _error_line(message: str, hint: str) -> bytes:
     return msgspec.json.encode({"type": "error", "message": message, "hint": hint}) + b"\n"
 
 
-def _bare(told: dict[str, Any]) -> dict[str, Any]:
-    return {name: told[name] for name in BARE}
+def _public_fields(report: dict[str, Any]) -> dict[str, Any]:
+    return {name: report[name] for name in PUBLIC_FIELDS}

@@ -1,4 +1,4 @@
-"""Tells a connection that its client has shown a key, before any door is asked: then it is not ended for others."""
+"""Marks connections whose requests have a valid key, before routing, so that they are not closed to make room."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from conure.protocols.services import Services
 __all__ = ["CONNECTION", "identify_connections"]
 
 CONNECTION = "connection"
-"""In a scope's state: the `Connection` that a request came over."""
+"""Key in the scope's state: the `Connection` of the request."""
 
 
-def identify_connections(app: ASGIApp, behind: Services) -> ASGIApp:
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+def identify_connections(app: ASGIApp, services: Services) -> ASGIApp:
+    async def identify(scope: Scope, receive: Receive, send: Send) -> None:
         connection: Connection | None = scope.get("state", {}).get(CONNECTION)
         if connection is not None and not connection.is_identified:
-            _identify(connection, scope, behind)
+            _identify(connection, scope, services)
         await app(scope, receive, send)
 
-    return answer
+    return identify
 
 
-def _identify(connection: Connection, scope: Scope, behind: Services) -> None:
-    """Over a WebSocket a client without a key has to say something, too: to open one costs nothing."""
-    if not behind.access.needs_key:
+def _identify(connection: Connection, scope: Scope, services: Services) -> None:
+    """Without keys, an HTTP request identifies its connection; a WebSocket is identified by its first message."""
+    if not services.access.needs_key:
         if scope["type"] == "http":
             connection.mark_message_received()
         return
     secret = read_credential(Headers(scope=scope), QueryParams(scope["query_string"]))
-    if secret is not None and (behind.access.is_valid_key(secret) or behind.secrets.verify(secret)):
+    if secret is not None and (services.access.is_valid_key(secret) or services.secrets.verify(secret)):
         connection.mark_identified()

@@ -1,4 +1,4 @@
-"""What a request's body is said to be: the type alone, in small letters, for neither case nor parameters change it."""
+"""Media type of a request's body."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ MULTIPART_FORM, JSON = "multipart/form-data", "application/json"
 
 
 def media_type(headers: Mapping[str, str]) -> str:
-    """Empty where nothing is said. `headers`: by names in small letters, as Starlette's are."""
+    """In lower case and without parameters; empty if missing. `headers`: with lower-case names, as in Starlette."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -1,11 +1,11 @@
-"""Keeps web pages out that nobody has let in: a browser carries their requests to any server that it can reach.
+"""Protects against cross-site requests: a browser sends a page's requests to any server that it can reach.
 
-    Origin   a page of another site may neither open a WebSocket nor send anything, unless `cors` has it
-    Host     where whoever reaches the server may use it, it answers to names of this machine alone, or a page could
-             give its own name this address
+    Origin   a page of another site may neither open a WebSocket nor send requests, unless `cors` allows its origin
+    Host     without keys, the server only accepts names of this machine: a page could otherwise point a name of its own
+             to this address (DNS rebinding)
 
-Programs that are no browsers send no Origin, and are not asked. Reading is the business of CORS: without its headers a
-browser shows no answer to a page of another site.
+Programs other than browsers send no Origin and are not checked. Reading responses is controlled by CORS: without its
+headers, a browser does not show them to a page of another site.
 """
 
 from __future__ import annotations
@@ -24,49 +24,49 @@ from conure.protocols.errors_by_path import error_response_for_path
 __all__ = ["OriginGuard", "AllowedOrigins", "guard_origins"]
 
 HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[\w.-]+)(:[0-9]+)?", re.ASCII)
-HARMLESS = ("GET", "HEAD", "OPTIONS")
-EVERY = "*"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+ANY_ORIGIN = "*"
 EXPOSED = ("Allow", "Conure-Ignored", "Conure-Problems", "Retry-After", "WWW-Authenticate", "dg-error", "dg-request-id")
-"""Headers of answers that pages may read."""
-LONGEST_PREFLIGHT = 600
-"""Seconds for which a browser remembers what it may."""
+"""Response headers that pages may read."""
+PREFLIGHT_MAX_AGE = 600
+"""Seconds for which a browser caches a preflight response."""
 
 
 @dataclass(frozen=True)
 class AllowedOrigins:
-    """Which web pages may use the server."""
+    """Origins of the web pages that may use the server."""
 
     origins: Collection[str] = ()
     local_names_only: bool = False
-    """It answers to names of this machine alone."""
+    """Whether the Host header must be a name of this machine."""
     host: str = "localhost"
-    """The one that it listens on."""
+    """Address that the server listens on."""
 
 
-def guard_origins(app: ASGIApp, pages: AllowedOrigins) -> ASGIApp:
-    if pages.origins:
+def guard_origins(app: ASGIApp, allowed: AllowedOrigins) -> ASGIApp:
+    if allowed.origins:
         app = CORSMiddleware(
             app,
-            allow_origins=list(pages.origins),
+            allow_origins=list(allowed.origins),
             allow_methods=["*"],
             allow_headers=["*"],
             expose_headers=list(EXPOSED),
-            max_age=LONGEST_PREFLIGHT,
+            max_age=PREFLIGHT_MAX_AGE,
         )
-    return OriginGuard(app, pages)
+    return OriginGuard(app, allowed)
 
 
 class OriginGuard:
-    def __init__(self, app: ASGIApp, pages: AllowedOrigins) -> None:
+    def __init__(self, app: ASGIApp, allowed: AllowedOrigins) -> None:
         self._app = app
-        self._pages = pages
+        self._allowed = allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         fault = self._fault(scope) if scope["type"] in ("http", "websocket") else None
         if fault is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket" or (await receive())["type"] != "http.disconnect":
-            # before a WebSocket is accepted it is an answer over HTTP, too
+            # a WebSocket that is not yet accepted gets an HTTP response, too
             await error_response_for_path(scope["path"], fault)(scope, receive, send)
 
     def _fault(self, scope: Scope) -> Forbidden | None:
@@ -76,24 +76,24 @@ class OriginGuard:
                 host = value.decode("latin-1")
             elif name == b"origin":
                 origin = value.decode("latin-1")
-        if self._pages.local_names_only and not _is_own(host, self._pages.host):
+        if self._allowed.local_names_only and not _is_local_name(host, self._allowed.host):
             return Forbidden(
-                f"this server is not {host!r}: without keys it answers to localhost alone",
-                "make keys with `conure keys add`, or start it with --open-to-all",
+                f"the Host {host!r} is not a name of this machine, and a server without keys accepts no others",
+                "create keys with `conure keys add`, or start the server with --open-to-all",
             )
-        if not origin or (scope["type"] == "http" and scope["method"] in HARMLESS):
+        if not origin or (scope["type"] == "http" and scope["method"] in SAFE_METHODS):
             return None
-        if _is_same(origin, host) or EVERY in self._pages.origins or origin in self._pages.origins:
+        if _is_same_site(origin, host) or ANY_ORIGIN in self._allowed.origins or origin in self._allowed.origins:
             return None
-        return Forbidden(f"web pages of {origin!r} may not use this server", f"start it with --cors {origin}")
+        return Forbidden(f"web pages of {origin!r} may not use this server", f"start the server with --cors {origin}")
 
 
-def _is_own(host: str, listens: str) -> bool:
-    found = HOST.fullmatch(host)
-    if found is None:
+def _is_local_name(host: str, listen_address: str) -> bool:
+    match = HOST.fullmatch(host)
+    if match is None:
         return False
-    name = found["name"].lower()
-    if name in (listens.lower(), "localhost") or name.endswith(".localhost"):
+    name = match["name"].lower()
+    if name in (listen_address.lower(), "localhost") or name.endswith(".localhost"):
         return True
     try:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
@@ -101,8 +101,8 @@ def _is_own(host: str, listens: str) -> bool:
         return False
 
 
-def _is_same(origin: str, host: str) -> bool:
-    """Whether the page came from here. A proxy before us may have another scheme."""
-    scheme, _, place = origin.partition("://")
+def _is_same_site(origin: str, host: str) -> bool:
+    """Whether the page was served by this server. The scheme may differ behind a proxy."""
+    scheme, _, address = origin.partition("://")
     default = {"http": ":80", "https": ":443"}.get(scheme, "")
-    return bool(place) and place.removesuffix(default).lower() == host.removesuffix(default).lower()
+    return bool(address) and address.removesuffix(default).lower() == host.removesuffix(default).lower()

@@ -1,4 +1,4 @@
-"""The page that listens: `/`, and the files that it is made of, built from `page/` and shipped in the package."""
+"""The web page at `/` and its assets, built from `page/` and shipped in the package."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["page"]
 FILES = Path(__file__).parents[2] / "page"
 DATA = Path(__file__).parents[2] / "data"
 SAMPLES = {"assets/digits.flac": DATA / "digits.flac", "assets/speech.flac": DATA / "jfk.flac"}
-"""Recordings to try: of what the embedded models know, and of speech."""
-KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".flac": "audio/flac"}
-POLICY = (
+"""Sample recordings: digits, for the embedded models, and speech."""
+MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".flac": "audio/flac"}
+CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data: blob:; "
     "connect-src 'self' blob:; media-src 'self' blob:; worker-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-"""What the page may load: its own files, and recordings that were dropped on it."""
+"""The page may load its own files, and recordings that were dropped on it (blob:)."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -32,15 +32,17 @@ HEADERS = {
 }
 
 
-def page(behind: Services) -> APIRouter:
+def page(services: Services) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     html = (FILES / "index.html").read_text()
-    found = {path.relative_to(FILES).as_posix(): path for path in FILES.rglob("*") if path.suffix in KINDS} | SAMPLES
+    files = {
+        path.relative_to(FILES).as_posix(): path for path in FILES.rglob("*") if path.suffix in MEDIA_TYPES
+    } | SAMPLES
 
     @router.get("/")
-    async def whole() -> Response:
-        nonce = secrets.token_urlsafe(16)  # the waveform brings a style of its own
-        policy = POLICY.format(nonce=nonce)
+    async def index() -> Response:
+        nonce = secrets.token_urlsafe(16)  # for the inline style of the waveform
+        policy = CONTENT_SECURITY_POLICY.format(nonce=nonce)
         return HTMLResponse(html.replace("__NONCE__", nonce), headers=HEADERS | {"Content-Security-Policy": policy})
 
     @router.get("/icon.svg")
@@ -52,8 +54,8 @@ def page(behind: Services) -> APIRouter:
         return _file(f"assets/{name}")
 
     def _file(name: str) -> Response:
-        if name not in found:
+        if name not in files:
             raise HTTPException(404)
-        return FileResponse(found[name], media_type=KINDS[found[name].suffix], headers=HEADERS)
+        return FileResponse(files[name], media_type=MEDIA_TYPES[files[name].suffix], headers=HEADERS)
 
     return router

@@ -1,11 +1,11 @@
-"""Which path a request means, before any door is asked, and what it is told where no door has it.
+"""Normalizes request paths before routing, and answers requests without a route.
 
-    //v1/listen, /v1/listen/       /v1/listen: clients join a base and a path with a slash too many
-    http://host/v1/listen          the same: a proxy's way to write it
-    HEAD                           GET without its body
+    //v1/listen, /v1/listen/       become /v1/listen: clients join a base and a path with redundant slashes
+    http://host/v1/listen          becomes the same: the absolute form, used by proxies
+    HEAD                           becomes GET; the web server drops the body
 
-Where no door has a path or a method the answer is in the form of the path's protocol: 404, 405 with what is allowed,
-426 for a WebSocket that is asked for over HTTP; OPTIONS tells what is allowed.
+Responses for an unknown path or method have the format of the path's protocol: 404, 405 with the allowed methods, 426
+for a WebSocket endpoint requested over HTTP. OPTIONS lists the allowed methods.
 """
 
 from __future__ import annotations
@@ -22,76 +22,76 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from conure.protocols.errors_by_path import error_response_for_path
 from conure.protocols.http.http_errors import INTERNAL_ERROR, method_not_allowed, unknown_path, upgrade_required
 
-__all__ = ["answer_unrouted", "normalize_paths"]
+__all__ = ["handle_unrouted", "normalize_paths"]
 
 ORIGIN = re.compile(r"https?://[^/?#]*", re.ASCII | re.IGNORECASE)
 SLASHES = re.compile("/{2,}")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-EVERY_PATH = "*"
-"""Of OPTIONS, for the server itself."""
+ANY_PATH = "*"
+"""Path of an OPTIONS request to the server itself."""
 
 
 def normalize_paths(app: ASGIApp) -> ASGIApp:
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def normalize(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            scope = {**scope, "path": _plain(scope["path"])}
-            if scope.get("method") == "HEAD":  # the web server, which has the scope as it was, drops the body
+            scope = {**scope, "path": _normalize(scope["path"])}
+            if scope.get("method") == "HEAD":  # the web server keeps the original scope, and drops the body
                 scope["method"] = "GET"
         await app(scope, receive, send)
 
-    return answer
+    return normalize
 
 
-def answer_unrouted(app: FastAPI) -> None:
-    """Takes the place of whatever the framework would say."""
+def handle_unrouted(app: FastAPI) -> None:
+    """Replaces the framework's default responses."""
     router = app.router
     router.redirect_slashes = False
 
     async def unrouted(scope: Scope, receive: Receive, send: Send) -> None:
-        await _answer(router.routes, scope)(scope, receive, send)
+        await _response(router.routes, scope)(scope, receive, send)
 
-    async def refused(request: Request, error: Exception) -> Response:
+    async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return _answer(router.routes, request.scope)
+        return _response(router.routes, request.scope)
 
-    async def failed(request: Request, error: Exception) -> Response:
-        """It is raised again afterwards, and logged."""
+    async def on_exception(request: Request, error: Exception) -> Response:
+        """Starlette raises the exception again afterwards, and it is logged."""
         return error_response_for_path(request.scope["path"], INTERNAL_ERROR)
 
     router.default = unrouted
-    app.add_exception_handler(HTTPException, refused)
-    app.add_exception_handler(Exception, failed)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(Exception, on_exception)
 
 
-def _plain(path: str) -> str:
+def _normalize(path: str) -> str:
     path = ORIGIN.sub("", path, count=1) if ORIGIN.match(path) else path
-    return SLASHES.sub("/", path).rstrip("/") or "/" if path != EVERY_PATH else path
+    return SLASHES.sub("/", path).rstrip("/") or "/" if path != ANY_PATH else path
 
 
-def _answer(routes: Iterable[BaseRoute], scope: Scope) -> Response:
+def _response(routes: Iterable[BaseRoute], scope: Scope) -> Response:
     path, method = scope["path"], scope.get("method", "GET")
     if scope["type"] == "websocket":
         return error_response_for_path(path, unknown_path(path, "WebSocket "))
     allowed, is_socket = _allowed(routes, scope), _is_socket(routes, scope)
     if is_socket and not allowed:
         allowed = ["GET"]
-    if method == "OPTIONS" and (allowed or path == EVERY_PATH):
+    if method == "OPTIONS" and (allowed or path == ANY_PATH):
         return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join([*allowed, "OPTIONS"])})
     if is_socket and method in allowed:
-        answer = error_response_for_path(path, upgrade_required(path))
-        answer.headers.update({"Upgrade": "websocket", "Connection": "Upgrade"})
-        return answer
+        response = error_response_for_path(path, upgrade_required(path))
+        response.headers.update({"Upgrade": "websocket", "Connection": "Upgrade"})
+        return response
     if not allowed or method in allowed:
         return error_response_for_path(path, unknown_path(path, ""))
-    answer = error_response_for_path(path, method_not_allowed(path, method, ", ".join(allowed)))
-    answer.headers["Allow"] = ", ".join(allowed)
-    return answer
+    response = error_response_for_path(path, method_not_allowed(path, method, ", ".join(allowed)))
+    response.headers["Allow"] = ", ".join(allowed)
+    return response
 
 
 def _allowed(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:
-    """Methods with which the path is served."""
-    found = [method for method in METHODS if _matches(routes, {**scope, "method": method})]
-    return [*found, "HEAD"] if "GET" in found else found
+    """HTTP methods for which the path has a route."""
+    methods = [method for method in METHODS if _matches(routes, {**scope, "method": method})]
+    return [*methods, "HEAD"] if "GET" in methods else methods
 
 
 def _is_socket(routes: Iterable[BaseRoute], scope: Scope) -> bool:

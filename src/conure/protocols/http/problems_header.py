@@ -1,4 +1,4 @@
-"""What of a recording could not be read, in a header of HTTP: for answers that have no field for it."""
+"""Problems of a recording as an HTTP header, for response formats that have no field for them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ __all__ = ["problems_header"]
 
 
 def problems_header(transcript: Transcript) -> dict[str, str]:
-    """`Conure-Problems`, where there are some."""
+    """`Conure-Problems`, if there are any."""
     problems = header_text("; ".join(transcript.problems))
     return {"Conure-Problems": problems} if problems else {}

@@ -1,7 +1,7 @@
-"""Whoever is refused is heard to the end first.
+"""Reads the rest of a request's body before an error response.
 
-A connection that is closed while its client still sends is reset, and what it was told is lost on the way. So the rest
-of a body is read and dropped before a refusal, in bounds. Who asks first whether to send it is told at once.
+If a connection is closed while the client still sends, it is reset, and the client loses the response. So the rest of
+the body is read and dropped first, within limits. Requests with `Expect: 100-continue` get the response immediately.
 """
 
 from __future__ import annotations
@@ -13,26 +13,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["drain_refused_body"]
 
-MOST_BYTES, MOST_SECONDS = 2**28, 10.0
-REFUSAL = 400
-"""From this status on."""
+MAX_BYTES, MAX_SECONDS = 2**28, 10.0
+FIRST_ERROR_STATUS = 400
 
 
 def drain_refused_body(app: ASGIApp) -> ASGIApp:
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or any(name == b"expect" for name, _ in scope["headers"]):
             await app(scope, receive, send)
             return
         body = _Body(receive)
 
-        async def tell(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= REFUSAL:
-                await body.pass_over()
+        async def send_after_body(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= FIRST_ERROR_STATUS:
+                await body.drain()
             await send(message)
 
-        await app(scope, body.receive, tell)
+        await app(scope, body.receive, send_after_body)
 
-    return answer
+    return serve
 
 
 class _Body:
@@ -45,9 +44,9 @@ class _Body:
         self._is_over = self._is_over or not message.get("more_body", False)
         return message
 
-    async def pass_over(self) -> None:
+    async def drain(self) -> None:
         size = 0
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(MOST_SECONDS):
-                while not self._is_over and size <= MOST_BYTES:
+            async with asyncio.timeout(MAX_SECONDS):
+                while not self._is_over and size <= MAX_BYTES:
                     size += len((await self.receive()).get("body", b""))

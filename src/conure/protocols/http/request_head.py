@@ -1,4 +1,4 @@
-"""The head of a request: what h11 makes of it, within limits that hold however the bytes were cut."""
+"""The head of a request: h11's parser with limits that do not depend on how the bytes are split into packets."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import h11
 from conure.protocols.error_codes import http_status_for
 from conure.protocols.http.http_errors import NOT_HTTP, HttpFault, head_too_long, target_too_long, unsupported_version
 
-__all__ = ["LONGEST_HEAD", "LONGEST_TARGET", "MOST_HEADERS", "Head"]
+__all__ = ["MAX_HEAD_BYTES", "MAX_TARGET_BYTES", "MAX_HEADERS", "Head"]
 
-LONGEST_TARGET, LONGEST_HEAD = 2**16 + 2**12, 2**17
-"""Bytes. A query may have 64 KiB: lists of words that a program expects are in it; so may cookies beside it."""
-MOST_HEADERS = 500
+MAX_TARGET_BYTES, MAX_HEAD_BYTES = 2**16 + 2**12, 2**17
+"""A query may have 64 KiB, as it contains lists of expected words; the cookies may have as much."""
+MAX_HEADERS = 500
 
 
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""In a header's value no protocol allows it, though h11 does."""
+"""Forbidden in header values, but accepted by h11."""
 TOO_LONG = 431
-"""h11's word for a first line that does not end, and for headers that do not."""
+"""h11's status for an endless request line and for endless headers."""
 
 
 class Head(h11.Connection):
-    """Keeps what was wrong with what came."""
+    """Parser that keeps the error of an invalid request in `fault`."""
 
     def __init__(self, role: Any) -> None:
-        super().__init__(role, LONGEST_HEAD)
+        super().__init__(role, MAX_HEAD_BYTES)
         self.fault: HttpFault = NOT_HTTP
 
     def next_event(self) -> Any:
@@ -36,7 +36,7 @@ class Head(h11.Connection):
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == TOO_LONG:
                 is_first_line = b"\n" not in self.trailing_data[0]
-                self.fault = target_too_long(LONGEST_TARGET) if is_first_line else TOO_LONG_HEAD
+                self.fault = target_too_long(MAX_TARGET_BYTES) if is_first_line else HEAD_TOO_LONG
             raise
         if isinstance(event, h11.Request) and (fault := _fault_of(event)):
             self.fault = fault
@@ -44,17 +44,17 @@ class Head(h11.Connection):
         return event
 
 
-TOO_LONG_HEAD = head_too_long(f"{LONGEST_HEAD} bytes")
+HEAD_TOO_LONG = head_too_long(f"{MAX_HEAD_BYTES} bytes")
 
 
 def _fault_of(head: h11.Request) -> HttpFault | None:
     if not head.http_version.startswith(b"1."):
         return unsupported_version(head.http_version.decode("ascii"))
-    if len(head.target) > LONGEST_TARGET:
-        return target_too_long(LONGEST_TARGET)
-    if len(head.headers) > MOST_HEADERS:
-        return head_too_long(f"{MOST_HEADERS} headers")
+    if len(head.target) > MAX_TARGET_BYTES:
+        return target_too_long(MAX_TARGET_BYTES)
+    if len(head.headers) > MAX_HEADERS:
+        return head_too_long(f"{MAX_HEADERS} headers")
     if any(CONTROL.search(value) for _, value in head.headers):
         return NOT_HTTP
     size = sum(len(name) + len(value) + 4 for name, value in head.headers)
-    return TOO_LONG_HEAD if size > LONGEST_HEAD else None
+    return HEAD_TOO_LONG if size > MAX_HEAD_BYTES else None

@@ -1,7 +1,7 @@
-"""An answer that is sent while it is made.
+"""A response whose body is sent while it is produced.
 
-It begins with its first piece, so that what goes wrong before that is refused with a status of HTTP. What fails later
-is a piece, and the last one.
+It starts with the first part of its body, so that an earlier error can still change the HTTP status. A later error is
+sent as the last part.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["StreamedResponse"]
 
 
 class StreamedResponse(Response, ABC):
-    def __init__(self, held: AsyncExitStack, headers: Mapping[str, str] | None = None) -> None:
-        """`held`: what is open, and closed when all is said."""
+    def __init__(self, resources: AsyncExitStack, headers: Mapping[str, str] | None = None) -> None:
+        """`resources`: closed after the response."""
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"} | dict(headers or {}))
         del self.headers["content-length"]
-        self._held = held
+        self._resources = resources
 
     @abstractmethod
     def body_parts(self) -> AsyncGenerator[bytes, None]:
@@ -36,34 +36,34 @@ class StreamedResponse(Response, ABC):
 
     @abstractmethod
     def error_response(self, error: ConureError) -> Response:
-        """The answer, where there was no piece."""
+        """The response for an error before the first part."""
 
     @abstractmethod
     def error_part(self, error: ConureError) -> bytes:
-        """The last piece."""
+        """The last part of the body, after an error."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._held:
+        async with self._resources:
             with suppress(ClientDisconnect, ClientTooSlow):
                 await cancel_on_disconnect(Request(scope, receive), self._serve(scope, receive, send))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        has_begun = False
+        is_started = False
         try:
-            async with aclosing(self.body_parts()) as pieces:
-                async for piece in pieces:
-                    if not has_begun:
-                        has_begun = True
+            async with aclosing(self.body_parts()) as parts:
+                async for part in parts:
+                    if not is_started:
+                        is_started = True
                         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
                         await with_send_timeout(send(start))
-                    await with_send_timeout(send(_body(piece, more=True)))
+                    await with_send_timeout(send(_body_message(part, more=True)))
         except ConureError as error:
-            if not has_begun:
+            if not is_started:
                 await self.error_response(error)(scope, receive, send)
                 return
-            await with_send_timeout(send(_body(self.error_part(error), more=True)))
-        await with_send_timeout(send(_body(b"", more=False)))
+            await with_send_timeout(send(_body_message(self.error_part(error), more=True)))
+        await with_send_timeout(send(_body_message(b"", more=False)))
 
 
-def _body(piece: bytes, *, more: bool) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": piece, "more_body": more}
+def _body_message(part: bytes, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": part, "more_body": more}

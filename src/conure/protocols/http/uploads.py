@@ -1,4 +1,4 @@
-"""Recordings on their way in: the body of a request, or a part of a form, and whether its sender still waits."""
+"""Receives recordings, as the body of a request or a part of a form, and detects clients that disconnect."""
 
 from __future__ import annotations
 
@@ -26,104 +26,104 @@ __all__ = ["Uploads", "disk_errors_as_storage_full", "cancel_on_disconnect"]
 log = logging.getLogger(__name__)
 
 IN_MEMORY = 2**24
-"""Bytes of a recording from which on it is kept on disk while it is transcribed."""
-MOST_FIELD_BYTES = 2**25
-"""Of a form's field that is no file: short recordings of known speakers may be in one."""
+"""Bytes of a recording kept in memory; a larger one is on disk while it is transcribed."""
+MAX_FIELD_BYTES = 2**25
+"""Limit of a form's fields other than files, which may contain short recordings of known speakers."""
 DISK_ERRORS = frozenset(
     (*(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS), *(errno.ENOENT, errno.EACCES), errno.EMFILE)
 )
-"""What a write to a temporary file says where there is no room for it, or no folder that it may be in."""
+"""Errors of writing a temporary file when the disk is full or has no writable folder."""
 FULL_RETRY = 30.0
-"""Seconds after which a disk may have room again: recordings leave it when they are transcribed."""
+"""Seconds after which a disk may have space again: recordings are deleted when they are transcribed."""
 
 Result = TypeVar("Result")
 
 
 class Uploads:
-    """Takes recordings in. So many at once may be here, from their first byte until they are transcribed: what does
-    not fit in memory is on disk meanwhile."""
+    """Receives recordings and limits how many exist at once, from their first byte until they are transcribed. Larger
+    ones are on disk meanwhile."""
 
-    def __init__(self, most_bytes: int, most_at_once: int) -> None:
-        """Bytes of one recording, and how many there may be."""
-        self.max_bytes = most_bytes
-        self._most_at_once = most_at_once
-        self._here = 0
+    def __init__(self, max_bytes: int, max_concurrent: int) -> None:
+        """`max_bytes`: of one recording."""
+        self.max_bytes = max_bytes
+        self._max_concurrent = max_concurrent
+        self._active = 0
 
     @contextlib.contextmanager
     def reserve(self) -> Iterator[None]:
-        """For one recording. Raises Busy where there is none left."""
-        if self._here >= self._most_at_once:
+        """Counts one recording inside the `with` block. Raises Busy if the limit is reached."""
+        if self._active >= self._max_concurrent:
             metrics.REFUSED.labels("uploads").inc()
-            raise Busy(f"{self._here} recordings are here already", "try again in a while, or raise max_uploads")
-        self._here += 1
+            raise Busy(f"{self._active} recordings are already being processed", "retry later, or raise max_uploads")
+        self._active += 1
         try:
             yield
         finally:
-            self._here -= 1
+            self._active -= 1
 
     @contextlib.asynccontextmanager
     async def receive_body(self, request: Request) -> AsyncIterator[BinaryIO]:
-        """The body as a file. Raises Busy, StorageFull, AudioTooLong, or ClientDisconnect where it ends too early."""
+        """The body as a file. Raises Busy, StorageFull, AudioTooLong, or ClientDisconnect if the body is incomplete."""
         with self.reserve(), _closed(tempfile.SpooledTemporaryFile(IN_MEMORY)) as file:
             with disk_errors_as_storage_full():
-                async for part in _bounded(request, self.max_bytes):
+                async for part in _limited_body(request, self.max_bytes):
                     file.write(part)
                 file.seek(0)
             yield file
 
     @contextlib.asynccontextmanager
     async def receive_form(self, request: Request) -> AsyncIterator[FormData]:
-        """The fields of a form and its files, which are gone afterwards. Raises also BadOption for what is no form."""
+        """Fields and files of a form; the files are deleted afterwards. Also raises BadOption for an invalid form."""
         if media_type(request.headers) != MULTIPART_FORM:
-            kind = request.headers.get("content-type", "")
-            raise BadOption(f"the content type is {kind!r}", "send multipart/form-data with the recording as `file`")
+            found = request.headers.get("content-type", "")
+            raise BadOption(f"the content type is {found!r}", "send multipart/form-data with the recording as `file`")
         with self.reserve():
-            form = await self._parsed(request)
+            form = await self._parse(request)
             try:
                 yield form
             finally:
                 await form.close()
 
-    async def _parsed(self, request: Request) -> FormData:
+    async def _parse(self, request: Request) -> FormData:
         parser = _FormParser(
             request.headers,
-            _bounded(request, self.max_bytes),
+            _limited_body(request, self.max_bytes),
             max_files=8,
             max_fields=1000,
-            max_part_size=MOST_FIELD_BYTES,
+            max_part_size=MAX_FIELD_BYTES,
         )
         try:
             with disk_errors_as_storage_full():
                 form = await parser.parse()
         except (MultiPartException, MultipartParseError, UnicodeError) as error:
             raise BadOption(f"the form cannot be read: {error}", "send multipart/form-data") from None
-        if not parser.is_whole:
+        if not parser.is_complete:
             await form.close()
-            raise BadOption("the form ends before its last boundary", "it was cut off on the way: send all of it")
+            raise BadOption("the form ends before its last boundary", "send the complete form")
         return form
 
 
 class _FormParser(MultiPartParser):
-    """Knows whether all of the form came: the library takes the parts that are whole for the form."""
+    """Records whether the form is complete: the library accepts a truncated form with the parts before its end."""
 
-    is_whole = False
+    is_complete = False
 
     def on_end(self) -> None:
-        self.is_whole = True
+        self.is_complete = True
 
 
 @contextlib.contextmanager
 def disk_errors_as_storage_full() -> Iterator[None]:
-    """While a recording is written. Raises StorageFull where that fails."""
+    """Converts errors of writing a recording. Raises StorageFull."""
     try:
         yield
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         metrics.REFUSED.labels(StorageFull.code).inc()
-        log.error("a recording cannot be kept in %s: %s", _folder(), error.strerror)
+        log.error("cannot write a recording to %s: %s", _temporary_folder(), error.strerror)
         raise StorageFull(
-            "the server has no room to keep the recording", "try again later, or send a shorter one", FULL_RETRY
+            "the server has no disk space for the recording", "retry later, or send a shorter one", FULL_RETRY
         ) from None
 
 
@@ -132,12 +132,12 @@ def _closed(file: tempfile.SpooledTemporaryFile[bytes]) -> Iterator[BinaryIO]:
     try:
         yield cast(BinaryIO, file)
     finally:
-        with contextlib.suppress(OSError):  # what could not be written is tried once more
+        with contextlib.suppress(OSError):  # closing flushes, which may fail again
             file.close()
 
 
-def _folder() -> str:
-    """Where they are kept. Looking for one fails where no disk has room."""
+def _temporary_folder() -> str:
+    """For the log. `gettempdir` fails if all disks are full."""
     try:
         return tempfile.gettempdir()
     except OSError:
@@ -145,15 +145,13 @@ def _folder() -> str:
 
 
 async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Gives the work up where the client hangs up, and raises ClientDisconnect."""
-    working, leaving = (
-        start_task(work, "answering a request"),
-        start_task(_gone(request), "waiting for a client to leave"),
-    )
+    """Cancels the work and raises ClientDisconnect when the client disconnects."""
+    working = start_task(work, "answering a request")
+    disconnect = start_task(_wait_for_disconnect(request), "waiting for a client to disconnect")
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, disconnect), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        leaving.cancel()
+        disconnect.cancel()
         if not working.done():
             working.cancel()
             await asyncio.wait([working])
@@ -162,15 +160,15 @@ async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Resul
     return working.result()
 
 
-async def _bounded(request: Request, most_bytes: int) -> AsyncGenerator[bytes, None]:
+async def _limited_body(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
     size = 0
     async for part in request.stream():
         size += len(part)
-        if size > most_bytes:
-            raise AudioTooLong(f"the recording has more than {most_bytes} bytes", "cut it, or raise max_upload_mb")
+        if size > max_bytes:
+            raise AudioTooLong(f"the recording has more than {max_bytes} bytes", "split it, or raise max_upload_mb")
         yield part
 
 
-async def _gone(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,14 +1,14 @@
-"""uvicorn's WebSocket protocol with a short way for audio.
+"""uvicorn's WebSocket protocol with a synchronous fast path for audio.
 
-    bytes ──> a whole binary message, and the door waits for one ──> the door's function, at once
-        └───> anything else ──> parser ──> queue ──> the door's `receive`
+    bytes ──> complete binary messages, and the application is waiting ──> its audio receiver, synchronously
+        └───> anything else ──> parser ──> queue ──> the application's `receive`
 
-The short way takes what the parser would make of the same bytes, as long as the parser is between two messages and the
-queue is empty, so the order is kept. A door asks for it with what it finds in the scope's extensions as
-DIRECT: a function, GIVE_TO, to be called with its own. Messages that came together are handed over as one, for tiny
-ones cost as much each as long ones; a door to which it matters where a message ends says so.
+The fast path is used only while the parser is between two messages and the queue is empty, so messages stay in order.
+An application enables it with the function at `scope["extensions"][DIRECT_AUDIO][SET_RECEIVER]`, which it calls with
+its receiver. Messages that arrive together are joined, as the cost is per message; an application that needs message
+boundaries passes `joined=False`.
 
-A connection is read on while its door is busy, so that pings are answered; a queue of megabytes ends that.
+The connection is read while the application is busy, so that pings are answered, until megabytes are queued.
 """
 
 from __future__ import annotations
@@ -35,96 +35,99 @@ from conure.safe_text import close_reason
 __all__ = ["DIRECT_AUDIO", "SET_RECEIVER", "DirectWebSocket", "AudioReceiver"]
 
 AudioReceiver = Callable[[bytes], bool]
-"""Given one or more binary messages; False where they are to be queued, and were not taken."""
+"""Called with one binary message or several joined ones; returns False if it has not accepted them: they are queued."""
 
 DIRECT_AUDIO, SET_RECEIVER = "conure.direct", "give_to"
 FLUSH_SECONDS = 5.0
-"""For a client to read what was sent before its connection was closed."""
-MOST_QUEUED = 2**23
-"""Bytes of messages that may wait for their door before a connection is not read."""
-MESSAGE_COST = 256
-"""Bytes that a message counts for beside its own."""
-LARGE, MOST_UNFINISHED = 2**20, 2**29
-"""Bytes of a message that is not whole yet, from which on it counts; of all such messages of a process together."""
+"""For the client to read the last messages before the connection is closed."""
+MAX_QUEUED_BYTES = 2**23
+"""Bytes of queued messages, above which reading pauses."""
+MESSAGE_OVERHEAD = 256
+"""Bytes charged for each message in addition to its own."""
+LARGE_BYTES, MAX_INCOMPLETE_BYTES = 2**20, 2**29
+"""Size from which an incomplete message counts, and the limit for all such messages of a process."""
 TRY_AGAIN = 1013
-NO_TEXT = 1007
-"""Closes a connection whose text is not UTF-8."""
+INVALID_TEXT = 1007
+"""Close code for text that is not UTF-8."""
 WHOLE_BINARY = 0x82
 """First byte of a binary message in one frame."""
 MASKED = 0x80
-SHORT, TWO_BYTES = 6, 8
-"""Bytes before the data of a masked frame, by how its length is written."""
+HEADER_BYTES, HEADER_BYTES_16 = 6, 8
+"""Size of the header of a masked frame with 7-bit and with 16-bit length."""
 
 
 class DirectWebSocket(WebSocketsSansIOProtocol):
-    """A connection ends a while after its door has left, whether the client reads or not."""
+    """Aborts the connection some seconds after the application has finished, even if the client does not read."""
 
-    unfinished: ClassVar[int] = 0
-    """Bytes of large messages that are not whole yet, of all connections."""
+    incomplete_bytes: ClassVar[int] = 0
+    """Bytes of large incomplete messages of all connections."""
 
     def __init__(self, *args: Any, connection: Connection, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conn = _AfterHead(max_size=self.config.ws_max_size, logger=self.logger)
+        self.conn = _FrameProtocol(max_size=self.config.ws_max_size, logger=self.logger)
         self.connection = connection
-        self._is_gone = False
-        self._is_alive = self._has_spoken = False
-        """Something was said since it was last looked at, by either side; the client has said something at all."""
-        self._take: AudioReceiver | None = None
-        self._is_joined = True
-        """Whether messages may be handed over as one."""
+        self._is_lost = False
+        self._is_alive = self._has_received = False
+        """Whether either side sent a message since the last check; whether the client ever sent one."""
+        self._receiver: AudioReceiver | None = None
+        self._joins_messages = True
+        """Whether messages are joined for the receiver."""
         self._sizes: deque[int] = deque()
-        """Of the messages that wait for the door."""
-        self._queued = self._unfinished = 0
-        """Bytes of them, and of a large one that is not whole yet."""
+        """Bytes of each queued message, with its overhead."""
+        self._queued_bytes = self._incomplete_bytes = 0
+        """Bytes of all queued messages, and of a large incomplete one."""
         self._is_awaited = False
-        """The door has dealt with everything before, and waits for more."""
+        """The application has processed all messages and waits for more."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.connection.set_owner(self, self.transport)
-        self.connection.set_deadline(FIRST_MESSAGE_SECONDS, self._look_whether_alive)
+        self.connection.set_deadline(FIRST_MESSAGE_SECONDS, self._check_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._is_gone = True
+        self._is_lost = True
         self.connection.mark_closed()
-        self._weigh()
+        self._count_incomplete()
 
-    def end(self, why: str) -> None:
-        """Where there is no room, or nothing was said for long."""
+    def end(self, reason: str) -> None:
         self._fail(
-            "busy" if why == OVER_CAPACITY else "idle",
-            "no room for more" if why == OVER_CAPACITY else "nothing is said",
+            "busy" if reason == OVER_CAPACITY else "idle",
+            "connection limit reached" if reason == OVER_CAPACITY else "no messages",
         )
-        if why == OVER_CAPACITY:
+        if reason == OVER_CAPACITY:
             self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
-        """Called by whoever has read the head."""
+        """Called by `LimitedHttpProtocol`, which has parsed the head."""
         super().handle_connect(event)
         if self.response.status_code == 101:
             extensions = self.scope["extensions"] or {}
-            self.scope["extensions"] = extensions | {DIRECT_AUDIO: {SET_RECEIVER: self._give_to}}
+            self.scope["extensions"] = extensions | {DIRECT_AUDIO: {SET_RECEIVER: self._set_receiver}}
 
-    def _give_to(self, take: AudioReceiver, *, joined: bool = True) -> None:
-        self._take, self._is_joined = take, joined
+    def _set_receiver(self, receiver: AudioReceiver, *, joined: bool = True) -> None:
+        self._receiver, self._joins_messages = receiver, joined
 
     def data_received(self, data: bytes) -> None:
-        if self._is_awaited and self._take and self._is_between_messages():
-            data = _hand_over(data, self._take, self._is_joined)
+        if self._is_awaited and self._receiver and self._is_between_messages():
+            data = _pass_to_receiver(data, self._receiver, self._joins_messages)
             if not data:
-                self._hear()
+                self._mark_received()
                 return
         super().data_received(data)
-        self._weigh()
+        self._count_incomplete()
 
-    def _weigh(self) -> None:
-        """What is not whole yet of a large message; where there is too much of it a client is told to try again."""
-        size = 0 if self._is_gone else len(self.conn.reader.buffer) + (self.conn.current_size or 0)
-        before, self._unfinished = self._unfinished, size if size >= LARGE else 0
-        DirectWebSocket.unfinished += self._unfinished - before
-        if self._unfinished > before and DirectWebSocket.unfinished > MOST_UNFINISHED and self.conn.state is OPEN:
-            self.conn.fail(TRY_AGAIN, "too many large messages are on their way")
+    def _count_incomplete(self) -> None:
+        """Counts the bytes of a large incomplete message; over the limit, the client is told to retry."""
+        size = 0 if self._is_lost else len(self.conn.reader.buffer) + (self.conn.current_size or 0)
+        previous, self._incomplete_bytes = self._incomplete_bytes, size if size >= LARGE_BYTES else 0
+        DirectWebSocket.incomplete_bytes += self._incomplete_bytes - previous
+        if (
+            self._incomplete_bytes > previous
+            and DirectWebSocket.incomplete_bytes > MAX_INCOMPLETE_BYTES
+            and self.conn.state is OPEN
+        ):
+            self.conn.fail(TRY_AGAIN, "too many large messages are incomplete")
             self.handle_parser_exception()
 
     def _is_between_messages(self) -> bool:
@@ -132,27 +135,27 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
         return not conn.reader.buffer and conn.current_size is None and conn.state is OPEN and self.queue.empty()
 
     def send_receive_event_to_app(self) -> None:
-        """A text that is none ends the connection, as it would, but a stranger's bytes are not worth a traceback."""
+        """Closes the connection on text that is not UTF-8, as uvicorn does, but without a traceback."""
         if self.curr_msg_data_type == "text" and not self.close_sent and not _is_text(b"".join(self.frames)):
             self.frames = []
-            if self.conn.state is OPEN:  # else its farewell came with it, and is answered next
-                self.conn.send_close(NO_TEXT)
+            if self.conn.state is OPEN:  # else the client's close frame follows, and is answered next
+                self.conn.send_close(INVALID_TEXT)
                 self.handle_parser_exception()
             return
-        self._hear()
-        size = sum(map(len, self.frames)) + MESSAGE_COST
-        was_paused, self.read_paused = self.read_paused, True  # else reading would be paused now
+        self._mark_received()
+        size = sum(map(len, self.frames)) + MESSAGE_OVERHEAD
+        was_paused, self.read_paused = self.read_paused, True  # else uvicorn would pause reading here
         super().send_receive_event_to_app()
         self.read_paused = was_paused
         if not self.close_sent:
             self._sizes.append(size)
-            self._queued += size
-            if self._queued > MOST_QUEUED and not was_paused:
+            self._queued_bytes += size
+            if self._queued_bytes > MAX_QUEUED_BYTES and not was_paused:
                 self.read_paused = True
                 self.transport.pause_reading()
 
     def handle_ping(self) -> None:
-        if not self.close_sent:  # there is nothing to be said after the farewell
+        if not self.close_sent:  # no frame may follow a close frame
             super().handle_ping()
 
     async def receive(self) -> Any:
@@ -162,21 +165,23 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
         finally:
             self._is_awaited = False
         if message["type"] == "websocket.receive":
-            self._queued -= self._sizes.popleft()
+            self._queued_bytes -= self._sizes.popleft()
         return message
 
     async def send(self, message: Any) -> None:
-        self._is_alive = self._has_spoken
+        self._is_alive = self._has_received
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and self.close_sent:
-            self.handshake_complete = True  # it was refused with an answer, which uvicorn would take for an error
+            self.handshake_complete = (
+                True  # the handshake was rejected with a response, which uvicorn would treat as an error
+            )
 
     async def run_asgi(self) -> None:
         await super().run_asgi()
         asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.transport.abort)
 
     def handle_parser_exception(self) -> None:
-        """Says what was wrong, then reads and drops the rest: a reset would overtake the reason."""
+        """Sends the close frame, then reads and drops the rest: an early close would reset the connection."""
         if self.close_sent or self.conn.close_sent is None:
             return
         self.close_sent = True
@@ -186,15 +191,15 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
         self.close_timer = self.loop.call_later(FLUSH_SECONDS, self.transport.close)
         self.queue.put_nowait({"type": "websocket.disconnect", "code": self.conn.close_sent.code})
 
-    def _hear(self) -> None:
-        self._is_alive = self._has_spoken = True
+    def _mark_received(self) -> None:
+        self._is_alive = self._has_received = True
         if not self.connection.is_identified:
             self.connection.mark_message_received()
 
-    def _look_whether_alive(self) -> None:
+    def _check_alive(self) -> None:
         if self._is_alive:
             self._is_alive = False
-            self.connection.set_deadline(IDLE_SECONDS, self._look_whether_alive)
+            self.connection.set_deadline(IDLE_SECONDS, self._check_alive)
         else:
             self.connection.close("idle")
 
@@ -208,8 +213,8 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
             self.transport.close()
 
 
-class _AfterHead(ServerProtocol):
-    """Begins with the first frame: the head was read by whoever had the connection before."""
+class _FrameProtocol(ServerProtocol):
+    """Starts at the first frame: the handshake's head has already been parsed."""
 
     def parse(self) -> Generator[None]:
         return Protocol.parse(self)
@@ -222,13 +227,13 @@ def _is_text(data: bytes) -> bool:
         return False
 
 
-def _hand_over(data: bytes, take: AudioReceiver, joined: bool) -> bytes:
-    """The whole binary messages at the beginning; what is left is for the parser."""
+def _pass_to_receiver(data: bytes, receive: AudioReceiver, joined: bool) -> bytes:
+    """Passes the complete binary messages at the beginning to `receive`; returns the rest, for the parser."""
     at, size, parts = 0, len(data), []
-    while size - at > SHORT and data[at] == WHOLE_BINARY and data[at + 1] > MASKED:
-        length, begin = data[at + 1] - MASKED, at + SHORT
+    while size - at > HEADER_BYTES and data[at] == WHOLE_BINARY and data[at + 1] > MASKED:
+        length, begin = data[at + 1] - MASKED, at + HEADER_BYTES
         if length == 126:
-            length, begin = data[at + 2] << 8 | data[at + 3], at + TWO_BYTES
+            length, begin = data[at + 2] << 8 | data[at + 3], at + HEADER_BYTES_16
         elif length == 127:
             break
         end = begin + length
@@ -237,9 +242,9 @@ def _hand_over(data: bytes, take: AudioReceiver, joined: bool) -> bytes:
         part = apply_mask(data[begin:end], data[begin - 4 : begin])
         if joined:
             parts.append(part)
-        elif not take(part):
+        elif not receive(part):
             break
         at = end
-    if parts and not take(parts[0] if len(parts) == 1 else b"".join(parts)):
+    if parts and not receive(parts[0] if len(parts) == 1 else b"".join(parts)):
         return data
     return data[at:]

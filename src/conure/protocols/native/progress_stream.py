@@ -30,8 +30,8 @@ Transcribe = Callable[[Progress], Coroutine[Any, Any, Transcript]]
 class ProgressStream(StreamedResponse):
     media_type = "application/x-ndjson"
 
-    def __init__(self, held: AsyncExitStack, transcribe: Transcribe) -> None:
-        super().__init__(held)
+    def __init__(self, resources: AsyncExitStack, transcribe: Transcribe) -> None:
+        super().__init__(resources)
         self._transcribe = transcribe
 
     async def body_parts(self) -> AsyncGenerator[bytes, None]:
