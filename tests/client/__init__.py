@@ -1,1 +1,1 @@
-"""The client against a small real server that breaks when it is told to."""
+"""Tests of the client against a small server that breaks connections on command."""

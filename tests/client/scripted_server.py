@@ -1,7 +1,7 @@
-"""A small real server of the protocol, that cuts its connections where a script says so.
+"""A small server of the native protocol that aborts its connections where a script says so.
 
-It hears words: every WORD bytes of audio are one, told in a partial. So the text of all finals says which audio came,
-how often and in what order.
+It recognizes words: every WORD bytes of audio are one, sent in a partial. So the text of all finals shows which audio
+arrived, how often and in what order.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from conure.client.protocol import (
 )
 
 WORD = 64
-"""Bytes."""
+"""Bytes per word."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Ends a connection without a word: before message `number` is read, or after it was (and not yet answered), or
-    after `number` messages were sent."""
+    """Aborts a connection: before message `number` is read, after it was read (and not yet answered), or after `number`
+    messages were sent."""
 
     when: str
     number: int
 
 
 @dataclass
-class Heard:
-    """A stream, as the server has it. It outlives its connections."""
+class FakeStream:
+    """A stream of the server. It survives its connections."""
 
     token: str
     config: Config = field(default_factory=Config)
@@ -61,96 +61,95 @@ class Heard:
     audio: bytearray = field(default_factory=bytearray)
     events: list[Any] = field(default_factory=list)
     requests: list[FromClient] = field(default_factory=list)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
     words: list[str] = field(default_factory=list)
-    told: int = 0
-    """Words that are in finals."""
+    finalized_words: int = 0
+    """Number of words in finals."""
 
-    def tell(self, kind: type, **fields: Any) -> None:
+    def add_event(self, kind: type, **fields: Any) -> None:
         self.events.append(kind(seq=len(self.events) + 1, **fields))
-        self.news.set()
+        self.changed.set()
 
-    def hear(self, data: bytes) -> None:
+    def append_audio(self, data: bytes) -> None:
         self.audio += data
         for start in range(len(self.words) * WORD, len(self.audio) - WORD + 1, WORD):
             self.words.append(self.audio[start : start + 4].hex())
-            self.tell(Partial, utterance=0, stable="", tail=self.words[-1], until=(start + WORD) / 32000)
+            self.add_event(Partial, utterance=0, stable="", tail=self.words[-1], until=(start + WORD) / 32000)
 
-    def settle(self, reason: str) -> None:
-        if words := self.words[self.told :]:
-            times = {"start": self.told * WORD / 32000, "end": len(self.words) * WORD / 32000}
-            self.told += len(words)
-            self.tell(Final, utterance=0, text=" ".join(words), reason=reason, model="fake", **times)
+    def add_final(self, reason: str) -> None:
+        if words := self.words[self.finalized_words :]:
+            times = {"start": self.finalized_words * WORD / 32000, "end": len(self.words) * WORD / 32000}
+            self.finalized_words += len(words)
+            self.add_event(Final, utterance=0, text=" ".join(words), reason=reason, model="fake", **times)
 
-    def obey(self, message: FromClient) -> None:
+    def handle_request(self, message: FromClient) -> None:
         self.requests.append(message)
         if isinstance(message, Finalize):
-            self.settle("asked")
-            self.tell(Marker, id=message.id)
+            self.add_final("asked")
+            self.add_event(Marker, id=message.id)
         elif isinstance(message, Close):
-            self.settle("closed")
-            self.tell(Finished, seconds=len(self.audio) / 32000)
+            self.add_final("closed")
+            self.add_event(Finished, seconds=len(self.audio) / 32000)
         elif isinstance(message, Cancel):
-            self.tell(Cancelled)
+            self.add_event(Cancelled)
 
 
 @dataclass
 class Script:
-    """How the server behaves."""
+    """Behaviour of the server."""
 
     cuts: list[Cut] = field(default_factory=list)
-    """One for each connection, until there are no more."""
+    """One for each connection; later connections are not aborted."""
     resume_seconds: float = 20.0
     acknowledge: int = 4
-    """Every so many messages `received` is told; 0 is never."""
+    """`received` is sent after every so many messages; 0 means never."""
     first: FromServer | bytes | None = None
-    """Said instead of `ready`, before hanging up."""
+    """Sent instead of `ready`, before closing."""
     later: FromServer | bytes | None = None
-    """Said once the first audio came."""
+    """Sent after each audio message."""
     refuse_resume: FromServer | None = None
-    forget_after_break: int = 0
-    """Bytes of audio that are lost with a connection."""
+    lost_bytes: int = 0
+    """Bytes of audio that the server loses with a connection."""
     status: int | None = None
     body: bytes = b""
-    """Answered instead of a WebSocket."""
+    """HTTP response instead of a WebSocket."""
 
 
 class FakeServer:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.cuts = iter(script.cuts)
-        self.streams: dict[str, Heard] = {}
+        self.streams: dict[str, FakeStream] = {}
         self.connections = 0
         self.refused = 0
         self.url = ""
 
     @property
-    def heard(self) -> Heard:
-        [heard] = self.streams.values()
-        return heard
+    def heard(self) -> FakeStream:
+        """The only stream."""
+        [stream] = self.streams.values()
+        return stream
 
-    async def converse(self, socket: ServerConnection) -> None:
+    async def serve_connection(self, socket: ServerConnection) -> None:
         self.connections += 1
         assert socket.request is not None
         codec: Any = msgspec.msgpack if "msgpack" in socket.request.path else msgspec.json
-        talk = _Talk(self, socket, codec, next(self.cuts, None))
-        with suppress(ConnectionClosed, _Cut):
-            await talk.run()
+        scenario = _FakeConnection(self, socket, codec, next(self.cuts, None))
+        with suppress(ConnectionClosed, _ConnectionCut):
+            await scenario.run()
 
-    def refuse(self, connection: ServerConnection, request: object) -> Response | None:
+    def reject_handshake(self, connection: ServerConnection, request: object) -> Response | None:
         if self.script.status is None:
             return None
         self.refused += 1
         return connection.respond(self.script.status, self.script.body.decode())
 
 
-class _Cut(Exception):
+class _ConnectionCut(Exception):
     pass
 
 
-class _Talk:
-    """One connection."""
-
+class _FakeConnection:
     def __init__(self, server: FakeServer, socket: ServerConnection, codec: Any, cut: Cut | None) -> None:
         self.server = server
         self.script = server.script
@@ -160,64 +159,64 @@ class _Talk:
         self.read = self.sent = 0
 
     async def run(self) -> None:
-        first = await self.next()
+        first = await self.receive()
         if self.script.first is not None:
-            await self.say(self.script.first)
+            await self.send_message(self.script.first)
             return
         if isinstance(first, Resume):
             if self.script.refuse_resume is not None:
-                await self.say(self.script.refuse_resume)
+                await self.send_message(self.script.refuse_resume)
                 return
-            heard, seen = self.server.streams[first.token], first.seq
-            if self.script.forget_after_break:
-                del heard.audio[-self.script.forget_after_break :]
+            stream, sent_events = self.server.streams[first.token], first.seq
+            if self.script.lost_bytes:
+                del stream.audio[-self.script.lost_bytes :]
         else:
             assert isinstance(first, Hello)
-            config = await self.next()
+            config = await self.receive()
             assert isinstance(config, Config)
-            heard, seen = Heard(f"token {len(self.server.streams)}", config, first), 0
-            self.server.streams[heard.token] = heard
-        await self.say(
+            stream, sent_events = FakeStream(f"token {len(self.server.streams)}", config, first), 0
+            self.server.streams[stream.token] = stream
+        await self.send_message(
             Ready(
                 stream_id=1,
-                token=heard.token,
+                token=stream.token,
                 resume_seconds=self.script.resume_seconds,
-                model=heard.config.model or "fake",
+                model=stream.config.model or "fake",
                 latency_ms=80,
-                received=len(heard.audio),
+                received=len(stream.audio),
             )
         )
-        telling = asyncio.create_task(self.tell(heard, seen))
+        sending = asyncio.create_task(self.send_events(stream, sent_events))
         try:
-            await self.listen(heard)
+            await self.receive_all(stream)
         finally:
-            telling.cancel()
-            await asyncio.wait([telling])
+            sending.cancel()
+            await asyncio.wait([sending])
 
-    async def listen(self, heard: Heard) -> None:
+    async def receive_all(self, stream: FakeStream) -> None:
         while True:
-            message = await self.next()
+            message = await self.receive()
             if isinstance(message, bytes | Audio):
-                heard.hear(message if isinstance(message, bytes) else message.data)
+                stream.append_audio(message if isinstance(message, bytes) else message.data)
                 if self.script.later is not None:
-                    await self.say(self.script.later)
+                    await self.send_message(self.script.later)
             else:
-                heard.obey(message)
-            self.maybe_cut("read", self.read)
+                stream.handle_request(message)
+            self.cut_if_due("read", self.read)
             if self.script.acknowledge and self.read % self.script.acknowledge == 0:
-                await self.say(Received(received=len(heard.audio)))
+                await self.send_message(Received(received=len(stream.audio)))
 
-    async def tell(self, heard: Heard, seen: int) -> None:
-        with suppress(ConnectionClosed, _Cut):
+    async def send_events(self, stream: FakeStream, sent_events: int) -> None:
+        with suppress(ConnectionClosed, _ConnectionCut):
             while True:
-                while seen < len(heard.events):
-                    seen += 1
-                    await self.say(heard.events[seen - 1])
-                heard.news.clear()
-                await heard.news.wait()
+                while sent_events < len(stream.events):
+                    sent_events += 1
+                    await self.send_message(stream.events[sent_events - 1])
+                stream.changed.clear()
+                await stream.changed.wait()
 
-    async def next(self) -> FromClient | bytes:
-        self.maybe_cut("before", self.read + 1)
+    async def receive(self) -> FromClient | bytes:
+        self.cut_if_due("before", self.read + 1)
         data = await self.socket.recv()
         self.read += 1
         if isinstance(data, bytes) and self.codec is msgspec.json:
@@ -225,23 +224,25 @@ class _Talk:
         message: FromClient = self.codec.decode(data, type=FromClient)
         return message
 
-    async def say(self, message: FromServer | bytes) -> None:
+    async def send_message(self, message: FromServer | bytes) -> None:
         data = message if isinstance(message, bytes) else self.codec.encode(message)
         await self.socket.send(data, text=self.codec is msgspec.json)
         self.sent += 1
-        self.maybe_cut("sent", self.sent)
+        self.cut_if_due("sent", self.sent)
 
-    def maybe_cut(self, when: str, number: int) -> None:
+    def cut_if_due(self, when: str, number: int) -> None:
         if self.cut is not None and (self.cut.when, self.cut.number) == (when, number):
             self.socket.transport.abort()
-            raise _Cut
+            raise _ConnectionCut
 
 
 @asynccontextmanager
 async def serving(script: Script | None = None, port: int = 0) -> AsyncIterator[FakeServer]:
     fake = FakeServer(script or Script())
     server: Server
-    async with serve(fake.converse, "127.0.0.1", port, process_request=fake.refuse, close_timeout=0.5) as server:
+    async with serve(
+        fake.serve_connection, "127.0.0.1", port, process_request=fake.reject_handshake, close_timeout=0.5
+    ) as server:
         [(_, port)] = [socket.getsockname() for socket in server.sockets]
         fake.url = f"ws://127.0.0.1:{port}"
         yield fake
@@ -249,7 +250,7 @@ async def serving(script: Script | None = None, port: int = 0) -> AsyncIterator[
 
 @contextmanager
 def serving_in_a_thread() -> Iterator[Callable[[Script], FakeServer]]:
-    """For tests without asyncio: a function that starts servers."""
+    """Yields a function that starts servers, for tests without asyncio."""
     stopping = threading.Event()
     started: list[FakeServer] = []
 
@@ -275,7 +276,7 @@ def serving_in_a_thread() -> Iterator[Callable[[Script], FakeServer]]:
 
 
 def speech(words: int) -> bytes:
-    """Words that all differ."""
+    """Audio of distinct words."""
     return b"".join(n.to_bytes(4, "big") * (WORD // 4) for n in range(words))
 
 

@@ -1,4 +1,4 @@
-"""The client without asyncio."""
+"""Tests of the blocking client."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Serve = Callable[[Script], FakeServer]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Afterwards no thread may be left."""
+    """Checks that no thread is left afterwards."""
     before = set(threading.enumerate())
     with serving_in_a_thread() as start:
         yield start
         assert not [thread for thread in threading.enumerate() if thread.name == "conure client"]
-    assert set(threading.enumerate()) <= before  # one of another test may have ended
+    assert set(threading.enumerate()) <= before  # a thread of another test may have ended
 
 
-def test_a_stream_with_a_break(serve: Serve) -> None:
+def test_stream_survives_a_broken_connection(serve: Serve) -> None:
     server = serve(Script([Cut("read", 8)]))
     with BlockingClient(server.url).stream(model="m") as stream:
         assert stream.ready.model == "m"
@@ -40,7 +40,7 @@ def test_a_stream_with_a_break(serve: Serve) -> None:
     assert server.connections == 2
 
 
-def test_leaving_early(serve: Serve) -> None:
+def test_exiting_early_cancels_the_stream(serve: Serve) -> None:
     server = serve(Script())
     with BlockingClient(server.url).stream() as stream:
         stream.send(speech(1))
@@ -51,7 +51,7 @@ def test_leaving_early(serve: Serve) -> None:
     assert isinstance(server.heard.requests[0], Cancel)
 
 
-def test_a_server_that_refuses(serve: Serve) -> None:
+def test_refusal_is_raised(serve: Serve) -> None:
     server = serve(Script(first=Error(message="full", code="busy", retry_after=3)))
     with pytest.raises(ServerBusy), BlockingClient(server.url).stream():
         pass

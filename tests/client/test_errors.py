@@ -1,4 +1,4 @@
-"""The list of errors is written once, and told in the docs."""
+"""All exceptions are exported and documented."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from conure.client import errors
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "client.md").read_text()
 
 
-def test_every_error_is_exported_and_told() -> None:
+def test_every_error_is_exported_and_documented() -> None:
     assert set(errors.__all__) <= set(client.__all__)
     assert set(re.findall(r"^\| `([A-Z]\w+)` \|", PAGE, re.M)) | {"ClientError"} == set(errors.__all__)
     for name in errors.__all__:

@@ -1,4 +1,4 @@
-"""Recordings to a server over HTTP."""
+"""Tests of uploading recordings over HTTP."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ ANSWER = b"""{"text": "Hello.", "language": "en", "duration": 1.5, "model": "tin
 
 
 @dataclass
-class Web:
-    """One answer to everything, and what was asked."""
+class FakeHttpServer:
+    """Sends the same response to every request, and records the request."""
 
     status: int = 200
     answer: bytes = ANSWER
@@ -39,7 +39,7 @@ class Web:
     line: str = ""
     body: bytes = b""
 
-    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.line = head.splitlines()[0]
         assert "transfer-encoding: chunked" in head.lower()
@@ -53,34 +53,34 @@ class Web:
 
 
 @asynccontextmanager
-async def serving(web: Web) -> AsyncIterator[str]:
-    server = await asyncio.start_server(web.converse, "127.0.0.1")
+async def serving(fake: FakeHttpServer) -> AsyncIterator[str]:
+    server = await asyncio.start_server(fake.serve_connection, "127.0.0.1")
     async with server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-def ask(web: Web, source: Any, **options: Any) -> Transcript:
-    async def work() -> Transcript:
-        async with serving(web) as url:
+def transcribe_async(fake: FakeHttpServer, source: Any, **options: Any) -> Transcript:
+    async def scenario() -> Transcript:
+        async with serving(fake) as url:
             return await Client(url).transcribe(source, **options)
 
-    return asyncio.run(work())
+    return asyncio.run(scenario())
 
 
-def ask_blocking(web: Web, source: Any, **options: Any) -> Transcript:
-    async def work() -> Transcript:
-        async with serving(web) as url:
+def transcribe_blocking(fake: FakeHttpServer, source: Any, **options: Any) -> Transcript:
+    async def scenario() -> Transcript:
+        async with serving(fake) as url:
             return await asyncio.to_thread(lambda: BlockingClient(url).transcribe(source, **options))
 
-    return asyncio.run(work())
+    return asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("transcribe", [ask, ask_blocking])
-def test_a_file(transcribe: Callable[..., Transcript], tmp_path: Path) -> None:
-    web, path = Web(), tmp_path / "a talk.mp3"
+@pytest.mark.parametrize("transcribe", [transcribe_async, transcribe_blocking])
+def test_file(transcribe: Callable[..., Transcript], tmp_path: Path) -> None:
+    fake, path = FakeHttpServer(), tmp_path / "a talk.mp3"
     path.write_bytes(bytes(range(256)) * 10_000)
     word = Word(text="Hello.", start=0, end=1, confidence=0.9)
-    assert transcribe(web, path, model="tiny", language="en") == Transcript(
+    assert transcribe(fake, path, model="tiny", language="en") == Transcript(
         text="Hello.",
         language="en",
         duration=1.5,
@@ -88,15 +88,15 @@ def test_a_file(transcribe: Callable[..., Transcript], tmp_path: Path) -> None:
         segments=[Segment(text="Hello.", start=0, end=1, words=[word])],
         problems=["cut off"],
     )
-    assert web.line == "POST /v1/transcribe?model=tiny&language=en&name=a+talk.mp3 HTTP/1.1"
-    assert web.body == path.read_bytes()
+    assert fake.line == "POST /v1/transcribe?model=tiny&language=en&name=a+talk.mp3 HTTP/1.1"
+    assert fake.body == path.read_bytes()
 
 
 def test_bytes() -> None:
-    web = Web()
-    ask(web, b"sound" * 500_000)
-    assert web.line == "POST /v1/transcribe HTTP/1.1"
-    assert web.body == b"sound" * 500_000
+    fake = FakeHttpServer()
+    transcribe_async(fake, b"sound" * 500_000)
+    assert fake.line == "POST /v1/transcribe HTTP/1.1"
+    assert fake.body == b"sound" * 500_000
 
 
 @pytest.mark.parametrize(
@@ -110,38 +110,38 @@ def test_bytes() -> None:
         (200, b"{}", BadMessage, "bad_message"),
     ],
 )
-def test_answers_that_are_no_transcript(status: int, answer: bytes, kind: type[ServerError], code: str) -> None:
+def test_error_responses(status: int, answer: bytes, kind: type[ServerError], code: str) -> None:
     with pytest.raises(kind) as caught:
-        ask(Web(status, answer), b"sound")
+        transcribe_async(FakeHttpServer(status, answer), b"sound")
     assert caught.value.code == code
     if kind is ServerBusy:
         assert caught.value.retry_after == 2.5
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    async def work() -> None:
+def test_missing_file(tmp_path: Path) -> None:
+    async def scenario() -> None:
         with pytest.raises(BadInput, match=r"gone\.mp3 cannot be read: No such file"):
             await Client("http://127.0.0.1:9").transcribe(tmp_path / "gone.mp3")
 
-    asyncio.run(work())
+    asyncio.run(scenario())
 
 
-def test_nobody_there() -> None:
-    async def work() -> str:
-        async with serving(Web()) as url:
+def test_unreachable_server() -> None:
+    async def scenario() -> str:
+        async with serving(FakeHttpServer()) as url:
             return url
 
     with pytest.raises(CannotConnect):
-        BlockingClient(asyncio.run(work())).transcribe(b"sound")
+        BlockingClient(asyncio.run(scenario())).transcribe(b"sound")
 
 
-def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+def test_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.wav")
     path.write_bytes(b"sound")
-    web = Web()
-    assert ask(web, path, track=2).text == "Hello."
-    assert "track=2&name=caf%5Cxe9.wav" in web.line
-    for wrong in (tmp_path / os.fsdecode(b"gone\xe9.wav"), "nul\0.wav"):
+    fake = FakeHttpServer()
+    assert transcribe_async(fake, path, track=2).text == "Hello."
+    assert "track=2&name=caf%5Cxe9.wav" in fake.line
+    for bad_path in (tmp_path / os.fsdecode(b"gone\xe9.wav"), "nul\0.wav"):
         with pytest.raises(BadInput) as raised:
-            asyncio.run(Client("http://127.0.0.1:9").transcribe(wrong))
+            asyncio.run(Client("http://127.0.0.1:9").transcribe(bad_path))
         raised.value.message.encode()

@@ -1,4 +1,4 @@
-"""Live streams over connections that hold."""
+"""Tests of live streams without broken connections."""
 
 from __future__ import annotations
 
@@ -34,73 +34,73 @@ from tests.client.scripted_server import WORD, Script, in_packets, serving, spee
 from tests.waiting import PATIENCE, until
 
 
-def alone(work: Coroutine[Any, Any, None]) -> None:
-    """Run it; no task may be left."""
+def run_alone(scenario: Coroutine[Any, Any, None]) -> None:
+    """Runs the coroutine and checks that no task is left."""
 
-    async def checked() -> None:
+    async def run_and_check() -> None:
         async with asyncio.timeout(PATIENCE):
-            await work
+            await scenario
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    asyncio.run(checked())
+    asyncio.run(run_and_check())
 
 
-async def everything(stream: Stream) -> list[Event]:
+async def read_all(stream: Stream) -> list[Event]:
     return [event async for event in stream]
 
 
 @pytest.mark.parametrize("wire", ["binary", "json", "msgpack"])
-def test_audio_goes_out_and_events_come_back(wire: WireFormat) -> None:
-    async def talk() -> None:
+def test_audio_is_sent_and_events_are_received(wire: WireFormat) -> None:
+    async def scenario() -> None:
         async with serving() as server, Client(server.url).stream(wire=wire) as stream:
             for packet in in_packets(speech(5), 100):
                 await stream.send(packet)
             assert await stream.finalize() == 1
             await stream.send(speech(2))
             await stream.close()
-            events = await everything(stream)
+            events = await read_all(stream)
             heard = server.heard
         assert bytes(heard.audio) == speech(5) + speech(2)
         assert events == heard.events
         assert [type(event) for event in events] == [Partial] * 5 + [Final, Marker] + [Partial] * 2 + [Final, Finished]
 
-    alone(talk())
+    run_alone(scenario())
 
 
-def test_what_is_asked_for_reaches_the_server() -> None:
-    async def talk() -> None:
+def test_options_reach_the_server() -> None:
+    async def scenario() -> None:
         endpointing, finals = Endpointing(silence=None, longest=10), Finals(model="large")
         async with serving() as server:
             client = Client(server.url.replace("ws", "http") + "/", headers={"Authorization": "Bearer x"})
-            asked = {"model": "m", "latency_ms": 160, "language": "de", "endpointing": endpointing, "finals": finals}
-            async with client.stream(**asked, sample_rate=8000, encoding="mulaw", channels=2, lag=True) as stream:
+            options = {"model": "m", "latency_ms": 160, "language": "de", "endpointing": endpointing, "finals": finals}
+            async with client.stream(**options, sample_rate=8000, encoding="mulaw", channels=2, lag=True) as stream:
                 assert stream.ready.model == "m"
             config, hello = server.heard.config, server.heard.hello
-        assert {name: getattr(config, name) for name in asked} == asked
+        assert {name: getattr(config, name) for name in options} == options
         assert (config.events, config.lag) == (True, True)
         assert (hello.sample_rate, hello.encoding, hello.channels) == (8000, "mulaw", 2)
 
-    alone(talk())
+    run_alone(scenario())
 
 
 def test_arrays_are_sent_in_the_encoding_of_the_stream() -> None:
-    async def talk() -> None:
+    async def scenario() -> None:
         samples = np.array([0.0, 0.5, -1.0, 1.5], np.float32)
         async with serving() as server:
             async with Client(server.url).stream() as stream:
                 await stream.send(samples)
                 await stream.send(np.array([1, -2], np.int16))
                 await stream.close()
-                await everything(stream)
+                await read_all(stream)
             async with Client(server.url).stream(encoding="f32", channels=2) as stream:
                 await stream.send(samples.reshape(2, 2))
                 await stream.close()
-                await everything(stream)
+                await read_all(stream)
             first, second = server.streams.values()
         assert np.frombuffer(first.audio, "<i2").tolist() == [0, 16384, -32767, 32767, 1, -2]
         assert np.frombuffer(second.audio, "<f4").tolist() == [0.0, -1.0, 0.5, 1.5]
 
-    alone(talk())
+    run_alone(scenario())
 
 
 @pytest.mark.parametrize(
@@ -113,13 +113,13 @@ def test_arrays_are_sent_in_the_encoding_of_the_stream() -> None:
         (np.array([0, np.nan], np.float32), "pcm16", "finite"),
     ],
 )
-def test_arrays_that_are_no_audio(array: Any, encoding: Any, fault: str) -> None:
-    async def talk() -> None:
+def test_invalid_arrays(array: Any, encoding: Any, fault: str) -> None:
+    async def scenario() -> None:
         async with serving() as server, Client(server.url).stream(encoding=encoding) as stream:
             with pytest.raises(BadInput, match=fault):
                 await stream.send(array)
 
-    alone(talk())
+    run_alone(scenario())
 
 
 def test_bad_urls_and_encodings() -> None:
@@ -142,8 +142,8 @@ def test_bad_urls_and_encodings() -> None:
         (Script(status=404, body=b"not here"), ServerError, "http_404"),
     ],
 )
-def test_a_server_that_refuses(script: Script, kind: type[ServerError], code: str) -> None:
-    async def talk() -> None:
+def test_refusal_is_raised(script: Script, kind: type[ServerError], code: str) -> None:
+    async def scenario() -> None:
         async with serving(script) as server:
             with pytest.raises(kind) as caught:
                 async with Client(server.url).stream():
@@ -154,37 +154,37 @@ def test_a_server_that_refuses(script: Script, kind: type[ServerError], code: st
             assert (caught.value.message, caught.value.hint) == (first.message, first.hint)
             assert caught.value.retry_after == first.retry_after
 
-    alone(talk())
+    run_alone(scenario())
 
 
-def test_nobody_there() -> None:
-    async def talk() -> None:
+def test_unreachable_server() -> None:
+    async def scenario() -> None:
         async with serving() as server:
             pass
         with pytest.raises(CannotConnect, match=server.url):
             async with Client(server.url).stream():
                 pass
 
-    alone(talk())
+    run_alone(scenario())
 
 
-def test_somebody_who_says_nothing() -> None:
+def test_server_that_sends_nothing() -> None:
     left = asyncio.Event()
 
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def send_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
         left.set()
 
-    async def talk() -> None:
-        async with await asyncio.start_server(say_nothing, "127.0.0.1") as silent:
+    async def scenario() -> None:
+        async with await asyncio.start_server(send_nothing, "127.0.0.1") as silent:
             port = silent.sockets[0].getsockname()[1]
             with pytest.raises(CannotConnect, match="did not answer"):
                 async with Client(f"ws://127.0.0.1:{port}", open_timeout=0.1).stream():
                     pass
             await left.wait()
 
-    alone(talk())
+    run_alone(scenario())
 
 
 @pytest.mark.parametrize(
@@ -201,35 +201,35 @@ def test_somebody_who_says_nothing() -> None:
         (b'{"type": "received", "received": 1000000}', BadMessage, "bad_message"),
     ],
 )
-def test_a_stream_that_the_server_gives_up(later: FromServer | bytes, kind: type[ServerError], code: str) -> None:
-    async def talk() -> None:
+def test_stream_that_the_server_fails(later: FromServer | bytes, kind: type[ServerError], code: str) -> None:
+    async def scenario() -> None:
         async with serving(Script(later=later)) as server, Client(server.url).stream() as stream:
             await stream.send(speech(1)[:10])
-            for _ in range(2):  # and it stays so
+            for _ in range(2):  # the error is raised each time
                 with pytest.raises(kind) as caught:
-                    await everything(stream)
+                    await read_all(stream)
                 assert caught.value.code == code
             with pytest.raises(kind):
                 await stream.send(b"more")
             assert server.connections == 1
 
-    alone(talk())
+    run_alone(scenario())
 
 
-def test_messages_of_a_later_protocol_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    async def talk() -> None:
+def test_messages_of_unknown_type_are_skipped(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
         later = b'{"type": "mood", "seq": 1, "value": "good"}'
         async with serving(Script(later=later)) as server, Client(server.url).stream() as stream:
             await stream.send(speech(1))
             await stream.close()
-            assert [type(event) for event in await everything(stream)] == [Partial, Final, Finished]
+            assert [type(event) for event in await read_all(stream)] == [Partial, Final, Finished]
 
-    alone(talk())
+    run_alone(scenario())
     assert "'mood'" in caplog.text
 
 
-def test_after_close_nothing_is_taken() -> None:
-    async def talk() -> None:
+def test_nothing_is_accepted_after_close() -> None:
+    async def scenario() -> None:
         async with serving() as server, Client(server.url).stream() as stream:
             await stream.close()
             await stream.close()
@@ -237,14 +237,14 @@ def test_after_close_nothing_is_taken() -> None:
                 await stream.send(b"more")
             with pytest.raises(StreamClosed):
                 await stream.finalize()
-            assert [type(event) for event in await everything(stream)] == [Finished]
-            assert await everything(stream) == []
+            assert [type(event) for event in await read_all(stream)] == [Finished]
+            assert await read_all(stream) == []
 
-    alone(talk())
+    run_alone(scenario())
 
 
-def test_leaving_early_cancels_the_stream() -> None:
-    async def talk() -> None:
+def test_exiting_early_cancels_the_stream() -> None:
+    async def scenario() -> None:
         async with serving() as server:
             async with Client(server.url).stream() as stream:
                 await stream.send(speech(3))
@@ -254,19 +254,19 @@ def test_leaving_early_cancels_the_stream() -> None:
             with pytest.raises(StreamClosed):
                 await stream.send(b"more")
 
-    alone(talk())
+    run_alone(scenario())
 
 
 @pytest.mark.parametrize("where", ["opening", "reading", "sending"])
-def test_being_cancelled(where: str) -> None:
+def test_task_cancellation(where: str) -> None:
     async def use(url: str) -> None:
         async with Client(url).stream() as stream:
             if where == "reading":
-                await everything(stream)
+                await read_all(stream)
             while True:
                 await stream.send(bytes(1 << 20))
 
-    async def talk() -> None:
+    async def scenario() -> None:
         script = Script(acknowledge=0, status=None)
         async with serving(script) as server:
             using = asyncio.create_task(use(server.url))
@@ -276,13 +276,13 @@ def test_being_cancelled(where: str) -> None:
             await asyncio.wait([using])
             assert using.cancelled()
 
-    alone(talk())
+    run_alone(scenario())
 
 
-def test_send_waits_when_nothing_is_safe() -> None:
-    """Audio is kept for as long as a connection may be away, and 10 s more."""
+def test_send_waits_while_nothing_is_acknowledged() -> None:
+    """The buffer holds the audio of the resume timeout and 10 s more."""
 
-    async def talk() -> None:
+    async def scenario() -> None:
         script = Script(acknowledge=0, resume_seconds=2)
         async with serving(script) as server, Client(server.url).stream() as stream:
             second = bytes(32000)
@@ -291,20 +291,20 @@ def test_send_waits_when_nothing_is_safe() -> None:
             waiting = asyncio.create_task(stream.send(second))
             await until(lambda: len(server.heard.audio) >= 11 * 32000 + 31000)
             assert not waiting.done()
-            waiting.cancel()  # it has sent nothing
+            waiting.cancel()  # has sent nothing
             await asyncio.wait([waiting])
             script.acknowledge = 1
-            await stream.finalize()  # small enough; it brings the news that all is safe
+            await stream.finalize()  # fits in, and makes the server acknowledge everything
             await stream.send(second)
             await stream.close()
-            await everything(stream)
+            await read_all(stream)
             assert len(server.heard.audio) == 12 * 32000 + 31000
 
-    alone(talk())
+    run_alone(scenario())
 
 
-def test_events_that_nobody_reads() -> None:
-    async def talk() -> None:
+def test_unread_events_are_bounded() -> None:
+    async def scenario() -> None:
         async with serving() as server, Client(server.url).stream() as stream:
             stream._events.max_events = 5
             await stream.send(speech(6))
@@ -313,17 +313,17 @@ def test_events_that_nobody_reads() -> None:
             with pytest.raises(ReaderTooSlow, match="5 events"):
                 await anext(stream)
 
-    alone(talk())
+    run_alone(scenario())
 
 
-def test_packets_are_of_whole_samples() -> None:
-    async def talk() -> None:
+def test_packets_have_whole_samples() -> None:
+    async def scenario() -> None:
         async with serving() as server, Client(server.url).stream(channels=3) as stream:
             audio = speech(3000)
             await stream.send(audio)
             await stream.close()
-            await everything(stream)
+            await read_all(stream)
             assert bytes(server.heard.audio) == audio
             assert len(server.heard.words) == len(audio) // WORD
 
-    alone(talk())
+    run_alone(scenario())
