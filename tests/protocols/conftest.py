@@ -1,4 +1,4 @@
-"""One server for all doors, with a live model that hears chunks and one that hears utterances."""
+"""Servers shared by the tests, with one live model that works on chunks and one that works on utterances."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.protocols.servers import TINY_MODEL, Server, started
 
 @pytest.fixture(scope="session")
 def live_models(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The random one, named small, and the tiny one."""
-    from tests.engine.live_model import save_live_model, talking_network  # noqa: PLC0415  it loads torch
+    """A random model named small, and the tiny model."""
+    from tests.engine.live_model import save_live_model, talking_network  # noqa: PLC0415  imports torch
 
     return f"{save_live_model(talking_network(), tmp_path_factory.mktemp('models') / 'small')},{TINY_MODEL}"
 
@@ -29,7 +29,7 @@ def server(live_models: str, cache: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def digits_server(cache: Path) -> Iterator[Server]:
-    """With the model that hears digits in chunks, which is the usual one, and the one that hears utterances."""
+    """With the default model for digits, which works on chunks, and the one that works on utterances."""
     with started(f"tiny,{TINY_MODEL}", cache, "--resume-seconds", "2", "--drain-seconds", "2") as running:
         yield running
         running.settled(0)

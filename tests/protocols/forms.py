@@ -1,4 +1,4 @@
-"""Forms as clients send them."""
+"""Sends multipart forms as clients do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Field = tuple[str, str]
 
 
 def parts(fields: Sequence[Field], file: bytes | None, name: str = "speech.flac") -> list[tuple[str, Any]]:
-    """Of a multipart form, in order; `file` comes first."""
+    """Parts of a multipart form, in order; `file` is the first."""
     recording = [] if file is None else [("file", (name, file, "application/octet-stream"))]
     return [*recording, *((field, (None, value)) for field, value in fields)]
 

@@ -1,9 +1,9 @@
-"""Throws broken messages at everything that listens, and looks whether the server is as it was.
+"""Sends invalid messages to every port and endpoint, and checks that the server is unchanged afterwards.
 
     python -m tests.protocols.fuzzing [--seconds 600] [--seed N] [--only NAME ...] [--cases 50]
 
-A case is what a good client says, with some of it changed (`mutations.py`), framed well or not (`wires.py`), cut into
-pieces and ended in one of five ways. The same seed, target and number are the same case.
+A case is a sequence of valid messages, some of them mutated (`mutations.py`), framed correctly or not (`wires.py`),
+split into pieces and ended in one of five ways. The same seed, target and number give the same case.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ import psutil
 
 from bench.visits import reset
 from tests.protocols.fuzz_targets import TARGETS, Target
-from tests.protocols.mutations import Said, broken, mutated, shuffled
+from tests.protocols.mutations import Message, corrupt, mutate, shuffle
 from tests.protocols.servers import Server, started
 from tests.waiting import PATIENCE, wait_for
 
-__all__ = ["State", "batch", "good", "is_there", "state_of", "unharmed"]
+__all__ = ["State", "run_cases", "send_valid_messages", "is_served", "state_of", "unchanged"]
 
 ENDINGS = ("close", "reset", "half", "listen", "stay")
-"""`half` says that it has nothing more to say; `stay` says and hears nothing until others have gone."""
+"""`half` half-closes the connection; `stay` neither sends nor reads until the other cases of the batch have ended."""
 FAILED = b"HTTP/1.1 500"
-AT_ONCE = 8
-"""Clients."""
-CHANGED, CUT = 0.3, 0.15
-"""How often a message is changed, and some bytes on their way."""
+CONCURRENT_CLIENTS = 8
+"""Concurrent clients."""
+MUTATION_RATE, CORRUPTION_RATE = 0.3, 0.15
+"""Probability that a message is mutated, and that its bytes are."""
 LISTEN_SECONDS = 0.05
-"""For what is said to a client that does not care."""
+"""For reading the server's response."""
 DECODERS = 32
-"""Threads that stay for the next containers."""
+"""Decoder threads that the server keeps."""
 
 
 @dataclass(frozen=True)
@@ -59,155 +59,155 @@ def state_of(server: Server) -> State:
     return State(files, threads, psutil.Process(server.process.pid).memory_info().rss / 1e6)
 
 
-def is_there(server: Server, target: Target) -> bool:
-    """Whether a door answers at all."""
+def is_served(server: Server, target: Target) -> bool:
+    """Whether the target has a port and a route."""
     if target.port not in server.ports:
         return False
     if target.port != "web":
         return True
-    said = [] if target.is_socket else [target.wire(one, None) for one in target.talk(Random(0))]
-    answer = _told(server, target, said, b"\r\n\r\n")
+    messages = [] if target.is_socket else [target.wire(message, None) for message in target.messages(Random(0))]
+    answer = _exchange(server, target, messages, b"\r\n\r\n")
     missing = (b"HTTP/1.1 403",) if target.is_socket else (b"HTTP/1.1 404", b"HTTP/1.1 405", b"HTTP/1.1 415")
     return not answer.startswith(missing)
 
 
-def good(server: Server, target: Target) -> bytes:
-    """What a client hears that says only good things, up to what it waits for."""
-    said = target.talk(Random(0))
-    return _told(server, target, [target.wire(one, None) for one in said], target.answer)
+def send_valid_messages(server: Server, target: Target) -> bytes:
+    """Sends only valid messages; returns the response up to the expected answer."""
+    messages = target.messages(Random(0))
+    return _exchange(server, target, [target.wire(message, None) for message in messages], target.answer)
 
 
-def batch(server: Server, target: Target, seed: int, numbers: Iterable[int]) -> None:
-    """So many cases, some at once. Raises AssertionError for an answer that says that the server failed."""
-    with ExitStack() as left_open, ThreadPoolExecutor(AT_ONCE) as clients:
+def run_cases(server: Server, target: Target, seed: int, numbers: Iterable[int]) -> None:
+    """Runs cases, some concurrently. Raises AssertionError if the server reports an internal error or hangs."""
+    with ExitStack() as open_connections, ThreadPoolExecutor(CONCURRENT_CLIENTS) as clients:
         for number, fault in clients.map(
-            lambda number: (number, _visit(server, target, seed, number, left_open)), numbers
+            lambda number: (number, _run_case(server, target, seed, number, open_connections)), numbers
         ):
             assert fault is None, f"{target.name}, seed {seed}, case {number}: {fault}"
 
 
 @contextmanager
-def unharmed(server: Server, before: State) -> Iterator[None]:
-    """Waits at the end until everything is as it was before."""
-    said = len(server.lines)
+def unchanged(server: Server, before: State) -> Iterator[None]:
+    """Waits at the end until streams, files and threads are back to their previous numbers."""
+    messages = len(server.lines)
     yield
     with urllib.request.urlopen(server.base + "/health", timeout=PATIENCE) as answer:
         assert answer.status == 200
     wait_for(lambda: server.health()["streams"] == 0)
     wait_for(lambda: server.handles()[0] <= before.files)
     wait_for(lambda: server.handles()[1] <= before.threads + DECODERS)
-    written = "".join(server.lines[said:])
+    written = "".join(server.lines[messages:])
     assert "Traceback" not in written, written
 
 
-def _parts(target: Target, chance: Random) -> list[bytes]:
-    """What is written, one after the other."""
-    said: list[Said] = shuffled(target.talk(chance), chance)
-    said = [mutated(one, chance) if chance.random() < CHANGED else one for one in said]
-    parts = [target.opening, *(target.wire(one, chance) for one in said)]
-    at = chance.randrange(len(parts))
-    if chance.random() < CUT and (at > 0 or chance.random() < CUT):  # rarely is the opening none
-        parts[at] = broken(parts[at], chance)
+def _case_bytes(target: Target, rng: Random) -> list[bytes]:
+    """The bytes of a case, one part per message."""
+    messages: list[Message] = shuffle(target.messages(rng), rng)
+    messages = [mutate(message, rng) if rng.random() < MUTATION_RATE else message for message in messages]
+    parts = [target.opening, *(target.wire(message, rng) for message in messages)]
+    at = rng.randrange(len(parts))
+    if rng.random() < CORRUPTION_RATE and (at > 0 or rng.random() < CORRUPTION_RATE):  # rarely corrupts the opening
+        parts[at] = corrupt(parts[at], rng)
     return parts
 
 
-def _visit(server: Server, target: Target, seed: int, number: int, left_open: ExitStack) -> str | None:
-    """What is wrong with how the server took it."""
-    chance = Random(f"{seed} {target.name} {number}")
-    parts, ending = _parts(target, chance), chance.choice(ENDINGS)
+def _run_case(server: Server, target: Target, seed: int, number: int, open_connections: ExitStack) -> str | None:
+    """Runs one case; returns the server's fault, if any."""
+    rng = Random(f"{seed} {target.name} {number}")
+    parts, ending = _case_bytes(target, rng), rng.choice(ENDINGS)
     connection = socket.create_connection((server.host, server.ports[target.port]), timeout=PATIENCE)
     if ending == "stay":
-        left_open.callback(reset, connection)
-    heard = b""
+        open_connections.callback(reset, connection)
+    received = b""
     try:
         if parts[0] == target.opening:
-            heard = _open(connection, target)
+            received = _open(connection, target)
             del parts[0]
         for part in parts:
-            for piece in _cut(part, chance):
+            for piece in _split(part, rng):
                 connection.sendall(piece)
-                heard += _read(connection, 0)
+                received += _read(connection, 0)
         if ending == "half":
             connection.shutdown(socket.SHUT_WR)
         if ending in ("half", "listen"):
-            heard += _read(connection, LISTEN_SECONDS)
+            received += _read(connection, LISTEN_SECONDS)
     except TimeoutError:
-        return f"took nothing for {PATIENCE} s"
+        return f"the server read nothing for {PATIENCE} s"
     except OSError:
-        pass  # it has hung up, which it may
+        pass  # the server may close the connection
     if ending != "stay":
         reset(connection) if ending == "reset" else connection.close()
-    return "answered 500" if FAILED in heard else None
+    return "answered 500" if FAILED in received else None
 
 
-def _cut(part: bytes, chance: Random) -> list[bytes]:
-    if len(part) < 2 or chance.random() > CUT:
+def _split(part: bytes, rng: Random) -> list[bytes]:
+    if len(part) < 2 or rng.random() > CORRUPTION_RATE:
         return [part]
-    places = [0, *sorted(chance.randrange(len(part)) for _ in range(4)), len(part)]
-    return [part[begin:end] for begin, end in pairwise(places)]
+    offsets = [0, *sorted(rng.randrange(len(part)) for _ in range(4)), len(part)]
+    return [part[begin:end] for begin, end in pairwise(offsets)]
 
 
 def _read(connection: socket.socket, seconds: float) -> bytes:
-    """What comes until it is quiet for so long."""
-    heard = b""
+    """Reads until nothing arrives for so long."""
+    received = b""
     connection.settimeout(seconds)
     try:
         while data := connection.recv(2**16):
-            heard += data
+            received += data
     except (BlockingIOError, TimeoutError):
         pass
     connection.settimeout(PATIENCE)
-    return heard
+    return received
 
 
-def _told(server: Server, target: Target, parts: list[bytes], until: bytes) -> bytes:
-    """What is heard up to there, or all of it where that never comes."""
-    heard = b""
+def _exchange(server: Server, target: Target, parts: list[bytes], until: bytes) -> bytes:
+    """Sends the parts and reads until `until`, or to the end."""
+    received = b""
     address = server.host, server.ports[target.port]
     with suppress(OSError), socket.create_connection(address, timeout=PATIENCE) as connection:
-        heard = _open(connection, target)
+        received = _open(connection, target)
         for part in parts:
             connection.sendall(part)
-        while until not in heard and (data := connection.recv(2**16)):
-            heard += data
-    return heard
+        while until not in received and (data := connection.recv(2**16)):
+            received += data
+    return received
 
 
 def _open(connection: socket.socket, target: Target) -> bytes:
-    """The answer to the opening of a WebSocket: nobody may speak before it."""
+    """Sends the opening; for a WebSocket, waits for the response to the handshake."""
     connection.sendall(target.opening)
-    heard = b""
-    while target.is_socket and b"\r\n\r\n" not in heard and (data := connection.recv(2**16)):
-        heard += data
-    return heard
+    received = b""
+    while target.is_socket and b"\r\n\r\n" not in received and (data := connection.recv(2**16)):
+        received += data
+    return received
 
 
 def main() -> None:
-    asked = _parser().parse_args()
+    arguments = _parser().parse_args()
     with tempfile.TemporaryDirectory() as cache, started("tiny", Path(cache), "--resume-seconds", "2") as server:
-        targets = [target for name, target in TARGETS.items() if name in (asked.only or TARGETS)]
-        rounds = _seeds(asked.seed)
+        targets = [target for name, target in TARGETS.items() if name in (arguments.only or TARGETS)]
+        rounds = _seeds(arguments.seed)
         for target in targets:
-            batch(server, target, 0, range(AT_ONCE))  # whatever is made once is made
-        before, until = state_of(server), time.monotonic() + asked.seconds
+            run_cases(server, target, 0, range(CONCURRENT_CLIENTS))  # warm-up
+        before, until = state_of(server), time.monotonic() + arguments.seconds
         while time.monotonic() < until:
             seed = next(rounds)
             for target in targets:
                 try:
-                    with unharmed(server, before):
-                        batch(server, target, seed, range(asked.cases))
+                    with unchanged(server, before):
+                        run_cases(server, target, seed, range(arguments.cases))
                 except AssertionError as error:
                     sys.exit(f"{target.name}, seed {seed}: {error}\n{server.errors}")
-            sys.stdout.write(f"seed {seed}: {len(targets)} targets, {asked.cases} cases each; {state_of(server)}\n")
+            sys.stdout.write(f"seed {seed}: {len(targets)} targets, {arguments.cases} cases each; {state_of(server)}\n")
             sys.stdout.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--seed", type=int, help="of the first round; without it random ones")
+    parser.add_argument("--seed", type=int, help="seed of the first round; default: random")
     parser.add_argument("--only", nargs="*", help="names of targets")
-    parser.add_argument("--cases", type=int, default=50, help="of a target in a round")
+    parser.add_argument("--cases", type=int, default=50, help="cases of each target per round")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Clients of the native protocol: messages out, messages in."""
+"""Clients of the native protocol over WebSocket and TCP."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 Message = dict[str, Any]
 
 TINY: Message = {"type": "config", "model": "tiny", "endpointing": {"silence": 1.5}}
-"""Opens a stream that hears the demo as one utterance."""
+"""Opens a stream in which the demo is one utterance."""
 
 
 def pcm16(samples: np.ndarray) -> bytes:
@@ -53,16 +53,16 @@ class Client(Protocol):
     def say(self, message: Message | bytes | str) -> None: ...
 
     def hear(self) -> Message | None:
-        """None where the server has hung up."""
+        """The next message; None if the server has closed the connection."""
         ...
 
     def cut(self) -> None:
-        """The connection breaks."""
+        """Resets the connection."""
         ...
 
 
 class Socket:
-    """Over WebSocket. Bytes go as they are."""
+    """A WebSocket client. Sends audio as binary messages."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -72,30 +72,30 @@ class Socket:
 
     def hear(self) -> Message | None:
         try:
-            said = self.connection.recv(PATIENCE)
+            sent = self.connection.recv(PATIENCE)
         except ConnectionClosed:
             return None
-        told: Message = json.loads(said)
-        return told
+        message: Message = json.loads(sent)
+        return message
 
     def cut(self) -> None:
         _reset(self.connection.socket)
 
 
 class Lines:
-    """Over TCP. Bytes go in JSON."""
+    """A TCP client. Sends audio in JSON."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.greeting: Message | None = None
-        """What the server says first."""
+        """The server's first message."""
         self._lines = connection.makefile("rb")
 
     def say(self, message: Message | bytes | str) -> None:
         if isinstance(message, bytes):
             message = spoken(message)
-        said = json.dumps(message) if isinstance(message, dict) else message
-        self.connection.sendall(said.encode() + b"\n")
+        sent = json.dumps(message) if isinstance(message, dict) else message
+        self.connection.sendall(sent.encode() + b"\n")
 
     def hear(self) -> Message | None:
         try:
@@ -110,13 +110,13 @@ class Lines:
 
 def _reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-    with suppress(OSError):  # the server may have hung up before
+    with suppress(OSError):  # the server may have closed it before
         connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
 def socket_of(server: Server, path: str = "/v1/stream", **options: Any) -> Iterator[Socket]:
-    """`options`: of the connection; it has the server's headers unless they say otherwise."""
+    """`options`: of `connect`; the default headers have the server's key."""
     options = {"additional_headers": server.headers, "max_size": None, "compression": None} | options
     with connect(server.url(path), open_timeout=PATIENCE, **options) as connection:
         yield Socket(connection)
@@ -133,15 +133,15 @@ def lines(server: Server) -> Iterator[Lines]:
             yield client
 
 
-def converse(client: Client, said: list[Message | bytes]) -> list[Message]:
-    """Says all of it, and hears until the server hangs up."""
-    for message in said:
+def converse(client: Client, sent: list[Message | bytes]) -> list[Message]:
+    """Sends all messages and reads until the server closes the connection."""
+    for message in sent:
         client.say(message)
-    heard = []
-    while (told := client.hear()) is not None:
-        heard.append(told)
-    return heard
+    received = []
+    while (response := client.hear()) is not None:
+        received.append(response)
+    return received
 
 
-def finals(heard: list[Message]) -> str:
-    return " ".join(told["text"] for told in heard if told["type"] == "final" and told["text"])
+def finals(received: list[Message]) -> str:
+    return " ".join(message["text"] for message in received if message["type"] == "final" and message["text"])

@@ -1,4 +1,4 @@
-"""What is done to good messages: by their structure, by their bytes, by their order."""
+"""Mutations of valid messages: of their structure, their bytes and their order."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Said", "as_json", "as_msgpack", "broken", "mutated", "shuffled"]
+__all__ = ["Message", "as_json", "as_msgpack", "corrupt", "mutate", "shuffle"]
 
-Said = dict[str, Any] | str | bytes
-"""A message as its protocol has it: an object, a text, bytes."""
+Message = dict[str, Any] | str | bytes
+"""A message: an object, a text or bytes."""
 
 DEEP = "@deep@"
-"""Stands for so many brackets that nobody can nest them in Python."""
+"""Placeholder for deeper nested brackets than Python supports."""
 HUGE = "@huge@"
-"""Stands for a number of 400 digits."""
+"""Placeholder for a number of 400 digits."""
 DEPTHS = (50, 500, 100_000)
 VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2**31, 2**53 + 1, 2**63, -(2**63), 2**64, 1e308, 1e-308, 0.5, -0.0),
@@ -57,39 +57,39 @@ NAMES = (
 )
 
 
-def mutated(said: Said, chance: Random) -> Said:
-    """Once or a few times."""
-    for _ in range(chance.choice((1, 1, 1, 2, 5))):
-        if isinstance(said, dict):
-            said = _restructured(said, chance)
-        elif isinstance(said, str):
-            said = broken(said.encode("utf-8", "surrogatepass"), chance).decode("latin-1")
+def mutate(message: Message, rng: Random) -> Message:
+    """Mutates the message one to five times."""
+    for _ in range(rng.choice((1, 1, 1, 2, 5))):
+        if isinstance(message, dict):
+            message = _mutate_object(message, rng)
+        elif isinstance(message, str):
+            message = corrupt(message.encode("utf-8", "surrogatepass"), rng).decode("latin-1")
         else:
-            said = broken(said, chance)
-    return said
+            message = corrupt(message, rng)
+    return message
 
 
-def shuffled(said: list[Said], chance: Random) -> list[Said]:
-    """Some left out, said twice, or in another place."""
-    said = list(said)
-    for _ in range(chance.choice((0, 1, 1, 3))):
-        at = chance.randrange(len(said))
-        match chance.randrange(4):
-            case 0 if len(said) > 1:
-                del said[at]
+def shuffle(messages: list[Message], rng: Random) -> list[Message]:
+    """Removes, repeats and moves messages."""
+    messages = list(messages)
+    for _ in range(rng.choice((0, 1, 1, 3))):
+        at = rng.randrange(len(messages))
+        match rng.randrange(4):
+            case 0 if len(messages) > 1:
+                del messages[at]
             case 1:
-                said.insert(at, said[chance.randrange(len(said))])
+                messages.insert(at, messages[rng.randrange(len(messages))])
             case 2:
-                said[at:at] = [said[at]] * chance.choice((2, 20))
+                messages[at:at] = [messages[at]] * rng.choice((2, 20))
             case _:
-                said.insert(at, said.pop())
-    return said
+                messages.insert(at, messages.pop())
+    return messages
 
 
-def broken(data: bytes, chance: Random) -> bytes:
-    """Bits turned, parts gone, doubled, or from somewhere else."""
-    at, end = sorted((chance.randint(0, len(data)), chance.randint(0, len(data))))
-    match chance.randrange(7):
+def corrupt(data: bytes, rng: Random) -> bytes:
+    """Truncates, removes, repeats, inserts, replaces or flips bits."""
+    at, end = sorted((rng.randint(0, len(data)), rng.randint(0, len(data))))
+    match rng.randrange(7):
         case 0:
             return data[:at]
         case 1:
@@ -97,26 +97,22 @@ def broken(data: bytes, chance: Random) -> bytes:
         case 2:
             return data[:end] + data[at:]
         case 3:
-            return data[:at] + chance.randbytes(chance.choice((1, 4, 100))) + data[at:]
+            return data[:at] + rng.randbytes(rng.choice((1, 4, 100))) + data[at:]
         case 4:
-            return (
-                data[:at]
-                + chance.choice((b"\xff", b"\0", b"\x80", b"\n", b'"')) * chance.choice((1, 9, 999))
-                + data[at:]
-            )
+            return data[:at] + rng.choice((b"\xff", b"\0", b"\x80", b"\n", b'"')) * rng.choice((1, 9, 999)) + data[at:]
         case 5:
-            return chance.randbytes(chance.choice((0, 1, 7, 300, 5_000)))
+            return rng.randbytes(rng.choice((0, 1, 7, 300, 5_000)))
         case _:
-            turned = bytearray(data)
-            for _ in range(chance.choice((1, 1, 8))):
-                if turned:
-                    turned[chance.randrange(len(turned))] ^= 1 << chance.randrange(8)
-            return bytes(turned)
+            flipped = bytearray(data)
+            for _ in range(rng.choice((1, 1, 8))):
+                if flipped:
+                    flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
+            return bytes(flipped)
 
 
-def as_json(said: dict[str, Any]) -> bytes:
-    """Also what is no JSON: NaN, bytes that are no UTF-8, numbers of any length, brackets of any depth."""
-    text = json.dumps(said, default=lambda data: data.decode("latin-1")).encode()
+def as_json(message: dict[str, Any]) -> bytes:
+    """JSON, or invalid JSON with NaN, invalid UTF-8, too long numbers or too deep nesting."""
+    text = json.dumps(message, default=lambda data: data.decode("latin-1")).encode()
     if b"ud800" in text:
         text = text.replace(rb"\ud800", b"\xed\xa0\x80")
     depth = DEPTHS[len(text) % len(DEPTHS)]
@@ -125,8 +121,8 @@ def as_json(said: dict[str, Any]) -> bytes:
     )
 
 
-def as_msgpack(said: dict[str, Any]) -> bytes:
-    packed = msgspec.msgpack.encode(_packable(said))
+def as_msgpack(message: dict[str, Any]) -> bytes:
+    packed = msgspec.msgpack.encode(_packable(message))
     depth = DEPTHS[len(packed) % len(DEPTHS)]
     return packed.replace(b"\xa6" + DEEP.encode(), b"\x91" * depth + b"\x01")
 
@@ -141,39 +137,42 @@ def _packable(value: Any) -> Any:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-def _restructured(said: dict[str, Any], chance: Random) -> dict[str, Any]:
-    copy: dict[str, Any] = _copied(said)
-    place = chance.choice(_places(copy))
-    key = chance.choice(list(place) or [""]) if isinstance(place, dict) else chance.randrange(len(place) or 1)
-    if isinstance(place, list):
-        place[key : key + 1] = [_strange(place[key] if place else None, chance)]
-    elif chance.random() < 0.15:
-        place.pop(key, None)
-    elif chance.random() < 0.15:
-        place[chance.choice(NAMES)] = chance.choice(VALUES)
+def _mutate_object(message: dict[str, Any], rng: Random) -> dict[str, Any]:
+    copy: dict[str, Any] = _deep_copy(message)
+    container = rng.choice(_containers(copy))
+    key = rng.choice(list(container) or [""]) if isinstance(container, dict) else rng.randrange(len(container) or 1)
+    if isinstance(container, list):
+        container[key : key + 1] = [_unusual_value(container[key] if container else None, rng)]
+    elif rng.random() < 0.15:
+        container.pop(key, None)
+    elif rng.random() < 0.15:
+        container[rng.choice(NAMES)] = rng.choice(VALUES)
     else:
-        place[key] = _strange(place.get(key), chance)
+        container[key] = _unusual_value(container.get(key), rng)
     return copy
 
 
-def _strange(value: Any, chance: Random) -> Any:
-    """Often something else of the same type: that gets further."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and chance.random() < 0.5:
-        return chance.choice((value + 1, -value, value * 1000, value / 3, 10**18, 7))
-    if isinstance(value, str) and chance.random() < 0.5:
-        return broken(value.encode("utf-8", "replace"), chance).decode("latin-1")
-    if isinstance(value, bytes) and chance.random() < 0.7:
-        return broken(value, chance)
-    return chance.choice(VALUES)
+def _unusual_value(value: Any, rng: Random) -> Any:
+    """Often a value of the same type, which passes more checks of the server."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and rng.random() < 0.5:
+        return rng.choice((value + 1, -value, value * 1000, value / 3, 10**18, 7))
+    if isinstance(value, str) and rng.random() < 0.5:
+        return corrupt(value.encode("utf-8", "replace"), rng).decode("latin-1")
+    if isinstance(value, bytes) and rng.random() < 0.7:
+        return corrupt(value, rng)
+    return rng.choice(VALUES)
 
 
-def _places(value: Any) -> list[Any]:
-    """The object and all that it holds that holds something itself."""
+def _containers(value: Any) -> list[Any]:
+    """The value and all objects and lists in it."""
     inner = value.values() if isinstance(value, dict) else value
-    return [value, *(place for one in inner if isinstance(one, (dict, list)) for place in _places(one))]
+    return [
+        value,
+        *(container for item in inner if isinstance(item, dict | list) for container in _containers(item)),
+    ]
 
 
-def _copied(value: Any) -> Any:
+def _deep_copy(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _copied(inner) for name, inner in value.items()}
-    return [_copied(inner) for inner in value] if isinstance(value, list) else value
+        return {name: _deep_copy(inner) for name, inner in value.items()}
+    return [_deep_copy(inner) for inner in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""All doors of a server in this process, at real sockets, before an engine that says what a test wants."""
+"""Runs all protocols in this process, on real sockets, with a fake engine that tests control."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ from conure.service.tokenizer_cache import TokenizerCache
 from conure.settings import Settings
 from tests.service.fake_engine import TOKENIZER, Engine
 
-__all__ = ["Holding", "Standing", "standing"]
+__all__ = ["PausedEngine", "RunningServers", "run_servers"]
 
 PATIENCE = 120.0
 RATE = 16_000
 
 
-class Holding(Engine):
-    """Answers nothing but `Open` until it is let go on; then it works in all that comes, at once."""
+class PausedEngine(Engine):
+    """Answers only `Open` while it is paused; afterwards answers every request immediately."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_held = True
-        self.heard: dict[int, int] = defaultdict(int)
-        """Samples by stream."""
-        self.most_ahead = 0
-        """Samples that it was given of one stream, at most, while it was held."""
+        self.is_paused = True
+        self.sample_counts: dict[int, int] = defaultdict(int)
+        """Samples received, by stream."""
+        self.max_ahead = 0
+        """Most samples of one stream received while paused."""
 
     def ask(self, request: Request) -> None:
         super().ask(request)
-        if not self.is_held and not isinstance(request, engine.Open):
+        if not self.is_paused and not isinstance(request, engine.Open):
             asyncio.get_running_loop().call_soon(self.say, *self._answers(request))
 
-    def let_go(self) -> None:
+    def resume(self) -> None:
         for stream in self.receivers:
-            given = [request.samples for request in self.asked if _is_audio_of(request, stream)]
-            self.most_ahead = max(self.most_ahead, sum(map(len, given)))
-        self.is_held = False
+            packets = [request.samples for request in self.asked if _is_audio_of(request, stream)]
+            self.max_ahead = max(self.max_ahead, sum(map(len, packets)))
+        self.is_paused = False
         for request in list(self.asked):
             if not isinstance(request, engine.Open):
                 self.say(*self._answers(request))
 
     def samples_of(self, stream: int) -> np.ndarray:
-        given = [request.samples for request in self.asked if _is_audio_of(request, stream)]
-        return np.concatenate([np.empty(0, np.float32), *given])
+        packets = [request.samples for request in self.asked if _is_audio_of(request, stream)]
+        return np.concatenate([np.empty(0, np.float32), *packets])
 
     def _answers(self, request: Request) -> Iterator[Answer]:
         match request:
             case engine.Audio(stream, samples):
-                self.heard[stream] += len(samples)
-                yield engine.StreamTokens(stream, (), self.heard[stream] / RATE)
+                self.sample_counts[stream] += len(samples)
+                yield engine.StreamTokens(stream, (), self.sample_counts[stream] / RATE)
             case engine.Finalize(stream, marker):
                 yield engine.Marker(stream, marker)
             case engine.Close(stream):
@@ -71,44 +71,46 @@ def _is_audio_of(request: Request, stream: int) -> bool:
     return isinstance(request, engine.Audio) and request.stream == stream
 
 
-class Standing:
-    def __init__(self, engine: Holding, doors: ProtocolServers) -> None:
+class RunningServers:
+    def __init__(self, engine: PausedEngine, servers: ProtocolServers) -> None:
         self.engine = engine
-        self.doors = doors
-        self.ports = doors.ports
+        self.servers = servers
+        self.ports = servers.ports
 
     def url(self, path: str) -> str:
         return f"ws://127.0.0.1:{self.ports.web}{path}"
 
 
 @asynccontextmanager
-async def _standing(**settings: Any) -> AsyncIterator[Standing]:
-    held = Holding()
+async def _open_servers(**settings: Any) -> AsyncIterator[RunningServers]:
+    paused = PausedEngine()
     ports = dict.fromkeys(("port", "tcp_port", "grpc_port", "wyoming_port"), "free")
     chosen = Settings(status_port=0, **(ports | settings))
-    async with open_servers(chosen, cast(EngineClient, held), Plan(("live",), ("clips",))) as doors:
-        yield Standing(held, doors)
+    async with open_servers(chosen, cast(EngineClient, paused), Plan(("live",), ("clips",))) as servers:
+        yield RunningServers(paused, servers)
 
 
-def standing(play: Callable[[Standing], Awaitable[None]], **settings: Any) -> Holding:
-    """Plays, and sees that no stream, byte or task is left."""
+def run_servers(scenario: Callable[[RunningServers], Awaitable[None]], **settings: Any) -> PausedEngine:
+    """Runs the scenario and checks that no stream, byte or task is left."""
 
-    async def run() -> Holding:
-        async with _standing(**settings) as place:
+    async def run() -> PausedEngine:
+        async with _open_servers(**settings) as running:
             async with asyncio.timeout(PATIENCE):
-                await play(place)
-                while len(place.doors.live) or place.engine.receivers or place.doors.live.spool_space.used_bytes:
+                await scenario(running)
+                while (
+                    len(running.servers.live) or running.engine.receivers or running.servers.live.spool_space.used_bytes
+                ):
                     await asyncio.sleep(0.01)
                 while any(task.get_name() == "inbox" for task in asyncio.all_tasks()):
                     await asyncio.sleep(0.01)
-            return place.engine
+            return running.engine
 
-    with _known_tokenizer(), asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with _test_tokenizer(), asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(run())
 
 
 @contextmanager
-def _known_tokenizer() -> Iterator[None]:
+def _test_tokenizer() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TokenizerCache, "of", lambda self, card: TOKENIZER)
         yield

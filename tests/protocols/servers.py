@@ -1,4 +1,4 @@
-"""A server as people start it: a process of its own, spoken to over its ports alone."""
+"""Starts a server as users do, in its own process, and accesses it only through its ports."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TINY_MODEL = ROOT / "src" / "conure" / "data" / "tiny"
 DEMO = ROOT / "tests" / "data" / "demo.flac"
 SAID = "seven three nine zero one five eight two"
 QUIET = round(3.92 * 16_000)
-"""The sample in the middle of the demo's longest pause but one, after its fourth word."""
+"""A sample in the middle of the demo's second longest pause, after its fourth word."""
 MOST_UPLOAD = 2**20
 PORTS = ("port", "tcp-port", "grpc-port", "wyoming-port", "status-port")
 DOORS = re.compile(r"(web|tcp|grpc|wyoming|status) (?:https?://)?(\S+):(\d+)")
@@ -51,7 +51,7 @@ DOORS = re.compile(r"(web|tcp|grpc|wyoming|status) (?:https?://)?(\S+):(\d+)")
 
 def demo(rate: int = 16_000) -> np.ndarray:
     """The demo, float32 [n] at that rate."""
-    import numpy as np  # noqa: PLC0415  clients of other programs' tests do without
+    import numpy as np  # noqa: PLC0415  not needed by tests of other programs' clients
 
     from conure.audio.files import open_audio  # noqa: PLC0415
 
@@ -63,7 +63,7 @@ class Server:
     def __init__(
         self, command: list[str], cache: Path, key: str | None = None, settings: dict[str, str] | None = None
     ) -> None:
-        """`key`: sent with all that is asked over HTTP. `settings`: variables of its environment."""
+        """`key`: sent with all HTTP requests. `settings`: environment variables."""
         self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         environment = os.environ | {
             "CONURE_CACHE": str(cache),
@@ -73,13 +73,13 @@ class Server:
         }
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, errors="backslashreplace", env=environment
-        )  # libraries repeat there what strangers sent
+        )  # libraries may log bytes that clients sent
         self.lines: list[str] = []
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
 
     def begin(self) -> None:
-        """Waits until it is ready."""
+        """Waits until the server is ready."""
         wait_for(lambda: self.process.poll() is not None or any(line.startswith("ready") for line in self.lines))
         assert self.process.poll() is None, self.errors
         told = next(line for line in self.lines if line.startswith("doors"))
@@ -102,7 +102,7 @@ class Server:
 
     @property
     def errors(self) -> str:
-        """All that it wrote to stderr."""
+        """Everything written to stderr."""
         return "".join(self.lines)
 
     @property
@@ -129,24 +129,24 @@ class Server:
         return told
 
     def told(self) -> dict[str, Any]:
-        """What the status port says."""
+        """The response of the status port."""
         with socket.create_connection((self.host, self.status), timeout=PATIENCE) as connection:
             said: dict[str, Any] = json.loads(connection.makefile().read())
         return said
 
     def metric(self, name: str) -> float:
-        """0 for one that was never set."""
+        """0 for a metric that was never set."""
         for line in self.get("/metrics")[1].decode().splitlines():
             if line.startswith(f"{name} "):
                 return float(line.split()[-1])
         return 0.0
 
     def settled(self, streams: int) -> None:
-        """Waits until so many streams are left."""
+        """Waits until the number of open streams is `streams`."""
         wait_for(lambda: self.health()["streams"] == streams)
 
     def handles(self) -> tuple[int, int]:
-        """Open files and sockets, and threads."""
+        """Number of open files and sockets, and of threads."""
         process = psutil.Process(self.process.pid)
         return process.num_fds(), process.num_threads()
 
@@ -170,7 +170,7 @@ class Server:
         assert self.process.stderr
         with self.process.stderr as lines:
             for line in lines:
-                self.lines.append(line)  # at once, unlike `extend`
+                self.lines.append(line)  # visible immediately, unlike with `extend`
 
 
 @contextlib.contextmanager
@@ -183,7 +183,7 @@ def started(
     key: str | None = None,
     settings: dict[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Ports are free ones where the options do not say otherwise; killed at the end where it is still there."""
+    """Uses free ports unless the options set them. Kills the process at the end if it is still running."""
     ports = [part for name in PORTS if f"--{name}" not in options for part in (f"--{name}", "free")]
     command = [python, "-m", module, "serve", "--live", live, "--clips", "tiny", "--device", "cpu"]
     server = Server([*command, "--threads", "1", *ports, *options], cache, key, settings)

@@ -1,18 +1,18 @@
-"""What clients add up to a text."""
+"""Tests of `AppendOnlyText`."""
 
 from __future__ import annotations
 
 from conure.protocols.append_only_text import AppendOnlyText
 
 
-def test_pieces_add_up() -> None:
+def test_new_parts_add_up() -> None:
     growing = AppendOnlyText()
     texts = ["turn", "turn", "turn on", "turn on the", "turn on the lights"]
     assert [growing.advance(text) for text in texts] == ["turn", "", " on", " the", " lights"]
     assert growing.sent == "turn on the lights"
 
 
-def test_what_was_told_stays() -> None:
+def test_sent_text_is_not_revised() -> None:
     growing = AppendOnlyText()
     growing.advance("turn on")
     assert growing.advance("turn off") == growing.advance("") == ""

@@ -1,4 +1,4 @@
-"""How long a connection may take for each of its parts, with the seconds made short; and a port without descriptors."""
+"""Timeouts of each phase of a connection, with short durations, and a port without free descriptors."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from conure.service.shared_ports import open_listeners
 SHORT = 0.2
 PATIENCE = 60.0
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n"
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Any]]
+ClientScript = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Any]]
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (http_requests, stream_port):
         monkeypatch.setattr(module, "HEAD_SECONDS", SHORT)
     monkeypatch.setattr(http_requests, "BODY_SECONDS", SHORT)
@@ -45,7 +45,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Reads all, and says how much that was."""
+    """Reads the body and responds with its size."""
     scope["state"][CONNECTION].mark_message_received()
     if scope["type"] == "websocket":
         await receive()
@@ -64,29 +64,29 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def listening(room: Capacity | None = None) -> AsyncIterator[tuple[Acceptor, ConnectionLimits]]:
+async def serving(capacity: Capacity | None = None) -> AsyncIterator[tuple[Acceptor, ConnectionLimits]]:
     config = uvicorn.Config(app, http=LimitedHttpProtocol, ws=DirectWebSocket, lifespan="off", log_config=None)
     config.load()
-    state, held = uvicorn.Server(config).server_state, ConnectionLimits(room)
-    port = Port("web", held, b"full")
+    state, limits = uvicorn.Server(config).server_state, ConnectionLimits(capacity)
+    port = Port("web", limits, b"full")
 
-    def speak(connection: Connection) -> LimitedHttpProtocol:
+    def create_protocol(connection: Connection) -> LimitedHttpProtocol:
         return LimitedHttpProtocol(config, state, {}, connection=connection)
 
-    async with Acceptor(open_listeners("127.0.0.1", 0, shared=False), port, speak) as server:
-        yield server, held
+    async with Acceptor(open_listeners("127.0.0.1", 0, shared=False), port, create_protocol) as server:
+        yield server, limits
         async with asyncio.timeout(PATIENCE):
-            while len(held):  # every connection is told of when it has gone
+            while len(limits):  # every closed connection is removed
                 await asyncio.sleep(0.01)
-        held.close()
+        limits.close()
 
 
-def talked(talk: Talk, room: Capacity | None = None) -> Any:
+def run_client(client: ClientScript, capacity: Capacity | None = None) -> Any:
     async def run() -> Any:
-        async with listening(room) as (server, _), asyncio.timeout(PATIENCE):
+        async with serving(capacity) as (server, _), asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             try:
-                return await talk(reader, writer)
+                return await client(reader, writer)
             finally:
                 writer.close()
 
@@ -94,7 +94,7 @@ def talked(talk: Talk, room: Capacity | None = None) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("sent", "message"),
     [
         (b"", b""),  # browsers open connections that they do not need
         (b"GET / HTTP/1.1\r\nHost:", b"HTTP/1.1 408"),
@@ -102,43 +102,43 @@ def talked(talk: Talk, room: Capacity | None = None) -> Any:
         (HEAD + b"x" * 10, b"HTTP/1.1 408"),
     ],
 )
-def test_what_does_not_come_is_not_waited_for(said: bytes, told: bytes) -> None:
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-        writer.write(said)
+def test_missing_bytes_time_out(sent: bytes, message: bytes) -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(sent)
         return await reader.read()
 
-    heard = talked(talk)
-    assert heard.startswith(told)
-    assert bool(heard) == bool(told)
+    received = run_client(client)
+    assert received.startswith(message)
+    assert bool(received) == bool(message)
 
 
-def test_time_in_which_the_process_was_stopped_makes_nobody_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a machine that was suspended finds it: the clock has gone on, and nobody could say anything."""
+def test_suspended_process_extends_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Like a suspended machine: the clock advances while clients could not send."""
     passed = [0.0]
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
     monkeypatch.setattr(connections, "time", clock)
     monkeypatch.setattr(http_requests, "HEAD_SECONDS", 2 * PATIENCE)
 
     async def run() -> bytes:
-        async with listening() as (server, held), asyncio.timeout(PATIENCE):
+        async with serving() as (server, limits), asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(b"GET / HTTP/1.1\r\n")
-            while not any(one._deadline < float("inf") for one in held._open):
+            while not any(one._deadline < float("inf") for one in limits._open):
                 await asyncio.sleep(0)
             passed[0] = 3 * PATIENCE
-            due = held._check_due
-            while held._check_due == due:
+            due = limits._check_due
+            while limits._check_due == due:
                 await asyncio.sleep(0.01)
             writer.write(b"Host: x\r\nConnection: close\r\n\r\n")
-            told = await reader.read()
+            response = await reader.read()
             writer.close()
-            return told
+            return response
 
     assert asyncio.run(run()).startswith(b"HTTP/1.1 200")
 
 
-def test_a_head_that_comes_byte_by_byte_is_late() -> None:
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+def test_head_sent_byte_by_byte_times_out() -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         reading = asyncio.create_task(reader.read())
         writer.write(b"GET / HTTP/1.1\r\nX: ")
         while not reading.done():
@@ -146,11 +146,11 @@ def test_a_head_that_comes_byte_by_byte_is_late() -> None:
             await asyncio.sleep(SHORT / 10)
         return await reading
 
-    assert talked(talk).startswith(b"HTTP/1.1 408")
+    assert run_client(client).startswith(b"HTTP/1.1 408")
 
 
-def test_a_slow_body_may_take_as_long_as_it_likes() -> None:
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+def test_slow_body_is_accepted() -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         writer.write(HEAD)
         until = time.monotonic() + 5 * SHORT
         sent = 0
@@ -161,111 +161,111 @@ def test_a_slow_body_may_take_as_long_as_it_likes() -> None:
         writer.write(b"x" * (2000 - sent))
         return (await reader.readuntil(b"\r\n\r\n")) + await reader.readexactly(4)
 
-    assert talked(talk).endswith(b"2000")
+    assert run_client(client).endswith(b"2000")
 
 
-def test_a_web_socket_over_which_nothing_is_said() -> None:
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+def test_idle_websocket_is_closed() -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         writer.write(upgrade("/"))
         return await reader.read()
 
-    heard = talked(talk).partition(b"\r\n\r\n")[2]
-    assert heard[0] == 0x88
-    assert b"idle: no messages" in heard
+    received = run_client(client).partition(b"\r\n\r\n")[2]
+    assert received[0] == 0x88
+    assert b"idle: no messages" in received
 
 
-def test_who_does_not_read_the_last_word_is_dropped() -> None:
-    """`listening` waits until nothing is left."""
+def test_client_that_does_not_read_is_disconnected() -> None:
+    """`serving` waits until no connection is left."""
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         writer.write(b"\0\r\n\r\n")
         await asyncio.sleep(2 * SHORT)
         return b""
 
-    assert talked(talk) == b""
+    assert run_client(client) == b""
 
 
-def test_the_newest_has_the_better_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oldest_unidentified_connection_is_closed_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_requests, "BODY_SECONDS", PATIENCE)
 
     async def run() -> list[bytes]:
-        async with listening(Capacity(total=4, unidentified=2)) as (server, held), asyncio.timeout(PATIENCE):
+        async with serving(Capacity(total=4, unidentified=2)) as (server, limits), asyncio.timeout(PATIENCE):
             known = await asyncio.open_connection("127.0.0.1", server.port)
             known[1].write(HEAD)
-            while not any(one.is_identified for one in held._open):
+            while not any(one.is_identified for one in limits._open):
                 await asyncio.sleep(0.01)
             crowd = []
             for _ in range(6):
                 crowd.append(await asyncio.open_connection("127.0.0.1", server.port))
                 crowd[-1][1].write(b"GET / HTTP/1.1\r\n")
                 await asyncio.sleep(0.01)
-            heard = [await reader.read() for reader, _ in crowd]
+            received = [await reader.read() for reader, _ in crowd]
             known[1].write(b"x" * 2000)
-            heard.append(await known[0].readuntil(b"2000"))
+            received.append(await known[0].readuntil(b"2000"))
             for _, writer in (known, *crowd):
                 writer.close()
-            return heard
+            return received
 
     *crowd, known = asyncio.run(run())
-    assert all(heard.startswith(b"HTTP/1.1 503") for heard in crowd[:4])
-    assert all(heard.startswith(b"HTTP/1.1 408") for heard in crowd[4:])
+    assert all(received.startswith(b"HTTP/1.1 503") for received in crowd[:4])
+    assert all(received.startswith(b"HTTP/1.1 408") for received in crowd[4:])
     assert known.startswith(b"HTTP/1.1 200")
 
 
-def test_where_all_are_at_work_a_new_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_connection_is_refused_while_all_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_requests, "BODY_SECONDS", PATIENCE)
 
     async def run() -> bytes:
-        async with listening(Capacity(total=2, unidentified=1)) as (server, held), asyncio.timeout(PATIENCE):
+        async with serving(Capacity(total=2, unidentified=1)) as (server, limits), asyncio.timeout(PATIENCE):
             busy = []
             for number in range(2):
                 busy.append(await asyncio.open_connection("127.0.0.1", server.port))
                 busy[-1][1].write(HEAD)
-                while sum(one.is_identified for one in held._open) <= number:
+                while sum(one.is_identified for one in limits._open) <= number:
                     await asyncio.sleep(0.01)
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            told = await reader.read()
+            response = await reader.read()
             for _, one in (*busy, (reader, writer)):
                 one.close()
-            return told
+            return response
 
     assert asyncio.run(run()) == b"full"
 
 
-def test_a_port_goes_on_when_there_are_descriptors_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_recovers_from_missing_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceptor, "PAUSE_SECONDS", 0.02)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     async def run() -> bytes:
-        async with listening() as (server, _), asyncio.timeout(PATIENCE):
+        async with serving() as (server, _), asyncio.timeout(PATIENCE):
             client = socket.socket()
             client.setblocking(False)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (_lowest_free(), hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (_next_descriptor(), hard))
             try:
                 await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", server.port))
-                await asyncio.sleep(0.1)  # it is tried meanwhile, and cannot be accepted
+                await asyncio.sleep(0.1)  # the port tries to accept the connection meanwhile, and fails
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             reader, writer = await asyncio.open_connection(sock=client)
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            told = await reader.read()
+            response = await reader.read()
             writer.close()
-            return told
+            return response
 
     assert asyncio.run(run()).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("most", [None, 2, 10, 10**6])
-def test_grpc_has_room_left_to_tell_that_there_is_none(most: int | None) -> None:
-    room = Capacity.from_descriptor_limit(most)
-    assert 1 <= room.grpc < room.grpc_accepted
-    assert room.grpc <= (most or room.grpc)
+def test_grpc_accepts_more_connections_than_it_serves(most: int | None) -> None:
+    capacity = Capacity.from_descriptor_limit(most)
+    assert 1 <= capacity.grpc < capacity.grpc_accepted
+    assert capacity.grpc <= (most or capacity.grpc)
 
 
-def _lowest_free() -> int:
-    """The number that the next descriptor would get."""
-    with socket.socket() as found:
-        return found.fileno()
+def _next_descriptor() -> int:
+    """Number of the next free descriptor."""
+    with socket.socket() as result:
+        return result.fileno()
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection) -> None:
@@ -276,21 +276,21 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, conne
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("sent", "response"),
     [(b"\x16\x03\x01", b"E connect without TLS"), (b"PRI * HTTP/2.0", b"E connect without"), (b"half", b"E identify")],
 )
-def test_lines(said: bytes, told: bytes) -> None:
+def test_line_port_rejects_other_protocols(sent: bytes, response: bytes) -> None:
     async def run() -> bytes:
-        held = ConnectionLimits()
+        limits = ConnectionLimits()
         port = TcpPort("tcp", lambda message, hint: f"E {hint}".encode())
-        async with await serve_tcp_port(port, held, echo, "127.0.0.1", 0) as server, asyncio.timeout(PATIENCE):
+        async with await serve_tcp_port(port, limits, echo, "127.0.0.1", 0) as server, asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(said)
-            heard = await reader.read()
+            writer.write(sent)
+            received = await reader.read()
             writer.close()
-            while len(held):
+            while len(limits):
                 await asyncio.sleep(0.01)
-            held.close()
-            return heard
+            limits.close()
+            return received
 
-    assert asyncio.run(run()).startswith(told)
+    assert asyncio.run(run()).startswith(response)

@@ -1,4 +1,4 @@
-"""Where clients of different protocols put their keys."""
+"""Places in which clients of different protocols send their keys."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from conure.protocols.http.credentials import offered_subprotocols, read_credent
         {"sec-websocket-protocol": "realtime,realtime-token.s3cret"},
     ],
 )
-def test_a_key_is_found(headers: dict[str, str]) -> None:
+def test_key_is_found(headers: dict[str, str]) -> None:
     assert read_credential(headers) == "s3cret"
 
 
-def test_a_header_comes_before_the_query() -> None:
+def test_header_takes_precedence_over_query() -> None:
     assert read_credential({}, {"api_key": "query"}) == "query"
     assert read_credential({"authorization": "Bearer header"}, {"api_key": "query"}) == "header"
 
@@ -40,7 +40,7 @@ def test_a_header_comes_before_the_query() -> None:
         {"sec-websocket-protocol": "realtime, realtime-token."},
     ],
 )
-def test_there_is_none(headers: dict[str, str]) -> None:
+def test_no_key(headers: dict[str, str]) -> None:
     assert read_credential(headers) is None
 
 

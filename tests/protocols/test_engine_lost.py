@@ -1,4 +1,4 @@
-"""The engine is killed while it is at work: every stream and recording ends as it would have."""
+"""The engine is killed while it works: every stream and recording has the same result as without the crash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.protocols.live_clients import TINY, Client, Message, converse, finals, lines, pcm16, pieces, socket_of
 from tests.protocols.servers import MOST_UPLOAD, SAID, Server, demo, wait_for
-from tests.protocols.test_native_streams import contained
+from tests.protocols.test_native_streams import in_container
 
 DIGITS = pcm16(demo())
 HALF = len(pieces(DIGITS)) // 2
@@ -27,25 +27,25 @@ TALKS: list[Talk] = [
 ]
 
 
-def text_of(heard: list[Message]) -> str:
-    last = heard[-1]
+def text_of(received: list[Message]) -> str:
+    last = received[-1]
     assert last["type"] == "finished" or last.get("is_final"), last
-    return last["text"] if last["type"] == "result" else finals(heard)
+    return last["text"] if last["type"] == "result" else finals(received)
 
 
-def tokens_of(heard: list[Message]) -> list[int]:
-    return [token for told in heard if told["type"] == "result" for token in told["token_ids"]]
+def tokens_of(received: list[Message]) -> list[int]:
+    return [token for message in received if message["type"] == "result" for token in message["token_ids"]]
 
 
-def uncut(server: Server, talk: Talk) -> list[Message]:
+def uninterrupted(server: Server, talk: Talk) -> list[Message]:
     door, config = talk
     with door(server) as client:
         return converse(client, [config, *pieces(DIGITS)[:HALF], {"type": "ping"}, *pieces(DIGITS)[HALF:], CLOSE])
 
 
-def test_a_killed_engine_takes_no_word_along(server: Server) -> None:
-    expected = [uncut(server, talk) for talk in TALKS]
-    long = contained(np.tile(demo(), COPIES), "wav", "pcm_s16le", 16_000)[:MOST_UPLOAD]
+def test_killed_engine_loses_no_words(server: Server) -> None:
+    expected = [uninterrupted(server, talk) for talk in TALKS]
+    long = in_container(np.tile(demo(), COPIES), "wav", "pcm_s16le", 16_000)[:MOST_UPLOAD]
     long_text = json.loads(server.post("/v1/transcribe", long)[1])["text"]
     restarts = server.health()["engine_restarts"]
     with ExitStack() as stack, ThreadPoolExecutor(1) as uploads:
@@ -53,12 +53,12 @@ def test_a_killed_engine_takes_no_word_along(server: Server) -> None:
         for client, (_, config) in zip(clients, TALKS, strict=True):
             for message in [config, *pieces(DIGITS)[:HALF], {"type": "ping"}]:
                 client.say(message)
-        heard: list[list[Message]] = [[] for _ in clients]
-        for client, told in zip(clients, heard, strict=True):
-            while not told or told[-1]["type"] != "pong":
-                said = client.hear()
-                assert said is not None
-                told.append(said)
+        received: list[list[Message]] = [[] for _ in clients]
+        for client, response in zip(clients, received, strict=True):
+            while not response or response[-1]["type"] != "pong":
+                sent = client.hear()
+                assert sent is not None
+                response.append(sent)
         upload = uploads.submit(server.post, "/v1/transcribe", long)
         server.kill_engine()
         wait_for(lambda: server.get("/ready")[0] == 503)
@@ -66,13 +66,13 @@ def test_a_killed_engine_takes_no_word_along(server: Server) -> None:
             (refused,) = converse(late, [{"type": "config"}])
             assert refused["code"] == "busy"
             assert refused["retry_after"]
-        for client, told in zip(clients, heard, strict=True):
-            told += converse(client, [*pieces(DIGITS)[HALF:], CLOSE])
+        for client, response in zip(clients, received, strict=True):
+            response += converse(client, [*pieces(DIGITS)[HALF:], CLOSE])
         code, body = upload.result()
     assert server.get("/ready")[0] == 200
     assert server.health()["engine_restarts"] == restarts + 1
     assert server.metric("conure_engine_restarts") == restarts + 1
-    assert [text_of(told) for told in heard] == [text_of(told) for told in expected]
-    assert text_of(heard[0]) == SAID
-    assert [tokens_of(told) for told in heard] == [tokens_of(told) for told in expected]
+    assert [text_of(response) for response in received] == [text_of(response) for response in expected]
+    assert text_of(received[0]) == SAID
+    assert [tokens_of(response) for response in received] == [tokens_of(response) for response in expected]
     assert (code, json.loads(body)["text"]) == (200, long_text)

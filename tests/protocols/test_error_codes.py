@@ -1,4 +1,4 @@
-"""The table of failures has a line for all that can go wrong, and no other; and what it says can be said."""
+"""The table of error codes has exactly the codes in use, and all its statuses are valid."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ SOURCES = [
 ]
 CODE = re.compile(r"[a-z]+(_[a-z]+)*")
 SAYING = {"Failed": (0, 1), "Error": (), "failure_of": (0,), "HttpFault": (0,)}
-"""Where a call has a code, but for `code=`: events name it first, the engine's answers after the stream's number."""
+"""Position of the code argument in calls without `code=`: first for events, second for the engine's answers."""
 
 
-def written() -> Iterator[str]:
-    """Codes that the source has in so many words."""
+def codes_in_source() -> Iterator[str]:
+    """Error codes that are literals in the source."""
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
@@ -56,32 +56,32 @@ def codes(nodes: list[ast.expr]) -> list[str]:
     return [value for value in values if isinstance(value, str) and CODE.fullmatch(value)]
 
 
-def raised() -> set[str]:
+def codes_of_errors() -> set[str]:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ConureError)]
     return {kind.code for kind in kinds}
 
 
-def test_every_error_has_a_line() -> None:
-    assert raised() >= {"error", "busy", "too_many", "unauthorized"}
-    assert raised() <= ERROR_CODES.keys()
+def test_every_error_is_in_the_table() -> None:
+    assert codes_of_errors() >= {"error", "busy", "too_many", "unauthorized"}
+    assert codes_of_errors() <= ERROR_CODES.keys()
 
 
-def test_every_code_in_the_source_has_a_line() -> None:
-    found = set(written())
-    assert {"lag_exceeded", "server_stopped", "client_too_slow", "idle", "displaced"} <= found
-    assert found <= ERROR_CODES.keys()
+def test_every_code_in_the_source_is_in_the_table() -> None:
+    result = set(codes_in_source())
+    assert {"lag_exceeded", "server_stopped", "client_too_slow", "idle", "displaced"} <= result
+    assert result <= ERROR_CODES.keys()
 
 
-def test_no_line_is_for_nothing() -> None:
-    by_default = {"bad_message"}  # of protocol.Error
-    assert ERROR_CODES.keys() == raised() | set(written()) | by_default
+def test_no_entry_is_unused() -> None:
+    by_default = {"bad_message"}  # default of protocol.Error
+    assert ERROR_CODES.keys() == codes_of_errors() | set(codes_in_source()) | by_default
 
 
 @pytest.mark.parametrize(("code", "failure"), ERROR_CODES.items())
-def test_every_column_can_be_said(code: str, failure: ErrorCode) -> None:
+def test_every_status_is_valid(code: str, failure: ErrorCode) -> None:
     assert CODE.fullmatch(code)
     assert HTTPStatus(failure.http) >= 400
-    assert Close(failure.close, "").serialize()  # refuses codes that may not be sent
+    assert Close(failure.close, "").serialize()  # raises for codes that must not be sent
     assert failure.close != 1000
     assert grpc.StatusCode[failure.grpc] is not grpc.StatusCode.OK
     assert failure.openai in OpenAIType.__args__  # type: ignore[attr-defined]
@@ -89,7 +89,7 @@ def test_every_column_can_be_said(code: str, failure: ErrorCode) -> None:
 
 
 @pytest.mark.parametrize("failure", ERROR_CODES.values())
-def test_columns_agree_on_whose_fault_it_is(failure: ErrorCode) -> None:
+def test_columns_agree_on_client_or_server_error(failure: ErrorCode) -> None:
     is_ours = failure.http >= 500
     assert (failure.close in (1011, 1012, 1013)) == (is_ours or failure.http in (408, 429)) or failure.http == 408
     assert (failure.openai == "server_error") == is_ours
@@ -98,7 +98,7 @@ def test_columns_agree_on_whose_fault_it_is(failure: ErrorCode) -> None:
         assert is_ours
 
 
-def test_what_goes_well_later_says_when() -> None:
+def test_retryable_errors_have_retry_after() -> None:
     error = TooMany("enough", "wait", 41.2)
     assert (http_status_for(error), retry_after_for(error), error_code_for(error).close) == (429, 41.2, 1013)
     assert error_headers(error) == {"Retry-After": "42"}
@@ -108,7 +108,7 @@ def test_what_goes_well_later_says_when() -> None:
     assert error_headers(Unauthorized("who?")) == {"WWW-Authenticate": "Bearer"}
 
 
-def test_what_is_not_in_the_table_is_our_fault() -> None:
+def test_unknown_code_is_an_internal_error() -> None:
     assert error_code_for("never_heard_of") == error_code_for("error")
     assert message_with_hint(TooMany("enough", "wait")) == "enough: wait"
     assert message_with_hint(Failed("idle", "nothing was said")) == "nothing was said"

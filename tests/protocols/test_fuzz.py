@@ -1,4 +1,4 @@
-"""Broken messages at everything that listens: no failure, no hang, nothing left. `fuzzing.py` goes on for longer."""
+"""Fuzzing of every port and endpoint: no failure, no hang, no leak. `fuzzing.py` runs it for longer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.protocols.fuzz_targets import TARGETS, Target
-from tests.protocols.fuzzing import State, batch, good, is_there, state_of, unharmed
+from tests.protocols.fuzzing import State, is_served, run_cases, send_valid_messages, state_of, unchanged
 from tests.protocols.live_clients import TINY, converse, finals, pcm16, pieces, socket_of
 from tests.protocols.servers import SAID, Server, demo
 
@@ -16,10 +16,10 @@ SEED, CASES = 20261121, 40
 
 @pytest.fixture(scope="module")
 def before(server: Server) -> Iterator[State]:
-    """After every target had visitors: what is made once is made."""
+    """The state after a warm-up of every target."""
     server.settled(0)
     for target in TARGETS.values():
-        batch(server, target, SEED - 1, range(4))
+        run_cases(server, target, SEED - 1, range(4))
     server.settled(0)
     yield state_of(server)
     with socket_of(server) as client:
@@ -32,15 +32,15 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_its_door_is_there(server: Server, name: str) -> None:
-    assert is_there(server, TARGETS[name])
+def test_target_is_served(server: Server, name: str) -> None:
+    assert is_served(server, TARGETS[name])
 
 
-def test_a_good_client_is_understood(server: Server, target: Target) -> None:
-    """Else broken messages would meet nothing but a refusal."""
-    assert target.answer in good(server, target)
+def test_valid_messages_are_answered(server: Server, target: Target) -> None:
+    """Checks that the unmutated messages are valid."""
+    assert target.answer in send_valid_messages(server, target)
 
 
 def test_broken_messages(server: Server, target: Target, before: State) -> None:
-    with unharmed(server, before):
-        batch(server, target, SEED, range(CASES))
+    with unchanged(server, before):
+        run_cases(server, target, SEED, range(CASES))

@@ -1,4 +1,4 @@
-"""Clients that shut their side of a connection when they have said all, as `nc` does, and wait for answers."""
+"""Clients that half-close the connection after their last byte, as `nc` does, and wait for responses."""
 
 from __future__ import annotations
 
@@ -25,49 +25,49 @@ CLOSE = {"type": "close"}
 PLAIN = TINY | {"events": False}
 
 
-def written(*messages: Message) -> bytes:
+def as_lines(*messages: Message) -> bytes:
     return b"".join(json.dumps(message).encode() + b"\n" for message in messages)
 
 
-def answered(port: int, said: bytes) -> bytes:
-    """All that comes back to one who says so much and shuts its side."""
+def half_close(port: int, sent: bytes) -> bytes:
+    """Sends the bytes, half-closes, and returns the response."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
-        connection.sendall(said)
+        connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         with connection.makefile("rb") as answer:
             return answer.read()
 
 
-def told(answer: bytes) -> list[Any]:
-    """But for the greeting, which other protocols may not hear."""
-    said = [json.loads(line) for line in answer.splitlines()]
-    return [message for message in said if message["type"] != "hello"]
+def messages_in(answer: bytes) -> list[Any]:
+    """Messages without the greeting."""
+    sent = [json.loads(line) for line in answer.splitlines()]
+    return [message for message in sent if message["type"] != "hello"]
 
 
 AUDIO = [spoken(piece) for piece in pieces(DIGITS)]
 
 
 @pytest.mark.parametrize("config", [TINY, PLAIN], ids=["events", "results"])
-@pytest.mark.parametrize("end", [written(CLOSE), b"", b'{"type": "close"}'], ids=["close", "nothing", "no newline"])
-def test_lines(server: Server, config: Message, end: bytes) -> None:
-    heard = told(answered(server.tcp, written(config, *AUDIO) + end))
+@pytest.mark.parametrize("end", [as_lines(CLOSE), b"", b'{"type": "close"}'], ids=["close", "nothing", "no newline"])
+def test_native_stream_over_tcp(server: Server, config: Message, end: bytes) -> None:
+    received = messages_in(half_close(server.tcp, as_lines(config, *AUDIO) + end))
     if config is TINY:
-        assert finals(heard) == SAID
-        assert heard[-1]["type"] == "finished"
+        assert finals(received) == SAID
+        assert received[-1]["type"] == "finished"
     else:
-        assert (heard[-1]["text"], heard[-1]["is_final"]) == (SAID, True)
+        assert (received[-1]["text"], received[-1]["is_final"]) == (SAID, True)
     server.settled(0)
 
 
-def test_what_is_no_stream_opens_none(server: Server) -> None:
-    assert told(answered(server.tcp, b"")) == []
-    assert told(answered(server.tcp, written({"type": "hello"}))) == []
-    assert told(answered(server.tcp, written({"type": "ping", "id": 7}))) == [{"type": "pong", "id": 7}]
+def test_half_close_without_messages_opens_no_stream(server: Server) -> None:
+    assert messages_in(half_close(server.tcp, b"")) == []
+    assert messages_in(half_close(server.tcp, as_lines({"type": "hello"}))) == []
+    assert messages_in(half_close(server.tcp, as_lines({"type": "ping", "id": 7}))) == [{"type": "pong", "id": 7}]
 
 
-@pytest.mark.parametrize("is_rude", [False, True], ids=["closed", "reset"])
-def test_a_connection_that_is_gone_is_no_end(server: Server, is_rude: bool) -> None:
-    """Nobody is there to read: the client comes back, and goes on."""
+@pytest.mark.parametrize("with_reset", [False, True], ids=["closed", "reset"])
+def test_broken_connection_can_be_resumed(server: Server, with_reset: bool) -> None:
+    """The client is gone, and resumes the stream on a new connection."""
     middle = 2 * QUIET
     with lines(server) as client:
         for message in (TINY, *pieces(DIGITS[:middle])):
@@ -77,7 +77,7 @@ def test_a_connection_that_is_gone_is_no_end(server: Server, is_rude: bool) -> N
         client.say({"type": "ping", "id": 1})
         while (message := client.hear()) != {"type": "pong", "id": 1}:
             assert message is not None
-        if is_rude:
+        if with_reset:
             client.cut()
         else:
             client.connection.close()
@@ -90,7 +90,7 @@ def test_a_connection_that_is_gone_is_no_end(server: Server, is_rude: bool) -> N
         assert finals(converse(again, [*pieces(DIGITS[middle:]), CLOSE])) == SAID
 
 
-FOREIGN = {
+OTHER_PROTOCOLS = {
     "pcm": DIGITS[:64_000],
     "silence": bytes(320),
     "mulaw": b"\xff\x7f\xfe\x7e" * 500,
@@ -101,39 +101,39 @@ FOREIGN = {
     "flac": DEMO.read_bytes()[:10_000],
     "a very long word": b"x" * 100_000,
 }
-NAMED = {"http": "does not support HTTP", "http2": "does not support HTTP", "tls": "does not support TLS"}
+EXPECTED_ERRORS = {"http": "does not support HTTP", "http2": "does not support HTTP", "tls": "does not support TLS"}
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
-@pytest.mark.parametrize("is_shut", [False, True])
-def test_what_is_no_line_is_told_once(server: Server, kind: str, is_shut: bool) -> None:
-    """With the right form, whether the client waits or says more; then the server hangs up."""
+@pytest.mark.parametrize("kind", OTHER_PROTOCOLS)
+@pytest.mark.parametrize("is_half_closed", [False, True])
+def test_other_protocol_gets_one_error(server: Server, kind: str, is_half_closed: bool) -> None:
+    """The hint describes the protocol; then the server closes, whether or not the client sends more."""
     with socket.create_connection((server.host, server.tcp), timeout=PATIENCE) as connection:
-        connection.sendall(FOREIGN[kind])
-        if is_shut:
+        connection.sendall(OTHER_PROTOCOLS[kind])
+        if is_half_closed:
             connection.shutdown(socket.SHUT_WR)
         with connection.makefile("rb") as answer:
-            (error,) = told(answer.read())
+            (error,) = messages_in(answer.read())
     assert (error["type"], error["code"]) == ("error", "bad_message")
-    assert NAMED.get(kind, "") in error["message"]
+    assert EXPECTED_ERRORS.get(kind, "") in error["message"]
     assert '{"type": "audio"' in error["hint"]
 
 
-def test_audio_after_lines_is_told_once(server: Server) -> None:
-    heard = told(answered(server.tcp, written(TINY) + DIGITS))
-    assert [message["type"] for message in heard if message["type"] != "received"] == ["ready", "error"]
+def test_raw_audio_after_lines_gets_one_error(server: Server) -> None:
+    received = messages_in(half_close(server.tcp, as_lines(TINY) + DIGITS))
+    assert [message["type"] for message in received if message["type"] != "received"] == ["ready", "error"]
     server.settled(0)
 
 
-@pytest.mark.parametrize("said", [request(), request().removesuffix(frame("audio-stop"))], ids=["stop", "nothing"])
-def test_wyoming(server: Server, said: bytes) -> None:
-    answer = answered(server.ports["wyoming"], said)
+@pytest.mark.parametrize("sent", [request(), request().removesuffix(frame("audio-stop"))], ids=["stop", "nothing"])
+def test_wyoming(server: Server, sent: bytes) -> None:
+    answer = half_close(server.ports["wyoming"], sent)
     assert answer.count(b'"transcript-stop"') == 1
     assert json.dumps(SAID).encode() in answer
 
 
-def test_wyoming_in_the_middle_of_a_message(server: Server) -> None:
-    answer = answered(server.ports["wyoming"], chunk(DIGITS[:6_400])[:-100])
+def test_wyoming_message_cut_off(server: Server) -> None:
+    answer = half_close(server.ports["wyoming"], chunk(DIGITS[:6_400])[:-100])
     assert b"transcript" not in answer
     server.settled(0)
 
@@ -155,47 +155,47 @@ def test_uploads(server: Server) -> None:
     recording = DEMO.read_bytes()
     whole = head(Content_Length=len(recording)) + recording
     in_chunks = head(Transfer_Encoding="chunked") + chunked(recording) + b"0\r\n\r\n"
-    for said in (whole, in_chunks):
-        answer = answered(server.web, said)
+    for sent in (whole, in_chunks):
+        answer = half_close(server.web, sent)
         assert answer.startswith(b"HTTP/1.1 200 "), answer
         assert json.dumps(SAID).encode() in answer
 
 
 @pytest.mark.parametrize("kind", ["length", "chunked", "head"])
-def test_uploads_that_are_cut_off(server: Server, kind: str) -> None:
+def test_incomplete_uploads(server: Server, kind: str) -> None:
     recording = DEMO.read_bytes()
-    said = {
+    sent = {
         "length": head(Content_Length=len(recording)) + recording[:10_000],
         "chunked": head(Transfer_Encoding="chunked") + chunked(recording[:10_000]),
         "head": head(Content_Length=len(recording))[:-10],
     }[kind]
-    answer = answered(server.web, said)
+    answer = half_close(server.web, sent)
     assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert b"ended before the request did" in answer
 
 
 @asynccontextmanager
-async def answering(app: Any) -> AsyncIterator[int]:
-    """The port of our web server before that application."""
+async def serving(app: Any) -> AsyncIterator[int]:
+    """Serves the application with `LimitedHttpProtocol`; yields the port."""
     connections = ConnectionLimits()
 
-    def speak(**options: Any) -> LimitedHttpProtocol:
+    def create_protocol(**options: Any) -> LimitedHttpProtocol:
         return LimitedHttpProtocol(connection=connections.admit("web"), **options)
 
-    config = uvicorn.Config(app, port=0, log_config=None, lifespan="off", http=speak)  # type: ignore[arg-type]
+    config = uvicorn.Config(app, port=0, log_config=None, lifespan="off", http=create_protocol)  # type: ignore[arg-type]
     server = uvicorn.Server(config)
-    serving = asyncio.create_task(server._serve())
+    task = asyncio.create_task(server._serve())
     while not server.started:
         await asyncio.sleep(0.01)
     yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
-    await serving
+    await task
     connections.close()
 
 
 @pytest.mark.parametrize("is_gone", [False, True])
-def test_an_upload_is_worked_on_while_somebody_waits(is_gone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One whose client has closed the connection looks the same, and is given up."""
+def test_upload_is_processed_while_the_client_waits(is_gone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the client is gone, which looks the same at first, the request is cancelled."""
     monkeypatch.setattr(http_requests, "PROBE_SECONDS", 0.05)
     left = asyncio.Event()
 
@@ -211,8 +211,8 @@ def test_an_upload_is_worked_on_while_somebody_waits(is_gone: bool, monkeypatch:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"done"})
 
-    async def play() -> None:
-        async with answering(app) as port:
+    async def scenario() -> None:
+        async with serving(app) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(head(Content_Length=4) + b"1234")
             await writer.drain()
@@ -228,4 +228,4 @@ def test_an_upload_is_worked_on_while_somebody_waits(is_gone: bool, monkeypatch:
                 writer.close()
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(play())
+        runner.run(scenario())

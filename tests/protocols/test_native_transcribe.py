@@ -1,4 +1,4 @@
-"""Uploads: what is transcribed, and what is refused by name."""
+"""Transcription of uploads, and their errors."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tests.audio.test_tracks import mixed
 from tests.protocols.servers import DEMO, MOST_UPLOAD, PATIENCE, SAID, Server
 
 
-def test_a_recording(server: Server) -> None:
+def test_recording(server: Server) -> None:
     code, body = server.post("/v1/transcribe?model=tiny&language=en", DEMO.read_bytes())
     assert code == 200
-    told = json.loads(body)
-    assert told["text"] == SAID
-    assert told["duration"] == pytest.approx(7.181)
-    assert told["problems"] == []
+    transcript = json.loads(body)
+    assert transcript["text"] == SAID
+    assert transcript["duration"] == pytest.approx(7.181)
+    assert transcript["problems"] == []
 
 
-def test_more_recordings_than_are_read_at_once(server: Server) -> None:
+def test_more_recordings_than_decode_workers(server: Server) -> None:
     with ThreadPoolExecutor(12) as clients:
         answers = list(clients.map(lambda _: server.post("/v1/transcribe", DEMO.read_bytes()), range(24)))
     assert {(code, json.loads(body)["text"]) for code, body in answers} == {(200, SAID)}
@@ -43,25 +43,25 @@ def test_more_recordings_than_are_read_at_once(server: Server) -> None:
         ("?stream=null", DEMO.read_bytes(), 400, "bad_option"),
     ],
 )
-def test_what_cannot_be_transcribed(server: Server, query: str, body: bytes, status: int, code: str) -> None:
-    answered, told = server.post("/v1/transcribe" + query, body)
+def test_refused_recordings(server: Server, query: str, body: bytes, status: int, code: str) -> None:
+    answered, response = server.post("/v1/transcribe" + query, body)
     assert answered == status
-    error = json.loads(told)["error"]
+    error = json.loads(response)["error"]
     assert error["code"] == code
     assert error["message"]
 
 
-def test_a_broken_recording_is_transcribed_up_to_there(server: Server) -> None:
+def test_broken_recording_is_transcribed_up_to_the_error(server: Server) -> None:
     data = DEMO.read_bytes()
     code, body = server.post("/v1/transcribe", data[: len(data) // 2])
     assert code == 200
-    told = json.loads(body)
-    assert SAID.startswith(told["text"].rsplit(" ", 1)[0])
-    assert told["problems"]
+    transcript = json.loads(body)
+    assert SAID.startswith(transcript["text"].rsplit(" ", 1)[0])
+    assert transcript["problems"]
 
 
 @pytest.mark.parametrize("sent", [0, 100, len(DEMO.read_bytes())])
-def test_a_client_that_hangs_up(server: Server, sent: int) -> None:
+def test_client_disconnects_during_upload(server: Server, sent: int) -> None:
     head = (
         f"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(DEMO.read_bytes())}\r\n\r\n".encode()
     )
@@ -70,11 +70,11 @@ def test_a_client_that_hangs_up(server: Server, sent: int) -> None:
     assert server.post("/v1/transcribe", DEMO.read_bytes())[0] == 200
 
 
-def test_there_is_nothing_to_read(server: Server) -> None:
+def test_get_is_not_allowed(server: Server) -> None:
     assert server.get("/v1/transcribe")[0] == 405
 
 
-def test_how_far_it_is_is_told(server: Server) -> None:
+def test_progress_is_reported(server: Server) -> None:
     status, body = server.post("/v1/transcribe?model=tiny&stream=true", DEMO.read_bytes())
     *before, last = map(json.loads, body.splitlines())
     assert status == 200
@@ -83,19 +83,19 @@ def test_how_far_it_is_is_told(server: Server) -> None:
     assert (last["type"], last["text"]) == ("transcript", SAID)
 
 
-def test_what_is_wrong_from_the_start_is_told_by_http(server: Server) -> None:
+def test_early_error_has_an_http_status(server: Server) -> None:
     status, body = server.post("/v1/transcribe?stream=true", b"no audio at all")
     assert (status, json.loads(body)["error"]["code"]) == (415, "unsupported_audio")
 
 
-def test_a_track_is_chosen(server: Server) -> None:
+def test_track_option(server: Server) -> None:
     with open_audio(DEMO) as reader:
         speech = np.concatenate(list(reader.blocks()), axis=1)
     film = mixed(np.zeros_like(speech), speech)
     status, body = server.post("/v1/transcribe", film)
-    told = json.loads(body)
-    assert (status, told["text"]) == (200, SAID)
-    assert "1 (aac), which is silent" in told["problems"][0]
+    transcript = json.loads(body)
+    assert (status, transcript["text"]) == (200, SAID)
+    assert "1 (aac), which is silent" in transcript["problems"][0]
     assert json.loads(server.post("/v1/transcribe?track=1", film)[1])["text"] == ""
     assert (
         json.loads(server.post("/v1/listen?track=1", film)[1])["results"]["channels"][0]["alternatives"][0]["words"]

@@ -1,4 +1,4 @@
-"""Web pages of others are kept out; everything that is no browser notices nothing."""
+"""Cross-origin web pages are refused; programs other than browsers are not affected."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Message = dict[str, Any]
 LOCAL = AllowedOrigins(local_names_only=True, host="127.0.0.1")
 
 
-def ask(
+def request(
     pages: AllowedOrigins, host: str | None, origin: str | None = None, method: str = "POST", **extra: str
 ) -> Message:
-    """The answer's status, headers and body; status 0 where a WebSocket came through, 200 where a request did."""
+    """Status, headers and body of the response; an accepted WebSocket has status 0, an accepted request 200."""
     kind = "websocket" if method == "WEBSOCKET" else "http"
     named = {"host": host, "origin": origin} | {name.replace("_", "-"): value for name, value in extra.items()}
     headers = [(name.encode(), value.encode("latin-1")) for name, value in named.items() if value is not None]
     scope = {"type": kind, "method": method, "path": "/", "headers": headers, "query_string": b""}
     scope |= {"extensions": {"websocket.http.response": {}}} if kind == "websocket" else {}
-    said: list[Message] = []
+    sent: list[Message] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
@@ -36,22 +36,22 @@ def ask(
         return {"type": "http.request", "body": b""}
 
     async def send(message: Any) -> None:
-        said.append(message)
+        sent.append(message)
 
     asyncio.run(guard_origins(app, pages)(scope, receive, send))
-    if said[0]["type"] == "websocket.accept":
+    if sent[0]["type"] == "websocket.accept":
         return {"status": 0}
-    told = {name.decode(): value.decode() for name, value in said[0]["headers"]}
-    return {"status": said[0]["status"], "headers": told, "body": said[1]["body"]}
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return {"status": sent[0]["status"], "headers": headers, "body": sent[1]["body"]}
 
 
 @pytest.mark.parametrize(
     "host",
     ["localhost", "localhost:8000", "LOCALHOST:8000", "127.0.0.1:8000", "127.1.2.3", "[::1]:8000", "a.localhost"],
 )
-def test_names_of_this_machine(host: str) -> None:
-    assert ask(LOCAL, host)["status"] == 200
-    assert ask(LOCAL, host, method="WEBSOCKET")["status"] == 0
+def test_local_host_names(host: str) -> None:
+    assert request(LOCAL, host)["status"] == 200
+    assert request(LOCAL, host, method="WEBSOCKET")["status"] == 0
 
 
 @pytest.mark.parametrize(
@@ -61,16 +61,16 @@ def test_names_of_this_machine(host: str) -> None:
         *("localhost@example.com", "localhost/../example.com", "[", "[::2]", "0x7f000001", "evil localhost", "\xff"),
     ],
 )
-def test_other_names_are_not_answered_where_there_are_no_keys(host: str | None) -> None:
+def test_other_host_names_are_refused_without_keys(host: str | None) -> None:
     for method in ("GET", "POST", "WEBSOCKET"):
-        told = ask(LOCAL, host, method=method)
-        assert told["status"] == 403
-        assert json.loads(told["body"])["error"]["code"] == "forbidden"
-    assert ask(AllowedOrigins(), host)["status"] == 200
+        response = request(LOCAL, host, method=method)
+        assert response["status"] == 403
+        assert json.loads(response["body"])["error"]["code"] == "forbidden"
+    assert request(AllowedOrigins(), host)["status"] == 200
 
 
-def test_a_name_that_the_server_was_given() -> None:
-    assert ask(AllowedOrigins(local_names_only=True, host="Workstation"), "workstation:8000")["status"] == 200
+def test_configured_host_name() -> None:
+    assert request(AllowedOrigins(local_names_only=True, host="Workstation"), "workstation:8000")["status"] == 200
 
 
 @pytest.mark.parametrize(
@@ -83,42 +83,46 @@ def test_a_name_that_the_server_was_given() -> None:
         ("stt.example.com:80", "http://stt.example.com"),
     ],
 )
-def test_the_servers_own_pages(host: str, origin: str) -> None:
-    assert ask(AllowedOrigins(), host, origin)["status"] == 200
-    assert ask(AllowedOrigins(), host, origin, "WEBSOCKET")["status"] == 0
+def test_same_origin_pages(host: str, origin: str) -> None:
+    assert request(AllowedOrigins(), host, origin)["status"] == 200
+    assert request(AllowedOrigins(), host, origin, "WEBSOCKET")["status"] == 0
 
 
 @pytest.mark.parametrize(
     "origin",
     ["https://example.com", "http://localhost:3000", "http://127.0.0.1:8000", "null", "file://", "localhost:8000", "x"],
 )
-def test_pages_of_others_may_not(origin: str) -> None:
+def test_cross_origin_pages_are_refused(origin: str) -> None:
     for method in ("POST", "DELETE", "WEBSOCKET"):
-        told = ask(AllowedOrigins(), "localhost:8000", origin, method)
-        assert told["status"] == 403
-        assert origin in json.loads(told["body"])["error"]["message"]
-    told = ask(AllowedOrigins(), "localhost:8000", origin, "GET")
-    assert "access-control-allow-origin" not in told["headers"]
+        response = request(AllowedOrigins(), "localhost:8000", origin, method)
+        assert response["status"] == 403
+        assert origin in json.loads(response["body"])["error"]["message"]
+    response = request(AllowedOrigins(), "localhost:8000", origin, "GET")
+    assert "access-control-allow-origin" not in response["headers"]
 
 
-def test_unless_cors_has_them() -> None:
+def test_cors_origins_are_allowed() -> None:
     pages = AllowedOrigins(("https://example.com",))
-    told = ask(pages, "localhost", "https://example.com")
-    assert told["status"] == 200
-    assert told["headers"]["access-control-allow-origin"] == "https://example.com"
-    assert "Retry-After" in told["headers"]["access-control-expose-headers"]
-    assert ask(pages, "localhost", "https://example.com", "WEBSOCKET")["status"] == 0
-    assert ask(pages, "localhost", "https://example.org")["status"] == 403
-    assert ask(pages, "localhost", "https://example.org", "WEBSOCKET")["status"] == 403
-    assert ask(AllowedOrigins(("*",)), "localhost", "https://example.org", "WEBSOCKET")["status"] == 0
-    assert ask(AllowedOrigins(("*",)), "localhost", "null")["headers"]["access-control-allow-origin"] == "*"
+    response = request(pages, "localhost", "https://example.com")
+    assert response["status"] == 200
+    assert response["headers"]["access-control-allow-origin"] == "https://example.com"
+    assert "Retry-After" in response["headers"]["access-control-expose-headers"]
+    assert request(pages, "localhost", "https://example.com", "WEBSOCKET")["status"] == 0
+    assert request(pages, "localhost", "https://example.org")["status"] == 403
+    assert request(pages, "localhost", "https://example.org", "WEBSOCKET")["status"] == 403
+    assert request(AllowedOrigins(("*",)), "localhost", "https://example.org", "WEBSOCKET")["status"] == 0
+    assert request(AllowedOrigins(("*",)), "localhost", "null")["headers"]["access-control-allow-origin"] == "*"
 
 
-def test_a_browser_asks_first() -> None:
-    asked = {"access_control_request_method": "POST", "access_control_request_headers": "authorization"}
-    told = ask(AllowedOrigins(("https://example.com",)), "localhost", "https://example.com", "OPTIONS", **asked)
-    assert told["status"] == 200
-    assert told["headers"]["access-control-allow-headers"] == "authorization"
-    told = ask(AllowedOrigins(("https://example.com",)), "localhost", "https://example.org", "OPTIONS", **asked)
-    assert told["status"] == 400
-    assert "access-control-allow-origin" not in told["headers"]
+def test_preflight_request() -> None:
+    options = {"access_control_request_method": "POST", "access_control_request_headers": "authorization"}
+    response = request(
+        AllowedOrigins(("https://example.com",)), "localhost", "https://example.com", "OPTIONS", **options
+    )
+    assert response["status"] == 200
+    assert response["headers"]["access-control-allow-headers"] == "authorization"
+    response = request(
+        AllowedOrigins(("https://example.com",)), "localhost", "https://example.org", "OPTIONS", **options
+    )
+    assert response["status"] == 400
+    assert "access-control-allow-origin" not in response["headers"]

@@ -1,4 +1,4 @@
-"""Paths, methods and content types: the route that was meant, or a refusal in the form of its protocol."""
+"""Paths, methods and content types: normalization, and errors in the format of each protocol."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ FORMS = [
 
 
 def is_in_form(body: bytes, form: set[str]) -> bool:
-    told = json.loads(body)
-    return form <= told.get("error", told).keys() and ("error" in told) == (form in (OPENAI, NATIVE))
+    message = json.loads(body)
+    return form <= message.get("error", message).keys() and ("error" in message) == (form in (OPENAI, NATIVE))
 
 
 @pytest.mark.parametrize(("path", "form"), FORMS)
-def test_a_path_that_nobody_has(server: Server, path: str, form: set[str]) -> None:
+def test_unknown_path(server: Server, path: str, form: set[str]) -> None:
     for method in ("GET", "POST", "DELETE", "OPTIONS"):
         answer = httpx2.request(method, server.base + path)
         assert answer.status_code == 404
@@ -65,27 +65,25 @@ def test_a_path_that_nobody_has(server: Server, path: str, form: set[str]) -> No
         ("POST", "/v1/stream", "GET", NATIVE),
     ],
 )
-def test_a_method_that_a_path_does_not_take(
-    server: Server, method: str, path: str, allowed: str, form: set[str]
-) -> None:
+def test_method_not_allowed(server: Server, method: str, path: str, allowed: str, form: set[str]) -> None:
     answer = httpx2.request(method, server.base + path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
     assert is_in_form(answer.content, form)
-    asked = httpx2.request("OPTIONS", server.base + path)
-    assert (asked.status_code, asked.headers["allow"]) == (204, f"{allowed}, OPTIONS")
+    options = httpx2.request("OPTIONS", server.base + path)
+    assert (options.status_code, options.headers["allow"]) == (204, f"{allowed}, OPTIONS")
 
 
 @pytest.mark.parametrize(
     ("path", "form"), [("/v1/stream", NATIVE), ("/ws", NATIVE), ("/v3/stream", PARAKEET), ("/v2/listen", DEEPGRAM)]
 )
-def test_a_web_socket_asked_for_over_http(server: Server, path: str, form: set[str]) -> None:
+def test_websocket_endpoint_over_http(server: Server, path: str, form: set[str]) -> None:
     answer = httpx2.get(server.base + path)
     assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
     assert is_in_form(answer.content, form)
 
 
 @pytest.mark.parametrize("path", ["/", "/ready", "/health", "/metrics", "/v1/models", "/v1/models/tiny", "/icon.svg"])
-def test_head_is_get_without_its_body(server: Server, path: str) -> None:
+def test_head_is_get_without_body(server: Server, path: str) -> None:
     whole, head = httpx2.get(server.base + path), httpx2.head(server.base + path)
     assert (whole.status_code, head.status_code) == (200, 200)
     assert head.content == b""
@@ -93,29 +91,29 @@ def test_head_is_get_without_its_body(server: Server, path: str) -> None:
     assert int(head.headers["content-length"]) > 0
 
 
-def test_head_of_what_cannot_be_got(server: Server) -> None:
+def test_head_without_get(server: Server) -> None:
     assert httpx2.head(server.base + "/v1/transcribe").status_code == 405
     assert httpx2.head(server.base + "/nothing").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["//v1/transcribe", "/v1/transcribe/", "/v1//transcribe", "///v1/transcribe//"])
-def test_a_slash_too_many(server: Server, path: str) -> None:
-    status, told = server.post(path, DEMO.read_bytes())
-    assert (status, json.loads(told)["text"]) == (200, SAID)
+def test_redundant_slashes(server: Server, path: str) -> None:
+    status, body = server.post(path, DEMO.read_bytes())
+    assert (status, json.loads(body)["text"]) == (200, SAID)
 
 
 @pytest.mark.parametrize("path", ["//v1/stream", "/v1/stream/"])
-def test_a_slash_too_many_before_a_web_socket(server: Server, path: str) -> None:
+def test_redundant_slashes_of_a_websocket(server: Server, path: str) -> None:
     with socket_of(server, path) as client:
         client.say(TINY)
-        told = client.hear()
-        assert told is not None
-        assert told["type"] == "ready"
+        message = client.hear()
+        assert message is not None
+        assert message["type"] == "ready"
 
 
 @pytest.mark.parametrize("kind", ["{}", "MULTIPART/FORM-DATA; {}", "Multipart/Form-Data ;charset=utf-8; {}"])
 @pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/transcribe", "/v2/transcribe"])
-def test_a_form_in_any_letters(server: Server, kind: str, path: str) -> None:
+def test_media_type_of_forms_ignores_case(server: Server, kind: str, path: str) -> None:
     request = httpx2.Request("POST", server.base + path, files={"file": ("a.flac", DEMO.read_bytes())})
     body, usual = request.read(), request.headers["content-type"]
     boundary = usual.partition("; ")[2]
@@ -125,19 +123,19 @@ def test_a_form_in_any_letters(server: Server, kind: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data-x", "application/multipart/form-data", "x multipart/form-data"])
-def test_what_only_looks_like_a_form(server: Server, kind: str) -> None:
+def test_similar_media_types_are_not_forms(server: Server, kind: str) -> None:
     answer = httpx2.post(server.base + "/v1/transcribe", content=DEMO.read_bytes(), headers={"Content-Type": kind})
     assert answer.json()["duration"] == pytest.approx(7.181)
 
 
 @pytest.mark.parametrize("kind", ["application/json", "APPLICATION/JSON", "Application/Json;charset=UTF-8"])
-def test_json_in_any_letters(server: Server, kind: str) -> None:
+def test_media_type_of_json_ignores_case(server: Server, kind: str) -> None:
     answer = httpx2.post(server.base + "/v1/listen", content=b"[1]", headers={"Content-Type": kind})
     assert "is no JSON with a `url`" in answer.json()["err_msg"]
 
 
-def test_pages_may_read_every_header_that_is_ours() -> None:
-    """Whatever the source names that browsers do not show without being told."""
+def test_cors_exposes_every_header_of_ours() -> None:
+    """Collects the response headers in the source that are not CORS-safelisted."""
     named = {"Allow", "Retry-After", "WWW-Authenticate"}
     for path in Path(ROOT / "src" / "conure" / "protocols").rglob("*.py"):
         named |= set(re.findall(r'"(Conure-\w+|dg-[a-z-]+)"', path.read_text()))

@@ -1,4 +1,4 @@
-"""How far it is, as lines: before a recording that fails when the test wants it."""
+"""Progress lines of a transcription, with a fake that fails on command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from conure.types import Transcript
 Transcribe = Callable[[Progress], Any]
 
 
-def told(transcribe: Transcribe) -> tuple[int, list[dict[str, Any]]]:
+def run(transcribe: Transcribe) -> tuple[int, list[dict[str, Any]]]:
     closed = []
 
     async def ask() -> httpx2.Response:
@@ -34,9 +34,9 @@ def told(transcribe: Transcribe) -> tuple[int, list[dict[str, Any]]]:
     return answer.status_code, [json.loads(line) for line in answer.text.splitlines()]
 
 
-def working(*reached: float, error: Exception | None = None) -> Transcribe:
+def transcription(*progress_values: float, error: Exception | None = None) -> Transcribe:
     async def transcribe(progress: Progress) -> Transcript:
-        for seconds in reached:
+        for seconds in progress_values:
             progress(seconds, None)
             await asyncio.sleep(0.01)
         if error:
@@ -46,8 +46,8 @@ def working(*reached: float, error: Exception | None = None) -> Transcribe:
     return transcribe
 
 
-def test_how_far_it_is_and_at_the_end_the_transcript() -> None:
-    status, lines = told(working(1.0, 2.0))
+def test_progress_then_transcript() -> None:
+    status, lines = run(transcription(1.0, 2.0))
     assert status == 200
     assert lines[:-1] == [{"type": "progress", "seconds": seconds, "of": None} for seconds in (1.0, 2.0)]
     assert (lines[-1]["type"], lines[-1]["text"], lines[-1]["problems"]) == ("transcript", "one", [])
@@ -57,8 +57,8 @@ def test_how_far_it_is_and_at_the_end_the_transcript() -> None:
     ("error", "code"),
     [(UnsupportedAudio("no audio"), "unsupported_audio"), (RuntimeError("secret"), "engine_failed")],
 )
-def test_what_fails_on_the_way_is_the_last_line(error: Exception, code: str, caplog: pytest.LogCaptureFixture) -> None:
-    status, lines = told(working(1.0, error=error))
+def test_later_error_is_the_last_line(error: Exception, code: str, caplog: pytest.LogCaptureFixture) -> None:
+    status, lines = run(transcription(1.0, error=error))
     assert status == 200
     assert [line["type"] for line in lines] == ["progress", "error"]
     assert lines[-1]["code"] == code
@@ -66,6 +66,6 @@ def test_what_fails_on_the_way_is_the_last_line(error: Exception, code: str, cap
     assert ("secret" in caplog.text) is not isinstance(error, ConureError)
 
 
-def test_what_fails_before_is_told_by_http() -> None:
-    status, (line,) = told(working(error=UnsupportedAudio("no audio")))
+def test_early_error_has_an_http_status() -> None:
+    status, (line,) = run(transcription(error=UnsupportedAudio("no audio")))
     assert (status, line["error"]["code"]) == (415, "unsupported_audio")

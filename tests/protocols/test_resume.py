@@ -1,4 +1,4 @@
-"""Connections that break: whoever comes back hears what an uncut stream would have heard, once."""
+"""Broken connections: a resumed stream has the same events as an uninterrupted one, each once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from tests.protocols.live_clients import Client, Message, converse, finals, lines, pcm16, pieces, socket_of
 from tests.protocols.servers import DEMO, PATIENCE, Server, demo, started, wait_for
 
-Door = Callable[[Server], AbstractContextManager[Client]]
+OpenClient = Callable[[Server], AbstractContextManager[Client]]
 CLOSE = {"type": "close"}
 DIGITS = pcm16(demo())
 
 
 @pytest.fixture(scope="module")
 def server(live_models: str, cache: Path) -> Iterator[Server]:
-    """It waits for longer than any test takes to come back."""
+    """With a resume timeout longer than any test."""
     with started(live_models, cache, "--resume-seconds", str(2 * PATIENCE), "--drain-seconds", "2") as running:
         yield running
         running.settled(0)
@@ -27,18 +27,18 @@ def server(live_models: str, cache: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(params=[socket_of, lines], ids=["websocket", "tcp"])
-def door(request: pytest.FixtureRequest) -> Door:
-    made: Door = request.param
+def open_client(request: pytest.FixtureRequest) -> OpenClient:
+    made: OpenClient = request.param
     return made
 
 
-def must(heard: list[Message]) -> list[Message]:
-    """What no client may miss or hear twice, without numbers: those depend on how partials were put together."""
+def required_events(received: list[Message]) -> list[Message]:
+    """Events that must arrive exactly once, without `seq`, which depends on how partials were merged."""
     kinds = ("speech_started", "utterance_end", "final", "marker", "finished")
-    return [{**told, "seq": None} for told in heard if told["type"] in kinds]
+    return [{**message, "seq": None} for message in received if message["type"] in kinds]
 
 
-def first_of(client: Client, config: Message) -> Message:
+def open_stream(client: Client, config: Message) -> Message:
     client.say(config)
     ready = client.hear()
     assert ready is not None
@@ -46,127 +46,129 @@ def first_of(client: Client, config: Message) -> Message:
     return ready
 
 
-def resumed(client: Client, token: str, seq: int) -> Message:
-    return first_of(client, {"type": "resume", "token": token, "seq": seq})
+def resume(client: Client, token: str, seq: int) -> Message:
+    return open_stream(client, {"type": "resume", "token": token, "seq": seq})
 
 
-def last_seq(heard: list[Message]) -> int:
-    return max([told["seq"] for told in heard if "seq" in told], default=0)
+def last_seq(received: list[Message]) -> int:
+    return max([message["seq"] for message in received if "seq" in message], default=0)
 
 
 @pytest.mark.parametrize("model", ["tiny", "small"])
 @pytest.mark.parametrize("sent", [3, 17, 35])
-def test_no_word_is_lost_or_doubled(server: Server, door: Door, model: str, sent: int) -> None:
+def test_no_word_is_lost_or_repeated(server: Server, open_client: OpenClient, model: str, sent: int) -> None:
     config = {"type": "config", "model": model, "partials": sent != 17}
-    with door(server) as client:
+    with open_client(server) as client:
         uncut = converse(client, [config, *pieces(DIGITS), CLOSE])
-    with door(server) as client:
-        token = first_of(client, config)["token"]
+    with open_client(server) as client:
+        token = open_stream(client, config)["token"]
         for piece in pieces(DIGITS)[:sent]:
             client.say(piece)
         client.say({"type": "ping"})
-        heard: list[Message] = []
-        while not heard or heard[-1]["type"] != "pong":
-            told = client.hear()
-            assert told is not None
-            heard.append(told)
+        received: list[Message] = []
+        while not received or received[-1]["type"] != "pong":
+            message = client.hear()
+            assert message is not None
+            received.append(message)
         client.cut()
-    with door(server) as client:
-        ready = resumed(client, token, last_seq(heard))
+    with open_client(server) as client:
+        ready = resume(client, token, last_seq(received))
         assert ready["received"] == sent * 6_400
         rest = converse(client, [*pieces(DIGITS[ready["received"] :]), CLOSE])
-    assert all(told["seq"] > last_seq(heard) for told in rest if "seq" in told)
-    assert must(heard + rest) == must(uncut)
-    assert sent != 17 or not [told for told in rest if told["type"] == "partial"]
+    assert all(message["seq"] > last_seq(received) for message in rest if "seq" in message)
+    assert required_events(received + rest) == required_events(uncut)
+    assert sent != 17 or not [message for message in rest if message["type"] == "partial"]
 
 
-def test_who_read_nothing_hears_all_of_it_again(server: Server, door: Door) -> None:
+def test_all_events_are_sent_again(server: Server, open_client: OpenClient) -> None:
     config = {"type": "config", "model": "tiny"}
-    with door(server) as client:
+    with open_client(server) as client:
         uncut = converse(client, [config, *pieces(DIGITS), CLOSE])
-    with door(server) as client:
-        token = first_of(client, config)["token"]
+    with open_client(server) as client:
+        token = open_stream(client, config)["token"]
         for message in [*pieces(DIGITS), CLOSE]:
             client.say(message)
-        while (told := client.hear()) is not None and told["type"] != "finished":
+        while (response := client.hear()) is not None and response["type"] != "finished":
             pass
         client.cut()
-    for _ in range(2):  # what was sent may not have come
-        with door(server) as client:
-            resumed(client, token, 0)
-            assert must(converse(client, [])) == must(uncut)
-    with door(server) as client:
-        resumed(client, token, uncut_seq(server, door, token))
+    for _ in range(2):  # the first events may have been lost
+        with open_client(server) as client:
+            resume(client, token, 0)
+            assert required_events(converse(client, [])) == required_events(uncut)
+    with open_client(server) as client:
+        resume(client, token, final_seq(server, open_client, token))
         assert converse(client, []) == []
 
 
-def uncut_seq(server: Server, door: Door, token: str) -> int:
-    with door(server) as client:
-        resumed(client, token, 0)
+def final_seq(server: Server, open_client: OpenClient, token: str) -> int:
+    with open_client(server) as client:
+        resume(client, token, 0)
         return last_seq(converse(client, []))
 
 
-def test_a_container_goes_on_where_it_was_cut(server: Server, door: Door) -> None:
+def test_container_continues_after_a_break(server: Server, open_client: OpenClient) -> None:
     data = DEMO.read_bytes()
     config = {"type": "config", "model": "tiny", "encoding": "flac"}
-    with door(server) as client:
-        token = first_of(client, config)["token"]
+    with open_client(server) as client:
+        token = open_stream(client, config)["token"]
         for piece in pieces(data[: len(data) // 2], 2_000):
             client.say(piece)
         client.cut()
-    with door(server) as client:
-        ready = resumed(client, token, 0)
-        heard = converse(client, [*pieces(data[ready["received"] :], 2_000), CLOSE])
-    with door(server) as client:
+    with open_client(server) as client:
+        ready = resume(client, token, 0)
+        received = converse(client, [*pieces(data[ready["received"] :], 2_000), CLOSE])
+    with open_client(server) as client:
         uncut = converse(client, [config, *pieces(data, 2_000), CLOSE])
-    assert must(heard) == must(uncut)
-    assert finals(heard)
+    assert required_events(received) == required_events(uncut)
+    assert finals(received)
 
 
-def test_the_later_connection_has_the_stream(server: Server, door: Door) -> None:
-    with door(server) as first:
-        token = first_of(first, {"type": "config", "model": "tiny"})["token"]
+def test_later_connection_displaces_the_earlier(server: Server, open_client: OpenClient) -> None:
+    with open_client(server) as first:
+        token = open_stream(first, {"type": "config", "model": "tiny"})["token"]
         for piece in pieces(DIGITS)[:10]:
             first.say(piece)
         first.say({"type": "ping"})
-        while (told := first.hear()) is not None and told["type"] != "pong":
+        while (message := first.hear()) is not None and message["type"] != "pong":
             pass
-        with door(server) as second:
-            ready = resumed(second, token, 0)
+        with open_client(server) as second:
+            ready = resume(second, token, 0)
             left = converse(first, [])
-            assert [told["code"] for told in left if told["type"] == "error"] == ["displaced"]
-            heard = converse(second, [*pieces(DIGITS[ready["received"] :]), CLOSE])
-    with door(server) as client:
-        assert must(heard) == must(converse(client, [{"type": "config", "model": "tiny"}, *pieces(DIGITS), CLOSE]))
+            assert [message["code"] for message in left if message["type"] == "error"] == ["displaced"]
+            received = converse(second, [*pieces(DIGITS[ready["received"] :]), CLOSE])
+    with open_client(server) as client:
+        assert required_events(received) == required_events(
+            converse(client, [{"type": "config", "model": "tiny"}, *pieces(DIGITS), CLOSE])
+        )
 
 
 @pytest.mark.parametrize(("token", "seq"), [("wrong", 0), (None, 1000), (None, -1)])
-def test_what_is_not_there_is_not_resumed(server: Server, door: Door, token: str | None, seq: int) -> None:
-    with door(server) as client:
-        there = first_of(client, {"type": "config", "model": "tiny"})["token"]
-        with door(server) as other:
+def test_resume_of_an_unknown_stream(server: Server, open_client: OpenClient, token: str | None, seq: int) -> None:
+    with open_client(server) as client:
+        there = open_stream(client, {"type": "config", "model": "tiny"})["token"]
+        with open_client(server) as other:
             (error,) = converse(other, [{"type": "resume", "token": token or there, "seq": seq}])
             assert (error["type"], error["code"]) == ("error", "bad_option")
         assert converse(client, [CLOSE])[-1]["type"] == "finished"
 
 
-def test_who_stays_away_too_long_is_forgotten(digits_server: Server, door: Door) -> None:
+def test_stream_expires(digits_server: Server, open_client: OpenClient) -> None:
     server = digits_server
-    with door(server) as client:
-        token = first_of(client, {"type": "config", "model": "tiny"})["token"]
+    with open_client(server) as client:
+        token = open_stream(client, {"type": "config", "model": "tiny"})["token"]
         client.say(DIGITS)
         client.say({"type": "ping"})
-        while (told := client.hear()) is not None and told["type"] != "pong":
+        while (message := client.hear()) is not None and message["type"] != "pong":
             pass
         client.cut()
     wait_for(lambda: server.health()["streams"] == 0)
-    with door(server) as client:
+    with open_client(server) as client:
         (error,) = converse(client, [{"type": "resume", "token": token, "seq": 0}])
     assert error["code"] == "bad_option"
 
 
-def test_who_cannot_come_back_is_not_waited_for(server: Server, door: Door) -> None:
-    with door(server) as client:
+def test_stream_without_token_ends_with_its_connection(server: Server, open_client: OpenClient) -> None:
+    with open_client(server) as client:
         client.say(DIGITS)
         wait_for(lambda: server.health()["streams"] == 1)
         client.cut()

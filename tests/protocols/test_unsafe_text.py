@@ -1,4 +1,4 @@
-"""Text that a client sends comes back safe from every door, wherever it was put: no failure, no header that is none."""
+"""Unsafe text in any part of a request comes back escaped from every protocol: no failure, no injected header."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NASTY = (
 )
 ANSWER_SECONDS = 60.0
 CLOSE = 0x88
-Place = Callable[[str], str]
+Position = Callable[[str], str]
 text = st.text(st.characters(), max_size=40) | st.sampled_from(NASTY)
 few = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
@@ -36,8 +36,8 @@ def quoted(text: str) -> str:
     return urllib.parse.quote(text.encode("utf-8", "surrogatepass"), safe="")
 
 
-def query(path: str, name: str | None = None, rest: str = "") -> Place:
-    """Its value, or the name itself."""
+def query(path: str, name: str | None = None, rest: str = "") -> Position:
+    """Text as the value or as the name of a query parameter."""
     return lambda text: f"{path}?{rest}{quoted(name or text)}={quoted(text)}"
 
 
@@ -67,7 +67,7 @@ CHARSETS = ("utf-8", "utf-7", "utf-16", "unicode_escape", "idna", "punycode", "n
 
 
 @pytest.fixture(autouse=True)
-def nothing_failed(server: Server) -> Iterator[None]:
+def no_traceback(server: Server) -> Iterator[None]:
     before = len(server.lines)
     yield
     written = "".join(server.lines[before:])
@@ -75,24 +75,24 @@ def nothing_failed(server: Server) -> Iterator[None]:
     assert all(line.rstrip("\n").isprintable() for line in server.lines[before:])
 
 
-def told(server: Server, request: bytes, until_closed: bool = True) -> bytes:
-    """What is heard; of a WebSocket its first words, for it may stay open."""
-    heard = b""
+def exchange(server: Server, request: bytes, until_closed: bool = True) -> bytes:
+    """Sends the request and reads the response; of a WebSocket, only its beginning."""
+    received = b""
     with socket.create_connection((server.host, server.web), timeout=ANSWER_SECONDS) as connection:
         connection.sendall(request)
         while data := connection.recv(2**16):
-            heard += data
-            if not until_closed and heard.startswith(b"HTTP/1.1 101") and b"\r\n\r\n" in heard:
-                connection.sendall(b"\x88\x82" + bytes(4) + struct.pack("!H", 1000))  # a farewell
+            received += data
+            if not until_closed and received.startswith(b"HTTP/1.1 101") and b"\r\n\r\n" in received:
+                connection.sendall(b"\x88\x82" + bytes(4) + struct.pack("!H", 1000))  # close frame
                 until_closed = True
-    return heard
+    return received
 
 
-def check(heard: bytes) -> None:
-    head, _, rest = heard.partition(b"\r\n\r\n")
+def check_response(received: bytes) -> None:
+    head, _, rest = received.partition(b"\r\n\r\n")
     first, *headers = head.split(b"\r\n")
     status = int(first.split()[1])
-    assert status < 500, heard[:500]
+    assert status < 500, received[:500]
     for header in headers:
         line = header.decode("ascii")
         assert line.isprintable()
@@ -122,17 +122,17 @@ def check_frames(data: bytes) -> None:
 @pytest.mark.parametrize("place", SOCKETS)
 @given(text=text)
 @few
-def test_in_the_address_of_a_web_socket(server: Server, place: Place, text: str) -> None:
-    check(told(server, upgrade(place(text)), until_closed=False))
+def test_text_in_a_websocket_url(server: Server, place: Position, text: str) -> None:
+    check_response(exchange(server, upgrade(place(text)), until_closed=False))
 
 
 @pytest.mark.parametrize("place", REQUESTS)
 @given(text=text)
 @few
-def test_in_the_address_of_a_request(server: Server, place: Place, text: str) -> None:
+def test_text_in_a_request_url(server: Server, place: Position, text: str) -> None:
     body = b"not a recording"
     head = f"POST {place(text)} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-    check(told(server, head.encode() + body))
+    check_response(exchange(server, head.encode() + body))
 
 
 def form(path: str, fields: list[tuple[bytes, bytes]], file: str, charset: str = "utf-8") -> bytes:
@@ -150,10 +150,10 @@ def form(path: str, fields: list[tuple[bytes, bytes]], file: str, charset: str =
 @example(text="+2AA-", charset="utf-7")
 @example(text="\\ud800", charset="unicode_escape")
 @settings(few, max_examples=5)
-def test_in_a_form(server: Server, path: str, field: str | None, text: str, charset: str) -> None:
+def test_text_in_a_form(server: Server, path: str, field: str | None, text: str, charset: str) -> None:
     value = text.encode("utf-8", "surrogatepass")
     name = field.encode() if field else value.replace(b'"', b"%22").replace(b"\r", b"%0D").replace(b"\n", b"%0A")
-    check(told(server, form(path, [(name, value)], text, charset)))
+    check_response(exchange(server, form(path, [(name, value)], text, charset)))
 
 
 HEADERS = ("Host", "Origin", "Authorization", "Content-Type", "Sec-WebSocket-Protocol", "Cookie")
@@ -162,20 +162,20 @@ HEADERS = ("Host", "Origin", "Authorization", "Content-Type", "Sec-WebSocket-Pro
 @pytest.mark.parametrize("name", HEADERS)
 @given(text=text)
 @few
-def test_in_a_header(server: Server, name: str, text: str) -> None:
+def test_text_in_a_header(server: Server, name: str, text: str) -> None:
     value = text.encode("utf-8", "surrogatepass").translate(None, b"\r\n\0\x0b\x0c").strip() or b"x"
     socket = [line for line in upgrade("/v1/listen?" + PCM16).split(b"\r\n") if line]
     request = [b"POST /v1/listen HTTP/1.1", b"Host: localhost", b"Connection: close", b"Content-Length: 1"]
     for head in (socket, request):
         kept = [line for line in head if not line.startswith(name.encode() + b":")]
-        said = b"\r\n".join([*kept, name.encode() + b": " + value, b"", b"x" if head is request else b""])
-        check(told(server, said, until_closed=False))
+        sent = b"\r\n".join([*kept, name.encode() + b": " + value, b"", b"x" if head is request else b""])
+        check_response(exchange(server, sent, until_closed=False))
 
 
 @given(text=text)
 @few
-def test_in_lines(server: Server, text: str) -> None:
-    said = [
+def test_text_in_native_lines(server: Server, text: str) -> None:
+    sent = [
         {"type": text},
         {"type": "config", "endpointing": {text: 1}},
         {"type": "config", "finals": {"model": text}},
@@ -184,25 +184,25 @@ def test_in_lines(server: Server, text: str) -> None:
         {"type": "config", "model": text},
     ]
     with lines(server) as client:
-        for message in said:
-            if not heard_safely(client, message):
+        for message in sent:
+            if not send_and_check(client, message):
                 break
 
 
-def heard_safely(client: Lines, message: object) -> bool:
-    """Whether more may be said."""
+def send_and_check(client: Lines, message: object) -> bool:
+    """Whether the connection is still open."""
     client.connection.sendall(json.dumps(message).encode() + b"\n")
-    told = client.hear()
-    return told is not None and told.get("code") == "bad_message"
+    exchange = client.hear()
+    return exchange is not None and exchange.get("code") == "bad_message"
 
 
 @given(text=text)
 @few
-def test_in_events_of_wyoming(server: Server, text: str) -> None:
+def test_text_in_wyoming_events(server: Server, text: str) -> None:
     for data in ({"name": text}, {"language": text}, {"name": [text]}, {text: text}):
-        said = [{"type": "transcribe", "data": data}, {"type": "audio-start", "data": {"rate": text, "width": 2}}]
+        sent = [{"type": "transcribe", "data": data}, {"type": "audio-start", "data": {"rate": text, "width": 2}}]
         with socket.create_connection((server.host, server.ports["wyoming"]), timeout=ANSWER_SECONDS) as connection:
-            connection.sendall(b"".join(json.dumps(one).encode() + b"\n" for one in said))
+            connection.sendall(b"".join(json.dumps(one).encode() + b"\n" for one in sent))
             reader = connection.makefile("rb")
             head = json.loads(reader.readline())
             assert head["type"] == "error"
@@ -211,8 +211,8 @@ def test_in_events_of_wyoming(server: Server, text: str) -> None:
 
 @given(text=st.text(max_size=40) | st.sampled_from([one for one in NASTY if "\ud800" not in one]))
 @few
-def test_in_calls_of_riva(server: Server, text: str) -> None:
-    """Also in the keys of maps, which come back in metadata."""
+def test_text_in_riva_calls(server: Server, text: str) -> None:
+    """Also in map keys, which come back in metadata."""
     custom = RecognitionConfig(custom_configuration={text: text, "stop_history": text})
     named = RecognitionConfig(custom_configuration={text: text, f"{text}2": "x"})
     with calling(server) as riva:

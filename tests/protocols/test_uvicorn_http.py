@@ -1,4 +1,4 @@
-"""Requests that are broken off with bytes that are no HTTP: 400 where nothing was said yet, and no traceback."""
+"""Requests followed by invalid bytes: status 400 if no response has started, and no traceback."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ CHUNKED = b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding
 SMALL = b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-def told(server: Server, *said: bytes) -> bytes:
-    """All that is heard, up to the end."""
+def exchange(server: Server, *sent: bytes) -> bytes:
+    """Sends the parts and returns the whole response."""
     with socket.create_connection((server.host, server.web), timeout=PATIENCE) as connection:
-        for part in said:
+        for part in sent:
             connection.sendall(part)
         return connection.makefile("rb").read()
 
 
 @pytest.mark.parametrize(
-    "said",
+    "sent",
     [
         (CHUNKED + b"\xff\xff\xff\r\n",),
         (CHUNKED, b"\xff\xff\xff\r\n"),
@@ -29,22 +29,22 @@ def told(server: Server, *said: bytes) -> bytes:
         (b"\xff\r\n\r\n",),
     ],
 )
-def test_what_is_no_http_is_answered(server: Server, said: tuple[bytes, ...]) -> None:
-    heard = told(server, *said)
-    assert heard.startswith(b"HTTP/1.1 400")
-    assert heard.count(b"HTTP/1.1") == 1
+def test_invalid_http_gets_one_response(server: Server, sent: tuple[bytes, ...]) -> None:
+    received = exchange(server, *sent)
+    assert received.startswith(b"HTTP/1.1 400")
+    assert received.count(b"HTTP/1.1") == 1
     assert "Traceback" not in server.errors
 
 
-def test_what_follows_a_good_request(server: Server) -> None:
-    heard = told(server, SMALL + b"\xff\xff\r\n\r\n")
-    assert heard.startswith(b"HTTP/1.1 200")
+def test_garbage_after_a_valid_request(server: Server) -> None:
+    received = exchange(server, SMALL + b"\xff\xff\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 200")
 
 
-def test_the_application_lets_go(server: Server) -> None:
-    """Whatever it was about to answer, it is not said, and nothing of it is in the log."""
+def test_application_is_cancelled(server: Server) -> None:
+    """Its response is not sent, and nothing is logged."""
     recording = DEMO.read_bytes()
     head = b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(recording)
-    told(server, head + recording + b"\xff\xff\r\n\r\n")
+    exchange(server, head + recording + b"\xff\xff\r\n\r\n")
     assert server.post("/v1/transcribe", recording)[0] == 200
     assert "Traceback" not in server.errors

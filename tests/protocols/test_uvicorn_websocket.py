@@ -1,4 +1,4 @@
-"""Audio on the short way is heard as on the long one, however its bytes are cut, and in its order."""
+"""Audio on the fast path has the same result as on the normal path, for any split of the bytes."""
 
 from __future__ import annotations
 
@@ -22,59 +22,59 @@ def text(**message: object) -> bytes:
     return Frame(Opcode.TEXT, json.dumps(message).encode()).serialize(mask=True)
 
 
-def broken(data: bytes) -> bytes:
-    """A binary message in three frames, a ping between them."""
+def fragmented(data: bytes) -> bytes:
+    """A binary message in three frames with a ping between them."""
     third = len(data) // 3
     first = Frame(Opcode.BINARY, data[:third], fin=False)
     rest = Frame(Opcode.CONT, data[third : 2 * third], fin=False), Frame(Opcode.PING, b"?")
     return b"".join(frame.serialize(mask=True) for frame in (first, *rest, Frame(Opcode.CONT, data[2 * third :])))
 
 
-def mixed(seed: int) -> list[bytes]:
-    """The digits, in messages of every size and form, with questions between."""
+def mixed_frames(seed: int) -> list[bytes]:
+    """The digits in messages of different sizes and forms, with requests between them."""
     rng, frames, at = np.random.default_rng(seed), [], 0
     sizes = [1, 2, 124, 125, 126, 127, 640, 3_200, 20_000, 70_000]
     while at < len(DIGITS):
         data = DIGITS[at : at + int(rng.choice(sizes))]
         at += len(data)
-        frames.append(broken(data) if rng.random() < 0.2 else binary(data))
+        frames.append(fragmented(data) if rng.random() < 0.2 else binary(data))
         if rng.random() < 0.1:
             frames.append(text(type="ping", id=at))
     return frames
 
 
-def said_in(server: Server, sent: list[bytes]) -> list[dict[str, object]]:
+def transcribe_frames(server: Server, sent: list[bytes]) -> list[dict[str, object]]:
     with socket_of(server) as client:
         client.say(TINY)
         for part in sent:
             client.connection.socket.sendall(part)
-        return heard(client)
+        return receive_all(client)
 
 
-def heard(client: Socket) -> list[dict[str, object]]:
-    told = []
+def receive_all(client: Socket) -> list[dict[str, object]]:
+    response = []
     while (message := client.hear()) is not None:
-        told.append(message)
-    return told
+        response.append(message)
+    return response
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_however_it_is_cut(server: Server, seed: int) -> None:
-    frames = mixed(seed)
+def test_any_split_of_the_bytes(server: Server, seed: int) -> None:
+    frames = mixed_frames(seed)
     stream = b"".join(frames) + text(type="close")
     rng = np.random.default_rng(seed)
     places = sorted(rng.integers(0, len(stream), 200).tolist())
     cut = [stream[begin:end] for begin, end in zip([0, *places], [*places, len(stream)], strict=True)]
-    told = said_in(server, cut if seed % 2 else [stream])
-    assert finals(told) == SAID
-    assert told[-1]["type"] == "finished"
-    assert told[-1]["seconds"] == round(len(DIGITS) / 32_000, 3)
-    asked = [frame for frame in frames if frame[:1] == b"\x81"]
-    assert len([message for message in told if message["type"] == "pong"]) == len(asked)
+    response = transcribe_frames(server, cut if seed % 2 else [stream])
+    assert finals(response) == SAID
+    assert response[-1]["type"] == "finished"
+    assert response[-1]["seconds"] == round(len(DIGITS) / 32_000, 3)
+    options = [frame for frame in frames if frame[:1] == b"\x81"]
+    assert len([message for message in response if message["type"] == "pong"]) == len(options)
 
 
-def test_a_marker_stands_where_it_was_asked_for(server: Server) -> None:
-    """Behind all audio that came before it, whichever way that took."""
+def test_marker_keeps_its_position(server: Server) -> None:
+    """After all earlier audio, on either path."""
     half = len(DIGITS) // 2
     frames = [
         *(binary(piece) for piece in pieces(DIGITS[:half], 640)),
@@ -82,40 +82,40 @@ def test_a_marker_stands_where_it_was_asked_for(server: Server) -> None:
         *(binary(piece) for piece in pieces(DIGITS[half:], 640)),
         text(type="close"),
     ]
-    together, apart = said_in(server, [b"".join(frames)]), said_in(server, frames)
+    together, apart = transcribe_frames(server, [b"".join(frames)]), transcribe_frames(server, frames)
     kinds = ("final", "marker", "finished")
-    told = [[{**m, "seq": 0} for m in some if m["type"] in kinds] for some in (together, apart)]
-    assert told[0] == told[1]
-    assert [m["type"] for m in told[0]].count("marker") == 1
+    events = [[{**m, "seq": 0} for m in some if m["type"] in kinds] for some in (together, apart)]
+    assert events[0] == events[1]
+    assert [m["type"] for m in events[0]].count("marker") == 1
 
 
-def test_what_comes_after_the_end_is_refused(server: Server) -> None:
+def test_messages_after_close_are_refused(server: Server) -> None:
     late = [binary(DIGITS[:6_400]), text(type="close"), binary(DIGITS[:640])]
     for sent in ([b"".join(late)], late):
-        told = said_in(server, sent)
-        assert told[-1]["type"] == "finished"
-        assert {message["code"] for message in told if message["type"] == "error"} <= {"bad_option"}
+        response = transcribe_frames(server, sent)
+        assert response[-1]["type"] == "finished"
+        assert {message["code"] for message in response if message["type"] == "error"} <= {"bad_option"}
 
 
-def test_frames_that_are_not_masked_are_refused(server: Server) -> None:
+def test_unmasked_frames_are_refused(server: Server) -> None:
     with socket_of(server) as client:
         client.say(TINY)
         assert client.hear() is not None
         client.say(DIGITS[:640])
         client.connection.socket.sendall(Frame(Opcode.BINARY, b"1234").serialize(mask=False))
-        heard(client)
+        receive_all(client)
         assert client.connection.close_code == 1002
 
 
 @pytest.mark.parametrize(
-    ("next_one", "code"), [(Frame(Opcode.PING, b"?"), 1007), (Frame(Opcode.CLOSE, b"\x03\xe8"), 1000)]
+    ("next_frame", "code"), [(Frame(Opcode.PING, b"?"), 1007), (Frame(Opcode.CLOSE, b"\x03\xe8"), 1000)]
 )
-def test_a_text_that_is_none_ends_the_connection_and_no_more(server: Server, next_one: Frame, code: int) -> None:
-    """What came with it is passed over, pings too, but for a farewell."""
+def test_invalid_utf8_text_closes_the_connection(server: Server, next_frame: Frame, code: int) -> None:
+    """Later frames are skipped, except for a close frame."""
     with socket_of(server) as client:
         client.say(TINY)
-        frames = Frame(Opcode.TEXT, b"\xff"), next_one
+        frames = Frame(Opcode.TEXT, b"\xff"), next_frame
         client.connection.socket.sendall(b"".join(frame.serialize(mask=True) for frame in frames))
-        heard(client)
+        receive_all(client)
         assert client.connection.close_code == code
     assert "Traceback" not in server.errors

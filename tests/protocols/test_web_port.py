@@ -1,7 +1,7 @@
-"""The web port before an application of its own: what is used of uvicorn and websockets is there, and does as thought.
+"""The web port with a test application: checks that the used internals of uvicorn and websockets work as expected.
 
-The doors themselves are tried before a server in a process of its own; this is told in the fast tier, with the oldest
-versions that are allowed.
+The protocols themselves are tested with a server process. This test runs in the fast tier, and with the oldest allowed
+versions of both libraries.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PACKETS = [bytes([number]) * size for number, size in enumerate((1, 2, 125, 126,
 
 
 class App:
-    """Notes what came on which way, answers `?` with all of it, refuses `/no`, and ends at `end`."""
+    """Records messages and their path, answers `?` with the record, rejects `/no`, and closes at `end`."""
 
     def __init__(self) -> None:
         self.directly: list[bytes] = []
@@ -47,15 +47,15 @@ class App:
             return
         scope["extensions"][DIRECT_AUDIO][SET_RECEIVER](self._take)
         await send({"type": "websocket.accept"})
-        while (told := await receive())["type"] == "websocket.receive":
-            said = told.get("text") or told.get("bytes")
-            if said == "?":
+        while (message := await receive())["type"] == "websocket.receive":
+            sent = message.get("text") or message.get("bytes")
+            if sent == "?":
                 await send({"type": "websocket.send", "text": json.dumps(sum(map(len, self.directly)))})
-            elif said == "end":
+            elif sent == "end":
                 await send({"type": "websocket.close", "code": 1012})
             else:
-                self.heard.append(said)
-        self.codes.append(told["code"])
+                self.heard.append(sent)
+        self.codes.append(message["code"])
 
     def _take(self, data: bytes) -> bool:
         self.directly.append(data)
@@ -67,7 +67,7 @@ class App:
 async def port(app: App) -> AsyncIterator[str]:
     connections = ConnectionLimits()
 
-    def speak(**options: Any) -> LimitedHttpProtocol:
+    def create_protocol(**options: Any) -> LimitedHttpProtocol:
         return LimitedHttpProtocol(connection=connections.admit("web"), **options)
 
     config = uvicorn.Config(
@@ -75,7 +75,7 @@ async def port(app: App) -> AsyncIterator[str]:
         port=0,
         log_config=None,
         lifespan="off",
-        http=speak,  # type: ignore[arg-type]
+        http=create_protocol,  # type: ignore[arg-type]
         ws=DirectWebSocket,
         ws_per_message_deflate=False,
     )
@@ -90,21 +90,21 @@ async def port(app: App) -> AsyncIterator[str]:
         await serving
 
 
-def at(play: Callable[[ClientConnection, App], Awaitable[None]]) -> App:
+def run_with_client(scenario: Callable[[ClientConnection, App], Awaitable[None]]) -> App:
     app = App()
 
     async def run() -> None:
         async with asyncio.timeout(PATIENCE), port(app) as address:
             async with connect(f"ws://{address}/yes", max_size=None, compression=None) as connection:
-                await play(connection, app)
+                await scenario(connection, app)
             await until(lambda: app.codes)
 
     asyncio.run(run())
     return app
 
 
-def test_whole_messages_go_directly_and_all_keep_their_order() -> None:
-    async def play(connection: ClientConnection, _: App) -> None:
+def test_direct_and_queued_messages_stay_in_order() -> None:
+    async def scenario(connection: ClientConnection, _: App) -> None:
         for packet in PACKETS:
             await connection.send(packet)
             await connection.send([packet[:1], packet[1:]])
@@ -113,8 +113,8 @@ def test_whole_messages_go_directly_and_all_keep_their_order() -> None:
         await connection.send("?")
         assert json.loads(await connection.recv()) > 0
 
-    app = at(play)
-    assert app.heard == [said for packet in PACKETS for said in (packet, packet, "between")]
+    app = run_with_client(scenario)
+    assert app.heard == [sent for packet in PACKETS for sent in (packet, packet, "between")]
     assert app.codes == [1000]
 
 
@@ -127,27 +127,27 @@ def test_whole_messages_go_directly_and_all_keep_their_order() -> None:
     ],
     ids=["no text", "not masked", "no frame"],
 )
-def test_what_is_no_message_ends_the_connection_with_a_reason(frame: bytes, code: int) -> None:
-    async def play(connection: ClientConnection, _: App) -> None:
+def test_invalid_frame_closes_the_connection_with_a_reason(frame: bytes, code: int) -> None:
+    async def scenario(connection: ClientConnection, _: App) -> None:
         connection.transport.write(frame)
         with pytest.raises(ConnectionClosed):
             await connection.recv()
         assert connection.close_code == code
 
-    assert at(play).codes == [code]
+    assert run_with_client(scenario).codes == [code]
 
 
-def test_the_door_ends_it() -> None:
-    async def play(connection: ClientConnection, _: App) -> None:
+def test_application_closes_the_connection() -> None:
+    async def scenario(connection: ClientConnection, _: App) -> None:
         await connection.send("end")
         with pytest.raises(ConnectionClosed):
             await connection.recv()
         assert connection.close_code == 1012
 
-    at(play)
+    run_with_client(scenario)
 
 
-def test_a_refusal_is_an_answer_and_http_is_answered_beside() -> None:
+def test_rejected_handshake_and_concurrent_http() -> None:
     async def run() -> None:
         async with asyncio.timeout(PATIENCE), port(App()) as address:
             with pytest.raises(InvalidStatus) as refused:

@@ -23,13 +23,13 @@ __all__ = ["Event", "EventQueue"]
 Event = SpeechStarted | Partial | UtteranceEnd | Final | Marker | Lag | Warned | Finished | Cancelled
 """An event of a stream; the last one is Finished or Cancelled."""
 
-MOST = 10_000
-"""Events: unread partials of a quarter of an hour."""
+MAX_EVENTS = 10_000
+"""Unread partials of a quarter of an hour."""
 
 
 class EventQueue:
-    def __init__(self, most: int = MOST) -> None:
-        self.max_events = most
+    def __init__(self, max_events: int = MAX_EVENTS) -> None:
+        self.max_events = max_events
         self.is_over = False
         self._events: deque[Event] = deque()
         self._error: Exception | None = None

@@ -18,7 +18,7 @@ from conure.protocols.http.page import page
 from conure.protocols.http.paths import handle_unrouted
 from conure.protocols.marker_socket import marker_socket
 from conure.protocols.native.errors import error_response
-from conure.protocols.native.transcribe import recordings
+from conure.protocols.native.transcribe import transcribe_file
 from conure.protocols.native.websocket import stream_socket
 from conure.protocols.openai.rest import openai_rest
 from conure.protocols.parakeet.socket import stream_router as parakeet_socket
@@ -33,7 +33,7 @@ ROUTERS: tuple[tuple[str, Callable[[Services], APIRouter]], ...] = (
     ("native", stream_socket),
     ("parakeet", parakeet_uploads),  # first: requests on its path that are not forms fall through to `native`
     ("parakeet", parakeet_socket),
-    ("native", recordings),
+    ("native", transcribe_file),
     ("marker", marker_socket),
     ("openai", openai_rest),
     ("deepgram", listen_file),

@@ -37,7 +37,7 @@ __all__ = ["DIRECT_AUDIO", "SET_RECEIVER", "DirectWebSocket", "AudioReceiver"]
 AudioReceiver = Callable[[bytes], bool]
 """Called with one binary message or several joined ones; returns False if it has not accepted them: they are queued."""
 
-DIRECT_AUDIO, SET_RECEIVER = "conure.direct", "give_to"
+DIRECT_AUDIO, SET_RECEIVER = "conure.direct_audio", "set_receiver"
 FLUSH_SECONDS = 5.0
 """For the client to read the last messages before the connection is closed."""
 MAX_QUEUED_BYTES = 2**23
@@ -118,7 +118,7 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
         self._count_incomplete()
 
     def _count_incomplete(self) -> None:
-        """Counts the bytes of a large incomplete message; over the limit, the client is told to retry."""
+        """Counts the bytes of a large incomplete message; over the limit, closes the connection with `TRY_AGAIN`."""
         size = 0 if self._is_lost else len(self.conn.reader.buffer) + (self.conn.current_size or 0)
         previous, self._incomplete_bytes = self._incomplete_bytes, size if size >= LARGE_BYTES else 0
         DirectWebSocket.incomplete_bytes += self._incomplete_bytes - previous

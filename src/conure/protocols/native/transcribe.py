@@ -18,10 +18,10 @@ from conure.protocols.native.schemas import ANY_RECORDING, REFUSALS, Transcripti
 from conure.protocols.services import Services
 from conure.text.transcript_json import transcript_fields
 
-__all__ = ["recordings"]
+__all__ = ["transcribe_file"]
 
 
-def recordings(services: Services) -> APIRouter:
+def transcribe_file(services: Services) -> APIRouter:
     router, models = APIRouter(), services.live.models
 
     answers = {200: {"model": Transcription}} | REFUSALS
