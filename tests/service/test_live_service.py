@@ -34,7 +34,7 @@ class Place:
         self.engine = Engine()
         handle = cast(EngineClient, self.engine)
         tokenizers = TokenizerCache()
-        tokenizers._by_model = dict.fromkeys(self.engine.models, TOKENIZER)
+        tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
         self.service = LiveService(handle, ModelDirectory(handle, ["live"], ["clips"]), tokenizers, resume_seconds)
 
     async def open(self, audio: AudioFormat = F32, **wanted: object) -> LiveStream:
