@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conure.errors import BadOption, MissingBackend
-from conure.service import bind_policy as listening
+from conure.service import bind_policy
 from conure.service.bind_policy import access_summary, bind_settings, disabled_protocols, is_loopback
 from conure.service.keys import encode_keys, new_key
 from conure.settings import PROTOCOLS, load_settings
@@ -104,7 +104,7 @@ def test_a_web_port_without_protocols_does_not_count() -> None:
 
 @pytest.mark.parametrize(("asked", "port"), [({}, 0), ({"grpc_port": 0}, 0)])
 def test_grpc_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], port: int) -> None:
-    monkeypatch.setattr(listening, "GRPC", ("no_such_library",))
+    monkeypatch.setattr(bind_policy, "GRPC", ("no_such_library",))
     assert bind_settings(load_settings(**asked)).grpc_port == port
     with pytest.raises(MissingBackend, match="gRPC is not installed"):
         bind_settings(load_settings(grpc_port=50051))

@@ -13,8 +13,7 @@ import pytest
 
 import conure
 from conure.errors import AudioNotFound, AudioTooLong, BadOption, EngineFailed, UnsupportedAudio, UnsupportedLanguage
-from conure.service import bulk_transcription as archives
-from conure.service import decode_pool as readers
+from conure.service import bulk_transcription, decode_pool
 from conure.service import decode_worker as reader
 from conure.service.bulk_transcription import BulkTranscription
 from conure.types import Word
@@ -216,7 +215,7 @@ def test_batches_have_clips_of_several_recordings_and_are_bounded():
 
 def test_recordings_wait_for_the_first_one_in_bounded_number(monkeypatch, tmp_path):
     """The first one is long; sources are asked for no further than that."""
-    monkeypatch.setattr(archives, "MAX_OPEN_RECORDINGS", 4)
+    monkeypatch.setattr(bulk_transcription, "MAX_OPEN_RECORDINGS", 4)
     asked, given = [], []
 
     def sources():
@@ -241,7 +240,7 @@ def test_errors_of_the_source_iterator_are_raised():
 
 def test_a_worker_that_dies_returns_unstarted_tasks(monkeypatch, tmp_path):
     """Nothing but the recording in the middle is lost, though the reader had been asked for the next one already."""
-    monkeypatch.setattr(readers, "TASKS_PER_WORKER", 3)
+    monkeypatch.setattr(decode_pool, "TASKS_PER_WORKER", 3)
     long = save(tmp_path / "long.wav", np.tile(speech(100), 5))
     done = threading.Event()
 

@@ -91,7 +91,7 @@ def at(play: Callable[[FileService], object]) -> None:
     async def run() -> None:
         listener = Listener()
         tokenizers = TokenizerCache()
-        tokenizers._by_model = dict.fromkeys(listener.models, TOKENIZER)
+        tokenizers._read = dict.fromkeys(listener.models, TOKENIZER)
         service = FileService(cast(EngineClient, listener), tokenizers)
         await asyncio.wait_for(play(service), PATIENCE)  # type: ignore[arg-type]
 

@@ -15,8 +15,7 @@ from conure.audio.formats import AudioFormat
 from conure.engine import messages as engine
 from conure.engine.client import EngineClient
 from conure.errors import BadOption, Busy, ConureError, UnknownModel
-from conure.service import event_log
-from conure.service import live_service as live
+from conure.service import event_log, live_service
 from conure.service.events import Cancelled, Event, Failed, Finished, Lag, Marker
 from conure.service.live_service import LiveService, LiveStream, StreamRequest
 from conure.service.model_directory import ModelDirectory
@@ -35,7 +34,7 @@ class Place:
         self.engine = Engine()
         handle = cast(EngineClient, self.engine)
         tokenizers = TokenizerCache()
-        tokenizers._by_model = dict.fromkeys(self.engine.models, TOKENIZER)
+        tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
         self.service = LiveService(handle, ModelDirectory(handle, ["live"], ["clips"]), tokenizers, resume_seconds)
 
     async def open(self, audio: AudioFormat = F32, **wanted: object) -> LiveStream:
@@ -148,7 +147,7 @@ def test_the_connection_before_cannot_let_go_of_it() -> None:
 
 
 def test_ended_streams_are_kept_for_a_while_but_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "MAX_ENDED_STREAMS", 3)
+    monkeypatch.setattr(live_service, "MAX_ENDED_STREAMS", 3)
 
     async def play(place: Place) -> None:
         streams = [await place.open() for _ in range(5)]

@@ -11,7 +11,7 @@ import pytest
 
 from conure.engine import messages as engine
 from conure.errors import EngineFailed
-from conure.service import live_session as sessions
+from conure.service import live_session
 from conure.service.events import (
     Cancelled,
     Event,
@@ -355,7 +355,7 @@ def test_audio_faster_than_processing_has_back_pressure() -> None:
 
 def test_many_requests_for_a_final_wait() -> None:
     async def play(on: Scene) -> None:
-        for marker in range(sessions.MAX_PENDING_FINALIZES):
+        for marker in range(live_session.MAX_PENDING_FINALIZES):
             await asyncio.wait_for(on.session.wait_until_writable(), PATIENCE)
             on.session.finalize(marker)
         waiting = asyncio.create_task(on.session.wait_until_writable())
@@ -371,7 +371,7 @@ def test_many_requests_for_a_final_wait() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """That of sessions, which goes on when `now` is changed."""
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(sessions, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(live_session, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
@@ -391,7 +391,7 @@ def test_lag_is_reported_then_a_warning_then_the_end(clock: SimpleNamespace) -> 
     assert isinstance(warned, StreamWarning)
     assert "2.4 s behind" in warned.message
     assert isinstance(failed, Failed)
-    assert (failed.code, failed.retry_after) == ("lag_exceeded", sessions.RETRY_AFTER)
+    assert (failed.code, failed.retry_after) == ("lag_exceeded", live_session.RETRY_AFTER)
     assert on.engine.of(engine.Cancel)
     assert not on.engine.receivers
 
@@ -458,7 +458,7 @@ def test_a_restart_tells_the_new_engine_how_late_it_is(clock: SimpleNamespace) -
         on.engine.restart()
         (opened,) = on.engine.of(engine.Open)
         assert isinstance(opened, engine.Open)
-        assert opened.late == pytest.approx(6.0 + sessions.MARGIN, abs=1.2)
+        assert opened.late == pytest.approx(6.0 + live_session.MARGIN, abs=1.2)
         on.engine.say(engine.ClipTokens(on.number, 4.5))
 
     on = scene(play)

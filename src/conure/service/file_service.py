@@ -65,7 +65,7 @@ class FileService:
         self._slots = asyncio.Semaphore(concurrent)
         self._threads = ThreadPoolExecutor(concurrent, "recording")  # its threads block while they wait for the engine
         self._waiting = 0
-        self._jobs: set[_Job] = set()
+        self._readings: set[_Job] = set()
         self._is_draining = False
         self._is_idle = asyncio.Event()
 
@@ -137,12 +137,12 @@ class FileService:
     def stop(self) -> None:
         """Abandons recordings in progress."""
         self._is_draining = True
-        for job in self._jobs:
+        for job in self._readings:
             job.abandon()
 
     async def _transcribe(self, task: _Task, usage: Usage) -> list[Transcript]:
         loop, job = asyncio.get_running_loop(), _Job(usage)
-        self._jobs.add(job)
+        self._readings.add(job)
         done = loop.run_in_executor(self._threads, self._read, job, task, loop)
         try:
             await asyncio.wait([done])
@@ -152,7 +152,7 @@ class FileService:
             done.exception()
             raise
         finally:
-            self._jobs.discard(job)
+            self._readings.discard(job)
             job.spend()
         try:
             return done.result()

@@ -10,9 +10,9 @@ __all__ = ["TokenizerCache"]
 
 class TokenizerCache:
     def __init__(self) -> None:
-        self._by_model: dict[str, Tokenizer] = {}
+        self._read: dict[str, Tokenizer] = {}
 
     def of(self, model: ModelInfo) -> Tokenizer:
-        if model.name not in self._by_model:
-            self._by_model[model.name] = read_tokenizer(model.tokenizer_file, model.tokenizer, model.vocabulary)
-        return self._by_model[model.name]
+        if model.name not in self._read:
+            self._read[model.name] = read_tokenizer(model.tokenizer_file, model.tokenizer, model.vocabulary)
+        return self._read[model.name]
