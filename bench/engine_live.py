@@ -50,11 +50,17 @@ def main() -> None:
     results = {}
     for model in models:
         plan = Plan(
-            live=(model,), runner=options.runner, threads=options.threads, slots=options.slots, cache=options.cache
+            live_models=(model,),
+            runner=options.runner,
+            threads=options.threads,
+            max_streams=options.slots,
+            cache_folder=options.cache,
         )
         lanes = build_lanes(plan)
         for latency in options.latencies:
-            results[lanes.cards[0].name, lanes.cards[0].runner, latency] = _search(lanes, voices, latency, options)
+            results[lanes.model_infos[0].name, lanes.model_infos[0].runner, latency] = _search(
+                lanes, voices, latency, options
+            )
     print(f"{machine()['processor']}, {machine()['cores']} cores")
     print(_table(results), end="")
     if options.json:

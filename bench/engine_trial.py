@@ -17,18 +17,18 @@ from conure.bench.statistics import Spread, compute_spread
 from conure.engine.lanes.lane import StreamingLane
 from conure.engine.loop import Engine
 from conure.engine.messages import (
-    ENDS,
-    Answer,
+    FINAL_EVENTS,
     Audio,
-    ClipTokens,
     Close,
+    EngineEvent,
     Finished,
-    Note,
     Open,
     Samples,
     StepTaken,
+    StreamEvent,
     StreamOptions,
     StreamTokens,
+    UtteranceProgress,
 )
 
 __all__ = ["GRACE", "TrialResult", "Trial"]
@@ -92,7 +92,7 @@ class Trial:
         loop.start()
         options = StreamOptions(self.model, self.latency)
         for number in range(self.streams):
-            self.engine.ask(Open(number, options))
+            self.engine.submit(Open(number, options))
         self.started_at = time.monotonic() + 0.1
         self._feed()
         self._all_ended.wait(TIMEOUT)
@@ -132,15 +132,15 @@ class Trial:
                 time.sleep(wait)
             self.max_delay = max(self.max_delay, time.monotonic() - due)
             voice = self.voices[stream % len(self.voices)]
-            self.engine.ask(Audio(stream, voice[index * samples : (index + 1) * samples]))
+            self.engine.submit(Audio(stream, voice[index * samples : (index + 1) * samples]))
             if index == count - 1:
                 self._closed[stream] = time.monotonic()
-                self.engine.ask(Close(stream))
+                self.engine.submit(Close(stream))
 
     def _due(self, stream: int, packet: int) -> float:
         return self.started_at + stream * self.interval + (packet + 1) * self.packet_seconds
 
-    def _receive(self, messages: list[Answer | Note]) -> None:
+    def _receive(self, messages: list[StreamEvent | EngineEvent]) -> None:
         """Called on the engine's thread."""
         now = time.monotonic()
         covered: dict[int, float] = {}
@@ -148,16 +148,16 @@ class Trial:
         for message in messages:
             if isinstance(message, StepTaken):
                 self.steps.append(message)
-            elif isinstance(message, StreamTokens | ClipTokens) and message.stream not in self._closed:
+            elif isinstance(message, StreamTokens | UtteranceProgress) and message.stream not in self._closed:
                 covered[message.stream] = max(covered.get(message.stream, 0.0), message.until)
-            elif isinstance(message, ENDS):
+            elif isinstance(message, FINAL_EVENTS):
                 self._end(message, now)
         for stream, until in covered.items():
             if until > 0:
                 packet = math.ceil(round(until * RATE) / round(self.packet_seconds * RATE)) - 1
                 self.lags.append(now - self._due(stream, packet))
 
-    def _end(self, message: Answer, now: float) -> None:
+    def _end(self, message: StreamEvent, now: float) -> None:
         self._ended.add(message.stream)
         if isinstance(message, Finished):
             self._finished += 1

@@ -41,21 +41,21 @@ from conure.bench.sample_speech import RATE, read_voices, sample_recording
 from conure.cli.tables import table
 from conure.client import protocol
 from conure.engine.client import EngineClient
-from conure.engine.ipc.frames import frame
+from conure.engine.ipc.frames import encode_frame
 from conure.engine.ipc.sample_ring import SampleRing
 from conure.engine.ipc.transport import RING_SAMPLES
-from conure.engine.ipc.wire import RequestReader, RequestWriter, answer_reader
+from conure.engine.ipc.wire import RequestDecoder, RequestEncoder, message_decoder
 from conure.engine.messages import (
-    Answer,
     Audio,
     Close,
+    EngineEvent,
     Finished,
-    Note,
     Open,
     Ping,
     Pong,
     Request,
     SpeechStarted,
+    StreamEvent,
     StreamOpened,
     StreamTokens,
 )
@@ -93,8 +93,8 @@ class StandIn:
         """CPU seconds of the engine's part."""
         self.answers = 0
         self._ring = SampleRing.create(RING_SAMPLES)
-        self._writer, self._reader = RequestWriter(self._ring), RequestReader(self._ring)
-        self._encoder, self._decoder = msgpack.Encoder(), answer_reader()
+        self._writer, self._reader = RequestEncoder(self._ring), RequestDecoder(self._ring)
+        self._encoder, self._decoder = msgpack.Encoder(), message_decoder()
         self._queued_answers: asyncio.Queue[bytes] = asyncio.Queue()
         self._received: dict[int, int] = {}
 
@@ -111,14 +111,14 @@ class StandIn:
         return (model_info,)
 
     async def send(self, requests: list[Request]) -> None:
-        payload = frame(self._writer.encode(requests))
+        payload = encode_frame(self._writer.encode(requests))
         begin = time.thread_time()
         answers = [answer for request in self._reader.decode(payload[4:]) for answer in self._answer(request)]
         if answers:
             self._queued_answers.put_nowait(self._encoder.encode(answers))
         self.engine_seconds += time.thread_time() - begin
 
-    async def receive(self) -> list[Answer | Note]:
+    async def receive(self) -> list[StreamEvent | EngineEvent]:
         return self._decoder.decode(await self._queued_answers.get())  # type: ignore[return-value]
 
     async def stop(self) -> None:
@@ -127,7 +127,7 @@ class StandIn:
     def kill(self) -> None:
         raise NotImplementedError
 
-    def _answer(self, request: Request) -> Iterator[Answer | Note]:
+    def _answer(self, request: Request) -> Iterator[StreamEvent | EngineEvent]:
         match request:
             case Open(stream):
                 self._received[stream] = 0
@@ -238,7 +238,7 @@ async def _push_audio(connection: NativeConnection, packet: bytes) -> None:
 
 
 async def _ask(handle: EngineClient, number: int, samples: Any) -> None:
-    handle.ask(Audio(number, samples))
+    handle.send(Audio(number, samples))
 
 
 async def _open_connection(live: LiveService, latency: int) -> NativeConnection:
@@ -271,7 +271,7 @@ async def _rounds(options: argparse.Namespace, stand_in: StandIn, calls: list[Ca
 
 async def _answers(options: argparse.Namespace, live: LiveService, numbers: list[int]) -> float:
     """Microseconds of an answer with a word, up to its encoded partial."""
-    encoder, decoder, spent = msgpack.Encoder(), answer_reader(), []
+    encoder, decoder, spent = msgpack.Encoder(), message_decoder(), []
     for turn in range(options.rounds):
         payload = encoder.encode([word(number, 1000.0 + turn) for number in numbers])
         begin = time.thread_time()

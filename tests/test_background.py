@@ -17,10 +17,10 @@ from conure import background, metrics
 from conure.background import (
     log_unhandled_errors,
     report_if_failed,
+    spawn_thread,
     start_critical_task,
     start_restarting_task,
     start_task,
-    thread,
 )
 from conure.errors import BadOption, ConureError, EngineFailed
 
@@ -157,7 +157,7 @@ def test_a_failed_thread_is_reported() -> None:
         raise ZeroDivisionError("a mistake of ours")
 
     for run in (fail, lambda: None):
-        started = thread(run, "a thread", told.append)
+        started = spawn_thread(run, "a thread", told.append)
         started.join(PATIENCE)
         assert not started.is_alive()
     assert [error.message for error in told] == ["a thread ended unexpectedly: ZeroDivisionError: a mistake of ours"]

@@ -47,7 +47,7 @@ def _pace(table: ResultTable, checkpoint: Checkpoint, device: torch.device, goal
 
     runner = live_runner(_of_one_chunk(checkpoint, goal.chunk), device)
     lane = CudaLane(runner, goal.streams)
-    lane.prepare()
+    lane.capture_steps()
     note_capture_failure(runner, table)
     for streams in (goal.streams // 2, goal.streams):
         latency = goal.milliseconds
@@ -87,7 +87,7 @@ def host(checkpoint: Checkpoint, cases: Sequence[tuple[int, int]]) -> ResultTabl
 
 def _host_seconds(checkpoint: Checkpoint, latency: int, streams: int) -> tuple[float, ...]:
     """Median times of a step of all streams: pushing audio, choosing rows, filling inputs, reporting, and the total."""
-    from conure.engine.lanes.cuda_lane import CudaLane, sizes_of  # noqa: PLC0415
+    from conure.engine.lanes.cuda_lane import CudaLane, step_sizes  # noqa: PLC0415
     from conure.engine.messages import StreamOptions  # noqa: PLC0415
 
     lane = CudaLane(live_runner(checkpoint, torch.device("cpu"), _nothing), streams)
@@ -100,13 +100,13 @@ def _host_seconds(checkpoint: Checkpoint, latency: int, streams: int) -> tuple[f
         for number in range(streams):
             lane.push(number, samples[at : at + size], 0.0)
         pushed = time.perf_counter()
-        ready = [work.stream for work in lane.ready()]
+        ready = [work.stream for work in lane.ready_work()]
         chosen = time.perf_counter()
-        max_rows = sizes_of(latency // 80, streams)[-1]
+        max_rows = step_sizes(latency // 80, streams)[-1]
         for first in range(0, len(ready), max_rows):
             lane.run(ready[first : first + max_rows], 0.0)
-        lane.settle()
-        took, stages = time.perf_counter() - begin, lane.stages.take()
+        lane.drain()
+        took, stages = time.perf_counter() - begin, lane.stages.collect()
         if ready:
             times.append((pushed - begin, chosen - pushed, stages["filling"], stages["telling"], took))
     return tuple(sorted(column)[len(column) // 2] for column in zip(*times[2:], strict=True))

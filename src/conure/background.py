@@ -26,7 +26,7 @@ __all__ = [
     "report_if_failed",
     "start_restarting_task",
     "start_task",
-    "thread",
+    "spawn_thread",
     "log_unhandled_errors",
 ]
 
@@ -75,7 +75,7 @@ def start_restarting_task(begin: Callable[[], Awaitable[None]], name: str) -> as
     return start_task(run(), name)
 
 
-def thread(
+def spawn_thread(
     run: Callable[[], None], name: str, on_failure: FailureCallback | None = None, *, daemon: bool = True
 ) -> threading.Thread:
     """Starts a thread. It may return at any time; if it fails, `on_failure` is called on the thread."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-__all__ = ["new_event_loop", "held_up"]
+__all__ = ["new_event_loop", "suspended_seconds"]
 
 MIN_STALL = 2.0
 """Seconds of delay of a timer from which the cause is not a slow loop, but a process that did not run at all."""
@@ -20,7 +20,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def held_up(due: float, now: float) -> float:
+def suspended_seconds(due: float, now: float) -> float:
     """Seconds for which this process was stopped or had no CPU: a timer of `due` runs at `now`. Usually 0.
 
     Data that arrived in that time may still be unread, and peers that wait for a response had no chance to send more.

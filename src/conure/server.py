@@ -78,7 +78,7 @@ async def serve(settings: Settings, engine: EngineClient, plan: Plan, on_ready: 
     try:
         register_engine_metrics(engine)
         async with open_servers(settings, engine, plan) as servers:
-            on_ready(server_info(settings, engine.cards, servers.ports))
+            on_ready(server_info(settings, engine.model_infos, servers.ports))
             await _run_until_stopped(servers, engine, settings.drain_seconds)
     finally:
         await engine.stop()
@@ -171,7 +171,7 @@ def _services(
 ) -> Services:
     """Limits of the whole server are divided among its processes."""
     tokenizers = TokenizerCache()
-    models = ModelDirectory(engine, plan.live, plan.clips)
+    models = ModelDirectory(engine, plan.live_models, plan.clip_models)
     max_backlog = identity.share_of(int(settings.max_backlog_mb * 1e6))
     live = LiveService(engine, models, tokenizers, settings.resume_seconds, identity, max_backlog)
     files = FileService(engine, tokenizers, settings.max_hours * 3600, identity)
@@ -223,7 +223,7 @@ async def _run_until_stopped(servers: ProtocolServers, engine: EngineClient, dra
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signaled.set)
-    engine_failure = start_task(engine.until_failed(), "waiting for the engine's end")
+    engine_failure = start_task(engine.wait_for_failure(), "waiting for the engine's end")
     while not servers.web_task.done():
         next_signal = start_task(signaled.wait(), "waiting for a signal")
         tasks = {servers.web_task, next_signal, engine_failure} | ({draining} if draining else set())

@@ -9,14 +9,14 @@ from conure.errors import UnknownModel
 
 def test_each_size_is_measured() -> None:
     batches: list[Batch] = []
-    measure_batches(Plan(clips=("tiny",), device="cpu"), [(1, 1.0), (2, 1.0)], batches.append)
+    measure_batches(Plan(clip_models=("tiny",), device="cpu"), [(1, 1.0), (2, 1.0)], batches.append)
     assert [(batch.clips, batch.length) for batch in batches] == [(1, 1.0), (2, 1.0)]
     assert all(batch.seconds > 0 for batch in batches)
 
 
 def test_errors_of_the_child_process_are_raised() -> None:
     with pytest.raises(UnknownModel, match="nobody"):
-        measure_batches(Plan(clips=("nobody",), device="cpu"), [(1, 1.0)], lambda batch: None)
+        measure_batches(Plan(clip_models=("nobody",), device="cpu"), [(1, 1.0)], lambda batch: None)
 
 
 def test_sizes_of_both_curves_in_order_of_audio() -> None:

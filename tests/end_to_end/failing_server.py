@@ -5,5 +5,5 @@ from conure.engine.ipc import transport
 from tests.engine.failing_device import work_until_the_device_fails
 
 if __name__ == "__main__":
-    transport._work = work_until_the_device_fails
+    transport._run_engine = work_until_the_device_fails
     run()

@@ -14,5 +14,5 @@ def hang(*_: Any) -> None:
 
 
 if __name__ == "__main__":
-    transport._work = hang
+    transport._run_engine = hang
     run()

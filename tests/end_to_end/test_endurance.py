@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from conure.client import Client, Endpointing, Final, Finished, ServerBusy, Stream
-from conure.engine.watchdog import MOST_STARTS
+from conure.engine.watchdog import MAX_STARTS
 from conure.event_loop import MIN_STALL
 from tests.protocols.live_clients import pcm16
 from tests.protocols.servers import PATIENCE, SAID, Server, demo, started, wait_for
@@ -196,7 +196,7 @@ def test_a_server_whose_engines_hang_while_they_start_ends(options: tuple[str, .
     )
     assert done.returncode == 1
     hung = "the engine did not get on for 1 s (start_seconds) while it was starting its process; it was killed"
-    assert done.stderr.count(f"{hung}; starting it again") == MOST_STARTS - 1
+    assert done.stderr.count(f"{hung}; starting it again") == MAX_STARTS - 1
     assert "none of the last 5 engines said a word" in done.stderr
     assert "Traceback" not in done.stderr
 

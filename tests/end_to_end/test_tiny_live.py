@@ -52,7 +52,7 @@ def heard(
         lane.finalize(number, None, 0.0)
     finished = 0
     while finished < len(clips):
-        for answer in lane.run([work.stream for work in lane.ready()], 0.0):
+        for answer in lane.run([work.stream for work in lane.ready_work()], 0.0):
             if isinstance(answer, StreamTokens):
                 tokens[answer.stream] += answer.tokens
             elif isinstance(answer, UtteranceEnded):

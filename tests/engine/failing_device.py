@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from conure.engine.lanes.stream_lane import StreamLane
-from conure.engine.main import work
-from conure.engine.messages import Answer
+from conure.engine.main import run_engine_process
+from conure.engine.messages import StreamEvent
 from conure.engine.plan import Plan
 
 __all__ = ["work_until_the_device_fails"]
@@ -21,17 +21,17 @@ STEPS = 6
 
 def work_until_the_device_fails(plan: Plan, *rest: Any) -> None:
     """Replaces `transport._work`. A file in the plan's cache shows the next engine that the device has failed."""
-    assert plan.cache
-    failed = plan.cache / "device-failed"
+    assert plan.cache_folder
+    failed = plan.cache_folder / "device-failed"
     if not failed.exists():
         _break(failed)
-    work(plan, *rest)
+    run_engine_process(plan, *rest)
 
 
 def _break(failed: Path) -> None:
     run, steps = StreamLane.run, 0
 
-    def failing(lane: StreamLane, numbers: Iterable[int], now: float) -> list[Answer]:
+    def failing(lane: StreamLane, numbers: Iterable[int], now: float) -> list[StreamEvent]:
         nonlocal steps
         steps += all(number > 0 for number in numbers)
         if steps > STEPS:

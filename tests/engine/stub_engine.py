@@ -14,9 +14,9 @@ from typing import Any
 
 from msgspec import msgpack
 
-from conure.engine.ipc.frames import frame, receive_frame
+from conure.engine.ipc.frames import encode_frame, receive_frame
 from conure.engine.ipc.sample_ring import SampleRing
-from conure.engine.ipc.wire import EngineMessage, Ready, RequestReader, Starting, connect_decoder
+from conure.engine.ipc.wire import EngineMessage, Ready, RequestDecoder, Starting, connect_decoder
 from conure.engine.messages import Finalize, Open, Ping, Pong, StreamOpened
 from conure.engine.messages import Marker as Answered
 
@@ -28,9 +28,9 @@ DYING = 0.02
 
 def serve(end: socket.socket, ring: SampleRing, *, silent: bool = False) -> None:
     """Until the socket is closed. `silent`: reads everything and sends only Ready."""
-    reader, encoder = RequestReader(ring), msgpack.Encoder()
+    reader, encoder = RequestDecoder(ring), msgpack.Encoder()
     with contextlib.suppress(OSError):
-        end.sendall(frame(encoder.encode([Ready((), 0.0, 1)])))
+        end.sendall(encode_frame(encoder.encode([Ready((), 0.0, 1)])))
         while (payload := receive_frame(end)) is not None:
             answers: list[EngineMessage] = []
             for request in reader.decode(payload):
@@ -42,7 +42,7 @@ def serve(end: socket.socket, ring: SampleRing, *, silent: bool = False) -> None
                     case Ping(number):
                         answers.append(Pong(number))
             if answers and not silent:
-                end.sendall(frame(encoder.encode(answers)))
+                end.sendall(encode_frame(encoder.encode(answers)))
     ring.close()
 
 
@@ -111,7 +111,7 @@ class StubProcess:
 
     def _report_step(self, step: str) -> None:
         with contextlib.suppress(OSError):
-            self._end.sendall(frame(msgpack.encode([Starting(step)])))
+            self._end.sendall(encode_frame(msgpack.encode([Starting(step)])))
 
 
 class StubListener:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conure.engine.lanes.batching import bucket, form_batches
+from conure.engine.lanes.batching import form_batches, padded_steps
 from conure.models.config import MAX_FULL_ATTENTION_STEPS
 
 
@@ -22,18 +22,18 @@ def test_long_clips_are_batched_separately() -> None:
 
 def test_a_bucket_is_at_least_the_input_and_a_fixed_point() -> None:
     for steps in range(1, 4000):
-        padded = bucket(steps)
+        padded = padded_steps(steps)
         assert padded >= steps
-        assert bucket(padded) == padded
+        assert padded_steps(padded) == padded
         assert padded % 8 == 0
 
 
 @pytest.mark.parametrize(("octave", "found"), [(256, 32), (512, 32), (8192, 32)])
 def test_few_bucket_sizes_and_little_padding(octave: int, found: int) -> None:
     steps = range(octave, 2 * octave)
-    assert len({bucket(count) for count in steps} - {octave}) == found
-    assert max(bucket(count) / count for count in steps) < 1 + 1 / 32
+    assert len({padded_steps(count) for count in steps} - {octave}) == found
+    assert max(padded_steps(count) / count for count in steps) < 1 + 1 / 32
 
 
 def test_padding_does_not_make_a_clip_long() -> None:
-    assert bucket(MAX_FULL_ATTENTION_STEPS) == MAX_FULL_ATTENTION_STEPS
+    assert padded_steps(MAX_FULL_ATTENTION_STEPS) == MAX_FULL_ATTENTION_STEPS

@@ -18,8 +18,7 @@ from conure.engine.client import EngineClient
 from conure.engine.ipc import transport
 from conure.engine.ipc.transport import ProcessTransport, ThreadTransport, Transport
 from conure.engine.messages import (
-    ENDS,
-    Answer,
+    FINAL_EVENTS,
     Audio,
     Cancel,
     Cancelled,
@@ -28,6 +27,7 @@ from conure.engine.messages import (
     Failed,
     Finished,
     Open,
+    StreamEvent,
     StreamOpened,
     StreamOptions,
     StreamTokens,
@@ -47,20 +47,20 @@ class Listener:
     """Collects events, and waits for some of them."""
 
     def __init__(self) -> None:
-        self.answers: list[Answer] = []
+        self.answers: list[StreamEvent] = []
         self.ended = asyncio.Event()
         self.restarts = asyncio.Event()
         self.error: ConureError | None = None
 
-    def answered(self, answer: Answer) -> None:
+    def on_event(self, answer: StreamEvent) -> None:
         self.answers.append(answer)
-        if isinstance(answer, ENDS):
+        if isinstance(answer, FINAL_EVENTS):
             self.ended.set()
 
-    def restarted(self) -> None:
+    def on_restart(self) -> None:
         self.restarts.set()
 
-    def lost(self, error: ConureError) -> None:
+    def on_failure(self, error: ConureError) -> None:
         self.error = error
         self.ended.set()
 
@@ -84,14 +84,14 @@ async def started(carrier: Transport) -> AsyncIterator[EngineClient]:
 
 
 def plan(model: Path) -> Plan:
-    return Plan(live=(str(model),), clips=(str(model),), device="cpu", slots=16)
+    return Plan(live_models=(str(model),), clip_models=(str(model),), device="cpu", max_streams=16)
 
 
 def send_clip(handle: EngineClient, number: int, samples: np.ndarray) -> None:
-    handle.ask(Open(number, StreamOptions("small")))
+    handle.send(Open(number, StreamOptions("small")))
     for begin in range(0, len(samples), 3_000):
-        handle.ask(Audio(number, samples[begin : begin + 3_000]))
-    handle.ask(Close(number))
+        handle.send(Audio(number, samples[begin : begin + 3_000]))
+    handle.send(Close(number))
 
 
 @pytest.mark.parametrize("kind", [ThreadTransport, ProcessTransport])
@@ -102,7 +102,7 @@ def test_streams_and_clips_are_transcribed(
 
     async def scenario() -> None:
         async with started(kind(plan(model))) as handle:
-            card = handle.models["small"]
+            card = handle.models_by_name["small"]
             assert card.latencies == (80, 160, 320, 560, 1120)
             assert len(card.capacity) == 5
             listeners = [Listener() for _ in range(6)]
@@ -111,13 +111,13 @@ def test_streams_and_clips_are_transcribed(
                 if index < 3:
                     send_clip(handle, number, clips[index])
                 else:
-                    handle.ask(Clip(number, "small", clips[index - 3]))
+                    handle.send(Clip(number, "small", clips[index - 3]))
             for index, listener in enumerate(listeners):
                 await asyncio.wait_for(listener.ended.wait(), PATIENCE)
                 assert isinstance(listener.answers[-1], Finished)
                 assert listener.tokens() == [token for token, _ in offline(net, clips[index % 3], 2)]
             assert isinstance(listeners[0].answers[0], StreamOpened)
-            assert handle.registered == 0
+            assert handle.receiver_count == 0
 
     asyncio.run(scenario())
 
@@ -130,8 +130,8 @@ def test_a_killed_engine_is_restarted(net: Network, model: Path) -> None:
         async with started(process) as handle:
             listener = Listener()
             number = handle.register(listener)
-            handle.ask(Open(number, StreamOptions("small")))
-            handle.ask(Audio(number, samples[:20_000]))
+            handle.send(Open(number, StreamOptions("small")))
+            handle.send(Audio(number, samples[:20_000]))
             await asyncio.sleep(0.2)
             assert process._process.pid
             os.kill(process._process.pid, signal.SIGKILL)
@@ -149,17 +149,17 @@ def test_an_engine_with_a_failed_device_is_restarted(
     net: Network, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     samples = noise(np.random.default_rng(6), 40_000)
-    monkeypatch.setattr(transport, "_work", work_until_the_device_fails)
+    monkeypatch.setattr(transport, "_run_engine", work_until_the_device_fails)
 
     async def scenario() -> None:
-        process = ProcessTransport(replace(plan(model), cache=tmp_path))
+        process = ProcessTransport(replace(plan(model), cache_folder=tmp_path))
         async with started(process) as handle:
             listener = Listener()
             number = handle.register(listener)
-            handle.ask(Open(number, StreamOptions("small", 80)))
-            handle.ask(Audio(number, samples))
+            handle.send(Open(number, StreamOptions("small", 80)))
+            handle.send(Audio(number, samples))
             await asyncio.wait_for(listener.restarts.wait(), PATIENCE)
-            assert not any(isinstance(answer, ENDS) for answer in listener.answers)
+            assert not any(isinstance(answer, FINAL_EVENTS) for answer in listener.answers)
             listener.answers.clear()
             send_clip(handle, number, samples)
             await asyncio.wait_for(listener.ended.wait(), PATIENCE)
@@ -182,22 +182,22 @@ def test_a_failed_start_raises_its_cause(tmp_path: Path) -> None:
     async def scenario() -> None:
         for kind in (ThreadTransport, ProcessTransport):
             with pytest.raises(UnknownModel, match="no such model"):
-                await EngineClient(kind(Plan(live=(str(tmp_path / "none"),)))).start()
+                await EngineClient(kind(Plan(live_models=(str(tmp_path / "none"),)))).start()
 
     asyncio.run(scenario())
 
 
 def test_too_many_streams_are_refused(model: Path) -> None:
     async def scenario() -> None:
-        async with started(ThreadTransport(Plan(live=(str(model),), device="cpu", slots=1))) as handle:
+        async with started(ThreadTransport(Plan(live_models=(str(model),), device="cpu", max_streams=1))) as handle:
             first, second = Listener(), Listener()
             for listener in (first, second):
-                handle.ask(Open(handle.register(listener), StreamOptions("small", 1120)))
+                handle.send(Open(handle.register(listener), StreamOptions("small", 1120)))
             await asyncio.wait_for(second.ended.wait(), PATIENCE)
             assert isinstance(second.answers[-1], Failed)
             assert second.answers[-1].code == "busy"
             assert second.answers[-1].retry_after
-            handle.ask(Cancel(1))
+            handle.send(Cancel(1))
             await asyncio.wait_for(first.ended.wait(), PATIENCE)
             assert isinstance(first.answers[-1], Cancelled)
 

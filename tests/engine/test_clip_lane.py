@@ -11,7 +11,7 @@ import torch
 from conure.audio.features import LogMel
 from conure.engine.backends.torch_eager.clip_runner import TorchClipRunner
 from conure.engine.lanes.clip_lane import ClipLane
-from conure.engine.messages import Answer, Clip, Failed, Finished, StreamTokens
+from conure.engine.messages import Clip, Failed, Finished, StreamEvent, StreamTokens
 from conure.engine.scheduler import ClipStep, ClipWork, Scheduler
 from conure.engine.step_costs import StepCosts
 from tests.engine.scarce import ScarceRunner
@@ -28,13 +28,13 @@ def lane() -> ClipLane:
 
 
 def clip(number: int, urgent: bool = False, seconds: int = 1) -> Clip:
-    return Clip(number, "small", np.zeros(seconds * 16_000, np.float32), urgent=urgent)
+    return Clip(number, "small", np.zeros(seconds * 16_000, np.float32), high_priority=urgent)
 
 
-def finish(clips: ClipLane, scheduler: Scheduler) -> list[Answer]:
-    answers: list[Answer] = []
+def finish(clips: ClipLane, scheduler: Scheduler) -> list[StreamEvent]:
+    answers: list[StreamEvent] = []
     while len(clips):
-        step = scheduler.choose(0.0, [], [], clips.ready())
+        step = scheduler.choose(0.0, [], [], clips.ready_work())
         assert isinstance(step, ClipStep)
         answers += clips.run(step.work)
     return answers
@@ -44,7 +44,7 @@ def test_a_high_priority_clip_overtakes_a_running_batch() -> None:
     clips, scheduler = lane(), Scheduler(StepCosts())
     clips.submit(clip(1), 0.0)
     clips.submit(clip(2), 0.0)
-    (work,) = clips.ready()
+    (work,) = clips.ready_work()
     clips.run(work)
     clips.submit(clip(3, urgent=True), 1.0)
     ends = [answer.stream for answer in finish(clips, scheduler) if isinstance(answer, Finished)]
@@ -55,7 +55,7 @@ def test_priorities_share_no_batch() -> None:
     clips = lane()
     for number in range(4):
         clips.submit(clip(number, urgent=number % 2 == 1), 0.0)
-    urgent, other = clips.ready()
+    urgent, other = clips.ready_work()
     assert isinstance(urgent, ClipWork)
     assert urgent.due is not None
     assert other.due is None
@@ -66,12 +66,12 @@ def test_a_batch_without_clips_is_abandoned() -> None:
     clips = lane()
     clips.submit(clip(1), 0.0)
     clips.submit(clip(2, urgent=True), 0.0)
-    for work in clips.ready():
+    for work in clips.ready_work():
         clips.run(work)
     clips.drop(2)
-    assert [work.clip for work in clips.ready()] == [1]
+    assert [work.clip for work in clips.ready_work()] == [1]
     clips.drop(1)
-    assert clips.ready() == []
+    assert clips.ready_work() == []
     assert len(clips) == 0
 
 

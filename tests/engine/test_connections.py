@@ -15,10 +15,10 @@ import pytest
 
 from conure.engine.client import EngineClient
 from conure.engine.ipc import connections
-from conure.engine.ipc.frames import frame, receive_frame
+from conure.engine.ipc.frames import encode_frame, receive_frame
 from conure.engine.ipc.sample_ring import SampleRing
 from conure.engine.ipc.transport import ProcessTransport, SocketTransport
-from conure.engine.ipc.wire import EngineMessage, answer_reader
+from conure.engine.ipc.wire import EngineMessage, message_decoder
 from conure.engine.messages import (
     Audio,
     CapacityChanged,
@@ -54,7 +54,7 @@ class SharedEngine:
         self.path = path
         self.parent = parent
         self.steps: list[StepTaken] = []
-        parent.on_turn = self.steps.append
+        parent.on_step = self.steps.append
         self.clients: list[EngineClient] = []
         self._transport = transport
 
@@ -74,7 +74,7 @@ async def shared_engine(model: Path, folder: Path) -> AsyncIterator[SharedEngine
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "engine"))
         listener.listen()
-        transport = ProcessTransport(Plan(live=(str(model),), device="cpu", slots=SLOTS), listener)
+        transport = ProcessTransport(Plan(live_models=(str(model),), device="cpu", max_streams=SLOTS), listener)
         parent = EngineClient(transport)
         await parent.start()
         shared = SharedEngine(folder / "engine", parent, transport)
@@ -119,7 +119,7 @@ def test_a_stalled_parent_is_not_disconnected() -> None:
         while received[-1:] != [change]:
             payload = receive_frame(ours)
             assert payload is not None, "disconnected"
-            received += answer_reader().decode(payload)
+            received += message_decoder().decode(payload)
         assert step in received
         connection.close()
     ring.close()
@@ -129,7 +129,7 @@ def test_a_disconnected_client_frees_its_slots(model: Path, tmp_path: Path) -> N
     async def try_open(client: EngineClient, count: int) -> list[bool]:
         listeners = [Listener() for _ in range(count)]
         for listener in listeners:
-            client.ask(Open(client.register(listener), StreamOptions("small", 1120), again=True))
+            client.send(Open(client.register(listener), StreamOptions("small", 1120), is_replay=True))
         await until(lambda: all(listener.answers for listener in listeners))
         assert all(isinstance(listener.answers[0], StreamOpened | Failed) for listener in listeners)
         return [isinstance(listener.answers[0], StreamOpened) for listener in listeners]
@@ -157,8 +157,8 @@ def test_all_streams_continue_on_the_next_engine(net: Network, model: Path, tmp_
             listeners = [Listener(), Listener()]
             numbers = [client.register(listener) for client, listener in zip(clients, listeners, strict=True)]
             for client, number in zip(clients, numbers, strict=True):
-                client.ask(Open(number, StreamOptions("small")))
-                client.ask(Audio(number, samples[:20_000]))
+                client.send(Open(number, StreamOptions("small")))
+                client.send(Audio(number, samples[:20_000]))
             await asyncio.sleep(0.2)
             shared.kill_engine()
             for client, number, listener in zip(clients, numbers, listeners, strict=True):
@@ -182,7 +182,7 @@ def test_a_client_that_does_not_read_delays_no_other(net: Network, model: Path, 
             stalled._tasks[0].cancel()
             for _ in range(200):
                 for _ in range(50):
-                    stalled.ask(Open(stalled.register(Listener()), StreamOptions("x" * 2000)))
+                    stalled.send(Open(stalled.register(Listener()), StreamOptions("x" * 2000)))
                 await asyncio.sleep(0.005)
             send_clip(client, client.register(listener), samples)
             await asyncio.wait_for(listener.ended.wait(), PATIENCE)
@@ -199,7 +199,7 @@ def test_connecting_without_an_engine_fails(tmp_path: Path) -> None:
 def test_a_connection_that_closes_before_its_handshake(net: Network, model: Path, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with shared_engine(model, tmp_path) as shared:
-            for payload in (b"", b"\0\0", frame(b"nonsense")):
+            for payload in (b"", b"\0\0", encode_frame(b"nonsense")):
                 with socket.socket(socket.AF_UNIX) as end:
                     end.connect(str(shared.path))
                     end.sendall(payload)

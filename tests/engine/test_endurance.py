@@ -18,9 +18,9 @@ from conure.engine import watchdog
 from conure.engine.client import EngineClient
 from conure.engine.ipc import transport
 from conure.engine.ipc.transport import ProcessTransport, SocketTransport
-from conure.engine.messages import Answer, Audio, Finalize, Marker, Open, StreamOptions
+from conure.engine.messages import Audio, Finalize, Marker, Open, StreamEvent, StreamOptions
 from conure.engine.plan import Plan
-from conure.engine.watchdog import MOST_STARTS
+from conure.engine.watchdog import MAX_STARTS
 from conure.errors import ConureError, EngineFailed
 from conure.event_loop import new_event_loop
 from tests.engine.stub_engine import StubListener, StubProcess
@@ -61,25 +61,25 @@ class MarkerStream:
         self._send_marker(self.requested)
         self.requested += 1
 
-    def answered(self, answer: Answer) -> None:
+    def on_event(self, answer: StreamEvent) -> None:
         if isinstance(answer, Marker):
             self.received.append(answer.marker)
             assert answer.marker == self._waiting.popleft()
 
-    def restarted(self) -> None:
+    def on_restart(self) -> None:
         self._open()
         for marker in self._waiting:
             self._send_marker(marker)
 
-    def lost(self, error: ConureError) -> None:
+    def on_failure(self, error: ConureError) -> None:
         self.error = error
 
     def _open(self) -> None:
-        self._handle.ask(Open(self._number, StreamOptions("stub")))
+        self._handle.send(Open(self._number, StreamOptions("stub")))
 
     def _send_marker(self, marker: int) -> None:
-        self._handle.ask(Audio(self._number, SAMPLES))
-        self._handle.ask(Finalize(self._number, marker))
+        self._handle.send(Audio(self._number, SAMPLES))
+        self._handle.send(Finalize(self._number, marker))
 
 
 async def until(come_true: Callable[[], bool]) -> None:
@@ -160,7 +160,7 @@ def test_an_engine_that_dies_in_its_first_start_raises(stub: type[StubProcess]) 
 
 
 def test_restarts_that_fail_are_followed_by_one_that_succeeds(stub: type[StubProcess]) -> None:
-    stub.dies_at_start = range(2, 1 + MOST_STARTS)
+    stub.dies_at_start = range(2, 1 + MAX_STARTS)
 
     async def scenario() -> None:
         handle = EngineClient(ProcessTransport(Plan()))
@@ -170,7 +170,7 @@ def test_restarts_that_fail_are_followed_by_one_that_succeeds(stub: type[StubPro
         stream.request_marker()
         await until(lambda: stream.is_done)
         assert stream.received == [0]
-        assert handle.restarts == MOST_STARTS
+        assert handle.restarts == MAX_STARTS
         await handle.stop()
 
     asyncio.run(scenario())
@@ -185,12 +185,12 @@ def test_repeated_failed_restarts_end_the_client(stub: type[StubProcess]) -> Non
         stream = MarkerStream(handle)
         stub.last.kill()
         async with asyncio.timeout(PATIENCE):
-            error = await handle.until_failed()
+            error = await handle.wait_for_failure()
         assert "none of the last 5 engines said a word" in error.message
         assert stream.error is error
         assert not handle.is_ready
         await handle.stop()
-        assert stub.started == 1 + MOST_STARTS
+        assert stub.started == 1 + MAX_STARTS
 
     asyncio.run(scenario())
 
@@ -222,7 +222,7 @@ def test_repeated_hanging_starts_end_the_client(stub: type[StubProcess]) -> None
     stub.hangs_at_start = range(1, 1000)
     with pytest.raises(EngineFailed, match=r"none of the last 5 engines said a word; .* while it was opening a model"):
         asyncio.run(EngineClient(ProcessTransport(Plan(), start_seconds=SHORT)).start())
-    assert stub.started == MOST_STARTS
+    assert stub.started == MAX_STARTS
 
 
 def test_a_start_that_makes_progress_is_not_limited(stub: type[StubProcess]) -> None:
@@ -264,12 +264,12 @@ def test_silent_engines_are_killed(stub: type[StubProcess], monkeypatch: pytest.
         stub.last.kill()
         await until(lambda: not handle.is_ready)
         monkeypatch.setattr(handles, "PING_INTERVAL", 0.002)
-        failing = asyncio.ensure_future(handle.until_failed())
+        failing = asyncio.ensure_future(handle.wait_for_failure())
         async with asyncio.timeout(PATIENCE):
             while not failing.done():
                 assert not handle.is_ready
                 await asyncio.sleep(TICK)
-        assert stub.started == 1 + MOST_STARTS
+        assert stub.started == 1 + MAX_STARTS
         await handle.stop()
 
     asyncio.run(scenario())
@@ -285,9 +285,9 @@ def test_a_suspension_of_this_process_is_noted(
     backs = []
 
     class RestartedStream(MarkerStream):
-        def answered(self, answer: Answer) -> None:
-            super().answered(answer)
-            backs.append(self._handle.back_since)
+        def on_event(self, answer: StreamEvent) -> None:
+            super().on_event(answer)
+            backs.append(self._handle.resumed_at)
 
     async def scenario() -> None:
         handle = EngineClient(ProcessTransport(Plan()))
@@ -313,7 +313,7 @@ def test_a_delayed_engine_is_responsive_with_its_next_message(stub: type[StubPro
     async def scenario() -> None:
         handle = EngineClient(ProcessTransport(Plan()))
         await handle.start()
-        began = handle.back_since
+        began = handle.resumed_at
         for _ in range(watchdog.MAX_LATE):
             handle._watchdog.ping_missed()
         assert not handle.is_ready
@@ -321,7 +321,7 @@ def test_a_delayed_engine_is_responsive_with_its_next_message(stub: type[StubPro
         stream.request_marker()
         await until(lambda: stream.is_done)
         assert handle.is_ready
-        assert handle.back_since > began
+        assert handle.resumed_at > began
         assert handle.restarts == 0
         await handle.stop()
 
@@ -330,7 +330,7 @@ def test_a_delayed_engine_is_responsive_with_its_next_message(stub: type[StubPro
 
 def test_a_receiver_that_raises_ends_alone(stub: type[StubProcess]) -> None:
     class Broken(MarkerStream):
-        def answered(self, answer: Answer) -> None:
+        def on_event(self, answer: StreamEvent) -> None:
             raise ZeroDivisionError("a mistake of ours")
 
     async def scenario() -> None:
@@ -342,7 +342,7 @@ def test_a_receiver_that_raises_ends_alone(stub: type[StubProcess]) -> None:
         await until(lambda: sound.is_done and broken.error is not None)
         assert isinstance(broken.error, EngineFailed)
         assert "a mistake of ours" in broken.error.message
-        assert handle.registered == 1
+        assert handle.receiver_count == 1
         await handle.stop()
 
     asyncio.run(scenario())
@@ -364,7 +364,7 @@ def test_a_failed_task_ends_the_client(method: str, stub: type[StubProcess], mon
         monkeypatch.setattr(carrier, method, broken)
         stream.request_marker()
         async with asyncio.timeout(PATIENCE):
-            error = await handle.until_failed()
+            error = await handle.wait_for_failure()
         assert f"{name} ended unexpectedly: ZeroDivisionError: a mistake of ours" in error.message
         assert stream.error is error
         assert not handle.is_ready

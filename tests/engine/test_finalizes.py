@@ -15,7 +15,7 @@ from conure.engine.backends.registry import OpenedModel, open_model
 from conure.engine.lanes.lane import StreamingLane
 from conure.engine.lanes.segment_lane import SegmentLane
 from conure.engine.lanes.stream_lane import StreamLane
-from conure.engine.messages import Answer, Finished, Marker, StreamOptions, StreamTokens
+from conure.engine.messages import Finished, Marker, StreamEvent, StreamOptions, StreamTokens
 from conure.engine.plan import Plan
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
@@ -68,14 +68,14 @@ def run_lane(lane: StreamingLane, streams: Sequence[FinalizedStream], latency: i
                 lane.push(number, packet, 0.0)
                 if not packets:
                     lane.finalize(number, None, 0.0)
-        while works := [work for work in lane.ready() if not work.is_optional]:
+        while works := [work for work in lane.ready_work() if not work.is_optional]:
             kind = works[0].kind
             for answer in lane.run([work.stream for work in works if work.kind == kind], 0.0):
                 finished += isinstance(answer, Finished)
                 _collect(streams[answer.stream], answer)
 
 
-def _collect(stream: FinalizedStream, answer: Answer) -> None:
+def _collect(stream: FinalizedStream, answer: StreamEvent) -> None:
     if isinstance(answer, StreamTokens):
         stream.emitted[-1] += answer.tokens
     elif isinstance(answer, Marker):

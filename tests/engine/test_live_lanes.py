@@ -18,7 +18,7 @@ from conure.engine.lanes.lane import StreamingLane
 from conure.engine.lanes.segment_lane import SegmentLane
 from conure.engine.lanes.stream_lane import StreamLane
 from conure.engine.lanes.window_lane import WindowLane
-from conure.engine.messages import ENDS, Answer, Marker, StreamOptions, StreamTokens
+from conure.engine.messages import FINAL_EVENTS, Marker, StreamEvent, StreamOptions, StreamTokens
 from conure.models.config import AttentionContext
 from conure.vad.endpointing import Endpointing
 from conure.vad.silero import load_silero
@@ -54,14 +54,16 @@ class RandomStreams:
 
     lane: StreamingLane
     chance: random.Random
-    events: dict[int, list[Answer]] = field(default_factory=dict)
+    events: dict[int, list[StreamEvent]] = field(default_factory=dict)
     markers: dict[int, list[int]] = field(default_factory=dict)
     closing: set[int] = field(default_factory=set)
     now: float = 0.0
 
     @property
     def open_numbers(self) -> list[int]:
-        return [number for number, answers in self.events.items() if not (answers and isinstance(answers[-1], ENDS))]
+        return [
+            number for number, answers in self.events.items() if not (answers and isinstance(answers[-1], FINAL_EVENTS))
+        ]
 
     def open(self) -> None:
         number = len(self.events)
@@ -94,7 +96,7 @@ class RandomStreams:
         self.lane.finalize(number, None, self.now)
 
     def step(self) -> bool:
-        works = self.lane.ready()
+        works = self.lane.ready_work()
         assert len({work.stream for work in works}) == len(works)
         if not works:
             return False
@@ -130,14 +132,14 @@ def test_every_stream_ends_once_under_any_requests(
         pass
     assert len(random_streams.events) > SLOTS
     for number, answers in random_streams.events.items():
-        assert [isinstance(answer, ENDS) for answer in answers].count(True) == 1
-        assert isinstance(answers[-1], ENDS)
+        assert [isinstance(answer, FINAL_EVENTS) for answer in answers].count(True) == 1
+        assert isinstance(answers[-1], FINAL_EVENTS)
         marked = [answer.marker for answer in answers if isinstance(answer, Marker)]
         assert marked == random_streams.markers[number][: len(marked)]
         reached = [answer.until for answer in answers if isinstance(answer, StreamTokens)]
         assert reached == sorted(reached)
     assert len(random_streams.lane) == 0
-    assert random_streams.lane.ready() == []
+    assert random_streams.lane.ready_work() == []
     assert random_streams.lane.expected_work() == []
 
 
@@ -147,6 +149,6 @@ def test_the_backlog_is_reported(make: Callable[[], StreamingLane]) -> None:
     assert lane.open(0, StreamOptions("m"))
     lane.push(0, np.zeros(3 * RATE, np.float32), 0.0)
     assert lane.backlog_seconds(0) == 3.0
-    while lane.ready():
+    while lane.ready_work():
         lane.run([0], 0.0)
     assert lane.backlog_seconds(0) < 0.4

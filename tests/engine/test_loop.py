@@ -21,22 +21,22 @@ from conure.engine.lanes.stream_lane import StreamLane
 from conure.engine.loop import Engine
 from conure.engine.messages import (
     DEVICE_FAILED,
-    ENDS,
-    Answer,
+    FINAL_EVENTS,
     Audio,
     Cancel,
     Cancelled,
     Clip,
     Close,
     Configure,
+    EngineEvent,
     Failed,
     Finalize,
     Finished,
     Marker,
-    Note,
     Open,
     PartialTokens,
     Request,
+    StreamEvent,
     StreamOpened,
     StreamOptions,
     StreamTokens,
@@ -57,24 +57,26 @@ class Listener:
     """Collects events; waits for streams to end."""
 
     def __init__(self) -> None:
-        self.answers: list[Answer] = []
+        self.answers: list[StreamEvent] = []
         self.changed = threading.Condition()
 
-    def __call__(self, answers: list[Answer | Note]) -> None:
+    def __call__(self, answers: list[StreamEvent | EngineEvent]) -> None:
         with self.changed:
-            self.answers += [answer for answer in answers if not isinstance(answer, Note)]
+            self.answers += [answer for answer in answers if not isinstance(answer, EngineEvent)]
             self.changed.notify_all()
 
     def wait_for_ends(self, count: int) -> None:
         with self.changed:
-            done = self.changed.wait_for(lambda: sum(isinstance(a, ENDS) for a in self.answers) >= count, PATIENCE)
+            done = self.changed.wait_for(
+                lambda: sum(isinstance(a, FINAL_EVENTS) for a in self.answers) >= count, PATIENCE
+            )
         assert done
 
-    def wait_for(self, wanted: Callable[[Answer], bool]) -> None:
+    def wait_for(self, wanted: Callable[[StreamEvent], bool]) -> None:
         with self.changed:
             assert self.changed.wait_for(lambda: any(wanted(answer) for answer in self.answers), PATIENCE)
 
-    def of(self, stream: int) -> list[Answer]:
+    def of(self, stream: int) -> list[StreamEvent]:
         return [answer for answer in self.answers if answer.stream == stream]
 
 
@@ -116,11 +118,11 @@ def running(streams: StreamingLane) -> Iterator[tuple[Engine, Listener]]:
 def test_events_of_a_stream_are_in_order(net: Network, make: Make) -> None:
     samples = noise(np.random.default_rng(0), 40_000)
     with running(make(net)) as (engine, listener):
-        engine.ask(Open(1, StreamOptions("small")))
+        engine.submit(Open(1, StreamOptions("small")))
         for begin in range(0, len(samples), 3_000):
-            engine.ask(Audio(1, samples[begin : begin + 3_000]))
-        engine.ask(Finalize(1, 7))
-        engine.ask(Close(1))
+            engine.submit(Audio(1, samples[begin : begin + 3_000]))
+        engine.submit(Finalize(1, 7))
+        engine.submit(Close(1))
         listener.wait_for_ends(1)
     answers = listener.of(1)
     assert isinstance(answers[0], StreamOpened)
@@ -135,14 +137,14 @@ def test_clips_are_transcribed_beside_streams(net: Network) -> None:
     clips = {number: noise(rng, int(rng.integers(1_600, 60_000))) for number in range(10, 18)}
     samples = noise(rng, 40_000)
     with running(lane(net)) as (engine, listener):
-        engine.ask(Open(1, StreamOptions("small", latency_ms=160)))
+        engine.submit(Open(1, StreamOptions("small", latency_ms=160)))
         for number, clip in clips.items():
-            engine.ask(Clip(number, "small", clip))
-        engine.ask(Cancel(13))
+            engine.submit(Clip(number, "small", clip))
+        engine.submit(Cancel(13))
         for begin in range(0, len(samples), 1_600):
-            engine.ask(Audio(1, samples[begin : begin + 1_600]))
-        engine.ask(Close(1))
-        engine.ask(Clip(20, "large", samples))
+            engine.submit(Audio(1, samples[begin : begin + 1_600]))
+        engine.submit(Close(1))
+        engine.submit(Clip(20, "large", samples))
         listener.wait_for_ends(10)
     assert listener.of(13) == [Cancelled(13)]
     assert [answer.code for answer in listener.of(20) if isinstance(answer, Failed)] == ["unknown_model"]
@@ -161,11 +163,11 @@ def test_a_clip_model_serves_live_streams() -> None:
     samples, words = recording([(0.0, 3, "lucas"), (0.2, 1, "lucas"), (0.2, 4, "lucas")])
     streams = SegmentLane(KnowingRunner([(samples, words)]), load_silero(), TOKENIZER, slots=1)  # type: ignore[arg-type]
     with running(streams) as (engine, listener):
-        engine.ask(Open(1, StreamOptions("small")))
-        engine.ask(Audio(1, samples[:14_000]))
+        engine.submit(Open(1, StreamOptions("small")))
+        engine.submit(Audio(1, samples[:14_000]))
         listener.wait_for(lambda answer: isinstance(answer, PartialTokens) and len(answer.tokens) > 0)
-        engine.ask(Audio(1, samples[14_000:]))
-        engine.ask(Close(1))
+        engine.submit(Audio(1, samples[14_000:]))
+        engine.submit(Close(1))
         listener.wait_for_ends(1)
     tokens = [TOKENIZER.pieces[token.id] for a in listener.of(1) if isinstance(a, StreamTokens) for token in a.tokens]
     assert tokens == [f"▁{word.text}" for word in words]
@@ -174,11 +176,11 @@ def test_a_clip_model_serves_live_streams() -> None:
 
 def test_refused_streams_get_a_reason(net: Network, make: Make) -> None:
     with running(make(net, slots=1)) as (engine, listener):
-        engine.ask(Open(1, StreamOptions("large")))
-        engine.ask(Open(2, StreamOptions("small", latency_ms=240)))
-        engine.ask(Open(3, StreamOptions("small")))
-        engine.ask(Open(4, StreamOptions("small")))
-        engine.ask(Cancel(3))
+        engine.submit(Open(1, StreamOptions("large")))
+        engine.submit(Open(2, StreamOptions("small", latency_ms=240)))
+        engine.submit(Open(3, StreamOptions("small")))
+        engine.submit(Open(4, StreamOptions("small")))
+        engine.submit(Cancel(3))
         listener.wait_for_ends(4)
     codes = {answer.stream: answer.code for answer in listener.answers if isinstance(answer, Failed)}
     assert codes == {1: "unknown_model", 2: "bad_option", 4: "busy"}
@@ -190,9 +192,9 @@ def test_refused_streams_get_a_reason(net: Network, make: Make) -> None:
 def test_a_stream_that_is_too_fast_fails(net: Network, make: Make) -> None:
     streams = make(net)
     with running(streams) as (engine, listener):
-        engine.ask(Open(1, StreamOptions("small")))
-        engine.ask(Audio(1, np.zeros(181 * 16_000, np.float32)))
-        engine.ask(Audio(1, np.zeros(10, np.float32)))
+        engine.submit(Open(1, StreamOptions("small")))
+        engine.submit(Audio(1, np.zeros(181 * 16_000, np.float32)))
+        engine.submit(Audio(1, np.zeros(10, np.float32)))
         listener.wait_for_ends(1)
     (failed,) = [answer for answer in listener.of(1) if isinstance(answer, Failed)]
     assert failed.code == "too_fast"
@@ -201,7 +203,7 @@ def test_a_stream_that_is_too_fast_fails(net: Network, make: Make) -> None:
 
 def test_open_streams_fail_when_the_engine_stops(net: Network, make: Make) -> None:
     with running(make(net)) as (engine, listener):
-        engine.ask(Open(1, StreamOptions("small")))
+        engine.submit(Open(1, StreamOptions("small")))
     assert [answer.code for answer in listener.of(1) if isinstance(answer, Failed)] == ["stopped"]
 
 
@@ -212,25 +214,25 @@ def test_everything_ends_once(net: Network, make: Make, seed: int) -> None:
     count = 12
     with running(streams) as (engine, listener):
         for stream in range(count):
-            engine.ask(Open(stream, StreamOptions("small", latency_ms=int(rng.choice([80, 160, 560])))))
+            engine.submit(Open(stream, StreamOptions("small", latency_ms=int(rng.choice([80, 160, 560])))))
             for _ in range(int(rng.integers(0, 6))):
                 request = rng.integers(8)
                 if request == 0:
-                    engine.ask(Finalize(stream, 1))
+                    engine.submit(Finalize(stream, 1))
                 elif request == 1:
-                    engine.ask(Configure(stream, Endpointing(silence=0.3)))
+                    engine.submit(Configure(stream, Endpointing(silence=0.3)))
                 elif request == 2:
-                    engine.ask(Cancel(stream))
+                    engine.submit(Cancel(stream))
                 else:
-                    engine.ask(Audio(stream, noise(rng, int(rng.integers(0, 9_000)))))
-            engine.ask(Close(stream))
+                    engine.submit(Audio(stream, noise(rng, int(rng.integers(0, 9_000)))))
+            engine.submit(Close(stream))
             if rng.random() < 0.5:
-                engine.ask(Cancel(stream))
+                engine.submit(Cancel(stream))
         listener.wait_for_ends(count)
     for stream in range(count):
         answers = listener.of(stream)
-        assert sum(isinstance(answer, ENDS) for answer in answers) == 1
-        assert isinstance(answers[-1], ENDS)
+        assert sum(isinstance(answer, FINAL_EVENTS) for answer in answers) == 1
+        assert isinstance(answers[-1], FINAL_EVENTS)
     assert streams.slots.free == 3
     assert len(streams) == 0
 
@@ -244,9 +246,9 @@ def test_clips_that_do_not_fit_do_not_end_the_engine(net: Network) -> None:
     thread = threading.Thread(target=engine.run)
     thread.start()
     for number, clip in clips.items():
-        engine.ask(Clip(number, "small", clip))
+        engine.submit(Clip(number, "small", clip))
     listener.wait_for_ends(5)
-    engine.ask(Clip(9, "small", clips[0]))
+    engine.submit(Clip(9, "small", clips[0]))
     listener.wait_for_ends(6)
     engine.stop()
     thread.join(PATIENCE)
@@ -269,8 +271,8 @@ def test_an_unexpected_error_fails_all_streams(net: Network, monkeypatch: pytest
     monkeypatch.setattr(streams, "run", broken)
     with running(streams) as (engine, listener):
         for stream in (1, 2):
-            engine.ask(Open(stream, StreamOptions("small")))
-        engine.ask(Audio(2, np.zeros(9_000, np.float32)))
+            engine.submit(Open(stream, StreamOptions("small")))
+        engine.submit(Audio(2, np.zeros(9_000, np.float32)))
         listener.wait_for_ends(2)
     assert {answer.code for answer in listener.answers if isinstance(answer, Failed)} == {"engine_failed"}
 
@@ -288,11 +290,11 @@ def test_a_device_failure_fails_all_streams(
         raise RuntimeError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA")
 
     with running(streams) as (engine, listener):
-        engine.ask(Open(1, StreamOptions("small")))
-        engine.ask(Clip(2, "small", np.zeros(90_000, np.float32)))
+        engine.submit(Open(1, StreamOptions("small")))
+        engine.submit(Clip(2, "small", np.zeros(90_000, np.float32)))
         listener.wait_for(lambda answer: isinstance(answer, StreamOpened))
         monkeypatch.setattr(streams, method, broken)
-        engine.ask(trigger)
+        engine.submit(trigger)
         listener.wait_for_ends(1)
     failed = [answer for answer in listener.answers if isinstance(answer, Failed)]
     assert 1 in {answer.stream for answer in failed}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conure.engine.memory.plan import (
-    CLIP,
+    CLIP_SECONDS,
     ClipNeed,
     MemoryGrant,
     ModelNeed,
@@ -63,10 +63,10 @@ def test_grants_stay_within_the_budget(needs: list[ModelNeed], more: int) -> Non
 
 def check_batches(grant: MemoryGrant, clips: ClipNeed) -> None:
     """Every allowed batch fits, and larger ones do not fit or are of no use."""
-    assert CLIP <= grant.batch_seconds <= clips.max_seconds
-    assert clips.bytes(grant.batch_seconds // CLIP, CLIP) <= grant.batch_bytes
+    assert CLIP_SECONDS <= grant.batch_seconds <= clips.max_seconds
+    assert clips.bytes(grant.batch_seconds // CLIP_SECONDS, CLIP_SECONDS) <= grant.batch_bytes
     assert clips.bytes(1, grant.max_clip_seconds) <= grant.batch_bytes
-    for seconds in (0.1, 1.0, 7.5, CLIP, 100.0, grant.max_clip_seconds):
+    for seconds in (0.1, 1.0, 7.5, CLIP_SECONDS, 100.0, grant.max_clip_seconds):
         count = grant.max_clips(seconds)
         assert count == 0 or clips.bytes(count, seconds) <= grant.batch_bytes
         assert clips.bytes(count + 1, seconds) > grant.batch_bytes or (count + 1) * max(seconds, 1) > clips.max_seconds

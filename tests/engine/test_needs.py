@@ -27,7 +27,7 @@ from tests.engine.live_model import talking_network
 from tests.models.networks import OFFLINE, checkpoint_of, network
 
 CARD, CPU = torch.device("cuda"), torch.device("cpu")
-PLAN = Plan(live=("model",), slots=7)
+PLAN = Plan(live_models=("model",), max_streams=7)
 RNNT: dict[str, object] = {"predictor_width": 16, "predictor_layers": 2, "joint_width": 16}
 UNIFIED = replace(
     OFFLINE,

@@ -37,7 +37,7 @@ def chunks(request: pytest.FixtureRequest, net: Network) -> StreamingLane:
 
 
 def work_of(streams: StreamingLane) -> StreamWork | None:
-    return next(iter(streams.ready()), None)
+    return next(iter(streams.ready_work()), None)
 
 
 def speak(streams: StreamingLane, samples: np.ndarray, now: float) -> list[tuple[float, StreamWork]]:
@@ -108,7 +108,7 @@ def test_the_end_of_an_early_recording(chunks: StreamingLane) -> None:
         chunks.run([1], 100.0)
         if not len(chunks):
             break
-        if chunks.settle():
+        if chunks.drain():
             break
     assert found[-1].due <= 101.0 + CHUNK + 1e-6
 
@@ -134,7 +134,7 @@ def test_utterances_of_a_recording_are_early() -> None:
 class Waiting:
     """A lane with one early stream, while another will soon have a chunk."""
 
-    def ready(self) -> list[StreamWork]:
+    def ready_work(self) -> list[StreamWork]:
         return [StreamWork(1, "ahead", 30.0, realtime_from=20.0)]
 
     def expected_work(self) -> list[ExpectedWork]:

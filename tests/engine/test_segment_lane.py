@@ -17,12 +17,12 @@ from conure.engine.lanes.clips import transcribe_clips
 from conure.engine.lanes.segment_lane import SegmentLane
 from conure.engine.lanes.utterance import FACTOR, WINDOW
 from conure.engine.messages import (
-    Answer,
     Failed,
     Finished,
     Marker,
     PartialTokens,
     SpeechStarted,
+    StreamEvent,
     StreamOptions,
     StreamTokens,
     UtteranceEnded,
@@ -44,7 +44,7 @@ class LaneRecorder:
     """Sends audio to a lane and collects its events."""
 
     lane: SegmentLane
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[StreamEvent] = field(default_factory=list)
     partial_seconds: float = 0.0
     """Seconds of audio decoded for partials."""
 
@@ -52,7 +52,7 @@ class LaneRecorder:
         assert self.lane.open(number, StreamOptions("m", **options))  # type: ignore[arg-type]
 
     def step(self, chance: random.Random, now: float) -> bool:
-        works = self.lane.ready()
+        works = self.lane.ready_work()
         if not works:
             return False
         required = [work for work in works if not work.is_optional]
@@ -199,13 +199,13 @@ def test_no_partial_while_there_is_other_work() -> None:
     recorder.open(1)
     recorder.lane.push(0, samples[: 3 * RATE], 0.0)
     recorder.answers += recorder.lane.run([0], 0.0)
-    (partial,) = recorder.lane.ready()
+    (partial,) = recorder.lane.ready_work()
     assert partial.is_optional
     recorder.lane.finalize(0, 1, 0.0)
     recorder.answers += recorder.lane.run([0], 0.0)
-    (final,) = recorder.lane.ready()
+    (final,) = recorder.lane.ready_work()
     assert not final.is_optional
-    while recorder.lane.ready():
+    while recorder.lane.ready_work():
         recorder.answers += recorder.lane.run([0], 0.0)
     assert not [answer for answer in recorder.answers if isinstance(answer, PartialTokens)]
     assert Marker(0, 1) in recorder.answers

@@ -24,7 +24,7 @@ from tests.engine.live_model import save_live_model, talking_network
 from tests.models.networks import OFFLINE, checkpoint_of, network
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
-PLAN = Plan(live=("live",), clips=("live", "whole"), device="cuda", runner="torch")
+PLAN = Plan(live_models=("live",), clip_models=("live", "whole"), device="cuda", runner="torch")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_the_memory_of_a_gpu_is_divided(
     budget = (part or 0.9) * 200_000_000
     assert 0.3 * budget < taken(lanes, models, plan) <= budget
     assert lanes.live["live"].capacity > 10
-    assert lanes.cards[0].slots == lanes.live["live"].capacity
+    assert lanes.model_infos[0].max_streams == lanes.live["live"].capacity
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("memory: ")]
     assert [line.split(":")[1] for line in lines[:2]] == [" live", " whole"]
     assert f"{lanes.live['live'].capacity} slots" in lines[0]
@@ -105,7 +105,7 @@ def test_a_gpu_that_is_too_small_raises(held: list[int], monkeypatch: pytest.Mon
         build_lanes(PLAN)
     monkeypatch.setattr(startup, "free_bytes", lambda _: 200_000_000)
     with pytest.raises(OutOfMemory) as refused:
-        build_lanes(replace(PLAN, slots=10_000))
+        build_lanes(replace(PLAN, max_streams=10_000))
     assert refused.value.hint
     assert "fewer slots than 10000" in refused.value.hint
 
@@ -124,7 +124,7 @@ def test_a_quarter_of_the_memory_is_for_slots_on_a_cpu(
     net: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str
 ) -> None:
     folder = str(save_live_model(net, tmp_path / "small"))
-    plan = Plan(live=(folder,), clips=(folder,), device="cpu", runner=runner, cache=tmp_path)  # type: ignore[arg-type]
+    plan = Plan(live_models=(folder,), clip_models=(folder,), device="cpu", runner=runner, cache_folder=tmp_path)  # type: ignore[arg-type]
     monkeypatch.setattr(startup, "free_bytes", lambda _: 10_000_000)
     lanes = build_lanes(plan)
     (lane,) = lanes.live.values()
@@ -132,6 +132,6 @@ def test_a_quarter_of_the_memory_is_for_slots_on_a_cpu(
     assert lane.capacity == 2_500_000 // row
     (clips,) = lanes.clips.values()
     assert (clips.batch_seconds, clips._max_rows) == (240.0, None)
-    assert next(iter(build_lanes(replace(plan, slots=200)).live.values())).capacity == 200
+    assert next(iter(build_lanes(replace(plan, max_streams=200)).live.values())).capacity == 200
     monkeypatch.setattr(startup, "free_bytes", lambda _: 10**12)
     assert next(iter(build_lanes(plan).live.values())).capacity == 1024

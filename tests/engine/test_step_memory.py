@@ -129,14 +129,14 @@ def test_a_captured_step_takes_no_more_than_planned(chunk: int, large: bool) -> 
     runner = CudaStreamModel(net, front, CPU, recorder=no_capture)
     state = CudaStreamState.allocate(runner, rows)
     step = CudaStreamStep(runner, state, rows, chunk)
-    step._work()  # what is made once is there
+    step._run()  # what is made once is there
     # type() asks an object nothing; some of those around warn when they are asked.
     live = LiveBytes(cast(torch.Tensor, one) for one in gc.get_objects() if issubclass(type(one), torch.Tensor))
     with live:
-        step._work()
+        step._run()
     planned = rows * captured_step_bytes(runner.config, 4, chunk)
     assert planned / 4 < live.most <= planned
-    given = [*vars(step._given).values(), *vars(step._made).values(), *vars(step._loop.cursor).values()]
+    given = [*vars(step._inputs).values(), *vars(step._results).values(), *vars(step._loop.cursor).values()]
     given += [step._loop.steps, step._loop.counts, step._loop.decoded]
     flag = step._loop.unfinished.nbytes
     assert sum(tensor.nbytes for tensor in given) - flag == rows * captured_buffer_bytes(runner.config, chunk)

@@ -30,11 +30,11 @@ from conure.engine.lanes.cuda_lane import CudaLane
 from conure.engine.lanes.lane import StreamingLane
 from conure.engine.lanes.stream_lane import StreamLane
 from conure.engine.messages import (
-    Answer,
     Cancelled,
     Finished,
     Marker,
     SpeechStarted,
+    StreamEvent,
     StreamOptions,
     StreamTokens,
     UtteranceEnded,
@@ -106,7 +106,7 @@ class ClientStream:
     number: int
     chunk: int
     clips: list[np.ndarray]
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[StreamEvent] = field(default_factory=list)
 
     def sends(self, rng: random.Random) -> list[np.ndarray | int | None]:
         """Packets, markers after each clip but the last, and None for the end."""
@@ -168,15 +168,15 @@ def converse(lane: StreamingLane, clients: list[ClientStream], seed: int) -> Non
                 lane.push(number, packet, now=0.0)
             else:
                 lane.finalize(number, packet, now=0.0)
-        ready = lane.ready()
+        ready = lane.ready_work()
         if ready and (rng.random() < 0.5 or not waiting):
             kind = rng.choice(ready).kind
             some = [one.stream for one in ready if one.kind == kind and rng.random() < 0.8]
             answers = lane.run(some, now=0.0) if some else []
-            for answer in answers if ready and rng.random() < 0.8 else [*answers, *lane.settle()]:
+            for answer in answers if ready and rng.random() < 0.8 else [*answers, *lane.drain()]:
                 by_number[answer.stream].answers.append(answer)
         elif not ready:
-            for answer in lane.settle():
+            for answer in lane.drain():
                 by_number[answer.stream].answers.append(answer)
 
 
@@ -232,8 +232,8 @@ def test_tokens_belong_to_their_utterance(net: Network) -> None:
     streams.open(0, StreamOptions("m", endpointing=Endpointing(longest=1.0)))
     streams.push(0, noise(np.random.default_rng(3), 80_000), now=0.0)
     streams.finalize(0, None, now=0.0)
-    answers: list[Answer] = []
-    while streams.ready():
+    answers: list[StreamEvent] = []
+    while streams.ready_work():
         answers += streams.run([0], now=0.0)
     boundaries = [answer for answer in answers if isinstance(answer, SpeechStarted | UtteranceEnded)]
     assert len(boundaries) >= 4

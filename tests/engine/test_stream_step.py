@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from conure.engine.backends.cuda.graph_capture import no_capture
-from conure.engine.lanes.cuda_lane import CudaLane, sizes_of
+from conure.engine.lanes.cuda_lane import CudaLane, step_sizes
 from conure.engine.messages import Finished, StreamOptions, StreamTokens
 from conure.models.network import Network
 from tests.engine.live_model import talking_network
@@ -43,7 +43,7 @@ def run_two_streams(lane: CudaLane, steps: int) -> None:
     for _ in range(steps):
         for number, chunk in ((0, 1), (1, 2)):
             lane.push(number, rng.standard_normal(1280 * chunk).astype(np.float32), 0.0)
-            if any(work.stream == number for work in lane.ready()):
+            if any(work.stream == number for work in lane.ready_work()):
                 lane.run([number], 0.0)
 
 
@@ -54,7 +54,7 @@ def test_a_captured_step_allocates_no_memory() -> None:
     run_two_streams(lane, 3)
     with NewMemory() as memory:
         run_two_streams(lane, 5)
-        lane.settle()
+        lane.drain()
     assert memory.made <= NO_ROOM_GIVEN | {"detach", "from_numpy", "lift_fresh"}  # the last of the host's own arrays
 
 
@@ -91,8 +91,8 @@ def test_more_tokens_than_the_first_loop_steps(chatterbox: Network) -> None:
     lane.finalize(0, None, 0.0)
     answers = []
     while len(lane):
-        ready = [work.stream for work in lane.ready()]
-        answers += lane.run(ready, 0.0) if ready else lane.settle()
+        ready = [work.stream for work in lane.ready_work()]
+        answers += lane.run(ready, 0.0) if ready else lane.drain()
     tokens = [token.id for answer in answers if isinstance(answer, StreamTokens) for token in answer.tokens]
     assert tokens == [token for token, _ in offline(chatterbox, samples.astype(np.float32), 2)]
     assert len(tokens) == 3 * 17
@@ -100,11 +100,11 @@ def test_more_tokens_than_the_first_loop_steps(chatterbox: Network) -> None:
 
 
 def test_step_sizes_hold_all_slots_within_the_limit() -> None:
-    assert sizes_of(1, 1) == [1]
-    assert sizes_of(1, 9) == [1, 8, 32]
-    assert sizes_of(1, 5000)[-1] == 2048
-    assert sizes_of(14, 5000)[-1] == 256
-    assert sizes_of(14, 100) == [1, 8, 32, 64, 128]
+    assert step_sizes(1, 1) == [1]
+    assert step_sizes(1, 9) == [1, 8, 32]
+    assert step_sizes(1, 5000)[-1] == 2048
+    assert step_sizes(14, 5000)[-1] == 256
+    assert step_sizes(14, 100) == [1, 8, 32, 64, 128]
 
 
 def test_a_stream_cancelled_in_flight_gets_no_events() -> None:
@@ -115,5 +115,5 @@ def test_a_stream_cancelled_in_flight_gets_no_events() -> None:
     assert not lane.is_drained
     lane.cancel(0)
     assert lane.open(1, StreamOptions("m", latency_ms=80))
-    assert lane.settle() == []
+    assert lane.drain() == []
     assert lane.is_drained

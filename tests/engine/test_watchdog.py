@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conure.engine.messages import Pong, StreamTokens
-from conure.engine.watchdog import MAX_DELAY, MAX_LATE, MAX_MISSED, MOST_STARTS, Watchdog
+from conure.engine.watchdog import MAX_DELAY, MAX_LATE, MAX_MISSED, MAX_STARTS, Watchdog
 
 PONG = Pong(0)
 WORK = StreamTokens(1, (), 0.16)
@@ -69,7 +69,7 @@ def test_occasional_crashes_never_end_the_restarts() -> None:
 
 def test_starts_without_a_message_are_limited() -> None:
     watchdog = alive()
-    for _ in range(MOST_STARTS):
+    for _ in range(MAX_STARTS):
         assert watchdog.may_start
         watchdog.engine_started()
     assert not watchdog.may_start

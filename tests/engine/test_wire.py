@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conure.engine.ipc.sample_ring import SampleRing
-from conure.engine.ipc.wire import RequestReader, RequestWriter, RingFull
+from conure.engine.ipc.wire import RequestDecoder, RequestEncoder, RingFull
 from conure.engine.messages import (
     Audio,
     Close,
@@ -43,7 +43,7 @@ def test_numbers_identify_their_connection() -> None:
 
 
 def test_packets_between_other_requests(rings: tuple[SampleRing, SampleRing]) -> None:
-    writer, reader = RequestWriter(rings[0]), RequestReader(rings[1])
+    writer, reader = RequestEncoder(rings[0]), RequestDecoder(rings[1])
     far = next(stream_numbers(5))
     requests: list[Request] = [
         Open(1, StreamOptions("live")),
@@ -65,4 +65,4 @@ def test_packets_between_other_requests(rings: tuple[SampleRing, SampleRing]) ->
 
 def test_a_full_ring_is_reported(rings: tuple[SampleRing, SampleRing]) -> None:
     with pytest.raises(RingFull):
-        RequestWriter(rings[0]).encode([Audio(1, noise(600)), Audio(2, noise(600))])
+        RequestEncoder(rings[0]).encode([Audio(1, noise(600)), Audio(2, noise(600))])

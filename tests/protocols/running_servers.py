@@ -13,7 +13,7 @@ import pytest
 
 from conure.engine import messages as engine
 from conure.engine.client import EngineClient
-from conure.engine.messages import Answer, Request
+from conure.engine.messages import Request, StreamEvent
 from conure.engine.plan import Plan
 from conure.event_loop import new_event_loop
 from conure.server import ProtocolServers, open_servers
@@ -38,8 +38,8 @@ class PausedEngine(Engine):
         self.max_ahead = 0
         """Most samples of one stream received while paused."""
 
-    def ask(self, request: Request) -> None:
-        super().ask(request)
+    def send(self, request: Request) -> None:
+        super().send(request)
         if not self.is_paused and not isinstance(request, engine.Open):
             asyncio.get_running_loop().call_soon(self.say, *self._answers(request))
 
@@ -56,7 +56,7 @@ class PausedEngine(Engine):
         packets = [request.samples for request in self.asked if _is_audio_of(request, stream)]
         return np.concatenate([np.empty(0, np.float32), *packets])
 
-    def _answers(self, request: Request) -> Iterator[Answer]:
+    def _answers(self, request: Request) -> Iterator[StreamEvent]:
         match request:
             case engine.Audio(stream, samples):
                 self.sample_counts[stream] += len(samples)

@@ -27,7 +27,7 @@ from tests.waiting import until
 
 PIECES = ("▁you", "▁l", "i", "ke", "▁日", "本", "。", "<0xC3>", "<0x89>", "▁")
 MODEL = ModelInfo(
-    "european", "european", "labels.json", json.dumps(PIECES).encode(), len(PIECES), ("en", "de"), clips=True
+    "european", "european", "labels.json", json.dumps(PIECES).encode(), len(PIECES), ("en", "de"), supports_clips=True
 )
 
 
@@ -177,7 +177,7 @@ def test_words_that_come_together_are_sent_in_sentences() -> None:
 
 
 def test_keep_alive_comments_during_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "SILENCE", 0.01)
+    monkeypatch.setattr(making, "UPDATE_TIMEOUT", 0.01)
     response = send_request(make_services(FakeFiles(WORDS[:1], wait=0.1)), ("stream", "true"))
     blocks = response.text.split("\n\n")
     assert blocks[0] == ": still transcribing"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from conure.audio.files import open_audio
-from conure.cli.transcript_formats import render
+from conure.cli.transcript_formats import render_transcript
 from conure.text.segments import segments_from_words
 from conure.types import Transcript, Word
 from tests.audio.test_tracks import mixed
@@ -71,7 +71,7 @@ def test_json_has_text_language_and_usage(server: Server) -> None:
 def test_texts_equal_those_of_the_command(server: Server, format_: str, file_format: Any) -> None:
     response = send(server, ("response_format", format_))
     assert response.headers["content-type"].startswith("text/")
-    assert response.text == render(transcript(server), file_format)
+    assert response.text == render_transcript(transcript(server), file_format)
 
 
 def test_segments_have_all_ten_fields(server: Server) -> None:

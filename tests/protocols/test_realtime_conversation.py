@@ -51,7 +51,7 @@ class ScriptedConnection:
     def __init__(self, caller: Caller = ANONYMOUS) -> None:
         self.engine = Engine()
         handle, tokenizers = cast(EngineClient, self.engine), TokenizerCache()
-        tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
+        tokenizers._read = dict.fromkeys(self.engine.models_by_name, TOKENIZER)
         self.live = LiveService(handle, ModelDirectory(handle, ["live"], ["clips"]), tokenizers)
         self.messages: list[Message] = []
         self.connection = RealtimeConnection(self.live, caller, "openai", self._send)

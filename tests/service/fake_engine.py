@@ -9,7 +9,7 @@ import numpy as np
 
 from conure.engine import messages as engine
 from conure.engine.client import Receiver
-from conure.engine.messages import Answer, Request
+from conure.engine.messages import Request, StreamEvent
 from conure.engine.plan import ModelInfo
 from conure.text.tokenizer import LabelTokenizer
 from conure.types import Token
@@ -18,8 +18,8 @@ __all__ = ["CLIPS", "LIVE", "TOKENIZER", "Engine", "audio", "tokens"]
 
 TOKENIZER = LabelTokenizer([f"▁{letter}" for letter in "abcdefghij"] + list("klmnopqrst") + ["<EOU>"])
 STEP = 0.08
-LIVE = ModelInfo("live", "live", "", b"", 20, latencies=(80, 160), slots=4, capacity=(4, 4))
-CLIPS = ModelInfo("clips", "clips", "", b"", 20, clips=True)
+LIVE = ModelInfo("live", "live", "", b"", 20, latencies=(80, 160), max_streams=4, capacity=(4, 4))
+CLIPS = ModelInfo("clips", "clips", "", b"", 20, supports_clips=True)
 
 
 class Engine:
@@ -30,10 +30,10 @@ class Engine:
         self.receivers: dict[int, Receiver] = {}
         self.is_ready = True
         self.restarts = 0
-        self.back_since = 0.0
-        self.cards = (LIVE, CLIPS)
-        self.models = {card.name: card for card in self.cards}
-        self.on_turn = None
+        self.resumed_at = 0.0
+        self.model_infos = (LIVE, CLIPS)
+        self.models_by_name = {card.name: card for card in self.model_infos}
+        self.on_step = None
         self._numbers = itertools.count(1)
 
     def register(self, receiver: Receiver) -> int:
@@ -41,27 +41,27 @@ class Engine:
         self.receivers[number] = receiver
         return number
 
-    def forget(self, number: int) -> None:
+    def unregister(self, number: int) -> None:
         self.receivers.pop(number, None)
 
-    def ask(self, request: Request) -> None:
+    def send(self, request: Request) -> None:
         if self.is_ready:
             self.asked.append(request)
-            if isinstance(request, engine.Open) and not request.again:
+            if isinstance(request, engine.Open) and not request.is_replay:
                 asyncio.get_running_loop().call_soon(self.say, engine.StreamOpened(request.stream))
 
-    def say(self, *answers: Answer) -> None:
+    def say(self, *answers: StreamEvent) -> None:
         for answer in answers:
             if receiver := self.receivers.get(answer.stream):
-                if isinstance(answer, engine.ENDS):
-                    self.forget(answer.stream)
-                receiver.answered(answer)
+                if isinstance(answer, engine.FINAL_EVENTS):
+                    self.unregister(answer.stream)
+                receiver.on_event(answer)
 
     def restart(self) -> None:
         """It has died, and is back."""
         self.asked.clear()
         for receiver in list(self.receivers.values()):
-            receiver.restarted()
+            receiver.on_restart()
 
     def samples(self) -> np.ndarray:
         """All that it was sent of the streams."""

@@ -43,4 +43,4 @@ def test_the_setting_overrides_the_default(machine: pytest.MonkeyPatch) -> None:
 
 def test_tiny_stands_for_both() -> None:
     plan = plan_from_settings(Settings(model="tiny", live_models="tiny", file_models=""))
-    assert (plan.live, plan.clips) == (("tiny-live",), ("tiny",))
+    assert (plan.live_models, plan.clip_models) == (("tiny-live",), ("tiny",))

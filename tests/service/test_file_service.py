@@ -36,8 +36,8 @@ RATE = 16_000
 class Listener(Engine):
     """Hears a word in each clip: `a` where it is louder, else `b`."""
 
-    def ask(self, request: Request) -> None:
-        super().ask(request)
+    def send(self, request: Request) -> None:
+        super().send(request)
         if isinstance(request, engine.Clip):
             word = "a" if np.abs(request.samples).max() > 0.3 else "b"
             loop = asyncio.get_running_loop()
@@ -91,7 +91,7 @@ def at(play: Callable[[FileService], object]) -> None:
     async def run() -> None:
         listener = Listener()
         tokenizers = TokenizerCache()
-        tokenizers._read = dict.fromkeys(listener.models, TOKENIZER)
+        tokenizers._read = dict.fromkeys(listener.models_by_name, TOKENIZER)
         service = FileService(cast(EngineClient, listener), tokenizers)
         await asyncio.wait_for(play(service), PATIENCE)  # type: ignore[arg-type]
 

@@ -34,7 +34,7 @@ class Place:
         self.engine = Engine()
         handle = cast(EngineClient, self.engine)
         tokenizers = TokenizerCache()
-        tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
+        tokenizers._read = dict.fromkeys(self.engine.models_by_name, TOKENIZER)
         self.service = LiveService(handle, ModelDirectory(handle, ["live"], ["clips"]), tokenizers, resume_seconds)
 
     async def open(self, audio: AudioFormat = F32, **wanted: object) -> LiveStream:

@@ -344,10 +344,10 @@ def test_audio_faster_than_processing_has_back_pressure() -> None:
         await until(lambda: len(on.engine.samples()) >= 25 * RATE)
         assert not pushing.done()
         assert len(on.engine.samples()) == 25 * RATE
-        on.engine.say(engine.ClipTokens(on.number, 20.0))
+        on.engine.say(engine.UtteranceProgress(on.number, 20.0))
         await until(lambda: len(on.engine.samples()) >= 45 * RATE)
         assert len(on.engine.samples()) == 45 * RATE
-        on.engine.say(engine.ClipTokens(on.number, 45.0))
+        on.engine.say(engine.UtteranceProgress(on.number, 45.0))
         await pushing
 
     np.testing.assert_array_equal(scene(play).engine.samples(), audio(60))
@@ -381,7 +381,7 @@ def test_lag_is_reported_then_a_warning_then_the_end(clock: SimpleNamespace) -> 
             clock.now += 1.0
             await on.session.push_audio(audio(1, first=second * RATE))
             if not on.session.has_ended:
-                on.engine.say(engine.ClipTokens(on.number, 0.2 * (second + 1)))
+                on.engine.say(engine.UtteranceProgress(on.number, 0.2 * (second + 1)))
 
     on = scene(play)
     lags = [event.seconds for event in on.lags]
@@ -402,12 +402,12 @@ def test_audio_sent_at_once_has_only_the_lag_of_the_engine(clock: SimpleNamespac
         await asyncio.sleep(0)
         for second in range(1, 300):  # at the pace of speech, and not a bit faster
             clock.now += 1.0
-            on.engine.say(engine.ClipTokens(on.number, float(second)))
+            on.engine.say(engine.UtteranceProgress(on.number, float(second)))
             await asyncio.sleep(0)
         for second in range(300, 330):
             if not on.session.has_ended:
                 clock.now += 2.0
-                on.engine.say(engine.ClipTokens(on.number, float(second)))
+                on.engine.say(engine.UtteranceProgress(on.number, float(second)))
                 await asyncio.sleep(0)
         await pushing
 
@@ -424,7 +424,7 @@ def test_an_hour_sent_at_once_ends_without_a_warning(clock: SimpleNamespace) -> 
         await asyncio.sleep(0)
         for second in range(10, 3_610, 10):
             clock.now += 5.0
-            on.engine.say(engine.ClipTokens(on.number, float(second)))
+            on.engine.say(engine.UtteranceProgress(on.number, float(second)))
             await asyncio.sleep(0)
         await pushing
 
@@ -438,11 +438,11 @@ def test_after_a_burst_lag_is_that_of_live_audio_again(clock: SimpleNamespace) -
 
     async def play(on: Scene) -> None:
         await on.session.push_audio(audio(3))
-        on.engine.say(engine.ClipTokens(on.number, 3.0))
+        on.engine.say(engine.UtteranceProgress(on.number, 3.0))
         for second in range(3, 8):
             clock.now += 1.0
             await on.session.push_audio(audio(1, first=second * RATE))
-        on.engine.say(engine.ClipTokens(on.number, 3.5))
+        on.engine.say(engine.UtteranceProgress(on.number, 3.5))
 
     assert scene(play).lags[-1].seconds == 4.5
 
@@ -458,8 +458,8 @@ def test_a_restart_tells_the_new_engine_how_late_it_is(clock: SimpleNamespace) -
         on.engine.restart()
         (opened,) = on.engine.of(engine.Open)
         assert isinstance(opened, engine.Open)
-        assert opened.late == pytest.approx(6.0 + live_session.MARGIN, abs=1.2)
-        on.engine.say(engine.ClipTokens(on.number, 4.5))
+        assert opened.overdue_seconds == pytest.approx(6.0 + live_session.MARGIN, abs=1.2)
+        on.engine.say(engine.UtteranceProgress(on.number, 4.5))
 
     on = scene(play)
     assert on.lags[-1].seconds < 1.0
@@ -472,7 +472,7 @@ def test_audio_that_came_ahead_of_its_time_is_not_urgent_after_a_restart(clock: 
         on.engine.restart()
         (opened,) = on.engine.of(engine.Open)
         assert isinstance(opened, engine.Open)
-        assert opened.late == 0.0
+        assert opened.overdue_seconds == 0.0
 
     scene(play)
 
@@ -485,7 +485,7 @@ def test_time_without_an_engine_is_not_lag(clock: SimpleNamespace) -> None:
         for _ in range(10):
             await on.session.push_audio(audio(1.0))
             clock.now += 2.0
-        on.engine.back_since = clock.now
+        on.engine.resumed_at = clock.now
         clock.now += 0.5
         on.hear("a", 0.5)
 
@@ -499,8 +499,8 @@ def test_it_ends_once() -> None:
         pushing = asyncio.create_task(on.session.push_audio(audio(60)))
         await asyncio.sleep(0)
         receiver = on.engine.receivers[on.number]
-        receiver.lost(EngineFailed("gone"))
-        receiver.lost(EngineFailed("gone again"))
+        receiver.on_failure(EngineFailed("gone"))
+        receiver.on_failure(EngineFailed("gone again"))
         on.session.cancel()
         await pushing  # nobody is kept waiting by a session that is over
 

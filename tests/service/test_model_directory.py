@@ -51,9 +51,9 @@ def test_catalog_models_are_known_even_if_not_served() -> None:
     with pytest.raises(UnknownModel, match="no model 'mlx-community"):
         MODELS.find_file_model("mlx-community/parakeet-tdt-0.6b-v3")
     served = Engine()
-    served.models["parakeet-tdt-0.6b-v3"] = served.models["clips"]
+    served.models_by_name["parakeet-tdt-0.6b-v3"] = served.models_by_name["clips"]
     models = ModelDirectory(cast(EngineClient, served), ["live"], ["parakeet-tdt-0.6b-v3"])
-    assert models.find_file_model("mlx-community/Parakeet-TDT-0.6b-v3") is served.models["clips"]
+    assert models.find_file_model("mlx-community/Parakeet-TDT-0.6b-v3") is served.models_by_name["clips"]
 
 
 def test_other_names_are_refused() -> None:

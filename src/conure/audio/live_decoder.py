@@ -24,7 +24,7 @@ from conure.audio.files import AudioReader
 from conure.audio.formats import AudioFormat, to_float
 from conure.audio.resample import Resampler, Samples
 from conure.audio.source import open_pipe
-from conure.background import thread
+from conure.background import spawn_thread
 from conure.errors import UnsupportedAudio
 
 __all__ = ["LiveDecoder"]
@@ -201,7 +201,7 @@ class _Container:
             return self._arrange(np.empty(0, np.float32))
         if not self._thread:
             decoding = partial(_decode, self._handover, self.problems, self._rows)
-            self._thread = thread(decoding, "decoding a container", self._handover.finish)
+            self._thread = spawn_thread(decoding, "decoding a container", self._handover.finish)
         self._handover.push_bytes(data)
         return self._arrange(self._handover.take_samples(PATIENCE, LONGEST_WAIT))
 

@@ -102,7 +102,7 @@ def _measure(plan: Plan, sizes: Sequence[tuple[int, float]]) -> Iterator[Batch]:
     from conure.engine.lanes.clips import transcribe_clips  # noqa: PLC0415  only the child process loads torch
 
     runner, _ = open_clip_runner(
-        plan.clips[0], device=plan.device, runner=plan.runner, cache=plan.cache, threads=plan.threads
+        plan.clip_models[0], device=plan.device, runner=plan.runner, cache=plan.cache_folder, threads=plan.threads
     )
     slowest = 0.0
     for clips, length in sizes:

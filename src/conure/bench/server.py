@@ -19,7 +19,7 @@ import msgspec
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from conure.background import thread
+from conure.background import spawn_thread
 from conure.errors import BadOption, EngineFailed
 
 __all__ = ["NO_CLIPS", "NO_LIVE", "Server", "StepCounts", "start_server", "connect_to_server"]
@@ -161,7 +161,7 @@ def start_server(options: Sequence[str], python: str = sys.executable) -> Iterat
             if url is None:
                 hint = "try this command: " + " ".join(["conure", *command[3:]])
                 raise EngineFailed("the server did not start: " + " ".join(last_lines), hint)
-            log_reader = thread(partial(last_lines.extend, process.stderr), "reading the log of a server")
+            log_reader = spawn_thread(partial(last_lines.extend, process.stderr), "reading the log of a server")
             yield Server(url, psutil.Process(process.pid))
             interrupt = False
         finally:

@@ -9,7 +9,7 @@ import time
 import wave
 from collections.abc import Iterator
 
-from conure.background import thread
+from conure.background import spawn_thread
 from conure.bench.sample_speech import RATE
 from conure.bench.server import Server
 
@@ -54,7 +54,7 @@ def run_uploads(server: Server, pcm: bytes, count: int, model: str | None = None
             else:
                 uploads.record(text, len(pcm) / 2 / RATE)
 
-    senders = [thread(send, "sending recordings") for _ in range(count)]
+    senders = [spawn_thread(send, "sending recordings") for _ in range(count)]
     try:
         yield uploads
     finally:

@@ -137,7 +137,7 @@ def _download(settings: Settings) -> None:
     from conure.service.engine_plan import plan_from_settings  # noqa: PLC0415
 
     plan = plan_from_settings(settings)
-    for name in dict.fromkeys(plan.live + plan.clips):
+    for name in dict.fromkeys(plan.live_models + plan.clip_models):
         ensure_on_disk(name)
 
 
@@ -148,11 +148,11 @@ def _draw_figures(folder: Path, settings: Settings, findings: CapacityFindings) 
     from conure.service.engine_plan import plan_from_settings  # noqa: PLC0415
 
     plan = plan_from_settings(settings)
-    print_stderr(f"batches of {plan.clips[0]}, without a server")
+    print_stderr(f"batches of {plan.clip_models[0]}, without a server")
     try:
         measure_batches(plan, all_sizes(), findings.batches.append)
     finally:
-        for path in draw_figures(folder, findings, machine_line(), plan.clips[0]):
+        for path in draw_figures(folder, findings, machine_line(), plan.clip_models[0]):
             print_stderr(f"wrote {path}")
 
 

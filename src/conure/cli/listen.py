@@ -98,11 +98,13 @@ async def _listen(options: Options, settings: Settings) -> None:
     from conure.service.tokenizer_cache import TokenizerCache  # noqa: PLC0415
 
     name = live_model_name(settings.live_models)
-    plan = Plan((name,), device=settings.device, runner=settings.runner, threads=settings.threads, cache=settings.cache)
+    plan = Plan(
+        (name,), device=settings.device, runner=settings.runner, threads=settings.threads, cache_folder=settings.cache
+    )
     engine = EngineClient(ThreadTransport(plan))
     await engine.start()
     try:
-        live = LiveService(engine, ModelDirectory(engine, plan.live, ()), TokenizerCache())
+        live = LiveService(engine, ModelDirectory(engine, plan.live_models, ()), TokenizerCache())
         request = StreamRequest(latency_ms=options.latency, language=settings.language)
         stream = await live.open_stream(request, AudioFormat("f32", RATE))
         print_stderr(f"listening with {stream.options.model.name} at {stream.options.latency_ms} ms")

@@ -30,7 +30,7 @@ Announce = Callable[["ServerInfo", Settings, float], None]
 def run(settings: Settings, announce: Announce) -> None:
     """Runs until a signal stops it. Raises ConureError if it cannot start."""
     settings, plan = bind_settings(settings), plan_from_settings(settings)
-    for name in dict.fromkeys(plan.live + plan.clips):
+    for name in dict.fromkeys(plan.live_models + plan.clip_models):
         ensure_on_disk(name)  # here with a progress bar; the engine would download without one
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_run(settings, plan, announce))

@@ -101,7 +101,7 @@ def _announce(serving: ServerInfo, settings: Settings, seconds: float) -> None:
     from conure.service.bind_policy import access_summary  # noqa: PLC0415  keeps its imports out of --help
 
     live = ", ".join(model.name for model in serving.models if model.latencies)
-    clips = ", ".join(model.name for model in serving.models if model.clips)
+    clips = ", ".join(model.name for model in serving.models if model.supports_clips)
     runners = ", ".join(dict.fromkeys(model.runner for model in serving.models))
     capacities = "; ".join(_capacity(model) for model in serving.models if model.latencies)
     lines = (

@@ -21,7 +21,7 @@ from conure.cli.outputs import CannotWrite, Outputs, format_from_suffix, is_fold
 from conure.cli.progress import audio_bar, spinner
 from conure.cli.reporter import DEFAULT_COMMON, Common, Reporter
 from conure.cli.setting_flags import setting_flag
-from conure.cli.transcript_formats import TranscriptFormat, render
+from conure.cli.transcript_formats import TranscriptFormat, render_transcript
 from conure.errors import (
     AudioNotFound,
     AudioTooLong,
@@ -276,10 +276,10 @@ class _Run:
             else:
                 paths = self.outputs
                 path = paths.paths[index] if channel is None else paths.of_channel(index, channel)
-                write_atomically(path, render(transcript, self.format))
+                write_atomically(path, render_transcript(transcript, self.format))
 
     def _render(self, transcript: Transcript, item: Input) -> str:
-        return render(transcript, self.format, file=item.name if self.is_multiple else None)
+        return render_transcript(transcript, self.format, file=item.name if self.is_multiple else None)
 
     def _heading(self, item: Input, channel: int | None) -> str:
         if self.format != "txt" or not self.is_multiple:

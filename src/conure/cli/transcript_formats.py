@@ -9,14 +9,14 @@ from conure.text.subtitles import render_srt, render_vtt
 from conure.text.transcript_json import transcript_fields
 from conure.types import Transcript, Word
 
-__all__ = ["SUFFIXES", "TranscriptFormat", "render"]
+__all__ = ["SUFFIXES", "TranscriptFormat", "render_transcript"]
 
 TranscriptFormat = Literal["txt", "srt", "vtt", "json", "words"]
 
 SUFFIXES: dict[TranscriptFormat, str] = {"txt": ".txt", "srt": ".srt", "vtt": ".vtt", "json": ".json", "words": ".tsv"}
 
 
-def render(transcript: Transcript, transcript_format: TranscriptFormat, *, file: str | None = None) -> str:
+def render_transcript(transcript: Transcript, transcript_format: TranscriptFormat, *, file: str | None = None) -> str:
     """The transcript in a format, ending with a newline. With `file`, JSON is one line that contains this name."""
     if transcript_format == "txt":
         return transcript.text + "\n"

@@ -86,7 +86,7 @@ def capacity_summary(info: ModelInfo) -> str:
 
 def discard_measurements(lane: StreamingLane) -> None:
     """Resets the stage times, which count work for streams only, and frees the memory of the measured slots."""
-    lane.stages.take()
+    lane.stages.collect()
     if isinstance(lane, StreamLane) and not len(lane):
         lane.release_memory()
 
@@ -175,8 +175,8 @@ def _measure_chunks(lane: ChunkLane, latency: int, rows: int) -> float:
         lane.push(number, chunks, 0.0)
     for _ in range(2):
         begin = time.perf_counter()
-        lane.run([work.stream for work in lane.ready()], 0.0)
-        lane.settle()
+        lane.run([work.stream for work in lane.ready_work()], 0.0)
+        lane.drain()
         seconds = time.perf_counter() - begin
     for number in numbers:
         lane.drop(number)

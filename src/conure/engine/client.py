@@ -1,13 +1,13 @@
 """The asyncio client of an engine: numbers streams, dispatches their events, and restarts an engine that died.
 
-    receiver.answered(event)    on the event loop, in the engine's order
-    receiver.restarted()        the engine is a new one that has no streams
+    receiver.on_event(event)    on the event loop, in the engine's order
+    receiver.on_restart()        the engine is a new one that has no streams
 
 A stream that was open when the engine died must be opened again by its receiver, under the same number; so must a clip.
 An engine whose device fails sends DEVICE_FAILED for each stream before it exits. Receivers do not get these events,
 because their streams continue on the next engine.
 
-The client depends on its four tasks. When one of them fails, all receivers and `until_failed` get the error, and
+The client depends on its four tasks. When one of them fails, all receivers and `wait_for_failure` get the error, and
 the process is expected to exit.
 """
 
@@ -24,22 +24,22 @@ from conure.engine.ipc.engine_socket import EngineDisconnected, EngineHung
 from conure.engine.ipc.transport import Transport
 from conure.engine.messages import (
     DEVICE_FAILED,
-    ENDS,
-    Answer,
+    FINAL_EVENTS,
     Cancel,
     CapacityChanged,
+    EngineEvent,
     Failed,
-    Note,
     Pong,
     Request,
     StepTaken,
+    StreamEvent,
     ping_for,
     stream_numbers,
 )
 from conure.engine.plan import ModelInfo
 from conure.engine.watchdog import MAX_MISSED, Watchdog
 from conure.errors import ConureError, EngineFailed
-from conure.event_loop import held_up
+from conure.event_loop import suspended_seconds
 
 __all__ = ["EngineClient", "Receiver"]
 
@@ -55,11 +55,11 @@ SUSPEND_CHECK_INTERVAL = 0.5
 class Receiver(Protocol):
     """A stream or a clip."""
 
-    def answered(self, answer: Answer) -> None: ...
+    def on_event(self, answer: StreamEvent) -> None: ...
 
-    def restarted(self) -> None: ...
+    def on_restart(self) -> None: ...
 
-    def lost(self, error: ConureError) -> None:
+    def on_failure(self, error: ConureError) -> None:
         """The engine has failed and will not be restarted."""
         ...
 
@@ -78,19 +78,19 @@ class EngineClient:
         """An engine accepts requests."""
         self._has_answered, self._has_failed = asyncio.Event(), asyncio.Event()
         self._failure: ConureError | None = None
-        self.cards: tuple[ModelInfo, ...] = ()
-        self.models: dict[str, ModelInfo] = {}
+        self.model_infos: tuple[ModelInfo, ...] = ()
+        self.models_by_name: dict[str, ModelInfo] = {}
         """By name, and by the name in the plan."""
         self.restarts = 0
-        self.back_since = 0.0
+        self.resumed_at = 0.0
         """The clock when the engine last became responsive: after a restart, or after the engine or this process was
         held up."""
         self._next_check = float("inf")
         """The clock when the next check for suspension is due."""
-        self.on_turn: Callable[[StepTaken], None] | None = None
+        self.on_step: Callable[[StepTaken], None] | None = None
 
     @property
-    def process(self) -> int | None:
+    def process_id(self) -> int | None:
         """Id of the engine process, if there is one."""
         return self._transport.process_id
 
@@ -130,28 +130,28 @@ class EngineClient:
         self._is_open = False
         await self._transport.stop()
 
-    async def until_failed(self) -> ConureError:
+    async def wait_for_failure(self) -> ConureError:
         """Returns the error once the engine has failed and will not be restarted."""
         await self._has_failed.wait()
         assert self._failure
         return self._failure
 
     def register(self, receiver: Receiver) -> int:
-        """A number for a stream or a clip; unregistered at its last event or by `forget`."""
+        """A number for a stream or a clip; unregistered at its last event or by `unregister`."""
         number = next(self._numbers)
         self._receivers[number] = receiver
         return number
 
-    def forget(self, number: int) -> None:
+    def unregister(self, number: int) -> None:
         """Discards further events of that number."""
         self._receivers.pop(number, None)
 
     @property
-    def registered(self) -> int:
+    def receiver_count(self) -> int:
         return len(self._receivers)
 
-    def ask(self, request: Request) -> None:
-        """Queues a request. Without an engine it is dropped: receivers repeat their requests in `restarted`."""
+    def send(self, request: Request) -> None:
+        """Queues a request. Without an engine it is dropped: receivers repeat their requests in `on_restart`."""
         if self._is_open:
             self._requests.append(request)
             self._has_requests.set()
@@ -160,11 +160,13 @@ class EngineClient:
         self._watchdog.engine_started()
         self._set_models(await self._transport.start())
         self._is_open = True
-        self.ask(self._ping)
+        self.send(self._ping)
 
     def _set_models(self, models: Iterable[ModelInfo]) -> None:
-        self.cards = tuple(models)
-        self.models = {info.name: info for info in self.cards} | {info.asked: info for info in self.cards}
+        self.model_infos = tuple(models)
+        self.models_by_name = {info.name: info for info in self.model_infos} | {
+            info.requested_name: info for info in self.model_infos
+        }
 
     async def _send(self) -> None:
         """Sends all queued requests together; the first one after an idle interval is sent at once."""
@@ -188,38 +190,38 @@ class EngineClient:
                 await self._restart(error)
                 continue
             now = time.monotonic()
-            if not self._watchdog.is_responsive or held_up(self._next_check, now):
-                self.back_since = now
+            if not self._watchdog.is_responsive or suspended_seconds(self._next_check, now):
+                self.resumed_at = now
             self._watchdog.messages_received(messages)
             self._has_answered.set()
             for message in messages:
                 self._dispatch(message)
 
-    def _dispatch(self, message: Answer | Note) -> None:
+    def _dispatch(self, message: StreamEvent | EngineEvent) -> None:
         if isinstance(message, Pong):
             pass
         elif isinstance(message, StepTaken):
-            if self.on_turn:
-                self.on_turn(message)
+            if self.on_step:
+                self.on_step(message)
         elif isinstance(message, CapacityChanged):
-            self._set_models(message.apply_to(info) for info in self.cards)
+            self._set_models(message.apply_to(info) for info in self.model_infos)
         elif isinstance(message, Failed) and message.code == DEVICE_FAILED:
             pass  # the stream continues on the next engine
         elif receiver := self._receivers.get(message.stream):
-            if isinstance(message, ENDS):
-                self.forget(message.stream)
+            if isinstance(message, FINAL_EVENTS):
+                self.unregister(message.stream)
             try:
-                receiver.answered(message)
+                receiver.on_event(message)
             except Exception as error:
                 self._end_receiver(message.stream, receiver, error)
 
     def _end_receiver(self, number: int, receiver: Receiver, error: Exception) -> None:
         """Ends a receiver that raised an error; the others continue."""
         failure = report_failure("stream", error)
-        self.ask(Cancel(number))
-        self.forget(number)
+        self.send(Cancel(number))
+        self.unregister(number)
         try:
-            receiver.lost(failure)
+            receiver.on_failure(failure)
         except Exception as next_error:
             report_failure("stream", next_error)
 
@@ -228,10 +230,10 @@ class EngineClient:
         self._is_open = False
         await self._retry_start(error)
         seconds = time.monotonic() - started_at
-        log.warning("the engine was restarted in %.1f s; %d streams continue", seconds, self.registered)
+        log.warning("the engine was restarted in %.1f s; %d streams continue", seconds, self.receiver_count)
         for number, receiver in list(self._receivers.items()):
             try:
-                receiver.restarted()
+                receiver.on_restart()
             except Exception as receiver_error:
                 self._end_receiver(number, receiver, receiver_error)
 
@@ -262,7 +264,7 @@ class EngineClient:
         receivers, self._receivers = list(self._receivers.values()), {}
         for receiver in receivers:
             try:
-                receiver.lost(error)
+                receiver.on_failure(error)
             except Exception as receiver_error:
                 report_failure("stream", receiver_error)
 
@@ -272,8 +274,8 @@ class EngineClient:
             self._next_check = time.monotonic() + SUSPEND_CHECK_INTERVAL
             await asyncio.sleep(SUSPEND_CHECK_INTERVAL)
             now = time.monotonic()
-            if seconds := held_up(self._next_check, now):
-                self.back_since = now
+            if seconds := suspended_seconds(self._next_check, now):
+                self.resumed_at = now
                 log.warning("this process was suspended for %.1f s", seconds)
 
     async def _watch_engine(self) -> None:
@@ -284,4 +286,4 @@ class EngineClient:
                 if self._watchdog.ping_missed():
                     log.error("the engine did not respond to the last %d pings: killing it", MAX_MISSED)
                     self._transport.kill()
-                self.ask(self._ping)
+                self.send(self._ping)

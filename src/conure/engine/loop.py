@@ -2,7 +2,7 @@
 
     handle requests ──> choose a step ──> run it ──> deliver its events
 
-`Engine.ask` may be called from any thread. Events are delivered on the loop's thread, those of a step together and
+`Engine.submit` may be called from any thread. Events are delivered on the loop's thread, those of a step together and
 in order; `deliver` must not block.
 
 A request that cannot be met fails its own stream. An unexpected error fails every stream and ends the loop, because the
@@ -25,22 +25,22 @@ from conure.engine.lanes.clip_lane import ClipLane
 from conure.engine.lanes.lane import StreamingLane
 from conure.engine.messages import (
     DEVICE_FAILED,
-    ENDS,
-    Answer,
+    FINAL_EVENTS,
     Audio,
     Cancel,
     Clip,
     Close,
     Configure,
     Disconnect,
+    EngineEvent,
     Failed,
     Finalize,
-    Note,
     Open,
     Ping,
     Pong,
     Request,
     StepTaken,
+    StreamEvent,
     StreamOpened,
     connection_of,
 )
@@ -74,7 +74,7 @@ class Engine:
         self,
         lanes: Mapping[str, StreamingLane],
         clips: Mapping[str, ClipLane],
-        deliver: Callable[[list[Answer | Note]], None],
+        deliver: Callable[[list[StreamEvent | EngineEvent]], None],
         clock: Callable[[], float] = time.monotonic,
         costs: StepCosts | None = None,
         recalibration: Recalibration | None = None,
@@ -86,7 +86,7 @@ class Engine:
         self.scheduler = Scheduler(self.costs)
         self._recalibration = recalibration
         self._deliver = deliver
-        self._events: list[Answer | Note] = []
+        self._events: list[StreamEvent | EngineEvent] = []
         """Not delivered yet."""
         self._clock = clock
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
@@ -97,7 +97,7 @@ class Engine:
         self._pending_step: _RunningStep | None = None
         """The last step of streams, while some of its events are still to come."""
 
-    def ask(self, request: Request) -> None:
+    def submit(self, request: Request) -> None:
         self._requests.put(request)
 
     def stop(self) -> None:
@@ -192,7 +192,7 @@ class Engine:
             count = f"{len(lane)} streams are open"
             message = f"at capacity: {count}, and one more would raise the load to {needed:.1%} (limit {MAX_LOAD:.0%})"
             self._emit([Failed(request.stream, "busy", message, retry_after=RETRY_AFTER)])
-        elif lane.open(request.stream, options, request.late):
+        elif lane.open(request.stream, options, request.overdue_seconds):
             self._streams[request.stream] = lane
             self._latencies[request.stream] = options.latency_ms
             self._emit([StreamOpened(request.stream)])
@@ -202,7 +202,7 @@ class Engine:
 
     def _needs_admission(self, request: Open) -> bool:
         """Whether load may refuse it: not the only stream, nor one that was admitted before."""
-        return bool(self._latencies) and not request.again
+        return bool(self._latencies) and not request.is_replay
 
     def _load_with(self, lane: StreamingLane, latency_ms: int) -> float:
         """The load of all streams and one more of that kind."""
@@ -213,8 +213,8 @@ class Engine:
     def _run_next(self) -> float | None:
         """Runs the next step. Returns how long to wait for requests: None when only a request can bring work."""
         lanes = self.lanes.values()
-        live = [work for lane in lanes for work in lane.ready()]
-        clips = {work: lane for lane in self.clips.values() for work in lane.ready()}
+        live = [work for lane in lanes for work in lane.ready_work()]
+        clips = {work: lane for lane in self.clips.values() for work in lane.ready_work()}
         now = self._clock()
         has_fillers = clips or any(work.is_optional or work.realtime_from > now for work in live)
         expected = [work for lane in lanes for work in lane.expected_work()] if has_fillers else []
@@ -265,9 +265,9 @@ class Engine:
         if step is not None and step.lane is not except_lane:
             assert not isinstance(step.lane, ClipLane)
             self._pending_step = None
-            self._record(step, step.lane.settle())
+            self._record(step, step.lane.drain())
 
-    def _record(self, step: _RunningStep, events: list[Answer]) -> None:
+    def _record(self, step: _RunningStep, events: list[StreamEvent]) -> None:
         seconds = self._clock() - step.started_at
         self.costs.record(step.kind, step.size, seconds)
         self._emit(events)
@@ -275,7 +275,7 @@ class Engine:
 
     def _statistics(self, lane: StreamingLane | ClipLane, latency: int | None, size: int, seconds: float) -> StepTaken:
         clips = sum(len(lane) for lane in self.clips.values())
-        stages = {} if isinstance(lane, ClipLane) else lane.stages.take()
+        stages = {} if isinstance(lane, ClipLane) else lane.stages.collect()
         return StepTaken(self._names[id(lane)], latency, size, seconds, len(self._latencies), clips, stages)
 
     def _fail_all(self, code: str, message: str) -> None:
@@ -287,9 +287,9 @@ class Engine:
     def _fail(self, stream: int, code: str, message: str, hint: str | None = None) -> None:
         self._emit([Failed(stream, code, message, hint)])
 
-    def _emit(self, events: list[Answer]) -> None:
+    def _emit(self, events: list[StreamEvent]) -> None:
         for event in events:
-            if isinstance(event, ENDS):
+            if isinstance(event, FINAL_EVENTS):
                 self._streams.pop(event.stream, None)
                 self._latencies.pop(event.stream, None)
         self._events += events

@@ -23,8 +23,8 @@ from msgspec import msgpack
 from conure import log as logs
 from conure.engine.backends.device import error_summary, is_device_failure
 from conure.engine.ipc.connections import EngineConnections
-from conure.engine.ipc.frames import frame
-from conure.engine.ipc.wire import DEVICE_FAILED_EXIT, Broken, Starting
+from conure.engine.ipc.frames import encode_frame
+from conure.engine.ipc.wire import DEVICE_FAILED_EXIT, StartFailed, Starting
 from conure.engine.plan import Plan
 from conure.engine.startup import start_engine
 from conure.errors import ConureError
@@ -32,12 +32,12 @@ from conure.gc_freeze import freeze_heap
 from conure.json_stderr import redirect_stderr
 from conure.parent_death import notice_parent_end
 
-__all__ = ["work"]
+__all__ = ["run_engine_process"]
 
 log = logging.getLogger(__name__)
 
 
-def work(
+def run_engine_process(
     plan: Plan,
     parent: socket.socket,
     ring: str,
@@ -61,7 +61,7 @@ def work(
     try:
         engine, models = start_engine(plan, connections.deliver, report_step)
     except ConureError as error:
-        _send(parent, Broken(type(error).__name__, error.message, error.hint))
+        _send(parent, StartFailed(type(error).__name__, error.message, error.hint))
         _exit(0)
     except Exception as error:
         if not is_device_failure(error):
@@ -82,9 +82,9 @@ def work(
     _exit(0)
 
 
-def _send(parent: socket.socket, message: Starting | Broken) -> None:
+def _send(parent: socket.socket, message: Starting | StartFailed) -> None:
     with contextlib.suppress(OSError):  # the parent stops the engine during its start
-        parent.sendall(frame(msgpack.encode([message])))
+        parent.sendall(encode_frame(msgpack.encode([message])))
 
 
 def _exit(code: int) -> NoReturn:

@@ -21,9 +21,9 @@ from conure.vad.endpointing import Endpointing, EndReason
 
 __all__ = [
     "DEVICE_FAILED",
-    "ENDS",
+    "FINAL_EVENTS",
     "EndReason",
-    "Answer",
+    "StreamEvent",
     "Audio",
     "Cancel",
     "Cancelled",
@@ -36,9 +36,9 @@ __all__ = [
     "PartialTokens",
     "StreamTokens",
     "Disconnect",
-    "ClipTokens",
+    "UtteranceProgress",
     "Marker",
-    "Note",
+    "EngineEvent",
     "Open",
     "StreamOpened",
     "Ping",
@@ -82,9 +82,9 @@ class StreamOptions:
 class Open(Struct, frozen=True, tag=True):
     stream: int
     options: StreamOptions
-    again: bool = False
+    is_replay: bool = False
     """The stream was admitted before the engine restarted, so it is not refused for load."""
-    late: float = 0.0
+    overdue_seconds: float = 0.0
     """Seconds of audio at its beginning that are overdue when it is opened."""
 
 
@@ -101,7 +101,7 @@ class Clip(Struct, frozen=True, tag=True):
     model: str
     samples: Samples
     prompt: int | None = None
-    urgent: bool = False
+    high_priority: bool = False
     """A live client waits for it, as for the second pass over an utterance."""
 
 
@@ -179,7 +179,7 @@ class PartialTokens(Struct, frozen=True, tag=True):
     """End of the audio that was decoded for them."""
 
 
-class ClipTokens(Struct, frozen=True, tag=True):
+class UtteranceProgress(Struct, frozen=True, tag=True):
     """An utterance is in progress; its tokens are decoded when it ends."""
 
     stream: int
@@ -223,12 +223,12 @@ class Cancelled(Struct, frozen=True, tag=True):
     stream: int
 
 
-Answer = (
+StreamEvent = (
     StreamOpened
     | SpeechStarted
     | StreamTokens
     | PartialTokens
-    | ClipTokens
+    | UtteranceProgress
     | UtteranceEnded
     | Marker
     | Finished
@@ -250,7 +250,7 @@ class StepTaken(Struct, frozen=True, tag=True):
     rows: int
     seconds: float
     open_streams: int
-    clips: int
+    pending_clips: int
     """Clips that wait or are in progress."""
     stages: dict[str, float] = {}
     """Seconds by stage of the step."""
@@ -268,12 +268,12 @@ class CapacityChanged(Struct, frozen=True, tag=True):
         return replace(info, capacity=self.capacity) if info.name == self.model and info.latencies else info
 
 
-Note = Pong | StepTaken | CapacityChanged
+EngineEvent = Pong | StepTaken | CapacityChanged
 """Events of the engine, not of one stream."""
 
 DEVICE_FAILED = "device_failed"
 """The code of streams that failed because the engine's device failed. The engine exits after them; the next engine can
 continue them."""
 
-ENDS = (Finished, Failed, Cancelled)
+FINAL_EVENTS = (Finished, Failed, Cancelled)
 """A stream's last event is one of these."""

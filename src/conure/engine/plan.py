@@ -15,15 +15,15 @@ __all__ = ["ModelInfo", "Plan"]
 
 @dataclass(frozen=True)
 class Plan:
-    live: tuple[str, ...] = ()
+    live_models: tuple[str, ...] = ()
     """Models for live streams: names, hub ids or paths."""
-    clips: tuple[str, ...] = ()
+    clip_models: tuple[str, ...] = ()
     """Models for clips."""
     device: str = "auto"
     runner: RunnerChoice = "auto"
     threads: int | None = None
-    cache: Path | None = None
-    slots: int | None = None
+    cache_folder: Path | None = None
+    max_streams: int | None = None
     """Streams that each live model reserves memory for; None for as many as fit."""
     device_memory: float | None = None
     """Fraction of a GPU's free memory that torch is limited to; None plans with most of it and sets no limit."""
@@ -34,7 +34,7 @@ class ModelInfo:
     """What clients of the engine need to know about one of its models."""
 
     name: str
-    asked: str
+    requested_name: str
     """The name in the plan, or a path."""
     tokenizer_file: str
     tokenizer: bytes
@@ -44,8 +44,8 @@ class ModelInfo:
     """Languages with their index in the prompt; empty for models without a prompt."""
     latencies: tuple[int, ...] = ()
     """Milliseconds of audio in a chunk, ascending; empty for a model for clips only."""
-    slots: int = 0
+    max_streams: int = 0
     capacity: tuple[int, ...] = ()
     """Streams that are served in real time, for each latency: from calibration."""
-    clips: bool = False
+    supports_clips: bool = False
     runner: str = ""

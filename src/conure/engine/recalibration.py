@@ -22,7 +22,7 @@ from conure.engine.calibration import (
 from conure.engine.calibration_cache import CalibrationCache
 from conure.engine.calibration_checks import StepTimes, find_doubtful, make_consistent, with_step
 from conure.engine.lanes.lane import StreamingLane
-from conure.engine.messages import CapacityChanged, Note
+from conure.engine.messages import CapacityChanged, EngineEvent
 from conure.engine.plan import ModelInfo
 from conure.engine.step_costs import StepCosts
 
@@ -78,7 +78,7 @@ class Recalibration:
         """There is no time for the next measurement."""
         self.due = now + STEP_INTERVAL
 
-    def run(self, now: float) -> list[Note]:
+    def run(self, now: float) -> list[EngineEvent]:
         """Measures the next step, unless it takes too long or has too few free slots; reports changes of capacity."""
         seconds = self.next_seconds()
         model, latency, rows = self._remaining.popleft()
@@ -115,7 +115,7 @@ class Recalibration:
             self._remaining.extend(work for work in added if work not in self._remaining)
             model.times = with_step(model.times, latency, rows, seconds)
 
-    def _apply(self, model: CalibratedModel) -> Note | None:
+    def _apply(self, model: CalibratedModel) -> EngineEvent | None:
         model.times = make_consistent(model.times)
         previous, model.info = model.info, with_capacity(model.info, model.lane, self._costs, model.times)
         if model.cache:

@@ -23,7 +23,7 @@ class StageTimer:
         finally:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begin
 
-    def take(self) -> dict[str, float]:
+    def collect(self) -> dict[str, float]:
         """Returns the sums and resets them."""
         seconds, self._seconds = self._seconds, {}
         return seconds

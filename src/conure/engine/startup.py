@@ -27,7 +27,7 @@ from conure.engine.lanes.window_lane import WindowLane
 from conure.engine.loop import Engine
 from conure.engine.memory.needs import model_need
 from conure.engine.memory.plan import MemoryGrant, ModelNeed, divide_memory, memory_table, total_min_bytes
-from conure.engine.messages import Answer, Note
+from conure.engine.messages import EngineEvent, StreamEvent
 from conure.engine.plan import ModelInfo, Plan
 from conure.engine.recalibration import CalibratedModel, Recalibration
 from conure.engine.step_costs import StepCosts
@@ -57,7 +57,7 @@ class Lanes:
     def __init__(self) -> None:
         self.live: dict[str, StreamingLane] = {}
         self.clips: dict[str, ClipLane] = {}
-        self.cards: list[ModelInfo] = []
+        self.model_infos: list[ModelInfo] = []
         self.sources: dict[str, Path] = {}
         """The files of live models on the CPU."""
 
@@ -66,13 +66,13 @@ def build_lanes(plan: Plan, report_step: ReportStep = _ignore_step) -> Lanes:
     """Raises the errors of opening a model, and OutOfMemory."""
     lanes, device = Lanes(), choose_device(plan.device, plan.runner)
     budget = _gpu_budget(device, plan)
-    models = {name: _open(name, plan, report_step) for name in dict.fromkeys(plan.live + plan.clips)}
+    models = {name: _open(name, plan, report_step) for name in dict.fromkeys(plan.live_models + plan.clip_models)}
     report_step("sharing the memory out")
     release_cached_memory()
     needs = [model_need(opened, name, plan) for name, opened in models.items()]
     grants = _grants(budget or _cpu_budget(device, needs), needs)
     for (name, opened), grant in zip(models.items(), grants, strict=True):
-        lanes.cards.append(_add_lanes(opened, name, plan, grant, lanes))
+        lanes.model_infos.append(_add_lanes(opened, name, plan, grant, lanes))
     return lanes
 
 
@@ -94,7 +94,7 @@ def _cpu_budget(device: Device, needs: Sequence[ModelNeed]) -> int:
 def _open(name: str, plan: Plan, report_step: ReportStep) -> OpenedModel:
     report_step(f"opening {name}")
     try:
-        return open_model(name, plan, live=name in plan.live, clips=name in plan.clips)
+        return open_model(name, plan, live=name in plan.live_models, clips=name in plan.clip_models)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -112,8 +112,8 @@ def _grants(budget: int, needs: Sequence[ModelNeed]) -> list[MemoryGrant]:
 def _add_lanes(opened: OpenedModel, name: str, plan: Plan, grant: MemoryGrant, lanes: Lanes) -> ModelInfo:
     checkpoint = opened.checkpoint
     info = ModelInfo(
-        name=name if any(info.name == checkpoint.name for info in lanes.cards) else checkpoint.name,
-        asked=name,
+        name=name if any(info.name == checkpoint.name for info in lanes.model_infos) else checkpoint.name,
+        requested_name=name,
         tokenizer_file=checkpoint.tokenizer.file_name,
         tokenizer=checkpoint.tokenizer.data,
         vocabulary=checkpoint.config.vocabulary,
@@ -121,14 +121,14 @@ def _add_lanes(opened: OpenedModel, name: str, plan: Plan, grant: MemoryGrant, l
         prompt_ids=checkpoint.config.prompt_ids,
         runner=opened.description,
     )
-    if name in plan.live:
+    if name in plan.live_models:
         lane = lanes.live[info.name] = _streaming_lane(opened, grant.slots)
         if opened.device.type == "cpu":
             lanes.sources[info.name] = Path(checkpoint.source)
-        info = replace(info, latencies=lane.latencies, slots=lane.capacity)
-    if name in plan.clips:
+        info = replace(info, latencies=lane.latencies, max_streams=lane.capacity)
+    if name in plan.clip_models:
         lanes.clips[info.name] = _clip_lane(opened, grant)
-        info = replace(info, clips=True)
+        info = replace(info, supports_clips=True)
     return info
 
 
@@ -159,23 +159,23 @@ def _streaming_lane(opened: OpenedModel, slots: int) -> StreamingLane:
 
 
 def start_engine(
-    plan: Plan, deliver: Callable[[list[Answer | Note]], None], report_step: ReportStep = _ignore_step
+    plan: Plan, deliver: Callable[[list[StreamEvent | EngineEvent]], None], report_step: ReportStep = _ignore_step
 ) -> tuple[Engine, list[ModelInfo]]:
     """A calibrated engine; the caller calls its `run`. Raises the errors of opening a model, and OutOfMemory."""
     lanes, costs, calibrated = build_lanes(plan, report_step), StepCosts(), {}
-    for index, info in enumerate(lanes.cards):
+    for index, info in enumerate(lanes.model_infos):
         if info.latencies:
             report_step(f"measuring {info.name}")
             calibrated[index] = _calibrate(info, lanes, plan, costs)
     on_cpu = [model for model in calibrated.values() if model.info.name in lanes.sources]
     recalibration = Recalibration(on_cpu, costs, time.monotonic()) if on_cpu else None
-    models = [calibrated[index].info if index in calibrated else info for index, info in enumerate(lanes.cards)]
+    models = [calibrated[index].info if index in calibrated else info for index, info in enumerate(lanes.model_infos)]
     return Engine(lanes.live, lanes.clips, deliver, costs=costs, recalibration=recalibration), models
 
 
 def _calibrate(info: ModelInfo, lanes: Lanes, plan: Plan, costs: StepCosts) -> CalibratedModel:
     lane, source = lanes.live[info.name], lanes.sources.get(info.name)
-    folder = plan.cache or default_cache_folder()
+    folder = plan.cache_folder or default_cache_folder()
     cache = CalibrationCache.open(folder, source, info, lane.capacity) if source else None
     info, steps = calibrate(info, lane, costs, cache)
     return CalibratedModel(info, lane, steps, cache)

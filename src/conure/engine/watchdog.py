@@ -6,29 +6,29 @@ Counts pings instead of time: a process that was suspended sent no pings, so the
 from __future__ import annotations
 
 from conure.engine.messages import (
-    Answer,
-    ClipTokens,
+    EngineEvent,
     Finished,
     Marker,
-    Note,
     PartialTokens,
     StepTaken,
+    StreamEvent,
     StreamTokens,
     UtteranceEnded,
+    UtteranceProgress,
 )
 
-__all__ = ["MAX_MISSED", "MOST_STARTS", "Watchdog"]
+__all__ = ["MAX_MISSED", "MAX_STARTS", "Watchdog"]
 
 MAX_LATE = 3
 """Pings in a row without a message, after which the engine counts as not responsive."""
 MAX_MISSED = 15
 """Pings in a row without a message, after which the engine is killed."""
-MOST_STARTS = 5
+MAX_STARTS = 5
 """Starts in a row without a message from any of the engines."""
 MIN_DELAY, MAX_DELAY = 0.2, 5.0
 """Seconds before a start that follows an engine which did no work; doubled each time."""
 
-WORK = (StepTaken, StreamTokens, PartialTokens, ClipTokens, UtteranceEnded, Marker, Finished)
+WORK = (StepTaken, StreamTokens, PartialTokens, UtteranceProgress, UtteranceEnded, Marker, Finished)
 """Messages that prove that steps are completed; any other proves only that the engine runs."""
 
 
@@ -48,7 +48,7 @@ class Watchdog:
 
     @property
     def may_start(self) -> bool:
-        return self.starts < MOST_STARTS
+        return self.starts < MAX_STARTS
 
     @property
     def start_delay(self) -> float:
@@ -61,7 +61,7 @@ class Watchdog:
         self._idle_starts += 1
         self._missed, self._is_new = 0, True
 
-    def messages_received(self, messages: list[Answer | Note]) -> None:
+    def messages_received(self, messages: list[StreamEvent | EngineEvent]) -> None:
         self._missed = self.starts = 0
         self._is_new = False
         if self._idle_starts and any(isinstance(message, WORK) for message in messages):

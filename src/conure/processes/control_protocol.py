@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from msgspec import Struct, msgpack
 
 from conure.engine.ipc.frames import read_frame, write_frame
-from conure.engine.ipc.wire import Broken
+from conure.engine.ipc.wire import StartFailed
 from conure.errors import Busy
 from conure.metrics import Family
 from conure.service.access import Scope
@@ -142,7 +142,7 @@ class Stop(Struct, frozen=True, tag=True):
 
 UsageMessage = BeginUsage | UsageGranted | ReserveUsage | SpendUsage | LimitReached | EndUsage
 StatusMessage = StatusRequest | StatusResponse | ReportRequest | ReportResponse
-Message = ServerOpened | Broken | StatusMessage | UsageMessage | Drain | Drained | Stop
+Message = ServerOpened | StartFailed | StatusMessage | UsageMessage | Drain | Drained | Stop
 
 _encoder = msgpack.Encoder()
 _decoder: msgpack.Decoder[Message] = msgpack.Decoder(Message)

@@ -89,7 +89,7 @@ async def _run(
                 task.result()
         register_engine_metrics(engine)
         freeze_heap()
-        on_ready(engine.cards)
+        on_ready(engine.model_infos)
         await _run_until_stopped(supervisor, engine, draining, settings.drain_seconds)
     finally:
         for task in (engine_start, servers_start):
@@ -114,7 +114,7 @@ async def _run_until_stopped(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, None)
     stop_signal = start_task(signals.get(), "waiting for a signal")
-    engine_failure = start_task(engine.until_failed(), "waiting for the engine's end")
+    engine_failure = start_task(engine.wait_for_failure(), "waiting for the engine's end")
     await asyncio.wait((stop_signal, engine_failure, supervisor.failed), return_when=asyncio.FIRST_COMPLETED)
     engine_failure.cancel()
     if supervisor.failed.done():

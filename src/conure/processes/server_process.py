@@ -18,7 +18,7 @@ from conure import metrics
 from conure.background import log_unhandled_errors, report_failure, report_if_failed, start_task
 from conure.engine.client import EngineClient
 from conure.engine.ipc.transport import RING_SAMPLES, SocketTransport
-from conure.engine.ipc.wire import Broken
+from conure.engine.ipc.wire import StartFailed
 from conure.engine.plan import Plan
 from conure.errors import ConureError
 from conure.event_loop import new_event_loop
@@ -114,7 +114,7 @@ async def _serve(
         async with open_servers(settings, engine, plan, identity, status, usage) as servers:
             status.servers = servers
             parent.send(ServerOpened())
-            engine_failure = start_task(engine.until_failed(), "waiting for the engine's end")
+            engine_failure = start_task(engine.wait_for_failure(), "waiting for the engine's end")
             await asyncio.wait((servers.web_task, reading, engine_failure), return_when=asyncio.FIRST_COMPLETED)
             engine_failure.cancel()
             if servers.web_task.done():
@@ -124,7 +124,7 @@ async def _serve(
                 raise engine_failure.result()
     except ConureError as error:
         status.is_dismissed = True
-        parent.send(Broken(type(error).__name__, error.message, error.hint))
+        parent.send(StartFailed(type(error).__name__, error.message, error.hint))
 
 
 async def _read_messages(parent: ControlChannel, status: _SharedStatus, usage: SharedUsage) -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from conure import errors, metrics
 from conure import log as logs
 from conure.background import report_failure, report_if_failed, start_restarting_task, start_task
-from conure.engine.ipc.wire import Broken
+from conure.engine.ipc.wire import StartFailed
 from conure.engine.plan import Plan
 from conure.errors import ConureError, EngineFailed
 from conure.metrics import Family
@@ -279,7 +279,7 @@ class _ServerProcess:
                 self.report = report
                 if pending := self.pending_reports.get(number):
                     _resolve(pending)
-            case Broken(name, text, hint):
+            case StartFailed(name, text, hint):
                 kind: type[ConureError] = getattr(errors, name, EngineFailed)
                 self.exit_reason += f": {text}"
                 if not self.opened.done():

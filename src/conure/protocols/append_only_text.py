@@ -11,7 +11,7 @@ class AppendOnlyText:
     def __init__(self) -> None:
         self.sent = ""
 
-    def advance(self, text: str) -> str:
+    def append(self, text: str) -> str:
         """Returns the new part of `text`; empty if `text` does not continue what was sent."""
         if not text.startswith(self.sent):
             return ""

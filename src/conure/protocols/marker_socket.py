@@ -156,7 +156,7 @@ class _Connection:
     def _render_text(self, text: str, until: float) -> list[Any]:
         """Renders the text of the segment that was not sent yet; a changed text is left to the final."""
         is_next = self._has_text and not self._segment_text.sent
-        new_text = self._segment_text.advance(text)
+        new_text = self._segment_text.append(text)
         if new_text and is_next:
             new_text = f" {new_text}"
         return [_text_message(new_text, until) | {"is_final": False}] if new_text else []

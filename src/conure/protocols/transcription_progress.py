@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 Update = TypeVar("Update")
 
-SILENCE = 10.0
+UPDATE_TIMEOUT = 10.0
 """Seconds."""
 
 
@@ -30,9 +30,9 @@ class TranscriptionProgress(Generic[Update]):
         self._working.add_done_callback(lambda _: self._changed.set())
 
     async def next_updates(self) -> list[Update] | None:
-        """Waits for updates. An empty list after `SILENCE`; None after the last update."""
+        """Waits for updates. An empty list after `UPDATE_TIMEOUT`; None after the last update."""
         try:
-            async with asyncio.timeout(SILENCE):
+            async with asyncio.timeout(UPDATE_TIMEOUT):
                 await self._changed.wait()
         except TimeoutError:
             return []

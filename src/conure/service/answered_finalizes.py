@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from conure.engine.messages import ENDS, Answer, Marker, StreamOpened
+from conure.engine.messages import FINAL_EVENTS, Marker, StreamEvent, StreamOpened
 
 __all__ = ["REPEATED", "AnsweredFinalizes"]
 
@@ -37,9 +37,9 @@ class AnsweredFinalizes:
         self._unanswered = len(self._positions)
         return ((position, REPEATED) for position in self._positions)
 
-    def is_repeat(self, answer: Answer) -> bool:
+    def is_repeat(self, answer: StreamEvent) -> bool:
         """Whether the previous engine has sent this answer already."""
-        if not self._unanswered or isinstance(answer, (StreamOpened, *ENDS)):
+        if not self._unanswered or isinstance(answer, (StreamOpened, *FINAL_EVENTS)):
             return False
         self._unanswered -= isinstance(answer, Marker)
         return True

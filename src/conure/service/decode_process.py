@@ -21,7 +21,7 @@ from msgspec import Struct, json, msgpack
 from numpy.typing import NDArray
 
 from conure.audio.files import Source, open_audio
-from conure.engine.ipc.frames import frame, receive_frame
+from conure.engine.ipc.frames import encode_frame, receive_frame
 from conure.errors import ConureError
 from conure.printable import printable_name
 from conure.service.region_allocator import RegionAllocator
@@ -218,7 +218,7 @@ class _Worker:
     def _send(self) -> None:
         if self._unsent:
             try:
-                self._connection.sendall(frame(self._encoder.encode(self._unsent)))
+                self._connection.sendall(encode_frame(self._encoder.encode(self._unsent)))
             except OSError:
                 raise _PeerClosed from None
             self._unsent.clear()

@@ -26,8 +26,8 @@ import numpy as np
 from msgspec import json, msgpack
 
 from conure.audio.files import Source
-from conure.background import thread
-from conure.engine.ipc.frames import frame, receive_frame
+from conure.background import spawn_thread
+from conure.engine.ipc.frames import encode_frame, receive_frame
 from conure.service.decode_process import (
     FreeRegions,
     ReadRecording,
@@ -116,7 +116,7 @@ class DecodeWorker:
 
     def _send(self, request: WorkerRequest) -> None:
         with suppress(OSError):  # `receive` detects that it is gone
-            self.connection.sendall(frame(msgpack.encode(request)))
+            self.connection.sendall(encode_frame(msgpack.encode(request)))
 
     def stop(self) -> None:
         """Ends it: a process at once, a thread after its current block."""
@@ -161,7 +161,7 @@ def start_thread(segmentation: SegmentationSettings, samples: int) -> DecodeWork
     ours, theirs = socket.socketpair()
     worker = DecodeWorker(ours, np.empty(samples, np.float32))
     run = partial(run_worker, theirs, worker.samples, segmentation, worker.files)
-    worker.thread = thread(run, "reading recordings", daemon=False)
+    worker.thread = spawn_thread(run, "reading recordings", daemon=False)
     return worker
 
 

@@ -13,16 +13,16 @@ __all__ = ["register_engine_metrics"]
 
 def register_engine_metrics(engine: EngineClient) -> None:
     """Starts counting. The engine must have started."""
-    engine.on_turn = _count
+    engine.on_step = _count
     metrics.ENGINE_RESTARTS.set_function(lambda: engine.restarts)
-    for number, model in enumerate(engine.cards):
+    for number, model in enumerate(engine.model_infos):
         for index, latency in enumerate(model.latencies):
             metrics.CAPACITY.labels(model.name, latency).set_function(partial(_capacity, engine, number, index))
 
 
 def _capacity(engine: EngineClient, model: int, latency: int) -> float:
     """Looked up each time: a restart or a recalibration may change it. `model`, `latency`: indices."""
-    return engine.cards[model].capacity[latency]
+    return engine.model_infos[model].capacity[latency]
 
 
 def _count(step: StepTaken) -> None:
@@ -32,4 +32,4 @@ def _count(step: StepTaken) -> None:
         metrics.BATCH_ROWS.labels(step.model).observe(step.rows)
     for stage, seconds in step.stages.items():
         metrics.STAGE_SECONDS.labels(step.model, stage).inc(seconds)
-    metrics.CLIPS_WAITING.set(step.clips)
+    metrics.CLIPS_WAITING.set(step.pending_clips)

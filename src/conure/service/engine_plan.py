@@ -21,13 +21,13 @@ def plan_from_settings(settings: Settings) -> Plan:
     """The models to load; `tiny` means both tiny models."""
     live, clips = _names(settings.live_models), _names(settings.file_models or settings.model)
     return Plan(
-        live=tuple(live_model_name(name) for name in live),
-        clips=clips,
+        live_models=tuple(live_model_name(name) for name in live),
+        clip_models=clips,
         device=settings.device,
         runner=settings.runner,
         threads=settings.threads,
-        cache=settings.cache,
-        slots=settings.max_streams,
+        cache_folder=settings.cache,
+        max_streams=settings.max_streams,
         device_memory=settings.device_memory,
     )
 

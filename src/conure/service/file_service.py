@@ -289,9 +289,9 @@ class _PendingClip:
         self._decoded: list[Token] = []
         self._engine = engine
         self._request = messages.Clip(engine.register(self), model, samples, prompt)
-        engine.ask(self._request)
+        engine.send(self._request)
 
-    def answered(self, answer: messages.Answer) -> None:
+    def on_event(self, answer: messages.StreamEvent) -> None:
         match answer:
             case messages.StreamTokens(_, tokens):
                 self._decoded += tokens
@@ -301,17 +301,17 @@ class _PendingClip:
                 kind = OutOfMemory if code == OutOfMemory.code else EngineFailed
                 self._resolve(kind(message, hint))
 
-    def restarted(self) -> None:
+    def on_restart(self) -> None:
         self._decoded.clear()
-        self._engine.ask(self._request)
+        self._engine.send(self._request)
 
-    def lost(self, error: ConureError) -> None:
+    def on_failure(self, error: ConureError) -> None:
         self._resolve(error)
 
     def cancel(self) -> None:
         if not self.tokens.done() or self.tokens.cancelled():
-            self._engine.ask(messages.Cancel(self._request.stream))
-        self._engine.forget(self._request.stream)
+            self._engine.send(messages.Cancel(self._request.stream))
+        self._engine.unregister(self._request.stream)
         self.tokens.cancel()
 
     def _resolve(self, error: ConureError | None) -> None:

@@ -12,7 +12,7 @@ from conure.audio.spool import SpoolSpace
 from conure.engine.client import EngineClient
 from conure.engine.plan import ModelInfo
 from conure.errors import BadOption, Busy
-from conure.event_loop import held_up
+from conure.event_loop import suspended_seconds
 from conure.service.access import ANONYMOUS, Caller
 from conure.service.events import Failed
 from conure.service.languages import check_language, prompt_id_for
@@ -154,7 +154,9 @@ class LiveService:
         self._expiries[stream.token] = loop.call_later(self.resume_seconds, self._expire, stream, due)
 
     def _expire(self, stream: LiveStream, due: float) -> None:
-        if held_up(due, time.monotonic()):  # the client may have tried to resume while this process was suspended
+        if suspended_seconds(
+            due, time.monotonic()
+        ):  # the client may have tried to resume while this process was suspended
             self._start_expiry(stream)
             return
         if not stream.has_ended:

@@ -150,7 +150,7 @@ class LiveSession:
     def _send(self, block: Samples) -> None:
         self._audio.append(block)
         self._clock.add_packet(len(block), time.monotonic())
-        self._engine.ask(messages.Audio(self._number, block))
+        self._engine.send(messages.Audio(self._number, block))
 
     def finalize(self, marker: int) -> None:
         """Requests a final of the audio so far."""
@@ -163,11 +163,11 @@ class LiveSession:
     def _request_final(self, marker: int | None) -> None:
         if not self.has_ended and not self.is_closing:
             self._pending.append((self._audio.end, marker))
-            self._engine.ask(self._finalize_message(marker))
+            self._engine.send(self._finalize_message(marker))
 
     def configure(self, endpointing: Endpointing, lag_interval: float = LAG_INTERVAL) -> None:
         self.options = replace(self.options, endpointing=endpointing, lag_interval=lag_interval)
-        self._engine.ask(messages.Configure(self._number, endpointing))
+        self._engine.send(messages.Configure(self._number, endpointing))
 
     def cancel(self) -> None:
         """Ends it without a result."""
@@ -176,7 +176,7 @@ class LiveSession:
     def stop(self, event: Cancelled | Failed) -> None:
         """Ends it with that event."""
         if not self.has_ended:
-            self._engine.ask(messages.Cancel(self._number))
+            self._engine.send(messages.Cancel(self._number))
             self._end(event)
 
     def _finalize_message(self, marker: int | None) -> messages.Request:
@@ -185,15 +185,15 @@ class LiveSession:
     def _open(self, late: float = 0.0) -> None:
         options = self.options
         stream = StreamOptions(options.model.name, options.latency_ms, options.endpointing, options.prompt)
-        self._engine.ask(messages.Open(self._number, stream, again=self.admission.done(), late=late))
+        self._engine.send(messages.Open(self._number, stream, is_replay=self.admission.done(), overdue_seconds=late))
 
     # Answers of the engine.
 
-    def answered(self, answer: messages.Answer) -> None:
+    def on_event(self, answer: messages.StreamEvent) -> None:
         if not self._answered.is_repeat(answer):
             self._handle(answer)
 
-    def _handle(self, answer: messages.Answer) -> None:
+    def _handle(self, answer: messages.StreamEvent) -> None:
         match answer:
             case messages.StreamOpened() if not self.admission.done():
                 self.admission.set_result(None)
@@ -205,7 +205,7 @@ class LiveSession:
                 self._advance(until)
             case messages.PartialTokens(_, tokens, until):
                 self._add_tokens((), self._new_tokens(tokens), until)
-            case messages.ClipTokens(_, until):
+            case messages.UtteranceProgress(_, until):
                 self._advance(until)
             case messages.UtteranceEnded(_, at, reason):
                 self._end_utterance(self._time(at), reason)
@@ -221,7 +221,7 @@ class LiveSession:
             case messages.Failed() | messages.Cancelled():
                 self._end(_terminal_event(answer))
 
-    def restarted(self) -> None:
+    def on_restart(self) -> None:
         """Sends the audio without a final, and some before it, to the restarted engine, with the finalizes in it."""
         self._engine_start = self._kept_from()
         if self._utterance:
@@ -232,7 +232,7 @@ class LiveSession:
         at = self._engine_start
         for position, marker in (*self._answered.replay_from(self._engine_start), *self._pending):
             at = self._resend(at, position)
-            self._engine.ask(self._finalize_message(marker))
+            self._engine.send(self._finalize_message(marker))
         self._resend(at, self._audio.end)
         self._clock.restart(int(self._analyzed_until * RATE), time.monotonic())  # the duration of a restart is not lag
 
@@ -247,11 +247,11 @@ class LiveSession:
         while at < end:
             block = np.empty(min(BLOCK, end - at), np.float32)
             self._audio.read_into(at, block)
-            self._engine.ask(messages.Audio(self._number, block))
+            self._engine.send(messages.Audio(self._number, block))
             at += len(block)
         return at
 
-    def lost(self, error: ConureError) -> None:
+    def on_failure(self, error: ConureError) -> None:
         self._end(Failed(error.code, error.message, error.hint))
 
     def _time(self, seconds: float) -> float:
@@ -354,12 +354,12 @@ class LiveSession:
                 waiting.cancel()
         self._ordered_events.clear()
         self._audio.discard_before(self._audio.end)  # an ended session may be kept, or wait long for garbage collection
-        self._engine.forget(self._number)
+        self._engine.unregister(self._number)
         self._changed.set()
 
     def _measure_lag(self) -> None:
         now = time.monotonic()
-        uptime = now - self._engine.back_since  # time without an engine is not lag
+        uptime = now - self._engine.resumed_at  # time without an engine is not lag
         self.lag = min(self._clock.lag(int(self._analyzed_until * RATE), now), uptime)
         if self.seconds - self._analyzed_until < self.options.latency_ms / 1000:
             self._clock.reset_lead(now)

@@ -41,7 +41,7 @@ class ModelDirectory:
     @property
     def live_models(self) -> tuple[ModelInfo, ...]:
         """Models for streams, the default first."""
-        return tuple(dict.fromkeys(self._engine.models[name] for name in self._live))
+        return tuple(dict.fromkeys(self._engine.models_by_name[name] for name in self._live))
 
     def find_live_model(self, name: str | None) -> ModelInfo:
         """A model for streams; the default if there is no name. Raises UnknownModel or BadOption."""
@@ -55,7 +55,7 @@ class ModelDirectory:
     @property
     def all_models(self) -> tuple[ModelInfo, ...]:
         """All models of the server."""
-        return self._engine.cards
+        return self._engine.model_infos
 
     def is_known(self, name: str) -> bool:
         """Whether it names a model of this server or of the catalog."""
@@ -63,11 +63,11 @@ class ModelDirectory:
 
     def _engine_name(self, name: str) -> str | None:
         """The engine's spelling of a model name, which is compared without case."""
-        models = self._engine.models
+        models = self._engine.models_by_name
         return name if name in models else {known.lower(): known for known in models}.get(name.lower())
 
     def _find(self, name: str | None, served: Sequence[str], use: str) -> ModelInfo:
-        models = self._engine.models
+        models = self._engine.models_by_name
         candidates = {models[key].name: models[key] for key in served}
         if not candidates:
             raise UnknownModel(f"this server has no model for {use}")

@@ -55,7 +55,7 @@ class SecondPass:
     def on_done(self, callback: Callable[[], None]) -> None:
         self._callback = callback
 
-    def answered(self, answer: messages.Answer) -> None:
+    def on_event(self, answer: messages.StreamEvent) -> None:
         match answer:
             case messages.StreamTokens(_, tokens):
                 self._tokens += [
@@ -66,23 +66,25 @@ class SecondPass:
             case messages.Failed() | messages.Cancelled():
                 self._finish(self._fast)
 
-    def restarted(self) -> None:
+    def on_restart(self) -> None:
         self._tokens.clear()
         self._request()
 
-    def lost(self, error: ConureError) -> None:
+    def on_failure(self, error: ConureError) -> None:
         self._finish(self._fast)
 
     def cancel(self) -> None:
         """Cancels the request to the engine."""
         self._timer.cancel()
         if self.final is None:
-            self._engine.ask(messages.Cancel(self._number))
-            self._engine.forget(self._number)
+            self._engine.send(messages.Cancel(self._number))
+            self._engine.unregister(self._number)
 
     def _request(self) -> None:
         options = self._options
-        self._engine.ask(messages.Clip(self._number, options.model.name, self._samples, options.prompt, urgent=True))
+        self._engine.send(
+            messages.Clip(self._number, options.model.name, self._samples, options.prompt, high_priority=True)
+        )
 
     def _accurate_final(self) -> Final:
         words = words_from_tokens(self._tokens, self._options.tokenizer)

@@ -59,7 +59,7 @@ def status_report(
     engine: EngineClient, started_at: float, streams: int, processes: dict[str, int], *, draining: bool
 ) -> dict[str, Any]:
     """`started_at`: monotonic clock at the start. `processes`: ids of all processes but the engine."""
-    ids = processes | ({"engine": engine.process} if engine.process else {})
+    ids = processes | ({"engine": engine.process_id} if engine.process_id else {})
     return {
         "status": "draining" if draining else "ready" if engine.is_ready else "restarting",
         "ready": engine.is_ready and not draining,
@@ -72,12 +72,12 @@ def status_report(
             {
                 "name": model.name,
                 "live": bool(model.latencies),
-                "clips": model.clips,
+                "clips": model.supports_clips,
                 "runner": model.runner,
                 "languages": list(model.languages),
                 "streams": dict(zip(map(str, model.latencies), model.capacity, strict=True)),
             }
-            for model in engine.cards
+            for model in engine.model_infos
         ],
     }
 

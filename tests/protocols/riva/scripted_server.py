@@ -84,7 +84,7 @@ class ScriptedServer:
         self.engine = Engine()
         client = cast(EngineClient, self.engine)
         tokenizers = TokenizerCache()
-        tokenizers._read = dict.fromkeys(self.engine.models, TOKENIZER)
+        tokenizers._read = dict.fromkeys(self.engine.models_by_name, TOKENIZER)
         self.live = LiveService(client, ModelDirectory(client, ["live"], ["clips"]), tokenizers)
         files = FileService(client, tokenizers)
         uploads, connections = Uploads(2**20, 8), ConnectionLimits(capacity)

@@ -155,7 +155,7 @@ def test_capacity_error_has_retry_after() -> None:
         call = server.riva.stream(iter([configured(CONFIG), ONE_SECOND]), **WITH_KEY)
         original_say = server.engine.say
 
-        def reject(*answers: engine.Answer) -> None:
+        def reject(*answers: engine.StreamEvent) -> None:
             original_say(*(engine.Failed(answer.stream, "busy", "no time", "later", 3.0) for answer in answers))
 
         server.engine.say = reject  # type: ignore[method-assign]

@@ -72,7 +72,7 @@ def open_clip_runner(
     An existing conversion is reused. Raises UnknownModel, ModelNotFound, BadCheckpoint, BadOption, or ModelError if the
     converted model cannot be written.
     """
-    plan = Plan(device=device, runner=runner, cache=cache, threads=threads)
+    plan = Plan(device=device, runner=runner, cache_folder=cache, threads=threads)
     opened = open_model(model, plan, live=False, clips=True, progress=progress)
     assert opened.clip_runner is not None
     return opened.clip_runner, opened.checkpoint
@@ -91,7 +91,7 @@ def open_model(
 
         return open_torch(found.load(), device, plan.threads, live=live, clips=clips)
     precision: Precision = "int8" if name == "onnx-int8" else "fp32"
-    folder = ensure_converted(found.path, precision, plan.cache or default_cache_folder(), found.load)
+    folder = ensure_converted(found.path, precision, plan.cache_folder or default_cache_folder(), found.load)
     threads = plan.threads or (1 if found.bytes < SMALL_MODEL_BYTES else None)
     return _open_converted(folder, found, device, threads, live=live, clips=clips)
 

@@ -20,12 +20,12 @@ from functools import partial
 
 from msgspec import MsgspecError, msgpack
 
-from conure.background import thread
-from conure.engine.ipc.frames import frame, receive_frame
+from conure.background import spawn_thread
+from conure.engine.ipc.frames import encode_frame, receive_frame
 from conure.engine.ipc.sample_ring import SampleRing
-from conure.engine.ipc.wire import EngineMessage, Ready, RequestReader, connect_decoder
+from conure.engine.ipc.wire import EngineMessage, Ready, RequestDecoder, connect_decoder
 from conure.engine.loop import Engine
-from conure.engine.messages import Answer, CapacityChanged, Disconnect, Note, Pong, StepTaken, connection_of
+from conure.engine.messages import CapacityChanged, Disconnect, EngineEvent, Pong, StepTaken, StreamEvent, connection_of
 from conure.engine.plan import ModelInfo
 
 __all__ = ["PARENT", "EngineConnections"]
@@ -52,7 +52,7 @@ class EngineConnections:
         self._connections: dict[int, _Connection] = {}
         self._lock = threading.Lock()
 
-    def deliver(self, messages: Sequence[Answer | Note]) -> None:
+    def deliver(self, messages: Sequence[StreamEvent | EngineEvent]) -> None:
         """Queues the messages for their connections, those of one connection as one delivery. Never blocks."""
         by_connection: dict[int, list[EngineMessage]] = defaultdict(list)
         for message in messages:
@@ -69,7 +69,7 @@ class EngineConnections:
         ready = Ready(tuple(models), time.time() - started_at, os.getpid())
         self._add(PARENT, *parent, engine, ready)
         if listener is not None:
-            thread(partial(self._accept, listener, engine, ready), "accepting connections")
+            spawn_thread(partial(self._accept, listener, engine, ready), "accepting connections")
 
     def flush(self) -> None:
         """Waits until all queues are sent, at most FLUSH_TIMEOUT for each."""
@@ -84,7 +84,7 @@ class EngineConnections:
                 log.error("cannot accept a connection: %s", error)
                 time.sleep(ACCEPT_RETRY_DELAY)
                 continue
-            thread(partial(self._handshake, accepted, engine, ready), "greeting a connection")
+            spawn_thread(partial(self._handshake, accepted, engine, ready), "greeting a connection")
 
     def _handshake(self, accepted: socket.socket, engine: Engine, ready: Ready) -> None:
         """Closes the socket when it ends before its Connect message, or when that is invalid."""
@@ -104,21 +104,21 @@ class EngineConnections:
                 previous.ended.wait()  # its streams are cancelled before the same numbers are used again
             connection = self._connections[number] = _Connection(number, connected, SampleRing.attach(ring))
         connection.send([ready])
-        thread(partial(self._read, connection, engine), "reading requests")
+        spawn_thread(partial(self._read, connection, engine), "reading requests")
 
     def _read(self, connection: _Connection, engine: Engine) -> None:
         """Cancels the connection's streams at its end, whatever ended it."""
         try:
             while (payload := receive_frame(connection.socket)) is not None:
                 for request in connection.reader.decode(payload):
-                    engine.ask(request)
+                    engine.submit(request)
         finally:
             if self._connections.get(connection.number) is connection:
                 del self._connections[connection.number]
             if connection.number == PARENT:
                 engine.stop()
             else:
-                engine.ask(Disconnect(connection.number))
+                engine.submit(Disconnect(connection.number))
             connection.close()
         if connection.number == PARENT:
             time.sleep(STOP_TIMEOUT)
@@ -129,12 +129,12 @@ class _Connection:
     def __init__(self, number: int, connected: socket.socket, ring: SampleRing) -> None:
         self.number = number
         self.socket = connected
-        self.reader = RequestReader(ring)
+        self.reader = RequestDecoder(ring)
         self.ended = threading.Event()
         """No more requests come from it, and the engine has its Disconnect."""
         self._ring = ring
         self._send_queue: queue.SimpleQueue[list[EngineMessage] | None] = queue.SimpleQueue()
-        self._writer = thread(self._write, "writing answers", lambda _: self.shut_down())
+        self._writer = spawn_thread(self._write, "writing answers", lambda _: self.shut_down())
 
     def send(self, messages: list[EngineMessage]) -> None:
         queued = self._send_queue.qsize()
@@ -166,13 +166,13 @@ class _Connection:
         encoder = msgpack.Encoder()
         while (messages := self._send_queue.get()) is not None:
             try:
-                self.socket.sendall(frame(encoder.encode(messages)))
+                self.socket.sendall(encode_frame(encoder.encode(messages)))
             except OSError:
                 self.shut_down()
                 return
 
 
-def _target(message: Answer | Note) -> int:
+def _target(message: StreamEvent | EngineEvent) -> int:
     """The connection that a message is for."""
     if isinstance(message, StepTaken | CapacityChanged):
         return PARENT

@@ -11,19 +11,19 @@ from msgspec import MsgspecError, msgpack
 
 from conure import errors
 from conure.background import start_task
-from conure.engine.ipc.frames import drained, read_frame, write_frame
+from conure.engine.ipc.frames import drain, read_frame, write_frame
 from conure.engine.ipc.sample_ring import SampleRing
 from conure.engine.ipc.wire import (
-    Broken,
     Connect,
     EngineMessage,
     Ready,
-    RequestWriter,
+    RequestEncoder,
     RingFull,
+    StartFailed,
     Starting,
-    answer_reader,
+    message_decoder,
 )
-from conure.engine.messages import Answer, Note, Request
+from conure.engine.messages import EngineEvent, Request, StreamEvent
 from conure.errors import ConureError, EngineFailed
 
 __all__ = ["EngineHung", "EngineDisconnected", "EngineSocket"]
@@ -53,7 +53,7 @@ class EngineSocket:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ring: SampleRing) -> None:
         self._reader, self._writer, self._ring = reader, writer, ring
-        self._encoder, self._decoder = RequestWriter(ring), answer_reader()
+        self._encoder, self._decoder = RequestEncoder(ring), message_decoder()
         self._is_closed = False
 
     @staticmethod
@@ -70,7 +70,7 @@ class EngineSocket:
             match await self._next_step(step_timeout, step):
                 case [Ready() as ready]:
                     return ready
-                case [Broken(name, message, hint)]:
+                case [StartFailed(name, message, hint)]:
                     kind: type[ConureError] = getattr(errors, name, EngineFailed)
                     raise kind(message, hint)
                 case [Starting(step)]:
@@ -98,7 +98,7 @@ class EngineSocket:
     async def send(self, requests: list[Request]) -> None:
         try:
             self._write(self._encode(requests))
-            await drained(self._writer)
+            await drain(self._writer)
         except ConnectionError:
             raise EngineDisconnected from None
         except RingFull:
@@ -126,8 +126,8 @@ class EngineSocket:
         except ConnectionError:
             raise EngineDisconnected from None
 
-    async def receive(self) -> list[Answer | Note]:
-        return [message for message in await self._receive() if not isinstance(message, Ready | Broken | Starting)]
+    async def receive(self) -> list[StreamEvent | EngineEvent]:
+        return [message for message in await self._receive() if not isinstance(message, Ready | StartFailed | Starting)]
 
     async def _receive(self) -> list[EngineMessage]:
         payload = await read_frame(self._reader)

@@ -11,12 +11,12 @@ import socket
 import struct
 from collections.abc import Iterator
 
-__all__ = ["drained", "frame", "read_frame", "receive_frame", "write_frame"]
+__all__ = ["drain", "encode_frame", "read_frame", "receive_frame", "write_frame"]
 
 LENGTH = struct.Struct("!I")
 
 
-def frame(payload: bytes) -> bytes:
+def encode_frame(payload: bytes) -> bytes:
     return LENGTH.pack(len(payload)) + payload
 
 
@@ -51,10 +51,10 @@ async def read_frame(reader: asyncio.StreamReader) -> bytes | None:
 def write_frame(writer: asyncio.StreamWriter, payload: bytes) -> None:
     """Raises ConnectionError when the connection is closed, whatever the event loop raises."""
     with _as_connection_error():
-        writer.write(frame(payload))
+        writer.write(encode_frame(payload))
 
 
-async def drained(writer: asyncio.StreamWriter) -> None:
+async def drain(writer: asyncio.StreamWriter) -> None:
     """Waits until the write buffer has room. Raises ConnectionError."""
     with _as_connection_error():
         await writer.drain()

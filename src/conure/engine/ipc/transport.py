@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Protocol
 
 from conure import log as logs
-from conure.background import thread
+from conure.background import spawn_thread
 from conure.engine.ipc.engine_socket import EngineDisconnected, EngineHung, EngineSocket
 from conure.engine.ipc.sample_ring import SampleRing
 from conure.engine.ipc.wire import (
     DEVICE_FAILED_EXIT,
     Connect,
 )
-from conure.engine.messages import Answer, Note, Request
+from conure.engine.messages import EngineEvent, Request, StreamEvent
 from conure.engine.plan import ModelInfo, Plan
 from conure.errors import ConureError, EngineFailed
 
@@ -63,7 +63,7 @@ class Transport(Protocol):
         """Waits while the engine does not keep up. Raises EngineDisconnected."""
         ...
 
-    async def receive(self) -> list[Answer | Note]:
+    async def receive(self) -> list[StreamEvent | EngineEvent]:
         """The messages that the engine sent together. Raises EngineDisconnected."""
         ...
 
@@ -89,9 +89,9 @@ class ThreadTransport:
         from conure.engine.startup import start_engine  # noqa: PLC0415
 
         loop = asyncio.get_running_loop()
-        self._received: asyncio.Queue[list[Answer | Note] | None] = asyncio.Queue()
+        self._received: asyncio.Queue[list[StreamEvent | EngineEvent] | None] = asyncio.Queue()
 
-        def deliver(messages: list[Answer | Note] | None) -> None:
+        def deliver(messages: list[StreamEvent | EngineEvent] | None) -> None:
             with contextlib.suppress(RuntimeError):  # the event loop was closed
                 loop.call_soon_threadsafe(self._received.put_nowait, messages)
 
@@ -109,14 +109,14 @@ class ThreadTransport:
             raise EngineFailed(
                 f"the device failed: {error_summary(error)}", "restart this process to use it again"
             ) from error
-        self._thread = thread(run, "engine", daemon=False)
+        self._thread = spawn_thread(run, "engine", daemon=False)
         return tuple(models)
 
     async def send(self, requests: list[Request]) -> None:
         for request in requests:
-            self._engine.ask(request)
+            self._engine.submit(request)
 
-    async def receive(self) -> list[Answer | Note]:
+    async def receive(self) -> list[StreamEvent | EngineEvent]:
         messages = await self._received.get()
         if messages is None:
             raise EngineDisconnected
@@ -131,7 +131,7 @@ class ThreadTransport:
         self._engine.stop()
 
 
-def _work(
+def _run_engine(
     plan: Plan,
     parent: socket.socket,
     ring: str,
@@ -139,9 +139,9 @@ def _work(
     started_at: float,
     listener: socket.socket | None,
 ) -> None:
-    from conure.engine.main import work  # noqa: PLC0415  it loads networks, which the parent never does
+    from conure.engine.main import run_engine_process  # noqa: PLC0415  it loads networks, which the parent never does
 
-    work(plan, parent, ring, log_settings, started_at, listener)
+    run_engine_process(plan, parent, ring, log_settings, started_at, listener)
 
 
 class ProcessTransport:
@@ -194,7 +194,7 @@ class ProcessTransport:
             ring = SampleRing.create(self._ring_samples)
             on_error.callback(ring.close)
             self._process = multiprocessing.get_context("spawn").Process(
-                target=_work,
+                target=_run_engine,
                 args=(self._plan, theirs, ring.name, logs.current_config(), time.time(), self._listener),
                 name="conure-engine",
             )
@@ -208,7 +208,7 @@ class ProcessTransport:
             raise EngineDisconnected
         await self._socket.send(requests)
 
-    async def receive(self) -> list[Answer | Note]:
+    async def receive(self) -> list[StreamEvent | EngineEvent]:
         if self._socket is None:
             raise EngineDisconnected
         try:
@@ -286,7 +286,7 @@ class SocketTransport:
             raise EngineDisconnected
         await self._socket.send(requests)
 
-    async def receive(self) -> list[Answer | Note]:
+    async def receive(self) -> list[StreamEvent | EngineEvent]:
         if self._socket is None:
             raise EngineDisconnected
         try:

@@ -14,20 +14,20 @@ import numpy as np
 from msgspec import Struct, msgpack
 
 from conure.engine.ipc.sample_ring import SampleRing
-from conure.engine.messages import Answer, Audio, Note, Request
+from conure.engine.messages import Audio, EngineEvent, Request, StreamEvent
 from conure.engine.plan import ModelInfo
 
 __all__ = [
     "DEVICE_FAILED_EXIT",
-    "Broken",
+    "StartFailed",
     "Connect",
     "EngineMessage",
     "RingFull",
     "Ready",
-    "RequestReader",
-    "RequestWriter",
+    "RequestDecoder",
+    "RequestEncoder",
     "Starting",
-    "answer_reader",
+    "message_decoder",
     "connect_decoder",
 ]
 
@@ -53,7 +53,7 @@ class Ready(Struct, frozen=True, tag=True):
     process_id: int
 
 
-class Broken(Struct, frozen=True, tag=True):
+class StartFailed(Struct, frozen=True, tag=True):
     """The engine cannot start."""
 
     error: str
@@ -69,7 +69,7 @@ class Starting(Struct, frozen=True, tag=True):
     """For the log."""
 
 
-EngineMessage = Answer | Note | Ready | Broken | Starting
+EngineMessage = StreamEvent | EngineEvent | Ready | StartFailed | Starting
 
 
 class _Packets(Struct, frozen=True, tag=True):
@@ -86,7 +86,7 @@ class RingFull(Exception):
     """The engine has not read enough of the ring to make room for the samples."""
 
 
-class RequestWriter:
+class RequestEncoder:
     """Encodes requests; their samples go into the ring."""
 
     def __init__(self, ring: SampleRing) -> None:
@@ -116,7 +116,7 @@ class RequestWriter:
         return place
 
 
-class RequestReader:
+class RequestDecoder:
     """Decodes requests, with their samples from the ring."""
 
     def __init__(self, ring: SampleRing) -> None:
@@ -140,7 +140,7 @@ class RequestReader:
         return self._ring.read(*place)
 
 
-def answer_reader() -> msgpack.Decoder[list[EngineMessage]]:
+def message_decoder() -> msgpack.Decoder[list[EngineMessage]]:
     return msgpack.Decoder(list[EngineMessage])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-__all__ = ["form_batches", "bucket"]
+__all__ = ["form_batches", "padded_steps"]
 
 MIN_BUCKET = 8
 """Encoder frames: rows of so many half floats are aligned to 16 bytes, as fast kernels require."""
@@ -29,7 +29,7 @@ def form_batches(lengths: Sequence[int], limit: int, long_clip: int | None = Non
         yield batch
 
 
-def bucket(steps: int) -> int:
+def padded_steps(steps: int) -> int:
     """Rounds encoder frames (at least 1) up to one of few lengths, for backends where each new length has a cost."""
     size = max(MIN_BUCKET, (1 << steps.bit_length() - 1) // BUCKETS_PER_OCTAVE)
     return -(-steps // size) * size

@@ -8,7 +8,7 @@ stream's slot keeps its state from before the flush, and decodes the chunk again
 that followed instead of the zeros. So encoder frames and decoder tokens are those of a stream without finalizes;
 `decoding/flushed_tokens.py` removes the tokens that a flush has emitted.
 
-A stream that ends keeps its slot until its last event is emitted. Events are emitted only in `run`, `settle` and
+A stream that ends keeps its slot until its last event is emitted. Events are emitted only in `run`, `drain` and
 `cancel`, so none can be emitted for a later stream of the same slot.
 """
 
@@ -31,7 +31,7 @@ from conure.decoding.flushed_tokens import FlushedTokens, spoken_forms
 from conure.engine.lanes.endpoint_merge import EndpointMerge
 from conure.engine.lanes.slots import Lease, Slots
 from conure.engine.lanes.vad_stream import Speech, VadStream
-from conure.engine.messages import Answer, Cancelled, Finished, Marker, Samples, StreamOptions
+from conure.engine.messages import Cancelled, Finished, Marker, Samples, StreamEvent, StreamOptions
 from conure.engine.scheduler import MAX_ROWS, ExpectedWork, StreamWork
 from conure.engine.stage_timer import StageTimer
 from conure.models.config import STEP_FRAMES, STEP_MS
@@ -145,7 +145,7 @@ class ChunkLane(ABC):
         """Initializes a slot for a new stream."""
 
     @abstractmethod
-    def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
+    def run(self, numbers: Sequence[int], now: float) -> list[StreamEvent]:
         """One step for streams that are ready and of one kind. Its events may be left for the next step."""
 
     @property
@@ -153,7 +153,7 @@ class ChunkLane(ABC):
         """Whether no step has events that are still to come."""
         return True
 
-    def settle(self) -> list[Answer]:
+    def drain(self) -> list[StreamEvent]:
         """Waits for the events of the last step."""
         return []
 
@@ -195,7 +195,7 @@ class ChunkLane(ABC):
     def configure(self, number: int, endpointing: Endpointing) -> None:
         self._streams[number].endpoint_merge.configure(endpointing)
 
-    def cancel(self, number: int) -> list[Answer]:
+    def cancel(self, number: int) -> list[StreamEvent]:
         self.drop(number)
         return [Cancelled(number)]
 
@@ -204,7 +204,7 @@ class ChunkLane(ABC):
         self.slots.release(self._streams.pop(number).lease)
         self._ready.pop(number, None)
 
-    def ready(self) -> list[StreamWork]:
+    def ready_work(self) -> list[StreamWork]:
         """Streams with a complete chunk or a finalize."""
         return list(self._ready.values())
 
@@ -314,7 +314,7 @@ class ChunkLane(ABC):
         self._ready.pop(stream.number, None)
         self._update_ready(stream, now)
 
-    def _events(self, part: ChunkPart, tokens: Sequence[Token], speech: Sequence[Speech]) -> Iterator[Answer]:
+    def _events(self, part: ChunkPart, tokens: Sequence[Token], speech: Sequence[Speech]) -> Iterator[StreamEvent]:
         """The events of a stream's part of a step; none when the stream was dropped meanwhile."""
         stream, finalize = part.stream, part.finalize
         if self._streams.get(stream.number) is not stream:

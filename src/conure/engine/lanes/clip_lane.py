@@ -13,7 +13,7 @@ from conure.decoding.emitted_token import EmittedToken
 from conure.engine.backends.clip_runner import ClipRunner
 from conure.engine.lanes.clip_batch import ClipBatch
 from conure.engine.lanes.clips import BATCH_SECONDS, too_long
-from conure.engine.messages import Answer, Cancelled, Clip, Failed, Finished, Samples, StreamTokens
+from conure.engine.messages import Cancelled, Clip, Failed, Finished, Samples, StreamEvent, StreamTokens
 from conure.engine.scheduler import ClipWork
 
 __all__ = ["ClipLane"]
@@ -32,7 +32,7 @@ class _WaitingClip:
 
     @property
     def due(self) -> float | None:
-        return self.arrived_at + HIGH_PRIORITY_SECONDS if self.clip.urgent else None
+        return self.arrived_at + HIGH_PRIORITY_SECONDS if self.clip.high_priority else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class ClipLane:
         """Clips that wait or are in progress."""
         return len(self._waiting) + sum(len(running.batch.wanted) for running in self._running.values())
 
-    def submit(self, clip: Clip, now: float) -> list[Answer]:
+    def submit(self, clip: Clip, now: float) -> list[StreamEvent]:
         """Emits Failed for a clip that is too long for the memory."""
         seconds = len(clip.samples) / RATE
         if self._max_rows and not self._max_rows(seconds):
@@ -70,7 +70,7 @@ class ClipLane:
         self._waiting[clip.stream] = _WaitingClip(clip, now)
         return []
 
-    def cancel(self, number: int) -> list[Answer]:
+    def cancel(self, number: int) -> list[StreamEvent]:
         self.drop(number)
         return [Cancelled(number)]
 
@@ -83,11 +83,11 @@ class ClipLane:
             if number not in running.batch.wanted or running.batch.drop(number)
         }
 
-    def ready(self) -> list[ClipWork]:
+    def ready_work(self) -> list[ClipWork]:
         """The next slice of each batch, which is formed here; a batch's first slice has its own kind of cost."""
         works = []
         for priority in (True, False):
-            waiting = [entry for entry in self._waiting.values() if entry.clip.urgent == priority]
+            waiting = [entry for entry in self._waiting.values() if entry.clip.high_priority == priority]
             if priority not in self._running and waiting:
                 self._running[priority] = self._form_batch(waiting)
             if running := self._running.get(priority):
@@ -96,7 +96,7 @@ class ClipLane:
                 works.append(ClipWork(first.clip.stream, kind, batch.seconds, first.arrived_at, first.due))
         return works
 
-    def run(self, work: ClipWork) -> list[Answer]:
+    def run(self, work: ClipWork) -> list[StreamEvent]:
         """Runs one slice."""
         priority = work.due is not None
         batch = self._running[priority].batch
@@ -134,6 +134,6 @@ class ClipLane:
         self._has_shrunk = True
 
 
-def _finish(number: int, samples: Samples, tokens: list[EmittedToken]) -> list[Answer]:
+def _finish(number: int, samples: Samples, tokens: list[EmittedToken]) -> list[StreamEvent]:
     seconds = len(samples) / RATE
     return [StreamTokens(number, tuple(token.to_token(end=seconds) for token in tokens), seconds), Finished(number)]

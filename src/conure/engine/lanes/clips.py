@@ -28,12 +28,12 @@ STEP_SAMPLES = 1280
 BATCH_SECONDS = 240.0
 """Audio in a batch, padding counted: 8 clips of 30 s. Larger batches are no faster on a CPU, and take memory."""
 
-CARD_BATCH_SECONDS = 1920.0
+GPU_BATCH_SECONDS = 1920.0
 """On a GPU. The encoder would be as fast with 32 clips of 30 s, but decoding takes as long for one clip as for many."""
 
 
 def best_batch_seconds(device: Device) -> float:
-    return CARD_BATCH_SECONDS if device.type == "cuda" else BATCH_SECONDS
+    return GPU_BATCH_SECONDS if device.type == "cuda" else BATCH_SECONDS
 
 
 def transcribe_clips(

@@ -2,7 +2,7 @@
 
     run:  fill the next step's inputs ─> wait for the last step ─> launch ─> emit the last step's events
 
-So a step's events come with the next step, or with `settle` when there is none. At most one step is in flight.
+So a step's events come with the next step, or with `drain` when there is none. At most one step is in flight.
 The reference implementation is `StreamLane`.
 """
 
@@ -23,12 +23,12 @@ from conure.engine.backends.cuda.stream_step import CudaStreamStep, StepInputs, 
 from conure.engine.lanes.chunk_lane import RATE, ChunkLane, ChunkPart
 from conure.engine.lanes.endpoint_merge import EndpointMerge
 from conure.engine.lanes.vad_stream import Speech
-from conure.engine.messages import Answer, StreamTokens
+from conure.engine.messages import StreamEvent, StreamTokens
 from conure.models.config import LEAD_FRAMES, STEP_FRAMES, STEP_MS
 from conure.text.tokenizer import Tokenizer
 from conure.vad.silero_weights import STEP
 
-__all__ = ["CudaLane", "sizes_of"]
+__all__ = ["CudaLane", "step_sizes"]
 
 STEP_SIZES = (1, 8, 32, 64, 128, 256, 512, 1024, 2048)
 """Rows of the captured steps; a step is padded to the next size."""
@@ -36,7 +36,7 @@ MAX_STEP_FRAMES = 4096
 """Encoder frames in a step: matrix products gain nothing from more, and the convolutions' output is 130 kB a frame."""
 
 
-def sizes_of(chunk: int, slots: int) -> list[int]:
+def step_sizes(chunk: int, slots: int) -> list[int]:
     """Step sizes for chunks of so many encoder frames: up to the first that holds all slots, within MAX_STEP_FRAMES."""
     allowed = [size for size in STEP_SIZES if size * chunk <= MAX_STEP_FRAMES or size == STEP_SIZES[0]]
     return allowed[: bisect_left(allowed, slots) + 1]
@@ -69,15 +69,15 @@ class CudaLane(ChunkLane):
         return self._in_flight is None
 
     @torch.inference_mode()
-    def prepare(self) -> None:
+    def capture_steps(self) -> None:
         """Captures steps of all sizes, the largest first: the others share its memory."""
         chunks = [latency // STEP_MS for latency in self.latencies]
-        shapes = [(size, chunk) for chunk in chunks for size in sizes_of(chunk, self.slots.count)]
+        shapes = [(size, chunk) for chunk in chunks for size in step_sizes(chunk, self.slots.count)]
         for size, chunk in sorted(shapes, key=lambda shape: -shape[0] * shape[1]):
             self._step(size, chunk)
 
     @torch.inference_mode()
-    def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
+    def run(self, numbers: Sequence[int], now: float) -> list[StreamEvent]:
         parts = [self._next_part(self._streams[number]) for number in numbers]
         step = self._step(len(parts), parts[0].stream.chunk)
         inputs = step.next_inputs()
@@ -92,7 +92,7 @@ class CudaLane(ChunkLane):
         return events
 
     @torch.inference_mode()
-    def settle(self) -> list[Answer]:
+    def drain(self) -> list[StreamEvent]:
         return self._finished_events(self._collect())
 
     def _reset_slot(self, slot: int) -> None:
@@ -102,11 +102,11 @@ class CudaLane(ChunkLane):
         return min(self.slots.count, self._max_rows(latency_ms // STEP_MS))
 
     def _max_rows(self, chunk: int) -> int:
-        return sizes_of(chunk, self.slots.count)[-1]
+        return step_sizes(chunk, self.slots.count)[-1]
 
     def _step(self, rows: int, chunk: int) -> CudaStreamStep:
         """The smallest step for so many rows."""
-        sizes = sizes_of(chunk, self.slots.count)
+        sizes = step_sizes(chunk, self.slots.count)
         size = sizes[bisect_left(sizes, rows)]
         if (size, chunk) not in self._steps:
             self._steps[size, chunk] = CudaStreamStep(self.runner, self.state, size, chunk)
@@ -144,11 +144,11 @@ class CudaLane(ChunkLane):
         finished, self._in_flight = (self._in_flight, results), None
         return finished
 
-    def _finished_events(self, finished: tuple[_InFlight, StepResults] | None) -> list[Answer]:
+    def _finished_events(self, finished: tuple[_InFlight, StepResults] | None) -> list[StreamEvent]:
         if finished is None:
             return []
         step, results = finished
-        events: list[Answer] = []
+        events: list[StreamEvent] = []
         with self.stages.time("telling"):
             speech = SpeechBatch(step.parts, step.vad_starts, results.speech.numpy())
             for row, (part, emitted) in enumerate(zip(step.parts, results.tokens(len(step.parts)), strict=True)):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from conure.audio.stream_features import FeatureExtractor
 from conure.engine.lanes.chunk_lane import ChunkLane, ChunkPart
 from conure.engine.lanes.vad_stream import detect_speech
-from conure.engine.messages import Answer
+from conure.engine.messages import StreamEvent
 from conure.text.tokenizer import Tokenizer
 from conure.types import Token
 from conure.vad.silero import Silero
@@ -27,7 +27,7 @@ class EagerLane(ChunkLane):
     def _decode_parts(self, parts: Sequence[ChunkPart]) -> list[Sequence[Token]]:
         """The tokens of each part, with times of the stream."""
 
-    def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
+    def run(self, numbers: Sequence[int], now: float) -> list[StreamEvent]:
         parts = [self._next_part(self._streams[number]) for number in numbers]
         decoded = [part for part in parts if part.frames > 0]
         results = zip(decoded, self._decode_parts(decoded) if decoded else [], strict=True)

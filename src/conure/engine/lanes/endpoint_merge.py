@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from conure.decoding.emitted_token import STEP_SECONDS
 from conure.engine.lanes.vad_stream import Speech
-from conure.engine.messages import Answer, SpeechStarted, StreamTokens, UtteranceEnded
+from conure.engine.messages import SpeechStarted, StreamEvent, StreamTokens, UtteranceEnded
 from conure.types import Token
 from conure.vad.endpointing import Endpointer, Endpointing, EndReason, SpeechBegan
 
@@ -25,7 +25,7 @@ class EndpointMerge:
     def configure(self, endpointing: Endpointing) -> None:
         self._endpointer.settings = endpointing
 
-    def merge(self, tokens: Sequence[Token], speech: Sequence[Speech], processed: float) -> Iterator[Answer]:
+    def merge(self, tokens: Sequence[Token], speech: Sequence[Speech], processed: float) -> Iterator[StreamEvent]:
         """Passes tokens and detector steps to the endpointer by time. `processed`: seconds that are decoded."""
         pending = deque(tokens)
         utterance: list[Token] = []
@@ -49,12 +49,12 @@ class EndpointMerge:
         """Skips detector steps up to a time without tokens; False when they must be merged one by one."""
         return self._endpointer.add_steps(until, lowest, highest)
 
-    def end(self, at: float, reason: EndReason) -> Iterator[Answer]:
+    def end(self, at: float, reason: EndReason) -> Iterator[StreamEvent]:
         """Ends the utterance at a finalize or at the stream's end."""
         if ended := self._endpointer.end_speech(at, reason):
             yield UtteranceEnded(self.number, ended.at, ended.reason)
 
-    def _add_token(self, token: Token, utterance: list[Token]) -> Iterator[Answer]:
+    def _add_token(self, token: Token, utterance: list[Token]) -> Iterator[StreamEvent]:
         utterance.append(token)
         began = self._endpointer.add_token(token.start, token.end, token.id == self.end_token)
         if began:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from conure.engine.messages import Answer, Samples, StreamOptions
+from conure.engine.messages import Samples, StreamEvent, StreamOptions
 from conure.engine.scheduler import ExpectedWork, StreamWork
 from conure.engine.stage_timer import StageTimer
 from conure.vad.endpointing import Endpointing
@@ -14,7 +14,7 @@ __all__ = ["StreamingLane"]
 
 
 class StreamingLane(Protocol):
-    """Open streams of one model, by number. Events are emitted only in `run`, `settle` and `cancel`."""
+    """Open streams of one model, by number. Events are emitted only in `run`, `drain` and `cancel`."""
 
     stages: StageTimer
     """Of the lane's steps."""
@@ -45,7 +45,7 @@ class StreamingLane(Protocol):
 
     def configure(self, number: int, endpointing: Endpointing) -> None: ...
 
-    def cancel(self, number: int) -> list[Answer]: ...
+    def cancel(self, number: int) -> list[StreamEvent]: ...
 
     def drop(self, number: int) -> None:
         """Removes a stream without an event."""
@@ -55,7 +55,7 @@ class StreamingLane(Protocol):
         """Seconds of audio that was received and is not processed yet."""
         ...
 
-    def ready(self) -> list[StreamWork]:
+    def ready_work(self) -> list[StreamWork]:
         """Work that may start now; at most one for each stream."""
         ...
 
@@ -63,7 +63,7 @@ class StreamingLane(Protocol):
         """Work to come if audio arrives in real time."""
         ...
 
-    def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
+    def run(self, numbers: Sequence[int], now: float) -> list[StreamEvent]:
         """One step for streams with work of one kind; some of its events may come with the next step."""
         ...
 
@@ -72,6 +72,6 @@ class StreamingLane(Protocol):
         """Whether no step has events that are still to come."""
         ...
 
-    def settle(self) -> list[Answer]:
+    def drain(self) -> list[StreamEvent]:
         """Waits for the events of the last step."""
         ...

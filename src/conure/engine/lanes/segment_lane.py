@@ -28,18 +28,18 @@ from conure.engine.lanes.segment_stream import SegmentStream
 from conure.engine.lanes.utterance import Utterance, audio_after
 from conure.engine.lanes.vad_stream import detect_speech
 from conure.engine.messages import (
-    Answer,
     Cancelled,
-    ClipTokens,
     Failed,
     Finished,
     Marker,
     PartialTokens,
     Samples,
     SpeechStarted,
+    StreamEvent,
     StreamOptions,
     StreamTokens,
     UtteranceEnded,
+    UtteranceProgress,
 )
 from conure.engine.scheduler import ExpectedWork, StreamWork
 from conure.engine.stage_timer import StageTimer
@@ -108,7 +108,7 @@ class SegmentLane:
     def configure(self, number: int, endpointing: Endpointing) -> None:
         self._streams[number].detector.configure(endpointing)
 
-    def cancel(self, number: int) -> list[Answer]:
+    def cancel(self, number: int) -> list[StreamEvent]:
         self.drop(number)
         return [Cancelled(number)]
 
@@ -123,7 +123,7 @@ class SegmentLane:
         handled = stream.steps[0][0] if stream.steps else stream.vad.processed / RATE
         return stream.vad.samples.end / RATE - handled
 
-    def ready(self) -> list[StreamWork]:
+    def ready_work(self) -> list[StreamWork]:
         works = (self._work(stream) for stream in self._streams.values())
         return [work for work in works if work is not None]
 
@@ -141,10 +141,10 @@ class SegmentLane:
     def is_drained(self) -> bool:
         return True
 
-    def settle(self) -> list[Answer]:
+    def drain(self) -> list[StreamEvent]:
         return []
 
-    def run(self, numbers: Sequence[int], now: float) -> list[Answer]:
+    def run(self, numbers: Sequence[int], now: float) -> list[StreamEvent]:
         """Runs the speech detector, or one slice of a batch."""
         streams = [self._streams[number] for number in numbers]
         if streams[0].speech_end is not None:
@@ -203,14 +203,14 @@ class SegmentLane:
         if self._partials and number in self._partials.wanted and not self._partials.drop(number):
             self._partials = None
 
-    def _run_detector(self, streams: Sequence[SegmentStream]) -> list[Answer]:
+    def _run_detector(self, streams: Sequence[SegmentStream]) -> list[StreamEvent]:
         limit = MOST_STEPS * STEP
         targets = [(stream.vad, min(stream.audio_end, stream.vad.processed + limit)) for stream in streams]
         for stream, steps in zip(streams, detect_speech(self.silero, targets), strict=True):
             stream.steps += steps
         return [event for stream in streams for event in self._handle_steps(stream)]
 
-    def _handle_steps(self, stream: SegmentStream) -> Iterator[Answer]:
+    def _handle_steps(self, stream: SegmentStream) -> Iterator[StreamEvent]:
         """Handles detector steps up to the end of an utterance or to a finalize."""
         while stream.steps and stream.speech_end is None:
             yield from self._handle_step(stream, *stream.steps.popleft())
@@ -223,7 +223,7 @@ class SegmentLane:
             stream.settled = max(stream.settled, self._settled(stream))
             yield StreamTokens(stream.number, (), max(stream.settled, stream.last_finalize) / RATE)
         else:
-            yield ClipTokens(stream.number, stream.vad.processed / RATE)
+            yield UtteranceProgress(stream.number, stream.vad.processed / RATE)
         needed = stream.utterance.first if stream.utterance else stream.settled
         stream.vad.samples.discard_before(min(needed, stream.vad.processed))
 
@@ -234,7 +234,9 @@ class SegmentLane:
             return min(stream.last_finalize, padded)
         return padded
 
-    def _handle_step(self, stream: SegmentStream, start: float, end: float, probability: float) -> Iterator[Answer]:
+    def _handle_step(
+        self, stream: SegmentStream, start: float, end: float, probability: float
+    ) -> Iterator[StreamEvent]:
         stream.max_probability = max(stream.max_probability, probability)
         event = stream.detector.add_step(start, end, probability)
         if stream.utterance is None and stream.detector.speech_start is not None:
@@ -263,7 +265,7 @@ class SegmentLane:
         stream.utterance.is_reported = True
         return SpeechStarted(stream.number, max(at, stream.utterance.first / RATE))
 
-    def _reach_finalize(self, stream: SegmentStream, finalize: FinalizePoint) -> Iterator[Answer]:
+    def _reach_finalize(self, stream: SegmentStream, finalize: FinalizePoint) -> Iterator[StreamEvent]:
         """Processes the incomplete step before a finalize, then ends the utterance, then the finalize itself."""
         if stream.vad.processed < finalize.sample and not stream.has_probed:
             stream.has_probed = True
@@ -282,7 +284,7 @@ class SegmentLane:
         seconds = (finalize.sample - stream.last_finalize) / RATE
         return seconds <= self.settings.short_seconds and stream.max_probability >= self.settings.speech_in_short
 
-    def _complete_finalize(self, stream: SegmentStream, finalize: FinalizePoint) -> Iterator[Answer]:
+    def _complete_finalize(self, stream: SegmentStream, finalize: FinalizePoint) -> Iterator[StreamEvent]:
         stream.finalizes.popleft()
         yield StreamTokens(stream.number, (), finalize.sample / RATE)
         if finalize.marker is None:
@@ -293,7 +295,7 @@ class SegmentLane:
         stream.max_probability, stream.has_spoken, stream.has_probed = 0.0, False, False
         yield Marker(stream.number, finalize.marker)
 
-    def _run_finals(self, streams: Sequence[SegmentStream]) -> list[Answer]:
+    def _run_finals(self, streams: Sequence[SegmentStream]) -> list[StreamEvent]:
         if self._finals is None:
             first = {stream.number: stream.utterance.first for stream in streams if stream.utterance}
             ends = {stream.number: stream.clip_end for stream in streams if stream.speech_end}
@@ -305,7 +307,7 @@ class SegmentLane:
         events = [event for number in tokens for event in self._end_utterance(self._streams[number], tokens[number])]
         return [*events, *self._drop_failed(failed)]
 
-    def _run_partials(self, streams: Sequence[SegmentStream]) -> list[Answer]:
+    def _run_partials(self, streams: Sequence[SegmentStream]) -> list[StreamEvent]:
         if self._partials is None:
             spans = {s.number: (s.utterance.partial_first, s.vad.processed) for s in streams if s.utterance}
             self._partials = self._form_batch(spans)
@@ -334,7 +336,7 @@ class SegmentLane:
         prompt = self._streams[next(iter(chosen))].options.prompt
         return ClipBatch.start(self.runner, chosen, (prompt or 0) if self.runner.config.prompts else None)
 
-    def _partial(self, stream: SegmentStream, samples: int, emitted: Sequence[EmittedToken]) -> Answer:
+    def _partial(self, stream: SegmentStream, samples: int, emitted: Sequence[EmittedToken]) -> StreamEvent:
         utterance = stream.utterance
         assert utterance is not None
         until = utterance.partial_first + samples
@@ -343,7 +345,7 @@ class SegmentLane:
         stream.partial_since = None
         return PartialTokens(stream.number, tuple(partial), until / RATE)
 
-    def _end_utterance(self, stream: SegmentStream, emitted: Sequence[EmittedToken]) -> Iterator[Answer]:
+    def _end_utterance(self, stream: SegmentStream, emitted: Sequence[EmittedToken]) -> Iterator[StreamEvent]:
         """Emits an ended utterance, and handles the detector steps since its end."""
         utterance, speech_end = stream.utterance, stream.speech_end
         assert utterance is not None

@@ -7,8 +7,8 @@ from functools import partial
 import torch
 
 from conure.engine.backends.registry import OpenedModel
-from conure.engine.lanes.clips import CARD_BATCH_SECONDS
-from conure.engine.lanes.cuda_lane import sizes_of
+from conure.engine.lanes.clips import GPU_BATCH_SECONDS
+from conure.engine.lanes.cuda_lane import step_sizes
 from conure.engine.lanes.segment_lane import BATCH_SECONDS
 from conure.engine.lanes.window_lane import live_contexts
 from conure.engine.memory.plan import ClipNeed, ModelNeed, StreamNeed
@@ -36,9 +36,9 @@ ELEMENT_SIZE = torch.bfloat16.itemsize
 def gpu_model_need(opened: OpenedModel, model: str, plan: Plan) -> ModelNeed:
     """`model`: its name in the plan."""
     config = opened.checkpoint.config
-    streams = _stream_need(opened, config, plan.slots) if model in plan.live else None
+    streams = _stream_need(opened, config, plan.max_streams) if model in plan.live_models else None
     batch_bytes = partial(clip_bytes, config, ELEMENT_SIZE)
-    clips = ClipNeed(batch_bytes, int(CARD_BATCH_SECONDS)) if model in plan.clips else None
+    clips = ClipNeed(batch_bytes, int(GPU_BATCH_SECONDS)) if model in plan.clip_models else None
     return ModelNeed(model, opened.checkpoint.weight_bytes(ELEMENT_SIZE), streams, clips)
 
 
@@ -78,7 +78,7 @@ def _captured_need(config: NetworkConfig, decoder: int, slots: int | None) -> St
     encoder, past, chunks = config.encoder, _past(config), _chunks(config)
     slot = EncoderState.row_bytes(encoder, past, ELEMENT_SIZE) + decoder + SileroRows.row_bytes()
     positions = sum(position_bytes(encoder, ELEMENT_SIZE, past + 2 * chunk) for chunk in chunks)
-    sizes = {chunk: sizes_of(chunk, slots or MAX_SLOTS) for chunk in chunks}
+    sizes = {chunk: step_sizes(chunk, slots or MAX_SLOTS) for chunk in chunks}
     buffers = sum(sum(sizes[chunk]) * captured_buffer_bytes(config, chunk) for chunk in chunks)
     step, rows = max(
         (sizes[chunk][-1] * captured_step_bytes(config, ELEMENT_SIZE, chunk), sizes[chunk][-1]) for chunk in chunks

@@ -18,7 +18,7 @@ MAX_SLOTS = 1024
 def model_need(opened: OpenedModel, model: str, plan: Plan) -> ModelNeed:
     """`model`: its name in the plan."""
     if opened.device.type == "cpu":
-        return ModelNeed(model, 0, _cpu_stream_need(opened, plan) if model in plan.live else None)
+        return ModelNeed(model, 0, _cpu_stream_need(opened, plan) if model in plan.live_models else None)
     from conure.engine.memory.cuda import gpu_model_need  # noqa: PLC0415  it loads torch
 
     return gpu_model_need(opened, model, plan)
@@ -26,4 +26,4 @@ def model_need(opened: OpenedModel, model: str, plan: Plan) -> ModelNeed:
 
 def _cpu_stream_need(opened: OpenedModel, plan: Plan) -> StreamNeed:
     slot: int = opened.stream_runner.allocate(1).encoder.bytes if opened.stream_runner else 0
-    return StreamNeed(slot, MAX_SLOTS, plan.slots)
+    return StreamNeed(slot, MAX_SLOTS, plan.max_streams)

@@ -15,7 +15,7 @@ from itertools import accumulate
 from conure.errors import OutOfMemory
 
 __all__ = [
-    "CLIP",
+    "CLIP_SECONDS",
     "ClipNeed",
     "MemoryGrant",
     "ModelNeed",
@@ -25,7 +25,7 @@ __all__ = [
     "total_min_bytes",
 ]
 
-CLIP = 30
+CLIP_SECONDS = 30
 """Seconds of a typical clip in a batch."""
 MAX_CLIP_SECONDS = 4 * 3600
 """Longest clip that is considered."""
@@ -71,11 +71,11 @@ class ClipNeed:
 
     @property
     def min_bytes(self) -> int:
-        return self.bytes(1, CLIP)
+        return self.bytes(1, CLIP_SECONDS)
 
     @property
     def useful_bytes(self) -> int:
-        return self.bytes(max(self.max_seconds // CLIP, 1), CLIP)
+        return self.bytes(max(self.max_seconds // CLIP_SECONDS, 1), CLIP_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class MemoryGrant:
     def batch_seconds(self) -> int:
         """Audio in the largest batch of clips of half a minute or less."""
         assert self.need.clips
-        return min(self.need.clips.max_seconds, CLIP * self.max_clips(CLIP))
+        return min(self.need.clips.max_seconds, CLIP_SECONDS * self.max_clips(CLIP_SECONDS))
 
     @property
     def max_clip_seconds(self) -> int:

@@ -19,7 +19,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 
 from conure.audio.formats import AudioFormat
 from conure.errors import ConureError
-from conure.event_loop import held_up
+from conure.event_loop import suspended_seconds
 from conure.protocols.deepgram.errors import REQUEST_ID, close_code_and_reason, error_response
 from conure.protocols.deepgram.query import DeepgramQuery
 from conure.protocols.http.credentials import offered_subprotocols, read_credential
@@ -187,7 +187,7 @@ class _Connection:
                 )
             due = time.monotonic() + limit - idle_seconds
             await asyncio.sleep(limit - idle_seconds)
-            if held_up(due, now := time.monotonic()) and self._active_at is not None:
+            if suspended_seconds(due, now := time.monotonic()) and self._active_at is not None:
                 self._active_at = now  # the event loop was stalled: messages may wait in the socket
 
     def _reset_idle_timer(self) -> None:

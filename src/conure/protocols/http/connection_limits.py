@@ -25,7 +25,7 @@ from typing import Protocol
 import psutil
 
 from conure import metrics
-from conure.event_loop import held_up
+from conure.event_loop import suspended_seconds
 from conure.log import RateLimitedLog
 
 __all__ = [
@@ -306,7 +306,7 @@ class ConnectionLimits:
     def _check(self) -> None:
         self._check_timer = None
         now = time.monotonic()
-        delay = held_up(self._check_due, now)  # bytes that clients sent meanwhile have not been read yet
+        delay = suspended_seconds(self._check_due, now)  # bytes that clients sent meanwhile have not been read yet
         for connection in list(self._open):
             try:
                 connection.extend_deadline(delay)

@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import msgpack
 
 from conure.client import protocol
-from conure.engine.ipc.frames import frame, read_frame
+from conure.engine.ipc.frames import encode_frame, read_frame
 
 __all__ = ["RemoteStream"]
 
@@ -31,7 +31,7 @@ class RemoteStream:
     async def send_message(self, message: protocol.FromClient | bytes) -> None:
         """Waits for back-pressure of the other process. Messages to a closed connection are dropped."""
         try:
-            self._writer.write(frame(_encoder.encode(message)))
+            self._writer.write(encode_frame(_encoder.encode(message)))
             await self._writer.drain()
         except (OSError, RuntimeError):
             pass  # `receive_message` detects it

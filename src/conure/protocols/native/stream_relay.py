@@ -17,7 +17,7 @@ from msgspec import msgpack
 
 from conure.background import report_failure
 from conure.client import protocol
-from conure.engine.ipc.frames import drained, read_frame, write_frame
+from conure.engine.ipc.frames import drain, read_frame, write_frame
 from conure.protocols.internal_errors import CONNECTION, internal_error
 from conure.protocols.native.connection import NativeConnection
 from conure.protocols.services import Services
@@ -69,4 +69,4 @@ class _RelayedConnection:
 
     async def _send(self, message: Any) -> None:
         write_frame(self._writer, _encoder.encode(message))
-        await drained(self._writer)
+        await drain(self._writer)

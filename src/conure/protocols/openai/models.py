@@ -65,7 +65,7 @@ def _model(name: str, model: ModelInfo, created: int) -> Model:
         root=model.name,
         languages=list(model.languages),
         abilities=list(entry.abilities) if entry else [],
-        recordings=model.clips,
+        recordings=model.supports_clips,
         live=bool(model.latencies),
         latencies_ms=list(model.latencies),
     )

@@ -128,7 +128,7 @@ class Items:
         wants_logprobs = _wants_logprobs(session)
         if wants_logprobs:
             item.tokens += tokens
-        if delta := item.text.advance(text):
+        if delta := item.text.append(text):
             logprobs = _logprobs(_take_complete_tokens(item, tokenizer, is_last), tokenizer) if wants_logprobs else None
             yield _event(item, "delta") | {"delta": delta, "logprobs": logprobs}
 

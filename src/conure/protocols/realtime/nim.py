@@ -163,7 +163,7 @@ class NimItems:
         self._start_next_item()
 
     def _add(self, text: str) -> Iterator[Message]:
-        if delta := self._text.advance(text):
+        if delta := self._text.append(text):
             yield self._event("delta") | {"delta": delta}
 
     def _completed(self, text: str, words: Iterable[Word], start: float, is_last: bool) -> Message:

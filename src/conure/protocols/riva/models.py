@@ -20,7 +20,7 @@ def list_models(models: Sequence[ModelInfo], name: str = "") -> RivaSpeechRecogn
         raise UnknownModel(f"unknown model {name!r}", f"available models: {', '.join(model.name for model in models)}")
     online = [_config(model, "online") for model in matching if model.latencies]
     return RivaSpeechRecognitionConfigResponse(
-        model_config=online + [_config(model, "offline") for model in matching if model.clips]
+        model_config=online + [_config(model, "offline") for model in matching if model.supports_clips]
     )
 
 

@@ -129,7 +129,7 @@ def _riva_handler(services: Services, peers: Peers) -> grpc.GenericRpcHandler[by
         requests: AsyncIterator[bytes], context: Context, caller: Caller
     ) -> RivaSpeechRecognitionConfigResponse:
         request = parse_request(RivaSpeechRecognitionConfigRequest, await _single_message(requests))
-        return list_models(services.live.engine.cards, request.model_name)
+        return list_models(services.live.engine.model_infos, request.model_name)
 
     def unary(call: Any, response: Any) -> grpc.RpcMethodHandler[bytes, Message]:
         return grpc.stream_unary_rpc_method_handler(

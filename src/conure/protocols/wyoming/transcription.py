@@ -71,7 +71,7 @@ class WyomingTranscription:
 
     async def _send_stable_text(self, text: str) -> None:
         is_next = bool(self._texts) and not self._utterance_text.sent
-        if new_text := self._utterance_text.advance(text):
+        if new_text := self._utterance_text.append(text):
             await self._send_event("transcript-chunk", {"text": f" {new_text}" if is_next else new_text})
 
 

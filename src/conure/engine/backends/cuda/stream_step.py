@@ -131,19 +131,19 @@ class CudaStreamStep:
         self._runner, self._state = runner, state
         pinned = runner.device.type == "cuda"
         runner.encoder.prepare(chunk)
-        self._given = StepInputs.allocate(rows, chunk, runner.device)
+        self._inputs = StepInputs.allocate(rows, chunk, runner.device)
         self._span = torch.arange(
             span_samples(chunk * STEP_FRAMES, runner.feature_extractor.config), device=runner.device
         )
         self._vad_span = torch.arange(max_vad_steps(chunk) * STEP, device=runner.device)
         window = min(chunk, window_for(rows, has_durations=bool(runner.config.durations)))
         self._loop = LabelLooping(runner.network, rows, chunk, chunk // 2 + EXTRA_TOKENS, window)
-        self._made = StepResults.from_loop(self._loop, torch.zeros(rows, max_vad_steps(chunk), device=runner.device))
+        self._results = StepResults.from_loop(self._loop, torch.zeros(rows, max_vad_steps(chunk), device=runner.device))
         self._host_inputs = [StepInputs.allocate(rows, chunk, torch.device("cpu"), pinned=pinned) for _ in range(2)]
-        self._host_results = [self._made.on_host(pinned=pinned) for _ in range(2)]
+        self._host_results = [self._results.on_host(pinned=pinned) for _ in range(2)]
         self._event = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]
         self._fill_with_noise()
-        self._replay_step = runner.capturer(self._work, [self._loop.steps, self._made.speech])
+        self._replay_step = runner.capturer(self._run, [self._loop.steps, self._results.speech])
         self._replay_decoding = runner.capturer(self._decode)
 
     def next_inputs(self) -> StepInputs:
@@ -155,7 +155,7 @@ class CudaStreamStep:
         """Launches the step and returns. `collect` must be called before the next launch."""
         self._host_results.reverse()
         with self._runner.high_priority():
-            self._given.copy_from(inputs)
+            self._inputs.copy_from(inputs)
             self._replay_step()
             self._copy_results()
 
@@ -169,8 +169,8 @@ class CudaStreamStep:
             self._synchronise()
         return self._host_results[0]
 
-    def _work(self) -> None:
-        runner, state, inputs = self._runner, self._state, self._given
+    def _run(self) -> None:
+        runner, state, inputs = self._runner, self._state, self._inputs
         slots, write_slots, age, is_new, frames, first, missing, valid, prompts, vad_first, steps, is_vad_new = (
             inputs.numbers.unbind()
         )
@@ -182,19 +182,19 @@ class CudaStreamStep:
         self._loop.begin(encoded.float(), counts, decoder_state)
         self._decode()
         vad_samples = self._gather_samples(vad_first, self._vad_span)
-        self._made.speech.copy_(runner.silero.detect(vad_samples, steps, is_vad_new.bool(), slots, state.vad))
+        self._results.speech.copy_(runner.silero.detect(vad_samples, steps, is_vad_new.bool(), slots, state.vad))
 
     def _gather_samples(self, first: Tensor, offsets: Tensor) -> Tensor:
         """Samples of each row from `first` [B] on; indices beyond the end repeat the last sample."""
-        index = (first[:, None] + offsets).clamp(0, self._given.samples.shape[1] - 1)
-        return self._given.samples.gather(1, index)
+        index = (first[:, None] + offsets).clamp(0, self._inputs.samples.shape[1] - 1)
+        return self._inputs.samples.gather(1, index)
 
     def _decode(self) -> None:
         self._loop.advance()
-        self._state.decoder.scatter(self._given.numbers[WRITE_SLOT], self._loop.state())
+        self._state.decoder.scatter(self._inputs.numbers[WRITE_SLOT], self._loop.state())
 
     def _copy_results(self) -> None:
-        self._host_results[0].copy_from(self._made)
+        self._host_results[0].copy_from(self._results)
         if self._event:
             self._event.record()
 
@@ -204,11 +204,11 @@ class CudaStreamStep:
 
     def _fill_with_noise(self) -> None:
         """Fills the inputs with noise for warm-up and capture, in new rows of the scratch slot."""
-        self._given.samples.normal_(0, 0.1)
+        self._inputs.samples.normal_(0, 0.1)
         frames, steps = self.chunk * STEP_FRAMES, max_vad_steps(self.chunk)
         scratch = self._state.scratch
         values = (scratch, scratch, 0, 1, frames, 0, 0, len(self._span), 0, 0, steps, 1)
-        for number, value in zip(self._given.numbers, values, strict=True):
+        for number, value in zip(self._inputs.numbers, values, strict=True):
             number.fill_(value)
 
 

@@ -14,7 +14,7 @@ from conure.engine.backends.cuda.graph_decoder import GraphDecoder
 from conure.engine.backends.decoder import ClipDecoder
 from conure.engine.backends.prepare_network import prepare_network
 from conure.engine.backends.torch_eager.decoder import TorchDecoder
-from conure.engine.lanes.batching import bucket
+from conure.engine.lanes.batching import padded_steps
 from conure.models.config import STEP_FRAMES
 from conure.models.network import Heads, Network
 from conure.models.preemptible import Preemptible
@@ -83,7 +83,7 @@ class TorchClipRunner:
         """Pads samples [B, N] to the number of steps of their bucket."""
         step = STEP_FRAMES * self.feature_extractor.config.hop
         extra = int(self.encoder.config.causal_subsampling)  # causal networks have one step more
-        steps = bucket(-(-samples.shape[1] // step) + extra)
+        steps = padded_steps(-(-samples.shape[1] // step) + extra)
         return F.pad(samples, (0, (steps - extra) * step - samples.shape[1]))
 
 
