@@ -43,7 +43,7 @@ def heard(
     """The text of each clip, all of them streamed at once; and why its utterances ended."""
     assert opened.stream_runner is not None
     tokenizer = opened.checkpoint.tokenizer
-    lane = StreamLane(opened.stream_runner, load_silero(), len(clips), tokenizer.pieces.index("<EOU>"))
+    lane = StreamLane(opened.stream_runner, load_silero(), len(clips), tokenizer)
     tokens: list[list[Token]] = [[] for _ in clips]
     reasons: list[list[str]] = [[] for _ in clips]
     for number, clip in enumerate(clips):
