@@ -26,7 +26,7 @@ ENGINE = """
 import json, sys, threading
 from pathlib import Path
 from conure.audio.files import open_audio
-from conure.engine.messages import Audio, Clip, Close, Finished, Heard, Open, StreamOptions
+from conure.engine.messages import Audio, Clip, Close, Finished, Open, StreamOptions, StreamTokens
 from conure.engine.plan import Plan
 from conure.engine.startup import start_engine
 
@@ -34,7 +34,7 @@ heard, over = {1: 0, 2: 0}, set()
 
 def deliver(answers):
     for answer in answers:
-        if isinstance(answer, Heard):
+        if isinstance(answer, StreamTokens):
             heard[answer.stream] += len(answer.tokens)
         elif isinstance(answer, Finished):
             over.add(answer.stream)
