@@ -52,4 +52,4 @@ def test_of_a_process_that_has_gone_the_counts_stay() -> None:
 def test_rendered_metrics_equal_the_measured_ones() -> None:
     once = metrics.collect()
     assert metrics.render(metrics.sum_families([once])) == metrics.render(once)
-    assert {family.name for family in once} >= {"conure_turn_seconds", "conure_streams"}
+    assert {family.name for family in once} >= {"conure_step_seconds", "conure_streams"}

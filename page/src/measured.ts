@@ -63,7 +63,7 @@ async function measure(): Promise<void> {
     measured.value = {
       streams: [...streams, status.streams ?? null].slice(-KEPT),
       delay: [...delay, meanOf("conure_lag_seconds", looks)].slice(-KEPT),
-      busy: [...busy, partOf("conure_turn_seconds", looks)].slice(-KEPT),
+      busy: [...busy, partOf("conure_step_seconds", looks)].slice(-KEPT),
       memory: [...memory, status.memory ? Object.values(status.memory).reduce((sum, bytes) => sum + bytes, 0) : null].slice(-KEPT),
     };
     facts.value = factsOf(status);

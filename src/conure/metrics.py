@@ -55,7 +55,7 @@ BACKLOG_BYTES = Gauge(
     "conure_backlog_bytes", "Live audio that waits in temporary files to be processed.", registry=REGISTRY
 )
 STEP_SECONDS = Histogram(
-    "conure_turn_seconds", "Duration of one step of the engine.", ["model", "stage"], buckets=SECONDS, registry=REGISTRY
+    "conure_step_seconds", "Duration of one step of the engine.", ["model", "stage"], buckets=SECONDS, registry=REGISTRY
 )
 STAGE_SECONDS = Counter(
     "conure_stage_seconds", "Total duration of each stage of live steps.", ["model", "stage"], registry=REGISTRY
@@ -77,13 +77,13 @@ FINAL_SECONDS = Histogram(
 CLIPS_WAITING = Gauge("conure_clips_waiting", "Clips of recordings that wait for the engine.", registry=REGISTRY)
 ENGINE_RESTARTS = Gauge("conure_engine_restarts", "Restarts of the engine.", registry=REGISTRY)
 SERVER_RESTARTS = Counter(
-    "conure_door_restarts",
+    "conure_server_process_restarts",
     "Restarts of server processes, by why the previous one ended.",
     ["why"],
     registry=REGISTRY,
 )
 SERVERS_SILENT = Gauge(
-    "conure_doors_silent", "Server processes that do not respond to the parent process.", registry=REGISTRY
+    "conure_server_processes_silent", "Server processes that do not respond to the parent process.", registry=REGISTRY
 )
 
 BACKGROUND_FAILURES = Counter(

@@ -48,7 +48,7 @@ def test_native_clients_get_the_error(server: Server, door: type) -> None:
         while (message := client.hear()) is not None:
             heard.append(message)
     assert (heard[-1]["type"], heard[-1]["code"]) == ("error", "engine_failed")
-    assert heard[-1]["message"] == "the server made a mistake"
+    assert heard[-1]["message"] == "internal server error"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_web_sockets_are_closed_with_a_reason(server: Server, path: str, said: s
         with pytest.raises(ConnectionClosed) as closed:
             list(client)
     assert closed.value.rcvd is not None
-    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "the server made a mistake")
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "internal server error")
 
 
 def test_home_assistant_gets_the_error(server: Server) -> None:
@@ -80,4 +80,4 @@ def test_home_assistant_gets_the_error(server: Server) -> None:
         said = b""
         while part := client.recv(4096):
             said += part
-    assert b"the server made a mistake" in said
+    assert b"internal server error" in said

@@ -27,7 +27,7 @@ PIECES = pieces(DIGITS)
 HALF = len(PIECES) // 2
 CLOSE: Message = {"type": "close"}
 LIVE_SECONDS = 'conure_audio_seconds_total{kind="live"}'
-DIED, HUNG = 'conure_door_restarts_total{why="died"}', 'conure_door_restarts_total{why="hung"}'
+DIED, HUNG = 'conure_server_process_restarts_total{why="died"}', 'conure_server_process_restarts_total{why="hung"}'
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def server(cache: Path) -> Iterator[Server]:
 
 def doors(server: Server) -> dict[str, int]:
     """Ids of the processes that hold connections."""
-    return {name: pid for name, pid in server.health()["processes"].items() if name.startswith("door")}
+    return {name: pid for name, pid in server.health()["processes"].items() if name.startswith("server ")}
 
 
 def is_replaced(server: Server, name: str) -> bool:
@@ -118,7 +118,7 @@ def test_both_have_streams_and_count_as_one(server: Server) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(held_by(server, door, name)) for name in names for door in (socket_of, lines)]
         tokens = [begun(client)["token"] for client in clients]
-        assert [f"door {token.partition('.')[0]}" for token in tokens] == [names[0], names[0], names[1], names[1]]
+        assert [f"server {token.partition('.')[0]}" for token in tokens] == [names[0], names[0], names[1], names[1]]
         assert server.health()["streams"] == server.told()["connected_streams"] == 4
         assert server.metric("conure_streams") == 4
         heard = [converse(client, [*PIECES[HALF:], CLOSE]) for client in clients]
@@ -132,7 +132,7 @@ def test_every_process_reports_the_metrics_of_all(server: Server) -> None:
     seconds = {server.metric(LIVE_SECONDS) for _ in range(20)}
     assert len(seconds) == 1
     assert seconds.pop() > 0
-    assert server.metric('conure_turn_seconds_count{model="tiny",stage="live"}') > 0
+    assert server.metric('conure_step_seconds_count{model="tiny",stage="live"}') > 0
     assert server.metric('conure_capacity_streams{latency_ms="160",model="tiny"}') == next(
         model["streams"]["160"] for model in server.health()["models"] if model["live"]
     )
@@ -293,7 +293,7 @@ def test_a_process_that_hangs_is_replaced(cache: Path) -> None:
             pass
         wait_for(lambda: is_replaced(server, name))
         assert server.metric(HUNG) == 1
-        assert server.metric(DIED) == server.metric("conure_doors_silent") == 0
+        assert server.metric(DIED) == server.metric("conure_server_processes_silent") == 0
         assert finals(converse(kept, [*PIECES[HALF:], CLOSE])) == SAID
         assert server.health()["engine_restarts"] == 0
         assert server.stop() == 0
@@ -366,7 +366,7 @@ def test_a_second_signal_stops_at_once(cache: Path) -> None:
         assert "Traceback" not in server.errors
 
 
-@pytest.mark.parametrize("stopped", [(), ("door 1", "engine")], ids=["all at work", "some stopped"])
+@pytest.mark.parametrize("stopped", [(), ("server 1", "engine")], ids=["all at work", "some stopped"])
 def test_no_process_outlives_the_parent(stopped: tuple[str, ...], cache: Path) -> None:
     with started(str(TINY_MODEL), cache, "--processes", "2") as server:
         family = psutil.Process(server.process.pid).children(recursive=True)

@@ -82,7 +82,7 @@ class Server:
         """Waits until the server is ready."""
         wait_for(lambda: self.process.poll() is not None or any(line.startswith("ready") for line in self.lines))
         assert self.process.poll() is None, self.errors
-        told = next(line for line in self.lines if line.startswith("doors"))
+        told = next(line for line in self.lines if line.startswith("ports"))
         found = DOORS.findall(told)
         assert found, self.errors
         self.host: str = found[0][1]

@@ -185,7 +185,7 @@ def _wait_for_url(lines: Iterable[str], last_lines: deque[str]) -> str | None:
     url = None
     for line in lines:
         last_lines.append(line.strip())
-        if found := re.match(r"doors\s+web (http://[^\s,]+)", line):
+        if found := re.match(r"ports\s+web (http://[^\s,]+)", line):
             url = found[1]
         if line.startswith("ready"):
             return url

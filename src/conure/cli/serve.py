@@ -108,7 +108,7 @@ def _announce(serving: ServerInfo, settings: Settings, seconds: float) -> None:
         f"models  live {live} · recordings {clips}",
         f"device  {settings.device}: {runners}",
         f"plan    streams: {capacities}",
-        f"doors   {', '.join(f'{name} {address}' for name, address in serving.addresses.items())}",
+        f"ports   {', '.join(f'{name} {address}' for name, address in serving.addresses.items())}",
         f"access  {access_summary(settings)}",
         f"ready   in {seconds:.1f} s",
     )

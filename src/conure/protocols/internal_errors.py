@@ -21,7 +21,7 @@ INTERNAL_ERROR_CODE = 1011
 
 def internal_error() -> EngineFailed:
     """The error that a client gets; the log has the details."""
-    return EngineFailed("the server made a mistake", "its log tells which")
+    return EngineFailed("internal server error", "see the server log")
 
 
 def catch_internal_errors(app: ASGIApp) -> ASGIApp:

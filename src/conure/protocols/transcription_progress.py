@@ -49,7 +49,7 @@ class TranscriptionProgress(Generic[Update]):
             raise
         except Exception:
             log.exception("transcribing a recording failed")
-            raise EngineFailed("the server made a mistake", "its log tells which") from None
+            raise EngineFailed("internal server error", "see the server log") from None
 
     async def close(self) -> None:
         self._working.cancel()

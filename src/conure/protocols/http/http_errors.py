@@ -47,7 +47,7 @@ class _InternalError(ConureError):
     code = "engine_failed"
 
 
-INTERNAL_ERROR = _InternalError("the server made a mistake", "its log tells which")
+INTERNAL_ERROR = _InternalError("internal server error", "see the server log")
 
 
 def target_too_long(max_bytes: int) -> HttpFault:
