@@ -146,17 +146,17 @@ def declared_by_hugging_face(folder: HuggingFaceFolder) -> DeclaredConfig:
     _check_settings(config, encoder)
     streaming = config["model_type"] in STREAMING
     durations = config.get("durations", [0, 1, 2, 3, 4]) if config["model_type"] == "parakeet_tdt" else []
-    durations = checked.wholes(durations, f"{CONFIG}: durations", 0, checked.MAX_DURATION, 100)
+    durations = checked.integers(durations, f"{CONFIG}: durations", 0, checked.MAX_DURATION, 100)
     return DeclaredConfig(
         mel=_mel(folder, encoder, streaming),
-        scale_input=checked.flag(encoder.get("scale_input", True), f"{CONFIG}: encoder_config.scale_input"),
+        scale_input=checked.boolean(encoder.get("scale_input", True), f"{CONFIG}: encoder_config.scale_input"),
         causal_subsampling=streaming,
         causal_convolution=streaming,
         style="chunked_limited" if streaming else "regular",
         contexts=_contexts(folder, encoder) if streaming else (AttentionContext(),),
         durations=tuple(durations),
         prompt_ids=_prompt_ids(folder),
-        max_symbols=checked.whole(
+        max_symbols=checked.integer(
             config.get("max_symbols_per_step", 10), f"{CONFIG}: max_symbols_per_step", 1, checked.MAX_SYMBOLS
         ),
     )
@@ -196,10 +196,10 @@ def _mel(folder: HuggingFaceFolder, encoder: Mapping[str, Any], streaming: bool)
             raise BadCheckpoint(f"{key} of the front-end is {short_repr(front[key])}; Conure supports {value}")
 
     def size(key: str, default: int) -> int:
-        return checked.whole(front.get(key, default), f"{key} of the front-end", 1, checked.MAX_FFT)
+        return checked.integer(front.get(key, default), f"{key} of the front-end", 1, checked.MAX_FFT)
 
     return MelConfig(
-        features=checked.whole(encoder.get("num_mel_bins", 80), f"{CONFIG}: encoder_config.num_mel_bins", 1, 2**10),
+        features=checked.integer(encoder.get("num_mel_bins", 80), f"{CONFIG}: encoder_config.num_mel_bins", 1, 2**10),
         normalize="NA" if streaming else "per_feature",
         window=size("win_length", plain.window),
         fft=size("n_fft", plain.fft),
@@ -211,12 +211,12 @@ def _contexts(folder: HuggingFaceFolder, encoder: Mapping[str, Any]) -> tuple[At
     """The sliding window counts the step itself: its left context is one less. The default look-ahead comes first."""
     window, default, several = "sliding_window", "default_num_lookahead_tokens", "supported_num_lookahead_tokens"
     most = checked.MAX_CONTEXT
-    left = checked.whole(encoder.get(window, 71), f"{CONFIG}: encoder_config.{window}", 1, most) - 1
+    left = checked.integer(encoder.get(window, 71), f"{CONFIG}: encoder_config.{window}", 1, most) - 1
     told = encoder.get(default, folder.processor.get(default, LOOKAHEADS[0]))
-    first = checked.whole(told, f"{CONFIG}: encoder_config.{default}", 0, most)
+    first = checked.integer(told, f"{CONFIG}: encoder_config.{default}", 0, most)
     for file, settings in ((PROCESSOR, folder.processor), (CONFIG, encoder)):
         if settings.get(several):
-            others = checked.wholes(settings[several], f"{file}: {several}", 0, most, checked.MAX_CONTEXTS)
+            others = checked.integers(settings[several], f"{file}: {several}", 0, most, checked.MAX_CONTEXTS)
             break
     else:
         others = [right for right in LOOKAHEADS if not left % (right + 1)]
@@ -235,4 +235,4 @@ def _prompt_ids(folder: HuggingFaceFolder) -> tuple[tuple[str, int], ...]:
         if settings.get("prompt_dictionary"):
             return checked.language_slots(settings["prompt_dictionary"], f"{file}: prompt_dictionary")
     auto = folder.config.get("default_prompt_id", 101)
-    return (("auto", checked.whole(auto, f"{CONFIG}: default_prompt_id", 0, checked.MAX_PROMPTS)),)
+    return (("auto", checked.integer(auto, f"{CONFIG}: default_prompt_id", 0, checked.MAX_PROMPTS)),)

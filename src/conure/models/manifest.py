@@ -139,7 +139,7 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     elif kind is float:
         return checked.number(value, f"{path} in {CONFIG}", 0, LARGEST)
     elif kind is int:
-        return checked.whole(value, f"{path} in {CONFIG}", *LIMITS.get(path, (0, LARGEST)))
+        return checked.integer(value, f"{path} in {CONFIG}", *LIMITS.get(path, (0, LARGEST)))
     elif (kind is str and _is_text(value)) or (kind is bool and type(value) is bool):
         return value
     raise BadCheckpoint(f"{path} in {CONFIG} is {short_repr(value)}, which does not fit")

@@ -66,11 +66,11 @@ class NemoConfig:
     def number(self, path: str, default: float, least: float, most: float) -> float:
         return checked.number(self.get(path, default), path, least, most)
 
-    def whole(self, path: str, default: int, least: int, most: int) -> int:
-        return checked.whole(self.get(path, default), path, least, most)
+    def integer(self, path: str, default: int, least: int, most: int) -> int:
+        return checked.integer(self.get(path, default), path, least, most)
 
-    def flag(self, path: str, *, default: bool) -> bool:
-        return checked.flag(self.get(path, default), path)
+    def boolean(self, path: str, *, default: bool) -> bool:
+        return checked.boolean(self.get(path, default), path)
 
     def must_be(self, path: str, default: Any, *allowed: Any) -> None:
         """Refuses what we compute otherwise."""
@@ -107,14 +107,14 @@ class NemoConfig:
         local = self.get("encoder.self_attention_model", "rel_pos") == "rel_pos_local_attn"
         return DeclaredConfig(
             mel=self._mel(),
-            scale_input=self.flag("encoder.xscaling", default=True),
-            causal_subsampling=self.flag("encoder.causal_downsampling", default=False),
+            scale_input=self.boolean("encoder.xscaling", default=True),
+            causal_subsampling=self.boolean("encoder.causal_downsampling", default=False),
             causal_convolution=self._causal_convolution(),
             style=cast("ContextStyle", style),
             contexts=self._contexts(style, local=local),
             local=local,
-            global_tokens=self.whole("encoder.global_tokens", 0, 0, checked.MAX_GLOBAL_STEPS) if local else 0,
-            global_spacing=self.whole("encoder.global_tokens_spacing", 1, 1, checked.MAX_CONTEXT) if local else 1,
+            global_tokens=self.integer("encoder.global_tokens", 0, 0, checked.MAX_GLOBAL_STEPS) if local else 0,
+            global_spacing=self.integer("encoder.global_tokens_spacing", 1, 1, checked.MAX_CONTEXT) if local else 1,
             durations=self._durations(),
             prompt_ids=self._prompt_ids(),
             max_symbols=self._max_symbols(),
@@ -146,12 +146,12 @@ class NemoConfig:
         fft = 2 ** max(window - 1, 0).bit_length()
         preemphasis = 0.0 if self.get(part + "preemph", 0.97) is None else self.number(part + "preemph", 0.97, 0, 1)
         return MelConfig(
-            features=self.whole(part + "features", 64, 1, 2**10),
+            features=self.integer(part + "features", 64, 1, 2**10),
             normalize=self._normalize(),
             sample_rate=RATE,
             window=window,
             hop=round(HOP_SECONDS * RATE),
-            fft=fft if self.get(part + "n_fft") is None else self.whole(part + "n_fft", fft, 1, checked.MAX_FFT),
+            fft=fft if self.get(part + "n_fft") is None else self.integer(part + "n_fft", fft, 1, checked.MAX_FFT),
             preemphasis=preemphasis,
             log_guard=self._log_guard(part + "log_zero_guard_value"),
         )
@@ -172,7 +172,7 @@ class NemoConfig:
         return value if value in ("per_feature", "all_features") else "NA"
 
     def _causal_convolution(self) -> bool:
-        size, kernel = self.get("encoder.conv_context_size"), self.whole("encoder.conv_kernel_size", 31, 1, 2**10)
+        size, kernel = self.get("encoder.conv_context_size"), self.integer("encoder.conv_kernel_size", 31, 1, 2**10)
         if size in ("causal", [kernel - 1, 0]):
             return True
         self.must_be("encoder.conv_context_size", None, None, [(kernel - 1) // 2, (kernel - 1) // 2])
@@ -196,7 +196,7 @@ class NemoConfig:
         if not isinstance(choices, list) or len(choices) != 3:
             raise BadCheckpoint(f"{path} is {short_repr(choices)}; it takes three lists of numbers")
         choices = [
-            checked.wholes(part, path, least, checked.MAX_CONTEXT, 100)
+            checked.integers(part, path, least, checked.MAX_CONTEXT, 100)
             for part, least in zip(choices, (-1, 1, -1), strict=True)
         ]
         if math.prod(map(len, choices)) > checked.MAX_CONTEXTS:
@@ -207,7 +207,7 @@ class NemoConfig:
     def _durations(self) -> tuple[int, ...]:
         kinds = ("decoding.durations", "model_defaults.tdt_durations", "loss.tdt_kwargs.durations")
         path = next((path for path in kinds if self.get(path)), kinds[0])
-        return tuple(checked.wholes(self.get(path) or [], path, 0, checked.MAX_DURATION, 100))
+        return tuple(checked.integers(self.get(path) or [], path, 0, checked.MAX_DURATION, 100))
 
     def _prompt_ids(self) -> tuple[tuple[str, int], ...]:
         """From where NeMo looks first, else from where training found it."""
@@ -219,7 +219,7 @@ class NemoConfig:
     def _max_symbols(self) -> int:
         """0 and less mean no limit to NeMo; then it is its usual one."""
         for path in ("decoding.greedy.max_symbols", "decoding.greedy.max_symbols_per_step"):
-            if self.get(path) is not None and (limit := self.whole(path, 0, -(2**31), checked.MAX_SYMBOLS)) > 0:
+            if self.get(path) is not None and (limit := self.integer(path, 0, -(2**31), checked.MAX_SYMBOLS)) > 0:
                 return limit
         return 10
 
@@ -227,7 +227,7 @@ class NemoConfig:
 def _check_context(size: Any, style: str, *, local: bool) -> None:
     if not isinstance(size, list) or len(size) != 2:
         raise BadCheckpoint(f"{CONTEXT} holds {short_repr(size)}; a context is [left, right]")
-    left, right = (checked.whole(side, CONTEXT, -1, checked.MAX_CONTEXT) for side in size)
+    left, right = (checked.integer(side, CONTEXT, -1, checked.MAX_CONTEXT) for side in size)
     if local and not 0 < left == right <= checked.MAX_WINDOW:
         raise BadCheckpoint(
             f"{CONTEXT} is {short_repr(size)}; of local attention both are equal, 1 to {checked.MAX_WINDOW}"
