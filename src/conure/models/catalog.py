@@ -192,5 +192,5 @@ def resolve(name: str) -> CatalogModel:
 def unknown_model(name: str) -> UnknownModel:
     """The error for a name that is not in the catalog."""
     close = difflib.get_close_matches(name.lower(), names(), n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else "`conure models` lists the available models"
+    hint = f"did you mean {' or '.join(close)}?" if close else "`conure models` lists those there are"
     return UnknownModel(f"no model named {name!r}", hint)
