@@ -22,8 +22,8 @@ from bench.report import replace_between
 from conure.audio.mel import MelConfig
 from conure.decoding.emitted_token import STEP_SECONDS
 from conure.models.config import STEP_FRAMES, EncoderConfig, NetworkConfig
-from conure.models.conformer import LONG_CONTEXT, LONG_STEPS
-from conure.models.folded_encoder import MOST_REACH
+from conure.models.conformer import LONG_CONTEXT, MAX_FULL_ATTENTION_STEPS
+from conure.models.folded_encoder import MAX_CACHED_REACH
 
 HALF, FULL = 2, 4
 """Bytes of a number in bfloat16 and float32."""
@@ -103,7 +103,7 @@ def attention(config: EncoderConfig, rows: int, queries: int, keys: int, fused: 
 
 
 def positions(config: EncoderConfig, steps: int) -> Work:
-    """Of a layer; up to MOST_REACH they are kept."""
+    """Of a layer; up to MAX_CACHED_REACH they are kept."""
     distances, width = 2 * steps - 1, config.width
     return Work(2 * distances * width**2, HALF * (2 * distances * width + width**2))
 
@@ -126,10 +126,10 @@ def clip(config: NetworkConfig, rows: int, seconds: float) -> dict[str, Work]:
     frames = round(seconds * config.mel.sample_rate / config.mel.hop)
     encoder, steps = config.encoder, -(-frames // STEP_FRAMES)
     shape = (rows, steps, steps)
-    if steps > LONG_STEPS:
+    if steps > MAX_FULL_ATTENTION_STEPS:
         window = LONG_CONTEXT.left
         shape = (rows * -(-steps // window), window, 3 * window)
-    kept = steps <= MOST_REACH or steps > LONG_STEPS
+    kept = steps <= MAX_CACHED_REACH or steps > MAX_FULL_ATTENTION_STEPS
     return {
         "features": features(config.mel, rows, frames),
         "subsampling": subsampling(encoder, rows, frames),
