@@ -28,7 +28,7 @@ from conure.models.config import (
     EncoderConfig,
     NetworkConfig,
 )
-from conure.models.folded_encoder import MOST_REACH
+from conure.models.folded_encoder import MAX_CACHED_REACH
 
 HALF, FULL = 2, 4
 """Bytes of a number in bfloat16 and float32."""
@@ -108,7 +108,7 @@ def attention(config: EncoderConfig, rows: int, queries: int, keys: int, fused: 
 
 
 def positions(config: EncoderConfig, steps: int) -> Work:
-    """Positional encodings of a layer; up to MOST_REACH they are cached."""
+    """Positional encodings of a layer; up to MAX_CACHED_REACH they are cached."""
     distances, width = 2 * steps - 1, config.width
     return Work(2 * distances * width**2, HALF * (2 * distances * width + width**2))
 
@@ -134,7 +134,7 @@ def clip(config: NetworkConfig, rows: int, seconds: float) -> dict[str, Work]:
     if steps > MAX_FULL_ATTENTION_STEPS:
         window = LONG_CONTEXT.left
         shape = (rows * -(-steps // window), window, 3 * window)
-    kept = steps <= MOST_REACH or steps > MAX_FULL_ATTENTION_STEPS
+    kept = steps <= MAX_CACHED_REACH or steps > MAX_FULL_ATTENTION_STEPS
     return {
         "features": features(config.mel, rows, frames),
         "subsampling": subsampling(encoder, rows, frames),

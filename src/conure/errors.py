@@ -1,30 +1,29 @@
-"""Every mistake we know.
+"""The exception hierarchy of Conure.
 
     ConureError
-    ├── BadRequest          the caller can mend it
-    │   ├── UnsupportedAudio     not audio, broken, empty or not finite
-    │   ├── NoSuchTrack          it has no audio track of that number
-    │   ├── AudioTooLong         longer than the limit that was set
-    │   ├── AudioNotFound        no such file, or it may not be read
-    │   ├── UnknownModel         no catalogue entry, hub id or path of that name
-    │   ├── UnsupportedLanguage  the model does not know the language
-    │   ├── BadOption            a value that an option does not take
-    │   ├── Unauthorized         a key is needed, and this is none
-    │   └── Forbidden            the key is for something else
-    ├── ModelError          the model cannot be used as it stands
-    │   ├── ModelNotFound        its weights are neither on disk nor to be had
-    │   ├── BadCheckpoint        a file that is broken, hostile or of another family
+    ├── BadRequest          the request is invalid; the caller can correct it
+    │   ├── UnsupportedAudio     not audio, damaged, empty or with samples that are not finite
+    │   ├── NoSuchTrack          the recording has no audio track with this number
+    │   ├── AudioTooLong         longer than the configured limit
+    │   ├── AudioNotFound        the file does not exist or is not readable
+    │   ├── UnknownModel         no catalog entry, hub id or path has this name
+    │   ├── UnsupportedLanguage  the model does not support the language
+    │   ├── BadOption            invalid value of an option
+    │   ├── Unauthorized         the key is missing or invalid
+    │   └── Forbidden            the key lacks the required scope
+    ├── ModelError          the model cannot be used
+    │   ├── ModelNotFound        the weights are neither on disk nor downloadable
+    │   ├── BadCheckpoint        the file is broken, malicious or of an unsupported family
     │   └── MissingBackend       an optional library is not installed
-    ├── Busy                there is no room now; says when to try again
-    │   ├── TooMany              this caller has what it may have for now
-    │   ├── StorageFull          the server's disk has no room for the recording
-    │   └── BacklogFull          audio that waits to be transcribed takes all the room there is for it
-    ├── OutOfMemory         the device has too little memory for it
-    └── EngineFailed        our fault, and the log tells why; or a process that read a recording died
+    ├── Busy                no capacity at the moment; carries the time after which to retry
+    │   ├── TooMany              a limit of the caller's key is reached
+    │   ├── StorageFull          the server's disk has no space for the recording
+    │   └── BacklogFull          the buffers for audio that is not yet transcribed are full
+    ├── OutOfMemory         the device has too little memory
+    └── EngineFailed        an internal failure (see the log), or the process that decoded a recording died
 
-Each error carries one line that names the offending value and, where there is one, a hint that says
-how to mend it. Both may repeat what a stranger sent: no terminal obeys them, and every encoding takes
-them. Lower floors never mention HTTP or exit codes.
+Each error carries one line that names the offending value and, where possible, a hint how to correct it. Both may
+quote untrusted input, so control characters are removed. HTTP status codes and exit codes are assigned elsewhere.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ __all__ = [
 
 
 class ConureError(Exception):
-    """A mistake we know, with the offending value in its message, which is made one line that can be printed."""
+    """Base class. The message names the offending value and is reduced to one printable line."""
 
     code = "error"
 
@@ -68,67 +67,67 @@ class ConureError(Exception):
 
 
 class BadRequest(ConureError, ValueError):
-    """The caller asked for something that cannot be done."""
+    """The request is invalid."""
 
     code = "bad_request"
 
 
 class UnsupportedAudio(BadRequest):
-    """The bytes are not audio we can decode, or hold no finite sample."""
+    """The bytes cannot be decoded as audio, or contain no finite sample."""
 
     code = "unsupported_audio"
 
 
 class NoSuchTrack(BadRequest):
-    """The recording has no audio track of the number that was asked for."""
+    """The recording has no audio track with the requested number."""
 
     code = "no_such_track"
 
 
 class AudioTooLong(BadRequest):
-    """The audio runs past the limit that was set."""
+    """The audio exceeds the configured limit."""
 
     code = "audio_too_long"
 
 
 class AudioNotFound(BadRequest, FileNotFoundError):
-    """The audio file does not exist or may not be read."""
+    """The audio file does not exist or is not readable."""
 
     code = "audio_not_found"
 
 
 class UnknownModel(BadRequest):
-    """No catalogue entry, hub id or path goes by this name."""
+    """No catalog entry, hub id or path has this name."""
 
     code = "unknown_model"
 
 
 class UnsupportedLanguage(BadRequest):
-    """The model does not know the language asked for."""
+    """The model does not support the requested language."""
 
     code = "unsupported_language"
 
 
 class BadOption(BadRequest):
-    """An option does not take this value."""
+    """The value of an option is invalid."""
 
     code = "bad_option"
 
 
 class Unauthorized(BadRequest):
-    """A key is needed, and there was none or one that is not known."""
+    """A valid key is required; it is missing or unknown."""
 
     code = "unauthorized"
 
 
 class Forbidden(BadRequest):
-    """The key is not for this."""
+    """The key does not have the required scope."""
 
     code = "forbidden"
 
 
 class ModelError(ConureError):
-    """The model cannot be used as it stands."""
+    """The model cannot be used."""
 
     code = "model_error"
 
@@ -140,19 +139,19 @@ class ModelNotFound(ModelError, FileNotFoundError):
 
 
 class BadCheckpoint(ModelError, ValueError):
-    """The checkpoint is broken, hostile or of a family we do not know."""
+    """The checkpoint is broken, malicious or of an unsupported family."""
 
     code = "bad_checkpoint"
 
 
 class MissingBackend(ModelError, ImportError):
-    """An optional library is needed and not installed."""
+    """A required optional library is not installed."""
 
     code = "missing_backend"
 
 
 class Busy(ConureError):
-    """There is no room for it now."""
+    """There is no capacity at the moment."""
 
     code = "busy"
 
@@ -162,30 +161,30 @@ class Busy(ConureError):
 
 
 class TooMany(Busy):
-    """The caller has what its key allows for now; says when there will be more."""
+    """A limit of the caller's key is reached; `retry_after` tells when the caller may try again."""
 
     code = "too_many"
 
 
 class StorageFull(Busy):
-    """The disk where recordings are kept until they are transcribed takes no more."""
+    """The disk that buffers recordings until they are transcribed is full."""
 
     code = "storage_full"
 
 
 class BacklogFull(Busy):
-    """Audio came ahead of its time, and there is no room to keep it."""
+    """Audio was sent faster than real time and the backlog has no space left."""
 
     code = "backlog_full"
 
 
 class OutOfMemory(ConureError):
-    """The device has too little memory for it, now and later."""
+    """The device has too little memory; a retry would fail, too."""
 
     code = "out_of_memory"
 
 
 class EngineFailed(ConureError):
-    """The engine broke, or a process that read a recording: what it was doing is lost."""
+    """The engine or the process that decoded a recording failed; its unfinished work is lost."""
 
     code = "engine_failed"

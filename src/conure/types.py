@@ -1,4 +1,4 @@
-"""What a transcription is made of, and by what. Times are seconds from the start of the whole recording."""
+"""Transcripts and their parts. Times are in seconds from the start of the recording."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ __all__ = ["RunnerChoice", "Segment", "Token", "Transcript", "Word"]
 
 
 RunnerChoice = Literal["auto", "torch", "onnx-int8", "onnx-fp32"]
-"""What runs a network."""
+"""How a network is run: in PyTorch, or as a converted model with int8 or float32 weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One emitted token. Null fields are what the decoder does not know."""
+    """One emitted token. Fields are None if the decoder does not provide them."""
 
     id: int
     start: float
-    """Seconds at which the encoder step that emitted it begins."""
+    """Start of the encoder step that emitted the token, in seconds."""
     end: float
     log_probability: float | None = None
     """Natural logarithm of the token's probability among all tokens at its step."""
     confidence: float | None = None
-    """In [0, 1]; entropy-based, see `decoding.confidence`."""
+    """In [0, 1], derived from the entropy; see `decoding.confidence`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class Word:
     end: float | None = None
     confidence: float | None = None
     tokens: tuple[Token, ...] = field(default=(), compare=False, repr=False)
-    """What it was made of, where that is known."""
+    """The tokens of the word; empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A sentence, or what lies between two long pauses."""
+    """A sentence, or the words between two long pauses."""
 
     text: str
     start: float | None = None
@@ -52,13 +52,13 @@ class Transcript:
     duration: float
     """Length of the recording in seconds, measured while decoding it."""
     language: str | None = None
-    """The language asked for or detected; None when the model does not tell."""
+    """The requested or detected language; None if the model does not report one."""
     model: str | None = None
     channel: int | None = None
-    """Set when the channels of a recording were transcribed apart."""
+    """Set if the channels of the recording were transcribed separately."""
     segments: tuple[Segment, ...] = field(default=())
     problems: tuple[str, ...] = ()
-    """What of the recording could not be read, a line each: a truncated file gives what it still holds."""
+    """One line for each part of the recording that could not be read; the rest of a damaged file is transcribed."""
 
     @property
     def words(self) -> tuple[Word, ...]:

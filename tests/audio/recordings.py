@@ -1,4 +1,4 @@
-"""Recordings made on the fly: tones, and what FFmpeg makes of them in any container."""
+"""Generated recordings: tones, encoded by FFmpeg in any container."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write(to, samples, rate=16_000, container="wav", codec="pcm_s16le", **option
 
 
 def encoded(stream, samples, rate, start=0.0):
-    """Packets of samples [channels, n] that begin `start` seconds into the recording."""
+    """Packets of samples [channels, n] with time stamps from `start` seconds on."""
     for first in range(0, samples.shape[1], 960):
         part = np.ascontiguousarray(samples[:, first : first + 960].T).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(part, format="flt", layout=stream.layout.name)
@@ -48,7 +48,7 @@ def encoded(stream, samples, rate, start=0.0):
 
 
 def film(*sounds, container="matroska", codec="aac", rate=16_000, start=0.0):
-    """Three seconds of grey pictures; each sound [channels, n] an audio stream that begins at `start`."""
+    """Three seconds of grey video; each sound [channels, n] is an audio stream that begins at `start`."""
     made = io.BytesIO()
     with av.open(made, "w", format=container) as output:
         pictures = output.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
@@ -70,7 +70,7 @@ def _grey(stream, count):
 
 
 def flac_of_silence(hours):
-    """16 kHz FLAC of nothing but zeros: a frame of 4 seconds takes 14 bytes."""
+    """16 kHz FLAC of zeros: a frame of 4 seconds has 14 bytes."""
     block = 65_535
     header = b"fLaC\x80\x00\x00\x22" + block.to_bytes(2) * 2 + bytes(6)
     header += (16_000 << 44 | 15 << 36).to_bytes(8) + bytes(16)
@@ -81,11 +81,11 @@ def flac_of_silence(hours):
 def _silent_frame(number, block):
     # sync, 16-bit block size, 16 kHz, mono, 16 bit, number, block size - 1, check; a constant of 0; check
     head = b"\xff\xf8\x75\x08" + bytes([number]) + (block - 1).to_bytes(2)
-    frame = head + _check(head, 0x107, 1) + bytes(3)
-    return frame + _check(frame, 0x18005, 2)
+    frame = head + _crc(head, 0x107, 1) + bytes(3)
+    return frame + _crc(frame, 0x18005, 2)
 
 
-def _check(content, polynomial, size):
+def _crc(content, polynomial, size):
     """Cyclic redundancy check, most significant bit first."""
     value = int.from_bytes(content) << 8 * size
     while (excess := value.bit_length() - polynomial.bit_length()) >= 0:

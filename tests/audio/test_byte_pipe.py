@@ -1,4 +1,4 @@
-"""Bytes one way and samples the other, both bounded; every end of one side is told to the other."""
+"""Bytes in one direction and samples in the other, both bounded; the end of one side ends the other."""
 
 from __future__ import annotations
 
@@ -7,82 +7,82 @@ import threading
 import numpy as np
 import pytest
 
-from conure.audio.byte_pipe import UNREAD_MOST, UNTAKEN_MOST, BytePipe, PipeAbandoned
+from conure.audio.byte_pipe import MAX_UNREAD_BYTES, MAX_WAITING_SAMPLES, BytePipe, PipeAbandoned
 from conure.errors import UnsupportedAudio
 
-LONG = 60.0
+TIMEOUT = 60.0
 
 
-def copying(handover, size=100):
-    """A decoder on its thread that makes a sample of each byte."""
+def start_decoder(pipe, size=100):
+    """Starts a decoder on a thread that returns each byte as a sample."""
 
     def decode():
         try:
-            while data := handover.read(size):
-                handover.push_samples(np.frombuffer(data, np.uint8).astype(np.float32))
-            handover.finish(None)
+            while data := pipe.read(size):
+                pipe.push_samples(np.frombuffer(data, np.uint8).astype(np.float32))
+            pipe.finish(None)
         except PipeAbandoned:
-            handover.finish(None)
+            pipe.finish(None)
 
     thread = threading.Thread(target=decode)
     thread.start()
     return thread
 
 
-def test_samples_come_with_the_bytes_they_are_made_of():
-    handover = BytePipe()
-    thread = copying(handover)
+def test_samples_are_returned_with_their_bytes():
+    pipe = BytePipe()
+    thread = start_decoder(pipe)
     for data in (bytes(range(250)), b"", b"\x07"):
-        handover.push_bytes(data)
-        assert handover.take_samples(LONG, LONG).tolist() == list(data)
-    handover.end()
-    assert len(handover.take_samples(LONG, LONG)) == 0
+        pipe.push_bytes(data)
+        assert pipe.take_samples(TIMEOUT, TIMEOUT).tolist() == list(data)
+    pipe.end()
+    assert len(pipe.take_samples(TIMEOUT, TIMEOUT)) == 0
     thread.join()
 
 
 def test_a_push_waits_while_too_many_bytes_are_unread():
-    handover = BytePipe()
-    handover.push_bytes(bytes(UNREAD_MOST))
-    assert not handover.is_full
-    assert len(handover.take_samples(0.0, 0.0)) == 0
-    handover.push_bytes(b"1")
-    assert handover.is_full
-    with pytest.raises(UnsupportedAudio, match=f"{UNREAD_MOST + 1} bytes wait"):
-        handover.settle(0.0, 0.0)
-    thread = copying(handover, 1_000)
-    handover.settle(0.0, LONG)
-    assert not handover.is_full
-    handover.abandon()
+    pipe = BytePipe()
+    pipe.push_bytes(bytes(MAX_UNREAD_BYTES))
+    assert not pipe.is_full
+    assert len(pipe.take_samples(0.0, 0.0)) == 0
+    pipe.push_bytes(b"1")
+    assert pipe.is_full
+    with pytest.raises(UnsupportedAudio, match=f"{MAX_UNREAD_BYTES + 1} bytes are unread"):
+        pipe.take_samples(0.0, 0.0)
+    thread = start_decoder(pipe, 1_000)
+    pipe.take_samples(0.0, TIMEOUT)
+    assert not pipe.is_full
+    pipe.abandon()
     thread.join()
 
 
-def test_the_decoder_waits_while_too_many_samples_are_untaken():
-    handover = BytePipe()
-    handover.push_bytes(bytes(4 * UNTAKEN_MOST))
-    handover.end()
-    thread = copying(handover, UNTAKEN_MOST // 2)
-    assert len(handover.take_samples(0.0, LONG)) == 4 * UNTAKEN_MOST
+def test_the_decoder_waits_while_too_many_samples_are_not_taken():
+    pipe = BytePipe()
+    pipe.push_bytes(bytes(4 * MAX_WAITING_SAMPLES))
+    pipe.end()
+    thread = start_decoder(pipe, MAX_WAITING_SAMPLES // 2)
+    assert len(pipe.take_samples(0.0, TIMEOUT)) == 4 * MAX_WAITING_SAMPLES
     thread.join()
 
 
 @pytest.mark.parametrize("error", [None, UnsupportedAudio("broken")])
-def test_when_the_decoder_leaves_nobody_waits(error):
-    handover = BytePipe()
-    handover.push_bytes(b"12345")
-    handover.finish(error)
-    handover.push_bytes(b"678")
-    assert handover.left_over == 8
+def test_a_finished_decoder_ends_the_caller(error):
+    pipe = BytePipe()
+    pipe.push_bytes(b"12345")
+    pipe.finish(error)
+    pipe.push_bytes(b"678")
+    assert pipe.surplus_bytes == 8
     if error is None:
-        assert len(handover.take_samples(LONG, LONG)) == 0
+        assert len(pipe.take_samples(TIMEOUT, TIMEOUT)) == 0
     else:
         with pytest.raises(UnsupportedAudio, match="broken"):
-            handover.take_samples(LONG, LONG)
+            pipe.take_samples(TIMEOUT, TIMEOUT)
 
 
-def test_for_an_abandoned_decoder_it_is_the_end():
-    handover = BytePipe()
-    handover.push_bytes(b"12345")
-    handover.abandon()
-    assert handover.read(1) == b""
+def test_an_abandoned_pipe_is_at_its_end():
+    pipe = BytePipe()
+    pipe.push_bytes(b"12345")
+    pipe.abandon()
+    assert pipe.read(1) == b""
     with pytest.raises(PipeAbandoned):
-        handover.push_samples(np.zeros(2 * UNTAKEN_MOST, np.float32))
+        pipe.push_samples(np.zeros(2 * MAX_WAITING_SAMPLES, np.float32))

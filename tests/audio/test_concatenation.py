@@ -1,4 +1,4 @@
-"""Files of several recordings, one glued to the other: all are read."""
+"""Files of several concatenated recordings: all are read."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ KINDS = {
 
 
 @cache
-def both(kind, channels=1):
+def concatenated(kind, channels=1):
     """Two seconds of one tone and two of another, which may differ in rate and channels."""
     container, codec, first, second, options = KINDS[kind]
     other = np.repeat(tone(2.0, second, 1_000), channels, axis=0)
@@ -73,46 +73,46 @@ def assert_both(samples, problems):
 def test_both_are_read(kind, channels):
     if kind == "amr" and channels == 2:
         pytest.skip("AMR has one channel")
-    assert_both(*read(both(kind, channels)))
+    assert_both(*read(concatenated(kind, channels)))
 
 
 @pytest.mark.parametrize(
     "kind", ["flac", "ogg opus", "ogg flac", "webm of a browser", "mka", "tta", "adts", "mp2", "fragmented mp4"]
 )
-def test_in_a_pipe_and_live(kind):
-    recording = both(kind)
+def test_both_are_read_from_a_pipe_and_live(kind):
+    recording = concatenated(kind)
     assert_both(*read(OneWay(recording)))
     with LiveDecoder(AudioFormat("container")) as decoder:
         parts = [decoder.push(recording[at : at + 999]) for at in range(0, len(recording), 999)]
         assert_both(np.concatenate([*parts, decoder.finish()]), decoder.problems)
 
 
-def test_of_one_that_follows_and_is_cut_off_it_is_told():
+def test_a_truncated_second_recording_is_reported():
     first = encode(tone(2.0), container="flac", codec="flac")
     _, problems = read(first + first[: len(first) * 55 // 100])
     assert any("cut off" in problem for problem in problems)
 
 
-def test_of_one_that_follows_and_cannot_be_read_it_is_told():
+def test_an_unreadable_second_recording_is_reported():
     first = encode(tone(2.0), container="ipod", codec="aac")
     samples, problems = read(first + b"\x00\x00\x00\x18ftypM4A " + bytes(12) + b"\x00\x00\x00\x20moov" + bytes(24))
     assert 2.0 <= len(samples) / 16_000 < 2.2
     assert any("cannot be read" in problem for problem in problems)
 
 
-def test_one_without_samples_hides_no_other():
+def test_a_recording_without_samples_does_not_hide_others():
     nothing = encode(tone(1.0)[:, :0], container="flac", codec="flac")
     assert len(read(nothing + encode(tone(2.0), container="flac", codec="flac"))[0]) == 32_000
 
 
-def test_of_a_thousandfold_file_the_work_is_bounded(monkeypatch):
-    monkeypatch.setattr("conure.audio.decoder.MOST_PARTS", 5)
+def test_the_number_of_recordings_is_limited(monkeypatch):
+    monkeypatch.setattr("conure.audio.decoder.MAX_RECORDINGS", 5)
     one, other = encode(tone(0.1)), encode(tone(0.1, 8_000), 8_000)
     samples, problems = read((one + other) * 4)
     assert len(samples) == 5 * 1_600
     assert any("more than 5 recordings" in problem for problem in problems)
 
 
-def test_nothing_but_heads_is_no_recording():
+def test_headers_without_samples_are_not_a_recording():
     with pytest.raises(UnsupportedAudio):
         read(encode(tone(1.0)[:, :0]) * 3)

@@ -1,4 +1,4 @@
-"""What may be opened: files, bytes, pipes. What never is: addresses, protocols, devices, other files."""
+"""Sources that can be opened: files, bytes, pipes; and those that are never opened: URLs, protocols, devices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECOND = encode(tone(1.0))
 
 
 class OneWay(io.RawIOBase):
-    """A file object like a pipe: short reads and no way back."""
+    """A file object like a pipe: short reads, not seekable."""
 
     def __init__(self, content, fails_after=None):
         self.content, self.fails_after = io.BytesIO(content), fails_after
@@ -44,7 +44,7 @@ def test_paths_bytes_and_file_objects(tmp_path):
     assert seconds(path) == seconds(str(path)) == seconds(SECOND) == seconds(io.BytesIO(SECOND)) == 1.0
 
 
-def test_a_file_object_is_read_from_its_start_and_left_open(tmp_path):
+def test_a_file_object_is_read_from_its_start_and_stays_open(tmp_path):
     file = io.BytesIO()
     file.write(SECOND)
     assert seconds(file) == 1.0
@@ -80,7 +80,7 @@ def test_a_named_pipe(tmp_path):
 
 
 @pytest.mark.parametrize("fails_after", [100, 16_000])
-def test_what_came_before_a_failing_disk_is_read(fails_after, capfd):
+def test_audio_before_a_disk_error_is_read(fails_after, capfd):
     with open_audio(OneWay(SECOND, fails_after)) as reader:
         read = sum(block.shape[1] for block in reader.blocks())
     assert 0 < read < 16_000
@@ -136,19 +136,19 @@ def test_empty(content):
         "pipe:0",
     ],
 )
-def test_a_path_is_never_an_address(name, tmp_path):
+def test_a_path_is_never_a_url(name, tmp_path):
     (tmp_path / "talk.wav").write_bytes(SECOND)
     with pytest.raises(AudioNotFound):
         seconds(name.format(folder=tmp_path))
 
 
-def test_an_address_gets_a_hint():
+def test_the_hint_for_a_url():
     with pytest.raises(AudioNotFound) as raised:
         seconds("https://example.org/talk.mp3")
     assert "download it first" in raised.value.hint
 
 
-def test_a_file_may_be_named_like_an_address(tmp_path, monkeypatch):
+def test_a_file_may_have_the_name_of_a_url(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("concat:a.wav", "pipe:0", "%03d.wav", "-"):
         Path(name).write_bytes(SECOND)
@@ -174,7 +174,7 @@ POINTING = {
 
 
 @pytest.mark.parametrize("name", POINTING)
-def test_files_that_point_to_others_are_refused(name, tmp_path):
+def test_files_that_reference_others_are_refused(name, tmp_path):
     talk = tmp_path / "talk.wav"
     talk.write_bytes(SECOND)
     path = tmp_path / name

@@ -1,4 +1,4 @@
-"""The log-mel front-end: chunk by chunk equals the whole, and edge lengths give finite numbers."""
+"""Log-mel features: chunk by chunk equals the whole clip, and results at edge lengths are finite."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_chunk_by_chunk_equals_the_whole(features: int, sizes: tuple[int, ...]) 
 
 @pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("normalize", ["per_feature", "all_features", "NA"])
-def test_arrays_and_tensors_have_the_same_numbers(
+def test_arrays_and_tensors_have_the_same_features(
     normalize: str, kernels: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of a device are the plain ones in torch."""
+    """On a GPU the reference implementation in torch is used."""
     if not kernels:
         monkeypatch.setattr(mel_module, "has_native_kernels", lambda: False)
     config = MelConfig(normalize=normalize)
@@ -80,9 +80,9 @@ def test_a_checkpoints_own_window_and_filterbank_are_used() -> None:
     config = MelConfig(normalize="NA")
     samples, lengths = noise(1600)[None], torch.tensor([1600])
     doubled = LogMel(config, filterbank=LogMel(config).filterbank * 2)
-    plain = LogMel(config)
+    rfft = LogMel(config)
     guard = config.log_guard
-    expected = ((plain(samples, lengths)[0].exp() - guard) * 2 + guard).log()
+    expected = ((rfft(samples, lengths)[0].exp() - guard) * 2 + guard).log()
     torch.testing.assert_close(doubled(samples, lengths)[0], expected, atol=1e-4, rtol=0)
 
 
@@ -90,7 +90,7 @@ def test_a_checkpoints_own_window_and_filterbank_are_used() -> None:
 @pytest.mark.parametrize("features", [80, 128])
 @pytest.mark.parametrize(("rows", "frames"), [(1, 1), (1, 16), (3, 7), (5, 40)])
 @pytest.mark.parametrize("loudness", [0.0, 1e-4, 0.1, 1.0])
-def test_the_kernel_gives_what_the_plain_spectra_give(features: int, rows: int, frames: int, loudness: float) -> None:
+def test_the_kernel_equals_the_reference(features: int, rows: int, frames: int, loudness: float) -> None:
     front = LogMel(MelConfig(features=features))
     samples = noise(rows * (512 + 160 * (frames - 1))).view(rows, -1) * 10 * loudness
     got, expected = front.log_mel(samples), front.log_mel_reference(samples)
@@ -99,7 +99,7 @@ def test_the_kernel_gives_what_the_plain_spectra_give(features: int, rows: int, 
 
 
 @pytest.mark.skipif(not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI")
-def test_the_kernel_finds_a_tone_where_it_is() -> None:
+def test_the_kernel_finds_the_band_of_a_tone() -> None:
     front = LogMel(MelConfig())
     time = torch.arange(512) / 16_000
     for hertz in (125, 1000, 5000):
@@ -117,16 +117,16 @@ def test_the_kernel_uses_a_checkpoints_own_window_and_filterbank() -> None:
     torch.testing.assert_close(front.log_mel(samples), front.log_mel_reference(samples), atol=1e-4, rtol=0)
 
 
-def test_numbers_of_64_bits_are_not_taken_for_others() -> None:
+def test_float64_does_not_use_the_kernel() -> None:
     front, samples = LogMel(MelConfig()), noise(512 + 1600)[None]
     expected = front.log_mel(samples)
     torch.testing.assert_close(front.double().log_mel(samples.double()).float(), expected, atol=5e-4, rtol=0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8, 9, 21])
-def test_spectra_in_few_sizes_are_those_of_all_together(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "FFT_FRAMES", 8)
-    sizes, plain, frames = [], torch.fft.rfft, torch.randn(count, 512)
-    monkeypatch.setattr(torch.fft, "rfft", lambda part: sizes.append(len(part)) or plain(part))
-    torch.testing.assert_close(features._by_sizes(frames), plain(frames))
+def test_spectra_in_buckets_equal_those_of_one_batch(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "MAX_FFT_FRAMES", 8)
+    sizes, rfft, frames = [], torch.fft.rfft, torch.randn(count, 512)
+    monkeypatch.setattr(torch.fft, "rfft", lambda part: sizes.append(len(part)) or rfft(part))
+    torch.testing.assert_close(features._spectra_in_buckets(frames), rfft(frames))
     assert set(sizes) <= {1, 2, 4, 8}

@@ -1,4 +1,4 @@
-"""Any recording becomes the samples that are in it: containers, channels, lengths, gaps, broken ends."""
+"""Recordings are decoded to their samples: containers, channels, lengths, gaps, truncation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JFK = Path(__file__).parents[2] / "src/conure/data/jfk.flac"
 
 
 def read(source, seconds=10.0, **options):
-    """All samples [channels, n], and the reader when it is through."""
+    """All samples [channels, n], and the reader after the last block."""
     with open_audio(source, **options) as reader:
         return np.concatenate(list(reader.blocks(seconds)), axis=1), reader
 
@@ -40,7 +40,7 @@ LOSSLESS = [
 
 
 @pytest.mark.parametrize(("container", "codec", "rate", "channels"), LOSSLESS)
-def test_lossless_gives_the_samples_that_went_in(container, codec, rate, channels):
+def test_lossless_codecs_return_the_encoded_samples(container, codec, rate, channels):
     samples, reader = read(encode(np.repeat(tone(0.5, rate), channels, 0), rate, container, codec))
     assert (reader.source_rate, reader.source_channels, reader.channels) == (rate, channels, 1)
     assert reader.problems == []
@@ -67,7 +67,7 @@ LOSSY = [
 
 
 @pytest.mark.parametrize(("container", "codec", "rate", "channels"), LOSSY)
-def test_lossy_gives_the_tone_that_went_in(container, codec, rate, channels):
+def test_lossy_codecs_return_the_encoded_tone(container, codec, rate, channels):
     samples, reader = read(encode(np.repeat(tone(1.0, rate), channels, 0), rate, container, codec))
     assert (reader.source_rate, reader.source_channels) == (rate, channels)
     assert reader.problems == []
@@ -90,7 +90,7 @@ def test_length_is_exact(rate, count):
     assert samples.shape[1] == round(count * 16_000 / rate)
 
 
-def test_blocks_are_of_the_length_asked_for():
+def test_blocks_have_the_requested_length():
     recording = encode(tone(2.35, 44_100), 44_100)
     with open_audio(recording) as reader:
         blocks = list(reader.blocks(0.5))
@@ -99,7 +99,7 @@ def test_blocks_are_of_the_length_asked_for():
     assert np.array_equal(np.concatenate(blocks, axis=1), read(recording)[0])
 
 
-def test_another_rate_can_be_asked_for():
+def test_another_rate_can_be_requested():
     samples, _ = read(encode(tone(1.0, 44_100), 44_100), rate=8_000)
     assert samples.shape == (1, 8_000)
 
@@ -132,7 +132,7 @@ def test_one_speaker_among_eight_channels_is_kept():
     assert reader.problems == []
 
 
-def test_opposite_phases_do_not_silence_each_other():
+def test_opposite_phases_do_not_cancel_each_other():
     samples, reader = read(encode(np.concatenate([tone(1.0), -0.9 * tone(1.0)])))
     assert level_of(samples[0], 440) == pytest.approx(0.25, rel=1e-3)
     assert len(reader.problems) == 1
@@ -164,7 +164,7 @@ def test_split_fills_a_channel_that_ends_early():
 
 
 @pytest.mark.parametrize("container", ["matroska", "mp4", "mpegts", "avi"])
-def test_a_film_gives_its_sound(container):
+def test_the_sound_of_a_film_is_read(container):
     samples, reader = read(film(tone(3.0, 48_000), container=container, rate=48_000))
     assert reader.seconds_read == pytest.approx(3.0, abs=0.1)
     assert level_of(samples[0, 4_000:12_000], 440) == pytest.approx(0.25, rel=0.1)
@@ -184,20 +184,20 @@ def test_a_film_without_sound_is_refused():
         read(film())
 
 
-def test_of_several_sounds_the_first_is_read_and_the_others_are_told():
+def test_the_first_of_several_tracks_is_read_and_the_others_are_reported():
     samples, reader = read(film(tone(1.0), tone(1.0, hertz=1_000)))
     assert level_of(samples[0, 4_000:12_000], 440) == pytest.approx(0.25, rel=0.1)
     assert reader.problems == ["holds 2 audio tracks: 1 (aac) is read, and left out: 2 (aac)"]
 
 
-def test_pictures_that_come_up_late_change_nothing():
-    sound = encode(tone(8.0), container="flv", codec="aac")  # longer than what is looked at to find the streams
+def test_a_late_video_stream_changes_nothing():
+    sound = encode(tone(8.0), container="flv", codec="aac")  # longer than FFmpeg's probe for streams
     picture = b"\x22" + bytes(40)
     tag = b"\x09" + len(picture).to_bytes(3) + bytes(7) + picture + (len(picture) + 11).to_bytes(4)
     assert np.array_equal(read(sound + tag)[0], read(sound)[0])
 
 
-def test_a_cover_picture_is_no_film():
+def test_a_cover_picture_is_ignored():
     picture = b"\x00image/png\x00\x03\x00" + bytes.fromhex(
         "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
         "0000000c49444154789c63606060000000040001f61738550000000049454e44ae426082"
@@ -232,21 +232,21 @@ def cut(recording, part=0.6):
     ("container", "codec"),
     [("wav", "pcm_s16le"), ("flac", "flac"), ("mp3", "libmp3lame"), ("matroska", "flac"), ("ogg", "libopus")],
 )
-def test_of_a_cut_file_all_is_read_that_is_there_and_the_rest_is_told(container, codec):
+def test_a_truncated_file_is_read_to_its_end_and_the_loss_is_reported(container, codec):
     whole = encode(np.random.default_rng(0).normal(0, 0.1, (1, 144_000)).astype(np.float32), 48_000, container, codec)
     _, reader = read(cut(whole))
     assert 0.9 < reader.seconds_read < 2.2
     assert any("cut off" in problem for problem in reader.problems)
 
 
-def test_of_a_cut_mp4_all_is_read_when_its_index_comes_first(tmp_path):
+def test_a_truncated_mp4_is_read_if_its_index_comes_first(tmp_path):
     write(str(tmp_path / "talk.mp4"), tone(3.0), container="mp4", codec="aac", movflags="faststart")
     _, reader = read(cut((tmp_path / "talk.mp4").read_bytes()))
     assert 1.0 < reader.seconds_read < 2.5
     assert any("cut off" in problem for problem in reader.problems)
 
 
-def test_damage_in_the_middle_is_told_and_the_rest_read():
+def test_damage_in_the_middle_is_reported_and_the_rest_is_read():
     recording = bytearray(encode(tone(3.0), container="adts", codec="aac"))
     for place in range(len(recording) // 2, len(recording) // 2 + 2_000, 7):
         recording[place] ^= 255
@@ -268,7 +268,7 @@ def test_damage_in_the_middle_is_told_and_the_rest_read():
     ],
     ids=["cut head", "text", "zeros", "noise", "mp4 without index", "no samples", "head alone"],
 )
-def test_nothing_to_decode_is_an_error_of_one_line(content, tmp_path, capfd):
+def test_a_file_without_audio_is_an_error_of_one_line(content, tmp_path, capfd):
     path = tmp_path / "talk.wav"
     path.write_bytes(content)
     with pytest.raises(UnsupportedAudio, match=r"talk\.wav: ") as raised:
@@ -278,7 +278,7 @@ def test_nothing_to_decode_is_an_error_of_one_line(content, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_decoder_is_silent_about_damage(capfd):
+def test_the_decoder_prints_nothing_about_damage(capfd):
     read(cut(encode(tone(1.0), container="flac", codec="flac")))
     assert capfd.readouterr() == ("", "")
 
@@ -292,7 +292,7 @@ def test_samples_must_be_finite(value, fault):
             read(encode(samples, codec=codec))
 
 
-def test_a_double_beyond_float32_is_not_finite():
+def test_a_double_out_of_the_range_of_float32_is_not_finite():
     recording = bytearray(encode(tone(0.1), codec="pcm_f64le"))
     recording[-8:] = np.float64(1e300).tobytes()
     with pytest.raises(UnsupportedAudio, match="not finite"):
@@ -310,12 +310,12 @@ def test_the_limit_holds_while_decoding():
     assert reader.seconds_read <= 60
 
 
-def test_the_limit_counts_gaps():
+def test_the_limit_includes_gaps():
     with pytest.raises(AudioTooLong):
         read(film(tone(1.0), start=1.5), max_seconds=2.0)
 
 
-def test_as_long_as_the_limit_is_not_too_long():
+def test_a_recording_as_long_as_the_limit_is_accepted():
     assert read(encode(tone(2.0, 44_100), 44_100), max_seconds=2.0)[1].seconds_read == 2.0
 
 
@@ -335,7 +335,7 @@ def test_too_many_channels_are_refused():
         read(bytes(many))
 
 
-def test_a_wav_of_unknown_length_is_not_cut_off():
+def test_a_wav_of_unknown_length_is_not_truncated():
     recording = bytearray(encode(tone(1.0)))
     recording[4:8] = b"\xff" * 4
     data = recording.index(b"data") + 4

@@ -1,4 +1,4 @@
-"""Names and limits of what may come over a wire, and its bytes as the same samples FFmpeg makes of them."""
+"""Names and limits of audio formats, and conversion to the same samples as FFmpeg."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FFMPEG = {
 
 
 def by_ffmpeg(data, encoding):
-    """Samples [n] as FFmpeg's own codec decodes them."""
+    """Samples [n] as decoded by FFmpeg's codec."""
     options = {"sample_rate": "16000", "ch_layout": "mono"}
     with av.open(io.BytesIO(data), "r", format=FFMPEG[encoding], options=options) as container:
         samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
@@ -47,14 +47,14 @@ EVERY_VALUE = {  # or very many
 
 
 @pytest.mark.parametrize("encoding", EVERY_VALUE)
-def test_samples_are_those_of_ffmpeg(encoding):
+def test_samples_equal_those_of_ffmpeg(encoding):
     samples = to_float(EVERY_VALUE[encoding], encoding)
     assert samples.dtype == np.float32
     assert samples.flags.writeable
     assert np.array_equal(samples, by_ffmpeg(EVERY_VALUE[encoding], encoding))
 
 
-def test_no_alias_is_told_twice():
+def test_aliases_are_unique():
     names = [name for encoding, aliases in ENCODINGS.items() for name in (encoding, *aliases)]
     assert len(names) == len(set(names))
     assert all(re.fullmatch("[a-z0-9_]+", name) for name in names)
@@ -82,20 +82,20 @@ def test_no_alias_is_told_twice():
         (" audio/x-wav ", "container"),
     ],
 )
-def test_names_that_other_programs_use(name, encoding):
+def test_aliases_of_other_programs(name, encoding):
     assert parse_encoding(name) == encoding
     assert AudioFormat.from_name(name, 8_000, 2) == AudioFormat(encoding, 8_000, 2)
 
 
 @pytest.mark.parametrize("name", ["", "g729", "pcm 16", "audio/", "s16be"])
-def test_an_unknown_name_is_told_with_the_known_ones(name):
+def test_the_error_for_an_unknown_name_lists_the_known_ones(name):
     with pytest.raises(BadOption, match=re.escape(repr(name))) as raised:
         parse_encoding(name)
     assert all(encoding in raised.value.hint for encoding in ENCODINGS)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"encoding": "linear16"}, "'linear16'"),  # an alias goes through `named`
         ({"sample_rate": 7_999}, "7999"),
@@ -105,8 +105,8 @@ def test_an_unknown_name_is_told_with_the_known_ones(name):
         ({"channels": 9}, "9 channels"),
     ],
 )
-def test_limits(fields, told):
-    with pytest.raises(BadOption, match=told) as raised:
+def test_limits(fields, message):
+    with pytest.raises(BadOption, match=message) as raised:
         AudioFormat(**fields)
     assert raised.value.hint
 

@@ -1,4 +1,5 @@
-"""Containers as they arrive: what the file reader gives, soon, in bounded memory, and no thread is left behind."""
+"""Containers that are decoded while they arrive: the results of the file reader, early, in bounded memory, without
+leaking threads."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conure.audio import byte_pipe as handover
+from conure.audio import byte_pipe
 from conure.audio import live_decoder as live_module
 from conure.audio.files import open_audio
 from conure.audio.formats import AudioFormat
@@ -21,7 +22,7 @@ from conure.audio.live_decoder import LiveDecoder
 from conure.errors import UnsupportedAudio
 from tests.audio.recordings import encode, film, flac_of_silence, tone
 from tests.audio.test_containers import POINTING, OneWay
-from tests.audio.test_live_decoder import cut
+from tests.audio.test_live_decoder import split_packets
 from tests.waiting import wait_for
 
 JFK = Path(__file__).parents[2] / "src/conure/data/jfk.flac"
@@ -46,7 +47,7 @@ SPOKEN = {
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """A push waits for all its samples, however busy the machine is."""
+    """A push waits for all its samples, even on a busy machine."""
     monkeypatch.setattr(live_module, "PATIENCE", 60.0)
 
 
@@ -55,7 +56,7 @@ def decoder():
 
 
 def live(packets):
-    """All samples [n], and what could not be read."""
+    """All samples [n], and the problems."""
     with decoder() as one:
         parts = [*push(one, packets), one.finish()]
         return np.concatenate(parts), one.problems
@@ -71,7 +72,7 @@ def filed(source):
 
 
 def speech(seconds, rate=48_000):
-    """JFK's as [2, n], the second channel softer."""
+    """Speech of JFK, [2, n], the second channel quieter."""
     with open_audio(JFK, rate=rate) as reader:
         samples = next(reader.blocks(seconds))
     return np.concatenate([samples, 0.5 * samples])
@@ -83,13 +84,13 @@ def spoken(kind, seconds=2.0):
 
 
 @pytest.mark.parametrize("kind", SPOKEN)
-def test_the_file_reader_gives_the_same(kind):
+def test_results_equal_those_of_the_file_reader(kind):
     recording = spoken(kind)
     expected, _ = filed(
         OneWay(recording) if kind.startswith("mp3") else recording
-    )  # an MP3 cannot trim its end in a pipe
+    )  # the end of an MP3 is not trimmed in a pipe
     for sizes in ([997], [4_096, 10], [len(recording)]):
-        samples, problems = live(cut(recording, sizes))
+        samples, problems = live(split_packets(recording, sizes))
         assert samples.shape == expected.shape
         np.testing.assert_allclose(samples, expected, atol=1e-6)
         assert problems == []
@@ -100,16 +101,16 @@ SHORT = {kind: spoken(kind, 0.3) for kind in ("ogg opus", "webm opus", "flac")}
 
 @settings(max_examples=15, deadline=None)
 @given(kind=st.sampled_from(list(SHORT)), sizes=st.lists(st.integers(0, 600), min_size=1, max_size=6).filter(any))
-def test_packets_of_any_size_give_the_samples_of_one(kind, sizes):
-    assert np.array_equal(live(cut(SHORT[kind], sizes))[0], live([SHORT[kind]])[0])
+def test_samples_do_not_depend_on_the_sizes_of_packets(kind, sizes):
+    assert np.array_equal(live(split_packets(SHORT[kind], sizes))[0], live([SHORT[kind]])[0])
 
 
 @pytest.mark.parametrize("kind", ["ogg opus", "webm opus", "webm of a browser", "fragmented mp4", "adts", "mp3"])
 @pytest.mark.parametrize("milliseconds", [20, 100])
-def test_samples_come_while_the_stream_is_open(kind, milliseconds):
+def test_samples_are_returned_while_the_stream_is_open(kind, milliseconds):
     seconds = 5.0
     recording = spoken(kind, seconds)
-    packets = cut(recording, [len(recording) * milliseconds // round(1000 * seconds)])
+    packets = split_packets(recording, [len(recording) * milliseconds // round(1000 * seconds)])
     with decoder() as one:
         came = pushed = 0
         for packet in packets:
@@ -118,13 +119,13 @@ def test_samples_come_while_the_stream_is_open(kind, milliseconds):
             assert came / 16_000 > seconds * pushed / len(recording) - 1.0
 
 
-def test_all_that_can_be_decoded_comes_with_its_push():
+def test_all_decodable_samples_are_returned_by_their_push():
     with decoder() as one:
         came = len(one.push(spoken("webm opus", 3.0)))
     assert came > 2.8 * 16_000
 
 
-def test_many_at_once():
+def test_many_decoders_at_once():
     recordings = [encode(tone(0.5, 48_000, hertz), 48_000, "ogg", "libopus") for hertz in (300, 500, 700, 900)]
     decoders = [decoder() for _ in recordings]
     samples = [[] for _ in recordings]
@@ -136,7 +137,7 @@ def test_many_at_once():
         np.testing.assert_allclose(np.concatenate(parts), filed(recording)[0], atol=1e-6)
 
 
-def test_nothing_at_all_is_no_sample():
+def test_an_empty_stream_has_no_samples():
     samples, problems = live([b"", b""])
     assert len(samples) == 0
     assert problems == []
@@ -146,7 +147,7 @@ def test_nothing_at_all_is_no_sample():
 
 
 def wav(channels=1, rate=16_000):
-    """A second's WAV whose head tells this."""
+    """A WAV of one second with this header."""
     recording = bytearray(encode(tone(1.0)))
     fmt = recording.index(b"fmt ") + 8
     recording[fmt + 2 : fmt + 16] = b"".join(
@@ -180,34 +181,34 @@ WRONG = {
 
 
 @pytest.mark.parametrize("recording", WRONG.values(), ids=WRONG)
-def test_what_the_file_reader_refuses_is_refused_in_its_words(recording, capfd):
+def test_errors_equal_those_of_the_file_reader(recording, capfd):
     with pytest.raises(UnsupportedAudio) as expected:
         filed(recording)
     with pytest.raises(UnsupportedAudio) as raised:
-        live(cut(recording, [1_000]))
-    message = re.sub(r" \((cut off|the page).*\)$", "", expected.value.message)  # of what comes no end is known
+        live(split_packets(recording, [1_000]))
+    message = re.sub(r" \((cut off|the page).*\)$", "", expected.value.message)  # the length of live audio is not known
     assert (raised.value.message, raised.value.hint) == (message, expected.value.hint)
     assert capfd.readouterr() == ("", "")
 
 
-def test_it_is_refused_before_its_end():
+def test_errors_are_raised_before_the_end():
     with decoder() as one, pytest.raises(UnsupportedAudio, match="not audio"):
-        push(one, cut(np.random.default_rng(0).bytes(1 << 18), [4_000]))
+        push(one, split_packets(np.random.default_rng(0).bytes(1 << 18), [4_000]))
 
 
-def test_of_two_sounds_the_first_is_read_and_the_other_told():
+def test_the_first_of_two_tracks_is_read_and_the_other_is_reported():
     recording = film(tone(2.0), tone(2.0, hertz=1_000))
-    samples, problems = live(cut(recording, [1_000]))
+    samples, problems = live(split_packets(recording, [1_000]))
     expected, told = filed(recording)
     np.testing.assert_allclose(samples, expected, atol=1e-6)
     assert problems == told == ["holds 2 audio tracks: 1 (aac) is read, and left out: 2 (aac)"]
 
 
-def test_damage_in_the_middle_is_told():
+def test_damage_in_the_middle_is_reported():
     recording = bytearray(spoken("adts", 3.0))
     for place in range(len(recording) // 2, len(recording) // 2 + 2_000, 7):
         recording[place] ^= 255
-    samples, problems = live(cut(bytes(recording), [1_000]))
+    samples, problems = live(split_packets(bytes(recording), [1_000]))
     expected, told = filed(bytes(recording))
     np.testing.assert_allclose(samples, expected, atol=1e-6)
     assert any("damaged packet" in problem for problem in problems)
@@ -215,20 +216,20 @@ def test_damage_in_the_middle_is_told():
 
 
 @pytest.mark.parametrize("name", POINTING)
-def test_what_points_elsewhere_is_refused(name, tmp_path):
+def test_files_that_reference_others_are_refused(name, tmp_path):
     talk = tmp_path / "talk.wav"
     talk.write_bytes(encode(tone(1.0)))
     with pytest.raises(UnsupportedAudio):
         live([POINTING[name].format(talk=talk).encode()])
 
 
-def test_an_mp4_with_its_index_last_gets_a_hint():
+def test_the_hint_for_an_mp4_with_its_index_last():
     with pytest.raises(UnsupportedAudio, match="index at its end") as raised:
-        live(cut(encode(speech(10.0), 48_000, "mp4", "aac"), [4_000]))
+        live(split_packets(encode(speech(10.0), 48_000, "mp4", "aac"), [4_000]))
     assert "fragmented MP4" in raised.value.hint
 
 
-def test_bytes_after_the_end_are_told():
+def test_bytes_after_the_end_are_reported():
     recording = encode(tone(1.0), container="tta", codec="tta")
     samples, [problem] = live([recording, *[bytes(40_000)] * 4])
     assert len(samples) == 16_000
@@ -238,36 +239,36 @@ def test_bytes_after_the_end_are_told():
 # --- bounds
 
 
-def test_hours_out_of_a_few_bytes_are_refused():
-    with pytest.raises(UnsupportedAudio, match="more than 900 s at once"):
+def test_hours_of_audio_from_a_few_bytes_are_refused():
+    with pytest.raises(UnsupportedAudio, match="more than 900 s of audio"):
         live([flac_of_silence(hours=40)])
 
 
-def test_the_decoder_waits_for_samples_to_be_taken(monkeypatch):
+def test_the_decoder_waits_until_samples_are_taken(monkeypatch):
     monkeypatch.setattr(live_module, "PATIENCE", 0.0)
     with decoder() as one:
         came = len(one.push(flac_of_silence(hours=1)))
-        assert came <= handover.UNTAKEN_MOST + 65_536
+        assert came <= byte_pipe.MAX_WAITING_SAMPLES + 65_536
 
 
-def test_a_terabyte_that_never_becomes_audio_is_refused(monkeypatch):
-    monkeypatch.setattr(handover, "SILENT_MOST", 1 << 20)
+def test_bytes_without_samples_are_refused_at_a_limit(monkeypatch):
+    monkeypatch.setattr(byte_pipe, "MAX_BYTES_WITHOUT_SAMPLES", 1 << 20)
     recording = SHORT["webm opus"]
     clusters = recording.index(bytes.fromhex("1f43b675"))
     void = b"\xec\x01" + (10**12).to_bytes(7)
-    with decoder() as one, pytest.raises(UnsupportedAudio, match="1 MiB came and not one sample"):
+    with decoder() as one, pytest.raises(UnsupportedAudio, match="no sample in the first 1 MiB"):
         push(one, [recording[:clusters] + void, *[bytes(1 << 16)] * 20])
 
 
-def test_a_decoder_that_hangs_is_given_up(monkeypatch):
+def test_a_decoder_that_hangs_is_abandoned(monkeypatch):
     hangs = threading.Event()
     monkeypatch.setattr(live_module, "open_pipe", lambda pipe: hangs.wait(60))
-    monkeypatch.setattr(live_module, "LONGEST_WAIT", 0.01)
-    monkeypatch.setattr(live_module, "LEAVING", 0.01)
+    monkeypatch.setattr(live_module, "DECODE_TIMEOUT", 0.01)
+    monkeypatch.setattr(live_module, "JOIN_TIMEOUT", 0.01)
     with decoder() as one:
         monkeypatch.setattr(live_module, "PATIENCE", 0.01)
         assert len(one.push(bytes(1_000))) == 0
-        with pytest.raises(UnsupportedAudio, match=r"not decoded 0\.01 s later, 1000 bytes wait"):
+        with pytest.raises(UnsupportedAudio, match=r"not decoded after 0\.01 s, 1000 bytes are unread"):
             one.finish()
     hangs.set()
 
@@ -280,19 +281,19 @@ def native_threads():
 
 
 def assert_threads(python, native):
-    """The kernel may take a moment to see that a thread has ended."""
+    """Waits, because the kernel may list a thread for a moment after its end."""
     assert threading.active_count() == python
     wait_for(lambda: native_threads() <= native)
     assert native_threads() == native
 
 
 def threads():
-    """Those of Python, and those of FFmpeg too."""
+    """Number of threads of Python, and of all threads including FFmpeg's."""
     return threading.active_count(), native_threads()
 
 
 @pytest.mark.parametrize("given", [0, 1, 40, 3_000, None], ids=["nothing", "a byte", "half a head", "some", "all"])
-def test_close_gives_the_thread_back_wherever_it_is(given):
+def test_close_ends_the_thread_in_any_state(given):
     recording = spoken("ogg opus")
     before = threads()
     one = decoder()
@@ -304,7 +305,7 @@ def test_close_gives_the_thread_back_wherever_it_is(given):
         one.push(b"more")
 
 
-def test_close_while_the_decoder_waits_for_room(monkeypatch):
+def test_close_while_the_decoder_waits(monkeypatch):
     monkeypatch.setattr(live_module, "PATIENCE", 0.0)
     before = threads()
     one = decoder()
@@ -313,7 +314,7 @@ def test_close_while_the_decoder_waits_for_room(monkeypatch):
     assert_threads(*before)
 
 
-def test_no_thread_is_left_after_two_hundred(capfd):
+def test_two_hundred_decoders_leave_no_thread(capfd):
     before = threads()
     for count in range(200):
         one = decoder()
@@ -321,24 +322,24 @@ def test_no_thread_is_left_after_two_hundred(capfd):
         if count % 2:
             one.close()
         else:
-            with suppress(UnsupportedAudio):  # the first ones end within their heads
+            with suppress(UnsupportedAudio):  # the first ones end within their headers
                 one.finish()
     assert_threads(*before)
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("wanted", [1, 2, 3])
-def test_channels_are_told_apart(wanted):
-    """Two are there; of fewer the first are taken, and those that are missing are silent."""
+@pytest.mark.parametrize("requested", [1, 2, 3])
+def test_channels_are_kept_separate(requested):
+    """The recording has two channels; surplus ones are dropped, missing ones are silent."""
     sound = np.concatenate([tone(1.0, 48_000), tone(1.0, 48_000, 1_000)])
     recording = encode(sound, 48_000, "flac", "flac")
     with open_audio(recording, channels="split") as reader:
         expected = np.concatenate(list(reader.blocks()), axis=1)
-    with LiveDecoder(AudioFormat("container", channels=wanted), split=True) as one:
-        split = np.concatenate([*push(one, cut(recording, [1_000])), one.finish()], axis=1)
-        assert split.shape == (wanted, expected.shape[1])
-        np.testing.assert_array_equal(split[:2], expected[:wanted])
+    with LiveDecoder(AudioFormat("container", channels=requested), split=True) as one:
+        split = np.concatenate([*push(one, split_packets(recording, [1_000])), one.finish()], axis=1)
+        assert split.shape == (requested, expected.shape[1])
+        np.testing.assert_array_equal(split[:2], expected[:requested])
         assert not split[2:].any()
-        assert bool(one.problems) == (wanted != 2)
-    if wanted == 2:
-        np.testing.assert_allclose(split.mean(axis=0), live(cut(recording, [1_000]))[0], atol=1e-6)
+        assert bool(one.problems) == (requested != 2)
+    if requested == 2:
+        np.testing.assert_allclose(split.mean(axis=0), live(split_packets(recording, [1_000]))[0], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Small recordings with wrong sizes, counts and time stamps: read as far as may be, or refused in one line."""
+"""Small recordings with wrong sizes, counts and time stamps: read as far as possible, or refused with one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.audio.test_containers import OneWay
 from tests.audio.test_tracks import mixed
 from tests.audio.test_truncation import ANNOUNCING, SILENT
 
-MOST_SECONDS = 3_600.0
+MAX_SECONDS = 3_600.0
 NUMBERS = [bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80\0\0\0", b"\0\0\0\x80", b"\xff" * 8]
 
 
@@ -51,7 +51,7 @@ def mutated(recording, rng):
 
 
 def filed(recording):
-    with open_audio(recording, max_seconds=MOST_SECONDS) as reader:
+    with open_audio(recording, max_seconds=MAX_SECONDS) as reader:
         return sum(block.shape[1] for block in reader.blocks())
 
 
@@ -66,9 +66,9 @@ def live(recording):
 
 
 @pytest.mark.parametrize("kind", BASES)
-def test_nothing_but_samples_and_known_mistakes_come_of_it(kind, capfd):
+def test_results_are_samples_or_known_errors(kind, capfd):
     rng = random.Random(kind)
     for way in (filed,) * 8 + (piped, live) * 3:
         with suppress(ConureError):
-            assert way(mutated(BASES[kind], rng)) <= MOST_SECONDS * 16_000
+            assert way(mutated(BASES[kind], rng)) <= MAX_SECONDS * 16_000
     assert capfd.readouterr() == ("", "")

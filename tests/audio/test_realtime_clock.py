@@ -1,4 +1,4 @@
-"""When audio would have been spoken, however it came."""
+"""Times at which audio was spoken, for live audio and audio sent faster than real time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conure.audio.realtime_clock import LONGEST_PACKET, RATE, RealtimeClock
+from conure.audio.realtime_clock import MAX_PACKET_SECONDS, RATE, RealtimeClock
 
 PACKET = RATE // 50
 
@@ -18,7 +18,7 @@ def live(seconds: float, begin: float = 100.0) -> RealtimeClock:
     return spoken
 
 
-def test_live_audio_was_spoken_until_it_came() -> None:
+def test_live_audio_was_spoken_before_it_arrived() -> None:
     spoken = live(2.0)
     for place in (PACKET, RATE // 2, RATE, 2 * RATE):
         assert spoken.spoken_at(place) == pytest.approx(100.0 + place / RATE, abs=1e-6)
@@ -26,11 +26,11 @@ def test_live_audio_was_spoken_until_it_came() -> None:
     assert spoken.lag(2 * RATE, 109.0) == 0.0
 
 
-def test_audio_that_came_at_once_is_spoken_from_then_on() -> None:
+def test_audio_that_arrives_at_once_is_spoken_from_then_on() -> None:
     spoken = RealtimeClock()
     spoken.add_packet(600 * RATE, 100.0)
-    assert spoken.spoken_at(300 * RATE) == pytest.approx(400.0 - LONGEST_PACKET)
-    assert spoken.lag(0, 150.0) == pytest.approx(50.0 + LONGEST_PACKET)
+    assert spoken.spoken_at(300 * RATE) == pytest.approx(400.0 - MAX_PACKET_SECONDS)
+    assert spoken.lag(0, 150.0) == pytest.approx(50.0 + MAX_PACKET_SECONDS)
     assert spoken.lag(60 * RATE, 150.0) == 0.0
 
 
@@ -40,18 +40,18 @@ def test_the_size_of_packets_makes_no_difference(sizes: list[int]) -> None:
     for size in sizes:
         spoken.add_packet(size, 100.0)
     place = sum(sizes)
-    assert 100.0 - LONGEST_PACKET - 1e-6 <= spoken.spoken_at(place) - place / RATE <= 100.0
+    assert 100.0 - MAX_PACKET_SECONDS - 1e-6 <= spoken.spoken_at(place) - place / RATE <= 100.0
     assert len(spoken._marks) == 1
 
 
-def test_a_pause_is_not_made_up_for() -> None:
+def test_a_pause_is_not_caught_up() -> None:
     spoken = live(1.0)
     spoken.add_packet(PACKET, 111.02)
     assert spoken.lag(RATE, 112.0) == pytest.approx(1.0)
     assert spoken.spoken_at(RATE + PACKET) == pytest.approx(111.02)
 
 
-def test_who_was_ahead_and_is_heard_is_live_again() -> None:
+def test_a_stream_that_was_ahead_and_is_processed_is_in_real_time_again() -> None:
     spoken = RealtimeClock()
     spoken.add_packet(10 * RATE, 100.0)
     assert spoken.lag(10 * RATE, 101.0) == 0.0
@@ -61,7 +61,7 @@ def test_who_was_ahead_and_is_heard_is_live_again() -> None:
     assert spoken.lag(10 * RATE, 102.0) == pytest.approx(1.0)
 
 
-def test_what_begins_again_is_late_from_then_on() -> None:
+def test_the_lag_counts_from_a_restart() -> None:
     spoken = live(5.0)
     spoken.restart(2 * RATE, 200.0)
     assert spoken.lag(2 * RATE, 200.5) == pytest.approx(0.5)
@@ -69,7 +69,7 @@ def test_what_begins_again_is_late_from_then_on() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 0.05), st.integers(1, 3_000)), max_size=100))
-def test_what_is_kept_is_bounded_by_what_waits(packets: list[tuple[float, int]]) -> None:
+def test_the_number_of_marks_is_bounded_by_the_backlog(packets: list[tuple[float, int]]) -> None:
     spoken, now, place = RealtimeClock(), 100.0, 0
     for pause, size in packets:
         now += pause

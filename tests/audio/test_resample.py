@@ -1,4 +1,4 @@
-"""Chunk by chunk gives the numbers of the whole clip, and exactly as many."""
+"""Resampling chunk by chunk equals that of the whole clip, with exactly as many samples."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_same_rate_changes_nothing():
     assert np.array_equal(resampled(samples, 16_000, 333), samples)
 
 
-def test_channels_stay_apart():
+def test_channels_are_kept_separate():
     samples = np.zeros((2, 4_800), np.float32)
     samples[1] = np.sin(np.arange(4_800) / 10)
     made = resampled(samples, 48_000, 1_000)

@@ -1,4 +1,4 @@
-"""WAV and its like are read as far as there are samples, whatever their size fields tell."""
+"""WAV and similar files are read as far as there are samples, independent of their size fields."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def wav(data=PCM, size=None, riff=None, after=b"", before=b"", rate=16_000, chan
 
 
 def rf64(data=PCM, size=None, after=b""):
-    told = len(data) if size is None else size
-    ds64 = b"ds64" + struct.pack("<IQQQI", 28, 0, told, 0, 0)
+    sizes = len(data) if size is None else size
+    ds64 = b"ds64" + struct.pack("<IQQQI", 28, 0, sizes, 0, 0)
     plain = wav(data, 0xFFFFFFFF, 0xFFFFFFFF, after, ds64)
     return b"RF64" + plain[4:]
 
@@ -55,14 +55,14 @@ def aiff(data=PCM, size=None, after=b""):
 
 def caf(data=PCM, size=None, after=b""):
     desc = struct.pack(">4sqd4sIIIII", b"desc", 32, 16_000.0, b"lpcm", 2, 2, 1, 1, 16)
-    told = 4 + (len(data) if size is None else size)
-    return b"caff\x00\x01\x00\x00" + desc + struct.pack(">4sqI", b"data", told, 0) + data + after
+    sizes = 4 + (len(data) if size is None else size)
+    return b"caff\x00\x01\x00\x00" + desc + struct.pack(">4sqI", b"data", sizes, 0) + data + after
 
 
 def au(data=PCM, size=None, after=b""):
-    told = len(data) if size is None else size
+    sizes = len(data) if size is None else size
     swapped = np.frombuffer(data, "<i2").astype(">i2").tobytes()
-    return struct.pack(">4sIIIII4x", b".snd", 28, told, 3, 16_000, 1) + swapped + after
+    return struct.pack(">4sIIIII4x", b".snd", 28, sizes, 3, 16_000, 1) + swapped + after
 
 
 FAMILY = {"wav": wav, "rf64": rf64, "w64": w64, "aiff": aiff, "caf": caf, "au": au}
@@ -87,7 +87,7 @@ def live(recording):
 WAYS = pytest.mark.parametrize("way", [filed, piped, live])
 
 
-def assert_heard(found, *parts):
+def assert_tone(found, *parts):
     samples, problems = found
     expected = np.concatenate([np.frombuffer(part, "<i2") for part in parts]) / 32_768
     assert samples.shape == (1, len(expected))
@@ -99,40 +99,40 @@ def assert_heard(found, *parts):
 @pytest.mark.parametrize("make", FAMILY.values(), ids=FAMILY)
 @pytest.mark.parametrize("size", [0, 44, 3_200, 3_201, 8_000, 31_998])
 def test_a_size_that_is_too_small(make, size, way):
-    assert_heard(way(make(size=size)), PCM)
+    assert_tone(way(make(size=size)), PCM)
 
 
 @WAYS
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0xFFFFFFFF - 36, 0x7FFFFFFF, 0x7FFFF000, 0x80000000])
-def test_a_size_that_stands_for_not_known(size, way):
-    assert_heard(way(wav(size=size, riff=size)), PCM)
+def test_a_size_that_means_unknown(size, way):
+    assert_tone(way(wav(size=size, riff=size)), PCM)
 
 
 @WAYS
-def test_silence_is_no_chunk(way):
+def test_silence_is_not_taken_for_a_chunk(way):
     quiet = bytes(16_000) + PCM
-    assert_heard(way(wav(quiet, 44, 36)), quiet)
+    assert_tone(way(wav(quiet, 44, 36)), quiet)
     blank = b"    " * 4_000 + PCM  # all of them printable
-    assert_heard(way(wav(blank, 44, 36)), blank)
+    assert_tone(way(wav(blank, 44, 36)), blank)
 
 
 @WAYS
 @pytest.mark.parametrize("after", [INFO, ID3, INFO + ID3, b"bext" + struct.pack("<I", 602) + bytes(602)])
-def test_chunks_after_the_samples_are_no_samples(after, way):
-    assert_heard(way(wav(after=after)), PCM)
-    assert_heard(way(wav(after=after) + wav(after=after)), PCM, PCM)
+def test_chunks_after_the_samples_are_not_read_as_samples(after, way):
+    assert_tone(way(wav(after=after)), PCM)
+    assert_tone(way(wav(after=after) + wav(after=after)), PCM, PCM)
 
 
 @WAYS
 @pytest.mark.parametrize("size", [0, 44, 0xFFFFFFFF])
 @pytest.mark.parametrize("after", [INFO, ID3])
-def test_nor_are_they_after_a_wrong_size(size, after, way):
-    assert_heard(way(wav(size=size, riff=size, after=after)), PCM)
+def test_chunks_after_a_wrong_size_are_not_read_as_samples(size, after, way):
+    assert_tone(way(wav(size=size, riff=size, after=after)), PCM)
 
 
-def test_a_chunk_that_nobody_knows_is_told_by_where_it_leads():
-    assert_heard(filed(wav(after=ODD)), PCM)
-    assert_heard(filed(wav(after=ODD + INFO) + wav()), PCM, PCM)
+def test_an_unknown_chunk_is_recognised_by_what_follows_it():
+    assert_tone(filed(wav(after=ODD)), PCM)
+    assert_tone(filed(wav(after=ODD + INFO) + wav()), PCM, PCM)
 
 
 @WAYS
@@ -150,34 +150,34 @@ def test_samples_of_an_odd_number_of_bytes(way):
 @WAYS
 def test_several_chunks_of_samples(way):
     second = b"data" + struct.pack("<I", len(PCM)) + PCM
-    assert_heard(way(wav(after=INFO + second)), PCM, PCM)
+    assert_tone(way(wav(after=INFO + second)), PCM, PCM)
 
 
 @WAYS
 @pytest.mark.parametrize("make", FAMILY.values(), ids=FAMILY)
 @pytest.mark.parametrize("size", [None, 100])
-def test_files_glued_together(make, size, way):
-    """Of one kind and with whatever sizes, they are as if they were one."""
-    assert_heard(way(make(size=size) + make() + make(size=size)), PCM, PCM, PCM)
+def test_concatenated_files(make, size, way):
+    """Files of one format, with any declared sizes, are read as one."""
+    assert_tone(way(make(size=size) + make() + make(size=size)), PCM, PCM, PCM)
 
 
 @WAYS
-def test_glued_with_something_between(way):
+def test_concatenated_files_with_chunks_between(way):
     padded, garbage = bytes(512), np.arange(300, dtype="<i2").tobytes()
-    assert_heard(way(wav(after=padded) + wav()), PCM, padded, PCM)
-    assert_heard(way(wav(after=garbage) + wav(after=INFO)), PCM, garbage, PCM)
+    assert_tone(way(wav(after=padded) + wav()), PCM, padded, PCM)
+    assert_tone(way(wav(after=garbage) + wav(after=INFO)), PCM, garbage, PCM)
 
 
 @WAYS
-def test_a_head_before_each_packet(way):
-    """As of clients that wrap all that they send."""
+def test_a_header_before_each_packet(way):
+    """Some clients send each packet as a WAV file."""
     packets = [PCM[at : at + 640] for at in range(0, len(PCM), 640)]
-    assert_heard(way(b"".join(wav(packet) for packet in packets)), PCM)
+    assert_tone(way(b"".join(wav(packet) for packet in packets)), PCM)
 
 
 @WAYS
 @pytest.mark.parametrize("container", ["wav", "w64", "aiff", "caf", "au"])
-def test_glued_files_of_different_rates_and_channels(container, way):
+def test_concatenated_files_of_different_rates_and_channels(container, way):
     codec = "pcm_s16be" if container in ("aiff", "au") else "pcm_s16le"
     stereo = np.repeat(tone(1.0, 48_000, 1_000), 2, axis=0)
     recording = encode(tone(1.0), 16_000, container, codec) + encode(stereo, 48_000, container, codec)
@@ -192,7 +192,7 @@ def test_glued_files_of_different_rates_and_channels(container, way):
 
 @WAYS
 @pytest.mark.parametrize("make", FAMILY.values(), ids=FAMILY)
-def test_of_a_cut_file_the_rest_is_told(make, way):
+def test_the_missing_end_of_a_truncated_file_is_reported(make, way):
     whole = make()
     samples, problems = way(whole[: len(whole) * 55 // 100])
     assert 8_000 < samples.shape[1] < 9_000
@@ -201,7 +201,7 @@ def test_of_a_cut_file_the_rest_is_told(make, way):
 
 
 @WAYS
-def test_cut_in_the_head_of_the_second(way):
+def test_a_file_truncated_in_the_header_of_the_second_recording(way):
     first = wav(after=INFO)
     for cut in (4, 12, 20, 44):
         samples, problems = way(first + wav()[:cut])
@@ -209,11 +209,11 @@ def test_cut_in_the_head_of_the_second(way):
         assert cut < 12 or "damaged from its start" in problems[0] or "cut off" in problems[0]
 
 
-def test_an_empty_first_does_not_hide_the_second():
-    assert_heard(filed(wav(b"") + wav()), PCM)
+def test_an_empty_first_recording_does_not_hide_the_second():
+    assert_tone(filed(wav(b"") + wav()), PCM)
 
 
-def test_how_long_it_is_is_told_by_what_is_there():
+def test_the_duration_is_that_of_the_available_samples():
     for recording in (wav(), wav(size=44), wav(size=0xFFFFFFFF), rf64(size=0), w64(size=10), io.BytesIO(aiff(size=0))):
         with open_audio(recording) as reader:
             assert reader.duration_hint == pytest.approx(1.0, abs=0.01)
@@ -221,7 +221,7 @@ def test_how_long_it_is_is_told_by_what_is_there():
 
 @WAYS
 @pytest.mark.parametrize("size", [0, 44, 0xFFFFFFFF])
-def test_what_looks_like_a_chunk_and_is_none(size, way):
-    """A chunk that would go on for ever, among samples."""
+def test_samples_that_look_like_a_chunk(size, way):
+    """The header of a chunk of maximal length, among samples."""
     data = PCM + b"LIST" + b"\xff" * 4 + b"INFO" + PCM + b"id3 " + b"\xff" * 4 + b"ID3" + b"\x03" + PCM
-    assert_heard(way(wav(data, size, size)), data)
+    assert_tone(way(wav(data, size, size)), data)

@@ -1,4 +1,4 @@
-"""Bytes that wait come out as they went in, wherever they were kept, and what kept them is given back."""
+"""Bytes are returned in order from memory and files, and space is released."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conure.audio import spool as spools
-from conure.audio.spool import IN_MEMORY, Spool, SpoolSpace
+from conure.audio.spool import MAX_MEMORY_BYTES, Spool, SpoolSpace
 from conure.errors import BacklogFull
 
 FILES = Path("/proc/self/fd")
-SIZES = st.sampled_from([1, 2, 3, 100, 6_400, IN_MEMORY // 3, IN_MEMORY, 2 * IN_MEMORY + 7])
+SIZES = st.sampled_from([1, 2, 3, 100, 6_400, MAX_MEMORY_BYTES // 3, MAX_MEMORY_BYTES, 2 * MAX_MEMORY_BYTES + 7])
 
 
 def files() -> int:
-    """Temporary files that are open: they have no name."""
+    """Open temporary files, which have no name."""
     return sum("deleted" in os.readlink(path) for path in FILES.iterdir() if path.is_symlink())
 
 
@@ -47,7 +47,7 @@ def test_first_in_first_out(steps: list[tuple[bool, int]], random: object) -> No
             assert taken or not len(spool)
             got += taken
         assert len(got) + len(spool) == len(wanted)
-    while taken := spool.read(IN_MEMORY):
+    while taken := spool.read(MAX_MEMORY_BYTES):
         got += taken
     assert got == wanted
     assert space.used_bytes == 0
@@ -55,69 +55,69 @@ def test_first_in_first_out(steps: list[tuple[bool, int]], random: object) -> No
     spool.close()
 
 
-def test_what_is_little_needs_no_file() -> None:
+def test_few_bytes_need_no_file() -> None:
     spool = Spool(SpoolSpace(0))
     before = files()
     for _ in range(3):
-        for _ in range(IN_MEMORY // 1_000):
+        for _ in range(MAX_MEMORY_BYTES // 1_000):
             spool.append(bytes(1_000))
         assert files() == before
         while spool.read(777):
             pass
 
 
-def test_room_is_shared_and_given_back() -> None:
-    space = SpoolSpace(5 * IN_MEMORY)
+def test_space_is_shared_and_released() -> None:
+    space = SpoolSpace(5 * MAX_MEMORY_BYTES)
     one, other = Spool(space), Spool(space)
-    one.append(bytes(3 * IN_MEMORY))
+    one.append(bytes(3 * MAX_MEMORY_BYTES))
     with pytest.raises(BacklogFull, match=r"reached 5\.24288 MB"):
-        other.append(bytes(3 * IN_MEMORY))
+        other.append(bytes(3 * MAX_MEMORY_BYTES))
     assert len(other) == 0
     one.close()
     one.close()
     assert space.used_bytes == 0
-    other.append(bytes(3 * IN_MEMORY))
-    assert space.used_bytes == 3 * IN_MEMORY
+    other.append(bytes(3 * MAX_MEMORY_BYTES))
+    assert space.used_bytes == 3 * MAX_MEMORY_BYTES
     other.close()
 
 
-def test_a_file_does_not_grow_for_ever() -> None:
-    """One who is always a little ahead for hours needs the room of that little."""
+def test_the_space_of_a_steady_backlog_does_not_grow() -> None:
+    """A stream with a constant backlog for hours needs only the space of the backlog."""
     spool, largest = Spool(SpoolSpace(2**40)), 0
-    spool.append(bytes(2 * IN_MEMORY))
+    spool.append(bytes(2 * MAX_MEMORY_BYTES))
     for _ in range(60):
-        spool.append(bytes(2 * IN_MEMORY))
+        spool.append(bytes(2 * MAX_MEMORY_BYTES))
         for _ in range(8):
-            spool.read(spools.BLOCK)
+            spool.read(spools.READ_SIZE)
         held = [file for file in (spool._reading, spool._writing) if file]
         largest = max(largest, sum(os.fstat(file._file.fileno()).st_size for file in held))
-    assert largest <= 10 * IN_MEMORY
+    assert largest <= 10 * MAX_MEMORY_BYTES
     spool.close()
 
 
-def test_a_full_disk_is_told_and_nothing_before_is_lost(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_earlier_bytes_are_kept(tmp_path: Path) -> None:
     space, spool = SpoolSpace(2**40), Spool(SpoolSpace(2**40))
-    spool.append(b"a" * (2 * IN_MEMORY))
+    spool.append(b"a" * (2 * MAX_MEMORY_BYTES))
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * IN_MEMORY, limit[1]))  # the kernel refuses what goes beyond
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * MAX_MEMORY_BYTES, limit[1]))  # the kernel refuses writes beyond it
     try:
         with pytest.raises(BacklogFull, match="File too large"):
-            spool.append(b"b" * (2 * IN_MEMORY))
+            spool.append(b"b" * (2 * MAX_MEMORY_BYTES))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     spool.append(b"c")
     got = b""
-    while taken := spool.read(IN_MEMORY):
+    while taken := spool.read(MAX_MEMORY_BYTES):
         got += taken
-    assert got == b"a" * (2 * IN_MEMORY) + b"c"
+    assert got == b"a" * (2 * MAX_MEMORY_BYTES) + b"c"
     assert space.used_bytes == 0
     spool.close()
 
 
-def test_a_folder_that_is_not_there_is_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_folder_is_like_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     space = SpoolSpace(2**40)
-    with pytest.raises(BacklogFull, match="no room") as raised:
-        Spool(space).append(bytes(2 * IN_MEMORY))
+    with pytest.raises(BacklogFull, match="no space") as raised:
+        Spool(space).append(bytes(2 * MAX_MEMORY_BYTES))
     assert "TMPDIR" in (raised.value.hint or "")
     assert space.used_bytes == 0

@@ -1,4 +1,4 @@
-"""Of a recording that is damaged all sound is read, or it is told that some is not; a whole one raises no alarm."""
+"""Damaged recordings are read completely, or the loss is reported; for intact ones nothing is reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from conure.audio.frame_checks import FRAME_CHECKS
 from conure.audio.mp4_boxes import BoxCheck
 from tests.audio.recordings import film, tone
 from tests.audio.test_containers import OneWay
-from tests.audio.test_truncation import ANNOUNCING, FRAGMENTED, SECONDS, SILENT, encode, made, told
+from tests.audio.test_truncation import ANNOUNCING, FRAGMENTED, SECONDS, SILENT, encode, read_problems
+from tests.audio.test_truncation import recording_of as recording_of_kind
 
 TOLERATED = 0.13
 """Seconds of sound that may be lost without a word: gaps within the jitter of time stamps."""
@@ -42,30 +43,30 @@ KINDS = ANNOUNCING | SILENT | OTHERS
 
 def recording_of(kind):
     if kind not in OTHERS:
-        return made(kind)
+        return recording_of_kind(kind)
     container, codec, rate, options = OTHERS[kind]
     return encode(tone(SECONDS, rate), rate, container, codec, **options)
 
 
 def damaged(recording, at, way, rng):
-    made = bytearray(recording)
+    changed = bytearray(recording)
     size = {"bit": 1, "number": 4, "hole": 512, "noise": 3_000}[way]
-    size = min(size, len(made) - at)
+    size = min(size, len(changed) - at)
     if way == "bit":
-        made[at] ^= 1 << rng.randrange(8)
+        changed[at] ^= 1 << rng.randrange(8)
     else:
-        made[at : at + size] = {"number": b"\xff" * size, "hole": bytes(size), "noise": rng.randbytes(size)}[way]
-    return bytes(made)
+        changed[at : at + size] = {"number": b"\xff" * size, "hole": bytes(size), "noise": rng.randbytes(size)}[way]
+    return bytes(changed)
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_a_whole_one_raises_no_alarm(kind):
+def test_intact_recordings_have_no_problems(kind):
     recording = recording_of(kind)
-    seconds, problems = told(recording)
+    seconds, problems = read_problems(recording)
     assert seconds >= SECONDS - 0.01
     assert problems == []
     if kind == "wtv":
-        return  # it cannot be read as it comes
+        return  # it cannot be read from a pipe
     with open_audio(OneWay(recording)) as reader:
         for _ in reader.blocks():
             pass
@@ -73,30 +74,30 @@ def test_a_whole_one_raises_no_alarm(kind):
 
 
 @pytest.mark.parametrize("container", ["matroska", "avi", "nut", "mpegts", "mov", "mp4"])
-def test_a_whole_film_raises_no_alarm(container):
-    assert told(film(tone(3.0, 48_000), container=container, rate=48_000))[1] == []
+def test_intact_films_have_no_problems(container):
+    assert read_problems(film(tone(3.0, 48_000), container=container, rate=48_000))[1] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_damage_costs_no_sound_without_a_word(kind):
+def test_lost_audio_is_reported(kind):
     recording = recording_of(kind)
-    whole, _ = told(recording)
+    whole, _ = read_problems(recording)
     rng = random.Random(kind)
     for way in ("bit", "number", "hole", "noise"):
         for _ in range(10):
             at = rng.randrange(len(recording))
-            seconds, problems = told(damaged(recording, at, way, rng))
+            seconds, problems = read_problems(damaged(recording, at, way, rng))
             assert problems or seconds > whole - TOLERATED, (way, at, seconds)
 
 
 @pytest.mark.parametrize("kind", ["swf", "nut of opus", "webm of a browser"])
-def test_damage_in_the_midst_of_a_file_is_told_wherever_it_is(kind):
+def test_damage_at_any_position_is_reported(kind):
     recording = recording_of(kind)
-    whole, _ = told(recording)
+    whole, _ = read_problems(recording)
     rng = random.Random(kind)
     for way in ("number", "hole"):
         for at in range(rng.randrange(500), len(recording), 500):
-            seconds, problems = told(damaged(recording, at, way, rng))
+            seconds, problems = read_problems(damaged(recording, at, way, rng))
             assert problems or seconds > whole - TOLERATED, (way, at, seconds)
 
 
@@ -116,7 +117,7 @@ def walked(check, recording, step):
 
 
 @pytest.mark.parametrize("kind", CHECKED)
-def test_however_it_is_cut_into_pieces_the_structure_is_the_same(kind):
+def test_the_check_does_not_depend_on_the_sizes_of_pieces(kind):
     recording = recording_of(kind)
     cut = recording[: len(recording) // 2] + bytes(300) + recording[len(recording) // 2 + 300 :]
     places = {walked(check_of(cut), cut, step) for step in (7, 1_001, 1 << 20)}
@@ -125,38 +126,38 @@ def test_however_it_is_cut_into_pieces_the_structure_is_the_same(kind):
 
 
 @pytest.mark.parametrize("kind", ["adts", "ac3", "mp2", "mp3 of frames alone", "latm", "amr"])
-def test_bytes_between_frames_that_are_none_are_told(kind):
-    recording = made(kind)
+def test_junk_between_frames_is_reported(kind):
+    recording = recording_of_kind(kind)
     check = check_of(recording)
     check.push(recording[:2_000])
     frame = check._last_at
-    _, problems = told(recording[:frame] + b"\x91\x17\x55" * 100 + recording[frame:])
-    assert f"damaged at byte {frame}: what is there may be left out" in problems
+    _, problems = read_problems(recording[:frame] + b"\x91\x17\x55" * 100 + recording[frame:])
+    assert f"damaged at byte {frame}: parts of it may be left out" in problems
 
 
-def test_tags_around_frames_are_no_damage():
-    frames = made("adts")
+def test_tags_around_frames_are_not_damage():
+    frames = recording_of_kind("adts")
     tag = b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128)
     last = b"TAG" + b"a song".ljust(125, b"\0")
-    assert told(tag + frames + tag + frames + last)[1] == []
+    assert read_problems(tag + frames + tag + frames + last)[1] == []
 
 
-def test_zero_bytes_at_the_end_are_no_damage():
+def test_zero_bytes_at_the_end_are_not_damage():
     for kind in ("adts", "flv", "mpeg", "swf", "webm of a browser"):
-        assert told(made(kind) + bytes(1_000))[1] == [], kind
+        assert read_problems(recording_of_kind(kind) + bytes(1_000))[1] == [], kind
 
 
 @pytest.mark.parametrize("number", [0, 5, 0x85, 0xFF])
-def test_a_block_of_no_track_is_told(number):
-    recording = bytearray(made("webm of a browser"))
+def test_a_block_of_an_unknown_track_is_reported(number):
+    recording = bytearray(recording_of_kind("webm of a browser"))
     at = recording.rfind(b"\xa3", 0, len(recording) - 2_000)
     while recording[at + 3] != 0x81:  # a block: name, length, track
         at = recording.rfind(b"\xa3", 0, at)
     recording[at + 3] = number
-    assert f"damaged at byte {at}: what is there may be left out" in told(bytes(recording))[1]
+    assert f"damaged at byte {at}: parts of it may be left out" in read_problems(bytes(recording))[1]
 
 
-def test_dsf_and_dsdiff_tell_that_they_are_cut():
+def test_truncated_dsf_and_dsdiff_are_reported():
     bits = random.Random(0).randbytes(4_096 * 100)
     size = 28 + 52 + 12 + len(bits)
     dsf = b"DSD " + struct.pack("<QQQ", 28, size, 0)
@@ -168,15 +169,15 @@ def test_dsf_and_dsdiff_tell_that_they_are_cut():
     content = b"DSD " + b"".join(name + struct.pack(">Q", len(part)) + part for name, part in chunks)
     dsdiff = b"FRM8" + struct.pack(">Q", len(content)) + content
     for recording in (dsf, dsdiff):
-        seconds, problems = told(recording)
+        seconds, problems = read_problems(recording)
         assert seconds > 1.1
         assert problems == []
         for part in (0.3, 0.6, 0.9):
-            assert "cut off" in told(recording[: round(part * len(recording))])[1][-1]
+            assert "cut off" in read_problems(recording[: round(part * len(recording))])[1][-1]
 
 
-def test_fragments_of_mp4_that_arrive_are_checked():
-    recording = made("fragmented mp4")
+def test_fragments_of_live_mp4_are_checked():
+    recording = recording_of_kind("fragmented mp4")
     assert walked(BoxCheck(), recording, 999) is None
     at = recording.index(b"mdat") - 4
     for size in (0, 9, 1_000):
@@ -187,7 +188,7 @@ def test_fragments_of_mp4_that_arrive_are_checked():
 
 
 def test_a_file_that_is_read_out_of_order_is_checked_in_order():
-    recording = bytearray(made("ogg flac"))
+    recording = bytearray(recording_of_kind("ogg flac"))
     pages = [at for at in range(len(recording)) if recording.startswith(b"OggS", at)]
     recording[pages[3] + 100] ^= 1
     with open_audio(io.BytesIO(bytes(recording))) as reader:

@@ -1,4 +1,4 @@
-"""Time stamps count where a container has some of its own, and make no more silence than what was decoded allows."""
+"""Time stamps are used for containers that have them; the inserted silence is limited by the decoded audio."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from conure.audio.files import open_audio
 from conure.audio.formats import AudioFormat
 from conure.audio.live_decoder import LiveDecoder
-from conure.audio.timestamps import FILLED_FREE, FILLED_MOST
+from conure.audio.timestamps import BASE_SILENCE, SILENCE_PER_SECOND
 from tests.audio.recordings import encode, encoded, level_of, tone
 
 RATE = 48_000
 
 
 def leaping(leaps, container="webm", codec="libopus"):
-    """A second of a tone; before each further one its time stamps run so many seconds ahead."""
+    """Seconds of a tone; before each but the first one the time stamps leap ahead by so many seconds."""
     made = io.BytesIO()
     with av.open(made, "w", format=container) as output:
         stream = output.add_stream(codec, rate=RATE, layout="mono")
@@ -49,7 +49,7 @@ WAYS = pytest.mark.parametrize("way", [filed, live])
 
 @WAYS
 @pytest.mark.parametrize(("container", "codec"), [("webm", "libopus"), ("matroska", "aac"), ("nut", "pcm_s16le")])
-def test_a_gap_becomes_silence_and_is_told(way, container, codec):
+def test_a_gap_becomes_silence_and_is_reported(way, container, codec):
     seconds, problems = way(leaping([0, 5.0, 0], container, codec))
     assert seconds == pytest.approx(9.0, abs=0.1)
     assert len(problems) == 1
@@ -70,11 +70,11 @@ def test_a_few_bytes_do_not_become_hours(way, container, codec, leap):
 def test_many_small_gaps_are_bounded_together():
     leaps = [200.0] * 8
     seconds, problems = filed(leaping(leaps))
-    assert seconds <= FILLED_FREE + (1 + FILLED_MOST) * (1 + len(leaps))
+    assert seconds <= BASE_SILENCE + (1 + SILENCE_PER_SECOND) * (1 + len(leaps))
     assert any("not followed" in problem for problem in problems)
 
 
-def test_words_keep_their_places_after_a_leap_that_is_not_followed():
+def test_audio_keeps_its_time_after_an_ignored_leap():
     with open_audio(leaping([100_000.0])) as reader:
         samples = np.concatenate(list(reader.blocks()), axis=1)[0]
     assert level_of(samples[2_000:30_000], 440) == pytest.approx(0.25, rel=0.1)

@@ -1,4 +1,4 @@
-"""Of several audio tracks the default one among those with sound is read, or the one that is asked for."""
+"""The default audio track among those with sound is read, or the requested one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOW, HIGH = tone(3.0), tone(3.0, hertz=1_000)
 
 
 def mixed(*sounds, default=None, container="matroska", codec="aac", **said):
-    """Each sound [1, n] an audio track; `default`: the number of the one that is marked."""
+    """Each sound [1, n] is an audio track; `default`: the number of the track with the default flag."""
     made = io.BytesIO()
     with av.open(
         made, "w", format=container, options={"default_mode": "passthrough"} if container == "matroska" else {}
@@ -41,8 +41,8 @@ def mixed(*sounds, default=None, container="matroska", codec="aac", **said):
     return made.getvalue()
 
 
-def heard(source, **options):
-    """440, 1000 or None, and what was told."""
+def read_tone(source, **options):
+    """The frequency that was read, 440, 1000 or None, and the problems."""
     with open_audio(source, **options) as reader:
         samples = np.concatenate(list(reader.blocks()), axis=1)[0]
         loud = [hertz for hertz in (440, 1_000) if level_of(samples[-20_000:-4_000], hertz) > 0.1]
@@ -50,9 +50,9 @@ def heard(source, **options):
 
 
 @pytest.mark.parametrize("container", ["matroska", "mp4", "mpegts", "avi", "mov", "nut"])
-def test_a_silent_first_track_loses(container):
+def test_a_silent_first_track_is_not_chosen(container):
     codec = "mp2" if container in ("mpegts", "avi") else "aac"
-    found, problems = heard(mixed(NOTHING, HIGH, container=container, codec=codec))
+    found, problems = read_tone(mixed(NOTHING, HIGH, container=container, codec=codec))
     assert found == 1_000
     assert problems == [f"holds 2 audio tracks: 2 ({codec}) is read, and left out: 1 ({codec}), which is silent"] or (
         codec == "mp2" and problems[0].endswith("which is silent")
@@ -60,45 +60,45 @@ def test_a_silent_first_track_loses(container):
 
 
 def test_the_default_is_read():
-    assert heard(mixed(LOW, HIGH, default=2))[0] == 1_000
-    assert heard(mixed(LOW, HIGH, default=1))[0] == 440
-    assert heard(mixed(LOW, HIGH))[0] == 440
+    assert read_tone(mixed(LOW, HIGH, default=2))[0] == 1_000
+    assert read_tone(mixed(LOW, HIGH, default=1))[0] == 440
+    assert read_tone(mixed(LOW, HIGH))[0] == 440
 
 
-def test_a_silent_default_loses():
-    assert heard(mixed(LOW, NOTHING, default=2))[0] == 440
-    assert heard(mixed(NOTHING, LOW, HIGH, default=1))[0] == 440
+def test_a_silent_default_track_is_not_chosen():
+    assert read_tone(mixed(LOW, NOTHING, default=2))[0] == 440
+    assert read_tone(mixed(NOTHING, LOW, HIGH, default=1))[0] == 440
 
 
-def test_hum_is_no_sound():
+def test_hum_does_not_count_as_sound():
     hum = (1e-4 * np.random.default_rng(0).normal(size=NOTHING.shape)).astype(np.float32)
-    assert heard(mixed(hum, HIGH, codec="pcm_s16le"))[0] == 1_000
-    assert heard(mixed(NOTHING, 0.001 * HIGH, codec="pcm_f32le"))[1][0].startswith("holds 2 audio tracks: 2 ")
+    assert read_tone(mixed(hum, HIGH, codec="pcm_s16le"))[0] == 1_000
+    assert read_tone(mixed(NOTHING, 0.001 * HIGH, codec="pcm_f32le"))[1][0].startswith("holds 2 audio tracks: 2 ")
 
 
-def test_an_empty_track_loses():
-    assert heard(mixed(NOTHING[:, :0], HIGH))[0] == 1_000
+def test_an_empty_track_is_not_chosen():
+    assert read_tone(mixed(NOTHING[:, :0], HIGH))[0] == 1_000
 
 
-def test_all_silent_is_the_default():
-    found, problems = heard(mixed(NOTHING, NOTHING, default=2))
+def test_the_default_is_chosen_if_all_are_silent():
+    found, problems = read_tone(mixed(NOTHING, NOTHING, default=2))
     assert found is None
     assert "2 (aac) is read" in problems[0]
 
 
-def test_a_commentary_is_not_the_main_track():
-    assert heard(mixed(LOW, HIGH, track1=Disposition.comment))[0] == 1_000
+def test_a_commentary_is_not_chosen():
+    assert read_tone(mixed(LOW, HIGH, track1=Disposition.comment))[0] == 1_000
 
 
-def test_one_that_begins_late_is_waited_for():
+def test_a_late_track_of_a_file_is_chosen():
     late = np.concatenate([NOTHING] * 5 + [LOW], axis=1)
     other = np.concatenate([HIGH] * 6, axis=1)
-    assert heard(mixed(late, other))[0] == 440
-    assert heard(mixed(late, other), channels="split")[0] == 440
-    assert heard(io.BytesIO(mixed(np.concatenate([NOTHING] * 6, axis=1), other)))[0] == 1_000
+    assert read_tone(mixed(late, other))[0] == 440
+    assert read_tone(mixed(late, other), channels="split")[0] == 440
+    assert read_tone(io.BytesIO(mixed(np.concatenate([NOTHING] * 6, axis=1), other)))[0] == 1_000
 
 
-def test_a_pipe_is_not_waited_for():
+def test_a_late_track_of_a_pipe_is_not_chosen():
     late = np.concatenate([NOTHING] * 5 + [LOW], axis=1)
     other = np.concatenate([HIGH] * 6, axis=1)
     with open_audio(OneWay(mixed(late, other))) as reader:
@@ -106,33 +106,33 @@ def test_a_pipe_is_not_waited_for():
     assert level_of(samples[:-1_000], 1_000) == pytest.approx(0.25, rel=0.1)
 
 
-def test_what_is_decoded_meanwhile_is_not_lost(monkeypatch):
-    """Whether it was held, or the file was opened anew."""
+def test_frames_that_were_decoded_for_the_choice_are_not_lost(monkeypatch):
+    """Whether they were kept, or the file was reopened."""
     recording = mixed(np.concatenate([NOTHING[:, :RATE], LOW], axis=1), np.concatenate([HIGH, LOW], axis=1))
     with open_audio(recording, track=1) as reader:
         expected = np.concatenate(list(reader.blocks()), axis=1)
-    for most in (10.0, 0.5):
-        monkeypatch.setattr(tracks_module, "MOST_HELD", most)
+    for limit in (10.0, 0.5):
+        monkeypatch.setattr(tracks_module, "MAX_HELD_SECONDS", limit)
         with open_audio(recording) as reader:
             assert np.array_equal(np.concatenate(list(reader.blocks()), axis=1), expected)
 
 
-def test_a_track_may_be_asked_for():
+def test_a_track_can_be_requested():
     recording = mixed(LOW, HIGH, default=2)
-    assert heard(recording, track=1) == (440, [])
-    assert heard(recording, track=2) == (1_000, [])
+    assert read_tone(recording, track=1) == (440, [])
+    assert read_tone(recording, track=2) == (1_000, [])
 
 
-def test_one_that_is_not_there_is_refused_with_those_that_are():
+def test_the_error_for_a_missing_track_lists_the_tracks():
     with pytest.raises(NoSuchTrack, match="has no audio track 3") as raised:
-        heard(mixed(LOW, HIGH), track=3)
+        read_tone(mixed(LOW, HIGH), track=3)
     assert raised.value.hint == "choose one of its tracks: 1 (aac); 2 (aac)"
     with pytest.raises(NoSuchTrack):
-        heard(film(LOW), track=2)
-    assert heard(film(LOW), track=1)[0] == 440
+        read_tone(film(LOW), track=2)
+    assert read_tone(film(LOW), track=1)[0] == 440
 
 
-def test_of_live_audio_the_track_with_sound_is_heard():
+def test_the_track_with_sound_is_chosen_in_live_audio():
     recording = mixed(NOTHING, HIGH, default=1)
     with LiveDecoder(AudioFormat("container")) as decoder:
         parts = [decoder.push(recording[at : at + 999]) for at in range(0, len(recording), 999)]

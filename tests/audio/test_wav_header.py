@@ -1,4 +1,4 @@
-"""Samples without a head are read as those of a WAV file are, and as they are on a wire."""
+"""Raw samples with a WAV header are read like a WAV file and like live audio."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_encoding(encoding: Encoding, channels: int) -> None:
     np.testing.assert_allclose(read, to_float(data, encoding).reshape(-1, channels).T, atol=1e-4)
 
 
-def test_it_is_what_others_write() -> None:
+def test_the_file_equals_those_of_other_writers() -> None:
     data = np.arange(-3000, 3000, dtype="<i2").tobytes()
     written = io.BytesIO()
     with wave.open(written, "wb") as file:
@@ -41,15 +41,15 @@ def test_it_is_what_others_write() -> None:
     with wave.open(headed) as file:
         assert file.getparams()[:4] == (2, 2, 44_100, 3000)
         assert file.readframes(3000) == data
-    assert headed.seek(0, os.SEEK_END) == len(written.getvalue()) + 2  # this head names its own end
+    assert headed.seek(0, os.SEEK_END) == len(written.getvalue()) + 2  # this header declares its end
 
 
-def test_half_a_sample_at_the_end_is_left_out() -> None:
+def test_an_incomplete_sample_at_the_end_is_left_out() -> None:
     with open_audio(with_wav_header(io.BytesIO(bytes(801)), AudioFormat("pcm16", 8000)), rate=8000) as reader:
         assert sum(block.shape[1] for block in reader.blocks()) == 400
 
 
-def test_nothing_is_no_audio() -> None:
+def test_an_empty_file_is_not_audio() -> None:
     with pytest.raises(UnsupportedAudio):
         open_audio(with_wav_header(io.BytesIO(), AudioFormat("mulaw", 8000)))
 
@@ -57,11 +57,11 @@ def test_nothing_is_no_audio() -> None:
 @pytest.mark.parametrize(
     "head", [b"RIFF\0\0\0\0WAVEfmt ", b"fLaC\0\0\0\x22", b"OggS\0\2", b"\0\0\0\x18ftypM4A ", b"\x1aE\xdf\xa3"]
 )
-def test_containers_are_told_from_samples(head: bytes) -> None:
+def test_containers_are_distinguished_from_samples(head: bytes) -> None:
     assert is_container(head)
     assert not is_container(head[1:])
 
 
 @pytest.mark.parametrize("head", [b"", bytes(16), b"\xff" * 16, b"\xff\xfb\x90\x64" * 4, b"RIFF\0\0\0\0AVI LIST"])
-def test_what_may_be_samples(head: bytes) -> None:
+def test_bytes_that_may_be_samples(head: bytes) -> None:
     assert not is_container(head)

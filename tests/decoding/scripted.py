@@ -1,4 +1,4 @@
-"""Heads whose answers are written down, and what decoders must make of them, in plain Python and by the definition."""
+"""Heads with scripted scores, and textbook decoders in plain Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from conure.decoding.emitted_token import ALPHA, EmittedToken
 
-__all__ = ["HISTORIES", "Scripted", "sureness"]
+__all__ = ["HISTORIES", "Scripted", "log_probability_and_confidence"]
 
 HISTORIES = 7
 """States of the prediction network."""
@@ -20,7 +20,7 @@ HISTORIES = 7
 
 @dataclass
 class Scripted:
-    """Logits of tokens, the blank and durations [J] are what a step says and what the history says [HISTORIES, J]."""
+    """Logits of tokens, blank and durations [J]: the sum of a step's scores and of the history's [HISTORIES, J]."""
 
     vocabulary: int
     durations: tuple[int, ...]
@@ -46,7 +46,7 @@ class Scripted:
         return self.advance(torch.full((rows,), self.vocabulary), (zeros, zeros.clone()))
 
     def advance(self, tokens: Tensor, memory: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The order of all tokens counts, and how many there were."""
+        """The history depends on the order and the number of all tokens."""
         hidden = (3 * memory[0] + tokens[None, :, None] + 1) % HISTORIES
         return self.by_history[hidden[0, :, 0].long()], (hidden, memory[1] + 1)
 
@@ -65,7 +65,9 @@ class Scripted:
             if symbol == self.vocabulary:
                 time, repeats = time + max(jump, 1), 0
                 continue
-            found.append(EmittedToken(symbol, time, jump if self.durations else 1, *sureness(symbols)))
+            found.append(
+                EmittedToken(symbol, time, jump if self.durations else 1, *log_probability_and_confidence(symbols))
+            )
             history = (3 * history + symbol + 1) % HISTORIES
             repeats = 0 if jump else repeats + 1
             if repeats == self.max_symbols:
@@ -74,11 +76,14 @@ class Scripted:
         return found
 
     def textbook_ctc(self, steps: Sequence[Sequence[float]]) -> list[EmittedToken]:
-        """One row: runs of one label are one token, as sure as its least sure step."""
+        """One row: runs of one label are one token, with the minimum of their confidence."""
         found: list[EmittedToken] = []
         last = self.vocabulary
         for step, logits in enumerate(steps):
-            label, (log_probability, sure) = max(range(len(logits)), key=logits.__getitem__), sureness(logits)
+            label, (log_probability, sure) = (
+                max(range(len(logits)), key=logits.__getitem__),
+                log_probability_and_confidence(logits),
+            )
             if label == last != self.vocabulary:
                 run = found.pop()
                 lasted, least = run.duration + 1, min(run.confidence, sure)
@@ -89,8 +94,8 @@ class Scripted:
         return found
 
 
-def sureness(logits: Sequence[float]) -> tuple[float, float]:
-    """Log-probability of the best, and 1 - H / Hmax with Tsallis' entropy (1 - sum p^a) / (a - 1)."""
+def log_probability_and_confidence(logits: Sequence[float]) -> tuple[float, float]:
+    """Log-probability of the best token, and 1 - H / Hmax with Tsallis' entropy (1 - sum p^a) / (a - 1)."""
     most = max(logits)
     total = sum(math.exp(value - most) for value in logits)
     entropy = (1 - sum((math.exp(value - most) / total) ** ALPHA for value in logits)) / (ALPHA - 1)

@@ -1,4 +1,4 @@
-"""Decoders: every window, batch and chunking gives the tokens of the plain loop."""
+"""Decoders: results do not depend on window, batch and chunks, and equal those of the textbook loop."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def encoded(seed: int = 5) -> torch.Tensor:
     return torch.randn(4, 40, 32, generator=torch.Generator().manual_seed(seed))
 
 
-def plain_greedy(net: Heads, steps: torch.Tensor) -> list[tuple[int, int, int]]:
+def textbook_greedy(net: Heads, steps: torch.Tensor) -> list[tuple[int, int, int]]:
     """The textbook loop for one row: (token, step, jump)."""
     outputs, state = net.predictor(torch.tensor([[net.config.blank]]))
     time, at_step, out = 0, 0, []
@@ -65,7 +65,7 @@ def plain_greedy(net: Heads, steps: torch.Tensor) -> list[tuple[int, int, int]]:
     return out
 
 
-def brief(tokens: list[EmittedToken]) -> list[tuple[int, int, int]]:
+def summary(tokens: list[EmittedToken]) -> list[tuple[int, int, int]]:
     return [(token.id, token.step, token.duration) for token in tokens]
 
 
@@ -78,13 +78,13 @@ def test_batched_windows_equal_the_textbook_loop(durations: tuple[int, ...], win
         net, steps = heads(durations, bias, seed), encoded(seed)
         tokens, _ = decode_transducer(net, steps, COUNTS, window=window)
         for row, count in enumerate(COUNTS.tolist()):
-            assert brief(tokens.row(row)) == plain_greedy(net, steps[row, :count])
+            assert summary(tokens.row(row)) == textbook_greedy(net, steps[row, :count])
         emitted += int(tokens.counts.sum())
     assert emitted > 50
 
 
 @torch.inference_mode()
-def test_a_network_that_never_blanks_is_moved_on() -> None:
+def test_a_network_without_blanks_is_advanced_at_the_limit() -> None:
     net = heads((), blank_bias=-1e4)
     tokens, _ = decode_transducer(net, encoded(), COUNTS)
     assert tokens.counts.tolist() == [count * net.config.max_symbols for count in COUNTS.tolist()]
@@ -103,7 +103,7 @@ def test_transducer_resumes_from_its_state(durations: tuple[int, ...], chunk: in
         tokens, state = decode_transducer(net, part, (COUNTS - start).clamp(0, part.shape[1]), state)
         for row, emitted in enumerate(tokens):
             parts[row] += emitted
-    assert [brief(part) for part in parts] == [brief(row) for row in whole]
+    assert [summary(part) for part in parts] == [summary(row) for row in whole]
 
 
 @torch.inference_mode()
@@ -119,7 +119,7 @@ def test_ctc_merges_repeats_and_drops_blanks() -> None:
             if label != net.config.blank:
                 runs[-1][2] += 1
             last = label
-        assert brief(tokens.row(row)) == [tuple(run) for run in runs]
+        assert summary(tokens.row(row)) == [tuple(run) for run in runs]
     assert tokens.counts[0] > 5
 
 
@@ -138,7 +138,7 @@ def test_ctc_resumes_from_its_state(chunk: int) -> None:
     assert found == [[(token.id, token.step) for token in row] for row in whole]
 
 
-def test_confidence_is_one_when_sure_and_zero_when_flat() -> None:
+def test_confidence_is_one_if_certain_and_zero_if_uniform() -> None:
     sure = torch.full((50,), -100.0)
     sure[3] = 0.0
     flat = torch.full((50,), -math.log(50))
@@ -149,32 +149,36 @@ def test_confidence_is_one_when_sure_and_zero_when_flat() -> None:
 @pytest.mark.parametrize("durations", [(), (0, 1, 2, 3, 4)], ids=["rnnt", "tdt"])
 @pytest.mark.parametrize(("times", "window"), [(1, 1), (5, 4), (300, 2)])
 @torch.inference_mode()
-def test_a_loop_that_does_not_look_gives_the_same(durations: tuple[int, ...], times: int, window: int) -> None:
+def test_label_looping_equals_the_reference(durations: tuple[int, ...], times: int, window: int) -> None:
     net, steps = heads(durations, 2.0), encoded()
     expected, _ = decode_transducer(net, steps, COUNTS)
-    for got, wanted in zip(looped(net, steps, COUNTS, times, window), expected, strict=True):
-        assert_same(got, wanted)
+    for got, row in zip(decode_in_loop(net, steps, COUNTS, times, window), expected, strict=True):
+        assert_same(got, row)
 
 
 @pytest.mark.parametrize("durations", [(), (0, 1, 2, 3, 4)], ids=["rnnt", "tdt"])
 @pytest.mark.parametrize("window", [1, 4])
 @torch.inference_mode()
-def test_kernels_decode_to_the_same(durations: tuple[int, ...], window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_decode_to_the_same_tokens(
+    durations: tuple[int, ...], window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, steps, counts = heads(durations, 2.0), encoded()[:, 8:14], torch.tensor([6, 4, 1, 0])
     expected, before = decode_transducer(net, steps, counts)
     assert int(expected.counts.sum()) > 4
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert has_fused_kernels(net.device)
     tokens, state = decode_transducer(net, steps, counts, window=window)
-    for found in (tokens, looped(net, steps, counts, 2, window)):
-        for got, wanted in zip(found, expected, strict=True):
-            assert_same(got, wanted)
+    for found in (tokens, decode_in_loop(net, steps, counts, 2, window)):
+        for got, row in zip(found, expected, strict=True):
+            assert_same(got, row)
     for part in fields(state):
         torch.testing.assert_close(getattr(state, part.name), getattr(before, part.name))
 
 
-def looped(net: Heads, steps: torch.Tensor, counts: torch.Tensor, times: int, window: int) -> list[list[EmittedToken]]:
-    """By a loop that does not look, in chunks of 9 steps, with one turn too many in each."""
+def decode_in_loop(
+    net: Heads, steps: torch.Tensor, counts: torch.Tensor, times: int, window: int
+) -> list[list[EmittedToken]]:
+    """Decodes with `LabelLooping` in chunks of 9 steps, with a surplus iteration in each."""
     loop, state = LabelLooping(net, len(counts), 9, times, window), TransducerState.start(net, len(counts))
     parts: list[list[EmittedToken]] = [[] for _ in counts]
     for start in range(0, steps.shape[1], 9):
@@ -189,15 +193,15 @@ def looped(net: Heads, steps: torch.Tensor, counts: torch.Tensor, times: int, wi
     return parts
 
 
-def assert_same(got: list[EmittedToken], wanted: list[EmittedToken]) -> None:
-    assert brief(got) == brief(wanted)
-    for mine, other in zip(got, wanted, strict=True):
+def assert_same(got: list[EmittedToken], expected: list[EmittedToken]) -> None:
+    assert summary(got) == summary(expected)
+    for mine, other in zip(got, expected, strict=True):
         assert mine.log_probability == pytest.approx(other.log_probability, abs=1e-4)
         assert mine.confidence == pytest.approx(other.confidence, abs=1e-4)
 
 
 @torch.inference_mode()
-def test_the_state_before_a_chunk_stays_as_it_was() -> None:
+def test_decoding_does_not_change_the_state_before_a_chunk() -> None:
     net, steps = heads((), 2.0), encoded()
     _, state = decode_transducer(net, steps[:, :9], COUNTS.clamp(max=9))
     before = state.repeat(1)

@@ -1,4 +1,4 @@
-"""A row comes to what flushes gave: nothing is given twice, and nothing is left out but what was given."""
+"""Tokens of flushes are not emitted again by the row, and no others are left out."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def new(flushed: FlushedTokens, *pairs: tuple[int, int], flush: bool = False) ->
     return [(token.id, token.step) for token in flushed.remove_known(tokens(*pairs), flush)]
 
 
-def test_what_a_flush_gave_is_left_out_even_if_it_comes_late() -> None:
+def test_flushed_tokens_are_left_out_even_if_they_are_late() -> None:
     flushed = FlushedTokens()
     assert new(flushed, (ONE, 10), (TWO, 12), flush=True) == [(ONE, 10), (TWO, 12)]
     assert new(flushed, (ONE, 10)) == []
     assert new(flushed, (TWO, 12 + TOLERANCE), (ONE, 19)) == [(ONE, 19)]
 
 
-def test_it_counts_once() -> None:
+def test_a_flushed_token_matches_once() -> None:
     flushed = FlushedTokens()
     assert new(flushed, (ONE, 10), flush=True) == [(ONE, 10)]
     assert new(flushed, (ONE, 11), (ONE, 13)) == [(ONE, 13)]
 
 
-def test_a_word_that_a_flush_mistook_is_told_and_so_is_the_next() -> None:
+def test_a_word_that_a_flush_misrecognised_is_emitted_and_so_is_the_next() -> None:
     flushed = FlushedTokens()
     new(flushed, (INNER, 10), flush=True)
     assert new(flushed, (TWO, 10), (INNER, 14)) == [(TWO, 10), (INNER, 14)]
 
 
-def test_a_later_flush_gives_only_what_the_earlier_did_not() -> None:
+def test_a_later_flush_emits_only_new_tokens() -> None:
     flushed = FlushedTokens()
     assert new(flushed, (ONE, 10), flush=True) == [(ONE, 10)]
     assert new(flushed, (ONE, 10), (TWO, 14), flush=True) == [(TWO, 14)]
@@ -49,7 +49,7 @@ def test_a_later_flush_gives_only_what_the_earlier_did_not() -> None:
     assert new(flushed, (ONE, 11), (TWO, 14), (STOP, 15)) == [(STOP, 15)]
 
 
-def test_case_and_the_choice_of_a_mark_make_no_new_token() -> None:
+def test_case_and_marks_do_not_make_new_tokens() -> None:
     flushed = FlushedTokens(spoken_forms(PIECES))
     new(flushed, (CAPITAL, 10), (STOP, 11), (END, 12), flush=True)
     assert new(flushed, (ONE, 10), (COMMA, 11), (SPACE, 12), (TWO, 13)) == [(SPACE, 12), (TWO, 13)]
@@ -60,8 +60,8 @@ decoded = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=6)
 
 
 @given(st.lists(st.tuples(decoded, decoded), min_size=1, max_size=4))
-def test_of_each_token_as_many_are_given_as_the_row_has(turns: list[tuple[list, list]]) -> None:
-    """Flushes may guess anything: what the row decodes is there, and of each token no more than both have."""
+def test_each_token_is_emitted_as_often_as_the_row_has_it(turns: list[tuple[list, list]]) -> None:
+    """For any results of flushes, the tokens of the row are emitted, and none more often than in both together."""
     flushed, begin = FlushedTokens(), 0
     given_now: Counter[int] = Counter()
     row: Counter[int] = Counter()

@@ -1,7 +1,7 @@
-"""With kernels a step of the decoders is a dozen launches, products among them, whatever the window.
+"""With fused kernels an iteration of the decoders is a dozen launches, products included, for every window.
 
-What a GPU would be asked for is counted on a CPU: kernels, which are interpreted, and torch's operations, each of
-which is one launch there unless all it gives is a view.
+Launches of a GPU are counted on a CPU: kernels, which are interpreted, and torch's operations, each of which is one
+launch unless its results are views.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Launches(TorchDispatchMode):
 
 @contextmanager
 def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    # Triton decides where it is imported whether it compiles or interprets.
+    # Triton decides at import whether it compiles or interprets.
     from triton.runtime.interpreter import GridExecutor  # noqa: PLC0415
 
     mode, interpret = Launches(), GridExecutor.__call__
@@ -67,7 +67,9 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 @pytest.mark.parametrize("durations", [(), (0, 1, 2, 3, 4)], ids=["rnnt", "tdt"])
 @pytest.mark.parametrize("window", [1, 4])
 @torch.inference_mode()
-def test_a_step_is_a_dozen_launches(durations: tuple[int, ...], window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_iteration_is_a_dozen_launches(
+    durations: tuple[int, ...], window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     net = heads(durations, 2.0).requires_grad_(False)
     loop = LabelLooping(net, 4, 40, 3, window)

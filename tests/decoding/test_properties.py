@@ -1,4 +1,4 @@
-"""Decoders against plain loops over lists, for any network, batch, window and chunking."""
+"""Decoders compared with textbook loops over lists, for any network, batch, window and chunks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Decode = Callable[[Tensor, Tensor, Any], tuple[TokenBuffer, Any]]
 
 @st.composite
 def scripts(draw: st.DrawFn, durations: tuple[int, ...] = ()) -> tuple[Scripted, Tensor, Tensor]:
-    """Heads, encoded [B, S, J] and counts [B]. Whole numbers, and a fraction that is each output's own: no ties."""
+    """Heads, encoded [B, S, J] and counts [B]. Scores are integers plus a fraction per output, so there are no ties."""
     vocabulary, rows, size = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 14))
     seed, blanks = draw(st.integers(0, 2**32 - 1)), draw(st.sampled_from([0, 4, 8]))
     generator = torch.Generator().manual_seed(seed)
@@ -42,7 +42,7 @@ cuts = st.lists(st.integers(0, 14), max_size=5)
 
 
 def in_chunks(decode: Decode, steps: Tensor, counts: Tensor, places: Iterable[int]) -> list[list[EmittedToken]]:
-    """What is decoded where the audio comes in parts, some of them empty."""
+    """Decodes audio that arrives in chunks, some of which are empty."""
     size, state = steps.shape[1], None
     found: list[list[EmittedToken]] = [[] for _ in counts]
     for begin, end in pairwise([0, *sorted(min(place, size) for place in places), size]):
@@ -52,18 +52,18 @@ def in_chunks(decode: Decode, steps: Tensor, counts: Tensor, places: Iterable[in
     return found
 
 
-def assert_same(got: list[list[EmittedToken]], wanted: list[list[EmittedToken]]) -> None:
+def assert_same(got: list[list[EmittedToken]], expected: list[list[EmittedToken]]) -> None:
     assert [[(t.id, t.step, t.duration) for t in row] for row in got] == [
-        [(t.id, t.step, t.duration) for t in row] for row in wanted
+        [(t.id, t.step, t.duration) for t in row] for row in expected
     ]
-    for mine, other in zip(chain(*got), chain(*wanted), strict=True):
+    for mine, other in zip(chain(*got), chain(*expected), strict=True):
         assert mine.log_probability == pytest.approx(other.log_probability, abs=1e-5)
         assert mine.confidence == pytest.approx(other.confidence, abs=1e-5)
 
 
 @given(script=transducers, window=st.integers(1, 9), places=cuts)
 @settings(max_examples=80, deadline=None)
-def test_a_transducer_is_the_textbook_loop(
+def test_a_transducer_equals_the_textbook_loop(
     script: tuple[Scripted, Tensor, Tensor], window: int, places: list[int]
 ) -> None:
     heads, steps, counts = script
@@ -71,13 +71,13 @@ def test_a_transducer_is_the_textbook_loop(
     def decode(part: Tensor, some: Tensor, state: TransducerState | None) -> tuple[TokenBuffer, TransducerState]:
         return decode_transducer(heads, part, some, state, window)  # type: ignore[arg-type]
 
-    wanted = [heads.textbook_transducer(row[:count].tolist()) for row, count in zip(steps, counts, strict=True)]
-    assert_same(in_chunks(decode, steps, counts, places), wanted)
+    expected = [heads.textbook_transducer(row[:count].tolist()) for row, count in zip(steps, counts, strict=True)]
+    assert_same(in_chunks(decode, steps, counts, places), expected)
 
 
 @given(script=transducers, window=st.integers(1, 5), times=st.integers(1, 4), more=st.integers(0, 3), places=cuts)
 @settings(max_examples=80, deadline=None)
-def test_a_loop_that_does_not_look_is_too_whatever_it_does_too_much(
+def test_label_looping_equals_the_textbook_loop_with_surplus_iterations(
     script: tuple[Scripted, Tensor, Tensor], window: int, times: int, more: int, places: list[int]
 ) -> None:
     heads, steps, counts = script
@@ -92,13 +92,13 @@ def test_a_loop_that_does_not_look_is_too_whatever_it_does_too_much(
         assert not loop.unfinished
         return loop.tokens, loop.state()
 
-    wanted = [heads.textbook_transducer(row[:count].tolist()) for row, count in zip(steps, counts, strict=True)]
-    assert_same(in_chunks(decode, steps, counts, places), wanted)
+    expected = [heads.textbook_transducer(row[:count].tolist()) for row, count in zip(steps, counts, strict=True)]
+    assert_same(in_chunks(decode, steps, counts, places), expected)
 
 
 @given(script=scripts())
 @settings(max_examples=80, deadline=None)
-def test_ctc_is_runs_of_labels(script: tuple[Scripted, Tensor, Tensor]) -> None:
+def test_ctc_equals_runs_of_labels(script: tuple[Scripted, Tensor, Tensor]) -> None:
     heads, steps, counts = script
     tokens, state = decode_ctc(heads, steps, counts)  # type: ignore[arg-type]
     assert_same(
@@ -109,15 +109,15 @@ def test_ctc_is_runs_of_labels(script: tuple[Scripted, Tensor, Tensor]) -> None:
 
 @given(script=scripts(), places=cuts)
 @settings(max_examples=80, deadline=None)
-def test_a_run_that_is_cut_is_one_token(script: tuple[Scripted, Tensor, Tensor], places: list[int]) -> None:
-    """Begun where it began; how long it lasts is known to the end of its chunk alone."""
+def test_a_run_over_two_chunks_is_one_token(script: tuple[Scripted, Tensor, Tensor], places: list[int]) -> None:
+    """It has the start of the run; its duration ends with the first chunk."""
     heads, steps, counts = script
     found = in_chunks(lambda *chunk: decode_ctc(heads, *chunk), steps, counts, places)  # type: ignore[arg-type]
     for got, row, count in zip(found, steps, counts, strict=True):
-        wanted = heads.textbook_ctc(row[:count].tolist())
-        assert [(token.id, token.step) for token in got] == [(token.id, token.step) for token in wanted]
-        assert all(1 <= mine.duration <= whole.duration for mine, whole in zip(got, wanted, strict=True))
-        assert all(mine.confidence >= whole.confidence - 1e-5 for mine, whole in zip(got, wanted, strict=True))
+        expected = heads.textbook_ctc(row[:count].tolist())
+        assert [(token.id, token.step) for token in got] == [(token.id, token.step) for token in expected]
+        assert all(1 <= mine.duration <= whole.duration for mine, whole in zip(got, expected, strict=True))
+        assert all(mine.confidence >= whole.confidence - 1e-5 for mine, whole in zip(got, expected, strict=True))
 
 
 appended = st.lists(st.tuples(st.lists(st.booleans(), min_size=3, max_size=3), st.integers(0, 10**6)), max_size=9)
@@ -125,9 +125,7 @@ appended = st.lists(st.tuples(st.lists(st.booleans(), min_size=3, max_size=3), s
 
 @given(appended=appended, begin=st.integers(0, 3), count=st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
-def test_tokens_are_lists_that_grow_under_a_mask(
-    appended: list[tuple[list[bool], int]], begin: int, count: int
-) -> None:
+def test_token_buffers_equal_lists(appended: list[tuple[list[bool], int]], begin: int, count: int) -> None:
     tokens = TokenBuffer.allocate(3, 9, torch.device("cpu"))
     plain: list[list[EmittedToken]] = [[], [], []]
     for mask, number in appended:
@@ -144,14 +142,14 @@ def test_tokens_are_lists_that_grow_under_a_mask(
 
 
 def rows_of(state: TransducerState) -> list[tuple[Any, ...]]:
-    """What each row has, as plain numbers."""
+    """The state of each row as numbers."""
     parts = (state.hidden[0, :, 0], state.cell[0, :, 0], state.predicted, state.ahead, state.decoded)
     return list(zip(*(part.tolist() for part in parts), strict=True))
 
 
 @given(script=transducers, rows=st.lists(st.integers(0, 2), min_size=1, max_size=5), fresh=st.integers(0, 7))
 @settings(max_examples=40, deadline=None)
-def test_rows_of_a_state_are_taken_put_back_and_begun_anew(
+def test_rows_of_a_state_are_gathered_scattered_and_reset(
     script: tuple[Scripted, Tensor, Tensor], rows: list[int], fresh: int
 ) -> None:
     heads, steps, _ = script
@@ -178,7 +176,7 @@ def test_rows_of_a_state_are_taken_put_back_and_begun_anew(
     origin=st.floats(0, 10**5),
     room=st.floats(0, 100),
 )
-def test_a_token_lies_between_its_steps_and_before_the_end(
+def test_times_of_a_token_are_those_of_its_steps_within_limits(
     step: int, duration: int, origin: float, room: float
 ) -> None:
     emitted, end = EmittedToken(1, step, duration, -0.1, 0.9), origin + room

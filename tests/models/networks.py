@@ -1,4 +1,4 @@
-"""Small random networks with the real architecture, for tests that need code paths and not words."""
+"""Small random networks with the real architecture, for tests that need code paths but no words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OFFLINE = EncoderConfig(features=32, layers=3, width=32, heads=4, channels=8, sc
 
 
 def network(encoder: EncoderConfig, seed: int = 0, **heads: object) -> Network:
-    """Weights far enough from zero that mistakes show; normalisation statistics that are not trivial."""
+    """Weights far enough from zero to reveal mistakes, and normalisation statistics that are not trivial."""
     torch.manual_seed(seed)
     mel = MelConfig(features=encoder.features, normalize="NA")
     net = Network(NetworkConfig(encoder=encoder, mel=mel, vocabulary=20, **heads))  # type: ignore[arg-type]
@@ -52,6 +52,6 @@ def checkpoint_of(net: Network) -> Checkpoint:
 
 
 def mel(lengths: list[int], features: int = 32, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise in the place of log-mel: [B, T, features] and lengths [B]."""
+    """Noise instead of log-mel: [B, T, features] and lengths [B]."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(len(lengths), max(lengths), features, generator=generator), torch.tensor(lengths)

@@ -1,7 +1,7 @@
-"""The configurations that NVIDIA published with each model of the catalogue: every key, as far as they are public.
+"""The configs that NVIDIA published with each model of the catalog: every key, as far as they are public.
 
-What they say beside the architecture (training data, optimizers, losses, artifacts) is there, too, because a reader
-must cope with it. Numbers are those of the whole models; `publishing` writes small tensors beside them.
+Settings beyond the architecture (training data, optimizers, losses, artifacts) are included, because a reader has to
+ignore them. Sizes are those of the real models; `publishing` writes small tensors with them.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ MODELS = {model.name: model for model in (
                                    "att_context_probs": None}, tensors=657),
     Published("multitalker-parakeet-streaming-0.6b-v1", MULTITALKER, "2.6.0rc0", mels=128, more=SPEAKERS,
               encoder=STREAMING | {"att_context_size": LOOKAHEADS, "att_context_probs": None}),
-    # Beside the catalogue: what people give by path.
+    # Not in the catalog, opened by path.
     Published("parakeet-tdt_ctc-0.6b-ja", HYBRID, "2.1.0rc0", vocabulary=3072, tdt=True, xscaling=True),
     Published("stt_en_fastconformer_hybrid_large_streaming_multi", HYBRID, "1.21.0rc0", layers=17, width=512, lstms=1,
               xscaling=True, encoder={key: value for key, value in STREAMING.items() if key != "use_bias"}
@@ -135,13 +135,13 @@ MODELS = {model.name: model for model in (
 
 
 def nemo_config(model: Published, labels: list[str]) -> dict[str, Any]:
-    """All of model_config.yaml."""
+    """The complete model_config.yaml."""
     data = {"manifest_filepath": None, "sample_rate": 16_000, "batch_size": 16, "shuffle": True, "num_workers": 8}
     data |= {"pin_memory": True, "max_duration": 20, "min_duration": 0.1, "is_tarred": False, "shuffle_n": 2048}
     prompt = {"prompt_dictionary": PROMPTS, "num_prompts": 128} if model.target == PROMPTED else {}
     hidden = {"enc_hidden": model.width, "pred_hidden": 640, "joint_hidden": 640}
     durations = {"tdt_durations": DURATIONS, "num_tdt_durations": 5} if model.tdt else {}
-    told = {
+    settings = {
         "sample_rate": 16_000,
         "compute_eval_loss": False,
         "log_prediction": True,
@@ -155,24 +155,24 @@ def nemo_config(model: Published, labels: list[str]) -> dict[str, Any]:
         "spec_augment": {"_target_": MODULES + "SpectrogramAugmentation", "freq_masks": 2, "time_masks": 10},
         "encoder": _encoder(model),
     }
-    told |= _ctc(model, labels) if model.target == CTC else _transducer(model, labels)
+    settings |= _ctc(model, labels) if model.target == CTC else _transducer(model, labels)
     if model.hybrid or prompt:
-        told["aux_ctc"] = {"ctc_loss_weight": 0.3, "use_cer": False, "ctc_reduction": "mean_batch"}
-        told["aux_ctc"] |= {"decoder": _ctc(model, labels)["decoder"], "decoding": {"strategy": "greedy"}}
+        settings["aux_ctc"] = {"ctc_loss_weight": 0.3, "use_cer": False, "ctc_reduction": "mean_batch"}
+        settings["aux_ctc"] |= {"decoder": _ctc(model, labels)["decoder"], "decoding": {"strategy": "greedy"}}
     schedule = {"name": "CosineAnnealing", "warmup_steps": 3000, "warmup_ratio": None, "min_lr": 5e-06}
-    told |= model.more | {"optim": {"name": "adamw", "lr": 1e-4, "betas": [0.9, 0.98], "sched": schedule}}
-    return told | {"labels": labels, "target": model.target, "nemo_version": model.version}
+    settings |= model.more | {"optim": {"name": "adamw", "lr": 1e-4, "betas": [0.9, 0.98], "sched": schedule}}
+    return settings | {"labels": labels, "target": model.target, "nemo_version": model.version}
 
 
 def artifact(model: Published, name: str) -> str:
-    """As NeMo names files that it packs."""
+    """Name that NeMo gives to a packed file."""
     return hashlib.md5(f"{name} {model.vocabulary}".encode()).hexdigest() + "_" + name
 
 
 def _tokenizer(model: Published) -> dict[str, Any]:
     paths = {"model_path": "tokenizer.model", "vocab_path": "vocab.txt", "spe_tokenizer_vocab": "tokenizer.vocab"}
-    told = {key: "nemo:" + artifact(model, name) for key, name in paths.items()}
-    return {"dir": f"/tokenizers/tokenizer_spe_bpe_v{model.vocabulary}", "type": "bpe"} | told
+    settings = {key: "nemo:" + artifact(model, name) for key, name in paths.items()}
+    return {"dir": f"/tokenizers/tokenizer_spe_bpe_v{model.vocabulary}", "type": "bpe"} | settings
 
 
 def _preprocessor(model: Published) -> dict[str, Any]:
@@ -194,27 +194,37 @@ def _preprocessor(model: Published) -> dict[str, Any]:
 
 
 def _encoder(model: Published) -> dict[str, Any]:
-    told = {"_target_": MODULES + "ConformerEncoder", "feat_in": model.mels, "feat_out": -1, "n_layers": model.layers}
-    told |= {"d_model": model.width, "subsampling": "dw_striding", "subsampling_factor": 8}
-    told |= {"subsampling_conv_channels": 256, "causal_downsampling": False, "reduction": None}
-    told |= {"reduction_position": None, "reduction_factor": 1, "ff_expansion_factor": 4}
-    told |= {"self_attention_model": "rel_pos", "n_heads": 8, "att_context_size": [-1, -1]}
-    told |= {"att_context_style": "regular", "xscaling": model.xscaling, "untie_biases": True, "pos_emb_max_len": 5000}
-    told |= {"conv_kernel_size": 9, "conv_norm_type": "batch_norm", "conv_context_size": None, "dropout": 0.1}
-    told |= {"dropout_pre_encoder": 0.1, "dropout_emb": 0.0, "dropout_att": 0.1, "stochastic_depth_drop_prob": 0.0}
-    return told | {"stochastic_depth_mode": "linear", "stochastic_depth_start_layer": 1} | model.encoder
+    settings = {
+        "_target_": MODULES + "ConformerEncoder",
+        "feat_in": model.mels,
+        "feat_out": -1,
+        "n_layers": model.layers,
+    }
+    settings |= {"d_model": model.width, "subsampling": "dw_striding", "subsampling_factor": 8}
+    settings |= {"subsampling_conv_channels": 256, "causal_downsampling": False, "reduction": None}
+    settings |= {"reduction_position": None, "reduction_factor": 1, "ff_expansion_factor": 4}
+    settings |= {"self_attention_model": "rel_pos", "n_heads": 8, "att_context_size": [-1, -1]}
+    settings |= {
+        "att_context_style": "regular",
+        "xscaling": model.xscaling,
+        "untie_biases": True,
+        "pos_emb_max_len": 5000,
+    }
+    settings |= {"conv_kernel_size": 9, "conv_norm_type": "batch_norm", "conv_context_size": None, "dropout": 0.1}
+    settings |= {"dropout_pre_encoder": 0.1, "dropout_emb": 0.0, "dropout_att": 0.1, "stochastic_depth_drop_prob": 0.0}
+    return settings | {"stochastic_depth_mode": "linear", "stochastic_depth_start_layer": 1} | model.encoder
 
 
 def _ctc(model: Published, labels: list[str]) -> dict[str, Any]:
     head = {"_target_": MODULES + "ConvASRDecoder", "feat_in": None, "num_classes": model.vocabulary}
-    told = {"decoder": head | {"vocabulary": labels}, "ctc_reduction": "mean_volume"}
-    return told | {"interctc": {"loss_weights": [], "apply_at_layers": []}, "decoding": {"strategy": "greedy"}}
+    settings = {"decoder": head | {"vocabulary": labels}, "ctc_reduction": "mean_volume"}
+    return settings | {"interctc": {"loss_weights": [], "apply_at_layers": []}, "decoding": {"strategy": "greedy"}}
 
 
 def _transducer(model: Published, labels: list[str]) -> dict[str, Any]:
     predictor = {"pred_hidden": 640, "pred_rnn_layers": model.lstms, "t_max": None, "dropout": 0.2}
     joint = {"joint_hidden": 640, "activation": "relu", "dropout": 0.2, "encoder_hidden": model.width}
-    told: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "decoder": {
             "_target_": MODULES + "RNNTDecoder",
             "normalization_mode": None,
@@ -237,15 +247,15 @@ def _transducer(model: Published, labels: list[str]) -> dict[str, Any]:
         "loss": {"loss_name": "default", "warprnnt_numba_kwargs": {"fastemit_lambda": 0.0, "clamp": -1.0}},
     }
     if model.tdt:
-        told["joint"]["num_extra_outputs"] = 5
-        told["decoding"] |= {"model_type": "tdt", "durations": DURATIONS}
-        told["loss"] = {"loss_name": "tdt", "tdt_kwargs": {"durations": DURATIONS, "sigma": 0.02, "omega": 0.1}}
-    return told
+        settings["joint"]["num_extra_outputs"] = 5
+        settings["decoding"] |= {"model_type": "tdt", "durations": DURATIONS}
+        settings["loss"] = {"loss_name": "tdt", "tdt_kwargs": {"durations": DURATIONS, "sigma": 0.02, "omega": 0.1}}
+    return settings
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Of transformers: its files of JSON."""
+    """JSON files of a folder of transformers."""
 
     name: str
     config: dict[str, Any]
@@ -291,8 +301,8 @@ _LIVE_FRONT = _FRONT | {"feature_extractor_type": "NemotronAsrStreamingFeatureEx
 def _transducer_folder(
     kind: str, architecture: str, encoder: dict[str, Any], vocabulary: int, pad: int
 ) -> dict[str, Any]:
-    told = {"architectures": [architecture], "model_type": kind, "encoder_config": encoder, "pad_token_id": pad}
-    return told | _HEAD | {"blank_token_id": vocabulary, "vocab_size": vocabulary + 1, "durations": []}
+    settings = {"architectures": [architecture], "model_type": kind, "encoder_config": encoder, "pad_token_id": pad}
+    return settings | _HEAD | {"blank_token_id": vocabulary, "vocab_size": vocabulary + 1, "durations": []}
 
 
 # fmt: off

@@ -1,4 +1,4 @@
-"""Writes what is in `published` as their publishers do, with small random tensors: archives of NeMo and folders."""
+"""Writes the models of `published` in their publishers' formats, with small random tensors: archives and folders."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NORMAL, UNKNOWN, USER_DEFINED = 1, 2, 4
 
 @functools.cache
 def pieces(vocabulary: int) -> tuple[str, ...]:
-    """Made-up pieces, and the marks that the published vocabulary of this size has."""
+    """Artificial pieces, and the special tokens of the published vocabulary of this size."""
     marks = {8192: ["<|nospeech|>", "<pad>", "<|endoftext|>", "<|startoftranscript|>", "<|en|>"]}
     marks |= {13087: ["no", "null", "1e3", "12:30:45", "- ", "#", *(f"<{name}>" for name in LOCALES[:39])]}
     first, last = ["<unk>", *marks.get(vocabulary, [])], ["<EOU>", "<EOB>"] if vocabulary == 1026 else []
@@ -45,17 +45,17 @@ def pieces(vocabulary: int) -> tuple[str, ...]:
 
 
 def write_archive(model: Published, path: Path) -> Path:
-    """A .nemo file; that of nemotron-3.5 is gzipped, and some leave out the folder before the names."""
+    """A .nemo file; that of nemotron-3.5 is gzipped, and some have names without a folder."""
     labels = list(pieces(model.vocabulary))
-    told = yaml.safe_dump(nemo_config(model, labels), sort_keys=False, allow_unicode=True)
-    told = re.sub(r"^(\s+)'no':", r"\1no:", told, flags=re.MULTILINE)
+    settings = yaml.safe_dump(nemo_config(model, labels), sort_keys=False, allow_unicode=True)
+    settings = re.sub(r"^(\s+)'no':", r"\1no:", settings, flags=re.MULTILINE)
     weights = io.BytesIO()
     torch.save(nemo_tensors(model), weights)
     members = {
         artifact(model, "tokenizer.model"): _sentencepiece(pieces(model.vocabulary)),
         artifact(model, "vocab.txt"): "\n".join(labels[1:]).encode(),
         artifact(model, "tokenizer.vocab"): "\n".join(f"{label}\t-1" for label in labels).encode(),
-        "model_config.yaml": told.encode(),
+        "model_config.yaml": settings.encode(),
         "model_weights.ckpt": weights.getvalue(),
     }
     packed = _tar(
@@ -70,30 +70,30 @@ def change_config(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     with tarfile.open(path) as archive:
         members = {entry.name: archive.extractfile(entry).read() for entry in archive if entry.isfile()}
     name = next(name for name in members if name.endswith("model_config.yaml"))
-    told = yaml.safe_load(members[name])
-    change(told)
-    members[name] = yaml.safe_dump(told, sort_keys=False).encode()
+    settings = yaml.safe_load(members[name])
+    change(settings)
+    members[name] = yaml.safe_dump(settings, sort_keys=False).encode()
     path.write_bytes(_tar(members, ""))
     return path
 
 
 def write_folder(folder: Folder, path: Path) -> Path:
-    """A folder of transformers."""
+    """A folder in the format of transformers."""
     path.mkdir()
     save_file({name: t.contiguous() for name, t in folder_tensors(folder).items()}, path / "model.safetensors")
     files = {"config.json": folder.config, "generation_config.json": {"_from_model_config": True}}
     files |= {"processor_config.json": folder.processor, "preprocessor_config.json": folder.preprocessor}
     files["tokenizer_config.json"] = {"tokenizer_class": "ParakeetTokenizer", "pad_token": "<pad>"}
-    for name, told in files.items():
-        if told is not None:
-            (path / name).write_text(json.dumps(told, indent=2))
+    for name, settings in files.items():
+        if settings is not None:
+            (path / name).write_text(json.dumps(settings, indent=2))
     _tokenizer(folder.config["vocab_size"] - 1).save(str(path / "tokenizer.json"))
     return path
 
 
 def nemo_tensors(model: Published) -> dict[str, Tensor]:
-    """Under NeMo's names, as its state dict has them; the front-end's are among them."""
-    told, bias = model.encoder, model.encoder.get("use_bias", True)
+    """Tensors under NeMo's names, as in its state dict, those of the feature extractor included."""
+    settings, bias = model.encoder, model.encoder.get("use_bias", True)
     network = _network(
         model.mels,
         bias=bias,
@@ -104,7 +104,7 @@ def nemo_tensors(model: Published) -> dict[str, Tensor]:
         ctc=model.hybrid or model.target == CTC,
         prompts=128 if model.target == PROMPTED else 0,
         speaker_layers=tuple(model.more.get("spk_kernel_layers", ())),
-        global_separate=bool(told.get("global_attn_separate")),
+        global_separate=bool(settings.get("global_attn_separate")),
     )
     front = LogMel(MelConfig(features=model.mels))
     named = {"preprocessor.featurizer.window": front.window, "preprocessor.featurizer.fb": front.filterbank[None]}
@@ -152,7 +152,7 @@ def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
 
 
 def folder_tensors(folder: Folder) -> dict[str, Tensor]:
-    """Under the names of transformers."""
+    """Tensors under the names of transformers."""
     config, encoder = folder.config, folder.config["encoder_config"]
     live = "streaming" in encoder["model_type"]
     network = _network(
@@ -177,7 +177,7 @@ def folder_tensors(folder: Folder) -> dict[str, Tensor]:
 def _network(
     mels: int, *, bias: bool, streaming: bool, vocabulary: int, lstms: int, durations: tuple[int, ...], **more: Any
 ) -> dict[str, Tensor]:
-    """Random tensors under our names."""
+    """Random tensors under Conure's names."""
     encoder = EncoderConfig(
         features=mels,
         layers=LAYERS,
@@ -198,7 +198,7 @@ def _network(
 
 
 def _convolution(name: str, tensor: Tensor) -> Tensor:
-    """Those that are linear layers with us, [out, in] -> [out, in, 1]."""
+    """Pointwise convolutions are linear layers in Conure: [out, in] -> [out, in, 1]."""
     is_one = re.fullmatch(r"encoder\.layers\.\d+\.conv\.pointwise_conv[12]\.weight|ctc_head\.weight", name)
     return tensor[:, :, None].contiguous() if is_one else tensor
 
@@ -218,7 +218,7 @@ def _tar(members: dict[str, bytes], before: str) -> bytes:
 
 
 def _sentencepiece(vocabulary: tuple[str, ...]) -> bytes:
-    """A model of SentencePiece, written field by field as Protocol Buffers have it."""
+    """A SentencePiece model, encoded field by field as a Protocol Buffer."""
     model = b"".join(_field(1, _piece(piece, index)) for index, piece in enumerate(vocabulary))
     trainer = _number(3, 2) + _number(4, len(vocabulary)) + _number(40, 0)  # byte pairs, size, the unknown piece
     trainer += b"".join(_number(field, -1 & (2**64 - 1)) for field in (41, 42, 43))  # no bos, eos, pad

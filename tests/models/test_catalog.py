@@ -1,4 +1,4 @@
-"""The list of models, and what a misspelled name gets."""
+"""The list of models, and the error for a misspelled name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_aliases_of_the_default_model(alias: str) -> None:
     assert resolve(alias).name == "parakeet-tdt-0.6b-v3"
 
 
-def test_every_entry_is_whole() -> None:
+def test_every_entry_is_complete() -> None:
     for model in MODELS:
         assert model.head in ("tdt", "rnnt", "ctc")
         assert model.repository in ("", f"nvidia/{model.name}")
@@ -30,18 +30,18 @@ def test_languages() -> None:
     assert len(set(resolve("nemotron-3.5").languages)) == 40
 
 
-def test_only_tiny_is_shipped_inside() -> None:
+def test_only_tiny_is_part_of_the_package() -> None:
     assert [model.name for model in MODELS if not model.repository] == ["tiny", "tiny-live"]
 
 
 @pytest.mark.parametrize(("name", "meant"), [("parakeet-tdt-0.6b-v4", "parakeet-tdt-0.6b-v3"), ("tinny", "tiny")])
-def test_a_misspelled_name_is_corrected(name: str, meant: str) -> None:
+def test_the_hint_for_a_misspelled_name_is_a_similar_one(name: str, meant: str) -> None:
     with pytest.raises(UnknownModel, match=name) as caught:
         resolve(name)
     assert meant in (caught.value.hint or "")
 
 
-def test_a_strange_name_is_shown_the_list() -> None:
+def test_the_hint_for_an_unknown_name_is_the_command_that_lists_models() -> None:
     assert find("xyz") is None
     assert find("") is None
     with pytest.raises(UnknownModel) as caught:

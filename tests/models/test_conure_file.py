@@ -1,4 +1,4 @@
-"""Conure's own folders come back as they were written, and are not believed blindly either."""
+"""Folders in Conure's format are read as they were written, and their contents are validated."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ NAMES = sorted([path.name for path in DATA.glob("*.nemo")] + [path.name for path
 
 
 def trained(seed: int = 0, **heads: Any) -> Checkpoint:
-    """A network as training leaves it: with counters in its state."""
+    """A network after training: with counters in its state."""
     net = network(STREAMING if heads.get("prompts") else OFFLINE, seed, **(heads or {"ctc": True}))
     tokenizer = LabelTokenizer([chr(97 + index) for index in range(20)])
     return Checkpoint(net.config, dict(net.state_dict()), tokenizer, languages=("en",), name="ours")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_family_comes_back_exactly(name: str, tmp_path: Path) -> None:
+def test_every_family_is_read_as_it_was_written(name: str, tmp_path: Path) -> None:
     checkpoint = read_checkpoint(DATA / name)
     save(checkpoint, tmp_path)
     again = read(tmp_path)
@@ -47,7 +47,7 @@ def _equal(ours: torch.Tensor | None, theirs: torch.Tensor | None) -> bool:
     return ours.dtype == theirs.dtype and torch.equal(ours, theirs)
 
 
-def test_a_trained_network_gives_the_same_numbers_after_a_round_trip(tmp_path: Path) -> None:
+def test_a_trained_network_has_the_same_outputs_after_a_round_trip(tmp_path: Path) -> None:
     checkpoint = trained()
     save(checkpoint, tmp_path)
     before, after = network(OFFLINE, ctc=True), build_network(read(tmp_path))[0]
@@ -69,7 +69,7 @@ def test_half_precision_is_stored_small_and_loaded_as_fp32(tmp_path: Path, dtype
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
 
 
-def test_an_unfinished_folder_is_none(tmp_path: Path) -> None:
+def test_a_folder_without_config_is_not_a_checkpoint(tmp_path: Path) -> None:
     save(trained(), tmp_path)
     assert is_conure_folder(tmp_path)
     (tmp_path / "config.json").unlink()
@@ -86,13 +86,13 @@ def test_saving_over_a_folder_that_is_in_use(tmp_path: Path) -> None:
 
 
 def change(folder: Path, path: str, value: Any) -> None:
-    told = json.loads((folder / "config.json").read_text())
+    settings = json.loads((folder / "config.json").read_text())
     *parents, last = path.split(".")
-    part = told
+    part = settings
     for key in parents:
         part = part[key]
     part[last] = value
-    (folder / "config.json").write_text(json.dumps(told))
+    (folder / "config.json").write_text(json.dumps(settings))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def change(folder: Path, path: str, value: Any) -> None:
         ("languages", "en", "languages"),
     ],
 )
-def test_a_config_that_lies_is_refused(tmp_path: Path, path: str, value: Any, message: str) -> None:
+def test_a_config_that_contradicts_the_tensors_is_refused(tmp_path: Path, path: str, value: Any, message: str) -> None:
     save(trained(), tmp_path)
     change(tmp_path, path, value)
     with pytest.raises(BadCheckpoint) as caught:

@@ -1,4 +1,4 @@
-"""Each cheaper way through the encoder gives the numbers of the plain one."""
+"""Optimised paths of the encoder have the results of the reference path."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_local_attention_equals_full_attention_under_a_band(window: int) -> None
     "form", [Encoder.__call__, lambda net, *given: FoldedEncoder(net)(*given)], ids=["plain", "folded"]
 )
 @torch.inference_mode()
-def test_long_clips_are_attended_to_locally(form, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_clips_use_local_attention(form, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformer, "MAX_FULL_ATTENTION_STEPS", 51)
     monkeypatch.setattr(conformer, "LONG_CONTEXT", AttentionContext(4, 4))
     full = network(OFFLINE).encoder
@@ -72,7 +72,7 @@ def test_long_clips_are_attended_to_locally(form, monkeypatch: pytest.MonkeyPatc
 
 
 @torch.inference_mode()
-def test_limited_contexts_stay_as_they_are_in_long_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limited_contexts_are_unchanged_in_long_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network(STREAMING)
     whole, frames = mel([411])
     expected, _ = net.encode(whole, frames)

@@ -1,4 +1,4 @@
-"""Folded layers give the numbers of the plain ones."""
+"""Folded layers have the results of `conformer.Layer`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_BIAS = replace(OFFLINE, bias=False)
 
 @pytest.mark.parametrize("encoder", [OFFLINE, NO_BIAS, LOCAL, STREAMING], ids=["offline", "no bias", "local", "causal"])
 @torch.inference_mode()
-def test_folded_equals_plain(encoder: EncoderConfig) -> None:
+def test_folded_layers_equal_the_reference(encoder: EncoderConfig) -> None:
     net = network(encoder).encoder
     folded = FoldedEncoder(net)
     for lengths in ([411, 200, 97, 8, 1], [30]):
@@ -30,7 +30,7 @@ def test_folded_equals_plain(encoder: EncoderConfig) -> None:
 
 
 @torch.inference_mode()
-def test_kept_positions_are_those_of_any_reach() -> None:
+def test_cached_positions_serve_any_reach() -> None:
     net = network(OFFLINE).encoder
     folded = FoldedEncoder(net)
     for first, last in ((3, -3), (300, -299), (83, -13), (5000, -5000)):

@@ -1,4 +1,4 @@
-"""Products in 8 bits are those of what 8 bits leave, and near those of all bits."""
+"""8-bit products equal those of the quantised values in float32, and are close to those without quantisation."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from tests.models.networks import OFFLINE, mel, network
 
 @pytest.mark.parametrize("bias", [True, False])
 @torch.inference_mode()
-def test_the_product_is_that_of_its_plain_twin(bias: bool) -> None:
+def test_the_product_equals_the_reference(bias: bool) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(64, 48, bias=bias)
-    linear.weight *= torch.logspace(-3, 3, 48)[:, None]  # outputs of every size
+    linear.weight *= torch.logspace(-3, 3, 48)[:, None]  # outputs of all magnitudes
     x = (torch.randn(2, 7, 64) * torch.logspace(-3, 3, 7)[:, None]).bfloat16()
     product = Fp8Linear(linear)
-    got, expected = product(x).float(), product.plain(x)
+    got, expected = product(x).float(), product.forward_reference(x)
     size = x.float().norm(dim=-1, keepdim=True) * linear.weight.norm(
         dim=-1
-    )  # what is nearly 0 is a difference of large
+    )  # values near 0 are differences of large ones
     added = torch.zeros(48) if linear.bias is None else linear.bias.abs()
     assert ((got - expected).abs() <= 2**-8 * (expected.abs() + size / 100)).all()
     assert ((expected - linear(x.float())).abs() <= 0.03 * size + 2**-8 * added).all()
 
 
 @torch.inference_mode()
-def test_rows_of_nothing_give_the_bias() -> None:
+def test_rows_of_zeros_give_the_bias() -> None:
     product = Fp8Linear(nn.Linear(32, 16))
     assert torch.equal(product(torch.zeros(3, 32, dtype=torch.bfloat16)), product.bias.expand(3, -1))
 
 
 @torch.inference_mode()
-def test_an_encoder_in_8_bits_is_near_the_plain_one() -> None:
+def test_an_encoder_in_8_bits_is_close_to_the_reference() -> None:
     net = network(replace(OFFLINE, width=64)).encoder
     whole, frames = mel([411, 97])
     expected, counts = net(whole, frames)

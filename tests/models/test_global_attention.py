@@ -1,4 +1,4 @@
-"""Local attention with global steps gives what the dense formula gives, in whole clips and in batches of them."""
+"""Local attention with global steps equals the dense formula, for single clips and for batches."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ KINDS = {
 def config(kind: str, window: int = 4) -> EncoderConfig:
     tokens, spacing, separate = KINDS[kind]
     contexts = (AttentionContext(window, window),)
-    told = {"global_tokens": tokens, "global_spacing": spacing, "global_separate": separate}
-    return replace(OFFLINE, local=True, contexts=contexts, **told)
+    settings = {"global_tokens": tokens, "global_spacing": spacing, "global_separate": separate}
+    return replace(OFFLINE, local=True, contexts=contexts, **settings)
 
 
 def dense(module: Attention, x: Tensor, window: int) -> Tensor:
-    """One clip x [T, D], with every score in one matrix: a step's window first, the global steps as more columns."""
+    """One clip x [T, D] with scores in one matrix: the window of each step, then global steps as further columns."""
     steps, heads, width = len(x), module.heads, module.head_width
 
     def by_head(layer: torch.nn.Linear) -> Tensor:
@@ -40,7 +40,7 @@ def dense(module: Attention, x: Tensor, window: int) -> Tensor:
     query, key, value = (by_head(layer) for layer in (module.linear_q, module.linear_k, module.linear_v))
     separate = module.global_q is not None
     own = (module.global_q, module.global_k, module.global_v) if separate else None
-    ask, told, given = (by_head(layer) for layer in own) if own else (query, key, value)
+    global_query, global_key, global_value = (by_head(layer) for layer in own) if own else (query, key, value)
     places = list(module.global_steps(steps))
 
     distance = torch.arange(steps)[:, None] - torch.arange(steps)[None]
@@ -49,15 +49,15 @@ def dense(module: Attention, x: Tensor, window: int) -> Tensor:
     near = (query + module.pos_bias_u[:, None]) @ key.transpose(1, 2)
     near = near + torch.einsum("htd,htsd->hts", query + module.pos_bias_v[:, None], placed)
     near = near.masked_fill(distance.abs() > window, -torch.inf)
-    beside = ask @ told[:, places].transpose(1, 2)
+    beside = global_query @ global_key[:, places].transpose(1, 2)
     weights = (torch.cat([near, beside], 2) / width**0.5).softmax(2)
     mixed = weights @ torch.cat([value, value[:, places]], 1)
 
     for head in range(heads):
         for token, place in enumerate(places):
-            which = head * len(places) + token  # NeMo hands the queries out in this order
-            query_of = ask[which % heads, places[which // heads]]
-            mixed[head, place] = (query_of @ told[head].T / width**0.5).softmax(0) @ given[head]
+            which = head * len(places) + token  # the order of queries in NeMo
+            query_of = global_query[which % heads, places[which // heads]]
+            mixed[head, place] = (query_of @ global_key[head].T / width**0.5).softmax(0) @ global_value[head]
     return module.linear_out(mixed.transpose(0, 1).flatten(1))
 
 
@@ -65,7 +65,7 @@ def dense(module: Attention, x: Tensor, window: int) -> Tensor:
 @pytest.mark.parametrize("window", [1, 4, 64])
 @pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_a_clip_is_attended_to_as_the_formula_has_it(kind: str, window: int, steps: int) -> None:
+def test_attention_equals_the_dense_formula(kind: str, window: int, steps: int) -> None:
     module = network(config(kind, window)).encoder.layers[0].self_attn
     x = torch.randn(1, steps, OFFLINE.width, generator=torch.Generator().manual_seed(steps))
     positions = module.positions(sinusoids(2 * window - 1, 1 - 2 * window, OFFLINE.width, x))
@@ -78,7 +78,7 @@ def test_a_clip_is_attended_to_as_the_formula_has_it(kind: str, window: int, ste
 )
 @pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_a_clip_does_not_know_its_batch(kind: str, form) -> None:
+def test_a_clip_does_not_depend_on_its_batch(kind: str, form) -> None:
     encoder = network(config(kind)).encoder
     whole, lengths = mel([411, 200, 97, 8, 1])
     got, counts = form(encoder, whole, lengths)
@@ -90,7 +90,7 @@ def test_a_clip_does_not_know_its_batch(kind: str, form) -> None:
 
 @torch.inference_mode()
 def test_the_first_step_reaches_the_whole_of_a_long_clip() -> None:
-    """Far beyond what the windows of all layers reach together, in a clip of two minutes."""
+    """Beyond the combined windows of all layers, in a clip of two minutes."""
     reaching, local = (network(replace(config("one"), global_tokens=tokens)).encoder for tokens in (1, 0))
     whole, lengths = mel([12_000])
     changed = whole.clone()

@@ -1,4 +1,4 @@
-"""Folders of transformers: whole ones are read, broken and hostile ones refused in one line."""
+"""Folders of transformers: complete ones are read, broken and malicious ones are refused with one line."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def copied(tmp_path: Path) -> Any:
 
 
 def change(path: Path, **settings: Any) -> None:
-    """Settings of a JSON file by dotted path, with __ for dots; ... removes one."""
-    told = json.loads(path.read_text())
+    """Changes settings of a JSON file by dotted path, with __ for dots; ... removes one."""
+    content = json.loads(path.read_text())
     for name, value in settings.items():
         *parents, last = name.split("__")
-        part = told
+        part = content
         for key in parents:
             part = part.setdefault(key, {})
         part.pop(last, None) if value is ... else part.__setitem__(last, value)
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(content))
 
 
 def shard(folder: Path) -> Path:
@@ -117,7 +117,7 @@ def test_a_tensor_that_claims_more_than_is_stored_is_refused(copied: Any) -> Non
     folder = copied(TDT)
     header = json.dumps({"a": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4]}}).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    with pytest.raises(BadCheckpoint, match="no whole safetensors file"):
+    with pytest.raises(BadCheckpoint, match="not a complete safetensors file"):
         read_checkpoint(folder)
 
 
@@ -125,7 +125,7 @@ def test_truncated_safetensors_are_refused(copied: Any) -> None:
     folder = copied(TDT)
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(BadCheckpoint, match="no whole safetensors file"):
+    with pytest.raises(BadCheckpoint, match="not a complete safetensors file"):
         read_checkpoint(folder)
 
 
@@ -161,7 +161,7 @@ def test_other_model_types_are_refused_by_name(copied: Any, kind: str, message: 
         {"max_symbols_per_step": -1},
     ],
 )
-def test_what_would_make_other_numbers_is_refused(copied: Any, setting: dict[str, Any]) -> None:
+def test_settings_with_other_results_are_refused(copied: Any, setting: dict[str, Any]) -> None:
     folder = copied(TDT)
     change(folder / "config.json", **setting)
     with pytest.raises(BadCheckpoint, match=next(iter(setting)).rpartition("__")[2]):
@@ -186,13 +186,13 @@ def test_trap_10_a_blank_that_is_not_the_last_token_is_refused(copied: Any) -> N
         read_checkpoint(folder)
 
 
-def test_trap_10_the_blank_in_the_tokenizer_is_no_piece() -> None:
+def test_trap_10_the_blank_in_the_tokenizer_is_not_a_piece() -> None:
     checkpoint = read_checkpoint(DATA / TDT)
     assert len(checkpoint.tokenizer.pieces) == checkpoint.config.vocabulary == 64
     assert "<blank>" not in checkpoint.tokenizer.pieces
 
 
-def test_trap_22_the_sliding_window_counts_the_step_itself() -> None:
+def test_trap_22_the_sliding_window_includes_the_step_itself() -> None:
     contexts = read_checkpoint(DATA / STREAMING).config.encoder.contexts
     assert contexts == tuple(AttentionContext(70, right) for right in (13, 6, 1, 0))
 
@@ -205,10 +205,10 @@ def test_the_default_lookahead_comes_first(copied: Any) -> None:
     assert contexts == tuple(AttentionContext(56, right) for right in (3, 0, 6, 13))
 
 
-def test_trap_11_a_window_of_no_whole_chunks_is_refused(copied: Any) -> None:
+def test_trap_11_a_window_that_is_no_multiple_of_the_chunk_is_refused(copied: Any) -> None:
     folder = copied(STREAMING)
     change(folder / "config.json", encoder_config__sliding_window=70)
-    with pytest.raises(BadCheckpoint, match="no whole chunks"):
+    with pytest.raises(BadCheckpoint, match="not a multiple of the chunk"):
         read_checkpoint(folder)
 
 
@@ -226,5 +226,5 @@ def test_a_folder_without_processor_or_tokenizer(copied: Any) -> None:
         read_checkpoint(folder)
 
 
-def test_weights_stored_in_half_precision_stay_so(copied: Any) -> None:
+def test_weights_stored_in_half_precision_keep_their_type(copied: Any) -> None:
     assert {tensor.dtype for tensor in read_checkpoint(DATA / TDT).tensors.values()} == {torch.bfloat16}

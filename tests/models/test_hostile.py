@@ -1,4 +1,4 @@
-"""Checkpoints of strangers: whatever their files hold, they load or are refused in one line that names it."""
+"""Untrusted checkpoints: with any content they load or are refused with one line that names the problem."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ FAST = settings(max_examples=60, deadline=None, suppress_health_check=list(Healt
 
 
 def refused(path: Path) -> str | None:
-    """The line that refuses a checkpoint; None where it loads."""
+    """The error that refuses a checkpoint; None if it loads."""
     try:
         read_checkpoint(path)
     except ConureError as error:
-        told = f"{error} {error.hint or ''}"
-        assert told.isprintable(), told
-        assert len(told) < 500, told
-        told.encode()
-        return told
+        message = f"{error} {error.hint or ''}"
+        assert message.isprintable(), message
+        assert len(message) < 500, message
+        message.encode()
+        return message
     return None
 
 
-def keys(told: dict[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Of every value, however deep; not those of long tables."""
-    for key, value in told.items():
+def keys(settings: dict[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Paths of all values at any depth, except those of long tables."""
+    for key, value in settings.items():
         yield (*before, key)
         if isinstance(value, dict) and len(value) < 50:
             yield from keys(value, (*before, key))
 
 
-def put(told: dict[str, Any], key: tuple[str, ...], value: Any) -> dict[str, Any]:
-    changed = part = copy.deepcopy(told)
+def with_value(settings: dict[str, Any], key: tuple[str, ...], value: Any) -> dict[str, Any]:
+    changed = part = copy.deepcopy(settings)
     for name in key[:-1]:
         part = part[name]
     part[key[-1]] = value
@@ -63,7 +63,7 @@ def put(told: dict[str, Any], key: tuple[str, ...], value: Any) -> dict[str, Any
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One of each layout, to be changed and put back."""
+    """A folder of each format, for changes that are undone."""
     place = tmp_path_factory.mktemp("folders")
     names = ("hf_parakeet_tdt", "hf_nemotron3_5_asr", "hf_parakeet_ctc")
     found = {name: Path(shutil.copytree(DATA / name, place / name)) for name in names}
@@ -74,12 +74,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def changes(places: st.SearchStrategy[int]) -> st.SearchStrategy[list[tuple[int, int]]]:
-    """Some places and the bytes to put there."""
+    """Some offsets and the bytes to write there."""
     return st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=5)
 
 
 @contextlib.contextmanager
-def instead(path: Path, data: bytes) -> Iterator[None]:
+def replaced_file(path: Path, data: bytes) -> Iterator[None]:
     before = path.read_bytes()
     path.write_bytes(data)
     try:
@@ -90,14 +90,14 @@ def instead(path: Path, data: bytes) -> Iterator[None]:
 
 @FAST
 @given(st.data())
-def test_any_value_in_any_place_of_json(folders: dict[str, Path], data: st.DataObject) -> None:
+def test_any_value_at_any_path_of_json(folders: dict[str, Path], data: st.DataObject) -> None:
     folder = folders[data.draw(st.sampled_from(sorted(folders)))]
     files = [name for name in ("config.json", "processor_config.json", "tokenizer.json") if (folder / name).exists()]
     file = folder / data.draw(st.sampled_from(files))
-    told = json.loads(file.read_text())
-    key = data.draw(st.sampled_from(list(keys(told))))
-    changed = put(told, key, data.draw(st.sampled_from(NASTY)))
-    with instead(file, json.dumps(changed).encode()):
+    settings = json.loads(file.read_text())
+    key = data.draw(st.sampled_from(list(keys(settings))))
+    changed = with_value(settings, key, data.draw(st.sampled_from(NASTY)))
+    with replaced_file(file, json.dumps(changed).encode()):
         refused(folder)
 
 
@@ -109,7 +109,7 @@ def test_any_bytes_in_any_file(folders: dict[str, Path], data: st.DataObject) ->
     content = bytearray(file.read_bytes())
     for place, byte in data.draw(changes(st.integers(0, 5_000))):
         content[min(place, len(content) - 1)] = byte
-    with instead(file, bytes(content[: data.draw(st.sampled_from([None, None, 1, 100, -1, -100]))])):
+    with replaced_file(file, bytes(content[: data.draw(st.sampled_from([None, None, 1, 100, -1, -100]))])):
         refused(folder)
 
 
@@ -156,8 +156,8 @@ def test_any_bytes_in_an_archive(archive: bytes, tmp_path_factory: pytest.TempPa
 def test_file_key_and_value_are_named(folders: dict[str, Path], file: str, key: str, value: Any, named: str) -> None:
     folder, _, name = file.partition("/")
     path = folders[folder] / name
-    told = put(json.loads(path.read_text()), tuple(key.split(".")), value)
-    with instead(path, json.dumps(told).encode()):
+    settings = with_value(json.loads(path.read_text()), tuple(key.split(".")), value)
+    with replaced_file(path, json.dumps(settings).encode()):
         assert named in (refused(path.parent) or "")
     assert refused(path.parent) is None
 
@@ -179,9 +179,9 @@ def test_file_key_and_value_are_named(folders: dict[str, Path], file: str, key: 
     ],
 )
 @pytest.mark.parametrize("file", ["config.json", "processor_config.json", "tokenizer.json", "model.safetensors"])
-def test_what_is_no_such_file_is_named(folders: dict[str, Path], file: str, text: bytes) -> None:
+def test_files_with_other_content_are_named(folders: dict[str, Path], file: str, text: bytes) -> None:
     folder = folders["hf_parakeet_tdt"]
-    with instead(folder / file, text):
+    with replaced_file(folder / file, text):
         assert file.partition(".")[0] in (refused(folder) or "")
 
 
@@ -212,25 +212,25 @@ def test_a_setting_of_an_archive_is_named(change: str, tmp_path: Path) -> None:
     path, value = CHANGES[change]
     *parents, last = path.split(".")
 
-    def set_it(told: dict[str, Any]) -> None:
+    def set_value(settings: dict[str, Any]) -> None:
         for parent in parents:
-            told = told.setdefault(parent, {})
-        told[last] = value
+            settings = settings.setdefault(parent, {})
+        settings[last] = value
 
     archive = write_archive(MODELS["parakeet-tdt_ctc-1.1b"], tmp_path / "model.nemo")
-    told = refused(change_config(archive, set_it)) or ""
-    assert told.startswith("model.nemo: ")
-    assert path in told or last.removesuffix("_path").removesuffix("_size") in told
+    message = refused(change_config(archive, set_value)) or ""
+    assert message.startswith("model.nemo: ")
+    assert path in message or last.removesuffix("_path").removesuffix("_size") in message
 
 
-def test_what_shares_itself_many_times_costs_no_time(tmp_path: Path) -> None:
+def test_a_value_that_repeats_itself_costs_no_time(tmp_path: Path) -> None:
     """A list of two lists of two lists ... that YAML writes in a few lines."""
     shared: list[Any] = []
     for _ in range(30):
         shared = [shared, shared]
     for path in ("labels", "tokenizer", "encoder"):
         archive = write_archive(MODELS["parakeet-ctc-0.6b"], tmp_path / "model.nemo")
-        changed = change_config(archive, lambda told, path=path: told.update({path: shared, "target": shared}))
+        changed = change_config(archive, lambda settings, path=path: settings.update({path: shared, "target": shared}))
         with pytest.raises(BadCheckpoint, match=r"target|tokenizer|encoder"):
             read_checkpoint(changed)
 
@@ -239,9 +239,9 @@ NO_DICTIONARIES: list[Any] = [{"en": -1}, {"en": 200}, {"en": "0"}, {"": 0}, {"e
 
 
 @pytest.mark.parametrize("names", NO_DICTIONARIES)
-def test_a_dictionary_that_names_no_slots_is_refused(names: Any, tmp_path: Path) -> None:
-    def change(told: dict[str, Any]) -> None:
-        told["model_defaults"]["prompt_dictionary"] = names
+def test_a_dictionary_without_slots_is_refused(names: Any, tmp_path: Path) -> None:
+    def change(settings: dict[str, Any]) -> None:
+        settings["model_defaults"]["prompt_dictionary"] = names
 
     model = replace(MODELS["nemotron-3.5-asr-streaming-0.6b"], vocabulary=1024)
     archive = write_archive(model, tmp_path / "m.nemo")

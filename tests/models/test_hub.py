@@ -1,4 +1,4 @@
-"""Downloads, against a small server that speaks the hub's protocol: what is fetched, resumed, found again."""
+"""Downloads from a small server with the hub's protocol: chosen files, resume, cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WEIGHTS = bytes(range(256)) * 4096
 
 @dataclass
 class Hub:
-    """Repositories by id, each of one commit; what was asked for; and a line that may break."""
+    """Repositories by id, each with one commit; a log of requests; and a connection that may break."""
 
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
@@ -111,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
-        """A client that hangs up is what some tests are about."""
+        """Ignores disconnects, which some tests provoke."""
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", state.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     )
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "LARGE_BYTES", 2**16)
+    monkeypatch.setattr(hub, "MIN_LARGE_BYTES", 2**16)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 2**16)
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     thread = Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
@@ -137,59 +137,59 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def wanted(tmp_path: Path) -> HubRepository:
+def repository(tmp_path: Path) -> HubRepository:
     return HubRepository("org/model", cache=tmp_path / "cache")
 
 
-def test_only_the_archive_is_fetched(server: Hub, wanted: HubRepository) -> None:
+def test_only_the_archive_is_downloaded(server: Hub, repository: HubRepository) -> None:
     server.repositories["org/model"] = {"README.md": b"x", "model.nemo": WEIGHTS, "pytorch_model.bin": b"pickle"}
-    path = fetch(wanted)
+    path = fetch(repository)
     assert path.name == "model.nemo"
     assert path.read_bytes() == WEIGHTS
     assert server.fetched() == ["model.nemo"]
 
 
-def test_safetensors_come_with_their_json_and_tokenizer(server: Hub, wanted: HubRepository) -> None:
+def test_safetensors_come_with_their_json_and_tokenizer(server: Hub, repository: HubRepository) -> None:
     files = ["config.json", "tokenizer.json", "model.safetensors", "processor_config.json"]
     server.repositories["org/model"] = dict.fromkeys([*files, "pytorch_model.bin", "flax.msgpack"], b"{}")
-    folder = fetch(wanted)
+    folder = fetch(repository)
     assert sorted(path.name for path in folder.iterdir()) == sorted(files)
 
 
-def test_all_shards_are_fetched_and_needed(server: Hub, wanted: HubRepository) -> None:
+def test_all_shards_are_downloaded_and_required(server: Hub, repository: HubRepository) -> None:
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     index = json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}).encode()
     files = dict.fromkeys(["config.json", "tokenizer.json", *shards], b"{}")
     server.repositories["org/model"] = files | {"model.safetensors.index.json": index}
-    folder = fetch(wanted)
-    assert is_cached(wanted)
+    folder = fetch(repository)
+    assert is_cached(repository)
     (folder / shards[1]).unlink()
-    assert not is_cached(wanted)
+    assert not is_cached(repository)
 
 
-def test_the_second_time_nothing_is_asked(server: Hub, wanted: HubRepository) -> None:
+def test_a_second_call_sends_no_request(server: Hub, repository: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
-    assert not is_cached(wanted)
-    first = fetch(wanted)
+    assert not is_cached(repository)
+    first = fetch(repository)
     server.requests.clear()
-    assert is_cached(wanted)
-    assert fetch(wanted) == first
+    assert is_cached(repository)
+    assert fetch(repository) == first
     assert server.requests == []
 
 
-def test_progress_counts_to_the_end(server: Hub, wanted: HubRepository) -> None:
+def test_progress_counts_to_the_end(server: Hub, repository: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
     seen: list[tuple[int, int | None]] = []
-    fetch(wanted, lambda done, total: seen.append((done, total)))
+    fetch(repository, lambda done, total: seen.append((done, total)))
     assert seen[-1] == (len(WEIGHTS), len(WEIGHTS))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_a_broken_line_is_taken_up_where_it_broke(server: Hub, wanted: HubRepository) -> None:
+def test_a_broken_download_is_resumed(server: Hub, repository: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
     server.break_downloads = 2
     seen: list[int] = []
-    path = fetch(wanted, lambda done, _: seen.append(done))
+    path = fetch(repository, lambda done, _: seen.append(done))
     assert path.read_bytes() == WEIGHTS
     starts = [int(span[6:-1]) for method, _, span in server.requests if method == "GET" and span]
     assert 0 < starts[0] < starts[1] < len(WEIGHTS)
@@ -197,34 +197,34 @@ def test_a_broken_line_is_taken_up_where_it_broke(server: Hub, wanted: HubReposi
     assert seen[-1] == len(WEIGHTS)
 
 
-def test_a_download_given_up_is_resumed_by_the_next_call(server: Hub, wanted: HubRepository) -> None:
+def test_a_cancelled_download_is_resumed_by_the_next_call(server: Hub, repository: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
 
-    def give_up(done: int, _: int | None) -> None:
+    def cancel(done: int, _: int | None) -> None:
         if done > len(WEIGHTS) // 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch(wanted, give_up)
-    assert not is_cached(wanted)
+        fetch(repository, cancel)
+    assert not is_cached(repository)
     server.requests.clear()
-    assert fetch(wanted).read_bytes() == WEIGHTS
+    assert fetch(repository).read_bytes() == WEIGHTS
     assert [span for method, _, span in server.requests if method == "GET" and span]
 
 
-def test_a_damaged_download_is_thrown_away(server: Hub, wanted: HubRepository) -> None:
+def test_a_damaged_download_is_deleted(server: Hub, repository: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
     server.damage = True
     with pytest.raises(ModelNotFound, match="damaged"):
-        fetch(wanted)
+        fetch(repository)
     server.damage = False
-    assert fetch(wanted).read_bytes() == WEIGHTS
+    assert fetch(repository).read_bytes() == WEIGHTS
 
 
-def test_a_large_and_a_small_file_lie_in_the_same_cache(server: Hub, wanted: HubRepository) -> None:
+def test_large_and_small_files_are_in_the_same_cache(server: Hub, repository: HubRepository) -> None:
     files = {"config.json": b"{}", "tokenizer.json": b"[]", "model.safetensors": WEIGHTS}
     server.repositories["org/model"] = files
-    folder = fetch(wanted)
+    folder = fetch(repository)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
     assert sorted(server.fetched()) == sorted(files)
 
@@ -244,29 +244,29 @@ def test_an_unknown_revision_is_named(server: Hub, tmp_path: Path) -> None:
         fetch(HubRepository("org/model", "v9", tmp_path))
 
 
-def test_an_unknown_repository_is_named(server: Hub, wanted: HubRepository) -> None:
+def test_an_unknown_repository_is_named(server: Hub, repository: HubRepository) -> None:
     with pytest.raises(UnknownModel, match="org/model"):
-        fetch(wanted)
+        fetch(repository)
 
 
-def test_a_repository_without_a_checkpoint_is_refused(server: Hub, wanted: HubRepository) -> None:
+def test_a_repository_without_a_checkpoint_is_refused(server: Hub, repository: HubRepository) -> None:
     server.repositories["org/model"] = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}
     with pytest.raises(ModelNotFound, match="neither"):
-        fetch(wanted)
+        fetch(repository)
     assert server.fetched() == []
 
 
 @pytest.mark.parametrize("switch", ["argument", "environment"])
-def test_offline_says_what_to_do(
-    server: Hub, wanted: HubRepository, switch: str, monkeypatch: pytest.MonkeyPatch
+def test_the_hint_when_offline(
+    server: Hub, repository: HubRepository, switch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
     if switch == "environment":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     else:
-        wanted = HubRepository(wanted.repository, None, wanted.cache, offline=True)
+        repository = HubRepository(repository.repository, None, repository.cache, offline=True)
     with pytest.raises(ModelNotFound) as caught:
-        fetch(wanted)
+        fetch(repository)
     assert server.requests == []
     hint = caught.value.hint or ""
     assert "conure models pull org/model" in hint
@@ -274,18 +274,16 @@ def test_offline_says_what_to_do(
     assert "trying things out" in hint
 
 
-def test_offline_still_reads_the_cache(server: Hub, wanted: HubRepository) -> None:
+def test_offline_still_reads_the_cache(server: Hub, repository: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
-    path = fetch(wanted)
-    assert fetch(HubRepository(wanted.repository, None, wanted.cache, offline=True)) == path
+    path = fetch(repository)
+    assert fetch(HubRepository(repository.repository, None, repository.cache, offline=True)) == path
 
 
-def test_without_a_network_the_error_says_what_to_do(
-    server: Hub, wanted: HubRepository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hint_without_a_network(server: Hub, repository: HubRepository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ModelNotFound, match="cannot be downloaded") as caught:
-        fetch(wanted)
+        fetch(repository)
     assert "\n" not in str(caught.value)
     assert "copy it here" in (caught.value.hint or "")
 
@@ -300,29 +298,29 @@ def test_without_a_network_the_error_says_what_to_do(
         (["config.json", "model.safetensors"], []),
     ],
 )
-def test_which_files_make_a_checkpoint(files: list[str], chosen: list[str]) -> None:
+def test_files_of_a_checkpoint(files: list[str], chosen: list[str]) -> None:
     assert hub._choose(HubRepository("org/model"), files) == chosen
 
 
-def test_one_of_several_archives_is_named(server: Hub, wanted: HubRepository) -> None:
+def test_several_archives_are_listed(server: Hub, repository: HubRepository) -> None:
     server.repositories["org/model"] = {"a.nemo": WEIGHTS, "b.nemo": WEIGHTS[::-1]}
     with pytest.raises(ModelNotFound, match=r"several checkpoints: a\.nemo, b\.nemo") as caught:
-        fetch(wanted)
+        fetch(repository)
     assert "org/model@a.nemo" in (caught.value.hint or "")
-    one = replace(wanted, file="b.nemo")
+    one = replace(repository, file="b.nemo")
     assert fetch(one).read_bytes() == WEIGHTS[::-1]
     assert server.fetched() == ["b.nemo"]
     with pytest.raises(ModelNotFound, match=r"has no c\.nemo") as caught:
-        fetch(replace(wanted, file="c.nemo"))
+        fetch(replace(repository, file="c.nemo"))
     assert "a.nemo, b.nemo" in (caught.value.hint or "")
 
 
-def test_a_full_disk_is_named_with_what_is_needed(server: Hub, wanted: HubRepository) -> None:
+def test_a_full_disk_is_named_with_the_space_needed(server: Hub, repository: HubRepository) -> None:
     server.repositories["org/model"] = {"model.nemo": WEIGHTS}
-    told = pytest.raises(ModelNotFound, match=r"no space is left in .* needed, .* free")
-    with most_bytes_a_file(len(WEIGHTS) // 2), told:
-        fetch(wanted)
-    assert fetch(wanted).read_bytes() == WEIGHTS
+    is_raised = pytest.raises(ModelNotFound, match=r"no space is left in .* needed, .* free")
+    with most_bytes_a_file(len(WEIGHTS) // 2), is_raised:
+        fetch(repository)
+    assert fetch(repository).read_bytes() == WEIGHTS
 
 
 @pytest.mark.parametrize(
@@ -339,6 +337,6 @@ def test_revisions_and_files_are_pinned(name: str, parts: tuple[str, str | None,
     assert parse_pins(name) == parts
 
 
-def test_what_a_hub_id_looks_like() -> None:
+def test_hub_ids() -> None:
     assert is_hub_id("nvidia/parakeet-tdt-0.6b-v3")
     assert not any(map(is_hub_id, ["parakeet", "./a/b", "/a/b", "a/b/c", "a/b.nemo", "../b", "a/", ""]))

@@ -1,4 +1,4 @@
-"""Names and paths become checkpoints, checkpoints become networks that run."""
+"""Loading of checkpoints by name and path, and networks built from them."""
 
 from __future__ import annotations
 
@@ -45,10 +45,12 @@ def test_every_family_loads_strictly_and_runs(name: str) -> None:
     family, heads = FAMILIES[name]
     assert checkpoint.family == family
     assert checkpoint.default_head == heads[0]
-    told = describe(checkpoint)
-    assert tuple(told["heads"]) == heads
-    assert told["parameters"] > 50_000
-    assert told["live"] is (family in ("parakeet-eou", "nemotron-streaming", "nemotron-multilingual", "multitalker"))
+    described = describe(checkpoint)
+    assert tuple(described["heads"]) == heads
+    assert described["parameters"] > 50_000
+    assert described["live"] is (
+        family in ("parakeet-eou", "nemotron-streaming", "nemotron-multilingual", "multitalker")
+    )
     network, front = build_network(checkpoint)
     assert not network.training
     with torch.inference_mode():
@@ -60,7 +62,7 @@ def test_every_family_loads_strictly_and_runs(name: str) -> None:
 @pytest.mark.parametrize(
     ("nemo", "folder"), [("tdt.nemo", "hf_parakeet_tdt"), ("nemotron.nemo", "hf_nemotron_asr_streaming")]
 )
-def test_one_model_in_two_layouts_gives_the_same_numbers(nemo: str, folder: str) -> None:
+def test_one_model_in_two_formats_has_the_same_outputs(nemo: str, folder: str) -> None:
     samples, lengths = torch.randn(1, 20_000), torch.tensor([20_000])
     outputs = []
     for name in (nemo, folder):
@@ -70,7 +72,7 @@ def test_one_model_in_two_layouts_gives_the_same_numbers(nemo: str, folder: str)
     assert torch.allclose(*outputs, atol=2e-5)
 
 
-def test_languages_of_a_prompt_are_one_a_slot() -> None:
+def test_each_prompt_slot_has_one_language() -> None:
     for name in ("nemotron_prompt.nemo", "hf_nemotron3_5_asr"):
         checkpoint = load_checkpoint(DATA / name)
         slots = dict(checkpoint.config.prompt_ids)
@@ -81,14 +83,14 @@ def test_languages_of_a_prompt_are_one_a_slot() -> None:
     assert load_checkpoint(DATA / "tdt.nemo").languages == ()
 
 
-def test_trap_21_marks_of_utterances_and_languages_are_special() -> None:
+def test_trap_21_tokens_of_utterance_ends_and_languages_are_special() -> None:
     eou = load_checkpoint(DATA / "eou.nemo").tokenizer
     assert {eou.pieces[index] for index in eou.special} == {"<EOU>", "<EOB>", "<unk>"}
     tags = load_checkpoint(DATA / "nemotron_prompt.nemo").tokenizer
     assert {"<en-US>", "<de-DE>"} <= {tags.pieces[index] for index in tags.special}
 
 
-def test_weights_are_used_where_they_lie() -> None:
+def test_weights_are_used_without_a_copy() -> None:
     checkpoint = load_checkpoint(DATA / "tdt.nemo")
     network, _ = build_network(checkpoint)
     name = "encoder.layers.0.feed_forward1.linear1.weight"
@@ -101,7 +103,7 @@ def test_a_network_may_be_built_in_half_precision() -> None:
     assert front.filterbank.dtype == torch.float32
 
 
-def test_the_front_end_is_the_checkpoints_own() -> None:
+def test_window_and_filterbank_are_those_of_the_checkpoint() -> None:
     checkpoint = load_checkpoint(DATA / "tdt.nemo")
     front = build_network(checkpoint)[1]
     assert checkpoint.filterbank is not None
@@ -136,19 +138,19 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing.nemo", "./missing", "/no/where.nemo", "~/missing-model"])
-def test_a_path_that_is_not_there(name: str) -> None:
+def test_a_missing_path(name: str) -> None:
     with pytest.raises(UnknownModel, match="no such model file or folder"):
         load_checkpoint(name)
 
 
-def test_a_name_that_is_nowhere() -> None:
+def test_an_unknown_name() -> None:
     with pytest.raises(UnknownModel, match="parakeeet") as caught:
         load_checkpoint("parakeeet")
     assert "parakeet" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("name", ["parakeet", "nvidia/parakeet-tdt-0.6b-v3", "someone/something"])
-def test_without_weights_and_network_the_error_names_the_fix(name: str, tmp_path: Path) -> None:
+def test_the_hint_without_weights_and_network(name: str, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound) as caught:
         load_checkpoint(name, cache=tmp_path, offline=True)
     assert "--model tiny" in (caught.value.hint or "")
@@ -156,30 +158,30 @@ def test_without_weights_and_network_the_error_names_the_fix(name: str, tmp_path
 
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[HubRepository]:
-    """A hub that has one file for every wish."""
+    """A hub that has one file for every request."""
     wishes: list[HubRepository] = []
 
-    def fetch(wanted: HubRepository, progress: Any = None) -> Path:
-        wishes.append(wanted)
+    def fetch(repository: HubRepository, progress: Any = None) -> Path:
+        wishes.append(repository)
         return DATA / "tdt.nemo"
 
     monkeypatch.setattr(hub, "fetch", fetch)
     return wishes
 
 
-def test_a_catalogue_name_brings_its_languages(fetched: list[HubRepository]) -> None:
+def test_languages_come_from_the_catalog(fetched: list[HubRepository]) -> None:
     checkpoint = load_checkpoint("whisper-1")
     assert (checkpoint.name, len(checkpoint.languages)) == ("parakeet-tdt-0.6b-v3", 25)
     assert fetched == [HubRepository("nvidia/parakeet-tdt-0.6b-v3")]
 
 
-def test_a_hub_id_of_the_catalogue_is_known_by_its_name(fetched: list[HubRepository]) -> None:
+def test_a_hub_id_of_the_catalog_has_its_name(fetched: list[HubRepository]) -> None:
     assert load_checkpoint("nvidia/parakeet-tdt-0.6b-v2").name == "parakeet-tdt-0.6b-v2"
     assert load_checkpoint("someone/else").name == "someone/else"
 
 
 @pytest.mark.parametrize(("name", "revision"), [("parakeet@v1", None), ("nvidia/parakeet-tdt-0.6b-v3", "v1")])
-def test_a_revision_is_pinned_in_the_name_or_beside_it(
+def test_a_revision_is_pinned_in_the_name_or_by_argument(
     fetched: list[HubRepository], name: str, revision: str | None
 ) -> None:
     load_checkpoint(name, revision=revision)
@@ -195,7 +197,7 @@ def test_tiny_is_read_from_the_package(tmp_path: Path, monkeypatch: pytest.Monke
         load_checkpoint("tiny@v2")
 
 
-def test_an_installation_without_tiny_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installation_without_tiny_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "files", lambda _: tmp_path)
     with pytest.raises(ModelNotFound, match="tiny"):
         load_checkpoint("tiny")

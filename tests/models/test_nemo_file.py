@@ -1,4 +1,4 @@
-"""Archives of strangers: whole ones are read in place, broken and hostile ones refused in one line."""
+"""Untrusted archives: valid ones are read in place, broken and malicious ones are refused with one line."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def test_members_are_read_by_name(path: Path) -> None:
 
 @pytest.fixture(params=["memory", "disk"])
 def unpacking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where compressed archives are unpacked; in memory, no folder for temporary files is there."""
+    """Where archives are decompressed; for memory, the folder for temporary files does not exist."""
     if request.param == "disk":
-        monkeypatch.setattr(unpacked, "LIKELY_INFLATION", 2**60)
+        monkeypatch.setattr(unpacked, "EXPECTED_INFLATION", 2**60)
     else:
         monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     return request.param
@@ -98,19 +98,19 @@ def test_other_compression_is_named(path: Path) -> None:
 
 
 def test_a_full_disk_is_named_and_not_the_archive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacked, "LIKELY_INFLATION", 2**60)
+    monkeypatch.setattr(unpacked, "EXPECTED_INFLATION", 2**60)
     write(path, members(checkpoint({"a": torch.rand(512, 512)})))
     path.write_bytes(gzip.compress(path.read_bytes()))
-    told = pytest.raises(ModelError, match=r"no space is left in .* needed, .* free")
-    with most_bytes_a_file(2**18), told as caught:
+    is_raised = pytest.raises(ModelError, match=r"no space is left in .* needed, .* free")
+    with most_bytes_a_file(2**18), is_raised as caught:
         read_nemo(path)
     assert not isinstance(caught.value, BadCheckpoint)
     assert "TMPDIR" in (caught.value.hint or "")
     assert "again" not in f"{caught.value} {caught.value.hint}"
 
 
-def test_a_missing_folder_for_temporary_files_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacked, "LIKELY_INFLATION", 2**60)
+def test_a_missing_folder_for_temporary_files_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacked, "EXPECTED_INFLATION", 2**60)
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     path.write_bytes(gzip.compress(write(path, members()).read_bytes()))
     with pytest.raises(ModelError, match="cannot be unpacked"):
@@ -124,7 +124,7 @@ def test_views_of_one_storage_are_kept(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../evil.model", "/etc/evil.model", "a/../../evil.txt", "..\\evil.txt"])
-def test_a_member_outside_its_place_is_refused(path: Path, name: str) -> None:
+def test_a_member_outside_the_archive_is_refused(path: Path, name: str) -> None:
     with pytest.raises(BadCheckpoint, match="outside its place"):
         read_nemo(write(path, [*members(), (name, b"x")]))
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -136,12 +136,12 @@ def test_links_and_devices_are_refused(path: Path, kind: bytes) -> None:
         if entry.name.endswith(".model"):
             entry.type, entry.linkname = kind, "/etc/passwd"
 
-    with pytest.raises(BadCheckpoint, match="no plain file"):
+    with pytest.raises(BadCheckpoint, match="not a regular file"):
         read_nemo(write(path, members(), change))
 
 
 @pytest.mark.parametrize("name", ["model_config.yaml", "model_weights.ckpt", "abc_tokenizer.model"])
-def test_two_members_of_one_name_are_refused(path: Path, name: str) -> None:
+def test_two_members_with_one_name_are_refused(path: Path, name: str) -> None:
     with pytest.raises(BadCheckpoint, match="two members"):
         read_nemo(write(path, [*members(), (name, b"x")]))
 
@@ -163,7 +163,7 @@ def test_a_truncated_archive_is_refused(path: Path, kept: float, zipped: bool) -
 
 
 @pytest.mark.parametrize("data", [b"", b"not a tar", b"\x1f\x8b", b"\0" * 4096, b"x" * 4096])
-def test_what_is_no_archive_is_refused(path: Path, data: bytes) -> None:
+def test_other_files_are_refused(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(BadCheckpoint):
         read_nemo(path)
@@ -233,12 +233,12 @@ def test_the_legacy_format_of_torch_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", [[1, 2], {"a": 1}, {1: torch.zeros(1)}, torch.zeros(1)])
-def test_what_is_no_table_of_tensors_is_refused(path: Path, state: Any) -> None:
-    with pytest.raises(BadCheckpoint, match="no table of tensors"):
+def test_other_objects_than_dictionaries_of_tensors_are_refused(path: Path, state: Any) -> None:
+    with pytest.raises(BadCheckpoint, match="not a dictionary of tensors"):
         read_nemo(write(path, members(checkpoint(state))))
 
 
-def test_a_shape_larger_than_what_is_stored_is_refused(path: Path) -> None:
+def test_a_shape_larger_than_the_stored_data_is_refused(path: Path) -> None:
     huge = torch.zeros(1).expand(10**7, 10**6)
     with pytest.raises(BadCheckpoint, match="more than was stored"):
         read_nemo(write(path, members(checkpoint({"a": huge}))))
@@ -261,7 +261,7 @@ def test_a_compressed_checkpoint_is_refused(path: Path) -> None:
 
 def test_a_huge_config_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nemo_file, "MAX_CONFIG_BYTES", 10)
-    with pytest.raises(BadCheckpoint, match="not believed"):
+    with pytest.raises(BadCheckpoint, match="the limit is"):
         read_nemo(write(path, members()))
 
 

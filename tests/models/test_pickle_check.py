@@ -1,4 +1,4 @@
-"""Pickles that torch would take long over, run code from or read too far with are refused before it sees them."""
+"""Pickles that take torch long to read, run code or read out of bounds are refused before torch reads them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from conure.models.pickle_check import check_pickle
 
 
 def saved(state: Any) -> tuple[bytes, dict[str, int]]:
-    """The pickle that torch writes, and the sizes of the entries beside it."""
+    """The pickle that torch writes, and the sizes of the archive's other entries."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     archive = zipfile.ZipFile(buffer)
@@ -40,7 +40,7 @@ def states() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("state", list(states()))
-def test_what_torch_writes_is_let_through(state: Any) -> None:
+def test_pickles_of_torch_are_accepted(state: Any) -> None:
     check_pickle(*saved(state), "x")
 
 
@@ -56,9 +56,9 @@ def test_what_torch_writes_is_let_through(state: Any) -> None:
         pytest.param(b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "run code", id="stack global"),
         pytest.param(b"(ios\nsystem\n.", "run code", id="instance"),
         pytest.param(b"\x80\x02\x82\x01.", "run code", id="extension"),
-        pytest.param(b"\x80\x02N", "cut off", id="no end"),
-        pytest.param(b"", "cut off", id="empty"),
-        pytest.param(b"\x80\x02X" + struct.pack("<I", 2**31) + b"a.", "cut off", id="long text"),
+        pytest.param(b"\x80\x02N", "truncated", id="no end"),
+        pytest.param(b"", "truncated", id="empty"),
+        pytest.param(b"\x80\x02X" + struct.pack("<I", 2**31) + b"a.", "truncated", id="long text"),
         pytest.param(b"\x80\x02NQ.", "did not write", id="a reference to nothing"),
     ],
 )
@@ -83,7 +83,7 @@ def reference(*values: Any) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_reference_within_its_entry_is_let_through() -> None:
+def test_a_reference_within_its_entry_is_accepted() -> None:
     check_pickle(reference("storage", torch.FloatStorage, "0", "cpu", 2), {"0": 8}, "x")
 
 
@@ -111,8 +111,8 @@ GOOD, SIZES = saved({"a": torch.zeros(3), "b": torch.zeros(2)[1:]})
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=4))
-@example([(15, 92)])  # a wrong escape
-def test_changed_bytes_are_let_through_or_refused(changes: list[tuple[int, int]]) -> None:
+@example([(15, 92)])  # an invalid escape
+def test_changed_bytes_are_accepted_or_refused(changes: list[tuple[int, int]]) -> None:
     data = bytearray(GOOD)
     for place, byte in changes:
         data[place] = byte

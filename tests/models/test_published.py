@@ -1,4 +1,4 @@
-"""What NVIDIA publishes loads: whole configurations with every key, in the archives and folders they come in."""
+"""NVIDIA's published models load: complete configs with all keys, in their archives and folders."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.models.publishing import (
 )
 
 
-def hear(checkpoint: Checkpoint) -> None:
-    """Its network makes steps and tokens of a second of noise."""
+def run_network(checkpoint: Checkpoint) -> None:
+    """Builds the network and decodes a second of noise."""
     network, front = build_network(checkpoint)
     prompts = torch.tensor([101]) if checkpoint.config.prompts else None
     with torch.inference_mode():
@@ -40,8 +40,8 @@ def hear(checkpoint: Checkpoint) -> None:
     checkpoint.tokenizer.decode([token.id for row in tokens for token in row])
 
 
-def whole(count: int, names: list[str], layers: int) -> int:
-    """Tensors of a model with so many layers, counted from one with a few."""
+def tensor_count(count: int, names: list[str], layers: int) -> int:
+    """Number of tensors of a model with `layers` layers, computed from a smaller one."""
     each = sum(name.startswith("encoder.layers.0.") for name in names)
     return count + each * (layers - LAYERS)
 
@@ -62,22 +62,22 @@ def test_every_published_archive_loads(model: Published, tmp_path: Path) -> None
     if entry is not None:
         assert (checkpoint.family, checkpoint.default_head) == (entry.family, entry.head)
         assert encoder.is_cache_aware == entry.is_live
-    hear(checkpoint)
+    run_network(checkpoint)
 
 
 @pytest.mark.parametrize("model", [model for model in MODELS.values() if model.tensors], ids=lambda model: model.name)
 def test_archives_are_written_with_the_tensors_that_were_published(model: Published) -> None:
     names = list(nemo_tensors(model))
-    assert whole(len(names), names, model.layers) == model.tensors
+    assert tensor_count(len(names), names, model.layers) == model.tensors
 
 
 @pytest.mark.parametrize("folder", [one for one in FOLDERS.values() if one.tensors], ids=lambda folder: folder.name)
 def test_folders_are_written_with_the_tensors_that_were_published(folder: Folder) -> None:
     names = list(folder_tensors(folder))
-    assert whole(len(names), names, folder.config["encoder_config"]["num_hidden_layers"]) == folder.tensors
+    assert tensor_count(len(names), names, folder.config["encoder_config"]["num_hidden_layers"]) == folder.tensors
 
 
-def test_every_model_of_the_catalogue_is_here() -> None:
+def test_every_model_of_the_catalog_is_tested() -> None:
     assert {model.name for model in catalog.MODELS if model.repository} <= MODELS.keys()
 
 
@@ -88,11 +88,11 @@ def test_every_published_folder_loads(folder: Folder, tmp_path: Path) -> None:
     assert checkpoint.config.vocabulary == model.vocabulary
     assert checkpoint.family == catalog.resolve(folder.name).family
     assert checkpoint.config.encoder.scale_input == model.xscaling
-    hear(checkpoint)
+    run_network(checkpoint)
 
 
 @pytest.mark.parametrize("name", [name for name in FOLDERS if MODELS[name].streaming])
-def test_a_folder_and_an_archive_of_a_model_offer_the_same(name: str, tmp_path: Path) -> None:
+def test_a_folder_and_an_archive_of_a_model_have_the_same_properties(name: str, tmp_path: Path) -> None:
     archive = read_checkpoint(write_archive(MODELS[name], tmp_path / "model.nemo"))
     folder = read_checkpoint(write_folder(FOLDERS[name], tmp_path / "folder"))
     assert folder.config.encoder.contexts == archive.config.encoder.contexts
@@ -105,7 +105,7 @@ def test_the_long_form_model_has_a_global_step(tmp_path: Path) -> None:
     assert (encoder.local, encoder.global_tokens, encoder.contexts) == (True, 1, (AttentionContext(128, 128),))
 
 
-def test_nemotron_advertises_the_languages_of_its_card(tmp_path: Path) -> None:
+def test_nemotron_lists_its_published_languages(tmp_path: Path) -> None:
     model = MODELS["nemotron-3.5-asr-streaming-0.6b"]
     checkpoint = read_checkpoint(write_archive(model, tmp_path / "m.nemo"))
     assert dict(checkpoint.config.prompt_ids) == PROMPTS
@@ -114,26 +114,26 @@ def test_nemotron_advertises_the_languages_of_its_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["model_defaults", "train_ds", "validation_ds", None])
-def test_the_dictionary_is_found_wherever_it_stands(place: str | None, tmp_path: Path) -> None:
-    """An empty one is what NeMo puts where it found none."""
+def test_the_prompt_dictionary_is_found_at_any_path(place: str | None, tmp_path: Path) -> None:
+    """NeMo writes an empty dictionary if it found none."""
     model = replace(MODELS["nemotron-3.5-asr-streaming-0.6b"], vocabulary=1024)
     path = write_archive(model, tmp_path / "m.nemo")
 
-    def move(told: dict) -> None:
+    def move(settings: dict) -> None:
         for part in ("model_defaults", "train_ds"):
-            del told[part]["prompt_dictionary"]
-        told["model_defaults"]["prompt_dictionary"] = {}
-        (told if place is None else told[place])["prompt_dictionary"] = PROMPTS
+            del settings[part]["prompt_dictionary"]
+        settings["model_defaults"]["prompt_dictionary"] = {}
+        (settings if place is None else settings[place])["prompt_dictionary"] = PROMPTS
 
     assert dict(read_checkpoint(change_config(path, move)).config.prompt_ids) == PROMPTS
 
 
-def test_without_a_dictionary_the_prompt_is_not_skipped(tmp_path: Path) -> None:
+def test_a_prompt_without_a_dictionary_is_refused(tmp_path: Path) -> None:
     model = replace(MODELS["nemotron-3.5-asr-streaming-0.6b"], vocabulary=1024)
 
-    def forget(told: dict) -> None:
+    def remove(settings: dict) -> None:
         for part in ("model_defaults", "train_ds"):
-            del told[part]["prompt_dictionary"]
+            del settings[part]["prompt_dictionary"]
 
     with pytest.raises(BadCheckpoint, match="no prompt_dictionary"):
-        read_checkpoint(change_config(write_archive(model, tmp_path / "m.nemo"), forget))
+        read_checkpoint(change_config(write_archive(model, tmp_path / "m.nemo"), remove))

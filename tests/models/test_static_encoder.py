@@ -1,4 +1,4 @@
-"""The step that changes rings in place gives what the plain one gives, for rows of any age in any slot."""
+"""The step that updates ring buffers in place equals the reference, for rows of any age in any slot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH_NORM = replace(STREAMING, norm="batch_norm", bias=True)
 @pytest.mark.parametrize("encoder", [STREAMING, BATCH_NORM], ids=["layer norm", "batch norm"])
 @pytest.mark.parametrize("chunk", [1, 2, 7])
 @torch.inference_mode()
-def test_rings_give_what_moved_windows_give(encoder: EncoderConfig, chunk: int) -> None:
+def test_rings_equal_shifted_caches(encoder: EncoderConfig, chunk: int) -> None:
     net = network(replace(encoder, contexts=(AttentionContext(PAST, chunk - 1),))).encoder
     live, rng = StaticEncoder(FoldedEncoder(net), PAST), random.Random(chunk)
     plain_state = EncoderState.allocate(net.config, SLOTS, PAST, net.pre_encode.out.weight)
@@ -36,12 +36,12 @@ def test_rings_give_what_moved_windows_give(encoder: EncoderConfig, chunk: int) 
         before = plain_state.gather(chosen)
         expected, counts, after = net.step(mel, frames, before, tables)
         plain_state.scatter(chosen, after)
-        # Two rows of padding share the slot that nobody reads.
+        # Two rows of padding share the scratch slot.
         pad = torch.tensor([SLOTS, SLOTS])
         padded = torch.cat([mel, torch.randn(2, 8 * chunk, encoder.features)])
         frames = torch.cat([frames, torch.zeros(2, dtype=torch.long)])
         ages = torch.cat([age[chosen], torch.zeros(2, dtype=torch.long)])
-        # A chunk that is only tried, by all rows, is as if it had not been.
+        # A flush of all rows does not change their state.
         tried = torch.randn_like(padded)
         live.step(tried, frames, torch.cat([chosen, pad]), ages, rings, torch.full_like(ages, SLOTS))
         got, got_counts = live.step(padded, frames, torch.cat([chosen, pad]), ages, rings)
@@ -49,7 +49,7 @@ def test_rings_give_what_moved_windows_give(encoder: EncoderConfig, chunk: int) 
         assert got.isfinite().all()
         for row, count in enumerate(counts.tolist()):
             torch.testing.assert_close(got[row, :count], expected[row, :count], atol=3e-5, rtol=0)
-            # A stream ends with its first chunk that is not whole; the slot begins anew.
+            # A stream ends with its first incomplete chunk; then its slot starts another one.
             slot = chosen[row]
             age[slot] = age[slot] + count if frames[row] == 8 * chunk else 0
             plain_state.started[slot] = bool(age[slot])

@@ -1,4 +1,4 @@
-"""What a stream gets chunk by chunk is what its whole clip gets, whoever else is in the batch."""
+"""Results of a stream chunk by chunk equal those of the whole clip, with any other streams in the batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAST = 70
 
 
 class Stream:
-    """One stream's mel [T, F], handed out chunk by chunk."""
+    """Mel of one stream, [T, F], chunk by chunk."""
 
     def __init__(self, whole: Tensor, chunk: int) -> None:
         self.whole, self.chunk, self.at = whole, 8 * chunk, 0
@@ -28,7 +28,7 @@ class Stream:
         lead = LEAD_FRAMES if self.at == 0 else 0
         part = self.whole[self.at : self.at + self.chunk - lead]
         self.at += len(part)
-        chunk = torch.randn(self.chunk, self.whole.shape[1])  # what lies outside the valid frames must not matter
+        chunk = torch.randn(self.chunk, self.whole.shape[1])  # frames that are not valid must not matter
         chunk[lead : lead + len(part)] = part
         return chunk, lead + len(part)
 
@@ -38,7 +38,7 @@ class Stream:
 
 
 def run_streams(net: Network, streams: list[Stream], chunk: int, seed: int) -> None:
-    """All rows in every call; who is not ready idles. Streams start and pause at random."""
+    """Steps with all rows; rows that are not ready are idle. Streams start and pause at random."""
     rng = random.Random(seed)
     state = EncoderState.allocate(net.config.encoder, len(streams), PAST, net.encoder.pre_encode.out.weight)
     positions = net.encoder.positions(PAST + chunk - 1, 1 - chunk)
@@ -80,7 +80,7 @@ def test_rows_do_not_leak_into_each_other() -> None:
 
 
 @torch.inference_mode()
-def test_a_new_tenant_of_a_row_hears_nothing_of_the_last() -> None:
+def test_a_new_stream_in_a_row_does_not_see_the_last() -> None:
     net = network(STREAMING)
     whole, _ = mel([16, 16])
     positions = net.encoder.positions(PAST + 1, -1)

@@ -1,4 +1,4 @@
-"""Names and shapes: what others call their tensors, and what those tell better than a config does."""
+"""Renaming of tensors, and configs inferred from their shapes."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def parts(config: NetworkConfig) -> Renamed:
         {"predictor_width": 16, "predictor_layers": 2, "joint_width": 24, "prompts": 5, "prompt_ids": (("en", 4),)},
     ],
 )
-def test_a_shape_is_inferred_back_from_its_tensors(encoder: Any, heads: dict[str, Any]) -> None:
+def test_a_config_is_inferred_from_its_tensors(encoder: Any, heads: dict[str, Any]) -> None:
     config = network(encoder, **heads).config
     assert infer_config(parts(config), declared_by(config)) == config
 
 
-def test_what_tensors_tell_is_not_believed_of_the_config() -> None:
+def test_tensors_take_precedence_over_the_config() -> None:
     lies = {"encoder__n_layers": 99, "encoder__d_model": 7, "encoder__n_heads": 3, "encoder__conv_kernel_size": 31}
     assert infer("tdt", **lies, preprocessor__features=64, encoder__feat_in=64) == infer("tdt")
 
@@ -113,8 +113,8 @@ def test_trap_9_the_row_of_the_blank_is_kept_as_loaded() -> None:
 
 
 @pytest.mark.parametrize("sizes", [[70, 12], [[70, 13], [70, 3]], [[71, 1]]])
-def test_trap_11_a_past_of_no_whole_chunks_is_refused(sizes: list[Any]) -> None:
-    with pytest.raises(BadCheckpoint, match="no whole chunks"):
+def test_trap_11_a_past_that_is_no_multiple_of_the_chunk_is_refused(sizes: list[Any]) -> None:
+    with pytest.raises(BadCheckpoint, match="not a multiple of the chunk"):
         infer("nemotron", encoder__att_context_size=sizes)
 
 
@@ -135,11 +135,11 @@ def test_trap_17_local_attention_is_read_from_the_config() -> None:
     assert not infer("tdt_ctc").encoder.local
 
 
-def test_global_steps_are_read_where_attention_is_local() -> None:
+def test_global_steps_are_read_if_attention_is_local() -> None:
     one, some = infer("tdt_ctc_global").encoder, infer("tdt_ctc_globals").encoder
     assert (one.global_tokens, one.global_spacing, one.global_separate) == (1, 1, False)
     assert (some.global_tokens, some.global_spacing, some.global_separate) == (3, 5, True)
-    # NeMo does not look at them where every step sees every other one.
+    # NeMo ignores them with full attention.
     assert infer("tdt", encoder__global_tokens=1).encoder == infer("tdt").encoder
 
 
@@ -152,7 +152,7 @@ def test_a_convolution_over_one_step_becomes_a_linear_layer() -> None:
     assert tensors["encoder.layers.0.conv.depthwise_conv.weight"].dim() == 3
 
 
-def test_window_and_filterbank_are_taken_from_the_checkpoint() -> None:
+def test_window_and_filterbank_come_from_the_checkpoint() -> None:
     renamed = from_nemo(archive("tdt").tensors)
     assert renamed.window is not None
     assert renamed.filterbank is not None
@@ -210,7 +210,7 @@ def test_speaker_kernels() -> None:
     assert "encoder.background_kernels.0.linear2.weight" in from_nemo(archive("multitalker").tensors).tensors
 
 
-def test_durations_come_from_wherever_they_are_named() -> None:
+def test_durations_are_found_at_any_path() -> None:
     assert infer("tdt", decoding={}).durations == (0, 1, 2, 3, 4)
     assert infer("tdt", decoding={}, model_defaults={}).durations == (0, 1, 2, 3, 4)
     with pytest.raises(BadCheckpoint, match="scores 5 durations and the config names 0"):
@@ -219,7 +219,7 @@ def test_durations_come_from_wherever_they_are_named() -> None:
 
 
 @pytest.mark.parametrize(("greedy", "limit"), [({"max_symbols": 5}, 5), ({}, 10), ({"max_symbols": None}, 10)])
-def test_the_limit_of_symbols(greedy: dict[str, Any], limit: int) -> None:
+def test_the_limit_of_tokens_per_step(greedy: dict[str, Any], limit: int) -> None:
     assert infer("tdt", decoding__greedy=greedy).max_symbols == limit
 
 
@@ -250,8 +250,8 @@ def test_references_within_the_config_are_followed() -> None:
         ("preprocessor__n_fft", 256),
     ],
 )
-def test_what_would_make_other_numbers_is_refused_by_name(setting: str, value: Any) -> None:
-    if setting == "preprocessor__n_fft":  # the filterbank knows better
+def test_settings_with_other_results_are_refused_by_name(setting: str, value: Any) -> None:
+    if setting == "preprocessor__n_fft":  # the filterbank takes precedence
         assert infer("tdt", **{setting: value}).mel.fft == 512
         return
     with pytest.raises(BadCheckpoint, match=setting.rpartition("__")[2]):
@@ -267,7 +267,7 @@ def test_what_would_make_other_numbers_is_refused_by_name(setting: str, value: A
         ("nemo.collections.asr.models.label_models.EncDecSpeakerLabelModel", "classifier"),
     ],
 )
-def test_other_families_are_refused_by_what_they_are(target: str, meaning: str) -> None:
+def test_other_families_are_refused_by_name(target: str, meaning: str) -> None:
     with pytest.raises(BadCheckpoint, match=meaning):
         NemoConfig({"target": target}).check_family()
 
@@ -287,8 +287,8 @@ def test_a_missing_tensor_is_named() -> None:
         infer("tdt", tensors)
 
 
-def test_a_tensor_that_is_left_over_is_named() -> None:
-    with pytest.raises(BadCheckpoint, match=r"has 1 tensors that no network takes: encoder\.extra"):
+def test_a_surplus_tensor_is_named() -> None:
+    with pytest.raises(BadCheckpoint, match=r"has 1 surplus tensors: encoder\.extra"):
         infer("tdt", archive("tdt").tensors | {"encoder.extra": torch.ones(1)})
 
 
@@ -298,13 +298,13 @@ def test_a_tensor_of_another_shape_is_named() -> None:
         infer("tdt", archive("tdt").tensors | {name: torch.ones(32, 31)})
 
 
-def test_what_was_never_learned_is_dropped_and_nothing_else() -> None:
+def test_only_tensors_that_were_not_learned_are_dropped() -> None:
     extra = ["encoder.pos_enc.pe", "encoder.layers.0.conv.batch_norm.num_batches_tracked", "loss.weight", "wer.total"]
     tensors = archive("tdt").tensors | {name: torch.tensor(1) for name in extra}
     assert infer("tdt", tensors) == infer("tdt")
 
 
-def test_two_tensors_of_one_name_are_refused() -> None:
+def test_two_tensors_with_one_name_are_refused() -> None:
     head = archive("rnnt").tensors["joint.joint_net.1.weight"]
     with pytest.raises(BadCheckpoint, match="two tensors"):
         from_nemo(archive("rnnt").tensors | {"joint.joint_net.2.weight": head})
@@ -317,14 +317,14 @@ def test_numbers_of_another_type_are_refused(kind: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("tensors", [{}, {"a": torch.ones(1)}, {"encoder.pre_encode.out.weight": torch.ones(3)}])
-def test_what_is_no_fastconformer_is_refused(tensors: dict[str, Tensor]) -> None:
+def test_other_architectures_are_refused(tensors: dict[str, Tensor]) -> None:
     with pytest.raises(BadCheckpoint):
         infer("tdt", tensors)
 
 
 def test_no_network_is_built_for_absurd_claims() -> None:
     layers = {f"encoder.layers.{index}.norm_out.weight": torch.ones(1) for index in range(600)}
-    with pytest.raises(BadCheckpoint, match="not believed"):
+    with pytest.raises(BadCheckpoint, match="the limit is"):
         infer("tdt", archive("tdt").tensors | layers)
     thin = {"encoder.pre_encode.out.weight": torch.ones(10**6, 1).expand(10**6, 256)}
     with pytest.raises(BadCheckpoint):

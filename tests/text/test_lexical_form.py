@@ -1,4 +1,4 @@
-"""Words without marks and capitals."""
+"""Text in lower case without punctuation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from conure.text.lexical_form import lexical_form
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("written", "expected"),
     [
         ("Hello, world!", "hello world"),
         ("It's 3.5%, isn't it?", "it's 3.5% isn't it"),
@@ -24,5 +24,5 @@ from conure.text.lexical_form import lexical_form
         ("$5", "$5"),
     ],
 )
-def test_marks_and_capitals_go(written: str, said: str) -> None:
-    assert lexical_form(written) == said
+def test_marks_and_capitals_are_removed(written: str, expected: str) -> None:
+    assert lexical_form(written) == expected

@@ -1,4 +1,4 @@
-"""A language is the same in every spelling of its name."""
+"""Languages are matched in every spelling of their names."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ KNOWN += ("nb-NO", "nn-NO", "no", "no-NO", "zh-CN", "zh-TW")
         ("Hebrew", "he-IL"),
     ],
 )
-def test_a_name_is_found(name: str, meant: str) -> None:
+def test_a_known_name_is_found(name: str, meant: str) -> None:
     assert find_locale(name, KNOWN) == meant
 
 
 @pytest.mark.parametrize(
     "name", ["", "-", "x", "en-", "french", "fr", "he-US", "zh-HK", "en-US-GB", "e1-US", "en US", "__"]
 )
-def test_what_no_name_means_is_not_found(name: str) -> None:
+def test_an_unknown_name_is_not_found(name: str) -> None:
     assert find_locale(name, KNOWN) is None
 
 
@@ -89,7 +89,7 @@ def test_names_and_long_codes_become_tags(name: str, tag: str) -> None:
 
 @settings(deadline=None)
 @given(st.text(max_size=20))
-def test_anything_may_be_asked_for(name: str) -> None:
+def test_any_text_can_be_requested(name: str) -> None:
     assert find_locale(name, KNOWN) in (*KNOWN, None)
 
 

@@ -1,4 +1,4 @@
-"""Phrases are found whatever their case and marks, and replaced with the marks around them."""
+"""Phrases are found independent of case and marks, and replaced with the marks around them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from conure.text.words import join_words
 from conure.types import Word
 
 
-def said(text: str) -> list[Word]:
+def words_of(text: str) -> list[Word]:
     return [Word(part, float(at), at + 0.5, 0.9 - at / 10) for at, part in enumerate(text.split())]
 
 
@@ -25,8 +25,8 @@ def said(text: str) -> list[Word]:
         ("", "hello", []),
     ],
 )
-def test_where_a_phrase_is(text: str, phrase: str, found: list[tuple[int, int]]) -> None:
-    assert find_phrase(said(text), phrase) == found
+def test_occurrences_of_a_phrase(text: str, phrase: str, found: list[tuple[int, int]]) -> None:
+    assert find_phrase(words_of(text), phrase) == found
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_where_a_phrase_is(text: str, phrase: str, found: list[tuple[int, int]])
         ("yes", "no", "yes", "yes"),
     ],
 )
-def test_another_in_its_place(text: str, phrase: str, other: str, gives: str) -> None:
-    assert join_words(replace_phrase(said(text), phrase, other)) == gives
+def test_a_phrase_is_replaced(text: str, phrase: str, other: str, gives: str) -> None:
+    assert join_words(replace_phrase(words_of(text), phrase, other)) == gives
 
 
-def test_times_and_confidence_of_what_is_replaced() -> None:
-    as_many = replace_phrase(said("a new york b"), "new york", "Old York")
+def test_times_and_confidence_of_a_replacement() -> None:
+    as_many = replace_phrase(words_of("a new york b"), "new york", "Old York")
     assert [(word.start, word.end) for word in as_many] == [(0, 0.5), (1, 1.5), (2, 2.5), (3, 3.5)]
-    (_, fewer, _) = replace_phrase(said("a new york b"), "new york", "NYC")
+    (_, fewer, _) = replace_phrase(words_of("a new york b"), "new york", "NYC")
     assert (fewer.text, fewer.start, fewer.end, fewer.confidence) == ("NYC", 1, 2.5, 0.7)

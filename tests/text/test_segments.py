@@ -10,7 +10,7 @@ from conure.types import Word
 
 
 def spoken(text: str, *, each: float = 0.5, pauses: dict[int, float] | None = None) -> list[Word]:
-    """The words of a text, one after the other; `pauses` are seconds of silence before a word."""
+    """The words of a text in order; `pauses` are seconds of silence before a word."""
     words, now = [], 0.0
     for index, word in enumerate(text.split()):
         now += (pauses or {}).get(index, 0.0)
@@ -39,7 +39,7 @@ def test_sentence_ends_inside_quotes_and_in_other_scripts() -> None:
     assert texts(spoken("今天很好。 走吧！ ठीक है। हाँ")) == ["今天很好。", "走吧！", "ठीक है।", "हाँ"]
 
 
-def test_a_small_letter_goes_on() -> None:
+def test_a_lower_case_letter_continues_a_sentence() -> None:
     assert texts(spoken("Take e.g. this. Well... yes.")) == ["Take e.g. this.", "Well... yes."]
 
 
@@ -48,18 +48,18 @@ def test_without_marks_a_pause_ends_a_segment() -> None:
     assert texts(spoken("one two three four", pauses={2: 0.9})) == ["one two three four"]
 
 
-def test_with_marks_only_a_long_pause_does() -> None:
+def test_with_marks_only_a_long_pause_ends_a_segment() -> None:
     assert texts(spoken("one two three four.", pauses={2: 1.5})) == ["one two three four."]
     assert texts(spoken("one two three four.", pauses={2: 3.5})) == ["one two", "three four."]
 
 
-def test_a_long_segment_is_cut_at_a_pause() -> None:
+def test_a_long_segment_is_split_at_a_pause() -> None:
     words = spoken(" ".join(["w"] * 100), pauses={33: 0.5, 75: 0.4})
-    segments = segments_from_words(words, longest=20.0)
+    segments = segments_from_words(words, max_seconds=20.0)
     assert [len(segment.words) for segment in segments] == [33, 40, 27]
 
 
-def test_words_without_times_are_cut_at_marks() -> None:
+def test_words_without_times_are_split_at_marks() -> None:
     segments = segments_from_words([Word(text) for text in ("Yes.", "No", "way")])
     assert [(segment.text, segment.start, segment.end) for segment in segments] == [
         ("Yes.", None, None),
@@ -79,7 +79,7 @@ def test_every_word_is_in_one_segment_and_none_is_too_long(drawn: list[tuple[str
         now += pause
         words.append(Word(text) if length is None else Word(text, now, now + length))
         now += length or 0.0
-    segments = segments_from_words(words, longest=10.0)
+    segments = segments_from_words(words, max_seconds=10.0)
     assert [word for segment in segments for word in segment.words] == words
     assert all(segment.words for segment in segments)
     if all(word.start is not None for word in words):

@@ -1,4 +1,4 @@
-"""Subtitles: what players need to be true of them, and where cues and lines break."""
+"""Subtitles: the requirements of players, and where cues and lines break."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_hours_beyond_two_digits() -> None:
     assert "100:00:00,000 --> 100:00:01,000" in render_srt(spoken("late", start=360_000.0))
 
 
-def test_nothing_said() -> None:
+def test_an_empty_transcript() -> None:
     assert render_srt([]) == ""
     assert render_vtt([]) == "WEBVTT\n\n"
 
@@ -65,7 +65,7 @@ def test_a_long_sentence_breaks_at_a_clause_into_balanced_lines() -> None:
     ] or all(cue.lines[-1][-1] in ",." for cue in cues)
 
 
-def test_a_flash_joins_its_neighbour() -> None:
+def test_a_very_short_cue_is_merged_with_its_neighbour() -> None:
     cues = cues_from_segments(spoken("Yes. I know that already.", each=0.3))
     assert [cue.lines for cue in cues] == [("Yes. I know that already.",)]
 
@@ -98,7 +98,7 @@ def test_full_width_sentences_join_without_blanks() -> None:
     assert [cue.lines for cue in cues] == [("好的。走吧。",)]
 
 
-def test_a_word_too_long_for_a_line_is_cut() -> None:
+def test_a_word_too_long_for_a_line_is_split() -> None:
     text = "x" * 100
     cues = cues_from_segments([Segment(text, 0.0, 3.0, (Word(text, 0.0, 3.0),))])
     assert "".join("".join(cue.lines) for cue in cues) == text
@@ -117,14 +117,14 @@ TEXTS = st.sampled_from(["a", "longer", "Sentence.", "clause,", "incomprehensibi
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(TEXTS, st.floats(0.0, 12.0), st.floats(0.0, 5.0)), max_size=60))
-def test_whatever_is_said_cues_are_valid_and_lose_nothing(drawn: list[tuple[str, float, float]]) -> None:
+def test_cues_are_valid_and_complete_for_any_text(drawn: list[tuple[str, float, float]]) -> None:
     words, now = [], 0.0
     for text, length, pause in drawn:
         words.append(Word(text, now + pause, now + pause + length))
         now += pause + length
     cues = cues_from_segments(segments_from_words(words))
-    said = "".join(word.text for word in words)
-    assert re.sub(r"\s", "", "".join("".join(cue.lines) for cue in cues)) == said
+    text = "".join(word.text for word in words)
+    assert re.sub(r"\s", "", "".join("".join(cue.lines) for cue in cues)) == text
     assert all(cue.start_ms < cue.end_ms <= cue.start_ms + 7000 for cue in cues)
     assert all(one.end_ms <= two.start_ms for one, two in pairwise(cues))
     assert all(1 <= len(cue.lines) <= 2 and columns(line) <= COLUMNS for cue in cues for line in cue.lines)

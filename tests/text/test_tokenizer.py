@@ -1,4 +1,4 @@
-"""Ids to pieces to text, for every kind of tokenizer that checkpoints bring."""
+"""Ids to pieces to text, for every kind of tokenizer in checkpoints."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_sentencepiece_pieces_and_text(sentencepiece_model: bytes) -> None:
     assert tokenizer.data == sentencepiece_model
 
 
-def test_special_tokens_give_no_text(sentencepiece_model: bytes) -> None:
+def test_special_tokens_have_no_text(sentencepiece_model: bytes) -> None:
     tokenizer = read_tokenizer("tokenizer.model", sentencepiece_model)
     special = [tokenizer.pieces.index(piece) for piece in ("<EOU>", "<EOB>", "<en-US>", "<unk>")]
     assert set(special) == tokenizer.special
@@ -66,12 +66,12 @@ def test_hugging_face_pieces_and_text() -> None:
     assert tokenizer.decode([4, 1, 2, 3, 0]) == "the cats"
 
 
-def test_the_blank_of_a_hugging_face_tokenizer_is_no_piece() -> None:
+def test_the_blank_of_a_hugging_face_tokenizer_is_not_a_piece() -> None:
     assert len(read_tokenizer("tokenizer.json", hugging_face(), 5).pieces) == 5
     assert len(read_tokenizer("tokenizer.json", hugging_face(blank=None), 5).pieces) == 5
 
 
-def test_labels_are_put_together_as_they_are() -> None:
+def test_labels_are_concatenated() -> None:
     tokenizer = read_tokenizer("labels.json", json.dumps([" ", "a", "b", "'"]).encode(), 4)
     assert tokenizer.decode([1, 2, 0, 2, 3, 1]) == "ab b'a"
     assert read_tokenizer(tokenizer.file_name, tokenizer.data).pieces == tokenizer.pieces
@@ -99,16 +99,16 @@ def test_an_unknown_kind_is_refused() -> None:
 @pytest.mark.parametrize(
     "piece", ["<EOU>", "<EOB>", "<unk>", "<pad>", "<|nospeech|>", "<en-US>", "<es-419>", "▁<de-DE>"]
 )
-def test_what_is_special(piece: str) -> None:
+def test_special_pieces(piece: str) -> None:
     assert is_special_piece(piece)
 
 
 @pytest.mark.parametrize("piece", ["▁the", "<", ">", "<0x0A>", "en-US", "<3", "▁", "<english>"])
-def test_what_is_not_special(piece: str) -> None:
+def test_pieces_that_are_not_special(piece: str) -> None:
     assert not is_special_piece(piece)
 
 
-def test_a_language_tag_names_its_language() -> None:
+def test_the_language_of_a_tag() -> None:
     assert language_of_piece("<en-US>") == "en-US"
     assert language_of_piece("<EOU>") is None
 

@@ -1,4 +1,4 @@
-"""Tokens to words, with tokens written as their pieces."""
+"""Tokens to words; tokens are given by their pieces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEP = 0.08
 
 
 class Vocabulary:
-    """A tokenizer whose pieces are whatever the test says, decoded as SentencePiece decodes them."""
+    """A tokenizer with the pieces of a test, decoded like SentencePiece."""
 
     file_name = "labels.json"
     data = b""
@@ -53,18 +53,18 @@ def texts(*pieces: str) -> list[str]:
     return [word.text for word in words(*pieces)]
 
 
-def test_a_word_runs_from_its_first_token_to_its_last() -> None:
+def test_a_word_lasts_from_its_first_token_to_its_last() -> None:
     made = words("▁hel", "lo", "▁you", steps=[(3, 4), (4, 6), (10, 12)])
     assert [word.text for word in made] == ["hello", "you"]
     assert [(word.start, word.end) for word in made] == [(3 * STEP, 6 * STEP), (10 * STEP, 12 * STEP)]
 
 
-def test_nothing_gives_nothing() -> None:
+def test_no_tokens_no_words() -> None:
     assert words() == []
     assert texts("▁", "▁") == []
 
 
-def test_a_mark_joins_the_word_before_and_takes_no_time() -> None:
+def test_a_mark_belongs_to_the_word_before_it_and_has_no_duration() -> None:
     made = words("▁yes", ",", "▁no", ".", steps=[(0, 2), (9, 10), (12, 13), (40, 41)])
     assert [word.text for word in made] == ["yes,", "no."]
     assert [word.end for word in made] == [2 * STEP, 13 * STEP]
@@ -75,11 +75,11 @@ def test_a_mark_inside_a_word_does_not_end_it() -> None:
     assert words("▁don", "'", "t", steps=[(0, 1), (1, 2), (2, 5)])[0].end == 5 * STEP
 
 
-def test_a_mark_with_a_blank_before_it_still_joins_the_word_before() -> None:
+def test_a_mark_after_a_blank_belongs_to_the_word_before_it() -> None:
     assert texts("▁hello", "▁,", "▁you", "▁", "?") == ["hello,", "you?"]
 
 
-def test_an_opening_mark_joins_the_word_after() -> None:
+def test_an_opening_mark_belongs_to_the_word_after_it() -> None:
     made = words("▁Hola", ".", "▁¿", "C", "ómo", "?", steps=[(0, 1), (1, 2), (3, 4), (20, 21), (21, 22), (22, 23)])
     assert [word.text for word in made] == ["Hola.", "¿Cómo?"]
     assert made[1].start == 20 * STEP
@@ -87,18 +87,18 @@ def test_an_opening_mark_joins_the_word_after() -> None:
     assert texts("▁rock", "▁'", "n", "'", "▁roll") == ["rock", "'n'", "roll"]
 
 
-def test_a_blank_of_its_own_opens_the_word() -> None:
+def test_a_separate_blank_begins_a_word() -> None:
     made = words("▁a", "▁", "b", "c", steps=[(0, 1), (4, 5), (5, 6), (6, 7)], confidences=[0.9, 0.2, 0.8, 0.7])
     assert [word.text for word in made] == ["a", "bc"]
     assert made[1].start == 4 * STEP
     assert made[1].confidence == 0.2
 
 
-def test_characters_are_parted_by_blanks() -> None:
+def test_characters_are_separated_by_blanks() -> None:
     assert texts("h", "i", " ", "y", "o", "u", " ", "!") == ["hi", "you!"]
 
 
-def test_signals_are_no_text() -> None:
+def test_special_tokens_are_not_text() -> None:
     assert texts("<en-US>", "▁hel", "<EOB>", "lo", "<unk>", "<EOU>", "▁you", "<de-DE>") == ["hello", "you"]
     assert texts("<s>", "<pad>", "<|endoftext|>") == []
 
@@ -107,7 +107,7 @@ def test_bytes_become_letters() -> None:
     assert texts("▁caf", "<0xC3>", "<0xA9>", "▁now") == ["café", "now"]
 
 
-def test_the_least_sure_token_tells_how_sure_a_word_is() -> None:
+def test_the_confidence_of_a_word_is_the_minimum_of_its_tokens() -> None:
     made = words("▁hel", "lo", ".", "▁you", confidences=[0.9, 0.4, 0.3, None])
     assert [word.confidence for word in made] == [0.3, None]
 
@@ -116,7 +116,7 @@ def test_a_token_without_duration_ends_where_it_starts() -> None:
     assert words("▁a", steps=[(4, 4)])[0].end == 4 * STEP
 
 
-def test_scripts_without_blanks_part_at_full_width_marks() -> None:
+def test_scripts_without_blanks_are_split_at_full_width_marks() -> None:
     made = words("▁今天", "天气", "很好", "。", "我们", "走", "吧", "！", "”", "▁OK")
     assert [word.text for word in made] == ["今天天气很好。", "我们走吧！”", "OK"]
     assert join_words(made) == "今天天气很好。我们走吧！” OK"
@@ -132,8 +132,8 @@ PARITY = Path(__file__).parent.parent / "data" / "parity"
 
 
 @pytest.mark.parametrize("name", ["tdt", "tdt_bias", "tdt_ctc", "rnnt", "nemotron"])
-def test_words_are_those_of_nemo(name: str) -> None:
-    """NeMo's own tokens through these rules give NeMo's words, times and confidences."""
+def test_words_equal_those_of_nemo(name: str) -> None:
+    """NeMo's tokens result in NeMo's words, times and confidences."""
     facts = json.loads((PARITY / f"{name}.reference.json").read_text())
     arrays = load_file(PARITY / f"{name}.reference.safetensors")
     tokenizer = tokenizer_of(PARITY / f"{name}.nemo")
@@ -150,7 +150,7 @@ def test_words_are_those_of_nemo(name: str) -> None:
         for word, end, end_of_nemo in zip(expected, ends, arrays["word_ends"][row].tolist(), strict=False):
             if "durations" in arrays or word[-1].isalpha():
                 assert end == end_of_nemo
-            else:  # there NeMo lets a mark prolong the word
+            else:  # there a mark extends the word in NeMo
                 assert end < end_of_nemo
 
 

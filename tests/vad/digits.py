@@ -1,4 +1,4 @@
-"""Real spoken digits, and recordings made of them."""
+"""Recorded spoken digits, and recordings composed of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def spoken(digit, speaker):
 
 
 def recording(parts, noise=1e-4, seed=0):
-    """(pause before it, digit, speaker) each, over faint noise -> samples [n], the words with their times."""
+    """(pause before, digit, speaker) for each word, with faint noise -> samples [n] and the words with their times."""
     words, clips, at = [], [], 0
     for pause, digit, speaker in parts:
         clip = spoken(digit, speaker)
@@ -42,7 +42,7 @@ def recording(parts, noise=1e-4, seed=0):
 
 
 def spoken_apart(seed, count=5, pause=(0.4, 1.1)):
-    """Digits with silences of some length around them, and a second of it at the end -> as `recording`."""
+    """Digits separated by pauses, and a second of silence at the end -> see `recording`."""
     chance = random.Random(seed)
     parts = [(chance.uniform(*pause), chance.randrange(10), SPEAKERS[seed % 3]) for _ in range(count)]
     samples, words = recording(parts, seed=seed)
@@ -51,7 +51,7 @@ def spoken_apart(seed, count=5, pause=(0.4, 1.1)):
 
 
 def silences(words, samples):
-    """From which sample to which nobody speaks, before each word and after the last one."""
+    """Ranges of samples without speech, before each word and after the last one."""
     ends = [0.0, *(word.end + QUIET for word in words)]
     starts = [*(word.start for word in words), len(samples) / RATE]
     return [(int(end * RATE), int(start * RATE)) for end, start in zip(ends, starts, strict=True) if start > end]

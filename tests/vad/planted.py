@@ -1,6 +1,6 @@
-"""Words planted at known times, a detector that knows them, and a recogniser that hears only what its clip holds.
+"""Words planted at known times, a fake detector that knows them, and a fake recogniser that finds those in its clip.
 
-The samples of a `ramp` are their own indices, so that a clip tells where it was cut.
+The samples of a `ramp` are their own indices, which reveal the position of a clip.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def ramp(seconds):
 
 
 def probabilities(words, count, inside=0.95, outside=0.02):
-    """One for each step of `count` samples: high where a word touches the step."""
+    """One probability per step of `count` samples: high if a word overlaps the step."""
     heard = np.full(-(-count // STEP), outside, np.float32)
     for word in words:
         heard[int(word.start * RATE) // STEP : -(-int(word.end * RATE) // STEP)] = inside
@@ -29,7 +29,7 @@ def probabilities(words, count, inside=0.95, outside=0.02):
 
 
 class KnowingDetector:
-    """Says where the planted words are."""
+    """A detector that returns the positions of the planted words."""
 
     def __init__(self, words, count):
         self.heard = probabilities(words, count)
@@ -49,7 +49,7 @@ class KnowingDetector:
 
 @dataclass
 class KnowingRecogniser:
-    """Hears words that lie wholly in a clip, at times a little off, and now and then a rest of one that is cut."""
+    """Recognises words that are completely in a clip, at slightly wrong times, and sometimes a part of a split one."""
 
     words: list[Word]
     jitter: float = 0.0

@@ -1,4 +1,4 @@
-"""Where utterances begin and end."""
+"""Start and end of utterances."""
 
 import random
 
@@ -12,8 +12,8 @@ from conure.vad.endpointing import Endpointer, Endpointing, SpeechBegan, SpeechE
 STEP = 0.032
 
 
-def hear(endpointer: Endpointer, probabilities: list[float], start: int = 0) -> list[SpeechBegan | SpeechEnded]:
-    """What the detector's steps begin and end; `start` is the first one's number."""
+def add_steps(endpointer: Endpointer, probabilities: list[float], start: int = 0) -> list[SpeechBegan | SpeechEnded]:
+    """Events of the detector's steps; `start` is the number of the first one."""
     heard = (
         endpointer.add_step(STEP * i, STEP * (i + 1), probability) for i, probability in enumerate(probabilities, start)
     )
@@ -21,70 +21,70 @@ def hear(endpointer: Endpointer, probabilities: list[float], start: int = 0) -> 
 
 
 def test_silence_after_speech_ends_an_utterance() -> None:
-    events = hear(Endpointer(Endpointing()), [0.0] * 10 + [0.9] * 30 + [0.0] * 40)
+    events = add_steps(Endpointer(Endpointing()), [0.0] * 10 + [0.9] * 30 + [0.0] * 40)
     assert events == [SpeechBegan(pytest.approx(10 * STEP)), SpeechEnded(pytest.approx(59 * STEP), "silence")]
 
 
-def test_one_loud_step_begins_nothing() -> None:
-    assert hear(Endpointer(Endpointing()), [0.0, 0.9, 0.0] * 50) == []
+def test_one_step_of_speech_begins_no_utterance() -> None:
+    assert add_steps(Endpointer(Endpointing()), [0.0, 0.9, 0.0] * 50) == []
 
 
 def test_a_token_begins_an_utterance_that_the_detector_missed() -> None:
     endpointer = Endpointer(Endpointing(blanks=1.0))
-    assert hear(endpointer, [0.1] * 20) == []
+    assert add_steps(endpointer, [0.1] * 20) == []
     assert endpointer.add_token(0.4, 0.6) == SpeechBegan(0.4)
-    assert [event.reason for event in hear(endpointer, [0.1] * 40, start=20) if isinstance(event, SpeechEnded)] == [
-        "silence"
-    ]
+    assert [
+        event.reason for event in add_steps(endpointer, [0.1] * 40, start=20) if isinstance(event, SpeechEnded)
+    ] == ["silence"]
 
 
-def test_a_token_late_in_the_pause_makes_it_start_anew() -> None:
+def test_a_token_late_in_the_pause_restarts_it() -> None:
     endpointer = Endpointer(Endpointing(silence=0.5))
-    hear(endpointer, [0.9] * 20 + [0.0] * 14)
+    add_steps(endpointer, [0.9] * 20 + [0.0] * 14)
     endpointer.add_token(1.0, 1.08)
-    (ended,) = hear(endpointer, [0.0] * 40, start=34)
+    (ended,) = add_steps(endpointer, [0.0] * 40, start=34)
     assert ended == SpeechEnded(pytest.approx(1.58, abs=STEP), "silence")
 
 
 def test_an_end_token_ends_sooner_but_not_in_the_middle_of_speech() -> None:
     endpointer = Endpointer(Endpointing(silence=0.8, end_token=0.1))
-    hear(endpointer, [0.9] * 20)
+    add_steps(endpointer, [0.9] * 20)
     endpointer.add_token(0.3, 0.5)
     endpointer.add_token(0.6, 0.64, is_end=True)
-    assert hear(endpointer, [0.9] * 20, start=20) == []
-    (ended,) = hear(endpointer, [0.0] * 10, start=40)
+    assert add_steps(endpointer, [0.9] * 20, start=20) == []
+    (ended,) = add_steps(endpointer, [0.0] * 10, start=40)
     assert ended == SpeechEnded(pytest.approx(44 * STEP), "end_token")
 
 
-def test_a_word_after_the_end_token_takes_it_back() -> None:
+def test_a_word_after_the_end_token_cancels_it() -> None:
     endpointer = Endpointer(Endpointing(silence=0.8, end_token=0.1))
-    hear(endpointer, [0.9] * 20)
+    add_steps(endpointer, [0.9] * 20)
     endpointer.add_token(0.6, 0.64, is_end=True)
     endpointer.add_token(0.64, 0.72)
-    assert hear(endpointer, [0.0] * 20, start=20) == []
+    assert add_steps(endpointer, [0.0] * 20, start=20) == []
 
 
-def test_noise_that_sounds_like_speech_ends_by_blanks_and_speech_by_its_length() -> None:
+def test_noise_like_speech_ends_by_blanks_and_speech_by_its_length() -> None:
     noise = Endpointer(Endpointing(blanks=2.0))
-    hear(noise, [0.9] * 10)
+    add_steps(noise, [0.9] * 10)
     noise.add_token(0.1, 0.3)
-    ended, again = hear(noise, [0.9] * 80, start=10)
+    ended, again = add_steps(noise, [0.9] * 80, start=10)
     assert ended == SpeechEnded(pytest.approx(2.3, abs=STEP), "blanks")
     assert isinstance(again, SpeechBegan)
-    _, ended = hear(Endpointer(Endpointing(blanks=None, longest=2.0)), [0.9] * 63)
+    _, ended = add_steps(Endpointer(Endpointing(blanks=None, longest=2.0)), [0.9] * 63)
     assert ended == SpeechEnded(pytest.approx(2.0, abs=STEP), "length")
 
 
-def test_asking_ends_what_goes_on_and_nothing_else() -> None:
+def test_a_request_ends_the_current_utterance_only() -> None:
     endpointer = Endpointer(Endpointing())
     assert endpointer.end_speech(0.5, "asked") is None
-    hear(endpointer, [0.9] * 20)
+    add_steps(endpointer, [0.9] * 20)
     assert endpointer.end_speech(0.7, "asked") == SpeechEnded(0.7, "asked")
     assert endpointer.end_speech(0.7, "closed") is None
 
 
 @pytest.mark.parametrize("wrong", [{"silence": 0.0}, {"longest": -1.0}, {"blanks": float("inf")}, {"speech": 1.0}])
-def test_settings_that_cannot_be(wrong: dict[str, float]) -> None:
+def test_invalid_settings(wrong: dict[str, float]) -> None:
     with pytest.raises(BadOption):
         Endpointing(**wrong)
 
@@ -94,7 +94,7 @@ def test_settings_that_cannot_be(wrong: dict[str, float]) -> None:
     st.lists(st.tuples(st.sampled_from([0.0, 0.3, 0.4, 0.6, 0.9]), st.booleans(), st.booleans()), max_size=300),
     st.sampled_from([None, 0.2, 0.6]),
 )
-def test_beginnings_and_ends_take_turns_in_order(heard: list[tuple[float, bool, bool]], silence: float | None) -> None:
+def test_starts_and_ends_alternate_in_order(heard: list[tuple[float, bool, bool]], silence: float | None) -> None:
     endpointer = Endpointer(Endpointing(silence=silence, longest=4.0, blanks=1.5))
     events: list[SpeechBegan | SpeechEnded] = []
     for index, (probability, says, is_end) in enumerate(heard):
@@ -112,8 +112,8 @@ def test_beginnings_and_ends_take_turns_in_order(heard: list[tuple[float, bool, 
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_steps_told_at_once_are_those_told_one_by_one(seed: int) -> None:
-    """Blocks that can be skimmed leave the endpointer where their steps would; the others it does not change."""
+def test_steps_added_at_once_equal_those_added_one_by_one(seed: int) -> None:
+    """Blocks that can be added at once lead to the same state as their steps; others do not change it."""
     rng = random.Random(seed)
     settings = Endpointing(silence=0.3, end_token=0.1, blanks=1.0, longest=3.0)
     skims, steps, at, skimmed = Endpointer(settings), Endpointer(settings), 0, 0

@@ -14,7 +14,7 @@ from conure.vad.silero_weights import silero_tensors
 from tests.vad.digits import FOLDER, SPEAKERS, recording, spoken
 
 
-def listen(samples, block=160_000):
+def detect(samples, block=160_000):
     stream = load_silero().open_stream()
     heard = [stream.push(samples[first : first + block]) for first in range(0, len(samples), block)]
     return np.concatenate([*heard, stream.finish()])
@@ -22,7 +22,7 @@ def listen(samples, block=160_000):
 
 def pieces(samples):
     cutter = Segmenter()
-    return cutter.push(samples, listen(samples)) + cutter.finish()
+    return cutter.push(samples, detect(samples)) + cutter.finish()
 
 
 @pytest.fixture(scope="module")
@@ -30,34 +30,34 @@ def ten_digits():
     return recording([(0.3, digit, "lucas") for digit in range(10)], noise=0.0)[0]
 
 
-def test_probabilities_are_those_of_silero_itself(ten_digits):
+def test_probabilities_equal_those_of_silero(ten_digits):
     reference = np.loadtxt(FOLDER / "silero_6.2.0.txt")
-    np.testing.assert_allclose(listen(ten_digits), reference, atol=0.01)  # the weights here are rounded to float16
+    np.testing.assert_allclose(detect(ten_digits), reference, atol=0.01)  # the weights here are rounded to float16
 
 
 @pytest.mark.parametrize("block", [1, 511, 512, 513, 5_000])
-def test_the_sizes_of_blocks_make_no_difference(ten_digits, block):
+def test_results_do_not_depend_on_the_sizes_of_blocks(ten_digits, block):
     part = ten_digits[:20_001] if block > 1 else ten_digits[:1_025]
-    np.testing.assert_allclose(listen(part, block), listen(part), atol=1e-5)
+    np.testing.assert_allclose(detect(part, block), detect(part), atol=1e-5)
 
 
-def test_long_blocks_are_heard_in_parts(ten_digits, monkeypatch):
-    whole = listen(ten_digits)
+def test_long_blocks_are_computed_in_parts(ten_digits, monkeypatch):
+    whole = detect(ten_digits)
     monkeypatch.setattr(silero, "MOST_STEPS", 7)
-    np.testing.assert_allclose(listen(ten_digits), whole, atol=1e-5)
+    np.testing.assert_allclose(detect(ten_digits), whole, atol=1e-5)
 
 
-def test_streams_do_not_disturb_each_other(ten_digits):
+def test_streams_are_independent(ten_digits):
     network = load_silero()
     one, other = network.open_stream(), network.open_stream()
     heard = []
     for first in range(0, len(ten_digits), 4096):
         heard.append(one.push(ten_digits[first : first + 4096]))
         other.push(np.ones(700, np.float32))
-    np.testing.assert_allclose(np.concatenate([*heard, one.finish()]), listen(ten_digits), atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([*heard, one.finish()]), detect(ten_digits), atol=1e-5)
 
 
-def test_streams_heard_together_are_heard_as_alone(ten_digits):
+def test_streams_in_a_batch_equal_single_ones(ten_digits):
     network = load_silero()
     rows = np.stack([ten_digits[first : first + 30 * 512] for first in (0, 7_000, 40_000)])
     states, together = [SileroState()] * 3, []
@@ -69,7 +69,7 @@ def test_streams_heard_together_are_heard_as_alone(ten_digits):
 
 
 @pytest.fixture(scope="module")
-def plain():
+def reference():
     return Silero(silero_tensors(), kernels=False)
 
 
@@ -81,23 +81,23 @@ def sounds():
 
 @pytest.mark.skipif(not has_native_kernels(), reason="no kernels here: no compiler, or a processor without VNNI")
 class TestKernel:
-    def test_it_hears_what_the_plain_form_does(self, plain):
+    def test_it_equals_the_reference(self, reference):
         for name, samples in sounds().items():
             steps = samples[: len(samples) // 512 * 512].astype(np.float32)
-            (heard, after), (wanted, state) = (net.detect(steps, SileroState()) for net in (load_silero(), plain))
+            (heard, after), (wanted, state) = (net.detect(steps, SileroState()) for net in (load_silero(), reference))
             np.testing.assert_allclose(heard, wanted, atol=1e-4, err_msg=name)
             np.testing.assert_allclose(after.values, state.values, atol=1e-2, err_msg=name)
 
-    def test_blocks_of_any_size_give_the_same_bits(self, ten_digits):
+    def test_results_are_bitwise_equal_for_any_block_size(self, ten_digits):
         chance, stream, heard, place = random.Random(0), load_silero().open_stream(), [], 0
         while place < len(ten_digits):
             size = chance.choice([1, 300, 512, 3_000, 20_000, 60_000])
             heard.append(stream.push(ten_digits[place : place + size]))
             place += size
-        assert np.array_equal(np.concatenate([*heard, stream.finish()]), listen(ten_digits))
+        assert np.array_equal(np.concatenate([*heard, stream.finish()]), detect(ten_digits))
 
     @pytest.mark.parametrize("streams", [1, 2, 3, 4, 5, 6, 7, 13, 49, 100])
-    def test_streams_together_give_the_same_bits_as_alone(self, ten_digits, streams):
+    def test_streams_in_a_batch_are_bitwise_equal_to_single_ones(self, ten_digits, streams):
         network = load_silero()
         rows = np.stack([np.resize(ten_digits[700 * row :], 7 * 512) for row in range(streams)])
         states = [network.detect(row[::-1], SileroState())[1] for row in rows]
@@ -110,15 +110,15 @@ class TestKernel:
             assert np.array_equal(end.values, wanted.values)
 
 
-def test_a_last_step_that_is_not_full_is_heard():
-    assert len(listen(np.zeros(513, np.float32))) == 2
-    assert len(listen(np.zeros(512, np.float32))) == 1
-    assert len(listen(np.zeros(0, np.float32))) == 0
+def test_an_incomplete_last_step_is_processed():
+    assert len(detect(np.zeros(513, np.float32))) == 2
+    assert len(detect(np.zeros(512, np.float32))) == 1
+    assert len(detect(np.zeros(0, np.float32))) == 0
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS)
 @pytest.mark.parametrize("level", [1.0, 0.03])
-def test_a_digit_alone_is_passed_whole(speaker, level):
+def test_a_single_digit_is_one_clip(speaker, level):
     for digit in range(10):
         clip = spoken(digit, speaker) * np.float32(level)
         (piece,) = pieces(clip)
@@ -146,11 +146,11 @@ def noises():
 
 @pytest.mark.parametrize(("name", "samples"), noises().items(), ids=noises())
 @pytest.mark.parametrize("repeated", [1, 4])
-def test_noise_gives_no_pieces(name, samples, repeated):
+def test_noise_has_no_clips(name, samples, repeated):
     assert pieces(np.tile(samples, repeated).astype(np.float32)) == []
 
 
-def test_without_the_package_the_error_says_what_to_install(monkeypatch):
+def test_the_hint_without_the_package(monkeypatch):
     monkeypatch.setattr(silero_weights, "find_spec", lambda name: None)
     with pytest.raises(MissingBackend) as caught:
         silero_tensors()
@@ -214,7 +214,7 @@ def test_another_silero_is_refused(tmp_path, monkeypatch):
         submodule_search_locations = (str(tmp_path),)
 
     monkeypatch.setattr(silero_weights, "find_spec", lambda name: Package)
-    with pytest.raises(BadCheckpoint, match="another Silero"):
+    with pytest.raises(BadCheckpoint, match="unsupported version of Silero"):
         silero_tensors()
     (tmp_path / "ggml-silero-v9.bin").unlink()
     with pytest.raises(BadCheckpoint, match="holds no"):

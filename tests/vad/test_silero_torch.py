@@ -1,4 +1,4 @@
-"""Streams in slots of a device are heard as each is heard alone."""
+"""Streams in slots of a device have the results of single streams."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def speech() -> list[np.ndarray]:
 
 
 @dataclass
-class Tenant:
+class SlotStream:
     slot: int
     steps: np.ndarray
     heard: list[float] = field(default_factory=list)
     is_fresh: bool = True
 
 
-def block(some: list[tuple[Tenant, int]], rows: int, most: int, scratch: int) -> tuple[torch.Tensor, ...]:
-    """What each tenant brings, then padding; no number where there is no sample."""
+def block(some: list[tuple[SlotStream, int]], rows: int, most: int, scratch: int) -> tuple[torch.Tensor, ...]:
+    """The samples of each stream, then padding; NaN where there is no sample."""
     samples = np.full((rows, most, STEP), np.nan, np.float32)
     for row, (tenant, count) in enumerate(some):
         samples[row, :count] = tenant.steps[len(tenant.heard) :][:count]
@@ -61,25 +61,25 @@ def block(some: list[tuple[Tenant, int]], rows: int, most: int, scratch: int) ->
     return torch.from_numpy(samples.reshape(rows, -1)), *told
 
 
-def check(tenant: Tenant, state: SileroRows) -> None:
-    """All that was heard in its slot, and what is remembered there, is as if it had been heard alone."""
+def check(tenant: SlotStream, state: SileroRows) -> None:
+    """Compares results and state of a slot with those of a single stream."""
     (alone,), (after,) = load_silero().detect_batch(tenant.steps.reshape(1, -1), [SileroState()])
     np.testing.assert_allclose(tenant.heard, alone, **CLOSE)
     np.testing.assert_allclose(state.values[tenant.slot], after.values, atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_rows_of_any_age_are_heard_as_alone(network: SlotSilero, speech: list[np.ndarray], seed: int) -> None:
+def test_rows_of_any_age_equal_single_streams(network: SlotSilero, speech: list[np.ndarray], seed: int) -> None:
     chance, slots, rows, most = random.Random(seed), 4, 6, 3
     state = network.allocate(slots + 1)
     state.values.fill_(7.0)
     waiting = [clip[chance.randrange(20) :] for clip in speech for _ in range(2)]
-    tenants: list[Tenant] = []
+    tenants: list[SlotStream] = []
     finished = 0
     while waiting or tenants:
         while waiting and len(tenants) < slots:
             free = set(range(slots)) - {tenant.slot for tenant in tenants}
-            tenants.append(Tenant(chance.choice(sorted(free)), waiting.pop()))
+            tenants.append(SlotStream(chance.choice(sorted(free)), waiting.pop()))
         chosen = chance.sample(tenants, chance.randint(1, len(tenants)))
         some = [(tenant, min(chance.randint(0, most), len(tenant.steps) - len(tenant.heard))) for tenant in chosen]
         probabilities = network.detect(*block(some, rows, most, scratch=slots), state)
@@ -95,9 +95,7 @@ def test_rows_of_any_age_are_heard_as_alone(network: SlotSilero, speech: list[np
 
 
 @pytest.mark.parametrize("most", [1, 2, 35])
-def test_streams_heard_together_are_heard_as_by_the_plain_form(
-    network: SlotSilero, speech: list[np.ndarray], most: int
-) -> None:
+def test_batches_equal_the_reference(network: SlotSilero, speech: list[np.ndarray], most: int) -> None:
     rows, plain = len(speech), [SileroState()] * len(speech)
     state = network.allocate(rows)
     for first in range(0, min(len(clip) for clip in speech) - most + 1, most):
@@ -108,17 +106,17 @@ def test_streams_heard_together_are_heard_as_by_the_plain_form(
         np.testing.assert_allclose(heard, wanted, **CLOSE)
 
 
-def test_slots_that_are_not_named_stay_as_they_are(network: SlotSilero, speech: list[np.ndarray]) -> None:
+def test_other_slots_are_unchanged(network: SlotSilero, speech: list[np.ndarray]) -> None:
     state = network.allocate(4)
     state.values.copy_(torch.randn(4, state.values.shape[1], generator=torch.Generator().manual_seed(0)))
     before = state.values.clone()
-    network.detect(*block([(Tenant(2, speech[0]), 2)], rows=1, most=2, scratch=3), state)
+    network.detect(*block([(SlotStream(2, speech[0]), 2)], rows=1, most=2, scratch=3), state)
     assert torch.equal(state.values[[0, 1, 3]], before[[0, 1, 3]])
     assert not torch.equal(state.values[2], before[2])
 
 
 class Calls(TorchDispatchMode):
-    """Names of what is called, down to what a device does."""
+    """Names of called operations, down to those of the device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +148,7 @@ def calls_of(work: Callable[[], object]) -> Calls:
 
 
 @pytest.mark.parametrize("most", [1, 3])
-def test_nothing_is_asked_of_the_device_and_nothing_made_from_the_host(network: SlotSilero, most: int) -> None:
+def test_there_is_no_synchronisation_and_no_copy_from_the_host(network: SlotSilero, most: int) -> None:
     state, samples = network.allocate(3), torch.zeros(2, most * STEP)
     told = (torch.tensor([most, 0]), torch.tensor([True, False]), torch.tensor([1, 2]))
     calls = calls_of(lambda: network.detect(samples, *told, state))
@@ -170,6 +168,6 @@ def test_nothing_is_asked_of_the_device_and_nothing_made_from_the_host(network: 
         (lambda: torch.arange(2), "arange"),
     ],
 )
-def test_such_calls_would_be_seen(work: Callable[[], object], name: str) -> None:
+def test_such_calls_would_be_recorded(work: Callable[[], object], name: str) -> None:
     calls = calls_of(work)
     assert name in (calls.names & SYNCING) | calls.made

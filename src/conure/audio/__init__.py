@@ -1,1 +1,1 @@
-"""Functions on arrays of samples: decode, resample, log-mel."""
+"""Audio to samples and features: containers, live decoding, resampling, log-mel."""

@@ -1,4 +1,4 @@
-"""Frames that FFmpeg decoded, as float samples; full scale is 1."""
+"""Decoded frames of FFmpeg as float samples; full scale is 1."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from conure.audio.resample import Samples
 from conure.audio.source import CONVERT
 from conure.errors import UnsupportedAudio
 
-__all__ = ["LOUDEST", "check_shape", "shape_of", "to_float"]
+__all__ = ["MAX_LEVEL", "check_shape", "shape_of", "to_float"]
 
-LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
-MOST_CHANNELS = 64
-LOUDEST = 1e6
-"""Full scale is 1; far above it the power spectrum would overflow float32."""
+MIN_RATE, MAX_RATE = 1_000, 768_000
+MAX_CHANNELS = 64
+MAX_LEVEL = 1e6
+"""Limit of a sample's absolute value; far above full scale (1) the power spectrum would overflow float32."""
 
 FORMATS: dict[str, tuple[type[np.generic], int, float]] = {
     "u8": (np.uint8, 128, 2.0**-7),
@@ -28,26 +28,28 @@ FORMATS: dict[str, tuple[type[np.generic], int, float]] = {
     "flt": (np.float32, 0, 1.0),
     "dbl": (np.float64, 0, 1.0),
 }
-"""FFmpeg's sample formats: type, silence, scale. Planar ones have a "p" behind their name."""
+"""FFmpeg's sample formats: type, value of silence, scale. The names of planar ones end with "p"."""
 
 
 def shape_of(frame: AudioFrame) -> tuple[str, str, int]:
+    """Sample format, channel layout and rate: frames with equal ones can be converted together."""
     return frame.format.name, frame.layout.name, frame.sample_rate
 
 
 def check_shape(name: str, frame: AudioFrame) -> None:
-    if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
+    """Raises UnsupportedAudio if the rate or the number of channels is out of range."""
+    if not MIN_RATE <= frame.sample_rate <= MAX_RATE:
         raise UnsupportedAudio(
-            f"{name}: has {frame.sample_rate} samples a second; {LOWEST_RATE} to {HIGHEST_RATE} are read", CONVERT
+            f"{name}: has {frame.sample_rate} samples a second; supported are {MIN_RATE} to {MAX_RATE}", CONVERT
         )
-    if frame.layout.nb_channels > MOST_CHANNELS:
-        raise UnsupportedAudio(f"{name}: has {frame.layout.nb_channels} channels; {MOST_CHANNELS} are read", CONVERT)
+    if frame.layout.nb_channels > MAX_CHANNELS:
+        raise UnsupportedAudio(f"{name}: has {frame.layout.nb_channels} channels; the limit is {MAX_CHANNELS}", CONVERT)
 
 
 def to_float(frames: Sequence[AudioFrame]) -> Samples:
-    """Frames of one shape -> [channels, n]."""
+    """Frames of one shape -> samples [channels, n]."""
     if frames[0].format.is_planar and frames[0].layout.nb_channels > 8:
-        frames = _packed(frames)
+        frames = _interleaved(frames)
     kind, silence, scale = FORMATS[frames[0].format.name.removesuffix("p")]
     samples = np.empty((frames[0].layout.nb_channels, sum(frame.samples for frame in frames)), np.float32)
     start = 0
@@ -64,7 +66,7 @@ def to_float(frames: Sequence[AudioFrame]) -> Samples:
 
 def _copy(frame: AudioFrame, kind: type[np.generic], to: Samples) -> None:
     channels, count = to.shape
-    planes: tuple[Any, ...] = frame.planes  # buffers, though their types do not say so; at times one too many
+    planes: tuple[Any, ...] = frame.planes  # buffers, although their types do not say so; there may be a surplus one
     if frame.format.is_planar:
         for channel in range(channels):
             to[channel] = np.frombuffer(planes[channel], kind, count)
@@ -72,7 +74,7 @@ def _copy(frame: AudioFrame, kind: type[np.generic], to: Samples) -> None:
         to[:] = np.frombuffer(planes[0], kind, count * channels).reshape(count, channels).T
 
 
-def _packed(frames: Sequence[AudioFrame]) -> list[AudioFrame]:
-    """The same samples interleaved: PyAV reads past the end of a list of more than eight planes."""
-    packer = av.AudioResampler(format=frames[0].format.packed)
-    return [packed for frame in [*frames, None] for packed in packer.resample(frame)]
+def _interleaved(frames: Sequence[AudioFrame]) -> list[AudioFrame]:
+    """The frames with interleaved samples: PyAV reads out of bounds with more than eight planes."""
+    converter = av.AudioResampler(format=frames[0].format.packed)
+    return [converted for frame in [*frames, None] for converted in converter.resample(frame)]

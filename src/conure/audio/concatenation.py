@@ -1,6 +1,6 @@
-"""Files of several recordings, one glued to the other, of which FFmpeg would read the first.
+"""Files of several concatenated recordings, of which FFmpeg would read the first only.
 
-A part is all up to where the next one begins. In a file that can seek it can, too: FFmpeg looks for an index.
+A part extends to the beginning of the next recording. Parts of seekable files are seekable: FFmpeg looks for an index.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from conure.audio.source import SourceFile
 
 __all__ = ["FRAGMENTED", "Kind", "PipedPart", "SeekingPart", "kind_of"]
 
-PAGE_HEAD, FIRST_PAGE = 27, 2
-"""Bytes of the head of a page of Ogg; the flag in its sixth byte that says it begins a stream."""
-MOST_STREAMS = 64
-PART = 1 << 16
+PAGE_HEADER, FIRST_PAGE = 27, 2
+"""Bytes of an Ogg page header; the flag in its sixth byte for the first page of a stream."""
+MAX_STREAMS = 64
+READ_SIZE = 1 << 16
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Of a container that nothing but its first bytes tells from the one before it."""
+    """A kind of container whose beginning within a file is found by its signature."""
 
     signature: Signature
     is_paged: bool = False
-    """Ogg: several streams that begin together are one recording."""
+    """Ogg: several streams that begin together are one recording, so their first pages are skipped together."""
 
 
-def _kind(pattern: bytes, begin: bytes, longest: int, **options: bool) -> Kind:
-    return Kind(Signature(re.compile(pattern, re.DOTALL), (begin,), longest), **options)
+def _kind(pattern: bytes, prefix: bytes, max_length: int, **options: bool) -> Kind:
+    return Kind(Signature(re.compile(pattern, re.DOTALL), (prefix,), max_length), **options)
 
 
 FIRST_BLOCK = re.escape(bytes(flags for flags in range(256) if flags & 8))
-"""Second byte of the flags of WavPack, in the first block of a frame."""
+"""Second byte of WavPack's flags, in the first block of a frame."""
 
 KINDS = (
     _kind(rb"fLaC[\x00\x80]\x00\x00\x22", b"fLaC", 8),
@@ -54,50 +54,50 @@ KINDS = (
 
 
 FRAGMENTED = _kind(rb"\x00{3}[\x10-\x40]ftyp[\w ]{4}", b"\x00\x00\x00", 12)
-"""MP4 that arrives; in a file its boxes are gone through."""
+"""MP4 in a pipe; in files the boxes are walked instead."""
 
 
 def kind_of(head: bytes) -> Kind | None:
-    """`head`: the first 64 bytes."""
+    """The kind of container by the first 64 bytes."""
     return next((kind for kind in KINDS if kind.signature.pattern.match(head)), None)
 
 
 class SeekingPart:
-    """From a place in the file to the next recording."""
+    """A part of a seekable file: from `start` to the next recording."""
 
     def __init__(self, file: SourceFile, start: int, kind: Kind | None, end: int | None = None) -> None:
-        """Without a kind the end is known."""
+        """`end` is given if it is known; otherwise the next recording is searched by the signature of `kind`."""
         self.start = start
         self.end = end
-        """Where the next one begins; None where none was found."""
+        """Start of the next recording; None while none is found."""
         self._file = file
         self._signature = kind.signature if kind else None
-        self._reached = start
-        """How far the file was looked through."""
+        self._searched_to = start
+        """Position up to which the file was searched."""
         file.seek(start)
         self._first = start + (_pages(PeekBuffer(file, start)) if kind and kind.is_paged else 1)
-        """A place behind the part's own beginning."""
+        """First position at which another recording may begin."""
         file.seek(start)
 
     def read(self, size: int) -> bytes:
-        here = self._file.tell()
+        position = self._file.tell()
         if self.end is not None or self._signature is None:
-            left = size if self.end is None else max(0, self.end - here)
-            return self._file.read(min(size, left)) if left else b""
-        longest = self._signature.max_length - 1
-        before = min(longest, here - self.start)
-        self._file.seek(here - before)
-        data = self._file.read(before + size + longest)
+            remaining = size if self.end is None else max(0, self.end - position)
+            return self._file.read(min(size, remaining)) if remaining else b""
+        margin = self._signature.max_length - 1
+        before = min(margin, position - self.start)
+        self._file.seek(position - before)
+        data = self._file.read(before + size + margin)
         for found in self._signature.pattern.finditer(data):
-            if here - before + found.start() >= self._first:
-                self.end = here - before + found.start()
+            if position - before + found.start() >= self._first:
+                self.end = position - before + found.start()
                 break
         part = data[before : before + size]
         if self.end is not None:
-            part = part[: max(0, self.end - here)]
-        self._file.seek(here + len(part))
-        if here <= self._reached:
-            self._reached = max(self._reached, here + len(part))
+            part = part[: max(0, self.end - position)]
+        self._file.seek(position + len(part))
+        if position <= self._searched_to:
+            self._searched_to = max(self._searched_to, position + len(part))
         return part
 
     def seekable(self) -> bool:
@@ -108,21 +108,21 @@ class SeekingPart:
             offset += self.start
         elif whence == os.SEEK_END and self.end is not None:
             offset, whence = self.end + offset, os.SEEK_SET
-        at = self._file.seek(offset, whence)
-        return at if at < 0 else at - self.start
+        position = self._file.seek(offset, whence)
+        return position if position < 0 else position - self.start
 
     def tell(self) -> int:
         return self._file.tell() - self.start
 
     def skip_to_end(self) -> None:
-        """What FFmpeg did not want."""
-        self._file.seek(self._reached)
-        while self.read(PART):
+        """Reads the bytes that FFmpeg left unread, to find the next recording."""
+        self._file.seek(self._searched_to)
+        while self.read(READ_SIZE):
             pass
 
 
 class PipedPart:
-    """From where the window is to the next recording."""
+    """A part of a pipe: from the window's position to the next recording."""
 
     def __init__(self, window: PeekBuffer, kind: Kind) -> None:
         self._window = window
@@ -149,16 +149,16 @@ class PipedPart:
 
 
 def _pages(window: PeekBuffer) -> int:
-    """Bytes of the pages of Ogg that begin a stream, from the first one on."""
+    """Bytes of the Ogg pages at the window's position that begin a stream."""
     size = 0
-    for _ in range(MOST_STREAMS):
-        if not window.ensure(size + PAGE_HEAD):
+    for _ in range(MAX_STREAMS):
+        if not window.ensure(size + PAGE_HEADER):
             break
-        head = window.held[size : size + PAGE_HEAD]
+        head = window.held[size : size + PAGE_HEADER]
         if not head.startswith(b"OggS") or not head[5] & FIRST_PAGE:
             break
         segments = head[26]
-        if not window.ensure(size + PAGE_HEAD + segments):
+        if not window.ensure(size + PAGE_HEADER + segments):
             break
-        size += PAGE_HEAD + segments + sum(window.held[size + PAGE_HEAD : size + PAGE_HEAD + segments])
+        size += PAGE_HEADER + segments + sum(window.held[size + PAGE_HEADER : size + PAGE_HEADER + segments])
     return max(1, size)

@@ -1,4 +1,4 @@
-"""Structure of containers: elements with a head that tells their kind and length."""
+"""Structure checks of containers: elements with a header that gives their kind and length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CONTAINER_CHECKS"]
 
 
 class SwfCheck(StructureCheck):
-    """Flash, not packed: tags up to an empty one, after which FFmpeg reads nothing."""
+    """Uncompressed Flash: tags up to an empty one, at which FFmpeg stops."""
 
     head = 6
     LAST_KIND = 94
@@ -45,7 +45,7 @@ class SwfCheck(StructureCheck):
 
 
 class FlvCheck(StructureCheck):
-    """Tags, each followed by its length."""
+    """FLV: tags, each followed by its length."""
 
     head = 11
 
@@ -57,7 +57,7 @@ class FlvCheck(StructureCheck):
 
 
 class RealCheck(StructureCheck):
-    """Chunks, of which the one with the packets is gone through."""
+    """RealMedia: chunks; the packets in the data chunk are checked, too."""
 
     head = 8
     CHUNK = re.compile(rb"\.RMF|PROP|MDPR|CONT|INDX|DATA|RMMD|RMJE|RJMD")
@@ -72,7 +72,7 @@ class RealCheck(StructureCheck):
 
 
 class VocCheck(StructureCheck):
-    """Blocks up to an empty one, after which FFmpeg reads nothing."""
+    """Creative Voice: blocks up to an empty one, at which FFmpeg stops."""
 
     head = 1
     LAST_KIND = 9
@@ -94,7 +94,7 @@ class VocCheck(StructureCheck):
 
 
 class AviCheck(StructureCheck):
-    """Chunks; lists are gone through."""
+    """AVI: chunks; those in lists are checked, too."""
 
     head = 12
     NAME = re.compile(rb"[0-9A-Za-z][0-9A-Za-z][0-9A-Za-z_ ][0-9A-Za-z_ ]")
@@ -109,7 +109,7 @@ class AviCheck(StructureCheck):
 
 
 class MxfCheck(StructureCheck):
-    """Keys, lengths and values."""
+    """MXF: keys, lengths and values."""
 
     head = 25
 
@@ -132,7 +132,7 @@ class GxfCheck(StructureCheck):
 
 
 class MusepackCheck(StructureCheck):
-    """Stream version 8: packets of two letters and a length, in groups of seven bits."""
+    """Musepack, stream version 8: packets with two letters and a length in groups of seven bits."""
 
     head = 12
     FIRST, NAME = 4, re.compile(rb"[A-Z]{2}")
@@ -166,19 +166,19 @@ class ProgramStreamCheck(StructureCheck):
         return 6 + (held[at + 4] << 8 | held[at + 5])
 
     def _padding(self, at: int) -> int:
-        return 1  # zero bytes may come before any start code
+        return 1  # zero bytes may precede any start code
 
 
 class TransportStreamCheck(StructureCheck):
-    """MPEG-TS: packets of one size, each with the same byte at its start, or after a time."""
+    """MPEG-TS: packets of one size with a sync byte at their start or, with a time stamp, at byte 4."""
 
     SIZES = ((188, 0), (192, 4), (204, 0))
     SYNC = 0x47
     FIRST = 5
-    """Packets by which their size is found."""
-    LATER = re.compile(rb"\x47(?:.{187}\x47){4}|\x47(?:.{191}\x47){4}|\x47(?:.{203}\x47){4}", re.DOTALL)
-    LOOKED_THROUGH = 1 << 14
-    """Bytes among which packets are looked for that do not begin at once."""
+    """Number of packets by which their size is detected."""
+    LATER_SYNC = re.compile(rb"\x47(?:.{187}\x47){4}|\x47(?:.{191}\x47){4}|\x47(?:.{203}\x47){4}", re.DOTALL)
+    SEARCHED = 1 << 14
+    """Bytes that are searched for the first packet."""
     head = 1
 
     def __init__(self) -> None:
@@ -191,10 +191,10 @@ class TransportStreamCheck(StructureCheck):
                 return MORE
             found = (pair for pair in self.SIZES if all(held[pair[1] + i * pair[0]] == self.SYNC for i in range(5)))
             self._size, self._sync_at = next(found, (0, 0))
-            if not self._size and len(held) < self.LOOKED_THROUGH:
+            if not self._size and len(held) < self.SEARCHED:
                 return MORE
             if not self._size:
-                return DAMAGED if self.LATER.search(held) else OVER
+                return DAMAGED if self.LATER_SYNC.search(held) else OVER
         syncs = held[at + self._sync_at :: self._size]
         if len(syncs) < 1:
             return MORE
@@ -219,4 +219,4 @@ CONTAINER_CHECKS: tuple[tuple[re.Pattern[bytes], type[StructureCheck]], ...] = t
         (rb"\x47|.{4}\x47", TransportStreamCheck),
     )
 )
-"""By the first bytes."""
+"""Checks by the first bytes of a recording."""

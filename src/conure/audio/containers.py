@@ -1,6 +1,6 @@
-"""What FFmpeg may open, how it is opened, and in which words it is refused.
+"""Opening of containers with FFmpeg: allowed formats, options, error messages.
 
-Playlists and other formats that point elsewhere are refused: nothing but the source itself is ever opened.
+Playlists and other formats that reference other files are refused: only the source itself is ever opened.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ CONTAINERS = (
     "mpegts,mpegvideo,mxf,nistsphere,nsv,nut,ogg,oma,osq,paf,pvf,qcp,qoa,rka,rm,rso,sbc,sds,shn,sln,sol,sox,swf,"
     "tak,truehd,tta,voc,vqf,w64,wav,wavarc,webm,wsd,wtv,wv,wve,xwma"
 )
-"""FFmpeg's demuxers that read nothing but the bytes they are given. HLS, DASH, concat and SDP would open other
-files or the network; images and subtitles are no recordings; headerless PCM leaves its rate open."""
+"""FFmpeg's demuxers that read only the bytes of the source. HLS, DASH, concat and SDP would open other files or the
+network; images and subtitles are not recordings; headerless PCM does not declare its rate."""
 
 LENGTH_IN_HEADER = (
     *(
@@ -48,22 +48,22 @@ LENGTH_IN_HEADER = (
     ),
     *("qoa", "rm", "sox", "tak", "tta", "wtv", "wv"),
 )
-"""Containers whose header holds the length. That of others is an estimate from the bit rate."""
+"""Containers whose header contains the duration. For others it is estimated from the bit rate."""
 
 FRAME_LIMIT = {"max_samples": str(1 << 21)}
-"""Samples per channel of one decoded frame; Monkey's Audio at its slowest setting makes 1.2 million."""
+"""Limit of samples per channel in a decoded frame; Monkey's Audio at its slowest setting has 1.2 million."""
 
 DECODING = {"caf": {"flags2": "+skip_manual"}}
-"""Of CAF, FFmpeg would trim the last packet though it is short already."""
+"""Decoder options. For CAF, FFmpeg would trim the last packet, which is already short."""
 
 ONE_PACKET = {"analyzeduration": "1"}
-"""For audio that is still arriving: the head tells nearly all, one packet the rest. ("nobuffer" would lose the
-packets that were looked at.)"""
+"""For audio that is still arriving: header and one packet are enough to open it. ("nobuffer" would lose the probed
+packets.)"""
 NO_PACKET = {"probesize": "32"}
-"""Some demuxers cannot find their way after damage with this; that of WAV needs no way, and would wait long."""
-SHORT_GUESS = {"formatprobesize": str(1 << 16)}
-"""Bytes that may be looked at where the head tells nothing."""
-TOLD_BY_HEAD = (
+"""Only for WAV: other demuxers cannot resynchronise with it after damage; that of WAV would probe for long."""
+SHORT_PROBE = {"formatprobesize": str(1 << 16)}
+"""Bytes to probe if the header does not identify the format."""
+FORMATS_BY_HEADER = (
     (re.compile(b"OggS"), "ogg", ONE_PACKET),
     (re.compile(b"\x1a\x45\xdf\xa3"), "matroska", ONE_PACKET),
     (re.compile(b"RIFF....WAVE", re.DOTALL), "wav", NO_PACKET),
@@ -72,33 +72,33 @@ TOLD_BY_HEAD = (
     (re.compile(b"\xff[\xf0\xf1\xf8\xf9]"), "aac", ONE_PACKET),
     (re.compile(b"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]|ID3"), None, ONE_PACKET),
 )
-"""FFmpeg waits for 2048 bytes before it guesses a format, which is a second of speech in Opus. Formats that tell
-their streams nowhere but in their packets, such as MPEG-TS, are not here. For MP3 it has to guess: without the
-bytes that it keeps for that, its demuxer may skip the first frame in a pipe."""
+"""Formats that need no probing. FFmpeg waits for 2048 bytes before it guesses a format, which is a second of speech in
+Opus. Formats that declare their streams only in packets, such as MPEG-TS, are not listed. MP3 has to be probed: without
+the buffered bytes of the probe, its demuxer may skip the first frame in a pipe."""
 
-UNMISTAKABLE = ("ogg", "matroska", "wav", "flac", "mov")
-"""Of these, those whose heads samples would have by no chance."""
+UNAMBIGUOUS = ("ogg", "matroska", "wav", "flac", "mov")
+"""Formats whose headers are unlikely to occur as samples."""
 
 
 @contextmanager
 def index_first(file: SourceFile) -> Iterator[None]:
-    """Inside it is read what is still coming; where no samples can be had because the index comes last, it is said."""
+    """Context for reading a pipe: UnsupportedAudio becomes an error about the index if that may come last."""
     try:
         yield
     except UnsupportedAudio as error:
         if file.head[4:8] not in INDEX_LAST:
             raise
-        reason = "has its index at its end, or is damaged: it cannot be read as it arrives"
-        hint = "send fragmented MP4 (ffmpeg -movflags empty_moov), WebM or Ogg, or the file as a whole"
+        reason = "has its index at its end, or is damaged: it cannot be decoded while it arrives"
+        hint = "send fragmented MP4 (ffmpeg -movflags empty_moov), WebM or Ogg, or upload the complete file"
         raise UnsupportedAudio(f"{file.name}: {reason}", hint) from error
 
 
 def open_container(source: SourceFile, part: SourcePart, arriving: bool = False) -> InputContainer:
-    """Of a part of the source. `arriving`: samples are wanted as soon as may be."""
+    """Opens a part of the source. `arriving`: minimises the delay of the first samples."""
     kind, options = None, {}
     if arriving:
-        unknown = (None, None, SHORT_GUESS)
-        _, kind, options = next((told for told in TOLD_BY_HEAD if told[0].match(part.head)), unknown)
+        unknown = (None, None, SHORT_PROBE)
+        _, kind, options = next((entry for entry in FORMATS_BY_HEADER if entry[0].match(part.head)), unknown)
     options = {"format_whitelist": CONTAINERS, **options}
     try:
         return av.open(
@@ -107,24 +107,24 @@ def open_container(source: SourceFile, part: SourcePart, arriving: bool = False)
     except av.FFmpegError as error:
         if source.error:
             raise AudioNotFound(f"{source.name}: cannot be read: {source.error.strerror}", RETRY) from error
-        refused = isinstance(error, av.ArgumentError)
-        reason = "is of a format that is not read" if refused else "is not audio, or damaged from its start"
+        is_refused = isinstance(error, av.ArgumentError)
+        reason = "has an unsupported format" if is_refused else "is not audio, or damaged from its start"
         raise UnsupportedAudio(f"{source.name}: {reason}", CONVERT) from error
 
 
 def is_container(head: bytes) -> bool:
-    """Whether bytes that are said to be samples begin as one of the usual containers; `head`: the first 16."""
-    return any(kind in UNMISTAKABLE and pattern.match(head) for pattern, kind, _ in TOLD_BY_HEAD)
+    """Whether bytes that are declared as raw samples begin like a container; `head`: the first 16 bytes."""
+    return any(kind in UNAMBIGUOUS and pattern.match(head) for pattern, kind, _ in FORMATS_BY_HEADER)
 
 
 def announced_seconds(container: InputContainer, stream: AudioStream) -> tuple[float | None, bool]:
-    """Seconds of audio as the container tells them, and whether that is more than an estimate."""
+    """Duration that the container declares, in seconds, and whether it is exact."""
     kind = container.format.name.split(",")[0]
-    exact = kind in LENGTH_IN_HEADER
+    is_exact = kind in LENGTH_IN_HEADER
     seconds = None
     if stream.duration and stream.time_base:
         seconds = float(stream.duration * stream.time_base)
     elif container.duration:
         seconds = container.duration / av.time_base
-        exact &= len(container.streams) == 1  # else it is the length of the longest stream
-    return (seconds, exact) if seconds and seconds > 0 else (None, False)
+        is_exact &= len(container.streams) == 1  # otherwise it is the duration of the longest stream
+    return (seconds, is_exact) if seconds and seconds > 0 else (None, False)

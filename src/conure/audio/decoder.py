@@ -1,4 +1,4 @@
-"""The frames of a source, recording after recording, each with the silence that belongs before it."""
+"""Decodes the frames of a source, recording after recording, each with the length of the gap before it."""
 
 from __future__ import annotations
 
@@ -24,31 +24,32 @@ from conure.errors import AudioNotFound, ConureError, NoSuchTrack, UnsupportedAu
 
 __all__ = ["FrameReader", "clock_time"]
 
-MOST_PARTS = 10_000
-"""Recordings that are read of one source."""
-SHORTER_BY = 0.25
-"""Seconds that may be missing from the announced length; encoders pad, edit lists trim."""
-SHORTER_ELSEWHERE = 0.1
-"""Of other containers than MP4."""
-SHORTER_BY_SAMPLES = 0.01
-"""Of those that count samples, without any loss in their codec."""
+MAX_RECORDINGS = 10_000
+"""Recordings that are read from one source."""
+MP4_TOLERANCE = 0.25
+"""Seconds that may be missing from the announced duration of an MP4; encoders pad, edit lists trim."""
+DEFAULT_TOLERANCE = 0.1
+"""The same for other containers."""
+LOSSLESS_TOLERANCE = 0.01
+"""The same for lossless formats, which count samples."""
 LOSSLESS = ("ape", "flac", "sox", "tak", "tta", "wv")
 
 
 class FrameReader:
-    """`frames` goes through it once. What cannot be read is noted, unless nothing at all can be."""
+    """Decodes a source once, by `frames`. Damage is collected in `problems`; it is an error only if nothing can be
+    decoded."""
 
     def __init__(
-        self, file: SourceFile, *, track: int | None = None, most_seconds: float | None = None, arriving: bool = False
+        self, file: SourceFile, *, track: int | None = None, max_seconds: float | None = None, arriving: bool = False
     ) -> None:
-        """`track`: of several, from 1; without it one is chosen. `arriving`: samples are wanted as soon as may be."""
+        """`track`: number from 1; None chooses one. `arriving`: minimises the delay of the first samples."""
         self.problems: list[str] = []
-        """Complete at the end."""
+        """One line each; complete after the last frame."""
         self.duration_hint: float | None = None
-        """Seconds as the container tells them: None, an estimate, or wrong."""
+        """Duration that the container declares, in seconds; may be None, an estimate, or wrong."""
         self._file = file
         self._track = track
-        self._most_seconds = most_seconds
+        self._max_seconds = max_seconds
         self._arriving = arriving
         self._clock = TimestampClock()
         self._damaged: list[float] = []
@@ -56,18 +57,19 @@ class FrameReader:
 
     @property
     def position(self) -> float:
-        """Seconds up to the end of the last frame."""
+        """End of the last frame, in seconds."""
         return self._clock.position
 
     def frames(self) -> Generator[tuple[float, AudioFrame], None, None]:
-        """Raises UnsupportedAudio and AudioNotFound where there is none."""
+        """Seconds of the gap before each frame, and the frame. Raises UnsupportedAudio, AudioNotFound or NoSuchTrack
+        if there are no frames."""
         failed: ConureError | None = None
         before: SourcePart | None = None
         missing: list[str] = []
         for number, part in enumerate(parts_of(self._file)):
             missing += _missing(before)
-            if number == MOST_PARTS:
-                missing.append(f"holds more than {MOST_PARTS} recordings: the others are left out")
+            if number == MAX_RECORDINGS:
+                missing.append(f"contains more than {MAX_RECORDINGS} recordings: the others are left out")
                 before = None
                 break
             try:
@@ -77,22 +79,23 @@ class FrameReader:
                     raise
                 failed = failed or error
                 if self._has_begun:
-                    self.note(f"what comes after {clock_time(self.position)} cannot be read: {self._bare(error)}")
+                    self.note(
+                        f"what comes after {clock_time(self.position)} cannot be read: {self._without_name(error)}"
+                    )
             before = part
         missing += _missing(before)
         if not self._has_begun:
-            raise self._nothing(failed, missing)
+            raise self._error_without_frames(failed, missing)
         self._note_losses()
         for problem in missing:
             self.note(problem)
 
-    def _nothing(self, failed: ConureError | None, missing: list[str]) -> ConureError:
+    def _error_without_frames(self, failed: ConureError | None, missing: list[str]) -> ConureError:
         if failed is None:
-            nothing = f"{self._file.name}: nothing in it can be decoded, or it holds no samples"
-            failed = UnsupportedAudio(nothing, CONVERT)
+            failed = UnsupportedAudio(f"{self._file.name}: contains no samples that can be decoded", CONVERT)
         return type(failed)(f"{failed.message} ({missing[0]})", failed.hint) if missing else failed
 
-    def _bare(self, error: ConureError) -> str:
+    def _without_name(self, error: ConureError) -> str:
         return error.message.removeprefix(f"{self._file.name}: ")
 
     def _part(self, part: SourcePart) -> Iterator[tuple[float, AudioFrame]]:
@@ -101,12 +104,12 @@ class FrameReader:
             chosen, held = tracks[0], list[AudioFrame]()
             self._note_undecodable(container)
             if len(tracks) > 1:
-                survey = TrackSurvey(self._file.name, tracks, part.file.seekable(), self._most_seconds)
-                told = len(self.problems)
+                survey = TrackSurvey(self._file.name, tracks, part.file.seekable(), self._max_seconds)
+                known_problems = len(self.problems)
                 chosen = survey.choose(packets)
                 held, damage = survey.decoded_frames(chosen)
                 if not survey.holds_all:
-                    del self.problems[told:]  # they are found again
+                    del self.problems[known_problems:]  # they will be found again
                     stack.close()
                     rewind(part.file)
                     container, tracks, packets = self._opened(part, stack, chosen.number)
@@ -118,20 +121,20 @@ class FrameReader:
     def _note_undecodable(self, container: InputContainer) -> None:
         unread = [str(number) for number, stream in enumerate(container.streams.audio, 1) if not stream.codec_context]
         if unread and self._track is None:
-            self.note(f"audio tracks that no decoder is there for are left out: {', '.join(unread)}")
+            self.note(f"audio tracks without a decoder are left out: {', '.join(unread)}")
 
     def _opened(
         self, part: SourcePart, stack: ExitStack, track: int | None
     ) -> tuple[InputContainer, list[Track], Packets]:
         container = stack.enter_context(open_container(self._file, part, self._arriving))
         tracks = tracks_of(self._file.name, container, track)
-        streams = [one.stream for one in tracks]
+        streams = [usable.stream for usable in tracks]
         for stream in streams:
             stream.codec_context.options = FRAME_LIMIT | DECODING.get(container.format.name, {})
         return container, tracks, self._packets(part, container, streams)
 
     def _packets(self, part: SourcePart, container: InputContainer, streams: list[AudioStream]) -> Packets:
-        """None takes out what a decoder still holds."""
+        """Packets of the streams; after an error None per stream, which flushes its decoder."""
         error: OSError | av.FFmpegError | None = None
         extent = Extent() if has_extent(part, container.format.name) else None
         try:
@@ -141,7 +144,7 @@ class FrameReader:
                 if not extent or packet.stream in streams:
                     yield cast(AudioStream, packet.stream), cast("Packet[AudioStream]", packet)
         except IndexError:
-            pass  # PyAV looks for a stream that came up late, when ours has come to its end
+            pass  # PyAV fails at the end of the file if a stream was added late
         except av.FFmpegError as stopped:
             error = stopped
             yield from ((stream, None) for stream in streams)
@@ -153,8 +156,8 @@ class FrameReader:
     def _stamped(
         self, part: SourcePart, container: InputContainer, stream: AudioStream, held: list[AudioFrame], packets: Packets
     ) -> Iterator[tuple[float, AudioFrame]]:
-        """Frames of one stream: some that were decoded before, and those of the packets that are of it."""
-        begun, leapt = self.position, self._clock.leapt
+        """Frames of one stream, the already decoded ones first, each with the gap before it."""
+        begun, skipped = self.position, self._clock.skipped
         seconds, is_exact = announced_seconds(container, stream)
         if self.duration_hint is None:
             self.duration_hint = seconds if part.seconds is None else part.seconds
@@ -163,16 +166,16 @@ class FrameReader:
             check_shape(self._file.name, frame)
             self._has_begun = True
             yield self._clock.gap_before(frame), frame
-        here = self.position - begun
-        left_out = self._clock.leapt - leapt
+        decoded = self.position - begun
+        left_out = self._clock.skipped - skipped
         if _kind(container) not in LOSSLESS:
             left_out += max(0, container.start_time or 0) / av.time_base
-        if seconds and is_exact and not part.missing and seconds - here - left_out > _may_lack(container):
-            part.missing = f"cut off: {clock_time(seconds)} announced, {clock_time(here)} there"
+        if seconds and is_exact and not part.missing and seconds - decoded - left_out > _tolerance(container):
+            part.missing = f"cut off: {clock_time(seconds)} announced, {clock_time(decoded)} there"
 
     def _decode(self, stream: AudioStream, packets: Packets) -> Iterator[AudioFrame]:
-        for of_stream, packet in packets:
-            if of_stream is stream:
+        for packet_stream, packet in packets:
+            if packet_stream is stream:
                 frames = decode(stream, packet)
                 if frames is None:
                     self._damaged.append(self.position)
@@ -189,8 +192,8 @@ class FrameReader:
             self.note(f"{count} in the recording, from {first} on: {clock.filled:.1f} s of silence put there")
         if clock.leaps:
             where, ahead = clock.leaps[0]
-            others = f", and {len(clock.leaps) - 1} times more" if len(clock.leaps) > 1 else ""
-            self.note(f"its clock leaps ahead by {ahead:.1f} s at {clock_time(where)}{others}: not followed")
+            more = f", and {len(clock.leaps) - 1} times more" if len(clock.leaps) > 1 else ""
+            self.note(f"its clock leaps ahead by {ahead:.1f} s at {clock_time(where)}{more}: not followed")
 
     def note(self, problem: str) -> None:
         if problem not in self.problems:
@@ -198,7 +201,7 @@ class FrameReader:
 
 
 def _missing(part: SourcePart | None) -> list[str]:
-    """It may be known only now that the next one was asked for."""
+    """Problems of a part that was read to its end; some are found only when the next part is requested."""
     return [problem for problem in (part.missing, part.damage) if problem] if part else []
 
 
@@ -206,11 +209,12 @@ def _kind(container: InputContainer) -> str:
     return container.format.name.split(",")[0]
 
 
-def _may_lack(container: InputContainer) -> float:
+def _tolerance(container: InputContainer) -> float:
     kind = _kind(container)
-    return SHORTER_BY_SAMPLES if kind in LOSSLESS else SHORTER_BY if kind == "mov" else SHORTER_ELSEWHERE
+    return LOSSLESS_TOLERANCE if kind in LOSSLESS else MP4_TOLERANCE if kind == "mov" else DEFAULT_TOLERANCE
 
 
 def clock_time(seconds: float) -> str:
+    """h:mm:ss.s"""
     minutes, seconds = divmod(seconds, 60)
     return f"{minutes // 60:.0f}:{minutes % 60:02.0f}:{seconds:04.1f}"

@@ -1,4 +1,4 @@
-"""Bytes with which a recording begins, as they would be within one by no chance; and all bytes before them."""
+"""Signatures of recordings, which are unlikely to occur within one, and reading up to the next signature."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Signature", "read_until"]
 class Signature:
     pattern: re.Pattern[bytes]
     prefixes: tuple[bytes, ...]
-    """The first letters of what it matches."""
+    """Possible first bytes of a match."""
     max_length: int
-    """Bytes that a match may have."""
+    """Most bytes of a match."""
     anchor: tuple[bytes, int] | None = None
-    """Letters that every match has, and their place in it, where that is found faster than the pattern."""
+    """Bytes that every match contains, and their offset, if searching for them is faster than for the pattern."""
 
     def search(self, held: bytearray, end: int) -> int | None:
-        """Where it begins, and ends before `end`."""
+        """Start of the first match that ends before `end`."""
         if self.anchor is None:
             found = self.pattern.search(held, 0, end)
             return found.start() if found else None
@@ -35,32 +35,32 @@ class Signature:
         return None
 
 
-def read_until(window: PeekBuffer, most: int, ends: Sequence[Signature]) -> bytes:
-    """At most so many bytes, up to where one of the signatures begins; none where one does, or at the end.
+def read_until(window: PeekBuffer, size: int, ends: Sequence[Signature]) -> bytes:
+    """At most `size` bytes, up to the start of one of the signatures; none at such a start or at the end.
 
-    Of a pipe it takes what has come, but for bytes that may be the beginning of a signature.
+    From a pipe it reads the bytes that have arrived, except those that may be the beginning of a signature.
     """
     while window.held or window.read_more():
-        count = min(most, len(window.held))
-        found = min((at for end in ends if (at := _place(window, count, end)) is not None), default=None)
+        count = min(size, len(window.held))
+        found = min((at for end in ends if (at := _find(window, count, end)) is not None), default=None)
         if found is not None:
             return window.take(found)
         if not window.is_exhausted:
-            count = min((_torn(window, count, end) for end in ends), default=count)
+            count = min((_before_partial(window, count, end) for end in ends), default=count)
         if count:
             return window.take(count)
         window.read_more()
     return b""
 
 
-def _place(window: PeekBuffer, count: int, end: Signature) -> int | None:
-    """Where it begins within so many bytes."""
+def _find(window: PeekBuffer, count: int, end: Signature) -> int | None:
+    """Start of the signature within the first `count` bytes."""
     at = end.search(window.held, count + end.max_length - 1)
     return at if at is not None and at < count else None
 
 
-def _torn(window: PeekBuffer, count: int, end: Signature) -> int:
-    """How many of so many bytes come before what may be the beginning of it, and is held in part."""
+def _before_partial(window: PeekBuffer, count: int, end: Signature) -> int:
+    """Number of bytes, at most `count`, before a possible signature of which only a part has been read."""
     for at in range(max(0, len(window.held) - end.max_length + 1), count):
         part = bytes(window.held[at : at + len(end.prefixes[0])])
         if any(begin.startswith(part) for begin in end.prefixes):

@@ -1,11 +1,10 @@
-"""Any recording to samples, read from disk as it goes, in memory that does not grow with its length.
+"""Decodes any recording to samples, incrementally and in constant memory.
 
     source -> container -> frames -> pieces of float samples -> mixed -> resampled -> blocks
 
-What can be decoded is decoded, and what cannot is said in `AudioReader.problems`. Where the container's time
-stamps leave a gap (a video whose sound starts late, packets lost on the network, a codec that sends nothing in
-pauses) there is silence, so that times stay those of the recording. Limits hold for what was decoded, not for
-what a header says.
+Damaged parts are skipped and reported in `AudioReader.problems`. Gaps in the container's time stamps (a video whose
+sound starts late, packets lost on the network, a codec that pauses in silence) are filled with silence, so that times
+are those of the recording. Limits apply to decoded samples, not to declared lengths.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 
-from conure.audio.av_frames import LOUDEST, shape_of, to_float
+from conure.audio.av_frames import MAX_LEVEL, shape_of, to_float
 from conure.audio.decoder import FrameReader, clock_time
 from conure.audio.resample import Resampler, Samples
 from conure.audio.source import CONVERT, Source, SourceFile, open_source
@@ -28,8 +27,8 @@ from conure.errors import AudioTooLong, UnsupportedAudio
 
 __all__ = ["AudioReader", "Source", "open_audio"]
 
-PIECE = 1 << 18
-"""Samples (all channels counted) that are converted and resampled at a time, where nobody waits for them."""
+PIECE_SAMPLES = 1 << 18
+"""Samples (of all channels together) that are converted and resampled at a time if latency does not matter."""
 
 
 def open_audio(
@@ -42,13 +41,12 @@ def open_audio(
 ) -> AudioReader:
     """Opens a recording and decodes its first samples, so that a file without any fails here.
 
-    "mix" makes one channel, the average of all; "split" keeps each. `track`: of several audio tracks, from 1; without
-    it the default one among those with sound. A file object is read from its start if it can seek, and stays the
-    caller's to close.
+    "mix" averages all channels to one; "split" keeps each. `track`: number of an audio track from 1; None chooses the
+    default track among those with sound. A file object is read from its start if it is seekable; the caller closes it.
     """
     with ExitStack() as stack:
         file = open_source(source, stack)
-        decoded = FrameReader(file, track=track, most_seconds=max_seconds)
+        decoded = FrameReader(file, track=track, max_seconds=max_seconds)
         reader = AudioReader(file, decoded, rate=rate, split=channels == "split", max_seconds=max_seconds)
         stack.push(reader.closing.pop_all())
         reader.closing = stack.pop_all()
@@ -56,7 +54,7 @@ def open_audio(
 
 
 class AudioReader:
-    """An open recording, and a context manager. `blocks` goes through it once."""
+    """An open recording; a context manager. `blocks` decodes it once."""
 
     def __init__(
         self,
@@ -66,13 +64,13 @@ class AudioReader:
         rate: int,
         split: bool,
         max_seconds: float | None,
-        piece: int = PIECE,
+        piece: int = PIECE_SAMPLES,
     ) -> None:
-        """`piece`: samples that are converted and resampled at a time; 1 lets no frame wait for the next ones."""
+        """`piece`: samples that are converted and resampled at a time; with 1 no frame waits for the next."""
         self.name = file.name
         self.rate = rate
         self.problems = decoded.problems
-        """What could not be read, a line each; complete once `blocks` has come to its end."""
+        """One line for each part that could not be read; complete at the end of `blocks`."""
         self.seconds_read = 0.0
         self._decoded = decoded
         self._max_seconds = max_seconds
@@ -84,7 +82,7 @@ class AudioReader:
             self.closing = stack.pop_all()
         self._frames = chain([(gap, first)], frames)
         self.duration_hint = decoded.duration_hint
-        """Seconds as the container tells them: None, an estimate, or wrong."""
+        """Duration that the container declares, in seconds; may be None, an estimate, or wrong."""
         self.source_rate: int = first.sample_rate
         self.source_channels: int = first.layout.nb_channels
         self.channels = self.source_channels if split else 1
@@ -102,7 +100,7 @@ class AudioReader:
         self.closing.close()
 
     def blocks(self, seconds: float = 10.0) -> Iterator[Samples]:
-        """The recording as float32 [channels, n] of so many seconds each; the last is shorter."""
+        """The recording as float32 [channels, n], `seconds` each; the last one is shorter."""
         size = max(1, round(seconds * self.rate))
         parts: list[Samples] = []
         held = 0
@@ -126,20 +124,20 @@ class AudioReader:
 
     def _resampled(self) -> Iterator[Samples]:
         resampler, from_rate = Resampler(self.source_rate, self.rate, self.channels), self.source_rate
-        nothing = np.empty((self.channels, 0), np.float32)
+        empty = np.empty((self.channels, 0), np.float32)
         for samples, rate in self._pieces():
             if rate != from_rate:
-                yield resampler.push(nothing, last=True)
+                yield resampler.push(empty, last=True)
                 resampler, from_rate = Resampler(rate, self.rate, self.channels), rate
             yield resampler.push(self._arrange(samples))
-        yield resampler.push(nothing, last=True)
+        yield resampler.push(empty, last=True)
 
     def _arrange(self, samples: Samples) -> Samples:
         """[channels of the source, n] -> [channels of the reader, n]."""
         if not self._split:
-            mixed, cancelled = _mix(samples)
-            if cancelled:
-                self._decoded.note("channels cancel each other out (opposite phase): the loudest is taken there")
+            mixed, is_cancelled = _mix(samples)
+            if is_cancelled:
+                self._decoded.note("channels cancel each other out (opposite phase): the loudest is used there")
             return mixed
         missing = self.channels - samples.shape[0]
         if missing < 0:
@@ -147,7 +145,7 @@ class AudioReader:
         return np.pad(samples[: self.channels], ((0, max(0, missing)), (0, 0)))
 
     def _pieces(self) -> Iterator[tuple[Samples, int]]:
-        """Samples [channels of the source, n] and their rate, with silence where the recording has gaps."""
+        """Samples [channels of the source, n] and their rate; gaps of the recording are silence."""
         frames: list[AudioFrame] = []
         held = 0
         for gap, frame in self._frames:
@@ -164,9 +162,9 @@ class AudioReader:
     def _check_length(self) -> None:
         limit = self._max_seconds
         if limit is not None and self._decoded.position > limit + 1e-6:
-            told = f"{limit / 3600:g} hours" if limit >= 3600 else f"{limit:g} seconds"
+            length = f"{limit / 3600:g} hours" if limit >= 3600 else f"{limit:g} seconds"
             raise AudioTooLong(
-                f"{self.name}: is longer than the limit of {told}", "raise the limit (max_hours) or cut the recording"
+                f"{self.name}: is longer than the limit of {length}", "raise the limit (max_hours) or cut the recording"
             )
 
     def _convert(self, frames: list[AudioFrame]) -> Samples:
@@ -174,29 +172,29 @@ class AudioReader:
             samples = to_float(frames)
         except av.FFmpegError as error:
             layout = frames[0].layout.name
-            raise UnsupportedAudio(f"{self.name}: has channels in an order not known ({layout})", CONVERT) from error
+            raise UnsupportedAudio(f"{self.name}: has an unsupported channel layout ({layout})", CONVERT) from error
         peak = np.abs(samples).max()
-        if not peak <= LOUDEST:  # NaN is neither below nor above
+        if not peak <= MAX_LEVEL:  # NaN compares false
             fault = "far beyond full scale" if np.isfinite(peak) else "not finite numbers (NaN or infinity)"
             where = clock_time(self._decoded.position)
-            raise UnsupportedAudio(f"{self.name}: holds samples that are {fault}, before {where}", CONVERT)
+            raise UnsupportedAudio(f"{self.name}: contains samples that are {fault}, before {where}", CONVERT)
         return samples
 
 
 def _silence(seconds: float, frame: AudioFrame) -> Iterator[tuple[Samples, int]]:
-    """In pieces like those of the frame."""
-    channels, left = frame.layout.nb_channels, round(seconds * frame.sample_rate)
-    while left:
-        count = min(left, PIECE // channels)
+    """Silence in pieces, with the channels and the rate of the frame."""
+    channels, remaining = frame.layout.nb_channels, round(seconds * frame.sample_rate)
+    while remaining:
+        count = min(remaining, PIECE_SAMPLES // channels)
         yield np.zeros((channels, count), np.float32), frame.sample_rate
-        left -= count
+        remaining -= count
 
 
 def _mix(samples: Samples) -> tuple[Samples, bool]:
-    """The average of the channels, [1, n]; or the loudest alone, and True, where the average loses the speech.
+    """The average of the channels, [1, n], and False; or the loudest channel and True if the average loses the speech.
 
-    Channels that have nothing in common, or all but one silent, keep 1 / channels of their mean power when
-    averaged. Far less than that is left only where they are each other's opposite.
+    Uncorrelated channels, or several silent ones and one with speech, keep 1 / channels of their mean power when
+    averaged. Much less remains only if they have opposite phases.
     """
     if len(samples) == 1:
         return samples, False

@@ -1,7 +1,7 @@
-"""What audio on a wire may be: encoding, sample rate, channels; and its bytes as samples.
+"""Formats of audio in requests: encoding, sample rate, channels; conversion of raw bytes to samples.
 
-A format either lays samples out one after the other (PCM, G.711), or is a container that tells its own rate
-and channels. The names that other programs give to encodings are written here, once.
+An encoding is either raw samples (PCM, G.711) or a container, which declares its rate and channels itself. The aliases
+of encodings in other programs are listed here, once.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ ENCODINGS: dict[Encoding, tuple[str, ...]] = {
         *("mp3", "mpeg", "aac", "adts", "mp4", "m4a", "x_m4a", "mka", "matroska", "x_matroska"),
     ),
 }
-"""Each encoding and the other names it goes by. Numbers are little-endian, and signed but for `pcm8`."""
+"""Each encoding and its aliases. Samples are little-endian, and signed except for `pcm8`."""
 
-LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
-MOST_CHANNELS = 8
+MIN_RATE, MAX_RATE = 8_000, 48_000
+MAX_CHANNELS = 8
 
 Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class AudioFormat:
-    """Raises BadOption where a value is none that is taken. A container tells its own rate and channels."""
+    """Raises BadOption for unsupported values. For a container, rate and channels are ignored."""
 
     encoding: Encoding = "pcm16"
     sample_rate: int = 16_000
@@ -51,38 +51,38 @@ class AudioFormat:
     def __post_init__(self) -> None:
         if self.encoding not in ENCODINGS:
             raise _unknown(self.encoding)
-        if not LOWEST_RATE <= self.sample_rate <= HIGHEST_RATE:
+        if not MIN_RATE <= self.sample_rate <= MAX_RATE:
             raise BadOption(
-                f"sample rate {self.sample_rate} is not taken",
-                f"send {LOWEST_RATE} to {HIGHEST_RATE} samples a second, best 16000",
+                f"sample rate {self.sample_rate} is not supported",
+                f"send {MIN_RATE} to {MAX_RATE} samples a second, best 16000",
             )
-        if not 1 <= self.channels <= MOST_CHANNELS:
-            raise BadOption(f"{self.channels} channels are not taken", f"send 1 to {MOST_CHANNELS}, best 1")
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise BadOption(f"{self.channels} channels are not supported", f"send 1 to {MAX_CHANNELS}, best 1")
 
     @classmethod
     def from_name(cls, encoding: str, sample_rate: int = 16_000, channels: int = 1) -> Self:
-        """With the encoding by any of its names."""
+        """Like the constructor, with any alias of the encoding."""
         return cls(parse_encoding(encoding), sample_rate, channels)
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one sample of each channel; a container has no such number and gives 1."""
+        """Bytes of one sample of each channel; 1 for containers."""
         return self.channels * SAMPLE_BYTES[self.encoding] if self.encoding in SAMPLE_BYTES else 1
 
 
 def parse_encoding(name: str) -> Encoding:
-    """The encoding of that name or alias, or of a MIME type such as "audio/webm;codecs=opus"; BadOption if none."""
-    plain = name.partition(";")[0].strip().lower().removeprefix("audio/").replace("-", "_")
+    """The encoding of a name, alias or MIME type such as "audio/webm;codecs=opus". Raises BadOption."""
+    normalized = name.partition(";")[0].strip().lower().removeprefix("audio/").replace("-", "_")
     for encoding, aliases in ENCODINGS.items():
-        if plain == encoding or plain in aliases:
+        if normalized == encoding or normalized in aliases:
             return encoding
     raise _unknown(name)
 
 
 def to_float(data: bytes, encoding: Encoding) -> Samples:
-    """Whole samples, channels interleaved, as float32 [n] of one's own; full scale is 1.
+    """Complete samples, channels interleaved, as a new float32 array [n]; full scale is 1.
 
-    KeyError for a container, which only its decoder can read.
+    Raises KeyError for containers.
     """
     return DECODE[encoding](data)
 
@@ -92,7 +92,7 @@ def _unknown(name: str) -> BadOption:
 
 
 def _mulaw_levels() -> Samples:
-    """What the 256 codes of ITU-T G.711's mu-law stand for: 14 bits, a sign, 8 segments of 16 steps."""
+    """The values of the 256 codes of ITU-T G.711's mu-law: 14 bits, a sign, 8 segments of 16 steps."""
     codes = np.arange(256) ^ 0xFF
     segment, step = codes >> 4 & 7, codes & 15
     magnitude = (2 * step + 33 << segment) - 33
@@ -100,21 +100,21 @@ def _mulaw_levels() -> Samples:
 
 
 def _alaw_levels() -> Samples:
-    """The same for A-law: 13 bits, every other bit of a code inverted; the first two segments have equal steps."""
+    """The values of A-law: 13 bits, every other bit of a code inverted; the first two segments have equal steps."""
     codes = np.arange(256) ^ 0x55
     segment, step = codes >> 4 & 7, codes & 15
     magnitude = np.where(segment, 2 * step + 33 << np.maximum(segment - 1, 0), 2 * step + 1)
     return (np.where(codes & 0x80, magnitude, -magnitude) / 2**12).astype(np.float32)
 
 
-def _widened(data: bytes) -> Samples:
-    """24 bits as the upper three bytes of 32."""
-    wide = np.zeros((len(data) // 3, 4), np.uint8)
-    wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-    return _of_32_bits(wide.tobytes())
+def _decode_pcm24(data: bytes) -> Samples:
+    """Decodes 24 bits as the upper three bytes of 32."""
+    padded = np.zeros((len(data) // 3, 4), np.uint8)
+    padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+    return _decode_pcm32(padded.tobytes())
 
 
-def _of_32_bits(data: bytes) -> Samples:
+def _decode_pcm32(data: bytes) -> Samples:
     return np.frombuffer(data, "<i4").astype(np.float32) * PCM32_SCALE
 
 
@@ -125,8 +125,8 @@ MULAW, ALAW = _mulaw_levels(), _alaw_levels()
 DECODE: dict[Encoding, Callable[[bytes], Samples]] = {
     "pcm16": lambda data: np.frombuffer(data, "<i2") * PCM16_SCALE,
     "pcm8": lambda data: (np.frombuffer(data, np.uint8) - PCM8_ZERO) * PCM8_SCALE,
-    "pcm24": _widened,
-    "pcm32": _of_32_bits,
+    "pcm24": _decode_pcm24,
+    "pcm32": _decode_pcm32,
     "f32": lambda data: np.frombuffer(data, "<f4").astype(np.float32),
     "mulaw": lambda data: MULAW[np.frombuffer(data, np.uint8)],
     "alaw": lambda data: ALAW[np.frombuffer(data, np.uint8)],

@@ -1,4 +1,4 @@
-"""Structure of recordings that are frames and nothing else: MPEG audio, ADTS, LOAS, AC-3, DTS, AMR, GSM."""
+"""Structure checks of formats without a container: MPEG audio, ADTS, LOAS, AC-3, DTS, AMR."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TAGS_AT_THE_END = (b"TAG", b"APETAG", b"LYRICS", b"3DI")
 
 
 class FrameCheck(StructureCheck):
-    """Tags of ID3 may be anywhere; others only at the end."""
+    """A sequence of frames. ID3 tags may occur anywhere, other tags only at the end."""
 
     head = 10
 
@@ -28,14 +28,14 @@ class FrameCheck(StructureCheck):
 
     @abstractmethod
     def frame(self, held: bytearray, at: int) -> int:
-        """As `step`."""
+        """Length of the frame at `at`, or a code like `step`."""
 
 
 class MpegCheck(FrameCheck):
     """MPEG audio, layers 1 to 3."""
 
     RATES = ((11_025, 12_000, 8_000), (0, 0, 0), (22_050, 24_000, 16_000), (44_100, 48_000, 32_000))
-    """By version: 2.5, none, 2, 1."""
+    """By version: 2.5, reserved, 2, 1."""
     KBITS = (
         (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
         (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -66,7 +66,7 @@ class MpegCheck(FrameCheck):
         if second < 0xE0 or version == 1 or layer == 3 or kbits == 15 or rate == 3:
             return DAMAGED
         if not kbits:
-            return OVER  # a bit rate of its own, which only the next frame would tell
+            return OVER  # free format: only the next frame would reveal the length
         bits = 1_000 * (self.KBITS if version == 3 else self.KBITS_OF_2)[layer][kbits - 1]
         hertz = self.RATES[version][rate]
         if layer == 0:
@@ -110,7 +110,7 @@ class Ac3Check(FrameCheck):
 
 
 class DtsCheck(FrameCheck):
-    """The core alone; with an extension the check ends."""
+    """The DTS core; the check ends at an extension."""
 
     def frame(self, held: bytearray, at: int) -> int:
         if held.startswith(b"\x7f\xfe\x80\x01", at):
@@ -137,11 +137,11 @@ class AmrCheck(StructureCheck):
         return self._sizes[held[at] >> 3 & 15] or DAMAGED if not held[at] & 0x83 else DAMAGED
 
     def _padding(self, at: int) -> int:
-        return self.step(self._held, at)  # a frame of the lowest rate
+        return self.step(self._held, at)  # zero is the header of a frame of the lowest rate
 
 
 class TaggedCheck(FrameCheck):
-    """Frames of the kind that comes after a tag of ID3."""
+    """Frames after an ID3 tag; the first one determines their format."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,4 +173,4 @@ FRAME_CHECKS: tuple[tuple[re.Pattern[bytes], type[StructureCheck]], ...] = (
     (re.compile(rb"ID3"), TaggedCheck),
     (re.compile(rb"#!AMR(?:-WB)?\n"), AmrCheck),
 )
-"""By the first bytes."""
+"""Checks by the first bytes of a recording."""

@@ -1,9 +1,9 @@
-"""Log-mel features in NumPy: the numbers NeMo's front-end makes.
+"""Log-mel features in NumPy, equal to those of NeMo.
 
-Pre-emphasis, Hann window of 400 samples centred in an FFT of 512, hop 160, power spectrum, Slaney mel
-filterbank, natural logarithm, and for most offline models mean and deviation of each mel band over the
-clip taken out ("per_feature"). Source: NeMo's FilterbankFeatures. `features` is the same for devices, and
-`features_stream` makes the same numbers chunk by chunk.
+Pre-emphasis, Hann window of 400 samples centred in an FFT of 512, hop 160, power spectrum, Slaney mel filterbank,
+natural logarithm and, for most offline models, normalisation of each mel band over the clip ("per_feature").
+Source: NeMo's FilterbankFeatures. `features` is the implementation for GPUs; `stream_features` computes the same
+results chunk by chunk.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import numpy as np
 
 from conure.native.library import FFT_SIZE, Kernels, MelTables, has_native_kernels
 
-__all__ = ["STD_GUARD", "MelConfig", "MelExtractor", "known_places", "mel_filterbank"]
+__all__ = ["STD_GUARD", "MelConfig", "MelExtractor", "length_mask", "mel_filterbank"]
 
 STD_GUARD = 1e-5
 CACHED_SAMPLES = 65_536
-"""Whose spectra stay in a processor's cache."""
+"""Samples that are transformed together, so that their spectra stay in the CPU's cache."""
 
 
 @dataclass(frozen=True)
 class MelConfig:
-    """The front-end of a checkpoint. Lengths are in samples."""
+    """Settings of a checkpoint's features. Lengths are in samples."""
 
     features: int = 80
     normalize: str = "per_feature"
-    """per_feature, all_features, or NA for streaming models, whose statistics cannot be known in advance."""
+    """per_feature, all_features, or NA for streaming models, for which statistics of the clip are not available."""
     sample_rate: int = 16_000
     window: int = 400
     hop: int = 160
@@ -60,17 +60,17 @@ def mel_filterbank(config: MelConfig) -> np.ndarray:
     return filters
 
 
-def known_places(lengths: np.ndarray, size: int) -> np.ndarray:
+def length_mask(lengths: np.ndarray, size: int) -> np.ndarray:
     """Boolean [B, size], true where the position is below the row's length."""
-    known: np.ndarray = np.arange(size) < lengths[:, None]
-    return known
+    mask: np.ndarray = np.arange(size) < lengths[:, None]
+    return mask
 
 
 class MelExtractor:
     """samples [B, N] and lengths [B] -> mel [B, T, features] and frames [B]; padding is 0.
 
-    A row has `length // hop` frames, T those of N samples. A checkpoint's own window [window] and filterbank
-    [features, fft // 2 + 1] replace the computed ones (some checkpoints hold rounded filterbanks).
+    A row has `length // hop` frames; T is the number of frames of N samples. A checkpoint's window [window] and
+    filterbank [features, fft // 2 + 1] replace the computed ones (some checkpoints hold rounded filterbanks).
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class MelExtractor:
     ) -> None:
         self.config = config
         window = np.hanning(config.window).astype(np.float32) if window is None else window
-        room = config.fft - config.window
-        self._window = np.pad(window, (room // 2, room - room // 2))
-        """In the middle of the FFT's samples."""
+        padding = config.fft - config.window
+        self._window = np.pad(window, (padding // 2, padding - padding // 2))
+        """Centred in the FFT's samples."""
         self._filters = mel_filterbank(config) if filterbank is None else filterbank
         is_native = has_native_kernels() and config.fft == FFT_SIZE
         self._native = MelTables(self._window, self._filters, config.hop, config.log_guard) if is_native else None
@@ -92,14 +92,14 @@ class MelExtractor:
         emphasized = padded[:, half : half + samples.shape[1]]
         emphasized[:, :1] = samples[:, :1]
         emphasized[:, 1:] = self._emphasize_rest(samples)
-        emphasized *= known_places(lengths, samples.shape[1])
+        emphasized *= length_mask(lengths, samples.shape[1])
         mel = self.log_mel(padded)[:, : max(samples.shape[1] // hop, 1)]
         return self.normalize(mel, frames), frames
 
-    def extract_spans(self, samples: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """As `features_stream.Front` has it."""
+    def extract_spans(self, samples: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """See `stream_features.FeatureExtractor`."""
         emphasized = self._emphasize_rest(samples)
-        emphasized *= known_places(known - 1, emphasized.shape[1])
+        emphasized *= length_mask(lengths - 1, emphasized.shape[1])
         return self.log_mel(emphasized)
 
     def log_mel(self, samples: np.ndarray) -> np.ndarray:
@@ -111,22 +111,22 @@ class MelExtractor:
         return np.concatenate([self.log_mel_reference(samples[begin : begin + rows]) for begin in parts])
 
     def log_mel_reference(self, samples: np.ndarray) -> np.ndarray:
-        """The same without kernels."""
-        every = np.lib.stride_tricks.sliding_window_view(samples, self.config.fft, axis=1)
-        spectrum = np.fft.rfft(every[:, :: self.config.hop] * self._window)
+        """Reference implementation of `log_mel`, without native kernels."""
+        windows = np.lib.stride_tricks.sliding_window_view(samples, self.config.fft, axis=1)
+        spectrum = np.fft.rfft(windows[:, :: self.config.hop] * self._window)
         power = np.square(spectrum.real) + np.square(spectrum.imag)
         mel: np.ndarray = np.log(power @ self._filters.T + self.config.log_guard)
         return mel.astype(samples.dtype, copy=False)
 
     def normalize(self, mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """Takes mean and deviation out as the checkpoint was trained, and zeroes the padding."""
-        keep = known_places(frames, mel.shape[1])[..., None]
+        """Normalises mean and deviation as in the checkpoint's training, and sets padding to zero."""
+        keep = length_mask(frames, mel.shape[1])[..., None]
         axes = {"per_feature": (1,), "all_features": (1, 2)}.get(self.config.normalize)
         if axes is None:
             kept: np.ndarray = mel * keep
             return kept
         count = frames[:, None, None] * (mel.shape[2] if len(axes) == 2 else 1)
-        # NumPy adds frame to frame; of minutes of them float32 would lose digits.
+        # float64, because NumPy adds frame by frame: over minutes of audio float32 would lose precision.
         mean = (mel * keep).sum(axes, np.float64, keepdims=True) / np.maximum(count, 1)
         normal: np.ndarray = (mel - mean.astype(np.float32)) * keep
         variance = np.square(normal).sum(axes, np.float64, keepdims=True) / np.maximum(count - 1, 1)
@@ -134,12 +134,12 @@ class MelExtractor:
         return normal
 
     def _emphasize_rest(self, samples: np.ndarray) -> np.ndarray:
-        """Each sample less 0.97 of the one before it; the first is left out."""
+        """Pre-emphasis of all samples but the first: each minus 0.97 of the previous one."""
         rest: np.ndarray = samples[:, 1:] - np.float32(self.config.preemphasis) * samples[:, :-1]
         return rest
 
 
 @functools.cache
 def _kernels() -> Kernels:
-    """On the thread that calls: a chunk is too little for two."""
+    """Kernels for the calling thread only: a chunk is too short for several."""
     return Kernels(1)

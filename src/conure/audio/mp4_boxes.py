@@ -1,6 +1,7 @@
-"""The boxes of MP4 and QuickTime: where a second recording begins, whether all boxes are whole, and what mends them.
+"""Surveys the boxes of MP4 and QuickTime: the start of a further recording, truncation, damage, repairs of headers.
 
-FFmpeg goes from box to box by their lengths. Where a fragment's length is wrong, all that comes after would be lost.
+FFmpeg walks boxes by their lengths. After a box with a wrong length it would lose all following fragments, so headers
+are repaired while the file is read.
 """
 
 from __future__ import annotations
@@ -15,51 +16,52 @@ from conure.audio.structure import DAMAGED, StructureCheck
 
 __all__ = ["BoxCheck", "BoxedFile", "Boxes", "survey_boxes"]
 
-HEAD = 16
-"""Bytes that tell a box's length and kind."""
-MOST_JUNK = 1 << 12
-"""Bytes behind the last box that are not worth a word."""
-MOST_JUNK_OF_FRAGMENTS = 64
-"""Where what is behind the last box may have been fragments."""
-MOST_BOXES = 1_000_000
+HEADER = 16
+"""Bytes of a box header: length, kind, and the long form of the length."""
+MAX_JUNK = 1 << 12
+"""Bytes after the last box that are not reported."""
+MAX_JUNK_AFTER_FRAGMENTS = 64
+"""The same in fragmented files, where these bytes may have been fragments."""
+MAX_BOXES = 1_000_000
 FRAGMENT = re.compile(rb"moof\x00\x00\x00\x10mfhd")
-"""With which every fragment begins, after its length."""
+"""The beginning of every fragment, after its length."""
 FRAGMENT_SIZE = 12
-LONGEST_INDEX = 1 << 20
-"""Bytes of an index that are looked through; of a file in fragments it has hardly any."""
+MAX_INDEX_SEARCH = 1 << 20
+"""Bytes of an index that are searched; the index of a fragmented file is small."""
 KNOWN = frozenset(rb"moof mdat sidx styp mfra free skip wide emsg prft ftyp moov udta uuid meta ssix pdin mfro".split())
-"""Boxes that come before or after those of a fragment."""
-PART = 1 << 18
+"""Boxes that occur before or after those of a fragment."""
+READ_SIZE = 1 << 18
 
 
 @dataclass
 class Boxes:
-    """Of one recording."""
+    """The boxes of one recording."""
 
     end: int
-    """Place where it ends."""
+    """Position of its end."""
     readable_end: int
-    """Place up to which FFmpeg should read: of a fragment whose description is cut off it would read nothing at all."""
+    """Position up to which FFmpeg should read: a truncated fragment header would make it fail."""
     missing: str | None = None
-    """What its end lacks."""
+    """Problem: the end is missing."""
     damage: str | None = None
+    """Problem: a box is damaged."""
     fragments: int = 0
-    """Bytes of samples in fragments; 0 where the last is cut off."""
+    """Bytes of samples in fragments; 0 if the last one is truncated."""
     repairs: dict[int, bytes] = field(default_factory=dict)
-    """What should be written in the head of a box: place from the start of the recording -> bytes."""
+    """Corrected bytes of box headers, by their offset from the start of the recording."""
 
 
 def survey_boxes(file: SourceFile, start: int, length: int) -> Boxes:
-    """From `start` on, where it leaves the file.
+    """Surveys the recording at `start`; the file's position is set to `start` again.
 
-    A file of several recordings on end has an `ftyp` before each. What is no box ends the survey, unless a fragment
-    comes after it.
+    In a file of several recordings each begins with `ftyp`. Other bytes than a box end the survey, unless a fragment
+    follows.
     """
     boxes, place, is_fragmented = Boxes(length, length), start, False
-    for _ in range(MOST_BOXES):
+    for _ in range(MAX_BOXES):
         if place >= length:
             break
-        head = file.read_at(place, HEAD)
+        head = file.read_at(place, HEADER)
         if head[4:8] == b"ftyp" and place > start:
             boxes.end = boxes.readable_end = place
             return boxes
@@ -68,8 +70,8 @@ def survey_boxes(file: SourceFile, start: int, length: int) -> Boxes:
         if is_fragmented:
             size = _repaired(file, boxes, start, place, head, size, length)
         if size is None:
-            most = MOST_JUNK_OF_FRAGMENTS if is_fragmented else MOST_JUNK
-            boxes.missing = _junk(place, length, most) if place > start else None
+            max_junk = MAX_JUNK_AFTER_FRAGMENTS if is_fragmented else MAX_JUNK
+            boxes.missing = _junk(place, length, max_junk) if place > start else None
             break
         if is_fragmented and head[4:8] == b"mdat":
             boxes.fragments += (size or length - place) - (16 if head[:4] == b"\0\0\0\1" else 8)
@@ -85,13 +87,15 @@ def survey_boxes(file: SourceFile, start: int, length: int) -> Boxes:
 def _repaired(
     file: SourceFile, boxes: Boxes, start: int, place: int, head: bytes, size: int | None, length: int
 ) -> int | None:
-    """The true size of a box in a fragment; where it differs from that in its head, it is told and repaired."""
+    """The true size of a box in a fragment; if its header has another one, that is noted and repaired."""
     if not size and head[4:8] != b"mdat":
         size = None
     end, begin = place + size if size else length, None
     if head[4:8] == b"mdat":
         begin = _next_fragment(file, place + 8, min(end, length))
-    if begin is None and (size is None or end > length or (end < length and file.read_at(end, HEAD)[4:8] not in KNOWN)):
+    if begin is None and (
+        size is None or end > length or (end < length and file.read_at(end, HEADER)[4:8] not in KNOWN)
+    ):
         begin = _next_fragment(file, place + 8, length)
     if begin is None:
         return size
@@ -99,7 +103,7 @@ def _repaired(
     if true < 8 or true >= 1 << 32:
         return size
     if boxes.damage is None:
-        boxes.damage = f"the box at byte {place} has a wrong length, or is none: what is there may be left out"
+        boxes.damage = f"the box at byte {place} has a wrong length or is damaged: parts of it may be left out"
     if head[4:8] != b"mdat":
         boxes.repairs[place - start] = true.to_bytes(4) + b"free"
     elif head[:4] == b"\0\0\0\1":
@@ -110,22 +114,22 @@ def _repaired(
 
 
 def _announces_fragments(file: SourceFile, place: int, size: int | None) -> bool:
-    return b"mvex" in file.read_at(place, min(size or 0, LONGEST_INDEX))
+    return b"mvex" in file.read_at(place, min(size or 0, MAX_INDEX_SEARCH))
 
 
 def _next_fragment(file: SourceFile, place: int, end: int) -> int | None:
-    """Where one begins within these bytes."""
+    """Position of the first fragment that begins in [place, end)."""
     while place < end:
-        data = file.read_at(place, min(PART, end - place) + FRAGMENT_SIZE)
+        data = file.read_at(place, min(READ_SIZE, end - place) + FRAGMENT_SIZE)
         found = FRAGMENT.search(data)
         if found and place + found.start() < end:
             return place + found.start() - 4
-        place += PART
+        place += READ_SIZE
     return None
 
 
 def _size(head: bytes) -> int | None:
-    """Of a box; 0 where it goes on to the end, None where it is none."""
+    """Size of a box by its header; 0 if it extends to the end of the file, None if the bytes are no box header."""
     kind = head[4:8]
     if len(kind) < 4 or not (kind == bytes(4) or all(32 <= letter < 127 or letter == 0xA9 for letter in kind)):
         return None
@@ -135,30 +139,30 @@ def _size(head: bytes) -> int | None:
     return size if size == 0 or size >= 8 else None
 
 
-def _junk(place: int, length: int, most: int) -> str | None:
+def _junk(place: int, length: int, max_junk: int) -> str | None:
     if length - place < 8:
-        return f"cut off in the head of a box, at byte {place}"
-    if length - place > most:
-        return f"{length - place} bytes from byte {place} on are no box, and may be left out"
+        return f"cut off in the header of a box, at byte {place}"
+    if length - place > max_junk:
+        return f"{length - place} bytes from byte {place} on are not a valid box, and may be left out"
     return None
 
 
 class BoxedFile:
-    """A recording whose boxes have the heads that they should have."""
+    """A recording with repaired box headers."""
 
     def __init__(self, file: SeekingPart, repairs: dict[int, bytes]) -> None:
         self._file = file
         self._repairs = repairs
 
     def read(self, size: int) -> bytes:
-        here = self._file.tell()
+        position = self._file.tell()
         data = self._file.read(size)
         for place, repair in self._repairs.items():
-            if here - len(repair) < place < here + len(data):
-                first, last = max(place, here), min(place + len(repair), here + len(data))
-                made = bytearray(data)
-                made[first - here : last - here] = repair[first - place : last - place]
-                data = bytes(made)
+            if position - len(repair) < place < position + len(data):
+                first, last = max(place, position), min(place + len(repair), position + len(data))
+                repaired = bytearray(data)
+                repaired[first - position : last - position] = repair[first - place : last - place]
+                data = bytes(repaired)
         return data
 
     def seekable(self) -> bool:
@@ -172,9 +176,9 @@ class BoxedFile:
 
 
 class BoxCheck(StructureCheck):
-    """Of fragments that arrive, where nothing can be repaired."""
+    """Check of fragments in a pipe, where headers cannot be repaired."""
 
-    head = HEAD
+    head = HEADER
 
     def step(self, held: bytearray, at: int) -> int:
-        return (_size(bytes(held[at : at + HEAD])) or DAMAGED) if bytes(held[at + 4 : at + 8]) in KNOWN else DAMAGED
+        return (_size(bytes(held[at : at + HEADER])) or DAMAGED) if bytes(held[at + 4 : at + 8]) in KNOWN else DAMAGED

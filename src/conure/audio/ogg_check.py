@@ -1,4 +1,4 @@
-"""Structure of Ogg: pages, of which each has a number and a check."""
+"""Structure check of Ogg: pages with a sequence number and a checksum."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class OggCheck(StructureCheck):
     head = 27
     FIRST = 2
     REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-    """Ogg's check begins with the highest bit of a byte, zlib's with the lowest."""
+    """Bytes with reversed bits: Ogg's CRC processes the highest bit of a byte first, zlib's the lowest."""
 
     def __init__(self) -> None:
         super().__init__()
         self._numbers: dict[bytes, int] = {}
-        """Of the last page of each stream that held sound."""
+        """Next page number of each stream that has contained audio."""
 
     @property
     def problem(self) -> str | None:
@@ -38,7 +38,7 @@ class OggCheck(StructureCheck):
         page = bytes(held[at:end])
         stream, number = page[14:18], int.from_bytes(page[18:22], "little")
         expected = self._numbers.get(stream, number)
-        if self._check_of(page) != page[22:26] or (number != expected and not page[5] & self.FIRST):
+        if self._checksum(page) != page[22:26] or (number != expected and not page[5] & self.FIRST):
             return DAMAGED
         if (any(page[6:14]) and page[6:14] != b"\xff" * 8) or stream in self._numbers:
             self._numbers[stream] = number + 1 & 0xFFFFFFFF
@@ -48,7 +48,7 @@ class OggCheck(StructureCheck):
         if not self._is_over and not is_cut and self._held:
             self._end(self._base)
 
-    def _check_of(self, page: bytes) -> bytes:
+    def _checksum(self, page: bytes) -> bytes:
         reversed_page = (page[:22] + bytes(4) + page[26:]).translate(self.REVERSED)
         value = zlib.crc32(reversed_page, 0xFFFFFFFF) ^ 0xFFFFFFFF
         return value.to_bytes(4).translate(self.REVERSED)

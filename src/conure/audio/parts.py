@@ -1,4 +1,4 @@
-"""A source as the recordings that are in it, most often one: each as a file that FFmpeg may read to its end."""
+"""Splits a source into its recordings, usually one: each is a file that FFmpeg reads to its end."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ __all__ = ["SourcePart", "parts_of", "rewind"]
 
 @dataclass
 class SourcePart:
-    """One recording. It is read to its end before the next one is asked for."""
+    """One recording. It must be read to its end before the next one is requested."""
 
     file: Readable
     head: bytes
-    """Its first bytes."""
+    """The first bytes."""
     seconds: float | None = None
-    """As its head tells them, where FFmpeg is not told."""
+    """Declared duration, if FFmpeg does not see the original header."""
     missing: str | None = None
-    """What its end lacks; of some it is known only when the next one was asked for."""
+    """Problem: the end is missing. For some formats it is set when the next part is requested."""
     damage: str | None = None
-    """Where its structure is broken; known when the next one was asked for."""
+    """Problem: the structure is damaged. It is set when the next part is requested."""
     fragments: int = 0
     """Bytes of samples in fragments of MP4."""
 
 
 def rewind(file: Readable) -> None:
-    """To its first byte, if it can seek."""
+    """Seeks a seekable file to its first byte."""
     cast(SourceFile, file).seek(0)
 
 
 def parts_of(file: SourceFile) -> Iterator[SourcePart]:
-    """From the first byte on."""
+    """The recordings of a source in order."""
     kind, layout, length = kind_of(file.head), layout_of(file.head), file.length()
     window = PeekBuffer(file)
     if layout:
-        is_read = False
-        for sound in pcm_files(window, layout):
-            is_read = True
-            part = SourcePart(sound, sound.head, sound.seconds)
+        has_parts = False
+        for pcm in pcm_files(window, layout):
+            has_parts = True
+            part = SourcePart(pcm, pcm.head, pcm.seconds)
             yield part
-            sound.skip_to_end()
-            part.missing = sound.missing
-        if is_read:
+            pcm.skip_to_end()
+            part.missing = pcm.missing
+        if has_parts:
             return
         kind = Kind(layout.start)
     if length is None:
         if FRAGMENTED.signature.pattern.match(file.head):
             kind = FRAGMENTED
-        yield from _piped(window, kind) if kind else _whole(file, None)
+        yield from _piped(window, kind) if kind else _single(file, None)
         return
     file.seek(0)
     if file.head[4:8] in INDEX_LAST:
@@ -67,7 +67,7 @@ def parts_of(file: SourceFile) -> Iterator[SourcePart]:
     elif kind:
         yield from _seeking(file, kind, length)
     else:
-        yield from _whole(file, missing_end(file, 0, length))
+        yield from _single(file, missing_end(file, 0, length))
 
 
 def _checked(file: Readable, head: bytes) -> CheckedFile:
@@ -75,16 +75,16 @@ def _checked(file: Readable, head: bytes) -> CheckedFile:
     return CheckedFile(file, found() if found else None)
 
 
-def _whole(file: SourceFile, missing: str | None) -> Iterator[SourcePart]:
+def _single(file: SourceFile, missing: str | None) -> Iterator[SourcePart]:
     checked = _checked(file, file.head)
     part = SourcePart(checked, file.head, missing=missing)
     yield part
-    checked.pass_over(missing is not None)
+    checked.skip_to_end(missing is not None)
     part.damage = checked.problem
 
 
 def _boxed(file: SourceFile, length: int) -> Iterator[SourcePart]:
-    """MP4 and QuickTime, each with an index of its own."""
+    """Recordings in MP4 and QuickTime, each with its own index."""
     start = 0
     while start < length:
         boxes = survey_boxes(file, start, length)
@@ -102,7 +102,7 @@ def _seeking(file: SourceFile, kind: Kind, length: int) -> Iterator[SourcePart]:
         checked = _checked(seeking, head)
         part = SourcePart(checked, head, missing=missing_end(file, start, length))
         yield part
-        checked.pass_over(part.missing is not None)
+        checked.skip_to_end(part.missing is not None)
         part.damage = checked.problem
         seeking.skip_to_end()
         start = seeking.end
@@ -116,7 +116,7 @@ def _piped(window: PeekBuffer, kind: Kind) -> Iterator[SourcePart]:
         checked = CheckedFile(piped, BoxCheck()) if kind is FRAGMENTED else _checked(piped, head)
         part = SourcePart(checked, head)
         yield part
-        left = checked.pass_over(is_cut=False)
+        left = checked.skip_to_end(is_cut=False)
         part.damage = checked.problem
         if left and not window.held:
             part.missing = f"{left} bytes or more after its end are left out"

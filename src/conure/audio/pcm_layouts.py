@@ -1,7 +1,7 @@
-"""How WAV, RF64, W64, AIFF, CAF and AU lay out their chunks, and the head of a recording in each of them.
+"""Chunk layouts and headers of WAV, RF64, W64, AIFF, CAF and AU.
 
-A head is given to FFmpeg anew, with a length that is not known: how far the samples go is found out in
-`chunked.py`, whatever sizes the file tells. Samples that FFmpeg can only find with an index are left to it.
+FFmpeg gets a rewritten header with unknown length: `pcm_file` finds the end of the samples, independent of the declared
+sizes. Files whose samples are found by an index only are left to FFmpeg.
 """
 
 from __future__ import annotations
@@ -18,38 +18,39 @@ from conure.audio.peek_buffer import PeekBuffer
 
 __all__ = ["LAYOUTS", "ContainerChunk", "Layout", "PcmHeader"]
 
-NOT_KNOWN = 0xFFFFFFFF
-STREAMED = (range(0x7FFF0000, 0x80010000), range(0xFFFF0000, 0x100000000))
-"""Sizes that stand for "not known" in files that were written to a pipe; many a writer counts its head, too."""
-FOREVER = 1 << 62
-LONGEST_HEAD = 1 << 24
+UNKNOWN_SIZE = 0xFFFFFFFF
+UNKNOWN_SIZES = (range(0x7FFF0000, 0x80010000), range(0xFFFF0000, 0x100000000))
+"""Sizes that mean "unknown" in files written to a pipe; some writers add the header to them."""
+MAX_SIZE = 1 << 62
+MAX_HEADER_BYTES = 1 << 24
 """Bytes before the samples, pictures included."""
-SOUND_HEAD = 8
-"""Bytes of the chunk with the samples that may come before them."""
+DATA_HEADER_BYTES = 8
+"""Bytes that may precede the samples in their chunk."""
 
 
 @dataclass(frozen=True)
 class ContainerChunk:
     name: bytes
     size: int | None
-    """Bytes of its content; None where it goes on to the end of the file."""
+    """Bytes of its content; None if it extends to the end of the file."""
 
 
 @dataclass(frozen=True)
 class PcmHeader:
-    """What comes before the samples of one recording."""
+    """The header of one recording."""
 
     for_decoder: bytes
-    same: bytes
-    """What must be equal where the samples of two recordings are to be decoded as one."""
+    """The rewritten header for FFmpeg."""
+    sample_format: bytes
+    """Description of the sample format: recordings with equal ones can be decoded as one."""
     size: int | None
-    """Bytes of samples, as the file tells."""
+    """Declared bytes of samples."""
     skipped: int
-    """Bytes between the head of the chunk and the first sample."""
+    """Bytes between the header of the chunk and the first sample."""
     block: int
-    """Bytes that belong together: a sample of each channel, or a packet."""
+    """Bytes of one sample of each channel, or of a packet."""
     rate: float | None
-    """Bytes per second, where that is fixed."""
+    """Bytes per second, if constant."""
     start: bytes = b""
     """The first bytes of the recording."""
 
@@ -58,69 +59,73 @@ def _printable(name: bytes) -> bool:
     return all(32 <= letter < 127 for letter in name) and name[:1] != b" "
 
 
-def _told(size: int) -> int | None:
-    """A size of 32 bits."""
-    return None if any(size in sizes for sizes in STREAMED) else size
+def _known_size(size: int) -> int | None:
+    """A declared size of 32 bits; None if it means "unknown"."""
+    return None if any(size in sizes for sizes in UNKNOWN_SIZES) else size
 
 
-def _signature(pattern: bytes, *begins: bytes, longest: int, anchor: tuple[bytes, int] | None = None) -> Signature:
-    return Signature(re.compile(pattern, re.DOTALL), begins, longest, anchor)
+def _signature(pattern: bytes, *prefixes: bytes, max_length: int, anchor: tuple[bytes, int] | None = None) -> Signature:
+    return Signature(re.compile(pattern, re.DOTALL), prefixes, max_length, anchor)
 
 
 def _names(text: bytes) -> frozenset[bytes]:
-    """Of four letters each, a blank between them."""
+    """Names of four letters, separated by blanks."""
     return frozenset(text[at : at + 4] for at in range(0, len(text), 5))
 
 
 class Layout(ABC):
+    """The chunk layout of a file format."""
+
     start: ClassVar[Signature]
-    """With which a recording begins."""
+    """The beginning of a recording."""
     first: ClassVar[int]
-    """Place of the first chunk."""
+    """Offset of the first chunk."""
     head: ClassVar[int] = 8
-    """Bytes before the content of a chunk."""
+    """Bytes of a chunk header."""
     align: ClassVar[int] = 2
-    sound: ClassVar[bytes] = b"data"
+    data_name: ClassVar[bytes] = b"data"
+    """Name of the chunk with the samples."""
     kept: ClassVar[frozenset[bytes]]
     """Chunks before the samples that are needed to decode them."""
     known: ClassVar[frozenset[bytes]] = frozenset()
-    """Chunks that hold no samples, and may come after them."""
+    """Chunks without samples, which may follow them."""
     tail: ClassVar[Signature | None] = None
     """The beginning of a chunk without samples."""
 
     @abstractmethod
     def chunk(self, head: bytes) -> ContainerChunk | None:
-        """`head`: so many bytes as `head` says. None where it is none."""
+        """Parses a chunk header of `self.head` bytes; None if it is invalid."""
 
     @abstractmethod
-    def sound_head(self, chunks: Mapping[bytes, bytes], chunk: ContainerChunk, content: bytes) -> PcmHeader | None:
-        """`chunks`: those that are kept; `content`: the first bytes of the one with the samples. None: not known."""
+    def parse_header(self, chunks: Mapping[bytes, bytes], chunk: ContainerChunk, content: bytes) -> PcmHeader | None:
+        """Builds the header from the `kept` chunks and the first bytes of the chunk with the samples. None if the file
+        is left to FFmpeg."""
 
     def knows(self, name: bytes) -> bool:
-        """Whether the chunk of that name holds no samples."""
+        """Whether a chunk with this name is known to have no samples."""
         return name in self.known
 
     def announced(self, start: bytes) -> int | None:
-        """Bytes of the whole recording as its first ones tell; None where they do not."""
+        """Bytes of the whole recording as declared at its beginning; None if unknown."""
         return None
 
     def read_head(self, window: PeekBuffer) -> PcmHeader | None:
-        """Leaves the window before the first sample; or, where the recording is left to FFmpeg, as it is: None."""
+        """Reads up to the first sample. None, with an unchanged window, if the file is left to FFmpeg."""
         place, chunks = self.first, dict[bytes, bytes]()
         while window.ensure(place + self.head):
             chunk = self.chunk(bytes(window.held[place : place + self.head]))
             place += self.head
             if chunk is None:
                 return None
-            if chunk.name == self.sound:
-                window.ensure(place + SOUND_HEAD)
-                head = self.sound_head(chunks, chunk, bytes(window.held[place : place + SOUND_HEAD]))
+            if chunk.name == self.data_name:
+                window.ensure(place + DATA_HEADER_BYTES)
+                head = self.parse_header(chunks, chunk, bytes(window.held[place : place + DATA_HEADER_BYTES]))
                 if head is None:
                     return None
                 start = bytes(window.held[: self.start.max_length])
                 window.skip(place + head.skipped)
                 return replace(head, start=start)
-            if chunk.size is None or place + chunk.size > LONGEST_HEAD or not window.ensure(place + chunk.size):
+            if chunk.size is None or place + chunk.size > MAX_HEADER_BYTES or not window.ensure(place + chunk.size):
                 return None
             if chunk.name in self.kept:
                 chunks[chunk.name] = bytes(window.held[place : place + chunk.size])
@@ -131,7 +136,7 @@ class Layout(ABC):
 class Riff(Layout):
     """WAV, RF64 and BW64."""
 
-    start = _signature(rb"(?:RIFF|RF64|BW64).{4}WAVE", b"RIFF", b"RF64", b"BW64", longest=12, anchor=(b"WAVE", 8))
+    start = _signature(rb"(?:RIFF|RF64|BW64).{4}WAVE", b"RIFF", b"RF64", b"BW64", max_length=12, anchor=(b"WAVE", 8))
     first = 12
     kept = frozenset((b"fmt ", b"ds64"))
     known = _names(
@@ -139,22 +144,22 @@ class Riff(Layout):
         b" _PMX DISP acid strc afsp r64m minf elm1 regn ovwf muma AFAn SAUR LGWV CDif SyLp Cr8r ResU SMED MXrt dbmd"
         b" mext slnt wvlk tlst DGDA bpm  clm  LPHY aXML ltxt note labl ds64 FAKE Fake GUAN XMP  Xtra fmt "
     )
-    tail = _signature(rb"LIST.{4}(?:INFO|adtl)|(?:id3 |ID3 ).{4}ID3", b"LIST", b"id3 ", b"ID3 ", longest=12)
+    tail = _signature(rb"LIST.{4}(?:INFO|adtl)|(?:id3 |ID3 ).{4}ID3", b"LIST", b"id3 ", b"ID3 ", max_length=12)
 
     def chunk(self, head: bytes) -> ContainerChunk | None:
         name, size = struct.unpack("<4sI", head)
-        return ContainerChunk(name, _told(size)) if _printable(name) else None
+        return ContainerChunk(name, _known_size(size)) if _printable(name) else None
 
-    def sound_head(self, chunks: Mapping[bytes, bytes], chunk: ContainerChunk, content: bytes) -> PcmHeader | None:
+    def parse_header(self, chunks: Mapping[bytes, bytes], chunk: ContainerChunk, content: bytes) -> PcmHeader | None:
         layout = chunks.get(b"fmt ", b"")
         size = chunk.size
         if size is None and len(large := chunks.get(b"ds64", b"")) >= 16:
-            told = struct.unpack("<Q", large[8:16])[0]
-            size = told if told < FOREVER else None
+            declared = struct.unpack("<Q", large[8:16])[0]
+            size = declared if declared < MAX_SIZE else None
         return _as_wav(layout, size)
 
     def announced(self, start: bytes) -> int | None:
-        size = _told(struct.unpack("<I", start[4:8])[0])
+        size = _known_size(struct.unpack("<I", start[4:8])[0])
         return None if size is None or not start.startswith(b"RIFF") else size + 8
 
 
@@ -162,56 +167,56 @@ def _as_wav(layout: bytes, size: int | None) -> PcmHeader | None:
     if len(layout) < 14:
         return None
     second, block = struct.unpack("<IH", layout[8:14])
-    unknown = struct.pack("<I", NOT_KNOWN)
+    unknown = struct.pack("<I", UNKNOWN_SIZE)
     head = b"RIFF" + unknown + b"WAVEfmt " + struct.pack("<I", len(layout)) + layout + bytes(len(layout) % 2)
     return PcmHeader(head + b"data" + unknown, layout, size, 0, max(1, block), second or None)
 
 
 class Wave64(Layout):
-    """Sony's W64: names are GUIDs, and sizes count the head of the chunk."""
+    """Sony's W64: names are GUIDs, and sizes include the chunk header."""
 
-    MORE = bytes.fromhex("f3acd3118cd100c04f8edb8a")
-    """The end of all names but the first."""
+    NAME_END = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+    """The last bytes of all names but the first."""
     FILE = bytes.fromhex("726966662e91cf11a5d628db04c10000")
-    """The name of the whole."""
-    start = _signature(re.escape(FILE) + rb".{8}" + re.escape(b"wave" + MORE), FILE, longest=40)
+    """The name of the file chunk."""
+    start = _signature(re.escape(FILE) + rb".{8}" + re.escape(b"wave" + NAME_END), FILE, max_length=40)
     first = 40
     head = 24
     align = 8
-    sound = b"data" + MORE
-    kept = frozenset((b"fmt " + MORE,))
+    data_name = b"data" + NAME_END
+    kept = frozenset((b"fmt " + NAME_END,))
 
     def knows(self, name: bytes) -> bool:
-        return name.endswith(self.MORE)
+        return name.endswith(self.NAME_END)
 
     def chunk(self, head: bytes) -> ContainerChunk | None:
         name, size = struct.unpack("<16sQ", head)
-        if not name.endswith(self.MORE):
+        if not name.endswith(self.NAME_END):
             return None
-        return ContainerChunk(name, size - 24 if 24 <= size < FOREVER else None)
+        return ContainerChunk(name, size - 24 if 24 <= size < MAX_SIZE else None)
 
-    def sound_head(self, chunks: Mapping[bytes, bytes], chunk: ContainerChunk, content: bytes) -> PcmHeader | None:
-        return _as_wav(chunks.get(b"fmt " + self.MORE, b""), chunk.size)
+    def parse_header(self, chunks: Mapping[bytes, bytes], chunk: ContainerChunk, content: bytes) -> PcmHeader | None:
+        return _as_wav(chunks.get(b"fmt " + self.NAME_END, b""), chunk.size)
 
 
 class Aiff(Layout):
     """AIFF and AIFF-C."""
 
-    start = _signature(rb"FORM.{4}AIF[FC]", b"FORM", longest=12)
+    start = _signature(rb"FORM.{4}AIF[FC]", b"FORM", max_length=12)
     first = 12
-    sound = b"SSND"
+    data_name = b"SSND"
     kept = frozenset((b"COMM", b"FVER", b"wave"))
     known = _names(b"MARK INST MIDI AESD APPL COMT NAME AUTH (c)  ANNO ID3  FVER SAXL CHAN basc trns cate LGWV COMM")
-    tail = _signature(rb"ID3 .{4}ID3", b"ID3 ", longest=12)
-    LONGEST = 0x7FFFFFFF
+    tail = _signature(rb"ID3 .{4}ID3", b"ID3 ", max_length=12)
+    MAX_CHUNK = 0x7FFFFFFF
     WIDTHS: ClassVar[Mapping[bytes, int]] = {b"ulaw": 1, b"alaw": 1, b"fl32": 4, b"fl64": 8}
-    PLAIN = (b"NONE", b"sowt", b"twos", b"raw ", b"in24", b"in32")
+    PCM_KINDS = (b"NONE", b"sowt", b"twos", b"raw ", b"in24", b"in32")
 
     def chunk(self, head: bytes) -> ContainerChunk | None:
         name, size = struct.unpack(">4sI", head)
-        return ContainerChunk(name, _told(size)) if _printable(name) else None
+        return ContainerChunk(name, _known_size(size)) if _printable(name) else None
 
-    def sound_head(self, chunks: Mapping[bytes, bytes], chunk: ContainerChunk, content: bytes) -> PcmHeader | None:
+    def parse_header(self, chunks: Mapping[bytes, bytes], chunk: ContainerChunk, content: bytes) -> PcmHeader | None:
         layout = chunks.get(b"COMM", b"")
         if len(layout) < 18 or len(content) < 8:
             return None
@@ -219,7 +224,7 @@ class Aiff(Layout):
         size = None if chunk.size is None else max(0, chunk.size - skipped)
         kind = b"AIFC" if len(layout) >= 22 else b"AIFF"
         parts = [name + struct.pack(">I", len(held)) + held + bytes(len(held) % 2) for name, held in chunks.items()]
-        unknown = struct.pack(">I", self.LONGEST)
+        unknown = struct.pack(">I", self.MAX_CHUNK)
         head = b"FORM" + unknown + kind + b"".join(parts) + b"SSND" + unknown + bytes(8)
         block, rate = self._layout(layout)
         return PcmHeader(head, layout[:2] + layout[6:], size, skipped, block, rate)
@@ -227,21 +232,21 @@ class Aiff(Layout):
     def _layout(self, layout: bytes) -> tuple[int, float | None]:
         channels, _, bits, exponent, mantissa = struct.unpack(">HIHHQ", layout[:18])
         kind = layout[18:22] or b"NONE"
-        if kind in self.PLAIN:
+        if kind in self.PCM_KINDS:
             width = (bits + 7) // 8
         elif kind.lower() in self.WIDTHS:
             width = self.WIDTHS[kind.lower()]
         else:
             return 1, None
         block = max(1, channels * width)
-        shift = (exponent & 0x7FFF) - 16383 - 63  # the rate is a number of 80 bits
+        shift = (exponent & 0x7FFF) - 16383 - 63  # the rate is a float of 80 bits
         return block, block * mantissa * 2.0**shift or None if shift < 0 else None
 
 
 class Caf(Layout):
-    """Apple's Core Audio Format, where all packets are of one size."""
+    """Apple's Core Audio Format with packets of constant size."""
 
-    start = _signature(rb"caff\x00\x01.{2}desc", b"caff", longest=12)
+    start = _signature(rb"caff\x00\x01.{2}desc", b"caff", max_length=12)
     first = 8
     head = 12
     align = 1
@@ -250,9 +255,9 @@ class Caf(Layout):
 
     def chunk(self, head: bytes) -> ContainerChunk | None:
         name, size = struct.unpack(">4sq", head)
-        return ContainerChunk(name, size if 0 <= size < FOREVER else None) if _printable(name) else None
+        return ContainerChunk(name, size if 0 <= size < MAX_SIZE else None) if _printable(name) else None
 
-    def sound_head(self, chunks: Mapping[bytes, bytes], chunk: ContainerChunk, content: bytes) -> PcmHeader | None:
+    def parse_header(self, chunks: Mapping[bytes, bytes], chunk: ContainerChunk, content: bytes) -> PcmHeader | None:
         layout = chunks.get(b"desc", b"")
         if len(layout) != 32:
             return None
@@ -262,15 +267,15 @@ class Caf(Layout):
         parts = [name + struct.pack(">q", len(held)) + held for name, held in chunks.items()]
         head = b"caff\x00\x01\x00\x00" + b"".join(parts) + b"data" + struct.pack(">q", -1) + bytes(4)
         size = None if chunk.size is None else max(0, chunk.size - 4)
-        same = layout + chunks.get(b"kuki", b"")
-        return PcmHeader(head, same, size, 4, packet, rate * packet / frames if 0 < rate < 1e9 else None)
+        sample_format = layout + chunks.get(b"kuki", b"")
+        return PcmHeader(head, sample_format, size, 4, packet, rate * packet / frames if 0 < rate < 1e9 else None)
 
 
 class Au(Layout):
-    """Sun's: one head, and samples."""
+    """Sun's AU: one header, then samples."""
 
     start = _signature(
-        rb"\.snd\x00\x00.{2}.{4}\x00{3}[\x01-\x1d]\x00[\x00-\x0b].{2}\x00{3}[\x01-\x40]", b".snd", longest=24
+        rb"\.snd\x00\x00.{2}.{4}\x00{3}[\x01-\x1d]\x00[\x00-\x0b].{2}\x00{3}[\x01-\x40]", b".snd", max_length=24
     )
     first = 0
     kept = frozenset()
@@ -279,7 +284,7 @@ class Au(Layout):
     def chunk(self, head: bytes) -> ContainerChunk | None:
         return None
 
-    def sound_head(self, chunks: Mapping[bytes, bytes], chunk: ContainerChunk, content: bytes) -> PcmHeader | None:
+    def parse_header(self, chunks: Mapping[bytes, bytes], chunk: ContainerChunk, content: bytes) -> PcmHeader | None:
         raise NotImplementedError
 
     def read_head(self, window: PeekBuffer) -> PcmHeader | None:
@@ -290,9 +295,9 @@ class Au(Layout):
         if not self.start.pattern.match(head) or first < len(head) or not window.ensure(first):
             return None
         block = channels * self.WIDTHS.get(encoding, 0)
-        for_decoder = head[:8] + struct.pack(">I", NOT_KNOWN) + bytes(window.held[12:first])
+        for_decoder = head[:8] + struct.pack(">I", UNKNOWN_SIZE) + bytes(window.held[12:first])
         window.skip(first)
-        return PcmHeader(for_decoder, head[12:], _told(size), 0, max(1, block), block * rate or None)
+        return PcmHeader(for_decoder, head[12:], _known_size(size), 0, max(1, block), block * rate or None)
 
 
 LAYOUTS: tuple[Layout, ...] = (Riff(), Wave64(), Aiff(), Caf(), Au())

@@ -1,4 +1,4 @@
-"""The bytes of a source in their order, of which some may be looked at before they are taken."""
+"""A buffer over a source that allows to look at bytes before they are consumed."""
 
 from __future__ import annotations
 
@@ -6,54 +6,53 @@ from conure.audio.source import SourceFile
 
 __all__ = ["PeekBuffer"]
 
-PART = 1 << 15
-"""Bytes that are read at a time."""
+READ_SIZE = 1 << 15
 
 
 class PeekBuffer:
-    """Reads forward only, so it serves files and pipes alike."""
+    """Reads forward only, so it works for files and pipes."""
 
     def __init__(self, file: SourceFile, at: int = 0) -> None:
-        """`at`: where the file is."""
+        """`at`: current position of the file."""
         self.position = at
-        """Place in the file of the first byte that is held."""
+        """Position in the file of the first buffered byte."""
         self.held = bytearray()
         self.is_exhausted = False
-        """No bytes will come but those that are held."""
+        """All bytes of the file have been read into the buffer."""
         self._file = file
 
     def read_more(self) -> bool:
-        """Reads on; of a pipe as much as has come. False at the end."""
+        """Reads more bytes into the buffer, of a pipe those that have arrived. False at the end."""
         if not self.is_exhausted:
-            part = self._file.read(PART)
+            part = self._file.read(READ_SIZE)
             self.held += part
             self.is_exhausted = not part
         return not self.is_exhausted
 
     def ensure(self, count: int) -> bool:
-        """Reads until so many bytes are held, if there are so many."""
+        """Reads until `count` bytes are buffered. False if the file ends before."""
         while len(self.held) < count and self.read_more():
             pass
         return len(self.held) >= count
 
     def take(self, count: int) -> bytes:
-        """Of what is held."""
+        """Consumes up to `count` of the buffered bytes."""
         part = bytes(self.held[:count])
         del self.held[:count]
         self.position += len(part)
         return part
 
     def skip(self, count: int) -> int:
-        """Leaves bytes out; how many there were."""
-        left = count
-        while left and (self.held or self.read_more()):
-            left -= len(self.take(left))
-        return count - left
+        """Skips up to `count` bytes and returns their number."""
+        remaining = count
+        while remaining and (self.held or self.read_more()):
+            remaining -= len(self.take(remaining))
+        return count - remaining
 
     def peek_at(self, place: int, count: int) -> bytes | None:
-        """Bytes anywhere in the file; None where it cannot seek."""
+        """Bytes at any position of the file; None if it is not seekable."""
         return self._file.read_at(place, count) if self._file.seekable() else None
 
     def length(self) -> int | None:
-        """Of the file; None where it cannot seek."""
+        """Length of the file; None if it is not seekable."""
         return self._file.length()

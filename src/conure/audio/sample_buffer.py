@@ -1,4 +1,4 @@
-"""Samples of a stream that somebody still needs, found by their place in the stream."""
+"""A buffer of a stream's samples that are still needed, addressed by their index in the stream."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ __all__ = ["SampleBuffer"]
 
 Samples = NDArray[np.float32]
 
-LEAST = 8_000
-"""Samples for which there is always room."""
-WORTH_GIVING_BACK = 4 * LEAST
-"""Room for more than so many: a stream that goes on in long chunks would soon ask for less again."""
+MIN_CAPACITY = 8_000
+MAX_IDLE_CAPACITY = 4 * MIN_CAPACITY
+"""Capacity up to which memory is never released: a stream with long chunks would soon need it again."""
 
 
 class SampleBuffer:
-    """Grows at its end, and forgets its beginning when told to."""
+    """Samples are appended at the end and discarded at the beginning."""
 
     def __init__(self) -> None:
-        self._data: Samples = np.empty(LEAST, np.float32)
+        self._data: Samples = np.empty(MIN_CAPACITY, np.float32)
         self._first = 0
-        """Place in the stream of the first sample that is held."""
+        """Index in the stream of the first buffered sample."""
         self._size = 0
 
     @property
     def start(self) -> int:
-        """The first sample that is held."""
+        """Index of the first buffered sample."""
         return self._first
 
     @property
     def end(self) -> int:
-        """Samples of the stream so far, the forgotten ones counted."""
+        """Number of samples of the stream so far, discarded ones included."""
         return self._first + self._size
 
     def append(self, samples: Samples) -> None:
@@ -44,41 +43,41 @@ class SampleBuffer:
         self._size = size
 
     def view(self, begin: int, end: int) -> Samples:
-        """What is there of the stream from `begin` to `end`, not copied: until it next changes.
+        """The available samples in [begin, end) as a view, valid until the buffer changes.
 
-        Raises ValueError where samples are asked for that were forgotten.
+        Raises ValueError if requested samples were discarded.
         """
         if begin < self._first:
-            raise ValueError(f"sample {begin} was forgotten, the first one held is {self._first}")
+            raise ValueError(f"sample {begin} was discarded, the first one is {self._first}")
         return self._data[begin - self._first : min(end - self._first, self._size)]
 
     def read_into(self, begin: int, out: Samples, end: int | None = None) -> None:
         """Fills `out` with the stream from `begin` on, and with zeros before its start and from `end` on.
 
-        Raises ValueError where samples are asked for that were forgotten.
+        Raises ValueError if requested samples were discarded.
         """
         until = begin + len(out)
-        if self._first <= begin and until <= self._first + self._size and end is None:  # as nearly always
+        if self._first <= begin and until <= self._first + self._size and end is None:  # the usual case
             out[:] = self._data[begin - self._first : until - self._first]
             return
         last = min(until, self.end) if end is None else min(until, self.end, end)
         first = max(begin, 0)
         if first < min(last, self._first):
-            raise ValueError(f"sample {first} was forgotten, the first one held is {self._first}")
+            raise ValueError(f"sample {first} was discarded, the first one is {self._first}")
         if begin < first or last < until:
             out[:] = 0
         if first < last:
             out[first - begin : last - begin] = self._data[first - self._first : last - self._first]
 
     def discard_before(self, before: int) -> None:
-        """Samples before that place are not needed any more; memory is given back when half of it is idle."""
+        """Discards samples before this index; memory is compacted when half of it is idle."""
         idle = before - self._first
         if idle * 2 < len(self._data) and idle < self._size:
             return
         idle = min(idle, self._size)
         kept = self._data[idle : self._size]
-        if len(self._data) > max(WORTH_GIVING_BACK, 4 * len(kept)):
-            self._data = np.empty(max(LEAST, 2 * len(kept)), np.float32)
+        if len(self._data) > max(MAX_IDLE_CAPACITY, 4 * len(kept)):
+            self._data = np.empty(max(MIN_CAPACITY, 2 * len(kept)), np.float32)
         self._data[: len(kept)] = kept
         self._first += idle
         self._size = len(kept)

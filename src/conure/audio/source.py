@@ -1,7 +1,7 @@
-"""What recordings are read from: a path, bytes, a file object, or a pipe on which they are still coming.
+"""Sources of recordings: a path, bytes, a file object, or a pipe with live audio.
 
-Nothing but the source itself is opened: FFmpeg gets a file object, never a name, so a path can be no address and no
-protocol of FFmpeg's.
+Only the source itself is opened: FFmpeg gets a file object, never a name, so a path is never taken as a URL or as one
+of FFmpeg's protocols.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from conure.printable import printable_name
 __all__ = ["CONVERT", "HEAD", "INDEX_LAST", "RETRY", "Source", "SourceFile", "open_pipe", "open_source"]
 
 Source = Path | str | BinaryIO | bytes
-"""A string is a path, never an address on the network."""
+"""A string is a path, never a URL."""
 
 HEAD = 64
-"""Bytes that tell a container."""
+"""Bytes that identify a container."""
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]")
 INDEX_LAST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
-"""Bytes 4 to 8 of MP4 and QuickTime, whose index may come after the samples."""
+"""Bytes 4 to 8 of MP4 and QuickTime, whose index may follow the samples."""
 
 CONVERT = "check that it plays, or convert it: ffmpeg -i INPUT -ar 16000 OUTPUT.wav"
 RETRY = "check the disk or the connection, and try again"
 
 
 class SourceFile:
-    """What FFmpeg reads. An error of the disk or the pipe is the end of the file, and is remembered."""
+    """A source for FFmpeg. An error of the disk or the pipe becomes the end of the file and is stored in `error`."""
 
     def __init__(self, name: str, file: BinaryIO, head: bytes) -> None:
-        """`head`: the first bytes; a file that cannot seek is already behind them."""
+        """`head`: the first bytes, which were already read from files that are not seekable."""
         self.name = name
         self.head = head
         self.error: OSError | None = None
         self._file = file
-        self._again = b"" if file.seekable() else head
+        self._unread_head = b"" if file.seekable() else head
 
     def read(self, size: int) -> bytes:
-        if self._again:
-            part, self._again = self._again[:size], self._again[size:]
+        if self._unread_head:
+            part, self._unread_head = self._unread_head[:size], self._unread_head[size:]
             return part
         try:
             return self._file.read(size)
@@ -61,39 +61,39 @@ class SourceFile:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
             return self._file.seek(offset, whence)
-        except (OSError, ValueError):  # a place that a broken index names
+        except (OSError, ValueError):  # an invalid position in a damaged index
             return -1
 
     def tell(self) -> int:
         return self._file.tell()
 
     def length(self) -> int | None:
-        """None where it cannot seek."""
+        """None if the file is not seekable."""
         if not self.seekable():
             return None
-        here = self.tell()
+        position = self.tell()
         length = self.seek(0, os.SEEK_END)
-        self.seek(here)
+        self.seek(position)
         return length
 
     def read_at(self, place: int, size: int) -> bytes:
-        """Bytes anywhere in a file that can seek, which is left where it is."""
-        here = self.tell()
+        """Bytes at any position of a seekable file, whose position is kept."""
+        position = self.tell()
         self.seek(place)
-        found = self.read(size)
-        self.seek(here)
-        return found
+        data = self.read(size)
+        self.seek(position)
+        return data
 
 
 def open_source(source: Source, stack: ExitStack) -> SourceFile:
-    """The source at its first byte. What is opened here is closed by the stack."""
+    """The source at its first byte. Files that are opened here are closed by the stack."""
     if isinstance(source, bytes):
         name, file = "the audio", cast(BinaryIO, io.BytesIO(source))
     elif isinstance(source, str | Path):
         name, file = printable_name(str(source)), stack.enter_context(_open_path(str(source)))
     else:
-        given = getattr(source, "name", None)  # a number, if made from a file descriptor
-        name, file = printable_name(given) if isinstance(given, str) else "the audio", source
+        file_name = getattr(source, "name", None)  # an integer if the file was opened by a descriptor
+        name, file = printable_name(file_name) if isinstance(file_name, str) else "the audio", source
     try:
         opened = _at_start(name, file, stack)
     except OSError as error:
@@ -105,12 +105,12 @@ def _checked(file: SourceFile) -> SourceFile:
     if not file.head:
         raise UnsupportedAudio(f"{file.name}: is empty", "record or copy it again")
     if file.head.startswith(PLAYLISTS):
-        raise UnsupportedAudio(f"{file.name}: is a playlist, not audio", "give the audio files that it lists")
+        raise UnsupportedAudio(f"{file.name}: is a playlist, not audio", "pass the audio files that it lists")
     return file
 
 
 def open_pipe(pipe: BinaryIO) -> SourceFile:
-    """Audio that is still coming, at its first byte; `pipe` cannot seek, and its `read` may wait."""
+    """Live audio at its first byte; `pipe` is not seekable, and its `read` may block."""
     return _checked(SourceFile("the audio", pipe, _read_head(pipe)))
 
 
@@ -136,13 +136,13 @@ def _not_found(name: str, error: OSError | ValueError) -> AudioNotFound:
     if isinstance(error, PermissionError):
         hint = "make it readable for this user (chmod u+r)"
     elif re.match(r"\w+://", name):
-        hint = "only files are read: download it first"
+        hint = "only files are supported: download it first"
     reason = (isinstance(error, OSError) and error.strerror) or str(error)
     return AudioNotFound(f"{printable_name(name)}: {reason}", hint)
 
 
 def _at_start(name: str, file: BinaryIO, stack: ExitStack) -> SourceFile:
-    """What comes through a pipe and may have its index last goes to a temporary file first."""
+    """The file at its first byte. A pipe whose index may come last is copied to a temporary file first."""
     if not file.seekable():
         head = _read_head(file)
         if head[4:8] not in INDEX_LAST:

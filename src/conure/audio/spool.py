@@ -1,9 +1,9 @@
-"""Bytes of a stream that wait: in memory while they are few, else in temporary files that have no name.
+"""A queue of a stream's bytes: in memory while it is short, otherwise in unnamed temporary files.
 
-    put ──> tail (memory) ──> a file that is written ──> a file that is read ──> head (memory) ──> take
+    append ──> tail (memory) ──> file being written ──> file being read ──> head (memory) ──> read
 
-Two files, because one that is read and written would never become shorter. What the files of all spools hold together
-is bounded.
+There are two files, because one that is read and written would never become shorter. The bytes in the files of all
+spools together are limited.
 """
 
 from __future__ import annotations
@@ -15,25 +15,24 @@ from conure.errors import BacklogFull
 
 __all__ = ["Spool", "SpoolSpace"]
 
-IN_MEMORY = 2**20
-"""Bytes of a spool before files are used: half a minute of PCM at 16 kHz."""
-BLOCK = 2**18
-"""Bytes that are read back at once."""
+MAX_MEMORY_BYTES = 2**20
+"""Bytes of a spool above which files are used: half a minute of PCM at 16 kHz."""
+READ_SIZE = 2**18
 
 
 class SpoolSpace:
-    """Bytes that all spools together may have in files."""
+    """The limit of bytes that all spools together have in files."""
 
-    def __init__(self, most: int) -> None:
-        self.max_bytes = most
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
         self.used_bytes = 0
 
     def reserve(self, size: int) -> None:
         """Raises BacklogFull."""
         if self.used_bytes + size > self.max_bytes:
             raise BacklogFull(
-                f"audio of all streams that waits to be transcribed has reached {self.max_bytes / 1e6:g} MB",
-                "send it as it is spoken, or raise max_backlog_mb",
+                f"the backlog of all streams has reached {self.max_bytes / 1e6:g} MB",
+                "send audio in real time, or raise max_backlog_mb",
             )
         self.used_bytes += size
 
@@ -42,7 +41,7 @@ class SpoolSpace:
 
 
 class Spool:
-    """First in, first out. Of one thread."""
+    """A FIFO queue of bytes. Not thread-safe."""
 
     def __init__(self, space: SpoolSpace) -> None:
         self._space = space
@@ -52,29 +51,29 @@ class Spool:
         self._writing: _File | None = None
 
     def __len__(self) -> int:
-        files = (file.left for file in (self._reading, self._writing) if file)
+        files = (file.remaining for file in (self._reading, self._writing) if file)
         return len(self._head) + sum(files) + len(self._tail)
 
     def append(self, data: bytes) -> None:
-        """Raises BacklogFull, also where the disk is full; then nothing of the data was kept."""
-        if len(self._tail) + len(data) > IN_MEMORY:
+        """Raises BacklogFull at the limit or if the disk is full; the data is not stored then."""
+        if len(self._tail) + len(data) > MAX_MEMORY_BYTES:
             self._write(bytes(self._tail) + data)
             self._tail.clear()
         else:
             self._tail += data
 
-    def read(self, most: int) -> bytes:
-        """The next ones, at most so many; none only where there are none. Raises OSError."""
+    def read(self, size: int) -> bytes:
+        """Consumes at most `size` bytes; none only if the spool is empty. Raises OSError."""
         if not self._head:
-            self._head = memoryview(self._next())
-        taken, self._head = bytes(self._head[:most]), self._head[most:]
-        return taken
+            self._head = memoryview(self._next_block())
+        data, self._head = bytes(self._head[:size]), self._head[size:]
+        return data
 
     def close(self) -> None:
-        """What is left is gone; more than once does no harm."""
+        """Discards the remaining bytes; may be called repeatedly."""
         for file in (self._reading, self._writing):
             if file:
-                self._space.release(file.left)
+                self._space.release(file.remaining)
                 file.close()
         self._reading = self._writing = None
         self._head = memoryview(b"")
@@ -88,48 +87,48 @@ class Spool:
         except OSError as error:
             self._space.release(len(data))
             raise BacklogFull(
-                f"there is no room for audio that waits to be transcribed: {error.strerror}",
-                "send it as it is spoken, or make room in the server's folder for temporary files (TMPDIR)",
+                f"there is no space for the backlog of audio: {error.strerror}",
+                "send audio in real time, or free space in the server's folder for temporary files (TMPDIR)",
             ) from None
 
-    def _next(self) -> bytes:
-        """Of the file that is read, of the one that was written, or of what is in memory."""
+    def _next_block(self) -> bytes:
+        """The next bytes: of the file being read, of the one that was written, or from memory."""
         if self._reading is None:
             self._reading, self._writing = self._writing, None
         if self._reading is None:
             data = bytes(self._tail)
             self._tail.clear()
             return data
-        data = self._reading.read(BLOCK)
+        data = self._reading.read(READ_SIZE)
         self._space.release(len(data))
-        if not self._reading.left:
+        if not self._reading.remaining:
             self._reading.close()
             self._reading = None
         return data
 
 
 class _File:
-    """Its beginning is read while it grows at its end."""
+    """A temporary file that is read at its beginning while data is appended."""
 
     def __init__(self) -> None:
         self._file: BinaryIO = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  `close` closes it
         self._read = self._written = 0
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         return self._written - self._read
 
     def write(self, data: bytes) -> None:
-        """All of it or, with an OSError, nothing that counts."""
+        """Appends all of the data or, with an OSError, none."""
         self._file.seek(self._written)
         rest = memoryview(data)
         while rest:
             rest = rest[self._file.write(rest) :]
         self._written += len(data)
 
-    def read(self, most: int) -> bytes:
+    def read(self, size: int) -> bytes:
         self._file.seek(self._read)
-        data = self._file.read(min(most, self.left))
+        data = self._file.read(min(size, self.remaining))
         if not data:
             raise OSError("a temporary file has become shorter")
         self._read += len(data)

@@ -1,8 +1,8 @@
-"""Log-mel of parts of streams: the numbers `features` makes of the whole, with constant memory.
+"""Log-mel of streams in constant memory, with the same results as for the whole clip.
 
-Mel frame i is centred on sample 160 i and its window reaches 200 samples to either side, so a frame is
-ready when the 200 samples after its centre are there; at the end zeros stand for what is missing. The
-statistics of a clip cannot be known before its end: normalisation is left to the caller.
+Mel frame i is centred on sample 160 i and its window reaches 200 samples to either side, so a frame is ready as soon as
+the 200 samples after its centre are available; at the end, missing samples are zero. Statistics of a clip are not known
+before its end, so the caller normalises.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ __all__ = ["FeatureExtractor", "MelStream", "first_sample", "ready_frames", "sam
 
 
 class FeatureExtractor(Protocol):
-    """What makes the features of spans, in the form that its runner reads: arrays, or tensors where it is."""
+    """Computes features of spans of samples, as arrays or as tensors on the runner's device."""
 
     config: MelConfig
 
-    def extract_spans(self, samples: np.ndarray, known: np.ndarray) -> Any:
-        """Samples [B, N] from `first_sample` on, of which `known` [B] are real -> [B, T, features], not normalised.
+    def extract_spans(self, samples: np.ndarray, lengths: np.ndarray) -> Any:
+        """Samples [B, N] from `first_sample` on, of which `lengths` [B] are valid -> [B, T, features], not normalised.
 
-        Frames are independent of one another, so rows may be anywhere in their streams. Zeros stand for what is
-        before a stream's start; emphasis must not see its end, which is why `known` is told.
+        Frames are independent of one another, so rows may be at any position of their streams. Samples before a
+        stream's start are zero. Pre-emphasis stops at the end of the valid samples.
         """
         ...
 
     def normalize(self, mel: Any, frames: np.ndarray) -> Any:
-        """Takes out what the checkpoint wants taken out of each row's frames [B]."""
+        """Normalises each row's frames [B] as the checkpoint requires."""
         ...
 
 
 def first_sample(frame: int, config: MelConfig) -> int:
-    """Where the samples of a frame begin: half an FFT before its centre, and the one that emphasis needs."""
+    """Index of the first sample of a frame: half an FFT before its centre, and one more for pre-emphasis."""
     return frame * config.hop - config.fft // 2 - 1
 
 
 def span_samples(frames: int, config: MelConfig) -> int:
-    """Samples that so many frames are made of."""
+    """Number of samples from which `frames` frames are computed."""
     return 1 + config.fft + (frames - 1) * config.hop
 
 
 def ready_frames(samples: int, config: MelConfig) -> int:
-    """Frames of a stream whose every sample under the window is there."""
+    """Number of frames of a stream whose windows are complete after `samples` samples."""
     return max(0, (samples - config.window // 2) // config.hop + 1)
 
 
 def samples_for_frames(frames: int, config: MelConfig) -> int:
-    """Samples of a stream from which on it has so many frames, which is at least one."""
+    """Number of samples after which a stream has `frames` complete frames, at least one."""
     return (frames - 1) * config.hop + config.window // 2
 
 
 class MelStream:
-    """One stream of samples. Not normalised: for models trained so ("NA") these are the final features."""
+    """Features of one stream, not normalised: final for models with normalisation "NA"."""
 
     def __init__(self, front: MelExtractor) -> None:
         self.extractor = front
@@ -64,7 +64,7 @@ class MelStream:
         self.frames = 0
 
     def push(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
-        """samples [N] -> the mel frames that have become complete, [T, features]."""
+        """samples [N] -> the mel frames that are complete now, [T, features]."""
         config = self.extractor.config
         self.samples.append(samples)
         total = self.samples.end // config.hop if last else ready_frames(self.samples.end, config)
@@ -74,8 +74,8 @@ class MelStream:
         begin = first_sample(self.frames, config)
         span = np.empty(span_samples(count, config), np.float32)
         self.samples.read_into(begin, span)
-        known = np.array([self.samples.end - begin])
+        lengths = np.array([self.samples.end - begin])
         self.frames = total
         self.samples.discard_before(first_sample(total, config))
-        mel: np.ndarray = self.extractor.extract_spans(span[None], known)[0]
+        mel: np.ndarray = self.extractor.extract_spans(span[None], lengths)[0]
         return mel

@@ -1,7 +1,7 @@
-"""Whether the elements of a container follow on one another without a break, checked on the bytes as they are read.
+"""Checks while a container is read that its elements follow one another without gaps.
 
-FFmpeg looks for the next element that it knows after damaged ones, without a word, or ends there. So each element's
-length is held against where the next one begins. What is inside of an element is the decoder's to judge.
+After damage FFmpeg silently searches the next known element, or stops. So each element's length is compared with the
+start of the next one. The content of elements is checked by the decoder only.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from conure.audio.source import SourceFile
 __all__ = ["DAMAGED", "MORE", "OVER", "CheckedFile", "Readable", "StructureCheck"]
 
 MORE, DAMAGED, OVER = 0, -1, -2
-"""Instead of a length: more bytes are needed; no element begins here; nothing is to be checked from here on."""
-CUT_LONGER = 512
-"""Bytes by which an element that the end of the file cuts must be longer than twice the others to be wrong."""
+"""Results of `step` instead of a length: more bytes are needed; no element begins here; the check ends here."""
+LENGTH_MARGIN = 512
+"""Bytes by which the last, truncated element must exceed twice the length of the others to count as damaged."""
 SLACK = 64
-"""Bytes at the end that may be anything; writers of some formats count them wrongly."""
-PART = 1 << 16
+"""Bytes at the end that are not checked; some writers count them wrongly."""
+READ_SIZE = 1 << 16
 
 
 class Readable(Protocol):
-    """What FFmpeg reads; it has `seek` and `tell`, too, if it can seek."""
+    """A file for FFmpeg; it has `seek` and `tell`, too, if it is seekable."""
 
     def read(self, size: int) -> bytes: ...
 
@@ -32,51 +32,51 @@ class Readable(Protocol):
 
 
 class StructureCheck(ABC):
-    """Of one recording. Zero bytes between elements are padding, if nothing but zero bytes follows."""
+    """The check of one recording. Zero bytes after an element are padding if only zero bytes follow."""
 
     head = 4
-    """Bytes that tell an element's length."""
+    """Bytes of an element's header that contain its length."""
 
     def __init__(self) -> None:
         self.damaged_at: int | None = None
-        """The first place where no element begins, though one should."""
+        """The first position where an element should begin and none does."""
         self._is_over = False
         self._base = 0
-        """Place of the first byte that is held."""
+        """Position of the first buffered byte."""
         self._held = bytearray()
-        self._ahead = 0
-        """Bytes that are still to come of an element."""
-        self._longest = self._longest_but_one = 0
-        self._longest_at = self._last_at = 0
+        self._remaining = 0
+        """Bytes of the current element that are not yet read."""
+        self._max_length = self._second_max_length = 0
+        self._max_length_at = self._last_at = 0
         self._padding_at: int | None = None
 
     @abstractmethod
     def step(self, held: bytearray, at: int) -> int:
-        """Bytes of the element that begins at `at`; at least `head` of them are held. Or MORE, DAMAGED, OVER."""
+        """Length of the element at `at`, of which at least `head` bytes are buffered; or MORE, DAMAGED, OVER."""
 
     @property
     def problem(self) -> str | None:
         place = self.damaged_at
-        return None if place is None else f"damaged at byte {place}: what is there may be left out"
+        return None if place is None else f"damaged at byte {place}: parts of it may be left out"
 
     def push(self, data: bytes) -> None:
-        """The bytes that come next."""
+        """Checks the next bytes."""
         if self._is_over:
             return
-        if self._ahead >= len(data):
-            self._ahead -= len(data)
+        if self._remaining >= len(data):
+            self._remaining -= len(data)
             self._base += len(data)
             return
-        self._base += self._ahead
-        self._held += memoryview(data)[self._ahead :]
-        self._ahead = 0
+        self._base += self._remaining
+        self._held += memoryview(data)[self._remaining :]
+        self._remaining = 0
         at = self._walk()
-        self._ahead = max(0, at - len(self._held))
-        self._base += at - self._ahead
+        self._remaining = max(0, at - len(self._held))
+        self._base += at - self._remaining
         del self._held[:at]
 
     def _walk(self) -> int:
-        """Goes from element to element; how many bytes that takes."""
+        """Walks from element to element and returns the offset after the last one."""
         held, at, size = self._held, 0, 0
         while len(held) - at >= self.head:
             if not held[at] and not any(held[at : at + self.head]):
@@ -91,8 +91,8 @@ class StructureCheck(ABC):
                     self._end(self._base + at if size == DAMAGED else None)
                 break
             self._last_at = self._base + at
-            if size > self._longest:
-                self._longest_but_one, self._longest, self._longest_at = self._longest, size, self._last_at
+            if size > self._max_length:
+                self._second_max_length, self._max_length, self._max_length_at = self._max_length, size, self._last_at
             at += size
         return at
 
@@ -107,27 +107,27 @@ class StructureCheck(ABC):
         self.damaged_at = damaged_at
 
     def finish(self, length: int, is_cut: bool) -> None:
-        """No more bytes come. `is_cut`: it is known that some are missing.
+        """Ends the check. `is_cut`: the recording is known to be truncated.
 
-        Files that are cut most often end within an element, but hardly in one of unusual length.
+        Truncated files usually end within an element, but rarely in one of unusual length.
         """
         if self.damaged_at is not None and self.damaged_at + SLACK >= length:
             self.damaged_at = None
         if is_cut:
             return
-        unusual = self._longest > 2 * self._longest_but_one + CUT_LONGER
-        if not self._is_over and self._ahead and self._last_at == self._longest_at and unusual:
+        is_unusual = self._max_length > 2 * self._second_max_length + LENGTH_MARGIN
+        if not self._is_over and self._remaining and self._last_at == self._max_length_at and is_unusual:
             self._end(self._last_at)
 
 
 class CheckedFile:
-    """A recording that FFmpeg reads, and whose bytes are checked in their order whichever way it reads them."""
+    """A recording for FFmpeg whose bytes are checked in order, even if they are read out of order."""
 
     def __init__(self, file: Readable, check: StructureCheck | None) -> None:
         self._file = file
         self._check = check
         self._checked = 0
-        """Place up to which the bytes were checked."""
+        """Position up to which the bytes are checked."""
         self._at = 0
 
     @property
@@ -153,14 +153,14 @@ class CheckedFile:
     def tell(self) -> int:
         return self._at
 
-    def pass_over(self, is_cut: bool) -> int:
-        """Reads what FFmpeg did not want; of a pipe, how many bytes. `is_cut`: that some are missing is known."""
-        passed = 0
+    def skip_to_end(self, is_cut: bool) -> int:
+        """Reads the bytes that FFmpeg left unread and returns the number for pipes. `is_cut`: see `finish`."""
+        skipped = 0
         if self._check or not self.seekable():
             if self.seekable():
                 self.seek(self._checked)
-            while part := self.read(PART):
-                passed += len(part)
+            while part := self.read(READ_SIZE):
+                skipped += len(part)
         if self._check:
             self._check.finish(self._checked, is_cut)
-        return passed
+        return skipped

@@ -1,8 +1,7 @@
-"""Which of several audio tracks is read: the one that was asked for, else the default among those with sound.
+"""Selects one of several audio tracks: the requested one, otherwise the default among those with sound.
 
-Tracks are decoded side by side until the one that is preferred has sound, most often with its first frames. What was
-decoded meanwhile is kept, up to a bound; from there on a file is looked through, and opened anew at the end, while of a
-pipe the best track so far is taken.
+Tracks are decoded in parallel until the preferred one has sound, usually in its first frames. Decoded frames are kept
+up to a limit. Beyond it, files are scanned further and then reopened, while for pipes the best track so far is chosen.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ from conure.errors import NoSuchTrack, UnsupportedAudio
 __all__ = ["Packets", "TrackSurvey", "Track", "decode", "tracks_of"]
 
 SOUND, HUM = 1e-3, 1e-5
-"""Root mean square of a frame, from which on a track has sound, or not quite nothing; full scale is 1."""
-MOST_HELD = 10.0
-"""Seconds of each track that are kept, and"""
-MOST_SAMPLES = 1 << 24
-"""samples of all of them."""
-LONGEST_TITLE, MOST_TOLD = 40, 8
-"""Letters of a track's title, and tracks, that are told."""
-SOUNDS = 3
-"""Level of a track with sound."""
-NOT_THE_MAIN_ONE = (
+"""Root mean square of a frame from which a track has sound, or is nearly silent; full scale is 1."""
+MAX_HELD_SECONDS = 10.0
+"""Limit of decoded frames that are kept, per track."""
+MAX_HELD_SAMPLES = 1 << 24
+"""The same for all tracks together."""
+MAX_TITLE_LENGTH, MAX_LISTED_TRACKS = 40, 8
+"""Limits in descriptions of tracks."""
+SOUND_LEVEL = 3
+"""`Track.level` of a track with sound."""
+SECONDARY = (
     Disposition.comment
     | Disposition.visual_impaired
     | Disposition.descriptions
@@ -59,98 +58,98 @@ class Track:
     loudest: float = 0.0
     """Root mean square of its loudest frame so far."""
     held: list[AudioFrame] = field(default_factory=list)
-    """What was decoded and is not to be decoded again."""
+    """Frames that are already decoded."""
     damaged: int = 0
-    """Packets."""
+    """Number of damaged packets."""
 
     @property
     def preference(self) -> tuple[bool, bool, bool, int]:
-        """Less is better."""
-        said = self.stream.disposition
-        return not self.stream.rate, not said & Disposition.default, bool(said & NOT_THE_MAIN_ONE), self.number
+        """Sort key: a smaller one is preferred."""
+        disposition = self.stream.disposition
+        return not self.stream.rate, not disposition & Disposition.default, bool(disposition & SECONDARY), self.number
 
     @property
     def level(self) -> int:
-        """0 nothing, 1 silence, 2 next to it, 3 sound."""
+        """0 no samples, 1 silent, 2 nearly silent, 3 sound."""
         return 0 if not self.seconds else 1 + (self.loudest > HUM) + (self.loudest > SOUND)
 
     def measure(self, frame: AudioFrame) -> None:
         self.seconds += frame.samples / frame.sample_rate
         try:
             samples = to_float([frame])
-        except av.FFmpegError:  # channels in an order not known: told where it is read
+        except av.FFmpegError:  # unsupported channel layout: reported when the track is read
             return
         with np.errstate(over="ignore", invalid="ignore"):
             self.loudest = max(self.loudest, float(np.sqrt(np.square(samples).mean(axis=1).max())))
 
     def __str__(self) -> str:
         language = self.stream.language
-        told = [self.stream.codec_context.name] if self.stream.codec_context else ["no decoder"]
-        told += [language] if language and language != "und" else []
-        told += [title[:LONGEST_TITLE]] if (title := self.stream.metadata.get("title")) else []
-        return f"{self.number} ({', '.join(told)})"
+        details = [self.stream.codec_context.name] if self.stream.codec_context else ["no decoder"]
+        details += [language] if language and language != "und" else []
+        details += [title[:MAX_TITLE_LENGTH]] if (title := self.stream.metadata.get("title")) else []
+        return f"{self.number} ({', '.join(details)})"
 
 
-def tracks_of(name: str, container: InputContainer, asked: int | None) -> list[Track]:
-    """Those that may be read, the best first; or the one that was asked for. Raises UnsupportedAudio."""
-    all_of_them = [Track(number, stream) for number, stream in enumerate(container.streams.audio, 1)]
-    if not all_of_them:
+def tracks_of(name: str, container: InputContainer, requested: int | None) -> list[Track]:
+    """The usable tracks, the preferred one first; or the requested one. Raises UnsupportedAudio and NoSuchTrack."""
+    all_tracks = [Track(number, stream) for number, stream in enumerate(container.streams.audio, 1)]
+    if not all_tracks:
         raise UnsupportedAudio(f"{name}: has no audio stream", "a recording without sound, or one that was cut off?")
-    tracks = [track for track in all_of_them if asked in (None, track.number)]
+    tracks = [track for track in all_tracks if requested in (None, track.number)]
     if not tracks:
-        there = _listed([str(track) for track in all_of_them])
-        raise NoSuchTrack(f"{name}: has no audio track {asked}", f"choose one of its tracks: {there}")
+        available = _listed([str(track) for track in all_tracks])
+        raise NoSuchTrack(f"{name}: has no audio track {requested}", f"choose one of its tracks: {available}")
     usable = [track for track in tracks if track.stream.codec_context]
     if not usable:
-        raise UnsupportedAudio(f"{name}: has audio of a kind that no decoder is there for", CONVERT)
+        raise UnsupportedAudio(f"{name}: has no audio that can be decoded: unsupported codec", CONVERT)
     return sorted(usable, key=lambda track: track.preference)
 
 
 def decode(stream: AudioStream, packet: Packet[AudioStream] | None) -> list[AudioFrame] | None:
-    """Frames that hold samples; None of a packet that is damaged."""
+    """The frames with samples in a packet; None if it is damaged."""
     try:
         return [frame for frame in stream.decode(packet) if frame.samples]
     except av.FFmpegError:
-        return None if packet is None or packet.size else []  # some writers end with a packet that holds nothing
+        return None if packet is None or packet.size else []  # some writers end with an empty packet
 
 
 class TrackSurvey:
-    """Chooses among tracks while they are decoded."""
+    """Chooses one of several tracks while they are decoded."""
 
-    def __init__(self, name: str, tracks: Sequence[Track], may_look_on: bool, most_seconds: float | None) -> None:
-        """`tracks`: the best first; `may_look_on`: whether the recording can be opened anew."""
+    def __init__(self, name: str, tracks: Sequence[Track], can_reopen: bool, max_seconds: float | None) -> None:
+        """`tracks`: the preferred one first; `can_reopen`: whether the recording can be opened again."""
         self.holds_all = True
-        """Whether all that was decoded is held."""
+        """Whether all decoded frames are kept."""
         self._name = name
         self._tracks = tracks
-        self._may_look_on = may_look_on
-        self._most_seconds = most_seconds
+        self._can_reopen = can_reopen
+        self._max_seconds = max_seconds
         self._is_full = False
         self._samples = 0
 
     def choose(self, packets: Packets) -> Track:
-        """Takes as many packets as it needs."""
-        of_stream = {track.stream.index: track for track in self._tracks}
+        """Decodes packets until a track is chosen."""
+        track_by_stream = {track.stream.index: track for track in self._tracks}
         for stream, packet in packets:
-            track, best = of_stream[stream.index], self._best()
-            if not self._is_full or best.level < SOUNDS or track.preference < best.preference:
-                self._hear(track, packet)
+            track, best = track_by_stream[stream.index], self._best()
+            if not self._is_full or best.level < SOUND_LEVEL or track.preference < best.preference:
+                self._decode_packet(track, packet)
             if self._is_decided():
                 break
         return self._best()
 
     def decoded_frames(self, track: Track) -> tuple[list[AudioFrame], int]:
-        """What is not to be decoded again, and how many packets were damaged."""
+        """The decoded frames of a track, and the number of damaged packets."""
         return (track.held, track.damaged) if self.holds_all else ([], 0)
 
     def describe_choice(self) -> str:
-        """What is left out."""
+        """One line about the chosen track and the others."""
         chosen = self._best()
         others = sorted((track for track in self._tracks if track is not chosen), key=lambda track: track.number)
-        left = _listed([f"{track}{_why(track) if track.preference < chosen.preference else ''}" for track in others])
-        return f"holds {len(self._tracks)} audio tracks: {chosen} is read, and left out: {left}"
+        rest = _listed([f"{track}{_reason(track) if track.preference < chosen.preference else ''}" for track in others])
+        return f"holds {len(self._tracks)} audio tracks: {chosen} is read, and left out: {rest}"
 
-    def _hear(self, track: Track, packet: Packet[AudioStream] | None) -> None:
+    def _decode_packet(self, track: Track, packet: Packet[AudioStream] | None) -> None:
         frames = decode(track.stream, packet)
         if frames is None:
             track.damaged += 1
@@ -160,29 +159,29 @@ class TrackSurvey:
             if self.holds_all:
                 track.held.append(frame)
                 self._samples += frame.samples * frame.layout.nb_channels
-        self._is_full |= track.seconds > MOST_HELD or self._samples > MOST_SAMPLES
-        if self._is_full and self._may_look_on and not self._is_decided():
+        self._is_full |= track.seconds > MAX_HELD_SECONDS or self._samples > MAX_HELD_SAMPLES
+        if self._is_full and self._can_reopen and not self._is_decided():
             self.holds_all = False
-            for each in self._tracks:
-                each.held.clear()
+            for undecided in self._tracks:
+                undecided.held.clear()
 
     def _is_decided(self) -> bool:
         best = self._best()
-        if best is self._tracks[0] and best.level == SOUNDS:
+        if best is self._tracks[0] and best.level == SOUND_LEVEL:
             return True
-        return self._is_full and (not self._may_look_on or self._is_long())
+        return self._is_full and (not self._can_reopen or self._is_long())
 
     def _best(self) -> Track:
         return min(self._tracks, key=lambda track: (-track.level, track.preference))
 
     def _is_long(self) -> bool:
-        return self._most_seconds is not None and max(track.seconds for track in self._tracks) > self._most_seconds
+        return self._max_seconds is not None and max(track.seconds for track in self._tracks) > self._max_seconds
 
 
 def _listed(tracks: list[str]) -> str:
-    more = len(tracks) - MOST_TOLD
-    return "; ".join([*tracks[:MOST_TOLD], f"and {more} more"] if more > 0 else tracks)
+    more = len(tracks) - MAX_LISTED_TRACKS
+    return "; ".join([*tracks[:MAX_LISTED_TRACKS], f"and {more} more"] if more > 0 else tracks)
 
 
-def _why(track: Track) -> str:
+def _reason(track: Track) -> str:
     return (", which is empty", ", which is silent", ", which is nearly silent", "")[track.level]

@@ -1,6 +1,6 @@
-"""What the end of a file lacks, by the lengths that its containers announce.
+"""Detects truncated files by the lengths that their containers announce.
 
-FFmpeg takes the end of the file for the end of the recording, without a word.
+FFmpeg silently takes the end of the file as the end of the recording.
 """
 
 from __future__ import annotations
@@ -14,60 +14,62 @@ from conure.audio.source import SourceFile
 
 __all__ = ["missing_end"]
 
-HEAD = 1 << 14
-"""Bytes at the beginning in which containers tell their length."""
-LONGEST_PAGE, PAGE_HEAD, LAST_PAGE = 65_307, 27, 4
-"""Bytes of a page of Ogg and of its head; the flag in its sixth byte that says it is the last."""
+HEADER_BYTES = 1 << 14
+"""First bytes, in which containers announce their length."""
+MAX_PAGE, PAGE_HEADER, LAST_PAGE = 65_307, 27, 4
+"""Bytes of an Ogg page and of its header; the flag in its sixth byte for the last page."""
 STREAMED_SIZE = 0x7FFF0000
-"""A RIFF size from here on stands for "unknown" in files that were written to a pipe."""
-MOST_CHUNKS = 100_000
+"""Larger RIFF sizes mean "unknown"; they occur in files written to a pipe."""
+MAX_CHUNKS = 100_000
 LAST_BLOCK = 9
 """Kinds of blocks of Creative's files."""
-SWF_NOT_KNOWN = 100 << 20
-"""FFmpeg writes it to a pipe."""
-XING_BEFORE = 200
-"""Bytes of an MP3's first frame among which the length is told."""
+SWF_UNKNOWN_SIZE = 100 << 20
+"""FFmpeg's size of SWF files written to a pipe."""
+XING_BYTES = 200
+"""First bytes of an MP3's first frame, which may contain the length."""
 
 
 def missing_end(file: SourceFile, start: int, length: int) -> str | None:
-    """`length`: of the file, which is left at `start`, where the recording begins."""
-    head = file.read_at(start, HEAD)
-    told, slack = next(((told, slack) for begin, told, slack in ANNOUNCED if begin.match(head)), (_chunks, 0))
-    announced = told(head, file, start)
+    """The problem if the recording at `start` is truncated. `length`: of the file, whose position is kept."""
+    head = file.read_at(start, HEADER_BYTES)
+    announced_length, slack = next(
+        ((function, slack) for pattern, function, slack in ANNOUNCED_LENGTHS if pattern.match(head)), (_chunks, 0)
+    )
+    announced = announced_length(head, file, start)
     if announced is not None and start + announced > length + slack:
         return f"cut off: {start + announced} bytes announced, {length} there"
     if head.startswith(b"OggS"):
-        last = file.read_at(max(start, length - LONGEST_PAGE), LONGEST_PAGE)
+        last = file.read_at(max(start, length - MAX_PAGE), MAX_PAGE)
         return _missing_page(last)
     return None
 
 
 def _missing_page(last: bytes) -> str | None:
     page = last[max(0, last.rfind(b"OggS")) :]
-    if len(page) < PAGE_HEAD or not page[5] & LAST_PAGE or len(page) < _page_length(page):
+    if len(page) < PAGE_HEADER or not page[5] & LAST_PAGE or len(page) < _page_length(page):
         return "cut off, or not finished: its last page is missing"
     return None
 
 
 def _page_length(page: bytes) -> int:
-    """Head, table of segment lengths, segments."""
+    """Length of a page: header, table of segment lengths, segments."""
     segments = page[26]
-    return PAGE_HEAD + segments + sum(page[PAGE_HEAD : PAGE_HEAD + segments])
+    return PAGE_HEADER + segments + sum(page[PAGE_HEADER : PAGE_HEADER + segments])
 
 
 def _riff(head: bytes, file: SourceFile, start: int) -> int | None:
-    """AVI and others."""
+    """AVI and other RIFF files."""
     size = int.from_bytes(head[4:8], "little") + 8
     return size if size < STREAMED_SIZE else None
 
 
 def _segment(head: bytes, file: SourceFile, start: int) -> int | None:
-    """Matroska and WebM: a head, and a segment whose length may not be known."""
+    """Matroska and WebM: an EBML header, and a segment whose length may be unknown."""
     at = 0
     for _ in range(8):
-        name_size = _bytes_of_number(head[at : at + 1])
+        name_size = _ebml_size(head[at : at + 1])
         size_at = at + name_size
-        size_size = _bytes_of_number(head[size_at : size_at + 1])
+        size_size = _ebml_size(head[size_at : size_at + 1])
         number = head[size_at : size_at + size_size]
         if not name_size or not size_size or len(number) < size_size:
             return None
@@ -80,13 +82,13 @@ def _segment(head: bytes, file: SourceFile, start: int) -> int | None:
     return None
 
 
-def _bytes_of_number(first: bytes) -> int:
-    """How many bytes a number of EBML has, by its first one."""
+def _ebml_size(first: bytes) -> int:
+    """Number of bytes of an EBML number, by its first byte."""
     return 9 - first[0].bit_length() if first and first[0] else 0
 
 
 def _asf(head: bytes, file: SourceFile, start: int) -> int | None:
-    """The object with the packets comes last, or an index behind it."""
+    """ASF: objects; the one with the packets is the last, or followed by an index."""
     at = 0
     for _ in range(8):
         name, size = head[at : at + 16], int.from_bytes(head[at + 16 : at + 24], "little")
@@ -106,11 +108,11 @@ def _flv(head: bytes, file: SourceFile, start: int) -> int | None:
 
 def _swf(head: bytes, file: SourceFile, start: int) -> int | None:
     size = int.from_bytes(head[4:8], "little")
-    return size if size != SWF_NOT_KNOWN else None
+    return size if size != SWF_UNKNOWN_SIZE else None
 
 
 def _sox(head: bytes, file: SourceFile, start: int) -> int | None:
-    """Samples of four bytes after the head."""
+    """SoX: samples of four bytes after the header."""
     first, count = struct.unpack("<IQ", head[4:16]) if len(head) >= 16 else (0, 0)
     return 4 + first + 4 * count if 0 < count < 2**60 else None
 
@@ -128,20 +130,20 @@ def _dff(head: bytes, file: SourceFile, start: int) -> int | None:
 
 def _avr(head: bytes, file: SourceFile, start: int) -> int | None:
     """Audio Visual Research: samples of each channel, after a head."""
-    if len(head) < AVR_HEAD:
+    if len(head) < AVR_HEADER:
         return None
     channels, bits, count = 2 if head[12:14] != b"\0\0" else 1, int.from_bytes(head[14:16]), int.from_bytes(head[26:30])
-    return AVR_HEAD + count * channels * (bits // 8) if count else None
+    return AVR_HEADER + count * channels * (bits // 8) if count else None
 
 
 def _form(head: bytes, file: SourceFile, start: int) -> int | None:
-    """8SVX and others of IFF."""
+    """8SVX and other IFF files."""
     size = int.from_bytes(head[4:8]) + 8
     return size if size < STREAMED_SIZE else None
 
 
 def _real(head: bytes, file: SourceFile, start: int) -> int | None:
-    """RealMedia: parts with a name and a length each, up to the packets."""
+    """RealMedia: chunks with a name and a length, up to the packets."""
     place = start
     for _ in range(64):
         part = file.read_at(place, 8)
@@ -155,9 +157,9 @@ def _real(head: bytes, file: SourceFile, start: int) -> int | None:
 
 
 def _voc(head: bytes, file: SourceFile, start: int) -> int | None:
-    """Creative's: blocks, and an empty one at the end."""
+    """Creative Voice: blocks, and an empty one at the end."""
     place = start + int.from_bytes(head[20:22], "little")
-    for _ in range(MOST_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         block = file.read_at(place, 4)
         if len(block) < 4 or not block[0]:
             return place + 1 - start
@@ -168,13 +170,13 @@ def _voc(head: bytes, file: SourceFile, start: int) -> int | None:
 
 
 def _mp3(head: bytes, file: SourceFile, start: int) -> int | None:
-    """Where the first frame holds no sound, but the length."""
+    """MP3 with a first frame that contains the length instead of audio."""
     place = start
     if head.startswith(b"ID3") and len(head) > 9:
         sevens = head[6:10]
         tag = sevens[0] << 21 | sevens[1] << 14 | sevens[2] << 7 | sevens[3]
         place += 10 + tag + (10 if head[5] & 16 else 0)
-    frame = file.read_at(place, XING_BEFORE)
+    frame = file.read_at(place, XING_BYTES)
     if frame[36:40] == b"VBRI":
         return place - start + int.from_bytes(frame[46:50])
     found = re.search(rb"(?:Xing|Info)\x00\x00\x00(.)", frame, re.DOTALL)
@@ -186,12 +188,12 @@ def _mp3(head: bytes, file: SourceFile, start: int) -> int | None:
 
 
 def _chunks(head: bytes, file: SourceFile, start: int) -> int | None:
-    """Of AIFF and CAF whose samples FFmpeg finds: one chunk after the other, up to the end of the file or beyond."""
+    """AIFF and CAF that are left to FFmpeg: the end of the last chunk, which may be beyond the end of the file."""
     layout = layout_of(head)
     if layout is None:
         return None
     place, end = start + layout.first, None
-    for _ in range(MOST_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         head = file.read_at(place, layout.head)
         chunk = layout.chunk(head) if len(head) == layout.head else None
         if chunk is None or chunk.size is None:
@@ -201,12 +203,12 @@ def _chunks(head: bytes, file: SourceFile, start: int) -> int | None:
     return None
 
 
-AVR_HEAD = 128
+AVR_HEADER = 128
 ASF_HEAD = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
-Told = Callable[[bytes, SourceFile, int], int | None]
-ANNOUNCED: tuple[tuple[re.Pattern[bytes], Told, int], ...] = (
+LengthFunction = Callable[[bytes, SourceFile, int], int | None]
+ANNOUNCED_LENGTHS: tuple[tuple[re.Pattern[bytes], LengthFunction, int], ...] = (
     (re.compile(rb"RIFF.{4}(?!WAVE)", re.DOTALL), _riff, SLACK),
     (re.compile(rb"\x1a\x45\xdf\xa3"), _segment, 0),
     (re.compile(re.escape(ASF_HEAD)), _asf, 0),
@@ -221,4 +223,4 @@ ANNOUNCED: tuple[tuple[re.Pattern[bytes], Told, int], ...] = (
     (re.compile(rb"Creative Voice File\x1a"), _voc, 0),
     (re.compile(rb"ID3|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]"), _mp3, SLACK),
 )
-"""By the first bytes: how many there are in all, as they tell, and by how many more that may be wrong."""
+"""By the first bytes: a function that returns the announced length, and the bytes by which it may be too large."""

@@ -1,4 +1,4 @@
-"""Samples without a head, which tell neither rate nor channels, as a WAV file that does."""
+"""Presents raw samples as a WAV file, by a header with rate and channels."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from conure.audio.formats import AudioFormat, Encoding
 __all__ = ["with_wav_header"]
 
 TAGS: dict[Encoding, tuple[int, int]] = {"pcm16": (1, 16), "f32": (3, 32), "alaw": (6, 8), "mulaw": (7, 8)}
-"""Of WAV: the kind of samples, and bits of each."""
+"""WAV format code and bits per sample of each encoding."""
 UNKNOWN_SIZE = 2**32 - 1
-"""Stands for all that is there."""
+"""Means: up to the end of the file."""
 
 
 def with_wav_header(file: BinaryIO, audio: AudioFormat) -> BinaryIO:
-    """What is read is a head and the file's bytes; nothing is copied. The file stays the caller's to close.
+    """A file object that reads a header and then the file; nothing is copied. The caller closes the file.
 
-    KeyError for a container, which has a head of its own.
+    Raises KeyError for containers, which have their own header.
     """
-    return cast(BinaryIO, _Headed(_head(audio, file.seek(0, os.SEEK_END)), file))
+    return cast(BinaryIO, _FileWithHeader(_head(audio, file.seek(0, os.SEEK_END)), file))
 
 
 def _head(audio: AudioFormat, size: int) -> bytes:
@@ -35,8 +35,8 @@ def _head(audio: AudioFormat, size: int) -> bytes:
     return b"RIFF" + struct.pack("<I", sizes[0]) + chunks + struct.pack("<I", sizes[1])
 
 
-class _Headed(io.RawIOBase):
-    """The file is always at the place that it is read from next."""
+class _FileWithHeader(io.RawIOBase):
+    """A header followed by a file, whose position is always that of the next read."""
 
     def __init__(self, head: bytes, file: BinaryIO) -> None:
         self._head, self._file, self._at = head, file, 0
@@ -61,7 +61,7 @@ class _Headed(io.RawIOBase):
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        """May be shorter than asked before the end of the file, too: where the head ends."""
+        """May return fewer bytes than requested at the end of the header."""
         size = size if size >= 0 else UNKNOWN_SIZE
         part = self._head[self._at : self._at + size] or self._file.read(size)
         self._at += len(part)

@@ -22,7 +22,7 @@ __all__ = ["CtcState", "decode_ctc"]
 @dataclass(frozen=True)
 class CtcState:
     last: Tensor
-    """Label of the last step, [B]: a run that goes on in the next chunk is not a new token."""
+    """Label of the last step, [B]: a run that continues in the next chunk is not a new token."""
     decoded: Tensor
     """Steps decoded so far, [B]."""
 
@@ -38,7 +38,7 @@ def decode_ctc(
 ) -> tuple[TokenBuffer, CtcState]:
     """encoded [B, S, D], counts [B] -> tokens of this chunk and the state after it.
 
-    A token's confidence is the least of its run, as in NeMo; its probability is that of its first step.
+    A token's confidence is the minimum of its run, as in NeMo; its probability is that of its first step.
     """
     if heads.ctc_head is None:
         raise ValueError("this network has no CTC head")
@@ -47,13 +47,13 @@ def decode_ctc(
     log_probs = heads.ctc_head(encoded).float().log_softmax(-1)
     best_log_probs, best = log_probs.max(-1)
     valid = torch.arange(size, device=encoded.device) < counts[:, None]
-    spoken = valid & (best != heads.config.blank)
+    labelled = valid & (best != heads.config.blank)
     before = torch.cat([state.last[:, None], best[:, :-1]], 1)
-    starts = spoken & (best != before)
+    starts = labelled & (best != before)
     tokens = TokenBuffer.allocate(rows, size, encoded.device)
-    # Every spoken step belongs to the token begun last; what begins a chunk as a run's tail to none.
+    # Every step with a label belongs to the last started token; a run continued from the last chunk to none.
     column = starts.cumsum(1) - 1
-    column = torch.where(spoken & (column >= 0), column, size)
+    column = torch.where(labelled & (column >= 0), column, size)
     first = torch.where(starts, column, size)
     step = torch.arange(size, device=encoded.device) + state.decoded[:, None]
     tokens.ids.scatter_(1, first, best)

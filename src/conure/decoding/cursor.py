@@ -1,10 +1,10 @@
-"""How far each row of a batch is in the chunk that is being decoded, and one step of the loop over its tokens.
+"""The position of each row in the chunk that is being decoded, and one iteration of the loop over its tokens.
 
-    look(heads, steps, cursor, window) ──> emit(...) ──> remember(...), once a token for each row
+    score_window(heads, steps, cursor, window) ──> emit_tokens(...) ──> advance_predictor(...)
 
-Nothing here waits for a device or makes tensors whose shape depends on what was found, so the same steps run in a
-loop that looks whether it is done and in one that has been recorded. All of it happens in place. By which rules, see
-`fused/label_step.py`.
+An iteration emits at most one token per row. It does not synchronise with the device, and shapes do not depend on
+results, so the same code runs in a loop that checks whether it is done and in a captured CUDA graph. Updates are in
+place. The rules are those of `fused/label_step.py`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ __all__ = ["Cursor", "emit_tokens", "score_window", "advance_predictor"]
 @dataclass(frozen=True)
 class Cursor:
     time: Tensor
-    """The step that is looked at next, [B]."""
+    """The next step, [B]."""
     repeats: Tensor
-    """Tokens emitted at that step, [B]."""
+    """Tokens emitted at that step so far, [B]."""
     hidden: Tensor
-    """Of the prediction network, [layers, B, P]."""
+    """State of the prediction network, [layers, B, P]."""
     cell: Tensor
     predicted: Tensor
-    """Its last output, projected for the joint, [B, J]."""
+    """Last output of the prediction network, projected for the joint, [B, J]."""
 
     def write(self, other: Cursor) -> None:
-        """Takes the values of another of the same shape, in place."""
+        """Copies the values of another cursor of the same shape, in place."""
         for part in fields(self):
             getattr(self, part.name).copy_(getattr(other, part.name))
 
@@ -46,17 +46,17 @@ class Cursor:
 
 
 def score_window(heads: Heads, steps: Tensor, cursor: Cursor, window: int) -> JointScores:
-    """What the joint says of so many steps from where each row is: projected steps [B, S, J]."""
+    """Scores of the `window` steps from each row's position on; projected steps [B, S, J]."""
     return score_steps(heads, steps, cursor.time, cursor.predicted, window)
 
 
 def emit_tokens(
     heads: Heads, scores: JointScores, counts: Tensor, decoded: Tensor, cursor: Cursor, tokens: TokenBuffer
 ) -> tuple[Tensor, Tensor]:
-    """Walks over blanks to the next token of each row that has one there, appends it and moves on.
+    """Skips blanks up to the next token of each row, appends it and advances the cursor.
 
-    counts [B] and decoded [B] are the steps of the chunk and before it -> who emits, bool [B], and what, [B]: nothing
-    where only blanks were seen, or the chunk is over.
+    counts [B] and decoded [B] are the steps of the chunk and before it -> which rows emit, bool [B], and their tokens,
+    [B]. Rows with blanks only, or at the end of the chunk, do not emit.
     """
     rules = Rules(heads.config.blank, heads.config.durations, heads.config.max_symbols)
     place = counts, decoded, cursor.time, cursor.repeats, tokens.columns, rules
@@ -66,11 +66,11 @@ def emit_tokens(
 
 
 def advance_predictor(heads: Heads, cursor: Cursor, emits: Tensor, ids: Tensor) -> None:
-    """Moves the prediction network on where a row has emitted."""
+    """Advances the prediction network of the rows that have emitted."""
     memory = cursor.hidden, cursor.cell
     if heads.predictor is not None and has_fused_kernels(heads.device):
         heads.advance_in_place(ids, emits, memory, cursor.predicted)
         return
     predicted, after = heads.advance(ids, memory)
-    for now, then in zip((predicted, *after), (cursor.predicted, *memory), strict=True):
-        torch.where(emits[:, None], now, then, out=then)
+    for new, old in zip((predicted, *after), (cursor.predicted, *memory), strict=True):
+        torch.where(emits[:, None], new, old, out=old)

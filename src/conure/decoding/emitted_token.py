@@ -1,4 +1,4 @@
-"""A token as a decoder emits it, by its encoder step."""
+"""A token as emitted by a decoder, with times in encoder steps."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from conure.types import Token
 __all__ = ["ALPHA", "STEP_SECONDS", "EmittedToken"]
 
 STEP_SECONDS = 0.08
-"""An encoder step: 8 mel frames of 10 ms."""
+"""Length of an encoder step: 8 mel frames of 10 ms."""
 
 ALPHA = 0.33
-"""Of the entropy from which confidence is found; see `confidence`."""
+"""Exponent of the entropy for confidence; see `confidence`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,12 @@ class EmittedToken:
     step: int
     """Encoder step (80 ms) at which it was emitted."""
     duration: int
-    """Steps it lasts: as TDT predicts it, the run of equal CTC labels, 1 for RNNT, which does not tell."""
+    """Duration in steps: predicted by TDT, the run of equal labels for CTC, always 1 for RNNT."""
     log_probability: float
     confidence: float
 
     def to_token(self, origin: float = 0.0, end: float = math.inf, since: float = 0.0) -> Token:
-        """In seconds, where the first step is at `origin`; nothing lasts beyond `end`, or begins before `since`."""
+        """The token with times in seconds, for a first step at `origin`; times are clamped to [since, end]."""
         begins = max(min(origin + self.step * STEP_SECONDS, end), since)
         ends = max(min(origin + (self.step + self.duration) * STEP_SECONDS, end), since)
         return Token(self.id, round(begins, 3), round(ends, 3), self.log_probability, self.confidence)

@@ -1,9 +1,9 @@
-"""Tokens that flushes have given, left out where the stream's own decoding comes to them.
+"""Removes the tokens that a flush has already emitted from the regular decoding of a stream.
 
-A flush decodes up to a cut with zeros after it, from a copy of the row's state. The row itself knows nothing of that:
-it decodes the same audio again when its chunk is whole, with what followed the cut, and so gives the tokens of a stream
-without cuts. Each of them is new unless a flush gave its like, which then counts for no other. So no later word is
-lost, whatever a flush made of the beginning of a word.
+A flush decodes an unfinished chunk with zeros after it, from a copy of the row's state. The row itself is not affected:
+it decodes the same audio again when its chunk is complete, and so emits the tokens of a stream without flushes. Each of
+them is new unless a flush has emitted an equivalent one; that one is matched only once. So no later word is lost, even
+if a flush has misrecognised the beginning of a word.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from conure.text.tokenizer import WORD_START
 __all__ = ["TOLERANCE", "FlushedTokens", "spoken_forms"]
 
 TOLERANCE = 6
-"""Steps (0.5 s) by which a flush and the row may differ about when a token is emitted."""
+"""Steps (0.5 s) by which the times of equivalent tokens may differ."""
 MARK = "."
 
 
 def spoken_forms(pieces: Sequence[str]) -> tuple[str, ...]:
-    """What is said of each piece: its letters, whatever their case. All marks are alike: they are not said."""
-    return tuple(_sound(piece) for piece in pieces)
+    """The spoken form of each piece: its letters in lower case. All punctuation marks have the same form."""
+    return tuple(_spoken_form(piece) for piece in pieces)
 
 
 class FlushedTokens:
-    """Those of one stream that its row has not come to, in the order of their steps."""
+    """The flushed tokens of one stream that its row has not yet decoded, in the order of their steps."""
 
-    def __init__(self, sounds: Sequence[str] = ()) -> None:
-        """`sounds` of all tokens; where there are none, tokens are alike that are the same."""
-        self._sounds = sounds
+    def __init__(self, forms: Sequence[str] = ()) -> None:
+        """`forms`: spoken forms of all tokens; without them only identical tokens are equivalent."""
+        self._forms = forms
         self._waiting: list[EmittedToken] = []
 
     def remove_known(self, tokens: Sequence[EmittedToken], flush: bool) -> Sequence[EmittedToken]:
-        """The tokens of a flush or of the row's next chunk -> those whose like no flush gave before."""
+        """The tokens of a flush or of the row's next chunk -> those without an equivalent in earlier flushes."""
         if not self._waiting and not flush:
             return tokens
         new, waiting = self._compare(tokens)
@@ -44,23 +44,23 @@ class FlushedTokens:
         return new
 
     def _compare(self, tokens: Sequence[EmittedToken]) -> tuple[list[EmittedToken], list[EmittedToken]]:
-        """The tokens that are new, and those that are still waited for after the last token."""
+        """The new tokens, and the flushed ones that may still be matched after the last token."""
         new, waiting = [], self._waiting
         for token in tokens:
-            like = next((place for place, other in enumerate(waiting) if self._are_alike(token, other)), None)
-            if like is None:
+            match = next((index for index, flushed in enumerate(waiting) if self._are_equivalent(token, flushed)), None)
+            if match is None:
                 new.append(token)
-                waiting = [other for other in waiting if other.step > token.step]
+                waiting = [flushed for flushed in waiting if flushed.step > token.step]
             else:
-                waiting = waiting[like + 1 :]
+                waiting = waiting[match + 1 :]
         return new, waiting
 
-    def _are_alike(self, token: EmittedToken, other: EmittedToken) -> bool:
+    def _are_equivalent(self, token: EmittedToken, other: EmittedToken) -> bool:
         if abs(token.step - other.step) > TOLERANCE:
             return False
-        return token.id == other.id or (bool(self._sounds) and self._sounds[token.id] == self._sounds[other.id])
+        return token.id == other.id or (bool(self._forms) and self._forms[token.id] == self._forms[other.id])
 
 
-def _sound(piece: str) -> str:
+def _spoken_form(piece: str) -> str:
     letters = "".join(character for character in piece.casefold() if character.isalnum())
     return letters if letters or piece == WORD_START else MARK

@@ -1,4 +1,4 @@
-"""What the joint says of some steps of each row: the best token, how long it lasts, how sure it is."""
+"""Results of the joint for some steps of each row: the best token, its duration and its confidence."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class JointScores:
     ids: Tensor
     """The best token of each step, [B, W]."""
     duration: Tensor | None
-    """Which of the durations is the best, [B, W]; None where the network predicts none."""
+    """Index of the best duration, [B, W]; None if the network predicts none."""
     logits: Tensor | None
-    """[B, W, V + 1], where it is to be found from them how sure the network is."""
+    """[B, W, V + 1], if probability and confidence are still to be computed from them."""
     token_scores: tuple[Tensor, Tensor] | None = None
-    """Log-probability and confidence of the best tokens, each [B, W], where they were found with them."""
+    """Log-probability and confidence of the best tokens, each [B, W], if computed together with them."""
 
     def scores_at(self, place: Tensor) -> tuple[Tensor, Tensor]:
-        """From the logits: those of the best token at one step of each row, place [B] -> [B], [B]."""
+        """Log-probability and confidence of the best token at one step of each row, place [B] -> [B], [B]."""
         assert self.logits is not None
         index = place[:, None, None].expand(-1, 1, self.logits.shape[2])
         chosen = self.logits.gather(1, index)[:, 0].float().log_softmax(-1)
@@ -37,23 +37,21 @@ class JointScores:
 
 
 def score_steps(heads: Heads, steps: Tensor, time: Tensor, predicted: Tensor, window: int) -> JointScores:
-    """Projected steps [B, S, J], of which so many from `time` [B] on are looked at, and predictions [B, J]."""
+    """Scores of `window` steps from `time` [B] on: projected steps [B, S, J] and predictions [B, J]."""
     tokens = heads.config.vocabulary + 1
     if heads.joint is not None and has_fused_kernels(heads.device):
-        return _found_together(heads.joint, steps, time, predicted, window, tokens)
+        return _score_fused(heads.joint, steps, time, predicted, window, tokens)
     logits = heads.score(gather_steps(steps, time, window), predicted)
     duration = logits[..., tokens:].argmax(-1) if heads.config.durations else None
     return JointScores(logits[..., :tokens].argmax(-1), duration, logits[..., :tokens])
 
 
-def _found_together(
-    joint: Joint, steps: Tensor, time: Tensor, predicted: Tensor, window: int, tokens: int
-) -> JointScores:
-    """By kernels that keep no logits."""
+def _score_fused(joint: Joint, steps: Tensor, time: Tensor, predicted: Tensor, window: int, tokens: int) -> JointScores:
+    """Fused kernels, which do not store logits."""
     weight, bias = joint.head.weight, joint.head.bias
-    lasting = (weight[tokens:], bias[tokens:]) if len(weight) > tokens else (None, None)
-    hidden, duration = joint_step(steps, time, predicted, window, *lasting)
-    ids, *sure = (
+    duration_head = (weight[tokens:], bias[tokens:]) if len(weight) > tokens else (None, None)
+    hidden, duration = joint_step(steps, time, predicted, window, *duration_head)
+    ids, *token_scores = (
         part.view(hidden.shape[:2]) for part in best_tokens(hidden.flatten(0, 1), weight[:tokens], bias[:tokens], ALPHA)
     )
-    return JointScores(ids, duration, None, (sure[0], sure[1]))
+    return JointScores(ids, duration, None, (token_scores[0], token_scores[1]))

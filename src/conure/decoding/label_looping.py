@@ -1,10 +1,10 @@
-"""The decoder's loop in a form that can be recorded: so many steps, buffers that stay where they are.
+"""The decoder's loop for CUDA graphs: a fixed number of iterations per call, buffers at fixed addresses.
 
     begin(encoded, counts, state) ──> advance() ──> ... advance() ──> tokens, state
-                                          └─ unfinished: whether any row needs more of them
+                                          └─ unfinished: whether any row needs another call
 
-A step too many changes nothing, so `advance` may be called on before it is known whether it was needed. The plain
-twin, which looks after each step, is `transducer.decode_transducer`.
+A surplus iteration has no effect, so `advance` may be called again before `unfinished` is read. The reference
+implementation, which checks after each iteration, is `transducer.decode_transducer`.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ __all__ = ["LabelLooping"]
 
 
 class LabelLooping:
-    """For `rows` rows of at most `steps` encoder steps, each call of `advance` looking for `times` tokens a row."""
+    """Buffers for `rows` rows of at most `steps` encoder steps; `advance` runs `times` iterations."""
 
     def __init__(self, heads: Heads, rows: int, steps: int, times: int, window: int) -> None:
         self.heads, self.rows, self.times, self.window = heads, rows, times, window
-        spoken = TransducerState.start(heads, rows)
-        self.steps = spoken.predicted.new_zeros(rows, steps, spoken.predicted.shape[1])
-        self.counts = torch.zeros_like(spoken.ahead)
-        self.decoded = torch.zeros_like(spoken.ahead)
-        self.cursor = spoken.cursor()
+        state = TransducerState.start(heads, rows)
+        self.steps = state.predicted.new_zeros(rows, steps, state.predicted.shape[1])
+        self.counts = torch.zeros_like(state.ahead)
+        self.decoded = torch.zeros_like(state.ahead)
+        self.cursor = state.cursor()
         self.tokens = TokenBuffer.allocate(rows, steps * heads.config.max_symbols, heads.device)
         self.unfinished = torch.zeros((), dtype=torch.bool, device=heads.device)
 
     def begin(self, encoded: Tensor, counts: Tensor, state: TransducerState) -> None:
-        """encoded [b, s, D] and counts [b] of the first rows, no more and no longer than there is room for; the other
-        rows have nothing. The state is of all rows."""
+        """Starts a chunk: encoded [b, s, D] and counts [b] of the first rows, within the size of the buffers; the
+        other rows are empty. The state is that of all rows."""
         rows, steps = encoded.shape[:2]
         self.steps[:rows, :steps].copy_(self.heads.project(encoded))
         self.counts.zero_()
@@ -46,7 +46,7 @@ class LabelLooping:
         torch.any(self.cursor.time < self.counts, dim=0, out=self.unfinished)
 
     def advance(self) -> None:
-        """Looks for more tokens of each row."""
+        """Runs `times` iterations; each emits at most one token per row."""
         cursor = self.cursor
         for _ in range(self.times):
             scores = score_window(self.heads, self.steps, cursor, self.window)
@@ -55,7 +55,7 @@ class LabelLooping:
         torch.any(cursor.time < self.counts, dim=0, out=self.unfinished)
 
     def state(self) -> TransducerState:
-        """After the last step of all rows; its tensors are the loop's own."""
+        """The state after the chunk; its tensors are the loop's buffers."""
         cursor = self.cursor
         before = TransducerState(cursor.hidden, cursor.cell, cursor.predicted, cursor.time, self.decoded)
         return before.at_chunk_end(cursor, self.counts)

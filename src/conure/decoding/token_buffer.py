@@ -1,7 +1,7 @@
-"""Tokens as decoders write them: preallocated tensors, one row a clip or stream.
+"""Preallocated tensors for emitted tokens, one row per clip or stream.
 
-A decoder appends under a mask and never asks how many there are, so its loop needs no word from the
-device between symbols.
+A decoder appends under a mask and never reads the number of tokens, so its loop does not synchronise with the device
+between symbols.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["TokenBuffer"]
 
 @dataclass(frozen=True)
 class TokenBuffer:
-    """Each [B, U + 1]; the last column is scratch for rows that do not append. `counts` is [B]."""
+    """Tensors [B, U + 1]; the last column is scratch for rows that do not append. `counts` is [B]."""
 
     ids: Tensor
     steps: Tensor
@@ -31,13 +31,13 @@ class TokenBuffer:
 
     @staticmethod
     def allocate(rows: int, capacity: int, device: torch.device) -> TokenBuffer:
-        def whole() -> Tensor:
+        def integers() -> Tensor:
             return torch.zeros(rows, capacity + 1, dtype=torch.long, device=device)
 
-        def real() -> Tensor:
+        def floats() -> Tensor:
             return torch.zeros(rows, capacity + 1, device=device)
 
-        return TokenBuffer(whole(), whole(), whole(), real(), real(), torch.zeros_like(whole()[:, 0]))
+        return TokenBuffer(integers(), integers(), integers(), floats(), floats(), torch.zeros_like(integers()[:, 0]))
 
     @property
     def columns(self) -> TokenColumns:
@@ -53,10 +53,10 @@ class TokenBuffer:
         return next(iter(self.rows(index, index + 1)))
 
     def rows(self, begin: int, end: int) -> Iterator[list[EmittedToken]]:
-        """Those of some rows, brought from the device together."""
+        """The tokens of the rows [begin, end), copied from the device together."""
         counts = self.counts[begin:end].tolist()
-        most = max(counts, default=0)
-        values = [column[begin:end, :most].tolist() for column in self.columns[:-1]]
+        max_count = max(counts, default=0)
+        values = [column[begin:end, :max_count].tolist() for column in self.columns[:-1]]
         for count, *row in zip(counts, *values, strict=True):
             yield [EmittedToken(*value) for value in zip(*(column[:count] for column in row), strict=True)]
 

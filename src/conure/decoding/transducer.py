@@ -1,11 +1,10 @@
 """Greedy decoding of RNNT and TDT networks, batched and resumable.
 
-One loop serves both: a token or a blank moves its row ahead by a jump, which RNNT fixes (0 and 1) and
-TDT predicts. The prediction network moves on tokens alone, so the joint can be asked for several steps at
-once while blanks last (`window`): its weights are read once for all of them. A window of 1 is the plain
-form; every window gives the same tokens.
+One loop serves both: a token or a blank advances its row by a duration, which is fixed for RNNT (0 and 1) and
+predicted for TDT. The prediction network only advances with tokens, so the joint can score several steps at
+once (`window`): its weights are read once for all of them. Every window gives the same tokens.
 
-Sources: Xu et al. (TDT, 2023); Bataev et al., "Label-Looping" (2024). What one step does is in `cursor`.
+Sources: Xu et al. (TDT, 2023); Bataev et al., "Label-Looping" (2024). One iteration is in `cursor`.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from conure.models.network import Heads
 __all__ = ["TransducerState", "decode_transducer"]
 
 WINDOW = 4
-"""Steps the joint looks at together. Speech emits about one token in four steps of 80 ms."""
+"""Steps that the joint scores together. Speech has about one token in four steps of 80 ms."""
 
 
 @dataclass(frozen=True)
 class TransducerState:
-    """What a row carries from chunk to chunk."""
+    """The decoder's state of each row between chunks."""
 
     hidden: Tensor
     """[layers, B, P]."""
@@ -35,13 +34,13 @@ class TransducerState:
     predicted: Tensor
     """The prediction network's last output, projected for the joint: [B, J]."""
     ahead: Tensor
-    """Steps of the next chunk already jumped over, [B]."""
+    """Steps of the next chunk that a duration has already skipped, [B]."""
     decoded: Tensor
     """Steps decoded so far, [B]; token times count from the row's start."""
 
     @staticmethod
     def start(heads: Heads, rows: int) -> TransducerState:
-        """Rows that have decoded nothing: the prediction network has seen the start symbol."""
+        """Initial state: the prediction network has seen the start symbol."""
         predicted, (hidden, cell) = heads.start(rows)
         zeros = torch.zeros(rows, dtype=torch.long, device=heads.device)
         return TransducerState(hidden, cell, predicted, zeros, zeros.clone())
@@ -51,7 +50,7 @@ class TransducerState:
         return sum(part.nbytes for part in (self.hidden, self.cell, self.predicted, self.ahead, self.decoded))
 
     def repeat(self, rows: int) -> TransducerState:
-        """So many copies of a state of one row."""
+        """`rows` copies of a state of one row."""
         return TransducerState(
             self.hidden.repeat(1, rows, 1),
             self.cell.repeat(1, rows, 1),
@@ -61,27 +60,27 @@ class TransducerState:
         )
 
     def cursor(self) -> Cursor:
-        """At the beginning of a chunk, of the state's own tensors."""
+        """A cursor at the beginning of a chunk, which shares the tensors of the state."""
         return Cursor(self.ahead, torch.zeros_like(self.ahead), self.hidden, self.cell, self.predicted)
 
     def at_chunk_end(self, cursor: Cursor, counts: Tensor) -> TransducerState:
-        """At the end of a chunk of so many steps a row, [B]."""
+        """The state after a chunk with `counts` [B] steps per row."""
         return TransducerState(
             cursor.hidden, cursor.cell, cursor.predicted, cursor.time - counts, self.decoded + counts
         )
 
     def gather(self, rows: Tensor) -> TransducerState:
-        """A copy of some rows, in the order asked for."""
+        """A copy of the given rows, in that order."""
         parts = (self.hidden[:, rows], self.cell[:, rows], self.predicted[rows], self.ahead[rows], self.decoded[rows])
         return TransducerState(*parts)
 
     def reset_where(self, fresh: Tensor, start: TransducerState) -> TransducerState:
-        """The rows that are `fresh` [B] bool as `start`, of one row or as many, has them; the others as they are."""
-        own = fresh[:, None]
+        """A copy with the rows where `fresh` [B] is true replaced by `start`, which has one row or as many."""
+        mask = fresh[:, None]
         return TransducerState(
-            torch.where(own, start.hidden, self.hidden),
-            torch.where(own, start.cell, self.cell),
-            torch.where(own, start.predicted, self.predicted),
+            torch.where(mask, start.hidden, self.hidden),
+            torch.where(mask, start.cell, self.cell),
+            torch.where(mask, start.predicted, self.predicted),
             torch.where(fresh, start.ahead, self.ahead),
             torch.where(fresh, start.decoded, self.decoded),
         )
@@ -105,7 +104,7 @@ def decode_transducer(
 ) -> tuple[TokenBuffer, TransducerState]:
     """encoded [B, S, D], counts [B] -> tokens of this chunk and the state after it.
 
-    Looks after each token whether there are more. `label_loop` gives the same without looking.
+    Checks after each iteration whether it is done. `label_looping` computes the same without these checks.
     """
     rows = encoded.shape[0]
     state = state or TransducerState.start(heads, rows)

@@ -1,1 +1,1 @@
-"""Networks and checkpoints. Nothing here knows of files of audio, batches or turns."""
+"""Networks and checkpoints. Independent of audio files, batches and the scheduler."""

@@ -1,8 +1,8 @@
 """Self-attention with relative positions: over a whole clip, over a local window, over a cached past.
 
 Scores are (q + u)·k + (q + v)·p(distance), where p is a projection of sinusoids and u, v are learned per
-head. Distances, not positions, enter, so what depends on them alone is computed once per shape and
-handed in. Source: Dai et al., "Transformer-XL" (2019), as NeMo's RelPositionMultiHeadAttention.
+head. They depend on distances, not on positions, so the projected sinusoids are computed once per shape
+and passed in. Source: Dai et al., "Transformer-XL" (2019), as NeMo's RelPositionMultiHeadAttention.
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ class Attention(nn.Module):
         return self._by_head(self.linear_pos(encoding)[None])[0]
 
     def forward(self, x: Tensor, positions: Tensor, keep: Tensor) -> Tensor:
-        """Whole clips: x [B, T, D], positions of distances T - 1 .. 1 - T, keep as `attend_relative` has it."""
+        """Whole clips: x [B, T, D], positions of distances T - 1 .. 1 - T, keep as in `attend_relative`."""
         query, key, value = self.project(x)
         return self.attend(query, key, value, positions, keep)
 
     def local(self, x: Tensor, positions: Tensor, valid: Tensor, window: int) -> Tensor:
-        """Each step sees `window` steps to either side, and global steps; shapes as `attend_locally` has them."""
+        """Each step sees `window` steps to either side, and global steps; shapes as in `attend_locally`."""
         projected = Projection(*self.project(x))
         u, v = self.pos_bias_u, self.pos_bias_v
         if places := self.global_steps(x.shape[1]):
-            own = self._own(x, projected)
-            mixed = attend_with_global_steps(projected, own, positions, u, v, valid, window, places)
+            global_projection = self._global_projection(x, projected)
+            mixed = attend_with_global_steps(projected, global_projection, positions, u, v, valid, window, places)
         else:
             mixed = attend_locally(*projected, positions, u, v, valid, window)
         out: Tensor = self.linear_out(mixed)
         return out
 
-    def _own(self, x: Tensor, projected: Projection) -> Projection:
-        """What global steps ask with and are asked by."""
+    def _global_projection(self, x: Tensor, projected: Projection) -> Projection:
+        """Queries, keys and values of global attention: separate projections if the checkpoint has them."""
         if self.global_q is None or self.global_k is None or self.global_v is None:
             return projected
         return Projection(*(self._by_head(part(x)) for part in (self.global_q, self.global_k, self.global_v)))
@@ -78,7 +78,7 @@ class Attention(nn.Module):
         return self._by_head(self.linear_q(x)), self._by_head(self.linear_k(x)), self._by_head(self.linear_v(x))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor, keep: Tensor) -> Tensor:
-        """As `attend_relative` has it, mixed by the last product."""
+        """`attend_relative` followed by the output projection."""
         drop = self.dropout if self.training else 0.0
         mixed = attend_relative(query, key, value, positions, self.pos_bias_u, self.pos_bias_v, keep, drop)
         out: Tensor = self.linear_out(mixed)

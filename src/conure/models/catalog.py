@@ -1,6 +1,6 @@
-"""The one list of models: names, aliases, where the weights are, what each can do.
+"""The catalog of models: names, aliases, repositories, capabilities. CLI and documentation are made from it.
 
-Sizes are of the download, languages those that the publisher names. CLI and docs read this list.
+Sizes are those of the download; languages are those that the publisher names.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ LOCALES = (
 class CatalogModel:
     name: str
     family: str
-    """As `Checkpoint.family`."""
+    """See `Checkpoint.family`."""
     head: str
     """The head used by default: tdt, rnnt or ctc."""
     languages: tuple[str, ...]
     megabytes: int
     repository: str = ""
-    """Id on the Hugging Face hub; empty for what is shipped inside the package."""
+    """Id on the Hugging Face hub; empty for models that are part of the package."""
     is_live: bool = False
-    """Cache-aware: made for live audio. All models transcribe clips."""
+    """Cache-aware, made for live audio. All models can transcribe clips."""
     abilities: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
 
@@ -152,23 +152,24 @@ MODELS: tuple[CatalogModel, ...] = (
 
 
 def names() -> tuple[str, ...]:
-    """Every name and alias there is."""
+    """All names and aliases."""
     return tuple(name for model in MODELS for name in (model.name, *model.aliases))
 
 
 def find(name: str) -> CatalogModel | None:
-    """The model of a name, alias or hub id, else None. Case does not matter."""
-    wanted = name.lower()
+    """The model with this name, alias or hub id, else None. Case-insensitive."""
+    lowered = name.lower()
     for model in MODELS:
-        if wanted in (model.name.lower(), model.repository.lower() or None, *model.aliases):
+        if lowered in (model.name.lower(), model.repository.lower() or None, *model.aliases):
             return model
     return None
 
 
 def advertised_languages(prompt_ids: Sequence[tuple[str, int]]) -> tuple[str, ...]:
-    """The languages to name of a prompt's dictionary, which holds aliases, and slots that nothing was trained for.
+    """The languages to list for a prompt dictionary, which also holds aliases and slots that were never trained.
 
-    Those of the published model where it has them all; else one name a slot, one of those or the longest.
+    The languages of the published model if the dictionary contains them all; otherwise one name per slot, preferably a
+    published one, else the longest.
     """
     slots = dict(prompt_ids)
     if slots.keys() >= {*LOCALES}:
@@ -181,7 +182,7 @@ def advertised_languages(prompt_ids: Sequence[tuple[str, int]]) -> tuple[str, ..
 
 
 def resolve(name: str) -> CatalogModel:
-    """The model of a name. Raises UnknownModel with what was probably meant."""
+    """The model with this name. Raises UnknownModel with similar names as a hint."""
     model = find(name)
     if model is None:
         raise unknown_model(name)
@@ -189,7 +190,7 @@ def resolve(name: str) -> CatalogModel:
 
 
 def unknown_model(name: str) -> UnknownModel:
-    """The error for a name that nothing goes by."""
+    """The error for a name that is not in the catalog."""
     close = difflib.get_close_matches(name.lower(), names(), n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else "`conure models` lists those there are"
     return UnknownModel(f"no model named {name!r}", hint)

@@ -1,4 +1,4 @@
-"""A checkpoint in memory: shape, weights under our names, tokenizer. Where it came from no longer matters."""
+"""A checkpoint in memory: config, weights under Conure's names, tokenizer. The same for every file format."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "head_names"]
 
-FLOAT = 4
-"""Bytes of a number of the heads."""
+HEAD_ITEM_BYTES = 4
+"""Bytes per number of the heads, which stay in float32."""
 
 
 def head_names(config: NetworkConfig) -> tuple[str, ...]:
@@ -25,18 +25,18 @@ def head_names(config: NetworkConfig) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a network is built from. Tensors keep the type they were stored in (fp32, fp16 or bf16)."""
+    """Everything a network is built from. Tensors keep the type they were stored in (fp32, fp16 or bf16)."""
 
     config: NetworkConfig
     tensors: dict[str, Tensor]
-    """Parameters and statistics by our names; see `weights`. None where a converted model holds them."""
+    """Parameters and statistics by Conure's names, see `weights`; empty if a converted model holds them."""
     tokenizer: Tokenizer
     window: Tensor | None = None
-    """The analysis window the checkpoint was trained with, when it holds one."""
+    """The analysis window of the features, if the checkpoint holds one."""
     filterbank: Tensor | None = None
-    """Likewise the mel filterbank, [features, fft // 2 + 1]; some checkpoints hold a rounded one."""
+    """The mel filterbank, [features, fft // 2 + 1], if the checkpoint holds one; some hold a rounded one."""
     languages: tuple[str, ...] = ()
-    """Empty when neither the checkpoint nor the catalogue tells."""
+    """Empty if neither the checkpoint nor the catalog lists them."""
     name: str = ""
     source: str = ""
     """The file or folder it was read from."""
@@ -48,7 +48,7 @@ class Checkpoint:
 
     @property
     def family(self) -> str:
-        """What kind of model this is, told from its shape and vocabulary."""
+        """The family of the model, inferred from its config and vocabulary."""
         encoder = self.config.encoder
         if encoder.speaker_layers:
             return "multitalker"
@@ -64,17 +64,17 @@ class Checkpoint:
 
     @property
     def parameter_count(self) -> int:
-        """Numbers that were learned; statistics of norms are not."""
+        """Number of learned parameters, without the statistics of norms."""
         return sum(t.numel() for name, t in self.tensors.items() if not name.endswith(("running_mean", "running_var")))
 
     def weight_bytes(self, size: int) -> int:
-        """Of the weights with so many bytes a number of the encoder and the language prompt; heads keep float32."""
+        """Bytes of the weights with `size` bytes per number in encoder and language prompt; heads stay in float32."""
         return sum(
-            tensor.numel() * (size if name.startswith(("encoder.", "prompt.")) else FLOAT)
+            tensor.numel() * (size if name.startswith(("encoder.", "prompt.")) else HEAD_ITEM_BYTES)
             for name, tensor in self.tensors.items()
         )
 
     @property
     def megabytes(self) -> float:
-        """Size of the weights as stored."""
+        """Size of the weights as they are stored."""
         return sum(t.numel() * t.element_size() for t in self.tensors.values()) / 1e6

@@ -1,7 +1,7 @@
-"""A name or a path becomes a place on disk.
+"""Resolves a model name to a checkpoint on disk.
 
-Names are looked up in this order: the catalogue (names and aliases), a path that exists, a hub id `org/name`.
-A revision may be pinned with `@`, and so may one of several .nemo files of a repository.
+Names are looked up in this order: the catalog (names and aliases), an existing path, a hub id `org/name`. A revision
+may be pinned with `@`, and so may one of several .nemo files of a repository.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["CheckpointPath", "find_checkpoint"]
 
 @dataclass(frozen=True)
 class CheckpointPath:
-    """A checkpoint on disk that was not read yet, and what the catalogue knows better than it."""
+    """A checkpoint on disk that is not read yet, with the name and languages that the catalog has for it."""
 
     path: Path
     name: str = ""
@@ -38,7 +38,7 @@ class CheckpointPath:
         return self.with_catalog_info(read_checkpoint(self.path))
 
     def with_catalog_info(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint under the name it was asked for by."""
+        """The checkpoint with name and languages of the catalog, where it has them."""
         languages = self.languages or checkpoint.languages
         return replace(checkpoint, name=self.name or checkpoint.name, languages=languages)
 
@@ -51,38 +51,38 @@ def find_checkpoint(
     offline: bool = False,
     progress: Progress | None = None,
 ) -> CheckpointPath:
-    """Where that checkpoint is, once it is on disk."""
-    asked = os.fspath(name_or_path)
-    name, told, file = parse_pins(asked)
-    wanted = HubRepository(name, revision or told, cache, offline, file)
+    """The path of a checkpoint; it is downloaded first if necessary."""
+    requested = os.fspath(name_or_path)
+    name, pinned_revision, file = parse_pins(requested)
+    repository = HubRepository(name, revision or pinned_revision, cache, offline, file)
     if isinstance(name_or_path, str) and (entry := catalog.find(name)):
-        path = _entry_path(entry, replace(wanted, repository=entry.repository), progress)
+        path = _entry_path(entry, replace(repository, repository=entry.repository), progress)
         return CheckpointPath(path, entry.name, entry.languages)
-    if Path(asked).expanduser().exists():
-        return CheckpointPath(Path(asked).expanduser())
+    if Path(requested).expanduser().exists():
+        return CheckpointPath(Path(requested).expanduser())
     if not is_hub_id(name):
-        raise _unknown(asked)
-    return CheckpointPath(_fetch(wanted, progress), name)
+        raise _unknown(requested)
+    return CheckpointPath(_fetch(repository, progress), name)
 
 
-def _entry_path(entry: catalog.CatalogModel, wanted: HubRepository, progress: Progress | None) -> Path:
+def _entry_path(entry: catalog.CatalogModel, repository: HubRepository, progress: Progress | None) -> Path:
     if entry.repository:
-        return _fetch(wanted, progress)
-    if wanted.revision:
-        raise UnknownModel(f"{entry.name} is shipped inside Conure and has no revision {wanted.revision!r}")
+        return _fetch(repository, progress)
+    if repository.revision:
+        raise UnknownModel(f"{entry.name} is shipped inside Conure and has no revision {repository.revision!r}")
     shipped = Path(str(resources.files("conure"))) / "data" / entry.name
     if not (shipped / "config.json").is_file():
-        raise ModelNotFound(f"this installation of Conure has no {entry.name!r} inside", "reinstall conure")
+        raise ModelNotFound(f"this installation of Conure lacks the model {entry.name!r}", "reinstall conure")
     return shipped
 
 
-def _fetch(wanted: HubRepository, progress: Progress | None) -> Path:
-    from conure.models.hub import fetch  # noqa: PLC0415  what is shipped or lies in a folder needs no hub
+def _fetch(repository: HubRepository, progress: Progress | None) -> Path:
+    from conure.models.hub import fetch  # noqa: PLC0415  only needed if the model is not local
 
-    return fetch(wanted, progress)
+    return fetch(repository, progress)
 
 
-def _unknown(asked: str) -> UnknownModel:
-    if asked.endswith(".nemo") or asked.startswith((".", "/", "~")):
-        return UnknownModel(f"no such model file or folder: {asked}")
-    return catalog.unknown_model(asked)
+def _unknown(requested: str) -> UnknownModel:
+    if requested.endswith(".nemo") or requested.startswith((".", "/", "~")):
+        return UnknownModel(f"no such model file or folder: {requested}")
+    return catalog.unknown_model(requested)

@@ -1,7 +1,7 @@
 """FastConformer: the encoder of every Parakeet and Nemotron speech model.
 
-`forward` runs whole clips, `step` one chunk of cache-aware streams; both use the same modules, and what
-a stream gets chunk by chunk is what its whole clip gets. Parameters carry NeMo's names.
+`forward` runs whole clips, `step` one chunk of cache-aware streams. Both use the same modules, and the
+results chunk by chunk equal those of the whole clip. Parameters have NeMo's names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from conure.models.subsampling import Subsampling
 __all__ = ["Encoder", "SpeakerActivities"]
 
 SpeakerActivities = tuple[Tensor, Tensor]
-"""How much the wanted speaker and all others speak, each [B, S] in [0, 1], one value an encoder step."""
+"""Speech activity of the target speaker and of all others, each [B, S] in [0, 1], one value per encoder step."""
 
 
 class FeedForward(nn.Module):
@@ -61,11 +61,11 @@ class Layer(nn.Module):
         return self._after(x + self.dropout(self.conv(self.norm_conv(x), valid)))
 
     def positions(self, encoding: Tensor) -> Tensor:
-        """Sinusoids [P, D] -> what its attention makes of them, [h, P, d]."""
+        """Sinusoids [P, D] -> their projection by this layer's attention, [h, P, d]."""
         return self.self_attn.positions(encoding)
 
     def local(self, x: Tensor, positions: Tensor, valid: Tensor, window: int) -> Tensor:
-        """The same with attention over `window` steps to either side."""
+        """Like `forward`, with attention over `window` steps to either side."""
         x = self._before(x)
         x = x + self.dropout(self.self_attn.local(self.norm_self_att(x), positions, valid, window))
         return self._after(x + self.dropout(self.conv(self.norm_conv(x), valid)))
@@ -73,7 +73,7 @@ class Layer(nn.Module):
     def step(
         self, x: Tensor, positions: Tensor, keep: Tensor, valid: Tensor, past: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """One chunk: x [B, C, D]; `past` and what is returned are keys, values [B, h, L, d], convolution."""
+        """One chunk: x [B, C, D]; `past` and the returned caches are keys, values [B, h, L, d], convolution."""
         x = self._before(x)
         query, key, value = self.self_attn.project(self.norm_self_att(x))
         key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
@@ -92,7 +92,7 @@ class Layer(nn.Module):
 
 
 class SpeakerKernel(nn.Module):
-    """Adds what a small network makes of the steps of one speaker (multitalker models)."""
+    """Adds the output of a small network over the steps of one speaker (multitalker models)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Encoder(nn.Module):
     def positions(self, first: int, last: int) -> list[Tensor]:
         """Each layer's projection of the distances first .. last (falling), [h, first - last + 1, D / h].
 
-        They depend on nothing but the weights: compute them once per shape and hand them to `step`.
+        They depend on the weights only: compute them once per shape and pass them to `step`.
         """
         encoding = sinusoids(first, last, self.config.width, self.pre_encode.out.weight)
         return [layer.positions(encoding) for layer in self._layers()]
@@ -136,8 +136,9 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Whole clips: mel [B, T, F], frames [B] -> steps [B, S, D], counts [B].
 
-        `context` is one of the checkpoint's (default: its first); one without limit has LONG_CONTEXT in clips longer
-        than LONG_STEPS. `chunk_steps` subsamples so many steps at a time, with the same numbers in less memory.
+        `context` is one of the checkpoint's (default: its first); an unlimited one becomes LONG_CONTEXT in clips longer
+        than MAX_FULL_ATTENTION_STEPS. With `chunk_steps` that many steps are subsampled at a time: the same results
+        in less memory.
         """
         x, counts = self.subsample(mel, frames, chunk_steps)
         return self.encode_steps(x, counts, context, speakers), counts
@@ -166,7 +167,7 @@ class Encoder(nn.Module):
         context: AttentionContext | None = None,
         speakers: SpeakerActivities | None = None,
     ) -> Preemptible[Tensor]:
-        """The same in slices of a layer."""
+        """Like `encode_steps`, preemptible after each layer."""
         x = self.dropout(self._scale(x))
         steps = x.shape[1]
         context, local = self._attention(context or self.config.contexts[0], steps)
@@ -187,13 +188,13 @@ class Encoder(nn.Module):
         return x
 
     def _attention(self, context: AttentionContext, steps: int) -> tuple[AttentionContext, bool]:
-        """How far a step sees in a clip so long, and whether that is attended to in blocks."""
+        """The attention context for a clip of `steps` steps, and whether attention is local."""
         if context.is_unlimited and steps > MAX_FULL_ATTENTION_STEPS:
             return LONG_CONTEXT, True
         return context, self.config.local
 
     def _visible(self, steps: int, context: AttentionContext, device: torch.device) -> Tensor:
-        """Which step (row) sees which (column), where they do not all: bool [S, S]."""
+        """Attention mask of a limited context, bool [S, S]: whether a step (row) sees another (column)."""
         row = torch.arange(steps, device=device)[:, None]
         column = torch.arange(steps, device=device)[None]
         left = context.left if context.left >= 0 else steps
@@ -217,11 +218,11 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Tensor, EncoderState]:
         """One chunk of C steps of cache-aware streams: mel [B, 8C, F] -> encoded [B, C, D], counts [B], state.
 
-        Rows may be of any age. `frames` [B] counts valid mel frames from index 0. A row that has not
-        started holds its own frames from LEAD_FRAMES on (they count as given); a row's last chunk may be
-        shorter; a row with 0 frames idles and keeps its state. `positions` are those of distances
-        L + C - 1 .. 1 - C, with L the cached steps. Source of the caching scheme: Noroozi et al.,
-        "Stateful Conformer with Cache-based Inference" (2023); keys and values are cached projected.
+        Rows may be of any age. `frames` [B] counts valid mel frames from index 0. The frames of a row that
+        has not started begin at LEAD_FRAMES (the virtual ones before them count as valid); a row's last
+        chunk may be shorter; a row with 0 frames is idle and keeps its state. `positions` are those of
+        distances L + C - 1 .. 1 - C, with L the cached steps. Source of the caching scheme: Noroozi et al.,
+        "Stateful Conformer with Cache-based Inference" (2023); keys and values are cached after projection.
         """
         fresh, idle = ~state.started, frames == 0
         x, counts, subsampling = self.pre_encode.step(mel, frames, fresh, state.subsampling)
@@ -242,9 +243,9 @@ class Encoder(nn.Module):
         return x, counts, moved.keep_rows(idle, state)
 
     def _step_masks(self, length: Tensor, counts: Tensor, chunk: int, past: int) -> tuple[Tensor, Tensor]:
-        """Which keys (cached and new) a chunk sees, [B, 1, 1, L + C], and which of its steps count, [B, C].
+        """Masks of the visible keys (cached and new), [B, 1, 1, L + C], and of the chunk's valid steps, [B, C].
 
-        Whole chunks alone are kept of the past, so that a step sees what it would see in a whole clip.
+        Only whole chunks of the past are visible, as in a whole clip.
         """
         position = torch.arange(past + chunk, device=length.device)
         whole = length.clamp(max=past // chunk * chunk)
@@ -252,12 +253,13 @@ class Encoder(nn.Module):
         return keep[:, None, None], frame_mask(counts, chunk)
 
     def _apply_speakers(self, index: int, x: Tensor, speakers: SpeakerActivities | None) -> Tensor:
-        """Without activities the first layer hears one speaker alone, the others hear none apart."""
+        """Applies a layer's speaker kernels. Without activities the first layer assumes a single speaker, and the
+        kernels of all others are skipped."""
         name = str(index)
         if name not in self.speaker_kernels or (speakers is None and index > 0):
             return x
-        wanted, others = speakers or (x.new_ones(x.shape[:2]), x.new_zeros(x.shape[:2]))
-        x = self.speaker_kernels[name](x, wanted)
+        target, others = speakers or (x.new_ones(x.shape[:2]), x.new_zeros(x.shape[:2]))
+        x = self.speaker_kernels[name](x, target)
         out: Tensor = self.background_kernels[name](x, others)
         return out
 

@@ -1,7 +1,7 @@
-"""Conure's own folder: config.json, model.safetensors under our names, the tokenizer as it came.
+"""Checkpoint folders in Conure's format: config.json, model.safetensors with Conure's names, the original tokenizer.
 
-config.json is the network's config as it is in `config.py`, so that nothing needs to be guessed; the tensors
-must agree with it all the same. config.json is written last: a folder without it was not finished.
+config.json holds the complete config of `config.py`, so nothing has to be inferred; the tensors must still agree with
+it. config.json is written last: a folder without it is incomplete.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WEIGHTS = "model.safetensors"
 
 
 def save(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Writes a checkpoint; `dtype` stores the weights in another type (the front-end stays as it is)."""
+    """Writes a checkpoint; `dtype` stores the weights in another type (window and filterbank keep theirs)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
     weights = {name: t if dtype is None else t.to(dtype) for name, t in checkpoint.tensors.items() if is_learned(name)}
@@ -41,20 +41,20 @@ def save(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None = None)
 
 
 def read(folder: Path) -> Checkpoint:
-    """Reads a folder back. Raises BadCheckpoint where it is broken or disagrees with itself."""
-    described = read_manifest(folder)
-    held = from_conure(read_safetensors(folder / WEIGHTS))
-    _check_config(described.config, held)
-    check_tensors(described.config, held.tensors)
-    return dataclasses.replace(described, tensors=held.tensors, window=held.window, filterbank=held.filterbank)
+    """Reads a folder. Raises BadCheckpoint if it is broken or inconsistent."""
+    manifest = read_manifest(folder)
+    renamed = from_conure(read_safetensors(folder / WEIGHTS))
+    _check_config(manifest.config, renamed)
+    check_tensors(manifest.config, renamed.tensors)
+    return dataclasses.replace(manifest, tensors=renamed.tensors, window=renamed.window, filterbank=renamed.filterbank)
 
 
-def _check_config(config: NetworkConfig, held: Renamed) -> None:
-    """The tensors must tell the same shape, before a network of that shape is built."""
-    inferred = infer_config(held, declared_by(config))
+def _check_config(config: NetworkConfig, renamed: Renamed) -> None:
+    """Raises BadCheckpoint if the tensors imply another config, before a network of that shape is built."""
+    inferred = infer_config(renamed, declared_by(config))
     inferred = dataclasses.replace(
         inferred, encoder=dataclasses.replace(inferred.encoder, dropout=config.encoder.dropout)
     )
     for name, value in dataclasses.asdict(inferred).items():
         if value != dataclasses.asdict(config)[name]:
-            raise BadCheckpoint(f"network.{name} in {CONFIG} is not what {WEIGHTS} holds")
+            raise BadCheckpoint(f"network.{name} in {CONFIG} does not agree with the tensors in {WEIGHTS}")

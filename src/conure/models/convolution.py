@@ -1,6 +1,6 @@
-"""The convolution module of a conformer layer: mix and gate, a depthwise filter over time, mix.
+"""The convolution module of a conformer layer: pointwise with gate, depthwise over time, pointwise.
 
-Pointwise convolutions are held as linear layers: the same numbers without a transpose, and as matrix
+Pointwise convolutions are linear layers here: the same results without a transpose, and as matrix
 products they can be quantised. Source: Gulati et al., "Conformer" (2020).
 """
 

@@ -1,4 +1,4 @@
-"""What is said where a file system has no room: which folder, how much is needed, how much is free."""
+"""Messages for full file systems: the folder, the space that is needed and the space that is free."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from pathlib import Path
 
 __all__ = ["is_disk_full", "no_space_message"]
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether that is why something was not written; the library of safetensors tells it in its message alone."""
-    return getattr(error, "errno", None) in FULL or any(f"(os error {number})" in str(error) for number in FULL)
+    """Whether a write failed because the disk is full; safetensors reports the error number in its message only."""
+    return getattr(error, "errno", None) in DISK_FULL_ERRORS or any(
+        f"(os error {number})" in str(error) for number in DISK_FULL_ERRORS
+    )
 
 
 def no_space_message(folder: Path, needed: int | None) -> str:
-    """The sentence, without what was to be written."""
-    there = folder.expanduser().absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    """The part of an error message that tells the folder and its space."""
+    existing = folder.expanduser().absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
     try:
-        free = _size(shutil.disk_usage(there).free)
+        free = _size(shutil.disk_usage(existing).free)
     except OSError:
         free = "an unknown amount"
-    wanted = f"{_size(needed)} needed, " if needed is not None else ""
-    return f"no space is left in {os.fspath(folder)} ({wanted}{free} free)"
+    need = f"{_size(needed)} needed, " if needed is not None else ""
+    return f"no space is left in {os.fspath(folder)} ({need}{free} free)"
 
 
 def _size(count: int) -> str:

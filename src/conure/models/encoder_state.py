@@ -1,4 +1,4 @@
-"""What cache-aware streams remember between chunks: tensors with one row a stream."""
+"""The encoder state of cache-aware streams between chunks: tensors with one row per stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["EncoderState"]
 
 @dataclass(frozen=True)
 class EncoderState:
-    """B rows of any age; a row that has not `started` may hold anything else."""
+    """B rows of any age; the other tensors of a row that has not `started` are undefined."""
 
     subsampling: tuple[Tensor, ...]
     """The frame before the chunk at each convolution, [B, channels, 1, bands]."""
@@ -25,13 +25,13 @@ class EncoderState:
     convolution: Tensor
     """[layers, B, D, kernel - 1]."""
     length: Tensor
-    """Cached steps that are real, [B]."""
+    """Number of valid cached steps, [B]."""
     started: Tensor
     """False until the row's first chunk, bool [B]."""
 
     @staticmethod
     def allocate(config: EncoderConfig, rows: int, past: int, like: Tensor) -> EncoderState:
-        """Fresh rows that remember `past` steps, of the type and on the device of `like`."""
+        """Fresh rows that cache `past` steps, of the type and on the device of `like`."""
         bands = _bands(config)
         channels = (1, config.channels, config.channels)
         keys = like.new_zeros(config.layers, rows, config.heads, past, config.width // config.heads)
@@ -46,7 +46,7 @@ class EncoderState:
 
     @staticmethod
     def row_bytes(config: EncoderConfig, past: int, size: int) -> int:
-        """What a row takes, with so many bytes a number."""
+        """Memory of a row, with `size` bytes per number."""
         channels = (1, config.channels, config.channels)
         subsampling = sum(c * b for c, b in zip(channels, _bands(config), strict=True))
         layer = config.width * (2 * past + config.kernel - 1)
@@ -58,7 +58,7 @@ class EncoderState:
         return sum(tensor.nbytes for tensor in tensors)
 
     def gather(self, rows: Tensor) -> EncoderState:
-        """A copy of some rows, in the order asked for."""
+        """A copy of the given rows, in that order."""
         return EncoderState(
             tuple(cache[rows] for cache in self.subsampling),
             self.keys[:, rows],
@@ -79,11 +79,11 @@ class EncoderState:
         self.started[rows] = other.started
 
     def reset(self, rows: Tensor | np.ndarray) -> None:
-        """Makes rows ready for new streams; their old caches are never read again."""
+        """Prepares rows for new streams; their old caches are not read any more."""
         self.started[torch.as_tensor(rows, device=self.started.device)] = False
 
     def keep_rows(self, keep: Tensor, old: EncoderState) -> EncoderState:
-        """The rows of `old` where `keep` [B] is true, these elsewhere."""
+        """The rows of `old` where `keep` [B] is true, those of this state elsewhere."""
 
         def pick(new: Tensor, before: Tensor, axis: int) -> Tensor:
             shape = [1] * new.dim()
@@ -102,6 +102,6 @@ class EncoderState:
 
 
 def _bands(config: EncoderConfig) -> tuple[int, int, int]:
-    """Of the mel, and after each of the first two convolutions."""
+    """Frequency bands of the mel and after each of the first two convolutions."""
     first = config.features // 2 + 1
     return config.features, first, first // 2 + 1

@@ -1,4 +1,4 @@
-"""The encoder with folded layers (see `folded`). Its plain twin is `conformer.Encoder`."""
+"""The encoder with folded layers (see `folded_layers`). Its reference implementation is `conformer.Encoder`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from conure.models.folded_layers import FoldedLayer
 
 __all__ = ["FoldedEncoder"]
 
-MOST_REACH = 4096
-"""Steps (5.5 minutes) up to which projected positions are kept: 0.8 GB for 24 layers of 1,024 in half precision."""
-LEAST_REACH = 256
+MAX_CACHED_REACH = 4096
+"""Steps (5.5 minutes) up to which projected positions are cached: 0.8 GB for 24 layers of width 1,024 in half
+precision."""
+MIN_CACHED_REACH = 256
 
 
 class FoldedEncoder(Encoder):
-    """Takes the place of the encoder that it was made of, for inference; projected positions are kept."""
+    """Replaces the encoder that it is made from, for inference only; caches projected positions."""
 
     def __init__(self, encoder: Encoder) -> None:
         nn.Module.__init__(self)
@@ -27,9 +28,9 @@ class FoldedEncoder(Encoder):
 
     def positions(self, first: int, last: int) -> list[Tensor]:
         reach = max(first, -last)
-        if reach > MOST_REACH:
+        if reach > MAX_CACHED_REACH:
             return super().positions(first, last)
         if reach > self._reach:
-            self._reach = max(LEAST_REACH, 1 << (reach - 1).bit_length())
+            self._reach = max(MIN_CACHED_REACH, 1 << (reach - 1).bit_length())
             self._tables = super().positions(self._reach, -self._reach)
         return [table[:, self._reach - first : self._reach - last + 1] for table in self._tables]

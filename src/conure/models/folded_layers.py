@@ -1,8 +1,8 @@
-"""The encoder's layers as a GPU runs them: what is constant is folded into the weights, so fewer passes are made.
+"""The encoder's layers for GPUs: constants are folded into the weights, so fewer kernels run.
 
-Queries, keys and values are one product, the halves of the feed-forwards are in their second products, the statistics
-of a batch norm in the filter. The numbers are those of `conformer.Layer` to rounding. How a layer attends and filters
-is handed in: whole clips and chunks of streams share everything else.
+Queries, keys and values are one product, the factor 1/2 of the feed-forwards is part of their second products, the
+statistics of a batch norm are part of the filter. Results equal those of `conformer.Layer` up to rounding. The
+attention and the filter are arguments: whole clips and chunks of streams share everything else.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from conure.models.local_attention import attend_locally
 __all__ = ["AttendFunction", "Filter", "FoldedLayer", "FilterFunction"]
 
 AttendFunction = Callable[..., Tensor]
-"""Queries, keys and values [B, T, h, d] -> [B, T, D]; those of global steps follow where they are separate."""
+"""Queries, keys and values [B, T, h, d] -> [B, T, D]; separate ones of global steps follow if the layer has them."""
 FilterFunction = Callable[[Tensor], Tensor]
-"""What the first mixing product gives, [B, T, 2 D], gated, filtered over time, normalised and activated: [B, T, D]."""
+"""Output of the first pointwise product, [B, T, 2 D] -> gated, filtered over time, normalised, activated: [B, T, D]."""
 
 
 class Filter(nn.Module):
-    """A depthwise filter over time and the norm behind it; a batch norm is part of the filter."""
+    """A depthwise filter over time and the norm after it; a batch norm is folded into the filter."""
 
     weight: Tensor
     """[kernel, D], oldest step first."""
@@ -58,7 +58,7 @@ class Filter(nn.Module):
 
 
 class FoldedLayer(nn.Module):
-    """Shares with the layer that it was made of what it need not change; takes and gives what that does."""
+    """A folded `Layer` with the same inputs and outputs; parameters that do not change are shared with it."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
@@ -83,34 +83,34 @@ class FoldedLayer(nn.Module):
         self.norm_out = layer.norm_out
 
     def forward(self, x: Tensor, positions: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
-        """x [B, T, D] of whole clips; as `Layer.forward` has it."""
+        """x [B, T, D] of whole clips; see `Layer.forward`."""
 
-        def heard(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            given = positions, self.bias_u, self.bias_v
+        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            relative = positions, self.bias_u, self.bias_v
             if keep.shape[2] == 1:  # every step sees the whole clip
-                return attend_clip(query, key, value, *given, valid.sum(1))
+                return attend_clip(query, key, value, *relative, valid.sum(1))
             query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-            return attend_relative(query, key, value, *given, keep)
+            return attend_relative(query, key, value, *relative, keep)
 
-        return self.run(x, heard, lambda mixed: self.filter(mixed, valid))
+        return self.run(x, attend, lambda mixed: self.filter(mixed, valid))
 
     def local(self, x: Tensor, positions: Tensor, valid: Tensor, window: int) -> Tensor:
-        """As `Layer.local` has it."""
+        """See `Layer.local`."""
 
-        def heard(*parts: Tensor) -> Tensor:
-            projected, *own = _threes([part.transpose(1, 2) for part in parts])
-            u, v, asking = self.bias_u, self.bias_v, own[0] if own else projected
+        def attend(*parts: Tensor) -> Tensor:
+            projected, *separate = _as_projections([part.transpose(1, 2) for part in parts])
+            u, v, global_projection = self.bias_u, self.bias_v, separate[0] if separate else projected
             if places := self.global_steps(x.shape[1]):
-                return attend_with_global_steps(projected, asking, positions, u, v, valid, window, places)
+                return attend_with_global_steps(projected, global_projection, positions, u, v, valid, window, places)
             return attend_locally(*projected, positions, u, v, valid, window)
 
-        return self.run(x, heard, lambda mixed: self.filter(mixed, valid))
+        return self.run(x, attend, lambda mixed: self.filter(mixed, valid))
 
-    def run(self, x: Tensor, heard: AttendFunction, filtered: FilterFunction) -> Tensor:
-        """x [B, T, D] -> [B, T, D], whatever it attends to."""
+    def run(self, x: Tensor, attend: AttendFunction, filter_steps: FilterFunction) -> Tensor:
+        """x [B, T, D] -> [B, T, D] with the given attention and filter."""
         x = x + self.down1(F.silu(self.up1(self.norm_feed_forward1(x))))
-        x = x + self.out(heard(*self._by_head(self.project(self.norm_attention(x)))))
-        x = x + self.mix2(filtered(self.mix1(self.norm_convolution(x))))
+        x = x + self.out(attend(*self._by_head(self.project(self.norm_attention(x)))))
+        x = x + self.mix2(filter_steps(self.mix1(self.norm_convolution(x))))
         x = x + self.down2(F.silu(self.up2(self.norm_feed_forward2(x))))
         out: Tensor = self.norm_out(x)
         return out
@@ -121,33 +121,33 @@ class FoldedLayer(nn.Module):
         return out.view(len(encoding), self.heads, self.head_width).transpose(0, 1)
 
     def _by_head(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What `project` gives, [B, T, 3 D] -> queries, keys and values, each [B, T, h, d], not copied."""
+        """Output of `project`, [B, T, 3 D] -> queries, keys and values, each a view [B, T, h, d]."""
         return x.view(*x.shape[:2], -1, self.heads, self.head_width).unbind(2)
 
 
 def _projections(attention: Attention) -> list[nn.Linear]:
-    own = [getattr(attention, f"global_{part}") for part in "qkv"] if attention.global_q is not None else []
-    return [attention.linear_q, attention.linear_k, attention.linear_v, *own]
+    separate = [getattr(attention, f"global_{part}") for part in "qkv"] if attention.global_q is not None else []
+    return [attention.linear_q, attention.linear_k, attention.linear_v, *separate]
 
 
-def _threes(parts: list[Tensor]) -> list[Projection]:
+def _as_projections(parts: list[Tensor]) -> list[Projection]:
     return [Projection(*parts[begin : begin + 3]) for begin in range(0, len(parts), 3)]
 
 
-def _scaled(linear: nn.Linear, by: float) -> nn.Linear:
-    return _linear(linear.weight * by, None if linear.bias is None else linear.bias * by)
+def _scaled(linear: nn.Linear, factor: float) -> nn.Linear:
+    return _linear(linear.weight * factor, None if linear.bias is None else linear.bias * factor)
 
 
 def _joined(*linears: nn.Linear) -> nn.Linear:
-    """One product for several of the same input."""
+    """One linear layer for several with the same input."""
     weights: list[Tensor] = [linear.weight for linear in linears]
     biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
     return _linear(torch.cat(weights), torch.cat(biases) if biases else None)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    made.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
     if bias is not None:
-        made.bias = nn.Parameter(bias.detach(), requires_grad=False)
-    return made
+        linear.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return linear

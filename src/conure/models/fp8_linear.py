@@ -1,8 +1,8 @@
-"""Products in 8-bit floats (e4m3), which a Hopper card multiplies twice as fast as half floats.
+"""Linear layers in 8-bit floats (e4m3), which a Hopper GPU multiplies twice as fast as half floats.
 
-Weights have one scale for each output, activations one for each row, found as they come.
-Accumulated in float32, given in bfloat16. For inference, after the encoder is where it will be: moving a module to
-another type would turn its 8-bit weights into that.
+Weights have one scale per output, activations one per row, computed on the fly. Products accumulate in float32; outputs
+are bfloat16. For inference, and only after the encoder has been moved to its device and type: casting a module to
+another type would cast its 8-bit weights, too.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from conure.models.folded_layers import FoldedLayer
 
 __all__ = ["PRODUCTS", "Fp8Linear", "quantise"]
 
-TYPE = torch.float8_e4m3fn
-LARGEST = torch.finfo(TYPE).max
-SMALLEST = 1e-20
-"""A row of zeros is divided by this."""
+FP8 = torch.float8_e4m3fn
+MAX_FP8 = torch.finfo(FP8).max
+MIN_ABSOLUTE = 1e-20
+"""Lower bound of a row's maximum, so that a row of zeros has a scale."""
 PRODUCTS = ("up1", "down1", "project", "out", "mix1", "mix2", "up2", "down2")
-"""Of a folded layer: all but the projection of positions, which is made once."""
+"""The linear layers of a folded layer that are quantised: all but the projection of positions, which runs once."""
 
 
 class Fp8Linear(nn.Module):
-    """Takes the place of a linear layer whose sizes are multiples of 16."""
+    """Replaces a linear layer whose sizes are multiples of 16."""
 
     weight: Tensor
     """[out, in] in 8 bits."""
@@ -51,14 +51,14 @@ class Fp8Linear(nn.Module):
         return out.view(*x.shape[:-1], -1)
 
     def forward_reference(self, x: Tensor) -> Tensor:
-        """The same in float32, of what 8 bits leave of both sides."""
+        """Reference implementation of `forward`: the same quantised values, multiplied in float32."""
         rows, scale = _eight_bits(x)
         bias = None if self.bias is None else self.bias.float()
         return F.linear(rows.float() * scale, self.weight.float() * self.scale.T, bias)
 
 
 def quantise(encoder: FoldedEncoder, products: Sequence[str] = PRODUCTS) -> None:
-    """Replaces the large products of every layer, or some of them, in place."""
+    """Replaces the linear layers `products` of every layer, in place."""
     for layer in encoder.layers:
         assert isinstance(layer, FoldedLayer)
         for name in products:
@@ -66,6 +66,6 @@ def quantise(encoder: FoldedEncoder, products: Sequence[str] = PRODUCTS) -> None
 
 
 def _eight_bits(x: Tensor) -> tuple[Tensor, Tensor]:
-    """[..., N] -> the same in 8 bits and what to multiply it with, [..., 1] in float32."""
-    scale = x.abs().amax(-1, keepdim=True).float().clamp(min=SMALLEST) / LARGEST
-    return (x.float() / scale).to(TYPE), scale
+    """[..., N] -> the values in 8 bits and their scales, [..., 1] in float32."""
+    scale = x.abs().amax(-1, keepdim=True).float().clamp(min=MIN_ABSOLUTE) / MAX_FP8
+    return (x.float() / scale).to(FP8), scale

@@ -1,9 +1,9 @@
-"""Local attention in which some steps at the beginning of a clip see all of it and are seen by all of it.
+"""Local attention with global steps at the beginning of a clip, which see all of it and are seen by all of it.
 
-A step sees its window as with local attention, and beside it every global step once more: by the product of query
-and key alone, without distances and without the learned biases. So a global step within the window is seen twice.
-Global steps themselves see the whole clip, again by the product alone. Source: Beltagy et al., "Longformer" (2020),
-as NeMo's RelPositionMultiHeadAttentionLongformer.
+A step sees its window as with local attention and, in addition, every global step: with the product of query and key
+alone, without distances and without the learned biases. So a global step within the window is seen twice. Global steps
+see the whole clip, again with the product alone. Source: Beltagy et al., "Longformer" (2020), as NeMo's
+RelPositionMultiHeadAttentionLongformer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Projection(NamedTuple):
 
 def attend_with_global_steps(
     local: Projection,
-    own: Projection,
+    global_projection: Projection,
     positions: Tensor,
     bias_u: Tensor,
     bias_v: Tensor,
@@ -38,27 +38,28 @@ def attend_with_global_steps(
     window: int,
     places: range,
 ) -> Tensor:
-    """As `attend_locally`; the steps at `places` are global, and `own` is the projection for what they see and give.
+    """Like `attend_locally`; the steps at `places` are global and use `global_projection`.
 
-    Values that they give to others are those of `local`, also where they have a projection of their own.
+    The values that other steps read from global ones are always those of `local`.
     """
     steps = torch.arange(places.start, places.stop, places.step, device=valid.device)
-    real = valid[:, steps]  # [B, G]
-    scores = own.query @ own.key[:, :, steps].transpose(2, 3) * own.query.shape[3] ** -0.5
-    scores = scores.masked_fill(~real[:, None, None], torch.finfo(scores.dtype).min / 2)
+    is_valid = valid[:, steps]  # [B, G]
+    query, key, value = global_projection
+    scores = query @ key[:, :, steps].transpose(2, 3) * query.shape[3] ** -0.5
+    scores = scores.masked_fill(~is_valid[:, None, None], torch.finfo(scores.dtype).min / 2)
     beside = ExtraKeys(scores, local.value[:, :, steps])
     mixed = attend_locally(*local, positions, bias_u, bias_v, valid, window, beside)
-    asking = _asking(own.query[:, :, steps], real.sum(1))
-    seen = F.scaled_dot_product_attention(asking, own.key, own.value, attn_mask=_finite(valid, scores.dtype))
-    seen = torch.where(real[..., None], seen.transpose(1, 2).flatten(2), mixed[:, steps])
+    global_queries = _global_queries(query[:, :, steps], is_valid.sum(1))
+    seen = F.scaled_dot_product_attention(global_queries, key, value, attn_mask=_finite_mask(valid, scores.dtype))
+    seen = torch.where(is_valid[..., None], seen.transpose(1, 2).flatten(2), mixed[:, steps])
     return mixed.index_copy(1, steps, seen)
 
 
-def _asking(queries: Tensor, counts: Tensor) -> Tensor:
-    """The queries that global steps ask with, [B, h, G, d], of which counts [B] are real.
+def _global_queries(queries: Tensor, counts: Tensor) -> Tensor:
+    """The queries that global steps use, [B, h, G, d], of which counts [B] are valid.
 
-    NeMo reads [G, h, d] as [h, G, d] without a transpose. Networks were trained with it, so several global steps ask
-    with one another's queries; of one there is nothing to confuse.
+    NeMo reads [G, h, d] as [h, G, d] without a transpose. Networks were trained with this, so several global steps use
+    one another's queries; a single one uses its own.
     """
     _, heads, tokens, width = queries.shape
     head = torch.arange(heads, device=queries.device)[:, None]
@@ -68,7 +69,7 @@ def _asking(queries: Tensor, counts: Tensor) -> Tensor:
     return queries.flatten(1, 2).gather(1, index).view_as(queries)
 
 
-def _finite(valid: Tensor, kind: torch.dtype) -> Tensor:
-    """A mask that is added, [B, 1, 1, T]: a clip without steps stays finite."""
-    mask = torch.zeros(valid.shape, dtype=kind, device=valid.device)
-    return mask.masked_fill(~valid, torch.finfo(kind).min / 2)[:, None, None]
+def _finite_mask(valid: Tensor, dtype: torch.dtype) -> Tensor:
+    """An additive mask, [B, 1, 1, T], with finite values: the results for a clip without steps stay finite."""
+    mask = torch.zeros(valid.shape, dtype=dtype, device=valid.device)
+    return mask.masked_fill(~valid, torch.finfo(dtype).min / 2)[:, None, None]

@@ -1,7 +1,7 @@
 """Reads folders in the layout of Hugging Face transformers: config.json, safetensors, tokenizer.json.
 
-Only safetensors are read: a pytorch_model.bin is a pickle and is never opened. Names of shards must stay in the
-folder. Files may be links, because the cache of the hub is made of links.
+Only safetensors are read: a pytorch_model.bin is a pickle and is never opened. Shards must lie in the folder itself.
+Symbolic links are followed, because the cache of the hub consists of links.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ OTHER_FAMILIES = {
     "nemo_speechlm": "a speech language model",
 }
 LOOKAHEADS = (13, 6, 1, 0)
-"""What the architecture is trained with, and transformers assumes, where no file names any."""
+"""Default look-aheads in steps, as the architecture is trained and transformers assumes, if no file lists any."""
 
 
 @dataclass(frozen=True)
 class HuggingFaceFolder:
-    """What a folder holds, as it is."""
+    """The content of a folder, not yet interpreted."""
 
     config: dict[str, Any]
     processor: dict[str, Any]
-    """Settings of the front-end and the language prompt; empty when the folder has none."""
+    """Settings of feature extraction and the language prompt; empty if the folder has none."""
     tensors: dict[str, Tensor]
     tokenizer: tuple[str, bytes]
-    """File name and bytes."""
+    """File name and content."""
 
 
 def read_hf(folder: Path) -> HuggingFaceFolder:
-    """Reads a folder whole. Raises BadCheckpoint for one that is broken, hostile or of another kind."""
+    """Reads a whole folder. Raises BadCheckpoint if it is broken, malicious or of another model type."""
     config = read_json(folder / CONFIG)
     _check_model_type(config)
     processor = _read_optional(folder / PROCESSOR)
@@ -91,13 +91,13 @@ def _read_optional(path: Path) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of one file, mapped and not copied: pages are read when they are used."""
+    """Tensors of one file, memory-mapped: pages are read when they are used."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             header = int.from_bytes(file.read(8), "little")
         if size < 8 or header > min(size - 8, MAX_HEADER_BYTES):
-            raise BadCheckpoint(f"{path.name} has {size:,} bytes and a header that claims {header:,}: it is cut off")
+            raise BadCheckpoint(f"{path.name} has {size:,} bytes and a header that claims {header:,}: it is truncated")
         with safe_open(os.fspath(path), "pt") as tensors:
             names = list(tensors.keys())
             if len(names) > MAX_TENSORS:
@@ -106,7 +106,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     except BadCheckpoint:
         raise
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
-        raise BadCheckpoint(f"{path.name} is no whole safetensors file: {short_repr(str(error))}") from error
+        raise BadCheckpoint(f"{path.name} is not a complete safetensors file: {short_repr(str(error))}") from error
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -128,42 +128,43 @@ def _read_shards(folder: Path, places: Any) -> dict[str, Tensor]:
         raise BadCheckpoint(f"{INDEX} names shards outside the folder: {first_few(outside or shards)}")
     tensors: dict[str, Tensor] = {}
     for shard in shards:
-        held = read_safetensors(folder / shard)
-        stray = [name for name in held if places.get(name) != shard]
+        shard_tensors = read_safetensors(folder / shard)
+        stray = [name for name in shard_tensors if places.get(name) != shard]
         if stray:
             raise BadCheckpoint(f"{shard} holds tensors that {INDEX} does not place there: {first_few(stray)}")
-        tensors |= held
+        tensors |= shard_tensors
     if missing := places.keys() - tensors.keys():
         raise BadCheckpoint(f"the shards lack {first_few(sorted(missing))}")
     return tensors
 
 
 def declared_by_hugging_face(folder: HuggingFaceFolder) -> DeclaredConfig:
-    """What the configs say that tensors do not. Defaults are those of transformers."""
+    """The settings that tensors do not show, from the config files. Defaults are those of transformers."""
     config, encoder = folder.config, folder.config.get("encoder_config") or {}
     if not isinstance(encoder, dict):
         raise BadCheckpoint(f"{CONFIG}: encoder_config is {short_repr(encoder)} and should be an object")
     _check_settings(config, encoder)
     streaming = config["model_type"] in STREAMING
     durations = config.get("durations", [0, 1, 2, 3, 4]) if config["model_type"] == "parakeet_tdt" else []
-    durations = checked.wholes(durations, f"{CONFIG}: durations", 0, checked.MAX_DURATION, 100)
+    durations = checked.integers(durations, f"{CONFIG}: durations", 0, checked.MAX_DURATION, 100)
     return DeclaredConfig(
         mel=_mel(folder, encoder, streaming),
-        scale_input=checked.flag(encoder.get("scale_input", True), f"{CONFIG}: encoder_config.scale_input"),
+        scale_input=checked.boolean(encoder.get("scale_input", True), f"{CONFIG}: encoder_config.scale_input"),
         causal_subsampling=streaming,
         causal_convolution=streaming,
         style="chunked_limited" if streaming else "regular",
         contexts=_contexts(folder, encoder) if streaming else (AttentionContext(),),
         durations=tuple(durations),
         prompt_ids=_prompt_ids(folder),
-        max_symbols=checked.whole(
+        max_symbols=checked.integer(
             config.get("max_symbols_per_step", 10), f"{CONFIG}: max_symbols_per_step", 1, checked.MAX_SYMBOLS
         ),
     )
 
 
 def check_blank(folder: HuggingFaceFolder, config: NetworkConfig) -> None:
-    """The blank is the last token with us. Padding is another token with most converters, the blank for CTC."""
+    """Raises BadCheckpoint unless the blank is the last token. For CTC the padding token is the blank; otherwise most
+    converters use another token for padding."""
     key = "pad_token_id" if folder.config["model_type"] == "parakeet_ctc" else "blank_token_id"
     blank = folder.config.get(key, config.blank)
     if blank != config.blank:
@@ -189,50 +190,55 @@ def _check_settings(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> No
 
 
 def _mel(folder: HuggingFaceFolder, encoder: Mapping[str, Any], streaming: bool) -> MelConfig:
-    front = folder.processor["feature_extractor"]
-    plain = MelConfig()
-    for key, value in (("sampling_rate", plain.sample_rate), ("hop_length", plain.hop)):
-        if front.get(key, value) != value:
-            raise BadCheckpoint(f"{key} of the front-end is {short_repr(front[key])}; Conure supports {value}")
+    extractor = folder.processor["feature_extractor"]
+    defaults = MelConfig()
+    for key, value in (("sampling_rate", defaults.sample_rate), ("hop_length", defaults.hop)):
+        if extractor.get(key, value) != value:
+            raise BadCheckpoint(f"{key} of the front-end is {short_repr(extractor[key])}; Conure supports {value}")
 
     def size(key: str, default: int) -> int:
-        return checked.whole(front.get(key, default), f"{key} of the front-end", 1, checked.MAX_FFT)
+        return checked.integer(extractor.get(key, default), f"{key} of the front-end", 1, checked.MAX_FFT)
 
     return MelConfig(
-        features=checked.whole(encoder.get("num_mel_bins", 80), f"{CONFIG}: encoder_config.num_mel_bins", 1, 2**10),
+        features=checked.integer(encoder.get("num_mel_bins", 80), f"{CONFIG}: encoder_config.num_mel_bins", 1, 2**10),
         normalize="NA" if streaming else "per_feature",
-        window=size("win_length", plain.window),
-        fft=size("n_fft", plain.fft),
-        preemphasis=checked.number(front.get("preemphasis", plain.preemphasis), "preemphasis of the front-end", 0, 1),
+        window=size("win_length", defaults.window),
+        fft=size("n_fft", defaults.fft),
+        preemphasis=checked.number(
+            extractor.get("preemphasis", defaults.preemphasis), "preemphasis of the front-end", 0, 1
+        ),
     )
 
 
 def _contexts(folder: HuggingFaceFolder, encoder: Mapping[str, Any]) -> tuple[AttentionContext, ...]:
-    """The sliding window counts the step itself: its left context is one less. The default look-ahead comes first."""
-    window, default, several = "sliding_window", "default_num_lookahead_tokens", "supported_num_lookahead_tokens"
-    most = checked.MAX_CONTEXT
-    left = checked.whole(encoder.get(window, 71), f"{CONFIG}: encoder_config.{window}", 1, most) - 1
-    told = encoder.get(default, folder.processor.get(default, LOOKAHEADS[0]))
-    first = checked.whole(told, f"{CONFIG}: encoder_config.{default}", 0, most)
+    """The attention contexts, the default first. The sliding window includes the step itself, the left context does
+    not."""
+    window, default, supported = "sliding_window", "default_num_lookahead_tokens", "supported_num_lookahead_tokens"
+    limit = checked.MAX_CONTEXT
+    left = checked.integer(encoder.get(window, 71), f"{CONFIG}: encoder_config.{window}", 1, limit) - 1
+    lookahead = encoder.get(default, folder.processor.get(default, LOOKAHEADS[0]))
+    first = checked.integer(lookahead, f"{CONFIG}: encoder_config.{default}", 0, limit)
     for file, settings in ((PROCESSOR, folder.processor), (CONFIG, encoder)):
-        if settings.get(several):
-            others = checked.wholes(settings[several], f"{file}: {several}", 0, most, checked.MAX_CONTEXTS)
+        if settings.get(supported):
+            others = checked.integers(settings[supported], f"{file}: {supported}", 0, limit, checked.MAX_CONTEXTS)
             break
     else:
         others = [right for right in LOOKAHEADS if not left % (right + 1)]
     rights = dict.fromkeys((first, *others))
     broken = [right for right in rights if left % (right + 1)]
     if broken:
-        raise BadCheckpoint(f"{CONFIG}: encoder_config.{window}: {left} steps are no whole chunks of {broken[0] + 1}")
+        raise BadCheckpoint(
+            f"{CONFIG}: encoder_config.{window}: {left} steps are not a multiple of the chunk {broken[0] + 1}"
+        )
     return tuple(AttentionContext(left, right) for right in rights)
 
 
 def _prompt_ids(folder: HuggingFaceFolder) -> tuple[tuple[str, int], ...]:
-    """Without a processor's dictionary only the slot of automatic detection is known."""
+    """Language name to prompt slot; without a prompt dictionary only the slot of automatic detection is known."""
     if folder.config["model_type"] != "nemotron3_5_asr":
         return ()
     for file, settings in ((PROCESSOR, folder.processor), (CONFIG, folder.config)):
         if settings.get("prompt_dictionary"):
             return checked.language_slots(settings["prompt_dictionary"], f"{file}: prompt_dictionary")
     auto = folder.config.get("default_prompt_id", 101)
-    return (("auto", checked.whole(auto, f"{CONFIG}: default_prompt_id", 0, checked.MAX_PROMPTS)),)
+    return (("auto", checked.integer(auto, f"{CONFIG}: default_prompt_id", 0, checked.MAX_PROMPTS)),)

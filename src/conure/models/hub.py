@@ -1,8 +1,8 @@
-"""Weights from the Hugging Face hub: the cache first, the network last.
+"""Weights from the Hugging Face hub: from its local cache or, if necessary, downloaded.
 
-Only the files a checkpoint is made of are fetched: the .nemo archive, else safetensors with their JSON; never a
-pickle beside them. huggingface_hub keeps the cache and reads HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN. It
-throws away what a broken download had already brought, so large files are fetched here and put into its cache.
+Only the files of a checkpoint are downloaded: the .nemo archive, otherwise safetensors and their JSON files; never a
+pickle. huggingface_hub manages the cache and reads HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN. It discards an interrupted
+download, so large files are downloaded here, with resume, and put into its cache.
 """
 
 from __future__ import annotations
@@ -39,34 +39,35 @@ TINY_HINT = (
     "or try `--model tiny`, a few MB inside Conure: it knows English digits, letters, commands and simple "
     "sentences, for trying things out only"
 )
-# Errors of whichever httpx the installed huggingface_hub is built on.
+# The base class of HTTP errors depends on the HTTP library that the installed huggingface_hub uses.
 _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-LARGE_BYTES = 8 * 2**20
+MIN_LARGE_BYTES = 8 * 2**20
+"""Size from which on a download is resumable."""
 _JSON = ("config.json", "preprocessor_config.json", "processor_config.json")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 _INDEX = "model.safetensors.index.json"
 
 
-def is_cached(wanted: HubRepository) -> bool:
-    """Whether the whole checkpoint lies in the cache."""
-    return cached_path(wanted) is not None
+def is_cached(repository: HubRepository) -> bool:
+    """Whether the cache contains the whole checkpoint."""
+    return cached_path(repository) is not None
 
 
-def cached_path(wanted: HubRepository) -> Path | None:
-    """The checkpoint in the cache: a .nemo file or a folder. None when it is missing or half there."""
+def cached_path(repository: HubRepository) -> Path | None:
+    """The checkpoint in the cache: a .nemo file or a folder. None if it is missing or incomplete."""
     try:
         folder = snapshot_download(
-            wanted.repository, revision=wanted.revision, cache_dir=wanted.cache, local_files_only=True
+            repository.repository, revision=repository.revision, cache_dir=repository.cache, local_files_only=True
         )
     except (LocalEntryNotFoundError, HFValidationError, OSError):
         return None
-    return _whole_checkpoint(Path(folder), wanted)
+    return _complete_checkpoint(Path(folder), repository)
 
 
-def _whole_checkpoint(folder: Path, wanted: HubRepository) -> Path | None:
+def _complete_checkpoint(folder: Path, repository: HubRepository) -> Path | None:
     names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    files = _choose(wanted, names)
+    files = _choose(repository, names)
     if not files:
         return None
     if files[0].endswith(".nemo"):
@@ -83,14 +84,14 @@ def _shards(folder: Path) -> list[str]:
         return []
 
 
-def _choose(wanted: HubRepository, files: Iterable[str]) -> list[str]:
-    """The files of one checkpoint among all of a repository: the .nemo, which has every head, else safetensors."""
+def _choose(repository: HubRepository, files: Iterable[str]) -> list[str]:
+    """The files of the checkpoint in a repository: the .nemo file, which has all heads, otherwise safetensors."""
     top = [file for file in files if "/" not in file]
     archives = _archives(top)
-    if wanted.file:
-        return [wanted.file] if wanted.file in archives else []
-    if f"{wanted.name}.nemo" in archives:
-        return [f"{wanted.name}.nemo"]
+    if repository.file:
+        return [repository.file] if repository.file in archives else []
+    if f"{repository.name}.nemo" in archives:
+        return [f"{repository.name}.nemo"]
     if len(archives) == 1:
         return archives
     if "config.json" not in top or not any(file in top for file in _TOKENIZERS):
@@ -105,109 +106,119 @@ def _archives(files: Iterable[str]) -> list[str]:
     return sorted(file for file in files if "/" not in file and file.endswith(".nemo"))
 
 
-def _no_choice(wanted: HubRepository, files: Iterable[str]) -> ModelNotFound:
-    """Why none of a repository's files was chosen."""
+def _no_checkpoint(repository: HubRepository, files: Iterable[str]) -> ModelNotFound:
+    """The error if a repository has no checkpoint, or several."""
     archives = _archives(files)
-    if wanted.file:
-        return ModelNotFound(f"{wanted.repository} has no {wanted.file}", f"it has: {first_few(archives) or 'none'}")
-    if archives:
-        one = replace(wanted, file=archives[0]).label
+    if repository.file:
         return ModelNotFound(
-            f"{wanted.label} has several checkpoints: {first_few(archives)}", f"name one of them: {one}"
+            f"{repository.repository} has no {repository.file}", f"it has: {first_few(archives) or 'none'}"
         )
-    return ModelNotFound(f"{wanted.label} has neither one .nemo file nor safetensors that Conure reads")
+    if archives:
+        example = replace(repository, file=archives[0]).label
+        return ModelNotFound(
+            f"{repository.label} has several checkpoints: {first_few(archives)}", f"name one of them: {example}"
+        )
+    return ModelNotFound(f"{repository.label} has neither one .nemo file nor safetensors that Conure reads")
 
 
-def fetch(wanted: HubRepository, progress: Progress | None = None) -> Path:
-    """The checkpoint on disk, downloaded when the cache does not have it."""
-    if found := cached_path(wanted):
+def fetch(repository: HubRepository, progress: Progress | None = None) -> Path:
+    """The checkpoint on disk; it is downloaded if it is not in the cache."""
+    if found := cached_path(repository):
         return found
-    if wanted.offline or constants.HF_HUB_OFFLINE:
-        raise ModelNotFound(f"{wanted.label} is not on disk and downloads are switched off", _by_hand(wanted))
+    if repository.offline or constants.HF_HUB_OFFLINE:
+        raise ModelNotFound(
+            f"{repository.label} is not on disk and downloads are switched off", _manual_download_hint(repository)
+        )
     try:
-        _download(wanted, progress)
+        _download(repository, progress)
     except (_HTTP_ERROR, OSError, RuntimeError, HFValidationError) as error:
         if isinstance(error, ConureError):
             raise
-        raise _explain(wanted, error) from error
-    found = cached_path(wanted)
+        raise _explain(repository, error) from error
+    found = cached_path(repository)
     if found is None:
-        raise ModelNotFound(f"{wanted.label} was downloaded and is not whole", "try again")
+        raise ModelNotFound(f"{repository.label} was downloaded and is incomplete", "try again")
     return found
 
 
-def _download(wanted: HubRepository, progress: Progress | None) -> None:
-    info = HfApi().model_info(wanted.repository, revision=wanted.revision, files_metadata=True)
+def _download(repository: HubRepository, progress: Progress | None) -> None:
+    info = HfApi().model_info(repository.repository, revision=repository.revision, files_metadata=True)
     sizes = {file.rfilename: file.size for file in info.siblings or ()}
-    files = _choose(wanted, sizes)
+    files = _choose(repository, sizes)
     if not files:
-        raise _no_choice(wanted, sizes)
+        raise _no_checkpoint(repository, sizes)
     known = [size for file in files if (size := sizes[file]) is not None]
     total = sum(known) if len(known) == len(files) else None
     try:
-        _download_files(wanted, {file: sizes[file] for file in files}, total, progress)
+        _download_files(repository, {file: sizes[file] for file in files}, total, progress)
     except OSError as error:
         if not is_disk_full(error):
             raise
-        reason = no_space_message(_cache(wanted), total)
-        raise ModelNotFound(f"{wanted.label} cannot be downloaded: {reason}", "HF_HOME names another folder") from error
+        reason = no_space_message(_cache(repository), total)
+        raise ModelNotFound(
+            f"{repository.label} cannot be downloaded: {reason}", "HF_HOME names another folder"
+        ) from error
 
 
-def _cache(wanted: HubRepository) -> Path:
-    return wanted.cache or Path(constants.HF_HUB_CACHE)
+def _cache(repository: HubRepository) -> Path:
+    return repository.cache or Path(constants.HF_HUB_CACHE)
 
 
 def _download_files(
-    wanted: HubRepository, sizes: Mapping[str, int | None], total: int | None, progress: Progress | None
+    repository: HubRepository, sizes: Mapping[str, int | None], total: int | None, progress: Progress | None
 ) -> None:
     done = 0
     for file in sizes:
         bar = _bar(progress, done, total)
-        if (sizes[file] or 0) >= LARGE_BYTES:
-            _download_large(wanted, file, bar)
-        hf_hub_download(wanted.repository, file, revision=wanted.revision, cache_dir=wanted.cache, tqdm_class=bar)
+        if (sizes[file] or 0) >= MIN_LARGE_BYTES:
+            _download_large(repository, file, bar)
+        hf_hub_download(
+            repository.repository, file, revision=repository.revision, cache_dir=repository.cache, tqdm_class=bar
+        )
         done += sizes[file] or 0
         if progress is not None:
             progress(done, total)
 
 
-def _download_large(wanted: HubRepository, file: str, bar: Any) -> None:
-    """Puts a file where huggingface_hub looks for it; what came before a break is kept and taken up again."""
-    url = hf_hub_url(wanted.repository, file, revision=wanted.revision)
-    told = get_hf_file_metadata(url)
-    if told.size is None or not _DIGEST.fullmatch(told.etag or ""):
+def _download_large(repository: HubRepository, file: str, bar: Any) -> None:
+    """Downloads a file to the place where huggingface_hub caches it; an interrupted download is resumed."""
+    url = hf_hub_url(repository.repository, file, revision=repository.revision)
+    metadata = get_hf_file_metadata(url)
+    if metadata.size is None or not _DIGEST.fullmatch(metadata.etag or ""):
         return
-    cache, folder = _cache(wanted), "models--" + wanted.repository.replace("/", "--")
-    blob = cache / folder / "blobs" / str(told.etag)
-    lock = cache / ".locks" / folder / f"{told.etag}.conure.lock"
+    cache, folder = _cache(repository), "models--" + repository.repository.replace("/", "--")
+    blob = cache / folder / "blobs" / str(metadata.etag)
+    lock = cache / ".locks" / folder / f"{metadata.etag}.conure.lock"
     for path in (blob, lock):
         path.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
         if blob.exists():
             return
         partial = blob.with_name(blob.name + ".conure.partial")
-        if partial.exists() and partial.stat().st_size > told.size:
+        if partial.exists() and partial.stat().st_size > metadata.size:
             partial.unlink()
         with partial.open("ab") as target:
             headers = build_hf_headers()
-            http_get(url, target, resume_size=target.tell(), headers=headers, expected_size=told.size, tqdm_class=bar)
+            http_get(
+                url, target, resume_size=target.tell(), headers=headers, expected_size=metadata.size, tqdm_class=bar
+            )
         _check_digest(partial, blob.name)
         partial.replace(blob)
 
 
 def _check_digest(path: Path, digest: str) -> None:
-    """The hub names large files by their SHA-256."""
+    """Compares a file with its SHA-256, by which the hub names large files."""
     if len(digest) != 64:
         return
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != digest:
         path.unlink()
-        raise ModelNotFound("what was downloaded is damaged and was thrown away", "try again")
+        raise ModelNotFound("the download was damaged and has been deleted", "try again")
 
 
 def _bar(progress: Progress | None, before: int, total: int | None) -> Any:
-    """A class that huggingface_hub takes for a progress bar of one file; it prints nothing."""
+    """A class that huggingface_hub uses as the progress bar of one file; it calls `progress` and prints nothing."""
 
     class Bar:
         def __init__(self, *_: Any, initial: int = 0, **settings: Any) -> None:
@@ -220,7 +231,7 @@ def _bar(progress: Progress | None, before: int, total: int | None) -> Any:
                 progress(before + self.n, total)
 
         def ignore(self, *_: Any, **__: Any) -> None:
-            """Bytes on the wire, speeds and drawing: not told on."""
+            """Calls about transfer rates and drawing have no effect."""
 
         update_transfer = set_postfix_str = set_transfer_postfix_str = refresh = close = ignore
 
@@ -235,19 +246,24 @@ def _bar(progress: Progress | None, before: int, total: int | None) -> Any:
     return Bar
 
 
-def _by_hand(wanted: HubRepository) -> str:
+def _manual_download_hint(repository: HubRepository) -> str:
     return (
-        f"run `conure models pull {wanted.label}` where there is a network; or download the .nemo file of "
-        f"{constants.ENDPOINT}/{wanted.repository} elsewhere, copy it here and give its path as the model; {TINY_HINT}"
+        f"run `conure models pull {repository.label}` with network access; or download the .nemo file of "
+        f"{constants.ENDPOINT}/{repository.repository} elsewhere, copy it here and use its path as the model; "
+        f"{TINY_HINT}"
     )
 
 
-def _explain(wanted: HubRepository, error: Exception) -> ConureError:
+def _explain(repository: HubRepository, error: Exception) -> ConureError:
     if isinstance(error, GatedRepoError):
-        return ModelNotFound(f"{wanted.label} asks for its terms to be accepted", "accept them there and set HF_TOKEN")
+        return ModelNotFound(
+            f"{repository.label} asks for its terms to be accepted", "accept them there and set HF_TOKEN"
+        )
     if isinstance(error, RepositoryNotFoundError | HFValidationError):
-        return UnknownModel(f"the hub has no model {wanted.repository}", "a private one needs HF_TOKEN")
+        return UnknownModel(f"the hub has no model {repository.repository}", "a private one needs HF_TOKEN")
     if isinstance(error, RevisionNotFoundError):
-        return ModelNotFound(f"{wanted.repository} has no revision {wanted.revision!r}")
+        return ModelNotFound(f"{repository.repository} has no revision {repository.revision!r}")
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-    return ModelNotFound(f"{wanted.label} is not on disk and cannot be downloaded: {reason}", _by_hand(wanted))
+    return ModelNotFound(
+        f"{repository.label} is not on disk and cannot be downloaded: {reason}", _manual_download_hint(repository)
+    )

@@ -1,4 +1,4 @@
-"""A repository of the Hugging Face hub, by its name alone: nothing of the hub is loaded here."""
+"""Names of repositories of the Hugging Face hub. Independent of huggingface_hub, so cheap to import."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from pathlib import Path
 __all__ = ["Progress", "HubRepository", "is_hub_id", "parse_pins"]
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and all bytes, None where the hub does not tell."""
+"""Called with the bytes that are downloaded and the total, which is None if the hub does not report it."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
 class HubRepository:
-    """A repository of the hub, and how to get at it."""
+    """A repository of the hub and the options of its download."""
 
     repository: str
     revision: str | None = None
     """Branch, tag or commit; None is the main branch."""
     cache: Path | None = None
-    """Where the hub's cache lies; None is where huggingface_hub keeps it."""
+    """Folder of the hub's cache; None is the default of huggingface_hub."""
     offline: bool = False
     file: str | None = None
-    """The .nemo file that is meant, where the repository has several."""
+    """The .nemo file to use, if the repository has several."""
 
     @property
     def name(self) -> str:
-        """The repository without its owner."""
+        """Name of the repository without its owner."""
         return self.repository.rpartition("/")[2]
 
     @property
@@ -39,7 +39,7 @@ class HubRepository:
 
 
 def parse_pins(name: str) -> tuple[str, str | None, str | None]:
-    """Of name@revision, name@file.nemo or name@revision@file.nemo: the name, the revision and the file."""
+    """name@revision, name@file.nemo or name@revision@file.nemo -> name, revision and file."""
     name, *pins = name.split("@")
     files = [pin for pin in pins if pin.endswith(".nemo")]
     revisions = [pin for pin in pins if pin and not pin.endswith(".nemo")]

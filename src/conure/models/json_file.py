@@ -1,4 +1,4 @@
-"""Files of a checkpoint's folder that are small, and JSON in them: no more is read than is believed."""
+"""Small files of a checkpoint folder, read with a limit of their size, and JSON objects in them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ MAX_BYTES = 64 * 2**20
 
 
 def read_bounded(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """A file that has no more than so many bytes."""
+    """The content of a file of at most `limit` bytes."""
     try:
         if (size := path.stat().st_size) > limit:
-            raise BadCheckpoint(f"{path.name} has {size:,} bytes; more than {limit:,} is not believed")
+            raise BadCheckpoint(f"{path.name} has {size:,} bytes; the limit is {limit:,}")
         if not path.is_file():
-            raise BadCheckpoint(f"{path.name} is no file")
+            raise BadCheckpoint(f"{path.name} is not a file")
         return path.read_bytes()
     except OSError as error:
         raise BadCheckpoint(f"{path.name} cannot be read: {error.strerror}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, of bounded size."""
+    """The JSON object in a file of bounded size."""
     try:
         value = json.loads(read_bounded(path))
-    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+    except (ValueError, RecursionError) as error:  # ValueError also for numbers of thousands of digits
         raise BadCheckpoint(f"{path.name} is not JSON: {short_repr(str(error))}") from error
     if not isinstance(value, dict):
-        raise BadCheckpoint(f"{path.name} is {short_repr(value)} and no JSON object")
+        raise BadCheckpoint(f"{path.name} is {short_repr(value)}, not a JSON object")
     return value

@@ -1,6 +1,6 @@
-"""A name or a path becomes a checkpoint, a checkpoint becomes a network.
+"""Loads checkpoints by name or path and builds networks from them.
 
-Files of every layout end up as the same Checkpoint. Where they are, `finding` tells.
+Every file format becomes the same `Checkpoint`. `checkpoint_paths` finds the files.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def load_checkpoint(
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Checkpoint:
-    """The checkpoint of a catalogue name, alias, hub id, .nemo file or folder; downloaded where it must be."""
+    """The checkpoint of a catalog name, alias, hub id, .nemo file or folder; it is downloaded if necessary."""
     return find_checkpoint(name_or_path, cache=cache, revision=revision, offline=offline, progress=progress).load()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """A .nemo file, a folder of transformers, a folder of Conure, or a folder with one .nemo file in it."""
+    """Reads a .nemo file, a folder of transformers, a folder of Conure, or a folder that contains one .nemo file."""
     try:
         return _read_any(path)
     except ModelError as error:
@@ -63,7 +63,7 @@ def _read_any(path: Path) -> Checkpoint:
 
 
 def _one_archive(folder: Path) -> Path | None:
-    """The .nemo file of a folder, the one with its name where there are several. Raises BadCheckpoint."""
+    """The .nemo file of a folder; if there are several, the one with the folder's name. Raises BadCheckpoint."""
     archives = sorted(path for path in folder.glob("*.nemo") if path.is_file())
     named = [path for path in archives if path.stem == folder.resolve().name]
     if len(archives) > 1 and not named:
@@ -94,16 +94,16 @@ def _from_nemo(path: Path) -> Checkpoint:
 def _nemo_tokenizer(raw: NemoFile, settings: NemoConfig, vocabulary: int) -> Tokenizer:
     kind = settings.get("tokenizer.type")
     if kind == "bpe":
-        told = settings.get("tokenizer.model_path")
-        name = told.removeprefix("nemo:") if isinstance(told, str) else ""
+        model_path = settings.get("tokenizer.model_path")
+        name = model_path.removeprefix("nemo:") if isinstance(model_path, str) else ""
         if name not in raw.files:
-            raise BadCheckpoint(f"the archive has no tokenizer {short_repr(told)}")
+            raise BadCheckpoint(f"the archive has no tokenizer {short_repr(model_path)}")
         return read_tokenizer("tokenizer.model", raw.files[name], vocabulary)
     labels = settings.get("decoder.vocabulary") or settings.get("labels")
     if kind is not None or not isinstance(labels, list):
         raise BadCheckpoint(f"tokenizer.type is {short_repr(kind)}; Conure supports 'bpe' and plain labels")
     if not all(isinstance(label, str) for label in labels):
-        raise BadCheckpoint("the labels are not all text")
+        raise BadCheckpoint("the vocabulary contains labels that are not text")
     return read_tokenizer("labels.json", json.dumps(labels).encode(), vocabulary)
 
 
@@ -126,10 +126,10 @@ def _from_hugging_face(folder: Path) -> Checkpoint:
 def build_network(
     checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> tuple[Network, LogMel]:
-    """The network in evaluation mode and its front-end.
+    """The network in evaluation mode and its feature extractor.
 
-    Weights already of `dtype` and on `device` are used where they lie, without a copy; the front-end stays
-    in fp32. Nothing of the network may be trained in place when the weights are mapped from a file.
+    Weights that already have `dtype` and are on `device` are used without a copy; the feature extractor stays
+    in fp32. The network must not be trained in place if its weights are mapped from a file.
     """
     config = checkpoint.config
     check_tensors(config, checkpoint.tensors)
@@ -143,7 +143,7 @@ def build_network(
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What `conure models info` tells, as plain values."""
+    """The properties that `conure models info` prints, as plain values."""
     config, encoder = checkpoint.config, checkpoint.config.encoder
     return {
         "name": checkpoint.name,

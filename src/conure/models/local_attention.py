@@ -1,4 +1,4 @@
-"""Attention over a local window: each step sees some steps to either side, in memory that is linear in time."""
+"""Attention over a local window: each step sees a number of steps to either side; memory is linear in time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def attend_locally(
 ) -> Tensor:
     """Each step sees `window` steps to either side: query, key and value [B, h, T, d], valid [B, T] -> [B, T, h * d].
 
-    Time is cut into blocks of `window` queries, each with the keys of its own and its two neighbour blocks, folded
+    Time is divided into blocks of `window` queries, each with the keys of its own and its two neighbour blocks, folded
     into the batch: memory is linear in T. Positions are of distances 2w - 1 .. 1 - 2w.
     """
     batch, _, steps, _ = query.shape

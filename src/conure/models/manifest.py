@@ -1,4 +1,4 @@
-"""All of Conure's own folder but its tensors: config.json, which holds the network's config, and the tokenizer."""
+"""Checkpoint folders in Conure's format without their tensors: config.json with the network's config, the tokenizer."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FORMAT = "conure"
 VERSION = 1
 CONFIG = "config.json"
 WINDOW, FILTERBANK = "mel.window", "mel.filterbank"
-"""Of the front-end, among the tensors."""
+"""Names of the feature extractor's tensors."""
 
 
-MAX_NAME = 1_000
-"""Characters."""
-LARGEST = 2**20
+MAX_TEXT_LENGTH = 1_000
+MAX_NUMBER = 2**20
+"""Limit of numbers without an entry in LIMITS."""
 LIMITS = {
     "network.encoder.features": (1, 2**10),
     "network.encoder.layers": (1, 500),
@@ -56,11 +56,11 @@ LIMITS = {
     "network.prompts": (0, checked.MAX_PROMPTS),
     "network.max_symbols": (1, checked.MAX_SYMBOLS),
 }
-"""Of whole numbers; a network of more would be a mistake, or an attempt to fill the memory."""
+"""Bounds of whole numbers; larger ones would be a mistake or an attempt to exhaust the memory."""
 
 
 def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What config.json holds."""
+    """The content of config.json."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -73,25 +73,25 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def is_conure_folder(folder: Path) -> bool:
-    """Whether a folder is in this layout, finished or not quite right."""
+    """Whether a folder has this format; it may still be incomplete or inconsistent."""
     return (folder / CONFIG).is_file() and read_json(folder / CONFIG).get("format") == FORMAT
 
 
 def read_manifest(folder: Path) -> Checkpoint:
-    """The checkpoint without tensors. Raises BadCheckpoint where the folder is broken."""
-    told = read_json(folder / CONFIG)
-    if told.get("format") != FORMAT or told.get("version") != VERSION:
-        found = f"format {short_repr(told.get('format'))}, version {short_repr(told.get('version'))}"
+    """The checkpoint without tensors. Raises BadCheckpoint if the folder is broken."""
+    manifest = read_json(folder / CONFIG)
+    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
+        found = f"format {short_repr(manifest.get('format'))}, version {short_repr(manifest.get('version'))}"
         raise BadCheckpoint(f"{folder.name} has {found}; this Conure reads {FORMAT!r}, version {VERSION}")
-    config = cast("NetworkConfig", _build(NetworkConfig, told.get("network"), "network"))
+    config = cast("NetworkConfig", _build(NetworkConfig, manifest.get("network"), "network"))
     _check(config)
-    name, languages = told.get("name", ""), told.get("languages", [])
+    name, languages = manifest.get("name", ""), manifest.get("languages", [])
     name = _build(str, name, "name")
     languages = _build(tuple[str, ...], languages, "languages")
     return Checkpoint(
         config=config,
         tensors={},
-        tokenizer=read_tokenizer(*_tokenizer_file(folder, told.get("tokenizer")), config.vocabulary),
+        tokenizer=read_tokenizer(*_tokenizer_file(folder, manifest.get("tokenizer")), config.vocabulary),
         languages=languages,
         name=name,
         source=os.fspath(folder),
@@ -99,7 +99,7 @@ def read_manifest(folder: Path) -> Checkpoint:
 
 
 def _check(config: NetworkConfig) -> None:
-    """What one number alone does not tell."""
+    """Raises BadCheckpoint if values contradict one another."""
     encoder, mel = config.encoder, config.mel
     if not encoder.contexts:
         raise BadCheckpoint(f"network.encoder.contexts in {CONFIG} is empty")
@@ -122,14 +122,14 @@ def _tokenizer_file(folder: Path, name: Any) -> tuple[str, bytes]:
 
 
 def _build(kind: Any, value: Any, path: str) -> Any:
-    """A value of JSON as the type that the config's dataclasses ask for, checked all the way down."""
+    """A JSON value converted to the annotated type of a config's dataclass, checked recursively."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, path)
     if origin is tuple and isinstance(value, list) and len(value) <= checked.MAX_PROMPTS:
         inner = [parts[0]] * len(value) if parts[-1] is ... else list(parts)
         if len(inner) == len(value):
-            return tuple(_build(one, item, path) for one, item in zip(inner, value, strict=True))
+            return tuple(_build(item_kind, item, path) for item_kind, item in zip(inner, value, strict=True))
     elif origin is typing.Literal and value in parts:
         return value
     elif origin is types.UnionType and value is None and types.NoneType in parts:
@@ -137,16 +137,16 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     elif origin is types.UnionType:
         return _build(parts[0], value, path)
     elif kind is float:
-        return checked.number(value, f"{path} in {CONFIG}", 0, LARGEST)
+        return checked.number(value, f"{path} in {CONFIG}", 0, MAX_NUMBER)
     elif kind is int:
-        return checked.whole(value, f"{path} in {CONFIG}", *LIMITS.get(path, (0, LARGEST)))
+        return checked.integer(value, f"{path} in {CONFIG}", *LIMITS.get(path, (0, MAX_NUMBER)))
     elif (kind is str and _is_text(value)) or (kind is bool and type(value) is bool):
         return value
-    raise BadCheckpoint(f"{path} in {CONFIG} is {short_repr(value)}, which does not fit")
+    raise BadCheckpoint(f"{path} in {CONFIG} is {short_repr(value)}, which is invalid")
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value.isprintable() and len(value) <= MAX_NAME
+    return isinstance(value, str) and value.isprintable() and len(value) <= MAX_TEXT_LENGTH
 
 
 def _build_dataclass(kind: Any, value: Any, path: str) -> Any:

@@ -1,7 +1,7 @@
-"""What NeMo's model_config.yaml says about a network and its tensors do not.
+"""The settings of NeMo's model_config.yaml that a network's tensors do not show.
 
-Defaults are those of NeMo's constructors, because a config leaves out what was not set. A setting that would
-make other numbers than ours (another attention, another front-end) refuses the checkpoint by its name.
+Defaults are those of NeMo's constructors, because a config omits settings that were not set. A setting with which
+Conure would compute other results (another attention, other features) is an error that names it.
 """
 
 from __future__ import annotations
@@ -47,33 +47,33 @@ _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 class NemoConfig:
-    """Settings by their dotted path, with OmegaConf's ${references} followed."""
+    """Settings by their dotted path; OmegaConf's ${references} are resolved."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
 
-    def get(self, path: str, default: Any = None, hops: int = 8) -> Any:
-        """The value at a path, or the default where there is none; a null is a value."""
+    def get(self, path: str, default: Any = None, max_references: int = 8) -> Any:
+        """The value at a path, or the default if there is none; null is a value."""
         value: Any = self._config
         for key in path.split("."):
             value = value.get(key, default) if isinstance(value, Mapping) else default
         if isinstance(value, str) and (reference := _REFERENCE.fullmatch(value)):
-            if not hops:
+            if not max_references:
                 raise BadCheckpoint(f"{path} refers to itself")
-            return self.get(reference[1], default, hops - 1)
+            return self.get(reference[1], default, max_references - 1)
         return value
 
-    def number(self, path: str, default: float, least: float, most: float) -> float:
-        return checked.number(self.get(path, default), path, least, most)
+    def number(self, path: str, default: float, minimum: float, maximum: float) -> float:
+        return checked.number(self.get(path, default), path, minimum, maximum)
 
-    def whole(self, path: str, default: int, least: int, most: int) -> int:
-        return checked.whole(self.get(path, default), path, least, most)
+    def integer(self, path: str, default: int, minimum: int, maximum: int) -> int:
+        return checked.integer(self.get(path, default), path, minimum, maximum)
 
-    def flag(self, path: str, *, default: bool) -> bool:
-        return checked.flag(self.get(path, default), path)
+    def boolean(self, path: str, *, default: bool) -> bool:
+        return checked.boolean(self.get(path, default), path)
 
-    def must_be(self, path: str, default: Any, *allowed: Any) -> None:
-        """Refuses what we compute otherwise."""
+    def require(self, path: str, default: Any, *allowed: Any) -> None:
+        """Raises BadCheckpoint if a setting has a value that Conure does not implement."""
         value = self.get(path, default)
         if value not in allowed:
             raise BadCheckpoint(f"{path} is {short_repr(value)}; Conure supports {' or '.join(map(repr, allowed))}")
@@ -86,10 +86,10 @@ class NemoConfig:
         return (value or default).rpartition(".")[2]
 
     def check_family(self) -> None:
-        """Refuses models of other kinds by what they are."""
+        """Raises BadCheckpoint for models of unsupported families, naming the family."""
         target = self.class_name("target")
-        for mark, meaning in OTHER_FAMILIES.items():
-            if mark in target:
+        for part, meaning in OTHER_FAMILIES.items():
+            if part in target:
                 raise BadCheckpoint(
                     f"{short_repr(target)} is {meaning}; Conure reads FastConformer with CTC, RNNT or TDT heads"
                 )
@@ -102,62 +102,63 @@ class NemoConfig:
                 raise BadCheckpoint(f"the {part} is {short_repr(kind)}; Conure supports {' and '.join(known)}")
 
     def declared(self) -> DeclaredConfig:
+        """The settings that tensors do not show. Raises BadCheckpoint for unsupported ones."""
         self._check_network()
         style = str(self.get("encoder.att_context_style", "regular"))
         local = self.get("encoder.self_attention_model", "rel_pos") == "rel_pos_local_attn"
         return DeclaredConfig(
             mel=self._mel(),
-            scale_input=self.flag("encoder.xscaling", default=True),
-            causal_subsampling=self.flag("encoder.causal_downsampling", default=False),
+            scale_input=self.boolean("encoder.xscaling", default=True),
+            causal_subsampling=self.boolean("encoder.causal_downsampling", default=False),
             causal_convolution=self._causal_convolution(),
             style=cast("ContextStyle", style),
             contexts=self._contexts(style, local=local),
             local=local,
-            global_tokens=self.whole("encoder.global_tokens", 0, 0, checked.MAX_GLOBAL_STEPS) if local else 0,
-            global_spacing=self.whole("encoder.global_tokens_spacing", 1, 1, checked.MAX_CONTEXT) if local else 1,
+            global_tokens=self.integer("encoder.global_tokens", 0, 0, checked.MAX_GLOBAL_STEPS) if local else 0,
+            global_spacing=self.integer("encoder.global_tokens_spacing", 1, 1, checked.MAX_CONTEXT) if local else 1,
             durations=self._durations(),
             prompt_ids=self._prompt_ids(),
             max_symbols=self._max_symbols(),
         )
 
     def _check_network(self) -> None:
-        self.must_be("encoder.subsampling", "striding", "dw_striding")
-        self.must_be("encoder.subsampling_factor", 4, 8)
-        self.must_be("encoder.self_attention_model", "rel_pos", "rel_pos", "rel_pos_local_attn")
-        self.must_be("encoder.reduction", None, None)
-        self.must_be("encoder.conv_norm_type", "batch_norm", "batch_norm", "layer_norm")
-        self.must_be("encoder.att_context_style", "regular", "regular", "chunked_limited", "chunked_limited_with_rc")
-        self.must_be("joint.jointnet.activation", "relu", "relu")
-        self.must_be("decoder.normalization_mode", None, None)
+        self.require("encoder.subsampling", "striding", "dw_striding")
+        self.require("encoder.subsampling_factor", 4, 8)
+        self.require("encoder.self_attention_model", "rel_pos", "rel_pos", "rel_pos_local_attn")
+        self.require("encoder.reduction", None, None)
+        self.require("encoder.conv_norm_type", "batch_norm", "batch_norm", "layer_norm")
+        self.require("encoder.att_context_style", "regular", "regular", "chunked_limited", "chunked_limited_with_rc")
+        self.require("joint.jointnet.activation", "relu", "relu")
+        self.require("decoder.normalization_mode", None, None)
         if self.get("decoding.big_blank_durations"):
             raise BadCheckpoint("decoding.big_blank_durations is set: Conure does not support multi-blank transducers")
 
     def _mel(self) -> MelConfig:
         part = "preprocessor."
-        self.must_be(part + "sample_rate", RATE, RATE)
-        self.must_be(part + "frame_splicing", 1, 1)
-        self.must_be(part + "log", True, True)
-        self.must_be(part + "log_zero_guard_type", "add", "add")
-        self.must_be(part + "mag_power", 2.0, 2.0)
-        self.must_be(part + "exact_pad", False, False)
+        self.require(part + "sample_rate", RATE, RATE)
+        self.require(part + "frame_splicing", 1, 1)
+        self.require(part + "log", True, True)
+        self.require(part + "log_zero_guard_type", "add", "add")
+        self.require(part + "mag_power", 2.0, 2.0)
+        self.require(part + "exact_pad", False, False)
         if self.number(part + "window_stride", HOP_SECONDS, 0, 1) != HOP_SECONDS:
             raise BadCheckpoint(f"{part}window_stride is not {HOP_SECONDS}: encoder steps would not be of 80 ms")
         window = round(self.number(part + "window_size", 0.02, 0, 1) * RATE)
         fft = 2 ** max(window - 1, 0).bit_length()
         preemphasis = 0.0 if self.get(part + "preemph", 0.97) is None else self.number(part + "preemph", 0.97, 0, 1)
         return MelConfig(
-            features=self.whole(part + "features", 64, 1, 2**10),
+            features=self.integer(part + "features", 64, 1, 2**10),
             normalize=self._normalize(),
             sample_rate=RATE,
             window=window,
             hop=round(HOP_SECONDS * RATE),
-            fft=fft if self.get(part + "n_fft") is None else self.whole(part + "n_fft", fft, 1, checked.MAX_FFT),
+            fft=fft if self.get(part + "n_fft") is None else self.integer(part + "n_fft", fft, 1, checked.MAX_FFT),
             preemphasis=preemphasis,
             log_guard=self._log_guard(part + "log_zero_guard_value"),
         )
 
     def _log_guard(self, path: str) -> float:
-        """Names are of float32's limits, as torch.finfo has them."""
+        """A number, or the name of a limit of float32 as in torch.finfo."""
         match self.get(path, 2.0**-24):
             case "tiny":
                 return 2.0**-126
@@ -172,10 +173,10 @@ class NemoConfig:
         return value if value in ("per_feature", "all_features") else "NA"
 
     def _causal_convolution(self) -> bool:
-        size, kernel = self.get("encoder.conv_context_size"), self.whole("encoder.conv_kernel_size", 31, 1, 2**10)
+        size, kernel = self.get("encoder.conv_context_size"), self.integer("encoder.conv_kernel_size", 31, 1, 2**10)
         if size in ("causal", [kernel - 1, 0]):
             return True
-        self.must_be("encoder.conv_context_size", None, None, [(kernel - 1) // 2, (kernel - 1) // 2])
+        self.require("encoder.conv_context_size", None, None, [(kernel - 1) // 2, (kernel - 1) // 2])
         return False
 
     def _contexts(self, style: str, *, local: bool) -> tuple[AttentionContext, ...]:
@@ -190,14 +191,14 @@ class NemoConfig:
         return tuple(AttentionContext(left, right) for left, right in sizes)
 
     def _chunk_contexts(self) -> tuple[AttentionContext, ...]:
-        """The whole clip first, then every choice of left, chunk and right that training drew from."""
+        """The unlimited context first, then every combination of left, chunk and right that was used in training."""
         path = "encoder.att_chunk_context_size"
         choices = self.get(path, [[], [], []])
         if not isinstance(choices, list) or len(choices) != 3:
             raise BadCheckpoint(f"{path} is {short_repr(choices)}; it takes three lists of numbers")
         choices = [
-            checked.wholes(part, path, least, checked.MAX_CONTEXT, 100)
-            for part, least in zip(choices, (-1, 1, -1), strict=True)
+            checked.integers(part, path, minimum, checked.MAX_CONTEXT, 100)
+            for part, minimum in zip(choices, (-1, 1, -1), strict=True)
         ]
         if math.prod(map(len, choices)) > checked.MAX_CONTEXTS:
             raise BadCheckpoint(f"{path} is {short_repr(choices)}: more than {checked.MAX_CONTEXTS} choices")
@@ -207,19 +208,19 @@ class NemoConfig:
     def _durations(self) -> tuple[int, ...]:
         kinds = ("decoding.durations", "model_defaults.tdt_durations", "loss.tdt_kwargs.durations")
         path = next((path for path in kinds if self.get(path)), kinds[0])
-        return tuple(checked.wholes(self.get(path) or [], path, 0, checked.MAX_DURATION, 100))
+        return tuple(checked.integers(self.get(path) or [], path, 0, checked.MAX_DURATION, 100))
 
     def _prompt_ids(self) -> tuple[tuple[str, int], ...]:
-        """From where NeMo looks first, else from where training found it."""
+        """The first prompt dictionary in the order in which NeMo searches."""
         for path in PROMPT_DICTIONARIES:
             if slots := checked.language_slots(self.get(path) or {}, path):
                 return slots
         return ()
 
     def _max_symbols(self) -> int:
-        """0 and less mean no limit to NeMo; then it is its usual one."""
+        """Most tokens per step. 0 and less mean unlimited in NeMo; then its default applies."""
         for path in ("decoding.greedy.max_symbols", "decoding.greedy.max_symbols_per_step"):
-            if self.get(path) is not None and (limit := self.whole(path, 0, -(2**31), checked.MAX_SYMBOLS)) > 0:
+            if self.get(path) is not None and (limit := self.integer(path, 0, -(2**31), checked.MAX_SYMBOLS)) > 0:
                 return limit
         return 10
 
@@ -227,7 +228,7 @@ class NemoConfig:
 def _check_context(size: Any, style: str, *, local: bool) -> None:
     if not isinstance(size, list) or len(size) != 2:
         raise BadCheckpoint(f"{CONTEXT} holds {short_repr(size)}; a context is [left, right]")
-    left, right = (checked.whole(side, CONTEXT, -1, checked.MAX_CONTEXT) for side in size)
+    left, right = (checked.integer(side, CONTEXT, -1, checked.MAX_CONTEXT) for side in size)
     if local and not 0 < left == right <= checked.MAX_WINDOW:
         raise BadCheckpoint(
             f"{CONTEXT} is {short_repr(size)}; of local attention both are equal, 1 to {checked.MAX_WINDOW}"
@@ -235,6 +236,8 @@ def _check_context(size: Any, style: str, *, local: bool) -> None:
     if style != "chunked_limited":
         return
     if right < 0 and left >= 0:
-        raise BadCheckpoint(f"{CONTEXT} holds {short_repr(size)}: chunks need an end")
+        raise BadCheckpoint(f"{CONTEXT} holds {short_repr(size)}: chunks need a right context")
     if left > 0 and left % (right + 1):
-        raise BadCheckpoint(f"{CONTEXT} holds {short_repr(size)}: {left} steps are no whole chunks of {right + 1}")
+        raise BadCheckpoint(
+            f"{CONTEXT} holds {short_repr(size)}: {left} steps are not a multiple of the chunk {right + 1}"
+        )

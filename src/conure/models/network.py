@@ -1,4 +1,4 @@
-"""A whole recognizer network: encoder, language prompt, transducer and CTC heads, as its config says."""
+"""A complete speech recognition network: encoder, language prompt, transducer and CTC heads, by its config."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Heads", "Network", "Prompt"]
 
 
 class Prompt(nn.Module):
-    """Tells every step which language to expect.
+    """Conditions every step on the language.
 
     A two-layer network over [step, one-hot slot]; the one-hot half of its first layer is a table of
     biases, so each row of a batch may have its own language.
@@ -35,7 +35,7 @@ class Prompt(nn.Module):
 
 
 class Heads(nn.Module):
-    """What turns encoder output into tokens: transducer, CTC or both, as the config names them."""
+    """The layers from encoder output to token scores: transducer, CTC or both, by the config."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -48,29 +48,29 @@ class Heads(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    # What a transducer's decoder asks for. Another runner may answer otherwise, with the same numbers.
+    # The interface of transducer decoders. Other backends implement it with the same results.
 
     def start(self, rows: int) -> tuple[Tensor, LstmState]:
-        """The prediction network after the start symbol: projected output [B, J] and memory."""
+        """The prediction network after the start symbol: projected output [B, J] and state."""
         width, layers = self.config.predictor_width, self.config.predictor_layers
         zeros = torch.zeros(layers, rows, width, device=self.device)
         tokens = torch.full((rows,), self.config.blank, dtype=torch.long, device=self.device)
         return self.advance(tokens, (zeros, zeros.clone()))
 
     def advance(self, tokens: Tensor, memory: LstmState) -> tuple[Tensor, LstmState]:
-        """The prediction network after one more token a row, [B]: projected output [B, J] and memory."""
+        """Advances the prediction network by one token per row, [B]: projected output [B, J] and state."""
         predictor, joint = self._transducer()
         output, memory = predictor.step(tokens, memory)
         return joint.project_predictor(output), memory
 
     def advance_in_place(self, tokens: Tensor, moves: Tensor, memory: LstmState, predicted: Tensor) -> None:
-        """The same for the rows that move, bool [B]; writes projected output and memory."""
+        """Like `advance` for the rows where `moves` [B] is true; writes projected output and state in place."""
         predictor, joint = self._transducer()
         output = predictor.step_in_place(tokens, moves, memory)
         torch.addmm(joint.pred.bias, output, joint.pred.weight.T, out=predicted)
 
     def project(self, encoded: Tensor) -> Tensor:
-        """Encoder output [..., D] as the joint sees it, [..., J]."""
+        """Projects encoder output [..., D] for the joint, [..., J]."""
         return self._transducer()[1].project_encoder(encoded)
 
     def score(self, steps: Tensor, predicted: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Heads(nn.Module):
 
 
 class Network(Heads):
-    """The heads with the encoder before them, and the language prompt where the model has one."""
+    """The heads with the encoder and, if the model has one, the language prompt."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
@@ -100,12 +100,12 @@ class Network(Heads):
         speakers: SpeakerActivities | None = None,
         chunk_steps: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Whole clips: mel [B, T, F], frames [B], prompt slots [B] -> what the heads read, [B, S, D], [B]."""
+        """Whole clips: mel [B, T, F], frames [B], prompt slots [B] -> input of the heads, [B, S, D], and counts [B]."""
         encoded, counts = self.encoder(mel, frames, context, speakers, chunk_steps)
         return self.apply_prompt(encoded, prompts), counts
 
     def apply_prompt(self, encoded: Tensor, prompts: Tensor | None) -> Tensor:
-        """Applies the language prompt, where the model has one."""
+        """Applies the language prompt if the model has one."""
         if self.prompt is None or prompts is None:
             return encoded
         out: Tensor = self.prompt(encoded, prompts)

@@ -1,8 +1,8 @@
-"""The pickle of a checkpoint's zip, looked through before torch's reader takes it: nothing of it is run here.
+"""Static check of a checkpoint's pickle before torch reads it; nothing of it is executed here.
 
-torch's reader makes a few objects for each operation of the pickle, however many there are, and believes how many
-numbers are said to be in an entry of the zip. So operations are counted against the entries there are, functions are
-held against those that tables of tensors are made with, and each reference to an entry against its size.
+torch's reader creates objects for each operation of the pickle, without a limit, and trusts the number of items that a
+reference declares for an entry of the zip. So the number of operations is limited by the number of entries, functions
+must be those that state dicts of tensors need, and each reference is compared with the size of its entry.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from conure.models.config_values import short_repr
 
 __all__ = ["check_pickle"]
 
-OPERATIONS, OPERATIONS_EACH = 10_000, 200
-"""That a pickle may have beside its tensors, and for each of them; torch writes about 45."""
-DEPTH = 50
+OPERATIONS, OPERATIONS_PER_TENSOR = 10_000, 200
+"""Limit of operations: constant part and part per tensor; torch writes about 45 per tensor."""
+MAX_DEPTH = 50
 HINT = "take the file from its publisher"
 
 ITEM_BYTES = {
@@ -41,50 +41,50 @@ FUNCTIONS = {
     "torch._utils _rebuild_parameter",
 }
 UNNAMED_CALLS = {"INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
-"""Calls of functions that no GLOBAL names; torch writes none."""
-PLAIN = {"BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "GLOBAL"}
-"""Operations that put their argument on the stack."""
+"""Operations that call functions which no GLOBAL names; torch writes none."""
+PUSHES = {"BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "GLOBAL"}
+"""Operations that push their argument."""
 PUTS, GETS = {"BINPUT", "LONG_BINPUT"}, {"BINGET", "LONG_BINGET"}
 CLOSING = {"TUPLE", "APPENDS", "LIST", "DICT", "SETITEMS", "ADDITEMS", "FROZENSET", "POP_MARK", "OBJ"}
-"""Operations that take what was put on the stack since the last mark."""
+"""Operations that pop all values since the last mark."""
 
 
 def check_pickle(data: bytes, sizes: Mapping[str, int], name: str) -> None:
-    """Raises BadCheckpoint where torch would take long over it, run something, or read beyond an entry.
+    """Raises BadCheckpoint if torch would read the pickle for too long, run code, or read beyond an entry.
 
     `sizes` are the bytes of the entries that hold tensors, by their keys.
     """
-    most, look = OPERATIONS + OPERATIONS_EACH * len(sizes), _Look(sizes, name)
+    limit, machine = OPERATIONS + OPERATIONS_PER_TENSOR * len(sizes), _PickleMachine(sizes, name)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of wrong escapes in texts: they are the file's, not the code's
+        with warnings.catch_warnings(action="ignore"):  # about invalid escapes in strings of the file
             for index, (operation, argument, _) in enumerate(pickletools.genops(data)):
-                if index >= most:
-                    many = f"more than {most:,} operations for {len(sizes):,} tensors"
-                    raise BadCheckpoint(f"{name} has a pickle of {many}")
-                look.at(operation.name, argument)
+                if index >= limit:
+                    reason = f"more than {limit:,} operations for {len(sizes):,} tensors"
+                    raise BadCheckpoint(f"{name} has a pickle of {reason}")
+                machine.check_operation(operation.name, argument)
     except BadCheckpoint:
         raise
     except ValueError as error:
-        raise BadCheckpoint(f"{name} holds a pickle that is cut off: {short_repr(str(error))}") from error
+        raise BadCheckpoint(f"{name} holds a truncated pickle: {short_repr(str(error))}") from error
 
 
-class _Look:
-    """What is known of the stack: the values put there since the last mark, as long as they are plain."""
+class _PickleMachine:
+    """Simulates the part of the stack that is known: the constants pushed since the last mark."""
 
     def __init__(self, sizes: Mapping[str, int], name: str) -> None:
         self.sizes, self.name = sizes, name
         self.memo: dict[int, Any] = {}
         self.values: list[Any] | None = None
         self.reference: list[Any] | None = None
-        """The tuple that the operation before made, or what was kept of it."""
+        """The tuple that the previous operation created or stored in the memo."""
         self.depth = 0
 
-    def at(self, kind: str, argument: Any) -> None:
+    def check_operation(self, kind: str, argument: Any) -> None:
         reference, self.reference = self.reference, None
         if kind == "MARK":
-            self._open()
-        elif kind in PLAIN or kind in GETS:
-            self._put(self.memo.get(argument) if kind in GETS else argument, kind)
+            self._push_mark()
+        elif kind in PUSHES or kind in GETS:
+            self._push(self.memo.get(argument) if kind in GETS else argument, kind)
         elif kind in PUTS:
             self.memo[argument] = self.values[-1] if self.values else None
             self.reference = reference
@@ -98,12 +98,12 @@ class _Look:
         else:
             self.values = None
 
-    def _open(self) -> None:
+    def _push_mark(self) -> None:
         self.depth, self.values = self.depth + 1, []
-        if self.depth > DEPTH:
-            raise BadCheckpoint(f"{self.name} has a pickle that is nested more than {DEPTH} deep")
+        if self.depth > MAX_DEPTH:
+            raise BadCheckpoint(f"{self.name} has a pickle that is nested more than {MAX_DEPTH} deep")
 
-    def _put(self, value: Any, kind: str) -> None:
+    def _push(self, value: Any, kind: str) -> None:
         if kind == "GLOBAL" and value not in FUNCTIONS and value not in ITEM_BYTES:
             called = short_repr(value.replace(" ", ".")).strip("'")
             raise BadCheckpoint(f"{self.name} holds a pickle that would run code ({called}): refused", HINT)
@@ -111,7 +111,7 @@ class _Look:
             self.values.append(value)
 
     def _check_reference(self, values: list[Any] | None) -> None:
-        """That it is ("storage", type, key, device, count), with no more numbers than its entry has."""
+        """A reference must be ("storage", type, key, device, count) with at most as many items as its entry has."""
         match values:
             case ["storage", str(kind), str(key), str(), int(count)] if kind in ITEM_BYTES:
                 if not 0 <= count * ITEM_BYTES[kind] <= self.sizes.get(key, -1):

@@ -1,4 +1,4 @@
-"""Long work that stops between short slices, so that something more urgent may be done in between."""
+"""Long computations in short slices, so that more urgent work can run in between."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Preemptible = Generator[None, None, Result]
 
 
 def run_to_end(slices: Preemptible[Result]) -> Result:
-    """All that is left of it, at once."""
+    """Runs all remaining slices and returns the result."""
     while True:
         try:
             next(slices)

@@ -1,6 +1,6 @@
-"""What cache-aware streams remember between chunks, kept by slot and changed in place.
+"""The encoder state of cache-aware streams, stored by slot and updated in place.
 
-Step t of a stream is at place t % L of its slot's keys and values, so a chunk writes its own steps and moves no other.
+Step t of a stream is at index t % L of its slot's keys and values, so a chunk writes its own steps and moves no others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RingState:
 
     @staticmethod
     def allocate(config: EncoderConfig, slots: int, past: int, like: Tensor) -> RingState:
-        """Of the type and on the device of `like`. A row of age 0 may hold anything."""
+        """Tensors of the type and on the device of `like`. The content of a slot whose stream has age 0 is ignored."""
         rows = EncoderState.allocate(config, slots, past, like)
         convolution = rows.convolution.transpose(2, 3).contiguous()
         return RingState(rows.subsampling, rows.keys, rows.values, convolution)

@@ -1,8 +1,8 @@
-"""The encoder's step for thousands of live streams: static shapes, state changed where it lies, nothing asked.
+"""The encoder's step for thousands of live streams: static shapes, state updated in place, no synchronisation.
 
-Everything that differs between rows is a tensor, and what they remember is read and written by slot, so a call can be
-recorded and played again for other streams. The plain twin is `conformer.Encoder.step`, which takes rows out, moves
-their past along and puts them back.
+Everything that differs between rows is a tensor, and state is read and written by slot, so a call can be captured as a
+CUDA graph and replayed for other streams. The reference implementation is `conformer.Encoder.step`, which gathers rows,
+shifts their caches and scatters them.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ __all__ = ["StaticEncoder"]
 
 @dataclass(frozen=True)
 class _Positions:
-    """What a layer makes of the distances between a chunk and what it sees."""
+    """A layer's projection of the distances between the steps of a chunk and the steps that they see."""
 
     table: Tensor
     """[h, d, P]."""
     bias: Tensor
-    """What the learned bias of positions adds, [h, P]."""
+    """The contribution of the learned position bias to the scores, [h, P]."""
 
 
 @dataclass(frozen=True)
 class _Rows:
     slots: Tensor
-    """[B], int64, as are the others."""
+    """[B], int64, like the others."""
     into: Tensor
-    """The slots that are written."""
+    """The slots to which the state is written."""
     age: Tensor
-    """Steps before the chunk."""
+    """Steps of the stream before the chunk."""
     counts: Tensor
     """Steps of the chunk."""
 
 
 class StaticEncoder:
     def __init__(self, encoder: FoldedEncoder, past: int) -> None:
-        """Rows remember `past` steps."""
+        """`past`: steps that the state caches."""
         self.encoder = encoder
         self.past = past
         self._positions: dict[int, list[_Positions]] = {}
@@ -54,7 +54,7 @@ class StaticEncoder:
         return RingState.allocate(self.encoder.config, slots, self.past, self.encoder.pre_encode.out.weight)
 
     def prepare(self, chunk: int) -> None:
-        """Makes what steps of so many encoder steps need, once."""
+        """Computes the positions for chunks of `chunk` encoder steps, once."""
         if chunk not in self._positions:
             tables = self.encoder.positions(self.past + chunk - 1, 1 - chunk)
             layers = zip(self._layers(), tables, strict=True)
@@ -72,25 +72,23 @@ class StaticEncoder:
     ) -> tuple[Tensor, Tensor]:
         """One chunk of C steps: mel [B, 8C, F] -> encoded [B, C, D], counts [B].
 
-        `frames`, `slots` and `age`, [B] int64, are the mel frames as Encoder.step counts them, the rows of the state,
-        and the steps that each stream has had. What rows remember afterwards goes `into` other slots than it was read
-        from, where that is told: a row that only tries its chunk, or has no frames, names one that nobody reads, and
-        so may others.
+        `frames`, `slots` and `age`, [B] int64, are the mel frames as `Encoder.step` counts them, the slots of the
+        state, and the steps of each stream so far. The new state is written to the slots `into` if given: a row that
+        is flushed, or has no frames, uses the scratch slot, which several rows may share.
         """
         into = slots if into is None else into
         self.prepare(mel.shape[1] // 8)
-        front = self.encoder.pre_encode
         before = tuple(cache.index_select(0, slots) for cache in state.subsampling)
-        x, counts, after = front.step(mel, frames, age == 0, before)
+        x, counts, after = self.encoder.pre_encode.step(mel, frames, age == 0, before)
         for cache, new in zip(state.subsampling, after, strict=True):
             cache.index_copy_(0, into, new)
-        return self._through_layers(self.encoder._scale(x), _Rows(slots, into, age, counts), state), counts
+        return self._run_layers(self.encoder._scale(x), _Rows(slots, into, age, counts), state), counts
 
-    def _through_layers(self, x: Tensor, rows: _Rows, state: RingState) -> Tensor:
+    def _run_layers(self, x: Tensor, rows: _Rows, state: RingState) -> Tensor:
         for index, (layer, positions) in enumerate(zip(self._layers(), self._positions[x.shape[1]], strict=True)):
             x = self.encoder._apply_speakers(index, x, None)
             ring = state.keys[index], state.values[index], state.convolution[index]
-            x = _through(layer, x, rows, positions, ring)
+            x = _run_layer(layer, x, rows, positions, ring)
         return x
 
     def _layers(self) -> list[FoldedLayer]:
@@ -102,17 +100,17 @@ def _positions(layer: FoldedLayer, table: Tensor) -> _Positions:
     return _Positions(table.transpose(1, 2).contiguous(), bias[:, 0])
 
 
-def _through(
+def _run_layer(
     layer: FoldedLayer, x: Tensor, rows: _Rows, positions: _Positions, ring: tuple[Tensor, Tensor, Tensor]
 ) -> Tensor:
     """One layer: x [B, C, D]; ring: keys and values [slots, h, L, d], gated steps [slots, kernel - 1, D]."""
     keys, values, convolution = ring
 
-    def heard(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        near = query.flatten(0, 1).transpose(0, 1) @ positions.table
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        position_scores = query.flatten(0, 1).transpose(0, 1) @ positions.table
         return attend_ring(
             query,
-            near,
+            position_scores,
             positions.bias,
             layer.bias_u,
             key,
@@ -125,9 +123,9 @@ def _through(
             rows.counts,
         )
 
-    def filtered(mixed: Tensor) -> Tensor:
-        own = layer.filter
+    def filter_steps(mixed: Tensor) -> Tensor:
+        depthwise = layer.filter
         places = rows.slots, rows.into, rows.age, rows.counts
-        return filter_step(mixed, convolution, *places, own.weight, own.bias, own.norm)
+        return filter_step(mixed, convolution, *places, depthwise.weight, depthwise.bias, depthwise.norm)
 
-    return layer.run(x, heard, filtered)
+    return layer.run(x, attend, filter_steps)

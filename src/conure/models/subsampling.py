@@ -1,4 +1,4 @@
-"""The convolutional front of FastConformer: 8 mel frames (80 ms) become one encoder step.
+"""The convolutional subsampling of FastConformer: 8 mel frames (80 ms) become one encoder step.
 
 Three convolutions of stride 2 over time and frequency, the last two depthwise-separable. Offline models
 pad (1, 1); causal ones pad (2, 1), so that a step sees no frame after its own. Source: Rekesh et al.,
@@ -19,7 +19,7 @@ from conure.models.config import LEAD_FRAMES, STEP_FRAMES, EncoderConfig
 __all__ = ["Subsampling"]
 
 Frames = TypeVar("Frames", int, Tensor)
-"""How many: of one clip, or of each row [B]."""
+"""Number of mel frames, of one clip or of each row [B]."""
 
 
 class Subsampling(nn.Module):
@@ -43,7 +43,7 @@ class Subsampling(nn.Module):
         return ((self.conv[0], None), (self.conv[2], self.conv[3]), (self.conv[5], self.conv[6]))
 
     def out_steps(self, frames: Frames) -> Frames:
-        """Encoder steps that `frames` mel frames give, row by row."""
+        """Number of encoder steps for `frames` mel frames, row by row."""
         for _ in range(3):
             frames = (frames - (0 if self.causal else 1)) // 2 + 1
         return frames
@@ -62,10 +62,10 @@ class Subsampling(nn.Module):
         return self._project(x), frames
 
     def in_chunks(self, mel: Tensor, frames: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """The same numbers as `forward`, `steps` encoder steps at a time: for memory, the convolutions'
+        """The results of `forward`, computed `steps` encoder steps at a time to save memory: the convolutions'
         activations are 32 times the size of the mel.
 
-        A chunk is given one step more on its left, whose output the missing past makes wrong; it is dropped.
+        A chunk is extended by one step to its left; that step's output lacks the past and is dropped.
         """
         counts = self.out_steps(frames)
         if self.causal:
@@ -86,8 +86,8 @@ class Subsampling(nn.Module):
         pieces = []
         for begin in range(0, total * STEP_FRAMES, steps * STEP_FRAMES):
             chunk = mel[:, begin : begin + steps * STEP_FRAMES]
-            given = (frames + LEAD_FRAMES - begin).clamp(min=0, max=chunk.shape[1])
-            part, _, caches = self.step(chunk, given, fresh, caches)
+            chunk_frames = (frames + LEAD_FRAMES - begin).clamp(min=0, max=chunk.shape[1])
+            part, _, caches = self.step(chunk, chunk_frames, fresh, caches)
             fresh = torch.zeros_like(fresh)
             pieces.append(part)
         return torch.cat(pieces, 1)
@@ -102,9 +102,9 @@ class Subsampling(nn.Module):
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """One chunk of causal streams of any age: mel [B, 8C, F] -> steps [B, C, D], counts [B], caches.
 
-        `frames` counts valid frames from index 0; a fresh row's own frames begin at LEAD_FRAMES and the
-        virtual ones before them count as given. Those are zeroed at every convolution (7, 3 and 1 of them),
-        which equals the zero padding of a whole clip. A row with no frames gives no steps.
+        `frames` counts valid frames from index 0; the frames of a fresh row begin at LEAD_FRAMES and the
+        virtual ones before them count as valid. Those are zeroed at every convolution (7, 3 and 1 of them),
+        which equals the zero padding of a whole clip. A row without frames has no steps.
         """
         x, lead, kept = mel[:, None], LEAD_FRAMES, []
         for (stride, mix), cache in zip(self._stages(), caches, strict=True):

@@ -20,7 +20,7 @@ LstmState = tuple[Tensor, Tensor]
 
 
 class Predictor(nn.Module):
-    """An LSTM over the tokens emitted so far. The blank's id stands for the start."""
+    """An LSTM over the tokens emitted so far. The blank's id is the start symbol."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -34,10 +34,10 @@ class Predictor(nn.Module):
         return outputs, state
 
     def step(self, tokens: Tensor, state: LstmState) -> tuple[Tensor, LstmState]:
-        """One token a row, [B] -> output [B, P] and state: what `forward` gives for a sequence of one.
+        """One token per row, [B] -> output [B, P] and state: the results of `forward` for a sequence of one.
 
-        Cell by cell, because the whole LSTM prepares its weights anew at every call, which on a CPU costs
-        ten times the step itself.
+        Runs cell by cell, because nn.LSTM prepares its weights again in every call, which on a CPU costs
+        ten times as much as the step itself.
         """
         x, hidden, cell = self.embedding(tokens), [], []
         for layer, weights in enumerate(self.lstm.all_weights):
@@ -47,7 +47,7 @@ class Predictor(nn.Module):
         return x, (torch.stack(hidden), torch.stack(cell))
 
     def step_in_place(self, tokens: Tensor, moves: Tensor, state: LstmState) -> Tensor:
-        """The same for the rows that move, bool [B], in place; the others give what they gave last."""
+        """Like `step` for the rows where `moves` [B] is true, in place; the others return their last output."""
         x: Tensor = self.embedding(tokens)
         for hidden, cell, weights in zip(*state, self.lstm.all_weights, strict=True):
             fresh, recurrent, fresh_bias, recurrent_bias = weights
@@ -76,10 +76,10 @@ class Joint(nn.Module):
         return out
 
     def mix(self, encoded: Tensor, predicted: Tensor) -> Tensor:
-        """Projected sides that broadcast, [..., J] -> what the last product reads, [..., J]."""
+        """Projected encoder and predictor outputs that broadcast, [..., J] -> input of the last product, [..., J]."""
         return F.relu(encoded + predicted)
 
     def combine(self, encoded: Tensor, predicted: Tensor) -> Tensor:
-        """Projected sides that broadcast, [..., J] -> logits [..., V + 1 + durations]."""
+        """Projected encoder and predictor outputs that broadcast, [..., J] -> logits [..., V + 1 + durations]."""
         out: Tensor = self.head(self.mix(encoded, predicted))
         return out

@@ -1,8 +1,8 @@
-"""Parameter names of NeMo and of transformers to ours, and the shape of a network told from its tensors.
+"""Maps parameter names of NeMo and transformers to Conure's, and infers the config of a network from its tensors.
 
-Tensors are believed before configs: published configs leave out biases, predictor sizes and mel bands, or
-tell them wrong. What tensors cannot tell comes in as `DeclaredConfig`. Everything is strict: a tensor that is missing,
-left over or of another shape refuses the checkpoint.
+Tensors take precedence over configs: published configs omit biases, predictor sizes and mel bands, or contain wrong
+ones. Settings that tensors do not show are passed as `DeclaredConfig`. Checks are strict: missing or surplus tensors
+and other shapes are errors.
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ __all__ = [
     "declared_by",
 ]
 
-FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+FLOAT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 MAX_TENSORS = 20_000
 MAX_LAYERS = 500
-MAX_NAME = 200
-"""Characters."""
+MAX_NAME_LENGTH = 200
 Rules = tuple[tuple[re.Pattern[str], str], ...]
 
 
@@ -92,7 +91,7 @@ _CONVOLUTION_AS_LINEAR = re.compile(r"encoder\.layers\.\d+\.conv\.pointwise_conv
 
 @dataclass(frozen=True)
 class Renamed:
-    """Tensors under our names, and the front-end's apart."""
+    """Tensors under Conure's names, and those of the feature extractor."""
 
     tensors: dict[str, Tensor]
     window: Tensor | None
@@ -101,7 +100,7 @@ class Renamed:
 
 @dataclass(frozen=True)
 class DeclaredConfig:
-    """What a checkpoint's config says and its tensors do not."""
+    """The settings of a checkpoint's config that its tensors do not show."""
 
     mel: MelConfig
     scale_input: bool
@@ -118,27 +117,27 @@ class DeclaredConfig:
 
 
 def is_learned(name: str) -> bool:
-    """False for what a checkpoint holds and no network needs: counters, tables that are computed, losses."""
+    """False for tensors that no network needs: counters, computed tables, losses."""
     return _NOT_LEARNED.fullmatch(name) is None
 
 
 def from_nemo(tensors: Mapping[str, Tensor]) -> Renamed:
-    """A NeMo state dict under our names. Its encoder's names are ours already."""
+    """Renames a NeMo state dict. The encoder's names are the same in Conure."""
     return _rename(tensors, _NEMO)
 
 
 def from_hugging_face(tensors: Mapping[str, Tensor]) -> Renamed:
-    """Tensors of a transformers model under our names."""
+    """Renames the tensors of a transformers model."""
     return _rename(tensors, _HUGGING_FACE)
 
 
 def from_conure(tensors: Mapping[str, Tensor]) -> Renamed:
-    """Tensors of Conure's own folder: names are ours, the front-end's lie among them."""
+    """Splits the tensors of a folder in Conure's format, which has Conure's names, from those of the extractor."""
     return _rename(tensors, ())
 
 
 def declared_by(config: NetworkConfig) -> DeclaredConfig:
-    """What a config of ours says beyond its tensors."""
+    """The settings of a complete config that tensors do not show."""
     encoder = config.encoder
     return DeclaredConfig(
         mel=config.mel,
@@ -158,16 +157,16 @@ def declared_by(config: NetworkConfig) -> DeclaredConfig:
 
 def _rename(tensors: Mapping[str, Tensor], rules: Rules) -> Renamed:
     if len(tensors) > MAX_TENSORS:
-        raise BadCheckpoint(f"the checkpoint has {len(tensors):,} tensors; no network we know has {MAX_TENSORS:,}")
+        raise BadCheckpoint(f"the checkpoint has {len(tensors):,} tensors; no supported network has {MAX_TENSORS:,}")
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if len(name) > MAX_NAME or not name.isprintable():
-            raise BadCheckpoint(f"a tensor is called {short_repr(name)}, which no network has")
+        if len(name) > MAX_NAME_LENGTH or not name.isprintable():
+            raise BadCheckpoint(f"the checkpoint has a tensor with an invalid name: {short_repr(name)}")
         if not is_learned(name):
             continue
         ours = _our_name(name, rules)
         if ours in renamed:
-            raise BadCheckpoint(f"two tensors of the checkpoint would both be {ours}; one of them is {name}")
+            raise BadCheckpoint(f"two tensors of the checkpoint map to {ours}; one of them is {name}")
         _check_numbers(name, tensor)
         renamed[ours] = _as_linear(ours, tensor)
     window, filterbank = renamed.pop("mel.window", None), renamed.pop("mel.filterbank", None)
@@ -186,42 +185,42 @@ def _our_name(name: str, rules: Rules) -> str:
 
 
 def _check_numbers(name: str, tensor: Tensor) -> None:
-    if tensor.dtype not in FLOATS:
+    if tensor.dtype not in FLOAT_TYPES:
         kind = str(tensor.dtype).removeprefix("torch.")
         raise BadCheckpoint(f"{name} is stored as {kind}; Conure reads fp32, bf16 and fp16")
     if tensor.numel() == 0 or tensor.layout != torch.strided:
-        raise BadCheckpoint(f"{name} holds no numbers")
+        raise BadCheckpoint(f"{name} is empty or not a dense tensor")
 
 
 def _as_linear(ours: str, tensor: Tensor) -> Tensor:
-    """Convolutions over one step are linear layers with us: [out, in, 1] -> [out, in]."""
+    """Convolutions with kernel 1 are linear layers in Conure: [out, in, 1] -> [out, in]."""
     if _CONVOLUTION_AS_LINEAR.fullmatch(ours) and tensor.dim() == 3 and tensor.shape[-1] == 1:
         return tensor[:, :, 0]
     return tensor
 
 
-def infer_config(renamed: Renamed, told: DeclaredConfig) -> NetworkConfig:
-    """The shape of the network that these tensors belong to."""
+def infer_config(renamed: Renamed, declared: DeclaredConfig) -> NetworkConfig:
+    """The config of the network that these tensors belong to."""
     tensors = renamed.tensors
-    encoder = _infer_encoder(renamed, told)
+    encoder = _infer_encoder(renamed, declared)
     vocabulary, predictor_width, joint_width = _infer_vocabulary(tensors), 0, 0
     durations: tuple[int, ...] = ()
     if "predictor.embedding.weight" in tensors:
         predictor_width = _size(tensors, "predictor.embedding.weight", 1)
         joint_width = _size(tensors, "joint.enc.weight", 0)
         count = _size(tensors, "joint.head.weight", 0) - vocabulary - 1
-        if count not in (0, len(told.durations)):
-            raise BadCheckpoint(f"the joint scores {count} durations and the config names {len(told.durations)}")
-        durations = told.durations if count else ()
+        if count not in (0, len(declared.durations)):
+            raise BadCheckpoint(f"the joint scores {count} durations and the config names {len(declared.durations)}")
+        durations = declared.durations if count else ()
     prompts = _size(tensors, "prompt.linear1.weight", 1) - encoder.width if "prompt.linear1.weight" in tensors else 0
-    if prompts and not told.prompt_ids:
+    if prompts and not declared.prompt_ids:
         raise BadCheckpoint("the network takes a language prompt, and no prompt_dictionary names its slots")
-    outside = [name for name, slot in told.prompt_ids if not 0 <= slot < prompts]
+    outside = [name for name, slot in declared.prompt_ids if not 0 <= slot < prompts]
     if outside and prompts:
         raise BadCheckpoint(f"the language prompt has {prompts} slots, too few for {first_few(outside)}")
     return NetworkConfig(
         encoder=encoder,
-        mel=_infer_mel(renamed, told, encoder.features),
+        mel=_infer_mel(renamed, declared, encoder.features),
         vocabulary=vocabulary,
         predictor_width=predictor_width,
         predictor_layers=_count(tensors, r"predictor\.lstm\.weight_ih_l(\d+)"),
@@ -229,15 +228,15 @@ def infer_config(renamed: Renamed, told: DeclaredConfig) -> NetworkConfig:
         durations=durations,
         ctc="ctc_head.weight" in tensors,
         prompts=prompts,
-        prompt_ids=told.prompt_ids if prompts else (),
-        max_symbols=told.max_symbols,
+        prompt_ids=declared.prompt_ids if prompts else (),
+        max_symbols=declared.max_symbols,
     )
 
 
-def _infer_encoder(renamed: Renamed, told: DeclaredConfig) -> EncoderConfig:
+def _infer_encoder(renamed: Renamed, declared: DeclaredConfig) -> EncoderConfig:
     tensors, first = renamed.tensors, "encoder.layers.0."
     width = _size(tensors, "encoder.pre_encode.out.weight", 0)
-    features, causal = _infer_features(renamed, told)
+    features, causal = _infer_features(renamed, declared)
     heads = _size(tensors, first + "self_attn.pos_bias_u", 0)
     if width % heads or width % 2:
         raise BadCheckpoint(f"an encoder {width} wide cannot have {heads} heads")
@@ -252,35 +251,35 @@ def _infer_encoder(renamed: Renamed, told: DeclaredConfig) -> EncoderConfig:
         kernel=_size(tensors, first + "conv.depthwise_conv.weight", 2),
         channels=_size(tensors, "encoder.pre_encode.conv.0.weight", 0),
         bias=first + "self_attn.linear_q.bias" in tensors,
-        scale_input=told.scale_input,
+        scale_input=declared.scale_input,
         causal_subsampling=causal,
-        causal_convolution=told.causal_convolution,
+        causal_convolution=declared.causal_convolution,
         # A checkpoint calls it batch_norm also where it is a LayerNorm; only a BatchNorm has statistics.
         norm="batch_norm" if first + "conv.batch_norm.running_mean" in tensors else "layer_norm",
-        style=told.style,
-        contexts=told.contexts,
-        local=told.local,
-        global_tokens=told.global_tokens,
-        global_spacing=told.global_spacing,
+        style=declared.style,
+        contexts=declared.contexts,
+        local=declared.local,
+        global_tokens=declared.global_tokens,
+        global_spacing=declared.global_spacing,
         global_separate=first + "self_attn.global_q.weight" in tensors,
         speaker_layers=tuple(sorted(layer for layer in speakers if layer < layers)),
     )
 
 
-def _infer_features(renamed: Renamed, told: DeclaredConfig) -> tuple[int, bool]:
-    """Mel bands and whether the subsampling is causal, from the bands that are left after it."""
+def _infer_features(renamed: Renamed, declared: DeclaredConfig) -> tuple[int, bool]:
+    """Number of mel bands and whether the subsampling is causal, from the bands that remain after it."""
     channels = _size(renamed.tensors, "encoder.pre_encode.conv.0.weight", 0)
     flat = _size(renamed.tensors, "encoder.pre_encode.out.weight", 1)
     left = flat // channels
     if renamed.filterbank is not None:
         options = [renamed.filterbank.shape[0]]
     else:
-        options = [told.mel.features, 8 * left, 8 * (left - 1)]
-    for causal in (told.causal_subsampling, not told.causal_subsampling):
+        options = [declared.mel.features, 8 * left, 8 * (left - 1)]
+    for causal in (declared.causal_subsampling, not declared.causal_subsampling):
         for features in options:
             if _bands_left(features, causal) * channels == flat:
                 return features, causal
-    raise BadCheckpoint(f"the subsampling hands on {flat} values, which {options[0]} mel bands do not give")
+    raise BadCheckpoint(f"the subsampling has {flat} outputs, which does not fit {options[0]} mel bands")
 
 
 def _bands_left(features: int, causal: bool) -> int:
@@ -289,8 +288,8 @@ def _bands_left(features: int, causal: bool) -> int:
     return features
 
 
-def _infer_mel(renamed: Renamed, told: DeclaredConfig, features: int) -> MelConfig:
-    mel = replace(told.mel, features=features)
+def _infer_mel(renamed: Renamed, declared: DeclaredConfig, features: int) -> MelConfig:
+    mel = replace(declared.mel, features=features)
     if renamed.filterbank is not None:
         mel = replace(mel, fft=2 * (renamed.filterbank.shape[-1] - 1))
     if renamed.window is not None:
@@ -318,19 +317,19 @@ def _matches(tensors: Mapping[str, Tensor], pattern: str) -> list[re.Match[str]]
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     count = len(_matches(tensors, pattern))
     if count > MAX_LAYERS:
-        raise BadCheckpoint(f"the checkpoint has {count} layers; more than {MAX_LAYERS} are not believed")
+        raise BadCheckpoint(f"the checkpoint has {count} layers; the limit is {MAX_LAYERS}")
     return count
 
 
 def _size(tensors: Mapping[str, Tensor], name: str, axis: int) -> int:
     tensor = tensors.get(name)
     if tensor is None or tensor.dim() <= axis:
-        raise BadCheckpoint(f"the checkpoint holds no usable {name}: it is of no family that Conure knows")
+        raise BadCheckpoint(f"the checkpoint has no usable {name}: its family is not supported")
     return tensor.shape[axis]
 
 
 class _NoInitialValues(TorchFunctionMode):
-    """Leaves new parameters as they are: on the meta device there is nothing to fill, and trying costs seconds."""
+    """Skips the initialisation of parameters: on the meta device it has no effect and costs seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
@@ -339,7 +338,7 @@ class _NoInitialValues(TorchFunctionMode):
 
 
 def empty_network(config: NetworkConfig) -> Network:
-    """A network of this shape whose parameters have no numbers and take no memory yet."""
+    """A network of this config on the meta device: its parameters have no values and take no memory yet."""
     try:
         with torch.device("meta"), _NoInitialValues():
             return Network(config)
@@ -348,20 +347,20 @@ def empty_network(config: NetworkConfig) -> Network:
 
 
 def network_tensors(config: NetworkConfig) -> dict[str, torch.Size]:
-    """Name and shape of every tensor that a network of this shape loads."""
+    """Name and shape of every tensor that a network of this config loads."""
     shapes = {name: tensor.shape for name, tensor in empty_network(config).state_dict().items()}
     return {name: shape for name, shape in shapes.items() if is_learned(name)}
 
 
 def check_tensors(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> None:
-    """Nothing missing, nothing left over, every shape as it should be."""
+    """Raises BadCheckpoint for missing or surplus tensors and for wrong shapes."""
     expected = network_tensors(config)
     missing = expected.keys() - tensors.keys()
     if missing:
         raise BadCheckpoint(f"the checkpoint lacks {len(missing)} tensors: {first_few(sorted(missing))}")
-    left = tensors.keys() - expected.keys()
-    if left:
-        raise BadCheckpoint(f"the checkpoint has {len(left)} tensors that no network takes: {first_few(sorted(left))}")
+    surplus = tensors.keys() - expected.keys()
+    if surplus:
+        raise BadCheckpoint(f"the checkpoint has {len(surplus)} surplus tensors: {first_few(sorted(surplus))}")
     wrong = [
         f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
         for name, shape in expected.items()

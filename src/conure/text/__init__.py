@@ -1,1 +1,1 @@
-"""."""
+"""Tokens to words, segments, subtitles and JSON; names of languages; merging of overlapping transcripts."""

@@ -1,4 +1,4 @@
-"""Words as they are said: small letters, no marks."""
+"""Lexical form of text: lower case without punctuation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import unicodedata
 
 __all__ = ["lexical_form"]
 
-KEPT = "%‰°&@#*/\\_"
-"""Punctuation by Unicode's table, and yet said aloud."""
+SPOKEN_MARKS = "%‰°&@#*/\\_"
+"""Characters of Unicode's category of punctuation that are spoken."""
 FULL_WIDTH = str.maketrans(dict.fromkeys("。、！？；：，．「」『』（）《》〈〉【】・", " "))
 
 
 def lexical_form(text: str) -> str:
-    """Without capitals, and without the marks at the edges of words: those inside are part of them ("3.5", "don't")."""
+    """Text in lower case without the marks at the edges of words; inner ones are kept ("3.5", "don't")."""
     words = (_stripped(word) for word in text.translate(FULL_WIDTH).lower().split())
     return " ".join(word for word in words if word)
 
@@ -27,4 +27,4 @@ def _stripped(word: str) -> str:
 
 
 def _is_mark(letter: str) -> bool:
-    return unicodedata.category(letter).startswith("P") and letter not in KEPT
+    return unicodedata.category(letter).startswith("P") and letter not in SPOKEN_MARKS

@@ -1,4 +1,4 @@
-"""Names of languages as people and programs write them (BCP 47), and which of some names is meant."""
+"""Parsing of language names and tags (BCP 47), and matching with supported languages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CODES = {
     "nno": "nn", "nor": "no", "pol": "pl", "por": "pt", "ron": "ro", "rum": "ro", "rus": "ru", "slk": "sk", "slo": "sk",
     "slv": "sl", "spa": "es", "swe": "sv", "tha": "th", "tur": "tr", "ukr": "uk", "vie": "vi", "zho": "zh", "chi": "zh",
 }
-"""Codes of three letters (ISO 639-2) for languages that have one of two."""
+"""Three-letter codes (ISO 639-2) of languages that have a two-letter code."""
 ENGLISH_NAMES = {
     "ar": "arabic", "bg": "bulgarian", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "en": "english",
     "es": "spanish", "et": "estonian", "fi": "finnish", "fr": "french", "he": "hebrew", "hi": "hindi",
@@ -25,14 +25,14 @@ ENGLISH_NAMES = {
     "pl": "polish", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sk": "slovak", "sl": "slovenian",
     "sv": "swedish", "th": "thai", "tr": "turkish", "uk": "ukrainian", "vi": "vietnamese", "zh": "chinese",
 }
-"""Their English names, as OpenAI's clients write them."""
+"""English names of languages, as OpenAI's clients use them."""
 # fmt: on
-OTHERS = {"castilian": "es", "flemish": "nl", "moldavian": "ro", "bokmal": "nb", "mandarin": "zh"}
-NAMED = {name: code for code, name in ENGLISH_NAMES.items()} | OTHERS
-OLDER = {"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro", "cmn": "zh", "arb": "ar"}
-"""Subtags that mean another one: withdrawn ones, and the main language of a group."""
-USUAL_REGIONS = {("zh", "hans"): "cn", ("zh", "hant"): "tw"}
-"""Where a script is written, for languages that are written in two."""
+OTHER_NAMES = {"castilian": "es", "flemish": "nl", "moldavian": "ro", "bokmal": "nb", "mandarin": "zh"}
+CODES_BY_NAME = {name: code for code, name in ENGLISH_NAMES.items()} | OTHER_NAMES
+REPLACED = {"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro", "cmn": "zh", "arb": "ar"}
+"""Subtags that are replaced: withdrawn ones, and the main language of a group."""
+DEFAULT_REGIONS = {("zh", "hans"): "cn", ("zh", "hant"): "tw"}
+"""Region of a language with two scripts, by script."""
 
 _LANGUAGE, _EXTENDED = re.compile(r"[a-z]{2,3}"), re.compile(r"[a-z]{3}")
 _SCRIPT, _REGION = re.compile(r"[a-z]{4}"), re.compile(r"[a-z]{2}|[0-9]{3}")
@@ -40,7 +40,7 @@ _VARIANT = re.compile(r"[a-z0-9]{5,8}|[0-9][a-z0-9]{3}")
 
 
 class Locale(NamedTuple):
-    """In lower case; empty where the name does not tell."""
+    """Subtags in lower case; empty if missing."""
 
     language: str
     script: str = ""
@@ -48,19 +48,19 @@ class Locale(NamedTuple):
 
 
 def parse_locale(name: str) -> Locale | None:
-    """Of en, en_US.UTF-8, zh-Hant-TW, zh-cmn-Hans, de-DE-1996, en-US-u-ca-gregory; None of what is no such name."""
-    spelled = _spelled(name)
-    language, *rest = NAMED.get(spelled, spelled).split("-")
+    """Parses en, en_US.UTF-8, zh-Hant-TW, zh-cmn-Hans, de-DE-1996, en-US-u-ca-gregory; None if invalid."""
+    normalized = _normalized(name)
+    language, *rest = CODES_BY_NAME.get(normalized, normalized).split("-")
     if not _LANGUAGE.fullmatch(language):
         return None
     script = region = ""
-    variants = False
+    has_variants = False
     for part in rest:
-        if len(part) == 1:  # an extension follows, or what is private
+        if len(part) == 1:  # start of an extension or of private subtags
             break
         if _VARIANT.fullmatch(part):
-            variants = True
-        elif variants or region:
+            has_variants = True
+        elif has_variants or region:
             return None
         elif _REGION.fullmatch(part):
             region = part
@@ -69,40 +69,41 @@ def parse_locale(name: str) -> Locale | None:
         elif not (_EXTENDED.fullmatch(part) and not script):
             return None
     language = CODES.get(language, language)
-    return Locale(OLDER.get(language, language), script, region)
+    return Locale(REPLACED.get(language, language), script, region)
 
 
 def language_tag(name: str) -> str:
-    """The tag that a name of a language stands for: en of English and of eng; what is none is left as it is."""
+    """The tag of a language name: en for English and eng; other text is returned unchanged."""
     name = name.strip()
     locale = parse_locale(name)
-    if locale is None or _spelled(name).split("-")[0] == locale.language:
+    if locale is None or _normalized(name).split("-")[0] == locale.language:
         return name
     return "-".join(filter(None, locale))
 
 
 def find_locale(name: str, known: Iterable[str]) -> str | None:
-    """The one of the known names that another name means, else None.
+    """The known name that matches a requested one, else None.
 
-    It is the name itself in any spelling, else the same language and region, else the language without a region;
-    a name without a region means the first known one of its language.
+    In this order: the same name in any spelling, the same language and region, the language without a region. A
+    request without a region matches the first known name of its language.
     """
-    names = list(known)
-    spelled = {_spelled(one): one for one in reversed(names)}
-    if found := spelled.get(_spelled(name)):
+    candidates = list(known)
+    by_spelling = {_normalized(candidate): candidate for candidate in reversed(candidates)}
+    if found := by_spelling.get(_normalized(name)):
         return found
-    asked = parse_locale(name)
-    if asked is None:
+    requested = parse_locale(name)
+    if requested is None:
         return None
-    same = [(locale, one) for one in names if (locale := parse_locale(one)) and locale.language == asked.language]
-    region = asked.region or USUAL_REGIONS.get((asked.language, asked.script), "")
-    choices = [one for locale, one in same if region and locale.region == region]
-    choices += [one for locale, one in same if not locale.region]
-    if not asked.region:
-        choices += [one for _, one in same]
+    parsed = [(parse_locale(candidate), candidate) for candidate in candidates]
+    same = [(locale, match) for locale, match in parsed if locale and locale.language == requested.language]
+    region = requested.region or DEFAULT_REGIONS.get((requested.language, requested.script), "")
+    choices = [match for locale, match in same if region and locale.region == region]
+    choices += [match for locale, match in same if not locale.region]
+    if not requested.region:
+        choices += [match for _, match in same]
     return choices[0] if choices else None
 
 
-def _spelled(name: str) -> str:
-    """In one spelling; what POSIX adds of encodings and modifiers is left out."""
+def _normalized(name: str) -> str:
+    """Lower case with hyphens, without the encoding and the modifier of POSIX."""
     return re.split("[.@]", name.strip(), maxsplit=1)[0].replace("_", "-").lower()

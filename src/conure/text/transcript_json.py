@@ -1,4 +1,4 @@
-"""Transcripts as plain values, as they go into JSON."""
+"""Transcripts as dictionaries for JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["transcript_fields"]
 
 
 def transcript_fields(transcript: Transcript) -> dict[str, Any]:
-    """The JSON form; `channel` is there only where channels were transcribed apart."""
+    """The JSON form; it has `channel` only if channels were transcribed separately."""
     fields: dict[str, Any] = {
         "text": transcript.text,
         "language": transcript.language,

