@@ -20,7 +20,7 @@ from pathlib import Path
 from bench.random_model import LIVE_PAST, build, random_live_checkpoint
 from bench.report import replace_between
 from conure.audio.mel import MelConfig
-from conure.decoding.emitted_token import STEP_SECONDS
+from conure.constants import ENCODER_FRAME_SECONDS
 from conure.models.config import (
     LONG_CONTEXT,
     MAX_FULL_ATTENTION_STEPS,
@@ -165,7 +165,7 @@ def stream_step(config: NetworkConfig, rows: int, chunk: int, past: int) -> dict
     """All stages of a step of streams with state in rings, except the speech detector."""
     encoder, frames = config.encoder, chunk * STEP_FRAMES
     layers = encoder_step(encoder, rows, chunk, past)
-    tokens = max(1, round(DECODER_ITERATIONS * chunk * STEP_SECONDS))
+    tokens = max(1, round(DECODER_ITERATIONS * chunk * ENCODER_FRAME_SECONDS))
     return {
         "features": features(config.mel, rows, frames),
         "subsampling": subsampling(encoder, rows, frames),

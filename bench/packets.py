@@ -37,9 +37,10 @@ from websockets.asyncio.client import connect
 
 from conure.audio.formats import AudioFormat
 from conure.bench.machine import machine
-from conure.bench.sample_speech import RATE, read_voices, sample_recording
+from conure.bench.sample_speech import read_voices, sample_recording
 from conure.cli.tables import table
 from conure.client import protocol
+from conure.constants import SAMPLE_RATE
 from conure.engine.client import EngineClient
 from conure.engine.ipc.frames import encode_frame
 from conure.engine.ipc.sample_ring import SampleRing
@@ -88,7 +89,7 @@ class StandIn:
     """An engine transport with the real message format; answers each chunk with a word and measures its own time."""
 
     def __init__(self, latency_ms: int) -> None:
-        self.chunk = RATE * latency_ms // 1000
+        self.chunk = SAMPLE_RATE * latency_ms // 1000
         self.engine_seconds = 0.0
         """CPU seconds of the engine's part."""
         self.answers = 0
@@ -138,7 +139,7 @@ class StandIn:
                 self._received[stream] = after = before + len(samples)
                 if after // self.chunk > before // self.chunk:
                     self.answers += 1
-                    yield word(stream, after // self.chunk * self.chunk / RATE)
+                    yield word(stream, after // self.chunk * self.chunk / SAMPLE_RATE)
             case Close(stream):
                 yield Finished(stream)
             case Ping(number):
@@ -172,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
 async def _measure(packet_ms: int, options: argparse.Namespace) -> dict[str, float]:
     """Microseconds of each stage: per packet, `answer` per answer."""
     (pcm,) = read_voices(sample_recording(), 1.0, 1)
-    packet = pcm[: 2 * RATE * packet_ms // 1000]
+    packet = pcm[: 2 * SAMPLE_RATE * packet_ms // 1000]
     found = await _stages(packet, options)
     found["queued"] = await _at_sockets(_empty(), packet_ms, options.streams)
     found["socket"] = await _at_sockets(_empty(), packet_ms, options.streams, ws=DirectWebSocket)
@@ -334,7 +335,7 @@ def _clients(end: Any, port: int, packet_ms: int, streams: int) -> None:
 async def _send_packets(end: Any, port: int, packet_ms: int, streams: int) -> None:
     """Sends packets evenly spread over the streams, so the server wakes up for few packets at a time."""
     (pcm,) = read_voices(sample_recording(), 1.0, 1)
-    packet = pcm[: 2 * RATE * packet_ms // 1000]
+    packet = pcm[: 2 * SAMPLE_RATE * packet_ms // 1000]
     sockets = [await connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None) for _ in range(streams)]
     for socket in sockets:
         await socket.send('{"type": "config"}')

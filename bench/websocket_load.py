@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from bench.visits import upgrade
-from conure.bench.sample_speech import RATE, read_voices, sample_recording
+from conure.bench.sample_speech import read_voices, sample_recording
+from conure.constants import SAMPLE_RATE
 
 __all__ = ["LATENCY_MS", "WebSocketLoad", "LoadResult", "HttpLoad", "run_http", "run_websockets"]
 
@@ -69,7 +70,7 @@ def run_websockets(end: Connection, load: WebSocketLoad) -> None:
 class _Clients:
     def __init__(self, load: WebSocketLoad) -> None:
         (pcm,) = read_voices(sample_recording(), 1.0, 1)
-        self._packet = _frame(2, pcm[: 2 * RATE * load.packet_ms // 1000])
+        self._packet = _frame(2, pcm[: 2 * SAMPLE_RATE * load.packet_ms // 1000])
         self._ping_frame = _frame(1, b'{"type":"ping"}')
         self._load = load
         self._sockets = [_connect(load.port) for _ in range(load.sockets)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from conure.decoding.emitted_token import STEP_SECONDS
+from conure.constants import ENCODER_FRAME_SECONDS
 from conure.engine.backends.registry import OpenedModel, open_model
 from conure.engine.lanes.lane import StreamingLane
 from conure.engine.lanes.segment_lane import SegmentLane
@@ -113,7 +113,7 @@ def check_order(stream: FinalizedStream, tokenizer: Tokenizer) -> None:
         stream.emitted, [0, *stream.finalizes], [*stream.finalizes, len(stream.samples)], strict=True
     ):
         assert all(begin / RATE - 0.001 <= token.start <= end / RATE + 0.001 for token in tokens)
-        assert all(token.end <= end / RATE + STEP_SECONDS for token in tokens)
+        assert all(token.end <= end / RATE + ENCODER_FRAME_SECONDS for token in tokens)
 
 
 @pytest.mark.parametrize("latency", LATENCIES)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conure.constants import SAMPLE_RATE
 from conure.errors import BadOption
-from conure.vad.segmentation import RATE, STEP, SegmentationSettings, Segmenter
+from conure.vad.segmentation import STEP, SegmentationSettings, Segmenter
 from tests.vad.planted import probabilities, ramp
 
 
@@ -26,7 +27,7 @@ def segment(samples, heard, block=160_000, **options):
 
 def stretches(*parts):
     """Consecutive (seconds, probability) -> samples, probabilities."""
-    heard = np.concatenate([np.full(round(seconds * RATE / STEP), p, np.float32) for seconds, p in parts])
+    heard = np.concatenate([np.full(round(seconds * SAMPLE_RATE / STEP), p, np.float32) for seconds, p in parts])
     return np.arange(len(heard) * STEP, dtype=np.float32), heard
 
 
@@ -57,7 +58,7 @@ def test_a_short_word_in_a_silent_minute_is_kept():
     (piece,) = segment(*stretches((40, 0.01), (0.3, 0.6), (40, 0.01)))
     assert piece.start == pytest.approx(39.5, abs=0.05)
     assert piece.end == pytest.approx(40.8, abs=0.05)
-    assert piece.samples[0] == piece.start * RATE
+    assert piece.samples[0] == piece.start * SAMPLE_RATE
 
 
 def test_the_first_steps_and_short_recordings_have_lower_thresholds():
@@ -96,13 +97,13 @@ def test_without_silence_clips_overlap_at_the_least_speech_like_position():
     assert second.overlap == pytest.approx(2.0, abs=0.04)
     assert second.start == pytest.approx(first.end - second.overlap)
     assert (second.start + first.end) / 2 == pytest.approx(20.05, abs=0.05)
-    np.testing.assert_array_equal(first.samples[-round(second.overlap * RATE) :][:100], second.samples[:100])
+    np.testing.assert_array_equal(first.samples[-round(second.overlap * SAMPLE_RATE) :][:100], second.samples[:100])
 
 
 def test_among_equal_probabilities_the_quietest_position_is_split():
     samples, heard = stretches((45, 0.99))
     samples = np.sin(samples).astype(np.float32)
-    samples[int(24.0 * RATE) : int(24.1 * RATE)] *= 0.01
+    samples[int(24.0 * SAMPLE_RATE) : int(24.1 * SAMPLE_RATE)] *= 0.01
     first, second = segment(samples, heard)
     assert (second.start + first.end) / 2 == pytest.approx(24.05, abs=0.05)
 
@@ -155,16 +156,16 @@ def test_clips_are_limited_ordered_and_cover_all_possible_speech(recording, limi
     covered = np.zeros(len(samples), bool)
     end = 0
     for piece in pieces:
-        start = round(piece.start * RATE)
+        start = round(piece.start * SAMPLE_RATE)
         np.testing.assert_array_equal(piece.samples, samples[start : start + len(piece.samples)])
-        assert 0 < len(piece.samples) <= limit * RATE
+        assert 0 < len(piece.samples) <= limit * SAMPLE_RATE
         assert (piece.overlap > 0) == (piece.left_seam == "forced")
-        assert start >= end - round(piece.overlap * RATE)
+        assert start >= end - round(piece.overlap * SAMPLE_RATE)
         covered[start : start + len(piece.samples)] = True
         end = start + len(piece.samples)
     for step in np.flatnonzero(heard >= 0.2):
         assert covered[step * STEP : (step + 1) * STEP].all()
-    if len(samples) <= limit * RATE and pieces:
+    if len(samples) <= limit * SAMPLE_RATE and pieces:
         assert len(pieces) == 1
         assert covered.all()
 

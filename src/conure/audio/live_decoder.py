@@ -25,11 +25,11 @@ from conure.audio.formats import AudioFormat, to_float
 from conure.audio.resample import Resampler, Samples
 from conure.audio.source import open_pipe
 from conure.background import spawn_thread
+from conure.constants import SAMPLE_RATE
 from conure.errors import UnsupportedAudio
 
 __all__ = ["LiveDecoder"]
 
-RATE = 16_000
 BLOCK_SECONDS = 0.02
 PATIENCE = 0.05
 """Seconds that a push waits for its samples; later ones are returned by the next push."""
@@ -166,7 +166,7 @@ class _PcmDecoder:
 
     def _new_resampler(self) -> Resampler | None:
         rate = self._format.sample_rate
-        return Resampler(rate, RATE, self._rows or 1) if rate != RATE else None
+        return Resampler(rate, SAMPLE_RATE, self._rows or 1) if rate != SAMPLE_RATE else None
 
     def _drain_resampler(self) -> Samples:
         empty = np.empty((self._rows, 0) if self._rows else 0, np.float32)
@@ -238,7 +238,7 @@ def _decode(pipe: BytePipe, problems: list[str], rows: int | None) -> None:
             file = open_pipe(cast(BinaryIO, pipe))
             with index_first(file):
                 decoded = FrameReader(file, arriving=True)
-                reader = AudioReader(file, decoded, rate=RATE, split=rows is not None, max_seconds=None, piece=1)
+                reader = AudioReader(file, decoded, rate=SAMPLE_RATE, split=rows is not None, max_seconds=None, piece=1)
                 stack.enter_context(reader)
             for block in reader.blocks(BLOCK_SECONDS):
                 pipe.push_samples(_interleaved(block, rows) if rows else block[0])

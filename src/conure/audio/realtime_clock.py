@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections import deque
 
+from conure.constants import SAMPLE_RATE
+
 __all__ = ["RealtimeClock"]
 
-RATE = 16_000
 MAX_PACKET_SECONDS = 1.0
 """Longest packet that is taken to be sent in real time."""
 JITTER = 0.002
@@ -36,7 +37,7 @@ class RealtimeClock:
 
     def add_packet(self, count: int, now: float) -> None:
         """`count` samples arrived. Called for every packet, so it is kept fast."""
-        seconds = count / RATE
+        seconds = count / SAMPLE_RATE
         begin = now - (seconds if seconds < MAX_PACKET_SECONDS else MAX_PACKET_SECONDS)
         if begin <= self._time + JITTER and self._is_continuous:
             self._time += seconds
@@ -53,7 +54,7 @@ class RealtimeClock:
             if first_of_next >= place:
                 break
             first, begin = first_of_next, begin_of_next
-        return begin + (place - first) / RATE
+        return begin + (place - first) / SAMPLE_RATE
 
     def discard_before(self, before: int) -> None:
         """Drops marks that are only needed for samples before this one."""
@@ -66,7 +67,7 @@ class RealtimeClock:
             return 0.0
         self.discard_before(place)
         first, begin = self._marks[0]
-        return max(now - begin - (place - first) / RATE, 0.0)
+        return max(now - begin - (place - first) / SAMPLE_RATE, 0.0)
 
     def reset_lead(self, now: float) -> None:
         """All audio is processed: a stream that was ahead of real time counts as being in real time from now on."""
@@ -77,4 +78,4 @@ class RealtimeClock:
         """Audio from the sample `place` on counts as arrived now."""
         self._marks.clear()
         self._marks.append((place, now))
-        self._time, self._is_continuous = now + (self._end - place) / RATE, True
+        self._time, self._is_continuous = now + (self._end - place) / SAMPLE_RATE, True

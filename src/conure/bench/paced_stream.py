@@ -15,8 +15,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from conure.background import start_task
-from conure.bench.sample_speech import RATE
 from conure.client import protocol
+from conure.constants import SAMPLE_RATE
 
 __all__ = ["PacedStreamSettings", "StreamResult", "PacedStream"]
 
@@ -43,7 +43,7 @@ class PacedStreamSettings:
     @property
     def packet(self) -> int:
         """Samples."""
-        return RATE * self.packet_ms // 1000
+        return SAMPLE_RATE * self.packet_ms // 1000
 
 
 @dataclass
@@ -174,7 +174,7 @@ class PacedStream:
     def _packet(self, number: int) -> bytes:
         size = SAMPLE_BYTES * self._settings.packet
         data = self._pcm[number * size : (number + 1) * size]
-        self.result.sent += len(data) / SAMPLE_BYTES / RATE
+        self.result.sent += len(data) / SAMPLE_BYTES / SAMPLE_RATE
         return data
 
     async def _send_message(self, message: protocol.FromClient) -> None:
@@ -233,7 +233,7 @@ class PacedStream:
         self._token, self.model = ready.token, ready.model
         packets = ready.received // (SAMPLE_BYTES * self._settings.packet)
         del self._sent_at[packets:]
-        self.result.sent = ready.received / SAMPLE_BYTES / RATE
+        self.result.sent = ready.received / SAMPLE_BYTES / SAMPLE_RATE
         self._ready.set()
 
     def _record_lag(self, until: float, now: float) -> None:
@@ -250,5 +250,5 @@ class PacedStream:
 
     def _time_sent(self, seconds: float) -> float:
         """When the last sample before this position was sent."""
-        packet = math.ceil(round(seconds * RATE) / self._settings.packet) - 1
+        packet = math.ceil(round(seconds * SAMPLE_RATE) / self._settings.packet) - 1
         return self._sent_at[min(max(packet, 0), len(self._sent_at) - 1)]

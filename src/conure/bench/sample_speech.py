@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from conure.audio.files import open_audio
+from conure.constants import SAMPLE_RATE
 from conure.errors import AudioNotFound
 
-__all__ = ["RATE", "sample_recording", "read_voices"]
+__all__ = ["sample_recording", "read_voices"]
 
-RATE = 16_000
 SUFFIXES = (".flac", ".wav")
 
 
@@ -32,7 +32,7 @@ def read_voices(source: Path, seconds: float, count: int) -> list[bytes]:
         raise AudioNotFound(f"{source} has no recordings", f"it needs {' or '.join(SUFFIXES)} files")
     samples = np.concatenate([_read(file) for file in files])
     offsets = [len(samples) * voice // count for voice in range(count)]
-    return [np.resize(np.roll(samples, -offset), round(seconds * RATE)).tobytes() for offset in offsets]
+    return [np.resize(np.roll(samples, -offset), round(seconds * SAMPLE_RATE)).tobytes() for offset in offsets]
 
 
 def _read(file: Path) -> np.ndarray:

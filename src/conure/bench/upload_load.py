@@ -10,8 +10,8 @@ import wave
 from collections.abc import Iterator
 
 from conure.background import spawn_thread
-from conure.bench.sample_speech import RATE
 from conure.bench.server import Server
+from conure.constants import SAMPLE_RATE
 
 __all__ = ["UploadLoad", "run_uploads", "wav_bytes"]
 
@@ -52,7 +52,7 @@ def run_uploads(server: Server, pcm: bytes, count: int, model: str | None = None
                 uploads.errors.append(error)
                 uploads.failed.set()
             else:
-                uploads.record(text, len(pcm) / 2 / RATE)
+                uploads.record(text, len(pcm) / 2 / SAMPLE_RATE)
 
     senders = [spawn_thread(send, "sending recordings") for _ in range(count)]
     try:
@@ -67,6 +67,6 @@ def wav_bytes(pcm: bytes) -> bytes:
     """A WAV file of the audio (PCM16, 16 kHz)."""
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
-        out.setparams((1, 2, RATE, 0, "NONE", ""))
+        out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
         out.writeframes(pcm)
     return file.getvalue()

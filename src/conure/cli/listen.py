@@ -18,6 +18,7 @@ from conure.cli.captions import Captions, StreamFormat
 from conure.cli.microphone import microphone
 from conure.cli.reporter import DEFAULT_COMMON, DONE, Common, print_stderr
 from conure.cli.setting_flags import setting_flag
+from conure.constants import SAMPLE_RATE
 from conure.errors import ConureError, EngineFailed
 from conure.settings import Settings, load_settings
 from conure.types import RunnerChoice
@@ -34,7 +35,6 @@ Examples:
   conure listen --model tiny --file talk.mp3 --pace 1
 """
 
-RATE = 16_000
 PACKET_SAMPLES = 320
 """20 ms."""
 
@@ -106,7 +106,7 @@ async def _listen(options: Options, settings: Settings) -> None:
     try:
         live = LiveService(engine, ModelDirectory(engine, plan.live_models, ()), TokenizerCache())
         request = StreamRequest(latency_ms=options.latency, language=settings.language)
-        stream = await live.open_stream(request, AudioFormat("f32", RATE))
+        stream = await live.open_stream(request, AudioFormat("f32", SAMPLE_RATE))
         print_stderr(f"listening with {stream.options.model.name} at {stream.options.latency_ms} ms")
         reader = live.attach(stream)
         async with asyncio.TaskGroup() as tasks:
@@ -151,14 +151,16 @@ async def _packets(options: Options) -> AsyncGenerator[Any]:
     from conure.audio.files import open_audio  # noqa: PLC0415
 
     started_at, samples_read = time.monotonic(), 0
-    with open_audio(options.file, rate=RATE) as reader:
+    with open_audio(options.file, rate=SAMPLE_RATE) as reader:
         seconds: Iterator[Any] = reader.blocks(1.0)
         while (second := await asyncio.to_thread(next, seconds, None)) is not None:
             for start in range(0, second.shape[1], PACKET_SAMPLES):
                 packet = second[0, start : start + PACKET_SAMPLES]
                 samples_read += len(packet)
                 if options.pace:
-                    await asyncio.sleep(max(0.0, started_at + samples_read / RATE / options.pace - time.monotonic()))
+                    await asyncio.sleep(
+                        max(0.0, started_at + samples_read / SAMPLE_RATE / options.pace - time.monotonic())
+                    )
                 yield packet
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conure.constants import SAMPLE_RATE
 from conure.errors import MissingBackend
 
 __all__ = ["microphone"]
 
-RATE = 16_000
 BLOCK = 320
 MAX_QUEUED_BLOCKS = 500
 """Blocks of 20 ms; more raises OverflowError."""
@@ -32,7 +32,7 @@ async def microphone(device: str | None = None) -> AsyncGenerator[NDArray[np.flo
         loop.call_soon_threadsafe(blocks.put_nowait, np.array(data[:, 0]))
 
     try:
-        stream = sounddevice.InputStream(RATE, BLOCK, device, 1, "float32", callback=enqueue)
+        stream = sounddevice.InputStream(SAMPLE_RATE, BLOCK, device, 1, "float32", callback=enqueue)
     except (sounddevice.PortAudioError, ValueError) as error:
         raise MissingBackend(f"no microphone: {error}", "connect one, or use --file") from error
     with stream:

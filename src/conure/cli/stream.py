@@ -18,6 +18,7 @@ from conure.cli.latency import Latencies, percentile
 from conure.cli.reporter import DEFAULT_COMMON, Common, Reporter, print_stderr
 from conure.cli.setting_flags import server_key, setting_flag
 from conure.client import BadInput, Client, ClientError, Event, Final, Finished, Partial, Stream, Warned
+from conure.constants import SAMPLE_RATE
 from conure.errors import BadOption
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ Examples:
   conure stream talk.mp3 --pace 0 --format json
 """
 
-RATE = 16_000
 PACKET_SECONDS = 0.02
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
@@ -111,7 +111,7 @@ def _open_recording(recording: str, track: int | None) -> AudioReader:
         raise BadOption(f"{recording!r} is not a single recording", "give a file, or - for stdin")
     [item] = inputs.found
     source = sys.stdin.buffer if recording == STDIN or item.path is None else item.path
-    return open_audio(source, rate=RATE, track=track)
+    return open_audio(source, rate=SAMPLE_RATE, track=track)
 
 
 def _hint(error: ClientError) -> str | None:
@@ -134,7 +134,7 @@ class _StreamRun:
     async def run(self) -> None:
         options = self.options
         live = Client(options.url, key=server_key(options.key)).stream(
-            model=options.model, latency_ms=options.latency, language=options.language, sample_rate=RATE
+            model=options.model, latency_ms=options.latency, language=options.language, sample_rate=SAMPLE_RATE
         )
         try:
             async with live as stream, asyncio.TaskGroup() as tasks:
@@ -201,7 +201,7 @@ class _StreamRun:
 
 def _packets(block: Any) -> Iterator[Any]:
     """Splits a block [1, n] into packets [n]."""
-    size = round(RATE * PACKET_SECONDS)
+    size = round(SAMPLE_RATE * PACKET_SECONDS)
     return (block[0, start : start + size] for start in range(0, block.shape[1], size))
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from conure.constants import ENCODER_FRAME_SECONDS
 from conure.types import Token
 
-__all__ = ["ALPHA", "STEP_SECONDS", "EmittedToken"]
+__all__ = ["ALPHA", "EmittedToken"]
 
-STEP_SECONDS = 0.08
-"""Length of an encoder step: 8 mel frames of 10 ms."""
 
 ALPHA = 0.33
 """Exponent of the entropy for confidence; see `confidence`."""
@@ -28,6 +27,6 @@ class EmittedToken:
 
     def to_token(self, origin: float = 0.0, end: float = math.inf, since: float = 0.0) -> Token:
         """The token with times in seconds, for a first step at `origin`; times are clamped to [since, end]."""
-        begins = max(min(origin + self.step * STEP_SECONDS, end), since)
-        ends = max(min(origin + (self.step + self.duration) * STEP_SECONDS, end), since)
+        begins = max(min(origin + self.step * ENCODER_FRAME_SECONDS, end), since)
+        ends = max(min(origin + (self.step + self.duration) * ENCODER_FRAME_SECONDS, end), since)
         return Token(self.id, round(begins, 3), round(ends, 3), self.log_probability, self.confidence)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from conure.audio.files import open_audio
+from conure.constants import ENCODER_FRAME_MS, SAMPLE_RATE
 from conure.engine.admission import capacity
 from conure.engine.calibration_cache import CalibrationCache
 from conure.engine.calibration_checks import StepTimes, find_doubtful, find_impossible, make_consistent, with_step
@@ -42,8 +43,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-RATE = 16_000
-STEP_MS = 80
 MEASURE_SECONDS = 0.4
 """For one latency of one model; a step of CHECK_ROWS is measured however long it takes."""
 RETRY_SECONDS = 2.0
@@ -95,7 +94,7 @@ def with_capacity(info: ModelInfo, lane: StreamingLane, costs: StepCosts, times:
     """The info with its capacity by the step times; also sets them as baselines in `costs`."""
     capacities, baseline = [], StepCosts()
     for latency in info.latencies:
-        kind = (lane, latency // STEP_MS)
+        kind = (lane, latency // ENCODER_FRAME_MS)
         for rows, seconds in times[latency]:
             for target in (costs, baseline):
                 target.set_baseline(kind, rows, seconds)
@@ -184,11 +183,11 @@ def _measure_chunks(lane: ChunkLane, latency: int, rows: int) -> float:
 
 
 def _speech(seconds: float) -> Samples:
-    begin = round(SPEECH_START * RATE)
-    return _recording()[begin : begin + round(seconds * RATE)]
+    begin = round(SPEECH_START * SAMPLE_RATE)
+    return _recording()[begin : begin + round(seconds * SAMPLE_RATE)]
 
 
 @cache
 def _recording() -> Samples:
-    with open_audio(Path(str(resources.files("conure"))) / "data" / "jfk.flac", rate=RATE) as reader:
+    with open_audio(Path(str(resources.files("conure"))) / "data" / "jfk.flac", rate=SAMPLE_RATE) as reader:
         return np.concatenate([block[0] for block in reader.blocks()])

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
+from conure.constants import ENCODER_FRAME_MS
 from conure.engine.admission import MAX_LOAD, load
 from conure.engine.backends.device import error_summary, is_device_failure
 from conure.engine.lanes.clip_lane import ClipLane
@@ -55,7 +56,6 @@ log = logging.getLogger(__name__)
 MAX_BACKLOG = 180.0
 """Seconds of audio that a stream may have unprocessed; faster clients have to wait for events."""
 RETRY_AFTER = 5.0
-STEP_MS = 80
 FILLER_POLL_INTERVAL = 0.002
 """Seconds until the scheduler is asked again whether a partial or a step of clips may start."""
 
@@ -206,9 +206,9 @@ class Engine:
 
     def _load_with(self, lane: StreamingLane, latency_ms: int) -> float:
         """The load of all streams and one more of that kind."""
-        kinds = [(self._streams[stream], latency // STEP_MS) for stream, latency in self._latencies.items()]
-        streams = Counter([*kinds, (lane, latency_ms // STEP_MS)])
-        return load(self.costs, streams, {kind: kind[1] * STEP_MS / 1000 for kind in streams})
+        kinds = [(self._streams[stream], latency // ENCODER_FRAME_MS) for stream, latency in self._latencies.items()]
+        streams = Counter([*kinds, (lane, latency_ms // ENCODER_FRAME_MS)])
+        return load(self.costs, streams, {kind: kind[1] * ENCODER_FRAME_MS / 1000 for kind in streams})
 
     def _run_next(self) -> float | None:
         """Runs the next step. Returns how long to wait for requests: None when only a request can bring work."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from conure.audio.mel import MelConfig
+from conure.constants import ENCODER_FRAME_MS
 
 __all__ = [
     "LEAD_FRAMES",
     "LONG_CONTEXT",
     "MAX_FULL_ATTENTION_STEPS",
     "STEP_FRAMES",
-    "STEP_MS",
     "AttentionContext",
     "ContextStyle",
     "EncoderConfig",
@@ -21,7 +21,6 @@ __all__ = [
 
 STEP_FRAMES = 8
 """Mel frames (10 ms) in an encoder step (80 ms)."""
-STEP_MS = 80
 
 LEAD_FRAMES = STEP_FRAMES - 1
 """Virtual frames before the first mel frame of a stream: they give its first chunk the size of all others."""
@@ -112,7 +111,7 @@ class EncoderConfig:
     @property
     def latencies(self) -> tuple[int, ...]:
         """Milliseconds of audio in a chunk of a cache-aware network, ascending."""
-        return tuple(sorted((context.right + 1) * STEP_MS for context in self.contexts))
+        return tuple(sorted((context.right + 1) * ENCODER_FRAME_MS for context in self.contexts))
 
 
 @dataclass(frozen=True)

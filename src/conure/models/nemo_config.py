@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from conure.audio.mel import MelConfig
+from conure.constants import SAMPLE_RATE
 from conure.errors import BadCheckpoint
 from conure.models import config_values as checked
 from conure.models.config import AttentionContext, ContextStyle
@@ -22,7 +23,6 @@ from conure.models.weights import DeclaredConfig
 __all__ = ["NemoConfig"]
 
 HOP_SECONDS = 0.01
-RATE = 16_000
 CONTEXT = "encoder.att_context_size"
 OTHER_FAMILIES = {
     "Sortformer": "a speaker diarization model",
@@ -135,7 +135,7 @@ class NemoConfig:
 
     def _mel(self) -> MelConfig:
         part = "preprocessor."
-        self.require(part + "sample_rate", RATE, RATE)
+        self.require(part + "sample_rate", SAMPLE_RATE, SAMPLE_RATE)
         self.require(part + "frame_splicing", 1, 1)
         self.require(part + "log", True, True)
         self.require(part + "log_zero_guard_type", "add", "add")
@@ -143,15 +143,15 @@ class NemoConfig:
         self.require(part + "exact_pad", False, False)
         if self.number(part + "window_stride", HOP_SECONDS, 0, 1) != HOP_SECONDS:
             raise BadCheckpoint(f"{part}window_stride is not {HOP_SECONDS}: encoder steps would not be of 80 ms")
-        window = round(self.number(part + "window_size", 0.02, 0, 1) * RATE)
+        window = round(self.number(part + "window_size", 0.02, 0, 1) * SAMPLE_RATE)
         fft = 2 ** max(window - 1, 0).bit_length()
         preemphasis = 0.0 if self.get(part + "preemph", 0.97) is None else self.number(part + "preemph", 0.97, 0, 1)
         return MelConfig(
             features=self.integer(part + "features", 64, 1, 2**10),
             normalize=self._normalize(),
-            sample_rate=RATE,
+            sample_rate=SAMPLE_RATE,
             window=window,
-            hop=round(HOP_SECONDS * RATE),
+            hop=round(HOP_SECONDS * SAMPLE_RATE),
             fft=fft if self.get(part + "n_fft") is None else self.integer(part + "n_fft", fft, 1, checked.MAX_FFT),
             preemphasis=preemphasis,
             log_guard=self._log_guard(part + "log_zero_guard_value"),

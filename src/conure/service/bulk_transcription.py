@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 
 from conure import errors
 from conure.audio.files import Source
+from conure.constants import SAMPLE_RATE
 from conure.cpu_count import processor_count
 from conure.errors import AudioNotFound, AudioTooLong, ConureError, EngineFailed, NoSuchTrack, UnsupportedAudio
 from conure.service.clip_queue import ClipQueue
@@ -39,7 +40,6 @@ from conure.vad.segmentation import SegmentationSettings
 
 __all__ = ["BulkTranscription", "Progress"]
 
-RATE = 16_000
 MAX_WORKERS = 16
 LOOK_AHEAD = 2
 """Batches of clips to collect before one is formed, so that there are clips of similar length."""
@@ -91,7 +91,7 @@ class BulkTranscription(Generic[Tokens]):
         """Of recordings that were returned."""
         self._are_all_started = False
         worker_seconds = (2 + LOOK_AHEAD) * batch_seconds / workers + 4 * segmentation.max_seconds
-        self._workers = DecodePool(workers, segmentation, int(worker_seconds * RATE))
+        self._workers = DecodePool(workers, segmentation, int(worker_seconds * SAMPLE_RATE))
         self._device = ThreadPoolExecutor(1, "conure-device")
 
     def results(self) -> Generator[RecordingWords, None, None]:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from conure.constants import SAMPLE_RATE
 from conure.engine.lanes.batching import form_batches
 from conure.service.recording_words import HeldClip, RecordingWords
 
 __all__ = ["ClipQueue"]
-
-RATE = 16_000
 
 
 class ClipQueue:
     def __init__(self, batch_seconds: float) -> None:
         self.seconds = 0.0
         """Of waiting audio."""
-        self._limit = int(batch_seconds * RATE)
+        self._limit = int(batch_seconds * SAMPLE_RATE)
         self._clips: list[HeldClip] = []
         """In order of arrival."""
 

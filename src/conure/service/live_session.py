@@ -16,6 +16,7 @@ import numpy as np
 
 from conure.audio.realtime_clock import RealtimeClock
 from conure.audio.sample_buffer import SampleBuffer
+from conure.constants import SAMPLE_RATE
 from conure.engine import messages
 from conure.engine.client import EngineClient
 from conure.engine.messages import Samples, StreamOptions
@@ -42,7 +43,6 @@ from conure.vad.endpointing import Endpointing
 
 __all__ = ["LiveSession"]
 
-RATE = 16_000
 MARGIN = 1.0
 """Seconds of audio before an utterance that are kept with it: the start of speech is detected late."""
 MAX_KEPT = 120.0
@@ -55,7 +55,7 @@ MAX_PENDING_FINALIZES = 64
 """Unanswered requests for a final."""
 MAX_SECOND_PASS = 60.0
 """Seconds of the longest utterance that gets a second pass."""
-BLOCK = 5 * RATE
+BLOCK = 5 * SAMPLE_RATE
 """Samples that are sent to the engine at once."""
 LAG_AUDIO = 5.0
 """Seconds of audio after which a lag event is sent before its interval is over."""
@@ -105,7 +105,7 @@ class LiveSession:
     @property
     def seconds(self) -> float:
         """Audio received."""
-        return self._audio.end / RATE
+        return self._audio.end / SAMPLE_RATE
 
     @property
     def is_closing(self) -> bool:
@@ -125,7 +125,7 @@ class LiveSession:
         pending = self._pending
         if self.has_ended or (pending and (len(pending) >= MAX_PENDING_FINALIZES or self.is_closing)):
             return False
-        return self._audio.end <= (self._analyzed_until + MAX_IN_FLIGHT) * RATE
+        return self._audio.end <= (self._analyzed_until + MAX_IN_FLIGHT) * SAMPLE_RATE
 
     @property
     def has_backlog(self) -> bool:
@@ -214,7 +214,7 @@ class LiveSession:
                 self._answered.add(position, self._kept_from())
                 self._changed.set()
                 self._end_utterance(self.processed_until, "asked")
-                self._publish_in_order(Marker(marker, position / RATE))
+                self._publish_in_order(Marker(marker, position / SAMPLE_RATE))
             case messages.Finished():
                 self._end_utterance(self.processed_until, "closed")
                 self._publish_in_order(Finished(self.seconds))
@@ -225,7 +225,7 @@ class LiveSession:
         """Sends the audio without a final, and some before it, to the restarted engine, with the finalizes in it."""
         self._engine_start = self._kept_from()
         if self._utterance:
-            self._utterance.rewind(self._engine_start / RATE)
+            self._utterance.rewind(self._engine_start / SAMPLE_RATE)
         self._is_replayed = self._utterance is not None
         self._replay_final_until, self._replay_sent_until = self._final_until, self._analyzed_until
         self._open(self._late_from(self._engine_start))
@@ -234,13 +234,15 @@ class LiveSession:
             at = self._resend(at, position)
             self._engine.send(self._finalize_message(marker))
         self._resend(at, self._audio.end)
-        self._clock.restart(int(self._analyzed_until * RATE), time.monotonic())  # the duration of a restart is not lag
+        self._clock.restart(
+            int(self._analyzed_until * SAMPLE_RATE), time.monotonic()
+        )  # the duration of a restart is not lag
 
     def _late_from(self, begin: int) -> float:
         """Seconds of audio from that sample on that should have been processed by now."""
-        spoken_at = self._clock.spoken_at(int(self._analyzed_until * RATE))
-        late = time.monotonic() - spoken_at + self._analyzed_until - begin / RATE
-        return min(max(late, 0.0), (self._audio.end - begin) / RATE)
+        spoken_at = self._clock.spoken_at(int(self._analyzed_until * SAMPLE_RATE))
+        late = time.monotonic() - spoken_at + self._analyzed_until - begin / SAMPLE_RATE
+        return min(max(late, 0.0), (self._audio.end - begin) / SAMPLE_RATE)
 
     def _resend(self, at: int, end: int) -> int:
         """Sends audio from sample `at` to `end` again; returns `end`."""
@@ -255,7 +257,7 @@ class LiveSession:
         self._end(Failed(error.code, error.message, error.hint))
 
     def _time(self, seconds: float) -> float:
-        return round(seconds + self._engine_start / RATE, 3)
+        return round(seconds + self._engine_start / SAMPLE_RATE, 3)
 
     def _new_tokens(self, tokens: Sequence[Token]) -> list[Token]:
         """Tokens in times of the session, without those that a final contains already."""
@@ -309,10 +311,10 @@ class LiveSession:
         words = words_from_tokens(utterance.tokens, options.tokenizer)
         final = make_final(utterance, words, at, reason, options.model.name, options.language)
         if options.second_pass and words and at - utterance.start <= MAX_SECOND_PASS:
-            begin = max(int((utterance.start - options.second_pass.margin) * RATE), self._audio.start)
-            samples = np.empty(max(int(at * RATE) - begin, RATE), np.float32)
+            begin = max(int((utterance.start - options.second_pass.margin) * SAMPLE_RATE), self._audio.start)
+            samples = np.empty(max(int(at * SAMPLE_RATE) - begin, SAMPLE_RATE), np.float32)
             self._audio.read_into(begin, samples)
-            second_pass = SecondPass(self._engine, options.second_pass, samples, begin / RATE, utterance, final)
+            second_pass = SecondPass(self._engine, options.second_pass, samples, begin / SAMPLE_RATE, utterance, final)
             second_pass.on_done(self._publish_ready)
             self._ordered_events.append(second_pass)
         else:
@@ -360,7 +362,7 @@ class LiveSession:
     def _measure_lag(self) -> None:
         now = time.monotonic()
         uptime = now - self._engine.resumed_at  # time without an engine is not lag
-        self.lag = min(self._clock.lag(int(self._analyzed_until * RATE), now), uptime)
+        self.lag = min(self._clock.lag(int(self._analyzed_until * SAMPLE_RATE), now), uptime)
         if self.seconds - self._analyzed_until < self.options.latency_ms / 1000:
             self._clock.reset_lead(now)
         audio = self.processed_until - self._lag_sent_until
@@ -379,8 +381,8 @@ class LiveSession:
     def _kept_from(self) -> int:
         """The first sample that a replay needs: the first of a chunk, so that the replay has the same chunks."""
         needed_from = self._utterance.start if self._utterance else self.processed_until
-        sample = max(int((needed_from - MARGIN) * RATE), int((self._analyzed_until - MAX_KEPT) * RATE))
-        chunk = self.options.latency_ms * RATE // 1000
+        sample = max(int((needed_from - MARGIN) * SAMPLE_RATE), int((self._analyzed_until - MAX_KEPT) * SAMPLE_RATE))
+        chunk = self.options.latency_ms * SAMPLE_RATE // 1000
         return max(sample // chunk * chunk, self._audio.start)
 
 

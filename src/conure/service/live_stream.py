@@ -12,6 +12,7 @@ from typing import Any
 from conure import metrics
 from conure.audio.formats import AudioFormat
 from conure.audio.spool import SpoolSpace
+from conure.constants import SAMPLE_RATE
 from conure.engine.client import EngineClient
 from conure.engine.messages import Samples
 from conure.errors import BacklogFull, BadOption, Busy, ConureError, EngineFailed, TooMany, UnsupportedAudio
@@ -42,8 +43,6 @@ log = logging.getLogger(__name__)
 
 AUDIO_SECONDS = metrics.AUDIO_SECONDS.labels("live")
 """Looked up once: it is incremented for every packet."""
-
-RATE = 16_000
 
 
 class LiveStream:
@@ -240,7 +239,7 @@ class LiveStream:
 
     def _count(self, samples: Samples) -> None:
         """If the key's limit is used up, audio received so far is transcribed; then the stream fails."""
-        seconds = len(samples) / RATE
+        seconds = len(samples) / SAMPLE_RATE
         AUDIO_SECONDS.inc(seconds)
         try:
             self._usage.spend(seconds)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from conure.audio.files import AudioReader, Source, open_audio
 from conure.audio.resample import Samples
+from conure.constants import SAMPLE_RATE
 from conure.decoding.emitted_token import EmittedToken
 from conure.engine.backends.clip_runner import ClipRunner
 from conure.engine.backends.registry import open_clip_runner
@@ -30,7 +31,6 @@ __all__ = ["Progress", "Recognizer", "load"]
 
 log = logging.getLogger(__name__)
 
-RATE = 16_000
 MAX_SECONDS = 12 * 3600.0
 
 Result = TypeVar("Result")
@@ -206,7 +206,7 @@ class Recognizer:
     def _words(self, clips: list[Samples], prompt: int | None) -> list[Sequence[Word]]:
         """The words of each clip, in times of the clip."""
         emitted = self._tokens(clips, prompt)
-        return [self._words_of(tokens, len(clip) / RATE) for tokens, clip in zip(emitted, clips, strict=True)]
+        return [self._words_of(tokens, len(clip) / SAMPLE_RATE) for tokens, clip in zip(emitted, clips, strict=True)]
 
     def _tokens(self, clips: list[Samples], prompt: int | None) -> list[list[EmittedToken]]:
         return transcribe_clips(self.runner, clips, prompt, self.batch_seconds)

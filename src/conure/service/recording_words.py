@@ -6,14 +6,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from conure.constants import SAMPLE_RATE
 from conure.service.channel_words import ChannelWords
 from conure.service.decode_process import DecodedClip, RecordingEnded, Samples
 from conure.service.decode_worker import DecodeTask, DecodeWorker
 from conure.types import Word
 
 __all__ = ["HeldClip", "RecordingWords"]
-
-RATE = 16_000
 
 
 @dataclass(eq=False, slots=True)
@@ -34,7 +33,7 @@ class HeldClip:
 
     @property
     def seconds(self) -> float:
-        return self.message.count / RATE
+        return self.message.count / SAMPLE_RATE
 
 
 @dataclass(eq=False, slots=True)

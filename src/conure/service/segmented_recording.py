@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from conure.constants import SAMPLE_RATE
 from conure.engine.lanes.batching import form_batches
 from conure.engine.prefetch import prefetch
 from conure.service.channel_words import ChannelWords
@@ -23,7 +24,6 @@ from conure.vad.segmentation import ClipSpan, SegmentationSettings
 
 __all__ = ["SegmentedRecording", "Progress", "Transcribe"]
 
-RATE = 16_000
 
 Samples = NDArray[np.float32]
 Transcribe = Callable[[list[Samples]], Sequence[Sequence[Word]]]
@@ -96,4 +96,4 @@ class SegmentedRecording:
         yield round_
 
     def _batches(self, clips: Sequence[tuple[int, ClipSpan]]) -> Iterator[list[int]]:
-        return form_batches([len(clip.samples) for _, clip in clips], int(self.batch_seconds * RATE))
+        return form_batches([len(clip.samples) for _, clip in clips], int(self.batch_seconds * SAMPLE_RATE))

@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from conure.constants import SAMPLE_RATE
 from conure.vad.segmentation import ClipSpan, SegmentationSettings, Segmenter
 from conure.vad.silero import load_silero
 
 __all__ = ["Detector", "split_blocks"]
 
-RATE = 16_000
 
 Samples = NDArray[np.float32]
 
@@ -51,7 +51,7 @@ def split_blocks(
     seconds = 0.0
     for block in blocks:
         channels = channels or [_Channel(open_detector(), Segmenter(settings)) for _ in block]
-        seconds += block.shape[1] / RATE
+        seconds += block.shape[1] / SAMPLE_RATE
         yield (
             seconds,
             [(index, clip) for index, channel in enumerate(channels) for clip in channel.push(block[index])],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from conure.constants import END_OF_UTTERANCE
 from conure.engine.plan import ModelInfo
 from conure.service.second_pass import SecondPassOptions
 from conure.text.tokenizer import Tokenizer
@@ -11,7 +12,6 @@ from conure.vad.endpointing import Endpointing
 
 __all__ = ["LAG_INTERVAL", "SessionOptions"]
 
-END_TOKEN = "<EOU>"
 LAG_INTERVAL = 1.0
 """Default seconds between two lag events."""
 
@@ -32,4 +32,4 @@ class SessionOptions:
     @property
     def has_end_token(self) -> bool:
         """Whether the network itself emits a token at the end of an utterance."""
-        return END_TOKEN in self.tokenizer.pieces
+        return END_OF_UTTERANCE in self.tokenizer.pieces

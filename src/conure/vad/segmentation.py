@@ -21,11 +21,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from conure.constants import SAMPLE_RATE
 from conure.errors import BadOption
 
 __all__ = ["MIN_CLIP_LIMIT", "SegmentationSettings", "Segmenter", "ClipSpan", "Seam"]
 
-RATE = 16_000
 STEP = 512
 """Samples per probability: 32 ms."""
 STEPS_PER_SEARCH = 32
@@ -89,7 +89,7 @@ class ClipSpan:
 
     @property
     def seconds(self) -> float:
-        return len(self.samples) / RATE
+        return len(self.samples) / SAMPLE_RATE
 
     @property
     def end(self) -> float:
@@ -143,7 +143,7 @@ class _Window:
 
     def __init__(self, settings: SegmentationSettings) -> None:
         self.settings = settings
-        self.max_samples = int(settings.max_seconds * RATE)
+        self.max_samples = int(settings.max_seconds * SAMPLE_RATE)
         self._buffer: Samples = np.zeros(self.max_samples + STEPS_PER_SEARCH * STEP, np.float32)
         self._size = 0
         self._probabilities: Samples = np.zeros(0, np.float32)
@@ -165,7 +165,9 @@ class _Window:
     def pop_clips(self, is_last: bool) -> Iterator[ClipSpan]:
         """Removes and yields the clips that are complete."""
         if self._is_complete and self._size <= self.max_samples:
-            if is_last and self._has_speech(len(self._probabilities), self._size <= self.settings.short_seconds * RATE):
+            if is_last and self._has_speech(
+                len(self._probabilities), self._size <= self.settings.short_seconds * SAMPLE_RATE
+            ):
                 yield ClipSpan(0.0, self._buffer[: self._size].copy(), "edge", "edge")
             return
         self._trim()
@@ -181,7 +183,7 @@ class _Window:
 
     def _clip(self, split: _Split) -> ClipSpan:
         samples = self._buffer[: split.end].copy()
-        return ClipSpan(self._start * STEP / RATE, samples, self._seam, split.seam, self._overlap / RATE)
+        return ClipSpan(self._start * STEP / SAMPLE_RATE, samples, self._seam, split.seam, self._overlap / SAMPLE_RATE)
 
     def _drop(self, samples: int) -> None:
         steps = -(-samples // STEP)
@@ -274,4 +276,4 @@ def _runs(marks: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def _steps(seconds: float) -> int:
-    return round(seconds * RATE / STEP)
+    return round(seconds * SAMPLE_RATE / STEP)

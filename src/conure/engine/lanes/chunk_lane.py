@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from conure.audio.realtime_clock import RealtimeClock
 from conure.audio.stream_features import FeatureExtractor, first_sample, samples_for_frames, span_samples
-from conure.decoding.emitted_token import STEP_SECONDS, EmittedToken
+from conure.constants import ENCODER_FRAME_MS, ENCODER_FRAME_SECONDS, END_OF_UTTERANCE, SAMPLE_RATE
+from conure.decoding.emitted_token import EmittedToken
 from conure.decoding.flushed_tokens import FlushedTokens, spoken_forms
 from conure.engine.lanes.endpoint_merge import EndpointMerge
 from conure.engine.lanes.slots import Lease, Slots
@@ -34,16 +35,13 @@ from conure.engine.lanes.vad_stream import Speech, VadStream
 from conure.engine.messages import Cancelled, Finished, Marker, Samples, StreamEvent, StreamOptions
 from conure.engine.scheduler import MAX_ROWS, ExpectedWork, StreamWork
 from conure.engine.stage_timer import StageTimer
-from conure.models.config import STEP_FRAMES, STEP_MS
+from conure.models.config import STEP_FRAMES
 from conure.text.tokenizer import Tokenizer
 from conure.types import Token
 from conure.vad.endpointing import Endpointing, EndReason
 
 __all__ = ["ChunkLane", "FinalizePoint", "ChunkPart", "ChunkStream"]
 
-RATE = 16_000
-END_PIECE = "<EOU>"
-"""The token with which some networks mark the end of an utterance."""
 LEAD_SECONDS = 1.0
 """Audio this early is still treated as real time."""
 CPU_STEP_ROWS = 64
@@ -115,7 +113,7 @@ class ChunkLane(ABC):
         """Without a tokenizer, no token ends an utterance, and flushed tokens match equal ids only."""
         pieces = tokenizer.pieces if tokenizer else ()
         self.feature_extractor = feature_extractor
-        self._end_token = pieces.index(END_PIECE) if END_PIECE in pieces else None
+        self._end_token = pieces.index(END_OF_UTTERANCE) if END_OF_UTTERANCE in pieces else None
         self._spoken_forms = spoken_forms(pieces)
         self.stages = StageTimer()
         self.slots = Slots(slots)
@@ -130,7 +128,7 @@ class ChunkLane(ABC):
 
     def _chunk_steps(self, options: StreamOptions) -> int:
         """Encoder frames in a chunk: as many as the latency allows."""
-        return options.latency_ms // STEP_MS
+        return options.latency_ms // ENCODER_FRAME_MS
 
     def _look_ahead_frames(self, stream: ChunkStream) -> int:
         """Mel frames after a chunk that the encoder needs."""
@@ -173,7 +171,7 @@ class ChunkLane(ABC):
         merge, kind = EndpointMerge(number, options.endpointing, self._end_token), (self, options.latency_ms)
         flushed, chunk = FlushedTokens(self._spoken_forms), self._chunk_steps(options)
         stream = ChunkStream(number, lease, options, merge, kind, flushed, chunk, -self.lead_frames)
-        stream.overdue_until = round(overdue_seconds * RATE)
+        stream.overdue_until = round(overdue_seconds * SAMPLE_RATE)
         self._update_chunk_end(stream)
         self._streams[number] = stream
         return True
@@ -213,14 +211,14 @@ class ChunkLane(ABC):
         expected = []
         for stream in self._streams.values():
             if stream.number not in self._ready and not stream.is_closing:
-                ready_at = stream.last_packet_at + (stream.chunk_end - stream.vad.samples.end) / RATE
-                expected.append(ExpectedWork(stream.kind, ready_at, ready_at + stream.chunk * STEP_SECONDS))
+                ready_at = stream.last_packet_at + (stream.chunk_end - stream.vad.samples.end) / SAMPLE_RATE
+                expected.append(ExpectedWork(stream.kind, ready_at, ready_at + stream.chunk * ENCODER_FRAME_SECONDS))
         return expected
 
     def backlog_seconds(self, number: int) -> float:
         """Seconds of audio that was received and is not decoded yet."""
         stream = self._streams[number]
-        return (stream.vad.samples.end - stream.processed) / RATE
+        return (stream.vad.samples.end - stream.processed) / SAMPLE_RATE
 
     def max_step_rows(self, latency_ms: int) -> int:
         """Rows of the largest step that calibration measures; beyond, the cost per row stays the same."""
@@ -249,7 +247,7 @@ class ChunkLane(ABC):
         return StreamWork(
             stream.number,
             stream.kind,
-            due=complete_at + stream.chunk * STEP_SECONDS,
+            due=complete_at + stream.chunk * ENCODER_FRAME_SECONDS,
             max_streams=self._max_rows(stream.chunk),
             realtime_from=complete_at - LEAD_SECONDS,
             arrived_at=stream.last_packet_at,
@@ -293,7 +291,7 @@ class ChunkLane(ABC):
     @staticmethod
     def _stream_tokens(part: ChunkPart, emitted: Sequence[EmittedToken]) -> Sequence[Token]:
         """The new tokens, their times in the stream limited to the time between the finalizes around them."""
-        since, end = part.last_finalize / RATE, part.finalize.sample / RATE if part.finalize else math.inf
+        since, end = part.last_finalize / SAMPLE_RATE, part.finalize.sample / SAMPLE_RATE if part.finalize else math.inf
         emitted = part.stream.flushed.remove_known(emitted, part.is_flush)
         return tuple(token.to_token(end=end, since=since) for token in emitted)
 
@@ -319,11 +317,11 @@ class ChunkLane(ABC):
         stream, finalize = part.stream, part.finalize
         if self._streams.get(stream.number) is not stream:
             return
-        yield from stream.endpoint_merge.merge(tokens, speech, part.processed / RATE)
+        yield from stream.endpoint_merge.merge(tokens, speech, part.processed / SAMPLE_RATE)
         if finalize is None:
             return
         reason: EndReason = "closed" if finalize.marker is None else "asked"
-        yield from stream.endpoint_merge.end(finalize.sample / RATE, reason)
+        yield from stream.endpoint_merge.end(finalize.sample / SAMPLE_RATE, reason)
         if finalize.marker is None:
             self.drop(stream.number)
             yield Finished(stream.number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from conure.constants import SAMPLE_RATE
 from conure.decoding.emitted_token import EmittedToken
 from conure.engine.backends.clip_runner import ClipRunner
 from conure.engine.backends.cuda.launch_throttle import LaunchThrottle
@@ -15,12 +16,10 @@ from conure.models.preemptible import Preemptible
 
 __all__ = ["ClipBatch", "seconds_of"]
 
-RATE = 16_000
-
 
 def seconds_of(samples: int) -> int:
     """Rounded, at least 1: the size of the work."""
-    return max(1, round(samples / RATE))
+    return max(1, round(samples / SAMPLE_RATE))
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from conure.constants import SAMPLE_RATE
 from conure.decoding.emitted_token import EmittedToken
 from conure.engine.backends.clip_runner import ClipRunner
 from conure.engine.lanes.clip_batch import ClipBatch
@@ -20,7 +21,6 @@ __all__ = ["ClipLane"]
 
 log = logging.getLogger(__name__)
 
-RATE = 16_000
 HIGH_PRIORITY_SECONDS = 0.5
 """Time until a high-priority clip is due."""
 
@@ -63,7 +63,7 @@ class ClipLane:
 
     def submit(self, clip: Clip, now: float) -> list[StreamEvent]:
         """Emits Failed for a clip that is too long for the memory."""
-        seconds = len(clip.samples) / RATE
+        seconds = len(clip.samples) / SAMPLE_RATE
         if self._max_rows and not self._max_rows(seconds):
             error = too_long(seconds)
             return [Failed(clip.stream, error.code, error.message, error.hint)]
@@ -111,9 +111,9 @@ class ClipLane:
         """The oldest clip, with the longest clips of the same language that are not longer."""
         oldest = min(waiting, key=lambda entry: entry.arrived_at)
         length, prompt = len(oldest.clip.samples), oldest.clip.prompt
-        room = int(self.batch_seconds * RATE) // max(length, 1)
+        room = int(self.batch_seconds * SAMPLE_RATE) // max(length, 1)
         if self._max_rows:
-            room = min(room, self._max_rows(length / RATE))
+            room = min(room, self._max_rows(length / SAMPLE_RATE))
         others = [
             entry
             for entry in waiting
@@ -135,5 +135,5 @@ class ClipLane:
 
 
 def _finish(number: int, samples: Samples, tokens: list[EmittedToken]) -> list[StreamEvent]:
-    seconds = len(samples) / RATE
+    seconds = len(samples) / SAMPLE_RATE
     return [StreamTokens(number, tuple(token.to_token(end=seconds) for token in tokens), seconds), Finished(number)]

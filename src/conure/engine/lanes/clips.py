@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from conure.constants import SAMPLE_RATE
 from conure.decoding.emitted_token import EmittedToken
 from conure.engine.backends.clip_runner import ClipRunner
 from conure.engine.backends.device import Device, is_out_of_memory, release_cached_memory
@@ -20,7 +21,6 @@ from conure.models.preemptible import Preemptible, run_to_end
 
 __all__ = ["best_batch_seconds", "too_long", "transcribe_batch", "transcribe_clips"]
 
-RATE = 16_000
 
 STEP_SAMPLES = 1280
 """In an encoder frame."""
@@ -43,7 +43,7 @@ def transcribe_clips(
     tokens: list[list[EmittedToken]] = [[] for _ in clips]
     # A batch with a long clip uses local attention, and a clip's tokens must not depend on its batch.
     lengths, long_clip = [len(clip) for clip in clips], MAX_FULL_ATTENTION_STEPS * STEP_SAMPLES
-    batches = list(form_batches(lengths, int(batch_seconds * RATE), long_clip))
+    batches = list(form_batches(lengths, int(batch_seconds * SAMPLE_RATE), long_clip))
     padded_clips = padded_batches(runner.device, ([clips[row] for row in rows] for rows in batches))
     for rows, padded in zip(batches, padded_clips, strict=True):
         results = run_to_end(transcribe_batch(runner, [clips[row] for row in rows], prompt, padded=padded))
@@ -75,7 +75,7 @@ def transcribe_batch(
     # Memory can be released only here: the error, which is gone now, referenced the frames that use it.
     padded = None
     release_cached_memory()
-    longest = max(map(len, clips)) / RATE
+    longest = max(map(len, clips)) / SAMPLE_RATE
     if on_out_of_memory:
         on_out_of_memory(longest * len(clips))
     if len(clips) == 1:

@@ -17,14 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from conure.audio.stream_features import first_sample
+from conure.constants import ENCODER_FRAME_MS, SAMPLE_RATE
 from conure.engine.backends.cuda.stream_model import CudaStreamModel
 from conure.engine.backends.cuda.stream_state import CudaStreamState
 from conure.engine.backends.cuda.stream_step import CudaStreamStep, StepInputs, StepResults
-from conure.engine.lanes.chunk_lane import RATE, ChunkLane, ChunkPart
+from conure.engine.lanes.chunk_lane import ChunkLane, ChunkPart
 from conure.engine.lanes.endpoint_merge import EndpointMerge
 from conure.engine.lanes.vad_stream import Speech
 from conure.engine.messages import StreamEvent, StreamTokens
-from conure.models.config import LEAD_FRAMES, STEP_FRAMES, STEP_MS
+from conure.models.config import LEAD_FRAMES, STEP_FRAMES
 from conure.text.tokenizer import Tokenizer
 from conure.vad.silero_weights import STEP
 
@@ -71,7 +72,7 @@ class CudaLane(ChunkLane):
     @torch.inference_mode()
     def capture_steps(self) -> None:
         """Captures steps of all sizes, the largest first: the others share its memory."""
-        chunks = [latency // STEP_MS for latency in self.latencies]
+        chunks = [latency // ENCODER_FRAME_MS for latency in self.latencies]
         shapes = [(size, chunk) for chunk in chunks for size in step_sizes(chunk, self.slots.count)]
         for size, chunk in sorted(shapes, key=lambda shape: -shape[0] * shape[1]):
             self._step(size, chunk)
@@ -99,7 +100,7 @@ class CudaLane(ChunkLane):
         """The inputs of a step mark the rows whose stream begins."""
 
     def max_step_rows(self, latency_ms: int) -> int:
-        return min(self.slots.count, self._max_rows(latency_ms // STEP_MS))
+        return min(self.slots.count, self._max_rows(latency_ms // ENCODER_FRAME_MS))
 
     def _max_rows(self, chunk: int) -> int:
         return step_sizes(chunk, self.slots.count)[-1]
@@ -155,7 +156,7 @@ class CudaLane(ChunkLane):
                 stream = part.stream
                 if not emitted and part.finalize is None and speech.skip(row, stream.endpoint_merge):
                     if self._streams.get(stream.number) is stream:
-                        events.append(StreamTokens(stream.number, (), part.processed / RATE))
+                        events.append(StreamTokens(stream.number, (), part.processed / SAMPLE_RATE))
                     continue
                 events += self._events(part, self._stream_tokens(part, emitted), speech.steps(row))
         return events
@@ -178,10 +179,10 @@ class SpeechBatch:
     def skip(self, row: int, endpoint_merge: EndpointMerge) -> bool:
         """Skips a row whose extreme probabilities show that no speech began or ended; False when one may have."""
         count = self._counts[row]
-        until = (self._vad_starts[row] + STEP * count) / RATE
+        until = (self._vad_starts[row] + STEP * count) / SAMPLE_RATE
         return count == 0 or endpoint_merge.skip(until, self._lowest[row], self._highest[row])
 
     def steps(self, row: int) -> list[Speech]:
         count, vad_start = self._counts[row], self._vad_starts[row]
-        bounds = [(vad_start + STEP * step) / RATE for step in range(count + 1)]
+        bounds = [(vad_start + STEP * step) / SAMPLE_RATE for step in range(count + 1)]
         return list(zip(bounds, bounds[1:], self._probabilities[row, :count].tolist(), strict=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from conure.decoding.emitted_token import STEP_SECONDS
+from conure.constants import ENCODER_FRAME_SECONDS
 from conure.engine.lanes.vad_stream import Speech
 from conure.engine.messages import SpeechStarted, StreamEvent, StreamTokens, UtteranceEnded
 from conure.types import Token
@@ -30,7 +30,7 @@ class EndpointMerge:
         pending = deque(tokens)
         utterance: list[Token] = []
         for start, end, probability in speech:
-            while pending and pending[0].start + STEP_SECONDS <= end:
+            while pending and pending[0].start + ENCODER_FRAME_SECONDS <= end:
                 yield from self._add_token(pending.popleft(), utterance)
             event = self._endpointer.add_step(start, end, probability)
             if event is None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from conure.constants import SAMPLE_RATE
 from conure.decoding.emitted_token import EmittedToken
 from conure.engine.backends.clip_runner import ClipRunner
 from conure.engine.lanes.chunk_lane import FinalizePoint
@@ -54,7 +55,6 @@ from conure.vad.utterance_detector import UtteranceDetector
 
 __all__ = ["SegmentLane"]
 
-RATE = 16_000
 LATENCIES = (80, 160, 320, 560, 1120, 2080)
 """Milliseconds of new audio from one partial to the next, at least."""
 BATCH_SECONDS = 60.0
@@ -89,7 +89,7 @@ class SegmentLane:
         if len(self._streams) >= self.capacity:
             return False
         stream = SegmentStream(number, options, UtteranceDetector(options.endpointing, self.settings))
-        stream.overdue_until = round(overdue_seconds * RATE)
+        stream.overdue_until = round(overdue_seconds * SAMPLE_RATE)
         self._streams[number] = stream
         return True
 
@@ -120,8 +120,8 @@ class SegmentLane:
 
     def backlog_seconds(self, number: int) -> float:
         stream = self._streams[number]
-        handled = stream.steps[0][0] if stream.steps else stream.vad.processed / RATE
-        return stream.vad.samples.end / RATE - handled
+        handled = stream.steps[0][0] if stream.steps else stream.vad.processed / SAMPLE_RATE
+        return stream.vad.samples.end / SAMPLE_RATE - handled
 
     def ready_work(self) -> list[StreamWork]:
         works = (self._work(stream) for stream in self._streams.values())
@@ -133,7 +133,7 @@ class SegmentLane:
         for stream in self._streams.values():
             if stream.audio_since is None and stream.speech_end is None:
                 missing = stream.vad.processed + stream.vad_samples - stream.vad.samples.end
-                ready_at = stream.last_packet_at + missing / RATE
+                ready_at = stream.last_packet_at + missing / SAMPLE_RATE
                 expected.append(ExpectedWork((self, "vad"), ready_at, ready_at + stream.latency))
         return expected
 
@@ -221,15 +221,18 @@ class SegmentLane:
             return
         if stream.utterance is None:
             stream.settled = max(stream.settled, self._settled(stream))
-            yield StreamTokens(stream.number, (), max(stream.settled, stream.last_finalize) / RATE)
+            yield StreamTokens(stream.number, (), max(stream.settled, stream.last_finalize) / SAMPLE_RATE)
         else:
-            yield UtteranceProgress(stream.number, stream.vad.processed / RATE)
+            yield UtteranceProgress(stream.number, stream.vad.processed / SAMPLE_RATE)
         needed = stream.utterance.first if stream.utterance else stream.settled
         stream.vad.samples.discard_before(min(needed, stream.vad.processed))
 
     def _settled(self, stream: SegmentStream) -> int:
         """Samples that were processed and cannot become part of an utterance any more."""
-        short, padded = self.settings.short_seconds * RATE, stream.vad.processed - round(self.settings.padding * RATE)
+        short, padded = (
+            self.settings.short_seconds * SAMPLE_RATE,
+            stream.vad.processed - round(self.settings.padding * SAMPLE_RATE),
+        )
         if not stream.has_spoken and stream.vad.processed - stream.last_finalize <= short:
             return min(stream.last_finalize, padded)
         return padded
@@ -247,23 +250,23 @@ class SegmentLane:
             stream.speech_end = event
 
     def _begin_utterance(self, stream: SegmentStream, at: float) -> None:
-        since = stream.last_finalize / RATE
+        since = stream.last_finalize / SAMPLE_RATE
         at = max(at, since)
-        first = max(stream.settled, round((at - self.settings.padding) * RATE))
+        first = max(stream.settled, round((at - self.settings.padding) * SAMPLE_RATE))
         seam = stream.finalize_seam
         stream.utterance = Utterance(
             at,
             first,
-            seam=seam if seam and first < seam.at * RATE else None,
+            seam=seam if seam and first < seam.at * SAMPLE_RATE else None,
             since=since,
-            next_partial=round((at + stream.latency) * RATE),
+            next_partial=round((at + stream.latency) * SAMPLE_RATE),
         )
         stream.has_spoken = True
 
     def _speech_started(self, stream: SegmentStream, at: float) -> SpeechStarted:
         assert stream.utterance is not None
         stream.utterance.is_reported = True
-        return SpeechStarted(stream.number, max(at, stream.utterance.first / RATE))
+        return SpeechStarted(stream.number, max(at, stream.utterance.first / SAMPLE_RATE))
 
     def _reach_finalize(self, stream: SegmentStream, finalize: FinalizePoint) -> Iterator[StreamEvent]:
         """Processes the incomplete step before a finalize, then ends the utterance, then the finalize itself."""
@@ -271,22 +274,22 @@ class SegmentLane:
             stream.has_probed = True
             yield from self._handle_step(stream, *stream.vad.probe_remainder(self.silero, finalize.sample))
         if stream.speech_end is None and not stream.has_spoken and self._may_hold_word(stream, finalize):
-            self._begin_utterance(stream, stream.last_finalize / RATE)
+            self._begin_utterance(stream, stream.last_finalize / SAMPLE_RATE)
         if stream.speech_end is None and stream.utterance is not None:
             reason: EndReason = "closed" if finalize.marker is None else "asked"
-            at = finalize.sample / RATE
+            at = finalize.sample / SAMPLE_RATE
             stream.speech_end = stream.detector.end_speech(at, reason) or SpeechEnded(at, reason)
         if stream.speech_end is None:
             yield from self._complete_finalize(stream, finalize)
 
     def _may_hold_word(self, stream: SegmentStream, finalize: FinalizePoint) -> bool:
         """Whether short audio in which the detector found no speech may still hold a word."""
-        seconds = (finalize.sample - stream.last_finalize) / RATE
+        seconds = (finalize.sample - stream.last_finalize) / SAMPLE_RATE
         return seconds <= self.settings.short_seconds and stream.max_probability >= self.settings.speech_in_short
 
     def _complete_finalize(self, stream: SegmentStream, finalize: FinalizePoint) -> Iterator[StreamEvent]:
         stream.finalizes.popleft()
-        yield StreamTokens(stream.number, (), finalize.sample / RATE)
+        yield StreamTokens(stream.number, (), finalize.sample / SAMPLE_RATE)
         if finalize.marker is None:
             self.drop(stream.number)
             yield Finished(stream.number)
@@ -330,7 +333,7 @@ class SegmentLane:
         longest = 0
         for number, (first, end) in spans.items():
             longest = max(longest, end - first)
-            if chosen and longest * (len(chosen) + 1) > BATCH_SECONDS * RATE:
+            if chosen and longest * (len(chosen) + 1) > BATCH_SECONDS * SAMPLE_RATE:
                 break
             chosen[number] = self._streams[number].read(first, end)
         prompt = self._streams[next(iter(chosen))].options.prompt
@@ -341,9 +344,9 @@ class SegmentLane:
         assert utterance is not None
         until = utterance.partial_first + samples
         tokens = _stream_tokens(emitted, utterance.partial_first, until)
-        partial = utterance.partial(tokens, until, round(stream.latency * RATE), self.tokenizer)
+        partial = utterance.partial(tokens, until, round(stream.latency * SAMPLE_RATE), self.tokenizer)
         stream.partial_since = None
-        return PartialTokens(stream.number, tuple(partial), until / RATE)
+        return PartialTokens(stream.number, tuple(partial), until / SAMPLE_RATE)
 
     def _end_utterance(self, stream: SegmentStream, emitted: Sequence[EmittedToken]) -> Iterator[StreamEvent]:
         """Emits an ended utterance, and handles the detector steps since its end."""
@@ -351,7 +354,7 @@ class SegmentLane:
         assert utterance is not None
         assert speech_end is not None
         end, at, next_utterance = stream.clip_end, speech_end.at, None
-        until = end / RATE
+        until = end / SAMPLE_RATE
         tokens = _stream_tokens(emitted, utterance.first, end)
         if speech_end.reason == "length":
             final, seam = utterance.split(tokens, end, self.tokenizer)
@@ -370,11 +373,11 @@ class SegmentLane:
         stream.settled = end if next_utterance is None else next_utterance.first
         if speech_end.reason == "asked":
             stream.finalize_seam = ForcedSeam(until, tuple(words_from_tokens(final, self.tokenizer)))
-            stream.settled = max(utterance.first, end - round(self.settings.padding * RATE))
+            stream.settled = max(utterance.first, end - round(self.settings.padding * SAMPLE_RATE))
         if next_utterance and utterance.is_reported:
             yield self._speech_started(stream, at)
         yield from self._handle_steps(stream)
 
 
 def _stream_tokens(emitted: Sequence[EmittedToken], first: int, end: int) -> list[Token]:
-    return [token.to_token(first / RATE, end / RATE) for token in emitted]
+    return [token.to_token(first / SAMPLE_RATE, end / SAMPLE_RATE) for token in emitted]

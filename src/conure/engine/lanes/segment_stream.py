@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from conure.audio.realtime_clock import RealtimeClock
+from conure.constants import SAMPLE_RATE
 from conure.engine.lanes.chunk_lane import LEAD_SECONDS, FinalizePoint
 from conure.engine.lanes.clip_batch import seconds_of
 from conure.engine.lanes.utterance import Utterance
@@ -23,7 +24,6 @@ from conure.vad.utterance_detector import UtteranceDetector
 
 __all__ = ["SegmentStream"]
 
-RATE = 16_000
 VAD_SAMPLES = 5 * STEP
 """Samples that the speech detector processes together, 160 ms."""
 MAX_ONSET = 0.2
@@ -70,7 +70,7 @@ class SegmentStream:
     @property
     def vad_samples(self) -> int:
         """Samples that the speech detector processes together."""
-        return min(VAD_SAMPLES, max(1, int(self.latency * RATE) // STEP) * STEP)
+        return min(VAD_SAMPLES, max(1, int(self.latency * SAMPLE_RATE) // STEP) * STEP)
 
     @property
     def audio_end(self) -> int:
@@ -82,7 +82,7 @@ class SegmentStream:
         """End of the ended utterance's audio. The last of the silence is left to the next utterance."""
         assert self.speech_end is not None
         onset = min(MAX_ONSET, self.detector.silence / 3) if self.speech_end.reason == "silence" else 0.0
-        return round((self.speech_end.at - onset) * RATE)
+        return round((self.speech_end.at - onset) * SAMPLE_RATE)
 
     @property
     def clip_seconds(self) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from conure.constants import SAMPLE_RATE
 from conure.text.overlap_merge import ForcedSeam, Seam, find_seam
 from conure.text.tokenizer import Tokenizer
 from conure.text.words import words_from_tokens
@@ -18,7 +19,6 @@ from conure.types import Token, Word
 
 __all__ = ["FACTOR", "LEAD", "WINDOW", "Utterance", "audio_after"]
 
-RATE = 16_000
 FACTOR = 8
 WINDOW = 8.0
 LEAD = 1.0
@@ -27,8 +27,8 @@ LEAD = 1.0
 
 def audio_after(seam: Seam[Word], first: int) -> int:
     """First sample of the audio after a seam, when the audio before it began at sample `first`."""
-    lead = min(LEAD, (seam.at - first / RATE) / 2)
-    return round((seam.at - lead) * RATE)
+    lead = min(LEAD, (seam.at - first / SAMPLE_RATE) / 2)
+    return round((seam.at - lead) * SAMPLE_RATE)
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class Utterance:
     def split(self, tokens: Sequence[Token], end: int, tokenizer: Tokenizer) -> tuple[list[Token], Seam[Word]]:
         """For an utterance that ends by its length: the tokens before a seam, and the seam with the next utterance."""
         words = words_from_tokens(self.final(tokens, tokenizer), tokenizer)
-        seam = find_seam(words, self.first / RATE, end / RATE)
+        seam = find_seam(words, self.first / SAMPLE_RATE, end / SAMPLE_RATE)
         return _tokens(seam.before), seam
 
     def partial(self, tokens: Sequence[Token], until: int, latency: int, tokenizer: Tokenizer) -> list[Token]:
@@ -74,8 +74,8 @@ class Utterance:
         decoded = until - self.partial_first
         self.next_partial = until + max(latency, decoded // FACTOR)
         utterance_words = [*self._kept_words, *words]
-        if decoded > WINDOW * RATE:
-            seam = find_seam(words, self.partial_first / RATE, until / RATE)
+        if decoded > WINDOW * SAMPLE_RATE:
+            seam = find_seam(words, self.partial_first / SAMPLE_RATE, until / SAMPLE_RATE)
             self._kept_words += seam.before
             self.partial_first, self._partial_seam = audio_after(seam, self.partial_first), seam
         return _not_before(_tokens(utterance_words), self.since)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from conure.audio.sample_buffer import SampleBuffer
+from conure.constants import SAMPLE_RATE
 from conure.vad.silero import STEP, Silero, SileroState
 
 __all__ = ["VadStream", "Speech", "detect_speech"]
 
-RATE = 16_000
 
 CACHED_STEPS = 512
 """Steps whose spectra fit a CPU's cache."""
@@ -34,7 +34,7 @@ class VadStream:
         samples = np.empty(STEP, np.float32)
         self.samples.read_into(self.processed, samples, end)
         probabilities, _ = silero.detect(samples, self.state)
-        return self.processed / RATE, end / RATE, float(probabilities[0])
+        return self.processed / SAMPLE_RATE, end / SAMPLE_RATE, float(probabilities[0])
 
 
 def detect_speech(silero: Silero, targets: Sequence[tuple[VadStream, int]]) -> list[list[Speech]]:
@@ -60,7 +60,7 @@ def _detect_batch(silero: Silero, streams: Sequence[VadStream], count: int) -> I
         stream.samples.read_into(stream.processed, row)
     probabilities, states = silero.detect_batch(samples, [stream.state for stream in streams])
     begins = np.array([stream.processed for stream in streams])[:, None] + STEP * np.arange(count)
-    columns = (begins / RATE).tolist(), ((begins + STEP) / RATE).tolist(), probabilities.tolist()
+    columns = (begins / SAMPLE_RATE).tolist(), ((begins + STEP) / SAMPLE_RATE).tolist(), probabilities.tolist()
     for stream, state, *steps in zip(streams, states, *columns, strict=True):
         stream.state = state
         stream.processed += count * STEP

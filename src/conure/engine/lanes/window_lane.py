@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from conure.constants import ENCODER_FRAME_MS
 from conure.engine.backends.window_runner import WindowRunner
 from conure.engine.lanes.chunk_lane import ChunkPart, ChunkStream
 from conure.engine.lanes.eager_lane import EagerLane
 from conure.engine.messages import StreamOptions
-from conure.models.config import STEP_FRAMES, STEP_MS, AttentionContext
+from conure.models.config import STEP_FRAMES, AttentionContext
 from conure.text.tokenizer import Tokenizer
 from conure.types import Token
 from conure.vad.silero import Silero
@@ -40,7 +41,7 @@ def live_contexts(contexts: Sequence[AttentionContext]) -> dict[int, AttentionCo
         if context.chunk is not None and context.left >= 0 and context.right >= 0:
             left = context.left // context.chunk * context.chunk
             chosen.setdefault(
-                (context.chunk + context.right) * STEP_MS, AttentionContext(left, context.right, context.chunk)
+                (context.chunk + context.right) * ENCODER_FRAME_MS, AttentionContext(left, context.right, context.chunk)
             )
     return dict(sorted(chosen.items()))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from conure.constants import SAMPLE_RATE
 from conure.engine.backends.cuda.stream_step import INPUT_FIELDS, max_samples, max_vad_steps
 from conure.engine.backends.torch_eager.clip_runner import SUBSAMPLING_STEPS
 from conure.engine.backends.torch_eager.decoder import SLICE_STEPS
@@ -22,7 +23,6 @@ __all__ = [
     "window_bytes",
 ]
 
-RATE = 16_000
 FLOAT, LONG, COMPLEX = 4, 8, 8
 LOGITS = 16
 """Vectors [vocabulary] that the decoding of a symbol allocates for each row."""
@@ -56,7 +56,7 @@ def clip_bytes(config: NetworkConfig, size: int, rows: int, seconds: float) -> i
 
     Includes what another batch in progress keeps from slice to slice.
     """
-    frames = int(seconds * RATE) // config.mel.hop + 1
+    frames = int(seconds * SAMPLE_RATE) // config.mel.hop + 1
     batch = _Batch(config, size, rows, frames, frames // STEP_FRAMES + 1)
     return max(_features(batch), _subsampling(batch), _layers(batch), _decoding(batch)) + _kept(batch)
 

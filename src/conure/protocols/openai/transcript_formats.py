@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from conure.decoding.emitted_token import STEP_SECONDS
+from conure.constants import ENCODER_FRAME_SECONDS
 from conure.engine.plan import ModelInfo
 from conure.errors import BadOption
 from conure.protocols.openai import schemas
@@ -75,7 +75,7 @@ def render_verbose(
 
 def render_done(transcript: Transcript, language: str | None, tokenizer: Tokenizer | None) -> schemas.Done:
     """Builds the last event of a stream."""
-    input_tokens = math.ceil(transcript.duration / STEP_SECONDS)
+    input_tokens = math.ceil(transcript.duration / ENCODER_FRAME_SECONDS)
     output_tokens = sum(len(word.tokens) for word in transcript.words)
     return schemas.Done(
         text=transcript.text,
