@@ -67,9 +67,11 @@ def _fill(
     given = samples[:, begin : begin + inputs.samples.shape[1]]
     inputs.samples[:, : given.shape[1]].copy_(given)
     known = samples.shape[1] - first
-    row = {"age": age, "fresh": int(age == 0), "frames": chunk * STEP_FRAMES, "place": first - begin, "known": known}
-    row |= {"ear": vad_start - begin, "steps": steps, "begins": int(analysed == 0)}
-    inputs.fill([number for slot in range(len(samples)) for number in numbers_of(slot=slot, into=slot, **row)], scratch)
+    row = {"age": age, "is_new": int(age == 0), "frames": chunk * STEP_FRAMES, "first_sample": first - begin}
+    row |= {"valid_samples": known, "vad_sample": vad_start - begin, "steps": steps, "is_vad_new": int(analysed == 0)}
+    inputs.fill(
+        [number for slot in range(len(samples)) for number in numbers_of(slot=slot, write_slot=slot, **row)], scratch
+    )
 
 
 def tokens_per_second(checkpoint: Checkpoint, device: torch.device) -> ResultTable:

@@ -125,7 +125,9 @@ def _numbers(inputs: StepInputs, slots: Sequence[int], chunk: int, scratch: int)
     frames, known, steps = chunk * STEP_FRAMES, inputs.samples.shape[1], chunk * SAMPLES // STEP
     numbers: list[int] = []
     for slot in slots:
-        numbers += numbers_of(slot=slot, into=slot, age=LIVE_PAST, frames=frames, known=known, steps=steps)
+        numbers += numbers_of(
+            slot=slot, write_slot=slot, age=LIVE_PAST, frames=frames, valid_samples=known, steps=steps
+        )
     inputs.fill(numbers, scratch)
     return inputs.numbers.clone()
 

@@ -71,7 +71,7 @@ class FakeMachine:
         flags = dict(zip(server.flags[::2], server.flags[1::2], strict=True))
         late = streams > self.capacity(flags)
         processes = int(flags.get("--processes", 1))
-        names = [f"server {number}" for number in range(processes)] if processes > 1 else []
+        names = [f"server process {number}" for number in range(processes)] if processes > 1 else []
         cpu = dict.fromkeys(("server", *names), self.cpu / processes) | {"engine": 0.01}
         ends = {"finished": streams}
         return replace(HELD, streams=streams, ends=ends, lag=SLOW if late else IN_TIME, cpu=cpu)

@@ -35,7 +35,7 @@ def test_each_process_of_a_server_is_measured(capsys: pytest.CaptureFixture[str]
     line = ["bench", "live", "--model", str(TINY), "--audio", str(DIGITS), "--streams", "1", "--seconds", "1"]
     main([*line, "--processes", "2", "--json"])
     (trial,) = json.loads(capsys.readouterr().out)["trials"]
-    assert trial["cpu"].keys() == trial["memory"].keys() == {"server", "server 1", "server 2", "engine"}
+    assert trial["cpu"].keys() == trial["memory"].keys() == {"server", "server process 1", "server process 2", "engine"}
 
 
 def test_a_server_that_does_not_start_raises() -> None:

@@ -81,8 +81,8 @@ def test_text_reports() -> None:
 
 
 def test_processes_of_a_kind_are_summed() -> None:
-    changed = replace(HELD, cpu={"server": 0.001, "server 1": 0.01, "server 2": 0.02, "engine": 0.1})
+    changed = replace(HELD, cpu={"server": 0.001, "server process 1": 0.01, "server process 2": 0.02, "engine": 0.1})
     result = dict(trial_facts(changed, None))
-    assert result["cpu, door"] == "0.0300 cores per stream"
+    assert result["cpu, server process"] == "0.0300 cores per stream"
     assert result["cpu, server"] == "0.0010 cores per stream"
-    assert not any("server 1" in name for name in result)
+    assert not any("server process 1" in name for name in result)

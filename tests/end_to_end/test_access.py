@@ -83,7 +83,7 @@ def test_streams_are_counted_over_all_processes_and_given_back(server: Server, s
                 kept.setdefault(process_of(told), []).append(client)
         assert [opened(server, secrets["three"], stack)[1]["code"] for _ in range(6)] == ["too_many"] * 6
         number, lost = next(iter(kept.items()))
-        psutil.Process(server.health()["processes"][f"server {number}"]).kill()
+        psutil.Process(server.health()["processes"][f"server process {number}"]).kill()
 
         def is_free() -> bool:
             """A connection that waited for the process that died is lost with it."""

@@ -127,8 +127,10 @@ def suspended(process: psutil.Process) -> Iterator[None]:
 
 def hold_up_door(server: Server) -> None:
     """For so long that it is noticed, and not so long that it is killed."""
-    name, pid = next((name, pid) for name, pid in server.health()["processes"].items() if name.startswith("server "))
-    number = name.removeprefix("server ")
+    name, pid = next(
+        (name, pid) for name, pid in server.health()["processes"].items() if name.startswith("server process ")
+    )
+    number = name.removeprefix("server process ")
     silent, door = f"server process {number} does not respond", psutil.Process(pid)
     before = server.errors.count(silent)
     with suspended(door):

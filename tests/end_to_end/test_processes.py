@@ -41,7 +41,7 @@ def server(cache: Path) -> Iterator[Server]:
 
 def doors(server: Server) -> dict[str, int]:
     """Ids of the processes that hold connections."""
-    return {name: pid for name, pid in server.health()["processes"].items() if name.startswith("server ")}
+    return {name: pid for name, pid in server.health()["processes"].items() if name.startswith("server process ")}
 
 
 def is_replaced(server: Server, name: str) -> bool:
@@ -118,7 +118,12 @@ def test_both_have_streams_and_count_as_one(server: Server) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(held_by(server, door, name)) for name in names for door in (socket_of, lines)]
         tokens = [begun(client)["token"] for client in clients]
-        assert [f"server {token.partition('.')[0]}" for token in tokens] == [names[0], names[0], names[1], names[1]]
+        assert [f"server process {token.partition('.')[0]}" for token in tokens] == [
+            names[0],
+            names[0],
+            names[1],
+            names[1],
+        ]
         assert server.health()["streams"] == server.told()["connected_streams"] == 4
         assert server.metric("conure_streams") == 4
         heard = [converse(client, [*PIECES[HALF:], CLOSE]) for client in clients]
@@ -366,7 +371,7 @@ def test_a_second_signal_stops_at_once(cache: Path) -> None:
         assert "Traceback" not in server.errors
 
 
-@pytest.mark.parametrize("stopped", [(), ("server 1", "engine")], ids=["all at work", "some stopped"])
+@pytest.mark.parametrize("stopped", [(), ("server process 1", "engine")], ids=["all at work", "some stopped"])
 def test_no_process_outlives_the_parent(stopped: tuple[str, ...], cache: Path) -> None:
     with started(str(TINY_MODEL), cache, "--processes", "2") as server:
         family = psutil.Process(server.process.pid).children(recursive=True)

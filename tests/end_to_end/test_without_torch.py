@@ -41,14 +41,14 @@ def deliver(answers):
     if over == {1, 2}:
         engine.stop()
 
-plan = Plan(live=("tiny-live",), clips=("tiny",), device="cpu", cache=Path(sys.argv[1]))
+plan = Plan(live_models=("tiny-live",), clip_models=("tiny",), device="cpu", cache_folder=Path(sys.argv[1]))
 engine, cards = start_engine(plan, deliver)
 with open_audio(sys.argv[2], rate=16_000) as reader:
     samples = next(reader.blocks())[0][:160_000]
 for request in (
     Open(1, StreamOptions("tiny-live", 160)), Audio(1, samples), Close(1), Clip(2, "tiny", samples)
 ):
-    engine.ask(request)
+    engine.submit(request)
 engine.run()
 print(json.dumps({"heard": list(heard.values()), "room": cards[0].capacity, "torch": "torch" in sys.modules}))
 """

@@ -88,7 +88,7 @@ class FakeFiles:
 
 def make_services(files: FakeFiles | None = None, access: Any = None) -> Services:
     tokenizers = SimpleNamespace(of=lambda card: LabelTokenizer(PIECES))
-    engine = SimpleNamespace(cards=(MODEL,), models={MODEL.name: MODEL})
+    engine = SimpleNamespace(model_infos=(MODEL,), models_by_name={MODEL.name: MODEL})
     live = SimpleNamespace(models=ModelDirectory(cast(Any, engine), (), (MODEL.name,)), tokenizers=tokenizers)
     options = {"access": access} if access else {}
     return Services(cast(Any, live), cast(Any, files or FakeFiles(WORDS)), cast(Any, None), **options)

@@ -304,7 +304,7 @@ def model_info(name: str, *languages: str) -> ModelInfo:
 )
 def test_language_selects_a_model(model: str | None, language: str | None, expected: str | None) -> None:
     cards = {model.name: model for model in (model_info("english", "en"), model_info("many", "en-US", "de-DE"))}
-    models = ModelDirectory(SimpleNamespace(models=cards), tuple(cards), ())  # type: ignore[arg-type]
+    models = ModelDirectory(SimpleNamespace(models_by_name=cards), tuple(cards), ())  # type: ignore[arg-type]
     chosen = stream_request(models, model, language)
     assert (chosen.model, chosen.language) == (expected, language)
 

@@ -124,7 +124,7 @@ def test_a_bad_file_fails_alone(tiny, tmp_path, long_ones):
 
 
 def test_errors_of_the_call_are_raised(tiny):
-    with pytest.raises(BadOption, match="pieces of at most 1 s"):
+    with pytest.raises(BadOption, match="maximal clip length of 1 s"):
         list(BulkTranscription(STRINGS, len, len, segmentation=SegmentationSettings(max_seconds=1), batch_seconds=30))
     recognizer = conure.load("tiny")
     recognizer.checkpoint = conure.load(Path(__file__).parents[1] / "data/parity/nemotron_prompt.nemo").checkpoint

@@ -119,7 +119,7 @@ def _by_kind(values: Mapping[str, Number]) -> dict[str, Number]:
     """Sums over processes of a kind: the names of several end with a number."""
     sums: dict[str, Number] = {}
     for name, value in values.items():
-        kind = name.partition(" ")[0]
+        kind = name.rstrip(" 0123456789")
         sums[kind] = sums[kind] + value if kind in sums else value
     return sums
 

@@ -71,7 +71,7 @@ class Server:
         found = {"seconds_count": 0.0, "seconds_sum": 0.0, "rows_sum": 0.0}
         for family in text_string_to_metric_families(self._get("/metrics").decode()):
             for sample in family.samples:
-                name = sample.name.removeprefix("conure_turn_").removeprefix("conure_batch_")
+                name = sample.name.removeprefix("conure_step_").removeprefix("conure_batch_")
                 if name in found and sample.labels.get("stage", "live") == "live":
                     found[name] += sample.value
         return StepCounts(found["seconds_count"], found["rows_sum"], found["seconds_sum"])

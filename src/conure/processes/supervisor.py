@@ -86,7 +86,7 @@ class Supervisor:
 
     @property
     def process_ids(self) -> dict[str, int]:
-        return {f"server {number}": process.pid for number, process in self._processes.items()}
+        return {f"server process {number}": process.pid for number, process in self._processes.items()}
 
     async def start(self) -> None:
         """Returns when all processes have opened their ports. Raises ConureError if one cannot."""

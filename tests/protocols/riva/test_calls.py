@@ -168,7 +168,7 @@ def test_capacity_error_has_retry_after() -> None:
 
 def test_internal_error_is_logged_without_details(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(server: ScriptedServer) -> None:
-        server.engine.cards = None  # type: ignore[assignment]
+        server.engine.model_infos = None  # type: ignore[assignment]
         await expect_error(
             server.riva.models(RivaSpeechRecognitionConfigRequest(), **WITH_KEY),
             grpc.StatusCode.INTERNAL,
