@@ -70,7 +70,7 @@ browser: $(VENV)/dev node_modules/installed
 	$(WITH_NODE) CONURE_PYTHON=$(abspath $(BIN)/python) npm run -s -w clients/typescript test
 	$(WITH_NODE) CONURE_PYTHON=$(abspath $(BIN)/python) CHROMIUM=$(CHROMIUM) npm run -s -w page test
 
-# The documentation site, in an environment of its own; broken links are errors.
+# The documentation site, in a separate virtual environment; broken links are errors.
 docs: $(VENV)/docs/installed
 	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --strict
 
@@ -112,7 +112,7 @@ $(VENV)/docs/installed: docs/requirements.txt
 	$(VENV)/docs/bin/pip install -q -r $<
 	touch $@
 
-# Everything below needs environments of its own; see tools/ and bench/.
+# Everything below needs separate environments; see tools/ and bench/.
 parity: $(VENV)/dev
 	tools/parity/setup.sh build/parity
 	mkdir -p build/parity/small build/parity/full

@@ -1,4 +1,4 @@
-"""Compares web servers with paced WebSockets and HTTP, each server in a process of its own.
+"""Compares web servers with paced WebSockets and HTTP, each server in a separate process.
 
     pip install granian picows httptools
     python -m bench.servers [--sockets 1000] [--packets-ms 20 100] [--rounds 3] [--seconds 4] [--json FILE]

@@ -155,7 +155,7 @@ def _first(networks: Networks) -> ResultTable:
 
 
 def _conditional(networks: Networks) -> ResultTable:
-    """In a process of its own, as a failed graph capture can break the CUDA context."""
+    """Runs in a separate process, because a failed graph capture can break the CUDA context."""
     table = ResultTable("Decoders with conditional graph nodes")
     if networks.device.type != "cuda":
         table.add_note("Not measured: no GPU.")

@@ -1,4 +1,4 @@
-"""Times from the start of a process to its first transcript, with the weights on disk. Runs in a process of its own.
+"""Times from the start of a process to its first transcript, with the weights on disk. Runs in a separate process.
 
     python -m bench.gpu.cold_start FOLDER DEVICE STARTED_AT
 

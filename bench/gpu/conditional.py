@@ -1,4 +1,4 @@
-"""Decoders, among them one whose CUDA graph loops by conditional nodes. Runs in a process of its own.
+"""Decoders, among them one whose CUDA graph loops by conditional nodes. Runs in a separate process.
 
 python -m bench.gpu.conditional LAYERS WIDTH
 """

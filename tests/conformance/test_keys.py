@@ -139,7 +139,7 @@ def test_openai(guarded_server: Server, status_key: str) -> None:
     with pytest.raises(openai.AuthenticationError) as refused:
         transcribe_openai(guarded_server, UNKNOWN_KEY)
     assert refused.value.code == "invalid_api_key"
-    with pytest.raises(openai.PermissionDeniedError, match="not for files"):
+    with pytest.raises(openai.PermissionDeniedError, match="does not permit files"):
         transcribe_openai(guarded_server, status_key)
 
 

@@ -147,7 +147,7 @@ export interface Final {
   text: string;
   start: number;
   end: number;
-  /** One of silence, end_token, blanks, length, asked (by `finalize`), closed. */
+  /** Why the utterance ended: `silence`, `end_token`, `blanks`, `length`, `asked` (a `finalize`) or `closed`. */
   reason: string;
   model: string;
   confidence: number | null;

@@ -1,6 +1,6 @@
 """Throughput of the engine without a server, by batch size and by clip length.
 
-The model runs in a process of its own, so the measuring process does not load it.
+The model runs in a separate process, so the measuring process does not load it.
 """
 
 from __future__ import annotations

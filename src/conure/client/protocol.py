@@ -212,7 +212,7 @@ class Final(Struct, tag="final", kw_only=True):
     start: float
     end: float
     reason: str
-    """One of silence, end_token, blanks, length, asked (by `finalize`), closed."""
+    """Why the utterance ended: `silence`, `end_token`, `blanks`, `length`, `asked` (a `finalize`) or `closed`."""
     model: str
     confidence: float | None = None
     language: str | None = None

@@ -6,7 +6,7 @@
 in order; `deliver` must not block.
 
 A request that cannot be met fails its own stream. An unexpected error fails every stream and ends the loop, because the
-networks' state is then unknown. A device failure does the same, with a code of its own: another engine can continue the
+networks' state is then unknown. A device failure does the same, with a distinct code: another engine can continue the
 streams.
 """
 

@@ -74,7 +74,7 @@ class BulkTranscription(Generic[Tokens]):
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """`transcribe` is called on a thread of its own with one batch of clips, mono at 16 kHz; `words_of` gets the
+        """`transcribe` is called on a separate thread with one batch of clips, mono at 16 kHz; `words_of` gets the
         tokens of a clip and its seconds, and returns words in times of the clip."""
         workers = _worker_count(sources, workers)
         self._tasks = (DecodeTask(number, source, split, max_seconds, track) for number, source in enumerate(sources))

@@ -1,6 +1,6 @@
 """A decode worker: decodes recordings and splits them into clips for another process. Imports no torch.
 
-It runs in a process or a thread of its own and uses a socket: requests come in, clips go out, their samples in memory
+It runs in a separate process or thread and uses a socket: requests come in, clips go out, their samples in memory
 that both sides share. When that memory is full, the worker waits until clips are freed, so the memory that a recording
 takes does not depend on its length.
 """

@@ -66,7 +66,7 @@ class SegmentedRecording:
     def words(self, blocks: Iterable[Samples], progress: Progress | None = None) -> Iterator[tuple[int, Word]]:
         """Blocks [channels, n] of a recording at 16 kHz -> (channel, word), in order for each channel.
 
-        `blocks` is iterated on a thread of its own.
+        `blocks` is iterated on a separate thread.
         """
         channels = ChannelWords()
         done = 0.0

@@ -78,7 +78,7 @@ class ThreadTransport:
     """Runs the engine in a thread: for use as a library, and in tests."""
 
     process_id: int | None = None
-    """The engine has no process of its own."""
+    """The engine runs on a thread of this process."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
